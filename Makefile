@@ -1,0 +1,77 @@
+# A fresh machine needs python3 (3.11 or later) and make. Every target that runs Python
+# first brings .venv up to date with pyproject.toml and constraints.txt.
+
+PYTHON3 ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALLED := $(VENV)/.installed
+INSTALLED_DOC := $(VENV)/.installed-doc
+BENCHMARKS := uci_regression uci121 gram scale
+
+export MPLBACKEND := Agg
+
+.PHONY: help demo test lint type format bench bench-full data doc clean
+
+help:
+	@echo "make demo        the quickstart: table, certificate, build/quickstart.png"
+	@echo "make test        lint, types and the test suite"
+	@echo "make lint        ruff: format and rules"
+	@echo "make type        mypy on the package"
+	@echo "make format      let ruff rewrite what it can"
+	@echo "make bench       all benchmarks, quick versions"
+	@echo "make bench-full  all benchmarks, in full"
+	@echo "make doc         the documentation, in build/html"
+	@echo "make clean       remove what the targets above have written, save .venv"
+
+demo: $(INSTALLED)
+	@mkdir -p build
+	$(PYTHON) examples/plot_quickstart.py build/quickstart.png
+
+test: lint type
+	$(PYTHON) -m pytest --cov --cov-report=term
+
+lint: $(INSTALLED)
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+type: $(INSTALLED)
+	$(PYTHON) -m mypy
+
+format: $(INSTALLED)
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+bench: data $(INSTALLED)
+	@set -e; for name in $(BENCHMARKS); do \
+	    echo "== $$name (quick)"; $(PYTHON) benchmarks/$$name.py --quick; done
+
+bench-full: data $(INSTALLED)
+	@set -e; for name in $(BENCHMARKS); do \
+	    echo "== $$name"; $(PYTHON) benchmarks/$$name.py; done
+
+data:
+	@test -n "$$SKLEARN_PGB_DATA" || { \
+	    echo "The benchmarks read the folder in SKLEARN_PGB_DATA, which is not set:" >&2; \
+	    echo "  make bench SKLEARN_PGB_DATA=/path/to/data" >&2; exit 1; }
+	@test -d "$$SKLEARN_PGB_DATA" || { \
+	    echo "SKLEARN_PGB_DATA must be a folder, got $$SKLEARN_PGB_DATA" >&2; exit 1; }
+
+doc: $(INSTALLED_DOC)
+	$(PYTHON) -m sphinx -W --keep-going -b html doc build/html
+
+clean:
+	rm -rf build dist doc/api doc/gallery doc/sg_execution_times.rst .coverage
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find sklearn_pgb tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+
+# The build backend is installed first, so that its version is constrained as well.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	$(INSTALL) hatchling editables
+	$(INSTALL) --no-build-isolation --editable '.[test,lint]'
+	@touch $@
+
+$(INSTALLED_DOC): $(INSTALLED)
+	$(INSTALL) --no-build-isolation --editable '.[doc]'
+	@touch $@

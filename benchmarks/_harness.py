@@ -1,0 +1,415 @@
+"""What the benchmarks share: data, clocks, runs that can be resumed, tables."""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed, parallel_config
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from threadpoolctl import threadpool_limits
+
+FOLDER_VARIABLE = "SKLEARN_PGB_DATA"
+
+# --- data ---------------------------------------------------------------------
+
+
+@cache
+def _loader():
+    """Module load.py of the data folder."""
+    folder = os.environ.get(FOLDER_VARIABLE, "")
+    path = Path(folder) / "load.py"
+    if not folder or not path.is_file():
+        raise SystemExit(
+            f"{FOLDER_VARIABLE} must be the folder of the benchmark data, the one "
+            f"that holds load.py, got {folder or 'nothing'!r}. Set it, for example "
+            f"`{FOLDER_VARIABLE}=path/to/data python {sys.argv[0]}`."
+        )
+    spec = importlib.util.spec_from_file_location("_benchmark_data", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(name):
+    """One data set of the folder as a dict with X, y, task and splits."""
+    return _loader().load(name)
+
+
+def data_sets(*patterns):
+    """Names of the data sets that match the patterns, such as "uci121/*"."""
+    root = Path(_loader().__file__).parent
+    paths = [p for pattern in patterns for p in sorted(root.glob(f"{pattern}.npz"))]
+    return [path.relative_to(root).with_suffix("").as_posix() for path in paths]
+
+
+class Split:
+    """One split of a data set, and what was measured on it."""
+
+    def __init__(self, name, index):
+        data = load(name)
+        train, test = data["splits"][index]
+        self.X, self.y = data["X"][train], data["y"][train]
+        self.X_test, self.y_test = data["X"][test], data["y"][test]
+        self.classes = np.unique(data["y"]) if data["task"] != "regression" else None
+        self.result = {"rows": len(data["y"])}
+
+    def note(self, metric, method, value):
+        """Enter one figure of one method."""
+        self.result.setdefault(metric, {})[method] = float(value)
+
+
+# --- clocks and memory --------------------------------------------------------
+
+# (rows, seconds) of each training since the list was last cleared; the networks
+# are trained inside GradientBasisRefit.fit, in the process that calls it.
+_TRAININGS = []
+
+
+class _TimedFit:
+    """Mixin that notes how long each training takes."""
+
+    def fit(self, X, y, sample_weight=None):
+        """Train as the parent does and note rows and seconds."""
+        start = time.perf_counter()
+        super().fit(X, y, sample_weight)
+        _TRAININGS.append((X.shape[0], time.perf_counter() - start))
+        return self
+
+
+class TimedMLPRegressor(_TimedFit, MLPRegressor):
+    """MLPRegressor whose trainings are counted by `timed_fit`."""
+
+
+class TimedMLPClassifier(_TimedFit, MLPClassifier):
+    """MLPClassifier whose trainings are counted by `timed_fit`."""
+
+
+def timed_fit(refit, X, y):
+    """Fit a refit; seconds of the refit alone and of one network on all rows.
+
+    The refit's seconds leave out every network training, the fold networks' too.
+    """
+    _TRAININGS.clear()
+    start = time.perf_counter()
+    refit.fit(X, y)
+    elapsed = time.perf_counter() - start
+    own = [seconds for rows, seconds in _TRAININGS if rows == len(X)]
+    if not own:
+        raise RuntimeError(
+            f"{type(refit).__name__}.fit must train a network on all {len(X)} rows in "
+            f"this process, got trainings on {[rows for rows, _ in _TRAININGS]} rows."
+        )
+    trained = sum(seconds for _, seconds in _TRAININGS)
+    return {"refit": elapsed - trained, "network": sum(own) / len(own)}
+
+
+def fit_seconds(estimator, X, y):
+    """Fit and return the seconds it took."""
+    start = time.perf_counter()
+    estimator.fit(X, y)
+    return time.perf_counter() - start
+
+
+def memory():
+    """Bytes of resident memory of this process: now and at its peak."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        # In bytes on macOS, in KiB elsewhere.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"now": peak, "peak": peak}
+    # On Linux ru_maxrss of a new process starts at its parent's peak (exec keeps
+    # it), so a child's figure could be the parent's; VmHWM starts afresh.
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    now, peak = (1024 * int(lines[key].split()[0]) for key in ("VmRSS", "VmHWM"))
+    return {"now": now, "peak": peak}
+
+
+def in_fresh_process(function, *arguments):
+    """Call a module-level function in a new process; its dict, with peak memory."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_with_peak, function, arguments).result()
+
+
+def _with_peak(function, arguments):
+    """Result of the call and the peak memory of this process after it."""
+    return {**function(*arguments), "peak_bytes": memory()["peak"]}
+
+
+# --- runs ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row to compute: a part of the benchmark on one split of one set."""
+
+    set: str
+    split: int
+    part: str
+
+
+def parse_arguments(description, parts=()):
+    """Command line of a benchmark that runs over data sets."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="about a minute")
+    parser.add_argument("--n-jobs", type=int, default=2, help="worker processes")
+    parser.add_argument("--out", type=Path, help="append rows to this JSON-lines file")
+    resume = "skip the rows that this file holds; append to it unless --out is given"
+    parser.add_argument("--resume", type=Path, help=resume)
+    parser.add_argument("--only", type=_names, default=(), metavar="SET,SET")
+    if parts:
+        text = f"any of {', '.join(parts)}; all by default"
+        parser.add_argument("--parts", type=_names, default=(), help=text)
+    options = parser.parse_args()
+    for part in getattr(options, "parts", ()):
+        if part not in parts:
+            parser.error(f"--parts must be among {', '.join(parts)}, got {part}.")
+    return options
+
+
+def _names(text):
+    """Names in a comma-separated list."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def run(tasks, compute, protocols, options, alone=()):
+    """Rows of the selected tasks, read from --resume or computed now.
+
+    Parameters
+    ----------
+    tasks : list of Task
+    compute : callable
+        From a task to a dict that JSON can hold; it runs in a worker with one
+        thread. What it raises is kept in the row under "error".
+    protocols : dict
+        Constants of each part. A row is taken from a file only if it was computed
+        under the same ones.
+    options : argparse.Namespace
+    alone : tuple of str
+        Parts that run at the end, one task at a time.
+    """
+    marks = {part: _digest(constants) for part, constants in protocols.items()}
+    tasks = _selected(tasks, options)
+    known = _read_rows(options.resume)
+    rows = {task: known.get((task, marks[task.part])) for task in tasks}
+    missing = [task for task in tasks if rows[task] is None]
+    together = [task for task in missing if task.part not in alone]
+    last = [task for task in missing if task.part in alone]
+    for batch, n_jobs in [(together, options.n_jobs), (last, 1)]:
+        calls = [delayed(_guarded)(compute, task, marks[task.part]) for task in batch]
+        for count, row in enumerate(_finished(calls, n_jobs), 1):
+            rows[_task(row)] = row
+            _append(row, options.out or options.resume)
+            state = "FAILED" if "error" in row else f"{row['seconds_in_all']:.1f} s"
+            label = f"{row['set']} split {row['split']} {row['part']}"
+            print(f"[{count}/{len(batch)}] {label}: {state}", file=sys.stderr)
+    return list(rows.values())
+
+
+def _finished(calls, n_jobs):
+    """Results of delayed calls as they come, from workers with one thread each."""
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls)
+
+
+def _digest(constants):
+    """Short mark that changes with the constants."""
+    text = json.dumps(constants, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _selected(tasks, options):
+    """The tasks that --only and --parts leave."""
+    names = {task.set for task in tasks}
+    for name in options.only:
+        if name not in names:
+            raise SystemExit(
+                f"--only must name sets of this run, got {name}. "
+                f"Choose among {', '.join(sorted(names))}."
+            )
+    parts = getattr(options, "parts", ())
+    return [
+        task
+        for task in tasks
+        if (not options.only or task.set in options.only)
+        and (not parts or task.part in parts)
+    ]
+
+
+def _task(row):
+    """Task that a row answers."""
+    return Task(row["set"], row["split"], row["part"])
+
+
+def _read_rows(path):
+    """Rows of a JSON-lines file without the failed ones; the last one wins."""
+    if path is None or not path.is_file():
+        return {}
+    rows = map(json.loads, path.read_text().splitlines())
+    return {(_task(row), row["protocol"]): row for row in rows if "error" not in row}
+
+
+def _append(row, path):
+    """Append one row to the JSON-lines file, if there is one."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def tasks_of(tasks, part):
+    """Tasks of one part."""
+    return [task for task in tasks if task.part == part]
+
+
+def covers(rows, tasks):
+    """Whether every task has a row that did not fail."""
+    return {_task(row) for row in rows if "error" not in row} >= set(tasks)
+
+
+def _guarded(compute, task, mark):
+    """Row of one task, with its warnings and, where it raised, the error."""
+    row = {"set": task.set, "split": task.split, "part": task.part, "protocol": mark}
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, _one_thread():
+        warnings.simplefilter("always")
+        try:
+            row |= compute(task)
+        except Exception:
+            row["error"] = traceback.format_exc()
+    messages = {" ".join(str(warning.message).split())[:200] for warning in caught}
+    # Networks stop at max_iter by protocol.
+    stops = "Stochastic Optimizer: Maximum iterations"
+    row["warnings"] = sorted(m for m in messages if not m.startswith(stops))
+    row["seconds_in_all"] = time.perf_counter() - start
+    return row
+
+
+@contextmanager
+def _one_thread():
+    """One thread for BLAS, OpenMP and torch."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(threads)
+
+
+# --- tables -------------------------------------------------------------------
+
+
+def scores(rows, metric):
+    """One metric of all rows as a frame: (set, split) by method."""
+    cells = {}
+    for row in rows:
+        if metric in row:
+            cells.setdefault((row["set"], row["split"]), {}).update(row[metric])
+    index = pd.MultiIndex.from_tuples(list(cells), names=["set", "split"])
+    return pd.DataFrame(list(cells.values()), index=index)
+
+
+def means_and_errors(frame):
+    """Means over splits and their standard errors (0 for a single split)."""
+    groups = frame.groupby("set", sort=False)
+    return groups.mean(), groups.sem().fillna(0.0)
+
+
+def print_table(title, header, lines, n_left=1):
+    """Print a Markdown table; lines are lists of strings, first columns left."""
+    columns = list(zip(header, *lines, strict=True))
+    widths = [max(3, *map(len, column)) for column in columns]
+    sides = ["<" if i < n_left else ">" for i in range(len(columns))]
+    rules = [
+        "-" * width if side == "<" else "-" * (width - 1) + ":"
+        for width, side in zip(widths, sides, strict=True)
+    ]
+    print(f"\n### {title}\n")
+    for line in [header, rules, *lines]:
+        cells = zip(line, sides, widths, strict=True)
+        print(f"| {' | '.join(f'{c:{side}{width}}' for c, side, width in cells)} |")
+
+
+def print_scores(title, means, errors=None, digits=4):
+    """Print a frame of means, with "± standard error" where there is one."""
+    if means.empty:
+        return
+
+    def cell(name, method):
+        value = means.at[name, method]
+        if pd.isna(value):
+            return "-"
+        has_error = errors is not None and method in errors and name in errors.index
+        error = errors.at[name, method] if has_error else 0.0
+        return f"{value:.{digits}g}" + (f" ± {error:.2g}" if error > 0 else "")
+
+    lines = [[name, *(cell(name, m) for m in means.columns)] for name in means.index]
+    print_table(title, [means.index.name or "", *means.columns], lines)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number of the goal as measured; `holds` is None where it was not."""
+
+    number: str
+    claim: str
+    figure: str = "not measured"
+    holds: bool | None = None
+    complete: bool = True
+
+    def verdict(self):
+        """Whether the claim holds, with a star where the run was a partial one."""
+        if self.holds is None:
+            return "-"
+        return ("yes" if self.holds else "no") + ("" if self.complete else " *")
+
+
+def finish(findings, rows=()):
+    """Print warnings, failures and findings; exit with 1 if a row failed."""
+    messages = pd.Series([m for row in rows for m in row["warnings"]], dtype=object)
+    for message, count in messages.value_counts().items():
+        print(f"\nWarning in {count} rows: {message}")
+    failed = [row for row in rows if "error" in row]
+    for row in failed:
+        reason = row["error"].strip().splitlines()[-1]
+        print(f"\nFAILED: {row['set']} split {row['split']} {row['part']}: {reason}")
+    lines = [[f.number, f.claim, f.figure, f.verdict()] for f in findings]
+    header = ["number", "goal", "measured", "holds"]
+    print_table("Numbers", header, lines, n_left=4)
+    if any(finding.verdict().endswith("*") for finding in findings):
+        print("\n\\* on a part of the full benchmark only")
+    if failed:
+        raise SystemExit(1)
+
+
+def time_finding(rows, complete, largest=10_000):
+    """Finding of number 4 over the sets of at most `largest` rows in all.
+
+    A row that counts has seconds of "refit" and "network", and its set's "rows".
+    """
+    claim = "refit time / network's (1 s if less): ≤ 1 on 80 % of the sets, never > 3"
+    seconds = scores([row for row in rows if row.get("rows", 0) <= largest], "seconds")
+    if not {"refit", "network"} <= set(seconds.columns):
+        return Finding("4", claim, complete=complete)
+    ratios = (seconds["refit"] / seconds["network"].clip(lower=1.0)).dropna()
+    by_set = ratios.groupby("set").mean()
+    figure = (
+        f"≤ 1 on {(by_set <= 1).sum()} of {len(by_set)} sets; worst set "
+        f"{by_set.idxmax()} {by_set.max():.2f}, worst single run {ratios.max():.2f}"
+    )
+    holds = bool((by_set <= 1).mean() >= 0.8 and ratios.max() <= 3)
+    return Finding("4", claim, figure, holds, complete)

@@ -1,0 +1,229 @@
+"""Classification on the UCI-121 collection with its published folds.
+
+Numbers 3 and 4: the refit against its own network, a default network, a random forest
+and a Gaussian SVM.
+"""
+
+from functools import cache
+
+import numpy as np
+from _harness import (
+    Finding,
+    Split,
+    Task,
+    TimedMLPClassifier,
+    covers,
+    data_sets,
+    finish,
+    fit_seconds,
+    load,
+    means_and_errors,
+    parse_arguments,
+    print_scores,
+    run,
+    scores,
+    tasks_of,
+    time_finding,
+    timed_fit,
+)
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import log_loss
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from sklearn_pgb import GradientBasisRefit
+
+# Sets of at most SMALL rows count for number 3, of at most LARGE rows for number 4.
+SMALL, LARGE = 5_000, 10_000
+FOLDERS = ("uci121/*", "image/*", "tabular/*")
+QUICK_SETS = ("uci121/iris", "uci121/wine", "uci121/glass", "uci121/zoo")
+
+NETWORK = {
+    "hidden_layer_sizes": (64,),
+    "activation": "tanh",
+    "max_iter": 200,
+    "alpha": 1e-2,
+    "learning_rate_init": 3e-3,
+}
+N_NETWORKS = 4
+MEAN, REFIT = f"mean of {N_NETWORKS}", f"refit of {N_NETWORKS}"
+FOREST, SVM = "random forest", "SVM"
+METHODS = ("network", "default network", FOREST, SVM, MEAN, "refit", REFIT)
+
+
+# --- parts --------------------------------------------------------------------
+
+
+def probabilities(split, model):
+    """Test probabilities of every class of the set.
+
+    A class that the training part lacks has probability 0.
+    """
+    result = np.zeros((len(split.y_test), len(split.classes)))
+    columns = np.searchsorted(split.classes, model.classes_)
+    result[:, columns] = model.predict_proba(split.X_test)
+    return result
+
+
+def note(split, method, probabilities):
+    """Enter accuracy and log loss of predicted probabilities."""
+    note_labels(split, method, split.classes[probabilities.argmax(axis=1)])
+    clipped = np.clip(probabilities, 1e-15, 1.0)
+    clipped /= clipped.sum(axis=1, keepdims=True)
+    loss = log_loss(split.y_test, clipped, labels=split.classes)
+    split.note("log loss", method, loss)
+
+
+def note_labels(split, method, labels):
+    """Enter the accuracy of predicted labels."""
+    split.note("accuracy", method, (labels == split.y_test).mean())
+
+
+def refit_of(n_networks, seed):
+    """Refit of networks behind standardised inputs."""
+    network = TimedMLPClassifier(**NETWORK, random_state=seed)
+    pipeline = make_pipeline(StandardScaler(), network)
+    return GradientBasisRefit(pipeline, n_networks=n_networks, random_state=seed)
+
+
+def one_network(split, seed):
+    """The network and its refit."""
+    refit = refit_of(1, seed)
+    for method, seconds in timed_fit(refit, split.X, split.y).items():
+        split.note("seconds", method, seconds)
+    note(split, "network", probabilities(split, refit.estimator_))
+    note(split, "refit", probabilities(split, refit))
+
+
+def networks(split, seed):
+    """The network and its refit, the mean and the refit of several."""
+    one_network(split, seed)
+    refit = refit_of(N_NETWORKS, seed)
+    split.note("seconds", REFIT, timed_fit(refit, split.X, split.y)["refit"])
+    fitted = refit.estimators_[:N_NETWORKS]
+    note(split, MEAN, np.mean([probabilities(split, m) for m in fitted], axis=0))
+    note(split, REFIT, probabilities(split, refit))
+
+
+def rivals(split, seed):
+    """Default network, random forest and Gaussian SVM."""
+    models = {
+        "default network": MLPClassifier(random_state=seed),
+        FOREST: RandomForestClassifier(500, random_state=seed),
+        SVM: SVC(C=5),
+    }
+    for method, classifier in models.items():
+        model = make_pipeline(StandardScaler(), classifier)
+        split.note("seconds", method, fit_seconds(model, split.X, split.y))
+        if method == SVM:
+            note_labels(split, method, model.predict(split.X_test))
+        else:
+            note(split, method, probabilities(split, model))
+
+
+# Sets of more than SMALL rows serve number 4 alone: one network, one split.
+PARTS = {"networks": networks, "rivals": rivals, "larger": one_network}
+PROTOCOLS = {"networks": [NETWORK, N_NETWORKS], "rivals": [], "larger": [NETWORK]}
+
+
+def compute(task):
+    """Metrics of one task."""
+    split = Split(task.set, task.split)
+    PARTS[task.part](split, task.split)
+    return split.result
+
+
+@cache
+def all_tasks():
+    """Tasks on the collection's small sets, semeion and the larger ones."""
+    tasks = []
+    for name in data_sets(*FOLDERS):
+        data = load(name)
+        n_rows, n_splits = len(data["y"]), len(data["splits"])
+        if n_rows <= SMALL:
+            parts = ("networks", "rivals")
+            tasks += [Task(name, i, part) for i in range(n_splits) for part in parts]
+        elif n_rows <= LARGE:
+            tasks.append(Task(name, 0, "larger"))
+    return tasks
+
+
+def quick_tasks():
+    """The tasks of a few sets on two splits."""
+    return [t for t in all_tasks() if t.set in QUICK_SETS and t.split < 2]
+
+
+# --- report -------------------------------------------------------------------
+
+
+def report(rows):
+    """Print the tables and return the findings."""
+    small = [row for row in rows if row["part"] != "larger"]
+    tables = {}
+    for metric, factor in [("accuracy", 100), ("log loss", 1)]:
+        means, errors = means_and_errors(factor * scores(small, metric))
+        order = [method for method in METHODS if method in means]
+        tables[metric] = means[order].sort_index()
+        title = f"{metric}, mean over splits ± standard error".capitalize()
+        print_scores(title, tables[metric], errors)
+        whole = tables[metric].dropna()
+        mean = whole.mean().to_frame(f"mean of {len(whole)} sets").T
+        print_scores(f"{metric}, mean over sets".capitalize(), mean)
+    seconds, _ = means_and_errors(scores(rows, "seconds"))
+    print_scores("Seconds (refit: without its trainings)", seconds.sort_index())
+    done = {part: covers(rows, tasks_of(all_tasks(), part)) for part in PARTS}
+    return [
+        *accuracy_findings(tables["accuracy"], done),
+        *loss_findings(tables["log loss"], done["networks"]),
+        time_finding(rows, done["networks"] and done["larger"], LARGE),
+    ]
+
+
+def accuracy_findings(accuracy, done):
+    """Number 3: differences of mean accuracy in points, over sets that have both."""
+    pairs = [("refit", "network", 1.0), (REFIT, FOREST, 0.5), (REFIT, SVM, 0.5)]
+    findings = []
+    for method, rival, least in pairs:
+        claim = f"accuracy of {method}: at least {least} points above {rival}"
+        complete = done["networks"] and (rival == "network" or done["rivals"])
+        both = accuracy.reindex(columns=[method, rival]).dropna()
+        outcome = ()
+        if len(both):
+            gain = (both[method] - both[rival]).mean()
+            outcome = (f"{gain:+.2f} points over {len(both)} sets", bool(gain >= least))
+        findings.append(Finding("3", claim, *outcome, complete=complete))
+    return findings
+
+
+def loss_findings(losses, complete):
+    """Number 3: log loss of the refit against its own network's."""
+    claims = (
+        "log loss of refit below its network's on at least 90 % of the sets",
+        "mean log loss of refit at least 15 % lower than its network's",
+    )
+    both = losses.reindex(columns=["refit", "network"]).dropna()
+    if both.empty:
+        return [Finding("3", claim, complete=complete) for claim in claims]
+    lower = both["refit"] < both["network"]
+    ratio = both["refit"].mean() / both["network"].mean()
+    share = f"on {lower.sum()} of {len(both)} sets ({lower.mean():.1%})"
+    decrease = f"{1 - ratio:.1%} lower ({both['network'].mean():.4f} → "
+    decrease += f"{both['refit'].mean():.4f})"
+    return [
+        Finding("3", claims[0], share, bool(lower.mean() >= 0.9), complete),
+        Finding("3", claims[1], decrease, bool(ratio <= 0.85), complete),
+    ]
+
+
+def main():
+    """Run what the command line asks for."""
+    options = parse_arguments(__doc__, tuple(PARTS))
+    tasks = quick_tasks() if options.quick else all_tasks()
+    rows = run(tasks, compute, PROTOCOLS, options)
+    finish(report(rows), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Damped Newton for convex losses, with three ways to solve the linear system."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._operators import LinearOperator
+
+
+class NewtonSystem(ABC):
+    """Solves (Phi^T D Phi + alpha I) step = -gradient, free intercept included.
+
+    D = S^T S is the weighted Hessian of the loss, given by its root S.
+    """
+
+    @abstractmethod
+    def step(
+        self,
+        problem: ConvexProblem,
+        raw: Tensor,
+        gradient: tuple[Tensor, Tensor],
+        forcing: float,
+    ) -> tuple[Tensor, Tensor]:
+        """The Newton step in coefficients and intercept."""
+
+
+class PrimalSystem(NewtonSystem):
+    """Cholesky of the normal matrix, n_coef + n_outputs wide."""
+
+    def __init__(self, problem: ConvexProblem):
+        self.augmented: LinearOperator = problem.augmented()
+
+    def step(self, problem, raw, gradient, forcing):
+        n_coef = problem.operator.n_coef
+        matrix = self.augmented.normal(weighted_root(problem, raw))
+        diagonal = matrix.diagonal()
+        # Directions that neither data nor ridge determine (a saturated intercept, a
+        # rank-deficient basis at alpha = 0) get a curvature far below all others.
+        floor = 1e-12 * float(diagonal.mean()) + torch.finfo(matrix.dtype).tiny
+        diagonal[:n_coef] += max(problem.alpha, floor)
+        diagonal[n_coef:] += floor
+        target = torch.cat(gradient) if problem.intercept else gradient[0]
+        step = -_cholesky_solve(matrix, target[:, None])[:, 0]
+        if not problem.intercept:
+            return step, torch.zeros_like(gradient[1])
+        return step[:n_coef], step[n_coef:]
+
+
+class DualSystem(NewtonSystem):
+    """Cholesky of alpha I + S K S^T, n_rows wide; needs alpha > 0."""
+
+    def __init__(self, problem: ConvexProblem):
+        n, k = problem.y.shape
+        self.gram = problem.operator.gram().reshape(n, k, n, k)
+
+    def step(self, problem, raw, gradient, forcing):
+        root = weighted_root(problem, raw)
+        factor = self._factor(root, problem.alpha)
+
+        def inverse(coef: Tensor) -> Tensor:
+            # Woodbury: (Phi^T D Phi + a I)^-1 = (I - Phi^T S^T (a I + S K S^T)^-1 S Phi) / a
+            rows = _apply(root, problem.operator.matvec(coef))
+            inner = torch.cholesky_solve(rows.reshape(-1, 1), factor).reshape(raw.shape)
+            back = problem.operator.rmatvec(_apply_transposed(root, inner))
+            return (coef - back) / problem.alpha
+
+        if not problem.intercept:
+            return -inverse(gradient[0]), torch.zeros_like(gradient[1])
+        return _bordered(problem, root, inverse, gradient)
+
+    def _factor(self, root: Tensor, alpha: float) -> Tensor:
+        n, k = root.shape[:2]
+        if root.ndim == 2:
+            flat = root.reshape(-1)
+            matrix = self.gram.reshape(n * k, n * k) * flat[:, None]
+            matrix *= flat
+        else:
+            left = torch.einsum("iac,icjd->iajd", root, self.gram)
+            matrix = torch.einsum("iajd,jbd->iajb", left, root).reshape(n * k, n * k)
+        matrix.diagonal().add_(alpha)
+        return torch.linalg.cholesky(matrix)
+
+
+class MatrixFreeSystem(NewtonSystem):
+    """Conjugate gradients on Hessian products; no matrix is formed."""
+
+    max_products = 500
+
+    def step(self, problem, raw, gradient, forcing):
+        product = hessian_product(problem, raw)
+        n_coef = problem.operator.n_coef
+        target = -torch.cat(gradient)
+        solution = torch.zeros_like(target)
+        residual, direction = target.clone(), target.clone()
+        norm = float(residual @ residual)
+        goal = forcing**2 * norm
+        for _ in range(self.max_products):
+            image = product(direction)
+            curvature = float(direction @ image)
+            if curvature <= 0:
+                break
+            rate = norm / curvature
+            solution.add_(direction, alpha=rate)
+            residual.sub_(image, alpha=rate)
+            last, norm = norm, float(residual @ residual)
+            if norm <= goal:
+                break
+            direction.mul_(norm / last).add_(residual)
+        return solution[:n_coef], solution[n_coef:]
+
+
+def hessian_product(
+    problem: ConvexProblem, raw: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """The Hessian of the objective at `raw`, as a product on [coef, intercept]."""
+    loss, y = problem.loss, problem.y
+    weight = problem.weight[:, None]
+    n_coef = problem.operator.n_coef
+
+    def product(direction: Tensor) -> Tensor:
+        rows = problem.operator.matvec(direction[:n_coef])
+        if problem.intercept:
+            rows += direction[n_coef:]
+        rows = loss.hessian_product(y, raw, rows).mul_(weight)
+        result = torch.empty_like(direction)
+        result[:n_coef] = problem.operator.rmatvec(rows)
+        result[:n_coef].add_(direction[:n_coef], alpha=problem.alpha)
+        result[n_coef:] = rows.sum(0) if problem.intercept else direction[n_coef:]
+        return result
+
+    return product
+
+
+def newton(
+    problem: ConvexProblem,
+    system: NewtonSystem,
+    start: tuple[Tensor, Tensor] | None,
+    tol: float,
+    max_iter: int,
+) -> tuple[Tensor, Tensor, int, bool]:
+    """Damped Newton until the certified gap is at most tol times the objective.
+
+    The gap is ||gradient||^2 / (2 alpha) (Fenchel duality); without a ridge the gradient
+    itself has to be at most tol times (1 + objective).
+    """
+    coef, intercept = problem.zero() if start is None else start
+    raw = problem.raw(coef, intercept)
+    data_value = float(problem.data_value(raw))
+    forcing, last_norm = 0.1, None
+    for n_iter in range(1, max_iter + 1):
+        residual = problem.residual(raw)
+        gradient = (
+            problem.operator.rmatvec(residual) + problem.alpha * coef,
+            residual.sum(0) if problem.intercept else torch.zeros_like(intercept),
+        )
+        value = data_value + 0.5 * problem.alpha * float(coef @ coef)
+        norm = float(torch.cat(gradient).norm())
+        if _small_enough(problem, gradient, value, tol):
+            return coef, intercept, n_iter, True
+        if last_norm is not None:
+            forcing = min(0.1, max(1e-8, 0.9 * (norm / last_norm) ** 2))
+        last_norm = norm
+        step = system.step(problem, raw, gradient, forcing)
+        moved = _line_search(problem, (coef, intercept), raw, value, gradient, step)
+        if moved is None:
+            return coef, intercept, n_iter, False
+        coef, intercept, raw, data_value = moved
+    return coef, intercept, max_iter, False
+
+
+def _small_enough(
+    problem: ConvexProblem, gradient: tuple[Tensor, Tensor], value: float, tol: float
+) -> bool:
+    """Whether the stopping rule of `newton` holds."""
+    free = float(gradient[1].abs().sum())
+    if problem.alpha == 0:
+        return max(float(gradient[0].norm()), free) <= tol * (1.0 + value)
+    gap = float(gradient[0] @ gradient[0]) / (2 * problem.alpha)
+    scale = tol * max(value, torch.finfo(gradient[0].dtype).tiny)
+    return gap <= scale and free <= tol**0.5 * max(value, 1e-8)
+
+
+def _line_search(
+    problem: ConvexProblem,
+    point: tuple[Tensor, Tensor],
+    raw: Tensor,
+    value: float,
+    gradient: tuple[Tensor, Tensor],
+    step: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, float] | None:
+    """Backtrack until the objective falls by Armijo's rule; None where it cannot."""
+    slope = float(gradient[0] @ step[0] + gradient[1] @ step[1])
+    direction = problem.operator.matvec(step[0]) + step[1]
+    # A decrease below the rounding of the objective cannot be seen, and is accepted.
+    noise = 4 * torch.finfo(raw.dtype).eps * abs(value)
+    if not slope < 0:
+        return None
+    size = 1.0
+    for _ in range(40):
+        coef = point[0] + size * step[0]
+        moved = raw + size * direction
+        data_value = float(problem.data_value(moved))
+        trial = data_value + 0.5 * problem.alpha * float(coef @ coef)
+        if trial <= value + 1e-4 * size * slope + noise:
+            return coef, point[1] + size * step[1], moved, data_value
+        size *= 0.5
+    return None
+
+
+def weighted_root(problem: ConvexProblem, raw: Tensor) -> Tensor:
+    """sqrt(w_i) S_i, the root of the weighted Hessian of the loss."""
+    root = problem.loss.hessian_root(problem.y, raw)
+    weight = problem.weight.sqrt()
+    return root * (weight[:, None] if root.ndim == 2 else weight[:, None, None])
+
+
+def _apply(root: Tensor, rows: Tensor) -> Tensor:
+    """S_i times the raw outputs of each sample."""
+    return root * rows if root.ndim == 2 else torch.einsum("icd,id->ic", root, rows)
+
+
+def _apply_transposed(root: Tensor, rows: Tensor) -> Tensor:
+    """S_i^T times a vector of each sample."""
+    return root * rows if root.ndim == 2 else torch.einsum("idc,id->ic", root, rows)
+
+
+def _bordered(
+    problem: ConvexProblem,
+    root: Tensor,
+    inverse: Callable[[Tensor], Tensor],
+    gradient: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Eliminate the coefficients, solve the Schur complement for the intercept."""
+    k = problem.operator.n_outputs
+    eye = torch.eye(k, dtype=root.dtype, device=root.device)
+    columns = [
+        _apply_transposed(root, _apply(root, eye[c].expand(len(root), k)))
+        for c in range(k)
+    ]
+    border = torch.stack([problem.operator.rmatvec(column) for column in columns])
+    solved = torch.stack([inverse(row) for row in border])
+    corner = torch.stack([column.sum(0) for column in columns])
+    schur = corner - solved @ border.T
+    schur.diagonal().add_(1e-12 * float(schur.diagonal().mean()) + 1e-300)
+    first = inverse(gradient[0])
+    free = -_cholesky_solve(schur, (gradient[1] - border @ first)[:, None])[:, 0]
+    return -first - free @ solved, free
+
+
+def _cholesky_solve(matrix: Tensor, target: Tensor) -> Tensor:
+    """Solve a positive definite system; least squares where rounding spoils it."""
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info) == 0:
+        return torch.cholesky_solve(target, factor)
+    return torch.linalg.lstsq(matrix, target, driver="gelsd").solution

@@ -1,0 +1,292 @@
+"""Squared loss in closed form: every ridge from one eigendecomposition."""
+
+from dataclasses import dataclass
+
+import torch
+from scipy.sparse.linalg import LinearOperator as ScipyOperator
+from scipy.sparse.linalg import lsmr
+from torch import Tensor
+
+from sklearn_pgb._convex._problem import ConvexProblem
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """All ridge solutions of a squared-loss problem, in spectral coordinates.
+
+    The weighted and centred basis is ``U diag(sqrt(eigenvalues)) V^T``. With
+    ``t = U^T y`` in the same weights, the solution for a ridge is
+    ``V (sqrt(eigenvalues) t / (eigenvalues + alpha / 2))``: the squared loss has no
+    factor one half, hence alpha / 2.
+
+    Attributes
+    ----------
+    problem : ConvexProblem
+        Its `alpha` is ignored.
+    eigenvalues : Tensor (r,)
+        Of the weighted, centred Gram or normal matrix.
+    vectors : Tensor
+        Eigenvectors as columns: (n_rows, r) in the dual, (n_coef, r) in the primal.
+    target : Tensor (r,)
+        U^T y in the dual, V^T Phi^T y in the primal.
+    dual : bool
+        Which of the two matrices was decomposed.
+    """
+
+    problem: ConvexProblem
+    eigenvalues: Tensor
+    vectors: Tensor
+    target: Tensor
+    dual: bool
+
+    def coefficients(self, alpha: float) -> tuple[Tensor, Tensor]:
+        """Coefficients and intercept for a positive ridge.
+
+        One step of refinement with the operator itself takes back what the squared
+        condition number of the Gram or normal matrix costs.
+        """
+        problem = self.problem
+        coef, intercept = problem.zero()
+        for _ in range(2):
+            raw = problem.raw(coef, intercept)
+            coef = coef + self._solve(raw, coef, alpha)
+            if problem.intercept:
+                free = problem.raw(coef, torch.zeros_like(intercept))
+                intercept = problem.weight @ (problem.y - free)
+        return coef, intercept
+
+    def _solve(self, raw: Tensor, coef: Tensor, alpha: float) -> Tensor:
+        """The step from `coef` to the optimum, by the factorised system."""
+        problem, shift = self.problem, alpha / 2
+        residual = _centre(problem, problem.y - raw)
+        gradient = problem.operator.rmatvec(problem.weight[:, None] * residual)
+        gradient -= shift * coef
+        if not self.dual:
+            return self.vectors @ (
+                (self.vectors.T @ gradient) / (self.eigenvalues + shift)
+            )
+        # Woodbury: (A + s I)^-1 g = (g - Phi^T U U^T Phi g / (e + s)) / s
+        root = problem.weight.sqrt()[:, None]
+        rows = root * _centre(problem, problem.operator.matvec(gradient))
+        inner = self.vectors.T @ rows.reshape(-1) / (self.eigenvalues + shift)
+        back = root * (self.vectors @ inner).reshape(rows.shape)
+        return (gradient - self._centred_rmatvec(back)) / shift
+
+    def _centred_rmatvec(self, residual: Tensor) -> Tensor:
+        """Phi^T of a residual whose intercept part is taken out."""
+        problem = self.problem
+        if problem.intercept:
+            residual = residual - problem.weight[:, None] * residual.sum(0)
+        return problem.operator.rmatvec(residual)
+
+    def leave_one_out(self, alphas: Tensor, unit: Tensor) -> Tensor:
+        """Prediction errors y_i - q_i when one unit of row i's weight is left out.
+
+        Closed form: the errors are ``(I - H_ii)^-1 r_i`` with the leverage blocks H_ii
+        of the weighted problem, intercept included. `unit` (n_samples,) is the share of
+        each row's weight that is left out (one for unit weights).
+
+        Returns
+        -------
+        Tensor (n_alphas, n_samples, n_outputs)
+        """
+        problem, shifts = self.problem, alphas / 2
+        n, k = problem.y.shape
+        root = problem.weight.sqrt()
+        base = problem.y if problem.offset is None else problem.y - problem.offset
+        target = root[:, None] * _centre(problem, base)
+        errors = problem.y.new_empty(len(alphas), n, k)
+        for rows, left in self._left_vectors():
+            fitted = left @ (self._fit_factor(shifts) * self.target[:, None])
+            residual = target[rows, :, None] - fitted
+            leverage = self._leverage(left, shifts)
+            if problem.intercept:
+                eye = torch.eye(k, dtype=root.dtype, device=root.device)
+                leverage += (problem.weight[rows, None, None] * eye)[..., None]
+            scaled = residual / root[rows, None, None]
+            errors[:, rows] = _unlever(scaled, leverage, unit[rows])
+        return errors
+
+    def _left_vectors(self):
+        """Blocks of samples with U (dual) or Phi V (primal), (n_rows, k, r)."""
+        problem = self.problem
+        n, k = problem.y.shape
+        if self.dual:
+            yield slice(0, n), self.vectors.reshape(n, k, -1)
+            return
+        mean = column_means(problem)
+        root = problem.weight.sqrt()
+        for rows, dense in problem.operator.blocks():
+            centred = root[rows, None, None] * (dense - mean)
+            yield rows, centred @ self.vectors
+
+    def _fit_factor(self, shifts: Tensor) -> Tensor:
+        """What turns the target coordinates into fitted ones, (r, n_alphas)."""
+        e = self.eigenvalues[:, None]
+        return (e if self.dual else 1.0) / (e + shifts)
+
+    def _leverage(self, left: Tensor, shifts: Tensor) -> Tensor:
+        """Blocks H_ii, of shape (n_rows, k, k, n_alphas)."""
+        factor = self._fit_factor(shifts)
+        k = left.shape[1]
+        if k == 1:
+            return (left.square()[:, 0] @ factor)[:, None, None, :]
+        return torch.stack(
+            [
+                torch.einsum("icr,idr->icd", left * column, left)
+                for column in factor.T
+            ],
+            -1,
+        )
+
+    def log_evidence(self, alphas: Tensor, total_weight: float) -> Tensor:
+        """Log marginal likelihood up to a constant, noise and intercept integrated.
+
+        The model is y ~ N(b, sigma^2 (I + K / (alpha / 2))) with K the weighted kernel;
+        `total_weight` is the number of rows that the weights stand for.
+        """
+        problem, shifts = self.problem, alphas / 2
+        base = problem.y if problem.offset is None else problem.y - problem.offset
+        target = _centre(problem, base)
+        norm = problem.weight @ target.square().sum(1)
+        e = self.eigenvalues[:, None]
+        explained = self.target.square()[:, None] * self._fit_factor(shifts)
+        quadratic = (norm - explained.sum(0)).clamp_min(torch.finfo(e.dtype).tiny)
+        k = problem.operator.n_outputs
+        n_free = total_weight * k - (k if problem.intercept else 0)
+        spread = torch.log1p(e.clamp_min(0) / shifts).sum(0)
+        return -0.5 * (n_free * quadratic.log() + spread)
+
+    def coefficient_spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and orthonormal V (n_coef, r) of the basis' row space."""
+        problem = self.problem
+        keep = self.eigenvalues > 1e-13 * self.eigenvalues.max()
+        vectors, eigenvalues = self.vectors[:, keep], self.eigenvalues[keep]
+        if not self.dual:
+            return eigenvalues, vectors
+        n, k = problem.y.shape
+        total = problem.y.new_zeros(problem.operator.n_coef, len(eigenvalues))
+        root = problem.weight.sqrt()
+        mean = column_means(problem)
+        left = vectors.reshape(n, k, -1)
+        for rows, dense in problem.operator.blocks():
+            centred = root[rows, None, None] * (dense - mean)
+            total += centred.flatten(0, 1).T @ left[rows].flatten(0, 1)
+        return eigenvalues, total / eigenvalues.sqrt()
+
+
+def ridge_path(problem: ConvexProblem, dual: bool) -> RidgePath:
+    """Decompose the Gram (dual) or the normal matrix (primal) once."""
+    return _dual_path(problem) if dual else _primal_path(problem)
+
+
+def _dual_path(problem: ConvexProblem) -> RidgePath:
+    n, k = problem.y.shape
+    root = problem.weight.sqrt().repeat_interleave(k)
+    gram = problem.operator.gram()
+    gram *= root[:, None]
+    gram *= root
+    base = problem.y if problem.offset is None else problem.y - problem.offset
+    target = (problem.weight.sqrt()[:, None] * _centre(problem, base)).reshape(-1)
+    if problem.intercept:
+        _lift_intercept(gram, root, k)
+    eigenvalues, vectors = torch.linalg.eigh(gram)
+    if problem.intercept:
+        eigenvalues, vectors = eigenvalues[:-k], vectors[:, :-k]
+    return RidgePath(
+        problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ target, dual=True
+    )
+
+
+def _lift_intercept(gram: Tensor, root: Tensor, k: int) -> None:
+    """Centre the Gram in place and move the intercept's directions to its top.
+
+    They come out as the last k eigenvectors and can be dropped, so that no leverage is
+    computed as a difference with them.
+    """
+    constant = torch.zeros(len(root), k, dtype=gram.dtype, device=gram.device)
+    for c in range(k):
+        constant[c::k, c] = root[c::k]
+    projected = constant.T @ gram
+    gram.addmm_(constant, projected, alpha=-1.0)
+    gram.addmm_(gram @ constant, constant.T, alpha=-1.0)
+    lift = 2.0 * gram.diagonal().sum() + 1.0
+    gram.addmm_(lift * constant, constant.T)
+
+
+def _primal_path(problem: ConvexProblem) -> RidgePath:
+    root = problem.weight.sqrt()
+    n, k = problem.y.shape
+    normal = problem.operator.normal(root[:, None].expand(n, k))
+    if problem.intercept:
+        mean = column_means(problem)
+        normal.addmm_(mean.T, mean, alpha=-1.0)
+    base = problem.y if problem.offset is None else problem.y - problem.offset
+    moment = problem.operator.rmatvec(problem.weight[:, None] * _centre(problem, base))
+    eigenvalues, vectors = torch.linalg.eigh(normal)
+    return RidgePath(
+        problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ moment, dual=False
+    )
+
+
+def column_means(problem: ConvexProblem) -> Tensor:
+    """Weighted mean row of the basis per output, (n_outputs, n_coef); 0 if no intercept."""
+    n, k = problem.y.shape
+    if not problem.intercept:
+        return problem.y.new_zeros(k, problem.operator.n_coef)
+    eye = torch.eye(k, dtype=problem.y.dtype, device=problem.y.device)
+    return torch.stack(
+        [problem.operator.rmatvec(problem.weight[:, None] * eye[c]) for c in range(k)]
+    )
+
+
+def _centre(problem: ConvexProblem, values: Tensor) -> Tensor:
+    """Values minus their weighted mean where there is an intercept."""
+    return values - problem.weight @ values if problem.intercept else values
+
+
+def _unlever(residual: Tensor, leverage: Tensor, unit: Tensor) -> Tensor:
+    """(I - unit_i H_ii)^-1 r_i, as (n_alphas, n_rows, k)."""
+    k = residual.shape[1]
+    if k == 1:
+        remaining = 1.0 - unit[:, None] * leverage[:, 0, 0]
+        # Interpolation drives residual and remaining weight to zero together.
+        return (residual[:, 0] / remaining.clamp_min(1e-12)).T[:, :, None]
+    blocks = leverage.permute(3, 0, 1, 2) * unit[:, None, None]
+    eye = torch.eye(k, dtype=residual.dtype, device=residual.device)
+    return torch.linalg.solve(eye - blocks, residual.permute(2, 0, 1)[..., None])[
+        ..., 0
+    ]
+
+
+def lsmr_ridge(
+    problem: ConvexProblem, tol: float, max_iter: int
+) -> tuple[Tensor, Tensor, int, bool]:
+    """Coefficients and intercept by LSMR; minimum norm where alpha is zero."""
+    n, k = problem.y.shape
+    root = problem.weight.sqrt()[:, None]
+    operator = problem.operator
+
+    def forward(coef):
+        raw = operator.matvec(torch.from_numpy(coef.ravel().copy()))
+        return (root * _centre(problem, raw)).reshape(-1).numpy()
+
+    def adjoint(residual):
+        scaled = root * torch.from_numpy(residual.ravel().copy()).reshape(n, k)
+        if problem.intercept:
+            scaled = scaled - problem.weight[:, None] * scaled.sum(0)
+        return operator.rmatvec(scaled).numpy()
+
+    base = problem.y if problem.offset is None else problem.y - problem.offset
+    target = (root * _centre(problem, base)).reshape(-1).numpy()
+    shape = (n * k, operator.n_coef)
+    system = ScipyOperator(shape, matvec=forward, rmatvec=adjoint, dtype=target.dtype)
+    damp = (problem.alpha / 2) ** 0.5
+    coef, stop, n_iter, *_ = lsmr(
+        system, target, damp=damp, atol=tol, btol=tol, conlim=0, maxiter=max_iter
+    )
+    coef = torch.from_numpy(coef)
+    intercept = problem.zero()[1]
+    if problem.intercept:
+        intercept = problem.weight @ (problem.y - problem.raw(coef, intercept))
+    return coef, intercept, int(n_iter), stop != 7

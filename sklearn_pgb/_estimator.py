@@ -1,0 +1,296 @@
+"""The border between scikit-learn's world and the package's: arrays in, arrays out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import KFold, check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import has_fit_parameter
+from torch import Tensor
+
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._networks import OpenNetwork, open_network
+
+# Folds of cross-fitting where none are asked for.
+AUTO_FOLDS = 5
+
+BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+def parse_memory(max_memory: str | float) -> float:
+    """Bytes from a number or a text such as "500MB"."""
+    if not isinstance(max_memory, str):
+        amount = float(max_memory)
+    else:
+        text = max_memory.strip().upper().replace("IB", "B")
+        unit = next((u for u in ("TB", "GB", "MB", "KB", "B") if text.endswith(u)), "")
+        try:
+            amount = float(text.removesuffix(unit)) * BYTES.get(unit, 1)
+        except ValueError:
+            amount = -1.0
+    if not amount > 0:
+        raise ValueError(
+            "max_memory must be a positive number of bytes or a text such as '500MB' "
+            f"or '2GB', got {max_memory!r}."
+        )
+    return amount
+
+
+def delegates_input(estimator: Any) -> bool:
+    """Whether X goes through a Pipeline, which checks it in its own way."""
+    while True:
+        if isinstance(estimator, Pipeline):
+            return True
+        if isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        elif isinstance(estimator, TransformedTargetRegressor):
+            estimator = estimator.regressor
+        else:
+            return False
+
+
+def final_estimator(estimator: Any) -> Any:
+    """The estimator at the end of pipelines, target transformations and freezes."""
+    while True:
+        if isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        elif isinstance(estimator, Pipeline):
+            estimator = estimator.steps[-1][1]
+        elif isinstance(estimator, TransformedTargetRegressor):
+            estimator = estimator.regressor
+        else:
+            return estimator
+
+
+def weight_parameter(estimator: Any) -> str | None:
+    """The keyword by which `fit` hands sample weights to the final estimator."""
+    prefix = ""
+    while True:
+        if isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        elif isinstance(estimator, Pipeline):
+            name, last = estimator.steps[-1]
+            prefix, estimator = f"{prefix}{name}__", last
+        elif isinstance(estimator, TransformedTargetRegressor):
+            estimator = estimator.regressor
+        else:
+            known = has_fit_parameter(estimator, "sample_weight")
+            return f"{prefix}sample_weight" if known else None
+
+
+def share_target_transformation(estimator: Any, y: Any) -> Any:
+    """Fit a TransformedTargetRegressor's transformer once, for all networks.
+
+    Networks trained on different rows would otherwise predict in different spaces, and
+    their mean would mean nothing.
+    """
+    if not isinstance(estimator, TransformedTargetRegressor):
+        return estimator
+    if estimator.transformer is None:
+        return estimator
+    columns = np.asarray(y).reshape(len(y), -1)
+    transformer = clone(estimator.transformer).fit(columns)
+    # A FrozenEstimator would be the natural wrapper, but TransformedTargetRegressor
+    # calls `fit(y)`, which it does not take.
+    fixed = FunctionTransformer(
+        transformer.transform, transformer.inverse_transform, check_inverse=False
+    )
+    return clone(estimator).set_params(transformer=fixed)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Seeds of one fit, drawn before anything runs in parallel.
+
+    Attributes
+    ----------
+    folds, sketch, networks : int
+    keep_first : bool
+        Whether the first network is trained exactly as given.
+    """
+
+    folds: int
+    sketch: int
+    networks: int
+    keep_first: bool
+
+    def of_networks(self, count: int) -> list[int | None]:
+        """One seed per network; None stands for the estimator's own."""
+        rng = np.random.RandomState(self.networks)
+        seeds: list[int | None] = rng.randint(np.iinfo(np.int32).max, size=count).tolist()
+        return [None, *seeds[1:]] if self.keep_first else seeds
+
+
+def draw_seeds(estimator: Any, random_state: Any) -> Seeds:
+    """Seeds from `random_state`, or else from the estimator's own, if it has one."""
+    source = random_state
+    if source is None:
+        own = (estimator.get_params()[key] for key in _seed_keys(estimator))
+        numbers = (seed for seed in own if isinstance(seed, int | np.integer))
+        source = next(numbers, None)
+    drawn = check_random_state(source).randint(np.iinfo(np.int32).max, size=3)
+    return Seeds(*drawn.tolist(), keep_first=random_state is None)
+
+
+def _seed_keys(estimator: Any) -> list[str]:
+    """Names of the parameters that seed an estimator and its parts."""
+    if not hasattr(estimator, "get_params"):
+        return []
+    keys = sorted(estimator.get_params())
+    return [k for k in keys if k == "random_state" or k.endswith("__random_state")]
+
+
+def with_seed(estimator: Any, seed: int | None) -> Any:
+    """A clone with every `random_state` set; None leaves them as they are."""
+    copy = clone(estimator)
+    keys = _seed_keys(copy) if seed is not None else []
+    return copy.set_params(**dict.fromkeys(keys, seed)) if keys else copy
+
+
+def train_networks(
+    estimator: Any,
+    seeds: Sequence[int | None],
+    parts: Sequence[NDArray[np.intp] | None],
+    X: Any,
+    y: Any,
+    fit_params: dict[str, Any],
+    n_jobs: int | None,
+) -> list[Any]:
+    """Train one clone per seed, each on its part of the rows (None: all)."""
+    return Parallel(n_jobs=n_jobs)(
+        delayed(_train)(with_seed(estimator, seed), part, X, y, fit_params)
+        for seed, part in zip(seeds, parts, strict=True)
+    )
+
+
+def _train(
+    estimator: Any,
+    part: NDArray[np.intp] | None,
+    X: Any,
+    y: Any,
+    fit_params: dict[str, Any],
+) -> Any:
+    if part is None:
+        return estimator.fit(X, y, **fit_params)
+    params = {key: _safe_indexing(value, part) for key, value in fit_params.items()}
+    return estimator.fit(_safe_indexing(X, part), _safe_indexing(y, part), **params)
+
+
+def open_all(
+    estimators: Sequence[Any], loss: Loss | None, device: Any
+) -> list[OpenNetwork]:
+    """Open trained estimators, their networks on a device."""
+    opened = [open_network(estimator, loss=loss) for estimator in estimators]
+    if device is None:
+        return opened
+    return [replace(o, network=o.network.to(torch.device(device))) for o in opened]
+
+
+def inputs_of(opened: Sequence[OpenNetwork], X: Any, device: Any) -> list[Tensor]:
+    """X as each network sees it, on a device."""
+    return [network.inputs(X).to(device or "cpu") for network in opened]
+
+
+def distinct_rows(X: Any) -> NDArray[np.intp]:
+    """Number of each row's group of identical rows, numbered in the order of values.
+
+    The numbers depend on the set of rows only, not on their order or repetition.
+    """
+    if sp.issparse(X):
+        rows = sp.csr_array(X)
+        rows.sum_duplicates()
+        keys = [
+            rows.indices[start:stop].tobytes() + rows.data[start:stop].tobytes()
+            for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
+        ]
+        # Byte strings of unequal length would lose trailing zeros; objects do not.
+        return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
+    rows = np.asarray(X)
+    if rows.dtype.kind not in "biuf":
+        rows = np.column_stack(
+            [np.unique(column.astype(str), return_inverse=True)[1] for column in rows.T]
+        )
+    rows = rows.reshape(len(rows), -1)
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def fold_numbers(
+    X: Any,
+    labels: NDArray[np.intp] | None,
+    weight: NDArray[np.float64],
+    n_folds: int,
+    seed: int,
+) -> NDArray[np.intp]:
+    """The fold in which each row is held out, -1 for rows that always train.
+
+    Folds are drawn over the distinct rows, so copies of a row stay together and weights
+    act like repetitions. With `labels` they are stratified by each distinct row's
+    heaviest label; the only distinct row of a class is never held out, so that every
+    training part knows every class.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer distinct rows than two.
+    """
+    group = distinct_rows(X)
+    n_groups = int(group.max()) + 1
+    if n_groups < 2:
+        raise ValueError(
+            f"cross-fitting needs at least 2 distinct rows, got {n_groups} "
+            f"(n_samples={len(group)}, 1 sample is too few). Give a number for alpha."
+        )
+    fold = np.full(n_groups, -1, dtype=np.intp)
+    if labels is None:
+        n_folds = min(n_folds, n_groups)
+        splitter = KFold(n_folds, shuffle=True, random_state=seed)
+        for number, (_, test) in enumerate(splitter.split(fold)):
+            fold[test] = number
+        return fold[group]
+    votes = np.zeros((n_groups, int(labels.max()) + 1))
+    np.add.at(votes, (group, labels), weight)
+    label = votes.argmax(1)
+    counts = np.bincount(label)
+    free = np.flatnonzero(counts[label] > 1)
+    if len(free) < 2:
+        raise ValueError(
+            "cross-fitting needs a class with at least 2 distinct rows, got "
+            f"{n_groups} rows of {len(np.unique(label))} classes. Give a number for "
+            "alpha."
+        )
+    # More folds than the largest class has rows would leave folds empty.
+    n_folds = min(n_folds, int(counts.max()))
+    shuffled = free[np.random.RandomState(seed).permutation(len(free))]
+    shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
+    fold[shuffled] = np.arange(len(shuffled)) % n_folds
+    return fold[group]
+
+
+def cross_fitting_parts(
+    cv: Any,
+    X: Any,
+    y: Any,
+    labels: NDArray[np.intp] | None,
+    weight: NDArray[np.float64],
+    seed: int,
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """(train, held out) rows of each fold of an int or any splitter."""
+    if not isinstance(cv, int | np.integer):
+        splitter = check_cv(cv, y, classifier=labels is not None)
+        return list(splitter.split(X, y))
+    fold = fold_numbers(X, labels, weight, int(cv), seed)
+    return [
+        (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
+        for number in range(int(fold.max()) + 1)
+    ]

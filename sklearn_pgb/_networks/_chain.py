@@ -1,0 +1,315 @@
+"""Chains of linear layers and elementwise activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional as F
+
+from sklearn_pgb._networks._network import Head, Network, as_float64
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function and its derivative.
+
+    Attributes
+    ----------
+    name : str
+        The name, scikit-learn's where it has one.
+    function : callable
+        Maps the pre-activation z to the output h.
+    derivative : callable
+        Maps z and h to ``dh / dz``; at a kink the derivative is that of the left side.
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor], Tensor]
+
+
+def _identity(z: Tensor) -> Tensor:
+    return z
+
+
+def _identity_slope(z: Tensor, h: Tensor) -> Tensor:
+    return torch.ones_like(z)
+
+
+def _logistic_slope(z: Tensor, h: Tensor) -> Tensor:
+    return h * (1 - h)
+
+
+def _tanh_slope(z: Tensor, h: Tensor) -> Tensor:
+    return 1 - h.square()
+
+
+def _relu_slope(z: Tensor, h: Tensor) -> Tensor:
+    return (z > 0).to(z.dtype)
+
+
+def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
+    sigmoid = z.sigmoid()
+    return sigmoid + h * (1 - sigmoid)
+
+
+def _gelu(z: Tensor, approximate: str) -> Tensor:
+    return F.gelu(z, approximate=approximate)
+
+
+def _gelu_slope(z: Tensor, h: Tensor) -> Tensor:
+    density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
+    return torch.special.ndtr(z) + z * density
+
+
+def _gelu_tanh_slope(z: Tensor, h: Tensor) -> Tensor:
+    # h = z (1 + tanh(c (z + a z^3))) / 2 with the constants of the GELU paper.
+    a, c = 0.044715, math.sqrt(2 / math.pi)
+    tanh = (c * (z + a * z**3)).tanh()
+    return (1 + tanh + z * (1 - tanh.square()) * c * (1 + 3 * a * z.square())) / 2
+
+
+def _elu(z: Tensor, alpha: float) -> Tensor:
+    return F.elu(z, alpha)
+
+
+def _elu_slope(z: Tensor, h: Tensor, alpha: float) -> Tensor:
+    return torch.where(z > 0, 1.0, h + alpha)
+
+
+def _softplus(z: Tensor, beta: float, threshold: float) -> Tensor:
+    return F.softplus(z, beta, threshold)
+
+
+def _softplus_slope(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
+    return torch.where(beta * z > threshold, 1.0, (beta * z).sigmoid())
+
+
+def _leaky_relu(z: Tensor, slope: float) -> Tensor:
+    return F.leaky_relu(z, slope)
+
+
+def _leaky_relu_slope(z: Tensor, h: Tensor, slope: float) -> Tensor:
+    return torch.where(z > 0, torch.ones_like(z), slope)
+
+
+def elu(alpha: float) -> Activation:
+    """``z`` above zero, ``alpha (e^z - 1)`` below."""
+    return Activation(
+        "elu", partial(_elu, alpha=alpha), partial(_elu_slope, alpha=alpha)
+    )
+
+
+def softplus(beta: float, threshold: float) -> Activation:
+    """``log(1 + e^(beta z)) / beta``, and ``z`` where ``beta z > threshold``."""
+    return Activation(
+        "softplus",
+        partial(_softplus, beta=beta, threshold=threshold),
+        partial(_softplus_slope, beta=beta, threshold=threshold),
+    )
+
+
+def leaky_relu(slope: float) -> Activation:
+    """``z`` above zero, ``slope z`` below."""
+    return Activation(
+        "leaky_relu",
+        partial(_leaky_relu, slope=slope),
+        partial(_leaky_relu_slope, slope=slope),
+    )
+
+
+ACTIVATIONS = {
+    activation.name: activation
+    for activation in [
+        Activation("identity", _identity, _identity_slope),
+        Activation("logistic", torch.sigmoid, _logistic_slope),
+        Activation("tanh", torch.tanh, _tanh_slope),
+        Activation("relu", torch.relu, _relu_slope),
+        Activation("silu", F.silu, _silu_slope),
+        Activation("gelu", partial(_gelu, approximate="none"), _gelu_slope),
+        Activation("gelu_tanh", partial(_gelu, approximate="tanh"), _gelu_tanh_slope),
+        elu(alpha=1.0),
+        softplus(beta=1.0, threshold=20.0),
+        leaky_relu(slope=0.01),
+    ]
+}
+
+
+class ChainNetwork(Network):
+    """Linear layers with elementwise activations in between.
+
+    With ``h_0 = x``, ``h_l = a_l(W_l h_(l-1) + b_l)`` for each hidden layer and
+    ``f = W h + b`` at the head; theta holds, layer by layer, W row by row and then b.
+    The head gives ``f = J g`` with g equal to theta at the head and zero elsewhere.
+
+    Parameters
+    ----------
+    weights : sequence of shape (n_layers,)
+        The W of each layer, arrays or tensors of shape (n_out, n_in). Tensors and
+        writeable arrays in float64 are not copied.
+    biases : sequence of shape (n_layers,)
+        The b of each layer, of shape (n_out,), or None for a layer without.
+    activations : sequence of Activation
+        One per hidden layer.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor | ArrayLike],
+        biases: Sequence[Tensor | ArrayLike | None],
+        activations: Sequence[Activation],
+    ) -> None:
+        self.weights = [as_float64(weight) for weight in weights]
+        self.biases = [None if bias is None else as_float64(bias) for bias in biases]
+        self.activations = list(activations)
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        n_layers = len(self.weights)
+        if len(self.biases) != n_layers or len(self.activations) != n_layers - 1:
+            raise ValueError(
+                "a chain must have one bias (or None) per weight and one activation "
+                f"per hidden layer, got {n_layers} weights, {len(self.biases)} biases "
+                f"and {len(self.activations)} activations. Count the layers."
+            )
+        n_in = self.n_inputs
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            n_out = len(weight)
+            bias_fits = bias is None or bias.shape == (n_out,)
+            if weight.shape != (n_out, n_in) or not bias_fits:
+                raise ValueError(
+                    f"weights must have shape (n_out, n_in) with n_in={n_in} here and "
+                    f"biases shape (n_out,), got {tuple(weight.shape)} and "
+                    f"{None if bias is None else tuple(bias.shape)}. Transpose "
+                    "scikit-learn's coefs_."
+                )
+            n_in = n_out
+
+    @property
+    def n_inputs(self) -> int:
+        return self.weights[0].shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.weights[-1])
+
+    @property
+    def n_params(self) -> int:
+        return sum(parameter.numel() for parameter in self._parameters())
+
+    @property
+    def theta(self) -> Tensor:
+        return torch.cat([parameter.reshape(-1) for parameter in self._parameters()])
+
+    def _parameters(self) -> list[Tensor]:
+        pairs = zip(self.weights, self.biases, strict=True)
+        return [
+            parameter for pair in pairs for parameter in pair if parameter is not None
+        ]
+
+    def split(self, theta: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """View theta as the weights and biases of the layers."""
+        parameters = self._parameters()
+        parts = theta.split([parameter.numel() for parameter in parameters])
+        views = iter(
+            part.reshape(parameter.shape)
+            for part, parameter in zip(parts, parameters, strict=True)
+        )
+        weights: list[Tensor] = []
+        biases: list[Tensor | None] = []
+        for bias in self.biases:
+            weights.append(next(views))
+            biases.append(None if bias is None else next(views))
+        return weights, biases
+
+    def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
+        return self._forward(*self.split(theta), X)[1][-1]
+
+    def layers(self, X: Tensor) -> list[Tensor]:
+        return self.forward(X)[1]
+
+    def forward(self, X: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Pre-activations of the hidden layers, and `layers`."""
+        return self._forward(self.weights, self.biases, X)
+
+    def _forward(
+        self, weights: list[Tensor], biases: list[Tensor | None], X: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        pre_activations, outputs = [], [X]
+        hidden = zip(weights, biases, self.activations, strict=False)
+        for weight, bias, activation in hidden:
+            pre_activations.append(F.linear(outputs[-1], weight, bias))
+            outputs.append(activation.function(pre_activations[-1]))
+        outputs.append(F.linear(outputs[-1], weights[-1], biases[-1]))
+        return pre_activations, outputs
+
+    def find_head(self, X: Tensor) -> Head:
+        theta, bias = self.theta, self.biases[-1]
+        n_bias = 0 if bias is None else len(bias)
+        start = len(theta) - n_bias
+        theta[: start - self.weights[-1].numel()] = 0
+        return Head(
+            bias=None if bias is None else slice(start, len(theta)), in_span=theta
+        )
+
+
+def overparameterised_relu_init(
+    X: Tensor | ArrayLike, width: int, depth: int, *, diagonal: float = 1.0
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Hidden ReLU layers in which every training sample owns a unit.
+
+    The first layer has row i equal to ``x_i`` and bias ``e - 1``: its pre-activation is
+    e at sample i and not positive at the others, for ``e = (1 - max x_i.x_j) / 2``.
+    Upper layers have `diagonal` > 0 on their diagonal and zeros elsewhere, so the last
+    hidden layer at the samples is ``e diagonal^(depth-1) [I, 0]``, of full row rank:
+    every critical point of the head is a global minimum over all parameters.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Distinct rows of norm 1.
+    width : int
+        Units per hidden layer, at least n_samples.
+    depth : int
+        Number of hidden layers, at least 1.
+    diagonal : float, default=1.0
+        Diagonal of the upper layers. A negative one would silence every unit.
+
+    Returns
+    -------
+    weights, biases : lists of Tensor
+        Weights of shape (n_out, n_in) and biases of the hidden layers.
+
+    References
+    ----------
+    Kawaguchi, Huang, Kaelbling, "Every Local Minimum Value Is the Global Minimum Value
+    of Induced Model in Nonconvex Machine Learning", Neural Computation 31(12), 2019,
+    Example 2.
+    """
+    X = as_float64(X)
+    n_samples, n_features = X.shape
+    if width < n_samples or depth < 1 or not diagonal > 0:
+        raise ValueError(
+            f"width must be >= n_samples = {n_samples}, depth >= 1 and diagonal > 0, "
+            f"got {width}, {depth} and {diagonal}. Widen the layers or use fewer rows."
+        )
+    products = X @ X.T
+    largest = (products - 2 * torch.eye(n_samples)).max().item()
+    if (products.diagonal() - 1).abs().max() > 1e-10 or largest > 1 - 1e-10:
+        raise ValueError(
+            "X must have distinct rows of norm 1, got other norms or equal rows. "
+            "Divide each row by its norm and drop duplicates."
+        )
+    first = X.new_zeros(width, n_features)
+    first[:n_samples] = X
+    upper = diagonal * torch.eye(width, dtype=X.dtype)
+    weights = [first] + [upper.clone() for _ in range(depth - 1)]
+    biases = [X.new_zeros(width) for _ in range(depth)]
+    biases[0] += (1 - largest) / 2 - 1
+    return weights, biases

@@ -1,0 +1,236 @@
+"""Any torch module as a network, and modules that are chains in disguise."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from sklearn_pgb._networks._chain import (
+    ACTIVATIONS,
+    Activation,
+    ChainNetwork,
+    elu,
+    leaky_relu,
+    softplus,
+)
+from sklearn_pgb._networks._network import Head, Network
+
+# Derivatives this close to what a linear head has differ from it by rounding only.
+_HEAD_TOLERANCE = 1e-10
+
+
+class ModuleNetwork(Network):
+    """A torch module in evaluation mode, run by ``torch.func.functional_call``.
+
+    Theta holds the parameters that require a gradient, in the order of
+    ``named_parameters``; other parameters and all buffers (batch norm's statistics,
+    say) are constants.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps inputs with the samples on their first axis to raw outputs of shape
+        (n_samples, n_outputs), or (n_samples,) for one output. It is copied, to the
+        CPU and float64, and not changed.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        _check_parameters(module)
+        self._module = copy.deepcopy(module).to("cpu", torch.float64).eval()
+        self._shapes = {
+            name: parameter.shape
+            for name, parameter in self._module.named_parameters()
+            if parameter.requires_grad
+        }
+        self._module.requires_grad_(False)
+
+    @property
+    def n_inputs(self) -> None:
+        return None
+
+    @property
+    def n_outputs(self) -> None:
+        return None
+
+    @property
+    def n_params(self) -> int:
+        return sum(shape.numel() for shape in self._shapes.values())
+
+    @property
+    def theta(self) -> Tensor:
+        parameters = map(self._module.get_parameter, self._shapes)
+        return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+
+    def split(self, theta: Tensor) -> dict[str, Tensor]:
+        """View theta as the module's named parameters."""
+        parts = theta.split([shape.numel() for shape in self._shapes.values()])
+        return {
+            name: part.reshape(shape)
+            for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
+        }
+
+    def apply(self, parameters: dict[str, Tensor], X: Tensor) -> Tensor:
+        """Raw outputs at named parameters, a pure function for torch.func."""
+        raw = torch.func.functional_call(self._module, parameters, (X,))
+        if not isinstance(raw, Tensor):
+            raise TypeError(
+                f"module must return one tensor, got {type(raw).__name__}. Wrap it in "
+                "a module that returns the raw outputs only."
+            )
+        if raw.shape == (len(X),):
+            return raw[:, None]
+        if raw.ndim != 2 or len(raw) != len(X):
+            raise ValueError(
+                "module must return raw outputs of shape (n_samples, n_outputs) = "
+                f"({len(X)}, n_outputs), got {tuple(raw.shape)}. Flatten or pool the "
+                "other axes, and keep the samples on the first."
+            )
+        return raw
+
+    def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
+        return self.apply(self.split(theta), X)
+
+    def layers(self, X: Tensor) -> list[Tensor]:
+        return [X, self(self.theta, X)]
+
+    def find_head(self, X: Tensor) -> Head:
+        """Find the head by its derivatives on these rows; a few rows suffice."""
+        theta = self.theta
+        raw, push = self._push_forward(theta, X)
+        n_outputs = raw.shape[1]
+        bias = weight = in_span = None
+        for position, shape in self._from_last():
+            if bias is None and shape == (n_outputs,):
+                bias = position if _is_identity(push, theta, position) else None
+        for position, shape in self._from_last():
+            if in_span is None and len(shape) > 1 and shape[0] == n_outputs:
+                weight = torch.zeros_like(theta)
+                for part in [position] if bias is None else [position, bias]:
+                    weight[part] = theta[part]
+                error = (push(weight) - raw).abs().max()
+                in_span = weight if error <= _HEAD_TOLERANCE * raw.abs().max() else None
+        return Head(bias, in_span)
+
+    def _from_last(self) -> Iterator[tuple[slice, torch.Size]]:
+        """Positions and shapes of the parameters, the last one first."""
+        stop = self.n_params
+        for shape in reversed(self._shapes.values()):
+            yield slice(stop - shape.numel(), stop), shape
+            stop -= shape.numel()
+
+    def _push_forward(
+        self, theta: Tensor, X: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Raw outputs and ``g -> J g``."""
+        # The transpose of the VJP is the JVP, and asks less of a module than forward
+        # mode, which custom autograd functions seldom have.
+        raw, pull = torch.func.vjp(lambda theta: self(theta, X), theta)[:2]
+        push = torch.func.vjp(lambda dual: pull(dual)[0], torch.zeros_like(raw))[1]
+        return raw, lambda direction: push(direction)[0]
+
+
+def _is_identity(
+    push: Callable[[Tensor], Tensor], theta: Tensor, position: slice
+) -> bool:
+    """Whether the derivative by these parameters is the identity on all rows."""
+    for i in range(position.stop - position.start):
+        direction = torch.zeros_like(theta)
+        direction[position.start + i] = 1
+        error = push(direction) - direction[position]
+        if not error.abs().max() <= _HEAD_TOLERANCE:
+            return False
+    return True
+
+
+def _check_parameters(module: nn.Module) -> None:
+    """Refuse a module that has nothing to differentiate by."""
+    parameters = list(module.parameters())
+    name = type(module).__name__
+    if any(is_lazy(parameter) for parameter in parameters):
+        raise ValueError(
+            f"module must have initialised parameters, got lazy ones in {name}. "
+            "Run it once on a few samples."
+        )
+    if not parameters:
+        raise ValueError(
+            f"module must have parameters, got {name} without any. Pass the network "
+            "that was trained."
+        )
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError(
+            f"module must have trainable parameters, got {name} with all of them "
+            "frozen. Call module.requires_grad_(True), or unfreeze the head."
+        )
+
+
+def open_module(module: nn.Module) -> Network:
+    """Open a module as a chain where it is one, as a general module otherwise."""
+    return _read_chain(module) or ModuleNetwork(module)
+
+
+# What each module computes between two linear layers. Subclasses may compute anything,
+# so types are compared exactly.
+_ACTIVATION_OF: dict[type, Callable[[Any], Activation]] = {
+    nn.ReLU: lambda layer: ACTIVATIONS["relu"],
+    nn.Tanh: lambda layer: ACTIVATIONS["tanh"],
+    nn.Sigmoid: lambda layer: ACTIVATIONS["logistic"],
+    nn.SiLU: lambda layer: ACTIVATIONS["silu"],
+    nn.GELU: lambda layer: ACTIVATIONS[
+        "gelu_tanh" if layer.approximate == "tanh" else "gelu"
+    ],
+    nn.ELU: lambda layer: elu(layer.alpha),
+    nn.Softplus: lambda layer: softplus(layer.beta, layer.threshold),
+    nn.LeakyReLU: lambda layer: leaky_relu(layer.negative_slope),
+}
+
+
+def _read_chain(module: nn.Module) -> ChainNetwork | None:
+    """Read nested Sequentials of linear layers and activations, or give up."""
+    weights: list[Tensor] = []
+    biases: list[Tensor | None] = []
+    activations: list[Activation] = []
+    after_linear = False
+    for layer in _leaves(module):
+        if type(layer) is nn.Linear and not is_lazy(layer.weight):
+            if weights and layer.in_features != len(weights[-1]):
+                return None
+            if after_linear:
+                activations.append(ACTIVATIONS["identity"])
+            weights.append(layer.weight.cpu())
+            biases.append(None if layer.bias is None else layer.bias.cpu())
+            after_linear = True
+        elif after_linear and type(layer) in _ACTIVATION_OF:
+            activations.append(_ACTIVATION_OF[type(layer)](layer))
+            after_linear = False
+        else:
+            return None
+    if not after_linear:
+        return None
+    chain = ChainNetwork(weights, biases, activations)
+    return chain if _is_all_of(chain, module) else None
+
+
+def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    """Layers in order, without those that change nothing in evaluation mode."""
+    if type(module) is nn.Sequential:
+        for child in module:
+            yield from _leaves(child)
+    elif type(module) is nn.Flatten:
+        if (module.start_dim, module.end_dim) != (1, -1):
+            yield module
+    elif type(module) not in (nn.Identity, nn.Dropout, nn.AlphaDropout):
+        yield module
+
+
+def _is_all_of(chain: ChainNetwork, module: nn.Module) -> bool:
+    """Whether the module has no frozen, shared or further parameters and no hooks."""
+    hooked = any(
+        part._forward_hooks or part._forward_pre_hooks for part in module.modules()
+    )
+    n_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return not hooked and n_trainable == chain.n_params

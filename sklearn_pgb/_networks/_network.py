@@ -1,0 +1,81 @@
+"""What the rest of the package asks of a network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What is known of a network's last layer.
+
+    Attributes
+    ----------
+    bias : slice or None
+        Positions in theta of the output bias: the derivative of the raw output by
+        these parameters is the identity. None if there is no such bias.
+    in_span : Tensor of shape (n_params,) or None
+        A vector g with ``f(X) = J(X) g``: the head's weights and bias in place, zeros
+        elsewhere. None if none is known.
+    """
+
+    bias: slice | None
+    in_span: Tensor | None
+
+
+class Network(ABC):
+    """A function ``f(X; theta)`` with raw outputs and one flat parameter vector.
+
+    Conventions
+    -----------
+    Everything is float64. `theta` has shape (n_params,), raw outputs have shape
+    (n_samples, n_outputs); inputs have the samples on their first axis. Calling the
+    network is a pure function of theta and X, which all transforms of torch.func take.
+    `n_inputs` and `n_outputs` are None where only a run can tell.
+    """
+
+    @property
+    @abstractmethod
+    def n_inputs(self) -> int | None:
+        """Number of input features."""
+
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int | None:
+        """Number of raw outputs."""
+
+    @property
+    @abstractmethod
+    def n_params(self) -> int:
+        """Number of trainable parameters."""
+
+    @property
+    @abstractmethod
+    def theta(self) -> Tensor:
+        """Copy of the trainable parameters."""
+
+    @abstractmethod
+    def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
+        """Raw outputs at any parameters."""
+
+    @abstractmethod
+    def layers(self, X: Tensor) -> list[Tensor]:
+        """Return X, the outputs of the hidden layers that are known, the raw ones."""
+
+    @abstractmethod
+    def find_head(self, X: Tensor) -> Head:
+        """Find the output bias and a g with ``f = J g``, on these rows if need be."""
+
+
+def as_float64(array: Tensor | ArrayLike) -> Tensor:
+    """View as a float64 tensor; copy only where that is impossible."""
+    if isinstance(array, Tensor):
+        return array.detach().to(torch.float64)
+    # torch warns of arrays that it cannot write to, hence "W".
+    return torch.from_numpy(np.require(array, np.float64, ["C", "W"]))

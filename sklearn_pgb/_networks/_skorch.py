@@ -1,0 +1,91 @@
+"""What a skorch net was trained with."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from sklearn_pgb._losses import CrossEntropyLoss, LogisticLoss, Loss, SquaredLoss
+
+
+def is_skorch(estimator: Any) -> bool:
+    """Whether this is a skorch net, without importing skorch."""
+    packages = {base.__module__.partition(".")[0] for base in type(estimator).__mro__}
+    return "skorch" in packages
+
+
+def read_skorch(net: Any) -> tuple[nn.Module, Loss]:
+    """Return the module that makes raw outputs and the loss of a fitted net."""
+    from skorch import (
+        NeuralNetBinaryClassifier,
+        NeuralNetClassifier,
+        NeuralNetRegressor,
+    )
+
+    criterion = net.criterion_
+    weighted = any(
+        getattr(criterion, name, None) is not None for name in ("weight", "pos_weight")
+    )
+    if not weighted:
+        match net, type(criterion):
+            case NeuralNetRegressor(), nn.MSELoss:
+                return net.module_, SquaredLoss()
+            case NeuralNetClassifier(), nn.NLLLoss:
+                return without_softmax(net.module_), CrossEntropyLoss()
+            case NeuralNetClassifier(), nn.CrossEntropyLoss:
+                return net.module_, CrossEntropyLoss(criterion.label_smoothing)
+            case NeuralNetBinaryClassifier(), nn.BCEWithLogitsLoss:
+                return net.module_, LogisticLoss()
+    raise ValueError(
+        "a skorch net must be a NeuralNetRegressor with MSELoss, a NeuralNetClassifier "
+        "with NLLLoss or CrossEntropyLoss, or a NeuralNetBinaryClassifier with "
+        f"BCEWithLogitsLoss, all without class weights, got {type(net).__name__} with "
+        f"{criterion}. Pass net.module_ and a loss instead."
+    )
+
+
+def without_softmax(module: nn.Module) -> nn.Module:
+    """Return the module up to the softmax that it ends in.
+
+    Under NLLLoss skorch takes the logarithm of what the module returns. So the raw
+    outputs are what the softmax gets.
+    """
+    if type(module) is nn.Sequential and len(module):
+        *body, last = module
+        if _is_softmax(last):
+            return nn.Sequential(*body)
+        return nn.Sequential(*body, without_softmax(last))
+    try:
+        traced = fx.symbolic_trace(copy.deepcopy(module).eval())
+    except Exception as error:
+        raise _no_softmax(module) from error
+    output = traced.graph.output_node()
+    if not _computes_softmax(output.args[0], traced):
+        raise _no_softmax(module)
+    output.args = (output.all_input_nodes[0].all_input_nodes[0],)
+    traced.recompile()
+    return traced
+
+
+def _computes_softmax(node: Any, traced: fx.GraphModule) -> bool:
+    if not isinstance(node, fx.Node):
+        return False
+    if node.op == "call_module":
+        return _is_softmax(traced.get_submodule(str(node.target)))
+    return node.target in (F.softmax, torch.softmax, "softmax")
+
+
+def _is_softmax(module: nn.Module) -> bool:
+    return type(module) is nn.Softmax and module.dim in (None, 1, -1)
+
+
+def _no_softmax(module: nn.Module) -> ValueError:
+    return ValueError(
+        "a module trained with NLLLoss under skorch must end in a softmax that "
+        f"torch.fx can see, got {type(module).__name__}. Train it with "
+        "CrossEntropyLoss and without softmax, or pass its raw-output part and a loss."
+    )

@@ -1,0 +1,257 @@
+"""The refit as one pass over data: networks, basis, ridge, solution, certificate."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_pgb._bases import TangentSpace, mean_raw
+from sklearn_pgb._convex import (
+    ConvexProblem,
+    HeldOut,
+    RidgePath,
+    Solution,
+    solve,
+    span_bound,
+    warn_if_unconverged,
+)
+from sklearn_pgb._losses import pure_error_floor
+from sklearn_pgb._networks import OpenNetwork
+from sklearn_pgb._refit import _alpha
+from sklearn_pgb._refit._alpha import AlphaChoice, Effort
+
+# Factorising the whole Jacobian for its rank and the infimum over its span is done in
+# `fit` only where it costs less than about a second; `certify` has no such limit.
+RANK_FLOPS = 1e10
+REPAIR_FLOPS = 5e8
+
+Parts = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Refit:
+    """Everything that a fitted refit is made of."""
+
+    space: TangentSpace
+    problem: ConvexProblem
+    choice: AlphaChoice
+    solution: Solution
+    path: RidgePath | None
+    parameters: Tensor
+    adds_networks: bool
+    network_loss: float
+    span_bound: float
+    rank: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetworks:
+    """Trained networks and the rows that each has seen.
+
+    Attributes
+    ----------
+    estimators : list
+        Fold by fold where there are folds.
+    opened : list of OpenNetwork
+        The same, opened.
+    inputs : list of Tensor
+        All rows, as each network sees them.
+    folds : list of (train, held out) or None
+        One per fold; every fold has the same number of networks.
+    loss : str
+        What the refit's `loss` stands for, as a key of MODULE_LOSSES.
+    """
+
+    estimators: list[Any]
+    opened: list[OpenNetwork]
+    inputs: list[Tensor]
+    folds: Parts | None
+    loss: str
+
+    def of_fold(self, number: int) -> tuple[list[OpenNetwork], list[Tensor]]:
+        """The networks of one fold with all their inputs."""
+        assert self.folds is not None
+        width = len(self.opened) // len(self.folds)
+        part = slice(number * width, (number + 1) * width)
+        return self.opened[part], self.inputs[part]
+
+
+def refit(
+    trained: TrainedNetworks,
+    y: Tensor,
+    weight: Tensor,
+    *,
+    alpha: object,
+    center: str,
+    solver: str,
+    effort: Effort,
+    convex_parts: Callable[[], Parts],
+) -> Refit:
+    """Fit the convex model on the gradient basis of trained networks.
+
+    Parameters
+    ----------
+    trained : TrainedNetworks
+    y : Tensor (n_samples, n_outputs)
+        Encoded targets.
+    weight : Tensor (n_samples,)
+        Sample weights, positive, in the user's scale.
+    alpha : float, array or str
+    center : {"zero", "network"}
+    solver : {"auto", "primal", "dual", "matrix-free"}
+    effort : Effort
+    convex_parts : callable
+        Gives folds of the convex problem, for losses without a closed form whose
+        networks have seen all rows.
+    """
+    share = weight / weight.sum()
+    networks = [opened.network for opened in trained.opened]
+    space = TangentSpace.of(networks, trained.inputs, share)
+    keep_networks = center == "network" or not space.spans_networks
+    problem = _problem(trained.opened, space, trained.inputs, y, share, keep_networks)
+    total_weight = float(weight.sum())
+    path = None
+    if problem.loss.quadratic and _needs_path(alpha):
+        path = _alpha.spectral_path(problem, solver, effort.max_memory)
+    choice = _choose(
+        trained, problem, path, alpha, total_weight, keep_networks, effort, convex_parts
+    )
+    final = problem.with_alpha(choice.alpha)
+    solution = solve(
+        final,
+        method=solver,
+        max_memory=effort.max_memory,
+        tol=effort.tol,
+        max_iter=effort.max_iter,
+        path=path,
+    )
+    warn_if_unconverged(solution, effort.tol, effort.max_iter)
+    rank, bound = _span(problem, solution, effort.max_memory)
+    floor = pure_error_floor(trained.inputs[0].flatten(1), y, problem.loss, share)
+    return Refit(
+        space=space,
+        problem=final,
+        choice=choice,
+        solution=solution,
+        path=path,
+        parameters=space.parameters(
+            solution.coef,
+            solution.intercept,
+            centre=keep_networks and space.spans_networks,
+        ),
+        adds_networks=not space.spans_networks,
+        network_loss=_network_loss(problem, networks, trained.inputs),
+        span_bound=max(bound, floor.value),
+        rank=rank,
+    )
+
+
+def _needs_path(alpha: object) -> bool:
+    """Whether an eigendecomposition pays: for anything but the theory's alpha = 0."""
+    return not (isinstance(alpha, int | float | np.number) and float(alpha) == 0.0)
+
+
+def _problem(
+    opened: Sequence[OpenNetwork],
+    space: TangentSpace,
+    inputs: Sequence[Tensor],
+    y: Tensor,
+    weight: Tensor,
+    keep_networks: bool,
+) -> ConvexProblem:
+    return ConvexProblem(
+        space.operator(inputs),
+        y,
+        opened[0].loss,
+        weight,
+        intercept=space.intercept,
+        offset=mean_raw(space.networks, inputs) if keep_networks else None,
+    )
+
+
+def _choose(
+    trained: TrainedNetworks,
+    problem: ConvexProblem,
+    path: RidgePath | None,
+    alpha: object,
+    total_weight: float,
+    keep_networks: bool,
+    effort: Effort,
+    convex_parts: Callable[[], Parts],
+) -> AlphaChoice:
+    """The ridge, by the honest way that the networks and the loss allow."""
+    quadratic = problem.loss.quadratic
+    if isinstance(alpha, int | float | np.number):
+        if path is None:
+            return _alpha.fixed(float(alpha))
+        alphas = np.array([float(alpha)])
+        return _alpha.by_leave_one_out(problem, path, alphas, total_weight)
+    alphas = _alpha.candidates(alpha, quadratic)
+    if isinstance(alpha, str) and alpha == "evidence" and path is not None:
+        return _alpha.by_evidence(path, alphas, total_weight)
+    if trained.folds is not None and alpha != "loo":
+        folds = _network_folds(trained, problem, keep_networks)
+        return _alpha.by_held_out(folds, problem, alphas, effort)
+    if path is not None:
+        return _alpha.by_leave_one_out(problem, path, alphas, total_weight)
+    if alpha == "loo" and not quadratic and _alpha.is_dense(problem):
+        return _alpha.by_approximate_leave_one_out(
+            problem, alphas, total_weight, effort
+        )
+    folds = _alpha.convex_folds(problem, convex_parts())
+    return _alpha.by_held_out(folds, problem, alphas, effort)
+
+
+def _network_folds(
+    trained: TrainedNetworks, problem: ConvexProblem, keep_networks: bool
+) -> list[tuple[ConvexProblem, HeldOut, np.ndarray]]:
+    """Problems on each fold's own networks and rows that these have not seen."""
+    assert trained.folds is not None
+    result = []
+    for number, (train, test) in enumerate(trained.folds):
+        opened, inputs = trained.of_fold(number)
+        seen, unseen = torch.as_tensor(train), torch.as_tensor(test)
+        weight = problem.weight[seen] / problem.weight[seen].sum()
+        seen_inputs = [X[seen] for X in inputs]
+        unseen_inputs = [X[unseen] for X in inputs]
+        networks = [network.network for network in opened]
+        space = TangentSpace.of(networks, seen_inputs, weight)
+        fold = _problem(
+            opened, space, seen_inputs, problem.y[seen], weight, keep_networks
+        )
+        held = HeldOut(
+            space.operator(unseen_inputs),
+            problem.y[unseen],
+            problem.weight[unseen],
+            mean_raw(networks, unseen_inputs) if keep_networks else None,
+        )
+        result.append((fold, held, test))
+    return result
+
+
+def _network_loss(
+    problem: ConvexProblem, networks: Sequence[Any], inputs: Sequence[Tensor]
+) -> float:
+    """Loss of the best of the networks on the training data."""
+    return min(
+        float(problem.data_value(network(network.theta, X)))
+        for network, X in zip(networks, inputs, strict=True)
+    )
+
+
+def _span(
+    problem: ConvexProblem, solution: Solution, max_memory: float
+) -> tuple[int | None, float]:
+    """Rank and a bound on the infimum over the span, where they are affordable."""
+    operator = problem.operator
+    rows, columns = operator.n_rows, operator.n_coef + operator.n_outputs
+    flops = float(rows) * columns * min(rows, columns)
+    if 3 * 8.0 * rows * columns > max_memory or flops > RANK_FLOPS:
+        return None, -np.inf
+    bound = span_bound(
+        problem, solution.raw, repair=problem.loss.quadratic or flops < REPAIR_FLOPS
+    )
+    return bound.rank, bound.value - bound.residual

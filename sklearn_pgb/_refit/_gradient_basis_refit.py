@@ -1,0 +1,633 @@
+"""`GradientBasisRefit`, the estimator."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    MetaEstimatorMixin,
+    TransformerMixin,
+    _fit_context,
+    is_classifier,
+)
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.neural_network import MLPRegressor
+from sklearn.utils import (
+    ClassifierTags,
+    RegressorTags,
+    _safe_indexing,
+    check_consistent_length,
+    compute_sample_weight,
+    get_tags,
+)
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _check_y,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+from torch import Tensor
+
+from sklearn_pgb._bases import TangentSpace, jacobian, mean_raw, tangent_raw
+from sklearn_pgb._estimator import (
+    AUTO_FOLDS,
+    Seeds,
+    cross_fitting_parts,
+    delegates_input,
+    draw_seeds,
+    inputs_of,
+    open_all,
+    parse_memory,
+)
+from sklearn_pgb._networks import OpenNetwork, as_float64
+from sklearn_pgb._refit._alpha import Effort
+from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
+from sklearn_pgb._refit._training import (
+    MODULE_LOSSES,
+    check_request,
+    fit_parameters,
+    train,
+)
+from sklearn_pgb._refit._uncertainty import predictive_std, uncertainty
+
+
+def _classifies(self: "GradientBasisRefit") -> bool:
+    if not self._is_classifier():
+        raise AttributeError("only classifiers have this method")
+    return True
+
+
+class GradientBasisRefit(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+):
+    """Convex refit of a trained network on its own partial derivatives.
+
+    A network f(x; theta) carries a linear model inside it: the features are its partial
+    derivatives J(x), one per parameter, and the network itself is one point of it. The
+    refit solves for the best point::
+
+        min_c  sum_i w_i l(J(x_i) c, y_i) + (alpha / 2) ||c - c_0||^2
+
+    with the network's own loss l, weights w_i = s_i / sum(s) for sample weights s, one
+    coefficient per network parameter shared by all outputs, and the coefficients of the
+    output bias left free. The squared loss is ``||q - y||^2`` without a factor 1/2, so
+    alpha equals ``2 Ridge.alpha / sum(s)``. The problem is convex: its solution comes
+    with a certificate. With ``alpha=0`` this is the gradient basis model of [1]_, whose
+    minimum equals the network's loss at every critical point of the training.
+
+    Where the network is not in the span of its derivatives (a frozen head, say), the
+    model is f(x) + J(x) c. Dropout and batch norm act as in evaluation mode.
+
+    Parameters
+    ----------
+    estimator : estimator or torch.nn.Module
+        The network: an MLPRegressor, MLPClassifier or skorch net, or a Pipeline or
+        TransformedTargetRegressor that ends in one. It is cloned and trained in `fit`;
+        inside a :class:`~sklearn.frozen.FrozenEstimator` it is taken as it is. A bare
+        module is taken as trained, and `loss` must be given.
+    alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
+        Ridge, in units of a basis scaled to a mean squared row norm of one. "loo":
+        leave-one-out in closed form (squared loss), or approximate leave-one-out of a
+        Newton step (other losses, dense problems). "evidence": marginal likelihood
+        (squared loss). An array gives the candidates. "auto": "loo" for the squared
+        loss, and cross-fitting with 5 folds for the others, whose leave-one-out is
+        optimistic because the features have seen the labels. Networks that can't be
+        trained again (frozen, modules) fall back to cross-validation of the convex
+        problem, which shares that optimism.
+    cv : int, splitter or None, default=None
+        Cross-fitting: one network per fold (times `n_networks`), every candidate of
+        `alpha` scored on rows that its network has not seen. The fold networks' bases
+        then stand side by side and the final refit uses all rows. An int draws folds
+        over the distinct rows, stratified for classifiers. None: no folds for the
+        squared loss, 5 for other losses unless `alpha` is a number or "loo".
+    center : {"zero", "network"}, default="zero"
+        What the ridge pulls towards: c_0 = 0, or the network itself (the mean of the
+        networks if there are several), to which a large alpha returns. With "zero" and
+        ``alpha > 0``, `refit_loss_ <= network_loss_` on the training data is not
+        promised; held out it is what pays.
+    n_networks : int, default=1
+        Networks trained from different seeds (per fold), their bases side by side.
+    loss : {"auto", "squared_error", "log_loss", "poisson"}, default="auto"
+        "auto" is the loss the network was trained with. Needed for a bare module only.
+    n_components : int or None, default=None
+        Columns of a random sketch that `transform` returns in place of the Jacobian;
+        it keeps inner products in expectation. `predict` does not use it.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, for classifiers.
+    solver : {"auto", "primal", "dual", "matrix-free"}, default="auto"
+        How the convex problem is solved; "auto" goes by size and `max_memory`.
+    tol : float, default=1e-6
+        Tolerance on the certified gap, relative to the objective.
+    max_iter : int, default=100
+        Newton steps at most.
+    max_memory : float or str, default="1GB"
+        What the convex solvers may use, in bytes or as a text such as "500MB".
+    device : str, torch.device or None, default=None
+        Where the convex problem is solved. None is the CPU.
+    n_jobs : int or None, default=None
+        Networks trained in parallel.
+    random_state : int, RandomState instance or None, default=None
+        Seeds of the networks, the folds and the sketch. With None the first network
+        keeps its own `random_state`.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The trained network, the first of `estimators_`.
+    estimators_ : list
+        All trained networks, fold by fold.
+    alpha_ : float
+        The ridge that was used.
+    coef_ : ndarray of shape (n_params,)
+        Coefficients c of all networks, in the order of their parameters: for each
+        layer the weights, one row per unit, then the biases.
+    network_loss_ : float
+        Training loss of the network (the best one if there are several), no penalty.
+    refit_loss_ : float
+        Training loss of the refit, no penalty.
+    lower_bound_ : float
+        Certified bound on the training loss over this basis at alpha = 0. Exact for the
+        squared loss where `rank_` is known; for a large basis the pure-error floor.
+    duality_gap_ : float
+        Certified distance of the solved problem's objective from its minimum.
+    rank_ : int or None
+        Rank of the basis; None where factorising the Jacobian would exceed `max_memory`
+        or take longer than the refit.
+    alpha_path_ : dict of ndarray
+        "alpha" and "loss", the mean held-out loss of each candidate.
+    n_iter_ : int
+        Iterations of the convex solver.
+    classes_ : ndarray of shape (n_classes,)
+        For classifiers.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+
+    See Also
+    --------
+    GradientBasis : The basis alone.
+    sklearn.kernel_ridge.KernelRidge : The same problem on a handcrafted kernel.
+
+    References
+    ----------
+    .. [1] K. Kawaguchi, J. Huang, L. P. Kaelbling, "Every Local Minimum Value Is the
+       Global Minimum Value of Induced Model in Nonconvex Machine Learning", Neural
+       Computation 31(12), 2019, Theorem 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_pgb import GradientBasisRefit
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> net = make_pipeline(
+    ...     StandardScaler(),
+    ...     MLPRegressor(hidden_layer_sizes=(20,), solver="lbfgs", random_state=0),
+    ... )
+    >>> refit = GradientBasisRefit(net).fit(X[:300], y[:300])
+    >>> refit.score(X[300:], y[300:]) > refit.estimator_.score(X[300:], y[300:])
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods("fit"), torch.nn.Module],
+        "alpha": [
+            StrOptions({"auto", "loo", "evidence"}),
+            Interval(Real, 0, None, closed="left"),
+            "array-like",
+        ],
+        "cv": ["cv_object"],
+        "center": [StrOptions({"zero", "network"})],
+        "n_networks": [Interval(Integral, 1, None, closed="left")],
+        "loss": [StrOptions({"auto", "squared_error", "log_loss", "poisson"})],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "solver": [StrOptions({"auto", "primal", "dual", "matrix-free"})],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_memory": [str, Interval(Real, 0, None, closed="neither")],
+        "device": [str, torch.device, None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        alpha="auto",
+        cv=None,
+        center="zero",
+        n_networks=1,
+        loss="auto",
+        n_components=None,
+        class_weight=None,
+        solver="auto",
+        tol=1e-6,
+        max_iter=100,
+        max_memory="1GB",
+        device=None,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.alpha = alpha
+        self.cv = cv
+        self.center = center
+        self.n_networks = n_networks
+        self.loss = loss
+        self.n_components = n_components
+        self.class_weight = class_weight
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_memory = max_memory
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None, **fit_params):
+        """Train the network, then refit it.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Whatever the network takes.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets or labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, for the network's training and for the refit. Integer weights in
+            the refit equal repeated rows.
+        **fit_params : dict
+            Routed to the network's `fit` where metadata routing is enabled.
+
+        Returns
+        -------
+        self : object
+            The fitted refit.
+
+        Raises
+        ------
+        TypeError
+            If the estimator is not a network that the package can open.
+        ValueError
+            If the data, the weights or a combination of parameters can't be used.
+        """
+        effort = Effort(parse_memory(self.max_memory), self.tol, self.max_iter)
+        check_request(self)
+        X, y = self._check_data(X, y)
+        weight = self._check_weight(X, y, sample_weight)
+        params = fit_parameters(self, sample_weight, weight, fit_params)
+        rows = np.flatnonzero(weight)
+        X, y, weight = (_safe_indexing(part, rows) for part in (X, y, weight))
+        params = {key: _safe_indexing(value, rows) for key, value in params.items()}
+        labels = self._labels(y)
+        seeds = draw_seeds(self.estimator, self.random_state)
+        trained = train(self, X, y, labels, weight, params, seeds)
+        result = refit(
+            trained,
+            self._targets(trained.opened[0], y).to(trained.inputs[0].device),
+            torch.tensor(weight, device=trained.inputs[0].device),
+            alpha=self.alpha,
+            center=self.center,
+            solver=self.solver,
+            effort=effort,
+            convex_parts=lambda: cross_fitting_parts(
+                AUTO_FOLDS, X, y, labels, weight, seeds.folds
+            ),
+        )
+        self._store(result, trained, y, weight, seeds)
+        return self
+
+    def _check_data(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Check what is not delegated to the network's own pipeline."""
+        numeric = not self._is_classifier()
+        if not delegates_input(self.estimator):
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                dtype=(np.float64, np.float32),
+                accept_sparse=("csr", "csc"),
+                allow_nd=isinstance(self.estimator, torch.nn.Module),
+                multi_output=True,
+                y_numeric=numeric,
+            )
+        else:
+            if y is None:
+                raise ValueError(
+                    f"This {type(self).__name__} estimator requires y to be passed, but "
+                    "the target y is None."
+                )
+            validate_data(self, X, skip_check_array=True)
+            y = _check_y(y, multi_output=True, y_numeric=numeric, estimator=self)
+            check_consistent_length(X, y)
+        if self._is_classifier():
+            check_classification_targets(y)
+            if type_of_target(y) != "multilabel-indicator":
+                y = column_or_1d(y, warn=True)
+        return X, y
+
+    def _check_weight(self, X: Any, y: Any, sample_weight: Any) -> NDArray[np.float64]:
+        """Sample weights times class weights, some of them positive."""
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
+        )
+        if self.class_weight is not None:
+            if not self._is_classifier():
+                raise ValueError(
+                    "class_weight must be None for a regressor, got "
+                    f"{self.class_weight!r}. Use sample_weight."
+                )
+            weight *= compute_sample_weight(self.class_weight, y)
+        if not weight.any():
+            raise ValueError(
+                "sample_weight must have a positive entry, but all weights are zero."
+            )
+        return weight
+
+    def _labels(self, y: Any) -> NDArray[np.intp] | None:
+        """Codes of the distinct labels; None for regressors."""
+        if not self._is_classifier():
+            return None
+        distinct, labels = np.unique(y, axis=0, return_inverse=True)
+        if len(distinct) < 2:
+            raise ValueError(
+                "y must have at least 2 classes, got 1 class. A classifier can't learn "
+                "from one."
+            )
+        return labels.reshape(-1)
+
+    def _targets(self, opened: OpenNetwork, y: Any) -> Tensor:
+        """Encoded targets; a module's labels are numbered in sorted order."""
+        if opened.kind is None and self._is_classifier() and np.ndim(y) == 1:
+            y = np.unique(y, return_inverse=True)[1]
+        return opened.targets(y)
+
+    def _is_classifier(self) -> bool:
+        if isinstance(self.estimator, torch.nn.Module):
+            return self.loss == "log_loss"
+        return is_classifier(self.estimator)
+
+    def _store(
+        self,
+        result: Refit,
+        trained: TrainedNetworks,
+        y: Any,
+        weight: NDArray[np.float64],
+        seeds: Seeds,
+    ) -> None:
+        """Keep the result as arrays and plain values."""
+        solution, choice = result.solution, result.choice
+        self.estimators_ = trained.estimators
+        self.estimator_ = trained.estimators[0]
+        self.alpha_ = choice.alpha
+        self.coef_ = result.parameters.cpu().numpy()
+        self.network_loss_ = result.network_loss
+        self.refit_loss_ = solution.data_value
+        self.lower_bound_ = result.span_bound
+        self.duality_gap_ = solution.gap
+        self.rank_ = result.rank
+        self.alpha_path_ = {"alpha": choice.alphas, "loss": choice.scores}
+        self.n_iter_ = solution.n_iter
+        self._scales = np.array(result.space.scales)
+        self._adds_networks = result.adds_networks
+        self._sketch_seed = seeds.sketch
+        n_outputs = result.problem.operator.n_outputs
+        self._n_outputs = n_outputs
+        final = trained.opened[0].final
+        self._flat = n_outputs == 1 and (
+            np.ndim(y) == 1 or isinstance(final, MLPRegressor)
+        )
+        full = len(self.coef_) * n_outputs
+        self._n_features_out = self.n_components or full
+        self._loss = trained.loss
+        self._uncertainty = uncertainty(result, float(weight.sum()))
+        if self._is_classifier():
+            self.classes_ = (
+                np.unique(y) if np.ndim(y) == 1 else np.arange(np.shape(y)[1])
+            )
+            self._multilabel = np.ndim(y) == 2
+
+    # ---------------------------------------------------------------- predicting
+
+    def _open(self, X: Any) -> tuple[list[OpenNetwork], list[Tensor]]:
+        """The networks and X as each of them sees it."""
+        check_is_fitted(self)
+        if delegates_input(self.estimator):
+            validate_data(self, X, reset=False, skip_check_array=True)
+        else:
+            X = validate_data(
+                self,
+                X,
+                reset=False,
+                dtype=(np.float64, np.float32),
+                accept_sparse=("csr", "csc"),
+                allow_nd=isinstance(self.estimator, torch.nn.Module),
+            )
+        opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
+        return opened, inputs_of(opened, X, self.device)
+
+    def _raw(self, opened: list[OpenNetwork], inputs: list[Tensor]) -> Tensor:
+        """Raw outputs of the refit."""
+        networks = [network.network for network in opened]
+        raw = tangent_raw(networks, inputs, as_float64(self.coef_).to(inputs[0].device))
+        if self._adds_networks:
+            raw = raw + mean_raw(networks, inputs)
+        return raw
+
+    def predict(self, X, return_std=False):
+        """Predict targets or labels.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        return_std : bool, default=False
+            Also return the standard deviation of the predictive distribution, noise
+            included. Squared loss with ``alpha > 0`` only.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Predictions.
+        std : ndarray of the same shape
+            With `return_std`.
+
+        Raises
+        ------
+        ValueError
+            If `return_std` is asked of a refit that has no predictive distribution.
+        """
+        opened, inputs = self._open(X)
+        raw = self._raw(opened, inputs)
+        if self._is_classifier():
+            if return_std:
+                raise ValueError("return_std must be False for a classifier, got True.")
+            return self._label(raw.cpu().numpy())
+        mean = opened[0].loss.predict(raw).cpu().numpy()
+        y = self._shape(opened[0].untransform(mean))
+        if not return_std:
+            return y
+        if self._uncertainty is None:
+            raise ValueError(
+                "return_std must be False for this refit, got True. It needs the "
+                "squared loss, alpha > 0, at least two rows and an eigendecomposition "
+                "of the basis that fits into max_memory."
+            )
+        networks = [network.network for network in opened]
+        space = TangentSpace.with_scales(networks, inputs, self._scales)
+        std = predictive_std(self._uncertainty, space.operator(inputs), raw)
+        # Half the difference of the transformed ends: exact for affine target
+        # transformations, first order for others.
+        upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
+        return y, self._shape(np.abs(upper - lower) / 2)
+
+    def _label(self, raw: NDArray[np.float64]) -> NDArray[Any]:
+        if self._multilabel:
+            return (raw > 0).astype(int)
+        if raw.shape[1] == 1:
+            return self.classes_[(raw[:, 0] > 0).astype(int)]
+        return self.classes_[raw.argmax(1)]
+
+    def _shape(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return values.reshape(-1) if self._flat else values
+
+    @available_if(_classifies)
+    def decision_function(self, X):
+        """Raw outputs of the refit.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            One column per class, one value for two classes.
+        """
+        raw = self._raw(*self._open(X)).cpu().numpy()
+        return raw[:, 0] if raw.shape[1] == 1 else raw
+
+    @available_if(_classifies)
+    def predict_proba(self, X):
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        opened, inputs = self._open(X)
+        raw = self._raw(opened, inputs)
+        probability = opened[0].loss.predict(raw).cpu().numpy()
+        if probability.shape[1] == 1 and not self._multilabel:
+            return np.hstack([1 - probability, probability])
+        return probability
+
+    @available_if(_classifies)
+    def predict_log_proba(self, X):
+        """Logarithms of the class probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy of a classifier, R^2 of a regressor.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        score = accuracy_score if self._is_classifier() else r2_score
+        return score(y, self.predict(X), sample_weight=sample_weight)
+
+    def transform(self, X):
+        """Jacobian features of the networks, or a random sketch of them.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs * n_params) or (n_samples, n_components)
+            Partial derivatives of the first output by all parameters, then of the
+            second; with `n_components` that many columns with the same inner products
+            in expectation.
+        """
+        opened, inputs = self._open(X)
+        operators = [
+            jacobian(network.network, rows)
+            for network, rows in zip(opened, inputs, strict=True)
+        ]
+        if self.n_components is None:
+            dense = torch.cat([operator.dense() for operator in operators], -1)
+            return dense.flatten(1).cpu().numpy()
+        generator = torch.Generator().manual_seed(self._sketch_seed)
+        parts = [operator.sketch(self.n_components, generator) for operator in operators]
+        return torch.stack(parts).sum(0).cpu().numpy()
+
+    # --------------------------------------------------------------- scikit-learn
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "coef_")
+
+    def get_metadata_routing(self):
+        """Route `sample_weight` and other metadata to the network's `fit`.
+
+        Returns
+        -------
+        MetadataRouter
+        """
+        router = MetadataRouter(owner=self).add_self_request(self)
+        if isinstance(self.estimator, torch.nn.Module):
+            return router
+        mapping = MethodMapping().add(caller="fit", callee="fit")
+        return router.add(estimator=self.estimator, method_mapping=mapping)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.transformer_tags.preserves_dtype = []
+        if isinstance(self.estimator, torch.nn.Module):
+            tags.estimator_type = "classifier" if self._is_classifier() else "regressor"
+            inner = None
+        else:
+            inner = get_tags(self.estimator)
+            tags.estimator_type = inner.estimator_type
+            tags.input_tags = inner.input_tags
+            tags.target_tags = inner.target_tags
+        if tags.estimator_type == "classifier":
+            tags.classifier_tags = (inner and inner.classifier_tags) or ClassifierTags()
+        else:
+            tags.regressor_tags = (inner and inner.regressor_tags) or RegressorTags()
+        return tags

@@ -1,0 +1,34 @@
+"""Command line options and fixtures that every test file shares."""
+
+import pytest
+import torch
+
+
+def seed_list(text):
+    """Parse "0,1,2" into a list of seeds."""
+    return [int(part) for part in text.split(",")]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--seeds",
+        type=seed_list,
+        default=[0],
+        metavar="N[,N...]",
+        help="run each test that asks for `seed` with each of these (default: 0)",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "seed" in metafunc.fixturenames:
+        seeds = metafunc.config.getoption("--seeds")
+        metafunc.parametrize("seed", seeds, ids=[f"seed{seed}" for seed in seeds])
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(no_gpu)

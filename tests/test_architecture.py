@@ -1,0 +1,371 @@
+"""The structure of the repository: rooms, sizes, tests, API page, docstrings, words.
+
+Each rule is a function from a folder (or an object) to a list of problems. It is
+applied to the repository, where it must find none, and to a small counterexample, where
+it must find one: a rule that cannot fail is no rule.
+"""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import sklearn_pgb
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_LINES = 600
+
+# Imports point from a higher floor to a lower one.
+FLOORS = {
+    "_losses": 0,
+    "_operators": 0,
+    "_networks": 1,
+    "_bases": 1,
+    "_training": 2,
+    "_convex": 2,
+    "_estimator": 3,
+    "_added_neuron": 4,
+    "_resnet": 4,
+    "_refit": 4,
+    "_certificate": 4,
+    "_compare": 4,
+    "_survey": 4,
+    "_display": 4,
+}
+# A Jacobian needs the function it differentiates; a display draws results.
+SIDEWAYS = {
+    ("_bases", "_networks"),
+    ("_display", "_certificate"),
+    ("_display", "_compare"),
+    ("_display", "_survey"),
+}
+# Networks and their training on one side, convex problems on the other: below the
+# border they know of each other only through SIDEWAYS.
+NONCONVEX = {"_networks", "_training"}
+CONVEX = {"_bases", "_convex"}
+
+# Spelled in two parts, so that this file does not hold the words it looks for.
+LOCAL_PATHS = tuple(f"/{name}/" for name in ("work", "root", "home", "Users"))
+TEXT = {".py", ".md", ".rst", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".css", ""}
+WRITTEN_BY_TOOLS = {"build", "dist", "__pycache__", "gallery"}
+
+
+# -- rules ---------------------------------------------------------------------------
+
+
+def rooms(package):
+    """Return the files of each room: {"_losses": [.../_losses.py], ...}."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        if room != "__init__":
+            found.setdefault(room, []).append(path)
+    return found
+
+
+def imported_modules(path, package):
+    """Yield the dotted name of every module or object that `path` imports."""
+    parents = [package.name, *path.relative_to(package).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = parents[: len(parents) - node.level + 1] if node.level else []
+            source = ".".join([*up, *filter(None, [node.module])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def import_problems(package):
+    """Find imports that point up, sideways or across, and rooms that have no floor."""
+    problems = []
+    for room, files in rooms(package).items():
+        if room not in FLOORS:
+            problems.append(f"{room} has no floor in FLOORS")
+            continue
+        for path in files:
+            for name in imported_modules(path, package):
+                source, _, rest = name.partition(".")
+                target = rest.partition(".")[0]
+                if source != package.name or target == room:
+                    continue
+                if not may_import(room, target):
+                    problems.append(f"{path.relative_to(package)} imports {name}")
+    return problems
+
+
+def may_import(room, target):
+    """Whether `room` may import `target`; a name of the package itself is no room."""
+    if (room, target) in SIDEWAYS:
+        return True
+    if {room, target} & NONCONVEX and {room, target} & CONVEX:
+        return False
+    return target in FLOORS and FLOORS[target] < FLOORS[room]
+
+
+def length_problems(root):
+    """Find Python files that should have become a folder."""
+    problems = []
+    for folder in ("sklearn_pgb", "tests", "benchmarks", "examples"):
+        for path in sorted((root / folder).rglob("*.py")):
+            n_lines = len(path.read_text(encoding="utf-8").splitlines())
+            if n_lines > MAX_LINES:
+                problems.append(f"{path.relative_to(root)} has {n_lines} lines")
+    return problems
+
+
+def untested_rooms(package, tests):
+    """Find rooms `_x` without `test_x.py` (or `test_x_*.py`, if that got long)."""
+    return [
+        room
+        for room in rooms(package)
+        if not (tests / f"test{room}.py").exists()
+        and not list(tests.glob(f"test{room}_*.py"))
+    ]
+
+
+def missing_from_api_page(names, page):
+    """Find public names that do not stand on a line of their own on the API page."""
+    listed = {line.strip().removeprefix("~sklearn_pgb.") for line in page.splitlines()}
+    return [name for name in names if not name.startswith("__") and name not in listed]
+
+
+def documented_defaults(docstring):
+    """Return {name: default} of the Parameters section, None if it names no default."""
+    section = re.search(
+        r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-{3,}\n|\Z)", docstring, re.M | re.S
+    )
+    defaults = {}
+    if section:
+        for entry in re.finditer(
+            r"^(\w[\w, *]*) :((?:[^\n]*\\\n)*[^\n]*)$", section[1], re.M
+        ):
+            default = re.search(r"default=(.+)$", entry[2])
+            for name in entry[1].split(", "):
+                defaults[name.lstrip("*")] = default[1].strip() if default else None
+    return defaults
+
+
+def same_value(text, value):
+    """Whether the documented `text` is how one writes `value`."""
+    try:
+        return ast.literal_eval(text) == value
+    except (ValueError, SyntaxError):
+        return text == getattr(value, "__name__", str(value))
+
+
+def default_problems(function, name, complete=True):
+    """Compare the defaults in a docstring with the defaults in the signature.
+
+    With ``complete=False`` the docstring may pass over a parameter (a method of
+    scikit-learn's convention need not explain X again), but what it says must be true.
+    """
+    documented = documented_defaults(inspect.getdoc(function) or "")
+    parameters = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name != "self"
+    }
+    problems = []
+    for parameter, default in parameters.items():
+        where, text = f"{name}({parameter})", documented.get(parameter)
+        if default is inspect.Parameter.empty:
+            if complete and parameter not in documented:
+                problems.append(f"{where} is not documented")
+            if text is not None:
+                problems.append(f"{where} documents {text}, and has no default")
+        elif text is None:
+            if complete:
+                problems.append(f"{where} does not document {default!r}")
+        elif not same_value(text, default):
+            problems.append(f"{where} documents {text}, uses {default!r}")
+    extra = [parameter for parameter in documented if parameter not in parameters]
+    return problems + [f"{name}({parameter}) does not exist" for parameter in extra]
+
+
+def public_default_problems(module):
+    """Apply `default_problems` to public functions, classes and their methods."""
+    problems = []
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if not callable(thing):
+            continue
+        problems += default_problems(thing, name)
+        if inspect.isclass(thing):
+            for method_name, method in vars(thing).items():
+                if inspect.isfunction(method) and not method_name.startswith("_"):
+                    where = f"{name}.{method_name}"
+                    problems += default_problems(method, where, complete=False)
+    return problems
+
+
+def local_paths(root):
+    """Find texts that name a folder of somebody's machine."""
+    tops = [top for top in sorted(root.iterdir()) if not top.name.startswith(".")]
+    return [
+        f"{path.relative_to(root)} names {word}"
+        for top in tops
+        for path in (top, *sorted(top.rglob("*")))
+        if path.is_file() and path.suffix in TEXT
+        if not WRITTEN_BY_TOOLS & set(path.relative_to(root).parts)
+        for word in LOCAL_PATHS
+        if word in path.read_text(encoding="utf-8", errors="replace")
+    ]
+
+
+# -- the repository keeps them -------------------------------------------------------
+
+
+def test_imports_point_down():
+    assert import_problems(ROOT / "sklearn_pgb") == []
+
+
+def test_files_are_short():
+    assert length_problems(ROOT) == []
+
+
+def test_each_room_has_its_tests():
+    assert untested_rooms(ROOT / "sklearn_pgb", ROOT / "tests") == []
+
+
+def test_public_names_stand_on_the_api_page():
+    page = (ROOT / "doc" / "api.rst").read_text(encoding="utf-8")
+    assert missing_from_api_page(sklearn_pgb.__all__, page) == []
+
+
+def test_documented_defaults_are_the_defaults():
+    assert public_default_problems(sklearn_pgb) == []
+
+
+def test_no_text_names_a_local_folder():
+    assert local_paths(ROOT) == []
+
+
+# -- and each of them can fail -------------------------------------------------------
+
+
+def write(folder, files):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        pytest.param("_losses.py", "import sklearn_pgb._convex", id="up"),
+        pytest.param("_losses.py", "from sklearn_pgb import _convex", id="up-from"),
+        pytest.param("_losses.py", "from ._convex import solve", id="up-relative"),
+        pytest.param("_losses.py", "def f():\n    from . import _bases", id="up-late"),
+        pytest.param("_losses/_a.py", "from .._convex import solve", id="up-folder"),
+        pytest.param("_losses.py", "from sklearn_pgb import Loss", id="up-front-door"),
+        pytest.param("_networks.py", "import sklearn_pgb._bases", id="sideways"),
+        pytest.param("_refit.py", "import sklearn_pgb._certificate", id="sideways-top"),
+        pytest.param("_convex.py", "import sklearn_pgb._networks", id="across"),
+        pytest.param("_training.py", "import sklearn_pgb._bases", id="across-back"),
+        pytest.param("_helpers.py", "", id="no-floor"),
+    ],
+)
+def test_wrong_import_is_found(tmp_path, file, line):
+    package = write(tmp_path / "sklearn_pgb", {file: line})
+    assert len(import_problems(package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("_refit.py", "from sklearn_pgb._convex import solve"),
+        ("_bases.py", "from sklearn_pgb._networks import Network"),
+        ("_convex/_path.py", "from sklearn_pgb._convex._solve import solve"),
+        ("_convex/_path.py", "from ._solve import solve"),
+        ("__init__.py", "from sklearn_pgb._refit import GradientBasisRefit"),
+        ("_losses.py", "import torch"),
+    ],
+)
+def test_right_import_is_accepted(tmp_path, file, line):
+    assert import_problems(write(tmp_path / "sklearn_pgb", {file: line})) == []
+
+
+def test_long_file_is_found(tmp_path):
+    write(tmp_path, {"sklearn_pgb/_a.py": "\n" * 600, "tests/test_a.py": "\n" * 601})
+    assert length_problems(tmp_path) == ["tests/test_a.py has 601 lines"]
+
+
+def test_untested_room_is_found(tmp_path):
+    files = ["_a.py", "_b/_c.py", "_d.py"]
+    package = write(tmp_path / "sklearn_pgb", dict.fromkeys(files, ""))
+    tests = write(tmp_path / "tests", {"test_a.py": "", "test_b_speed.py": ""})
+    assert untested_rooms(package, tests) == ["_d"]
+
+
+def test_name_missing_from_api_page_is_found():
+    page = (
+        "API\n===\n\n.. autosummary::\n\n   Found\n\nMissing is only mentioned here.\n"
+    )
+    assert missing_from_api_page(["Found", "Missing", "__version__"], page) == [
+        "Missing"
+    ]
+
+
+def wrong_defaults(z, a, b=1, *, c="x", d=2, f=None):
+    """Do nothing.
+
+    Parameters
+    ----------
+    a : int, default=0
+        Has no default.
+    b : {"one", \
+            "two"} or int, default=1
+        Is right.
+    c : str, default="y"
+        Is wrong.
+    d : int
+        Names no default.
+    g : int
+        Does not exist.
+
+    Returns
+    -------
+    f : None
+        Not a parameter's entry.
+    """
+
+
+def test_wrong_default_is_found():
+    assert default_problems(wrong_defaults, "f") == [
+        "f(z) is not documented",
+        "f(a) documents 0, and has no default",
+        "f(c) documents \"y\", uses 'x'",
+        "f(d) does not document 2",
+        "f(f) does not document None",
+        "f(g) does not exist",
+    ]
+
+
+def test_wrong_default_of_a_method_is_found():
+    class Public:
+        """Hold one method."""
+
+        def fit(self, X, weight=None):
+            """Fit.
+
+            Parameters
+            ----------
+            weight : array, default=1
+                Is wrong.
+            """
+
+    module = SimpleNamespace(__all__=["Public"], Public=Public)
+    assert public_default_problems(module) == [
+        "Public.fit(weight) documents 1, uses None"
+    ]
+
+
+def test_local_path_is_found(tmp_path):
+    name = LOCAL_PATHS[0] + "main"
+    write(tmp_path, {"doc/a.md": name, "build/b.md": name, ".venv/c.py": name})
+    assert local_paths(tmp_path) == [f"doc/a.md names {LOCAL_PATHS[0]}"]

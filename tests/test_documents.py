@@ -1,0 +1,31 @@
+"""The Python code that README.md and the documentation show must run as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ["README.md", "doc/user_guide.md"]
+
+
+def code_blocks(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_runs(page, tmp_path, monkeypatch):
+    """The blocks of a page run in order, in one namespace, as a reader runs them."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    blocks = code_blocks(page)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), namespace)
+
+
+def test_readme_example_is_short():
+    """What the first screen shows is what a reader tries: twelve lines of code."""
+    (example, *_) = code_blocks("README.md")
+    assert sum(1 for line in example.splitlines() if line.strip()) <= 12

@@ -1,0 +1,323 @@
+"""Losses against hand values, numerical twins and autograd."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sklearn_pgb._losses import (
+    CrossEntropyLoss,
+    LogisticLoss,
+    PoissonLoss,
+    SmoothedHingeLoss,
+    SquaredLoss,
+    pure_error_floor,
+)
+
+LOSSES = [
+    SquaredLoss(),
+    CrossEntropyLoss(),
+    CrossEntropyLoss(label_smoothing=0.1),
+    LogisticLoss(),
+    LogisticLoss(label_smoothing=0.1),
+    SmoothedHingeLoss(),
+    SmoothedHingeLoss(power=3.0),
+    SmoothedHingeLoss(power=1.5),
+    PoissonLoss(),
+]
+all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+
+
+def tensor(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def targets(loss, n_samples, generator, n_outputs=3):
+    """Random encoded targets, one sample in each row."""
+    shape = (n_samples, n_outputs)
+    if isinstance(loss, SquaredLoss):
+        y = torch.randn(shape, generator=generator, dtype=torch.float64)
+    elif isinstance(loss, CrossEntropyLoss):
+        labels = torch.randint(n_outputs, (n_samples,), generator=generator)
+        y = torch.eye(n_outputs, dtype=torch.float64)[labels]
+    elif isinstance(loss, PoissonLoss):
+        y = torch.randint(4, shape, generator=generator).double()
+    else:
+        y = torch.randint(2, shape, generator=generator).double()
+    return loss.encode(y)
+
+
+def sample(loss, seed, n_samples=6):
+    """Random encoded targets, raw outputs and directions."""
+    generator = torch.Generator().manual_seed(seed)
+    y = targets(loss, n_samples, generator)
+    raw, direction = torch.randn(
+        (2, *y.shape), generator=generator, dtype=torch.float64
+    )
+    return y, raw, direction
+
+
+def dense_root(loss, y, raw):
+    root = loss.hessian_root(y, raw)
+    return torch.diag_embed(root) if root.ndim == 2 else root
+
+
+@all_losses
+def test_gradient_and_hessian(loss, seed):
+    """Gradient, Hessian product and Hessian root agree with autograd."""
+    y, raw, direction = sample(loss, seed)
+    gradient, hessian = oracles.derivatives(loss, y, raw)
+    assert_close(loss.gradient(y, raw), gradient, rtol=1e-12, atol=1e-12)
+    product = (hessian @ direction[:, :, None])[:, :, 0]
+    assert_close(
+        loss.hessian_product(y, raw, direction), product, rtol=1e-12, atol=1e-12
+    )
+    root = dense_root(loss, y, raw)
+    assert_close(root.mT @ root, hessian, rtol=1e-12, atol=1e-12)
+
+
+@all_losses
+def test_finite_differences(loss, seed):
+    """Central differences of the value give the gradient along any direction."""
+    y, raw, direction = sample(loss, seed)
+    step = 1e-5
+    ahead, behind = raw + step * direction, raw - step * direction
+    slope = (loss.value(y, ahead) - loss.value(y, behind)) / (2 * step)
+    expected = (loss.gradient(y, raw) * direction).sum(1)
+    # The hinge of power 1.5 has an unbounded third derivative near its kink.
+    assert_close(slope, expected, rtol=1e-6, atol=1e-6)
+
+
+@all_losses
+def test_CV_1_conjugates(loss, seed):
+    """Conjugates equal a numerical maximisation over raw outputs."""
+    y, raw, _ = sample(loss, seed)
+    dual = loss.gradient(y, raw)
+    # Start away from the maximiser, which is raw itself.
+    numeric = oracles.conjugate(loss, y, dual, 0.5 * raw)
+    assert_close(loss.conjugate(y, dual), tensor(numeric), rtol=0, atol=1e-8)
+
+
+@all_losses
+def test_fenchel_equality(loss, seed):
+    """At ``u = gradient(q)`` the conjugate is ``u.q - l(q)``."""
+    y, raw, _ = sample(loss, seed, n_samples=50)
+    dual = loss.gradient(y, raw)
+    expected = (dual * raw).sum(1) - loss.value(y, raw)
+    assert_close(loss.conjugate(y, dual), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "dual", "value"),
+    [
+        (LogisticLoss(), [0.0], [0.3], -0.6108643020549),
+        (LogisticLoss(), [1.0], [-0.3], -0.6108643020549),
+        (CrossEntropyLoss(), [0.2, 0.5, 0.3], [-0.1, -0.2, 0.3], -0.8979457248568),
+        (SmoothedHingeLoss(), [1.0], [-0.7], -0.5775),
+        (SmoothedHingeLoss(power=3.0), [1.0], [-0.7], -0.4745785839482),
+        (SmoothedHingeLoss(power=1.5), [-1.0], [0.7], -0.6491851851852),
+        (SquaredLoss(), [2.0], [3.0], 8.25),
+        (PoissonLoss(), [2.0], [1.0], 3 * np.log(3) - 3),
+    ],
+    ids=str,
+)
+def test_CV_1_fixed_values(loss, y, dual, value):
+    """Conjugates take the values computed by hand."""
+    result = loss.conjugate(tensor([y]), tensor([dual]))
+    assert_close(result, tensor([value]), rtol=0, atol=1e-12)
+
+
+@all_losses
+def test_conjugate_domain(loss, seed):
+    """The conjugate is finite up to the dual bounds and infinite beyond them."""
+    y, _, _ = sample(loss, seed)
+    lower, upper = loss.dual_bounds(y)
+    if loss.dual_rows_sum_to_zero:
+        corner = torch.eye(3, dtype=torch.float64)[0] - y
+        slope = tensor([1.0, -1.0, 0.0])
+        for inside in [corner, corner + 1e-13 * slope]:
+            assert loss.conjugate(y, inside).isfinite().all()
+        for outside in [corner + 1e-3 * slope, corner + 1e-3]:
+            assert loss.conjugate(y, outside).isinf().all()
+        return
+    for bound, side in [(lower, -1.0), (upper, 1.0)]:
+        at_bound = torch.where(bound.isfinite(), bound, side)
+        outside = bound.isfinite().any(1)
+        assert loss.conjugate(y, at_bound).isfinite().all()
+        assert loss.conjugate(y, at_bound + side * 1e-13).isfinite().all()
+        beyond = loss.conjugate(y, at_bound + side * 1e-3)
+        assert_close(beyond.isinf(), outside)
+
+
+@all_losses
+def test_minimum(loss, seed):
+    """The minimum is the numerical one, and minus the conjugate at zero."""
+    y, _, _ = sample(loss, seed)
+    numeric = oracles.pooled_minimum(loss, y, torch.ones(len(y)), range(len(y)), len(y))
+    # Unattained infima are approached like exp(-|q|), which BFGS leaves early.
+    assert_close(loss.minimum(y), tensor(numeric), rtol=0, atol=1e-8)
+    zero = torch.zeros_like(y)
+    assert_close(-loss.conjugate(y, zero), loss.minimum(y), rtol=0, atol=1e-12)
+
+
+@all_losses
+def test_pooled_minimum(loss, seed):
+    """Group minima equal a numerical minimisation per group, and raw reaches them."""
+    y, _, _ = sample(loss, seed)
+    group = torch.arange(6) % 3
+    weight = torch.linspace(0.5, 2.0, 6, dtype=torch.float64)
+    pooled = loss.pooled_minimum(y, weight, group, 3)
+    numeric = oracles.pooled_minimum(loss, y, weight, group, 3)
+    assert_close(pooled.value, tensor(numeric), rtol=0, atol=1e-8)
+    assert_close(pooled.raw.isfinite().all(1), pooled.attained)
+    # Ends of the line stand for the infinite entries of unattained infima.
+    raw = pooled.raw.clamp(-600, 600)[group]
+    reached = torch.zeros(3, dtype=torch.float64)
+    reached.index_add_(0, group, weight * loss.value(y, raw))
+    assert_close(reached, pooled.value, rtol=1e-12, atol=1e-12)
+
+
+def test_pooled_minimum_attained():
+    """Groups of one label run away in the direction of that label."""
+    weight, group = tensor([0.1, 0.2, 0.7, 0.3]), torch.tensor([0, 0, 1, 1])
+    logistic = LogisticLoss().pooled_minimum(
+        tensor([[1.0], [1.0], [0.0], [1.0]]), weight, group, 2
+    )
+    assert_close(logistic.attained, torch.tensor([False, True]))
+    assert_close(logistic.raw, tensor([[np.inf], [np.log(0.3 / 0.7)]]))
+    softmax = CrossEntropyLoss().pooled_minimum(
+        tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]]), weight, group, 2
+    )
+    assert_close(softmax.attained, torch.tensor([False, False]))
+    assert_close(softmax.raw.exp(), tensor([[1 / 3, 2 / 3, 0], [0, 0, 1]]))
+    poisson = PoissonLoss().pooled_minimum(
+        tensor([[0.0], [0.0], [0.0], [3.0]]), weight, group, 2
+    )
+    assert_close(poisson.attained, torch.tensor([False, True]))
+    assert_close(poisson.raw, tensor([[-np.inf], [np.log(0.9)]]))
+    hinge = SmoothedHingeLoss().pooled_minimum(
+        tensor([[1.0], [1.0], [-1.0], [1.0]]), weight, group, 2
+    )
+    assert_close(hinge.attained, torch.tensor([True, True]))
+    assert_close(hinge.raw[0], tensor([1.0]))
+
+
+def test_AN_0_floor():
+    """The pure-error floor has its closed form, and so has the distance to it."""
+    x = np.array([[0.0], [-0.0], [1.0], [1.0], [1.0], [2.0]])
+    x.setflags(write=False)
+    y = tensor([[0.0], [1.0], [2.0], [2.0], [5.0], [-1.0]])
+    weight = torch.full((6,), 1 / 6, dtype=torch.float64)
+    floor = pure_error_floor(x, y, SquaredLoss(), weight)
+    assert floor.attained
+    assert floor.value == pytest.approx(13 / 12, abs=1e-12)
+    assert_close(floor.raw, tensor([[0.5], [3.0], [-1.0]]), rtol=0, atol=1e-12)
+
+    raw = tensor([[0.3], [-0.2], [0.9]])[floor.group]
+    loss = (weight * SquaredLoss().value(y, raw)).sum().item()
+    assert loss == pytest.approx(6.818333333333333, abs=1e-12)
+    residual = weight[:, None] * SquaredLoss().gradient(y, raw)
+    sums = torch.zeros(3, 1, dtype=torch.float64).index_add(0, floor.group, residual)
+    distance = (
+        (sums[:, 0] ** 2 / (4 * floor.group.bincount().double() / 6)).sum().item()
+    )
+    assert distance == pytest.approx(5.735, abs=1e-12)
+    assert loss - floor.value == pytest.approx(5.735, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("power", "raw", "value"),
+    [(2.0, 0.5, 3.0), (3.0, 0.267949192431, 3.215390309173)],
+)
+def test_AN_0_hinge(power, raw, value):
+    """Three positive and one negative label meet at the closed form."""
+    loss = SmoothedHingeLoss(power=power)
+    y = loss.encode(tensor([[1.0], [1.0], [1.0], [0.0]]))
+    pooled = loss.pooled_minimum(
+        y, torch.ones(4, dtype=torch.float64), torch.zeros(4, dtype=torch.long), 1
+    )
+    assert_close(pooled.value, tensor([value]), rtol=0, atol=1e-10)
+    assert_close(pooled.raw, tensor([[raw]]), rtol=0, atol=1e-10)
+
+
+@all_losses
+def test_floor_of_distinct_inputs(loss, seed):
+    """With distinct inputs of any rank the floor is the sum of the minima."""
+    y, _, _ = sample(loss, seed)
+    weight = torch.linspace(0.5, 2.0, len(y), dtype=torch.float64)
+    X = torch.arange(4 * len(y), dtype=torch.float64).reshape(-1, 2, 2)
+    floor = pure_error_floor(X, y, loss, weight)
+    assert_close(floor.value, float(weight @ loss.minimum(y)), rtol=1e-12, atol=1e-12)
+
+
+def test_predict():
+    """Predictions are means or probabilities."""
+    raw = tensor([[0.0, np.log(3.0)]])
+    for loss in [SquaredLoss(), SmoothedHingeLoss()]:
+        assert_close(loss.predict(raw), raw)
+    assert_close(CrossEntropyLoss().predict(raw), tensor([[0.25, 0.75]]))
+    assert_close(LogisticLoss().predict(raw), tensor([[0.5, 0.75]]))
+    assert_close(PoissonLoss().predict(raw), tensor([[1.0, 3.0]]))
+
+
+def test_encode():
+    """Targets are smoothed, or moved to the signs that the hinge wants."""
+    y = tensor([[1.0, 0.0]])
+    assert_close(SmoothedHingeLoss().encode(y), tensor([[1.0, -1.0]]))
+    assert_close(CrossEntropyLoss(label_smoothing=0.2).encode(y), tensor([[0.9, 0.1]]))
+    assert_close(LogisticLoss(label_smoothing=0.2).encode(y), tensor([[0.9, 0.1]]))
+    third = torch.full((1, 3), 1 / 3, dtype=torch.float32).double()
+    assert CrossEntropyLoss().encode(third).sum().item() == pytest.approx(1, abs=1e-15)
+
+
+@pytest.mark.parametrize("loss", [LogisticLoss(), CrossEntropyLoss()], ids=repr)
+def test_tails(loss):
+    """A very good fit keeps its digits, and a very bad one stays finite."""
+    good = -40.0 * (1 - 2 * tensor([[0.0, 1.0]]))
+    y = tensor([[0.0, 1.0]])
+    assert loss.value(y, -1e4 * good).isfinite().all()
+    if isinstance(loss, LogisticLoss):
+        assert_close(
+            loss.value(y, good), tensor([2 * np.exp(-40.0)]), rtol=1e-12, atol=0
+        )
+        assert_close(
+            loss.gradient(y, good).abs(), torch.full((1, 2), np.exp(-40.0)).double()
+        )
+
+
+def test_flags():
+    """Only the squared loss is quadratic, only softmax duals sum to zero."""
+    assert [loss.quadratic for loss in LOSSES] == [True] + 8 * [False]
+    centred = [isinstance(loss, CrossEntropyLoss) for loss in LOSSES]
+    assert [loss.dual_rows_sum_to_zero for loss in LOSSES] == centred
+
+
+@pytest.mark.parametrize("loss_class", [CrossEntropyLoss, LogisticLoss])
+@pytest.mark.parametrize("label_smoothing", [-0.1, 1.0, np.nan])
+def test_label_smoothing_error(loss_class, label_smoothing):
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got"):
+        loss_class(label_smoothing=label_smoothing)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, np.nan])
+def test_hinge_power_error(power):
+    with pytest.raises(ValueError, match=r"power must be > 1, got .*use 2"):
+        SmoothedHingeLoss(power=power)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "message"),
+    [
+        (CrossEntropyLoss(), [[0.5, 0.4]], "y must be one-hot or probability rows"),
+        (CrossEntropyLoss(), [[1.5, -0.5]], "y must be one-hot or probability rows"),
+        (LogisticLoss(), [[-1.0, 1.0]], r"y must be in \[0, 1\] .* from -1 to 1"),
+        (SmoothedHingeLoss(), [[-1.0, 1.0]], "y must be 0/1 indicators"),
+        (PoissonLoss(), [[-2.0, 1.0]], "y must be >= 0 .* got -2"),
+    ],
+    ids=str,
+)
+def test_encode_errors(loss, y, message):
+    """Targets that the loss cannot take are refused."""
+    with pytest.raises(ValueError, match=message):
+        loss.encode(tensor(y))

@@ -1,0 +1,433 @@
+"""Opened estimators predict what the estimators predict."""
+
+import numpy as np
+import oracles
+import pytest
+import skorch
+import torch
+from numpy.testing import assert_allclose
+from scipy.sparse import csr_matrix
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from sklearn_pgb._losses import (
+    CrossEntropyLoss,
+    LogisticLoss,
+    PoissonLoss,
+    SmoothedHingeLoss,
+    SquaredLoss,
+)
+from sklearn_pgb._networks import (
+    ChainNetwork,
+    open_network,
+)
+
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+MLP = {"hidden_layer_sizes": (7, 5), "max_iter": 5, "random_state": 0}
+
+
+@pytest.fixture(autouse=True)
+def seeded_modules(seed):
+    """Seed torch's modules, which take no generator, and leave no trace."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@pytest.fixture
+def X(seed):
+    return np.random.default_rng(seed).standard_normal((30, 4))
+
+
+@pytest.fixture
+def y(X):
+    return X @ [1.0, -2.0, 0.5, 0.0] + np.sin(3 * X[:, 0])
+
+
+def predictions(opened, X):
+    """Predictions of an opened network on its own way in and out."""
+    raw = opened.network(opened.network.theta, opened.inputs(X))
+    return opened.untransform(opened.loss.predict(raw).numpy())
+
+
+# --- scikit-learn's networks ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_mlp_regressor(activation, n_outputs, X, y):
+    """A regressor's predictions come out exactly, with one output or more."""
+    y = np.column_stack([y, -2 * y])[:, :n_outputs]
+    mlp = MLPRegressor(activation=activation, **MLP).fit(X, y.squeeze())
+    opened = open_network(mlp)
+    assert opened.kind == "regressor"
+    assert opened.final is mlp
+    assert opened.loss == SquaredLoss()
+    assert_allclose(predictions(opened, X).squeeze(), mlp.predict(X), **EXACT)
+    assert_allclose(opened.targets(y.squeeze()).numpy(), y, rtol=0)
+    oracles.check_head(opened.network, opened.inputs(X))
+
+
+def test_mlp_poisson(X, y):
+    """A Poisson regressor is opened with its loss, whose mean is the prediction."""
+    y = np.round(np.exp(y / 4))
+    mlp = MLPRegressor(loss="poisson", **MLP).fit(X, y)
+    opened = open_network(mlp)
+    assert opened.loss == PoissonLoss()
+    assert_allclose(predictions(opened, X)[:, 0], mlp.predict(X), **EXACT)
+    with pytest.raises(ValueError, match="y must be >= 0"):
+        opened.targets(-y - 1)
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+def test_mlp_binary(activation, X, y):
+    """A binary classifier has one logistic output, for its second class."""
+    labels = np.where(y > 0, "yes", "no")
+    mlp = MLPClassifier(activation=activation, **MLP).fit(X, labels)
+    opened = open_network(mlp)
+    assert opened.kind == "classifier"
+    assert opened.loss == LogisticLoss()
+    assert_allclose(predictions(opened, X)[:, 0], mlp.predict_proba(X)[:, 1], **EXACT)
+    assert_allclose(opened.targets(labels)[:, 0], labels == "yes")
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+def test_mlp_multiclass(activation, X, y):
+    """A multiclass classifier has softmax outputs, in the order of its classes."""
+    labels = np.array([7, 3, 5])[np.digitize(y, [-1, 1])]
+    mlp = MLPClassifier(activation=activation, **MLP).fit(X, labels)
+    opened = open_network(mlp)
+    assert opened.loss == CrossEntropyLoss()
+    assert_allclose(predictions(opened, X), mlp.predict_proba(X), **EXACT)
+    assert_allclose(opened.targets(labels), labels[:, None] == [3, 5, 7])
+
+
+@pytest.mark.parametrize("container", [np.asarray, csr_matrix])
+def test_mlp_multilabel(container, X, y):
+    """A multilabel classifier has one logistic output per label."""
+    indicators = np.column_stack([y > 0, y < 1, X[:, 0] > 0]).astype(int)
+    mlp = MLPClassifier(**MLP).fit(X, indicators)
+    opened = open_network(mlp)
+    assert opened.loss == LogisticLoss()
+    assert_allclose(predictions(opened, X), mlp.predict_proba(X), **EXACT)
+    assert_allclose(opened.targets(container(indicators)), indicators)
+
+
+def test_mlp_one_class(X):
+    """A classifier that saw one class has an output whose target is zero."""
+    mlp = MLPClassifier(**MLP).fit(X, np.full(30, "a"))
+    assert_allclose(open_network(mlp).targets(["a", "a"]), np.zeros((2, 1)))
+
+
+@pytest.mark.parametrize("container", [np.asarray, csr_matrix, np.asfortranarray])
+def test_mlp_inputs(container, X, y):
+    """Sparse, reversed and read-only inputs arrive as dense rows."""
+    opened = open_network(MLPRegressor(**MLP).fit(X, y))
+    assert_allclose(opened.inputs(container(X)).numpy(), X)
+    X.setflags(write=False)
+    assert_allclose(opened.inputs(X).numpy(), X)
+    assert_allclose(opened.inputs(X[::-1]).numpy(), X[::-1])
+
+
+def test_mlp_input_errors(X, y):
+    """Inputs are refused in the words of the estimator itself."""
+    opened = open_network(MLPRegressor(**MLP).fit(X, y))
+    with pytest.raises(ValueError, match="X has 3 features, but MLPRegressor is exp"):
+        opened.inputs(X[:, :3])
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        opened.inputs(np.full_like(X, np.nan))
+    with pytest.raises(ValueError, match=r"y must have 1 columns, .* got 2"):
+        opened.targets(np.column_stack([y, y]))
+
+
+def test_unseen_label(X, y):
+    mlp = MLPClassifier(**MLP).fit(X, np.where(y > 0, "yes", "no"))
+    with pytest.raises(ValueError, match="previously unseen labels"):
+        open_network(mlp).targets(["yes", "maybe"])
+
+
+def test_loss_override(X, y):
+    """A loss that is given replaces the one of the training."""
+    mlp = MLPClassifier(**MLP).fit(X, y > 0)
+    opened = open_network(mlp, loss=SmoothedHingeLoss())
+    assert opened.loss == SmoothedHingeLoss()
+    assert_allclose(opened.targets(y > 0)[:, 0], np.sign(y))
+
+
+# --- nestings ------------------------------------------------------------------------
+
+
+def test_nestings(X, y):
+    """Pipelines, target transformers and frozen estimators open in any nesting."""
+    inner = TransformedTargetRegressor(
+        make_pipeline(PCA(3), MLPRegressor(**MLP)), transformer=StandardScaler()
+    )
+    middle = make_pipeline(StandardScaler(), inner)
+    outer = TransformedTargetRegressor(middle, func=np.exp, inverse_func=np.log)
+    for estimator in [inner, middle, outer]:
+        estimator.fit(X, y / 4)
+        for wrapped in [estimator, FrozenEstimator(estimator)]:
+            opened = open_network(wrapped)
+            assert type(opened.final) is MLPRegressor
+            assert opened.network.n_inputs == 3
+            assert_allclose(predictions(opened, X)[:, 0], wrapped.predict(X), **EXACT)
+            # Targets are in the network's space: back out, they are y again.
+            targets = opened.targets(y / 4).numpy()
+            assert_allclose(opened.untransform(targets)[:, 0], y / 4, **EXACT)
+    scaled = np.exp(y / 4)
+    scaled = (scaled - scaled.mean()) / scaled.std()
+    assert_allclose(targets[:, 0], scaled, **EXACT)
+
+
+def test_nested_multi_output(X, y):
+    """Target transformers work on several outputs."""
+    Y = np.column_stack([y, 5 * y + 1])
+    estimator = TransformedTargetRegressor(
+        MLPRegressor(**MLP), transformer=StandardScaler()
+    ).fit(X, Y)
+    opened = open_network(estimator)
+    assert_allclose(predictions(opened, X), estimator.predict(X), **EXACT)
+    assert_allclose(opened.targets(Y), (Y - Y.mean(0)) / Y.std(0), **EXACT)
+
+
+def test_pipeline_of_one_step(X, y):
+    pipeline = make_pipeline(MLPRegressor(**MLP)).fit(X, y)
+    assert open_network(pipeline).steps == ()
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        MLPRegressor(),
+        make_pipeline(StandardScaler(), MLPClassifier()),
+        TransformedTargetRegressor(MLPRegressor()),
+        skorch.NeuralNetRegressor(nn.Linear),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_unfitted(estimator):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        open_network(estimator)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (Ridge(), "estimator must be an MLPRegressor, .* got Ridge"),
+        (make_pipeline(PCA(), Ridge()), r"got Pipeline that ends in Ridge\(\)"),
+        ("network", "got str"),
+    ],
+    ids=str,
+)
+def test_no_network(estimator, message):
+    with pytest.raises(TypeError, match=message):
+        open_network(estimator)
+
+
+def test_loss_type():
+    with pytest.raises(TypeError, match="loss must be a Loss or None, got str"):
+        open_network(nn.Linear(2, 1), loss="squared_error")
+
+
+def test_loss_missing():
+    with pytest.raises(ValueError, match="loss must be given with a torch module"):
+        open_network(nn.Linear(2, 1))
+
+
+# --- torch modules ------
+
+
+def test_flatten_takes_images():
+    """A chain behind a Flatten layer takes inputs of any rank."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(6, 2))
+    opened = open_network(module, loss=SquaredLoss())
+    X = torch.arange(24.0).reshape(4, 2, 3)
+    assert_close(
+        opened.network(opened.network.theta, opened.inputs(X)),
+        oracles.module_output(module, X.double()),
+        **EXACT,
+    )
+    with pytest.raises(ValueError, match=r"X must have 6 features, .* got 4"):
+        opened.inputs(np.ones((3, 2, 2)))
+
+
+def test_bare_targets():
+    """A bare module takes real targets, indicators or class numbers."""
+    module = nn.Linear(4, 3)
+    labels = torch.tensor([2, 0, 1])
+    one_hot = torch.eye(3, dtype=torch.float64)[labels]
+    for loss in [CrossEntropyLoss(), LogisticLoss()]:
+        assert_close(open_network(module, loss=loss).targets(one_hot), one_hot)
+    assert_close(open_network(module, loss=CrossEntropyLoss()).targets(labels), one_hot)
+    opened = open_network(nn.Linear(4, 1), loss=SquaredLoss())
+    assert_close(opened.targets(labels), labels.double()[:, None])
+
+    conv = open_network(conv_net(), loss=CrossEntropyLoss())
+    assert_close(conv.targets(labels, n_outputs=3), one_hot)
+    with pytest.raises(ValueError, match="y must be one-hot rows, got class numbers"):
+        conv.targets(labels)
+
+
+def test_bare_inputs():
+    """A module takes inputs of any rank above one, from tensors or arrays."""
+    opened = open_network(conv_net(), loss=CrossEntropyLoss())
+    X = torch.ones(2, 1, 6, 6, requires_grad=True)
+    for rows in [opened.inputs(X), opened.inputs(X.detach().numpy())]:
+        assert rows.dtype == torch.float64
+        assert rows.shape == X.shape
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+        opened.inputs(np.ones(3))
+
+
+# --- skorch --------------------------------------------------------------------------
+
+
+class Classifier(nn.Module):
+    """Softmax outputs, written in one of the usual ways."""
+
+    def __init__(self, softmax="module"):
+        super().__init__()
+        self.how = softmax
+        self.first = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 3)
+        self.softmax = nn.Softmax(dim=-1)
+
+    def forward(self, X, **kwargs):
+        raw = self.head(F.dropout(self.first(X).relu(), training=self.training))
+        if self.how == "none":
+            return raw
+        if self.how == "loop":
+            return F.softmax(raw * float(raw.sum() * 0 + 1), dim=-1)
+        if self.how == "constant":
+            return 1
+        if self.how == "function":
+            return F.softmax(raw, dim=-1)
+        return self.softmax(raw) if self.how == "module" else raw.softmax(dim=1)
+
+
+NET = {"max_epochs": 2, "train_split": None, "verbose": 0, "lr": 0.01}
+
+
+@pytest.fixture
+def X32(X):
+    return X.astype(np.float32)
+
+
+@pytest.fixture
+def labels(y):
+    return np.digitize(y, [-1, 1])
+
+
+def test_skorch_regressor(X32, y):
+    """A regressor inside a pipeline and a target transformer."""
+    net = skorch.NeuralNetRegressor(
+        nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)), **NET
+    )
+    estimator = TransformedTargetRegressor(
+        make_pipeline(StandardScaler(), net), transformer=StandardScaler()
+    ).fit(X32, y[:, None].astype(np.float32))
+    opened = open_network(estimator)
+    assert isinstance(opened.network, ChainNetwork)
+    assert opened.kind == "regressor"
+    assert opened.loss == SquaredLoss()
+    # The net itself runs in float32.
+    expected = estimator.predict(X32)
+    assert_allclose(predictions(opened, X32), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("softmax", ["module", "function", "method"])
+def test_skorch_softmax(softmax, X32, labels):
+    """Under NLLLoss the module is opened without the softmax it ends in."""
+    net = skorch.NeuralNetClassifier(Classifier, module__softmax=softmax, **NET)
+    net.fit(X32, labels)
+    opened = open_network(net)
+    assert opened.loss == CrossEntropyLoss()
+    rows = opened.inputs(X32)
+    probabilities = oracles.module_output(net.module_, rows).numpy()
+    assert_allclose(predictions(opened, X32), probabilities, **EXACT)
+    oracles.check_head(opened.network, rows)
+    assert_allclose(opened.targets(labels), labels[:, None] == [0, 1, 2])
+    assert net.module_.softmax is not None
+
+
+def test_skorch_sequential_softmax(X32, labels):
+    """The softmax is taken off nested Sequentials, and a chain remains."""
+    body = nn.Sequential(nn.Linear(4, 5), nn.ReLU())
+    head = nn.Sequential(nn.Linear(5, 3), nn.Softmax(dim=-1))
+    net = skorch.NeuralNetClassifier(nn.Sequential(body, head), **NET)
+    net.fit(X32, labels)
+    opened = open_network(net)
+    assert isinstance(opened.network, ChainNetwork)
+    probabilities = oracles.module_output(net.module_, opened.inputs(X32)).numpy()
+    assert_allclose(predictions(opened, X32), probabilities, **EXACT)
+
+
+@pytest.mark.parametrize("softmax", ["none", "loop", "constant"])
+def test_skorch_no_softmax(softmax, X32, labels):
+    """Without a visible softmax the raw outputs are not known."""
+    net = skorch.NeuralNetClassifier(Classifier, module__softmax=softmax, **NET)
+    net.initialize()
+    with pytest.raises(ValueError, match="must end in a softmax that"):
+        open_network(net)
+
+
+def test_skorch_cross_entropy(X32, labels):
+    """Raw outputs and label smoothing are taken as they are."""
+    net = skorch.NeuralNetClassifier(
+        Classifier,
+        module__softmax="none",
+        criterion=nn.CrossEntropyLoss,
+        criterion__label_smoothing=0.1,
+        **NET,
+    ).fit(X32, labels)
+    opened = open_network(net)
+    assert opened.loss == CrossEntropyLoss(label_smoothing=0.1)
+    raw = opened.network(opened.network.theta, opened.inputs(X32))
+    assert_allclose(raw, net.forward(X32), rtol=1e-4, atol=1e-5)
+    own = opened.loss.value(opened.targets(labels), raw).mean().item()
+    theirs = net.criterion_(raw, torch.tensor(labels)).item()
+    assert own == pytest.approx(theirs, rel=1e-12)
+
+
+def test_skorch_binary(X32, y):
+    """A binary classifier has one output, with or without its own axis."""
+    for module in [nn.Linear(4, 1), nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))]:
+        net = skorch.NeuralNetBinaryClassifier(module, **NET)
+        net.fit(X32, (y > 0).astype(np.float32))
+        opened = open_network(net)
+        assert opened.loss == LogisticLoss()
+        assert_allclose(
+            predictions(opened, X32)[:, 0],
+            net.predict_proba(X32)[:, 1],
+            rtol=1e-4,
+            atol=1e-5,
+        )
+        assert_allclose(opened.targets(y > 0)[:, 0], y > 0)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        skorch.NeuralNetRegressor(nn.Linear(4, 1), criterion=nn.L1Loss),
+        skorch.NeuralNetClassifier(
+            nn.Linear(4, 3), criterion=nn.CrossEntropyLoss(weight=torch.ones(3))
+        ),
+        skorch.NeuralNetBinaryClassifier(
+            nn.Linear(4, 1), criterion=nn.BCEWithLogitsLoss(pos_weight=torch.ones(1))
+        ),
+        skorch.NeuralNet(nn.Linear(4, 1), criterion=nn.MSELoss),
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_skorch_criterion_errors(net):
+    with pytest.raises(ValueError, match="a skorch net must be a NeuralNetRegressor"):
+        open_network(net.initialize())
