@@ -70,8 +70,8 @@ class Loss(ABC):
         """Roots S_i of the Hessians."""
 
     @abstractmethod
-    def hessian_product(self, y: Tensor, raw: Tensor, direction: Tensor) -> Tensor:
-        """Hessian of each sample times its row of `direction`."""
+    def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
+        """Hessian of each sample as a function of its row of a direction."""
 
     @abstractmethod
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
@@ -117,8 +117,8 @@ class SeparableLoss(Loss):
     def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
         return self.curvature(y, raw).sqrt()
 
-    def hessian_product(self, y: Tensor, raw: Tensor, direction: Tensor) -> Tensor:
-        return self.curvature(y, raw) * direction
+    def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
+        return self.curvature(y, raw).mul
 
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         lower, upper = self.dual_bounds(y)
@@ -214,9 +214,14 @@ class CrossEntropyLoss(Loss):
         identity = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
         return p.sqrt()[:, :, None] * (identity - p[:, None, :])
 
-    def hessian_product(self, y: Tensor, raw: Tensor, direction: Tensor) -> Tensor:
+    def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
         p = raw.softmax(1)
-        return p * (direction - (p * direction).sum(1, keepdim=True))
+
+        def product(direction: Tensor) -> Tensor:
+            scaled = p * direction
+            return scaled.addcmul_(p, scaled.sum(1, keepdim=True), value=-1.0)
+
+        return product
 
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         p = dual + y
@@ -455,6 +460,7 @@ def pure_error_floor(
     PureErrorFloor
         The floor and what reaches it.
     """
+    # The sum turns -0.0 into 0.0, and a read-only array into one torch can share.
     rows = torch.asarray(X + 0.0).reshape(len(X), -1)
     distinct, group = rows.unique(dim=0, return_inverse=True)
     pooled = loss.pooled_minimum(y, weight, group.to(y.device), len(distinct))

@@ -271,19 +271,17 @@ def test_encode():
     assert CrossEntropyLoss().encode(third).sum().item() == pytest.approx(1, abs=1e-15)
 
 
-@pytest.mark.parametrize("loss", [LogisticLoss(), CrossEntropyLoss()], ids=repr)
-def test_tails(loss):
+def test_tails():
     """A very good fit keeps its digits, and a very bad one stays finite."""
-    good = -40.0 * (1 - 2 * tensor([[0.0, 1.0]]))
-    y = tensor([[0.0, 1.0]])
-    assert loss.value(y, -1e4 * good).isfinite().all()
-    if isinstance(loss, LogisticLoss):
-        assert_close(
-            loss.value(y, good), tensor([2 * np.exp(-40.0)]), rtol=1e-12, atol=0
-        )
-        assert_close(
-            loss.gradient(y, good).abs(), torch.full((1, 2), np.exp(-40.0)).double()
-        )
+    y, good = tensor([[0.0, 1.0]]), tensor([[-40.0, 40.0]])
+    for loss in [LogisticLoss(), CrossEntropyLoss()]:
+        assert loss.value(y, -1e4 * good).isfinite().all()
+        assert loss.gradient(y, -1e4 * good).isfinite().all()
+    tail = np.exp(-40.0)
+    value = LogisticLoss().value(y, good)
+    assert_close(value, tensor([2 * tail]), rtol=1e-12, atol=0)
+    gradient = LogisticLoss().gradient(y, good)
+    assert_close(gradient, tensor([[tail, -tail]]), rtol=1e-12, atol=0)
 
 
 def test_flags():

@@ -26,10 +26,7 @@ from sklearn_pgb._losses import (
     SmoothedHingeLoss,
     SquaredLoss,
 )
-from sklearn_pgb._networks import (
-    ChainNetwork,
-    open_network,
-)
+from sklearn_pgb._networks import ChainNetwork, open_network
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 MLP = {"hidden_layer_sizes": (7, 5), "max_iter": 5, "random_state": 0}
@@ -243,7 +240,7 @@ def test_loss_missing():
         open_network(nn.Linear(2, 1))
 
 
-# --- torch modules ------
+# --- torch modules -------------------------------------------------------------------
 
 
 def test_flatten_takes_images():
@@ -271,7 +268,7 @@ def test_bare_targets():
     opened = open_network(nn.Linear(4, 1), loss=SquaredLoss())
     assert_close(opened.targets(labels), labels.double()[:, None])
 
-    conv = open_network(conv_net(), loss=CrossEntropyLoss())
+    conv = open_network(nn.Conv1d(4, 3, 1), loss=CrossEntropyLoss())
     assert_close(conv.targets(labels, n_outputs=3), one_hot)
     with pytest.raises(ValueError, match="y must be one-hot rows, got class numbers"):
         conv.targets(labels)
@@ -279,7 +276,7 @@ def test_bare_targets():
 
 def test_bare_inputs():
     """A module takes inputs of any rank above one, from tensors or arrays."""
-    opened = open_network(conv_net(), loss=CrossEntropyLoss())
+    opened = open_network(nn.Conv2d(1, 2, 3), loss=CrossEntropyLoss())
     X = torch.ones(2, 1, 6, 6, requires_grad=True)
     for rows in [opened.inputs(X), opened.inputs(X.detach().numpy())]:
         assert rows.dtype == torch.float64

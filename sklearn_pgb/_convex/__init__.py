@@ -4,31 +4,35 @@ from sklearn_pgb._convex._bounds import SpanBound, span_bound
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, lower_bound
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
 from sklearn_pgb._convex._select import (
+    Fold,
     HeldOut,
+    HeldOutPath,
     approximate_leave_one_out,
-    held_out_losses,
+    search_path,
 )
 from sklearn_pgb._convex._solve import (
+    PathSolver,
     choose_method,
     solve,
-    solve_path,
     warn_if_unconverged,
 )
 
 __all__ = [
     "ConvexProblem",
+    "Fold",
     "HeldOut",
+    "HeldOutPath",
+    "PathSolver",
     "RidgePath",
     "Solution",
     "SpanBound",
     "approximate_leave_one_out",
     "choose_method",
     "column_means",
-    "held_out_losses",
     "lower_bound",
     "ridge_path",
+    "search_path",
     "solve",
-    "solve_path",
     "span_bound",
     "warn_if_unconverged",
 ]

@@ -1,6 +1,7 @@
 """Choosing the ridge: held-out losses along a path, approximate leave-one-out."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,12 +9,15 @@ from torch import Tensor
 
 from sklearn_pgb._convex._newton import weighted_root
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
-from sklearn_pgb._convex._solve import solve_path
+from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._operators import LinearOperator
 
-# A path from strong to weak ridges is left once the held-out loss has risen this often
-# in a row; the small ridges are the expensive ones.
-PATIENCE = 3
+# A walk from strong to weak ridges ends this many steps behind the best.
+PATIENCE = 2
+
+# How well the objective must be solved to compare ridges; held-out losses of neighbours
+# on the path differ by far more.
+COMPARISON_TOL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class HeldOut:
 
     Attributes
     ----------
+    index : Tensor (n_samples,)
+        Their numbers among all samples.
     operator : LinearOperator
     y : Tensor (n_samples, n_outputs)
     weight : Tensor (n_samples,)
@@ -29,6 +35,7 @@ class HeldOut:
     offset : Tensor or None
     """
 
+    index: Tensor
     operator: LinearOperator
     y: Tensor
     weight: Tensor
@@ -40,33 +47,78 @@ class HeldOut:
         return raw if self.offset is None else raw + self.offset
 
 
-def held_out_losses(
-    folds: Sequence[tuple[ConvexProblem, HeldOut]],
-    alphas: Sequence[float],
-    max_memory: float,
-    tol: float,
-    max_iter: int,
-) -> list[float]:
-    """Mean held-out loss per ridge, folds pooled, from strong to weak ridges.
+@dataclass(frozen=True)
+class Fold:
+    """A problem on some samples, and samples that it has not seen."""
 
-    `alphas` must descend. The list is shorter than `alphas` where the path was left.
+    problem: ConvexProblem
+    held: HeldOut
+
+
+class HeldOutPath:
+    """Held-out loss of a ridge, folds pooled, with warm starts between ridges.
+
+    Attributes
+    ----------
+    solutions : dict of float to list of Solution
+        The folds' solutions by ridge.
     """
-    paths = [
-        solve_path(problem, alphas, max_memory=max_memory, tol=tol, max_iter=max_iter)
-        for problem, _ in folds
-    ]
-    total = sum(float(held.weight.sum()) for _, held in folds)
-    losses: list[float] = []
-    for solutions in zip(*paths, strict=True):
-        loss = 0.0
-        for (problem, held), solution in zip(folds, solutions, strict=True):
-            values = problem.loss.value(held.y, held.raw(solution))
-            loss += float(held.weight @ values)
-        losses.append(loss / total)
-        best = min(range(len(losses)), key=losses.__getitem__)
-        if len(losses) - 1 - best >= PATIENCE:
+
+    def __init__(self, folds: Sequence[Fold], max_memory: float, max_iter: int):
+        self.folds = folds
+        self.max_iter = max_iter
+        self.solutions: dict[float, list[Solution]] = {}
+        self._solvers = [PathSolver(f.problem, "auto", max_memory) for f in folds]
+
+    def loss(self, alpha: float) -> float:
+        """Mean loss on the held-out samples."""
+        near = min(
+            self.solutions, key=lambda a: abs(math.log(a / alpha)), default=None
+        )
+        starts = [None] * len(self.folds) if near is None else self.solutions[near]
+        self.solutions[alpha] = [
+            solver.solve(
+                alpha,
+                None if start is None else (start.coef, start.intercept),
+                COMPARISON_TOL,
+                self.max_iter,
+                certified=False,
+            )
+            for solver, start in zip(self._solvers, starts, strict=True)
+        ]
+        values = [
+            fold.held.weight @ fold.problem.loss.value(fold.held.y, fold.held.raw(s))
+            for fold, s in zip(self.folds, self.solutions[alpha], strict=True)
+        ]
+        total = sum(float(fold.held.weight.sum()) for fold in self.folds)
+        return float(sum(values)) / total
+
+
+def search_path(
+    loss: Callable[[float], float], alphas: Sequence[float], stride: int
+) -> dict[float, float]:
+    """Losses of the ridges that a search of descending `alphas` has looked at.
+
+    Walks from strong to weak ridges in steps of `stride` candidates and stops once the
+    loss has risen twice in a row: the weak ridges are the expensive ones. Then it looks
+    at both sides of the best with half the step, until the step is one candidate.
+    """
+    seen: dict[int, float] = {}
+
+    def look(index: int) -> None:
+        if 0 <= index < len(alphas) and index not in seen:
+            seen[index] = loss(float(alphas[index]))
+
+    for index in range(0, len(alphas), stride):
+        look(index)
+        if index - min(seen, key=seen.__getitem__) >= PATIENCE * stride:
             break
-    return losses
+    while stride > 1:
+        stride //= 2
+        best = min(seen, key=seen.__getitem__)
+        look(best - stride)
+        look(best + stride)
+    return {float(alphas[index]): seen[index] for index in sorted(seen)}
 
 
 def approximate_leave_one_out(

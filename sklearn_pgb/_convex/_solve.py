@@ -1,7 +1,6 @@
 """`solve`: one convex problem, three ways, chosen by size."""
 
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -34,15 +33,15 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
         If not even the vectors of the matrix-free path fit.
     """
     operator = problem.operator
-    p, rows = operator.n_coef, operator.n_rows
+    p, rows, k = operator.n_coef, operator.n_rows, operator.n_outputs
     item = operator.dtype.itemsize
     needed = {
         "primal": 3.0 * item * p * p,
         "dual": 3.0 * item * rows * rows,
         "matrix-free": 12.0 * item * (p + rows),
     }
-    # A product costs two multiplications per stored number, three sweeps a Hessian.
-    product = 8.0 * operator.n_samples * p / max(1, operator.n_outputs)
+    # A chain's Hessian product: four matrix products per layer, each 2 n p flops.
+    product = 8.0 * operator.n_samples * p
     if problem.loss.quadratic:
         cost = {
             "primal": rows * p * p + 9.0 * p**3,
@@ -51,8 +50,8 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
         }
     else:
         cost = {
-            "primal": rows * p * p + p**3 / 3 + LAUNCH_FLOPS,
-            "dual": rows**3 / 3 + 4.0 * rows * rows + LAUNCH_FLOPS,
+            "primal": 2.0 * rows * p * p + p**3 / 3 + LAUNCH_FLOPS,
+            "dual": rows**3 / 3 + 8.0 * rows * rows * k + LAUNCH_FLOPS,
             "matrix-free": 40 * (product + LAUNCH_FLOPS),
         }
     if problem.alpha == 0:
@@ -101,52 +100,60 @@ def solve(
     -------
     Solution
     """
-    if path is not None and problem.alpha > 0:
-        return finish(problem, *path.coefficients(problem.alpha), 1, True)
-    solutions = solve_path(
-        problem,
-        [problem.alpha],
-        method=method,
-        max_memory=max_memory,
-        tol=tol,
-        max_iter=max_iter,
-        start=start,
-    )
-    return next(solutions)
+    solver = PathSolver(problem, method, max_memory, path)
+    return solver.solve(problem.alpha, start, tol, max_iter)
 
 
-def solve_path(
-    problem: ConvexProblem,
-    alphas: Sequence[float],
-    *,
-    method: str = "auto",
-    max_memory: float = 2.0**30,
-    tol: float = 1e-6,
-    max_iter: int = 100,
-    start: tuple[Tensor, Tensor] | None = None,
-) -> Iterator[Solution]:
-    """Solutions for several ridges, one after the other, sharing what they can.
+class PathSolver:
+    """Solves one problem for several ridges and shares what it can between them.
 
-    The squared loss shares one eigendecomposition; other losses start each problem at
-    the solution of the one before. Lazily evaluated: stop asking and no more is solved.
+    Parameters
+    ----------
+    problem : ConvexProblem
+        Its `alpha` decides the method only.
+    method : {"auto", "primal", "dual", "matrix-free"}
+    max_memory : float
+    path : RidgePath or None
+        A decomposition that is there already.
     """
-    if method == "auto":
-        method = choose_method(problem, max_memory)
-    if problem.loss.quadratic and method != "matrix-free":
-        yield from _closed_form(problem, alphas, method)
-        return
-    system = None
-    for alpha in alphas:
-        current = problem.with_alpha(alpha)
+
+    def __init__(
+        self,
+        problem: ConvexProblem,
+        method: str,
+        max_memory: float,
+        path: RidgePath | None = None,
+    ):
+        if method == "auto":
+            method = choose_method(problem, max_memory)
+        self.problem, self.method, self.max_memory = problem, method, max_memory
+        self._path = path
+        self._system: NewtonSystem | None = None
+
+    def solve(
+        self,
+        alpha: float,
+        start: tuple[Tensor, Tensor] | None,
+        tol: float,
+        max_iter: int,
+        certified: bool = True,
+    ) -> Solution:
+        """The solution for one ridge; see `solve` and `newton`."""
+        problem = self.problem.with_alpha(alpha)
+        spectral = self.method != "matrix-free"
         if problem.loss.quadratic:
-            solution = finish(current, *lsmr_ridge(current, 1e-14, LSMR_ITERATIONS))
-        elif alpha == 0 and method != "matrix-free":
-            solution = _spectral_newton(current, tol, max_iter)
-        else:
-            system = system or _newton_system(current, method, max_memory)
-            solution = finish(current, *newton(current, system, start, tol, max_iter))
-        start = solution.coef, solution.intercept
-        yield solution
+            if not spectral:
+                return finish(problem, *lsmr_ridge(problem, 1e-14, LSMR_ITERATIONS))
+            if alpha == 0:
+                return finish(problem, *spectral_least_squares(problem), 1, True)
+            self._path = self._path or ridge_path(problem, self.method == "dual")
+            return finish(problem, *self._path.coefficients(alpha), 1, True)
+        if alpha == 0 and spectral:
+            return _spectral_newton(problem, tol, max_iter)
+        if self._system is None:
+            self._system = _newton_system(problem, self.method, self.max_memory)
+        result = newton(problem, self._system, start, tol, max_iter, certified)
+        return finish(problem, *result)
 
 
 def _newton_system(
@@ -161,20 +168,6 @@ def _newton_system(
     if operator.n_rows * operator.n_coef * operator.dtype.itemsize <= max_memory / 4:
         problem = replace(problem, operator=DenseOperator(operator.dense()))
     return PrimalSystem(problem)
-
-
-def _closed_form(
-    problem: ConvexProblem, alphas: Sequence[float], method: str
-) -> Iterator[Solution]:
-    """Ridge solutions from one eigendecomposition, alpha = 0 from an SVD."""
-    path = None
-    for alpha in alphas:
-        current = problem.with_alpha(alpha)
-        if alpha == 0:
-            yield finish(current, *spectral_least_squares(current), 1, True)
-            continue
-        path = path or ridge_path(problem, dual=method == "dual")
-        yield finish(current, *path.coefficients(alpha), 1, True)
 
 
 def spectral_basis(

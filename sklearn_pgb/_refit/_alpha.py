@@ -9,25 +9,29 @@ from torch import Tensor
 
 from sklearn_pgb._convex import (
     ConvexProblem,
+    Fold,
     HeldOut,
+    HeldOutPath,
+    PathSolver,
     RidgePath,
+    Solution,
     approximate_leave_one_out,
     choose_method,
-    held_out_losses,
     ridge_path,
-    solve_path,
+    search_path,
 )
 
 # Candidates in units of a basis with mean squared row norm one. Far below the smallest
 # the basis is numerically exhausted, above the largest nothing is left but the intercept.
 SQUARED_LOSS_ALPHAS = np.logspace(1, -10, 45)
-OTHER_ALPHAS = np.logspace(1, -7, 33)
+OTHER_ALPHAS = np.logspace(0, -8, 33)
 
 # Up to this size of the smaller side of the basis a Newton step is a dense
 # factorisation, and its leverages give leave-one-out for free.
 DENSE_SIZE = 1500
 
-PATH_TOL = 1e-4
+# Quarter decades; the search first walks in whole ones.
+COARSE_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,14 @@ def fixed(alpha: float) -> AlphaChoice:
     return AlphaChoice(float(alpha), np.array([float(alpha)]), np.array([np.nan]))
 
 
-def candidates(alpha: object, quadratic: bool) -> np.ndarray:
-    """The user's candidates in descending order, or the default ones."""
+def candidates(alpha: object, quadratic: bool) -> tuple[np.ndarray, int]:
+    """Candidates in descending order, and the stride at which to search them first.
+
+    A user's candidates are all looked at, in order, until the loss keeps rising.
+    """
     if not isinstance(alpha, str):
-        return np.unique(np.asarray(alpha, dtype=float))[::-1]
-    return SQUARED_LOSS_ALPHAS if quadratic else OTHER_ALPHAS
+        return np.unique(np.asarray(alpha, dtype=float))[::-1], 1
+    return (SQUARED_LOSS_ALPHAS if quadratic else OTHER_ALPHAS), COARSE_STRIDE
 
 
 def by_leave_one_out(
@@ -97,82 +104,91 @@ def by_evidence(
 
 
 def by_approximate_leave_one_out(
-    problem: ConvexProblem, alphas: np.ndarray, total_weight: float, effort: Effort
+    problem: ConvexProblem,
+    alphas: np.ndarray,
+    stride: int,
+    total_weight: float,
+    effort: Effort,
 ) -> AlphaChoice:
     """Other losses, dense problems: one Newton step per sample at each solution."""
     unit = (1.0 / (problem.weight * total_weight)).clamp(max=1.0)
-    scores, raws = [], []
-    path = solve_path(
-        problem,
-        alphas,
-        max_memory=effort.max_memory,
-        tol=PATH_TOL,
-        max_iter=effort.max_iter,
-    )
-    for alpha, solution in zip(alphas, path, strict=True):
+    solver = PathSolver(problem, "auto", effort.max_memory)
+    solution: Solution | None = None
+
+    def loss(alpha: float) -> float:
+        nonlocal solution
+        start = None if solution is None else (solution.coef, solution.intercept)
+        solution = solver.solve(alpha, start, effort.tol, effort.max_iter)
         current = problem.with_alpha(alpha)
-        raws.append(approximate_leave_one_out(current, solution, unit))
-        scores.append(float(problem.data_value(raws[-1])))
-    best = int(np.nanargmin(scores))
-    return AlphaChoice(float(alphas[best]), alphas, np.array(scores), raws[best])
+        raw = approximate_leave_one_out(current, solution, unit)
+        return float(problem.data_value(raw))
+
+    return _best(search_path(loss, alphas.tolist(), stride))
 
 
 def by_held_out(
-    folds: Sequence[tuple[ConvexProblem, HeldOut, np.ndarray]],
+    folds: Sequence[Fold],
     problem: ConvexProblem,
     alphas: np.ndarray,
+    stride: int,
     effort: Effort,
-) -> AlphaChoice:
+) -> tuple[AlphaChoice, list[Solution]]:
     """Mean loss on rows that a fold's problem has not seen.
 
     The ridge that wins on the folds' share of the data is scaled by that share for all
     rows: the strength of a ridge against a mean loss falls with the amount of data.
+
+    Returns
+    -------
+    AlphaChoice, solutions of the folds at the winning ridge
     """
-    pairs = [(fold, held) for fold, held, _ in folds]
-    scores = np.array(
-        held_out_losses(pairs, alphas, effort.max_memory, PATH_TOL, effort.max_iter)
+    path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
+    choice = _best(search_path(path.loss, alphas.tolist(), stride))
+    solutions = path.solutions[choice.alpha]
+    left_out = sum(float(fold.held.weight.sum()) for fold in folds) / len(folds)
+    share = 1.0 - left_out
+    choice = AlphaChoice(
+        choice.alpha * share,
+        choice.alphas * share,
+        choice.scores,
+        _held_out_raw(folds, problem, solutions),
     )
-    best = int(np.argmin(scores))
-    raw = _held_out_raw(folds, problem, float(alphas[best]), effort)
-    share = 1.0 - sum(float(held.weight.sum()) for _, held in pairs) / len(pairs)
-    return AlphaChoice(
-        float(alphas[best]) * share, alphas[: len(scores)] * share, scores, raw
-    )
+    return choice, solutions
+
+
+def _best(losses: dict[float, float]) -> AlphaChoice:
+    """The ridge of the smallest loss."""
+    alphas = np.array(list(losses))
+    scores = np.array(list(losses.values()))
+    return AlphaChoice(float(alphas[np.nanargmin(scores)]), alphas, scores)
 
 
 def _held_out_raw(
-    folds: Sequence[tuple[ConvexProblem, HeldOut, np.ndarray]],
-    problem: ConvexProblem,
-    alpha: float,
-    effort: Effort,
+    folds: Sequence[Fold], problem: ConvexProblem, solutions: Sequence[Solution]
 ) -> Tensor | None:
-    """Raw outputs of the held-out rows, where they are wanted and complete."""
-    rows = np.concatenate([index for _, _, index in folds])
-    if not problem.loss.quadratic or len(np.unique(rows)) < len(problem.y):
-        return None
-    raw = torch.zeros_like(problem.y)
-    for fold, held, index in folds:
-        path = solve_path(
-            fold, [alpha], max_memory=effort.max_memory, max_iter=effort.max_iter
-        )
-        raw[torch.as_tensor(index)] = held.raw(next(path))
-    return raw
+    """Raw outputs of the held-out rows, None where some row was never held out."""
+    raw = torch.full_like(problem.y, torch.nan)
+    for fold, solution in zip(folds, solutions, strict=True):
+        raw[fold.held.index] = fold.held.raw(solution)
+    return None if bool(raw.isnan().any()) else raw
 
 
 def convex_folds(
     problem: ConvexProblem, parts: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> list[tuple[ConvexProblem, HeldOut, np.ndarray]]:
+) -> list[Fold]:
     """Folds of the convex problem alone; its features have seen all rows."""
     folds = []
     for train, test in parts:
-        index = torch.as_tensor(test)
+        index = torch.as_tensor(test, device=problem.y.device)
         held = HeldOut(
+            index,
             problem.operator.rows(index),
             problem.y[index],
             problem.weight[index],
             None if problem.offset is None else problem.offset[index],
         )
-        folds.append((problem.rows(torch.as_tensor(train)), held, test))
+        seen = torch.as_tensor(train, device=problem.y.device)
+        folds.append(Fold(problem.rows(seen), held))
     return folds
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from sklearn_pgb._bases import TangentSpace, mean_raw
 from sklearn_pgb._convex import (
     ConvexProblem,
+    Fold,
     HeldOut,
     RidgePath,
     Solution,
@@ -116,7 +117,7 @@ def refit(
     path = None
     if problem.loss.quadratic and _needs_path(alpha):
         path = _alpha.spectral_path(problem, solver, effort.max_memory)
-    choice = _choose(
+    choice, start = _choose(
         trained, problem, path, alpha, total_weight, keep_networks, effort, convex_parts
     )
     final = problem.with_alpha(choice.alpha)
@@ -126,6 +127,7 @@ def refit(
         max_memory=effort.max_memory,
         tol=effort.tol,
         max_iter=effort.max_iter,
+        start=start,
         path=path,
     )
     warn_if_unconverged(solution, effort.tol, effort.max_iter)
@@ -181,33 +183,46 @@ def _choose(
     keep_networks: bool,
     effort: Effort,
     convex_parts: Callable[[], Parts],
-) -> AlphaChoice:
-    """The ridge, by the honest way that the networks and the loss allow."""
+) -> tuple[AlphaChoice, tuple[Tensor, Tensor] | None]:
+    """The ridge, and a start for its problem, by the honest way that the networks and the loss allow."""
     quadratic = problem.loss.quadratic
     if isinstance(alpha, int | float | np.number):
         if path is None:
-            return _alpha.fixed(float(alpha))
+            return _alpha.fixed(float(alpha)), None
         alphas = np.array([float(alpha)])
-        return _alpha.by_leave_one_out(problem, path, alphas, total_weight)
-    alphas = _alpha.candidates(alpha, quadratic)
+        return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
+    alphas, stride = _alpha.candidates(alpha, quadratic)
     if isinstance(alpha, str) and alpha == "evidence" and path is not None:
-        return _alpha.by_evidence(path, alphas, total_weight)
-    if trained.folds is not None and alpha != "loo":
+        return _alpha.by_evidence(path, alphas, total_weight), None
+    if trained.folds is not None and not (isinstance(alpha, str) and alpha == "loo"):
         folds = _network_folds(trained, problem, keep_networks)
-        return _alpha.by_held_out(folds, problem, alphas, effort)
+        choice, fitted = _alpha.by_held_out(folds, problem, alphas, stride, effort)
+        return choice, _mean_of_folds(fitted)
     if path is not None:
-        return _alpha.by_leave_one_out(problem, path, alphas, total_weight)
+        return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
     if alpha == "loo" and not quadratic and _alpha.is_dense(problem):
-        return _alpha.by_approximate_leave_one_out(
-            problem, alphas, total_weight, effort
+        choice = _alpha.by_approximate_leave_one_out(
+            problem, alphas, stride, total_weight, effort
         )
+        return choice, None
     folds = _alpha.convex_folds(problem, convex_parts())
-    return _alpha.by_held_out(folds, problem, alphas, effort)
+    choice, fitted = _alpha.by_held_out(folds, problem, alphas, stride, effort)
+    return choice, (fitted[0].coef, fitted[0].intercept)
+
+
+def _mean_of_folds(fitted: Sequence[Solution]) -> tuple[Tensor, Tensor]:
+    """The mean of the folds' models as a point of their bases side by side.
+
+    The final scales are those of the folds over the root of their number, hence the
+    root; the rest is a start close to the solution.
+    """
+    coef = torch.cat([solution.coef for solution in fitted]) / len(fitted) ** 0.5
+    return coef, torch.stack([solution.intercept for solution in fitted]).mean(0)
 
 
 def _network_folds(
     trained: TrainedNetworks, problem: ConvexProblem, keep_networks: bool
-) -> list[tuple[ConvexProblem, HeldOut, np.ndarray]]:
+) -> list[Fold]:
     """Problems on each fold's own networks and rows that these have not seen."""
     assert trained.folds is not None
     result = []
@@ -223,12 +238,13 @@ def _network_folds(
             opened, space, seen_inputs, problem.y[seen], weight, keep_networks
         )
         held = HeldOut(
+            unseen,
             space.operator(unseen_inputs),
             problem.y[unseen],
             problem.weight[unseen],
             mean_raw(networks, unseen_inputs) if keep_networks else None,
         )
-        result.append((fold, held, test))
+        result.append(Fold(fold, held))
     return result
 
 
