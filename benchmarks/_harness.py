@@ -76,8 +76,8 @@ class Split:
 
 # --- clocks and memory --------------------------------------------------------
 
-# (rows, seconds) of each training since the list was last cleared; the networks
-# are trained inside GradientBasisRefit.fit, in the process that calls it.
+# Seconds of each training since the list was last cleared; the networks are trained
+# inside GradientBasisRefit.fit, in the process that calls it.
 _TRAININGS = []
 
 
@@ -85,10 +85,10 @@ class _TimedFit:
     """Mixin that notes how long each training takes."""
 
     def fit(self, X, y, sample_weight=None):
-        """Train as the parent does and note rows and seconds."""
+        """Train as the parent does and note the seconds."""
         start = time.perf_counter()
         super().fit(X, y, sample_weight)
-        _TRAININGS.append((X.shape[0], time.perf_counter() - start))
+        _TRAININGS.append(time.perf_counter() - start)
         return self
 
 
@@ -101,22 +101,19 @@ class TimedMLPClassifier(_TimedFit, MLPClassifier):
 
 
 def timed_fit(refit, X, y):
-    """Fit a refit; seconds of the refit alone and of one network on all rows.
+    """Fit a refit; its own seconds, and the mean of its networks' trainings.
 
     The refit's seconds leave out every network training, the fold networks' too.
     """
     _TRAININGS.clear()
-    start = time.perf_counter()
-    refit.fit(X, y)
-    elapsed = time.perf_counter() - start
-    own = [seconds for rows, seconds in _TRAININGS if rows == len(X)]
-    if not own:
+    seconds = fit_seconds(refit, X, y)
+    if not _TRAININGS:
         raise RuntimeError(
-            f"{type(refit).__name__}.fit must train a network on all {len(X)} rows in "
-            f"this process, got trainings on {[rows for rows, _ in _TRAININGS]} rows."
+            f"{type(refit).__name__}.fit must train its networks in this process, got "
+            "no training of a timed network."
         )
-    trained = sum(seconds for _, seconds in _TRAININGS)
-    return {"refit": elapsed - trained, "network": sum(own) / len(own)}
+    trained = sum(_TRAININGS)
+    return {"refit": seconds - trained, "network": trained / len(_TRAININGS)}
 
 
 def fit_seconds(estimator, X, y):

@@ -1,7 +1,8 @@
 """The border between scikit-learn's world and the package's: arrays in, arrays out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils.validation import (
+    _check_method_params,
+    _num_samples,
+    has_fit_parameter,
+)
 from torch import Tensor
 
 from sklearn_pgb._losses import Loss
@@ -25,7 +30,26 @@ from sklearn_pgb._networks import OpenNetwork, open_network
 # Folds of cross-fitting where none are asked for.
 AUTO_FOLDS = 5
 
+# (train, held out) rows of each fold.
+Parts = Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave an estimator as it was before where its `fit` fails."""
+
+    @wraps(fit)
+    def fit_or_restore(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return fit_or_restore
 
 
 def parse_memory(max_memory: str | float) -> float:
@@ -95,6 +119,12 @@ def share_target_transformation(estimator: Any, y: Any) -> Any:
     Networks trained on different rows would otherwise predict in different spaces, and
     their mean would mean nothing.
     """
+    if isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        shared = share_target_transformation(last, y)
+        if shared is last:
+            return estimator
+        return clone(estimator).set_params(**{name: shared})
     if not isinstance(estimator, TransformedTargetRegressor):
         return estimator
     if estimator.transformer is None:
@@ -183,7 +213,7 @@ def _train(
 ) -> Any:
     if part is None:
         return estimator.fit(X, y, **fit_params)
-    params = {key: _safe_indexing(value, part) for key, value in fit_params.items()}
+    params = _check_method_params(X, fit_params, part)
     return estimator.fit(_safe_indexing(X, part), _safe_indexing(y, part), **params)
 
 
@@ -202,6 +232,11 @@ def inputs_of(opened: Sequence[OpenNetwork], X: Any, device: Any) -> list[Tensor
     return [network.inputs(X).to(device or "cpu") for network in opened]
 
 
+def count_outputs(opened: OpenNetwork, inputs: Tensor) -> int:
+    """Number of raw outputs, by a run on one row."""
+    return opened.network(opened.network.theta, inputs[:1]).shape[1]
+
+
 def distinct_rows(X: Any) -> NDArray[np.intp]:
     """Number of each row's group of identical rows, numbered in the order of values.
 
@@ -217,11 +252,11 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
         # Byte strings of unequal length would lose trailing zeros; objects do not.
         return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
     rows = np.asarray(X)
+    rows = rows.reshape(len(rows), -1)
     if rows.dtype.kind not in "biuf":
         rows = np.column_stack(
             [np.unique(column.astype(str), return_inverse=True)[1] for column in rows.T]
         )
-    rows = rows.reshape(len(rows), -1)
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
 
 
@@ -278,19 +313,39 @@ def fold_numbers(
 
 
 def cross_fitting_parts(
-    cv: Any,
+    n_folds: int,
     X: Any,
-    y: Any,
     labels: NDArray[np.intp] | None,
     weight: NDArray[np.float64],
     seed: int,
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """(train, held out) rows of each fold of an int or any splitter."""
-    if not isinstance(cv, int | np.integer):
-        splitter = check_cv(cv, y, classifier=labels is not None)
-        return list(splitter.split(X, y))
-    fold = fold_numbers(X, labels, weight, int(cv), seed)
+) -> Parts:
+    """(train, held out) rows of folds drawn over the distinct rows."""
+    fold = fold_numbers(X, labels, weight, n_folds, seed)
     return [
         (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
         for number in range(int(fold.max()) + 1)
     ]
+
+
+def parts_among(
+    rows: NDArray[np.intp], splitter: Any, X: Any, y: Any, *, classifier: bool
+) -> Parts:
+    """(train, held out) rows of a splitter of all rows, as numbers among `rows`.
+
+    Raises
+    ------
+    ValueError
+        If none of `rows` is held out.
+    """
+    position = np.full(_num_samples(X), -1, dtype=np.intp)
+    position[rows] = np.arange(len(rows))
+    splits = check_cv(splitter, y, classifier=classifier).split(X, y)
+    places = [(position[train], position[test]) for train, test in splits]
+    parts = [(train[train >= 0], test[test >= 0]) for train, test in places]
+    parts = [(train, test) for train, test in parts if len(test)]
+    if not parts:
+        raise ValueError(
+            "cv must hold out some row of positive weight, but it holds out none. "
+            "Pass an int, or a splitter that has held-out rows."
+        )
+    return parts

@@ -415,6 +415,56 @@ class PoissonLoss(SeparableLoss):
         return _minimum_at_means(self, torch.log, y, weight, group, n_groups)
 
 
+@dataclass(frozen=True)
+class GammaLoss(SeparableLoss):
+    """Gamma deviance with log link, ``l = y e^-q - log(y e^-q) - 1``, y > 0.
+
+    ``gradient = 1 - y e^-q``, ``curvature = y e^-q``; ``conjugate = p log p - p + 1 +
+    u log y`` where ``p = 1 - u`` must not be negative. Half of it is, up to a constant,
+    the negative log likelihood of a normal error with square y and log variance q.
+    """
+
+    def encode(self, y: Tensor) -> Tensor:
+        if bool((y <= 0).any()):
+            raise ValueError(
+                f"y must be > 0 for the gamma loss, got {y.min():g}. Use the Poisson "
+                "loss for targets that can be zero."
+            )
+        return y
+
+    def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        ratio = y.log() - raw
+        return ratio.expm1() - ratio
+
+    def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
+        return -(y.log() - raw).expm1()
+
+    def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
+        return (y.log() - raw).exp()
+
+    def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
+        p = (1 - dual).clamp(min=0)
+        return -_entropy(p) - p + 1 + dual * y.log()
+
+    def minimum(self, y: Tensor) -> Tensor:
+        return y.new_zeros(len(y))
+
+    def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(y, -torch.inf), torch.ones_like(y)
+
+    def predict(self, raw: Tensor) -> Tensor:
+        return raw.exp()
+
+    def pooled_minimum(
+        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+    ) -> PooledMinimum:
+        total, mean = _group_means(y, weight, group, n_groups)
+        raw = mean.log()
+        deviance = weight * self.value(y, raw[group])
+        value = torch.zeros_like(total).index_add(0, group, deviance)
+        return PooledMinimum(value, raw, torch.ones_like(total, dtype=torch.bool))
+
+
 @dataclass(frozen=True, eq=False)
 class PureErrorFloor:
     """Least loss of any function of the inputs.

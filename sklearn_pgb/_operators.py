@@ -33,6 +33,17 @@ def apply_root(root: Tensor, rows: Tensor) -> Tensor:
     return torch.bmm(root, rows)
 
 
+def push_forward(
+    function: Callable[[Tensor], Tensor], theta: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The value of a function at theta, and its derivative as a product g -> J g."""
+    # The transpose of the VJP is the JVP, and asks less of a module than forward mode,
+    # which custom autograd functions seldom have.
+    raw, pull = torch.func.vjp(function, theta)[:2]
+    push = torch.func.vjp(lambda dual: pull(dual)[0], torch.zeros_like(raw))[1]
+    return raw, lambda direction: push(direction)[0]
+
+
 class LinearOperator(ABC):
     """A basis matrix Phi that can be applied without being formed.
 
@@ -413,16 +424,13 @@ class FunctionOperator(LinearOperator):
     def matvec(self, coef: Tensor) -> Tensor:
         tangent = torch.zeros_like(self.theta)
         tangent[self.columns] = coef
-        return torch.cat(
-            [
-                torch.func.jvp(
-                    lambda theta, rows=rows: self.function(theta, self.X[rows]),
-                    (self.theta,),
-                    (tangent,),
-                )[1]
-                for rows in self._sample_blocks()
-            ]
-        )
+        parts = []
+        for rows in self._sample_blocks():
+            _, push = push_forward(
+                lambda theta, rows=rows: self.function(theta, self.X[rows]), self.theta
+            )
+            parts.append(push(tangent))
+        return torch.cat(parts)
 
     def rmatvec(self, residual: Tensor) -> Tensor:
         total = torch.zeros_like(self.theta)

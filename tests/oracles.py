@@ -1,10 +1,14 @@
-"""Slow, obvious twins of what the package computes."""
+"""Slow, obvious twins of what the package computes, and random problems for both."""
 
 import copy
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
+
+from sklearn_pgb._convex import ConvexProblem
+from sklearn_pgb._losses import CrossEntropyLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._operators import DenseOperator
 
 # --- losses --------------------------------------------------------------------------
 
@@ -66,11 +70,18 @@ def derivatives(loss, y, raw):
 # --- networks ------------------------------------------------------------------------
 
 
-def jacobian(network, X):
-    """Derivatives of the raw output by theta, (n_samples, n_outputs, n_params)."""
-    return torch.autograd.functional.jacobian(
-        lambda theta: network(theta, X), network.theta
-    )
+def jacobian(network, X, theta=None):
+    """Derivatives of the raw output by theta, (n_samples, n_outputs, n_params).
+
+    One backward pass for each sample and output.
+    """
+    theta = (network.theta if theta is None else theta).detach().requires_grad_()
+    raw = network(theta, X)
+    rows = [
+        torch.autograd.grad(output, theta, retain_graph=True)[0]
+        for output in raw.reshape(-1)
+    ]
+    return torch.stack(rows).reshape(*raw.shape, -1)
 
 
 def module_output(module, X):
@@ -88,3 +99,124 @@ def check_head(network, X):
     identity = torch.eye(raw.shape[1], dtype=torch.float64)
     difference = J[..., head.bias] - identity
     assert difference.abs().max() <= 1e-14
+
+
+# --- convex problems -----------------------------------------------------------------
+
+
+def random_targets(loss, n_samples, generator, n_outputs=3):
+    """Random encoded targets, one sample in each row."""
+    shape = (n_samples, n_outputs)
+    if isinstance(loss, SquaredLoss):
+        y = torch.randn(shape, generator=generator, dtype=torch.float64)
+    elif isinstance(loss, CrossEntropyLoss):
+        labels = torch.randint(n_outputs, (n_samples,), generator=generator)
+        y = torch.eye(n_outputs, dtype=torch.float64)[labels]
+    elif isinstance(loss, PoissonLoss):
+        y = torch.randint(4, shape, generator=generator).double()
+    else:
+        y = torch.randint(2, shape, generator=generator).double()
+    return loss.encode(y)
+
+
+def random_weight(n_samples, generator):
+    """Random positive weights that sum to one."""
+    weight = 0.2 + torch.rand(n_samples, generator=generator, dtype=torch.float64)
+    return weight / weight.sum()
+
+
+def random_problem(
+    loss,
+    generator,
+    n_samples=25,
+    n_coef=4,
+    n_outputs=2,
+    *,
+    alpha=0.1,
+    intercept=True,
+    offset=False,
+):
+    """A problem on a dense random basis, with weights and perhaps an offset."""
+    shape = (n_samples, n_outputs, n_coef)
+    matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
+    shift = torch.randn(shape[:2], generator=generator, dtype=torch.float64)
+    return ConvexProblem(
+        DenseOperator(matrix),
+        random_targets(loss, n_samples, generator, n_outputs),
+        loss,
+        random_weight(n_samples, generator),
+        alpha=alpha,
+        intercept=intercept,
+        offset=shift if offset else None,
+    )
+
+
+def largest_square(problem):
+    """Largest squared singular value of the weighted basis."""
+    dense = problem.operator.dense()
+    rows = problem.weight.sqrt()[:, None, None] * dense
+    return float(torch.linalg.matrix_norm(rows.flatten(0, 1), 2)) ** 2
+
+
+def objective(problem, coef, intercept):
+    """The objective as it is written, on dense rows."""
+    raw = problem.operator.dense() @ coef + intercept
+    if problem.offset is not None:
+        raw = raw + problem.offset
+    loss = problem.weight @ problem.loss.value(problem.y, raw)
+    return loss + problem.alpha / 2 * coef @ coef
+
+
+def split(problem, point):
+    """Coefficients and intercept out of one vector; no intercept is zero."""
+    p = problem.operator.n_coef
+    intercept = point[p:] if problem.intercept else torch.zeros(problem.y.shape[1])
+    return point[:p], intercept
+
+
+def optimum(problem):
+    """Minimise the objective by BFGS: value, coefficients and intercept."""
+    n_free = problem.y.shape[1] if problem.intercept else 0
+    result = _minimize(
+        lambda point: objective(problem, *split(problem, point)),
+        np.zeros(problem.operator.n_coef + n_free),
+    )
+    return result.fun, *split(problem, torch.tensor(result.x))
+
+
+def ridge(matrix, y, weight, alpha, intercept):
+    """Weighted ridge by least squares on an augmented system, in NumPy.
+
+    The matrix has shape (n_samples, n_outputs, n_coef); the weights may sum to
+    anything. Without a ridge, the coefficients of smallest norm.
+    """
+    n, k, p = matrix.shape
+    root = np.sqrt(np.repeat(weight, k))
+    rows, target = root[:, None] * matrix.reshape(n * k, p), root * y.reshape(-1)
+    free = root[:, None] * np.tile(np.eye(k), (n, 1))
+    if not intercept:
+        free = free[:, :0]
+    if alpha == 0:
+        # What the free columns explain is taken out first: their size costs nothing.
+        off_free = rows - free @ np.linalg.lstsq(free, rows)[0]
+        coef = np.linalg.lstsq(off_free, target, rcond=1e-10)[0]
+        return coef, _pad(np.linalg.lstsq(free, target - rows @ coef)[0], k)
+    penalty = np.sqrt(alpha / 2) * np.eye(p, p + free.shape[1])
+    system = np.vstack([np.hstack([rows, free]), penalty])
+    solution = np.linalg.lstsq(system, np.append(target, np.zeros(p)))[0]
+    return solution[:p], _pad(solution[p:], k)
+
+
+def _pad(intercept, n_outputs):
+    return intercept if len(intercept) else np.zeros(n_outputs)
+
+
+def left_out_errors(matrix, y, weight, alpha, intercept, unit):
+    """Errors at each sample of a ridge fitted without `unit` of its weight."""
+    errors = np.empty_like(y)
+    for i in range(len(y)):
+        left = weight.copy()
+        left[i] -= unit[i] * weight[i]
+        coef, free = ridge(matrix, y, left, alpha, intercept)
+        errors[i] = y[i] - matrix[i] @ coef - free
+    return errors

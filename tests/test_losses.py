@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
+    GammaLoss,
     LogisticLoss,
     PoissonLoss,
     SmoothedHingeLoss,
@@ -25,6 +26,7 @@ LOSSES = [
     SmoothedHingeLoss(power=3.0),
     SmoothedHingeLoss(power=1.5),
     PoissonLoss(),
+    GammaLoss(),
 ]
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 
@@ -33,25 +35,10 @@ def tensor(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def targets(loss, n_samples, generator, n_outputs=3):
-    """Random encoded targets, one sample in each row."""
-    shape = (n_samples, n_outputs)
-    if isinstance(loss, SquaredLoss):
-        y = torch.randn(shape, generator=generator, dtype=torch.float64)
-    elif isinstance(loss, CrossEntropyLoss):
-        labels = torch.randint(n_outputs, (n_samples,), generator=generator)
-        y = torch.eye(n_outputs, dtype=torch.float64)[labels]
-    elif isinstance(loss, PoissonLoss):
-        y = torch.randint(4, shape, generator=generator).double()
-    else:
-        y = torch.randint(2, shape, generator=generator).double()
-    return loss.encode(y)
-
-
 def sample(loss, seed, n_samples=6):
     """Random encoded targets, raw outputs and directions."""
     generator = torch.Generator().manual_seed(seed)
-    y = targets(loss, n_samples, generator)
+    y = oracles.random_targets(loss, n_samples, generator)
     raw, direction = torch.randn(
         (2, *y.shape), generator=generator, dtype=torch.float64
     )
@@ -70,9 +57,7 @@ def test_gradient_and_hessian(loss, seed):
     gradient, hessian = oracles.derivatives(loss, y, raw)
     assert_close(loss.gradient(y, raw), gradient, rtol=1e-12, atol=1e-12)
     product = (hessian @ direction[:, :, None])[:, :, 0]
-    assert_close(
-        loss.hessian_product(y, raw, direction), product, rtol=1e-12, atol=1e-12
-    )
+    assert_close(loss.hessian(y, raw)(direction), product, rtol=1e-12, atol=1e-12)
     root = dense_root(loss, y, raw)
     assert_close(root.mT @ root, hessian, rtol=1e-12, atol=1e-12)
 
@@ -286,7 +271,7 @@ def test_tails():
 
 def test_flags():
     """Only the squared loss is quadratic, only softmax duals sum to zero."""
-    assert [loss.quadratic for loss in LOSSES] == [True] + 8 * [False]
+    assert [loss.quadratic for loss in LOSSES] == [True] + 9 * [False]
     centred = [isinstance(loss, CrossEntropyLoss) for loss in LOSSES]
     assert [loss.dual_rows_sum_to_zero for loss in LOSSES] == centred
 

@@ -12,12 +12,9 @@ from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._operators import LinearOperator
 
-# A walk from strong to weak ridges ends this many steps behind the best.
-PATIENCE = 2
-
 # How well the objective must be solved to compare ridges; held-out losses of neighbours
 # on the path differ by far more.
-COMPARISON_TOL = 1e-3
+COMPARISON_TOL = 3e-3
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,9 @@ def search_path(
     """Losses of the ridges that a search of descending `alphas` has looked at.
 
     Walks from strong to weak ridges in steps of `stride` candidates and stops once the
-    loss has risen twice in a row: the weak ridges are the expensive ones. Then it looks
-    at both sides of the best with half the step, until the step is one candidate.
+    loss has risen: the weak ridges are the expensive ones. Then it looks at both sides
+    of the best with half the step, until the step is one candidate. With a stride of
+    one, the walk ends after two rises in a row.
     """
     seen: dict[int, float] = {}
 
@@ -109,9 +107,10 @@ def search_path(
         if 0 <= index < len(alphas) and index not in seen:
             seen[index] = loss(float(alphas[index]))
 
+    patience = 1 if stride > 1 else 2
     for index in range(0, len(alphas), stride):
         look(index)
-        if index - min(seen, key=seen.__getitem__) >= PATIENCE * stride:
+        if index - min(seen, key=seen.__getitem__) >= patience * stride:
             break
     while stride > 1:
         stride //= 2

@@ -18,9 +18,11 @@ from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._ridge import RidgePath, lsmr_ridge, ridge_path
 from sklearn_pgb._operators import DenseOperator
 
-# Rough cost of one kernel launch in flops; decides between many small products and few
-# large ones. Measured once on a laptop-class CPU, an order of magnitude is enough.
-LAUNCH_FLOPS = 5e6
+# Cost of one small tensor operation in flops, and Hessian products of one Newton step;
+# both decide between many small products and few large factorisations, for which an
+# order of magnitude is enough.
+LAUNCH_FLOPS = 2.5e5
+PRODUCTS = 60
 LSMR_ITERATIONS = 20_000
 
 
@@ -50,9 +52,10 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
         }
     else:
         cost = {
-            "primal": 2.0 * rows * p * p + p**3 / 3 + LAUNCH_FLOPS,
-            "dual": rows**3 / 3 + 8.0 * rows * rows * k + LAUNCH_FLOPS,
-            "matrix-free": 40 * (product + LAUNCH_FLOPS),
+            "primal": 2.0 * rows * p * p + p**3 / 3 + 20 * LAUNCH_FLOPS,
+            # The softmax Hessian's blocks cost more in memory traffic than in flops.
+            "dual": rows**3 + 60.0 * rows**2 * k + (20 + 10 * k) * LAUNCH_FLOPS,
+            "matrix-free": PRODUCTS * (product + 15 * LAUNCH_FLOPS),
         }
     if problem.alpha == 0:
         needed.pop("dual")

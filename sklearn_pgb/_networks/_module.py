@@ -19,6 +19,7 @@ from sklearn_pgb._networks._chain import (
     softplus,
 )
 from sklearn_pgb._networks._network import Head, Network
+from sklearn_pgb._operators import push_forward
 
 # Derivatives this close to what a linear head has differ from it by rounding only.
 _HEAD_TOLERANCE = 1e-10
@@ -101,7 +102,7 @@ class ModuleNetwork(Network):
     def find_head(self, X: Tensor) -> Head:
         """Find the head by its derivatives on these rows; a few rows suffice."""
         theta = self.theta
-        raw, push = self._push_forward(theta, X)
+        raw, push = push_forward(lambda theta: self(theta, X), theta)
         n_outputs = raw.shape[1]
         bias = weight = in_span = None
         for position, shape in self._from_last():
@@ -122,16 +123,6 @@ class ModuleNetwork(Network):
         for shape in reversed(self._shapes.values()):
             yield slice(stop - shape.numel(), stop), shape
             stop -= shape.numel()
-
-    def _push_forward(
-        self, theta: Tensor, X: Tensor
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Raw outputs and ``g -> J g``."""
-        # The transpose of the VJP is the JVP, and asks less of a module than forward
-        # mode, which custom autograd functions seldom have.
-        raw, pull = torch.func.vjp(lambda theta: self(theta, X), theta)[:2]
-        push = torch.func.vjp(lambda dual: pull(dual)[0], torch.zeros_like(raw))[1]
-        return raw, lambda direction: push(direction)[0]
 
 
 def _is_identity(

@@ -24,14 +24,14 @@ from sklearn_pgb._convex import (
 # Candidates in units of a basis with mean squared row norm one. Far below the smallest
 # the basis is numerically exhausted, above the largest nothing is left but the intercept.
 SQUARED_LOSS_ALPHAS = np.logspace(1, -10, 45)
-OTHER_ALPHAS = np.logspace(0, -8, 33)
+OTHER_ALPHAS = np.logspace(0, -8, 17)
 
 # Up to this size of the smaller side of the basis a Newton step is a dense
 # factorisation, and its leverages give leave-one-out for free.
 DENSE_SIZE = 1500
 
-# Quarter decades; the search first walks in whole ones.
-COARSE_STRIDE = 4
+# Half decades; the search first walks in whole ones.
+COARSE_STRIDE = 2
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,16 @@ from sklearn_pgb._convex import (
     span_bound,
     warn_if_unconverged,
 )
+from sklearn_pgb._estimator import Parts
 from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._networks import OpenNetwork
 from sklearn_pgb._refit import _alpha
 from sklearn_pgb._refit._alpha import AlphaChoice, Effort
 
-# Factorising the whole Jacobian for its rank and the infimum over its span is done in
-# `fit` only where it costs less than about a second; `certify` has no such limit.
-RANK_FLOPS = 1e10
-REPAIR_FLOPS = 5e8
-
-Parts = Sequence[tuple[np.ndarray, np.ndarray]]
+# Factorising the whole Jacobian for its rank, and repairing a dual point for the infimum
+# over its span, are done in `fit` only where they take a fraction of a second.
+RANK_FLOPS = 1e9
+REPAIR_FLOPS = 1e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +63,8 @@ class TrainedNetworks:
         One per fold; every fold has the same number of networks.
     loss : str
         What the refit's `loss` stands for, as a key of MODULE_LOSSES.
+    n_outputs : int
+        Raw outputs of each network.
     """
 
     estimators: list[Any]
@@ -71,6 +72,7 @@ class TrainedNetworks:
     inputs: list[Tensor]
     folds: Parts | None
     loss: str
+    n_outputs: int
 
     def of_fold(self, number: int) -> tuple[list[OpenNetwork], list[Tensor]]:
         """The networks of one fold with all their inputs."""

@@ -12,37 +12,21 @@ from sklearn.base import (
     MetaEstimatorMixin,
     TransformerMixin,
     _fit_context,
-    is_classifier,
 )
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.neural_network import MLPRegressor
-from sklearn.utils import (
-    ClassifierTags,
-    RegressorTags,
-    _safe_indexing,
-    check_consistent_length,
-    compute_sample_weight,
-    get_tags,
-)
+from sklearn.utils import ClassifierTags, RegressorTags, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _check_y,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sklearn_pgb._bases import TangentSpace, jacobian, mean_raw, tangent_raw
 from sklearn_pgb._estimator import (
     AUTO_FOLDS,
     Seeds,
-    cross_fitting_parts,
-    delegates_input,
+    all_or_nothing,
     draw_seeds,
     inputs_of,
     open_all,
@@ -50,18 +34,27 @@ from sklearn_pgb._estimator import (
 )
 from sklearn_pgb._networks import OpenNetwork, as_float64
 from sklearn_pgb._refit._alpha import Effort
+from sklearn_pgb._refit._data import (
+    TrainingData,
+    check_new_data,
+    classifies,
+    encode_targets,
+    known_classes,
+    taken_as_is,
+    training_data,
+)
 from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
 from sklearn_pgb._refit._training import (
     MODULE_LOSSES,
     check_request,
-    fit_parameters,
+    choose_cv,
     train,
 )
 from sklearn_pgb._refit._uncertainty import predictive_std, uncertainty
 
 
-def _classifies(self: "GradientBasisRefit") -> bool:
-    if not self._is_classifier():
+def _is_classifier(self: "GradientBasisRefit") -> bool:
+    if not classifies(self):
         raise AttributeError("only classifiers have this method")
     return True
 
@@ -104,18 +97,20 @@ class GradientBasisRefit(
         trained again (frozen, modules) fall back to cross-validation of the convex
         problem, which shares that optimism.
     cv : int, splitter or None, default=None
-        Cross-fitting: one network per fold (times `n_networks`), every candidate of
-        `alpha` scored on rows that its network has not seen. The fold networks' bases
-        then stand side by side and the final refit uses all rows. An int draws folds
-        over the distinct rows, stratified for classifiers. None: no folds for the
-        squared loss, 5 for other losses unless `alpha` is a number or "loo".
+        Cross-fitting: one network per fold, every candidate of `alpha` scored on rows
+        that its network has not seen. The fold networks' bases then stand side by side
+        and the final refit uses all rows, so the honest choice of alpha and the
+        stronger basis come from the same trainings. An int draws folds over the
+        distinct rows, stratified for classifiers. None: no folds for the squared loss,
+        5 for other losses unless `alpha` is a number or "loo".
     center : {"zero", "network"}, default="zero"
         What the ridge pulls towards: c_0 = 0, or the network itself (the mean of the
         networks if there are several), to which a large alpha returns. With "zero" and
         ``alpha > 0``, `refit_loss_ <= network_loss_` on the training data is not
         promised; held out it is what pays.
     n_networks : int, default=1
-        Networks trained from different seeds (per fold), their bases side by side.
+        Networks, trained from different seeds, whose bases stand side by side.
+        Cross-fitting rounds up to the same number, at least one, for every fold.
     loss : {"auto", "squared_error", "log_loss", "poisson"}, default="auto"
         "auto" is the loss the network was trained with. Needed for a bare module only.
     n_components : int or None, default=None
@@ -169,7 +164,7 @@ class GradientBasisRefit(
     classes_ : ndarray of shape (n_classes,)
         For classifiers.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
 
     See Also
     --------
@@ -257,6 +252,7 @@ class GradientBasisRefit(
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None, **fit_params):
         """Train the network, then refit it.
 
@@ -286,106 +282,28 @@ class GradientBasisRefit(
         """
         effort = Effort(parse_memory(self.max_memory), self.tol, self.max_iter)
         check_request(self)
-        X, y = self._check_data(X, y)
-        weight = self._check_weight(X, y, sample_weight)
-        params = fit_parameters(self, sample_weight, weight, fit_params)
-        rows = np.flatnonzero(weight)
-        X, y, weight = (_safe_indexing(part, rows) for part in (X, y, weight))
-        params = {key: _safe_indexing(value, rows) for key, value in params.items()}
-        labels = self._labels(y)
+        cv = choose_cv(self)
+        data = training_data(self, X, y, sample_weight, fit_params, cv)
         seeds = draw_seeds(self.estimator, self.random_state)
-        trained = train(self, X, y, labels, weight, params, seeds)
+        trained = train(self, data, seeds)
         result = refit(
             trained,
-            self._targets(trained.opened[0], y).to(trained.inputs[0].device),
-            torch.tensor(weight, device=trained.inputs[0].device),
+            encode_targets(trained, data.y),
+            torch.tensor(data.weight, device=trained.inputs[0].device),
             alpha=self.alpha,
             center=self.center,
             solver=self.solver,
             effort=effort,
-            convex_parts=lambda: cross_fitting_parts(
-                AUTO_FOLDS, X, y, labels, weight, seeds.folds
-            ),
+            convex_parts=lambda: data.parts(AUTO_FOLDS, seeds.folds),
         )
-        self._store(result, trained, y, weight, seeds)
+        self._store(result, trained, data, seeds)
         return self
-
-    def _check_data(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Check what is not delegated to the network's own pipeline."""
-        numeric = not self._is_classifier()
-        if not delegates_input(self.estimator):
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                dtype=(np.float64, np.float32),
-                accept_sparse=("csr", "csc"),
-                allow_nd=isinstance(self.estimator, torch.nn.Module),
-                multi_output=True,
-                y_numeric=numeric,
-            )
-        else:
-            if y is None:
-                raise ValueError(
-                    f"This {type(self).__name__} estimator requires y to be passed, but "
-                    "the target y is None."
-                )
-            validate_data(self, X, skip_check_array=True)
-            y = _check_y(y, multi_output=True, y_numeric=numeric, estimator=self)
-            check_consistent_length(X, y)
-        if self._is_classifier():
-            check_classification_targets(y)
-            if type_of_target(y) != "multilabel-indicator":
-                y = column_or_1d(y, warn=True)
-        return X, y
-
-    def _check_weight(self, X: Any, y: Any, sample_weight: Any) -> NDArray[np.float64]:
-        """Sample weights times class weights, some of them positive."""
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
-        )
-        if self.class_weight is not None:
-            if not self._is_classifier():
-                raise ValueError(
-                    "class_weight must be None for a regressor, got "
-                    f"{self.class_weight!r}. Use sample_weight."
-                )
-            weight *= compute_sample_weight(self.class_weight, y)
-        if not weight.any():
-            raise ValueError(
-                "sample_weight must have a positive entry, but all weights are zero."
-            )
-        return weight
-
-    def _labels(self, y: Any) -> NDArray[np.intp] | None:
-        """Codes of the distinct labels; None for regressors."""
-        if not self._is_classifier():
-            return None
-        distinct, labels = np.unique(y, axis=0, return_inverse=True)
-        if len(distinct) < 2:
-            raise ValueError(
-                "y must have at least 2 classes, got 1 class. A classifier can't learn "
-                "from one."
-            )
-        return labels.reshape(-1)
-
-    def _targets(self, opened: OpenNetwork, y: Any) -> Tensor:
-        """Encoded targets; a module's labels are numbered in sorted order."""
-        if opened.kind is None and self._is_classifier() and np.ndim(y) == 1:
-            y = np.unique(y, return_inverse=True)[1]
-        return opened.targets(y)
-
-    def _is_classifier(self) -> bool:
-        if isinstance(self.estimator, torch.nn.Module):
-            return self.loss == "log_loss"
-        return is_classifier(self.estimator)
 
     def _store(
         self,
         result: Refit,
         trained: TrainedNetworks,
-        y: Any,
-        weight: NDArray[np.float64],
+        data: TrainingData,
         seeds: Seeds,
     ) -> None:
         """Keep the result as arrays and plain values."""
@@ -408,34 +326,22 @@ class GradientBasisRefit(
         self._n_outputs = n_outputs
         final = trained.opened[0].final
         self._flat = n_outputs == 1 and (
-            np.ndim(y) == 1 or isinstance(final, MLPRegressor)
+            np.ndim(data.y) == 1 or isinstance(final, MLPRegressor)
         )
         full = len(self.coef_) * n_outputs
         self._n_features_out = self.n_components or full
         self._loss = trained.loss
-        self._uncertainty = uncertainty(result, float(weight.sum()))
-        if self._is_classifier():
-            self.classes_ = (
-                np.unique(y) if np.ndim(y) == 1 else np.arange(np.shape(y)[1])
-            )
-            self._multilabel = np.ndim(y) == 2
+        self._uncertainty = uncertainty(result, float(data.weight.sum()))
+        if classifies(self):
+            self.classes_ = known_classes(trained.opened[0], data.y)
+            self._multilabel = np.ndim(data.y) == 2
 
     # ---------------------------------------------------------------- predicting
 
     def _open(self, X: Any) -> tuple[list[OpenNetwork], list[Tensor]]:
         """The networks and X as each of them sees it."""
         check_is_fitted(self)
-        if delegates_input(self.estimator):
-            validate_data(self, X, reset=False, skip_check_array=True)
-        else:
-            X = validate_data(
-                self,
-                X,
-                reset=False,
-                dtype=(np.float64, np.float32),
-                accept_sparse=("csr", "csc"),
-                allow_nd=isinstance(self.estimator, torch.nn.Module),
-            )
+        X = check_new_data(self, X)
         opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
         return opened, inputs_of(opened, X, self.device)
 
@@ -471,7 +377,7 @@ class GradientBasisRefit(
         """
         opened, inputs = self._open(X)
         raw = self._raw(opened, inputs)
-        if self._is_classifier():
+        if classifies(self):
             if return_std:
                 raise ValueError("return_std must be False for a classifier, got True.")
             return self._label(raw.cpu().numpy())
@@ -503,7 +409,7 @@ class GradientBasisRefit(
     def _shape(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         return values.reshape(-1) if self._flat else values
 
-    @available_if(_classifies)
+    @available_if(_is_classifier)
     def decision_function(self, X):
         """Raw outputs of the refit.
 
@@ -519,7 +425,7 @@ class GradientBasisRefit(
         raw = self._raw(*self._open(X)).cpu().numpy()
         return raw[:, 0] if raw.shape[1] == 1 else raw
 
-    @available_if(_classifies)
+    @available_if(_is_classifier)
     def predict_proba(self, X):
         """Class probabilities.
 
@@ -538,7 +444,7 @@ class GradientBasisRefit(
             return np.hstack([1 - probability, probability])
         return probability
 
-    @available_if(_classifies)
+    @available_if(_is_classifier)
     def predict_log_proba(self, X):
         """Logarithms of the class probabilities.
 
@@ -566,7 +472,7 @@ class GradientBasisRefit(
         -------
         float
         """
-        score = accuracy_score if self._is_classifier() else r2_score
+        score = accuracy_score if classifies(self) else r2_score
         return score(y, self.predict(X), sample_weight=sample_weight)
 
     def transform(self, X):
@@ -608,7 +514,7 @@ class GradientBasisRefit(
         MetadataRouter
         """
         router = MetadataRouter(owner=self).add_self_request(self)
-        if isinstance(self.estimator, torch.nn.Module):
+        if taken_as_is(self.estimator):
             return router
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return router.add(estimator=self.estimator, method_mapping=mapping)
@@ -619,7 +525,7 @@ class GradientBasisRefit(
         tags.target_tags.multi_output = True
         tags.transformer_tags.preserves_dtype = []
         if isinstance(self.estimator, torch.nn.Module):
-            tags.estimator_type = "classifier" if self._is_classifier() else "regressor"
+            tags.estimator_type = "classifier" if classifies(self) else "regressor"
             inner = None
         else:
             inner = get_tags(self.estimator)

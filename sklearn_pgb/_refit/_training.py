@@ -1,6 +1,8 @@
 """From the user's request to trained and opened networks."""
 
 import copy
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,23 +10,17 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils.metadata_routing import (
-    _raise_for_params,
-    _routing_enabled,
-    process_routing,
-)
 
 from sklearn_pgb._estimator import (
     AUTO_FOLDS,
+    Parts,
     Seeds,
-    cross_fitting_parts,
+    count_outputs,
     final_estimator,
     inputs_of,
     open_all,
     share_target_transformation,
     train_networks,
-    weight_parameter,
 )
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
@@ -34,6 +30,7 @@ from sklearn_pgb._losses import (
     SquaredLoss,
 )
 from sklearn_pgb._networks import open_network
+from sklearn_pgb._refit._data import TrainingData, taken_as_is
 from sklearn_pgb._refit._fitting import TrainedNetworks
 
 if TYPE_CHECKING:
@@ -47,11 +44,6 @@ MODULE_LOSSES: dict[str, Loss | None] = {
     "log_loss": CrossEntropyLoss(),
     "binary_log_loss": LogisticLoss(),
 }
-
-
-def taken_as_is(estimator: Any) -> bool:
-    """Whether the network is not trained here."""
-    return isinstance(estimator, FrozenEstimator | torch.nn.Module)
 
 
 def check_request(model: "GradientBasisRefit") -> None:
@@ -83,82 +75,54 @@ def check_request(model: "GradientBasisRefit") -> None:
             )
 
 
-def fit_parameters(
-    model: "GradientBasisRefit",
-    sample_weight: Any,
-    weight: NDArray[np.float64],
-    fit_params: dict[str, Any],
-) -> dict[str, Any]:
-    """Keywords for the networks' `fit`, weights among them where there are any."""
-    estimator = model.estimator
-    if _routing_enabled() and not isinstance(estimator, torch.nn.Module):
-        routed = process_routing(
-            model, "fit", sample_weight=sample_weight, **fit_params
-        ).estimator.fit
-        return {key: value for key, value in routed.items() if value is not None}
-    _raise_for_params(fit_params, model, "fit")
-    weighted = sample_weight is not None or model.class_weight is not None
-    if not weighted or taken_as_is(estimator):
-        return {}
-    key = weight_parameter(estimator)
-    if key is None:
-        name = type(final_estimator(estimator)).__name__
-        raise ValueError(
-            "sample_weight and class_weight must be None for a network whose fit takes "
-            f"no sample_weight, got weights for {name}. Train it yourself and pass it "
-            "in a FrozenEstimator to weight the refit alone."
-        )
-    return {key: weight}
-
-
-def train(
-    model: "GradientBasisRefit",
-    X: Any,
-    y: Any,
-    labels: NDArray[np.intp] | None,
-    weight: NDArray[np.float64],
-    params: dict[str, Any],
-    seeds: Seeds,
-) -> TrainedNetworks:
-    """Train the networks that the request asks for, and open them."""
-    folds = None
-    if taken_as_is(model.estimator):
-        estimators = [_on_cpu(model.estimator)]
-    else:
-        estimator, cv = model.estimator, _folds(model)
-        if cv is not None:
-            estimator = share_target_transformation(estimator, y)
-            folds = cross_fitting_parts(cv, X, y, labels, weight, seeds.folds)
-            _check_classes(labels, folds)
-        parts = [None] if folds is None else [seen for seen, _ in folds]
-        parts = [part for part in parts for _ in range(model.n_networks)]
-        estimators = train_networks(
-            estimator,
-            seeds.of_networks(len(parts)),
-            parts,
-            X,
-            y,
-            params,
-            model.n_jobs,
-        )
-    loss = model.loss
-    if loss == "log_loss" and _is_binary(estimators[0], X, y, model.device):
-        loss = "binary_log_loss"
-    opened = open_all(estimators, MODULE_LOSSES[loss], model.device)
-    return TrainedNetworks(
-        estimators, opened, inputs_of(opened, X, model.device), folds, loss
-    )
-
-
-def _folds(model: "GradientBasisRefit") -> Any:
+def choose_cv(model: "GradientBasisRefit") -> Any:
     """What to cross-fit with, None for networks that see all rows."""
-    if model.cv is not None:
+    if model.cv is not None or taken_as_is(model.estimator):
         return model.cv
     names_a_rule = isinstance(model.alpha, str) and model.alpha != "auto"
     is_number = np.ndim(model.alpha) == 0 and not isinstance(model.alpha, str)
     if names_a_rule or is_number or _trains_squared_loss(model):
         return None
     return AUTO_FOLDS
+
+
+def train(
+    model: "GradientBasisRefit", data: TrainingData, seeds: Seeds
+) -> TrainedNetworks:
+    """Train the networks that the request asks for, and open them."""
+    folds = None
+    if taken_as_is(model.estimator):
+        estimators = [_on_cpu(model.estimator)]
+    else:
+        if data.cv is not None:
+            drawn = isinstance(data.cv, int | np.integer)
+            folds = data.parts(int(data.cv), seeds.folds) if drawn else data.cv
+            _check_classes(data.labels, folds)
+        parts = [None] if folds is None else [seen for seen, _ in folds]
+        # Every fold has the same number of networks, and at least one.
+        per_part = math.ceil(model.n_networks / len(parts))
+        parts = [part for part in parts for _ in range(per_part)]
+        estimator = model.estimator
+        if len(parts) > 1:
+            estimator = share_target_transformation(estimator, data.y)
+        estimators = train_networks(
+            estimator,
+            seeds.of_networks(len(parts)),
+            parts,
+            data.X,
+            data.y,
+            data.params,
+            model.n_jobs,
+        )
+    loss = model.loss
+    opened = open_all(estimators, MODULE_LOSSES[loss], model.device)
+    inputs = inputs_of(opened, data.X, model.device)
+    n_outputs = count_outputs(opened[0], inputs[0])
+    # The log loss of a module with one output, or of several labels, is logistic.
+    if loss == "log_loss" and (n_outputs == 1 or np.ndim(data.y) == 2):
+        loss = "binary_log_loss"
+        opened = [replace(network, loss=LogisticLoss()) for network in opened]
+    return TrainedNetworks(estimators, opened, inputs, folds, loss, n_outputs)
 
 
 def _trains_squared_loss(model: "GradientBasisRefit") -> bool:
@@ -168,7 +132,7 @@ def _trains_squared_loss(model: "GradientBasisRefit") -> bool:
     return not is_classifier(model.estimator) and loss == "squared_error"
 
 
-def _check_classes(labels: NDArray[np.intp] | None, folds: Any) -> None:
+def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:
     """Every fold's networks must know every class."""
     if labels is None:
         return
@@ -187,13 +151,3 @@ def _on_cpu(estimator: Any) -> Any:
     if isinstance(estimator, torch.nn.Module):
         return copy.deepcopy(estimator).to("cpu")
     return estimator
-
-
-def _is_binary(module: Any, X: Any, y: Any, device: Any) -> bool:
-    """Whether the log loss of a module is logistic: one output, or several labels."""
-    if np.ndim(y) == 2:
-        return True
-    opened = open_all([module], CrossEntropyLoss(), device)
-    inputs = inputs_of(opened, X, device)[0][:1]
-    network = opened[0].network
-    return network(network.theta, inputs).shape[1] == 1

@@ -1,0 +1,33 @@
+"""scikit-learn's own checks, with no expected failure and none of our own skips."""
+
+import pytest
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_pgb import GradientBasisRefit
+
+
+def network(kind, **params):
+    """A network whose training treats weights as repetitions, up to rounding.
+
+    Rounding grows along a training that is not convex, hence the few iterations.
+    """
+    params = {"solver": "lbfgs", "max_iter": 10, "random_state": 0} | params
+    return kind(hidden_layer_sizes=(4,), activation="tanh", **params)
+
+
+ESTIMATORS = [
+    GradientBasisRefit(network(MLPRegressor)),
+    GradientBasisRefit(network(MLPClassifier)),
+    GradientBasisRefit(network(MLPRegressor), alpha=1e-3),
+    GradientBasisRefit(network(MLPClassifier), alpha=1e-3, center="network"),
+    GradientBasisRefit(network(MLPRegressor), cv=3, n_networks=2, random_state=0),
+    GradientBasisRefit(make_pipeline(StandardScaler(), network(MLPRegressor))),
+]
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_sklearn(estimator, check):
+    check(estimator)

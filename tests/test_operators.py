@@ -1,0 +1,390 @@
+"""Operators against dense matrices, autograd and the adjoint identity."""
+
+from functools import partial
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from sklearn_pgb import _operators
+from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork, ModuleNetwork
+from sklearn_pgb._operators import (
+    ChainOperator,
+    DenseOperator,
+    FunctionOperator,
+    KroneckerOperator,
+    LinearOperator,
+    StackedOperator,
+    apply_root,
+    push_forward,
+)
+
+N_SAMPLES, N_OUTPUTS = 7, 3
+DTYPES = [torch.float64, torch.float32]
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+
+
+@pytest.fixture
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(generator, *shape):
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def random_chain(sizes, activation, generator, bias=True, head_bias=True):
+    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
+    has_bias = [bias] * (len(pairs) - 1) + [head_bias]
+    return ChainNetwork(
+        [normal(generator, *pair) / pair[1] ** 0.5 for pair in pairs],
+        [
+            normal(generator, n_out) if has else None
+            for (n_out, _), has in zip(pairs, has_bias, strict=True)
+        ],
+        [activation] * (len(pairs) - 1),
+    )
+
+
+def chain_operator(network, X, dtype=torch.float64):
+    """The operator built from the chain's layers alone."""
+    pre_activations, layers = network.forward(X)
+    slopes = [
+        activation.derivative(z, h).to(dtype)
+        for activation, z, h in zip(
+            network.activations, pre_activations, layers[1:-1], strict=True
+        )
+    ]
+    return ChainOperator(
+        [h.to(dtype) for h in layers[:-1]],
+        slopes,
+        [weight.to(dtype) for weight in network.weights],
+        [bias is not None for bias in network.biases],
+    )
+
+
+def conv_net(generator):
+    """A small net of images of 6 x 6, its parameters drawn from the generator."""
+    module = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+    )
+    module.to(torch.float64)
+    for parameter in module.parameters():
+        parameter.data = normal(generator, *parameter.shape)
+    return ModuleNetwork(module)
+
+
+# Each returns an operator of the dtype and its matrix in float64.
+
+
+def dense_case(generator, dtype):
+    matrix = normal(generator, N_SAMPLES, N_OUTPUTS, 5)
+    return DenseOperator(matrix.to(dtype)), matrix
+
+
+def kronecker_case(generator, dtype):
+    features = normal(generator, N_SAMPLES, 4)
+    rows = [np.kron(row, np.eye(N_OUTPUTS)) for row in features.numpy()[:, None]]
+    operator = KroneckerOperator(features.to(dtype), N_OUTPUTS)
+    return operator, torch.tensor(np.stack(rows))
+
+
+def chain_case(generator, dtype):
+    network = random_chain([4, 5, 6, N_OUTPUTS], ACTIVATIONS["tanh"], generator)
+    X = normal(generator, N_SAMPLES, 4)
+    return chain_operator(network, X, dtype), oracles.jacobian(network, X)
+
+
+def function_case(generator, dtype):
+    """A general function of theta, some of whose derivatives are columns."""
+    theta, X = normal(generator, 12), normal(generator, N_SAMPLES, 4)
+
+    def function(theta, X):
+        return (X @ theta.reshape(4, 3)).tanh().cumsum(1) * theta[:3]
+
+    columns = torch.tensor([11, 0, 3, 4, 7])
+    twin = oracles.jacobian(function, X, theta)[..., columns]
+    return FunctionOperator(function, theta.to(dtype), X.to(dtype), columns), twin
+
+
+def stacked_case(generator, dtype):
+    cases = [dense_case, chain_case, kronecker_case]
+    operators, twins = zip(*[case(generator, dtype) for case in cases], strict=True)
+    scales = [0.5, 2.0, -1.5]
+    twin = [scale * twin for scale, twin in zip(scales, twins, strict=True)]
+    return StackedOperator(operators, scales), torch.cat(twin, -1)
+
+
+CASES = [dense_case, kronecker_case, chain_case, function_case, stacked_case]
+all_operators = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: case.__name__.removesuffix("_case")
+)
+
+
+def closeness(dtype):
+    """Rounding of a sum of tens of terms of order one."""
+    size = 1e-12 if dtype == torch.float64 else 1e-5
+    return {"rtol": size, "atol": 10 * size}
+
+
+def check_close(actual, expected, dtype):
+    assert actual.dtype == dtype
+    assert_close(actual, expected.to(dtype), **closeness(dtype))
+
+
+def test_every_operator_is_tested(generator):
+    """A new operator has to be put into CASES."""
+    tested = {type(case(generator, torch.float64)[0]) for case in CASES}
+    assert tested == set(LinearOperator.__subclasses__())
+
+
+@dtypes
+@all_operators
+def test_adjoint_identity(case, dtype, generator):
+    """``<Phi a, r> = <a, Phi^T r>``."""
+    operator, _ = case(generator, dtype)
+    coef = normal(generator, operator.n_coef).to(dtype)
+    residual = normal(generator, operator.n_samples, operator.n_outputs).to(dtype)
+    left = (operator.matvec(coef) * residual).sum()
+    right = coef @ operator.rmatvec(residual)
+    size = coef.norm() * operator.dense().norm() * residual.norm()
+    assert (left - right).abs() <= 10 * torch.finfo(dtype).eps * size
+
+
+# No block smaller than a sample is asked for; 400 bytes split the samples unevenly.
+@pytest.mark.parametrize("block_bytes", [None, 1, 400])
+@dtypes
+@all_operators
+def test_dense_twin(case, dtype, block_bytes, generator, monkeypatch):
+    """Every product is that of the matrix, in blocks of any size."""
+    if block_bytes is not None:
+        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+    operator, twin = case(generator, dtype)
+    n, k, p = twin.shape
+    matrix = twin.reshape(n * k, p)
+    assert (operator.n_samples, operator.n_outputs) == (n, k)
+    assert (operator.n_coef, operator.n_rows) == (p, n * k)
+    assert operator.dtype == dtype
+    assert operator.device == torch.device("cpu")
+
+    coef, residual = normal(generator, p), normal(generator, n, k)
+    raw = operator.matvec(coef.to(dtype))
+    check_close(raw, (matrix @ coef).reshape(n, k), dtype)
+    dual = operator.rmatvec(residual.to(dtype))
+    check_close(dual, matrix.T @ residual.reshape(-1), dtype)
+    check_close(operator.dense(), twin, dtype)
+    check_close(operator.dense(slice(2, 5)), twin[2:5], dtype)
+    check_close(operator.row_norms(), twin.square().sum(-1), dtype)
+    check_close(operator.gram(), matrix @ matrix.T, dtype)
+
+
+@pytest.mark.parametrize("block_bytes", [None, 1, 400])
+@dtypes
+@all_operators
+def test_rows_and_cross_gram(case, dtype, block_bytes, generator, monkeypatch):
+    """Chosen samples, in any order, give their rows; kernels with any operator."""
+    if block_bytes is not None:
+        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+    operator, twin = case(generator, dtype)
+    p = operator.n_coef
+    index = torch.tensor([6, 0, 3, 3])
+    some = operator.rows(index)
+    assert type(some) is type(operator)
+    check_close(some.dense(), twin[index], dtype)
+    kernel = twin.reshape(-1, p) @ twin[index].reshape(-1, p).T
+    check_close(operator.cross_gram(some), kernel, dtype)
+    check_close(some.cross_gram(operator), kernel.T, dtype)
+    single = normal(generator, 4, 1, p)
+    other = DenseOperator(single.to(dtype))
+    kernel = twin.reshape(-1, p) @ single.reshape(-1, p).T
+    check_close(operator.cross_gram(other), kernel, dtype)
+    check_close(other.cross_gram(operator), kernel.T, dtype)
+
+
+@pytest.mark.parametrize("block_bytes", [None, 1, 400])
+@pytest.mark.parametrize("kind", ["none", "diagonal", "blocks"])
+@dtypes
+@all_operators
+def test_normal(case, dtype, kind, block_bytes, generator, monkeypatch):
+    """``Phi^T S^T S Phi`` for the identity, diagonals and full blocks."""
+    if block_bytes is not None:
+        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+    operator, twin = case(generator, dtype)
+    blocks = {
+        "none": torch.eye(N_OUTPUTS, dtype=torch.float64).repeat(N_SAMPLES, 1, 1),
+        "diagonal": torch.diag_embed(normal(generator, N_SAMPLES, N_OUTPUTS)),
+        "blocks": normal(generator, N_SAMPLES, N_OUTPUTS, N_OUTPUTS),
+    }[kind]
+    root = {
+        "none": None,
+        "diagonal": torch.diagonal(blocks, dim1=1, dim2=2).to(dtype),
+        "blocks": blocks.to(dtype),
+    }[kind]
+    scaled = torch.cat([S @ rows for S, rows in zip(blocks, twin, strict=True)])
+    check_close(operator.normal(root), scaled.T @ scaled, dtype)
+    if root is not None:
+        check_close(apply_root(root, twin.to(dtype)), scaled.reshape(twin.shape), dtype)
+
+
+# --- chains --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("biases", ["all", "hidden", "head", "none"])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("n_hidden", [0, 1, 2, 3])
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
+def test_chain_operator(activation, n_hidden, n_outputs, biases, generator):
+    """Its matrix is the Jacobian by one backward pass per row."""
+    sizes = [*[3, 4, 5, 3][: n_hidden + 1], n_outputs]
+    bias, head_bias = biases in ("all", "hidden"), biases in ("all", "head")
+    network = random_chain(sizes, activation, generator, bias, head_bias)
+    X = normal(generator, 4, 3)
+    twin = oracles.jacobian(network, X)
+    matrix = twin.flatten(0, 1)
+    operator = chain_operator(network, X)
+    check_close(operator.dense(), twin, torch.float64)
+    coef, residual = normal(generator, operator.n_coef), normal(generator, 4, n_outputs)
+    check_close(operator.matvec(coef), twin @ coef, torch.float64)
+    dual = operator.rmatvec(residual)
+    check_close(dual, matrix.T @ residual.reshape(-1), torch.float64)
+    check_close(operator.gram(), matrix @ matrix.T, torch.float64)
+    check_close(operator.row_norms(), twin.square().sum(-1), torch.float64)
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "gelu"])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_chain_kernels_in_float32(name, n_outputs, generator):
+    """Kernels of wide layers keep the relative error that float32 allows."""
+    network = random_chain([10, 64, 64, n_outputs], ACTIVATIONS[name], generator)
+    X = normal(generator, 40, 10)
+    exact = chain_operator(network, X).gram()
+    error = chain_operator(network, X, torch.float32).gram().double() - exact
+    assert error.norm() <= 1e-6 * exact.norm()
+    J = oracles.jacobian(network, X).flatten(0, 1)
+    assert (exact - J @ J.T).norm() <= 1e-12 * exact.norm()
+
+
+def test_chain_derivatives(generator):
+    """``D_l`` is the derivative of the outputs by the pre-activations of layer l."""
+    network = random_chain([3, 4, 5, 2], ACTIVATIONS["silu"], generator)
+    X = normal(generator, 6, 3)
+    J = oracles.jacobian(network, X)
+    starts = np.cumsum([0, 12, 4, 20, 5, 10])
+    derivatives = chain_operator(network, X).derivatives()
+    # The derivative by a bias is the derivative by the pre-activation.
+    for D, start, width in zip(derivatives, starts[1::2], [4, 5, 2], strict=True):
+        assert_close(D, J[..., start : start + width], rtol=1e-12, atol=1e-12)
+    some = chain_operator(network, X).derivatives(slice(1, 3))
+    assert_close(some, [D[1:3] for D in derivatives], rtol=0, atol=0)
+
+
+def test_kernels_of_two_chains(generator):
+    """Two networks of one shape, trained apart, have the kernel of their matrices."""
+    X, Z = normal(generator, 5, 4), normal(generator, 3, 4)
+    left, right = (
+        random_chain([4, 6, 2], ACTIVATIONS["tanh"], generator) for _ in range(2)
+    )
+    kernel = chain_operator(left, X).cross_gram(chain_operator(right, Z))
+    J, K = oracles.jacobian(left, X), oracles.jacobian(right, Z)
+    expected = J.flatten(0, 1) @ K.flatten(0, 1).T
+    assert_close(kernel, expected, **closeness(torch.float64))
+
+
+# --- any function --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_bytes", [None, 1])
+def test_function_equals_chain(block_bytes, generator, monkeypatch):
+    """Both operators of one network are the same matrix."""
+    if block_bytes is not None:
+        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+    network = random_chain([4, 6, 5, 3], ACTIVATIONS["gelu"], generator)
+    X = normal(generator, 8, 4)
+    chain = chain_operator(network, X)
+    columns = torch.arange(network.n_params)
+    function = FunctionOperator(network, network.theta, X, columns)
+    coef, residual = normal(generator, chain.n_coef), normal(generator, 8, 3)
+    for of_function, of_chain in [
+        (function.matvec(coef), chain.matvec(coef)),
+        (function.rmatvec(residual), chain.rmatvec(residual)),
+        (function.dense(), chain.dense()),
+        (function.gram(), chain.gram()),
+        (function.normal(), chain.normal()),
+        (function.row_norms(), chain.row_norms()),
+    ]:
+        assert_close(of_function, of_chain, **closeness(torch.float64))
+
+
+@pytest.mark.parametrize("block_bytes", [None, 1])
+def test_function_of_images(block_bytes, generator, monkeypatch):
+    """A convolutional net without its head's bias, on inputs of four axes."""
+    if block_bytes is not None:
+        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+    network = conv_net(generator)
+    images = normal(generator, 5, 1, 6, 6)
+    columns = torch.arange(network.n_params - 3)
+    operator = FunctionOperator(network, network.theta, images, columns)
+    twin = oracles.jacobian(network, images)[..., columns]
+    coef, residual = normal(generator, len(columns)), normal(generator, 5, 3)
+    check_close(operator.matvec(coef), twin @ coef, torch.float64)
+    expected = torch.einsum("icp,ic->p", twin, residual)
+    check_close(operator.rmatvec(residual), expected, torch.float64)
+    check_close(operator.dense(slice(1, 3)), twin[1:3], torch.float64)
+    matrix = twin.flatten(0, 1)
+    check_close(operator.gram(), matrix @ matrix.T, torch.float64)
+    some = operator.rows(torch.tensor([4, 1]))
+    check_close(some.matvec(coef), (twin @ coef)[[4, 1]], torch.float64)
+
+
+def test_push_forward(generator):
+    """The value, and any number of directional derivatives."""
+    matrix, theta = normal(generator, 4, 3), normal(generator, 3)
+    value, push = push_forward(lambda theta: (matrix @ theta).sin(), theta)
+    assert_close(value, (matrix @ theta).sin(), rtol=0, atol=0)
+    for _ in range(2):
+        direction = normal(generator, 3)
+        expected = (matrix @ theta).cos() * (matrix @ direction)
+        assert_close(push(direction), expected, rtol=1e-14, atol=1e-14)
+
+
+# --- sketches ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        partial(chain_case, dtype=torch.float64),
+        partial(stacked_case, dtype=torch.float64),
+    ],
+    ids=["chain", "generic"],
+)
+def test_sketch_keeps_inner_products(case, generator):
+    """Inner products have the right mean, within five standard errors."""
+    operator, twin = case(generator)
+    expected = torch.einsum("icp,jcp->ij", twin, twin)
+    kernels = []
+    for seed in range(500):
+        features = operator.sketch(12, torch.Generator().manual_seed(seed))
+        assert features.shape == (N_SAMPLES, 12)
+        kernels.append(features @ features.T)
+    kernels = torch.stack(kernels)
+    standard_error = kernels.std(0) / len(kernels) ** 0.5
+    assert ((kernels.mean(0) - expected).abs() <= 5 * standard_error).all()
+    # The test has the power to see an error of a quarter.
+    assert (5 * standard_error.diagonal() <= expected.diagonal() / 4).all()
+
+
+@dtypes
+@all_operators
+def test_sketch_of_rows(case, dtype, generator):
+    """One seed is one projection: new samples are mapped as the old ones were."""
+    operator, _ = case(generator, dtype)
+    index = torch.tensor([5, 2])
+    whole = operator.sketch(6, torch.Generator().manual_seed(3))
+    some = operator.rows(index).sketch(6, torch.Generator().manual_seed(3))
+    check_close(some, whole[index], dtype)
+    other = operator.sketch(6, torch.Generator().manual_seed(4))
+    assert (other - whole).abs().max() > 0.1
