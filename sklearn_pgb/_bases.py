@@ -31,7 +31,9 @@ from sklearn_pgb._operators import (
 )
 
 
-def jacobian(network: Network, X: Tensor, *, without: slice | None = None) -> LinearOperator:
+def jacobian(
+    network: Network, X: Tensor, *, without: slice | None = None
+) -> LinearOperator:
     """The partial derivatives of a network's raw outputs by its parameters.
 
     Parameters

@@ -31,7 +31,7 @@ from sklearn_pgb._networks import OpenNetwork, open_network
 AUTO_FOLDS = 5
 
 # (train, held out) rows of each fold.
-Parts = Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
+Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
@@ -158,7 +158,9 @@ class Seeds:
     def of_networks(self, count: int) -> list[int | None]:
         """One seed per network; None stands for the estimator's own."""
         rng = np.random.RandomState(self.networks)
-        seeds: list[int | None] = rng.randint(np.iinfo(np.int32).max, size=count).tolist()
+        seeds: list[int | None] = rng.randint(
+            np.iinfo(np.int32).max, size=count
+        ).tolist()
         return [None, *seeds[1:]] if self.keep_first else seeds
 
 
@@ -169,8 +171,9 @@ def draw_seeds(estimator: Any, random_state: Any) -> Seeds:
         own = (estimator.get_params()[key] for key in _seed_keys(estimator))
         numbers = (seed for seed in own if isinstance(seed, int | np.integer))
         source = next(numbers, None)
-    drawn = check_random_state(source).randint(np.iinfo(np.int32).max, size=3)
-    return Seeds(*drawn.tolist(), keep_first=random_state is None)
+    rng = check_random_state(source)
+    folds, sketch, networks = rng.randint(np.iinfo(np.int32).max, size=3).tolist()
+    return Seeds(folds, sketch, networks, keep_first=random_state is None)
 
 
 def _seed_keys(estimator: Any) -> list[str]:
@@ -242,12 +245,14 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
 
     The numbers depend on the set of rows only, not on their order or repetition.
     """
-    if sp.issparse(X):
-        rows = sp.csr_array(X)
-        rows.sum_duplicates()
+    is_sparse = sp.issparse(X)
+    if is_sparse:
+        csr = sp.csr_array(X, copy=True)
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
         keys = [
-            rows.indices[start:stop].tobytes() + rows.data[start:stop].tobytes()
-            for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
+            csr.indices[start:stop].tobytes() + csr.data[start:stop].tobytes()
+            for start, stop in zip(csr.indptr[:-1], csr.indptr[1:], strict=True)
         ]
         # Byte strings of unequal length would lose trailing zeros; objects do not.
         return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]

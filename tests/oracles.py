@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize
 
 from sklearn_pgb._convex import ConvexProblem
-from sklearn_pgb._losses import CrossEntropyLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._losses import CrossEntropyLoss, GammaLoss, PoissonLoss, SquaredLoss
 from sklearn_pgb._operators import DenseOperator
 
 # --- losses --------------------------------------------------------------------------
@@ -114,6 +114,8 @@ def random_targets(loss, n_samples, generator, n_outputs=3):
         y = torch.eye(n_outputs, dtype=torch.float64)[labels]
     elif isinstance(loss, PoissonLoss):
         y = torch.randint(4, shape, generator=generator).double()
+    elif isinstance(loss, GammaLoss):
+        y = 0.1 + torch.rand(shape, generator=generator, dtype=torch.float64)
     else:
         y = torch.randint(2, shape, generator=generator).double()
     return loss.encode(y)
@@ -175,13 +177,23 @@ def split(problem, point):
 
 
 def optimum(problem):
-    """Minimise the objective by BFGS: value, coefficients and intercept."""
+    """Minimise the objective by BFGS: value, coefficients and intercept.
+
+    BFGS stops early where the Hessian is singular; steps of Newton by autograd do the
+    rest.
+    """
+
+    def value(point):
+        return objective(problem, *split(problem, point))
+
     n_free = problem.y.shape[1] if problem.intercept else 0
-    result = _minimize(
-        lambda point: objective(problem, *split(problem, point)),
-        np.zeros(problem.operator.n_coef + n_free),
-    )
-    return result.fun, *split(problem, torch.tensor(result.x))
+    result = _minimize(value, np.zeros(problem.operator.n_coef + n_free))
+    point = torch.tensor(result.x)
+    for _ in range(10):
+        hessian = torch.func.jacrev(torch.func.jacrev(value))(point)
+        inverse = torch.linalg.pinv(hessian, rtol=1e-10, hermitian=True)
+        point = point - inverse @ torch.func.grad(value)(point)
+    return float(value(point)), *split(problem, point)
 
 
 def ridge(matrix, y, weight, alpha, intercept):

@@ -8,6 +8,7 @@ from sklearn_pgb._convex._select import (
     HeldOut,
     HeldOutPath,
     approximate_leave_one_out,
+    convex_folds,
     search_path,
 )
 from sklearn_pgb._convex._solve import (
@@ -29,6 +30,7 @@ __all__ = [
     "approximate_leave_one_out",
     "choose_method",
     "column_means",
+    "convex_folds",
     "lower_bound",
     "ridge_path",
     "search_path",

@@ -44,11 +44,11 @@ def span_bound(
     to it and the others take the smallest correction. Without `repair`, these losses get
     the sum of the samples' own minima.
     """
-    U, _, _ = spectral_basis(problem)
+    U = _span(problem)
     rank = U.shape[1]
     trivial = float(problem.weight @ problem.loss.minimum(problem.y))
     best = SpanBound(trivial, 0.0, rank)
-    if rank == problem.operator.n_rows or not repair:
+    if rank == problem.operator.n_rows:
         return best
     n, k = problem.y.shape
     root = problem.weight.sqrt()[:, None]
@@ -56,22 +56,34 @@ def span_bound(
     if problem.loss.quadratic:
         scaled = (root * dual).reshape(-1)
         scaled -= U @ (U.T @ scaled)
-        return _better(best, problem, (scaled.reshape(n, k) / root), U)
+        return _better(best, problem, scaled.reshape(n, k) / root)
+    if not repair:
+        return best
     for pinning in PINNING:
         candidate = _repair(problem, dual, U, pinning)
         if candidate is not None:
-            best = _better(best, problem, candidate, U)
+            best = _better(best, problem, candidate)
     return best
 
 
-def _better(
-    best: SpanBound, problem: ConvexProblem, dual: Tensor, U: Tensor
-) -> SpanBound:
+def _span(problem: ConvexProblem) -> Tensor:
+    """Orthonormal columns that span the weighted basis and the intercept."""
+    U, _, _ = spectral_basis(problem)
+    if not problem.intercept:
+        return U
+    n, k = problem.y.shape
+    eye = torch.eye(k, dtype=U.dtype, device=U.device).repeat(n, 1)
+    constant = problem.weight.sqrt().repeat_interleave(k)[:, None] * eye
+    return torch.cat([constant, U], 1)
+
+
+def _better(best: SpanBound, problem: ConvexProblem, dual: Tensor) -> SpanBound:
     """The larger of the best bound so far and the one of a dual point."""
     value = dual_value(problem, dual)
-    scaled = (problem.weight.sqrt()[:, None] * dual).reshape(-1)
-    residual = float((U.T @ scaled).norm())
-    return SpanBound(value, residual, best.rank) if value > best.value else best
+    if value <= best.value:
+        return best
+    normal = problem.augmented().rmatvec(problem.weight[:, None] * dual)
+    return SpanBound(value, float(normal.norm()), best.rank)
 
 
 def _repair(

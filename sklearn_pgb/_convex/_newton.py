@@ -50,7 +50,12 @@ class PrimalSystem(NewtonSystem):
 
 
 class DualSystem(NewtonSystem):
-    """Cholesky of alpha I + S K S^T, n_rows wide; needs alpha > 0."""
+    """Cholesky of M = alpha I + S K S^T, n_rows wide; needs alpha > 0.
+
+    With E the intercept's columns times S, the rows z = S (Phi step + E free) solve
+    ``M z = alpha E free - S Phi g`` and ``E^T z = -h`` for the gradients g and h. So the
+    Schur complement is ``alpha E^T M^-1 E``, and no difference with E^T E is taken.
+    """
 
     def __init__(self, problem: ConvexProblem):
         n, k = problem.y.shape
@@ -59,17 +64,20 @@ class DualSystem(NewtonSystem):
     def step(self, problem, raw, gradient, forcing):
         root = weighted_root(problem, raw)
         factor = self._factor(root, problem.alpha)
-
-        def inverse(coef: Tensor) -> Tensor:
-            # Woodbury: (Phi^T D Phi + a I)^-1 = (I - Phi^T S^T (a I + S K S^T)^-1 S Phi) / a
-            rows = _apply(root, problem.operator.matvec(coef))
-            inner = torch.cholesky_solve(rows.reshape(-1, 1), factor).reshape(raw.shape)
-            back = problem.operator.rmatvec(_apply_transposed(root, inner))
-            return (coef - back) / problem.alpha
-
-        if not problem.intercept:
-            return -inverse(gradient[0]), torch.zeros_like(gradient[1])
-        return _bordered(problem, root, inverse, gradient)
+        target = _apply(root, problem.operator.matvec(gradient[0])).reshape(-1, 1)
+        solved = torch.cholesky_solve(target, factor)[:, 0]
+        rows, free = -solved, torch.zeros_like(gradient[1])
+        if problem.intercept:
+            blocks = root if root.ndim == 3 else torch.diag_embed(root)
+            columns = blocks.flatten(0, 1)
+            inverse = torch.cholesky_solve(columns, factor)
+            schur = problem.alpha * columns.T @ inverse
+            schur.diagonal().add_(1e-12 * float(schur.diagonal().mean()) + 1e-300)
+            moment = columns.T @ solved - gradient[1]
+            free = _cholesky_solve(schur, moment[:, None])[:, 0]
+            rows = problem.alpha * inverse @ free - solved
+        back = _apply_transposed(root, rows.reshape(raw.shape))
+        return -(gradient[0] + problem.operator.rmatvec(back)) / problem.alpha, free
 
     def _factor(self, root: Tensor, alpha: float) -> Tensor:
         n, k = root.shape[:2]
@@ -112,9 +120,7 @@ class MatrixFreeSystem(NewtonSystem):
         return solution[:n_coef], solution[n_coef:]
 
 
-def hessian_product(
-    problem: ConvexProblem, raw: Tensor
-) -> Callable[[Tensor], Tensor]:
+def hessian_product(problem: ConvexProblem, raw: Tensor) -> Callable[[Tensor], Tensor]:
     """The Hessian of the objective at `raw`, as a product on [coef, intercept]."""
     curvature = problem.loss.hessian(problem.y, raw)
     weight = problem.weight[:, None]
@@ -161,7 +167,7 @@ def newton(
         )
         value = data_value + 0.5 * problem.alpha * float(coef @ coef)
         norm = float(torch.cat(gradient).norm())
-        if _small_enough(problem, gradient, value, tol):
+        if certified and _small_enough(problem, gradient, value, tol):
             return coef, intercept, n_iter, True
         if last_norm is not None:
             forcing = min(0.1, max(1e-8, 0.9 * (norm / last_norm) ** 2))
@@ -197,22 +203,33 @@ def _line_search(
     gradient: tuple[Tensor, Tensor],
     step: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, float] | None:
-    """Backtrack until the objective falls by Armijo's rule; None where it cannot."""
+    """The full step where Armijo's rule allows it, or bisection of the slope along it.
+
+    Backtracking would stop short of a kink of the gradient every time (the hinge's
+    margins) and never see the curvature behind it. None where nothing falls.
+    """
     slope = float(gradient[0] @ step[0] + gradient[1] @ step[1])
-    direction = problem.operator.matvec(step[0]) + step[1]
-    # A decrease below the rounding of the objective cannot be seen, and is accepted.
-    noise = 4 * torch.finfo(raw.dtype).eps * abs(value)
     if not slope < 0:
         return None
-    size = 1.0
-    for _ in range(40):
+    direction = problem.operator.matvec(step[0]) + step[1]
+    along = problem.alpha * float(point[0] @ step[0])
+    bend = problem.alpha * float(step[0] @ step[0])
+    # A decrease below the rounding of the objective cannot be seen, and is accepted.
+    noise = 4 * torch.finfo(raw.dtype).eps * abs(value)
+    low, high, size = 0.0, 1.0, 1.0
+    for _ in range(60):
         coef = point[0] + size * step[0]
         moved = raw + size * direction
         data_value = float(problem.data_value(moved))
         trial = data_value + 0.5 * problem.alpha * float(coef @ coef)
-        if trial <= value + 1e-4 * size * slope + noise:
+        falls = trial <= value + 1e-4 * size * slope + noise
+        if falls and size == 1.0:
+            return coef, point[1] + step[1], moved, data_value
+        here = float((problem.residual(moved) * direction).sum()) + along + size * bend
+        if falls and abs(here) <= 0.5 * abs(slope):
             return coef, point[1] + size * step[1], moved, data_value
-        size *= 0.5
+        low, high = (size, high) if here < 0 else (low, size)
+        size = (low + high) / 2
     return None
 
 
@@ -231,29 +248,6 @@ def _apply(root: Tensor, rows: Tensor) -> Tensor:
 def _apply_transposed(root: Tensor, rows: Tensor) -> Tensor:
     """S_i^T times a vector of each sample."""
     return root * rows if root.ndim == 2 else torch.einsum("idc,id->ic", root, rows)
-
-
-def _bordered(
-    problem: ConvexProblem,
-    root: Tensor,
-    inverse: Callable[[Tensor], Tensor],
-    gradient: tuple[Tensor, Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Eliminate the coefficients, solve the Schur complement for the intercept."""
-    k = problem.operator.n_outputs
-    eye = torch.eye(k, dtype=root.dtype, device=root.device)
-    columns = [
-        _apply_transposed(root, _apply(root, eye[c].expand(len(root), k)))
-        for c in range(k)
-    ]
-    border = torch.stack([problem.operator.rmatvec(column) for column in columns])
-    solved = torch.stack([inverse(row) for row in border])
-    corner = torch.stack([column.sum(0) for column in columns])
-    schur = corner - solved @ border.T
-    schur.diagonal().add_(1e-12 * float(schur.diagonal().mean()) + 1e-300)
-    first = inverse(gradient[0])
-    free = -_cholesky_solve(schur, (gradient[1] - border @ first)[:, None])[:, 0]
-    return -first - free @ solved, free
 
 
 def _cholesky_solve(matrix: Tensor, target: Tensor) -> Tensor:

@@ -113,8 +113,8 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """How far the objective can be from the optimum."""
-        return self.value - self.lower_bound
+        """How far the objective can be from the optimum, but for rounding."""
+        return max(self.value - self.lower_bound, 0.0)
 
 
 def finish(
@@ -125,6 +125,10 @@ def finish(
     converged: bool,
 ) -> Solution:
     """The solution at given coefficients, everything recomputed from them."""
+    if problem.intercept and problem.loss.dual_rows_sum_to_zero:
+        # The loss does not see what is added to all outputs; without this the
+        # intercept would depend on the solver's start.
+        intercept = intercept - intercept.mean()
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
     return Solution(

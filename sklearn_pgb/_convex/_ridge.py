@@ -132,10 +132,7 @@ class RidgePath:
         if k == 1:
             return (left.square()[:, 0] @ factor)[:, None, None, :]
         return torch.stack(
-            [
-                torch.einsum("icr,idr->icd", left * column, left)
-                for column in factor.T
-            ],
+            [torch.einsum("icr,idr->icd", left * column, left) for column in factor.T],
             -1,
         )
 

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._convex._newton import weighted_root
@@ -12,9 +14,12 @@ from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._operators import LinearOperator
 
+# A relative rise that noise in a held-out loss does not explain.
+CLEAR_RISE = 0.01
+
 # How well the objective must be solved to compare ridges; held-out losses of neighbours
 # on the path differ by far more.
-COMPARISON_TOL = 3e-3
+COMPARISON_TOL = 1e-2
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,26 @@ class Fold:
     held: HeldOut
 
 
+def convex_folds(
+    problem: ConvexProblem,
+    parts: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
+) -> list[Fold]:
+    """Folds of a convex problem by (train, held out) rows."""
+    folds = []
+    for train, test in parts:
+        index = torch.as_tensor(test, device=problem.y.device)
+        held = HeldOut(
+            index,
+            problem.operator.rows(index),
+            problem.y[index],
+            problem.weight[index],
+            None if problem.offset is None else problem.offset[index],
+        )
+        seen = torch.as_tensor(train, device=problem.y.device)
+        folds.append(Fold(problem.rows(seen), held))
+    return folds
+
+
 class HeldOutPath:
     """Held-out loss of a ridge, folds pooled, with warm starts between ridges.
 
@@ -65,13 +90,15 @@ class HeldOutPath:
         self.folds = folds
         self.max_iter = max_iter
         self.solutions: dict[float, list[Solution]] = {}
-        self._solvers = [PathSolver(f.problem, "auto", max_memory) for f in folds]
+        # The method is chosen for problems with a ridge, whatever the folds' own is.
+        self._solvers = [
+            PathSolver(fold.problem.with_alpha(1.0), "auto", max_memory)
+            for fold in folds
+        ]
 
     def loss(self, alpha: float) -> float:
         """Mean loss on the held-out samples."""
-        near = min(
-            self.solutions, key=lambda a: abs(math.log(a / alpha)), default=None
-        )
+        near = min(self.solutions, key=lambda a: abs(math.log(a / alpha)), default=None)
         starts = [None] * len(self.folds) if near is None else self.solutions[near]
         self.solutions[alpha] = [
             solver.solve(
@@ -92,32 +119,22 @@ class HeldOutPath:
 
 
 def search_path(
-    loss: Callable[[float], float], alphas: Sequence[float], stride: int
+    loss: Callable[[float], float], alphas: Sequence[float]
 ) -> dict[float, float]:
-    """Losses of the ridges that a search of descending `alphas` has looked at.
+    """Losses of the ridges from the strongest down to where they keep rising.
 
-    Walks from strong to weak ridges in steps of `stride` candidates and stops once the
-    loss has risen: the weak ridges are the expensive ones. Then it looks at both sides
-    of the best with half the step, until the step is one candidate. With a stride of
-    one, the walk ends after two rises in a row.
+    `alphas` descend. The walk ends at a loss CLEAR_RISE above the best, or two steps
+    behind the best: the weak ridges are the expensive ones, and the loss rises once they
+    fit the noise.
     """
-    seen: dict[int, float] = {}
-
-    def look(index: int) -> None:
-        if 0 <= index < len(alphas) and index not in seen:
-            seen[index] = loss(float(alphas[index]))
-
-    patience = 1 if stride > 1 else 2
-    for index in range(0, len(alphas), stride):
-        look(index)
-        if index - min(seen, key=seen.__getitem__) >= patience * stride:
+    losses: dict[float, float] = {}
+    for step, alpha in enumerate(alphas):
+        losses[alpha] = loss(alpha)
+        best = min(losses, key=losses.__getitem__)
+        behind = step - list(losses).index(best)
+        if behind >= 2 or losses[alpha] > losses[best] + CLEAR_RISE * abs(losses[best]):
             break
-    while stride > 1:
-        stride //= 2
-        best = min(seen, key=seen.__getitem__)
-        look(best - stride)
-        look(best + stride)
-    return {float(alphas[index]): seen[index] for index in sorted(seen)}
+    return losses
 
 
 def approximate_leave_one_out(

@@ -15,7 +15,12 @@ from sklearn_pgb._convex._newton import (
     newton,
 )
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
-from sklearn_pgb._convex._ridge import RidgePath, lsmr_ridge, ridge_path
+from sklearn_pgb._convex._ridge import (
+    RidgePath,
+    column_means,
+    lsmr_ridge,
+    ridge_path,
+)
 from sklearn_pgb._operators import DenseOperator
 
 # Cost of one small tensor operation in flops, and Hessian products of one Newton step;
@@ -176,36 +181,36 @@ def _newton_system(
 def spectral_basis(
     problem: ConvexProblem, rtol: float = 1e-10
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD of the weighted basis with the intercept's columns, rank decided.
+    """Thin SVD of the weighted and centred basis, rank decided.
 
     The rank is read from the singular values of the matrix itself, never from its Gram.
+    Centring takes the intercept out: it costs no norm, as in the limit of weak ridges.
 
     Returns
     -------
-    U (n_rows, r), singular values (r,), V (n_coef + n_outputs, r)
+    U (n_rows, r), singular values (r,), V (n_coef, r)
     """
-    operator = problem.augmented()
     n, k = problem.y.shape
-    dense = operator.dense().reshape(n * k, -1)
+    mean = column_means(problem)
+    centred = (problem.operator.dense() - mean).reshape(n * k, -1)
     root = problem.weight.sqrt().repeat_interleave(k)
-    U, singular, Vh = torch.linalg.svd(root[:, None] * dense, full_matrices=False)
-    keep = singular > rtol * singular.max().clamp_min(torch.finfo(dense.dtype).tiny)
+    U, singular, Vh = torch.linalg.svd(root[:, None] * centred, full_matrices=False)
+    # What centring leaves of a constant column is rounding of the size of its mean.
+    scale = torch.maximum(singular.max(), torch.linalg.matrix_norm(mean, 2))
+    keep = singular > rtol * scale.clamp_min(torch.finfo(centred.dtype).tiny)
     return U[:, keep], singular[keep], Vh[keep].T
 
 
-def _split(problem: ConvexProblem, coef: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients and intercept out of the augmented coefficients."""
-    p = problem.operator.n_coef
-    intercept = coef[p:] if problem.intercept else problem.zero()[1]
-    return coef[:p].clone(), intercept.clone()
-
-
 def spectral_least_squares(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
-    """Minimum-norm least squares by SVD."""
+    """Least squares by SVD, with coefficients of smallest norm."""
     U, singular, V = spectral_basis(problem)
     base = problem.y if problem.offset is None else problem.y - problem.offset
     target = (problem.weight.sqrt()[:, None] * base).reshape(-1)
-    return _split(problem, V @ ((U.T @ target) / singular))
+    coef = V @ ((U.T @ target) / singular)
+    intercept = problem.zero()[1]
+    if problem.intercept:
+        intercept = problem.weight @ (problem.y - problem.raw(coef, intercept))
+    return coef, intercept
 
 
 def _spectral_newton(problem: ConvexProblem, tol: float, max_iter: int) -> Solution:
@@ -213,15 +218,14 @@ def _spectral_newton(problem: ConvexProblem, tol: float, max_iter: int) -> Solut
     U, singular, V = spectral_basis(problem)
     n, k = problem.y.shape
     root = problem.weight.sqrt().repeat_interleave(k)
-    span = replace(
-        problem,
-        operator=DenseOperator((U / root[:, None]).reshape(n, k, -1)),
-        intercept=False,
-    )
-    beta, _, n_iter, converged = newton(
+    rows = (U / root[:, None]).reshape(n, k, -1)
+    span = replace(problem, operator=DenseOperator(rows))
+    beta, free, n_iter, converged = newton(
         span, PrimalSystem(span), None, min(tol, 1e-10), max_iter
     )
-    return finish(problem, *_split(problem, V @ (beta / singular)), n_iter, converged)
+    coef = V @ (beta / singular)
+    intercept = free - column_means(problem) @ coef
+    return finish(problem, coef, intercept, n_iter, converged)
 
 
 def warn_if_unconverged(solution: Solution, tol: float, max_iter: int) -> None:

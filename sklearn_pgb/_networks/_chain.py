@@ -228,6 +228,11 @@ class ChainNetwork(Network):
             biases.append(None if bias is None else next(views))
         return weights, biases
 
+    def to(self, device: torch.device) -> ChainNetwork:
+        weights = [weight.to(device) for weight in self.weights]
+        biases = [None if bias is None else bias.to(device) for bias in self.biases]
+        return ChainNetwork(weights, biases, self.activations)
+
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         return self._forward(*self.split(theta), X)[1][-1]
 

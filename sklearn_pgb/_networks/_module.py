@@ -67,6 +67,11 @@ class ModuleNetwork(Network):
         parameters = map(self._module.get_parameter, self._shapes)
         return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
 
+    def to(self, device: torch.device) -> ModuleNetwork:
+        moved = copy.copy(self)
+        moved._module = copy.deepcopy(self._module).to(device)
+        return moved
+
     def split(self, theta: Tensor) -> dict[str, Tensor]:
         """View theta as the module's named parameters."""
         parts = theta.split([shape.numel() for shape in self._shapes.values()])

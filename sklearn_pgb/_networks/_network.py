@@ -61,6 +61,10 @@ class Network(ABC):
         """Copy of the trainable parameters."""
 
     @abstractmethod
+    def to(self, device: torch.device) -> Network:
+        """The same network on a device."""
+
+    @abstractmethod
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         """Raw outputs at any parameters."""
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from sklearn_pgb._convex import (
     ConvexProblem,
     Fold,
-    HeldOut,
     HeldOutPath,
     PathSolver,
     RidgePath,
@@ -22,17 +21,13 @@ from sklearn_pgb._convex import (
 )
 
 # Candidates in units of a basis with mean squared row norm one. Far below the smallest
-# the basis is numerically exhausted, above the largest nothing is left but the intercept.
+# the basis is numerically exhausted, above the largest only the intercept is left.
 SQUARED_LOSS_ALPHAS = np.logspace(1, -10, 45)
 OTHER_ALPHAS = np.logspace(0, -8, 17)
 
 # Up to this size of the smaller side of the basis a Newton step is a dense
 # factorisation, and its leverages give leave-one-out for free.
 DENSE_SIZE = 1500
-
-# Half decades; the search first walks in whole ones.
-COARSE_STRIDE = 2
-
 
 @dataclass(frozen=True)
 class AlphaChoice:
@@ -68,14 +63,16 @@ def fixed(alpha: float) -> AlphaChoice:
     return AlphaChoice(float(alpha), np.array([float(alpha)]), np.array([np.nan]))
 
 
-def candidates(alpha: object, quadratic: bool) -> tuple[np.ndarray, int]:
-    """Candidates in descending order, and the stride at which to search them first.
+def can_leave_out(problem: ConvexProblem, total_weight: float) -> bool:
+    """Whether anything is left when one unit of weight, or a whole row, is not."""
+    return len(problem.weight) > 1 or total_weight > 1.0
 
-    A user's candidates are all looked at, in order, until the loss keeps rising.
-    """
+
+def candidates(alpha: object, quadratic: bool) -> np.ndarray:
+    """The user's candidates or the default ones, in descending order."""
     if not isinstance(alpha, str):
-        return np.unique(np.asarray(alpha, dtype=float))[::-1], 1
-    return (SQUARED_LOSS_ALPHAS if quadratic else OTHER_ALPHAS), COARSE_STRIDE
+        return np.unique(np.asarray(alpha, dtype=float))[::-1]
+    return SQUARED_LOSS_ALPHAS if quadratic else OTHER_ALPHAS
 
 
 def by_leave_one_out(
@@ -88,7 +85,9 @@ def by_leave_one_out(
     """
     weight = problem.weight
     unit = (1.0 / (weight * total_weight)).clamp(max=1.0)
-    errors = path.leave_one_out(torch.as_tensor(alphas.copy(), dtype=weight.dtype), unit)
+    errors = path.leave_one_out(
+        torch.as_tensor(alphas.copy(), dtype=weight.dtype), unit
+    )
     scores = torch.einsum("i,aic->a", weight, errors.square()).cpu().numpy()
     best = int(np.argmin(scores))
     return AlphaChoice(float(alphas[best]), alphas, scores, problem.y - errors[best])
@@ -106,7 +105,6 @@ def by_evidence(
 def by_approximate_leave_one_out(
     problem: ConvexProblem,
     alphas: np.ndarray,
-    stride: int,
     total_weight: float,
     effort: Effort,
 ) -> AlphaChoice:
@@ -123,14 +121,13 @@ def by_approximate_leave_one_out(
         raw = approximate_leave_one_out(current, solution, unit)
         return float(problem.data_value(raw))
 
-    return _best(search_path(loss, alphas.tolist(), stride))
+    return _best(search_path(loss, alphas.tolist()))
 
 
 def by_held_out(
     folds: Sequence[Fold],
     problem: ConvexProblem,
     alphas: np.ndarray,
-    stride: int,
     effort: Effort,
 ) -> tuple[AlphaChoice, list[Solution]]:
     """Mean loss on rows that a fold's problem has not seen.
@@ -143,7 +140,7 @@ def by_held_out(
     AlphaChoice, solutions of the folds at the winning ridge
     """
     path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
-    choice = _best(search_path(path.loss, alphas.tolist(), stride))
+    choice = _best(search_path(path.loss, alphas.tolist()))
     solutions = path.solutions[choice.alpha]
     left_out = sum(float(fold.held.weight.sum()) for fold in folds) / len(folds)
     share = 1.0 - left_out
@@ -171,25 +168,6 @@ def _held_out_raw(
     for fold, solution in zip(folds, solutions, strict=True):
         raw[fold.held.index] = fold.held.raw(solution)
     return None if bool(raw.isnan().any()) else raw
-
-
-def convex_folds(
-    problem: ConvexProblem, parts: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> list[Fold]:
-    """Folds of the convex problem alone; its features have seen all rows."""
-    folds = []
-    for train, test in parts:
-        index = torch.as_tensor(test, device=problem.y.device)
-        held = HeldOut(
-            index,
-            problem.operator.rows(index),
-            problem.y[index],
-            problem.weight[index],
-            None if problem.offset is None else problem.offset[index],
-        )
-        seen = torch.as_tensor(train, device=problem.y.device)
-        folds.append(Fold(problem.rows(seen), held))
-    return folds
 
 
 def is_dense(problem: ConvexProblem) -> bool:

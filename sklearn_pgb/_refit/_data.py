@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
@@ -88,7 +87,7 @@ def training_data(
     weighted = sample_weight is not None or model.class_weight is not None
     params = _network_params(model, weight if weighted else None, fit_params)
     rows = np.flatnonzero(weight)
-    if cv is not None and not isinstance(cv, int | np.integer):
+    if cv is not None and not isinstance(cv, int):
         cv = parts_among(rows, cv, X, y, classifier=classifies(model))
     params = _check_method_params(X, params, rows)
     X, y, weight = (_safe_indexing(part, rows) for part in (X, y, weight))
@@ -116,9 +115,11 @@ def _accepted(model: "GradientBasisRefit") -> dict[str, Any]:
     }
 
 
-def _check_training_data(model: "GradientBasisRefit", X: Any, y: Any) -> tuple[Any, Any]:
+def _check_training_data(
+    model: "GradientBasisRefit", X: Any, y: Any
+) -> tuple[Any, Any]:
     """Check what is not delegated to the network's own pipeline."""
-    targets = {"multi_output": True, "y_numeric": not classifies(model)}
+    targets: dict[str, Any] = {"multi_output": True, "y_numeric": not classifies(model)}
     if not delegates_input(model.estimator):
         X, y = validate_data(model, X, y, **targets, **_accepted(model))
     elif y is None:
@@ -130,8 +131,7 @@ def _check_training_data(model: "GradientBasisRefit", X: Any, y: Any) -> tuple[A
         X, y = indexable(X, y)
         validate_data(model, X, skip_check_array=True)
         y = _check_y(y, **targets, estimator=model)
-    if sp.issparse(y):
-        y = y.toarray()
+    y = y if isinstance(y, np.ndarray) else y.toarray()
     if classifies(model):
         check_classification_targets(y)
         if type_of_target(y) != "multilabel-indicator":
@@ -211,7 +211,7 @@ def _network_params(
     return {key: weight}
 
 
-def known_classes(opened: OpenNetwork, y: Any) -> NDArray[Any] | None:
+def known_classes(opened: OpenNetwork, y: Any) -> Any:
     """The network's own labels; a module's are those of y."""
     if np.ndim(y) == 2:
         return np.arange(np.shape(y)[1])
@@ -219,7 +219,7 @@ def known_classes(opened: OpenNetwork, y: Any) -> NDArray[Any] | None:
 
 
 def encode_targets(trained: TrainedNetworks, y: Any) -> Tensor:
-    """Targets as the loss wants them; a module's labels are numbered in sorted order."""
+    """Targets as the loss wants them; a module's labels are numbered as sorted."""
     opened, n_outputs = trained.opened[0], trained.n_outputs
     labelled = not isinstance(opened.loss, SquaredLoss | PoissonLoss)
     if opened.kind is None and labelled and np.ndim(y) == 1:

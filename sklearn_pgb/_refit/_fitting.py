@@ -15,6 +15,7 @@ from sklearn_pgb._convex import (
     HeldOut,
     RidgePath,
     Solution,
+    convex_folds,
     solve,
     span_bound,
     warn_if_unconverged,
@@ -25,8 +26,8 @@ from sklearn_pgb._networks import OpenNetwork
 from sklearn_pgb._refit import _alpha
 from sklearn_pgb._refit._alpha import AlphaChoice, Effort
 
-# Factorising the whole Jacobian for its rank, and repairing a dual point for the infimum
-# over its span, are done in `fit` only where they take a fraction of a second.
+# Factorising the whole Jacobian for its rank, and repairing a dual point for the
+# infimum over its span, are done in `fit` only where they take a fraction of a second.
 RANK_FLOPS = 1e9
 REPAIR_FLOPS = 1e7
 
@@ -186,29 +187,35 @@ def _choose(
     effort: Effort,
     convex_parts: Callable[[], Parts],
 ) -> tuple[AlphaChoice, tuple[Tensor, Tensor] | None]:
-    """The ridge, and a start for its problem, by the honest way that the networks and the loss allow."""
+    """The ridge, by the most honest way there is, and a start for its problem."""
     quadratic = problem.loss.quadratic
+    can_leave_out = _alpha.can_leave_out(problem, total_weight)
     if isinstance(alpha, int | float | np.number):
-        if path is None:
+        if path is None or not can_leave_out:
             return _alpha.fixed(float(alpha)), None
         alphas = np.array([float(alpha)])
         return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
-    alphas, stride = _alpha.candidates(alpha, quadratic)
+    if not can_leave_out:
+        raise ValueError(
+            "alpha must be a number where n_samples=1, as nothing is left when a row "
+            f"is left out, got {alpha!r}. Add rows or give a number."
+        )
+    alphas = _alpha.candidates(alpha, quadratic)
     if isinstance(alpha, str) and alpha == "evidence" and path is not None:
         return _alpha.by_evidence(path, alphas, total_weight), None
     if trained.folds is not None and not (isinstance(alpha, str) and alpha == "loo"):
         folds = _network_folds(trained, problem, keep_networks)
-        choice, fitted = _alpha.by_held_out(folds, problem, alphas, stride, effort)
+        choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
         return choice, _mean_of_folds(fitted)
     if path is not None:
         return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
     if alpha == "loo" and not quadratic and _alpha.is_dense(problem):
         choice = _alpha.by_approximate_leave_one_out(
-            problem, alphas, stride, total_weight, effort
+            problem, alphas, total_weight, effort
         )
         return choice, None
-    folds = _alpha.convex_folds(problem, convex_parts())
-    choice, fitted = _alpha.by_held_out(folds, problem, alphas, stride, effort)
+    folds = convex_folds(problem, convex_parts())
+    choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
     return choice, (fitted[0].coef, fitted[0].intercept)
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from sklearn_pgb._bases import TangentSpace, jacobian, mean_raw, tangent_raw
 from sklearn_pgb._estimator import (
     AUTO_FOLDS,
+    Parts,
     Seeds,
     all_or_nothing,
     draw_seeds,
@@ -141,7 +142,8 @@ class GradientBasisRefit(
     estimators_ : list
         All trained networks, fold by fold.
     alpha_ : float
-        The ridge that was used.
+        The ridge that was used. A ridge chosen on folds is scaled by their share of
+        the data, in `alpha_path_` too: all rows need less of it.
     coef_ : ndarray of shape (n_params,)
         Coefficients c of all networks, in the order of their parameters: for each
         layer the weights, one row per unit, then the biases.
@@ -198,7 +200,7 @@ class GradientBasisRefit(
         "estimator": [HasMethods("fit"), torch.nn.Module],
         "alpha": [
             StrOptions({"auto", "loo", "evidence"}),
-            Interval(Real, 0, None, closed="left"),
+            Interval(Real, 0, np.inf, closed="left"),
             "array-like",
         ],
         "cv": ["cv_object"],
@@ -286,6 +288,10 @@ class GradientBasisRefit(
         data = training_data(self, X, y, sample_weight, fit_params, cv)
         seeds = draw_seeds(self.estimator, self.random_state)
         trained = train(self, data, seeds)
+
+        def convex_parts() -> Parts:
+            return data.parts(AUTO_FOLDS, seeds.folds)
+
         result = refit(
             trained,
             encode_targets(trained, data.y),
@@ -294,14 +300,19 @@ class GradientBasisRefit(
             center=self.center,
             solver=self.solver,
             effort=effort,
-            convex_parts=lambda: data.parts(AUTO_FOLDS, seeds.folds),
+            convex_parts=convex_parts,
         )
-        self._store(result, trained, data, seeds)
+        total_weight = float(data.weight.sum())
+        noise = uncertainty(
+            result, trained.inputs[0], total_weight, convex_parts, effort
+        )
+        self._store(result, noise, trained, data, seeds)
         return self
 
     def _store(
         self,
         result: Refit,
+        noise: dict[str, Any] | None,
         trained: TrainedNetworks,
         data: TrainingData,
         seeds: Seeds,
@@ -319,7 +330,7 @@ class GradientBasisRefit(
         self.rank_ = result.rank
         self.alpha_path_ = {"alpha": choice.alphas, "loss": choice.scores}
         self.n_iter_ = solution.n_iter
-        self._scales = np.array(result.space.scales)
+        self._scales = list(result.space.scales)
         self._adds_networks = result.adds_networks
         self._sketch_seed = seeds.sketch
         n_outputs = result.problem.operator.n_outputs
@@ -331,7 +342,7 @@ class GradientBasisRefit(
         full = len(self.coef_) * n_outputs
         self._n_features_out = self.n_components or full
         self._loss = trained.loss
-        self._uncertainty = uncertainty(result, float(data.weight.sum()))
+        self._uncertainty = noise
         if classifies(self):
             self.classes_ = known_classes(trained.opened[0], data.y)
             self._multilabel = np.ndim(data.y) == 2
@@ -393,7 +404,7 @@ class GradientBasisRefit(
             )
         networks = [network.network for network in opened]
         space = TangentSpace.with_scales(networks, inputs, self._scales)
-        std = predictive_std(self._uncertainty, space.operator(inputs), raw)
+        std = predictive_std(self._uncertainty, space.operator(inputs), inputs[0], raw)
         # Half the difference of the transformed ends: exact for affine target
         # transformations, first order for others.
         upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
@@ -498,7 +509,9 @@ class GradientBasisRefit(
             dense = torch.cat([operator.dense() for operator in operators], -1)
             return dense.flatten(1).cpu().numpy()
         generator = torch.Generator().manual_seed(self._sketch_seed)
-        parts = [operator.sketch(self.n_components, generator) for operator in operators]
+        parts = [
+            operator.sketch(self.n_components, generator) for operator in operators
+        ]
         return torch.stack(parts).sum(0).cpu().numpy()
 
     # --------------------------------------------------------------- scikit-learn

@@ -67,16 +67,30 @@ def check_request(model: "GradientBasisRefit") -> None:
             f"FrozenEstimator or a module), got n_networks={model.n_networks} and "
             f"cv={model.cv!r}. Pass the estimator unfrozen to train several."
         )
-    if model.alpha == "evidence" if isinstance(model.alpha, str) else False:
-        if not _trains_squared_loss(model):
+    if isinstance(model.alpha, str):
+        if model.alpha == "evidence" and not _trains_squared_loss(model):
             raise ValueError(
                 "alpha='evidence' needs the squared loss, got another one. Use 'auto' "
                 "or 'loo'."
             )
+    elif np.ndim(model.alpha) > 0:
+        _check_candidates(model.alpha)
+
+
+def _check_candidates(alphas: Any) -> None:
+    values = np.asarray(alphas, dtype=float)
+    usable = values.ndim == 1 and len(values) and np.isfinite(values).all()
+    if not usable or values.min() <= 0:
+        raise ValueError(
+            "alpha must be a number >= 0 or a 1-d array of positive candidates, got "
+            f"{alphas!r}. Fit with alpha=0 on its own."
+        )
 
 
 def choose_cv(model: "GradientBasisRefit") -> Any:
     """What to cross-fit with, None for networks that see all rows."""
+    if isinstance(model.cv, np.integer):
+        return int(model.cv)
     if model.cv is not None or taken_as_is(model.estimator):
         return model.cv
     names_a_rule = isinstance(model.alpha, str) and model.alpha != "auto"
@@ -90,18 +104,18 @@ def train(
     model: "GradientBasisRefit", data: TrainingData, seeds: Seeds
 ) -> TrainedNetworks:
     """Train the networks that the request asks for, and open them."""
-    folds = None
+    folds: Parts | None = None
     if taken_as_is(model.estimator):
         estimators = [_on_cpu(model.estimator)]
     else:
-        if data.cv is not None:
-            drawn = isinstance(data.cv, int | np.integer)
-            folds = data.parts(int(data.cv), seeds.folds) if drawn else data.cv
+        cv = data.cv
+        if cv is not None:
+            folds = data.parts(cv, seeds.folds) if isinstance(cv, int) else cv
             _check_classes(data.labels, folds)
-        parts = [None] if folds is None else [seen for seen, _ in folds]
+        seen = [None] if folds is None else [train for train, _ in folds]
         # Every fold has the same number of networks, and at least one.
-        per_part = math.ceil(model.n_networks / len(parts))
-        parts = [part for part in parts for _ in range(per_part)]
+        per_fold = math.ceil(model.n_networks / len(seen))
+        parts = [rows for rows in seen for _ in range(per_fold)]
         estimator = model.estimator
         if len(parts) > 1:
             estimator = share_target_transformation(estimator, data.y)
