@@ -56,7 +56,13 @@ WIDTHS = {PROTEIN: 100}
 DEFAULT_WIDTH = 50
 
 # Number 1(b): the network that the documentation recommends.
-RECOMMENDED = {"hidden_layer_sizes": (50, 50), "activation": "tanh"}
+RECOMMENDED = {
+    "hidden_layer_sizes": (32, 32),
+    "activation": "tanh",
+    "max_iter": 400,
+    "alpha": 1.0,
+    "learning_rate_init": 3e-3,
+}
 
 N_NETWORKS = 4
 RECOMMENDED_REFIT = f"refit of {N_NETWORKS}, recommended"

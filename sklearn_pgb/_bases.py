@@ -134,7 +134,7 @@ class TangentSpace:
     def parameters(self, coef: Tensor, intercept: Tensor, centre: bool) -> Tensor:
         """One coefficient per network parameter, in units of the parameters.
 
-        With `centre` the mean of the networks is added, as the point (g_1, g_2, ...) / K
+        With `centre` the mean of the networks is added, as the point (g_1, ..., g_K) / K
         of the span.
         """
         sizes = [
@@ -348,8 +348,8 @@ class LayerBasis(Basis):
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a module
-        or a FrozenEstimator is taken as it is.
+        A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
+        module or a FrozenEstimator is taken as it is.
     layer : int, default=-1
         Which hidden layer, counted as in a list: 0 is the first, -1 the last.
     fit_intercept : bool, default=True
@@ -436,8 +436,8 @@ class GradientBasis(Basis):
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a module
-        or a FrozenEstimator is taken as it is.
+        A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
+        module or a FrozenEstimator is taken as it is.
     loss : Loss or None, default=None
         Needed for a module only.
 

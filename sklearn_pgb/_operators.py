@@ -4,8 +4,8 @@ Conventions
 -----------
 An operator stands for a matrix Phi with ``n_samples * n_outputs`` rows and ``n_coef``
 columns; row ``(i, c)`` has the index ``i * n_outputs + c``. Coefficients are 1-d
-``(n_coef,)``; raw outputs and residuals are 2-d ``(n_samples, n_outputs)``. Results have
-the dtype and device of the operator's data.
+``(n_coef,)``; raw outputs and residuals are 2-d ``(n_samples, n_outputs)``. Results
+have the dtype and device of the operator's data.
 """
 
 from abc import ABC, abstractmethod
@@ -117,9 +117,9 @@ class LinearOperator(ABC):
     def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
         """Random features (n_samples, n_components) that keep inner products.
 
-        The expectation of their inner products is ``sum_c <Phi[i, c], Phi[j, c]>``. Each
-        column is one product with a random direction, its outputs added up with random
-        signs.
+        The expectation of their inner products is ``sum_c <Phi[i, c], Phi[j, c]>``.
+        Each column is one product with a random direction, its outputs added up with
+        random signs.
         """
         columns = []
         for _ in range(n_components):

@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from sklearn_pgb._convex import ConvexProblem
 from sklearn_pgb._losses import CrossEntropyLoss, GammaLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._networks import open_network
 from sklearn_pgb._operators import DenseOperator
 
 # --- losses --------------------------------------------------------------------------
@@ -232,3 +233,26 @@ def left_out_errors(matrix, y, weight, alpha, intercept, unit):
         coef, free = ridge(matrix, y, left, alpha, intercept)
         errors[i] = y[i] - matrix[i] @ coef - free
     return errors
+
+
+# --- refits --------------------------------------------------------------------------
+
+
+def network_features(refit, X):
+    """Each network's Jacobian by autograd, each (n_samples, n_outputs, n_params)."""
+    opened = [open_network(estimator) for estimator in refit.estimators_]
+    return [jacobian(net.network, net.inputs(X)).numpy() for net in opened]
+
+
+def scaled_features(refit, X, X_train, weight):
+    """The penalised columns: output biases left out, mean squared row norm one."""
+    share = weight / weight.sum()
+    parts = []
+    features = zip(
+        network_features(refit, X), network_features(refit, X_train), strict=True
+    )
+    for new, seen in features:
+        k = new.shape[1]
+        squares = (seen[:, :, :-k] ** 2).sum(2).mean(1)
+        parts.append(new[:, :, :-k] / np.sqrt(share @ squares))
+    return np.concatenate(parts, 2) / np.sqrt(len(parts))

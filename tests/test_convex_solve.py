@@ -186,6 +186,19 @@ def test_warm_start(loss, method, generator):
     assert_close(again.coef, solution.coef, rtol=0, atol=0)
 
 
+@all_methods
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_negative_objective(method, alpha, generator):
+    """The Poisson loss of large counts is negative, and converges all the same."""
+    problem = oracles.random_problem(PoissonLoss(), generator, 40, alpha=alpha)
+    problem = replace(problem, y=problem.y + 20)
+    best, *_ = oracles.optimum(problem)
+    assert best < -20
+    solution = solve(problem, method=method, tol=1e-9)
+    assert solution.converged
+    assert solution.value == pytest.approx(best, rel=1e-9)
+
+
 @newton_losses
 @intercepts
 def test_newton_systems(loss, intercept, generator):

@@ -38,11 +38,11 @@ def span_bound(
     """Bound inf over all coefficients of the loss without ridge (alpha is ignored).
 
     Every u in the conjugates' domain with ``Phi^T W u = 0`` gives the bound
-    ``-sum w_i l_i*(u_i)``. The squared loss has no domain: the loss gradients at any raw
-    outputs, projected off the span, give the infimum itself. For other losses the
+    ``-sum w_i l_i*(u_i)``. The squared loss has no domain: its gradients at any `raw`
+    of the model, projected off the span, give the infimum itself. For other losses the
     gradients at `raw` are repaired: coordinates near the edge of the domain are pinned
-    to it and the others take the smallest correction. Without `repair`, these losses get
-    the sum of the samples' own minima.
+    to it and the others take the smallest correction. Without `repair`, these losses
+    get the sum of the samples' own minima.
     """
     U = _span(problem)
     rank = U.shape[1]

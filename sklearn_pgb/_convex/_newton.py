@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
 from sklearn_pgb._operators import LinearOperator
 
 
@@ -33,7 +33,13 @@ class PrimalSystem(NewtonSystem):
     def __init__(self, problem: ConvexProblem):
         self.augmented: LinearOperator = problem.augmented()
 
-    def step(self, problem, raw, gradient, forcing):
+    def step(
+        self,
+        problem: ConvexProblem,
+        raw: Tensor,
+        gradient: tuple[Tensor, Tensor],
+        forcing: float,
+    ) -> tuple[Tensor, Tensor]:
         n_coef = problem.operator.n_coef
         matrix = self.augmented.normal(weighted_root(problem, raw))
         diagonal = matrix.diagonal()
@@ -52,16 +58,22 @@ class PrimalSystem(NewtonSystem):
 class DualSystem(NewtonSystem):
     """Cholesky of M = alpha I + S K S^T, n_rows wide; needs alpha > 0.
 
-    With E the intercept's columns times S, the rows z = S (Phi step + E free) solve
-    ``M z = alpha E free - S Phi g`` and ``E^T z = -h`` for the gradients g and h. So the
-    Schur complement is ``alpha E^T M^-1 E``, and no difference with E^T E is taken.
+    With E the intercept's columns times S, the rows z = S Phi step + E free solve
+    ``M z = alpha E free - S Phi g`` and ``E^T z = -h`` for the gradients g and h. The
+    Schur complement is ``alpha E^T M^-1 E``: no difference with E^T E is taken.
     """
 
     def __init__(self, problem: ConvexProblem):
         n, k = problem.y.shape
         self.gram = problem.operator.gram().reshape(n, k, n, k)
 
-    def step(self, problem, raw, gradient, forcing):
+    def step(
+        self,
+        problem: ConvexProblem,
+        raw: Tensor,
+        gradient: tuple[Tensor, Tensor],
+        forcing: float,
+    ) -> tuple[Tensor, Tensor]:
         root = weighted_root(problem, raw)
         factor = self._factor(root, problem.alpha)
         target = _apply(root, problem.operator.matvec(gradient[0])).reshape(-1, 1)
@@ -97,7 +109,13 @@ class MatrixFreeSystem(NewtonSystem):
 
     max_products = 500
 
-    def step(self, problem, raw, gradient, forcing):
+    def step(
+        self,
+        problem: ConvexProblem,
+        raw: Tensor,
+        gradient: tuple[Tensor, Tensor],
+        forcing: float,
+    ) -> tuple[Tensor, Tensor]:
         product = hessian_product(problem, raw)
         n_coef = problem.operator.n_coef
         target = -torch.cat(gradient)
@@ -105,10 +123,13 @@ class MatrixFreeSystem(NewtonSystem):
         residual, direction = target.clone(), target.clone()
         norm = float(residual @ residual)
         goal = forcing**2 * norm
+        largest = 0.0
         for _ in range(self.max_products):
             image = product(direction)
-            curvature = float(direction @ image)
-            if curvature <= 0:
+            curvature, size = float(direction @ image), float(direction @ direction)
+            largest = max(largest, curvature / max(size, torch.finfo(raw.dtype).tiny))
+            # Flat to rounding: what is left lies in the null space of the basis.
+            if curvature <= 1e-14 * largest * size:
                 break
             rate = norm / curvature
             solution.add_(direction, alpha=rate)
@@ -150,10 +171,11 @@ def newton(
 ) -> tuple[Tensor, Tensor, int, bool]:
     """Damped Newton until the certified gap is at most tol times the objective.
 
-    The gap is ||gradient||^2 / (2 alpha) (Fenchel duality); without a ridge the gradient
-    itself has to be at most tol times (1 + objective). Not `certified`, it stops after
-    the first step whose quadratic model promised a decrease of at most tol times the
-    objective: far sooner for weak ridges, and all that a comparison of ridges needs.
+    The gap is ||gradient||^2 / (2 alpha) where the intercept's gradient is zero (Fenchel
+    duality); without a ridge the gradient has to be at most tol times (1 + objective).
+    Not `certified`, it stops after the first step whose quadratic model promised a
+    decrease of at most tol times the objective: far sooner for weak ridges, and all
+    that a comparison of ridges needs.
     """
     coef, intercept = problem.zero() if start is None else start
     raw = problem.raw(coef, intercept)
@@ -167,7 +189,7 @@ def newton(
         )
         value = data_value + 0.5 * problem.alpha * float(coef @ coef)
         norm = float(torch.cat(gradient).norm())
-        if certified and _small_enough(problem, gradient, value, tol):
+        if certified and _small_enough(problem, raw, gradient, value, tol):
             return coef, intercept, n_iter, True
         if last_norm is not None:
             forcing = min(0.1, max(1e-8, 0.9 * (norm / last_norm) ** 2))
@@ -178,21 +200,29 @@ def newton(
             return coef, intercept, n_iter, False
         coef, intercept, raw, data_value = moved
         promised = -0.5 * float(gradient[0] @ step[0] + gradient[1] @ step[1])
-        if not certified and promised <= tol * value:
+        if not certified and promised <= tol * abs(value):
             return coef, intercept, n_iter, True
     return coef, intercept, max_iter, False
 
 
 def _small_enough(
-    problem: ConvexProblem, gradient: tuple[Tensor, Tensor], value: float, tol: float
+    problem: ConvexProblem,
+    raw: Tensor,
+    gradient: tuple[Tensor, Tensor],
+    value: float,
+    tol: float,
 ) -> bool:
     """Whether the stopping rule of `newton` holds."""
-    free = float(gradient[1].abs().sum())
     if problem.alpha == 0:
-        return max(float(gradient[0].norm()), free) <= tol * (1.0 + value)
+        size = max(float(gradient[0].norm()), float(gradient[1].abs().sum()))
+        return size <= tol * (1.0 + abs(value))
     gap = float(gradient[0] @ gradient[0]) / (2 * problem.alpha)
-    scale = tol * max(value, torch.finfo(gradient[0].dtype).tiny)
-    return gap <= scale and free <= tol**0.5 * max(value, 1e-8)
+    if gap > tol * abs(value):
+        return False
+    # The intercept's gradient adds to the gap; the certificate itself says how much, up
+    # to the rounding of the objective.
+    rounding = 8 * torch.finfo(raw.dtype).eps
+    return value - lower_bound(problem, raw) <= (tol + rounding) * abs(value)
 
 
 def _line_search(

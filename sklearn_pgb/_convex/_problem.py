@@ -1,4 +1,4 @@
-"""The one convex problem of the package, its solution and its certified lower bounds."""
+"""The one convex problem of the package, its solution and its certified bounds."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,9 @@ from sklearn_pgb._operators import KroneckerOperator, LinearOperator, StackedOpe
 
 @dataclass(frozen=True)
 class ConvexProblem:
-    """A loss on a basis, with a ridge on the coefficients and a free intercept::
+    """A loss on a basis, with a ridge on the coefficients and a free intercept.
+
+    The objective is ::
 
         P(c, b) = sum_i w_i l_i(o_i + (Phi c)_i + b) + (alpha / 2) ||c||^2
 
@@ -160,7 +162,8 @@ def lower_bound(problem: ConvexProblem, raw: Tensor) -> float:
         dual = balance(problem, dual)
     normal = problem.operator.rmatvec(problem.weight[:, None] * dual)
     bound = dual_value(problem, dual) - float(normal @ normal) / (2 * problem.alpha)
-    return max(bound, trivial)
+    # In this order the trivial bound wins over nan, from gradients that overflow.
+    return max(trivial, bound)
 
 
 def dual_value(problem: ConvexProblem, dual: Tensor) -> float:
@@ -179,8 +182,7 @@ def balance(problem: ConvexProblem, dual: Tensor) -> Tensor:
     """
     lower, upper = problem.loss.dual_bounds(problem.y)
     slack = torch.minimum(dual - lower, upper - dual).amin(1).clamp(0.0, 1.0)
-    total = problem.weight @ slack
-    if total == 0:
-        return dual
+    if not slack.any():
+        slack = torch.ones_like(slack)
     excess = problem.weight @ dual
-    return dual - slack[:, None] * (excess / total)
+    return dual - slack[:, None] * (excess / (problem.weight @ slack))

@@ -1,8 +1,11 @@
 """Squared loss in closed form: every ridge from one eigendecomposition."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator as ScipyOperator
 from scipy.sparse.linalg import lsmr
 from torch import Tensor
@@ -107,7 +110,7 @@ class RidgePath:
             errors[:, rows] = _unlever(scaled, leverage, unit[rows])
         return errors
 
-    def _left_vectors(self):
+    def _left_vectors(self) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of samples with U (dual) or Phi V (primal), (n_rows, k, r)."""
         problem = self.problem
         n, k = problem.y.shape
@@ -178,7 +181,7 @@ def ridge_path(problem: ConvexProblem, dual: bool) -> RidgePath:
 
 
 def _dual_path(problem: ConvexProblem) -> RidgePath:
-    n, k = problem.y.shape
+    k = problem.operator.n_outputs
     root = problem.weight.sqrt().repeat_interleave(k)
     gram = problem.operator.gram()
     gram *= root[:, None]
@@ -227,8 +230,8 @@ def _primal_path(problem: ConvexProblem) -> RidgePath:
 
 
 def column_means(problem: ConvexProblem) -> Tensor:
-    """Weighted mean row of the basis per output, (n_outputs, n_coef); 0 if no intercept."""
-    n, k = problem.y.shape
+    """Weighted mean rows of the basis, (n_outputs, n_coef); zero if no intercept."""
+    k = problem.operator.n_outputs
     if not problem.intercept:
         return problem.y.new_zeros(k, problem.operator.n_coef)
     eye = torch.eye(k, dtype=problem.y.dtype, device=problem.y.device)
@@ -264,25 +267,28 @@ def lsmr_ridge(
     root = problem.weight.sqrt()[:, None]
     operator = problem.operator
 
-    def forward(coef):
-        raw = operator.matvec(torch.from_numpy(coef.ravel().copy()))
-        return (root * _centre(problem, raw)).reshape(-1).numpy()
+    def tensor(values: NDArray[np.float64]) -> Tensor:
+        return torch.tensor(values.ravel(), device=problem.y.device)
 
-    def adjoint(residual):
-        scaled = root * torch.from_numpy(residual.ravel().copy()).reshape(n, k)
+    def forward(coef: NDArray[np.float64]) -> NDArray[np.float64]:
+        raw = operator.matvec(tensor(coef))
+        return (root * _centre(problem, raw)).reshape(-1).cpu().numpy()
+
+    def adjoint(residual: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled = root * tensor(residual).reshape(n, k)
         if problem.intercept:
             scaled = scaled - problem.weight[:, None] * scaled.sum(0)
-        return operator.rmatvec(scaled).numpy()
+        return operator.rmatvec(scaled).cpu().numpy()
 
     base = problem.y if problem.offset is None else problem.y - problem.offset
-    target = (root * _centre(problem, base)).reshape(-1).numpy()
+    target = (root * _centre(problem, base)).reshape(-1).cpu().numpy()
     shape = (n * k, operator.n_coef)
     system = ScipyOperator(shape, matvec=forward, rmatvec=adjoint, dtype=target.dtype)
     damp = (problem.alpha / 2) ** 0.5
-    coef, stop, n_iter, *_ = lsmr(
+    solution, stop, n_iter, *_ = lsmr(
         system, target, damp=damp, atol=tol, btol=tol, conlim=0, maxiter=max_iter
     )
-    coef = torch.from_numpy(coef)
+    coef = tensor(solution)
     intercept = problem.zero()[1]
     if problem.intercept:
         intercept = problem.weight @ (problem.y - problem.raw(coef, intercept))

@@ -91,8 +91,9 @@ def solve(
     ----------
     problem : ConvexProblem
     method : {"auto", "primal", "dual", "matrix-free"}
-        Primal: Cholesky or eigendecomposition as wide as the coefficients; dual: as wide
-        as the rows; matrix-free: LSMR (squared loss) or Newton with conjugate gradients.
+        Primal: Cholesky or eigendecomposition as wide as the coefficients; dual: as
+        wide as the rows; matrix-free: LSMR (squared loss) or Newton with conjugate
+        gradients.
     max_memory : float
         Bytes that the chosen path may use.
     tol : float

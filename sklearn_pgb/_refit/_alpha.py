@@ -29,6 +29,7 @@ OTHER_ALPHAS = np.logspace(0, -8, 17)
 # factorisation, and its leverages give leave-one-out for free.
 DENSE_SIZE = 1500
 
+
 @dataclass(frozen=True)
 class AlphaChoice:
     """A ridge and what it was chosen by.
@@ -97,7 +98,7 @@ def by_evidence(
     path: RidgePath, alphas: np.ndarray, total_weight: float
 ) -> AlphaChoice:
     """Squared loss: the ridge of the largest marginal likelihood."""
-    grid = torch.as_tensor(alphas.copy(), dtype=path.eigenvalues.dtype)
+    grid = torch.as_tensor(alphas.copy()).to(path.eigenvalues)
     scores = -path.log_evidence(grid, total_weight).cpu().numpy()
     return AlphaChoice(float(alphas[int(np.argmin(scores))]), alphas, scores)
 

@@ -42,9 +42,8 @@ def uncertainty(
 
     The variance is ``sigma^2(x) (1 + phi^T A^-1 phi)`` with A = sum_i s_i phi_i phi_i^T
     + (alpha sum_i s_i / 2) I, the intercept free. log sigma^2(x) is a linear model of
-    the inputs, the prediction and its square, and the log of phi^T A^-1 phi, fitted by
-    the normal likelihood to the errors on rows left out: a convex problem, its ridge
-    chosen by cross-validation.
+    the inputs, the prediction and its square, fitted by the normal likelihood to the
+    errors on rows left out: a convex problem, its ridge chosen by cross-validation.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ def uncertainty(
     unit = (problem.weight * total_weight).clamp(max=1.0)[:, None]
     left_out = leverage / (1.0 - unit * leverage).clamp_min(1e-12)
     squares = (problem.y - raw).square() / (1.0 + left_out)
-    features = _noise_features(X, raw, left_out)
+    features = _noise_features(X, raw)
     return state | _fit_noise(features, squares, problem.weight, parts, effort)
 
 
@@ -87,7 +86,7 @@ def predictive_std(
 ) -> NDArray[np.float64]:
     """Standard deviations at the samples of an operator, noise included."""
     leverage = parameter_variance(state, operator)
-    features = _noise_features(X, raw, leverage).cpu().numpy()
+    features = _noise_features(X, raw).cpu().numpy()
     scaled = (features - state["noise_mean"]) / state["noise_scale"]
     log_variance = scaled @ state["noise_coef"] + state["noise_intercept"]
     # Outside the range of the training rows the exponential knows no measure.
@@ -114,11 +113,13 @@ def parameter_variance(state: dict[str, Any], operator: LinearOperator) -> Tenso
     return total / state["total_weight"]
 
 
-def _noise_features(X: Tensor, raw: Tensor, leverage: Tensor) -> Tensor:
-    """What the noise may depend on, (n_samples, n_features)."""
-    smallest = torch.finfo(raw.dtype).tiny
-    log_leverage = leverage.clamp_min(smallest).log()
-    return torch.cat([X.flatten(1), raw, raw.square(), log_leverage], 1)
+def _noise_features(X: Tensor, raw: Tensor) -> Tensor:
+    """What the noise may depend on, (n_samples, n_features).
+
+    The leverage is not among it: on the rows of the training it tells of overfitting,
+    which new rows do not share.
+    """
+    return torch.cat([X.flatten(1), raw, raw.square()], 1)
 
 
 def _fit_noise(

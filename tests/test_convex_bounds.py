@@ -1,0 +1,386 @@
+"""Certified lower bounds: Fenchel duality with a ridge, and over a span without one."""
+
+from dataclasses import replace
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch.testing import assert_close
+
+from sklearn_pgb._convex import ConvexProblem, lower_bound, solve, span_bound
+from sklearn_pgb._convex._problem import balance, dual_value
+from sklearn_pgb._losses import (
+    CrossEntropyLoss,
+    GammaLoss,
+    LogisticLoss,
+    PoissonLoss,
+    SmoothedHingeLoss,
+    SquaredLoss,
+)
+from sklearn_pgb._operators import DenseOperator, KroneckerOperator
+
+LOSSES = [
+    SquaredLoss(),
+    CrossEntropyLoss(),
+    CrossEntropyLoss(label_smoothing=0.1),
+    LogisticLoss(),
+    LogisticLoss(label_smoothing=0.1),
+    SmoothedHingeLoss(),
+    SmoothedHingeLoss(power=3.0),
+    PoissonLoss(),
+    GammaLoss(),
+]
+all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+intercepts = pytest.mark.parametrize("intercept", [True, False])
+
+
+@pytest.fixture
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(generator, *shape):
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def feasible_dual(loss, y, generator):
+    """Random duals inside the conjugate's domain: gradients at random outputs."""
+    return loss.gradient(y, 2 * normal(generator, *y.shape))
+
+
+# --- with a ridge --------------------------------------------------------------------
+
+
+@all_losses
+@intercepts
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 30.0, 1e4])
+def test_bound_anywhere(loss, intercept, scale, generator):
+    """At any coefficients the bound is below the optimum, and so is not the value."""
+    problem = oracles.random_problem(loss, generator, intercept=intercept, offset=True)
+    best = solve(problem, tol=1e-14).value
+    for _ in range(10):
+        raw = problem.raw(*(scale * part for part in random_point(problem, generator)))
+        bound = lower_bound(problem, raw)
+        assert bound <= best + 1e-13 * abs(best)
+        assert bound >= float(problem.weight @ loss.minimum(problem.y))
+
+
+def random_point(problem, generator):
+    coef = normal(generator, problem.operator.n_coef)
+    intercept = normal(generator, problem.operator.n_outputs)
+    return coef, intercept if problem.intercept else 0 * intercept
+
+
+@pytest.mark.parametrize("loss", [PoissonLoss(), GammaLoss()], ids=repr)
+@pytest.mark.parametrize("size", [-800.0, 800.0])
+def test_bound_at_the_edge(loss, size, generator):
+    """Duals that are all at one edge of their box, or overflow, give no false bound."""
+    problem = oracles.random_problem(loss, generator, n_outputs=1, alpha=1e6)
+    problem = replace(problem, y=0.01 * problem.y + 10)
+    best = solve(problem, tol=1e-12).value
+    bound = lower_bound(problem, torch.full_like(problem.y, size))
+    assert float(problem.weight @ loss.minimum(problem.y)) <= bound
+    assert bound <= best + 1e-13 * abs(best)
+
+
+@all_losses
+@intercepts
+@pytest.mark.parametrize("alpha", [1e-6, 1e-2, 10.0])
+def test_gap_at_solution(loss, intercept, alpha, generator):
+    """The gap is below tol at the solution, and positive away from it."""
+    problem = oracles.random_problem(
+        loss, generator, alpha=alpha, intercept=intercept, offset=True
+    )
+    for method in ["primal", "dual", "matrix-free"]:
+        solution = solve(problem, method=method, tol=1e-8)
+        assert solution.converged
+        assert solution.gap <= 1e-8 * solution.value
+        assert solution.gap >= -1e-13 * solution.value
+    raw = problem.raw(solution.coef + 0.1, solution.intercept)
+    value = oracles.objective(problem, solution.coef + 0.1, solution.intercept)
+    assert float(value) - lower_bound(problem, raw) > 1e-4 * solution.value
+
+
+@all_losses
+def test_balance(loss, generator):
+    """The weighted sum of the duals is moved to zero, near the optimum in the box."""
+    problem = oracles.random_problem(loss, generator)
+    raw = solve(problem).raw
+    for noise in [0.1, 10.0]:
+        moved = raw + noise * normal(generator, *raw.shape)
+        balanced = balance(problem, loss.gradient(problem.y, moved))
+        excess = (problem.weight @ balanced).abs().max()
+        assert excess <= 1e-14 * balanced.abs().max()
+        if noise == 0.1:
+            assert loss.conjugate(problem.y, balanced).isfinite().all()
+            # Balanced duals stay as they are.
+            assert_close(balance(problem, balanced), balanced, rtol=0, atol=1e-13)
+
+
+def test_CV_2_gap_formula(generator):
+    """Value minus dual is the Fenchel-Young gap plus a square, for any u."""
+    loss, mu = CrossEntropyLoss(), 0.05
+    features = normal(generator, 15, 4)
+    y = oracles.random_targets(loss, 15, generator)
+    weight = oracles.random_weight(15, generator)
+    operator = KroneckerOperator(features, 3)
+    problem = ConvexProblem(operator, y, loss, weight, mu, intercept=False)
+    coef, zero = normal(generator, 12), torch.zeros(3).double()
+    raw = problem.raw(coef, zero)
+    value = oracles.objective(problem, coef, zero)
+
+    u = feasible_dual(loss, y, generator)
+    v = operator.rmatvec(weight[:, None] * u)
+    D = dual_value(problem, u) - v @ v / (2 * mu)
+    fenchel = loss.value(y, raw) + loss.conjugate(y, u) - (u * raw).sum(1)
+    square = mu / 2 * (coef + v / mu).square().sum()
+    assert_close(value - D, weight @ fenchel + square, rtol=1e-12, atol=1e-12)
+
+    # With the loss gradients as u the gap is |gradient|^2 / (2 mu).
+    near = solve(problem, tol=1e-12)
+    coef = near.coef + 0.01 * coef
+    raw = problem.raw(coef, zero)
+    value = oracles.objective(problem, coef, zero)
+    gradient = operator.rmatvec(problem.residual(raw)) + mu * coef
+    gap = float(value) - lower_bound(problem, raw)
+    assert gap == pytest.approx(float(gradient @ gradient) / (2 * mu), abs=1e-12)
+    assert gap > 1e-6
+    assert near.gap <= 1e-12
+
+
+def test_dual_value_with_offset(generator):
+    """Fixed outputs o shift the conjugate: ``l*(u) - u.o``."""
+    problem = oracles.random_problem(LogisticLoss(), generator, offset=True)
+    u = feasible_dual(problem.loss, problem.y, generator)
+    shifted = problem.loss.conjugate(problem.y, u) - (u * problem.offset).sum(1)
+    assert dual_value(problem, u) == pytest.approx(-float(problem.weight @ shifted))
+    outside = torch.full_like(u, 2.0)
+    assert dual_value(problem, outside) == -np.inf
+
+
+# --- without a ridge -----------------------------------------------------------------
+
+
+@intercepts
+def test_CV_3_squared_loss(intercept, generator):
+    """From any coefficients the bound is the weighted least-squares residual."""
+    problem = oracles.random_problem(
+        SquaredLoss(), generator, intercept=intercept, offset=True, alpha=3.0
+    )
+    matrix, weight = problem.operator.matrix.numpy(), problem.weight.numpy()
+    base = (problem.y - problem.offset).numpy()
+    coef, free = oracles.ridge(matrix, base, weight, 0.0, intercept)
+    best = weight @ ((base - matrix @ coef - free) ** 2).sum(1)
+    raw = problem.raw(*random_point(problem, generator))
+    for repair in [True, False]:
+        bound = span_bound(problem, raw, repair=repair)
+        assert bound.value == pytest.approx(best, abs=1e-10)
+        assert bound.residual <= 1e-10
+        assert bound.rank == 4 + 2 * intercept
+
+
+def test_residual_is_in_units_of_coefficients(generator):
+    """A basis that is so many times larger has so many times the residual."""
+    problem = oracles.random_problem(SquaredLoss(), generator, intercept=False)
+    raw, factor = torch.zeros_like(problem.y), 2.0**20
+    large = replace(problem, operator=DenseOperator(factor * problem.operator.matrix))
+    residual = span_bound(problem, raw).residual
+    assert residual > 0
+    assert span_bound(large, raw).residual == pytest.approx(factor * residual)
+
+
+@all_losses
+@intercepts
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_span_bound_anywhere(loss, intercept, scale, generator):
+    """From any raw outputs, and for any duals, the bound is below the infimum."""
+    problem = oracles.random_problem(
+        loss, generator, 40, alpha=0.0, intercept=intercept, offset=True
+    )
+    best = solve(problem, tol=1e-10).value
+    trivial = float(problem.weight @ loss.minimum(problem.y))
+    for _ in range(3):
+        bound = span_bound(problem, scale * normal(generator, *problem.y.shape))
+        assert trivial <= bound.value <= best + 1e-10
+        assert bound.residual <= 1e-8
+
+
+def unlearnable(loss, generator, n_samples, n_outputs):
+    """Random targets on features that say nothing of them: no separation."""
+    y = oracles.random_targets(loss, n_samples, generator, n_outputs)
+    matrix = normal(generator, n_samples, n_outputs, {1: 4, 3: 8}[n_outputs])
+    weight = oracles.random_weight(n_samples, generator)
+    return ConvexProblem(DenseOperator(matrix), y, loss, weight)
+
+
+@pytest.mark.parametrize(
+    ("loss", "n_samples", "n_outputs"),
+    [
+        (LogisticLoss(), 40, 1),
+        (CrossEntropyLoss(), 30, 3),
+        (SmoothedHingeLoss(power=3.0), 40, 1),
+        (PoissonLoss(), 40, 1),
+        (GammaLoss(), 40, 1),
+    ],
+    ids=repr,
+)
+@intercepts
+def test_CV_4_attained(loss, n_samples, n_outputs, intercept, generator):
+    """Where the infimum is attained, the repaired bound is the infimum."""
+    problem = unlearnable(loss, generator, n_samples, n_outputs)
+    problem = replace(problem, intercept=intercept)
+    solution = solve(problem)
+    assert solution.converged
+    bound = span_bound(problem, solution.raw)
+    assert solution.value - bound.value <= 1e-10
+    assert solution.value - bound.value >= -1e-13
+    assert bound.residual <= 1e-9
+    # Without repair the samples' own minima remain.
+    trivial = float(problem.weight @ loss.minimum(problem.y))
+    assert bound.value > trivial + 0.03
+    unrepaired = span_bound(problem, solution.raw, repair=False)
+    assert (unrepaired.value, unrepaired.rank) == (trivial, bound.rank)
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_CV_4_label_smoothing(separable, generator):
+    """Smoothed labels have an attained infimum, of separable classes too."""
+    loss = CrossEntropyLoss(label_smoothing=0.1)
+    problem = unlearnable(loss, generator, 30, 3)
+    if separable:
+        labels = (problem.operator.matrix @ normal(generator, 8)).argmax(1)
+        y = loss.encode(torch.eye(3).double()[labels])
+        problem = replace(problem, y=y)
+    assert_close(problem.y.max(1).values, torch.full((30,), 0.9 + 0.1 / 3).double())
+    solution = solve(problem)
+    bound = span_bound(problem, solution.raw)
+    assert abs(solution.value - bound.value) <= 1e-10
+    assert bound.value > float(problem.weight @ loss.minimum(problem.y))
+
+
+def logistic_problem(features, labels):
+    """Equal weights, an intercept, no ridge."""
+    n = len(labels)
+    weight = torch.full((n,), 1 / n, dtype=torch.float64)
+    operator = KroneckerOperator(features, 1)
+    return ConvexProblem(operator, labels[:, None], LogisticLoss(), weight)
+
+
+def test_CV_5_separable(generator):
+    """The infimum is zero and not attained: bound zero, values fall with the scale."""
+    features = normal(generator, 40, 3)
+    labels = (features @ normal(generator, 3) > 0.3).double()
+    problem = logistic_problem(features, labels)
+    solution = solve(problem)
+    bound = span_bound(problem, solution.raw)
+    assert bound.value == pytest.approx(0.0, abs=1e-15)
+    assert bool(((2 * problem.y - 1) * solution.raw > 0).all())
+    # Larger outputs are better ones, until the loss is zero in float64.
+    values = [
+        float(problem.data_value(scale * solution.raw)) for scale in [1, 2, 4, 8, 1000]
+    ]
+    assert all(np.diff(values) < 0)
+    assert 0 <= values[-1] <= 1e-10
+    assert solution.value <= 1e-9
+
+
+def separated_rows(features, labels):
+    """Rows that some direction separates, by a linear program (HiGHS).
+
+    Maximise the sum of slacks s in [0, 1] with ``y_i (Phi a)_i >= s_i``; the optimal
+    slacks are 0 or 1.
+    """
+    n, p = features.shape
+    signed = (2 * labels - 1)[:, None] * features
+    result = linprog(
+        np.append(np.zeros(p), -np.ones(n)),
+        A_ub=np.hstack([-signed, np.eye(n)]),
+        b_ub=np.zeros(n),
+        bounds=[(None, None)] * p + [(0, 1)] * n,
+    )
+    slack = result.x[p:]
+    assert np.minimum(slack, 1 - slack).max() < 1e-9
+    return np.flatnonzero(slack > 0.5)
+
+
+def test_CV_5_quasi_separable(generator):
+    """Ten rows separate: the repaired bound is the infimum over the others."""
+    features = normal(generator, 40, 3)
+    labels = torch.randint(2, (40,), generator=generator).double()
+    indicator = torch.zeros(40, 1, dtype=torch.float64)
+    indicator[:10] = 1
+    labels[:10] = 1
+    features = torch.cat([features, indicator], 1)
+    columns = np.hstack([features.numpy(), np.ones((40, 1))])
+    assert list(separated_rows(columns, labels.numpy())) == list(range(10))
+
+    problem = logistic_problem(features, labels)
+    reduced = solve(problem.rows(torch.arange(10, 40)))
+    infimum = reduced.value * 30 / 40
+    assert infimum > 0.1
+    solution = solve(problem)
+    assert solution.value == pytest.approx(infimum, abs=1e-9)
+    bound = span_bound(problem, solution.raw)
+    assert bound.value == pytest.approx(infimum, abs=1e-9)
+    assert bound.residual <= 1e-9
+
+
+# --- the rank ------------------------------------------------------------------------
+
+
+@intercepts
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_rank(rank, constant, intercept, generator):
+    """The rank is that of the matrix with the intercept's columns, never its Gram's."""
+    left, right = normal(generator, 40, rank), normal(generator, rank, 6)
+    # A Gram matrix cannot see singular values below 1e-8 of the largest.
+    left *= torch.logspace(0, -8, rank, dtype=torch.float64) if rank > 1 else 1.0
+    matrix = (left @ right).reshape(20, 2, 6)
+    if constant:
+        matrix[..., 5] = torch.tensor([1.0, 0.0])
+    weight = oracles.random_weight(20, generator)
+    problem = ConvexProblem(
+        DenseOperator(matrix),
+        normal(generator, 20, 2),
+        SquaredLoss(),
+        weight,
+        intercept=intercept,
+    )
+    dense = problem.augmented().dense().flatten(0, 1).numpy()
+    scaled = np.sqrt(np.repeat(weight.numpy(), 2))[:, None] * dense
+    expected = np.linalg.matrix_rank(scaled, rtol=1e-10)
+    assert span_bound(problem, problem.y).rank == expected
+
+
+def test_rank_of_nothing(generator):
+    """Constant and zero columns add nothing to the intercept."""
+    matrix = torch.zeros(10, 1, 3, dtype=torch.float64)
+    matrix[..., 1] = 1 / 3
+    problem = ConvexProblem(
+        DenseOperator(matrix),
+        normal(generator, 10, 1),
+        SquaredLoss(),
+        oracles.random_weight(10, generator),
+        alpha=0.0,
+    )
+    bound = span_bound(problem, torch.zeros_like(problem.y))
+    mean = problem.weight @ problem.y
+    scatter = float(problem.weight @ (problem.y - mean).square())
+    assert bound.rank == 1
+    assert bound.value == pytest.approx(scatter)
+    solution = solve(problem, method="primal")
+    assert_close(solution.intercept, mean)
+    assert not solution.coef.any()
+
+
+@all_losses
+def test_saturated_rank(loss, generator):
+    """A basis of full row rank reaches every sample's own minimum."""
+    problem = oracles.random_problem(loss, generator, 8, 40)
+    bound = span_bound(problem, normal(generator, 8, 2))
+    assert bound.rank == 16
+    assert bound.value == float(problem.weight @ loss.minimum(problem.y))
+    assert bound.residual == 0.0

@@ -1,0 +1,396 @@
+"""The border between scikit-learn and the package."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.datasets import make_classification
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import KFold
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_pgb._estimator import (
+    all_or_nothing,
+    cross_fitting_parts,
+    delegates_input,
+    distinct_rows,
+    draw_seeds,
+    final_estimator,
+    fold_numbers,
+    inputs_of,
+    open_all,
+    parse_memory,
+    parts_among,
+    share_target_transformation,
+    train_networks,
+    weight_parameter,
+    with_seed,
+)
+
+SCALER = StandardScaler()
+
+
+def mlp(**params):
+    params = {"solver": "lbfgs", "max_iter": 5, "random_state": 0} | params
+    return MLPRegressor(hidden_layer_sizes=(3,), **params)
+
+
+class Unweighted(BaseEstimator):
+    def fit(self, X, y):
+        return self
+
+
+# -- memory --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        (1000, 1000),
+        (2.5e6, 2.5e6),
+        ("17", 17),
+        ("3 B", 3),
+        ("2KB", 2 * 2**10),
+        ("500MB", 500 * 2**20),
+        ("1GB", 2**30),
+        (" 1.5 gib ", 1.5 * 2**30),
+        ("2TB", 2 * 2**40),
+    ],
+)
+def test_memory_is_parsed(text, amount):
+    assert parse_memory(text) == amount
+
+
+@pytest.mark.parametrize("text", ["much", "", "GB", "-1GB", "0", "nan", "1PB"])
+def test_memory_that_says_nothing(text):
+    with pytest.raises(ValueError, match="max_memory must be a positive number"):
+        parse_memory(text)
+
+
+# -- wrappers ------------------------------------------------------------------------
+
+WRAPPED = {
+    "bare": (mlp(), False, "sample_weight"),
+    "pipeline": (make_pipeline(SCALER, mlp()), True, "mlpregressor__sample_weight"),
+    "target": (TransformedTargetRegressor(mlp()), False, "sample_weight"),
+    "target of pipeline": (
+        TransformedTargetRegressor(make_pipeline(SCALER, mlp())),
+        True,
+        "mlpregressor__sample_weight",
+    ),
+    "pipeline of target": (
+        make_pipeline(SCALER, TransformedTargetRegressor(mlp())),
+        True,
+        "transformedtargetregressor__sample_weight",
+    ),
+    "pipeline of pipeline": (
+        make_pipeline(SCALER, make_pipeline(SCALER, mlp())),
+        True,
+        "pipeline__mlpregressor__sample_weight",
+    ),
+    "frozen": (FrozenEstimator(make_pipeline(SCALER, mlp())), True, None),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrappers_are_looked_through(name):
+    """The final estimator, who checks X, and the keyword that carries weights."""
+    estimator, delegates, key = WRAPPED[name]
+    assert isinstance(final_estimator(estimator), MLPRegressor)
+    assert delegates_input(estimator) is delegates
+    if key is None:
+        return
+    assert weight_parameter(estimator) == key
+    X = np.arange(10.0).reshape(5, 2)
+    y = np.array([0.0, 1.0, 0.0, 2.0, 1.0])
+    equal = with_seed(estimator, 0).fit(X, y, **{key: np.ones(5)}).predict(X)
+    weighted = with_seed(estimator, 0).fit(X, y, **{key: np.arange(1.0, 6)}).predict(X)
+    assert abs(equal - weighted).max() > 1e-6
+
+
+def test_no_keyword_for_weights():
+    assert weight_parameter(make_pipeline(SCALER, Unweighted())) is None
+
+
+# -- target transformations ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("outer", [lambda e: e, lambda e: make_pipeline(SCALER, e)])
+def test_target_transformation_is_fitted_once(outer):
+    """Networks of different rows predict in one space: that of all rows."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 2)), 100 + 10 * rng.normal(size=20)
+    estimator = outer(TransformedTargetRegressor(mlp(), transformer=StandardScaler()))
+    shared = share_target_transformation(estimator, y)
+    parts = [np.arange(10), np.arange(10, 20)]
+    networks = train_networks(shared, [0, 0], parts, X, y, {}, None)
+    expected = (y - y.mean()) / y.std()
+    for opened in open_all(networks, None, None):
+        np.testing.assert_allclose(opened.targets(y)[:, 0], expected, rtol=1e-12)
+        np.testing.assert_allclose(
+            opened.untransform(expected[:, None])[:, 0], y, rtol=1e-12
+        )
+
+
+def test_nothing_to_share():
+    for estimator in (
+        mlp(),
+        make_pipeline(SCALER, mlp()),
+        TransformedTargetRegressor(mlp(), func=np.log, inverse_func=np.exp),
+    ):
+        assert share_target_transformation(estimator, np.ones(3)) is estimator
+
+
+# -- seeds ---------------------------------------------------------------------------
+
+
+def test_seeds_come_from_random_state():
+    a, b = (draw_seeds(mlp(random_state=s), 7) for s in (0, 1))
+    assert a == b
+    assert not a.keep_first
+    assert len({a.folds, a.sketch, a.networks}) == 3
+    assert a.of_networks(4)[:2] == a.of_networks(2)
+    assert len(set(a.of_networks(4))) == 4
+
+
+def test_seeds_come_from_the_estimator():
+    """Without a `random_state` the first network is trained exactly as given."""
+    inner = make_pipeline(SCALER, mlp(random_state=3))
+    seeds = draw_seeds(inner, None)
+    assert seeds == draw_seeds(make_pipeline(SCALER, mlp(random_state=3)), None)
+    assert seeds != draw_seeds(make_pipeline(SCALER, mlp(random_state=4)), None)
+    first, *others = seeds.of_networks(3)
+    assert first is None
+    assert len(set(others)) == 2
+
+
+def test_seeds_reach_every_part():
+    inner = TransformedTargetRegressor(make_pipeline(SCALER, mlp(random_state=3)))
+    assert final_estimator(with_seed(inner, 11)).random_state == 11
+    assert final_estimator(with_seed(inner, None)).random_state == 3
+    assert with_seed(SCALER, 5) is not SCALER
+
+
+def test_without_any_seed():
+    """Modules have no seed of their own; unseeded fits differ, as everywhere."""
+    module = torch.nn.Linear(1, 1)
+    assert draw_seeds(module, 3) == draw_seeds(module, 3)
+    unseeded = mlp(random_state=None)
+    assert draw_seeds(unseeded, None) != draw_seeds(unseeded, None)
+
+
+# -- training ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_networks_train_on_their_parts(n_jobs):
+    """Each clone equals what its own `fit` on its rows gives, weights included."""
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.normal(size=(12, 2)), rng.normal(size=12), rng.uniform(size=12)
+    part = np.array([0, 3, 4, 7, 9])
+    estimator = mlp()
+    params = {"sample_weight": weight}
+    networks = train_networks(estimator, [None, 5], [None, part], X, y, params, n_jobs)
+    expected = [
+        mlp().fit(X, y, weight),
+        mlp(random_state=5).fit(X[part], y[part], weight[part]),
+    ]
+    for network, twin in zip(networks, expected, strict=True):
+        np.testing.assert_array_equal(network.predict(X), twin.predict(X))
+    assert not hasattr(estimator, "coefs_")
+
+
+def test_open_all_moves_to_a_device():
+    X = np.random.default_rng(0).normal(size=(6, 2))
+    fitted = mlp().fit(X, X[:, 0])
+    opened = open_all([fitted], None, "cpu")
+    (inputs,) = inputs_of(opened, X, "cpu")
+    network = opened[0].network
+    raw = network(network.theta, inputs)[:, 0]
+    np.testing.assert_allclose(raw, fitted.predict(X), rtol=1e-12)
+
+
+def test_failed_fit_restores():
+    class Fails(BaseEstimator):
+        @all_or_nothing
+        def fit(self, X, fail):
+            self.n_features_in_ = X
+            if fail:
+                raise KeyboardInterrupt
+            self.coef_ = X
+            return self
+
+    model = Fails()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(1, fail=True)
+    assert vars(model) == {}
+    assert model.fit(2, fail=False).coef_ == 2
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(3, fail=True)
+    assert vars(model) == {"n_features_in_": 2, "coef_": 2}
+
+
+# -- rows and folds ------------------------------------------------------------------
+
+COPIES = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
+CONTAINERS = {
+    "array": COPIES,
+    "list": COPIES.tolist(),
+    "csr": sp.csr_array(COPIES),
+    "csc": sp.csc_matrix(COPIES),
+    "strings": COPIES.astype(str),
+    "objects": COPIES.astype(object),
+    "texts": np.array(["b", "a", "b", "c", "a"]),
+    "images": COPIES[:, :, None, None],
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_distinct_rows(name):
+    """Equal rows share a number, whatever holds them."""
+    group = distinct_rows(CONTAINERS[name])
+    assert group[0] == group[2]
+    assert group[1] == group[4]
+    assert sorted(set(group)) == [0, 1, 2]
+
+
+def test_distinct_rows_of_a_frame():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1.0, 2.0, 1.0], "b": ["u", "v", "u"]})
+    group = distinct_rows(frame)
+    assert group[0] == group[2] != group[1]
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array], ids=["array", "csr"])
+def test_distinct_rows_know_no_order(container):
+    """Numbers belong to values: permuted and repeated rows keep theirs."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 2, size=(30, 4)).astype(float)
+    index = rng.integers(0, 30, size=100)
+    index[:30] = np.arange(30)[::-1]
+    expected = distinct_rows(container(X))[index]
+    np.testing.assert_array_equal(distinct_rows(container(X[index])), expected)
+
+
+def test_distinct_rows_leave_sparse_data_alone():
+    """Stored zeros and unsorted or repeated entries make no new row, and stay."""
+    data, indices, indptr = [1.0, 2.0, 2.0, 1.0, 0.0], [1, 0, 0, 1, 2], [0, 2, 5]
+    X = sp.csr_array((data, indices, indptr), shape=(2, 3))
+    assert len(set(distinct_rows(X))) == 1
+    assert X.data.tolist() == data
+    assert X.indices.tolist() == indices
+
+
+def test_folds_cover_distinct_rows():
+    X = np.repeat(np.arange(10.0), 3)[:, None]
+    fold = fold_numbers(X, None, np.ones(30), 4, seed=0)
+    by_row = fold.reshape(10, 3)
+    assert (by_row == by_row[:, :1]).all()
+    counts = np.bincount(by_row[:, 0])
+    assert len(counts) == 4
+    assert counts.min() >= 2
+
+
+def test_folds_depend_on_the_seed_only():
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    a, b, c = (fold_numbers(X, None, np.ones(40), 5, seed=s) for s in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+@pytest.mark.parametrize("classifier", [False, True])
+def test_folds_of_repeated_and_shuffled_rows(classifier):
+    """Weights act like repetitions, in any order."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 2))
+    labels = rng.integers(0, 3, size=20) if classifier else None
+    weight = rng.integers(1, 4, size=20).astype(float)
+    fold = fold_numbers(X, labels, weight, 4, seed=0)
+    index = rng.permutation(np.repeat(np.arange(20), weight.astype(int)))
+    repeated = fold_numbers(
+        X[index], labels[index] if classifier else None, np.ones(len(index)), 4, seed=0
+    )
+    np.testing.assert_array_equal(repeated, fold[index])
+
+
+def test_folds_are_stratified():
+    X, y = make_classification(
+        200,
+        n_informative=4,
+        n_classes=4,
+        weights=[0.6, 0.25, 0.1, 0.05],
+        random_state=0,
+    )
+    fold = fold_numbers(X, y, np.ones(200), 5, seed=0)
+    for label in range(4):
+        counts = np.bincount(fold[y == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_the_only_row_of_a_class_is_never_held_out():
+    X = np.arange(9.0)[:, None]
+    y = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
+    fold = fold_numbers(X, y, np.ones(9), 3, seed=0)
+    assert fold[-1] == -1
+    for seen, held in cross_fitting_parts(3, X, y, np.ones(9), seed=0):
+        assert set(y[seen]) == {0, 1, 2}
+        assert 8 not in held
+
+
+def test_labels_of_copies_are_voted_by_weight():
+    """Copies with two labels count as the heavier one."""
+    X = np.array([0.0, 0.0, 1.0, 2.0, 3.0])[:, None]
+    y = np.array([0, 1, 1, 0, 0])
+    # The copies weigh more as class 0, so row 1.0 is the only one of class 1.
+    fold = fold_numbers(X, y, np.array([3.0, 1.0, 1.0, 1.0, 1.0]), 2, seed=0)
+    assert fold[2] == -1
+    # As class 1 they are two.
+    fold = fold_numbers(X, y, np.array([1.0, 3.0, 1.0, 1.0, 1.0]), 2, seed=0)
+    assert fold.min() == 0
+
+
+@pytest.mark.parametrize("labels", [None, np.array([0, 1, 0, 1, 0])])
+def test_more_folds_than_rows(labels):
+    X = np.array([0.0, 1.0, 2.0, 3.0, 3.0])[:, None]
+    parts = cross_fitting_parts(10, X, labels, np.ones(5), seed=0)
+    assert all(len(seen) and len(held) for seen, held in parts)
+
+
+def test_too_few_rows_for_folds():
+    with pytest.raises(
+        ValueError, match=r"at least 2 distinct rows, got 1.*n_samples=3"
+    ):
+        fold_numbers(np.ones((3, 2)), None, np.ones(3), 5, seed=0)
+    with pytest.raises(
+        ValueError, match="a class with at least 2 distinct rows, got 2"
+    ):
+        fold_numbers(np.eye(2), np.array([0, 1]), np.ones(2), 5, seed=0)
+
+
+def test_parts_are_complements():
+    X = np.random.default_rng(0).normal(size=(17, 2))
+    parts = cross_fitting_parts(5, X, None, np.ones(17), seed=0)
+    held = np.sort(np.concatenate([held for _, held in parts]))
+    np.testing.assert_array_equal(held, np.arange(17))
+    for seen, held in parts:
+        np.testing.assert_array_equal(np.union1d(seen, held), np.arange(17))
+        assert not np.intersect1d(seen, held).size
+
+
+def test_parts_of_a_splitter_among_some_rows():
+    """A splitter sees all rows; its parts are renumbered among those that are kept."""
+    X, y = np.arange(9.0)[:, None], np.zeros(9)
+    rows = np.array([0, 1, 4, 8])
+    parts = parts_among(rows, KFold(3), X, y, classifier=False)
+    held = [rows[held].tolist() for _, held in parts]
+    seen = [rows[seen].tolist() for seen, _ in parts]
+    assert held == [[0, 1], [4], [8]]
+    assert seen == [[4, 8], [0, 1, 8], [0, 1, 4]]
+    # A fold without any of them is no fold.
+    assert len(parts_among(rows[:2], KFold(3), X, y, classifier=False)) == 1
+    with pytest.raises(ValueError, match="must hold out some row of positive weight"):
+        parts_among(rows[:2], [([0, 1], [5])], X, y, classifier=False)
