@@ -57,10 +57,10 @@ DEFAULT_WIDTH = 50
 
 # Number 1(b): the network that the documentation recommends.
 RECOMMENDED = {
-    "hidden_layer_sizes": (32, 32),
+    "hidden_layer_sizes": (30, 30),
     "activation": "tanh",
     "max_iter": 400,
-    "alpha": 1.0,
+    "alpha": 0.03,
     "learning_rate_init": 3e-3,
 }
 

@@ -309,8 +309,6 @@ def fold_numbers(
             f"{n_groups} rows of {len(np.unique(label))} classes. Give a number for "
             "alpha."
         )
-    # More folds than the largest class has rows would leave folds empty.
-    n_folds = min(n_folds, int(counts.max()))
     shuffled = free[np.random.RandomState(seed).permutation(len(free))]
     shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
     fold[shuffled] = np.arange(len(shuffled)) % n_folds

@@ -256,3 +256,26 @@ def scaled_features(refit, X, X_train, weight):
         squares = (seen[:, :, :-k] ** 2).sum(2).mean(1)
         parts.append(new[:, :, :-k] / np.sqrt(share @ squares))
     return np.concatenate(parts, 2) / np.sqrt(len(parts))
+
+
+# --- critical points -----------------------------------------------------------------
+
+
+def training_loss(network, X, y, weight, theta):
+    """Weighted squared error of the network at any parameters."""
+    return weight @ (network(theta, X) - y).square().sum(1)
+
+
+def critical_targets(network, X, weight, noise):
+    """Targets that make the network's parameters a critical point of the squared loss.
+
+    Noise is added to its outputs, with what a change of parameters could explain of it
+    taken off: ``J^T W (y - f) = 0``.
+    """
+    root = weight.sqrt()[:, None]
+    J = (root[:, :, None] * jacobian(network, X)).flatten(0, 1).numpy()
+    scaled = (root * noise).reshape(-1).numpy()
+    for _ in range(2):
+        scaled = scaled - J @ np.linalg.lstsq(J, scaled)[0]
+    residual = torch.tensor(scaled).reshape(noise.shape) / root
+    return network(network.theta, X) + residual

@@ -160,13 +160,10 @@ def test_weights_equal_repetition(loss, method, generator):
     """A row of weight two is a row that is there twice."""
     problem = oracles.random_problem(loss, generator, 15)
     counts = torch.randint(1, 4, (15,), generator=generator)
-    weighted = replace(problem, weight=counts / counts.sum().double())
+    weighted = replace(problem, weight=counts.double() / counts.sum())
     index = torch.arange(15).repeat_interleave(counts)
-    n_rows = len(index)
-    repeated = replace(
-        problem.rows(index), weight=torch.full((n_rows,), 1 / n_rows).double()
-    )
-    repeated = replace(repeated, weight=repeated.weight / repeated.weight.sum())
+    equal = torch.ones(len(index), dtype=torch.float64) / len(index)
+    repeated = replace(problem.rows(index), weight=equal)
     first, second = (
         solve(each, method=method, tol=1e-13) for each in [weighted, repeated]
     )

@@ -112,6 +112,11 @@ def test_wrappers_are_looked_through(name):
     assert abs(equal - weighted).max() > 1e-6
 
 
+def test_weights_for_a_frozen_last_step():
+    inner = make_pipeline(SCALER, FrozenEstimator(mlp()))
+    assert weight_parameter(inner) == "frozenestimator__sample_weight"
+
+
 def test_no_keyword_for_weights():
     assert weight_parameter(make_pipeline(SCALER, Unweighted())) is None
 

@@ -401,7 +401,7 @@ def test_auto_cross_fits_other_losses(name):
 
 
 @pytest.mark.parametrize("name", ["regression", "multiclass"])
-@pytest.mark.parametrize("cv", [3, KFold(3), StratifiedKFold(3)])
+@pytest.mark.parametrize("cv", [3, np.int64(3), KFold(3), StratifiedKFold(3)])
 def test_cv_of_any_kind(name, cv):
     if name == "regression" and isinstance(cv, StratifiedKFold):
         cv = [(np.arange(20), np.arange(20, 40))] * 3

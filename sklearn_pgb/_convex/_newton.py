@@ -171,8 +171,8 @@ def newton(
 ) -> tuple[Tensor, Tensor, int, bool]:
     """Damped Newton until the certified gap is at most tol times the objective.
 
-    The gap is ||gradient||^2 / (2 alpha) where the intercept's gradient is zero (Fenchel
-    duality); without a ridge the gradient has to be at most tol times (1 + objective).
+    By Fenchel duality the gap is ||gradient||^2 / (2 alpha) where the intercept's
+    gradient is zero; without a ridge the gradient is at most tol times (1 + objective).
     Not `certified`, it stops after the first step whose quadratic model promised a
     decrease of at most tol times the objective: far sooner for weak ridges, and all
     that a comparison of ridges needs.

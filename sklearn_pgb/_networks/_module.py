@@ -107,7 +107,14 @@ class ModuleNetwork(Network):
     def find_head(self, X: Tensor) -> Head:
         """Find the head by its derivatives on these rows; a few rows suffice."""
         theta = self.theta
-        raw, push = push_forward(lambda theta: self(theta, X), theta)
+        try:
+            raw, push = push_forward(lambda theta: self(theta, X), theta)
+        except RuntimeError as failure:
+            raise ValueError(
+                "module must be differentiable by torch.func, got "
+                f"{type(self._module).__name__}, which says: {failure}. Compute the raw "
+                "outputs by torch operations only."
+            ) from failure
         n_outputs = raw.shape[1]
         bias = weight = in_span = None
         for position, shape in self._from_last():

@@ -132,6 +132,11 @@ def _check_training_data(
         validate_data(model, X, skip_check_array=True)
         y = _check_y(y, **targets, estimator=model)
     y = y if isinstance(y, np.ndarray) else y.toarray()
+    if targets["y_numeric"] and y.dtype.kind not in "biuf":
+        raise ValueError(
+            f"y must be numeric for a regressor, got {y.dtype}. Use a classifier as "
+            "the network, or encode y."
+        )
     if classifies(model):
         check_classification_targets(y)
         if type_of_target(y) != "multilabel-indicator":

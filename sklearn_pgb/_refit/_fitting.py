@@ -123,6 +123,8 @@ def refit(
     choice, start = _choose(
         trained, problem, path, alpha, total_weight, keep_networks, effort, convex_parts
     )
+    if choice.raw is None and path is not None and choice.alpha > 0:
+        choice = _alpha.with_left_out(choice, problem, path, total_weight)
     final = problem.with_alpha(choice.alpha)
     solution = solve(
         final,

@@ -29,6 +29,7 @@ from sklearn_pgb._estimator import (
     Seeds,
     all_or_nothing,
     draw_seeds,
+    final_estimator,
     inputs_of,
     open_all,
     parse_memory,
@@ -399,7 +400,7 @@ class GradientBasisRefit(
         if self._uncertainty is None:
             raise ValueError(
                 "return_std must be False for this refit, got True. It needs the "
-                "squared loss, alpha > 0, at least two rows and an eigendecomposition "
+                "squared loss, alpha > 0, two distinct rows and an eigendecomposition "
                 "of the basis that fits into max_memory."
             )
         networks = [network.network for network in opened]
@@ -534,17 +535,18 @@ class GradientBasisRefit(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
         tags.transformer_tags.preserves_dtype = []
         if isinstance(self.estimator, torch.nn.Module):
             tags.estimator_type = "classifier" if classifies(self) else "regressor"
+            tags.target_tags.multi_output = True
             inner = None
         else:
             inner = get_tags(self.estimator)
             tags.estimator_type = inner.estimator_type
             tags.input_tags = inner.input_tags
-            tags.target_tags = inner.target_tags
+            # A pipeline does not pass on what its last step says of y.
+            tags.target_tags = get_tags(final_estimator(self.estimator)).target_tags
+        tags.target_tags.required = True
         if tags.estimator_type == "classifier":
             tags.classifier_tags = (inner and inner.classifier_tags) or ClassifierTags()
         else:

@@ -58,10 +58,12 @@ def uncertainty(
     Returns
     -------
     dict or None
-        None where there is no eigendecomposition, no ridge, or no left-out error.
+        None where there is no eigendecomposition, no ridge, no left-out error, or one
+        distinct row.
     """
     path, raw = result.path, result.choice.raw
-    if path is None or raw is None or result.choice.alpha == 0:
+    one_row = bool((X == X[0]).all())
+    if path is None or raw is None or result.choice.alpha == 0 or one_row:
         return None
     problem = result.problem
     eigenvalues, vectors = path.coefficient_spectrum()

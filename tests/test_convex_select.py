@@ -1,0 +1,214 @@
+"""Held-out losses, the walk down the ridges, and leave-one-out by one Newton step."""
+
+from dataclasses import replace
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sklearn_pgb import _operators
+from sklearn_pgb._convex import (
+    HeldOutPath,
+    _select,
+    approximate_leave_one_out,
+    convex_folds,
+    ridge_path,
+    search_path,
+    solve,
+)
+from sklearn_pgb._losses import (
+    CrossEntropyLoss,
+    LogisticLoss,
+    PoissonLoss,
+    SmoothedHingeLoss,
+    SquaredLoss,
+)
+
+LOSSES = [SquaredLoss(), CrossEntropyLoss(), LogisticLoss(), PoissonLoss()]
+all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+intercepts = pytest.mark.parametrize("intercept", [True, False])
+
+
+@pytest.fixture
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- leave-one-out -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@intercepts
+@pytest.mark.parametrize("block_bytes", [None, 400])
+def test_exact_for_squared_loss(
+    n_outputs, intercept, block_bytes, generator, monkeypatch
+):
+    """One Newton step is the refit, as the closed form is."""
+    if block_bytes is not None:
+        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+    problem = oracles.random_problem(
+        SquaredLoss(), generator, 15, 5, n_outputs, intercept=intercept, offset=True
+    )
+    unit = 0.1 + 0.9 * torch.rand(15, generator=generator, dtype=torch.float64)
+    solution = solve(problem)
+    raw = approximate_leave_one_out(problem, solution, unit)
+    alphas = torch.tensor([problem.alpha], dtype=torch.float64)
+    (errors,) = ridge_path(problem, dual=False).leave_one_out(alphas, unit)
+    assert_close(problem.y - raw, errors, rtol=1e-8, atol=1e-8)
+
+
+def left_out_raw(problem, unit, rows):
+    """Raw outputs of refits, each without a unit of one row's weight."""
+    refitted = []
+    for i in rows:
+        weight = problem.weight.clone()
+        weight[i] *= 1 - unit[i]
+        # Weights have to sum to one; the ridge keeps its size beside them.
+        total = float(weight.sum())
+        left = replace(problem, weight=weight / total, alpha=problem.alpha / total)
+        _, coef, intercept = oracles.optimum(left)
+        refitted.append(problem.raw(coef, intercept)[i])
+    return torch.stack(refitted)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [LogisticLoss(), CrossEntropyLoss(), PoissonLoss(), SmoothedHingeLoss(power=3.0)],
+    ids=repr,
+)
+@intercepts
+def test_close_to_refits(loss, intercept, generator):
+    """One Newton step goes nearly all the way from the fit to the refit."""
+    n_outputs = 3 if isinstance(loss, CrossEntropyLoss) else 1
+    problem = oracles.random_problem(
+        loss, generator, 60, 4, n_outputs, alpha=0.2, intercept=intercept
+    )
+    solution, rows = solve(problem, tol=1e-12), range(6)
+    # A part of the weight is a shorter way, of which the step misses less.
+    for size, missed in [(1.0, 0.1), (0.1, 0.01)]:
+        unit = torch.full((60,), size, dtype=torch.float64)
+        raw = approximate_leave_one_out(problem, solution, unit)
+        refit, step, fit = (
+            loss.predict(raw)
+            for raw in [left_out_raw(problem, unit, rows), raw[:6], solution.raw[:6]]
+        )
+        assert (refit - step).norm() <= missed * (refit - fit).norm()
+
+
+# --- the walk down the ridges --------------------------------------------------------
+
+
+@pytest.mark.parametrize("best", range(20))
+def test_search_path(best):
+    """The best of a unimodal sequence is found, and few weaker ridges are looked at."""
+    alphas = np.logspace(0, -8, 20).tolist()
+    loss = {alpha: 1.0 + (i - best) ** 2 for i, alpha in enumerate(alphas)}
+    calls = []
+
+    def look(alpha):
+        calls.append(alpha)
+        return loss[alpha]
+
+    seen = search_path(look, alphas)
+    assert min(seen, key=seen.__getitem__) == alphas[best]
+    assert seen == {alpha: loss[alpha] for alpha in calls}
+    # From the strongest on, none twice, and at most two behind the best.
+    assert calls == alphas[: len(calls)]
+    assert len(calls) <= best + 3
+
+
+def test_search_path_steps_over_noise():
+    """A rise that noise explains does not end the walk; a clear one or two do."""
+    alphas = [1.0, 0.1, 0.01, 0.001]
+    small = 1 + _select.CLEAR_RISE / 2
+    for losses, n_seen in [
+        ([1.0, small, 0.5, 0.4], 4),
+        ([1.0, small, small, 0.4], 3),
+        ([1.0, 1.5, 0.5, 0.4], 2),
+        ([-1.0, -0.9, -2.0, -3.0], 2),
+        ([1.0, 0.5, 0.4, 0.3], 4),
+    ]:
+        table = dict(zip(alphas, losses, strict=True))
+        assert list(search_path(table.__getitem__, alphas)) == alphas[:n_seen]
+
+
+# --- held-out rows -------------------------------------------------------------------
+
+
+def make_folds(problem):
+    """Four folds of forty rows, and the parts they were made of."""
+    index = np.arange(40)
+    parts = [(index[index % 4 != i], index[index % 4 == i]) for i in range(4)]
+    return convex_folds(problem, parts), parts
+
+
+def small_problem(loss, generator, offset=True):
+    return oracles.random_problem(loss, generator, 40, offset=offset)
+
+
+@all_losses
+@pytest.mark.parametrize("offset", [True, False])
+def test_folds(loss, offset, generator):
+    """Each fold has the problem of its rows, and the rows that it has not seen."""
+    problem = small_problem(loss, generator, offset)
+    folds, parts = make_folds(problem)
+    for fold, (train, test) in zip(folds, parts, strict=True):
+        seen = problem.rows(torch.tensor(train))
+        assert_close(fold.problem.y, seen.y, rtol=0, atol=0)
+        assert_close(fold.problem.weight, seen.weight, rtol=0, atol=0)
+        assert fold.held.index.tolist() == test.tolist()
+        # Weights of the whole data, so that folds add up.
+        assert_close(fold.held.weight, problem.weight[test], rtol=0, atol=0)
+        solution = solve(fold.problem)
+        whole = problem.raw(solution.coef, solution.intercept)
+        assert_close(fold.held.raw(solution), whole[test], rtol=1e-12, atol=1e-12)
+
+
+@all_losses
+def test_held_out_path(loss, generator, monkeypatch):
+    """The mean loss of each row by a solution of its own that has not seen it."""
+    monkeypatch.setattr(_select, "COMPARISON_TOL", 1e-14)
+    problem = small_problem(loss, generator)
+    folds, _ = make_folds(problem)
+    path = HeldOutPath(folds, 2.0**30, 100)
+    for alpha in [1.0, 0.1, 0.3]:
+        raw = torch.empty_like(problem.y)
+        for fold in folds:
+            alone = solve(fold.problem.with_alpha(alpha), tol=1e-14)
+            raw[fold.held.index] = fold.held.raw(alone)
+        expected = float(problem.weight @ loss.value(problem.y, raw))
+        assert path.loss(alpha) == pytest.approx(expected, rel=1e-5)
+        for fold, solution in zip(folds, path.solutions[alpha], strict=True):
+            held = problem.weight[fold.held.index]
+            assert_close(fold.held.weight, held, rtol=0, atol=0)
+            assert solution.coef.shape == (4,)
+    assert list(path.solutions) == [1.0, 0.1, 0.3]
+
+
+@all_losses
+def test_held_out_path_by_default(loss, generator):
+    """Solved as well as a comparison of ridges needs, from the nearest solution."""
+    problem = small_problem(loss, generator)
+    folds, _ = make_folds(problem)
+    exact, path = HeldOutPath(folds, 2.0**30, 100), HeldOutPath(folds, 2.0**30, 100)
+    alphas = [1.0, 0.3, 0.1]
+    quick = [path.loss(alpha) for alpha in alphas]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_select, "COMPARISON_TOL", 1e-14)
+        sharp = [exact.loss(alpha) for alpha in alphas]
+    assert quick == pytest.approx(sharp, rel=0.02)
+    if not loss.quadratic:
+        n_iter = [sum(s.n_iter for s in each.solutions[0.1]) for each in [path, exact]]
+        assert n_iter[0] < n_iter[1]
+
+
+def test_folds_without_ridge(generator):
+    """Folds whose own ridge is zero are solved for the ridges of the path."""
+    problem = small_problem(LogisticLoss(), generator).with_alpha(0.0)
+    folds, _ = make_folds(problem)
+    path = HeldOutPath(folds, 2.0**30, 100)
+    ridged, _ = make_folds(problem.with_alpha(0.3))
+    expected = HeldOutPath(ridged, 2.0**30, 100).loss(0.3)
+    assert path.loss(0.3) == pytest.approx(expected, rel=1e-12)
