@@ -122,7 +122,8 @@ def rivals(split, seed):
 
 # Sets of more than SMALL rows serve number 4 alone: one network, one split.
 PARTS = {"networks": networks, "rivals": rivals, "larger": networks}
-PROTOCOLS = {"networks": [NETWORK, N_NETWORKS], "rivals": [], "larger": [NETWORK, N_NETWORKS]}
+PROTOCOL = [NETWORK, N_NETWORKS]
+PROTOCOLS = {"networks": PROTOCOL, "rivals": [], "larger": PROTOCOL}
 
 
 def compute(task):

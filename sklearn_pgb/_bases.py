@@ -134,8 +134,8 @@ class TangentSpace:
     def parameters(self, coef: Tensor, intercept: Tensor, centre: bool) -> Tensor:
         """One coefficient per network parameter, in units of the parameters.
 
-        With `centre` the mean of the networks is added, as the point (g_1, ..., g_K) / K
-        of the span.
+        With `centre` the mean of the networks is added, as the point
+        (g_1, ..., g_K) / K of the span.
         """
         sizes = [
             network.n_params - (len(intercept) if self.intercept else 0)

@@ -424,21 +424,18 @@ class FunctionOperator(LinearOperator):
     def matvec(self, coef: Tensor) -> Tensor:
         tangent = torch.zeros_like(self.theta)
         tangent[self.columns] = coef
-        parts = []
-        for rows in self._sample_blocks():
-            _, push = push_forward(
-                lambda theta, rows=rows: self.function(theta, self.X[rows]), self.theta
-            )
-            parts.append(push(tangent))
-        return torch.cat(parts)
+        return torch.cat(
+            [
+                push_forward(self._on(rows), self.theta)[1](tangent)
+                for rows in self._sample_blocks()
+            ]
+        )
 
     def rmatvec(self, residual: Tensor) -> Tensor:
         total = torch.zeros_like(self.theta)
         for rows in self._sample_blocks():
-            _, pullback = torch.func.vjp(
-                lambda theta, rows=rows: self.function(theta, self.X[rows]), self.theta
-            )
-            total += pullback(residual[rows])[0]
+            pull = torch.func.vjp(self._on(rows), self.theta)[1]
+            total += pull(residual[rows])[0]
         return total[self.columns]
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
@@ -450,6 +447,10 @@ class FunctionOperator(LinearOperator):
 
     def rows(self, index: Tensor) -> "FunctionOperator":
         return FunctionOperator(self.function, self.theta, self.X[index], self.columns)
+
+    def _on(self, rows: slice) -> Callable[[Tensor], Tensor]:
+        """The function of theta alone, on the chosen samples."""
+        return lambda theta: self.function(theta, self.X[rows])
 
     def _sample_blocks(self) -> Iterator[slice]:
         # The intermediate results of a module are unknown; 64 times its input is a

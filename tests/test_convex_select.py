@@ -59,6 +59,31 @@ def test_exact_for_squared_loss(
     assert_close(problem.y - raw, errors, rtol=1e-8, atol=1e-8)
 
 
+@all_losses
+@intercepts
+def test_one_newton_step(loss, intercept, generator):
+    """For each row, the Newton step of the objective without it, on dense matrices."""
+    problem = oracles.random_problem(loss, generator, 15, 4, 3, intercept=intercept)
+    unit = 0.1 + 0.9 * torch.rand(15, generator=generator, dtype=torch.float64)
+    solution = solve(problem, tol=1e-12)
+    raw = approximate_leave_one_out(problem, solution, unit)
+
+    rows = problem.augmented().dense()
+    gradients, hessians = oracles.derivatives(loss, problem.y, solution.raw)
+    ridge = torch.full((rows.shape[2],), problem.alpha, dtype=torch.float64)
+    ridge[4:] = 0
+    for i in range(15):
+        weight = problem.weight.clone()
+        weight[i] *= 1 - unit[i]
+        matrix = torch.einsum("n,ncp,ncd,ndq->pq", weight, rows, hessians, rows)
+        left_out = unit[i] * problem.weight[i] * rows[i].T @ gradients[i]
+        # Softmax leaves one direction of the intercept free.
+        inverse = torch.linalg.pinv(matrix + ridge.diag(), rtol=1e-10, hermitian=True)
+        expected = solution.raw[i] + rows[i] @ inverse @ left_out
+        difference = loss.predict(raw[i : i + 1]) - loss.predict(expected[None])
+        assert difference.abs().max() <= 1e-7
+
+
 def left_out_raw(problem, unit, rows):
     """Raw outputs of refits, each without a unit of one row's weight."""
     refitted = []
@@ -202,13 +227,3 @@ def test_held_out_path_by_default(loss, generator):
     if not loss.quadratic:
         n_iter = [sum(s.n_iter for s in each.solutions[0.1]) for each in [path, exact]]
         assert n_iter[0] < n_iter[1]
-
-
-def test_folds_without_ridge(generator):
-    """Folds whose own ridge is zero are solved for the ridges of the path."""
-    problem = small_problem(LogisticLoss(), generator).with_alpha(0.0)
-    folds, _ = make_folds(problem)
-    path = HeldOutPath(folds, 2.0**30, 100)
-    ridged, _ = make_folds(problem.with_alpha(0.3))
-    expected = HeldOutPath(ridged, 2.0**30, 100).loss(0.3)
-    assert path.loss(0.3) == pytest.approx(expected, rel=1e-12)

@@ -17,6 +17,7 @@ from sklearn_pgb._convex import (
     ConvexProblem,
     PathSolver,
     Solution,
+    _solve,
     choose_method,
     ridge_path,
     solve,
@@ -226,6 +227,31 @@ def test_newton_systems(loss, intercept, generator):
         assert relative(hessian @ step, -gradient) <= 1e-8
 
 
+def test_conjugate_gradients_stay_in_the_span(generator):
+    """However far they go, no step is taken where the basis is flat."""
+    problem = deficient_problem(LogisticLoss(), generator)
+    raw = torch.zeros_like(problem.y)
+    residual = problem.residual(raw)
+    gradient = problem.operator.rmatvec(residual), residual.sum(0)
+    step = MatrixFreeSystem().step(problem, raw, gradient, forcing=0.0)
+    product = hessian_product(problem, raw)
+    hessian = torch.stack([product(e) for e in torch.eye(8, dtype=torch.float64)])
+    target = -torch.cat(gradient)
+    expected = torch.linalg.pinv(hessian, rtol=1e-10, hermitian=True) @ target
+    assert_close(torch.cat(step), expected, rtol=0, atol=1e-4)
+
+
+def test_line_search_passes_kinks(generator):
+    """Steps that end short of the hinge's margins would take over a hundred."""
+    problem = oracles.random_problem(
+        SmoothedHingeLoss(), generator, 20, 60, intercept=False, offset=True
+    )
+    problem = problem.with_alpha(1e-8 * oracles.largest_square(problem))
+    solution = solve(problem, method="matrix-free", tol=1e-8, max_iter=80)
+    assert solution.converged
+    assert solution.gap <= 1e-8 * solution.value
+
+
 def test_primal_in_blocks(generator):
     """A basis that does not fit into memory gives the same normal matrix."""
     problem = oracles.random_problem(LogisticLoss(), generator)
@@ -234,17 +260,22 @@ def test_primal_in_blocks(generator):
     assert_close(blocks.coef, whole.coef, rtol=1e-9, atol=1e-9)
 
 
-def test_one_decomposition(generator):
-    """A path that is given is used for every ridge, as one that is made."""
+def test_one_decomposition(generator, monkeypatch):
+    """Every ridge's solution comes from one decomposition, which may be given."""
     problem = oracles.random_problem(SquaredLoss(), generator)
-    path = ridge_path(problem, dual=True)
-    solver = PathSolver(problem, "dual", 2.0**30, path)
-    for alpha in [0.01, 1.0]:
-        solution = solver.solve(alpha, None, 1e-6, 100)
-        alone = solve(problem.with_alpha(alpha), method="primal")
-        assert_close(solution.coef, alone.coef, rtol=1e-9, atol=1e-9)
-        shared = solve(problem.with_alpha(alpha), method="dual", path=path)
-        assert_close(shared.coef, solution.coef, rtol=0, atol=0)
+    given, made = ridge_path(problem, dual=True), []
+    monkeypatch.setattr(
+        _solve, "ridge_path", lambda *args: made.append(args) or ridge_path(*args)
+    )
+    for path in [given, None]:
+        solver = PathSolver(problem, "dual", 2.0**30, path)
+        for alpha in [0.01, 1.0]:
+            solution = solver.solve(alpha, None, 1e-6, 100)
+            coef, _ = given.coefficients(alpha)
+            assert_close(solution.coef, coef, rtol=1e-12, atol=1e-12)
+        assert len(made) == (path is None)
+    shared = solve(problem, method="dual", path=given)
+    assert_close(shared.coef, given.coefficients(problem.alpha)[0], rtol=0, atol=0)
 
 
 # --- other libraries -----------------------------------------------------------------

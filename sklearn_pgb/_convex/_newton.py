@@ -123,13 +123,13 @@ class MatrixFreeSystem(NewtonSystem):
         residual, direction = target.clone(), target.clone()
         norm = float(residual @ residual)
         goal = forcing**2 * norm
-        largest = 0.0
+        # Without a ridge, rounding would grow without limit in the basis' null space.
+        flat, largest = (1e-12 if problem.alpha == 0 else 0.0), 0.0
         for _ in range(self.max_products):
             image = product(direction)
             curvature, size = float(direction @ image), float(direction @ direction)
             largest = max(largest, curvature / max(size, torch.finfo(raw.dtype).tiny))
-            # Flat to rounding: what is left lies in the null space of the basis.
-            if curvature <= 1e-14 * largest * size:
+            if curvature <= flat * largest * size:
                 break
             rate = norm / curvature
             solution.add_(direction, alpha=rate)

@@ -124,8 +124,8 @@ def search_path(
     """Losses of the ridges from the strongest down to where they keep rising.
 
     `alphas` descend. The walk ends at a loss CLEAR_RISE above the best, or two steps
-    behind the best: the weak ridges are the expensive ones, and the loss rises once they
-    fit the noise.
+    behind the best: the weak ridges are the expensive ones, and the loss rises once
+    they fit the noise.
     """
     losses: dict[float, float] = {}
     for step, alpha in enumerate(alphas):
@@ -151,7 +151,11 @@ def approximate_leave_one_out(
     matrix = augmented.normal(root)
     penalty = torch.full_like(matrix.diagonal(), problem.alpha)
     penalty[problem.operator.n_coef :] = 0.0
-    matrix.diagonal().add_(penalty + 1e-12 * matrix.diagonal().mean())
+    size = matrix.diagonal().mean()
+    if problem.intercept and problem.loss.dual_rows_sum_to_zero:
+        # What is added to all outputs has no effect; any curvature holds it.
+        matrix[problem.operator.n_coef :, problem.operator.n_coef :] += size
+    matrix.diagonal().add_(penalty + 1e-12 * size)
     factor = torch.linalg.cholesky(matrix)
     blocks = root if root.ndim == 3 else torch.diag_embed(root)
     hessian = unit[:, None, None] * (blocks.mT @ blocks)

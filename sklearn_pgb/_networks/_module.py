@@ -112,8 +112,8 @@ class ModuleNetwork(Network):
         except RuntimeError as failure:
             raise ValueError(
                 "module must be differentiable by torch.func, got "
-                f"{type(self._module).__name__}, which says: {failure}. Compute the raw "
-                "outputs by torch operations only."
+                f"{type(self._module).__name__}, which says: {failure}. Compute the "
+                "raw outputs by torch operations only."
             ) from failure
         n_outputs = raw.shape[1]
         bias = weight = in_span = None
