@@ -42,7 +42,7 @@ def uncertainty(
 
     The variance is ``sigma^2(x) (1 + phi^T A^-1 phi)`` with A = sum_i s_i phi_i phi_i^T
     + (alpha sum_i s_i / 2) I, the intercept free. log sigma^2(x) is a linear model of
-    the inputs, the prediction and its square, fitted by the normal likelihood to the
+    the inputs, the prediction and their squares, fitted by the normal likelihood to the
     errors on rows left out: a convex problem, its ridge chosen by cross-validation.
 
     Parameters
@@ -121,7 +121,8 @@ def _noise_features(X: Tensor, raw: Tensor) -> Tensor:
     The leverage is not among it: on the rows of the training it tells of overfitting,
     which new rows do not share.
     """
-    return torch.cat([X.flatten(1), raw, raw.square()], 1)
+    values = torch.cat([X.flatten(1), raw], 1)
+    return torch.cat([values, values.square()], 1)
 
 
 def _fit_noise(
