@@ -17,9 +17,10 @@ from sklearn_pgb._operators import LinearOperator
 # A relative rise that noise in a held-out loss does not explain.
 CLEAR_RISE = 0.01
 
-# How well the objective must be solved to compare ridges; held-out losses of neighbours
-# on the path differ by far more.
-COMPARISON_TOL = 1e-2
+# A comparison of ridges stops Newton after a step that promised this share of the
+# objective: what is left then is of the order of its square, below what neighbours on
+# the path differ by.
+COMPARISON_TOL = 0.1
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from sklearn_pgb._operators import DenseOperator
 # both decide between many small products and few large factorisations, for which an
 # order of magnitude is enough.
 LAUNCH_FLOPS = 2.5e5
-PRODUCTS = 60
+PRODUCTS = 30
 LSMR_ITERATIONS = 20_000
 
 
@@ -59,7 +59,7 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
         cost = {
             "primal": 2.0 * rows * p * p + p**3 / 3 + 20 * LAUNCH_FLOPS,
             # The softmax Hessian's blocks cost more in memory traffic than in flops.
-            "dual": rows**3 + 60.0 * rows**2 * k + (20 + 10 * k) * LAUNCH_FLOPS,
+            "dual": 2.0 * rows**3 + 60.0 * rows**2 * k + (20 + 10 * k) * LAUNCH_FLOPS,
             "matrix-free": PRODUCTS * (product + 15 * LAUNCH_FLOPS),
         }
     if problem.alpha == 0:
