@@ -5,6 +5,7 @@ import oracles
 import pytest
 import torch
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
@@ -255,3 +256,16 @@ def test_no_std_of_a_classifier():
     refit = GradientBasisRefit(mlp(MLPClassifier), alpha=0.1).fit(X, LABELS)
     with pytest.raises(ValueError, match="return_std must be False for a classifier"):
         refit.predict(X, return_std=True)
+
+
+def test_candidates_of_a_frozen_classifier():
+    """An array of candidates replaces the default ones, and one of them is chosen."""
+    X, y = load_iris(return_X_y=True)
+    network = mlp(MLPClassifier).fit(X, y)
+    candidates = np.array([1e-4, 1e-2, 1.0])
+    refit = GradientBasisRefit(FrozenEstimator(network), alpha=candidates).fit(X, y)
+    path = refit.alpha_path_
+    # Folds see four fifths of the rows: the ridge for all of them is as much weaker.
+    tried = path["alpha"] / 0.8
+    np.testing.assert_allclose(tried, candidates[::-1][: len(tried)])
+    assert refit.alpha_ == path["alpha"][np.argmin(path["loss"])]

@@ -203,15 +203,16 @@ def _choose(
             f"is left out, got {alpha!r}. Add rows or give a number."
         )
     alphas = _alpha.candidates(alpha, quadratic)
-    if isinstance(alpha, str) and alpha == "evidence" and path is not None:
+    rule = alpha if isinstance(alpha, str) else "auto"
+    if rule == "evidence" and path is not None:
         return _alpha.by_evidence(path, alphas, total_weight), None
-    if trained.folds is not None and not (isinstance(alpha, str) and alpha == "loo"):
+    if trained.folds is not None and rule != "loo":
         folds = _network_folds(trained, problem, keep_networks)
         choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
         return choice, _mean_of_folds(fitted)
     if path is not None:
         return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
-    if alpha == "loo" and not quadratic and _alpha.is_dense(problem):
+    if rule == "loo" and not quadratic and _alpha.is_dense(problem):
         choice = _alpha.by_approximate_leave_one_out(
             problem, alphas, total_weight, effort
         )
