@@ -214,7 +214,10 @@ def test_kind_follows_the_network():
     assert get_tags(GradientBasisRefit(classifier())).classifier_tags.multi_label
     module = nn.Linear(3, 1)
     assert is_classifier(GradientBasisRefit(module, loss="log_loss"))
-    assert is_regressor(GradientBasisRefit(module, loss="poisson"))
+    model = GradientBasisRefit(module, loss="poisson")
+    assert is_regressor(model)
+    assert get_tags(model).target_tags.required
+    assert get_tags(model).target_tags.multi_output
 
 
 def test_tags_of_sparse_input_follow_the_network():
@@ -337,7 +340,8 @@ def test_weights_are_routed():
         with pytest.raises(ValueError, match=r"sample_weight.*not explicitly set"):
             GradientBasisRefit(mlp()).fit(X, Y, sample_weight=WEIGHT)
         scaler = StandardScaler().set_fit_request(sample_weight=False)
-        for model in (asks, frozen):
+        module = GradientBasisRefit(nn.Linear(3, 1), loss="squared_error", alpha=0.1)
+        for model in (asks, frozen, module):
             outer = make_pipeline(scaler, model.set_fit_request(sample_weight=True))
             outer.fit(X, Y, sample_weight=WEIGHT)
             scaled = scaler.fit_transform(X)

@@ -26,6 +26,11 @@ from sklearn_pgb._networks import OpenNetwork
 from sklearn_pgb._refit import _alpha
 from sklearn_pgb._refit._alpha import AlphaChoice, Effort
 
+# Held-out rows that are enough to compare ridges. Folds beyond them, each with a path
+# of its own, would cost time and not change the choice. The squared loss, in closed
+# form, takes all folds: their errors are also those that the noise model is fitted to.
+ENOUGH_ROWS = 1000
+
 # Factorising the whole Jacobian for its rank, and repairing a dual point for the
 # infimum over its span, are done in `fit` only where they take a fraction of a second.
 RANK_FLOPS = 1e9
@@ -208,8 +213,9 @@ def _choose(
         return _alpha.by_evidence(path, alphas, total_weight), None
     if trained.folds is not None and rule != "loo":
         folds = _network_folds(trained, problem, keep_networks)
-        choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
-        return choice, _mean_of_folds(fitted)
+        some = folds if quadratic else _enough(folds)
+        choice, fitted = _alpha.by_held_out(some, problem, alphas, effort)
+        return choice, _mean_of_folds(fitted, len(folds))
     if path is not None:
         return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
     if rule == "loo" and not quadratic and _alpha.is_dense(problem):
@@ -218,18 +224,28 @@ def _choose(
         )
         return choice, None
     folds = convex_folds(problem, convex_parts())
-    choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
+    some = folds if quadratic else _enough(folds)
+    choice, fitted = _alpha.by_held_out(some, problem, alphas, effort)
     return choice, (fitted[0].coef, fitted[0].intercept)
 
 
-def _mean_of_folds(fitted: Sequence[Solution]) -> tuple[Tensor, Tensor]:
-    """The mean of the folds' models as a point of their bases side by side.
+def _mean_of_folds(fitted: Sequence[Solution], n_folds: int) -> tuple[Tensor, Tensor]:
+    """The mean of some folds' models as a point of all bases side by side.
 
     The final scales are those of the folds over the root of their number, hence the
     root; the rest is a start close to the solution.
     """
-    coef = torch.cat([solution.coef for solution in fitted]) / len(fitted) ** 0.5
-    return coef, torch.stack([solution.intercept for solution in fitted]).mean(0)
+    coef = torch.cat([solution.coef for solution in fitted])
+    coef = coef * (n_folds**0.5 / len(fitted))
+    rest = coef.new_zeros(len(coef) // len(fitted) * (n_folds - len(fitted)))
+    intercept = torch.stack([solution.intercept for solution in fitted]).mean(0)
+    return torch.cat([coef, rest]), intercept
+
+
+def _enough(folds: Sequence[Fold]) -> Sequence[Fold]:
+    """The first folds that hold out ENOUGH_ROWS together, or all of them."""
+    counts = np.cumsum([len(fold.held.y) for fold in folds])
+    return folds[: int(np.searchsorted(counts, ENOUGH_ROWS)) + 1]
 
 
 def _network_folds(

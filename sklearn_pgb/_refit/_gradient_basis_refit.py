@@ -42,7 +42,6 @@ from sklearn_pgb._refit._data import (
     classifies,
     encode_targets,
     known_classes,
-    taken_as_is,
     training_data,
 )
 from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
@@ -528,8 +527,6 @@ class GradientBasisRefit(
         MetadataRouter
         """
         router = MetadataRouter(owner=self).add_self_request(self)
-        if taken_as_is(self.estimator):
-            return router
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return router.add(estimator=self.estimator, method_mapping=mapping)
 
