@@ -96,7 +96,8 @@ class GradientBasisRefit(
         loss, and cross-fitting with 5 folds for the others, whose leave-one-out is
         optimistic because the features have seen the labels. Networks that can't be
         trained again (frozen, modules) fall back to cross-validation of the convex
-        problem, which shares that optimism.
+        problem, which shares that optimism; so do "loo" and "evidence" where no
+        eigendecomposition of the basis fits into `max_memory`.
     cv : int, splitter or None, default=None
         Cross-fitting: one network per fold, every candidate of `alpha` scored on rows
         that its network has not seen. The fold networks' bases then stand side by side
