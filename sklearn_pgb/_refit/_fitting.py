@@ -26,11 +26,6 @@ from sklearn_pgb._networks import OpenNetwork
 from sklearn_pgb._refit import _alpha
 from sklearn_pgb._refit._alpha import AlphaChoice, Effort
 
-# Held-out rows that are enough to compare ridges. Folds beyond them, each with a path
-# of its own, would cost time and not change the choice. The squared loss, in closed
-# form, takes all folds: their errors are also those that the noise model is fitted to.
-ENOUGH_ROWS = 1000
-
 # Factorising the whole Jacobian for its rank, and repairing a dual point for the
 # infimum over its span, are done in `fit` only where they take a fraction of a second.
 RANK_FLOPS = 1e9
@@ -213,7 +208,7 @@ def _choose(
         return _alpha.by_evidence(path, alphas, total_weight), None
     if trained.folds is not None and rule != "loo":
         folds = _network_folds(trained, problem, keep_networks)
-        some = folds if quadratic else _enough(folds)
+        some = folds if quadratic else folds[: _alpha.enough(trained.folds)]
         choice, fitted = _alpha.by_held_out(some, problem, alphas, effort)
         return choice, _mean_of_folds(fitted, len(folds))
     if path is not None:
@@ -223,9 +218,9 @@ def _choose(
             problem, alphas, total_weight, effort
         )
         return choice, None
-    folds = convex_folds(problem, convex_parts())
-    some = folds if quadratic else _enough(folds)
-    choice, fitted = _alpha.by_held_out(some, problem, alphas, effort)
+    parts = convex_parts()
+    folds = convex_folds(problem, parts if quadratic else parts[: _alpha.enough(parts)])
+    choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
     return choice, (fitted[0].coef, fitted[0].intercept)
 
 
@@ -240,12 +235,6 @@ def _mean_of_folds(fitted: Sequence[Solution], n_folds: int) -> tuple[Tensor, Te
     rest = coef.new_zeros(len(coef) // len(fitted) * (n_folds - len(fitted)))
     intercept = torch.stack([solution.intercept for solution in fitted]).mean(0)
     return torch.cat([coef, rest]), intercept
-
-
-def _enough(folds: Sequence[Fold]) -> Sequence[Fold]:
-    """The first folds that hold out ENOUGH_ROWS together, or all of them."""
-    counts = np.cumsum([len(fold.held.y) for fold in folds])
-    return folds[: int(np.searchsorted(counts, ENOUGH_ROWS)) + 1]
 
 
 def _network_folds(

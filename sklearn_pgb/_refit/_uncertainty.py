@@ -19,7 +19,7 @@ from sklearn_pgb._convex import (
 from sklearn_pgb._estimator import Parts
 from sklearn_pgb._losses import GammaLoss
 from sklearn_pgb._operators import KroneckerOperator, LinearOperator
-from sklearn_pgb._refit._alpha import Effort
+from sklearn_pgb._refit._alpha import Effort, enough
 from sklearn_pgb._refit._fitting import Refit
 
 # Ridges of the noise model, whose features have mean squared row norm one. The largest
@@ -141,9 +141,9 @@ def _fit_noise(
     ratio = (squares / level).clamp_min(SMALLEST_SQUARE)
     operator = KroneckerOperator((features - mean) / scale, squares.shape[1])
     problem = ConvexProblem(operator, ratio, GammaLoss(), weight, alpha=1.0)
-    path = HeldOutPath(
-        convex_folds(problem, parts()), effort.max_memory, effort.max_iter
-    )
+    all_parts = parts()
+    folds = convex_folds(problem, all_parts[: enough(all_parts)])
+    path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
     losses = search_path(path.loss, NOISE_ALPHAS)
     alpha = min(losses, key=losses.__getitem__)
     solver = PathSolver(problem, "auto", effort.max_memory)
