@@ -30,7 +30,6 @@ OTHER_ALPHAS = np.logspace(0, -8, 17)
 # factorisation, and its leverages give leave-one-out for free.
 DENSE_SIZE = 1500
 
-
 # Held-out rows that are enough to compare ridges. Folds beyond them, each with a path
 # of its own, would cost time and memory and not change the choice. The squared loss, in
 # closed form, takes all folds: their errors are also what the noise is fitted to.

@@ -207,10 +207,11 @@ def _choose(
     if rule == "evidence" and path is not None:
         return _alpha.by_evidence(path, alphas, total_weight), None
     if trained.folds is not None and rule != "loo":
-        folds = _network_folds(trained, problem, keep_networks)
-        some = folds if quadratic else folds[: _alpha.enough(trained.folds)]
-        choice, fitted = _alpha.by_held_out(some, problem, alphas, effort)
-        return choice, _mean_of_folds(fitted, len(folds))
+        n_folds = len(trained.folds)
+        count = n_folds if quadratic else _alpha.enough(trained.folds)
+        folds = _network_folds(trained, problem, keep_networks, count)
+        choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
+        return choice, _mean_of_folds(fitted, n_folds)
     if path is not None:
         return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
     if rule == "loo" and not quadratic and _alpha.is_dense(problem):
@@ -238,12 +239,12 @@ def _mean_of_folds(fitted: Sequence[Solution], n_folds: int) -> tuple[Tensor, Te
 
 
 def _network_folds(
-    trained: TrainedNetworks, problem: ConvexProblem, keep_networks: bool
+    trained: TrainedNetworks, problem: ConvexProblem, keep_networks: bool, count: int
 ) -> list[Fold]:
-    """Problems on each fold's own networks and rows that these have not seen."""
+    """Problems on the first folds' own networks and rows that these have not seen."""
     assert trained.folds is not None
     result = []
-    for number, (train, test) in enumerate(trained.folds):
+    for number, (train, test) in enumerate(trained.folds[:count]):
         opened, inputs = trained.of_fold(number)
         seen, unseen = torch.as_tensor(train), torch.as_tensor(test)
         weight = problem.weight[seen] / problem.weight[seen].sum()

@@ -335,7 +335,6 @@ class GradientBasisRefit(
         self._adds_networks = result.adds_networks
         self._sketch_seed = seeds.sketch
         n_outputs = result.problem.operator.n_outputs
-        self._n_outputs = n_outputs
         final = trained.opened[0].final
         self._flat = n_outputs == 1 and (
             np.ndim(data.y) == 1 or isinstance(final, MLPRegressor)
