@@ -1,0 +1,60 @@
+"""Training: nonconvex objectives of populations of networks, and the way down."""
+
+from sklearn_pgb._training._auxiliary import (
+    AuxiliaryProgram,
+    Neurons,
+    auxiliary_objective,
+    draw_neurons,
+)
+from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Method
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import Polished, hessian, polish
+from sklearn_pgb._training._program import (
+    ChainProgram,
+    ModuleProgram,
+    Program,
+    local_randomness,
+    uniform_initialisation,
+)
+from sklearn_pgb._training._reference import (
+    ResidualSums,
+    help_ratio,
+    identity_defect,
+    labels_consistent,
+    neuron_value,
+    residual_sums,
+    scaled_minimum,
+    scaled_objective,
+)
+from sklearn_pgb._training._train import Schedule, Training, train
+
+__all__ = [
+    "Adam",
+    "AuxiliaryProgram",
+    "ChainProgram",
+    "Descent",
+    "GradientDescent",
+    "Method",
+    "ModuleProgram",
+    "Neurons",
+    "Objective",
+    "Polished",
+    "Program",
+    "ResidualSums",
+    "Schedule",
+    "Training",
+    "auxiliary_objective",
+    "draw_neurons",
+    "help_ratio",
+    "hessian",
+    "identity_defect",
+    "labels_consistent",
+    "local_randomness",
+    "neuron_value",
+    "polish",
+    "residual_sums",
+    "scaled_minimum",
+    "scaled_objective",
+    "train",
+    "uniform_initialisation",
+]

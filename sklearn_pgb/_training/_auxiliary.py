@@ -1,0 +1,131 @@
+"""Networks with one exponential neuron added per output."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import Program
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """The added neurons ``a_k exp(w_k . x + b_k)`` of each member.
+
+    Attributes
+    ----------
+    a, b : Tensor (n_members, n_outputs)
+    W : Tensor (n_members, n_outputs, n_features)
+    """
+
+    a: Tensor
+    b: Tensor
+    W: Tensor
+
+    def exponentials(self, X: Tensor) -> Tensor:
+        """E_ik = exp(w_k . x_i + b_k), (n_members, n_samples, n_outputs)."""
+        return torch.baddbmm(self.b[:, None], _rows(X, len(self.a)), self.W.mT).exp()
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """a_k E_ik, finite wherever the product is, and zero where a is."""
+        z = torch.baddbmm(self.b[:, None], _rows(X, len(self.a)), self.W.mT)
+        log_size = self.a.abs().log()[:, None]
+        return self.a.sign()[:, None] * (log_size + z).exp()
+
+    def flat(self) -> Tensor:
+        """All of them as (n_members, n_params): a, b and W row by row."""
+        return torch.cat([self.a, self.b, self.W.flatten(1)], 1)
+
+    def norm(self) -> Tensor:
+        """Euclidean norm of (a, b, W) of each member."""
+        return self.flat().norm(dim=1)
+
+
+class AuxiliaryProgram(Program):
+    """A program plus one exponential neuron per output.
+
+    The parameters of a member are those of the program, then a, b and W row by row:
+    ``f(x; theta)_k + a_k exp(w_k . x + b_k)``.
+
+    Parameters
+    ----------
+    program : Program
+        The network f.
+    n_features : int
+        Features of a sample, flattened.
+    n_outputs : int
+
+    References
+    ----------
+    Kawaguchi and Kaelbling, "Elimination of All Bad Local Minima in Deep Learning",
+    AISTATS 2020, section 2.
+    """
+
+    def __init__(self, program: Program, n_features: int, n_outputs: int):
+        self.program, self.n_features, self.n_outputs = program, n_features, n_outputs
+        self.n_neuron_params = n_outputs * (2 + n_features)
+        self.n_params = program.n_params + self.n_neuron_params
+
+    def split(self, theta: Tensor) -> tuple[Tensor, Neurons]:
+        """The network's parameters and the added neurons."""
+        k = self.n_outputs
+        sizes = [self.program.n_params, k, k, k * self.n_features]
+        network, a, b, W = theta.split(sizes, 1)
+        return network, Neurons(a, b, W.unflatten(1, (k, self.n_features)))
+
+    def join(self, network: Tensor, neurons: Neurons) -> Tensor:
+        """The parameters of all members from their parts."""
+        return torch.cat([network, neurons.flat()], 1)
+
+    def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
+        network, neurons = self.split(theta)
+        raw, tape = self.program.forward(network, X)
+        exponentials = neurons.exponentials(X)
+        return raw + neurons(X), (tape, network, neurons, exponentials, X)
+
+    def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
+        inner, network, neurons, exponentials, X = tape
+        to_a = residual * exponentials
+        to_b = neurons.a[:, None] * to_a
+        gradient = Neurons(
+            to_a.sum(1), to_b.sum(1), to_b.mT @ _rows(X, len(theta))
+        ).flat()
+        return torch.cat([self.program.backward(network, inner, residual), gradient], 1)
+
+    def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
+        network, neurons = self.split(theta[None])
+        z = X.flatten(1) @ neurons.W[0].T + neurons.b[0]
+        return self.program.differentiable(network[0], X) + neurons.a[0] * z.exp()
+
+
+def auxiliary_objective(objective: Objective, neuron_penalty: float) -> Objective:
+    """The objective with added neurons, ``L(f + g) + neuron_penalty ||a||^2``."""
+    n_features = objective.X[:1].numel()
+    n_outputs = objective.y.shape[1]
+    program = AuxiliaryProgram(objective.program, n_features, n_outputs)
+    extra = objective.penalty.new_zeros(program.n_neuron_params)
+    extra[:n_outputs] = neuron_penalty
+    penalty = torch.cat([objective.penalty, extra])
+    return replace(objective, program=program, penalty=penalty)
+
+
+def draw_neurons(
+    objective: Objective, n_members: int, generator: torch.Generator, scale: float = 1.0
+) -> Neurons:
+    """Neurons that are switched off (a = 0, b = 0), in random directions.
+
+    The directions are normal with a standard deviation of `scale` over the root of the
+    number of features: on standardised features ``w . x`` has that deviation.
+    """
+    n_features, n_outputs = objective.X[:1].numel(), objective.y.shape[1]
+    shape = (n_members, n_outputs, n_features)
+    W = torch.randn(shape, generator=generator, dtype=torch.float64)
+    W = (W * scale / n_features**0.5).to(objective.penalty)
+    return Neurons(W.new_zeros(shape[:2]), W.new_zeros(shape[:2]), W)
+
+
+def _rows(X: Tensor, n_members: int) -> Tensor:
+    """Flat samples for each member."""
+    return X.flatten(1).expand(n_members, len(X), -1)

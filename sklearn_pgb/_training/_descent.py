@@ -1,0 +1,180 @@
+"""Minibatch descent of a population: Adam, stochastic gradients, epochs."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._training._objective import Objective
+
+# Entries of X that are shuffled at a time.
+SHUFFLED = 2**22
+
+
+class Method(ABC):
+    """How a gradient becomes a step.
+
+    Conventions
+    -----------
+    `theta` and `gradient` have shape (n_members, n_params) and are changed in place;
+    `rate` is a number, or of shape (n_members, 1).
+    """
+
+    @abstractmethod
+    def start(self, theta: Tensor) -> None:
+        """Forget everything and get ready for a population."""
+
+    @abstractmethod
+    def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
+        """Move theta."""
+
+    @abstractmethod
+    def forget(self, member: int) -> None:
+        """Forget the past of one member, which has been moved elsewhere."""
+
+
+@dataclass(eq=False)
+class Adam(Method):
+    """Adam with corrected moments (Kingma and Ba, 2015).
+
+    Parameters
+    ----------
+    beta_1, beta_2 : float
+        Decay of the first and second moment.
+    epsilon : float
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    epsilon: float = 1e-8
+
+    def start(self, theta: Tensor) -> None:
+        self.first, self.second = torch.zeros_like(theta), torch.zeros_like(theta)
+        # Powers of the decays, one per member: members may start at different times.
+        self.powers = torch.ones(2, len(theta), 1, dtype=torch.float64)
+        self.decays = torch.tensor([self.beta_1, self.beta_2]).view(2, 1, 1)
+        self.decays = self.decays.to(torch.float64)
+
+    def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
+        self.first.lerp_(gradient, 1 - self.beta_1)
+        self.second.mul_(self.beta_2)
+        self.second.addcmul_(gradient, gradient, value=1 - self.beta_2)
+        self.powers *= self.decays
+        correction = (1 - self.powers[1]).sqrt() / (1 - self.powers[0])
+        scale = torch.sqrt(self.second, out=gradient).add_(self.epsilon)
+        if len(theta) == 1:
+            theta.addcdiv_(self.first, scale, value=-float(rate * correction))
+        else:
+            size = (rate * correction).to(theta)
+            theta.addcmul_(torch.div(self.first, scale, out=scale), size, value=-1.0)
+
+    def forget(self, member: int) -> None:
+        self.first[member] = 0
+        self.second[member] = 0
+        self.powers[:, member] = 1
+
+
+@dataclass(eq=False)
+class GradientDescent(Method):
+    """Stochastic gradient descent with momentum.
+
+    Parameters
+    ----------
+    momentum : float
+    nesterov : bool
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = True
+
+    def start(self, theta: Tensor) -> None:
+        self.velocity = torch.zeros_like(theta)
+
+    def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
+        pull = gradient.mul_(rate)
+        self.velocity.mul_(self.momentum).sub_(pull)
+        if self.nesterov:
+            theta.add_(self.velocity, alpha=self.momentum).sub_(pull)
+        else:
+            theta.add_(self.velocity)
+
+    def forget(self, member: int) -> None:
+        self.velocity[member] = 0
+
+
+class Descent:
+    """A population on its way down an objective.
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : Tensor (n_members, n_params)
+        Start; it is copied.
+    method : Method
+    batch_size : int
+    generator : torch.Generator or None
+        Shuffles the samples before each epoch; None keeps their order. Where one batch
+        holds all samples nothing is drawn.
+
+    Attributes
+    ----------
+    theta : Tensor (n_members, n_params)
+        Where the population is.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        theta: Tensor,
+        method: Method,
+        batch_size: int,
+        generator: torch.Generator | None,
+    ):
+        self.objective, self.method = objective, method
+        self.theta = theta.clone()
+        self.batch_size = min(batch_size, objective.n_samples)
+        self.generator = generator
+        method.start(self.theta)
+
+    def epoch(self, rate: float | Tensor) -> Tensor:
+        """One pass over the samples.
+
+        Returns
+        -------
+        Tensor (n_members,)
+            The objective of each member, its samples' losses as they were met.
+        """
+        objective, theta = self.objective, self.theta
+        n, size = objective.n_samples, self.batch_size
+        total = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
+        for X, y, weight in self._shuffled():
+            for start in range(0, len(X), size):
+                batch = slice(start, start + size)
+                value, gradient = objective.batch(
+                    theta, X[batch], y[batch], weight[batch]
+                )
+                total += value
+                share = min(size, len(X) - start) / n
+                if share < 1:
+                    gradient /= share
+                gradient.addcmul_(objective.penalty, theta, value=2.0)
+                self.method.step(theta, gradient, rate)
+        return total + theta.square() @ objective.penalty
+
+    def move(self, member: int, theta: Tensor) -> None:
+        """Put one member elsewhere, at rest."""
+        self.theta[member] = theta
+        self.method.forget(member)
+
+    def _shuffled(self):  # type: ignore[no-untyped-def]
+        """Runs of whole batches in random order."""
+        objective, n, size = self.objective, self.objective.n_samples, self.batch_size
+        data = objective.X, objective.y, objective.weight
+        if self.generator is None or size == n:
+            yield data
+            return
+        order = torch.randperm(n, generator=self.generator).to(objective.y.device)
+        per_run = size * max(1, SHUFFLED // (size * objective.X[:1].numel()))
+        for rows in order.split(per_run):
+            yield tuple(part[rows] for part in data)

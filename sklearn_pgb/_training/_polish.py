@@ -1,0 +1,160 @@
+"""`polish`: from a good point to a critical point, deterministically."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from sklearn_pgb._training._objective import Objective
+
+# Up to this many parameters the Hessian is formed and factorised.
+DENSE_PARAMS = 600
+
+
+@dataclass(frozen=True, eq=False)
+class Polished:
+    """Where a polish ended.
+
+    Attributes
+    ----------
+    theta : Tensor (n_params,)
+    value : float
+        The objective, ridge included.
+    gradient_norm : float
+        Its gradient's Euclidean norm.
+    n_iter : int
+    losses : list of float
+        The objective after each iteration.
+    """
+
+    theta: Tensor
+    value: float
+    gradient_norm: float
+    n_iter: int
+    losses: list[float]
+
+
+def polish(
+    objective: Objective,
+    theta: Tensor,
+    *,
+    gtol: float = 1e-8,
+    max_iter: int = 1000,
+    max_evaluations: int = 15_000,
+    newton: bool = True,
+    on_iteration: Callable[[Tensor, float], bool] | None = None,
+) -> Polished:
+    """Minimise an objective on all samples: L-BFGS, and Newton at the end.
+
+    L-BFGS stops where rounding hides the decrease of the objective, at gradients around
+    1e-6. Newton steps on the gradient go on from there: with the absolute values of the
+    Hessian's eigenvalues they descend near saddles too.
+
+    Parameters
+    ----------
+    objective : Objective
+        In float64.
+    theta : Tensor (n_params,)
+    gtol : float
+        Largest entry of the gradient at which to stop.
+    max_iter : int
+        Iterations of L-BFGS.
+    max_evaluations : int
+        Evaluations of the objective in L-BFGS.
+    newton : bool
+        Whether to go on by Newton steps, up to DENSE_PARAMS parameters.
+    on_iteration : callable or None
+        Gets parameters and objective; the polish ends where it returns True.
+
+    Returns
+    -------
+    Polished
+        Never worse than the start.
+    """
+
+    def function(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, gradient = objective.value_and_gradient(torch.from_numpy(flat)[None])
+        if not bool(value.isfinite()):
+            # The line search halves its step at a large value, not at an infinite one.
+            return 1e300, np.zeros_like(flat)
+        return float(value), gradient[0].numpy()
+
+    losses: list[float] = []
+
+    def note(intermediate_result: object) -> None:
+        value = float(intermediate_result.fun)  # type: ignore[attr-defined]
+        losses.append(value)
+        if on_iteration is not None:
+            at = torch.from_numpy(intermediate_result.x.copy())  # type: ignore[attr-defined]
+            if on_iteration(at, value):
+                raise StopIteration
+
+    start = theta.detach().cpu().double().numpy()
+    result = minimize(
+        function,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        callback=note,
+        options={
+            "maxiter": max_iter,
+            "maxfun": max_evaluations,
+            "gtol": gtol,
+            "ftol": 0.0,
+            "maxcor": 20,
+        },
+    )
+    flat = result.x if result.fun <= function(start)[0] else start
+    n_iter = int(result.nit)
+    if newton and len(flat) <= DENSE_PARAMS:
+        point, steps = _newton(objective, torch.from_numpy(flat), gtol)
+        flat, n_iter = point.numpy(), n_iter + steps
+    value, gradient = function(flat)
+    norm = float(np.linalg.norm(gradient))
+    return Polished(torch.from_numpy(flat), value, norm, max(1, n_iter), losses)
+
+
+def hessian(objective: Objective, theta: Tensor) -> Tensor:
+    """Hessian of the objective of one member, (n_params, n_params)."""
+
+    def value(theta: Tensor) -> Tensor:
+        raw = objective.program.differentiable(theta, objective.X)
+        data = objective.weight @ objective.loss.value(objective.y, raw)
+        return data + objective.penalty @ theta.square()
+
+    result: Tensor = torch.func.jacrev(torch.func.jacrev(value))(theta)
+    return (result + result.T) / 2
+
+
+def _newton(
+    objective: Objective, theta: Tensor, gtol: float, max_steps: int = 50
+) -> tuple[Tensor, int]:
+    """Newton steps that lower the gradient's norm and do not raise the objective."""
+
+    def measure(theta: Tensor) -> tuple[float, Tensor]:
+        value, gradient = objective.value_and_gradient(theta[None])
+        return float(value), gradient[0]
+
+    value, gradient = measure(theta)
+    for step in range(max_steps):
+        if float(gradient.abs().max()) <= gtol:
+            return theta, step
+        eigenvalues, vectors = torch.linalg.eigh(hessian(objective, theta))
+        size = eigenvalues.abs()
+        along = vectors.T @ gradient
+        for damping in (1e-10, 1e-6, 1e-3, 1e-1, 10.0):
+            floor = damping * float(size.max()) + 1e-300
+            trial = theta - vectors @ (along / size.clamp(min=floor))
+            new_value, new_gradient = measure(trial)
+            noise = 4 * np.finfo(float).eps * max(1.0, abs(value))
+            falls = float(new_gradient.norm()) < float(gradient.norm())
+            if falls and new_value <= value + noise:
+                break
+        else:
+            return theta, step
+        theta, value, gradient = trial, new_value, new_gradient
+    return theta, max_steps

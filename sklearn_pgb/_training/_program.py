@@ -1,0 +1,300 @@
+"""Networks as tensor programs: a population of parameters, forward and backward."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_pgb._networks import Activation, ChainNetwork
+
+
+class Program(ABC):
+    """Raw outputs of a population of networks, and the adjoint of their derivative.
+
+    A tape, and the raw outputs with it, live until the next `forward`: programs reuse
+    their memory.
+
+    Conventions
+    -----------
+    `theta` has shape (n_members, n_params): one row per member, laid out as the flat
+    parameters of the network. Inputs have the samples on their first axis and are
+    shared by all members; raw outputs and residuals have shape
+    (n_members, n_samples, n_outputs). Everything has the dtype of theta.
+    """
+
+    n_params: int
+
+    @abstractmethod
+    def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
+        """Raw outputs, and the tape that `backward` reads."""
+
+    @abstractmethod
+    def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
+        """J^T residual of each member, of shape (n_members, n_params)."""
+
+    @abstractmethod
+    def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
+        """Raw outputs (n_samples, n_outputs) of one member for torch.func."""
+
+    def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
+        """Raw outputs alone."""
+        return self.forward(theta, X)[0]
+
+
+def _pull_relu(delta: Tensor, h: Tensor) -> Tensor:
+    return delta.mul_(h.sign_())
+
+
+def _pull_tanh(delta: Tensor, h: Tensor) -> Tensor:
+    return delta.addcmul_(delta, h.square_(), value=-1.0)
+
+
+def _pull_logistic(delta: Tensor, h: Tensor) -> Tensor:
+    delta.mul_(h)
+    return delta.addcmul_(delta, h, value=-1.0)
+
+
+def _keep(delta: Tensor, h: Tensor) -> Tensor:
+    return delta
+
+
+# Activations whose derivative can be read from their output: the function in place, and
+# the product of a delta with the derivative, which may destroy the output.
+IN_PLACE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = {
+    "identity": (lambda z: z, _keep),
+    "relu": (torch.relu_, _pull_relu),
+    "tanh": (torch.tanh_, _pull_tanh),
+    "logistic": (torch.sigmoid_, _pull_logistic),
+}
+
+
+class ChainProgram(Program):
+    """A chain of linear layers and elementwise activations, without autograd.
+
+    Each sweep is one batched matrix product per layer and direction.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Number of inputs, units of each hidden layer, number of outputs.
+    activations : sequence of Activation
+        One per hidden layer.
+    biases : sequence of bool or None
+        Which layers have a bias; None stands for all.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activations: Sequence[Activation],
+        biases: Sequence[bool] | None = None,
+    ):
+        self.widths, self.activations = list(widths), list(activations)
+        self.shapes = [(o, i) for i, o in pairwise(widths)]
+        self.biases = [True] * len(self.shapes) if biases is None else list(biases)
+        self.sizes = [
+            size
+            for (o, i), bias in zip(self.shapes, self.biases, strict=True)
+            for size in ((o * i, o) if bias else (o * i,))
+        ]
+        self.n_params = sum(self.sizes)
+        self._buffers: dict[Any, Tensor] = {}
+
+    @classmethod
+    def of(cls, network: ChainNetwork) -> ChainProgram:
+        """The program of a chain."""
+        widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
+        biases = [bias is not None for bias in network.biases]
+        return cls(widths, network.activations, biases)
+
+    def split(self, theta: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """View theta as weights (n_members, n_out, n_in) and biases."""
+        parts = iter(theta.split(self.sizes, 1))
+        weights: list[Tensor] = []
+        biases: list[Tensor | None] = []
+        for shape, bias in zip(self.shapes, self.biases, strict=True):
+            weights.append(next(parts).unflatten(1, shape))
+            biases.append(next(parts)[:, None] if bias else None)
+        return weights, biases
+
+    def is_weight(self) -> Tensor:
+        """Which entries of a member's parameters are weights, not biases."""
+        parts = []
+        for (n_out, n_in), bias in zip(self.shapes, self.biases, strict=True):
+            parts.append(torch.ones(n_out * n_in, dtype=torch.bool))
+            parts.append(torch.zeros(n_out if bias else 0, dtype=torch.bool))
+        return torch.cat(parts)
+
+    def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
+        weights, biases = self.split(theta)
+        outputs = [X.flatten(1).expand(len(theta), len(X), -1)]
+        pre_activations: list[Tensor | None] = []
+        for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):
+            z = self._buffer("forward", layer, theta, len(X))
+            if b is None:
+                torch.bmm(outputs[-1], W.mT, out=z)
+            else:
+                torch.baddbmm(b, outputs[-1], W.mT, out=z)
+            if layer < len(self.activations):
+                activation = self.activations[layer]
+                in_place = IN_PLACE.get(activation.name)
+                pre_activations.append(z if in_place is None else None)
+                z = activation.function(z) if in_place is None else in_place[0](z)
+            outputs.append(z)
+        return outputs[-1], (pre_activations, outputs, weights)
+
+    def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
+        pre_activations, outputs, weights = tape
+        gradient = torch.empty_like(theta)
+        to_weights, to_biases = self.split(gradient)
+        delta = residual
+        for layer in reversed(range(len(weights))):
+            inputs, bias = outputs[layer], to_biases[layer]
+            n_out, n_in = self.shapes[layer]
+            if n_in < n_out:
+                # Narrow right factors are slow: the transposed product, and a copy.
+                to_weights[layer].copy_(torch.bmm(inputs.mT, delta).mT)
+            else:
+                torch.bmm(delta.mT, inputs, out=to_weights[layer])
+            if bias is not None:
+                torch.sum(delta, 1, keepdim=True, out=bias)
+            if layer:
+                back = self._buffer("backward", layer - 1, theta, inputs.shape[1])
+                if delta.shape[2] == 1:
+                    torch.mul(delta, weights[layer], out=back)
+                else:
+                    torch.bmm(delta, weights[layer], out=back)
+                activation, z = self.activations[layer - 1], pre_activations[layer - 1]
+                if z is None:
+                    IN_PLACE[activation.name][1](back, inputs)
+                else:
+                    back *= activation.derivative(z, inputs)
+                delta = back
+        return gradient
+
+    def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
+        weights, biases = self.split(theta[None])
+        h = X.flatten(1)
+        for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):
+            h = h @ W[0].T
+            if b is not None:
+                h = h + b[0]
+            if layer < len(self.activations):
+                h = self.activations[layer].function(h)
+        return h
+
+    def _buffer(self, sweep: str, layer: int, theta: Tensor, n_samples: int) -> Tensor:
+        """Memory for the outputs of a layer, the same at every call of this size."""
+        shape = (len(theta), n_samples, self.shapes[layer][0])
+        key = (sweep, layer, shape, theta.dtype, theta.device)
+        if key not in self._buffers:
+            self._buffers[key] = theta.new_empty(shape)
+        return self._buffers[key]
+
+
+class ModuleProgram(Program):
+    """Any torch module in training mode, by autograd.
+
+    Dropout is active and batch norm uses and updates its statistics. Random layers draw
+    from torch's global generator; see `local_randomness`.
+
+    Parameters
+    ----------
+    modules : sequence of torch.nn.Module
+        One per member, of the same architecture; they keep the buffers.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]):
+        self.modules = list(modules)
+        named = modules[0].named_parameters()
+        self.shapes = {name: p.shape for name, p in named if p.requires_grad}
+        self.n_params = sum(shape.numel() for shape in self.shapes.values())
+
+    def theta(self) -> Tensor:
+        """Parameters of all members."""
+        rows = [
+            torch.cat([module.get_parameter(n).detach().flatten() for n in self.shapes])
+            for module in self.modules
+        ]
+        return torch.stack(rows)
+
+    def is_weight(self) -> Tensor:
+        """Which entries of a member's parameters belong to matrices or kernels."""
+        return torch.cat(
+            [
+                torch.full((shape.numel(),), len(shape) > 1)
+                for shape in self.shapes.values()
+            ]
+        )
+
+    def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
+        leaves = [row.detach().requires_grad_() for row in theta]
+        with torch.enable_grad():
+            raw = [
+                self._run(module.train(), leaf, X)
+                for module, leaf in zip(self.modules, leaves, strict=True)
+            ]
+        return torch.stack([r.detach() for r in raw]), (raw, leaves)
+
+    def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
+        gradients = [
+            torch.autograd.grad(raw, leaf, r)[0]
+            for raw, leaf, r in zip(*tape, residual, strict=True)
+        ]
+        return torch.stack(gradients)
+
+    def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
+        """Raw outputs in evaluation mode."""
+        with torch.no_grad():
+            raw = [
+                self._run(module.eval(), row, X)
+                for module, row in zip(self.modules, theta, strict=True)
+            ]
+        return torch.stack(raw)
+
+    def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
+        return self._run(self.modules[0].eval(), theta, X)
+
+    def _run(self, module: nn.Module, theta: Tensor, X: Tensor) -> Tensor:
+        parts = theta.split([shape.numel() for shape in self.shapes.values()])
+        parameters = {
+            name: part.view(shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+        raw = torch.func.functional_call(module, parameters, (X,))
+        return raw[:, None] if raw.ndim == 1 else raw
+
+
+@contextmanager
+def local_randomness(seed: int) -> Iterator[None]:
+    """Seed torch's global generator inside, and leave it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def uniform_initialisation(
+    program: ChainProgram, rng: np.random.RandomState, n_members: int
+) -> Tensor:
+    """Glorot's uniform weights and biases, as scikit-learn draws them.
+
+    Each entry is uniform in +-sqrt(c / (n_in + n_out)), with c = 2 where the first
+    activation is logistic and 6 otherwise.
+    """
+    logistic = program.activations[:1] and program.activations[0].name == "logistic"
+    members = []
+    for _ in range(n_members):
+        parts = []
+        for (n_out, n_in), bias in zip(program.shapes, program.biases, strict=True):
+            bound = ((2.0 if logistic else 6.0) / (n_in + n_out)) ** 0.5
+            parts.append(rng.uniform(-bound, bound, (n_in, n_out)).T.ravel())
+            parts.append(rng.uniform(-bound, bound, n_out if bias else 0))
+        members.append(np.concatenate(parts))
+    return torch.from_numpy(np.stack(members))

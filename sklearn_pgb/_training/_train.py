@@ -1,0 +1,209 @@
+"""`train`: one local training of a population of networks."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._training._descent import Descent, Method
+from sklearn_pgb._training._objective import Objective
+
+# Share of the epochs in which the rate falls to zero.
+TAIL = 0.5
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate, and when training ends.
+
+    Attributes
+    ----------
+    rate : float
+        Initial learning rate.
+    kind : {"anneal", "constant", "invscaling", "adaptive"}
+        "anneal" keeps the rate until the score stagnates or half of `max_epochs` have
+        passed, and then lets it fall to zero along a cosine: as many epochs as were
+        spent before the stagnation began, at least `patience`. "constant" ends
+        where the score stagnates; "invscaling" divides the rate by
+        (updates so far)^power; "adaptive" divides it by five at each stagnation and
+        ends below 1e-6.
+    max_epochs : int
+    tol : float
+        An epoch that does not improve the best score by more than this is idle.
+    patience : int
+        More idle epochs in a row than this are stagnation.
+    power : float
+        Exponent of "invscaling".
+    """
+
+    rate: float = 1e-2
+    kind: str = "anneal"
+    max_epochs: int = 100
+    tol: float = 1e-4
+    patience: int = 10
+    power: float = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a training reached.
+
+    Attributes
+    ----------
+    theta : Tensor (n_members, n_params)
+    losses : Tensor (n_epochs, n_members)
+        Objective of each epoch, its samples' losses as they were met.
+    scores : Tensor (n_epochs, n_members)
+        Held-out scores; no columns without validation.
+    n_epochs : int
+    stagnated, diverged : Tensor (n_members,)
+        Whether the score stopped improving, and whether the loss overflowed; `theta`
+        are then the parameters of the smallest loss.
+    """
+
+    theta: Tensor
+    losses: Tensor
+    scores: Tensor
+    n_epochs: int
+    stagnated: Tensor
+    diverged: Tensor
+
+
+def train(
+    objective: Objective,
+    theta: Tensor,
+    method: Method,
+    schedule: Schedule,
+    *,
+    batch_size: int = 200,
+    generator: torch.Generator | None = None,
+    validate: Callable[[Tensor], Tensor] | None = None,
+    on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
+) -> Training:
+    """Train a population by minibatches.
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : Tensor (n_members, n_params)
+        Starts.
+    method : Method
+    schedule : Schedule
+    batch_size : int
+    generator : torch.Generator or None
+        Shuffles the samples; None keeps their order.
+    validate : callable or None
+        Held-out score of each member, the larger the better. Stagnation is then that
+        of the score, and the parameters of the best score are returned.
+    on_epoch : callable or None
+        Gets the parameters and the losses after each epoch; training ends where it
+        returns True.
+
+    Returns
+    -------
+    Training
+    """
+    descent = Descent(objective, theta, method, batch_size, generator)
+    pace = _Pace(schedule, len(theta), math.ceil(objective.n_samples / batch_size))
+    best = _Best(descent.theta)
+    losses, scores = [], []
+    while not pace.finished.all():
+        loss = descent.epoch(pace.rates())
+        diverged = ~loss.isfinite() | ~descent.theta.isfinite().all(1)
+        best.restore(descent.theta, diverged)
+        losses.append(loss)
+        score = -loss
+        if validate is not None:
+            score = validate(descent.theta)
+            scores.append(score)
+        best.update(descent.theta, torch.where(diverged, -torch.inf, score))
+        pace.update(score, diverged)
+        if on_epoch is not None and on_epoch(descent.theta, loss):
+            break
+    if validate is not None:
+        best.restore(descent.theta, torch.ones_like(pace.finished))
+    return Training(
+        theta=descent.theta,
+        losses=torch.stack(losses),
+        scores=torch.stack(scores) if scores else torch.empty(len(losses), 0),
+        n_epochs=len(losses),
+        stagnated=pace.stagnated,
+        diverged=pace.diverged,
+    )
+
+
+class _Best:
+    """The parameters of each member's best score."""
+
+    def __init__(self, theta: Tensor):
+        self.theta = theta.clone()
+        self.score = torch.full((len(theta),), -torch.inf, dtype=torch.float64)
+
+    def update(self, theta: Tensor, score: Tensor) -> None:
+        better = score.cpu() > self.score
+        if better.any():
+            self.score = torch.where(better, score.cpu().double(), self.score)
+            self.theta[better] = theta[better]
+
+    def restore(self, theta: Tensor, members: Tensor) -> None:
+        if members.any():
+            theta[members] = self.theta[members]
+
+
+class _Pace:
+    """Learning rates of the members, and which of them have finished."""
+
+    def __init__(self, schedule: Schedule, n_members: int, updates_per_epoch: int):
+        self.schedule, self.updates = schedule, updates_per_epoch
+        self.epoch = 0
+        self.best = torch.full((n_members,), -torch.inf, dtype=torch.float64)
+        self.idle = torch.zeros(n_members, dtype=torch.long)
+        self.rate = torch.full((n_members,), schedule.rate, dtype=torch.float64)
+        # Epochs at which the fall of the rate begins and ends.
+        start = math.ceil((1 - TAIL) * schedule.max_epochs)
+        self.fall = torch.full((n_members,), start)
+        self.end = torch.full((n_members,), schedule.max_epochs)
+        self.stagnated = torch.zeros(n_members, dtype=torch.bool)
+        self.diverged = torch.zeros(n_members, dtype=torch.bool)
+
+    @property
+    def finished(self) -> Tensor:
+        return (self.epoch >= self.end) | self.diverged
+
+    def rates(self) -> float | Tensor:
+        """Rates of the coming epoch, zero for members that have finished."""
+        rate, schedule = self.rate, self.schedule
+        if schedule.kind == "anneal":
+            share = (self.epoch + 0.5 - self.fall) / (self.end - self.fall).clamp(min=1)
+            rate = rate * (1 + (math.pi * share.clamp(0, 1)).cos()) / 2
+        elif schedule.kind == "invscaling":
+            rate = rate / (1 + self.epoch * self.updates) ** schedule.power
+        rate = torch.where(self.finished, 0.0, rate)
+        return float(rate[0]) if len(rate) == 1 else rate[:, None]
+
+    def update(self, score: Tensor, diverged: Tensor) -> None:
+        """Note the scores of an epoch."""
+        score, schedule = score.cpu().double(), self.schedule
+        self.epoch += 1
+        self.diverged |= diverged.cpu() & (self.epoch <= self.end)
+        idle = ~(score > self.best + schedule.tol)
+        self.idle = torch.where(idle, self.idle + 1, 0)
+        self.best = torch.maximum(self.best, score.nan_to_num(nan=-torch.inf))
+        now = (self.idle > schedule.patience) & ~self.finished
+        if schedule.kind == "anneal":
+            now &= self.epoch < self.fall
+            length = max(schedule.patience, self.epoch - schedule.patience)
+            self.fall = torch.where(now, self.epoch, self.fall)
+            self.end = torch.where(
+                now, self.end.clamp(max=self.epoch + length), self.end
+            )
+        elif schedule.kind == "adaptive":
+            self.rate = torch.where(now, self.rate / 5, self.rate)
+            self.idle = torch.where(now, 0, self.idle)
+            now &= self.rate <= 1e-6
+            self.end = torch.where(now, self.epoch, self.end)
+        else:
+            self.end = torch.where(now, self.epoch, self.end)
+        self.stagnated |= now
