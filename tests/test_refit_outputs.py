@@ -14,9 +14,12 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_pgb import GradientBasisRefit
 from sklearn_pgb._bases import TangentSpace
+from sklearn_pgb._convex import ConvexProblem, Fold, HeldOut
+from sklearn_pgb._convex._problem import finish
 from sklearn_pgb._estimator import inputs_of, open_all
-from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._refit._uncertainty import parameter_variance
+from sklearn_pgb._losses import GammaLoss, SquaredLoss
+from sklearn_pgb._operators import DenseOperator
+from sklearn_pgb._refit._uncertainty import held_out_level, parameter_variance
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 2))
@@ -200,6 +203,49 @@ def test_std_is_calibrated(seed, params):
     log_loss = (np.log(std) + z**2 / 2).mean()
     best = (np.log(noise) + 0.5).mean()
     assert log_loss < best + 0.3
+
+
+class Product(torch.nn.Module):
+    """A trained network that no chain describes: no hidden layer is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(2, 1)
+
+    def forward(self, X):
+        return self.head(X)
+
+
+@pytest.mark.parametrize("module", [None, Product], ids=["chain", "module"])
+def test_std_finds_noise_in_a_product(seed, module):
+    """Noise of 0.3 e^(x_1 x_2 / 2), which no sum over the inputs describes."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(2000, 2))
+    noise = 0.3 * np.exp(X[:, 0] * X[:, 1] / 2)
+    y = X[:, 0] + noise * rng.normal(size=2000)
+    if module is None:
+        refit = GradientBasisRefit(mlp(), random_state=0)
+    else:
+        refit = GradientBasisRefit(module(), loss="squared_error")
+    refit.fit(X[:1000], y[:1000])
+    mean, std = refit.predict(X[1000:], return_std=True)
+    log_loss = np.log(std) + ((y[1000:] - mean) / std) ** 2 / 2
+    # The same noise everywhere is worse by half of log mean(e^(x_1 x_2)), about 0.2.
+    assert log_loss.mean() < np.log(noise[1000:]).mean() + 0.5 + 0.1
+
+
+def test_noise_rises_to_what_held_out_rows_ask_for():
+    """One output is twice as noisy as the model says, the other half as much."""
+    y = torch.tensor([[2.0, 1.0], [6.0, 2.0]], dtype=torch.float64)
+    raw = torch.log(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64))
+    weight = torch.tensor([0.3, 0.1], dtype=torch.float64)
+    operator = DenseOperator(torch.zeros(2, 2, 1, dtype=torch.float64))
+    problem = ConvexProblem(operator, y, GammaLoss(), weight, alpha=1.0, offset=raw)
+    solution = finish(problem, *problem.zero(), 0, True)
+    held = HeldOut(torch.arange(2), operator, y, weight, raw)
+    shift, loss = held_out_level([Fold(problem, held)], [solution])
+    torch.testing.assert_close(shift, torch.tensor([2.0, 1.0]).double().log())
+    np.testing.assert_allclose(loss, 0.5 - np.log(0.5) - 1)
 
 
 def test_std_grows_away_from_the_data():

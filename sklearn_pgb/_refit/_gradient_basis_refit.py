@@ -404,7 +404,8 @@ class GradientBasisRefit(
             )
         networks = [network.network for network in opened]
         space = TangentSpace.with_scales(networks, inputs, self._scales)
-        std = predictive_std(self._uncertainty, space.operator(inputs), inputs[0], raw)
+        operator = space.operator(inputs)
+        std = predictive_std(self._uncertainty, operator, networks[0], inputs[0], raw)
         # Half the difference of the transformed ends: exact for affine target
         # transformations, first order for others.
         upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
