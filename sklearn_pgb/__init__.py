@@ -1,11 +1,14 @@
 """Networks for scikit-learn users, with a convex refit and a certificate."""
 
+from sklearn_pgb._added_neuron import AddedNeuronClassifier, AddedNeuronRegressor
 from sklearn_pgb._bases import FeatureBasis, GradientBasis, InputBasis, LayerBasis
 from sklearn_pgb._refit import GradientBasisRefit
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddedNeuronClassifier",
+    "AddedNeuronRegressor",
     "FeatureBasis",
     "GradientBasis",
     "GradientBasisRefit",

@@ -52,6 +52,11 @@ def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
     return fit_or_restore
 
 
+def dense(X: Any) -> Any:
+    """A sparse matrix as an array, anything else as it is."""
+    return X.toarray() if isinstance(X, sp.spmatrix | sp.sparray) else X
+
+
 def parse_memory(max_memory: str | float) -> float:
     """Bytes from a number or a text such as "500MB"."""
     if not isinstance(max_memory, str):

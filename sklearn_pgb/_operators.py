@@ -74,6 +74,10 @@ class LinearOperator(ABC):
     def rows(self, index: Tensor) -> "LinearOperator":
         """The operator of the samples in `index`."""
 
+    def single(self) -> "LinearOperator":
+        """The operator in float32, or itself where only its own dtype is safe."""
+        return self
+
     @property
     def n_rows(self) -> int:
         """Number of matrix rows, n_samples * n_outputs."""
@@ -153,6 +157,9 @@ class DenseOperator(LinearOperator):
     def dense(self, rows: slice = slice(None)) -> Tensor:
         return self.matrix[rows]
 
+    def single(self) -> "DenseOperator":
+        return DenseOperator(self.matrix.float())
+
     def rows(self, index: Tensor) -> "DenseOperator":
         return DenseOperator(self.matrix[index])
 
@@ -178,6 +185,9 @@ class KroneckerOperator(LinearOperator):
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
         return self._expand(self.features[rows])
+
+    def single(self) -> "KroneckerOperator":
+        return KroneckerOperator(self.features.float(), self.n_outputs)
 
     def rows(self, index: Tensor) -> "KroneckerOperator":
         return KroneckerOperator(self.features[index], self.n_outputs)
@@ -311,6 +321,14 @@ class ChainOperator(LinearOperator):
             if bias:
                 parts.append(D)
         return torch.cat(parts, -1)
+
+    def single(self) -> "ChainOperator":
+        return ChainOperator(
+            [A.float() for A in self.inputs],
+            [slope.float() for slope in self.slopes],
+            [W.float() for W in self.weights],
+            self.biases,
+        )
 
     def rows(self, index: Tensor) -> "ChainOperator":
         return ChainOperator(
@@ -496,6 +514,12 @@ class StackedOperator(LinearOperator):
             ],
             -1,
         )
+
+    def single(self) -> LinearOperator:
+        parts = [operator.single() for operator in self.operators]
+        if len({part.dtype for part in parts}) > 1:
+            return self
+        return StackedOperator(parts, self.scales)
 
     def rows(self, index: Tensor) -> "StackedOperator":
         return StackedOperator([op.rows(index) for op in self.operators], self.scales)

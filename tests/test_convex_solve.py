@@ -222,9 +222,26 @@ def test_newton_systems(loss, intercept, generator):
     # Softmax leaves one direction of the intercept free, which no gradient points to.
     gradient[4:] -= gradient[4:].mean()
     gradient[4:] *= intercept
-    for system in [PrimalSystem(problem), DualSystem(problem), MatrixFreeSystem()]:
+    systems = PrimalSystem(problem), DualSystem(problem), MatrixFreeSystem(problem)
+    for system in systems:
         step = torch.cat(system.step(problem, raw, gradient.split([4, 2]), 1e-12))
         assert relative(hessian @ step, -gradient) <= 1e-8
+
+
+def test_rough_steps_are_the_dense_steps_to_float32(generator):
+    """A step that may be rough is right to its goal, and comes back in float64."""
+    problem = oracles.random_problem(CrossEntropyLoss(), generator, 30, 6, alpha=0.1)
+    raw = problem.raw(*problem.zero())
+    residual = problem.residual(raw)
+    gradient = problem.operator.rmatvec(residual), residual.sum(0)
+    goal = 2e-3 * float(torch.cat(gradient).norm())
+    system = MatrixFreeSystem(problem)
+    assert system.rough.operator.dtype == torch.float32
+    step = torch.cat(system.step(problem, raw, gradient, goal))
+    assert step.dtype == torch.float64
+    assert torch.equal(step, step.float().double())
+    left = hessian_product(problem, raw)(step) + torch.cat(gradient)
+    assert float(left.norm()) <= 1.001 * goal
 
 
 def test_conjugate_gradients_stay_in_the_span(generator):
@@ -233,7 +250,7 @@ def test_conjugate_gradients_stay_in_the_span(generator):
     raw = torch.zeros_like(problem.y)
     residual = problem.residual(raw)
     gradient = problem.operator.rmatvec(residual), residual.sum(0)
-    step = MatrixFreeSystem().step(problem, raw, gradient, forcing=0.0)
+    step = MatrixFreeSystem(problem).step(problem, raw, gradient, goal=0.0)
     product = hessian_product(problem, raw)
     hessian = torch.stack([product(e) for e in torch.eye(8, dtype=torch.float64)])
     target = -torch.cat(gradient)

@@ -393,3 +393,32 @@ def test_sketch_of_rows(case, dtype, generator):
     check_close(some, whole[index], dtype)
     other = operator.sketch(6, torch.Generator().manual_seed(4))
     assert (other - whole).abs().max() > 0.1
+
+
+def test_single_keeps_the_products(generator):
+    """In float32 every operator with a structure is itself to its rounding."""
+    network = random_chain([3, 4, 2], ACTIVATIONS["tanh"], generator)
+    chain = chain_operator(network, normal(generator, 5, 3))
+    dense = DenseOperator(normal(generator, 5, 2, 6))
+    kronecker = KroneckerOperator(normal(generator, 5, 3), 2)
+    operator = StackedOperator([chain, dense, kronecker], [0.5, 2.0, 1.0])
+    single = operator.single()
+    assert single.dtype == torch.float32
+    assert_close(single.dense(), operator.dense().float(), rtol=1e-5, atol=1e-6)
+    coef = normal(generator, operator.n_coef)
+    expected = operator.matvec(coef).float()
+    assert_close(single.matvec(coef.float()), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_stacks_of_two_precisions_stay_in_theirs(generator):
+    """A part that knows only its own dtype keeps the others in it."""
+    theta = normal(generator, 3)
+    function = FunctionOperator(
+        lambda theta, X: X @ theta[:, None],
+        theta,
+        normal(generator, 5, 3),
+        torch.arange(3),
+    )
+    dense = DenseOperator(normal(generator, 5, 1, 2))
+    operator = StackedOperator([function, dense], [1.0, 1.0])
+    assert operator.single() is operator

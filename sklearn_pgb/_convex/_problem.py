@@ -46,6 +46,17 @@ class ConvexProblem:
         """The same problem with another ridge."""
         return replace(self, alpha=float(alpha))
 
+    def single(self) -> "ConvexProblem":
+        """The same problem in float32, where its operator can be had in it."""
+        operator = self.operator.single()
+        return replace(
+            self,
+            operator=operator,
+            y=self.y.to(operator.dtype),
+            weight=self.weight.to(operator.dtype),
+            offset=None if self.offset is None else self.offset.to(operator.dtype),
+        )
+
     def rows(self, index: Tensor) -> "ConvexProblem":
         """The problem of the samples in `index`, weights summing to one again."""
         weight = self.weight[index]

@@ -172,7 +172,7 @@ def _newton_system(
     if method == "dual":
         return DualSystem(problem)
     if method == "matrix-free":
-        return MatrixFreeSystem()
+        return MatrixFreeSystem(problem)
     operator = problem.operator
     if operator.n_rows * operator.n_coef * operator.dtype.itemsize <= max_memory / 4:
         problem = replace(problem, operator=DenseOperator(operator.dense()))

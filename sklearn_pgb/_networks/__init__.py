@@ -8,7 +8,11 @@ from sklearn_pgb._networks._chain import (
 )
 from sklearn_pgb._networks._module import ModuleNetwork, open_module
 from sklearn_pgb._networks._network import Head, Network, as_float64
-from sklearn_pgb._networks._open import OpenNetwork, open_network
+from sklearn_pgb._networks._open import (
+    NetworkEstimator,
+    OpenNetwork,
+    open_network,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -17,6 +21,7 @@ __all__ = [
     "Head",
     "ModuleNetwork",
     "Network",
+    "NetworkEstimator",
     "OpenNetwork",
     "as_float64",
     "open_module",

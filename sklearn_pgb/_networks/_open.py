@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -78,9 +79,14 @@ class OpenNetwork:
         for step in self.steps:
             X = step.transform(X)
         sparse = ("csr", "csc")
-        if isinstance(self.final, MLPRegressor | MLPClassifier):
+        if isinstance(self.final, NetworkEstimator | MLPRegressor | MLPClassifier):
             X = validate_data(
-                self.final, X, reset=False, accept_sparse=sparse, dtype=np.float64
+                self.final,
+                X,
+                reset=False,
+                accept_sparse=sparse,
+                dtype=np.float64,
+                allow_nd=True,
             )
         else:
             X = check_array(
@@ -152,15 +158,23 @@ class OpenNetwork:
         return raw_prediction
 
 
+class NetworkEstimator(ABC):
+    """An estimator of this package that is a network, and opens itself."""
+
+    @abstractmethod
+    def _open_network(self) -> OpenNetwork:
+        """The fitted network; `check_is_fitted` comes first."""
+
+
 def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     """Open a fitted estimator or a torch module.
 
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        A fitted MLPRegressor, MLPClassifier or skorch net, a Pipeline,
-        TransformedTargetRegressor or FrozenEstimator that ends in one of these in any
-        nesting, or a module.
+        A fitted network of this package, MLPRegressor, MLPClassifier or skorch net, a
+        Pipeline, TransformedTargetRegressor or FrozenEstimator that ends in one of
+        these in any nesting, or a module.
     loss : Loss, default=None
         The loss. None stands for the loss the estimator was trained with, which a
         module does not know.
@@ -178,6 +192,8 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     final, steps, target_transformers = _unwrap(estimator)
     if isinstance(final, nn.Module):
         opened = _open_bare(final, loss)
+    elif isinstance(final, NetworkEstimator):
+        opened = final._open_network()
     elif isinstance(final, MLPRegressor):
         opened = _open_mlp_regressor(final)
     elif isinstance(final, MLPClassifier):
@@ -186,10 +202,10 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
         opened = _open_skorch(final)
     else:
         raise TypeError(
-            "estimator must be an MLPRegressor, an MLPClassifier, a skorch net, a "
-            "torch module, or a Pipeline, TransformedTargetRegressor or "
-            f"FrozenEstimator that ends in one, got {_describe(estimator, final)}. "
-            "Open the network itself."
+            "estimator must be a network of this package, an MLPRegressor, an "
+            "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
+            "TransformedTargetRegressor or FrozenEstimator that ends in one, got "
+            f"{_describe(estimator, final)}. Open the network itself."
         )
     return replace(
         opened,

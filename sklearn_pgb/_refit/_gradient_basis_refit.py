@@ -122,7 +122,7 @@ class GradientBasisRefit(
         Weights of the classes, for classifiers.
     solver : {"auto", "primal", "dual", "matrix-free"}, default="auto"
         How the convex problem is solved; "auto" goes by size and `max_memory`.
-    tol : float, default=1e-6
+    tol : float, default=1e-4
         Tolerance on the certified gap, relative to the objective.
     max_iter : int, default=100
         Newton steps at most.
@@ -231,7 +231,7 @@ class GradientBasisRefit(
         n_components=None,
         class_weight=None,
         solver="auto",
-        tol=1e-6,
+        tol=1e-4,
         max_iter=100,
         max_memory="1GB",
         device=None,

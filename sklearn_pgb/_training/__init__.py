@@ -5,6 +5,7 @@ from sklearn_pgb._training._auxiliary import (
     Neurons,
     auxiliary_objective,
     draw_neurons,
+    neuron_gradient,
 )
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Method
 from sklearn_pgb._training._objective import Objective
@@ -50,6 +51,7 @@ __all__ = [
     "identity_defect",
     "labels_consistent",
     "local_randomness",
+    "neuron_gradient",
     "neuron_value",
     "polish",
     "residual_sums",

@@ -82,17 +82,12 @@ class AuxiliaryProgram(Program):
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
         network, neurons = self.split(theta)
         raw, tape = self.program.forward(network, X)
-        exponentials = neurons.exponentials(X)
-        return raw + neurons(X), (tape, network, neurons, exponentials, X)
+        return raw + neurons(X), (tape, network, neurons, X)
 
     def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
-        inner, network, neurons, exponentials, X = tape
-        to_a = residual * exponentials
-        to_b = neurons.a[:, None] * to_a
-        gradient = Neurons(
-            to_a.sum(1), to_b.sum(1), to_b.mT @ _rows(X, len(theta))
-        ).flat()
-        return torch.cat([self.program.backward(network, inner, residual), gradient], 1)
+        inner, network, neurons, X = tape
+        to_network = self.program.backward(network, inner, residual)
+        return self.join(to_network, _neuron_adjoint(neurons, X, residual))
 
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
         network, neurons = self.split(theta[None])
@@ -109,6 +104,43 @@ def auxiliary_objective(objective: Objective, neuron_penalty: float) -> Objectiv
     extra[:n_outputs] = neuron_penalty
     penalty = torch.cat([objective.penalty, extra])
     return replace(objective, program=program, penalty=penalty)
+
+
+def neuron_gradient(
+    objective: Objective, raw: Tensor, neurons: Neurons, neuron_penalty: float
+) -> tuple[float, Tensor]:
+    """The auxiliary objective and its gradient by (a, b, W) at fixed raw outputs.
+
+    Parameters
+    ----------
+    objective : Objective
+        Gives loss, samples and weights; its own penalty is left out.
+    raw : Tensor (n_samples, n_outputs)
+        Raw outputs of the network.
+    neurons : Neurons
+        Of one member.
+    neuron_penalty : float
+
+    Returns
+    -------
+    value : float
+    gradient : Tensor (n_params,)
+        In the order of `Neurons.flat`.
+    """
+    moved = raw + neurons(objective.X)[0]
+    value = objective.weight @ objective.loss.value(objective.y, moved)
+    residual = objective.loss.gradient(objective.y, moved)
+    residual = residual * objective.weight[:, None]
+    gradient = _neuron_adjoint(neurons, objective.X, residual[None])
+    gradient.a.add_(neurons.a, alpha=2 * neuron_penalty)
+    return float(value + neuron_penalty * neurons.a.square().sum()), gradient.flat()[0]
+
+
+def _neuron_adjoint(neurons: Neurons, X: Tensor, residual: Tensor) -> Neurons:
+    """Gradient of <residual, neurons(X)> by a, b and W."""
+    to_a = residual * neurons.exponentials(X)
+    to_b = neurons.a[:, None] * to_a
+    return Neurons(to_a.sum(1), to_b.sum(1), to_b.mT @ _rows(X, len(residual)))
 
 
 def draw_neurons(

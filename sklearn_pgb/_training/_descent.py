@@ -18,12 +18,20 @@ class Method(ABC):
     Conventions
     -----------
     `theta` and `gradient` have shape (n_members, n_params) and are changed in place;
-    `rate` is a number, or of shape (n_members, 1).
+    `rate` is a number, or broadcasts to that shape.
     """
 
     @abstractmethod
     def start(self, theta: Tensor) -> None:
         """Forget everything and get ready for a population."""
+
+    @abstractmethod
+    def memory(self) -> list[Tensor]:
+        """What `recall` needs to go on as if nothing had happened."""
+
+    @abstractmethod
+    def recall(self, memory: list[Tensor]) -> None:
+        """Go on from the memory of an earlier descent, after `start`."""
 
     @abstractmethod
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
@@ -56,6 +64,14 @@ class Adam(Method):
         self.decays = torch.tensor([self.beta_1, self.beta_2]).view(2, 1, 1)
         self.decays = self.decays.to(torch.float64)
 
+    def memory(self) -> list[Tensor]:
+        return [self.first, self.second, self.powers]
+
+    def recall(self, memory: list[Tensor]) -> None:
+        first, second, powers = memory
+        self.first, self.second = first.to(self.first), second.to(self.second)
+        self.powers = powers.clone()
+
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
         self.first.lerp_(gradient, 1 - self.beta_1)
         self.second.mul_(self.beta_2)
@@ -63,8 +79,8 @@ class Adam(Method):
         self.powers *= self.decays
         correction = (1 - self.powers[1]).sqrt() / (1 - self.powers[0])
         scale = torch.sqrt(self.second, out=gradient).add_(self.epsilon)
-        if len(theta) == 1:
-            theta.addcdiv_(self.first, scale, value=-float(rate * correction))
+        if isinstance(rate, float) and len(theta) == 1:
+            theta.addcdiv_(self.first, scale, value=-rate * float(correction))
         else:
             size = (rate * correction).to(theta)
             theta.addcmul_(torch.div(self.first, scale, out=scale), size, value=-1.0)
@@ -90,6 +106,12 @@ class GradientDescent(Method):
 
     def start(self, theta: Tensor) -> None:
         self.velocity = torch.zeros_like(theta)
+
+    def memory(self) -> list[Tensor]:
+        return [self.velocity]
+
+    def recall(self, memory: list[Tensor]) -> None:
+        self.velocity = memory[0].to(self.velocity)
 
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
         pull = gradient.mul_(rate)

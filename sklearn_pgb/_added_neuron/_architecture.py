@@ -1,0 +1,158 @@
+"""Networks that can be drawn anew, and what a fitted estimator keeps of them."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sklearn_pgb._networks import ModuleNetwork, as_float64
+from sklearn_pgb._training import (
+    ChainProgram,
+    ModuleProgram,
+    Program,
+    uniform_initialisation,
+)
+
+TORCH_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "logistic": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """A network that can be drawn anew.
+
+    Attributes
+    ----------
+    program : Program
+        Of one member.
+    n_outputs : int
+    draw : callable
+        Parameters (n_params,) of a fresh member.
+    """
+
+    program: Program
+    n_outputs: int
+    draw: Callable[[], Tensor]
+
+
+def chain_architecture(
+    program: ChainProgram, rng: np.random.RandomState
+) -> Architecture:
+    """A chain, its parameters drawn as scikit-learn draws them."""
+    n_outputs = program.shapes[-1][0]
+    return Architecture(
+        program, n_outputs, lambda: uniform_initialisation(program, rng, 1)[0]
+    )
+
+
+def module_architecture(
+    module: nn.Module | Callable[[], nn.Module],
+    X: NDArray[Any],
+    dtype: torch.dtype,
+    device: Any,
+) -> Architecture:
+    """A torch module; draws after the first are made or reset anew.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or callable
+        A module, which is copied, or what returns one.
+    X : ndarray (n_samples, ...)
+        A row of it tells the number of outputs.
+    dtype : torch.dtype
+    device : str, torch.device or None
+    """
+    first = _make(module)
+    probe = ModuleNetwork(first)
+    n_outputs = probe(probe.theta, as_float64(X[:1])).shape[1]
+    place = torch.device(device or "cpu")
+    program = ModuleProgram([first.to(place, dtype)])
+    waiting = [program.theta()[0]]
+
+    def draw() -> Tensor:
+        if waiting:
+            return waiting.pop()
+        fresh = _make(module)
+        if isinstance(module, nn.Module):
+            _reset(fresh)
+        return ModuleProgram([fresh.to(place, dtype)]).theta()[0]
+
+    return Architecture(program, n_outputs, draw)
+
+
+def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    """A module of one's own."""
+    made = copy.deepcopy(module) if isinstance(module, nn.Module) else module()
+    if not isinstance(made, nn.Module):
+        raise TypeError(
+            "module must be a torch.nn.Module or a callable that returns one, got "
+            f"{type(made).__name__} from it."
+        )
+    return made
+
+
+def _reset(module: nn.Module) -> None:
+    """Draw the parameters of all layers that can do so."""
+    for layer in module.modules():
+        reset = inspect.getattr_static(type(layer), "reset_parameters", None)
+        if reset is not None:
+            reset(layer)
+
+
+def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
+    """Fitted attributes that hold a network, arrays but for a module's layout."""
+    program = architecture.program
+    if isinstance(program, ChainProgram):
+        weights, biases = program.split(theta[None])
+        return {
+            "coefs_": [weight[0].T.numpy().copy() for weight in weights],
+            "intercepts_": [
+                bias[0, 0].numpy().copy() for bias in biases if bias is not None
+            ],
+        }
+    assert isinstance(program, ModuleProgram)
+    module = copy.deepcopy(program.modules[0]).to("cpu", torch.float64).eval()
+    parts = theta.split([shape.numel() for shape in program.shapes.values()])
+    named = dict(module.named_parameters())
+    for (name, shape), part in zip(program.shapes.items(), parts, strict=True):
+        named[name].data = part.view(shape).clone()
+    state = {name: value.numpy().copy() for name, value in module.state_dict().items()}
+    return {"module_state_": state, "_prototype": module}
+
+
+def restored_module(prototype: nn.Module, state: dict[str, Any]) -> nn.Module:
+    """The prototype with the arrays of a state, in evaluation mode."""
+    module = copy.deepcopy(prototype)
+    tensors = {name: torch.tensor(value) for name, value in state.items()}
+    module.load_state_dict(tensors)
+    return module.eval()
+
+
+def chain_module(
+    coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], activation: str
+) -> nn.Module:
+    """A Sequential of linear layers and activations, in float64."""
+    layers: list[nn.Module] = []
+    for coef, intercept in zip(coefs, intercepts, strict=True):
+        n_in, n_out = coef.shape
+        linear = nn.Linear(n_in, n_out, dtype=torch.float64)
+        linear.weight.data = torch.tensor(coef.T, dtype=torch.float64)
+        linear.bias.data = torch.tensor(intercept, dtype=torch.float64)
+        layers += [linear, TORCH_ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1]).eval()

@@ -1,0 +1,480 @@
+"""What the regressor and the classifier with added neurons share."""
+
+import warnings
+from abc import abstractmethod
+from itertools import pairwise
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
+from torch import Tensor, nn
+
+from sklearn_pgb._added_neuron._architecture import (
+    chain_architecture,
+    chain_module,
+    module_architecture,
+    network_state,
+    restored_module,
+)
+from sklearn_pgb._added_neuron._fitting import (
+    Data,
+    Request,
+    fit_network,
+    one_epoch,
+)
+from sklearn_pgb._estimator import all_or_nothing, dense
+from sklearn_pgb._networks import (
+    ACTIVATIONS,
+    ChainNetwork,
+    Network,
+    NetworkEstimator,
+    as_float64,
+    open_module,
+)
+from sklearn_pgb._training import (
+    Adam,
+    ChainProgram,
+    GradientDescent,
+    Schedule,
+    local_randomness,
+)
+
+# Rows of one forward pass in `predict`.
+PREDICTED_ROWS = 2**13
+
+
+class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
+    """Fit, partial fit and state of a network with added neurons."""
+
+    _parameter_constraints: dict = {
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "module": [nn.Module, callable, None],
+        "neuron_penalty": [Interval(Real, 0, None, closed="neither")],
+        "solver": [StrOptions({"adam", "sgd", "lbfgs"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "learning_rate": [StrOptions({"anneal", "constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_starts": [Interval(Integral, 1, None, closed="left")],
+        "global_move": [StrOptions({"transplant", "restart"})],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "dtype": [StrOptions({"float32", "float64"}), None],
+        "warm_start": ["boolean"],
+        "device": [str, torch.device, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # ------------------------------------------------------------------- fitting
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def fit(self, X, y, sample_weight=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            With `module`, of any shape (n_samples, ...) that it takes. A sparse matrix
+            is made dense.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets or labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights; where one batch holds all samples, integers equal repeated rows.
+
+        Returns
+        -------
+        self : object
+            The trained network.
+
+        Raises
+        ------
+        ValueError
+            If the data, the weights or a combination of parameters can't be used.
+        """
+        warm = self.warm_start and hasattr(self, "loss_curve_")
+        X, y, weight = self._check(X, y, sample_weight, reset=not warm)
+        self._learn(y, known=warm, classes=None)
+        rng = check_random_state(self.random_state)
+        seed = int(rng.randint(np.iinfo(np.int32).max))
+        rows, held_out = self._split(X, y, seed)
+        with local_randomness(seed):
+            architecture = self._architecture(X, rng)
+            loss = self._loss_of(architecture.n_outputs)
+            data = self._data(X, y, weight, loss, architecture.n_outputs)
+            score = None
+            if len(held_out):
+                score = self._held_out_score(architecture, X, y, weight, held_out)
+            hook, finish = self._hooks(architecture, X, y, sample_weight)
+            result = fit_network(
+                architecture,
+                loss,
+                data.rows(rows),
+                self._request(len(rows)),
+                total_weight=float(weight[rows].sum()),
+                start=self._theta() if warm else None,
+                seed=seed,
+                hook=hook,
+                held_out=score,
+            )
+        self._store(architecture, result)
+        finish()
+        if result.diverged:
+            warnings.warn(
+                f"The loss overflowed after {result.n_iter} epochs; the parameters of "
+                "the smallest loss were kept. Lower learning_rate_init, got "
+                f"{self.learning_rate_init}, or standardise X.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _partial_fit(self, X, y, classes, sample_weight):
+        """One epoch from where the network is."""
+        if self.solver == "lbfgs":
+            raise ValueError(
+                "solver must be 'adam' or 'sgd' for partial_fit, got 'lbfgs', which "
+                "needs all samples at each step."
+            )
+        first = not hasattr(self, "loss_curve_")
+        X, y, weight = self._check(X, y, sample_weight, reset=first)
+        self._learn(y, known=not first, classes=classes)
+        rng = check_random_state(self.random_state)
+        seed = int(rng.randint(np.iinfo(np.int32).max))
+        memory = getattr(self, "_memory", None)
+        with local_randomness(seed):
+            architecture = self._architecture(X, rng)
+            loss = self._loss_of(architecture.n_outputs)
+            theta, value, memory = one_epoch(
+                architecture,
+                loss,
+                self._data(X, y, weight, loss, architecture.n_outputs),
+                self._request(len(X)),
+                total_weight=float(weight.sum()),
+                start=None if first else self._theta(),
+                memory=None if memory is None else [as_float64(m) for m in memory],
+                seed=seed,
+            )
+        self._store_network(architecture, theta)
+        self._memory = [part.cpu().numpy() for part in memory]
+        self.loss_ = value
+        self.loss_curve_: list[float] = [*([] if first else self.loss_curve_), value]
+        self.n_iter_ = len(self.loss_curve_)
+        return self
+
+    # ---------------------------------------------------------------------- subclasses
+
+    @abstractmethod
+    def _check_targets(self, y):
+        """Targets in the shape in which they are used, or an error."""
+
+    @abstractmethod
+    def _learn(self, y, known, classes):
+        """Learn the labels and number of targets, or check them where `known`."""
+
+    @abstractmethod
+    def _natural_outputs(self):
+        """Number of raw outputs of a network that is not the user's module."""
+
+    @abstractmethod
+    def _loss_of(self, n_outputs):
+        """The loss for a network with this many raw outputs, or an error."""
+
+    @abstractmethod
+    def _columns(self, y, n_outputs):
+        """Targets of shape (n_samples, n_outputs) for `Loss.encode`."""
+
+    @abstractmethod
+    def _score_raw(self, raw, y, weight):
+        """Score of raw outputs on held-out samples."""
+
+    def _class_weights(self, y):
+        """Weight of each sample by its class."""
+        return np.ones(len(y))
+
+    def _labels(self, y):
+        """Labels by which held-out rows are stratified."""
+        return None
+
+    # ---------------------------------------------------------------- data and request
+
+    def _check(self, X, y, sample_weight, reset):
+        """Rows of positive weight, as arrays."""
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=("csr", "csc"),
+            dtype=(np.float64, np.float32),
+            multi_output=True,
+            allow_nd=self.module is not None,
+            reset=reset,
+        )
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        y = self._check_targets(y)
+        weight = weight * self._class_weights(y)
+        if not weight.any():
+            raise ValueError(
+                "sample_weight and class_weight must leave some sample a weight above "
+                "zero, got zero for all of them."
+            )
+        kept = weight > 0
+        return dense(X)[kept], y[kept], weight[kept]
+
+    def _split(self, X, y, seed):
+        """Rows to train on, and rows held out for early stopping."""
+        rows = np.arange(len(X))
+        if not self.early_stopping:
+            return rows, rows[:0]
+        if not self.validation_fraction > 0:
+            raise ValueError(
+                "validation_fraction must be > 0 with early_stopping=True, got "
+                f"{self.validation_fraction}."
+            )
+        train, held_out = train_test_split(
+            rows,
+            test_size=self.validation_fraction,
+            random_state=seed,
+            stratify=self._labels(y),
+        )
+        return train, held_out
+
+    def _training_dtype(self, X):
+        name = self.dtype or X.dtype.name
+        return torch.float32 if name == "float32" else torch.float64
+
+    def _data(self, X, y, weight, loss, n_outputs):
+        """Tensors of the training."""
+        device, dtype = torch.device(self.device or "cpu"), self._training_dtype(X)
+        columns = torch.tensor(self._columns(y, n_outputs), dtype=torch.float64)
+        return Data(
+            torch.tensor(X, dtype=dtype, device=device),
+            loss.encode(columns).to(device, dtype),
+            torch.tensor(weight / weight.sum(), dtype=dtype, device=device),
+        )
+
+    def _request(self, n_samples):
+        """The parameters, resolved."""
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = 200
+        elif batch_size > n_samples:
+            warnings.warn(
+                f"batch_size={batch_size} is larger than n_samples={n_samples}; all "
+                "samples make one batch.",
+                stacklevel=5,
+            )
+        return Request(
+            solver=self.solver,
+            schedule=Schedule(
+                rate=float(self.learning_rate_init),
+                kind=self.learning_rate,
+                max_epochs=int(self.max_iter),
+                tol=float(self.tol),
+                patience=int(min(self.n_iter_no_change, self.max_iter)),
+                power=float(self.power_t),
+            ),
+            batch_size=min(int(batch_size), n_samples),
+            shuffle=bool(self.shuffle),
+            alpha=float(self.alpha),
+            neuron_penalty=float(self.neuron_penalty),
+            n_starts=int(self.n_starts),
+            global_move=self.global_move,
+            adam=Adam(self.beta_1, self.beta_2, self.epsilon),
+            descent=GradientDescent(self.momentum, self.nesterovs_momentum),
+            max_evaluations=int(self.max_fun),
+        )
+
+    def _held_out_score(self, architecture, X, y, weight, rows):
+        """Score of parameters on the held-out rows, as a function."""
+        X_held = torch.tensor(X[rows], dtype=torch.float64)
+        y_held, weight_held = y[rows], weight[rows]
+
+        def score(theta: Tensor) -> float:
+            raw = architecture.program(theta[None].to(X_held), X_held)[0]
+            return float(self._score_raw(raw.numpy(), y_held, weight_held))
+
+        return score
+
+    # ---------------------------------------------------------------------- networks
+
+    def _widths(self):
+        """Units of the hidden layers."""
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
+        whole = sizes.size == 0 or sizes.dtype.kind in "iu"
+        if sizes.ndim != 1 or not whole or (sizes <= 0).any():
+            raise ValueError(
+                "hidden_layer_sizes must be > 0, one integer per hidden layer, got "
+                f"{self.hidden_layer_sizes!r}."
+            )
+        return [int(size) for size in sizes]
+
+    def _architecture(self, X, rng):
+        """The network to train."""
+        if self.module is not None:
+            dtype = self._training_dtype(X)
+            return module_architecture(self.module, X, dtype, self.device)
+        hidden = self._widths()
+        activations = [ACTIVATIONS[self.activation]] * len(hidden)
+        widths = [X.shape[1], *hidden, self._natural_outputs()]
+        return chain_architecture(ChainProgram(widths, activations), rng)
+
+    def _theta(self):
+        """Parameters of the fitted network."""
+        network = self._network()
+        if self.module is None:
+            shapes = [coef.shape for coef in self.coefs_]
+            widths = [self.n_features_in_, *self._widths(), self._natural_outputs()]
+            if shapes != list(pairwise(widths)):
+                raise ValueError(
+                    f"hidden_layer_sizes, features and targets must be those of the "
+                    f"fit that is continued, got layers of {widths} for {shapes}. Set "
+                    "warm_start=False to start anew."
+                )
+        return network.theta
+
+    def _network(self) -> Network:
+        """The fitted network."""
+        if self.module is not None:
+            return open_module(self.module_)
+        activation = ACTIVATIONS[self.activation]
+        return ChainNetwork(
+            [as_float64(coef).T for coef in self.coefs_],
+            [as_float64(intercept) for intercept in self.intercepts_],
+            [activation] * (len(self.coefs_) - 1),
+        )
+
+    @property
+    def module_(self):
+        """The network as a torch module in evaluation mode, on the CPU."""
+        if self.module is None:
+            return chain_module(self.coefs_, self.intercepts_, self.activation)
+        return restored_module(self._prototype, self.module_state_)
+
+    def _raw(self, X):
+        """Raw outputs."""
+        check_is_fitted(self)
+        X = validate_data(
+            self,
+            X,
+            reset=False,
+            accept_sparse=("csr", "csc"),
+            dtype=(np.float64, np.float32),
+            allow_nd=self.module is not None,
+        )
+        network, parts = self._network(), []
+        for rows in gen_batches(X.shape[0], PREDICTED_ROWS):
+            with torch.no_grad():
+                part = as_float64(dense(X[rows]))
+                parts.append(network(network.theta, part).numpy())
+        return np.concatenate(parts)
+
+    # ------------------------------------------------------------------------- state
+
+    def _hooks(self, architecture, X, y, sample_weight):
+        """What runs after each epoch and after the last one."""
+        info = {
+            "estimator": self,
+            "X": X,
+            "y": y,
+            "metadata": {"sample_weight": sample_weight},
+        }
+        context = self._init_callback_context(max_subtasks=None)
+        context.call_on_fit_task_begin(**info)
+        has_callbacks = bool(getattr(self, "_skl_callbacks", []))
+        count = 0
+
+        def hook(theta: Tensor, loss: float) -> bool:
+            nonlocal count
+            count += 1
+            if self.verbose:
+                print(f"Iteration {count}, loss = {loss:.8f}")
+            if not has_callbacks:
+                return False
+            epoch = context.subcontext(task_name="epoch").call_on_fit_task_begin(**info)
+            at = theta.detach().cpu().double()
+            return epoch.call_on_fit_task_end(
+                **info,
+                reconstruction_attributes=lambda: network_state(architecture, at),
+            )
+
+        def finish() -> None:
+            context.call_on_fit_task_end(**info, reconstruction_attributes={})
+
+        return hook, finish
+
+    def _store_network(self, architecture, theta):
+        """Keep the parameters as arrays."""
+        for name, value in network_state(architecture, theta).items():
+            setattr(self, name, value)
+        self.n_outputs_ = architecture.n_outputs
+        if self.module is None:
+            self.n_layers_ = len(self.coefs_) + 1
+
+    def _store(self, architecture, result):
+        """Keep everything that a fit reached as arrays and plain values."""
+        self._store_network(architecture, result.theta)
+        verdict = result.verdict
+        self.loss_ = verdict.loss
+        self.auxiliary_loss_ = verdict.auxiliary_loss
+        self.floor_ = verdict.floor.value
+        self.floor_attained_ = verdict.floor.attained
+        self.floor_gap_ = verdict.loss - verdict.floor.value
+        self.residual_ = verdict.residual
+        self.status_ = verdict.status
+        neurons = verdict.neurons
+        self.neurons_ = {
+            "a": neurons.a[0].numpy(),
+            "b": neurons.b[0].numpy(),
+            "W": neurons.W[0].numpy(),
+        }
+        self.neuron_norm_curve_ = verdict.norms
+        self.loss_curve_ = result.losses
+        self.best_loss_ = min(result.losses, default=verdict.loss)
+        self.n_iter_ = result.n_iter
+        self.n_moves_ = result.n_moves
+        self.validation_scores_ = self.best_validation_score_ = None
+        if self.early_stopping:
+            self.validation_scores_ = result.scores
+            self.best_validation_score_ = max(result.scores)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = self.module is not None
+        return tags

@@ -1,0 +1,331 @@
+"""The hybrid search: local descent, and global moves where it stagnates."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._convex import ConvexProblem, solve
+from sklearn_pgb._operators import KroneckerOperator
+from sklearn_pgb._training import (
+    AuxiliaryProgram,
+    ChainProgram,
+    Descent,
+    Method,
+    Neurons,
+    Objective,
+    auxiliary_objective,
+    draw_neurons,
+)
+
+# Updates between two looks at the progress.
+SEGMENT = 300
+
+# A segment that lowers the excess over the floor by less than this share stagnates.
+PROGRESS = 0.02
+
+# Share of the epochs for the best network, at a falling rate.
+TAIL = 0.2
+
+# Every so manieth move of a member is a restart.
+RESTART_EVERY = 3
+
+# Shares of the samples on which a transplanted unit is active; the best one is kept.
+ACTIVE = (0.2, 0.5, 0.8)
+
+# Ridge of the refitted output layer where the objective has none: it only has to keep
+# coefficients of units that coincide from growing.
+HEAD_RIDGE = 1e-8
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How a stagnating member goes on.
+
+    Attributes
+    ----------
+    kind : {"transplant", "restart"}
+        "transplant" puts the direction of the added neuron in place of the weakest
+        hidden unit and refits the output layer; every third move is a restart.
+    restart : callable
+        Draws new parameters for one member.
+    """
+
+    kind: str
+    restart: Callable[[int], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The best points of a search.
+
+    Attributes
+    ----------
+    theta : Tensor (n_members, n_params)
+    value : Tensor (n_members,)
+        The objective there.
+    losses : Tensor (n_epochs, n_members)
+        The objective along the way; a member that trains its neuron has that loss.
+    n_epochs : int
+    n_moves : Tensor (n_members,)
+    """
+
+    theta: Tensor
+    value: Tensor
+    losses: Tensor
+    n_epochs: int
+    n_moves: Tensor
+
+
+def search(
+    objective: Objective,
+    theta: Tensor,
+    method: Method,
+    moves: Moves,
+    *,
+    rate: float,
+    max_epochs: int,
+    neuron_penalty: float,
+    floor: float,
+    tol: float,
+    batch_size: int,
+    generator: torch.Generator,
+    on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
+) -> Found:
+    """Descend the auxiliary objective block by block, and move where that stagnates.
+
+    A member trains its network while the added neuron is switched off (a = 0, where
+    the auxiliary objective equals the loss). Where a segment brings little, the network
+    is kept still for a segment and the neuron descends on the residuals. Its direction
+    then replaces the weakest hidden unit, or the member starts anew. The last fifth of
+    the epochs goes to the best network found, at a falling rate. What is returned is
+    the network of the smallest loss: the value of the auxiliary objective plays no part
+    in the choice, for it may be small at bad networks (Theorem 4 of the paper).
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : Tensor (n_members, n_params)
+    method : Method
+    moves : Moves
+    rate : float
+        Learning rate.
+    max_epochs : int
+        Passes over the samples, those of the neurons included.
+    neuron_penalty : float
+    floor : float
+        Pure-error floor of the data.
+    tol : float
+        A member whose loss is this close to the floor is done.
+    batch_size : int
+    generator : torch.Generator
+    on_epoch : callable or None
+        Gets the network's parameters and the losses; the search ends where it returns
+        True.
+
+    Returns
+    -------
+    Found
+
+    References
+    ----------
+    Kawaguchi and Kaelbling, "Elimination of All Bad Local Minima in Deep Learning",
+    AISTATS 2020: the theory, the failure mode, and the idea of a hybrid.
+    """
+    auxiliary = auxiliary_objective(objective, neuron_penalty)
+    population = _Population(objective, auxiliary, theta, moves, floor, tol, generator)
+    descent = Descent(auxiliary, population.start(), method, batch_size, generator)
+    updates = math.ceil(objective.n_samples / descent.batch_size)
+    segment = max(1, SEGMENT // updates)
+    tail = min(max_epochs, math.ceil(TAIL * max_epochs))
+    losses: list[Tensor] = []
+
+    def run(rates: Iterable[Tensor]) -> bool:
+        """Some epochs; whether the search goes on."""
+        for rates_of_epoch in rates:
+            losses.append(descent.epoch(rates_of_epoch))
+            if on_epoch is not None:
+                network = population.program.split(descent.theta)[0]
+                if on_epoch(network, losses[-1]):
+                    return False
+        return True
+
+    goes_on = True
+    while goes_on and len(losses) + segment <= max_epochs - tail:
+        goes_on = run([rate * population.moving()] * segment)
+        population.look(descent)
+        if bool(population.done.all()):
+            break
+        population.move(descent)
+    if goes_on:
+        population.gather(descent)
+        left = max_epochs - len(losses)
+        shares = [(epoch + 0.5) / left for epoch in range(left)]
+        run(_falling(rate, share) * population.moving() for share in shares)
+        population.look(descent)
+    return Found(
+        population.best_theta,
+        population.best,
+        torch.stack(losses),
+        len(losses),
+        population.n_moves,
+    )
+
+
+def _falling(rate: float, share: float) -> float:
+    return rate * (1 + math.cos(math.pi * share)) / 2
+
+
+class _Population:
+    """What the search knows of its members."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        auxiliary: Objective,
+        theta: Tensor,
+        moves: Moves,
+        floor: float,
+        tol: float,
+        generator: torch.Generator,
+    ):
+        assert isinstance(auxiliary.program, AuxiliaryProgram)
+        self.objective, self.program = objective, auxiliary.program
+        self.moves, self.generator = moves, generator
+        self.floor, self.tol = floor, tol
+        self.best_theta, self.best = theta.clone(), objective.value(theta)
+        self.before = torch.full_like(self.best, torch.inf)
+        self.n_moves = torch.zeros(len(theta), dtype=torch.long)
+        # Members whose neuron descends while their network is kept still.
+        self.fitting = torch.zeros(len(theta), dtype=torch.bool)
+
+    @property
+    def done(self) -> Tensor:
+        """Members at the floor."""
+        return self.best - self.floor <= self.tol
+
+    def start(self) -> Tensor:
+        """All parameters, the neurons switched off."""
+        neurons = draw_neurons(self.objective, len(self.best), self.generator)
+        return self.program.join(self.best_theta, neurons)
+
+    def moving(self) -> Tensor:
+        """Ones where a parameter is trained, zeros where it is kept still."""
+        n_network = self.program.program.n_params
+        network = (~self.fitting & ~self.done)[:, None].expand(-1, n_network)
+        neurons = self.fitting[:, None].expand(-1, self.program.n_neuron_params)
+        return torch.cat([network, neurons], 1).to(self.best_theta)
+
+    def look(self, descent: Descent) -> None:
+        """Keep the best networks."""
+        network = self.program.split(descent.theta)[0]
+        self.value = self.objective.value(network)
+        better = self.value < self.best
+        self.best_theta[better] = network[better]
+        self.best = torch.where(better, self.value, self.best)
+
+    def move(self, descent: Descent) -> None:
+        """Transplant what the neurons found; decide how stuck members go on."""
+        theta, neurons = self.program.split(descent.theta)
+        # A member that has just been moved has no past to compare with.
+        goal = self.before - PROGRESS * (self.before - self.floor)
+        progress = self.before.isinf() | (self.value < goal)
+        stuck = ~progress & ~self.fitting & ~self.done
+        for member in self.fitting.nonzero()[:, 0].tolist():
+            of_member = Neurons(neurons.a[member], neurons.b[member], neurons.W[member])
+            moved = transplant(self.objective, theta[member], of_member)
+            self._place(descent, member, moved)
+        restarts = stuck & ((self.n_moves + 1) % RESTART_EVERY == 0)
+        if self.moves.kind == "restart":
+            restarts = stuck
+        for member in restarts.nonzero()[:, 0].tolist():
+            self._place(descent, member, self.moves.restart(member))
+        moved_now = self.fitting | restarts
+        self.n_moves += moved_now
+        self.before = torch.where(moved_now | stuck, torch.inf, self.value)
+        self.fitting = stuck & ~restarts
+
+    def gather(self, descent: Descent) -> None:
+        """Put every member where its best network is."""
+        self.fitting[:] = False
+        for member in range(len(self.best)):
+            self._place(descent, member, self.best_theta[member])
+
+    def _place(self, descent: Descent, member: int, theta: Tensor) -> None:
+        neurons = draw_neurons(self.objective, 1, self.generator)
+        descent.move(member, self.program.join(theta[None], neurons)[0])
+
+
+def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
+    """A network whose weakest unit looks where an added neuron looks.
+
+    The neuron of the largest contribution gives its direction to the unit of the first
+    hidden layer that contributes least. The output layer is then refitted, which is a
+    convex problem, for a few thresholds of the unit; the best is kept.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its program is a `ChainProgram` with a hidden layer.
+    theta : Tensor (n_params,)
+    neurons : Neurons
+        Of one member: a and b of shape (n_outputs,).
+
+    Returns
+    -------
+    Tensor (n_params,)
+    """
+    program, X = objective.program, objective.X.flatten(1)
+    assert isinstance(program, ChainProgram)
+    contribution = Neurons(neurons.a[None], neurons.b[None], neurons.W[None])(X)[0]
+    k = int(contribution.square().mean(0).nan_to_num(0.0).argmax())
+    z = X @ neurons.W[k]
+    spread = z.std(correction=0)
+    theta = theta.clone()
+    weights, biases = program.split(theta[None])
+    hidden = program.activations[0].function(X @ weights[0][0].T + _of(biases[0]))
+    unit = int((weights[1][0].norm(dim=0) * hidden.std(0, correction=0)).argmin())
+    if not float(spread) > 0:
+        return theta
+    weights[0][0, unit] = neurons.W[k] / spread
+    candidates = []
+    for share in ACTIVE if biases[0] is not None else ACTIVE[:1]:
+        if biases[0] is not None:
+            biases[0][0, 0, unit] = -torch.quantile(z, 1 - share) / spread
+        refitted = refit_head(objective, theta)
+        candidates.append((float(objective.value(refitted[None])), refitted))
+    return min(candidates, key=lambda pair: pair[0])[1]
+
+
+def _of(bias: Tensor | None) -> Tensor | float:
+    return 0.0 if bias is None else bias[0, 0]
+
+
+def refit_head(objective: Objective, theta: Tensor) -> Tensor:
+    """The same hidden layers with the best output layer."""
+    program = objective.program
+    assert isinstance(program, ChainProgram)
+    theta = theta.clone()
+    weights, biases = program.split(theta[None])
+    h = objective.X.flatten(1)
+    hidden = zip(weights, biases, program.activations, strict=False)
+    for W, b, activation in hidden:
+        h = activation.function(h @ W[0].T + _of(b))
+    ridge = 2 * float(program.split(objective.penalty[None])[0][-1].max())
+    solution = solve(
+        ConvexProblem(
+            KroneckerOperator(h.double(), objective.y.shape[1]),
+            objective.y.double(),
+            objective.loss,
+            objective.weight.double(),
+            alpha=max(ridge, HEAD_RIDGE),
+            intercept=biases[-1] is not None,
+        )
+    )
+    weights[-1][0] = solution.coef.reshape(h.shape[1], -1).T
+    bias = biases[-1]
+    if bias is not None:
+        bias[0, 0] = solution.intercept
+    return theta

@@ -1,0 +1,381 @@
+"""Programs and objectives against torch's layers and autograd."""
+
+from functools import partial
+from itertools import pairwise
+
+import oracles
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from sklearn_pgb._losses import (
+    CrossEntropyLoss,
+    GammaLoss,
+    LogisticLoss,
+    PoissonLoss,
+    SmoothedHingeLoss,
+    SquaredLoss,
+)
+from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._training import (
+    ChainProgram,
+    ModuleProgram,
+    Objective,
+    _objective,
+    local_randomness,
+)
+
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+SINGLE = {"rtol": 1e-4, "atol": 1e-4}
+
+MODULES = {
+    "identity": nn.Identity,
+    "logistic": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "leaky_relu": nn.LeakyReLU,
+}
+LOSSES = [
+    SquaredLoss(),
+    CrossEntropyLoss(),
+    CrossEntropyLoss(label_smoothing=0.1),
+    LogisticLoss(),
+    SmoothedHingeLoss(),
+    SmoothedHingeLoss(power=3.0),
+    SmoothedHingeLoss(power=1.5),
+    PoissonLoss(),
+    GammaLoss(),
+]
+all_activations = pytest.mark.parametrize("name", ACTIVATIONS)
+all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+populations = pytest.mark.parametrize("n_members", [1, 3])
+
+
+@pytest.fixture
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(generator, *shape):
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def chain(widths, name="tanh", bias=True):
+    n_layers = len(widths) - 1
+    activations = [ACTIVATIONS[name]] * (n_layers - 1)
+    return ChainProgram(widths, activations, [bias] * n_layers)
+
+
+def sequential(widths, name, bias, theta):
+    """The same chain as a torch module."""
+    layers = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Linear(n_in, n_out, bias, dtype=torch.float64), MODULES[name]()]
+    module = nn.Sequential(*layers[:-1])
+    nn.utils.vector_to_parameters(theta, module.parameters())
+    return module
+
+
+def pulled_back(module, X, residual):
+    """Raw outputs of a module and J^T residual by autograd."""
+    raw = module(X)
+    parts = torch.autograd.grad(raw, list(module.parameters()), residual)
+    return raw.detach(), torch.cat([part.flatten() for part in parts])
+
+
+def sweep(program, theta, X, residual):
+    """Raw outputs and J^T residual of a program, in memory of their own."""
+    raw, tape = program.forward(theta, X)
+    raw = raw.clone()
+    return raw, program.backward(theta, tape, residual)
+
+
+# --- chains ------------------------------------------------------------------------
+
+
+@all_activations
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@populations
+def test_chain_equals_sequential(name, bias, n_outputs, n_members, generator):
+    """Outputs and pulled-back residuals are those of torch's layers and autograd."""
+    widths = [4, 5, 3, n_outputs]
+    program = chain(widths, name, bias)
+    theta = randn(generator, n_members, program.n_params)
+    X, residual = randn(generator, 7, 4), randn(generator, n_members, 7, n_outputs)
+    untouched = X.clone(), residual.clone()
+    # Twice, and on other samples in between: the program reuses its memory.
+    sweep(program, theta, X + 1, residual)
+    raw, gradient = sweep(program, theta, X, residual)
+    for i in range(n_members):
+        module = sequential(widths, name, bias, theta[i])
+        expected = pulled_back(module, X, residual[i])
+        assert_close((raw[i], gradient[i]), expected, **EXACT)
+        assert_close(program.differentiable(theta[i], X), expected[0], **EXACT)
+    assert_close(program(theta, X), raw, rtol=0, atol=0)
+    assert_close((X, residual), untouched, rtol=0, atol=0)
+
+
+@all_activations
+def test_members_alone(name, generator):
+    """A member does not see the others."""
+    program = chain([4, 5, 3, 2], name)
+    theta = randn(generator, 3, program.n_params)
+    X, residual = randn(generator, 7, 4), randn(generator, 3, 7, 2)
+    together = sweep(program, theta, X, residual)
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = sweep(program, theta[one], X, residual[one])
+        assert_close(alone, tuple(part[one] for part in together), **EXACT)
+
+
+@pytest.mark.parametrize("biases", [[True, False, True], [False, True, False]])
+def test_layout(biases, generator):
+    """Theta is laid out as that of ChainNetwork, also where some biases are missing."""
+    widths = [4, 5, 3, 2]
+    weights = [randn(generator, o, i) for i, o in pairwise(widths)]
+    offsets = [
+        randn(generator, len(w)) if has else None
+        for w, has in zip(weights, biases, strict=True)
+    ]
+    activations = [ACTIVATIONS["tanh"], ACTIVATIONS["silu"]]
+    network = ChainNetwork(weights, offsets, activations)
+    program = ChainProgram.of(network)
+    assert program.n_params == network.n_params
+    X, residual = randn(generator, 7, 4), randn(generator, 1, 7, 2)
+    raw, gradient = sweep(program, network.theta[None], X, residual)
+    assert_close(raw[0], network(network.theta, X), **EXACT)
+    expected = torch.einsum("nk,nkp->p", residual[0], oracles.jacobian(network, X))
+    assert_close(gradient[0], expected, **EXACT)
+    parts = program.split(network.theta[None])
+    assert_close([W[0] for W in parts[0]], weights, rtol=0, atol=0)
+    assert [b is not None for b in parts[1]] == biases
+    ones = [torch.ones_like(w) for w in weights]
+    zeros = [None if b is None else torch.zeros_like(b) for b in offsets]
+    marks = ChainNetwork(ones, zeros, activations).theta.bool()
+    assert_close(program.is_weight(), marks)
+
+
+def test_chain_without_hidden_layers(generator):
+    """A chain may be linear; images are flattened."""
+    program = ChainProgram([6, 2], [])
+    theta, images = randn(generator, 2, 14), randn(generator, 5, 2, 3)
+    W, b = theta[:, :12].reshape(2, 2, 6), theta[:, 12:]
+    expected = images.reshape(5, 6) @ W.mT + b[:, None]
+    residual = randn(generator, 2, 5, 2)
+    raw, gradient = sweep(program, theta, images, residual)
+    assert_close(raw, expected, **EXACT)
+    assert_close(program.differentiable(theta[1], images), expected[1], **EXACT)
+    to_W = torch.einsum("mnk,np->mkp", residual, images.reshape(5, 6)).flatten(1)
+    assert_close(gradient, torch.cat([to_W, residual.sum(1)], 1), **EXACT)
+
+
+@all_activations
+def test_chain_in_single_precision(name, generator):
+    """In float32 a program gives float32 numbers close to those in float64."""
+    program = chain([4, 5, 3, 2], name)
+    theta = randn(generator, 2, program.n_params)
+    X, residual = randn(generator, 7, 4), randn(generator, 2, 7, 2)
+    double = sweep(program, theta, X, residual)
+    single = sweep(program, theta.float(), X.float(), residual.float())
+    assert {part.dtype for part in single} == {torch.float32}
+    assert_close(tuple(part.double() for part in single), double, **SINGLE)
+
+
+# --- modules -----------------------------------------------------------------------
+
+
+def test_module_equals_chain(generator):
+    """A population of modules gives what the chain of the same layers gives."""
+    widths = [4, 5, 3, 2]
+    program = chain(widths, "relu")
+    theta = randn(generator, 2, program.n_params)
+    modules = [sequential(widths, "relu", True, row) for row in theta]
+    twin = ModuleProgram(modules)
+    assert twin.n_params == program.n_params
+    assert_close(twin.theta(), theta, rtol=0, atol=0)
+    assert_close(twin.is_weight(), program.is_weight())
+    X, residual = randn(generator, 7, 4), randn(generator, 2, 7, 2)
+    moved = theta + 0.1 * randn(generator, *theta.shape)
+    expected = sweep(program, moved, X, residual)
+    assert_close(sweep(twin, moved, X, residual), expected, **EXACT)
+    assert_close(twin(moved, X), expected[0], **EXACT)
+    assert_close(twin.differentiable(moved[1], X), expected[0][1], **EXACT)
+    assert_close(twin.theta(), theta, rtol=0, atol=0)
+
+
+def test_module_convolution(seed, generator):
+    """A small convolutional net of one output, and a frozen layer, go by autograd."""
+    with local_randomness(seed):
+        convolution = nn.Conv2d(1, 2, 3).requires_grad_(False)
+        layers = [convolution, nn.Tanh(), nn.Conv2d(2, 3, 2), nn.Tanh(), nn.Flatten()]
+        module = nn.Sequential(*layers, nn.Linear(12, 1), nn.Flatten(0)).double()
+    program = ModuleProgram([module])
+    trained = [p for p in module.parameters() if p.requires_grad]
+    assert program.n_params == sum(p.numel() for p in trained) == 27 + 13
+    images, residual = randn(generator, 6, 1, 5, 5), randn(generator, 1, 6, 1)
+    raw, gradient = sweep(program, program.theta(), images, residual)
+    expected = module(images)
+    parts = torch.autograd.grad(expected, trained, residual[0, :, 0])
+    assert_close(raw[0, :, 0], expected.detach(), **EXACT)
+    assert_close(gradient[0], torch.cat([p.flatten() for p in parts]), **EXACT)
+    kernels = [torch.full((p.numel(),), p.ndim > 1) for p in trained]
+    assert_close(program.is_weight(), torch.cat(kernels))
+
+
+def test_module_dropout(seed, generator):
+    """Dropout acts in `forward`, one seed draws it again, and predictions have none."""
+    with local_randomness(seed):
+        module = nn.Sequential(nn.Linear(4, 40), nn.Dropout(0.5), nn.Linear(40, 2))
+    program = ModuleProgram([module.double()])
+    theta, X = program.theta(), randn(generator, 7, 4)
+    full = (module[2](module[0](X))).detach()[None]
+
+    def dropped(theta):
+        with local_randomness(seed + 1):
+            return program.forward(theta, X)
+
+    state = torch.get_rng_state()
+    raw, tape = dropped(theta)
+    assert_close(torch.get_rng_state(), state)
+    assert_close(dropped(theta)[0], raw, rtol=0, atol=0)
+    with local_randomness(seed + 2):
+        assert (program.forward(theta, X)[0] - raw).abs().max() > 1e-3
+    assert (raw - full).abs().max() > 1e-3
+    assert_close(program(theta, X), full, **EXACT)
+    assert_close(program.differentiable(theta[0], X), full[0], **EXACT)
+
+    residual, direction = randn(generator, 1, 7, 2), randn(generator, *theta.shape)
+    gradient = program.backward(theta, tape, residual)
+    ahead, behind = (dropped(theta + s * direction)[0] for s in (1e-5, -1e-5))
+    slope = ((ahead - behind) * residual).sum() / 2e-5
+    assert_close((gradient * direction).sum(), slope, rtol=1e-7, atol=1e-7)
+
+
+def test_module_batch_norm(seed, generator):
+    """Each member's statistics move in `forward`, and in predictions they rest."""
+    with local_randomness(seed):
+        layers = [(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)) for _ in "12"]
+        modules = [nn.Sequential(*parts).double() for parts in layers]
+    program = ModuleProgram(modules)
+    theta, X = program.theta(), 2 + randn(generator, 9, 4)
+    hidden = [module[0](X).detach() for module in modules]
+    raw = program.forward(theta, X)[0]
+    means = [module[1].running_mean.clone() for module in modules]
+    for i, module in enumerate(modules):
+        assert_close(means[i], 0.1 * hidden[i].mean(0), **EXACT)
+        scaled = (hidden[i] - hidden[i].mean(0)) / (
+            hidden[i].var(0, False) + 1e-5
+        ) ** 0.5
+        assert_close(raw[i], module[2](scaled).detach(), **EXACT)
+    rested = program(theta, X)
+    scaled = (hidden[0] - means[0]) / (0.9 + 0.1 * hidden[0].var(0) + 1e-5) ** 0.5
+    assert_close(rested[0], modules[0][2](scaled).detach(), **EXACT)
+    program.differentiable(theta[0], X)
+    assert_close([module[1].running_mean for module in modules], means, rtol=0, atol=0)
+
+
+# --- objectives --------------------------------------------------------------------
+
+
+def problem(loss, generator, n_members=1, n_samples=25):
+    """A random objective on a tanh chain, and a population."""
+    program = chain([3, 4, 3])
+    penalty = torch.rand(program.n_params, generator=generator, dtype=torch.float64)
+    objective = Objective(
+        program,
+        loss,
+        randn(generator, n_samples, 3),
+        oracles.random_targets(loss, n_samples, generator),
+        oracles.random_weight(n_samples, generator),
+        0.1 * penalty,
+    )
+    return objective, randn(generator, n_members, program.n_params)
+
+
+@all_losses
+@populations
+def test_objective(loss, n_members, generator):
+    """Values and gradients are those of the formula, by torch's layers and autograd."""
+    objective, theta = problem(loss, generator, n_members)
+    values, gradients = objective.value_and_gradient(theta)
+    assert_close(objective.value(theta), values, **EXACT)
+    for i in range(n_members):
+        module = sequential([3, 4, 3], "tanh", True, theta[i])
+        parameters = list(module.parameters())
+        flat = nn.utils.parameters_to_vector(parameters)
+        losses = loss.value(objective.y, module(objective.X))
+        data = (objective.weight * losses).sum()
+        value = data + (objective.penalty * flat**2).sum()
+        parts = torch.autograd.grad(value, parameters)
+        assert_close(values[i], value.detach(), **EXACT)
+        assert_close(objective.data_value(theta)[i], data.detach(), **EXACT)
+        expected = torch.cat([part.flatten() for part in parts])
+        assert_close(gradients[i], expected, **EXACT)
+
+
+@all_losses
+def test_objective_finite_differences(loss, generator):
+    """Central differences of the value give the gradient along any direction."""
+    objective, theta = problem(loss, generator)
+    direction, step = randn(generator, *theta.shape), 1e-5
+    ahead, behind = theta + step * direction, theta - step * direction
+    slope = (objective.value(ahead) - objective.value(behind)) / (2 * step)
+    expected = objective.value_and_gradient(theta)[1] @ direction[0]
+    # The hinge of power 1.5 has an unbounded third derivative near its kink.
+    assert_close(slope, expected, rtol=1e-6, atol=1e-6)
+
+
+@all_losses
+def test_integer_weights(loss, generator):
+    """Integer weights equal repeated rows."""
+    objective, theta = problem(loss, generator, 2, n_samples=8)
+    counts = torch.tensor([1, 2, 3, 1, 1, 4, 2, 1])
+    part = objective.program, loss
+
+    def measure(X, y, weight):
+        weight = weight / weight.sum()
+        return Objective(*part, X, y, weight, objective.penalty).value_and_gradient(
+            theta
+        )
+
+    rows = torch.arange(8).repeat_interleave(counts)
+    once = measure(objective.X, objective.y, counts.double())
+    repeated = measure(objective.X[rows], objective.y[rows], torch.ones(15).double())
+    assert_close(once, repeated, **EXACT)
+
+
+@pytest.mark.parametrize("size", [1, 8, 60])
+@pytest.mark.parametrize("loss", LOSSES[:2], ids=repr)
+def test_sweeps(loss, size, generator, monkeypatch):
+    """Sweeping over blocks of samples changes nothing."""
+    objective, theta = problem(loss, generator, n_members=3)
+    whole = objective.value(theta), *objective.value_and_gradient(theta)
+    forward, blocks = objective.program.forward, []
+
+    def spy(theta, X):
+        blocks.append(len(X))
+        return forward(theta, X)
+
+    monkeypatch.setattr(_objective, "SWEEP", size)
+    monkeypatch.setattr(objective.program, "forward", spy)
+    assert_close((objective.value(theta), *objective.value_and_gradient(theta)), whole)
+    assert max(blocks) == max(1, size // 3)
+    assert sum(blocks) == 2 * objective.n_samples == 50
+
+
+def test_objective_in_single_precision(generator):
+    """In float32 values and gradients are close to those in float64."""
+    double, theta = problem(CrossEntropyLoss(), generator, 2)
+    data = (double.X, double.y, double.weight, double.penalty)
+    single = Objective(double.program, double.loss, *(part.float() for part in data))
+    value, gradient = single.value_and_gradient(theta.float())
+    assert value.dtype == gradient.dtype == torch.float32
+    expected = double.value_and_gradient(theta)
+    assert_close((value.double(), gradient.double()), expected, **SINGLE)
