@@ -54,7 +54,7 @@ def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
 
 def dense(X: Any) -> Any:
     """A sparse matrix as an array, anything else as it is."""
-    return X.toarray() if isinstance(X, sp.spmatrix | sp.sparray) else X
+    return sp.csr_array(X).toarray() if sp.issparse(X) else X
 
 
 def parse_memory(max_memory: str | float) -> float:

@@ -76,10 +76,10 @@ def test_reaches_a_critical_point(loss, generator):
     """A small tanh net ends where its gradient is zero, which autograd confirms."""
     objective, theta = problem(loss, generator)
     start = theta.clone()
-    polished = polish(objective, theta)
+    polished = polish(objective, theta, gtol=1e-9)
     assert polished.gradient_norm <= 1e-8
     gradient = gradient_by_autograd(objective, polished.theta)
-    assert gradient.norm() <= 1.1e-8
+    assert gradient.abs().max() <= 1.1e-9
     assert_close(gradient.norm().item(), polished.gradient_norm, rtol=0, atol=1e-12)
     value = objective.value(polished.theta[None]).item()
     assert polished.value == pytest.approx(value, rel=1e-14)
