@@ -54,7 +54,10 @@ def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
 
 def dense(X: Any) -> Any:
     """A sparse matrix as an array, anything else as it is."""
-    return sp.csr_array(X).toarray() if sp.issparse(X) else X
+    if not sp.issparse(X):
+        return X
+    rows: Any = X
+    return rows.toarray()
 
 
 def parse_memory(max_memory: str | float) -> float:

@@ -44,21 +44,31 @@ class Architecture:
     n_outputs : int
     draw : callable
         Parameters (n_params,) of a fresh member.
+    centre : ndarray (n_outputs,)
+    scale : float
+        The program's outputs are those of the fitted network less `centre` and divided
+        by `scale`: targets have mean zero and variance one in the training.
     """
 
     program: Program
     n_outputs: int
     draw: Callable[[], Tensor]
+    centre: NDArray[np.float64]
+    scale: float
 
 
 def chain_architecture(
-    program: ChainProgram, rng: np.random.RandomState
+    program: ChainProgram,
+    rng: np.random.RandomState,
+    centre: NDArray[np.float64],
+    scale: float,
 ) -> Architecture:
     """A chain, its parameters drawn as scikit-learn draws them."""
-    n_outputs = program.shapes[-1][0]
-    return Architecture(
-        program, n_outputs, lambda: uniform_initialisation(program, rng, 1)[0]
-    )
+
+    def draw() -> Tensor:
+        return uniform_initialisation(program, rng, 1)[0]
+
+    return Architecture(program, program.shapes[-1][0], draw, centre, scale)
 
 
 def module_architecture(
@@ -93,7 +103,7 @@ def module_architecture(
             _reset(fresh)
         return ModuleProgram([fresh.to(place, dtype)]).theta()[0]
 
-    return Architecture(program, n_outputs, draw)
+    return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0)
 
 
 def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
@@ -120,12 +130,11 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
     program = architecture.program
     if isinstance(program, ChainProgram):
         weights, biases = program.split(theta[None])
-        return {
-            "coefs_": [weight[0].T.numpy().copy() for weight in weights],
-            "intercepts_": [
-                bias[0, 0].numpy().copy() for bias in biases if bias is not None
-            ],
-        }
+        coefs = [weight[0].T.numpy().copy() for weight in weights]
+        intercepts = [bias[0, 0].numpy().copy() for bias in biases if bias is not None]
+        coefs[-1] *= architecture.scale
+        intercepts[-1] = architecture.centre + architecture.scale * intercepts[-1]
+        return {"coefs_": coefs, "intercepts_": intercepts}
     assert isinstance(program, ModuleProgram)
     module = copy.deepcopy(program.modules[0]).to("cpu", torch.float64).eval()
     parts = theta.split([shape.numel() for shape in program.shapes.values()])
@@ -134,6 +143,18 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
         named[name].data = part.view(shape).clone()
     state = {name: value.numpy().copy() for name, value in module.state_dict().items()}
     return {"module_state_": state, "_prototype": module}
+
+
+def chain_parameters(
+    architecture: Architecture,
+    coefs: list[NDArray[Any]],
+    intercepts: list[NDArray[Any]],
+) -> Tensor:
+    """Parameters of a chain's program from fitted attributes."""
+    scale = architecture.scale
+    parts = [part for pair in zip(coefs, intercepts, strict=True) for part in pair]
+    parts[-2:] = [coefs[-1] / scale, (intercepts[-1] - architecture.centre) / scale]
+    return torch.cat([as_float64(part.T).flatten() for part in parts])
 
 
 def restored_module(prototype: nn.Module, state: dict[str, Any]) -> nn.Module:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sklearn_pgb._added_neuron._architecture import (
     chain_architecture,
     chain_module,
+    chain_parameters,
     module_architecture,
     network_state,
     restored_module,
@@ -132,9 +133,10 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         seed = int(rng.randint(np.iinfo(np.int32).max))
         rows, held_out = self._split(X, y, seed)
         with local_randomness(seed):
+            self._units = self._target_units(y, weight)
             architecture = self._architecture(X, rng)
             loss = self._loss_of(architecture.n_outputs)
-            data = self._data(X, y, weight, loss, architecture.n_outputs)
+            data = self._data(architecture, X, y, weight, loss)
             score = None
             if len(held_out):
                 score = self._held_out_score(architecture, X, y, weight, held_out)
@@ -145,7 +147,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 data.rows(rows),
                 self._request(len(rows)),
                 total_weight=float(weight[rows].sum()),
-                start=self._theta() if warm else None,
+                start=self._theta(architecture) if warm else None,
                 seed=seed,
                 hook=hook,
                 held_out=score,
@@ -176,22 +178,25 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         seed = int(rng.randint(np.iinfo(np.int32).max))
         memory = getattr(self, "_memory", None)
         with local_randomness(seed):
+            if first:
+                self._units = self._target_units(y, weight)
             architecture = self._architecture(X, rng)
             loss = self._loss_of(architecture.n_outputs)
             theta, value, memory = one_epoch(
                 architecture,
                 loss,
-                self._data(X, y, weight, loss, architecture.n_outputs),
+                self._data(architecture, X, y, weight, loss),
                 self._request(len(X)),
                 total_weight=float(weight.sum()),
-                start=None if first else self._theta(),
+                start=None if first else self._theta(architecture),
                 memory=None if memory is None else [as_float64(m) for m in memory],
                 seed=seed,
             )
         self._store_network(architecture, theta)
         self._memory = [part.cpu().numpy() for part in memory]
-        self.loss_ = value
-        self.loss_curve_: list[float] = [*([] if first else self.loss_curve_), value]
+        self.loss_ = value * architecture.scale**2
+        before = [] if first else self.loss_curve_
+        self.loss_curve_: list[float] = [*before, self.loss_]
         self.n_iter_ = len(self.loss_curve_)
         return self
 
@@ -220,6 +225,10 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
     @abstractmethod
     def _score_raw(self, raw, y, weight):
         """Score of raw outputs on held-out samples."""
+
+    def _target_units(self, y, weight):
+        """Centre and scale of the targets, in whose units a chain is trained."""
+        return np.zeros(self._natural_outputs()), 1.0
 
     def _class_weights(self, y):
         """Weight of each sample by its class."""
@@ -278,10 +287,11 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         name = self.dtype or X.dtype.name
         return torch.float32 if name == "float32" else torch.float64
 
-    def _data(self, X, y, weight, loss, n_outputs):
+    def _data(self, architecture, X, y, weight, loss):
         """Tensors of the training."""
         device, dtype = torch.device(self.device or "cpu"), self._training_dtype(X)
-        columns = torch.tensor(self._columns(y, n_outputs), dtype=torch.float64)
+        columns = self._columns(y, architecture.n_outputs) - architecture.centre
+        columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
         return Data(
             torch.tensor(X, dtype=dtype, device=device),
             loss.encode(columns).to(device, dtype),
@@ -326,8 +336,9 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         y_held, weight_held = y[rows], weight[rows]
 
         def score(theta: Tensor) -> float:
-            raw = architecture.program(theta[None].to(X_held), X_held)[0]
-            return float(self._score_raw(raw.numpy(), y_held, weight_held))
+            raw = architecture.program(theta[None].to(X_held), X_held)[0].numpy()
+            raw = architecture.centre + architecture.scale * raw
+            return float(self._score_raw(raw, y_held, weight_held))
 
         return score
 
@@ -352,11 +363,10 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         hidden = self._widths()
         activations = [ACTIVATIONS[self.activation]] * len(hidden)
         widths = [X.shape[1], *hidden, self._natural_outputs()]
-        return chain_architecture(ChainProgram(widths, activations), rng)
+        return chain_architecture(ChainProgram(widths, activations), rng, *self._units)
 
-    def _theta(self):
-        """Parameters of the fitted network."""
-        network = self._network()
+    def _theta(self, architecture):
+        """Parameters of the fitted network, for the program of an architecture."""
         if self.module is None:
             shapes = [coef.shape for coef in self.coefs_]
             widths = [self.n_features_in_, *self._widths(), self._natural_outputs()]
@@ -366,7 +376,8 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                     f"fit that is continued, got layers of {widths} for {shapes}. Set "
                     "warm_start=False to start anew."
                 )
-        return network.theta
+            return chain_parameters(architecture, self.coefs_, self.intercepts_)
+        return open_module(self.module_).theta
 
     def _network(self) -> Network:
         """The fitted network."""
@@ -449,23 +460,25 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
     def _store(self, architecture, result):
         """Keep everything that a fit reached as arrays and plain values."""
         self._store_network(architecture, result.theta)
-        verdict = result.verdict
-        self.loss_ = verdict.loss
-        self.auxiliary_loss_ = verdict.auxiliary_loss
-        self.floor_ = verdict.floor.value
+        verdict, scale = result.verdict, architecture.scale
+        # Losses of scaled targets and outputs, in the user's units: only the squared
+        # loss has a scale other than one.
+        self.loss_ = verdict.loss * scale**2
+        self.auxiliary_loss_ = verdict.auxiliary_loss * scale**2
+        self.floor_ = verdict.floor.value * scale**2
         self.floor_attained_ = verdict.floor.attained
-        self.floor_gap_ = verdict.loss - verdict.floor.value
-        self.residual_ = verdict.residual
+        self.floor_gap_ = self.loss_ - self.floor_
+        self.residual_ = verdict.residual * scale
         self.status_ = verdict.status
         neurons = verdict.neurons
         self.neurons_ = {
-            "a": neurons.a[0].numpy(),
+            "a": neurons.a[0].numpy() * scale,
             "b": neurons.b[0].numpy(),
             "W": neurons.W[0].numpy(),
         }
         self.neuron_norm_curve_ = verdict.norms
-        self.loss_curve_ = result.losses
-        self.best_loss_ = min(result.losses, default=verdict.loss)
+        self.loss_curve_ = [loss * scale**2 for loss in result.losses]
+        self.best_loss_ = min(self.loss_curve_, default=self.loss_)
         self.n_iter_ = result.n_iter
         self.n_moves_ = result.n_moves
         self.validation_scores_ = self.best_validation_score_ = None

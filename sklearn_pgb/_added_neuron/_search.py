@@ -1,7 +1,7 @@
 """The hybrid search: local descent, and global moves where it stagnates."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,13 +21,15 @@ from sklearn_pgb._training import (
 )
 
 # Updates between two looks at the progress.
-SEGMENT = 300
+SEGMENT = 100
 
-# A segment that lowers the excess over the floor by less than this share stagnates.
-PROGRESS = 0.02
+# A segment that lowers the excess over the floor by less than this share stagnates; and
+# while the rate falls, which is slow in any case, by less than that one.
+PROGRESS, FLAT = 5e-4, 1e-6
 
-# Share of the epochs for the best network, at a falling rate.
-TAIL = 0.2
+# Share of the epochs in which the rate falls, from the best network found before; and
+# the last share, in which nothing is moved any more.
+TAIL, LAST = 0.5, 0.1
 
 # Every so manieth move of a member is a restart.
 RESTART_EVERY = 3
@@ -99,10 +101,10 @@ def search(
     A member trains its network while the added neuron is switched off (a = 0, where
     the auxiliary objective equals the loss). Where a segment brings little, the network
     is kept still for a segment and the neuron descends on the residuals. Its direction
-    then replaces the weakest hidden unit, or the member starts anew. The last fifth of
-    the epochs goes to the best network found, at a falling rate. What is returned is
-    the network of the smallest loss: the value of the auxiliary objective plays no part
-    in the choice, for it may be small at bad networks (Theorem 4 of the paper).
+    then replaces the weakest hidden unit, or the member starts anew. After half of the
+    epochs it returns to its best network, and the rate falls to zero. What is returned
+    is the network of the smallest loss: the value of the auxiliary objective plays no
+    part in the choice, for it may be small at bad networks (Theorem 4 of the paper).
 
     Parameters
     ----------
@@ -137,45 +139,45 @@ def search(
     auxiliary = auxiliary_objective(objective, neuron_penalty)
     population = _Population(objective, auxiliary, theta, moves, floor, tol, generator)
     descent = Descent(auxiliary, population.start(), method, batch_size, generator)
-    updates = math.ceil(objective.n_samples / descent.batch_size)
-    segment = max(1, SEGMENT // updates)
-    tail = min(max_epochs, math.ceil(TAIL * max_epochs))
+    segment = max(1, SEGMENT // math.ceil(objective.n_samples / descent.batch_size))
     losses: list[Tensor] = []
 
-    def run(rates: Iterable[Tensor]) -> bool:
+    def run(n_epochs: int) -> bool:
         """Some epochs; whether the search goes on."""
-        for rates_of_epoch in rates:
-            losses.append(descent.epoch(rates_of_epoch))
+        moving = population.moving()
+        for _ in range(n_epochs):
+            share = (len(losses) + 0.5) / max_epochs
+            losses.append(descent.epoch(rate * _falling(share) * moving))
             if on_epoch is not None:
                 network = population.program.split(descent.theta)[0]
                 if on_epoch(network, losses[-1]):
                     return False
         return True
 
-    goes_on = True
-    while goes_on and len(losses) + segment <= max_epochs - tail:
-        goes_on = run([rate * population.moving()] * segment)
-        population.look(descent)
-        if bool(population.done.all()):
+    gathered = False
+    while len(losses) < max_epochs and not bool(population.done.all()):
+        if not run(min(segment, max_epochs - len(losses))):
             break
-        population.move(descent)
-    if goes_on:
-        population.gather(descent)
-        left = max_epochs - len(losses)
-        shares = [(epoch + 0.5) / left for epoch in range(left)]
-        run(_falling(rate, share) * population.moving() for share in shares)
         population.look(descent)
+        if not gathered and len(losses) >= (1 - TAIL) * max_epochs:
+            population.gather(descent)
+            gathered = True
+        elif len(losses) < (1 - LAST) * max_epochs:
+            population.move(descent, FLAT if gathered else PROGRESS)
+    population.look(descent)
     return Found(
         population.best_theta,
         population.best,
-        torch.stack(losses),
+        torch.stack(losses) if losses else torch.empty(0, len(theta)),
         len(losses),
         population.n_moves,
     )
 
 
-def _falling(rate: float, share: float) -> float:
-    return rate * (1 + math.cos(math.pi * share)) / 2
+def _falling(share: float) -> float:
+    """Share of the rate after a share of the epochs: one, then down along a cosine."""
+    fallen = max(0.0, (share - (1 - TAIL)) / TAIL)
+    return (1 + math.cos(math.pi * fallen)) / 2
 
 
 class _Population:
@@ -226,13 +228,16 @@ class _Population:
         self.best_theta[better] = network[better]
         self.best = torch.where(better, self.value, self.best)
 
-    def move(self, descent: Descent) -> None:
-        """Transplant what the neurons found; decide how stuck members go on."""
+    def move(self, descent: Descent, progress: float) -> None:
+        """Transplant what the neurons found; decide how stuck members go on.
+
+        Stuck is what has brought less than this share of the excess over the floor.
+        """
         theta, neurons = self.program.split(descent.theta)
         # A member that has just been moved has no past to compare with.
-        goal = self.before - PROGRESS * (self.before - self.floor)
-        progress = self.before.isinf() | (self.value < goal)
-        stuck = ~progress & ~self.fitting & ~self.done
+        goal = self.before - progress * (self.before - self.floor)
+        goes_on = self.before.isinf() | (self.value < goal)
+        stuck = ~goes_on & ~self.fitting & ~self.done
         for member in self.fitting.nonzero()[:, 0].tolist():
             of_member = Neurons(neurons.a[member], neurons.b[member], neurons.W[member])
             moved = transplant(self.objective, theta[member], of_member)

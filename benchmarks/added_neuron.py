@@ -1,0 +1,357 @@
+"""Narrow networks from many starts: single training, restarts, and the hybrid search.
+
+Number 1: 400 starts of each problem, the same for every method, at equal gradient
+steps. The joint training of the auxiliary objective, without the hybrid, stands beside
+them as a warning: the added neuron takes over the fit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from _harness import (
+    Finding,
+    Task,
+    covers,
+    finish,
+    parse_arguments,
+    print_table,
+    run,
+)
+
+from sklearn_pgb._added_neuron._search import Moves, search
+from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._networks import ACTIVATIONS
+from sklearn_pgb._training import (
+    Adam,
+    ChainProgram,
+    Objective,
+    Schedule,
+    auxiliary_objective,
+    draw_neurons,
+    train,
+    uniform_initialisation,
+)
+
+N_STARTS, STARTS_PER_TASK = 400, 100
+STEPS, RATE = 8_000, 1e-2
+NEURON_PENALTY, TOL = 1e-2, 1e-6
+# A transplant refits the output layer for three thresholds, which takes about as long
+# as MOVE_STEPS gradient steps. They are taken off the hybrid's steps beforehand: a
+# stagnation test every 300 steps leaves time for at most 8 moves.
+MOVE_STEPS, MAX_MOVES = 10, 8
+
+# A start with a smaller loss is solved.
+SOLVED = 1e-3
+# Rows of which multi-start solves less than this have room for something better.
+ROOM = 0.98
+
+N_RESAMPLES = 2_000
+
+
+# --- problems and measures ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the starts of a row are summarised by; `sign` is that of better."""
+
+    name: str
+    of: Callable[[np.ndarray], np.ndarray]
+    sign: int
+
+
+SUCCESS = Measure(f"share with L < {SOLVED:g}", lambda L: (L < SOLVED).mean(0), 1)
+MEDIAN = Measure("median L", lambda L: np.median(L, axis=0), -1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Samples, the hidden units of the network, and the measure of its row."""
+
+    X: np.ndarray
+    y: np.ndarray
+    units: int
+    measure: Measure
+
+
+def parity(n_bits):
+    """Whether the product of some signs is positive, by as many units."""
+    X = np.array(list(product([-1.0, 1.0], repeat=n_bits)))
+    return Problem(X, (X.prod(1) > 0).astype(float), n_bits, SUCCESS)
+
+
+def sine():
+    """One period of the sine on 40 points."""
+    x = np.linspace(-1, 1, 40)
+    return Problem(x[:, None], np.sin(2 * np.pi * x), 4, MEDIAN)
+
+
+def spirals():
+    """Two spirals of 50 points each, one the other's reflection in the origin."""
+    angle = np.linspace(0.5, 3, 50) * np.pi
+    arm = 0.106 * angle[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+    return Problem(np.vstack([arm, -arm]), np.repeat([1.0, 0.0], 50), 8, MEDIAN)
+
+
+PROBLEMS = {
+    "xor": parity(2),
+    "parity-3": parity(3),
+    "parity-4": parity(4),
+    "sine": sine(),
+    "spirals": spirals(),
+}
+SETS = [f"{problem}/{name}" for problem in PROBLEMS for name in ("tanh", "relu")]
+QUICK_SETS = ("xor/relu", "parity-4/relu")
+
+
+# --- methods --------------------------------------------------------------------
+
+
+class Starts:
+    """The networks of one task at their starts, and where their restarts come from.
+
+    Each start has a generator of its own, so that all methods have the same starts and
+    the same restarts.
+    """
+
+    def __init__(self, name, chunk):
+        problem, activation = name.split("/")
+        problem, activation = PROBLEMS[problem], ACTIVATIONS[activation]
+        n_samples, n_features = problem.X.shape
+        program = ChainProgram([n_features, problem.units, 1], [activation])
+        self.objective = Objective(
+            program,
+            SquaredLoss(),
+            torch.from_numpy(problem.X),
+            torch.from_numpy(problem.y[:, None]),
+            torch.full((n_samples,), 1 / n_samples, dtype=torch.float64),
+            torch.zeros(program.n_params, dtype=torch.float64),
+        )
+        first = chunk * STARTS_PER_TASK
+        seeds = range(first, first + STARTS_PER_TASK)
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
+        self.theta = torch.stack([self.draw(member) for member in range(len(seeds))])
+        # For the directions of the added neurons.
+        self.directions = torch.Generator().manual_seed(chunk)
+
+    def draw(self, member):
+        """Parameters of one member that starts, or starts anew."""
+        generator = self.generators[member]
+        return uniform_initialisation(self.objective.program, generator, 1)[0]
+
+
+def trained(objective, theta):
+    """A training of all steps, at a constant and then a falling rate."""
+    schedule = Schedule(rate=RATE, max_epochs=STEPS, patience=STEPS)
+    return train(objective, theta, Adam(), schedule, batch_size=objective.n_samples)
+
+
+def single(starts):
+    """Plain training."""
+    training = trained(starts.objective, starts.theta)
+    return outcome(starts, training.theta, training.n_epochs)
+
+
+def joint(starts):
+    """Training of the auxiliary objective, networks and neurons at once."""
+    auxiliary = auxiliary_objective(starts.objective, NEURON_PENALTY)
+    neurons = draw_neurons(starts.objective, len(starts.theta), starts.directions)
+    training = trained(auxiliary, auxiliary.program.join(starts.theta, neurons))
+    theta, _ = auxiliary.program.split(training.theta)
+    return outcome(starts, theta, training.n_epochs)
+
+
+def multi_start(starts):
+    """Training that starts anew where it stagnates."""
+    found = searched(starts, "restart", STEPS)
+    return outcome(starts, found.theta, found.n_epochs)
+
+
+def hybrid(starts):
+    """Training that transplants an added neuron, or starts anew, where it stagnates."""
+    found = searched(starts, "transplant", STEPS - MAX_MOVES * MOVE_STEPS)
+    refits = MOVE_STEPS * int(found.n_moves.max())
+    return outcome(starts, found.theta, found.n_epochs + refits)
+
+
+def searched(starts, kind, steps):
+    """A search with one kind of move."""
+    return search(
+        starts.objective,
+        starts.theta,
+        Adam(),
+        Moves(kind, starts.draw),
+        rate=RATE,
+        max_epochs=steps,
+        neuron_penalty=NEURON_PENALTY,
+        floor=0.0,
+        tol=TOL,
+        batch_size=starts.objective.n_samples,
+        generator=starts.directions,
+    )
+
+
+def outcome(starts, theta, steps):
+    """Row of one task."""
+    return {"losses": starts.objective.value(theta).tolist(), "steps": steps}
+
+
+METHODS = {
+    "single": single,
+    "multi-start": multi_start,
+    "hybrid": hybrid,
+    "joint": joint,
+}
+COMMON = [STARTS_PER_TASK, STEPS, RATE]
+PROTOCOLS = {
+    "single": COMMON,
+    "multi-start": [*COMMON, TOL],
+    "hybrid": [*COMMON, TOL, NEURON_PENALTY, MOVE_STEPS, MAX_MOVES],
+    "joint": [*COMMON, NEURON_PENALTY],
+}
+
+
+def compute(task):
+    """Losses that one method reaches from the starts of one task."""
+    return METHODS[task.part](Starts(task.set, task.split))
+
+
+def list_tasks(quick):
+    """Every method on every chunk of starts, or on the first one of a few rows."""
+    sets = QUICK_SETS if quick else SETS
+    chunks = range(1 if quick else N_STARTS // STARTS_PER_TASK)
+    return [Task(*task) for task in product(sets, chunks, METHODS)]
+
+
+# --- report ---------------------------------------------------------------------
+
+
+def reached(rows):
+    """Losses as a frame: (set, start) by method."""
+    cells = {method: {} for method in METHODS}
+    for row in rows:
+        for place, loss in enumerate(row.get("losses", ())):
+            start = row["split"] * STARTS_PER_TASK + place
+            cells[row["part"]][row["set"], start] = loss
+    series = {method: pd.Series(losses) for method, losses in cells.items() if losses}
+    return pd.DataFrame(series).dropna()
+
+
+def compare(name, losses):
+    """One line of the table from the losses of all methods on one row."""
+    problem = PROBLEMS[name.split("/")[0]]
+    measure = problem.measure
+    values = pd.Series(measure.of(losses.to_numpy()), losses.columns)
+    gain = measure.sign * (values["hybrid"] - values["multi-start"])
+    error = standard_error(losses[["hybrid", "multi-start"]].to_numpy(), measure)
+    lead = measure.sign * (values["hybrid"] - values["single"])
+    return {
+        "units": problem.units,
+        "measure": measure.name,
+        **values,
+        "solved": (losses["multi-start"] < SOLVED).mean(),
+        "difference": measure.sign * gain,
+        "error": error,
+        "not worse": gain >= -2 * error,
+        "better": gain > 0,
+        "not below single": lead >= 0,
+    }
+
+
+def standard_error(pairs, measure):
+    """Standard error of the difference of two methods over paired starts."""
+    if measure is SUCCESS:
+        solved = (pairs < SOLVED).astype(float)
+        return (solved[:, 0] - solved[:, 1]).std(ddof=1) / len(pairs) ** 0.5
+    rng = np.random.default_rng(0)
+    resamples = rng.integers(len(pairs), size=(N_RESAMPLES, len(pairs)))
+    medians = np.median(pairs[resamples], axis=1)
+    return (medians[:, 0] - medians[:, 1]).std(ddof=1)
+
+
+def report(rows):
+    """Print the table and return the findings."""
+    complete = covers(rows, list_tasks(quick=False))
+    losses = reached(rows)
+    if set(losses.columns) < set(METHODS) or losses.empty:
+        return findings(None, rows, complete)
+    lines = {name: compare(name, losses.loc[name]) for name in losses.index.unique(0)}
+    table = pd.DataFrame(lines).T.loc[[name for name in SETS if name in lines]]
+    print_comparison(table, losses.groupby(level=0).size().max())
+    return findings(table, rows, complete)
+
+
+def print_comparison(table, n_starts):
+    """Print the table of all rows."""
+    header = ["problem", "activation", "units", "measure", *METHODS]
+    header += ["hybrid - multi-start", "SE", "verdict"]
+    lines = []
+    for name, row in table.iterrows():
+        figures = [f"{row[method]:.4g}" for method in METHODS]
+        figures += [f"{row['difference']:+.2g}", f"{row['error']:.2g}"]
+        line = [*name.split("/"), str(row["units"]), row["measure"], *figures]
+        lines.append([*line, verdict(row)])
+    title = f"{n_starts} starts, {STEPS:,} steps, the network's own loss L"
+    print_table(title, header, lines, n_left=4)
+
+
+def verdict(row):
+    """How the hybrid compares with the two plain ways on one row."""
+    words = "better" if row["better"] else "as good" if row["not worse"] else "WORSE"
+    return words if row["not below single"] else f"{words}, BELOW SINGLE"
+
+
+def findings(table, rows, complete):
+    """Number 1."""
+    claims = (
+        "hybrid nowhere worse than multi-start by more than 2 standard errors",
+        f"hybrid better on at least half of the rows that multi-start solves < {ROOM}",
+        "hybrid nowhere below single training",
+    )
+    if table is None:
+        found = [Finding("1", claim, complete=complete) for claim in claims]
+        return [*found, steps_finding(rows, complete)]
+    with_room = table[table["solved"] < ROOM]
+    better = with_room["better"].astype(bool)
+    checks = [table["not worse"].astype(bool), table["not below single"].astype(bool)]
+    nowhere_worse, never_below = (
+        Finding("1", claim, share(good), bool(good.all()), complete)
+        for claim, good in zip(claims[::2], checks, strict=True)
+    )
+    enough = bool(better.sum() >= len(better) / 2)
+    half = Finding("1", claims[1], share(better), enough, complete)
+    return [nowhere_worse, half, never_below, steps_finding(rows, complete)]
+
+
+def share(good):
+    """On how many rows something holds, and on which it does not."""
+    missing = f"; not {', '.join(good.index[~good])}" if not good.all() else ""
+    return f"on {good.sum()} of {len(good)} rows{missing}"
+
+
+def steps_finding(rows, complete):
+    """Number 1: whether the steps were equal, a move's refits counted as steps."""
+    claim = f"at most {STEPS:,} gradient steps, {MOVE_STEPS} counted for each move"
+    most = {}
+    for row in rows:
+        if "steps" in row:
+            most[row["part"]] = max(row["steps"], most.get(row["part"], 0))
+    if not most:
+        return Finding("1", claim, complete=complete)
+    text = ", ".join(f"{method} {steps:,}" for method, steps in most.items())
+    return Finding("1", claim, text, max(most.values()) <= STEPS, complete)
+
+
+def main():
+    """Run what the command line asks for."""
+    options = parse_arguments(__doc__, tuple(METHODS))
+    rows = run(list_tasks(options.quick), compute, PROTOCOLS, options)
+    finish(report(rows), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+"""`AddedNeuronRegressor`."""
+
+import warnings
+
+import numpy as np
+from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics import r2_score
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_pgb._added_neuron._base import AddedNeuronBase
+from sklearn_pgb._estimator import all_or_nothing
+from sklearn_pgb._losses import PoissonLoss, SquaredLoss
+from sklearn_pgb._networks import OpenNetwork
+
+
+def _is_plain_column(y):
+    """Whether y is a column that should have been 1-d, which gets a warning."""
+    if y.ndim != 2 or y.shape[1] != 1:
+        return False
+    warnings.warn(
+        "A column-vector y was passed when a 1d array was expected. Please change the "
+        "shape of y to (n_samples,), for example using ravel().",
+        DataConversionWarning,
+        stacklevel=6,
+    )
+    return True
+
+
+class AddedNeuronRegressor(MultiOutputMixin, RegressorMixin, AddedNeuronBase):
+    """Network regressor that says how far its training is from done.
+
+    It takes the keywords of `sklearn.neural_network.MLPRegressor` with their meaning,
+    trains several times faster, and compares what it reached with the least loss that
+    any function of the inputs could have. Its objective is ::
+
+        L(theta) = sum_i w_i l(f(x_i; theta), y_i) + alpha / (2 sum(s)) ||W||^2
+
+    with w_i = s_i / sum(s) for sample weights s. The squared loss is ``||f - y||^2``
+    without a factor 1/2. Training sees centred targets of variance one, and the output
+    layer takes the units in afterwards (targets of a `module` stay as they are). With
+    added neurons, one exponential unit per output [1]_, it becomes the auxiliary
+    objective ::
+
+        L(f + g) + neuron_penalty ||a||^2,    g(x)_k = a_k exp(w_k . x + b_k)
+
+    whose local minima are all global: they exist exactly where the network attains the
+    pure-error floor. With noisy targets it does not, and the neurons then diverge or
+    stall. So they serve as a monitor, and as a compass for global moves
+    (``n_starts > 1``); they are never part of the predictions.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of shape (n_layers,), default=(100,)
+        Units of each hidden layer.
+    activation : {"identity", "logistic", "tanh", "relu", "silu", "gelu", \
+            "gelu_tanh", "elu", "softplus", "leaky_relu"}, default="relu"
+        Activation of the hidden layers.
+    module : torch.nn.Module or callable, default=None
+        A network of one's own in place of `hidden_layer_sizes` and `activation`: a
+        module, which is copied and trained from its parameters, or a callable without
+        arguments that returns a fresh one. It maps float inputs with the samples on
+        the first axis to raw outputs, (n_samples, n_targets).
+        Dropout and batch norm are active in the training only.
+    loss : {"squared_error", "poisson"}, default="squared_error"
+        "poisson" has a log link: ``exp(f) - y f``.
+    neuron_penalty : float, default=0.01
+        Ridge on the amplitudes a of the added neurons.
+    solver : {"adam", "sgd", "lbfgs"}, default="adam"
+        Adam, stochastic gradient descent with momentum, or quasi-Newton steps on all
+        samples.
+    alpha : float, default=0.0001
+        Weight decay: ``alpha / (2 sum(s)) ||W||^2`` is added to the mean loss, biases
+        left out, in units where the targets have variance one. `GradientBasisRefit`'s
+        alpha has another scale.
+    batch_size : int or "auto", default="auto"
+        Samples of a minibatch; "auto" is ``min(200, n_samples)``.
+    learning_rate : {"anneal", "constant", "invscaling", "adaptive"}, default="anneal"
+        "anneal" keeps the initial rate until the loss stagnates or half of `max_iter`
+        have passed and then lets it fall to zero along a cosine. The others are those
+        of scikit-learn's networks, for "adam" too.
+    learning_rate_init : float, default=0.01
+        Initial learning rate of "adam" and "sgd".
+    power_t : float, default=0.5
+        Exponent of "invscaling".
+    max_iter : int, default=80
+        Epochs of one training, or iterations of "lbfgs".
+    shuffle : bool, default=True
+        Whether samples are shuffled before each epoch. Where one batch holds all of
+        them nothing is drawn.
+    tol : float, default=0.0001
+        An epoch that lowers the loss by less than this is idle, in units where the
+        targets have variance one. A network is called a global minimum where its loss
+        is this close to the pure-error floor.
+    n_starts : int, default=1
+        Trainings in all. With more than one, a training that stagnates leaves its
+        epochs to the next: up to ``n_starts * max_iter`` epochs are divided between
+        local trainings and global moves, and the best network is polished to a
+        critical point. This is the hybrid algorithm; minibatch solvers only.
+    global_move : {"transplant", "restart"}, default="transplant"
+        How a stagnating training goes on. "transplant" lets the added neuron descend
+        on the residuals, puts its direction in place of the weakest hidden unit and
+        solves for the output layer; every third move is a restart. "restart" always
+        draws new parameters, as a module without a known layout does.
+    momentum : float, default=0.9
+        Momentum of "sgd".
+    nesterovs_momentum : bool, default=True
+        Whether to look ahead along the momentum.
+    early_stopping : bool, default=False
+        Whether to hold out `validation_fraction` of the samples, to judge stagnation
+        by their score, and to keep the parameters of the best one.
+    validation_fraction : float, default=0.1
+        Share of the samples held out for early stopping.
+    beta_1 : float, default=0.9
+        Decay of Adam's first moment.
+    beta_2 : float, default=0.99
+        Decay of Adam's second moment.
+    epsilon : float, default=1e-8
+        Added to the root of Adam's second moment.
+    n_iter_no_change : int, default=10
+        More idle epochs in a row than this are stagnation.
+    max_fun : int, default=15000
+        Evaluations of the loss by "lbfgs".
+    dtype : {"float32", "float64"}, default=None
+        Precision of the training; None follows X. Losses, bounds and predictions are
+        computed in float64 either way.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the parameters of the last one.
+    device : str or torch.device, default=None
+        Where to train; None is the CPU.
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial parameters, shuffling, held-out samples and the neurons.
+    verbose : bool, default=False
+        Whether to print the loss of each epoch.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of ndarray
+        Weights (n_in, n_out) and biases of the layers; without `module`.
+    module_ : torch.nn.Module
+        The network as a module in evaluation mode, in float64 on the CPU.
+    module_state_ : dict of str to ndarray
+        Its parameters and buffers; with `module`.
+    loss_ : float
+        Weighted mean loss on the training samples, without penalties.
+    floor_ : float
+        Pure-error floor: the least loss of any function of the inputs, positive where
+        equal inputs have different targets.
+    floor_attained_ : bool
+        Whether some function attains it.
+    floor_gap_ : float
+        ``loss_ - floor_``, a bound on what any training could still gain.
+    residual_ : float
+        Largest norm of a mean loss gradient over samples with equal inputs. Zero
+        exactly at the floor, where alone the auxiliary objective has local minima.
+    status_ : {"certified_global", "diverging", "stalled", "max_iter"}
+        "certified_global": within `tol` of the floor. Otherwise what the added neuron
+        does on the residuals ("diverging": its amplitude vanishes while its norm
+        grows), or whether the training stagnated ("stalled") or ran out of epochs. None
+        of these says that the network is at a bad local minimum.
+    auxiliary_loss_ : float
+        The loss with the added neurons, the network being kept still.
+    neurons_ : dict
+        "a", "b" (n_outputs,) and "W" (n_outputs, n_features) of these neurons.
+        Predictions do without them.
+    neuron_norm_curve_ : list of float
+        Norm of (a, b, W) along their descent. It is no certificate.
+    loss_curve_ : list of float
+        Objective of each epoch, as the samples were met.
+    best_loss_ : float
+        Smallest entry of `loss_curve_`.
+    validation_scores_ : list of float or None
+        Held-out R^2 of each epoch.
+    best_validation_score_ : float or None
+        The largest of them.
+    n_iter_ : int
+        Epochs or iterations.
+    n_moves_ : int
+        Global moves.
+    n_layers_ : int
+        Layers, the inputs among them; without `module`.
+    n_outputs_ : int
+        Raw outputs.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X has names that are all strings.
+
+    See Also
+    --------
+    AddedNeuronClassifier : The same for labels.
+    GradientBasisRefit : Convex refit of a trained network.
+
+    References
+    ----------
+    .. [1] Kawaguchi and Kaelbling, "Elimination of All Bad Local Minima in Deep
+       Learning", AISTATS 2020.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_pgb import AddedNeuronRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> network = AddedNeuronRegressor((20,), max_iter=40, random_state=0)
+    >>> model = make_pipeline(StandardScaler(), network).fit(X, y)
+    >>> bool(0.5 < model.score(X, y) < 0.7)
+    True
+    >>> bool(0 < network.floor_gap_ <= network.loss_)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **AddedNeuronBase._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "poisson"})],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        module=None,
+        loss="squared_error",
+        neuron_penalty=0.01,
+        solver="adam",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="anneal",
+        learning_rate_init=0.01,
+        power_t=0.5,
+        max_iter=80,
+        shuffle=True,
+        tol=0.0001,
+        n_starts=1,
+        global_move="transplant",
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        beta_1=0.9,
+        beta_2=0.99,
+        epsilon=1e-8,
+        n_iter_no_change=10,
+        max_fun=15000,
+        dtype=None,
+        warm_start=False,
+        device=None,
+        random_state=None,
+        verbose=False,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.module = module
+        self.loss = loss
+        self.neuron_penalty = neuron_penalty
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.tol = tol
+        self.n_starts = n_starts
+        self.global_move = global_move
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.dtype = dtype
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        return self._shape(self._expected(self._raw(X)))
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train for one epoch from where the network is.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self : object
+        """
+        return self._partial_fit(X, y, None, sample_weight)
+
+    def _expected(self, raw):
+        return np.exp(raw) if self.loss == "poisson" else raw
+
+    def _shape(self, values):
+        return values.ravel() if values.shape[1] == 1 else values
+
+    def _check_targets(self, y):
+        y = np.asarray(y)
+        if y.dtype.kind not in "biuf":
+            y = y.astype(np.float64)
+        if _is_plain_column(y):
+            y = y.ravel()
+        return y.reshape(len(y), -1).astype(np.float64, copy=False)
+
+    def _learn(self, y, known, classes):
+        if not known:
+            self._n_targets = y.shape[1]
+        elif y.shape[1] != self._n_targets:
+            raise ValueError(
+                f"y must have {self._n_targets} targets, as in the fit that is "
+                f"continued, got {y.shape[1]}."
+            )
+
+    def _natural_outputs(self):
+        return self._n_targets
+
+    def _loss_of(self, n_outputs):
+        if n_outputs != self._n_targets:
+            raise ValueError(
+                f"module must return {self._n_targets} outputs, one per target, got "
+                f"{n_outputs}. Change its last layer."
+            )
+        return PoissonLoss() if self.loss == "poisson" else SquaredLoss()
+
+    def _target_units(self, y, weight):
+        if self.loss == "poisson":
+            return super()._target_units(y, weight)
+        share = weight / weight.sum()
+        centre = share @ y
+        spread = np.sqrt((share @ (y - centre) ** 2).mean())
+        # One scale for all targets keeps the objective that of the user's units. What
+        # is left of constant targets is rounding.
+        floor = 1e-12 * np.abs(centre).max()
+        return centre, float(spread) if spread > floor else 1.0
+
+    def _columns(self, y, n_outputs):
+        return y
+
+    def _score_raw(self, raw, y, weight):
+        return r2_score(y, self._expected(raw), sample_weight=weight)
+
+    def _open_network(self):
+        check_is_fitted(self)
+        network = self._network()
+        return OpenNetwork(network, self._loss_of(self.n_outputs_), "regressor", self)
