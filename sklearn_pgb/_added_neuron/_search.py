@@ -23,9 +23,11 @@ from sklearn_pgb._training import (
 # Updates between two looks at the progress.
 SEGMENT = 100
 
-# A segment that lowers the excess over the floor by less than this share stagnates; and
-# while the rate falls, which is slow in any case, by less than that one.
+# A segment that lowers the excess over the floor by less than this share is idle; while
+# the rate falls, which is slow in any case, by less than that one. A rate that is not
+# small lets the loss go up and down: a member is stuck after so many idle segments.
 PROGRESS, FLAT = 5e-4, 1e-6
+IDLE = 2
 
 # Share of the epochs in which the rate falls, from the best network found before; and
 # the last share, in which nothing is moved any more.
@@ -198,7 +200,9 @@ class _Population:
         self.moves, self.generator = moves, generator
         self.floor, self.tol = floor, tol
         self.best_theta, self.best = theta.clone(), objective.value(theta)
-        self.before = torch.full_like(self.best, torch.inf)
+        # Smallest value since the last move, and segments since it fell.
+        self.lowest = torch.full_like(self.best, torch.inf)
+        self.idle = torch.zeros(len(theta), dtype=torch.long)
         self.n_moves = torch.zeros(len(theta), dtype=torch.long)
         # Members whose neuron descends while their network is kept still.
         self.fitting = torch.zeros(len(theta), dtype=torch.bool)
@@ -231,13 +235,15 @@ class _Population:
     def move(self, descent: Descent, progress: float) -> None:
         """Transplant what the neurons found; decide how stuck members go on.
 
-        Stuck is what has brought less than this share of the excess over the floor.
+        Stuck is a member whose last segments each brought less than this share of its
+        excess over the floor.
         """
         theta, neurons = self.program.split(descent.theta)
         # A member that has just been moved has no past to compare with.
-        goal = self.before - progress * (self.before - self.floor)
-        goes_on = self.before.isinf() | (self.value < goal)
-        stuck = ~goes_on & ~self.fitting & ~self.done
+        goal = self.lowest - progress * (self.lowest - self.floor)
+        goes_on = self.lowest.isinf() | (self.value < goal) | self.fitting
+        self.idle = torch.where(goes_on, 0, self.idle + 1)
+        stuck = (self.idle >= IDLE) & ~self.done
         for member in self.fitting.nonzero()[:, 0].tolist():
             of_member = Neurons(neurons.a[member], neurons.b[member], neurons.W[member])
             moved = transplant(self.objective, theta[member], of_member)
@@ -249,12 +255,14 @@ class _Population:
             self._place(descent, member, self.moves.restart(member))
         moved_now = self.fitting | restarts
         self.n_moves += moved_now
-        self.before = torch.where(moved_now | stuck, torch.inf, self.value)
+        lowest = torch.minimum(self.lowest, self.value)
+        self.lowest = torch.where(moved_now | stuck, torch.inf, lowest)
         self.fitting = stuck & ~restarts
 
     def gather(self, descent: Descent) -> None:
         """Put every member where its best network is."""
         self.fitting[:] = False
+        self.lowest[:] = torch.inf
         for member in range(len(self.best)):
             self._place(descent, member, self.best_theta[member])
 
