@@ -20,14 +20,6 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from sklearn_pgb._added_neuron._architecture import (
-    chain_architecture,
-    chain_module,
-    chain_parameters,
-    module_architecture,
-    network_state,
-    restored_module,
-)
 from sklearn_pgb._added_neuron._fitting import (
     Data,
     Request,
@@ -49,6 +41,14 @@ from sklearn_pgb._training import (
     GradientDescent,
     Schedule,
     local_randomness,
+)
+from sklearn_pgb._training._architecture import (
+    chain_architecture,
+    chain_module,
+    chain_parameters,
+    module_architecture,
+    network_state,
+    restored_module,
 )
 
 # Rows of one forward pass in `predict`.

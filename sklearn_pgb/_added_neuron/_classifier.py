@@ -2,31 +2,16 @@
 
 from numbers import Real
 
-import numpy as np
-import torch
-from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.metrics import accuracy_score
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase
-from sklearn_pgb._estimator import all_or_nothing
-from sklearn_pgb._losses import CrossEntropyLoss, LogisticLoss, SmoothedHingeLoss
+from sklearn_pgb._estimator import ClassifierTargets, all_or_nothing
 from sklearn_pgb._networks import OpenNetwork
 
 
-def _has_probabilities(self: "AddedNeuronClassifier") -> bool:
-    if self.loss != "log_loss":
-        raise AttributeError(
-            f"loss must be 'log_loss' for probabilities, got {self.loss!r}"
-        )
-    return True
-
-
-class AddedNeuronClassifier(ClassifierMixin, AddedNeuronBase):
+class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
     """Network classifier that says how far its training is from done.
 
     It takes the keywords of `sklearn.neural_network.MLPClassifier` with their meaning,
@@ -295,70 +280,6 @@ class AddedNeuronClassifier(ClassifierMixin, AddedNeuronBase):
         self.random_state = random_state
         self.verbose = verbose
 
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Labels, or 0/1 indicators of several labels.
-        """
-        return self._label(self._raw(X))
-
-    def decision_function(self, X):
-        """Raw outputs: positive for the second class, or one column per class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
-        """
-        raw = self._raw(X)
-        if self._multilabel or len(self.classes_) > 2:
-            return raw
-        return raw[:, 0] if raw.shape[1] == 1 else raw[:, 1] - raw[:, 0]
-
-    @available_if(_has_probabilities)
-    def predict_proba(self, X):
-        """Predict probabilities. With ``loss="log_loss"`` only.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`; of each label alone where there are several.
-        """
-        raw = self._raw(X)
-        loss = self._loss_of(raw.shape[1])
-        p = loss.predict(torch.from_numpy(raw)).numpy()
-        if raw.shape[1] == 1 and not self._multilabel:
-            return np.column_stack([1 - p[:, 0], p[:, 0]])
-        return p
-
-    @available_if(_has_probabilities)
-    def predict_log_proba(self, X):
-        """Logarithms of `predict_proba`.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        log_probabilities : ndarray of shape (n_samples, n_classes)
-        """
-        return np.log(self.predict_proba(X))
-
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -384,91 +305,6 @@ class AddedNeuronClassifier(ClassifierMixin, AddedNeuronBase):
         """
         return self._partial_fit(X, y, classes, sample_weight)
 
-    def _label(self, raw):
-        if self._multilabel:
-            return (raw > 0).astype(int)
-        if raw.shape[1] == 1:
-            return self.classes_[(raw[:, 0] > 0).astype(int)]
-        return self.classes_[raw.argmax(1)]
-
-    def _check_targets(self, y):
-        check_classification_targets(y)
-        kind = type_of_target(y, input_name="y")
-        if kind == "multiclass-multioutput":
-            raise ValueError(
-                "y must be labels or 0/1 indicators of several labels, got several "
-                "columns of classes. Fit one classifier per column, say with "
-                "MultiOutputClassifier."
-            )
-        if kind == "multilabel-indicator":
-            return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-        return column_or_1d(y, warn=True)
-
-    def _class_weights(self, y):
-        if self.class_weight is None:
-            return np.ones(len(y))
-        return compute_sample_weight(self.class_weight, y)
-
-    def _labels(self, y):
-        return y if y.ndim == 1 else None
-
-    def _learn(self, y, known, classes):
-        if not known:
-            self._multilabel = y.ndim == 2
-            if self._multilabel:
-                self.classes_ = np.arange(y.shape[1])
-            else:
-                self.classes_ = np.unique(y if classes is None else classes)
-        if self._multilabel:
-            if y.ndim != 2 or y.shape[1] != len(self.classes_):
-                raise ValueError(
-                    f"y must have {len(self.classes_)} columns of indicators, as in "
-                    f"the first call, got shape {y.shape}."
-                )
-            return
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y must be labels among classes {self.classes_.tolist()}, got "
-                f"{unknown.tolist()} too. Name all labels in the first call."
-            )
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "y must have at least 2 classes, got 1 class: "
-                f"{self.classes_.tolist()}."
-            )
-
-    def _natural_outputs(self):
-        n_classes = len(self.classes_)
-        return 1 if n_classes == 2 and not self._multilabel else n_classes
-
-    def _loss_of(self, n_outputs):
-        n_classes = len(self.classes_)
-        fits = n_outputs == n_classes
-        if not self._multilabel and n_classes == 2:
-            fits = fits or n_outputs == 1
-        if not fits:
-            raise ValueError(
-                f"module must return {n_classes} outputs, one per class (one is enough "
-                f"for two classes), got {n_outputs}. Change its last layer."
-            )
-        if self.loss == "smoothed_hinge":
-            return SmoothedHingeLoss(self.hinge_power)
-        if self._multilabel or n_outputs == 1:
-            return LogisticLoss(self.label_smoothing)
-        return CrossEntropyLoss(self.label_smoothing)
-
-    def _columns(self, y, n_outputs):
-        if self._multilabel:
-            return y.astype(np.float64)
-        codes = np.searchsorted(self.classes_, y)
-        if n_outputs == 1:
-            return codes[:, None].astype(np.float64)
-        return (codes[:, None] == np.arange(n_outputs)).astype(np.float64)
-
-    def _score_raw(self, raw, y, weight):
-        return accuracy_score(y, self._label(raw), sample_weight=weight)
-
     def _open_network(self):
         check_is_fitted(self)
         network = self._network()
@@ -483,8 +319,3 @@ class AddedNeuronClassifier(ClassifierMixin, AddedNeuronBase):
             classes=self.classes_,
             one_column=self.n_outputs_ == 1,
         )
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags

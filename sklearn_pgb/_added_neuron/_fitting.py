@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._added_neuron._architecture import Architecture
 from sklearn_pgb._added_neuron._monitor import Verdict, monitor
 from sklearn_pgb._added_neuron._search import Moves, search
 from sklearn_pgb._losses import Loss, pure_error_floor
@@ -24,6 +23,7 @@ from sklearn_pgb._training import (
     polish,
     train,
 )
+from sklearn_pgb._training._architecture import Architecture
 
 # Iterations of the final polish, and the gradient at which it stops.
 POLISH_ITERATIONS = 1000

@@ -1,34 +1,15 @@
 """`AddedNeuronRegressor`."""
 
-import warnings
-
-import numpy as np
-from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
-from sklearn.exceptions import DataConversionWarning
-from sklearn.metrics import r2_score
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase
-from sklearn_pgb._estimator import all_or_nothing
-from sklearn_pgb._losses import PoissonLoss, SquaredLoss
+from sklearn_pgb._estimator import RegressorTargets, all_or_nothing
 from sklearn_pgb._networks import OpenNetwork
 
 
-def _is_plain_column(y):
-    """Whether y is a column that should have been 1-d, which gets a warning."""
-    if y.ndim != 2 or y.shape[1] != 1:
-        return False
-    warnings.warn(
-        "A column-vector y was passed when a 1d array was expected. Please change the "
-        "shape of y to (n_samples,), for example using ravel().",
-        DataConversionWarning,
-        stacklevel=6,
-    )
-    return True
-
-
-class AddedNeuronRegressor(MultiOutputMixin, RegressorMixin, AddedNeuronBase):
+class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     """Network regressor that says how far its training is from done.
 
     It takes the keywords of `sklearn.neural_network.MLPRegressor` with their meaning,
@@ -282,19 +263,6 @@ class AddedNeuronRegressor(MultiOutputMixin, RegressorMixin, AddedNeuronBase):
         self.random_state = random_state
         self.verbose = verbose
 
-    def predict(self, X):
-        """Predict targets.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        """
-        return self._shape(self._expected(self._raw(X)))
-
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def partial_fit(self, X, y, sample_weight=None):
@@ -311,57 +279,6 @@ class AddedNeuronRegressor(MultiOutputMixin, RegressorMixin, AddedNeuronBase):
         self : object
         """
         return self._partial_fit(X, y, None, sample_weight)
-
-    def _expected(self, raw):
-        return np.exp(raw) if self.loss == "poisson" else raw
-
-    def _shape(self, values):
-        return values.ravel() if values.shape[1] == 1 else values
-
-    def _check_targets(self, y):
-        y = np.asarray(y)
-        if y.dtype.kind not in "biuf":
-            y = y.astype(np.float64)
-        if _is_plain_column(y):
-            y = y.ravel()
-        return y.reshape(len(y), -1).astype(np.float64, copy=False)
-
-    def _learn(self, y, known, classes):
-        if not known:
-            self._n_targets = y.shape[1]
-        elif y.shape[1] != self._n_targets:
-            raise ValueError(
-                f"y must have {self._n_targets} targets, as in the fit that is "
-                f"continued, got {y.shape[1]}."
-            )
-
-    def _natural_outputs(self):
-        return self._n_targets
-
-    def _loss_of(self, n_outputs):
-        if n_outputs != self._n_targets:
-            raise ValueError(
-                f"module must return {self._n_targets} outputs, one per target, got "
-                f"{n_outputs}. Change its last layer."
-            )
-        return PoissonLoss() if self.loss == "poisson" else SquaredLoss()
-
-    def _target_units(self, y, weight):
-        if self.loss == "poisson":
-            return super()._target_units(y, weight)
-        share = weight / weight.sum()
-        centre = share @ y
-        spread = np.sqrt((share @ (y - centre) ** 2).mean())
-        # One scale for all targets keeps the objective that of the user's units. What
-        # is left of constant targets is rounding.
-        floor = 1e-12 * np.abs(centre).max()
-        return centre, float(spread) if spread > floor else 1.0
-
-    def _columns(self, y, n_outputs):
-        return y
-
-    def _score_raw(self, raw, y, weight):
-        return r2_score(y, self._expected(raw), sample_weight=weight)
 
     def _open_network(self):
         check_is_fitted(self)

@@ -1,4 +1,4 @@
-"""The border between scikit-learn's world and the package's: arrays in, arrays out."""
+"""Data, seeds, folds and networks on their way across the border."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
