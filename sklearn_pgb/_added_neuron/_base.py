@@ -126,6 +126,12 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         ValueError
             If the data, the weights or a combination of parameters can't be used.
         """
+        if self.n_starts > 1 and (self.early_stopping or self.solver == "lbfgs"):
+            raise ValueError(
+                "n_starts must be 1 with early_stopping=True or solver='lbfgs', got "
+                f"{self.n_starts}: the search for a global minimum is by minibatches "
+                "and judges networks by their training loss."
+            )
         warm = self.warm_start and hasattr(self, "loss_curve_")
         X, y, weight = self._check(X, y, sample_weight, reset=not warm)
         self._learn(y, known=warm, classes=None)
@@ -265,10 +271,14 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         kept = weight > 0
         return dense(X)[kept], y[kept], weight[kept]
 
+    def _validates(self):
+        """Whether rows are held out; "lbfgs" takes no part in early stopping."""
+        return self.early_stopping and self.solver != "lbfgs"
+
     def _split(self, X, y, seed):
         """Rows to train on, and rows held out for early stopping."""
         rows = np.arange(len(X))
-        if not self.early_stopping:
+        if not self._validates():
             return rows, rows[:0]
         if not self.validation_fraction > 0:
             raise ValueError(
@@ -482,7 +492,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         self.n_iter_ = result.n_iter
         self.n_moves_ = result.n_moves
         self.validation_scores_ = self.best_validation_score_ = None
-        if self.early_stopping:
+        if self._validates():
             self.validation_scores_ = result.scores
             self.best_validation_score_ = max(result.scores)
 

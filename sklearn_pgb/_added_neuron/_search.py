@@ -202,10 +202,10 @@ class _Population:
         self.best_theta, self.best = theta.clone(), objective.value(theta)
         # Smallest value since the last move, and segments since it fell.
         self.lowest = torch.full_like(self.best, torch.inf)
-        self.idle = torch.zeros(len(theta), dtype=torch.long)
-        self.n_moves = torch.zeros(len(theta), dtype=torch.long)
+        self.idle = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
+        self.n_moves = torch.zeros_like(self.idle)
         # Members whose neuron descends while their network is kept still.
-        self.fitting = torch.zeros(len(theta), dtype=torch.bool)
+        self.fitting = torch.zeros_like(self.idle, dtype=torch.bool)
 
     @property
     def done(self) -> Tensor:
@@ -231,6 +231,8 @@ class _Population:
         better = self.value < self.best
         self.best_theta[better] = network[better]
         self.best = torch.where(better, self.value, self.best)
+        for member in (~self.value.isfinite()).nonzero()[:, 0].tolist():
+            self._place(descent, member, self.best_theta[member])
 
     def move(self, descent: Descent, progress: float) -> None:
         """Transplant what the neurons found; decide how stuck members go on.

@@ -1,0 +1,6 @@
+"""Displays: what trainings and landscapes look like, after scikit-learn's convention."""
+
+from sklearn_pgb._display._landscape import LandscapeDisplay
+from sklearn_pgb._display._training import TrainingDisplay
+
+__all__ = ["LandscapeDisplay", "TrainingDisplay"]
