@@ -18,6 +18,7 @@ from sklearn_pgb._training import (
     Objective,
     auxiliary_objective,
     draw_neurons,
+    polish,
 )
 
 # Updates between two looks at the progress.
@@ -26,12 +27,13 @@ SEGMENT = 100
 # A segment that lowers the excess over the floor by less than this share is idle; while
 # the rate falls, which is slow in any case, by less than that one. A rate that is not
 # small lets the loss go up and down: a member is stuck after so many idle segments.
-PROGRESS, FLAT = 5e-4, 1e-6
+PROGRESS, FLAT = 1e-4, 1e-6
 IDLE = 2
 
-# Share of the epochs in which the rate falls, from the best network found before; and
-# the last share, in which nothing is moved any more.
-TAIL, LAST = 0.5, 0.1
+# The search returns to the best network after this share of the epochs, and the rate
+# falls until the last share. That is for the polish, which sees all samples at once: an
+# evaluation of the objective counts as an epoch.
+RETURN, POLISH = 0.4, 0.2
 
 # Every so manieth move of a member is a restart.
 RESTART_EVERY = 3
@@ -103,10 +105,11 @@ def search(
     A member trains its network while the added neuron is switched off (a = 0, where
     the auxiliary objective equals the loss). Where a segment brings little, the network
     is kept still for a segment and the neuron descends on the residuals. Its direction
-    then replaces the weakest hidden unit, or the member starts anew. After half of the
-    epochs it returns to its best network, and the rate falls to zero. What is returned
-    is the network of the smallest loss: the value of the auxiliary objective plays no
-    part in the choice, for it may be small at bad networks (Theorem 4 of the paper).
+    then replaces the weakest hidden unit, or the member starts anew. Later it returns
+    to its best network and the rate falls to zero; where one batch holds all samples,
+    in float64, the network is then polished. What is returned is the network of the
+    smallest loss: the value of the auxiliary objective plays no part in the choice, for
+    it may be small at bad networks (Theorem 4 of the paper).
 
     Parameters
     ----------
@@ -117,7 +120,7 @@ def search(
     rate : float
         Learning rate.
     max_epochs : int
-        Passes over the samples, those of the neurons included.
+        Passes over the samples, those of the neurons and of the polish included.
     neuron_penalty : float
     floor : float
         Pure-error floor of the data.
@@ -156,30 +159,39 @@ def search(
                     return False
         return True
 
+    n_epochs = max_epochs
+    if objective.n_samples == descent.batch_size and _is_exact(objective):
+        n_epochs -= int(POLISH * max_epochs)
     gathered = False
-    while len(losses) < max_epochs and not bool(population.done.all()):
-        if not run(min(segment, max_epochs - len(losses))):
-            break
+    goes_on = True
+    while goes_on and len(losses) < n_epochs and not bool(population.done.all()):
+        goes_on = run(min(segment, n_epochs - len(losses)))
         population.look(descent)
-        if not gathered and len(losses) >= (1 - TAIL) * max_epochs:
+        if not gathered and len(losses) >= RETURN * max_epochs:
             population.gather(descent)
             gathered = True
-        elif len(losses) < (1 - LAST) * max_epochs:
+        else:
             population.move(descent, FLAT if gathered else PROGRESS)
-    population.look(descent)
+    evaluations = population.polish(max_epochs - n_epochs) if goes_on else 0
     return Found(
         population.best_theta,
         population.best,
         torch.stack(losses) if losses else torch.empty(0, len(theta)),
-        len(losses),
+        len(losses) + evaluations,
         population.n_moves,
     )
 
 
+def _is_exact(objective: Objective) -> bool:
+    """Whether an objective can be polished as it is."""
+    weight = objective.weight
+    return weight.dtype == torch.float64 and weight.device.type == "cpu"
+
+
 def _falling(share: float) -> float:
     """Share of the rate after a share of the epochs: one, then down along a cosine."""
-    fallen = max(0.0, (share - (1 - TAIL)) / TAIL)
-    return (1 + math.cos(math.pi * fallen)) / 2
+    fallen = (share - RETURN) / (1 - POLISH - RETURN)
+    return (1 + math.cos(math.pi * min(max(0.0, fallen), 1.0))) / 2
 
 
 class _Population:
@@ -267,6 +279,22 @@ class _Population:
         self.lowest[:] = torch.inf
         for member in range(len(self.best)):
             self._place(descent, member, self.best_theta[member])
+
+    def polish(self, max_evaluations: int) -> int:
+        """Polish best networks that are not done; the evaluations of the longest."""
+        longest = 0
+        for member in (~self.done).nonzero()[:, 0].tolist() if max_evaluations else []:
+            polished = polish(
+                self.objective,
+                self.best_theta[member],
+                max_iter=max_evaluations,
+                max_evaluations=max_evaluations,
+                newton=False,
+            )
+            self.best_theta[member] = polished.theta
+            self.best[member] = polished.value
+            longest = max(longest, polished.n_evaluations)
+        return longest
 
     def _place(self, descent: Descent, member: int, theta: Tensor) -> None:
         neurons = draw_neurons(self.objective, 1, self.generator)

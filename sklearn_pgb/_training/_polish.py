@@ -27,6 +27,8 @@ class Polished:
     gradient_norm : float
         Its gradient's Euclidean norm.
     n_iter : int
+    n_evaluations : int
+        Of the objective and its gradient by L-BFGS.
     losses : list of float
         The objective after each iteration.
     """
@@ -35,6 +37,7 @@ class Polished:
     value: float
     gradient_norm: float
     n_iter: int
+    n_evaluations: int
     losses: list[float]
 
 
@@ -115,7 +118,9 @@ def polish(
         flat, n_iter = point.numpy(), n_iter + steps
     value, gradient = function(flat)
     norm = float(np.linalg.norm(gradient))
-    return Polished(torch.from_numpy(flat), value, norm, max(1, n_iter), losses)
+    return Polished(
+        torch.from_numpy(flat), value, norm, max(1, n_iter), int(result.nfev), losses
+    )
 
 
 def hessian(objective: Objective, theta: Tensor) -> Tensor:
