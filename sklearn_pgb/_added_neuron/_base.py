@@ -51,6 +51,10 @@ from sklearn_pgb._training._architecture import (
     restored_module,
 )
 
+# Initial learning rate of networks with up to RATE_FEATURES inputs. A step of Adam
+# moves every weight alike, and so a unit the further the more inputs it has.
+RATE, RATE_FEATURES = 1e-2, 64
+
 # Rows of one forward pass in `predict`.
 PREDICTED_ROWS = 2**13
 
@@ -73,7 +77,10 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             Interval(Integral, 1, None, closed="left"),
         ],
         "learning_rate": [StrOptions({"anneal", "constant", "invscaling", "adaptive"})],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate_init": [
+            StrOptions({"auto"}),
+            Interval(Real, 0, None, closed="neither"),
+        ],
         "power_t": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "shuffle": ["boolean"],
@@ -151,7 +158,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 architecture,
                 loss,
                 data.rows(rows),
-                self._request(len(rows)),
+                self._request(len(rows), X[0].size),
                 total_weight=float(weight[rows].sum()),
                 start=self._theta(architecture) if warm else None,
                 seed=seed,
@@ -164,7 +171,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             warnings.warn(
                 f"The loss overflowed after {result.n_iter} epochs; the parameters of "
                 "the smallest loss were kept. Lower learning_rate_init, got "
-                f"{self.learning_rate_init}, or standardise X.",
+                f"{self.learning_rate_init!r}, or standardise X.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -192,7 +199,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 architecture,
                 loss,
                 self._data(architecture, X, y, weight, loss),
-                self._request(len(X)),
+                self._request(len(X), X[0].size),
                 total_weight=float(weight.sum()),
                 start=None if first else self._theta(architecture),
                 memory=None if memory is None else [as_float64(m) for m in memory],
@@ -308,8 +315,11 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             torch.tensor(weight / weight.sum(), dtype=dtype, device=device),
         )
 
-    def _request(self, n_samples):
+    def _request(self, n_samples, n_features):
         """The parameters, resolved."""
+        rate = self.learning_rate_init
+        if rate == "auto":
+            rate = RATE * min(1.0, (RATE_FEATURES / n_features) ** 0.5)
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = 200
@@ -322,7 +332,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         return Request(
             solver=self.solver,
             schedule=Schedule(
-                rate=float(self.learning_rate_init),
+                rate=float(rate),
                 kind=self.learning_rate,
                 max_epochs=int(self.max_iter),
                 tol=float(self.tol),
@@ -463,9 +473,6 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         """Keep the parameters as arrays."""
         for name, value in network_state(architecture, theta).items():
             setattr(self, name, value)
-        self.n_outputs_ = architecture.n_outputs
-        if self.module is None:
-            self.n_layers_ = len(self.coefs_) + 1
 
     def _store(self, architecture, result):
         """Keep everything that a fit reached as arrays and plain values."""

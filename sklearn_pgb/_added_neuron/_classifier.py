@@ -62,11 +62,12 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         "anneal" keeps the initial rate until the loss stagnates or half of `max_iter`
         have passed and then lets it fall to zero along a cosine. The others are those
         of scikit-learn's networks, for "adam" too.
-    learning_rate_init : float, default=0.01
-        Initial learning rate of "adam" and "sgd".
+    learning_rate_init : float or "auto", default="auto"
+        Initial learning rate of "adam" and "sgd". "auto" is 0.01 up to 64 features and
+        falls with the root of their number beyond.
     power_t : float, default=0.5
         Exponent of "invscaling".
-    max_iter : int, default=80
+    max_iter : int, default=60
         Epochs of one training, or iterations of "lbfgs".
     shuffle : bool, default=True
         Whether samples are shuffled before each epoch. Where one batch holds all of
@@ -222,9 +223,9 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         alpha=0.0001,
         batch_size="auto",
         learning_rate="anneal",
-        learning_rate_init=0.01,
+        learning_rate_init="auto",
         power_t=0.5,
-        max_iter=80,
+        max_iter=60,
         shuffle=True,
         tol=0.0001,
         n_starts=1,

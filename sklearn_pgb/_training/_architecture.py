@@ -134,7 +134,12 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
         intercepts = [bias[0, 0].numpy().copy() for bias in biases if bias is not None]
         coefs[-1] *= architecture.scale
         intercepts[-1] = architecture.centre + architecture.scale * intercepts[-1]
-        return {"coefs_": coefs, "intercepts_": intercepts}
+        return {
+            "coefs_": coefs,
+            "intercepts_": intercepts,
+            "n_layers_": len(coefs) + 1,
+            "n_outputs_": architecture.n_outputs,
+        }
     assert isinstance(program, ModuleProgram)
     module = copy.deepcopy(program.modules[0]).to("cpu", torch.float64).eval()
     parts = theta.split([shape.numel() for shape in program.shapes.values()])
@@ -142,7 +147,11 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
     for (name, shape), part in zip(program.shapes.items(), parts, strict=True):
         named[name].data = part.view(shape).clone()
     state = {name: value.numpy().copy() for name, value in module.state_dict().items()}
-    return {"module_state_": state, "_prototype": module}
+    return {
+        "module_state_": state,
+        "_prototype": module,
+        "n_outputs_": architecture.n_outputs,
+    }
 
 
 def chain_parameters(
