@@ -4,6 +4,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from neuron_cases import FunctionProgram
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.testing import assert_close
@@ -181,13 +182,23 @@ def test_start_at_a_minimum(generator):
     assert again.value == first.value
 
 
-def test_overflow_is_a_large_value(generator):
-    """Line searches that overflow are shortened: e^e^... stays finite."""
-    objective, theta = problem(PoissonLoss(), generator)
-    polished = polish(objective, 6 * theta)
-    assert np.isfinite(polished.value)
-    assert polished.value <= objective.value(6 * theta[None]).item()
-    assert polished.gradient_norm <= 1e-6
+@pytest.mark.parametrize(("y", "start"), [(10.0, -1500.0), (1000.0, -2000.0)])
+def test_overflow_does_not_end_the_polish(y, start):
+    """Where a step overflows, as in e^q - y q from far below, shorter ones go on."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    program = ChainProgram([1, 1], [], [False])
+    objective = Objective(program, PoissonLoss(), one, y * one, one[0], 0 * one[0])
+    polished = polish(objective, start * one[0])
+    assert polished.theta.item() == pytest.approx(np.log(y), abs=1e-6)
+
+
+def test_nan_is_a_large_value():
+    """Steps to where there is no value, as in (log q)^2 for q < 0, are shortened."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    program = FunctionProgram(lambda theta, X: theta.log()[None], 1)
+    objective = Objective(program, SquaredLoss(), one, 0 * one, one[0], 0 * one[0])
+    polished = polish(objective, 20 * one[0], newton=False)
+    assert polished.value < 0.1 * objective.value(20 * one).item()
 
 
 def saddle(generator):
@@ -215,15 +226,35 @@ def test_saddle(generator):
 
 @pytest.mark.parametrize("distance", [1e-6, 1e-3, 1e-1])
 def test_newton_near_a_saddle(distance, generator):
-    """Newton's steps alone do not climb, and do not end with a larger gradient."""
+    """Newton's steps do not climb, and do not end with a larger gradient."""
     objective = saddle(generator)
     theta = distance * randn(generator, 3)
-    gtol = 1e-12
-    polished = polish(objective, theta, gtol=gtol, max_evaluations=1)
-    value, gradient = objective.value_and_gradient(theta[None])
-    assert polished.value <= value.item() + 1e-14
-    if polished.gradient_norm > gradient.norm():
-        assert polished.value < value.item()
+    end = _polish._newton(objective, theta, 1e-12, lambda theta, value: False)
+    before, gradient = objective.value_and_gradient(theta[None])
+    after, end_gradient = objective.value_and_gradient(end[None])
+    assert after <= before + 1e-14
+    assert end_gradient.norm() <= gradient.norm()
+
+
+def test_newton_is_not_drawn_to_a_saddle(generator):
+    """It keeps away from the saddle along the direction of negative curvature."""
+    objective = saddle(generator)
+    zero = torch.zeros(3, dtype=torch.float64)
+    down, _, up = torch.linalg.eigh(hessian(objective, zero))[1].T
+    start = 0.1 * up + 1e-3 * down
+    _, gradient = objective.value_and_gradient(start[None])
+    eigenvalues, vectors = torch.linalg.eigh(hessian(objective, start))
+    size = vectors @ (vectors.T / eigenvalues.abs()[:, None])
+    first = _polish._newton(objective, start, 1e-12, lambda theta, value: True)
+    assert_close(first, start - size @ gradient[0], rtol=0, atol=1e-8)
+    values = []
+    end = _polish._newton(
+        objective, start, 1e-12, lambda theta, value: values.append(value)
+    )
+    assert values
+    assert abs(end @ up) < 0.01
+    assert abs(end @ down) > 1e-3
+    assert objective.value(end[None]) < objective.value(zero[None]) - 1e-7
 
 
 # --- ends --------------------------------------------------------------------------

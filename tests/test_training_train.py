@@ -169,19 +169,10 @@ def test_anneal_at_stagnation(rises, fall, generator):
     assert training.stagnated.tolist() == [True]
 
 
-def test_anneal_ends_in_time(generator):
-    """A late stagnation does not lengthen the training."""
-    schedule = Schedule(rate=0.3, max_epochs=50, patience=3)
-    training, rates = paced(schedule, [RISING[:20]], generator)
-    assert training.stagnated.tolist() == [True]
-    assert training.n_epochs <= 50
-    expected = [0.3] * 24, cosine(0.3, training.n_epochs - 24)
-    np.testing.assert_allclose(rates, np.concatenate(expected), rtol=1e-12)
-
-
-def test_members_end_alone(generator):
+@pytest.mark.parametrize("kind", ["anneal", "constant", "invscaling"])
+def test_members_end_alone(kind, generator):
     """Each member of a population has its own rates and its own end."""
-    schedule = Schedule(rate=0.3, max_epochs=60, patience=4)
+    schedule = Schedule(rate=0.3, kind=kind, max_epochs=60, patience=4)
     scores = [RISING, RISING[:12], RISING[:3]]
     training, rates = paced(schedule, scores, generator)
     assert training.n_epochs == 60

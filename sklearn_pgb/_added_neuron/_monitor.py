@@ -119,9 +119,13 @@ def _descend(
             objective, raw, neurons_of(flat), neuron_penalty
         )
         if not bool(torch.isfinite(gradient).all()) or not np.isfinite(value):
-            # The line search steps back from a large value.
-            return 1e300, np.zeros_like(flat)
+            # Enough to make the line search step back.
+            return worse, np.zeros_like(flat)
         return value, gradient.numpy()
+
+    worse = (
+        2 * abs(float(objective.weight @ objective.loss.value(objective.y, raw))) + 1
+    )
 
     def note(intermediate_result: Any) -> None:
         flat = intermediate_result.x

@@ -139,7 +139,8 @@ def neuron_gradient(
 def _neuron_adjoint(neurons: Neurons, X: Tensor, residual: Tensor) -> Neurons:
     """Gradient of <residual, neurons(X)> by a, b and W."""
     to_a = residual * neurons.exponentials(X)
-    to_b = neurons.a[:, None] * to_a
+    # Through the neurons themselves, which are finite where an exponential is not.
+    to_b = residual * neurons(X)
     return Neurons(to_a.sum(1), to_b.sum(1), to_b.mT @ _rows(X, len(residual)))
 
 

@@ -61,16 +61,17 @@ class Adam(Method):
         self.first, self.second = torch.zeros_like(theta), torch.zeros_like(theta)
         # Powers of the decays, one per member: members may start at different times.
         self.powers = torch.ones(2, len(theta), 1, dtype=torch.float64)
-        self.decays = torch.tensor([self.beta_1, self.beta_2]).view(2, 1, 1)
-        self.decays = self.decays.to(torch.float64)
+        decays = torch.tensor([self.beta_1, self.beta_2], dtype=torch.float64)
+        self.decays = decays.view(2, 1, 1)
 
     def memory(self) -> list[Tensor]:
-        return [self.first, self.second, self.powers]
+        return [self.first.clone(), self.second.clone(), self.powers.clone()]
 
     def recall(self, memory: list[Tensor]) -> None:
         first, second, powers = memory
-        self.first, self.second = first.to(self.first), second.to(self.second)
-        self.powers = powers.clone()
+        self.first.copy_(first)
+        self.second.copy_(second)
+        self.powers.copy_(powers)
 
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
         self.first.lerp_(gradient, 1 - self.beta_1)
@@ -108,10 +109,10 @@ class GradientDescent(Method):
         self.velocity = torch.zeros_like(theta)
 
     def memory(self) -> list[Tensor]:
-        return [self.velocity]
+        return [self.velocity.clone()]
 
     def recall(self, memory: list[Tensor]) -> None:
-        self.velocity = memory[0].to(self.velocity)
+        self.velocity.copy_(memory[0])
 
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
         pull = gradient.mul_(rate)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from sklearn_pgb._training._objective import Objective
 
-# Up to this many parameters the Hessian is formed and factorised.
-DENSE_PARAMS = 600
+# Up to this many parameters the Hessian is formed and factorised, so many times.
+DENSE_PARAMS, NEWTON_STEPS = 600, 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,27 +83,33 @@ def polish(
     def function(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         value, gradient = objective.value_and_gradient(torch.from_numpy(flat)[None])
         if not bool(value.isfinite()):
-            # The line search halves its step at a large value, not at an infinite one.
-            return 1e300, np.zeros_like(flat)
+            # Enough to make the line search step back; from a huge value it would
+            # interpolate to where it came from and stop.
+            return worse, np.zeros_like(flat)
         return float(value), gradient[0].numpy()
 
     losses: list[float] = []
+    stopped = False
 
-    def note(intermediate_result: object) -> None:
-        value = float(intermediate_result.fun)  # type: ignore[attr-defined]
+    def note(theta: Tensor, value: float) -> bool:
+        nonlocal stopped
         losses.append(value)
-        if on_iteration is not None:
-            at = torch.from_numpy(intermediate_result.x.copy())  # type: ignore[attr-defined]
-            if on_iteration(at, value):
-                raise StopIteration
+        stopped = on_iteration is not None and on_iteration(theta, value)
+        return stopped
 
-    start = theta.detach().cpu().double().numpy()
+    def callback(intermediate_result: Any) -> None:
+        at = torch.from_numpy(intermediate_result.x.copy())
+        if note(at, float(intermediate_result.fun)):
+            raise StopIteration
+
+    start = theta.detach().cpu().double().numpy().copy()
+    worse = 2 * abs(float(objective.value(torch.from_numpy(start)[None]))) + 1
     result = minimize(
         function,
         start,
         jac=True,
         method="L-BFGS-B",
-        callback=note,
+        callback=callback,
         options={
             "maxiter": max_iter,
             "maxfun": max_evaluations,
@@ -112,14 +119,16 @@ def polish(
         },
     )
     flat = result.x if result.fun <= function(start)[0] else start
-    n_iter = int(result.nit)
-    if newton and len(flat) <= DENSE_PARAMS:
-        point, steps = _newton(objective, torch.from_numpy(flat), gtol)
-        flat, n_iter = point.numpy(), n_iter + steps
+    if newton and not stopped and len(flat) <= DENSE_PARAMS:
+        flat = _newton(objective, torch.from_numpy(flat), gtol, note).numpy()
     value, gradient = function(flat)
-    norm = float(np.linalg.norm(gradient))
     return Polished(
-        torch.from_numpy(flat), value, norm, max(1, n_iter), int(result.nfev), losses
+        theta=torch.from_numpy(flat),
+        value=value,
+        gradient_norm=float(np.linalg.norm(gradient)),
+        n_iter=max(1, len(losses)),
+        n_evaluations=int(result.nfev),
+        losses=losses,
     )
 
 
@@ -136,8 +145,11 @@ def hessian(objective: Objective, theta: Tensor) -> Tensor:
 
 
 def _newton(
-    objective: Objective, theta: Tensor, gtol: float, max_steps: int = 50
-) -> tuple[Tensor, int]:
+    objective: Objective,
+    theta: Tensor,
+    gtol: float,
+    note: Callable[[Tensor, float], bool],
+) -> Tensor:
     """Newton steps that lower the gradient's norm and do not raise the objective."""
 
     def measure(theta: Tensor) -> tuple[float, Tensor]:
@@ -145,21 +157,23 @@ def _newton(
         return float(value), gradient[0]
 
     value, gradient = measure(theta)
-    for step in range(max_steps):
+    for _ in range(NEWTON_STEPS):
         if float(gradient.abs().max()) <= gtol:
-            return theta, step
+            break
         eigenvalues, vectors = torch.linalg.eigh(hessian(objective, theta))
         size = eigenvalues.abs()
         along = vectors.T @ gradient
+        noise = 4 * np.finfo(float).eps * max(1.0, abs(value))
         for damping in (1e-10, 1e-6, 1e-3, 1e-1, 10.0):
             floor = damping * float(size.max()) + 1e-300
             trial = theta - vectors @ (along / size.clamp(min=floor))
             new_value, new_gradient = measure(trial)
-            noise = 4 * np.finfo(float).eps * max(1.0, abs(value))
             falls = float(new_gradient.norm()) < float(gradient.norm())
             if falls and new_value <= value + noise:
                 break
         else:
-            return theta, step
+            break
         theta, value, gradient = trial, new_value, new_gradient
-    return theta, max_steps
+        if note(theta, value):
+            break
+    return theta

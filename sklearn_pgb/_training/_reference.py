@@ -180,5 +180,5 @@ def scaled_minimum(
 ) -> tuple[Tensor, Tensor]:
     """The a that minimises `scaled_objective` at fixed b, and the minimum."""
     loss, b = (torch.as_tensor(v, dtype=torch.float64) for v in (loss, b))
-    a = loss * b.exp() / (loss * (2 * b).exp() + penalty)
+    a = loss / (loss * b.exp() + penalty * (-b).exp())
     return a, scaled_objective(loss, a, b, penalty)

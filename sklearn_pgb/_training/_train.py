@@ -110,15 +110,21 @@ def train(
     best = _Best(descent.theta)
     losses, scores = [], []
     while not pace.finished.all():
+        before = descent.theta.clone()
         loss = descent.epoch(pace.rates())
+        if pace.finished.any():
+            # A rate of zero does not stop what momentum is left.
+            descent.theta[pace.finished] = before[pace.finished]
         diverged = ~loss.isfinite() | ~descent.theta.isfinite().all(1)
-        best.restore(descent.theta, diverged)
         losses.append(loss)
         score = -loss
         if validate is not None:
             score = validate(descent.theta)
             scores.append(score)
-        best.update(descent.theta, torch.where(diverged, -torch.inf, score))
+        # The losses of an epoch are rather those of the parameters before it.
+        judged = before if validate is None else descent.theta
+        best.update(judged, torch.where(loss.isfinite(), score, -torch.inf))
+        best.restore(descent.theta, diverged)
         pace.update(score, diverged)
         if on_epoch is not None and on_epoch(descent.theta, loss):
             break
@@ -176,7 +182,8 @@ class _Pace:
         """Rates of the coming epoch, zero for members that have finished."""
         rate, schedule = self.rate, self.schedule
         if schedule.kind == "anneal":
-            share = (self.epoch + 0.5 - self.fall) / (self.end - self.fall).clamp(min=1)
+            length = (self.end - self.fall).double().clamp(min=1)
+            share = (self.epoch + 0.5 - self.fall.double()) / length
             rate = rate * (1 + (math.pi * share.clamp(0, 1)).cos()) / 2
         elif schedule.kind == "invscaling":
             rate = rate / (1 + self.epoch * self.updates) ** schedule.power
