@@ -118,6 +118,37 @@ def test_coefficient_spectrum(shape, dual, generator):
     assert_close(V @ (eigenvalues[:, None] * V.T), matrix, rtol=0, atol=1e-10)
 
 
+@shapes
+@duals
+@intercepts
+def test_leverages(shape, dual, intercept, generator):
+    """How much of a change of one target the prediction there follows."""
+    problem = squared_problem(generator, shape, intercept)
+    matrix, base, weight = in_numpy(problem)
+
+    def fitted(targets):
+        coef, free = oracles.ridge(matrix, targets, weight, 0.1, intercept)
+        return matrix @ coef + free
+
+    expected = np.empty_like(base)
+    for i, c in np.ndindex(*base.shape):
+        moved = base.copy()
+        moved[i, c] += 1
+        expected[i, c] = (fitted(moved) - fitted(base))[i, c]
+    actual = ridge_path(problem, dual).leverages(0.1)
+    assert_allclose(actual.numpy(), expected, rtol=1e-8, atol=1e-10)
+
+
+@duals
+def test_spectrum_without_weak_directions(dual, generator):
+    """Small eigenvalues can be left out, the others stay."""
+    path = ridge_path(squared_problem(generator, (15, 4, 3)), dual)
+    eigenvalues, V = path.coefficient_spectrum()
+    few, V_few = path.coefficient_spectrum(float(eigenvalues[1]))
+    assert_close(few, eigenvalues[2:])
+    assert_close(V_few, V[:, 2:])
+
+
 def test_blocks(generator, monkeypatch):
     """Blocks of any size give the same errors and directions."""
     problem = squared_problem(generator, (15, 4, 3))

@@ -157,10 +157,27 @@ class RidgePath:
         spread = torch.log1p(e.clamp_min(0) / shifts).sum(0)
         return -0.5 * (n_free * quadratic.log() + spread)
 
-    def coefficient_spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and orthonormal V (n_coef, r) of the basis' row space."""
+    def leverages(self, alpha: float) -> Tensor:
+        """Diagonal of the weighted hat matrix, intercept included, (n_samples, k)."""
         problem = self.problem
-        keep = self.eigenvalues > 1e-13 * self.eigenvalues.max()
+        shift = self.eigenvalues.new_tensor([alpha / 2])
+        parts = []
+        for rows, left in self._left_vectors():
+            blocks = self._leverage(left, shift)[..., 0]
+            own = torch.diagonal(blocks, dim1=1, dim2=2)
+            if problem.intercept:
+                own = own + problem.weight[rows, None]
+            parts.append(own)
+        return torch.cat(parts)
+
+    def coefficient_spectrum(self, least: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and orthonormal V (n_coef, r) of the basis' row space.
+
+        Directions whose eigenvalue is at most `least` are left out.
+        """
+        problem = self.problem
+        rank = 1e-13 * float(self.eigenvalues.max())
+        keep = self.eigenvalues > max(least, rank)
         vectors, eigenvalues = self.vectors[:, keep], self.eigenvalues[keep]
         if not self.dual:
             return eigenvalues, vectors

@@ -34,6 +34,10 @@ NOISE_ALPHAS = np.logspace(2, -5, 15).tolist()
 # would drown the others.
 SMALLEST_SQUARE = 1e-6
 
+# Directions that the rows pin down by less than this share of what the ridge does are
+# left to the ridge: that is the relative error of the parameters' variance.
+NEGLIGIBLE = 1e-4
+
 # A rich noise model is tried where it has ten rows for each of its columns, the rule of
 # thumb of regression: with fewer, cross-validation picks it by accident. Beyond a few
 # hundred columns its Newton steps would take as long as the refit. With the folds, its
@@ -109,17 +113,19 @@ def uncertainty(
     if path is None or raw is None or result.choice.alpha == 0 or one_row:
         return None
     problem = result.problem
-    eigenvalues, vectors = path.coefficient_spectrum()
+    shift = result.choice.alpha / 2
+    eigenvalues, vectors = path.coefficient_spectrum(NEGLIGIBLE * shift)
     state: dict[str, Any] = {
         "vectors": vectors.cpu().numpy(),
         "eigenvalues": eigenvalues.cpu().numpy(),
         "mean": column_means(problem).cpu().numpy(),
-        "shift": result.choice.alpha / 2,
+        "shift": shift,
         "total_weight": total_weight,
         "intercept": problem.intercept,
     }
-    leverage = parameter_variance(state, problem.operator)
-    unit = (problem.weight * total_weight).clamp(max=1.0)[:, None]
+    amount = (problem.weight * total_weight)[:, None]
+    leverage = path.leverages(result.choice.alpha) / amount
+    unit = amount.clamp(max=1.0)
     left_out = leverage / (1.0 - unit * leverage).clamp_min(1e-12)
     squares = (problem.y - raw).square() / (1.0 + left_out)
     all_parts = parts()
