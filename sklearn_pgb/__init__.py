@@ -2,6 +2,7 @@
 
 from sklearn_pgb._added_neuron import AddedNeuronClassifier, AddedNeuronRegressor
 from sklearn_pgb._bases import FeatureBasis, GradientBasis, InputBasis, LayerBasis
+from sklearn_pgb._display import LandscapeDisplay, TrainingDisplay
 from sklearn_pgb._refit import GradientBasisRefit
 
 __version__ = "0.1.0"
@@ -13,5 +14,7 @@ __all__ = [
     "GradientBasis",
     "GradientBasisRefit",
     "InputBasis",
+    "LandscapeDisplay",
     "LayerBasis",
+    "TrainingDisplay",
 ]

@@ -2,12 +2,13 @@
 
 import warnings
 from abc import abstractmethod
+from contextlib import nullcontext
 from itertools import pairwise
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator, _fit_context, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from sklearn_pgb._added_neuron._fitting import (
     Data,
+    Moment,
     Request,
     fit_network,
     one_epoch,
@@ -55,8 +57,34 @@ from sklearn_pgb._training._architecture import (
 # moves every weight alike, and so a unit the further the more inputs it has.
 RATE, RATE_FEATURES = 1e-2, 64
 
+# What `fit` finds out about its network, and `partial_fit` does not.
+VERDICT = (
+    "auxiliary_loss_",
+    "floor_",
+    "floor_attained_",
+    "floor_gap_",
+    "residual_",
+    "status_",
+    "neurons_",
+    "neuron_norm_curve_",
+    "best_loss_",
+    "n_moves_",
+    "validation_scores_",
+    "best_validation_score_",
+)
+
 # Rows of one forward pass in `predict`.
 PREDICTED_ROWS = 2**13
+
+
+def has_epochs(self: "AddedNeuronBase") -> bool:
+    """Whether a solver can train for one epoch, as `available_if` asks."""
+    if self.solver == "lbfgs":
+        raise AttributeError(
+            "solver must be 'adam' or 'sgd' for partial_fit, got 'lbfgs', which is not "
+            "stochastic"
+        )
+    return True
 
 
 class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
@@ -140,14 +168,14 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 "and judges networks by their training loss."
             )
         warm = self.warm_start and hasattr(self, "loss_curve_")
-        X, y, weight = self._check(X, y, sample_weight, reset=not warm)
+        X, y, sample_weight, weight = self._check(X, y, sample_weight, known=warm)
         self._learn(y, known=warm, classes=None)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         rows, held_out = self._split(X, y, seed)
-        with local_randomness(seed):
+        with self._randomness(seed):
             self._units = self._target_units(y, weight)
-            architecture = self._architecture(X, rng)
+            architecture = self._architecture(X, rng, known=warm)
             loss = self._loss_of(architecture.n_outputs)
             data = self._data(architecture, X, y, weight, loss)
             score = None
@@ -165,35 +193,32 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 hook=hook,
                 held_out=score,
             )
+        self._forget_fit()
         self._store(architecture, result)
         finish()
         if result.diverged:
-            warnings.warn(
-                f"The loss overflowed after {result.n_iter} epochs; the parameters of "
-                "the smallest loss were kept. Lower learning_rate_init, got "
-                f"{self.learning_rate_init!r}, or standardise X.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            self._warn_of_divergence()
         return self
 
     def _partial_fit(self, X, y, classes, sample_weight):
         """One epoch from where the network is."""
-        if self.solver == "lbfgs":
+        if self.early_stopping:
             raise ValueError(
-                "solver must be 'adam' or 'sgd' for partial_fit, got 'lbfgs', which "
-                "needs all samples at each step."
+                "early_stopping must be False for partial_fit, got True: a batch has "
+                "no rows to spare for validation."
             )
         first = not hasattr(self, "loss_curve_")
-        X, y, weight = self._check(X, y, sample_weight, reset=first)
+        X, y, _, weight = self._check(X, y, sample_weight, known=not first)
         self._learn(y, known=not first, classes=classes)
         rng = check_random_state(self.random_state)
-        seed = int(rng.randint(np.iinfo(np.int32).max))
+        curve = [] if first else self.loss_curve_
+        # A seed that is a number is the same at each call; dropout must not be.
+        seed = (int(rng.randint(np.iinfo(np.int32).max)) + len(curve)) % 2**31
         memory = getattr(self, "_memory", None)
-        with local_randomness(seed):
+        with self._randomness(seed):
             if first:
                 self._units = self._target_units(y, weight)
-            architecture = self._architecture(X, rng)
+            architecture = self._architecture(X, rng, known=not first)
             loss = self._loss_of(architecture.n_outputs)
             theta, value, memory = one_epoch(
                 architecture,
@@ -205,13 +230,30 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 memory=None if memory is None else [as_float64(m) for m in memory],
                 seed=seed,
             )
+        self._forget_fit()
         self._store_network(architecture, theta)
-        self._memory = [part.cpu().numpy() for part in memory]
         self.loss_ = value * architecture.scale**2
-        before = [] if first else self.loss_curve_
-        self.loss_curve_: list[float] = [*before, self.loss_]
+        self.loss_curve_: list[float] = [*curve, self.loss_]
         self.n_iter_ = len(self.loss_curve_)
+        if memory is None:
+            self._warn_of_divergence()
+        else:
+            self._memory = [part.cpu().numpy() for part in memory]
         return self
+
+    def _forget_fit(self):
+        """Drop what an earlier fit found out about another network."""
+        for name in (*VERDICT, "_memory"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def _warn_of_divergence(self):
+        warnings.warn(
+            "The loss diverged; the parameters of the smallest loss were kept. Lower "
+            f"learning_rate_init, got {self.learning_rate_init!r}, or standardise X.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
     # ---------------------------------------------------------------------- subclasses
 
@@ -243,7 +285,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         """Centre and scale of the targets, in whose units a chain is trained."""
         return np.zeros(self._natural_outputs()), 1.0
 
-    def _class_weights(self, y):
+    def _class_weights(self, y, classes):
         """Weight of each sample by its class."""
         return np.ones(len(y))
 
@@ -253,8 +295,8 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
 
     # ---------------------------------------------------------------- data and request
 
-    def _check(self, X, y, sample_weight, reset):
-        """Rows of positive weight, as arrays."""
+    def _check(self, X, y, sample_weight, known):
+        """Rows of positive weight: X, y, the weights given, and those that count."""
         X, y = validate_data(
             self,
             X,
@@ -263,20 +305,22 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             dtype=(np.float64, np.float32),
             multi_output=True,
             allow_nd=self.module is not None,
-            reset=reset,
+            reset=not known,
         )
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
         y = self._check_targets(y)
-        weight = weight * self._class_weights(y)
-        if not weight.any():
+        classes = self.classes_ if known and is_classifier(self) else None
+        total = weight * self._class_weights(y, classes)
+        if not total.any():
             raise ValueError(
                 "sample_weight and class_weight must leave some sample a weight above "
                 "zero, got zero for all of them."
             )
-        kept = weight > 0
-        return dense(X)[kept], y[kept], weight[kept]
+        kept = total > 0
+        given = None if sample_weight is None else weight[kept]
+        return dense(X)[kept], y[kept], given, total[kept]
 
     def _validates(self):
         """Whether rows are held out; "lbfgs" takes no part in early stopping."""
@@ -298,9 +342,20 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             random_state=seed,
             stratify=self._labels(y),
         )
+        if len(held_out) < 2:
+            raise ValueError(
+                "validation_fraction must hold out at least 2 samples, got "
+                f"{len(held_out)} of {len(X)} with {self.validation_fraction}."
+            )
         return train, held_out
 
+    def _randomness(self, seed):
+        """Torch's global generator, which only modules draw from."""
+        return nullcontext() if self.module is None else local_randomness(seed)
+
     def _training_dtype(self, X):
+        if self.solver == "lbfgs":
+            return torch.float64
         name = self.dtype or X.dtype.name
         return torch.float32 if name == "float32" else torch.float64
 
@@ -352,12 +407,15 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
 
     def _held_out_score(self, architecture, X, y, weight, rows):
         """Score of parameters on the held-out rows, as a function."""
-        X_held = torch.tensor(X[rows], dtype=torch.float64)
+        device, dtype = torch.device(self.device or "cpu"), self._training_dtype(X)
+        X_held = torch.tensor(X[rows], dtype=dtype, device=device)
         y_held, weight_held = y[rows], weight[rows]
 
         def score(theta: Tensor) -> float:
-            raw = architecture.program(theta[None].to(X_held), X_held)[0].numpy()
+            raw = architecture.program(theta[None], X_held)[0].cpu().double().numpy()
             raw = architecture.centre + architecture.scale * raw
+            if not np.isfinite(raw).all():
+                return -np.inf
             return float(self._score_raw(raw, y_held, weight_held))
 
         return score
@@ -375,29 +433,45 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             )
         return [int(size) for size in sizes]
 
-    def _architecture(self, X, rng):
-        """The network to train."""
+    def _architecture(self, X, rng, known):
+        """The network to train; a `known` module goes on with its statistics."""
         if self.module is not None:
+            device = None if self.solver == "lbfgs" else self.device
             dtype = self._training_dtype(X)
-            return module_architecture(self.module, X, dtype, self.device)
+            architecture = module_architecture(self.module, X, dtype, device)
+            if known:
+                self._check_module(architecture)
+                return module_architecture(self.module_, X, dtype, device)
+            return architecture
         hidden = self._widths()
         activations = [ACTIVATIONS[self.activation]] * len(hidden)
         widths = [X.shape[1], *hidden, self._natural_outputs()]
         return chain_architecture(ChainProgram(widths, activations), rng, *self._units)
 
+    def _check_module(self, architecture):
+        """Refuse to go on with another module than the fitted one."""
+        new = network_state(architecture, architecture.program.theta()[0])
+        shapes = {k: v.shape for k, v in new["module_state_"].items()}
+        old = {k: v.shape for k, v in getattr(self, "module_state_", {}).items()}
+        if shapes != old:
+            raise ValueError(
+                "module must be that of the fit that is continued, got one with other "
+                "parameters. Set warm_start=False to start anew."
+            )
+
     def _theta(self, architecture):
         """Parameters of the fitted network, for the program of an architecture."""
-        if self.module is None:
-            shapes = [coef.shape for coef in self.coefs_]
-            widths = [self.n_features_in_, *self._widths(), self._natural_outputs()]
-            if shapes != list(pairwise(widths)):
-                raise ValueError(
-                    f"hidden_layer_sizes, features and targets must be those of the "
-                    f"fit that is continued, got layers of {widths} for {shapes}. Set "
-                    "warm_start=False to start anew."
-                )
-            return chain_parameters(architecture, self.coefs_, self.intercepts_)
-        return open_module(self.module_).theta
+        if self.module is not None:
+            return architecture.draw()
+        shapes = [coef.shape for coef in getattr(self, "coefs_", [])]
+        widths = [self.n_features_in_, *self._widths(), self._natural_outputs()]
+        if shapes != list(pairwise(widths)):
+            raise ValueError(
+                "hidden_layer_sizes, module, features and targets must be those of the "
+                f"fit that is continued, got layers of {widths} for {shapes}. Set "
+                "warm_start=False to start anew."
+            )
+        return chain_parameters(architecture, self.coefs_, self.intercepts_)
 
     def _network(self) -> Network:
         """The fitted network."""
@@ -450,15 +524,15 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         has_callbacks = bool(getattr(self, "_skl_callbacks", []))
         count = 0
 
-        def hook(theta: Tensor, loss: float) -> bool:
+        def hook(moment: Moment) -> bool:
             nonlocal count
             count += 1
             if self.verbose:
-                print(f"Iteration {count}, loss = {loss:.8f}")
+                self._print(count, moment, architecture.scale)
             if not has_callbacks:
                 return False
             epoch = context.subcontext(task_name="epoch").call_on_fit_task_begin(**info)
-            at = theta.detach().cpu().double()
+            at = moment.theta.detach().cpu().double()
             return epoch.call_on_fit_task_end(
                 **info,
                 reconstruction_attributes=lambda: network_state(architecture, at),
@@ -468,6 +542,24 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             context.call_on_fit_task_end(**info, reconstruction_attributes={})
 
         return hook, finish
+
+    def _print(self, count, moment, scale):
+        """What scikit-learn's networks print after an epoch."""
+        print(f"Iteration {count}, loss = {moment.loss * scale**2:.8f}")
+        judged = "Training loss"
+        if moment.score is not None:
+            judged = "Validation score"
+            print(f"{judged}: {moment.score:f}")
+        if moment.stagnates:
+            # A fixed set of words, but for the schedule that scikit-learn lacks.
+            ends = {"anneal": "Annealing.", "adaptive": "Setting learning rate to"}
+            end = ends.get(self.learning_rate, "Stopping.")
+            if self.learning_rate == "adaptive":
+                end += f" {moment.rate:f}"
+            print(
+                f"{judged} did not improve more than tol={self.tol:f} for "
+                f"{self.n_iter_no_change} consecutive epochs. {end}"
+            )
 
     def _store_network(self, architecture, theta):
         """Keep the parameters as arrays."""

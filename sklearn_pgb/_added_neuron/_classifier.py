@@ -4,9 +4,11 @@ from numbers import Real
 
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._added_neuron._base import AddedNeuronBase
+from sklearn_pgb._added_neuron._base import AddedNeuronBase, has_epochs
 from sklearn_pgb._estimator import ClassifierTargets, all_or_nothing
 from sklearn_pgb._networks import OpenNetwork
 
@@ -282,6 +284,7 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         self.random_state = random_state
         self.verbose = verbose
 
+    @available_if(has_epochs)
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -305,6 +308,7 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         ValueError
             If `classes` is missing in the first call, or a label is not among them.
         """
+        _check_partial_fit_first_call(self, classes)
         return self._partial_fit(X, y, classes, sample_weight)
 
     def _open_network(self):

@@ -1,5 +1,6 @@
 """One fit, from encoded arrays to a trained network and its verdict."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from sklearn_pgb._training import (
     Adam,
     ChainProgram,
     Descent,
+    Epoch,
     GradientDescent,
     Method,
     ModuleProgram,
@@ -53,10 +55,6 @@ class Data:
         weight = self.weight[rows]
         return Data(self.X[rows], self.y[rows], weight / weight.sum())
 
-    def exact(self) -> "Data":
-        """The same in float64 on the CPU."""
-        return Data(*(part.cpu().double() for part in (self.X, self.y, self.weight)))
-
 
 @dataclass(frozen=True)
 class Request:
@@ -87,8 +85,6 @@ class Fit:
     ----------
     theta : Tensor (n_params,)
         Float64, on the CPU.
-    objective : float
-        Loss and penalty there.
     losses : list of float
         Objective of each epoch.
     scores : list of float
@@ -99,7 +95,6 @@ class Fit:
     """
 
     theta: Tensor
-    objective: float
     losses: list[float]
     scores: list[float]
     n_iter: int
@@ -108,7 +103,31 @@ class Fit:
     verdict: Verdict
 
 
-Hook = Callable[[Tensor, float], bool]
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """Where a training is after an epoch or iteration.
+
+    Attributes
+    ----------
+    theta : Tensor (n_params,)
+    loss : float
+        The objective.
+    score : float or None
+        Held-out score.
+    stagnates : bool
+        Whether stagnation has just been found.
+    rate : float
+        The learning rate from here on.
+    """
+
+    theta: Tensor
+    loss: float
+    score: float | None = None
+    stagnates: bool = False
+    rate: float = 0.0
+
+
+Hook = Callable[[Moment], bool]
 
 
 def fit_network(
@@ -137,18 +156,18 @@ def fit_network(
         Where to start; None draws.
     seed : int
     hook : callable
-        Gets the parameters and the loss after each epoch; True ends the training.
+        Gets the moment after each epoch; True ends the training.
     held_out : callable or None
         Score of parameters on the validation samples.
     """
     objective = _objective(architecture, loss, data, request, total_weight)
-    exact = _objective(architecture, loss, data.exact(), request, total_weight)
     generator = torch.Generator().manual_seed(seed)
     theta = architecture.draw() if start is None else start
     training = _train(
-        architecture, objective, exact, theta, request, generator, hook, held_out
+        architecture, objective, theta, request, generator, hook, held_out
     )
     found, losses, scores, n_iter, n_moves, stagnated, diverged = training
+    exact = _exact(objective)
     if request.n_starts > 1 and isinstance(architecture.program, ChainProgram):
         polished = polish(exact, found, gtol=POLISH_GTOL, max_iter=POLISH_ITERATIONS)
         found = polished.theta
@@ -162,7 +181,6 @@ def fit_network(
     )
     return Fit(
         theta=found,
-        objective=float(exact.value(found[None])),
         losses=losses,
         scores=scores,
         n_iter=n_iter,
@@ -182,7 +200,7 @@ def one_epoch(
     start: Tensor | None,
     memory: list[Tensor] | None,
     seed: int,
-) -> tuple[Tensor, float, list[Tensor]]:
+) -> tuple[Tensor, float, list[Tensor] | None]:
     """One pass over the samples at the initial rate.
 
     Returns
@@ -190,8 +208,9 @@ def one_epoch(
     theta : Tensor (n_params,)
     loss : float
         Objective, its samples' losses as they were met.
-    memory : list of Tensor
-        Of the method, for the next epoch.
+    memory : list of Tensor or None
+        Of the method, for the next epoch; None where the epoch diverged, and theta is
+        where it started.
     """
     objective = _objective(architecture, loss, data, request, total_weight)
     theta = architecture.draw() if start is None else start
@@ -202,8 +221,11 @@ def one_epoch(
     )
     if memory is not None:
         method.recall(memory)
-    value = descent.epoch(request.schedule.rate)
-    return _exactly(descent.theta[0]), float(value), method.memory()
+    start = descent.theta[0].clone()
+    value = float(descent.epoch(request.schedule.rate))
+    if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
+        return _exactly(start), value, None
+    return _exactly(descent.theta[0]), value, method.memory()
 
 
 def _objective(
@@ -216,7 +238,7 @@ def _objective(
     """Loss and ridge: ``alpha / (2 sum(s))`` on weights, nothing on biases."""
     program = architecture.program
     assert isinstance(program, ChainProgram | ModuleProgram)
-    penalty = torch.where(program.is_weight(), request.alpha / (2 * total_weight), 0.0)
+    penalty = program.is_weight().double() * (request.alpha / (2 * total_weight))
     return Objective(
         program, loss, data.X, data.y, data.weight, penalty.to(data.weight)
     )
@@ -225,7 +247,6 @@ def _objective(
 def _train(
     architecture: Architecture,
     objective: Objective,
-    exact: Objective,
     theta: Tensor,
     request: Request,
     generator: torch.Generator,
@@ -235,21 +256,18 @@ def _train(
     """The parameters found, and how."""
     if request.solver == "lbfgs":
         polished = polish(
-            exact,
+            objective,
             theta,
             gtol=request.schedule.tol,
             max_iter=request.schedule.max_epochs,
             max_evaluations=request.max_evaluations,
             newton=False,
-            on_iteration=hook,
+            on_iteration=lambda theta, loss: hook(Moment(theta, loss)),
         )
         ended = polished.n_iter < request.schedule.max_epochs
         return polished.theta, polished.losses, [], polished.n_iter, 0, ended, False
     start = theta[None].to(objective.weight)
     shuffler = generator if request.shuffle else None
-
-    def on_epoch(theta: Tensor, loss: Tensor) -> bool:
-        return hook(theta[0], float(loss[0]))
 
     if request.n_starts > 1:
         program = architecture.program
@@ -263,15 +281,22 @@ def _train(
             rate=request.schedule.rate,
             max_epochs=request.n_starts * request.schedule.max_epochs,
             neuron_penalty=request.neuron_penalty,
-            floor=_floor(exact),
+            floor=_floor(_exact(objective)),
             tol=request.schedule.tol,
             batch_size=request.batch_size,
             generator=generator,
-            on_epoch=on_epoch,
+            on_epoch=lambda theta, loss: hook(Moment(theta[0], float(loss[0]))),
         )
         theta, losses = found.theta[0], found.losses[:, 0].tolist()
         moves = int(found.n_moves[0])
         return (_exactly(theta), losses, [], found.n_epochs, moves, True, False)
+
+    def on_epoch(epoch: Epoch) -> bool:
+        score = float(epoch.score[0]) if held_out is not None else None
+        loss, stagnates = float(epoch.loss[0]), bool(epoch.stagnates[0])
+        rate = float(epoch.rate[0])
+        return hook(Moment(epoch.theta[0], loss, score, stagnates, rate))
+
     training = train(
         objective,
         start,
@@ -281,7 +306,7 @@ def _train(
         generator=shuffler,
         validate=None
         if held_out is None
-        else lambda theta: torch.tensor([held_out(_exactly(theta[0]))]),
+        else lambda theta: torch.tensor([held_out(theta[0])]),
         on_epoch=on_epoch,
     )
     return (
@@ -297,6 +322,18 @@ def _train(
 
 def _exactly(theta: Tensor) -> Tensor:
     return theta.detach().cpu().double()
+
+
+def _exact(objective: Objective) -> Objective:
+    """The objective in float64 on the CPU."""
+    return Objective(
+        objective.program.exact(),
+        objective.loss,
+        *(
+            part.cpu().double()
+            for part in (objective.X, objective.y, objective.weight, objective.penalty)
+        ),
+    )
 
 
 def _floor(objective: Objective) -> float:

@@ -141,7 +141,9 @@ def _descend(
         callback=note,
         options={"maxiter": NEURON_ITERATIONS, "maxfun": 2 * NEURON_ITERATIONS},
     )
-    value = function(result.x)[0]
+    value, start_value = function(result.x)[0], function(flat)[0]
+    if value > start_value:
+        return neurons_of(flat), start_value, path
     return neurons_of(result.x), value, path
 
 

@@ -1,4 +1,4 @@
-"""Displays: what trainings and landscapes look like, after scikit-learn's convention."""
+"""Displays: trainings and landscapes, after scikit-learn's convention."""
 
 from sklearn_pgb._display._landscape import LandscapeDisplay
 from sklearn_pgb._display._training import TrainingDisplay

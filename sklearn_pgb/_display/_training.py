@@ -1,32 +1,40 @@
 """`TrainingDisplay`."""
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from torch import nn
 
+from sklearn_pgb._losses import SquaredLoss
 from sklearn_pgb._networks import open_network
 
-# A curve that spans less than this factor reads better on a linear axis.
+# A curve whose values differ by less than this factor reads better on a linear axis.
 LOG_SPAN = 10.0
+
+# "diverging" alone would be read as a training whose loss overflows.
+STATUS_WORDS = {
+    "certified_global": "global minimum, certified",
+    "diverging": "added neurons diverge",
+    "max_iter": "out of epochs",
+}
 
 
 class TrainingDisplay:
-    """How a network was trained: loss, floor, added neurons and held-out scores.
+    """How a network was trained: loss and floor, added neurons, held-out scores.
 
     The first panel shows the training loss of each epoch above the *floor*, the least
     loss that any function of the inputs could have: what lies between the two is all
     that a longer training, another start or a larger network could gain. The second
-    panel shows the norm of the added neurons while they descend on the residuals of
-    the trained network, which is kept still. That it grows says that the network is
-    above the floor, and no more. A third panel shows the held-out scores, where there
-    are any.
+    panel shows the norm of the added neurons as they descend on the residuals of the
+    trained network. That it grows says that the network is above the floor, not
+    that it is at a bad local minimum. A third panel shows held-out scores.
 
     It is recommended to use `from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
     loss_curve : array-like of shape (n_epochs,)
-        Training loss of each epoch, penalties included.
+        Training loss of each epoch, penalties included. With several starts it has
+        dips, which end in a jump: there the added neurons descend, and are dropped.
     floor : float, default=None
         Pure-error floor of the training samples.
     neuron_norm_curve : array-like of shape (n_points,), default=None
@@ -37,24 +45,27 @@ class TrainingDisplay:
     loss : float, default=None
         Loss of the network that was kept, without penalties.
     status : str, default=None
-        Status of the training; it stands in the title.
+        A `status_` of AddedNeuronRegressor, or any text.
     step_name : str, default="epoch"
-        What an entry of `loss_curve` is.
+        What an entry of `loss_curve` stands for.
+    score_name : str, default="score"
+        What `validation_scores` holds.
     name : str, default=None
-        Name of the training, for the legend.
+        Name of the training, for the legend. The title then stays empty, so that
+        several trainings can share their axes.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
         Figure of the panels.
     axes_ : ndarray of matplotlib Axes
-        The panels: loss, then neurons and scores where there are any.
+        The panels: loss, then added neurons and scores where there are any.
     loss_line_ : matplotlib Line2D
         The loss.
     loss_point_ : matplotlib Line2D or None
         The loss of the network that was kept.
     floor_line_ : matplotlib Line2D or None
-        The floor; None where there is none or a logarithmic axis can't show it.
+        The floor; a floor of zero is below a logarithmic axis.
     norm_line_ : matplotlib Line2D or None
         The norm of the added neurons.
     score_line_ : matplotlib Line2D or None
@@ -62,8 +73,8 @@ class TrainingDisplay:
 
     See Also
     --------
-    LandscapeDisplay : Surface or contours of an objective.
-    AddedNeuronRegressor : Its attributes explain what is drawn.
+    LandscapeDisplay : An objective over two parameters.
+    AddedNeuronRegressor : Its attributes are what is drawn.
 
     Examples
     --------
@@ -89,6 +100,7 @@ class TrainingDisplay:
         loss=None,
         status=None,
         step_name="epoch",
+        score_name="score",
         name=None,
     ):
         self.loss_curve = loss_curve
@@ -98,4 +110,210 @@ class TrainingDisplay:
         self.loss = loss
         self.status = status
         self.step_name = step_name
+        self.score_name = score_name
         self.name = name
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None, name=None, line_kw=None):
+        """Draw the training of a fitted network.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted AddedNeuronRegressor or AddedNeuronClassifier, or a Pipeline or
+            TransformedTargetRegressor that ends in one. Other networks with a
+            `loss_curve_` have no floor and no added neurons.
+        ax : matplotlib Axes or array-like of Axes, default=None
+            Where to draw, as in `plot`.
+        name : str, default=None
+            Name of the training, for the legend.
+        line_kw : dict, default=None
+            Keywords of the lines, as in `plot`.
+
+        Returns
+        -------
+        display : TrainingDisplay
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        # Nothing is computed with the loss; it only lets a bare module through to the
+        # message below, which fits better than one about its loss.
+        network = open_network(estimator, loss=SquaredLoss()).final
+        known = vars(network)
+        if "loss_curve_" not in known:
+            raise TypeError(
+                "estimator must be a network that keeps its loss_curve_, got "
+                f"{type(network).__name__} without one. Train an AddedNeuronRegressor "
+                "or AddedNeuronClassifier."
+            )
+        display = cls(
+            known["loss_curve_"],
+            known.get("floor_"),
+            known.get("neuron_norm_curve_"),
+            known.get("validation_scores_"),
+            # scikit-learn's networks call the last entry of the curve their loss_.
+            loss=known["loss_"] if "floor_" in known else None,
+            status=known.get("status_"),
+            step_name="iteration" if known["solver"] == "lbfgs" else "epoch",
+            score_name="accuracy" if is_classifier(network) else "R²",
+            name=name,
+        )
+        return display.plot(ax, line_kw=line_kw)
+
+    def plot(self, ax=None, *, line_kw=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array-like of Axes, default=None
+            Where to draw the panels, in their order; panels without an Axes are left
+            out, so a single one shows the loss. None makes a new figure.
+        line_kw : dict, default=None
+            Keywords of the lines of all panels, as `Axes.plot` takes them.
+
+        Returns
+        -------
+        display : TrainingDisplay
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.loss_point_ = self.floor_line_ = self.norm_line_ = self.score_line_ = None
+        panels = [(self._plot_loss, _curve(self.loss_curve, "loss_curve"))]
+        if self.neuron_norm_curve is not None:
+            norms = _curve(self.neuron_norm_curve, "neuron_norm_curve")
+            panels.append((self._plot_norm, norms))
+        if self.validation_scores is not None:
+            scores = _curve(self.validation_scores, "validation_scores")
+            panels.append((self._plot_scores, scores))
+        self.axes_ = _axes(ax, len(panels))
+        self.figure_ = self.axes_[0].figure
+        for (draw, curve), panel in zip(panels, self.axes_, strict=False):
+            draw(panel, curve, line_kw or {})
+        return self
+
+    def _plot_loss(self, ax, curve, line_kw):
+        (self.loss_line_,) = ax.plot(
+            np.arange(1, len(curve) + 1),
+            curve,
+            **{"label": self._loss_label(), **line_kw},
+        )
+        if self.loss is not None:
+            (self.loss_point_,) = ax.plot(
+                [len(curve)],
+                [self.loss],
+                "o",
+                color=self.loss_line_.get_color(),
+                label=f"network kept: {self.loss:.4g}" if self.name is None else None,
+            )
+        ax.set_yscale(**_scale(_values(ax)))
+        if self.floor is not None:
+            self._plot_floor(ax, curve)
+        _label(ax, self.step_name, "training loss")
+        if self.name is None:
+            ax.set_title(self._title())
+        ax.legend()
+
+    def _plot_floor(self, ax, curve):
+        # What is zero up to rounding must not stretch a logarithmic axis.
+        rounding = np.finfo(float).eps * np.nanmax(np.abs(curve), initial=0.0)
+        floor = self.floor if abs(self.floor) > rounding else 0.0
+        label = f"floor: {floor:.4g}"
+        known = label in ax.get_legend_handles_labels()[1]
+        self.floor_line_ = ax.axhline(
+            floor, color="0.3", ls="--", lw=1, label=None if known else label
+        )
+
+    def _plot_norm(self, ax, curve, line_kw):
+        (self.norm_line_,) = ax.plot(
+            np.arange(len(curve)), curve, ".-", **{"label": self.name, **line_kw}
+        )
+        _label(ax, "iteration of their descent", "norm of (a, b, W)")
+        ax.set_title("added neurons (no certificate)")
+        if self.name is not None:
+            ax.legend()
+
+    def _plot_scores(self, ax, curve, line_kw):
+        (self.score_line_,) = ax.plot(
+            np.arange(1, len(curve) + 1), curve, **{"label": self.name, **line_kw}
+        )
+        _label(ax, self.step_name, f"held-out {self.score_name}")
+        if self.name is not None:
+            ax.legend()
+
+    def _loss_label(self):
+        if self.name is None:
+            return f"each {self.step_name}"
+        return ", ".join(filter(None, [self.name, self._gap()]))
+
+    def _title(self):
+        words = STATUS_WORDS.get(self.status, self.status)
+        return ": ".join(filter(None, [words, self._gap()]))
+
+    def _gap(self):
+        if self.floor is None or self.loss is None:
+            return ""
+        return f"{self.loss - self.floor:.4g} above the floor"
+
+
+def _label(ax, x_name, y_name):
+    """Label axes whose x counts something."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set(xlabel=x_name, ylabel=y_name)
+    locator = ax.xaxis.get_major_locator()
+    if isinstance(locator, MaxNLocator):
+        locator.set_params(integer=True)
+
+
+def _curve(values, name):
+    """A curve as an array of floats; what overflowed leaves a gap."""
+    curve = np.asarray(values, dtype=float)
+    if curve.ndim != 1:
+        raise ValueError(
+            f"{name} must be 1-d, one number per point, got shape {curve.shape}. Make "
+            "a display for each curve."
+        )
+    return np.where(np.isfinite(curve), curve, np.nan)
+
+
+def _values(ax):
+    """What the curves on some axes show; lines across, such as floors, have no say."""
+    curves = [line for line in ax.lines if line.get_transform() == ax.transData]
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in curves])
+    return values[np.isfinite(values)]
+
+
+def _scale(values):
+    """The scale of an axis, as keywords of `set_yscale`.
+
+    Logarithmic where the values are positive and far apart. Exact zeros, which the
+    hinge loss has, get a linear piece below the smallest positive value.
+    """
+    positive = values[values > 0]
+    if (values < 0).any() or not len(positive):
+        return {"value": "linear"}
+    if positive.max() < LOG_SPAN * positive.min():
+        return {"value": "linear"}
+    if len(positive) < len(values):
+        return {"value": "symlog", "linthresh": positive.min()}
+    return {"value": "log"}
+
+
+def _axes(ax, n_panels):
+    """Axes of the panels that are drawn."""
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+
+    if ax is None:
+        size = (4.8 * n_panels, 3.8)
+        axes = plt.subplots(1, n_panels, figsize=size, layout="constrained")[1]
+        return np.atleast_1d(axes)
+    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if not all(isinstance(panel, Axes) for panel in axes):
+        raise TypeError(
+            "ax must be a matplotlib Axes or an array of them, got "
+            f"{type(ax).__name__}. Make them by matplotlib.pyplot.subplots."
+        )
+    if not 1 <= len(axes) <= n_panels:
+        raise ValueError(
+            f"ax must hold 1 to {n_panels} Axes, one per panel, got {len(axes)}."
+        )
+    return axes

@@ -204,10 +204,20 @@ class ClassifierTargets(ClassifierMixin):
             return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
         return column_or_1d(y, warn=True)
 
-    def _class_weights(self, y):
+    def _class_weights(self, y, classes):
         if self.class_weight is None:
             return np.ones(len(y))
-        return compute_sample_weight(self.class_weight, y)
+        if not isinstance(self.class_weight, dict) or y.ndim == 2:
+            return compute_sample_weight(self.class_weight, y)
+        # scikit-learn's function refuses weights of labels that a batch lacks.
+        labels, codes = np.unique(y, return_inverse=True)
+        unknown = set(self.class_weight) - set(labels if classes is None else classes)
+        if unknown:
+            raise ValueError(
+                f"class_weight must be for labels of y, got {sorted(unknown)} too."
+            )
+        weights = [self.class_weight.get(label, 1.0) for label in labels.tolist()]
+        return np.array(weights, dtype=np.float64)[codes]
 
     def _labels(self, y):
         return y if y.ndim == 1 else None

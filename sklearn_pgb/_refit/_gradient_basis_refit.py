@@ -60,6 +60,13 @@ def _is_classifier(self: "GradientBasisRefit") -> bool:
     return True
 
 
+def _has_probabilities(self: "GradientBasisRefit") -> bool:
+    hinge = getattr(final_estimator(self.estimator), "loss", None) == "smoothed_hinge"
+    if not classifies(self) or hinge:
+        raise AttributeError("only classifiers with a log loss have this method")
+    return True
+
+
 class GradientBasisRefit(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
 ):
@@ -437,7 +444,7 @@ class GradientBasisRefit(
         raw = self._raw(*self._open(X)).cpu().numpy()
         return raw[:, 0] if raw.shape[1] == 1 else raw
 
-    @available_if(_is_classifier)
+    @available_if(_has_probabilities)
     def predict_proba(self, X):
         """Class probabilities.
 
@@ -456,7 +463,7 @@ class GradientBasisRefit(
             return np.hstack([1 - probability, probability])
         return probability
 
-    @available_if(_is_classifier)
+    @available_if(_has_probabilities)
     def predict_log_proba(self, X):
         """Logarithms of the class probabilities.
 

@@ -27,13 +27,14 @@ from sklearn_pgb._training._reference import (
     scaled_minimum,
     scaled_objective,
 )
-from sklearn_pgb._training._train import Schedule, Training, train
+from sklearn_pgb._training._train import Epoch, Schedule, Training, train
 
 __all__ = [
     "Adam",
     "AuxiliaryProgram",
     "ChainProgram",
     "Descent",
+    "Epoch",
     "GradientDescent",
     "Method",
     "ModuleProgram",

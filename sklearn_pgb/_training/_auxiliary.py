@@ -1,5 +1,7 @@
 """Networks with one exponential neuron added per output."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,6 +91,15 @@ class AuxiliaryProgram(Program):
         to_network = self.program.backward(network, inner, residual)
         return self.join(to_network, _neuron_adjoint(neurons, X, residual))
 
+    def exact(self) -> AuxiliaryProgram:
+        return AuxiliaryProgram(self.program.exact(), self.n_features, self.n_outputs)
+
+    def statistics(self, member: int) -> list[Tensor]:
+        return self.program.statistics(member)
+
+    def set_statistics(self, member: int, statistics: list[Tensor]) -> None:
+        self.program.set_statistics(member, statistics)
+
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
         network, neurons = self.split(theta[None])
         z = X.flatten(1) @ neurons.W[0].T + neurons.b[0]
@@ -149,13 +160,20 @@ def draw_neurons(
 ) -> Neurons:
     """Neurons that are switched off (a = 0, b = 0), in random directions.
 
-    The directions are normal with a standard deviation of `scale` over the root of the
-    number of features: on standardised features ``w . x`` has that deviation.
+    The directions are normal, of a size that gives ``w . x`` a standard deviation of
+    about `scale`, whatever the units of the features.
     """
+    # Divided by the largest entry: squares of large units would overflow.
+    X = objective.X.flatten(1)
+    share = objective.weight[:, None]
+    largest = float(X.abs().max()) or 1.0
+    X = X / largest
+    spread = (share * (X - (share * X).sum(0)).square()).sum(0).sqrt()
+    size = largest * float(spread.norm()) or 1.0
     n_features, n_outputs = objective.X[:1].numel(), objective.y.shape[1]
     shape = (n_members, n_outputs, n_features)
     W = torch.randn(shape, generator=generator, dtype=torch.float64)
-    W = (W * scale / n_features**0.5).to(objective.penalty)
+    W = (W * (scale / size)).to(objective.penalty)
     return Neurons(W.new_zeros(shape[:2]), W.new_zeros(shape[:2]), W)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +44,18 @@ class Program(ABC):
     @abstractmethod
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
         """Raw outputs (n_samples, n_outputs) of one member for torch.func."""
+
+    def exact(self) -> Program:
+        """The same program in float64 on the CPU."""
+        return self
+
+    def statistics(self, member: int) -> list[Tensor]:
+        """Copies of what a member has learned besides its parameters."""
+        return []
+
+    def set_statistics(self, member: int, statistics: list[Tensor]) -> None:
+        """Put back what `statistics` returned."""
+        assert not statistics
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         """Raw outputs alone."""
@@ -262,6 +276,18 @@ class ModuleProgram(Program):
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
         return self._run(self.modules[0].eval(), theta, X)
 
+    def exact(self) -> ModuleProgram:
+        modules = [copy.deepcopy(module) for module in self.modules]
+        return ModuleProgram([module.to("cpu", torch.float64) for module in modules])
+
+    def statistics(self, member: int) -> list[Tensor]:
+        return [buffer.clone() for buffer in self.modules[member].buffers()]
+
+    def set_statistics(self, member: int, statistics: list[Tensor]) -> None:
+        buffers = self.modules[member].buffers()
+        for buffer, value in zip(buffers, statistics, strict=True):
+            buffer.copy_(value)
+
     def _run(self, module: nn.Module, theta: Tensor, X: Tensor) -> Tensor:
         parts = theta.split([shape.numel() for shape in self.shapes.values()])
         parameters = {
@@ -272,10 +298,16 @@ class ModuleProgram(Program):
         return raw[:, None] if raw.ndim == 1 else raw
 
 
+_GLOBAL_GENERATOR = threading.Lock()
+
+
 @contextmanager
 def local_randomness(seed: int) -> Iterator[None]:
-    """Seed torch's global generator inside, and leave it as it was."""
-    with torch.random.fork_rng(devices=[]):
+    """Seed torch's global generator inside, and leave it as it was.
+
+    All threads share that generator, so one of them at a time.
+    """
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 

@@ -9,9 +9,14 @@ from torch import Tensor
 
 from sklearn_pgb._training._descent import Descent, Method
 from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import Program
 
 # Share of the epochs in which the rate falls to zero.
 TAIL = 0.5
+
+# A loss so many times that of the first epoch has diverged, though it may not yet
+# overflow.
+EXPLOSION = 1e8
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,30 @@ class Schedule:
 
 
 @dataclass(frozen=True, eq=False)
+class Epoch:
+    """An epoch that has just ended.
+
+    Attributes
+    ----------
+    theta : Tensor (n_members, n_params)
+    loss : Tensor (n_members,)
+        The objective, as the samples were met.
+    score : Tensor (n_members,)
+        Held-out score, or minus the loss.
+    stagnates : Tensor (n_members,)
+        Whether stagnation has just been found.
+    rate : Tensor (n_members,)
+        The learning rate, divided already where that is what stagnation does.
+    """
+
+    theta: Tensor
+    loss: Tensor
+    score: Tensor
+    stagnates: Tensor
+    rate: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Training:
     """What a training reached.
 
@@ -59,8 +88,8 @@ class Training:
         Held-out scores; no columns without validation.
     n_epochs : int
     stagnated, diverged : Tensor (n_members,)
-        Whether the score stopped improving, and whether the loss overflowed; `theta`
-        are then the parameters of the smallest loss.
+        Whether the score stopped improving, and whether the loss exploded; `theta` are
+        then the parameters of the smallest loss.
     """
 
     theta: Tensor
@@ -80,7 +109,7 @@ def train(
     batch_size: int = 200,
     generator: torch.Generator | None = None,
     validate: Callable[[Tensor], Tensor] | None = None,
-    on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
+    on_epoch: Callable[[Epoch], bool] | None = None,
 ) -> Training:
     """Train a population by minibatches.
 
@@ -98,8 +127,7 @@ def train(
         Held-out score of each member, the larger the better. Stagnation is then that
         of the score, and the parameters of the best score are returned.
     on_epoch : callable or None
-        Gets the parameters and the losses after each epoch; training ends where it
-        returns True.
+        Gets each epoch as it ends; training ends where it returns True.
 
     Returns
     -------
@@ -107,7 +135,7 @@ def train(
     """
     descent = Descent(objective, theta, method, batch_size, generator)
     pace = _Pace(schedule, len(theta), math.ceil(objective.n_samples / batch_size))
-    best = _Best(descent.theta)
+    best = _Best(objective.program, descent.theta)
     losses, scores = [], []
     while not pace.finished.all():
         before = descent.theta.clone()
@@ -115,8 +143,9 @@ def train(
         if pace.finished.any():
             # A rate of zero does not stop what momentum is left.
             descent.theta[pace.finished] = before[pace.finished]
-        diverged = ~loss.isfinite() | ~descent.theta.isfinite().all(1)
         losses.append(loss)
+        allowed = EXPLOSION * losses[0].abs().clamp(min=1 / EXPLOSION)
+        diverged = ~(loss.abs() <= allowed) | ~descent.theta.isfinite().all(1)
         score = -loss
         if validate is not None:
             score = validate(descent.theta)
@@ -125,8 +154,9 @@ def train(
         judged = before if validate is None else descent.theta
         best.update(judged, torch.where(loss.isfinite(), score, -torch.inf))
         best.restore(descent.theta, diverged)
-        pace.update(score, diverged)
-        if on_epoch is not None and on_epoch(descent.theta, loss):
+        idle = pace.update(score, diverged)
+        epoch = Epoch(descent.theta, loss, score, idle, pace.rate)
+        if on_epoch is not None and on_epoch(epoch):
             break
     if validate is not None:
         best.restore(descent.theta, torch.ones_like(pace.finished))
@@ -141,10 +171,11 @@ def train(
 
 
 class _Best:
-    """The parameters of each member's best score."""
+    """The parameters and statistics of each member's best score."""
 
-    def __init__(self, theta: Tensor):
-        self.theta = theta.clone()
+    def __init__(self, program: Program, theta: Tensor):
+        self.program, self.theta = program, theta.clone()
+        self.statistics = [program.statistics(i) for i in range(len(theta))]
         self.score = torch.full((len(theta),), -torch.inf, dtype=torch.float64)
 
     def update(self, theta: Tensor, score: Tensor) -> None:
@@ -152,10 +183,13 @@ class _Best:
         if better.any():
             self.score = torch.where(better, score.cpu().double(), self.score)
             self.theta[better] = theta[better]
+            for member in better.nonzero()[:, 0].tolist():
+                self.statistics[member] = self.program.statistics(member)
 
     def restore(self, theta: Tensor, members: Tensor) -> None:
-        if members.any():
-            theta[members] = self.theta[members]
+        for member in members.nonzero()[:, 0].tolist():
+            theta[member] = self.theta[member]
+            self.program.set_statistics(member, self.statistics[member])
 
 
 class _Pace:
@@ -190,17 +224,17 @@ class _Pace:
         rate = torch.where(self.finished, 0.0, rate)
         return float(rate[0]) if len(rate) == 1 else rate[:, None]
 
-    def update(self, score: Tensor, diverged: Tensor) -> None:
-        """Note the scores of an epoch."""
+    def update(self, score: Tensor, diverged: Tensor) -> Tensor:
+        """Note the scores of an epoch; members whose stagnation has just been found."""
         score, schedule = score.cpu().double(), self.schedule
         self.epoch += 1
         self.diverged |= diverged.cpu() & (self.epoch <= self.end)
         idle = ~(score > self.best + schedule.tol)
         self.idle = torch.where(idle, self.idle + 1, 0)
         self.best = torch.maximum(self.best, score.nan_to_num(nan=-torch.inf))
-        now = (self.idle > schedule.patience) & ~self.finished
+        now = found = (self.idle > schedule.patience) & ~self.finished
         if schedule.kind == "anneal":
-            now &= self.epoch < self.fall
+            now = found = now & (self.epoch < self.fall)
             length = max(schedule.patience, self.epoch - schedule.patience)
             self.fall = torch.where(now, self.epoch, self.fall)
             self.end = torch.where(
@@ -209,8 +243,9 @@ class _Pace:
         elif schedule.kind == "adaptive":
             self.rate = torch.where(now, self.rate / 5, self.rate)
             self.idle = torch.where(now, 0, self.idle)
-            now &= self.rate <= 1e-6
+            now = now & (self.rate <= 1e-6)
             self.end = torch.where(now, self.epoch, self.end)
         else:
             self.end = torch.where(now, self.epoch, self.end)
         self.stagnated |= now
+        return found

@@ -1,0 +1,140 @@
+"""Values and slopes of an objective at the points of a grid."""
+
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import _check_sample_weight
+
+from sklearn_pgb._networks import ChainNetwork, as_float64
+
+# Rows of one forward and backward pass of a network.
+ROWS = 2**13
+
+# Steps of central differences, as a share of the ranges: this root of the precision
+# balances truncation and rounding.
+STEP = np.finfo(float).eps ** (1 / 3)
+
+
+def points(bounds, count, name):
+    """Equally distant points of a range."""
+    low, high = bounds
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(
+            f"{name} must be two finite numbers, the smaller one first, got {bounds!r}."
+        )
+    if not isinstance(count, Integral) or count < 2:
+        raise ValueError(f"resolution must be an integer of at least 2, got {count}.")
+    return np.linspace(low, high, count)
+
+
+def evaluate(function, x, y):
+    """Values of a function of arrays."""
+    values = np.asarray(function(x, y), dtype=float)
+    if values.shape != x.shape:
+        raise ValueError(
+            f"function must return values of the shape of x and y, {x.shape}, got "
+            f"{values.shape}. Wrap a function of two numbers in numpy.vectorize."
+        )
+    return values
+
+
+def by_differences(function, x, y):
+    """Central differences, one-sided at the ends of the ranges."""
+    slopes = []
+    for moves_x in (True, False):
+        coordinate = x if moves_x else y
+        low, high = coordinate.min(), coordinate.max()
+        step = STEP * (high - low)
+        back = np.maximum(coordinate - step, low)
+        ahead = np.minimum(coordinate + step, high)
+        ends = [(end, y) if moves_x else (x, end) for end in (back, ahead)]
+        before, after = (evaluate(function, *end) for end in ends)
+        slopes.append((after - before) / (ahead - back))
+    return np.stack(slopes)
+
+
+def by_autograd(function, x, y):
+    """Values and slopes of a function of tensors."""
+    at = [torch.tensor(part, requires_grad=True) for part in (x, y)]
+    values = function(*at)
+    if not isinstance(values, torch.Tensor) or values.shape != at[0].shape:
+        raise ValueError(
+            "function must return a tensor of the shape of x and y, "
+            f"{x.shape}, got {getattr(values, 'shape', type(values).__name__)}."
+        )
+    if not values.requires_grad:
+        raise ValueError(
+            "function must be made of torch operations on x and y for "
+            "gradient='autograd', got values without a gradient. Choose "
+            "gradient='differences'."
+        )
+    slopes = torch.autograd.grad(
+        values.sum(), at, allow_unused=True, materialize_grads=True
+    )
+    return values.detach().numpy(), torch.stack(slopes).numpy()
+
+
+def mean_loss(opened, X, y, sample_weight):
+    """The mean loss of parameters and its gradient, as a function."""
+    network, rows = opened.network, opened.inputs(X)
+    n_outputs = network(network.theta, rows[:1]).shape[1]
+    targets = opened.targets(y, n_outputs)
+    check_consistent_length(rows, targets)
+    weight = _check_sample_weight(
+        sample_weight, rows.numpy(), dtype=np.float64, ensure_non_negative=True
+    )
+    weight = as_float64(weight / weight.sum())
+
+    def value_and_gradient(theta):
+        theta = theta.detach().requires_grad_()
+        value, gradient = 0.0, torch.zeros_like(theta)
+        for start in range(0, len(rows), ROWS):
+            part = slice(start, start + ROWS)
+            losses = opened.loss.value(targets[part], network(theta, rows[part]))
+            total = weight[part] @ losses
+            value += total.item()
+            gradient += torch.autograd.grad(total, theta)[0]
+        return value, gradient
+
+    return value_and_gradient
+
+
+def random_directions(network, rng):
+    """Two random directions, each unit's weights as long as the network's own."""
+    theta = network.theta
+    directions = torch.from_numpy(rng.standard_normal((2, len(theta))))
+    for direction in directions:
+        pairs = zip(_tensors(network, direction), _tensors(network, theta), strict=True)
+        for drawn, own in pairs:
+            if own.ndim < 2:
+                drawn.zero_()
+                continue
+            per_unit = drawn.flatten(1), own.flatten(1)
+            lengths = [part.norm(dim=1, keepdim=True) for part in per_unit]
+            per_unit[0].mul_(lengths[1] / lengths[0])
+    if not directions.any():
+        raise ValueError(
+            "estimator must have weights other than biases and other than zero, got "
+            f"none in {len(theta)} parameters. There is no direction to draw."
+        )
+    return directions
+
+
+def _tensors(network, theta):
+    """Views of the parts of theta: weights and biases."""
+    parts = network.split(theta)
+    if isinstance(network, ChainNetwork):
+        return [part for group in parts for part in group if part is not None]
+    return list(parts.values())
+
+
+def on_plane(objective, theta, directions, a, b):
+    """Values and slopes at ``theta + a first + b second``."""
+    values, slopes = np.empty((len(b), len(a))), np.empty((2, len(b), len(a)))
+    for i, j in np.ndindex(values.shape):
+        at = theta + a[j] * directions[0] + b[i] * directions[1]
+        values[i, j], gradient = objective(at)
+        slopes[:, i, j] = (directions @ gradient).numpy()
+    return values, slopes
