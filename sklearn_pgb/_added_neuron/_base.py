@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from sklearn_pgb._added_neuron._fitting import (
     Data,
-    Moment,
     Request,
     fit_network,
     one_epoch,
 )
+from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._estimator import all_or_nothing, dense
 from sklearn_pgb._networks import (
     ACTIVATIONS,
@@ -42,12 +42,10 @@ from sklearn_pgb._training import (
     ChainProgram,
     GradientDescent,
     Schedule,
-    local_randomness,
-)
-from sklearn_pgb._training._architecture import (
     chain_architecture,
     chain_module,
     chain_parameters,
+    local_randomness,
     module_architecture,
     network_state,
     restored_module,
@@ -181,7 +179,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             score = None
             if len(held_out):
                 score = self._held_out_score(architecture, X, y, weight, held_out)
-            hook, finish = self._hooks(architecture, X, y, sample_weight)
+            hook, finish = hooks(self, architecture, X, y, sample_weight)
             result = fit_network(
                 architecture,
                 loss,
@@ -510,56 +508,6 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         return np.concatenate(parts)
 
     # ------------------------------------------------------------------------- state
-
-    def _hooks(self, architecture, X, y, sample_weight):
-        """What runs after each epoch and after the last one."""
-        info = {
-            "estimator": self,
-            "X": X,
-            "y": y,
-            "metadata": {"sample_weight": sample_weight},
-        }
-        context = self._init_callback_context(max_subtasks=None)
-        context.call_on_fit_task_begin(**info)
-        has_callbacks = bool(getattr(self, "_skl_callbacks", []))
-        count = 0
-
-        def hook(moment: Moment) -> bool:
-            nonlocal count
-            count += 1
-            if self.verbose:
-                self._print(count, moment, architecture.scale)
-            if not has_callbacks:
-                return False
-            epoch = context.subcontext(task_name="epoch").call_on_fit_task_begin(**info)
-            at = moment.theta.detach().cpu().double()
-            return epoch.call_on_fit_task_end(
-                **info,
-                reconstruction_attributes=lambda: network_state(architecture, at),
-            )
-
-        def finish() -> None:
-            context.call_on_fit_task_end(**info, reconstruction_attributes={})
-
-        return hook, finish
-
-    def _print(self, count, moment, scale):
-        """What scikit-learn's networks print after an epoch."""
-        print(f"Iteration {count}, loss = {moment.loss * scale**2:.8f}")
-        judged = "Training loss"
-        if moment.score is not None:
-            judged = "Validation score"
-            print(f"{judged}: {moment.score:f}")
-        if moment.stagnates:
-            # A fixed set of words, but for the schedule that scikit-learn lacks.
-            ends = {"anneal": "Annealing.", "adaptive": "Setting learning rate to"}
-            end = ends.get(self.learning_rate, "Stopping.")
-            if self.learning_rate == "adaptive":
-                end += f" {moment.rate:f}"
-            print(
-                f"{judged} did not improve more than tol={self.tol:f} for "
-                f"{self.n_iter_no_change} consecutive epochs. {end}"
-            )
 
     def _store_network(self, architecture, theta):
         """Keep the parameters as arrays."""

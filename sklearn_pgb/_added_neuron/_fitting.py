@@ -14,6 +14,7 @@ from sklearn_pgb._added_neuron._search import Moves, search
 from sklearn_pgb._losses import Loss, pure_error_floor
 from sklearn_pgb._training import (
     Adam,
+    Architecture,
     ChainProgram,
     Descent,
     Epoch,
@@ -25,7 +26,6 @@ from sklearn_pgb._training import (
     polish,
     train,
 )
-from sklearn_pgb._training._architecture import Architecture
 
 # Iterations of the final polish, and the gradient at which it stops.
 POLISH_ITERATIONS = 1000

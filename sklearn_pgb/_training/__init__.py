@@ -1,5 +1,14 @@
 """Training: nonconvex objectives of populations of networks, and the way down."""
 
+from sklearn_pgb._training._architecture import (
+    Architecture,
+    chain_architecture,
+    chain_module,
+    chain_parameters,
+    module_architecture,
+    network_state,
+    restored_module,
+)
 from sklearn_pgb._training._auxiliary import (
     AuxiliaryProgram,
     Neurons,
@@ -31,6 +40,7 @@ from sklearn_pgb._training._train import Epoch, Schedule, Training, train
 
 __all__ = [
     "Adam",
+    "Architecture",
     "AuxiliaryProgram",
     "ChainProgram",
     "Descent",
@@ -46,16 +56,22 @@ __all__ = [
     "Schedule",
     "Training",
     "auxiliary_objective",
+    "chain_architecture",
+    "chain_module",
+    "chain_parameters",
     "draw_neurons",
     "help_ratio",
     "hessian",
     "identity_defect",
     "labels_consistent",
     "local_randomness",
+    "module_architecture",
+    "network_state",
     "neuron_gradient",
     "neuron_value",
     "polish",
     "residual_sums",
+    "restored_module",
     "scaled_minimum",
     "scaled_objective",
     "train",
