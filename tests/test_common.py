@@ -5,7 +5,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    AddedNeuronRegressor,
+    GradientBasisRefit,
+)
 
 
 def network(kind, **params):
@@ -25,6 +29,16 @@ ESTIMATORS = [
     GradientBasisRefit(network(MLPRegressor), cv=3, n_networks=2, random_state=0),
     # A scaler that sees no weights and needs none.
     GradientBasisRefit(make_pipeline(MaxAbsScaler(), network(MLPRegressor))),
+    AddedNeuronRegressor(max_iter=20),
+    AddedNeuronClassifier(max_iter=20),
+    AddedNeuronClassifier(loss="smoothed_hinge", max_iter=20),
+    AddedNeuronRegressor(solver="lbfgs", max_iter=20),
+    AddedNeuronClassifier(solver="lbfgs", max_iter=20),
+    # The search ends with a polish of many iterations. A strong ridge makes the minimum
+    # that it reaches the same for weights and for repetitions, up to rounding.
+    AddedNeuronRegressor((4,), n_starts=3, max_iter=5, alpha=10),
+    AddedNeuronClassifier((4,), n_starts=3, max_iter=5, alpha=10),
+    GradientBasisRefit(AddedNeuronRegressor((4,), "tanh", max_iter=10, random_state=0)),
 ]
 
 

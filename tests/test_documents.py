@@ -1,12 +1,18 @@
 """The Python code that README.md and the documentation show must run as it stands."""
 
 import re
+import runpy
+import sys
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "doc/user_guide.md"]
+# The quickstart, which takes a minute, runs with the documentation.
+EXAMPLES = ["plot_added_neuron.py", "plot_failure_mode.py"]
 
 
 def code_blocks(page):
@@ -29,3 +35,15 @@ def test_readme_example_is_short():
     """What the first screen shows is what a reader tries: twelve lines of code."""
     (example, *_) = code_blocks("README.md")
     assert sum(1 for line in example.splitlines() if line.strip()) <= 12
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(name, tmp_path, monkeypatch, capsys):
+    """An example prints what it found and saves its figure where it is told to."""
+    matplotlib.use("Agg")
+    figure = tmp_path / "figure.png"
+    monkeypatch.setattr(sys, "argv", [name, str(figure)])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    plt.close("all")
+    assert figure.stat().st_size > 10_000
+    assert "| --: |" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     LogisticLoss,
@@ -158,6 +159,103 @@ def test_loss_override(X, y):
     opened = open_network(mlp, loss=SmoothedHingeLoss())
     assert opened.loss == SmoothedHingeLoss()
     assert_allclose(opened.targets(y > 0)[:, 0], np.sign(y))
+
+
+# --- networks with added neurons -----------------------------------------------------
+
+TINY = {"hidden_layer_sizes": (5,), "max_iter": 5, "random_state": 0}
+
+
+def normalised(n_outputs):
+    """A factory of modules that are no chain."""
+    return lambda: nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.SiLU(), nn.Linear(6, n_outputs)
+    )
+
+
+@pytest.mark.parametrize("module", [None, normalised(2)], ids=["chain", "module"])
+@pytest.mark.parametrize("loss", [SquaredLoss(), PoissonLoss()], ids=str)
+def test_added_neuron_regressor(loss, module, X, y):
+    """Raw outputs are the predictions, or their logarithms, without neurons."""
+    name = "poisson" if loss == PoissonLoss() else "squared_error"
+    y = np.round(np.exp(np.column_stack([y, -y]) / 4))
+    model = AddedNeuronRegressor(loss=name, module=module, **TINY).fit(X, y)
+    opened = open_network(model)
+    assert opened.kind == "regressor"
+    assert opened.final is model
+    assert opened.loss == loss
+    assert_allclose(predictions(opened, X), model.predict(X), **EXACT)
+    raw = opened.network(opened.network.theta, opened.inputs(X))
+    assert_allclose(loss.value(opened.targets(y), raw).mean(), model.loss_, rtol=1e-9)
+    oracles.check_head(opened.network, opened.inputs(X))
+
+
+@pytest.mark.parametrize("module", [False, True], ids=["chain", "module"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"label_smoothing": 0.2},
+        {"loss": "smoothed_hinge", "hinge_power": 3},
+    ],
+    ids=str,
+)
+def test_added_neuron_classifier(params, n_classes, module, X, y):
+    """With the loss of the training, and labels in the order of the outputs."""
+    labels = np.array(["c", "a", "b"])[np.digitize(y, [-1, 1][: n_classes - 1])]
+    n_outputs = n_classes if n_classes > 2 else 1
+    if module:
+        params = params | {"module": normalised(n_outputs)}
+    model = AddedNeuronClassifier(**params, **TINY).fit(X, labels)
+    opened = open_network(model)
+    assert opened.kind == "classifier"
+    assert opened.one_column is (n_outputs == 1)
+    raw = opened.network(opened.network.theta, opened.inputs(X))
+    decision = model.decision_function(X).reshape(30, -1)
+    assert_allclose(raw, decision, **EXACT)
+    if "loss" in params:
+        assert opened.loss == SmoothedHingeLoss(3)
+    else:
+        probability = model.predict_proba(X)[:, -n_outputs:]
+        assert_allclose(opened.loss.predict(raw), probability, **EXACT)
+    value = opened.loss.value(opened.targets(labels), raw).mean()
+    assert_allclose(value, model.loss_, rtol=1e-9)
+
+
+def test_added_neuron_classifier_of_two_outputs(X, y):
+    labels = np.where(y > 0, "yes", "no")
+    model = AddedNeuronClassifier(module=normalised(2), **TINY).fit(X, labels)
+    opened = open_network(model)
+    assert opened.loss == CrossEntropyLoss()
+    assert_allclose(predictions(opened, X), model.predict_proba(X), **EXACT)
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "smoothed_hinge"])
+def test_added_neuron_multilabel(loss, X, y):
+    indicators = np.column_stack([y > 0, y < 1, X[:, 0] > 0]).astype(int)
+    model = AddedNeuronClassifier(loss=loss, **TINY).fit(X, indicators)
+    opened = open_network(model)
+    raw = opened.network(opened.network.theta, opened.inputs(X))
+    assert_allclose(raw, model.decision_function(X), **EXACT)
+    value = opened.loss.value(opened.targets(indicators), raw).mean()
+    assert_allclose(value, model.loss_, rtol=1e-9)
+
+
+def test_added_neuron_nestings(X, y):
+    inner = make_pipeline(StandardScaler(), PCA(3), AddedNeuronRegressor(**TINY))
+    outer = TransformedTargetRegressor(inner, transformer=StandardScaler())
+    outer.fit(X, 50 + 20 * y)
+    for model in (outer, FrozenEstimator(outer), make_pipeline(outer)):
+        opened = open_network(model)
+        assert opened.final is outer.regressor_[-1]
+        assert_allclose(predictions(opened, X)[:, 0], outer.predict(X), **EXACT)
+    single = AddedNeuronRegressor(dtype="float32", **TINY)
+    single.fit(csr_matrix(X), y)
+    opened = open_network(single)
+    assert_allclose(
+        predictions(opened, csr_matrix(X))[:, 0], single.predict(X), **EXACT
+    )
 
 
 # --- nestings ------------------------------------------------------------------------

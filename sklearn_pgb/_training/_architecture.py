@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sklearn_pgb._networks import ModuleNetwork, as_float64
-from sklearn_pgb._training import (
+from sklearn_pgb._training._program import (
     ChainProgram,
     ModuleProgram,
     Program,
