@@ -279,8 +279,8 @@ def test_no_validation(generator):
     objective, theta = problem(generator, 2)
     path = []
 
-    def on_epoch(theta, loss):
-        path.append((theta.clone(), loss))
+    def on_epoch(epoch):
+        path.append((epoch.theta.clone(), epoch.loss))
         return len(path) == 7
 
     schedule = Schedule(rate=0.5, kind="constant", patience=100)

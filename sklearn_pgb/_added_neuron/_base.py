@@ -8,7 +8,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, _fit_context, is_classifier
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -28,7 +28,7 @@ from sklearn_pgb._added_neuron._fitting import (
     one_epoch,
 )
 from sklearn_pgb._added_neuron._progress import hooks
-from sklearn_pgb._estimator import all_or_nothing, dense
+from sklearn_pgb._estimator import all_or_nothing, check_device, dense
 from sklearn_pgb._networks import (
     ACTIVATIONS,
     ChainNetwork,
@@ -166,8 +166,9 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 "and judges networks by their training loss."
             )
         warm = self.warm_start and hasattr(self, "loss_curve_")
-        X, y, sample_weight, weight = self._check(X, y, sample_weight, known=warm)
+        X, y, given = self._check(X, y, sample_weight, known=warm)
         self._learn(y, known=warm, classes=None)
+        X, y, given, weight = self._weigh(X, y, given)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         rows, held_out = self._split(X, y, seed)
@@ -179,7 +180,9 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             score = None
             if len(held_out):
                 score = self._held_out_score(architecture, X, y, weight, held_out)
-            hook, finish = hooks(self, architecture, X, y, sample_weight)
+            hook, finish = hooks(
+                self, architecture, X, y, None if sample_weight is None else given
+            )
             result = fit_network(
                 architecture,
                 loss,
@@ -206,8 +209,10 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 "no rows to spare for validation."
             )
         first = not hasattr(self, "loss_curve_")
-        X, y, _, weight = self._check(X, y, sample_weight, known=not first)
+        X, y, given = self._check(X, y, sample_weight, known=not first)
+        self._note_classes(classes)
         self._learn(y, known=not first, classes=classes)
+        X, y, _, weight = self._weigh(X, y, given)
         rng = check_random_state(self.random_state)
         curve = [] if first else self.loss_curve_
         # A seed that is a number is the same at each call; dropout must not be.
@@ -283,9 +288,12 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         """Centre and scale of the targets, in whose units a chain is trained."""
         return np.zeros(self._natural_outputs()), 1.0
 
-    def _class_weights(self, y, classes):
+    def _class_weights(self, y):
         """Weight of each sample by its class."""
         return np.ones(len(y))
+
+    def _note_classes(self, classes):
+        """Check the labels that `partial_fit` was told of."""
 
     def _labels(self, y):
         """Labels by which held-out rows are stratified."""
@@ -294,7 +302,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
     # ---------------------------------------------------------------- data and request
 
     def _check(self, X, y, sample_weight, known):
-        """Rows of positive weight: X, y, the weights given, and those that count."""
+        """Rows of positive sample weight, as arrays, and these weights."""
         X, y = validate_data(
             self,
             X,
@@ -309,16 +317,19 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
         y = self._check_targets(y)
-        classes = self.classes_ if known and is_classifier(self) else None
-        total = weight * self._class_weights(y, classes)
-        if not total.any():
+        kept = weight > 0
+        return dense(X)[kept], y[kept], weight[kept]
+
+    def _weigh(self, X, y, given):
+        """Rows whose class counts, with the weights given and those of classes too."""
+        weight = given * self._class_weights(y)
+        if not weight.any():
             raise ValueError(
                 "sample_weight and class_weight must leave some sample a weight above "
                 "zero, got zero for all of them."
             )
-        kept = total > 0
-        given = None if sample_weight is None else weight[kept]
-        return dense(X)[kept], y[kept], given, total[kept]
+        kept = weight > 0
+        return X[kept], y[kept], given[kept], weight[kept]
 
     def _validates(self):
         """Whether rows are held out; "lbfgs" takes no part in early stopping."""
@@ -359,7 +370,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
 
     def _data(self, architecture, X, y, weight, loss):
         """Tensors of the training."""
-        device, dtype = torch.device(self.device or "cpu"), self._training_dtype(X)
+        device, dtype = check_device(self.device), self._training_dtype(X)
         columns = self._columns(y, architecture.n_outputs) - architecture.centre
         columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
         return Data(
@@ -405,7 +416,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
 
     def _held_out_score(self, architecture, X, y, weight, rows):
         """Score of parameters on the held-out rows, as a function."""
-        device, dtype = torch.device(self.device or "cpu"), self._training_dtype(X)
+        device, dtype = check_device(self.device), self._training_dtype(X)
         X_held = torch.tensor(X[rows], dtype=dtype, device=device)
         y_held, weight_held = y[rows], weight[rows]
 
@@ -533,7 +544,10 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
             "b": neurons.b[0].numpy(),
             "W": neurons.W[0].numpy(),
         }
-        self.neuron_norm_curve_ = verdict.norms
+        self.neuron_norm_curve_ = [
+            float(np.hypot(amplitude * scale, rest))
+            for amplitude, rest in verdict.norms
+        ]
         self.loss_curve_ = [loss * scale**2 for loss in result.losses]
         self.best_loss_ = min(self.loss_curve_, default=self.loss_)
         self.n_iter_ = result.n_iter

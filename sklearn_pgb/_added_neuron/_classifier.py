@@ -5,7 +5,6 @@ from numbers import Real
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, has_epochs
@@ -115,7 +114,7 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         Weights of the classes, times the sample weights.
     dtype : {"float32", "float64"}, default=None
         Precision of the training; None follows X. Losses, bounds and predictions are
-        computed in float64 either way.
+        computed in float64 either way, and so is all of "lbfgs".
     warm_start : bool, default=False
         Whether `fit` goes on from the parameters of the last one.
     device : str or torch.device, default=None
@@ -177,7 +176,7 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         Raw outputs.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Their names, where X has names that are all strings.
 
     See Also
@@ -287,7 +286,7 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
     @available_if(has_epochs)
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(self, X, y, sample_weight=None, classes=None):
         """Train for one epoch from where the network is.
 
         Parameters
@@ -295,9 +294,9 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         X : array-like or sparse matrix of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels; a batch need not have all of them.
+        sample_weight : array-like of shape (n_samples,), default=None
         classes : array-like of shape (n_classes,), default=None
             All labels; needed in the first call.
-        sample_weight : array-like of shape (n_samples,), default=None
 
         Returns
         -------
@@ -308,7 +307,6 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         ValueError
             If `classes` is missing in the first call, or a label is not among them.
         """
-        _check_partial_fit_first_call(self, classes)
         return self._partial_fit(X, y, classes, sample_weight)
 
     def _open_network(self):

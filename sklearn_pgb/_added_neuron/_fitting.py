@@ -306,7 +306,7 @@ def _train(
         generator=shuffler,
         validate=None
         if held_out is None
-        else lambda theta: torch.tensor([held_out(theta[0])]),
+        else lambda theta: torch.tensor([held_out(theta[0])], dtype=torch.float64),
         on_epoch=on_epoch,
     )
     return (

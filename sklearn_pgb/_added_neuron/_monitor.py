@@ -39,8 +39,8 @@ class Verdict:
         ``max_j ||s_j|| / Omega_j`` over the distinct inputs.
     neurons : Neurons
         Of one member.
-    norms : list of float
-        Euclidean norm of (a, b, W) along the neurons' descent.
+    norms : list of (float, float)
+        Euclidean norms of a and of (b, W) along the neurons' descent.
     """
 
     status: str
@@ -49,7 +49,7 @@ class Verdict:
     floor: PureErrorFloor
     residual: float
     neurons: Neurons
-    norms: list[float]
+    norms: list[tuple[float, float]]
 
 
 def monitor(
@@ -96,7 +96,9 @@ def monitor(
         status = "diverging"
     else:
         status = "stalled" if stagnated else "max_iter"
-    norms = [float(np.linalg.norm(np.concatenate(point))) for point in path]
+    norms = [
+        (float(np.linalg.norm(a)), float(np.linalg.norm(rest))) for a, rest in path
+    ]
     return Verdict(status, loss, value, floor, sums.largest, neurons, norms)
 
 

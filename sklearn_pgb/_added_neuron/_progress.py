@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sklearn_pgb._added_neuron._fitting import Hook, Moment
-from sklearn_pgb._training import Architecture, network_state
+from sklearn_pgb._training import SMALLEST_RATE, Architecture, network_state
 
 
 def hooks(
@@ -61,10 +61,10 @@ def _print(estimator: Any, count: int, moment: Moment, scale: float) -> None:
         print(f"{judged}: {moment.score:f}")
     if not moment.stagnates:
         return
-    ends = {
-        "anneal": "Annealing.",
-        "adaptive": f"Setting learning rate to {moment.rate:f}",
-    }
+    lower = f"Setting learning rate to {moment.rate:f}"
+    if moment.rate <= SMALLEST_RATE:
+        lower = "Learning rate too small. Stopping."
+    ends = {"anneal": "Annealing.", "adaptive": lower}
     print(
         f"{judged} did not improve more than tol={estimator.tol:f} for "
         f"{estimator.n_iter_no_change} consecutive epochs. "

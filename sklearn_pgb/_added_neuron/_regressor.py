@@ -108,7 +108,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         Evaluations of the loss by "lbfgs".
     dtype : {"float32", "float64"}, default=None
         Precision of the training; None follows X. Losses, bounds and predictions are
-        computed in float64 either way.
+        computed in float64 either way, and so is all of "lbfgs".
     warm_start : bool, default=False
         Whether `fit` goes on from the parameters of the last one.
     device : str or torch.device, default=None
@@ -168,7 +168,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         Raw outputs.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Their names, where X has names that are all strings.
 
     See Also

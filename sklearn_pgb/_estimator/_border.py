@@ -79,6 +79,19 @@ def parse_memory(max_memory: str | float) -> float:
     return amount
 
 
+def check_device(device: Any) -> torch.device:
+    """The device of a parameter, None being the CPU, or an error."""
+    try:
+        place = torch.device(device or "cpu")
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as failure:
+        # torch asserts that it was compiled for a device.
+        raise ValueError(
+            f"device must be one that torch can use here, got {device!r}: {failure}"
+        ) from failure
+    return place
+
+
 def delegates_input(estimator: Any) -> bool:
     """Whether X goes through a Pipeline, which checks it in its own way."""
     while True:

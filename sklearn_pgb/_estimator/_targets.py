@@ -9,7 +9,11 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    check_classification_targets,
+    type_of_target,
+)
 
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
@@ -182,7 +186,14 @@ class ClassifierTargets(ClassifierMixin):
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
-        return np.log(self.predict_proba(X))
+        # From the raw outputs: a probability of zero has no logarithm.
+        raw = torch.from_numpy(self._raw(X))
+        if self._multilabel:
+            return torch.nn.functional.logsigmoid(raw).numpy()
+        if raw.shape[1] == 1:
+            raw = torch.cat([-raw, raw], 1)
+            return torch.nn.functional.logsigmoid(raw).numpy()
+        return raw.log_softmax(1).numpy()
 
     def _label(self, raw):
         if self._multilabel:
@@ -204,23 +215,26 @@ class ClassifierTargets(ClassifierMixin):
             return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
         return column_or_1d(y, warn=True)
 
-    def _class_weights(self, y, classes):
+    def _class_weights(self, y):
         if self.class_weight is None:
             return np.ones(len(y))
         if not isinstance(self.class_weight, dict) or y.ndim == 2:
             return compute_sample_weight(self.class_weight, y)
         # scikit-learn's function refuses weights of labels that a batch lacks.
-        labels, codes = np.unique(y, return_inverse=True)
-        unknown = set(self.class_weight) - set(labels if classes is None else classes)
+        unknown = sorted(set(self.class_weight) - set(self.classes_.tolist()))
         if unknown:
             raise ValueError(
-                f"class_weight must be for labels of y, got {sorted(unknown)} too."
+                f"class_weight must be for classes {self.classes_.tolist()}, got "
+                f"{unknown} too."
             )
-        weights = [self.class_weight.get(label, 1.0) for label in labels.tolist()]
-        return np.array(weights, dtype=np.float64)[codes]
+        of_class = [self.class_weight.get(c, 1.0) for c in self.classes_.tolist()]
+        return np.array(of_class)[np.searchsorted(self.classes_, y)]
 
     def _labels(self, y):
         return y if y.ndim == 1 else None
+
+    def _note_classes(self, classes):
+        _check_partial_fit_first_call(self, classes)
 
     def _learn(self, y, known, classes):
         if not known:

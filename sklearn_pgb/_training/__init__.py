@@ -36,9 +36,16 @@ from sklearn_pgb._training._reference import (
     scaled_minimum,
     scaled_objective,
 )
-from sklearn_pgb._training._train import Epoch, Schedule, Training, train
+from sklearn_pgb._training._train import (
+    SMALLEST_RATE,
+    Epoch,
+    Schedule,
+    Training,
+    train,
+)
 
 __all__ = [
+    "SMALLEST_RATE",
     "Adam",
     "Architecture",
     "AuxiliaryProgram",

@@ -90,7 +90,13 @@ def module_architecture(
     """
     first = _make(module)
     probe = ModuleNetwork(first)
-    n_outputs = probe(probe.theta, as_float64(X[:1])).shape[1]
+    try:
+        n_outputs = probe(probe.theta, as_float64(X[:1])).shape[1]
+    except RuntimeError as failure:
+        raise ValueError(
+            f"module must take rows of X, which has shape {X.shape}, got an error: "
+            f"{failure}. Change its first layer, or reshape X."
+        ) from failure
     place = torch.device(device or "cpu")
     program = ModuleProgram([first.to(place, dtype)])
     waiting = [program.theta()[0]]

@@ -14,6 +14,9 @@ from sklearn_pgb._training._program import Program
 # Share of the epochs in which the rate falls to zero.
 TAIL = 0.5
 
+# An adaptive rate is not divided further.
+SMALLEST_RATE = 1e-6
+
 # A loss so many times that of the first epoch has diverged, though it may not yet
 # overflow.
 EXPLOSION = 1e8
@@ -33,7 +36,7 @@ class Schedule:
         spent before the stagnation began, at least `patience`. "constant" ends
         where the score stagnates; "invscaling" divides the rate by
         (updates so far)^power; "adaptive" divides it by five at each stagnation and
-        ends below 1e-6.
+        ends at SMALLEST_RATE.
     max_epochs : int
     tol : float
         An epoch that does not improve the best score by more than this is idle.
@@ -159,6 +162,9 @@ def train(
         if on_epoch is not None and on_epoch(epoch):
             break
     if validate is not None:
+        if pace.diverged.any():
+            # No epoch may have been better than none.
+            best.update(theta, validate(theta))
         best.restore(descent.theta, torch.ones_like(pace.finished))
     return Training(
         theta=descent.theta,
@@ -243,7 +249,7 @@ class _Pace:
         elif schedule.kind == "adaptive":
             self.rate = torch.where(now, self.rate / 5, self.rate)
             self.idle = torch.where(now, 0, self.idle)
-            now = now & (self.rate <= 1e-6)
+            now = now & (self.rate <= SMALLEST_RATE)
             self.end = torch.where(now, self.epoch, self.end)
         else:
             self.end = torch.where(now, self.epoch, self.end)
