@@ -19,6 +19,7 @@ from sklearn_pgb._networks import (
     Head,
     Network,
     OpenNetwork,
+    ResNetNetwork,
     as_float64,
     open_network,
 )
@@ -418,6 +419,79 @@ class LayerBasis(Basis):
                 "Sequential of linear layers and activations."
             )
         return KroneckerOperator(hidden[self.layer], n_outputs)
+
+    @property
+    def intercept(self) -> bool:
+        """Whether a free intercept per output belongs to the model."""
+        return self.fit_intercept
+
+
+class ResNetBasis(Basis):
+    """The features [phi(x), z(x)] of a network with residual units.
+
+    Every output of the model has its own coefficients on them. Local minima of
+    ``W (phi + V z)`` in (W, V) have the least loss over this basis (Kawaguchi and
+    Bengio 2019, Theorem 1).
+
+    Parameters
+    ----------
+    estimator : ResNetBasisRegressor or ResNetBasisClassifier
+        It is cloned and trained in `fit`; a FrozenEstimator is taken as it is.
+    fit_intercept : bool, default=True
+        Whether each output has a free intercept.
+
+    Attributes
+    ----------
+    network_ : OpenNetwork
+        The trained network.
+    """
+
+    def __init__(self, estimator: Any, *, fit_intercept: bool = True):
+        self.estimator = estimator
+        self.fit_intercept = fit_intercept
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train and open the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            If the estimator is no network with residual units.
+        """
+        opened = _train_and_open(self.estimator, X, y, None)
+        if not isinstance(opened.network, ResNetNetwork):
+            raise TypeError(
+                "estimator must be a ResNetBasisRegressor or a ResNetBasisClassifier, "
+                f"got {type(self.estimator).__name__}. LayerBasis and GradientBasis "
+                "take other networks."
+            )
+        self.network_ = opened
+        return self
+
+    def operator(self, X: Any, n_outputs: int) -> LinearOperator:
+        """[phi, z] on X, with coefficients of their own for every output.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_outputs : int
+
+        Returns
+        -------
+        LinearOperator
+        """
+        check_is_fitted(self)
+        features = self.network_.network.layers(self.network_.inputs(X))[1]
+        return KroneckerOperator(features, n_outputs)
 
     @property
     def intercept(self) -> bool:

@@ -9,6 +9,8 @@ from sklearn_pgb import (
     AddedNeuronClassifier,
     AddedNeuronRegressor,
     GradientBasisRefit,
+    ResNetBasisClassifier,
+    ResNetBasisRegressor,
 )
 
 
@@ -39,6 +41,10 @@ ESTIMATORS = [
     AddedNeuronRegressor((4,), n_starts=3, max_iter=5, alpha=10),
     AddedNeuronClassifier((4,), n_starts=3, max_iter=5, alpha=10),
     GradientBasisRefit(AddedNeuronRegressor((4,), "tanh", max_iter=10, random_state=0)),
+    ResNetBasisRegressor(hidden_layer_sizes=(4,), max_iter=10, random_state=0),
+    ResNetBasisClassifier(hidden_layer_sizes=(4,), max_iter=10, random_state=0),
+    ResNetBasisRegressor(MaxAbsScaler(), (4,), alpha=0.1, cv=None, max_iter=5),
+    ResNetBasisClassifier(MaxAbsScaler(), (4,), alpha=0.1, cv=None, max_iter=5),
 ]
 
 

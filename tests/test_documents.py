@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "doc/user_guide.md"]
+PAGES = ["README.md", "doc/user_guide.md", "doc/training.md", "doc/resnet_basis.md"]
 # The quickstart, which takes a minute, runs with the documentation.
 EXAMPLES = ["plot_added_neuron.py", "plot_failure_mode.py"]
 

@@ -45,6 +45,7 @@ from sklearn_pgb._training import (
     chain_architecture,
     chain_module,
     chain_parameters,
+    hidden_widths,
     local_randomness,
     module_architecture,
     network_state,
@@ -431,17 +432,6 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
 
     # ---------------------------------------------------------------------- networks
 
-    def _widths(self):
-        """Units of the hidden layers."""
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
-        whole = sizes.size == 0 or sizes.dtype.kind in "iu"
-        if sizes.ndim != 1 or not whole or (sizes <= 0).any():
-            raise ValueError(
-                "hidden_layer_sizes must be > 0, one integer per hidden layer, got "
-                f"{self.hidden_layer_sizes!r}."
-            )
-        return [int(size) for size in sizes]
-
     def _architecture(self, X, rng, known):
         """The network to train; a `known` module goes on with its statistics."""
         if self.module is not None:
@@ -452,7 +442,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 self._check_module(architecture)
                 return module_architecture(self.module_, X, dtype, device)
             return architecture
-        hidden = self._widths()
+        hidden = hidden_widths(self.hidden_layer_sizes)
         activations = [ACTIVATIONS[self.activation]] * len(hidden)
         widths = [X.shape[1], *hidden, self._natural_outputs()]
         return chain_architecture(ChainProgram(widths, activations), rng, *self._units)
@@ -473,7 +463,11 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
         if self.module is not None:
             return architecture.draw()
         shapes = [coef.shape for coef in getattr(self, "coefs_", [])]
-        widths = [self.n_features_in_, *self._widths(), self._natural_outputs()]
+        widths = [
+            self.n_features_in_,
+            *hidden_widths(self.hidden_layer_sizes),
+            self._natural_outputs(),
+        ]
         if shapes != list(pairwise(widths)):
             raise ValueError(
                 "hidden_layer_sizes, module, features and targets must be those of the "

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from sklearn_pgb._added_neuron._fitting import Hook, Moment
+from sklearn_pgb._estimator import fit_hooks
 from sklearn_pgb._training import SMALLEST_RATE, Architecture, network_state
 
 
@@ -20,41 +23,23 @@ def hooks(
     X, y, sample_weight : array or None
         What callbacks are given.
     """
-    info = {
-        "estimator": estimator,
-        "X": X,
-        "y": y,
-        "metadata": {"sample_weight": sample_weight},
-    }
-    context = estimator._init_callback_context(max_subtasks=None)
-    context.call_on_fit_task_begin(**info)
-    has_callbacks = bool(getattr(estimator, "_skl_callbacks", []))
-    count = 0
+
+    def state(theta: Tensor) -> dict[str, Any]:
+        return network_state(architecture, theta.detach().cpu().double())
+
+    tell, finish = fit_hooks(estimator, X, y, sample_weight, state)
 
     def hook(moment: Moment) -> bool:
-        nonlocal count
-        count += 1
+        stop = tell(moment.theta, moment.loss * architecture.scale**2)
         if estimator.verbose:
-            _print(estimator, count, moment, architecture.scale)
-        if not has_callbacks:
-            return False
-        epoch = context.subcontext(task_name="epoch").call_on_fit_task_begin(**info)
-        at = moment.theta.detach().cpu().double()
-        stop = epoch.call_on_fit_task_end(
-            **info,
-            reconstruction_attributes=lambda: network_state(architecture, at),
-        )
-        return bool(stop)
-
-    def finish() -> None:
-        context.call_on_fit_task_end(**info, reconstruction_attributes={})
+            _print(estimator, moment)
+        return stop
 
     return hook, finish
 
 
-def _print(estimator: Any, count: int, moment: Moment, scale: float) -> None:
-    """What scikit-learn's networks print after an epoch."""
-    print(f"Iteration {count}, loss = {moment.loss * scale**2:.8f}")
+def _print(estimator: Any, moment: Moment) -> None:
+    """What scikit-learn's networks print below the loss of an epoch."""
     judged = "Training loss"
     if moment.score is not None:
         judged = "Validation score"

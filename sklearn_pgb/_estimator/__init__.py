@@ -23,6 +23,7 @@ from sklearn_pgb._estimator._border import (
     weight_parameter,
     with_seed,
 )
+from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "distinct_rows",
     "draw_seeds",
     "final_estimator",
+    "fit_hooks",
     "fold_numbers",
     "inputs_of",
     "open_all",

@@ -13,6 +13,7 @@ from sklearn_pgb._networks._open import (
     OpenNetwork,
     open_network,
 )
+from sklearn_pgb._networks._resnet import ResNetModule, ResNetNetwork
 
 __all__ = [
     "ACTIVATIONS",
@@ -23,6 +24,8 @@ __all__ = [
     "Network",
     "NetworkEstimator",
     "OpenNetwork",
+    "ResNetModule",
+    "ResNetNetwork",
     "as_float64",
     "open_module",
     "open_network",

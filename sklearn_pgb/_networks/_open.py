@@ -210,7 +210,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     return replace(
         opened,
         loss=loss or opened.loss,
-        steps=steps,
+        steps=(*steps, *opened.steps),
         target_transformers=target_transformers,
     )
 

@@ -20,11 +20,10 @@ from sklearn_pgb._convex import (
     span_bound,
     warn_if_unconverged,
 )
-from sklearn_pgb._estimator import Parts
+from sklearn_pgb._estimator import Parts, _alpha
+from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._networks import OpenNetwork
-from sklearn_pgb._refit import _alpha
-from sklearn_pgb._refit._alpha import AlphaChoice, Effort
 
 # Factorising the whole Jacobian for its rank, and repairing a dual point for the
 # infimum over its span, are done in `fit` only where they take a fraction of a second.

@@ -34,8 +34,8 @@ from sklearn_pgb._estimator import (
     open_all,
     parse_memory,
 )
+from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._networks import OpenNetwork, as_float64
-from sklearn_pgb._refit._alpha import Effort
 from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,

@@ -20,10 +20,10 @@ from sklearn_pgb._convex import (
     search_path,
 )
 from sklearn_pgb._estimator import Parts
+from sklearn_pgb._estimator._alpha import Effort, enough
 from sklearn_pgb._losses import GammaLoss
 from sklearn_pgb._networks import Network
 from sklearn_pgb._operators import KroneckerOperator, LinearOperator
-from sklearn_pgb._refit._alpha import Effort, enough
 from sklearn_pgb._refit._fitting import Refit
 
 # Ridges of the noise model, whose features have mean squared row norm one. The largest

@@ -5,6 +5,7 @@ from sklearn_pgb._training._architecture import (
     chain_architecture,
     chain_module,
     chain_parameters,
+    hidden_widths,
     module_architecture,
     network_state,
     restored_module,
@@ -18,7 +19,7 @@ from sklearn_pgb._training._auxiliary import (
 )
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Method
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._polish import Polished, hessian, polish
+from sklearn_pgb._training._polish import Polished, hessian, polish, quasi_newton
 from sklearn_pgb._training._program import (
     ChainProgram,
     ModuleProgram,
@@ -36,6 +37,7 @@ from sklearn_pgb._training._reference import (
     scaled_minimum,
     scaled_objective,
 )
+from sklearn_pgb._training._residual import ResidualProgram, evaluate_units
 from sklearn_pgb._training._train import (
     SMALLEST_RATE,
     Epoch,
@@ -59,6 +61,7 @@ __all__ = [
     "Objective",
     "Polished",
     "Program",
+    "ResidualProgram",
     "ResidualSums",
     "Schedule",
     "Training",
@@ -67,8 +70,10 @@ __all__ = [
     "chain_module",
     "chain_parameters",
     "draw_neurons",
+    "evaluate_units",
     "help_ratio",
     "hessian",
+    "hidden_widths",
     "identity_defect",
     "labels_consistent",
     "local_randomness",
@@ -77,6 +82,7 @@ __all__ = [
     "neuron_gradient",
     "neuron_value",
     "polish",
+    "quasi_newton",
     "residual_sums",
     "restored_module",
     "scaled_minimum",

@@ -57,6 +57,18 @@ class Architecture:
     scale: float
 
 
+def hidden_widths(hidden_layer_sizes: Any) -> list[int]:
+    """Units of the hidden layers, from what the user gave for them."""
+    sizes = np.atleast_1d(np.asarray(hidden_layer_sizes))
+    whole = sizes.size == 0 or sizes.dtype.kind in "iu"
+    if sizes.ndim != 1 or not whole or (sizes <= 0).any():
+        raise ValueError(
+            "hidden_layer_sizes must be > 0, one integer per hidden layer, got "
+            f"{hidden_layer_sizes!r}."
+        )
+    return [int(size) for size in sizes]
+
+
 def chain_architecture(
     program: ChainProgram,
     rng: np.random.RandomState,

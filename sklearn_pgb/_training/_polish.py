@@ -1,7 +1,7 @@
 """`polish`: from a good point to a critical point, deterministically."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,13 +80,9 @@ def polish(
         Never worse than the start.
     """
 
-    def function(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        value, gradient = objective.value_and_gradient(torch.from_numpy(flat)[None])
-        if not bool(value.isfinite()):
-            # Enough to make the line search step back; from a huge value it would
-            # interpolate to where it came from and stop.
-            return worse, np.zeros_like(flat)
-        return float(value), gradient[0].numpy()
+    def function(theta: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = objective.value_and_gradient(theta[None])
+        return value[0], gradient[0]
 
     losses: list[float] = []
     stopped = False
@@ -97,15 +93,59 @@ def polish(
         stopped = on_iteration is not None and on_iteration(theta, value)
         return stopped
 
+    rough = quasi_newton(
+        function,
+        theta,
+        gtol=gtol,
+        max_iter=max_iter,
+        max_evaluations=max_evaluations,
+        on_iteration=note,
+    )
+    found = rough.theta
+    if newton and not stopped and len(found) <= DENSE_PARAMS:
+        found = _newton(objective, found, gtol, note)
+    value, gradient = function(found)
+    return replace(
+        rough,
+        theta=found,
+        value=float(value),
+        gradient_norm=float(gradient.norm()),
+        n_iter=max(1, len(losses)),
+        losses=losses,
+    )
+
+
+def quasi_newton(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]],
+    theta: Tensor,
+    *,
+    gtol: float,
+    max_iter: int,
+    max_evaluations: int = 15_000,
+    on_iteration: Callable[[Tensor, float], bool] | None = None,
+) -> Polished:
+    """L-BFGS on a function that gives its value and gradient; see `polish`."""
+    start = theta.detach().cpu().double().numpy().copy()
+    worse = 2 * abs(float(function(torch.from_numpy(start))[0])) + 1
+
+    def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, gradient = function(torch.from_numpy(flat))
+        if not bool(value.isfinite()):
+            # Enough to make the line search step back; from a huge value it would
+            # interpolate to where it came from and stop.
+            return worse, np.zeros_like(flat)
+        return float(value), gradient.numpy()
+
+    losses: list[float] = []
+
     def callback(intermediate_result: Any) -> None:
+        losses.append(float(intermediate_result.fun))
         at = torch.from_numpy(intermediate_result.x.copy())
-        if note(at, float(intermediate_result.fun)):
+        if on_iteration is not None and on_iteration(at, losses[-1]):
             raise StopIteration
 
-    start = theta.detach().cpu().double().numpy().copy()
-    worse = 2 * abs(float(objective.value(torch.from_numpy(start)[None]))) + 1
     result = minimize(
-        function,
+        evaluate,
         start,
         jac=True,
         method="L-BFGS-B",
@@ -118,10 +158,8 @@ def polish(
             "maxcor": 20,
         },
     )
-    flat = result.x if result.fun <= function(start)[0] else start
-    if newton and not stopped and len(flat) <= DENSE_PARAMS:
-        flat = _newton(objective, torch.from_numpy(flat), gtol, note).numpy()
-    value, gradient = function(flat)
+    flat = result.x if result.fun <= evaluate(start)[0] else start
+    value, gradient = evaluate(flat)
     return Polished(
         theta=torch.from_numpy(flat),
         value=value,

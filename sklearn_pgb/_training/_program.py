@@ -99,7 +99,8 @@ class ChainProgram(Program):
     widths : sequence of int
         Number of inputs, units of each hidden layer, number of outputs.
     activations : sequence of Activation
-        One per hidden layer.
+        One per hidden layer; one more puts an activation on the outputs too, which
+        `backward` then destroys.
     biases : sequence of bool or None
         Which layers have a bias; None stands for all.
     """
@@ -165,10 +166,12 @@ class ChainProgram(Program):
         return outputs[-1], (pre_activations, outputs, weights)
 
     def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
-        pre_activations, outputs, weights = tape
+        _, outputs, weights = tape
         gradient = torch.empty_like(theta)
         to_weights, to_biases = self.split(gradient)
         delta = residual
+        if len(self.activations) == len(weights):
+            delta = self._pull(residual.clone(), len(weights) - 1, tape)
         for layer in reversed(range(len(weights))):
             inputs, bias = outputs[layer], to_biases[layer]
             n_out, n_in = self.shapes[layer]
@@ -185,13 +188,16 @@ class ChainProgram(Program):
                     torch.mul(delta, weights[layer], out=back)
                 else:
                     torch.bmm(delta, weights[layer], out=back)
-                activation, z = self.activations[layer - 1], pre_activations[layer - 1]
-                if z is None:
-                    IN_PLACE[activation.name][1](back, inputs)
-                else:
-                    back *= activation.derivative(z, inputs)
-                delta = back
+                delta = self._pull(back, layer - 1, tape)
         return gradient
+
+    def _pull(self, delta: Tensor, layer: int, tape: Any) -> Tensor:
+        """Delta times the derivative of a layer's activation, in place."""
+        pre_activations, outputs, _ = tape
+        activation, z, h = self.activations[layer], pre_activations[layer], layer + 1
+        if z is None:
+            return IN_PLACE[activation.name][1](delta, outputs[h])
+        return delta.mul_(activation.derivative(z, outputs[h]))
 
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
         weights, biases = self.split(theta[None])

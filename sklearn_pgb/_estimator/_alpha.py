@@ -1,4 +1,4 @@
-"""How the refit chooses its ridge."""
+"""How a convex model chooses its ridge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from sklearn_pgb._convex import (
     ridge_path,
     search_path,
 )
-from sklearn_pgb._estimator import Parts
+from sklearn_pgb._estimator._border import Parts
 
 # Candidates in units of a basis with mean squared row norm one. Far below the smallest
 # the basis is numerically exhausted, above the largest only the intercept is left.

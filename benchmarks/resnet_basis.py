@@ -1,0 +1,299 @@
+"""ResNet bases against the linear models that they contain.
+
+Number 1: training objectives with certified bounds, of every fit. Number 2: held-out
+score against ridge and logistic regression on the same basis. Number 3: variable
+projection against joint training by minibatches. Number 4: fit time by rows.
+"""
+
+import numpy as np
+import pandas as pd
+from _harness import (
+    Finding,
+    Split,
+    Task,
+    covers,
+    data_sets,
+    finish,
+    fit_seconds,
+    load,
+    means_and_errors,
+    parse_arguments,
+    print_scores,
+    run,
+    scores,
+    tasks_of,
+)
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from sklearn.metrics import log_loss, root_mean_squared_error
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
+
+SMALL = 5_000
+REGRESSION = ("uci_regression/*", "dkl_regression/*")
+CLASSIFICATION = ("uci121/*",)
+QUICK_SETS = ("uci_regression/yacht", "uci121/iris")
+MAX_SPLITS = 5
+
+BASES = ("linear", "quadratic", "rbf")
+N_COMPONENTS = 100
+# The quadratic basis of more features than this is no basis that one would choose.
+MAX_QUADRATIC = 50
+
+RIDGES = tuple(np.logspace(-6, 4, 31).tolist())
+STRENGTHS = tuple(np.logspace(-3, 4, 8).tolist())
+
+# Number 3: iterations of variable projection, epochs of the joint training.
+RACE = {"hidden_layer_sizes": (64,), "alpha": 1e-3, "cv": None}
+RACE_SETS = ("uci_regression/concrete", "uci_regression/energy", "dkl_regression/sml")
+EPOCHS, ITERATIONS = 100, (5, 10, 20, 40, 80, 160, 320)
+
+GROWTH = (1_000, 3_000, 10_000, 30_000, 100_000)
+SYNTHETIC = "synthetic"
+
+
+# --- models -------------------------------------------------------------------
+
+
+def basis(name, seed):
+    """A handcrafted basis on standardised inputs."""
+    steps = [StandardScaler()]
+    if name == "quadratic":
+        steps += [PolynomialFeatures(2, include_bias=False), StandardScaler()]
+    if name == "rbf":
+        steps += [Nystroem(n_components=N_COMPONENTS, random_state=seed)]
+    return make_pipeline(*steps)
+
+
+def deepened(split, name, seed):
+    """The residual units on top of a basis."""
+    kind = ResNetBasisRegressor if split.classes is None else ResNetBasisClassifier
+    return kind(basis(name, seed), random_state=seed)
+
+
+def linear(split, name, seed):
+    """Ridge or logistic regression on a basis, its penalty by cross-validation."""
+    if split.classes is None:
+        return make_pipeline(basis(name, seed), RidgeCV(RIDGES))
+    strengths = LogisticRegressionCV(
+        Cs=STRENGTHS,
+        cv=3,
+        scoring="neg_log_loss",
+        max_iter=1000,
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+    )
+    return make_pipeline(basis(name, seed), strengths)
+
+
+# --- parts --------------------------------------------------------------------
+
+
+def score(split, model):
+    """Held-out error: RMSE, or mean log loss."""
+    if split.classes is None:
+        return root_mean_squared_error(split.y_test, model.predict(split.X_test))
+    p = np.zeros((len(split.y_test), len(split.classes)))
+    columns = np.searchsorted(split.classes, model.classes_)
+    p[:, columns] = model.predict_proba(split.X_test)
+    p = np.clip(p, 1e-15, 1)
+    p /= p.sum(1, keepdims=True)
+    return log_loss(split.y_test, p, labels=split.classes)
+
+
+def quality(split, seed):
+    """Each basis alone and deepened."""
+    for name in BASES:
+        if name == "quadratic" and split.X.shape[1] > MAX_QUADRATIC:
+            continue
+        plain, model = linear(split, name, seed), deepened(split, name, seed)
+        plain.fit(split.X, split.y)
+        split.note("seconds", name, fit_seconds(model, split.X, split.y))
+        split.note("alone", name, score(split, plain))
+        split.note("deepened", name, score(split, model))
+        note_objectives(split, name, model)
+
+
+def note_objectives(split, name, model):
+    """Enter the certified comparison of a fit's training objectives."""
+    bound = max(abs(model.basis_lower_bound_), 1e-300)
+    split.note("excess", name, (model.loss_ - model.basis_lower_bound_) / bound)
+    least = max(abs(model.residual_basis_loss_), 1e-300)
+    split.note("gap", name, abs(model.loss_ - model.residual_basis_loss_) / least)
+    split.note("improvement", name, model.improvement_ / max(model.basis_loss_, 1e-300))
+
+
+def race(split, seed):
+    """Seconds in which variable projection reaches what joint training reached.
+
+    They are those of the shortest of a ladder of fits whose objective is as small.
+    """
+    joint = ResNetBasisRegressor(
+        StandardScaler(), solver="adam", max_iter=EPOCHS, random_state=seed, **RACE
+    )
+    split.note("race", "joint", fit_seconds(joint, split.X, split.y))
+    note_objectives(split, "joint", joint)
+    for n_iter in ITERATIONS:
+        model = ResNetBasisRegressor(
+            StandardScaler(),
+            solver="lbfgs",
+            max_iter=n_iter,
+            tol=0.0,
+            random_state=seed,
+            **RACE,
+        )
+        seconds = fit_seconds(model, split.X, split.y)
+        if model.loss_ <= joint.loss_:
+            split.note("race", "projection", seconds)
+            break
+    note_objectives(split, "projection", model)
+
+
+def growth(n_rows):
+    """Fit seconds on synthetic rows."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_rows, 10))
+    y = X[:, 0] + np.sin(2 * X[:, 1]) * X[:, 2] + 0.1 * rng.standard_normal(n_rows)
+    model = ResNetBasisRegressor(random_state=0)
+    return {"growth": {str(n_rows): fit_seconds(model, X, y)}}
+
+
+PARTS = {"quality": quality, "race": race}
+PROTOCOLS = {
+    "quality": [BASES, N_COMPONENTS, MAX_QUADRATIC, RIDGES, STRENGTHS],
+    "race": [RACE, EPOCHS, ITERATIONS],
+    "growth": [],
+}
+
+
+def compute(task):
+    """Metrics of one task; of "growth" the split is the number of rows."""
+    if task.part == "growth":
+        return growth(task.split)
+    split = Split(task.set, task.split)
+    PARTS[task.part](split, task.split)
+    return split.result
+
+
+def list_tasks(quick):
+    """Tasks on the small sets, or on a few of them."""
+    names = QUICK_SETS if quick else small_sets()
+    tasks = []
+    for name in names:
+        n_splits = min(2 if quick else MAX_SPLITS, len(load(name)["splits"]))
+        tasks += [Task(name, i, "quality") for i in range(n_splits)]
+    tasks += [Task(name, 0, "race") for name in RACE_SETS[: 1 if quick else None]]
+    rows = GROWTH[:2] if quick else GROWTH
+    return tasks + [Task(SYNTHETIC, n_rows, "growth") for n_rows in rows]
+
+
+def small_sets():
+    """Regression sets, and the small sets of the UCI-121 collection."""
+    regression, classification = data_sets(*REGRESSION), data_sets(*CLASSIFICATION)
+    return regression + [n for n in classification if len(load(n)["y"]) <= SMALL]
+
+
+# --- report -------------------------------------------------------------------
+
+
+def report(rows):
+    """Print the tables and return the findings."""
+    full = list_tasks(quick=False)
+    done = covers(rows, tasks_of(full, "quality"))
+    return [
+        *first_number(rows, done),
+        *second_number(rows, done),
+        third_number(rows, covers(rows, tasks_of(full, "race"))),
+        fourth_number(rows, covers(rows, tasks_of(full, "growth"))),
+    ]
+
+
+def first_number(rows, complete):
+    """Number 1: objectives and certified bounds of every fit."""
+    claims = {
+        "excess": ("loss ≤ basis loss, certified to 1e-9 relative", 1e-9),
+        "gap": ("|loss - residual basis loss| ≤ 1e-8 relative", 1e-8),
+    }
+    findings = []
+    for metric, (claim, most) in claims.items():
+        values = scores(rows, metric).to_numpy().ravel() if rows else np.empty(0)
+        values = values[~np.isnan(values)]
+        if not len(values):
+            findings.append(Finding("1", claim, complete=complete))
+            continue
+        text = f"largest {values.max():.1e} in {len(values)} fits"
+        findings.append(Finding("1", claim, text, values.max() <= most, complete))
+    return findings
+
+
+def second_number(rows, complete):
+    """Number 2: held-out errors of each basis alone and deepened."""
+    claims = (
+        "held-out error below the linear model's: on 75 % of set-basis pairs",
+        "not above it by more than a standard error: on 95 %",
+    )
+    alone, deep = scores(rows, "alone"), scores(rows, "deepened")
+    if alone.empty:
+        return [Finding("2", claim, complete=complete) for claim in claims]
+    means = {"alone": means_and_errors(alone)[0], "deepened": means_and_errors(deep)[0]}
+    table = pd.concat(means, axis=1).swaplevel(axis=1).sort_index(axis=1)
+    table.columns = [" ".join(column) for column in table.columns]
+    print_scores("Held-out RMSE or log loss, mean over splits", table)
+    print_scores(
+        "Share of the training objective that the units take off",
+        means_and_errors(scores(rows, "improvement"))[0][list(alone.columns)],
+    )
+    print_scores("Seconds of a fit", means_and_errors(scores(rows, "seconds"))[0])
+    excess, error = means_and_errors(deep - alone)
+    known = excess.notna()
+    better = (excess < 0)[known].sum().sum() / known.sum().sum()
+    fine = (excess <= error)[known].sum().sum() / known.sum().sum()
+    pairs = f"of {known.sum().sum()} pairs"
+    return [
+        Finding(
+            "2", claims[0], f"{better:.0%} {pairs}", bool(better >= 0.75), complete
+        ),
+        Finding("2", claims[1], f"{fine:.0%} {pairs}", bool(fine >= 0.95), complete),
+    ]
+
+
+def third_number(rows, complete):
+    """Number 3: time to the joint training's objective."""
+    claim = "seconds to the objective of joint training: at most a third"
+    seconds = scores(rows, "race")
+    if not {"joint", "projection"} <= set(seconds.columns):
+        return Finding("3", claim, complete=complete)
+    means, _ = means_and_errors(seconds)
+    print_scores("Seconds to the joint training's objective", means)
+    ratio = (means["projection"] / means["joint"]).fillna(np.inf)
+    text = f"largest share {ratio.max():.2f} of {len(ratio)} sets"
+    return Finding("3", claim, text, bool((ratio <= 1 / 3).all()), complete)
+
+
+def fourth_number(rows, complete):
+    """Number 4: slope of the fit time in rows, both in logarithms."""
+    claim = f"fit time by rows, {GROWTH[0]:,} to {GROWTH[-1]:,}: slope ≤ 1.1"
+    seconds = {}
+    for row in rows:
+        seconds |= {int(n): value for n, value in row.get("growth", {}).items()}
+    if len(seconds) < 2:
+        return Finding("4", claim, complete=complete)
+    frame = pd.DataFrame({f"{n:,}": [s] for n, s in sorted(seconds.items())})
+    frame.index = [SYNTHETIC]
+    print_scores("Seconds of a fit by rows", frame)
+    slope = np.polyfit(*np.log([list(seconds), list(seconds.values())]), 1)[0]
+    return Finding("4", claim, f"slope {slope:.2f}", bool(slope <= 1.1), complete)
+
+
+def main():
+    """Run what the command line asks for."""
+    options = parse_arguments(__doc__, tuple(PROTOCOLS))
+    tasks = list_tasks(options.quick)
+    rows = run(tasks, compute, PROTOCOLS, options, alone=("race", "growth"))
+    finish(report(rows), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Callbacks and progress of an iterative `fit`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+
+def fit_hooks(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    state: Callable[[Tensor], dict[str, Any]],
+) -> tuple[Callable[[Tensor, float], bool], Callable[[], None]]:
+    """What runs after each iteration of a fit, and after the last one.
+
+    Parameters
+    ----------
+    estimator : estimator
+        It supports callbacks and has the parameter `verbose`.
+    X, y, sample_weight
+        What it is fitted on.
+    state : callable
+        Fitted attributes that hold the network with given parameters.
+
+    Returns
+    -------
+    hook : callable
+        Gets parameters and loss; True where a callback asks to stop.
+    finish : callable
+    """
+    info = {
+        "estimator": estimator,
+        "X": X,
+        "y": y,
+        "metadata": {"sample_weight": sample_weight},
+    }
+    context = estimator._init_callback_context(max_subtasks=None)
+    context.call_on_fit_task_begin(**info)
+    has_callbacks = bool(getattr(estimator, "_skl_callbacks", []))
+    count = 0
+
+    def hook(theta: Tensor, loss: float) -> bool:
+        nonlocal count
+        count += 1
+        if estimator.verbose:
+            print(f"Iteration {count}, loss = {loss:.8f}")
+        if not has_callbacks:
+            return False
+        epoch = context.subcontext(task_name="epoch").call_on_fit_task_begin(**info)
+        stop = epoch.call_on_fit_task_end(
+            **info, reconstruction_attributes=lambda: state(theta)
+        )
+        return bool(stop)
+
+    def finish() -> None:
+        context.call_on_fit_task_end(**info, reconstruction_attributes={})
+
+    return hook, finish

@@ -1,0 +1,106 @@
+"""Networks W(x + V z(x)) in the parameters in which they are fitted."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_pgb._networks._module import ModuleNetwork
+from sklearn_pgb._networks._network import Head, Network
+
+
+class ResNetModule(nn.Module):
+    """Raw outputs ``R [phi(x), z(x)] + b``.
+
+    Its inputs are phi(x) and x side by side, or x alone where phi(x) = x.
+
+    Parameters
+    ----------
+    head : torch.nn.Linear
+        R = [R1, R2] and b.
+    units : torch.nn.Module
+        z.
+    n_basis : int or None
+        Number of features phi; None where they are the inputs of z.
+    shape : tuple of int
+        Shape in which z takes one sample.
+    """
+
+    def __init__(
+        self,
+        head: nn.Linear,
+        units: nn.Module,
+        n_basis: int | None,
+        shape: tuple[int, ...],
+    ):
+        super().__init__()
+        self.head, self.units, self.n_basis, self.shape = head, units, n_basis, shape
+
+    def features(self, X: Tensor) -> Tensor:
+        """[phi(x), z(x)], of shape (n_samples, n_basis + n_units)."""
+        basis = X.flatten(1)
+        if self.n_basis is not None:
+            basis, X = X[:, : self.n_basis], X[:, self.n_basis :]
+        units = self.units(X.reshape(-1, *self.shape))
+        return torch.cat([basis, units.reshape(len(basis), -1)], 1)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Raw outputs (n_samples, n_outputs)."""
+        return self.head(self.features(X))
+
+
+class ResNetNetwork(Network):
+    """A `ResNetModule` as a function of (R, b, theta).
+
+    Its raw outputs are linear in R = [R1, R2]; the network is the point (R, b, 0) of
+    its own gradient basis.
+
+    Parameters
+    ----------
+    module : ResNetModule
+    """
+
+    def __init__(self, module: ResNetModule) -> None:
+        self._module = module.to("cpu", torch.float64).eval()
+        self._network = ModuleNetwork(module)
+        self._n_head = module.head.weight.numel()
+
+    @property
+    def n_inputs(self) -> None:
+        return None
+
+    @property
+    def n_outputs(self) -> int:
+        return self._module.head.out_features
+
+    @property
+    def n_params(self) -> int:
+        return self._network.n_params
+
+    @property
+    def theta(self) -> Tensor:
+        return self._network.theta
+
+    def to(self, device: torch.device) -> ResNetNetwork:
+        moved = copy.copy(self)
+        moved._module = copy.deepcopy(self._module).to(device)
+        moved._network = self._network.to(device)
+        return moved
+
+    def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
+        return self._network(theta, X)
+
+    def layers(self, X: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            features = self._module.features(X)
+            return [X, features, self._module.head(features)]
+
+    def find_head(self, X: Tensor) -> Head:
+        bias = None
+        if self._module.head.bias is not None:
+            bias = slice(self._n_head, self._n_head + self.n_outputs)
+        theta = self.theta
+        theta[self._n_head if bias is None else bias.stop :] = 0
+        return Head(bias, theta)

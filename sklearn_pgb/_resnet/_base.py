@@ -1,0 +1,527 @@
+"""What the regressor and the classifier on a ResNet basis share."""
+
+import warnings
+from abc import abstractmethod
+from dataclasses import replace
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, _fit_context, clone, is_classifier
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import (
+    _safe_indexing,
+    check_array,
+    check_random_state,
+    gen_batches,
+    get_tags,
+)
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+from torch import Tensor, nn
+
+from sklearn_pgb._estimator import (
+    all_or_nothing,
+    check_device,
+    cross_fitting_parts,
+    dense,
+    fit_hooks,
+    parts_among,
+)
+from sklearn_pgb._estimator._alpha import enough
+from sklearn_pgb._networks import (
+    ACTIVATIONS,
+    NetworkEstimator,
+    ResNetModule,
+    ResNetNetwork,
+    as_float64,
+)
+from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays
+from sklearn_pgb._resnet._residual import Request, Samples
+from sklearn_pgb._resnet._weights import residual_weights, warn_if_singular
+from sklearn_pgb._training import (
+    ChainProgram,
+    chain_architecture,
+    chain_module,
+    hidden_widths,
+    local_randomness,
+    module_architecture,
+    network_state,
+    restored_module,
+)
+from sklearn_pgb._training._architecture import TORCH_ACTIVATIONS
+
+# Rows of one forward pass in `predict`.
+PREDICTED_ROWS = 2**13
+
+
+class BasisAndInputs:
+    """What the network of a fitted estimator sees: phi(x), and x where z takes it.
+
+    Parameters
+    ----------
+    estimator : ResNetBasisBase
+    """
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def transform(self, X):
+        """Features of the basis and inputs of the units, side by side."""
+        return self.estimator._network_inputs(X)
+
+
+class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
+    """Fit, predictions and state of residual units on top of a basis."""
+
+    _parameter_constraints: dict = {
+        "basis": [HasMethods(["fit", "transform"]), None],
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "module": [nn.Module, callable, None],
+        "alpha": [StrOptions({"loo"}), Interval(Real, 0, None, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "fit_intercept": ["boolean"],
+        "solver": [StrOptions({"auto", "lbfgs", "adam"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "cv": ["cv_object"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "dtype": [StrOptions({"float32", "float64"})],
+        "device": [str, torch.device, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # ------------------------------------------------------------------- fitting
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
+    def fit(self, X, y, sample_weight=None):
+        """Fit the basis, train the residual units, solve for the linear part.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+            Whatever `basis` takes; numbers without one. With `module`, of any shape
+            (n_samples, ...) that it takes.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets or labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights; where each step takes all samples, integers equal repeated rows.
+            `basis` is fitted without them.
+
+        Returns
+        -------
+        self : object
+            The fitted model.
+
+        Raises
+        ------
+        ValueError
+            If the data, the weights or a combination of parameters can't be used.
+        """
+        X, y, weight = self._check(X, y, sample_weight)
+        self._learn(y[weight > 0], known=False, classes=None)
+        weight[weight > 0] *= self._class_weights(y[weight > 0])
+        if not weight.any():
+            raise ValueError(
+                "sample_weight and class_weight must leave some sample a weight above "
+                "zero, got zero for all of them."
+            )
+        rng = check_random_state(self.random_state)
+        seed = int(rng.randint(np.iinfo(np.int32).max))
+        with local_randomness(seed):
+            self._fit(X, y, weight, sample_weight, rng, seed)
+        return self
+
+    def _fit(self, X, y, weight, sample_weight, rng, seed):
+        """Fit on checked rows."""
+        kept = np.flatnonzero(weight > 0)
+        all_X, all_y = X, y
+        if len(kept) < len(weight):
+            X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
+        self._fit_basis(X, y)
+        basis, inputs = self._features(X)
+        self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
+        architecture = self._architecture(inputs, rng)
+        n_outputs = self._natural_outputs()
+        loss = self._loss_of(n_outputs)
+        self._centre, self._unit = self._target_units(y, weight)
+        if not self.fit_intercept:
+            self._centre = np.zeros(n_outputs)
+        columns = (self._columns(y, n_outputs) - self._centre) / self._unit
+        share = as_float64(weight / weight.sum())
+        rows = self._stack(basis, inputs)
+        moments = self._input_moments(inputs, share.numpy())
+        device = check_device(self.device)
+        samples = Samples(
+            as_float64(basis).to(device),
+            as_float64((inputs - moments[0]) / moments[1]).to(device),
+            loss.encode(as_float64(columns)).to(device),
+            share.to(device),
+        )
+        head: list[Tensor] = []
+
+        def state(theta: Tensor) -> dict:
+            return self._state(architecture, theta, moments, *head)
+
+        told = None if sample_weight is None else weight
+        hook, finish = fit_hooks(self, X, y, told, state)
+
+        def on_iteration(theta: Tensor, loss: float, coef: Tensor, b: Tensor) -> bool:
+            head[:] = coef, b
+            return hook(theta.detach(), loss * self._unit**2)
+
+        result = fit_resnet(
+            architecture.program,
+            architecture.draw().to(samples.y),
+            architecture.program.is_weight().to(device),
+            loss,
+            samples,
+            self._request(samples, architecture.n_outputs, loss, weight, seed),
+            None
+            if self.cv is None
+            else self._parts(all_X, all_y, rows, kept, weight, seed),
+            on_iteration,
+        )
+        self._store(result, architecture, moments, rows, samples, loss)
+        finish()
+        if result.diverged:
+            warnings.warn(
+                f"The loss overflowed after {result.n_iter} epochs; the parameters of "
+                "the smallest loss were kept. Lower learning_rate_init, got "
+                f"{self.learning_rate_init}, or standardise X.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    # ---------------------------------------------------------------------- subclasses
+
+    @abstractmethod
+    def _check_targets(self, y):
+        """Targets in the shape in which they are used, or an error."""
+
+    @abstractmethod
+    def _learn(self, y, known, classes):
+        """Learn the labels and number of targets."""
+
+    @abstractmethod
+    def _natural_outputs(self):
+        """Number of raw outputs."""
+
+    @abstractmethod
+    def _loss_of(self, n_outputs):
+        """The loss for this many raw outputs."""
+
+    @abstractmethod
+    def _columns(self, y, n_outputs):
+        """Targets of shape (n_samples, n_outputs) for `Loss.encode`."""
+
+    def _target_units(self, y, weight):
+        """Centre and scale of the targets, in whose units everything is solved."""
+        return np.zeros(self._natural_outputs()), 1.0
+
+    def _class_weights(self, y):
+        """Weight of each sample by its class."""
+        return np.ones(len(y))
+
+    def _labels(self, y):
+        """Labels by which held-out rows are stratified."""
+        return None
+
+    # ---------------------------------------------------------------- data and request
+
+    def _validate(self, X, **reset):
+        """X as numbers without a basis, and as it is with one, which checks it."""
+        if self.basis is not None:
+            if getattr(X, "ndim", 2) == 1:
+                raise ValueError(
+                    f"X must have shape (n_samples, n_features), got {X.shape}. "
+                    "Reshape your data, X.reshape(-1, 1) for a single feature."
+                )
+            return validate_data(self, X, skip_check_array=True, **reset)
+        return validate_data(
+            self,
+            X,
+            accept_sparse=("csr", "csc"),
+            dtype=np.float64,
+            allow_nd=self.module is not None,
+            **reset,
+        )
+
+    def _check(self, X, y, sample_weight):
+        """X, targets and sample weights."""
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None."
+            )
+        X = self._validate(X)
+        y = _check_y(y, multi_output=True, estimator=self)
+        check_consistent_length(X, y)
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        return X, self._check_targets(y), weight
+
+    def _fit_basis(self, X, y):
+        """Fit a clone of the basis; a FrozenEstimator stays as it is."""
+        self.basis_ = None if self.basis is None else clone(self.basis).fit(X, y)
+        self.residual_input_ = "X"
+        if self.basis is not None and self._numbers(X) is None:
+            self.residual_input_ = "basis"
+
+    def _numbers(self, X):
+        """X as a float array, or None where it is none."""
+        try:
+            return self._as_array(X)
+        except (TypeError, ValueError):
+            return None
+
+    def _as_array(self, X):
+        rows = check_array(
+            X,
+            accept_sparse=("csr", "csc"),
+            dtype=np.float64,
+            allow_nd=self.module is not None,
+        )
+        return dense(rows)
+
+    def _features(self, X):
+        """Features of the basis (n_samples, n_basis), and inputs of the units."""
+        if self.basis_ is None:
+            inputs = dense(X)
+            return inputs.reshape(len(inputs), -1), inputs
+        features = self.basis_.transform(X)
+        basis = dense(check_array(features, accept_sparse=True, dtype=np.float64))
+        return basis, basis if self.residual_input_ == "basis" else self._as_array(X)
+
+    def _network_inputs(self, X):
+        """What `_network` takes for X."""
+        return self._stack(*self._features(X))
+
+    def _stack(self, basis, inputs):
+        """Both side by side, or the inputs alone where they are the basis too."""
+        if self.basis_ is None or self.residual_input_ == "basis":
+            return inputs
+        return np.hstack([basis, inputs.reshape(len(inputs), -1)])
+
+    def _input_moments(self, inputs, share):
+        """Means and standard deviations by which a chain's inputs are standardised."""
+        if self.module is not None:
+            return 0.0, 1.0
+        mean = share @ inputs
+        spread = np.sqrt(share @ np.square(inputs - mean))
+        floor = 1e-12 * np.abs(inputs).max(0)
+        return mean, np.where(spread > floor, spread, 1.0)
+
+    def _parts(self, X, y, rows, kept, weight, seed):
+        """Folds among the kept rows, drawn when they are needed.
+
+        An int draws folds over the distinct rows, as many as hold enough of them.
+        """
+
+        def draw():
+            if not isinstance(self.cv, Integral):
+                classifies = is_classifier(self)
+                return parts_among(kept, self.cv, X, y, classifier=classifies)
+            labels = self._fold_labels(y[kept])
+            parts = cross_fitting_parts(int(self.cv), rows, labels, weight, seed)
+            return parts[: enough(parts)]
+
+        return draw
+
+    def _fold_labels(self, y):
+        labels = self._labels(y)
+        return None if labels is None else np.unique(labels, return_inverse=True)[1]
+
+    def _request(self, samples, n_units, loss, weight, seed):
+        """The parameters, resolved."""
+        full = full_batch_pays(samples, n_units, loss)
+        # A module's buffers stay in float64.
+        single = self.dtype == "float32" and self.module is None
+        return Request(
+            alpha=None if self.alpha == "loo" else float(self.alpha),
+            decay=float(self.weight_decay),
+            intercept=bool(self.fit_intercept),
+            full_batch=full if self.solver == "auto" else self.solver == "lbfgs",
+            max_iter=int(self.max_iter),
+            tol=float(self.tol),
+            batch_size=min(int(self.batch_size), len(samples.y)),
+            rate=float(self.learning_rate_init),
+            dtype=torch.float32 if single else torch.float64,
+            total_weight=float(weight.sum()),
+            seed=seed,
+        )
+
+    # ---------------------------------------------------------------------- networks
+
+    def _architecture(self, inputs, rng):
+        """The residual units to train."""
+        if self.module is not None:
+            return module_architecture(self.module, inputs, torch.float64, self.device)
+        hidden = hidden_widths(self.hidden_layer_sizes)
+        if not hidden:
+            raise ValueError(
+                "hidden_layer_sizes must have at least one layer, got none. The basis "
+                "alone is a linear model; give the residual units a width."
+            )
+        program = ChainProgram(
+            [inputs.shape[1], *hidden], [ACTIVATIONS[self.activation]] * len(hidden)
+        )
+        return chain_architecture(program, rng, np.zeros(hidden[-1]), 1.0)
+
+    def _units(self):
+        """The residual units as a torch module."""
+        if self.module is not None:
+            return restored_module(self._prototype, self.module_state_)
+        chain = chain_module(self.coefs_, self.intercepts_, self.activation)
+        return nn.Sequential(*chain.children(), TORCH_ACTIVATIONS[self.activation]())
+
+    @property
+    def module_(self):
+        """The network as a torch module in evaluation mode, on the CPU.
+
+        Its inputs are the features of the basis and X side by side, or X alone without
+        a basis.
+        """
+        coef = np.hstack([self.coef_x_, self.coef_z_])
+        head = nn.Linear(
+            coef.shape[1], len(coef), bias=self.fit_intercept, dtype=torch.float64
+        )
+        head.weight.data = torch.tensor(coef)
+        if self.fit_intercept:
+            head.bias.data = torch.tensor(self.intercept_)
+        shared = self.basis_ is None or self.residual_input_ == "basis"
+        return ResNetModule(
+            head,
+            self._units(),
+            None if shared else self._n_basis,
+            tuple(self._unit_shape),
+        ).eval()
+
+    def _raw(self, X):
+        """Raw outputs."""
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        return self._forward(self._network_inputs(X))
+
+    def _forward(self, rows):
+        """Raw outputs of what `_network_inputs` returns."""
+        network, parts = ResNetNetwork(self.module_), []
+        for batch in gen_batches(len(rows), PREDICTED_ROWS):
+            with torch.no_grad():
+                part = network(network.theta, as_float64(rows[batch]))
+            parts.append(part.numpy())
+        return np.concatenate(parts)
+
+    def _opening(self):
+        """Network, last part and steps of `OpenNetwork`."""
+        network = ResNetNetwork(self.module_)
+        if self.basis_ is None:
+            return network, self, ()
+        return network, self.module_, (BasisAndInputs(self),)
+
+    # ------------------------------------------------------------------------- state
+
+    def _state(self, architecture, theta, moments, coef, intercept):
+        """Attributes that hold the model, in the units of X and of the targets."""
+        coef = self._unit * coef.cpu().numpy()
+        state = {
+            "coef_x_": coef[: self._n_basis].T.copy(),
+            "coef_z_": coef[self._n_basis :].T.copy(),
+            "intercept_": self._centre + self._unit * intercept.cpu().numpy(),
+            **network_state(architecture, theta.cpu().double()),
+            "n_outputs_": len(intercept),
+        }
+        if self.module is None:
+            mean, spread = moments
+            first = state["coefs_"][0] / spread[:, None]
+            state["coefs_"][0] = first
+            state["intercepts_"][0] = state["intercepts_"][0] - mean @ first
+        return state
+
+    def _store(self, result, architecture, moments, rows, samples, loss):
+        """Keep everything that a fit reached as arrays and plain values."""
+        solution, basis = result.solution, result.basis
+        state = self._state(
+            architecture, result.theta, moments, result.coef, solution.intercept
+        )
+        for name, value in state.items():
+            setattr(self, name, value)
+        # Losses of scaled targets, in the user's units: only the squared loss has any.
+        unit = self._unit**2
+        self.alpha_ = result.alpha
+        self.residual_scale_ = result.scale
+        self.loss_ = unit * self._objective(rows, samples, loss)
+        self.residual_basis_loss_ = unit * solution.value
+        self.basis_loss_ = unit * basis.value
+        self.lower_bound_ = unit * result.bound
+        self.basis_lower_bound_ = unit * result.basis_bound
+        self.improvement_ = self.basis_loss_ - self.loss_
+        self.loss_curve_ = [unit * loss for loss in result.losses]
+        self.n_iter_ = result.n_iter
+        self._loss_increase = unit * self._increase_of_export(solution, samples, loss)
+
+    def _objective(self, rows, samples, loss):
+        """The objective of the stored model, in the units of the samples."""
+        raw = torch.from_numpy((self._forward(rows) - self._centre) / self._unit)
+        value = float(samples.weight @ loss.value(samples.y, raw.to(samples.y)))
+        norm = np.square(self.coef_x_).sum()
+        if self.residual_scale_ > 0:
+            norm += np.square(self.coef_z_).sum() / self.residual_scale_**2
+        return value + 0.5 * self.alpha_ * float(norm) / self._unit**2
+
+    def _increase_of_export(self, solution, samples, loss):
+        """What `residual_weights` adds to the mean loss; nan where there are none."""
+        try:
+            weights = residual_weights(self.coef_x_, self.coef_z_)
+        except ValueError:
+            return np.nan
+        change = torch.from_numpy((weights.W - self.coef_x_).T / self._unit)
+        raw = solution.raw + samples.basis @ change.to(samples.basis)
+        value = float(samples.weight @ loss.value(samples.y, raw))
+        return 0.0 if weights.mapping_exact else value - solution.data_value
+
+    def residual_weights(self):
+        """Weights (W, V) with ``W (phi(x) + V z(x)) + intercept_`` the fitted model.
+
+        Returns
+        -------
+        weights : ResidualWeights
+            `W` (n_outputs, n_basis), `V` (n_basis, n_units); `mapping_exact` says
+            whether W is `coef_x_`. It is not where the range of `coef_x_` does not hold
+            that of `coef_z_`: W then differs by `delta`, V is of the size of 1 / delta,
+            and `loss_increase` is what that adds to the mean training loss.
+
+        Raises
+        ------
+        ValueError
+            If no such weights exist, which takes more outputs than features of the
+            basis (one more with the log loss of several classes). The model itself, its
+            predictions and its bounds do not need them.
+        """
+        check_is_fitted(self)
+        weights = residual_weights(self.coef_x_, self.coef_z_)
+        warn_if_singular(weights)
+        return replace(weights, loss_increase=self._loss_increase)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self.basis is None or (
+            get_tags(self.basis).input_tags.sparse
+        )
+        tags.input_tags.three_d_array = self.module is not None
+        return tags

@@ -1,0 +1,224 @@
+"""One fit: the ridge, the residual units by variable projection, exact solutions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_pgb._convex import (
+    ConvexProblem,
+    Solution,
+    convex_folds,
+    solve,
+    span_bound,
+)
+from sklearn_pgb._convex._problem import finish
+from sklearn_pgb._estimator import Parts
+from sklearn_pgb._estimator._alpha import (
+    OTHER_ALPHAS,
+    SQUARED_LOSS_ALPHAS,
+    Effort,
+    by_approximate_leave_one_out,
+    by_held_out,
+    can_leave_out,
+    is_dense,
+)
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._resnet._full_batch import full_batch
+from sklearn_pgb._resnet._minibatches import minibatches
+from sklearn_pgb._resnet._projection import (
+    Projection,
+    SquaredProjection,
+    projection,
+)
+from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
+from sklearn_pgb._training import Program, evaluate_units
+
+# What the solvers of the convex problems may spend; the tolerance makes the certified
+# comparison with the basis' own minimum good to 1e-9.
+EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
+
+# Each step takes all samples up to this many rows, and rows times squared unknowns.
+FULL_BATCH_ROWS, FULL_BATCH_FLOPS = 10_000, 5e8
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a fit reached, in the units of its samples.
+
+    Attributes
+    ----------
+    theta : Tensor (n_params,)
+        Of the units.
+    scale : float
+        Constant in front of the units in the objective; zero where they were left out.
+    alpha : float
+    solution, basis : Solution
+        Of the convex problems with and without the units.
+    bound, basis_bound : float
+        Certified lower bounds on the two problems.
+    losses : list of float
+    n_iter : int
+    diverged : bool
+    """
+
+    theta: Tensor
+    scale: float
+    alpha: float
+    solution: Solution
+    basis: Solution
+    bound: float
+    basis_bound: float
+    losses: list[float]
+    n_iter: int
+    diverged: bool
+
+    @property
+    def coef(self) -> Tensor:
+        """R^T in units of z, of shape (n_basis + n_units, n_outputs)."""
+        n_outputs = len(self.solution.intercept)
+        coef = self.solution.coef.reshape(-1, n_outputs).clone()
+        coef[self.basis.coef.numel() // n_outputs :] *= self.scale
+        return coef
+
+
+def fit_resnet(
+    units: Program,
+    theta: Tensor,
+    is_weight: Tensor,
+    loss: Loss,
+    samples: Samples,
+    request: Request,
+    parts: Callable[[], Parts] | None,
+    hook: Hook,
+) -> Fit:
+    """Choose the ridge, train the units, solve for the linear part.
+
+    Parameters
+    ----------
+    units : Program
+        z, of one member.
+    theta : Tensor (n_params,)
+        Where its parameters start.
+    is_weight : Tensor (n_params,)
+        Which of them decay.
+    loss : Loss
+    samples : Samples
+    request : Request
+    parts : callable or None
+        Gives folds of the rows, by which the number of iterations is chosen and, where
+        leave-one-out is too expensive, the ridge; None trains for all iterations.
+    hook : callable
+        Gets parameters, objective, R^T and intercept after each iteration; True ends
+        the training.
+    """
+    inner = projection(
+        samples.basis, samples.y, samples.weight, loss, request.intercept
+    )
+    alpha = request.alpha
+    if alpha is None:
+        alpha = choose_alpha(inner, request, parts)
+    scale = unit_scale(units, theta, samples)
+    penalty = torch.where(is_weight, request.decay, 0.0).to(samples.y)
+    start = Residual(units, samples, inner, alpha, scale, penalty)
+    training = full_batch if request.full_batch else minibatches
+    found = training(start, theta, request, parts, hook)
+    return _finish(start, found)
+
+
+def _finish(objective: Residual, found: Found) -> Fit:
+    """Both convex problems at the chosen ridge, solved and certified."""
+    inner, alpha = objective.inner, found.alpha
+    scale = objective.scale if found.improves else 0.0
+    nothing = objective.samples.basis[:, :0]
+    basis = exact_solution(inner, nothing, alpha)
+    solution = basis
+    z, _ = evaluate_units(objective.units, found.theta, objective.samples.inputs)
+    if found.improves:
+        solution = exact_solution(inner, scale * z, alpha)
+    else:
+        # The basis' own solution, with zeros for the units.
+        zeros = z.new_zeros(z.shape[1] * objective.samples.y.shape[1])
+        solution = replace(basis, coef=torch.cat([basis.coef, zeros]))
+    return Fit(
+        theta=found.theta,
+        scale=scale,
+        alpha=alpha,
+        solution=solution,
+        basis=basis,
+        bound=certified_bound(inner.problem(scale * z, alpha), solution),
+        basis_bound=certified_bound(inner.problem(nothing, alpha), basis),
+        losses=found.losses,
+        n_iter=found.n_iter,
+        diverged=found.diverged,
+    )
+
+
+def exact_solution(inner: Projection, Z: Tensor, alpha: float) -> Solution:
+    """The minimum on [X, Z] with its certificate."""
+    problem = inner.problem(Z, alpha)
+    if isinstance(inner, SquaredProjection):
+        coef, intercept = inner.solve(Z, alpha)
+        return finish(problem, coef.reshape(-1), intercept, 1, True)
+    coef, intercept = inner.solve(Z, alpha)
+    start = coef.reshape(-1), intercept
+    return solve(problem, tol=EFFORT.tol, max_iter=EFFORT.max_iter, start=start)
+
+
+def certified_bound(problem: ConvexProblem, solution: Solution) -> float:
+    """Lower bound on a problem, with or without a ridge."""
+    if problem.alpha > 0:
+        return solution.lower_bound
+    return span_bound(problem, solution.raw).value
+
+
+def unit_scale(units: Program, theta: Tensor, samples: Samples) -> float:
+    """What gives the units, at their start, the total variance of the basis."""
+    z, _ = evaluate_units(units, theta, samples.inputs)
+    ratio = total_variance(samples.basis, samples.weight) / max(
+        total_variance(z, samples.weight), torch.finfo(z.dtype).tiny
+    )
+    return ratio**0.5 if 0 < ratio < np.inf else 1.0
+
+
+def total_variance(rows: Tensor, weight: Tensor) -> float:
+    """Weighted mean squared distance from the mean."""
+    return float(weight @ (rows - weight @ rows).square().sum(1))
+
+
+def full_batch_pays(samples: Samples, n_units: int, loss: Loss) -> bool:
+    """Whether solving for the linear part at each step is cheap."""
+    n, k = samples.y.shape
+    # Outputs share one matrix with the squared loss.
+    unknowns = (samples.basis.shape[1] + n_units) * (1 if loss.quadratic else k)
+    return n <= FULL_BATCH_ROWS and n * unknowns**2 <= FULL_BATCH_FLOPS
+
+
+def choose_alpha(
+    inner: Projection, request: Request, parts: Callable[[], Parts] | None
+) -> float:
+    """The ridge of the basis' own model, by leave-one-out.
+
+    Losses without a closed form take the last Newton step where it is dense, and folds
+    otherwise.
+    """
+    problem = inner.problem(inner.X[:, :0], 0.0)
+    if not can_leave_out(problem, request.total_weight):
+        raise ValueError(
+            "alpha must be a number where n_samples=1, as nothing is left when a row "
+            "is left out, got 'loo'. Add rows or give a number."
+        )
+    size = total_variance(inner.X, inner.weight) or 1.0
+    if isinstance(inner, SquaredProjection):
+        grid = torch.from_numpy(size * SQUARED_LOSS_ALPHAS).to(inner.y)
+        unit = (1 / (inner.weight * request.total_weight)).clamp(max=1)
+        return float(grid[inner.leave_one_out(grid, unit).argmin()])
+    alphas = size * OTHER_ALPHAS
+    if parts is None or is_dense(problem):
+        return by_approximate_leave_one_out(
+            problem, alphas, request.total_weight, EFFORT
+        ).alpha
+    folds = convex_folds(problem, parts())
+    return by_held_out(folds, problem, alphas, EFFORT)[0].alpha

@@ -1,0 +1,186 @@
+"""The inner problem: the best linear model on given features, solved exactly."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._convex import ConvexProblem, solve
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._operators import KroneckerOperator
+
+# Singular values below this share of the largest are rounding of exact features.
+RANK_RTOL = 1e-13
+
+
+def residual_problem(
+    X: Tensor,
+    Z: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    loss: Loss,
+    alpha: float,
+    intercept: bool,
+) -> ConvexProblem:
+    """The convex problem on the features [X, Z]."""
+    operator = KroneckerOperator(torch.cat([X, Z], 1), y.shape[1])
+    return ConvexProblem(operator, y, loss, weight, alpha, intercept)
+
+
+class Projection(ABC):
+    """Minimises the convex objective on [X, Z] over R and b for any Z.
+
+    The objective is ::
+
+        sum_i w_i l_i(R [x_i, z_i] + b) + (alpha / 2) ||R||^2
+
+    Parameters
+    ----------
+    X : Tensor (n_samples, n_features)
+    y : Tensor (n_samples, n_outputs)
+        Encoded targets.
+    weight : Tensor (n_samples,)
+        Positive, summing to one.
+    loss : Loss
+    intercept : bool
+        Whether b is free; it is zero otherwise.
+    """
+
+    def __init__(
+        self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
+    ):
+        self.X, self.y, self.weight = X, y, weight
+        self.loss, self.intercept = loss, intercept
+
+    def problem(self, Z: Tensor, alpha: float) -> ConvexProblem:
+        """The problem that `solve` solves."""
+        return residual_problem(
+            self.X, Z, self.y, self.weight, self.loss, alpha, self.intercept
+        )
+
+    @abstractmethod
+    def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        """R^T, of shape (n_features + n_units, n_outputs), and b (n_outputs,)."""
+
+
+class SquaredProjection(Projection):
+    """Squared loss: one thin SVD of X, and one QR factorisation for each Z.
+
+    In the centred and weighted problem with ``X = U S V^T`` and ``m = alpha / 2`` the
+    minimum over R1 leaves a least-squares problem in R2 alone, with the rows ::
+
+        [(I - U U^T) Z; D U^T Z; sqrt(m) I],    D = sqrt(m / (S^2 + m))
+
+    and the targets ``[(I - U U^T) y; D U^T y; 0]``. No normal equations are formed; at
+    ``alpha = 0`` it is the projection of Theorem 2 of [1]_.
+
+    References
+    ----------
+    .. [1] Kawaguchi and Bengio, "Depth with nonlinearity creates no bad local minima in
+       ResNets", Neural Networks 118, 2019.
+    """
+
+    def __init__(
+        self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
+    ):
+        super().__init__(X, y, weight, loss, intercept)
+        self.root = weight.sqrt()[:, None]
+        self.mean = self._mean(X)
+        U, S, Vh = torch.linalg.svd(self.root * (X - self.mean), full_matrices=False)
+        # What centring leaves of a constant column is rounding of the size of its mean.
+        largest = torch.maximum(S.max(), self.mean.norm())
+        keep = S > RANK_RTOL * largest.clamp_min(torch.finfo(S.dtype).tiny)
+        self.U, self.S, self.V = U[:, keep], S[keep], Vh[keep].T
+        self.y_mean = self._mean(y)
+        self.along, self.across = self._divide(self.root * (y - self.y_mean))
+
+    def _mean(self, rows: Tensor) -> Tensor:
+        if not self.intercept:
+            return rows.new_zeros(rows.shape[1])
+        return self.weight @ rows
+
+    def _divide(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates along U, and the part across it."""
+        along = self.U.T @ rows
+        across = rows - self.U @ along
+        # Twice is enough: the second pass takes off the rounding of the first.
+        return along, across - self.U @ (self.U.T @ across)
+
+    def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        shift = alpha / 2
+        mean = self._mean(Z)
+        along, across = self._divide(self.root * (Z - mean))
+        B = self._units(along, across, shift)
+        A = self.S / (self.S.square() + shift)
+        A = self.V @ (A[:, None] * (self.along - along @ B))
+        return torch.cat([A, B]), self.y_mean - self.mean @ A - mean @ B
+
+    def _units(self, along: Tensor, across: Tensor, shift: float) -> Tensor:
+        """R2^T from the reduced least-squares problem."""
+        n_units = along.shape[1]
+        D = (shift / (self.S.square() + shift)).sqrt()[:, None]
+        ridge = shift**0.5 * torch.eye(n_units, dtype=D.dtype, device=D.device)
+        rows = torch.cat([across, D * along, ridge])
+        targets = torch.cat([self.across, D * self.along])
+        targets = torch.cat([targets, targets.new_zeros(n_units, targets.shape[1])])
+        if shift == 0:
+            scale = across.norm() / max(1, across.numel()) ** 0.5
+            rtol = RANK_RTOL if scale > 0 else None
+            return torch.linalg.lstsq(rows.cpu(), targets.cpu(), rtol, driver="gelsd")[
+                0
+            ].to(rows)
+        R = torch.linalg.qr(torch.cat([rows, targets], 1), mode="r")[1]
+        return torch.linalg.solve_triangular(
+            R[:n_units, :n_units], R[:n_units, n_units:], upper=True
+        )
+
+    def leave_one_out(self, alphas: Tensor, unit: Tensor) -> Tensor:
+        """Mean squared error of each ridge on rows that its model has not seen.
+
+        All outputs of the model on X alone share the leverages, so this is cheaper than
+        `RidgePath.leave_one_out`, which it equals. `unit` is the share of each row's
+        weight that is left out.
+        """
+        scores = []
+        for shift in alphas / 2:
+            shrinkage = self.S.square() / (self.S.square() + shift)
+            fitted = self.U @ (shrinkage[:, None] * self.along)
+            residual = self.across + self.U @ self.along - fitted
+            leverage = self.U.square() @ shrinkage
+            if self.intercept:
+                leverage = leverage + self.weight
+            remaining = (1 - unit * leverage).clamp_min(1e-12)
+            scores.append((residual / remaining[:, None]).square().sum())
+        return torch.stack(scores)
+
+
+class NewtonProjection(Projection):
+    """Any loss: Newton, from the last solution with as many features."""
+
+    # The objective is then exact to 1e-7, and its gradient by z to about the root.
+    tol, max_iter = 1e-7, 100
+
+    def __init__(
+        self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
+    ):
+        super().__init__(X, y, weight, loss, intercept)
+        self._starts: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        problem = self.problem(Z, alpha)
+        solution = solve(
+            problem,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            start=self._starts.get(Z.shape[1]),
+        )
+        self._starts[Z.shape[1]] = solution.coef, solution.intercept
+        return solution.coef.reshape(-1, self.y.shape[1]), solution.intercept
+
+
+def projection(
+    X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
+) -> Projection:
+    """The projection that suits a loss."""
+    kind = SquaredProjection if loss.quadratic else NewtonProjection
+    return kind(X, y, weight, loss, intercept)

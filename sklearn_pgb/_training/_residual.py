@@ -1,0 +1,99 @@
+"""A linear model with residual units: the program behind ResNet-basis estimators."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._training._program import ChainProgram, Program
+
+
+class ResidualProgram(Program):
+    """Raw outputs ``phi A + scale z(x; theta) B + b``, all parameters trained together.
+
+    Its inputs are phi and x side by side, (n_samples, n_basis + size of x).
+
+    A member's parameters are A, B, b and those of z, in this order; entry (j, c) of A
+    and B has the index ``j * n_outputs + c``, as in `KroneckerOperator`.
+
+    Parameters
+    ----------
+    units : Program
+        The residual units z, (n_samples, n_units).
+    n_basis, n_units, n_outputs : int
+    shape : tuple of int
+        Shape in which the units take one sample.
+    scale : float
+        A constant in front of z.
+    """
+
+    def __init__(
+        self,
+        units: Program,
+        n_basis: int,
+        n_units: int,
+        n_outputs: int,
+        shape: tuple[int, ...],
+        scale: float,
+    ):
+        self.units, self.scale, self.n_outputs = units, scale, n_outputs
+        self.n_basis, self.shape = n_basis, shape
+        rows = [n_basis, n_units, 1]
+        self.sizes = [*(n * n_outputs for n in rows), units.n_params]
+        self.n_params = sum(self.sizes)
+
+    def split(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """View theta as A, B, b (1, n_outputs) of each member and those of z."""
+        *head, inner = theta.split(self.sizes, 1)
+        A, B, b = (part.unflatten(1, (-1, self.n_outputs)) for part in head)
+        return A, B, b, inner
+
+    def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
+        A, B, b, inner = self.split(theta)
+        basis, x = self._sides(X)
+        z, tape = self.units.forward(inner, x)
+        return basis @ A + self.scale * (z @ B) + b, (tape, z, inner, basis)
+
+    def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
+        tape, z, inner, basis = tape
+        B = self.split(theta)[1]
+        to_head = [
+            basis.T @ residual,
+            self.scale * (z.mT @ residual),
+            residual.sum(1, keepdim=True),
+        ]
+        # Last, for the units may reuse the memory of their outputs.
+        to_units = self.units.backward(inner, tape, self.scale * (residual @ B.mT))
+        return torch.cat([*(part.flatten(1) for part in to_head), to_units], 1)
+
+    def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
+        A, B, b, inner = self.split(theta)
+        basis, x = self._sides(X)
+        return basis @ A + self.scale * (self.units(inner, x) @ B) + b
+
+    def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
+        A, B, b, inner = self.split(theta[None])
+        basis, x = self._sides(X)
+        z = self.units.differentiable(inner[0], x)
+        return basis @ A[0] + self.scale * (z @ B[0]) + b[0]
+
+    def _sides(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        return X[:, : self.n_basis], X[:, self.n_basis :].reshape(-1, *self.shape)
+
+
+def evaluate_units(
+    units: Program, theta: Tensor, X: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Outputs of one member in evaluation mode, and the product with J^T.
+
+    Outputs and product live until the next evaluation; the product may be taken once
+    and destroys the outputs.
+    """
+    if isinstance(units, ChainProgram):
+        raw, tape = units.forward(theta[None], X)
+        return raw[0], lambda d: units.backward(theta[None], tape, d[None])[0]
+    leaf = theta.detach().requires_grad_()
+    with torch.enable_grad():
+        z = units.differentiable(leaf, X)
+    return z.detach(), lambda d: torch.autograd.grad(z, leaf, d)[0]

@@ -1,0 +1,98 @@
+"""What ResNet-basis estimators say to data and parameters that they can't use."""
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
+
+X = np.random.default_rng(0).standard_normal((20, 3))
+Y = X[:, 0]
+FAST = {"hidden_layer_sizes": (3,), "max_iter": 3, "random_state": 0}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"hidden_layer_sizes": ()}, "at least one layer"),
+        ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),
+        ({"alpha": -1}, "alpha"),
+        ({"cv": 1}, "cv"),
+        ({"basis": "linear"}, "basis"),
+    ],
+)
+def test_bad_parameters(params, message):
+    with pytest.raises(ValueError, match=message):
+        ResNetBasisRegressor(**FAST | params).fit(X, Y)
+
+
+def test_module_that_makes_no_module():
+    with pytest.raises(TypeError, match="module must be a torch"):
+        ResNetBasisRegressor(module=lambda: 3).fit(X, Y)
+
+
+def test_one_row_can_not_be_left_out():
+    with pytest.raises(ValueError, match="alpha must be a number where n_samples=1"):
+        ResNetBasisRegressor(**FAST).fit(X[:1], Y[:1])
+    model = ResNetBasisRegressor(alpha=0.1, cv=None, **FAST).fit(X[:1], Y[:1])
+    assert model.predict(X[:1]) == pytest.approx(Y[0])
+
+
+def test_weights_that_are_all_zero():
+    with pytest.raises(ValueError, match=r"weights must contain .* non-zero"):
+        ResNetBasisRegressor(**FAST).fit(X, Y, np.zeros(20))
+    with pytest.raises(ValueError, match="weight above zero, got zero"):
+        ResNetBasisClassifier(class_weight={0: 0, 1: 0}, **FAST).fit(X, Y > 0)
+
+
+def test_vector_for_a_basis():
+    model = ResNetBasisRegressor(StandardScaler(), **FAST).fit(X, Y)
+    with pytest.raises(ValueError, match="Reshape your data"):
+        model.predict(X[0])
+
+
+def test_missing_targets():
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        ResNetBasisRegressor(**FAST).fit(X, None)
+
+
+def test_one_class():
+    with pytest.raises(ValueError, match="1 class"):
+        ResNetBasisClassifier(**FAST).fit(X, np.ones(20))
+
+
+def test_unfitted():
+    with pytest.raises(NotFittedError):
+        ResNetBasisRegressor().residual_weights()
+
+
+def test_failed_fit_leaves_the_model_as_it_was():
+    model = ResNetBasisRegressor(**FAST).fit(X, Y)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match="hidden_layer_sizes"):
+        model.set_params(hidden_layer_sizes=(0,)).fit(X, -Y)
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+@pytest.mark.parametrize("target", [np.zeros(20), np.full(20, 1e6)])
+def test_constant_targets(target):
+    model = ResNetBasisRegressor(**FAST).fit(X, target)
+    np.testing.assert_allclose(model.predict(X), target, rtol=1e-12)
+    assert model.loss_ <= model.basis_loss_ + 1e-12
+
+
+def test_constant_and_huge_features():
+    data = np.column_stack([np.ones(20), 1e9 * X[:, 0], 1e-9 * X[:, 1]])
+    model = ResNetBasisRegressor(**FAST).fit(data, Y)
+    assert model.loss_ <= model.basis_lower_bound_ * (1 + 1e-9) + 1e-15
+    assert model.score(data, Y) > 0.9
+
+
+def test_divergence_is_reported():
+    model = ResNetBasisRegressor(
+        solver="adam", learning_rate_init=1e200, cv=None, alpha=0.1, **FAST
+    )
+    with pytest.warns(ConvergenceWarning, match="The loss overflowed"):
+        model.fit(X, Y)
+    assert model.loss_ <= model.basis_lower_bound_ * (1 + 1e-9)

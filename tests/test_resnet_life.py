@@ -1,0 +1,373 @@
+"""ResNet-basis estimators as scikit-learn estimators: promises, data, openings."""
+
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy.sparse import csr_matrix
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.frozen import FrozenEstimator
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import KFold
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
+from torch import nn
+
+from sklearn_pgb import (
+    GradientBasisRefit,
+    LayerBasis,
+    ResNetBasis,
+    ResNetBasisClassifier,
+    ResNetBasisRegressor,
+)
+from sklearn_pgb._networks import open_network
+from sklearn_pgb._operators import push_forward
+
+FAST = {"hidden_layer_sizes": (6,), "max_iter": 8, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    X, y = load_diabetes(return_X_y=True)
+    return X[:150] / X.std(0), y[:150]
+
+
+def objective(model, X, y, weight=None):
+    """The squared-loss objective of a fitted model, from its public attributes."""
+    share = np.full(len(X), 1.0) if weight is None else weight
+    error = (y - model.predict(X)).reshape(len(X), -1)
+    value = share @ np.square(error).sum(1) / share.sum()
+    penalty = np.square(model.coef_x_).sum()
+    if model.residual_scale_:
+        penalty += np.square(model.coef_z_).sum() / model.residual_scale_**2
+    return value + 0.5 * model.alpha_ * penalty
+
+
+def assert_promises(model):
+    """Number 1 of the goal: never worse than the basis, by certified bounds."""
+    slack = 1e-9 * abs(model.basis_loss_) + 1e-15
+    assert model.loss_ <= model.basis_lower_bound_ + slack
+    assert model.basis_lower_bound_ <= model.basis_loss_ + slack
+    assert model.lower_bound_ <= model.loss_ + slack
+    gap = abs(model.loss_ - model.residual_basis_loss_)
+    assert gap <= 1e-8 * abs(model.residual_basis_loss_) + 1e-15
+    assert_allclose(model.improvement_, model.basis_loss_ - model.loss_)
+
+
+BASES = [
+    None,
+    StandardScaler(),
+    make_pipeline(StandardScaler(), PolynomialFeatures(2)),
+    make_pipeline(StandardScaler(), Nystroem(n_components=20, random_state=0)),
+]
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize("cv", [None, 3])
+@pytest.mark.parametrize("basis", BASES, ids=["None", "linear", "quadratic", "rbf"])
+def test_never_worse_than_ridge(basis, cv, solver, diabetes):
+    """The bounds hold, and the basis' loss is that of scikit-learn's ridge."""
+    X, y = diabetes
+    weight = np.random.default_rng(0).uniform(0.1, 1, len(X))
+    model = ResNetBasisRegressor(basis, cv=cv, solver=solver, **FAST)
+    model.fit(X, y, weight)
+    assert_promises(model)
+    assert_allclose(objective(model, X, y, weight), model.loss_, rtol=1e-10)
+    features = X if basis is None else model.basis_.transform(X)
+    ridge = Ridge(model.alpha_ * weight.sum() / 2).fit(features, y, weight)
+    error = np.square(y - ridge.predict(features))
+    expected = weight @ error / weight.sum()
+    expected += 0.5 * model.alpha_ * np.square(ridge.coef_).sum()
+    assert_allclose(model.basis_loss_, expected, rtol=1e-9)
+    if cv is None:
+        assert model.improvement_ > 0.01 * model.basis_loss_
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize(
+    ("loader", "loss"),
+    [
+        (load_iris, "log_loss"),
+        (load_breast_cancer, "log_loss"),
+        (load_iris, "smoothed_hinge"),
+    ],
+)
+def test_never_worse_than_logistic_regression(loader, loss, solver):
+    X, y = loader(return_X_y=True)
+    model = ResNetBasisClassifier(
+        StandardScaler(), alpha=0.01, cv=None, loss=loss, solver=solver, **FAST
+    )
+    model.fit(X, y)
+    assert_promises(model)
+    assert model.improvement_ > 0
+    assert model.score(X, y) > 0.95
+    if loss == "log_loss":
+        logistic = LogisticRegression(
+            C=1 / (0.01 * len(X)), solver="newton-cholesky", tol=1e-10
+        )
+        features = model.basis_.transform(X)
+        p = logistic.fit(features, y).predict_proba(features)
+        value = -np.log(p[np.arange(len(y)), y]).mean()
+        value += 0.005 * np.square(logistic.coef_).sum()
+        assert_allclose(model.basis_loss_, value, rtol=1e-8)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_without_a_ridge(loss, diabetes):
+    """alpha = 0 has certified bounds too, by duality over the span."""
+    X, y = diabetes
+    model = ResNetBasisRegressor(alpha=0.0, cv=None, loss=loss, **FAST).fit(X, y / 50)
+    assert model.loss_ <= model.basis_lower_bound_ * (1 + 1e-9)
+    assert model.improvement_ > 0
+    assert_allclose(model.lower_bound_, model.loss_, rtol=1e-6)
+
+
+def test_several_outputs(diabetes):
+    X, y = diabetes
+    Y = np.column_stack([y, X[:, 0] * X[:, 1], X[:, 2]])
+    model = ResNetBasisRegressor(cv=None, **FAST).fit(X, Y)
+    assert model.predict(X).shape == Y.shape
+    assert model.coef_x_.shape == (3, 10)
+    assert model.coef_z_.shape == (3, 6)
+    assert_promises(model)
+    assert_allclose(objective(model, X, Y), model.loss_, rtol=1e-10)
+
+
+def test_several_labels(diabetes):
+    X, y = diabetes
+    Y = np.column_stack([y > 150, X[:, 0] > 0]).astype(int)
+    model = ResNetBasisClassifier(cv=None, alpha=0.01, **FAST).fit(X, Y)
+    assert model.predict(X).shape == Y.shape
+    assert model.predict_proba(X).shape == Y.shape
+    assert_promises(model)
+
+
+def test_class_weights_are_sample_weights(diabetes):
+    X, y = diabetes
+    labels = (y > 150).astype(int)
+    model = ResNetBasisClassifier(class_weight={0: 1, 1: 3}, alpha=0.1, cv=None, **FAST)
+    weighted = clone(model).set_params(class_weight=None)
+    weighted.fit(X, labels, np.where(labels == 1, 3.0, 1.0))
+    p = weighted.predict_proba(X)
+    assert_allclose(model.fit(X, labels).predict_proba(X), p, rtol=1e-7)
+
+
+def test_cross_validation_may_choose_the_basis_alone():
+    """On linear data with noise the units do not pay; the model is then ridge."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    y = X @ [1.0, 2.0, 3.0] + rng.standard_normal(60)
+    model = ResNetBasisRegressor(alpha=0.1, **FAST | {"max_iter": 50}).fit(X, y)
+    assert model.residual_scale_ == 0
+    assert not model.coef_z_.any()
+    assert model.loss_ == pytest.approx(model.basis_loss_, rel=1e-12)
+    ridge = Ridge(0.1 * 60 / 2).fit(X, y)
+    assert_allclose(model.predict(X), ridge.predict(X), rtol=1e-10)
+
+
+def test_cross_validation_helps_where_there_is_something(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-2, 2, (400, 2))
+    y = X[:, 0] + np.sin(3 * X[:, 1]) + 0.1 * rng.standard_normal(400)
+    model = ResNetBasisRegressor(random_state=0).fit(X[:300], y[:300])
+    ridge = Ridge().fit(X[:300], y[:300])
+    assert model.score(X[300:], y[300:]) > 0.9 > ridge.score(X[300:], y[300:])
+    splitter = KFold(3)
+    assert ResNetBasisRegressor(cv=splitter, **FAST).fit(X, y).residual_scale_ > 0
+
+
+# --- bases and inputs ---------------------------------------------------------------
+
+
+def test_frozen_basis_is_not_fitted_again(diabetes):
+    X, y = diabetes
+    scaler = StandardScaler().fit(X + 5)
+    model = ResNetBasisRegressor(FrozenEstimator(scaler), **FAST).fit(X, y)
+    assert_allclose(model.basis_.mean_, scaler.mean_)
+
+
+def test_sparse_inputs_and_features(diabetes):
+    X, y = diabetes
+    dense = ResNetBasisRegressor(cv=None, alpha=0.1, **FAST).fit(X, y).predict(X)
+    sparse = ResNetBasisRegressor(cv=None, alpha=0.1, **FAST).fit(csr_matrix(X), y)
+    assert_allclose(sparse.predict(csr_matrix(X)), dense)
+    codes = np.floor(X[:, :2])
+    model = ResNetBasisRegressor(OneHotEncoder(handle_unknown="ignore"), **FAST)
+    assert_promises(model.fit(codes, y))
+
+
+def test_words_go_through_the_basis(diabetes):
+    """Where X is not made of numbers the units see the features of the basis."""
+    pd = pytest.importorskip("pandas")
+    X, y = diabetes
+    frame = pd.DataFrame({"word": np.where(X[:, 1] > 0, "a", "b"), "x": X[:, 2]})
+    basis = make_column_transformer(
+        (OneHotEncoder(), ["word"]), remainder="passthrough"
+    )
+    model = ResNetBasisRegressor(basis, cv=None, **FAST).fit(frame, y)
+    assert model.residual_input_ == "basis"
+    assert list(model.feature_names_in_) == ["word", "x"]
+    assert_promises(model)
+    assert_allclose(objective(model, frame, y), model.loss_, rtol=1e-10)
+    inputs = open_network(model).inputs(frame)
+    assert inputs.shape == (len(frame), 3)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_module_of_any_shape(solver, diabetes):
+    """A module gets X in its own shape; phi is flat."""
+    X, y = diabetes[0][:, :8].reshape(-1, 1, 8), diabetes[1]
+    module = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Tanh(), nn.Dropout(0.1), nn.Flatten())
+    model = ResNetBasisRegressor(
+        module=module, cv=None, alpha=0.1, solver=solver, max_iter=5, random_state=0
+    )
+    model.fit(X, y)
+    assert model.coef_x_.shape == (1, 8)
+    assert_promises(model)
+    assert_allclose(objective(model, X, y), model.loss_, rtol=1e-10)
+    again = pickle.loads(pickle.dumps(model))
+    assert_allclose(again.predict(X), model.predict(X))
+
+
+# --- weights, openings, life --------------------------------------------------------
+
+
+def test_residual_weights_are_the_model(diabetes):
+    X, y = diabetes
+    model = ResNetBasisRegressor(cv=None, alpha=0.1, **FAST).fit(X, y)
+    weights = model.residual_weights()
+    assert weights.mapping_exact
+    assert weights.loss_increase == 0
+    features = model.module_.features(torch.tensor(X)).detach().numpy()
+    raw = (features[:, :10] + features[:, 10:] @ weights.V.T) @ weights.W.T
+    assert_allclose(raw.ravel() + model.intercept_, model.predict(X))
+
+
+def test_residual_weights_that_are_not_exact():
+    """Duplicate columns of targets: R1 has rank one, R2 two."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 3))
+    Y = np.column_stack([X[:, 0], X[:, 0]]) + np.sin(2 * X[:, 1:])
+    model = ResNetBasisRegressor(cv=None, alpha=1e-4, **FAST).fit(X, Y)
+    # The ridge solution itself has full rank; what is exported is that of the arrays.
+    model.coef_x_[1] = model.coef_x_[0]
+    weights = model.residual_weights()
+    assert not weights.mapping_exact
+    assert weights.delta > 0
+    assert_allclose(weights.W @ weights.V, model.coef_z_, atol=1e-10)
+
+
+def test_more_outputs_than_features_keep_the_guarantee():
+    """dy > dx: no weights (W, V), and bounds that hold all the same."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 1))
+    Y = np.column_stack([X[:, 0], np.sin(3 * X[:, 0]), np.cos(3 * X[:, 0])])
+    model = ResNetBasisRegressor(cv=None, alpha=1e-3, **FAST).fit(X, Y)
+    assert_promises(model)
+    with pytest.raises(ValueError, match=r"predictions and its bounds do not need"):
+        model.residual_weights()
+
+
+def test_softmax_needs_one_feature_less():
+    """Cross entropy: three classes on two features have exact weights."""
+    X, y = load_iris(return_X_y=True)
+    model = ResNetBasisClassifier(alpha=0.01, cv=None, **FAST).fit(X[:, :2], y)
+    assert model.residual_weights().mapping_exact
+
+
+@pytest.mark.parametrize("basis", [None, BASES[2]], ids=["None", "quadratic"])
+def test_opened_network_is_the_model(basis, diabetes):
+    X, y = diabetes
+    model = ResNetBasisRegressor(basis, cv=None, alpha=0.1, **FAST).fit(X, y)
+    for estimator, data in [(model, X), (make_pipeline(model), X)]:
+        opened = open_network(estimator)
+        inputs = opened.inputs(data)
+        raw = opened.network(opened.network.theta, inputs)
+        assert_allclose(raw.numpy().ravel(), model.predict(X))
+        head = opened.network.find_head(inputs)
+        assert_allclose(opened.network.theta[head.bias], model.intercept_)
+        _, push = push_forward(partial(opened.network, X=inputs), opened.network.theta)
+        assert_allclose(push(head.in_span), raw)
+
+
+def test_refit_contains_the_model(diabetes):
+    """GradientBasisRefit takes it, and without a ridge is never worse on its loss."""
+    X, y = diabetes
+    network = ResNetBasisRegressor(cv=None, alpha=0.1, **FAST)
+    refit = GradientBasisRefit(network, alpha=1e-6, center="network").fit(X, y)
+    assert refit.refit_loss_ <= refit.network_loss_
+    classifier = ResNetBasisClassifier(BASES[2], cv=None, alpha=0.1, **FAST)
+    labels = (y > 150).astype(int)
+    refit = GradientBasisRefit(classifier, alpha=1e-3).fit(X, labels)
+    assert refit.score(X, labels) > 0.7
+
+
+def test_resnet_basis(diabetes):
+    X, y = diabetes
+    model = ResNetBasisRegressor(StandardScaler(), cv=None, alpha=0.1, **FAST).fit(X, y)
+    basis = ResNetBasis(FrozenEstimator(model)).fit(X, y)
+    operator = basis.operator(X, 1)
+    coef = torch.tensor(np.hstack([model.coef_x_, model.coef_z_])).ravel()
+    assert_allclose(
+        operator.matvec(coef).numpy().ravel() + model.intercept_, model.predict(X)
+    )
+    assert basis.intercept
+    layer = LayerBasis(FrozenEstimator(model)).fit(X, y).operator(X, 1)
+    assert_allclose(layer.features, operator.features)
+    with pytest.raises(TypeError, match="must be a ResNetBasisRegressor"):
+        ResNetBasis(MLPRegressor(hidden_layer_sizes=(3,), max_iter=2)).fit(X, y)
+
+
+def test_pickle_holds_arrays_only(diabetes):
+    X, y = diabetes
+    model = ResNetBasisClassifier(**FAST).fit(X, y > 150)
+    again = pickle.loads(pickle.dumps(model))
+    assert_allclose(again.predict_proba(X), model.predict_proba(X))
+    assert not any(torch.is_tensor(value) for value in vars(model).values())
+
+
+def test_same_seed_same_model(diabetes):
+    X, y = diabetes
+    first = ResNetBasisRegressor(**FAST).fit(X, y)
+    assert_allclose(clone(first).fit(X, y).predict(X), first.predict(X), rtol=0)
+
+
+def test_training_in_single_precision(diabetes):
+    X, y = diabetes
+    model = ResNetBasisRegressor(solver="adam", dtype="float32", cv=None, **FAST)
+    assert_promises(model.fit(X, y))
+
+
+def test_callbacks_see_each_iteration(diabetes, capsys):
+    class Count:
+        seen = 0
+
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
+            if context.max_subtasks == 0:
+                self.seen += 1
+                assert np.isfinite(fitted_estimator.predict(X)).all()
+            return self.seen == 3
+
+    X, y = diabetes
+    model = ResNetBasisRegressor(cv=None, alpha=0.1, verbose=True, **FAST)
+    count = Count()
+    model.set_callbacks(count).fit(X, y)
+    assert count.seen == 3
+    assert model.n_iter_ == 3
+    assert "Iteration 3, loss" in capsys.readouterr().out
