@@ -58,7 +58,7 @@ class NoNetwork(BaseEstimator):
 )
 def test_no_network(estimator):
     """Said before anything is trained, with what is accepted."""
-    match = "estimator must be an MLPRegressor, an MLPClassifier, a skorch net, a torch"
+    match = "estimator must be a network of this package, an MLPRegressor, an MLP"
     with pytest.raises(TypeError, match=match):
         GradientBasisRefit(estimator).fit(X, Y)
 
