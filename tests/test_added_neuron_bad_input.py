@@ -211,7 +211,7 @@ def test_module_that_does_not_work(module, match):
         {"solver": "sgd", "learning_rate_init": 1e300},
         {"solver": "sgd", "learning_rate_init": 30.0, "batch_size": 10},
         {"learning_rate_init": 1e200},
-        {"solver": "sgd", "learning_rate_init": 1e4, "module": lambda: nn.Linear(3, 1)},
+        {"solver": "sgd", "learning_rate_init": 1e4, "module": nn.Linear(3, 1)},
         {"solver": "sgd", "learning_rate_init": 1e4, "dtype": "float32"},
         {"solver": "sgd", "learning_rate_init": 1e4, "early_stopping": True},
         {"solver": "sgd", "learning_rate_init": 1e4, "learning_rate": "constant"},

@@ -530,7 +530,9 @@ def test_modules_need_a_loss(make, X):
     """A module does not say what it was trained with."""
     with pytest.raises(ValueError, match="loss must be given with a torch module"):
         make(nn.Linear(4, 1)).fit(X)
-    with pytest.raises(TypeError, match="estimator must be a network of this package, an MLPRegressor"):
+    with pytest.raises(
+        TypeError, match="estimator must be a network of this package, an MLPRegressor"
+    ):
         make(Ridge()).fit(X, X[:, 0])
 
 

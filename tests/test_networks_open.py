@@ -317,7 +317,10 @@ def test_unfitted(estimator):
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (Ridge(), "estimator must be a network of this package, an MLPRegressor, .* got Ridge"),
+        (
+            Ridge(),
+            "estimator must be a network of this package, an MLPRegressor, .* got Ridge",
+        ),
         (make_pipeline(PCA(), Ridge()), r"got Pipeline that ends in Ridge\(\)"),
         ("network", "got str"),
     ],
