@@ -319,7 +319,7 @@ def test_unfitted(estimator):
     [
         (
             Ridge(),
-            "estimator must be a network of this package, an MLPRegressor, .* got Ridge",
+            "estimator must be a network of this package, an MLPReg.* got Ridge",
         ),
         (make_pipeline(PCA(), Ridge()), r"got Pipeline that ends in Ridge\(\)"),
         ("network", "got str"),
