@@ -11,11 +11,12 @@ BENCHMARKS := uci_regression uci121 gram scale training added_neuron resnet_basi
 
 export MPLBACKEND := Agg
 
-.PHONY: help demo test lint type format bench bench-full data doc clean
+.PHONY: help demo test coverage lint type format bench bench-full data doc clean
 
 help:
 	@echo "make demo        the quickstart: table, certificate, build/quickstart.png"
 	@echo "make test        lint, types and the test suite"
+	@echo "make coverage    the test suite, with branch coverage"
 	@echo "make lint        ruff: format and rules"
 	@echo "make type        mypy on the package"
 	@echo "make format      let ruff rewrite what it can"
@@ -29,6 +30,10 @@ demo: $(INSTALLED)
 	$(PYTHON) examples/plot_quickstart.py build/quickstart.png
 
 test: lint type
+	$(PYTHON) -m pytest
+
+# Apart from `test`: tracing each line makes the training loops several times slower.
+coverage: $(INSTALLED)
 	$(PYTHON) -m pytest --cov --cov-report=term
 
 lint: $(INSTALLED)
