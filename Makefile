@@ -29,6 +29,10 @@ demo: $(INSTALLED)
 	@mkdir -p build
 	$(PYTHON) examples/plot_quickstart.py build/quickstart.png
 
+# The tests' problems are tiny: threads would wait for each other, many times longer than
+# they work.
+test coverage: export OMP_NUM_THREADS := 1
+
 test: lint type
 	$(PYTHON) -m pytest
 
