@@ -22,6 +22,7 @@ MAX_LINES = 600
 FLOORS = {
     "_losses": 0,
     "_operators": 0,
+    "_threads": 0,
     "_networks": 1,
     "_bases": 1,
     "_training": 2,

@@ -38,8 +38,8 @@ ESTIMATORS = [
     AddedNeuronClassifier(solver="lbfgs", max_iter=20),
     # The search ends with a polish of many iterations. A strong ridge makes the minimum
     # that it reaches the same for weights and for repetitions, up to rounding.
-    AddedNeuronRegressor((4,), n_starts=3, max_iter=5, alpha=10),
-    AddedNeuronClassifier((4,), n_starts=3, max_iter=5, alpha=10),
+    AddedNeuronRegressor((4,), "tanh", n_starts=3, max_iter=5, alpha=30),
+    AddedNeuronClassifier((4,), "tanh", n_starts=3, max_iter=5, alpha=30),
     GradientBasisRefit(AddedNeuronRegressor((4,), "tanh", max_iter=10, random_state=0)),
     ResNetBasisRegressor(hidden_layer_sizes=(4,), max_iter=10, random_state=0),
     ResNetBasisClassifier(hidden_layer_sizes=(4,), max_iter=10, random_state=0),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
+from scipy.optimize import root as optimize_root
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.preprocessing import MinMaxScaler
 from torch import nn
@@ -71,9 +72,18 @@ def critical_points(X, Z, y, loss, rng, n_starts=6):
             method="BFGS",
             options={"gtol": 1e-9, "maxiter": 5000},
         )
-        _, W, V = resnet(tensor(result.x), X, Z, y.shape[1])
-        if np.abs(result.jac).max() <= 1e-8 and V.norm() <= 1e3:
-            found.append((W.numpy(), V.numpy(), result.fun))
+        # BFGS ends where rounding spoils its line search: the last digits are those of
+        # a root finder, which works on the gradient alone.
+        root = optimize_root(
+            lambda point: loss_and_gradient(point, X, Z, y, loss)[1],
+            result.x,
+            method="lm",
+            options={"xtol": 1e-15},
+        )
+        _, W, V = resnet(tensor(root.x), X, Z, y.shape[1])
+        value, gradient = loss_and_gradient(root.x, X, Z, y, loss)
+        if np.abs(gradient).max() <= 1e-8 and V.norm() <= 1e3:
+            found.append((W.numpy(), V.numpy(), value))
     assert found
     return found
 

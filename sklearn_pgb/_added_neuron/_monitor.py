@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from sklearn_pgb._losses import PureErrorFloor, pure_error_floor
+from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training import (
     Neurons,
     Objective,
@@ -135,14 +136,15 @@ def _descend(
 
     flat = start.flat()[0].numpy()
     path = [(np.abs(flat[:k]), flat[k:].copy())]
-    result = minimize(
-        function,
-        flat,
-        jac=True,
-        method="L-BFGS-B",
-        callback=note,
-        options={"maxiter": NEURON_ITERATIONS, "maxfun": 2 * NEURON_ITERATIONS},
-    )
+    with threads_for(objective.X.numel() * k):
+        result = minimize(
+            function,
+            flat,
+            jac=True,
+            method="L-BFGS-B",
+            callback=note,
+            options={"maxiter": NEURON_ITERATIONS, "maxfun": 2 * NEURON_ITERATIONS},
+        )
     value, start_value = function(result.x)[0], function(flat)[0]
     if value > start_value:
         return neurons_of(flat), start_value, path

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._objective import Objective
 
 # Up to this many parameters the Hessian is formed and factorised, so many times.
@@ -93,18 +94,19 @@ def polish(
         stopped = on_iteration is not None and on_iteration(theta, value)
         return stopped
 
-    rough = quasi_newton(
-        function,
-        theta,
-        gtol=gtol,
-        max_iter=max_iter,
-        max_evaluations=max_evaluations,
-        on_iteration=note,
-    )
-    found = rough.theta
-    if newton and not stopped and len(found) <= DENSE_PARAMS:
-        found = _newton(objective, found, gtol, note)
-    value, gradient = function(found)
+    with threads_for(theta.numel() * objective.n_samples):
+        rough = quasi_newton(
+            function,
+            theta,
+            gtol=gtol,
+            max_iter=max_iter,
+            max_evaluations=max_evaluations,
+            on_iteration=note,
+        )
+        found = rough.theta
+        if newton and not stopped and len(found) <= DENSE_PARAMS:
+            found = _newton(objective, found, gtol, note)
+        value, gradient = function(found)
     return replace(
         rough,
         theta=found,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._descent import Descent, Method
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import Program
@@ -140,27 +141,28 @@ def train(
     pace = _Pace(schedule, len(theta), math.ceil(objective.n_samples / batch_size))
     best = _Best(objective.program, descent.theta)
     losses, scores = [], []
-    while not pace.finished.all():
-        before = descent.theta.clone()
-        loss = descent.epoch(pace.rates())
-        if pace.finished.any():
-            # A rate of zero does not stop what momentum is left.
-            descent.theta[pace.finished] = before[pace.finished]
-        losses.append(loss)
-        allowed = EXPLOSION * losses[0].abs().clamp(min=1 / EXPLOSION)
-        diverged = ~(loss.abs() <= allowed) | ~descent.theta.isfinite().all(1)
-        score = -loss
-        if validate is not None:
-            score = validate(descent.theta)
-            scores.append(score)
-        # The losses of an epoch are rather those of the parameters before it.
-        judged = before if validate is None else descent.theta
-        best.update(judged, torch.where(loss.isfinite(), score, -torch.inf))
-        best.restore(descent.theta, diverged)
-        idle = pace.update(score, diverged)
-        epoch = Epoch(descent.theta, loss, score, idle, pace.rate)
-        if on_epoch is not None and on_epoch(epoch):
-            break
+    with threads_for(theta.numel() * min(batch_size, objective.n_samples)):
+        while not pace.finished.all():
+            before = descent.theta.clone()
+            loss = descent.epoch(pace.rates())
+            if pace.finished.any():
+                # A rate of zero does not stop what momentum is left.
+                descent.theta[pace.finished] = before[pace.finished]
+            losses.append(loss)
+            allowed = EXPLOSION * losses[0].abs().clamp(min=1 / EXPLOSION)
+            diverged = ~(loss.abs() <= allowed) | ~descent.theta.isfinite().all(1)
+            score = -loss
+            if validate is not None:
+                score = validate(descent.theta)
+                scores.append(score)
+            # The losses of an epoch are rather those of the parameters before it.
+            judged = before if validate is None else descent.theta
+            best.update(judged, torch.where(loss.isfinite(), score, -torch.inf))
+            best.restore(descent.theta, diverged)
+            idle = pace.update(score, diverged)
+            epoch = Epoch(descent.theta, loss, score, idle, pace.rate)
+            if on_epoch is not None and on_epoch(epoch):
+                break
     if validate is not None:
         if pace.diverged.any():
             # No epoch may have been better than none.
