@@ -156,6 +156,7 @@ class Descent:
     ):
         self.objective, self.method = objective, method
         self.theta = theta.clone()
+        self._squares = torch.empty_like(theta)
         self.batch_size = min(batch_size, objective.n_samples)
         self.generator = generator
         method.start(self.theta)
@@ -183,7 +184,7 @@ class Descent:
                     gradient /= share
                 gradient.addcmul_(objective.penalty, theta, value=2.0)
                 self.method.step(theta, gradient, rate)
-        return total + theta.square() @ objective.penalty
+        return total + torch.square(theta, out=self._squares) @ objective.penalty
 
     def move(self, member: int, theta: Tensor) -> None:
         """Put one member elsewhere, at rest."""

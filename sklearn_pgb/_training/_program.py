@@ -28,7 +28,8 @@ class Program(ABC):
     `theta` has shape (n_members, n_params): one row per member, laid out as the flat
     parameters of the network. Inputs have the samples on their first axis and are
     shared by all members; raw outputs and residuals have shape
-    (n_members, n_samples, n_outputs). Everything has the dtype of theta.
+    (n_members, n_samples, n_outputs). Everything has the dtype of theta. What `forward`
+    and `backward` return may lie in memory that the next call uses again.
     """
 
     n_params: int
@@ -62,8 +63,12 @@ class Program(ABC):
         return self.forward(theta, X)[0]
 
 
+# Zeros where h is not positive, in one pass and in place; it has no public name.
+_MASK = torch.ops.aten.threshold_backward.grad_input
+
+
 def _pull_relu(delta: Tensor, h: Tensor) -> Tensor:
-    return delta.mul_(h.sign_())
+    return _MASK(delta, h, 0, grad_input=delta)
 
 
 def _pull_tanh(delta: Tensor, h: Tensor) -> Tensor:
@@ -152,7 +157,8 @@ class ChainProgram(Program):
         outputs = [X.flatten(1).expand(len(theta), len(X), -1)]
         pre_activations: list[Tensor | None] = []
         for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):
-            z = self._buffer("forward", layer, theta, len(X))
+            shape = len(theta), len(X), self.shapes[layer][0]
+            z = self._buffer(("forward", layer), theta, shape)
             if b is None:
                 torch.bmm(outputs[-1], W.mT, out=z)
             else:
@@ -167,7 +173,7 @@ class ChainProgram(Program):
 
     def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
         _, outputs, weights = tape
-        gradient = torch.empty_like(theta)
+        gradient = self._buffer(("gradient",), theta, (len(theta), self.n_params))
         to_weights, to_biases = self.split(gradient)
         delta = residual
         if len(self.activations) == len(weights):
@@ -177,13 +183,20 @@ class ChainProgram(Program):
             n_out, n_in = self.shapes[layer]
             if n_in < n_out:
                 # Narrow right factors are slow: the transposed product, and a copy.
-                to_weights[layer].copy_(torch.bmm(inputs.mT, delta).mT)
+                product = self._buffer(("product",), theta, (len(theta), n_in, n_out))
+                torch.bmm(inputs.mT, delta, out=product)
+                to_weights[layer].copy_(product.mT)
+            elif len(theta) > 1:
+                # A result with gaps between its members would be computed one by one.
+                product = self._buffer(("product",), theta, (len(theta), n_out, n_in))
+                torch.bmm(delta.mT, inputs, out=product)
+                to_weights[layer].copy_(product)
             else:
                 torch.bmm(delta.mT, inputs, out=to_weights[layer])
             if bias is not None:
                 torch.sum(delta, 1, keepdim=True, out=bias)
             if layer:
-                back = self._buffer("backward", layer - 1, theta, inputs.shape[1])
+                back = self._buffer(("backward", layer), theta, inputs.shape)
                 if delta.shape[2] == 1:
                     torch.mul(delta, weights[layer], out=back)
                 else:
@@ -210,12 +223,14 @@ class ChainProgram(Program):
                 h = self.activations[layer].function(h)
         return h
 
-    def _buffer(self, sweep: str, layer: int, theta: Tensor, n_samples: int) -> Tensor:
-        """Memory for the outputs of a layer, the same at every call of this size."""
-        shape = (len(theta), n_samples, self.shapes[layer][0])
-        key = (sweep, layer, shape, theta.dtype, theta.device)
+    def _buffer(self, use: Any, theta: Tensor, shape: Sequence[int]) -> Tensor:
+        """Memory, the same at every call of this use and size.
+
+        New memory costs more than the arithmetic on it, as the system clears it.
+        """
+        key = (use, tuple(shape), theta.dtype, theta.device)
         if key not in self._buffers:
-            self._buffers[key] = theta.new_empty(shape)
+            self._buffers[key] = theta.new_empty(tuple(shape))
         return self._buffers[key]
 
 

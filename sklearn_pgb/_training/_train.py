@@ -140,17 +140,18 @@ def train(
     descent = Descent(objective, theta, method, batch_size, generator)
     pace = _Pace(schedule, len(theta), math.ceil(objective.n_samples / batch_size))
     best = _Best(objective.program, descent.theta)
+    before = torch.empty_like(descent.theta)
     losses, scores = [], []
     with threads_for(theta.numel() * min(batch_size, objective.n_samples)):
         while not pace.finished.all():
-            before = descent.theta.clone()
+            before.copy_(descent.theta)
             loss = descent.epoch(pace.rates())
             if pace.finished.any():
                 # A rate of zero does not stop what momentum is left.
                 descent.theta[pace.finished] = before[pace.finished]
             losses.append(loss)
             allowed = EXPLOSION * losses[0].abs().clamp(min=1 / EXPLOSION)
-            diverged = ~(loss.abs() <= allowed) | ~descent.theta.isfinite().all(1)
+            diverged = ~(loss.abs() <= allowed) | ~descent.theta.sum(1).isfinite()
             score = -loss
             if validate is not None:
                 score = validate(descent.theta)
@@ -190,7 +191,10 @@ class _Best:
         better = score.cpu() > self.score
         if better.any():
             self.score = torch.where(better, score.cpu().double(), self.score)
-            self.theta[better] = theta[better]
+            if better.all():
+                self.theta.copy_(theta)
+            else:
+                self.theta[better] = theta[better]
             for member in better.nonzero()[:, 0].tolist():
                 self.statistics[member] = self.program.statistics(member)
 
