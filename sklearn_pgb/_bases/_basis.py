@@ -1,0 +1,166 @@
+"""`Basis`, and the bases that hold no network."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from sklearn_pgb._networks import as_float64
+from sklearn_pgb._operators import KroneckerOperator, LinearOperator
+
+
+class Basis(ABC, BaseEstimator):
+    """Columns of a convex model, induced by data, a transformer or a network.
+
+    `fit` learns what the basis needs; `operator` gives its matrix on any data. Bases
+    are cloned and refitted on each training part when they are compared.
+    """
+
+    @abstractmethod
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn what the columns need to know."""
+
+    @abstractmethod
+    def operator(self, X: Any, n_outputs: int) -> LinearOperator:
+        """The penalised columns on X as a linear operator."""
+
+    @property
+    @abstractmethod
+    def intercept(self) -> bool:
+        """Whether a free intercept per output belongs to the model."""
+
+
+class FeatureColumns(Basis):
+    """Features that every output combines with coefficients of its own.
+
+    Subclasses have a parameter `fit_intercept` and give the features.
+    """
+
+    fit_intercept: bool
+
+    @abstractmethod
+    def features(self, X: Any) -> Tensor:
+        """The features of X, float64 of shape (n_samples, n_features)."""
+
+    def operator(self, X: Any, n_outputs: int) -> LinearOperator:
+        """The features of X, with coefficients of their own for every output.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_outputs : int
+
+        Returns
+        -------
+        LinearOperator
+        """
+        return KroneckerOperator(self.features(X), n_outputs)
+
+    @property
+    def intercept(self) -> bool:
+        """Whether a free intercept per output belongs to the model."""
+        return self.fit_intercept
+
+
+def _dense(features: Any) -> Tensor:
+    """Features of any container as a float64 tensor."""
+    features = check_array(features, accept_sparse=("csr", "csc"), dtype=np.float64)
+    dense = features if isinstance(features, np.ndarray) else features.toarray()
+    return as_float64(dense)
+
+
+class InputBasis(FeatureColumns):
+    """The inputs themselves: the linear model.
+
+    Parameters
+    ----------
+    fit_intercept : bool, default=True
+        Whether each output has a free intercept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_pgb import InputBasis
+    >>> X = np.arange(6.0).reshape(3, 2)
+    >>> InputBasis().fit(X).operator(X, n_outputs=2).n_coef
+    4
+    """
+
+    def __init__(self, *, fit_intercept: bool = True):
+        self.fit_intercept = fit_intercept
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Do nothing; the inputs need no learning.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like or None
+
+        Returns
+        -------
+        self
+        """
+        return self
+
+    def features(self, X: Any) -> Tensor:
+        """The inputs, float64 of shape (n_samples, n_features)."""
+        return _dense(X)
+
+
+class FeatureBasis(FeatureColumns):
+    """Handcrafted features: the columns of a scikit-learn transformer.
+
+    Every output has its own coefficients on the features.
+
+    Parameters
+    ----------
+    transformer : transformer
+        Any scikit-learn transformer or Pipeline. It is cloned and fitted; a
+        FrozenEstimator is taken as it is.
+    fit_intercept : bool, default=True
+        Whether each output has a free intercept.
+
+    Attributes
+    ----------
+    transformer_ : transformer
+        The fitted transformer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.preprocessing import PolynomialFeatures
+    >>> from sklearn_pgb import FeatureBasis
+    >>> basis = FeatureBasis(PolynomialFeatures(2, include_bias=False))
+    >>> X = np.arange(6.0).reshape(3, 2)
+    >>> basis.fit(X).operator(X, n_outputs=1).n_coef
+    5
+    """
+
+    def __init__(self, transformer: Any, *, fit_intercept: bool = True):
+        self.transformer = transformer
+        self.fit_intercept = fit_intercept
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the transformer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like or None
+
+        Returns
+        -------
+        self
+        """
+        self.transformer_ = clone(self.transformer).fit(X, y)
+        return self
+
+    def features(self, X: Any) -> Tensor:
+        """The features of X, float64 of shape (n_samples, n_features)."""
+        check_is_fitted(self)
+        return _dense(self.transformer_.transform(X))

@@ -1,0 +1,235 @@
+"""Bases that a trained network carries inside it."""
+
+from typing import Any, Self
+
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from sklearn_pgb._bases._basis import Basis, FeatureColumns
+from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._networks import (
+    OpenNetwork,
+    ResNetNetwork,
+    open_network,
+)
+from sklearn_pgb._operators import LinearOperator
+
+
+def train_and_open(estimator: Any, X: Any, y: Any, loss: Loss | None) -> OpenNetwork:
+    """Open a module or frozen estimator as it is, a clone of any other after `fit`."""
+    if isinstance(estimator, nn.Module | FrozenEstimator):
+        return open_network(estimator, loss=loss)
+    return open_network(clone(estimator).fit(X, y), loss=loss)
+
+
+class LayerBasis(FeatureColumns):
+    """The outputs of one layer of a network.
+
+    Every output of the model has its own coefficients on the layer's units. At a
+    critical point of the training loss the last hidden layer's basis is as good as all
+    of the gradient basis (Kawaguchi, Huang and Kaelbling 2019, Example 3).
+
+    Parameters
+    ----------
+    estimator : estimator or torch.nn.Module
+        A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
+        module or a FrozenEstimator is taken as it is.
+    layer : int, default=-1
+        Which hidden layer, counted as in a list: 0 is the first, -1 the last.
+    fit_intercept : bool, default=True
+        Whether each output has a free intercept.
+    loss : Loss or None, default=None
+        Needed for a module only.
+
+    Attributes
+    ----------
+    network_ : OpenNetwork
+        The trained network.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        layer: int = -1,
+        fit_intercept: bool = True,
+        loss: Loss | None = None,
+    ):
+        self.estimator = estimator
+        self.layer = layer
+        self.fit_intercept = fit_intercept
+        self.loss = loss
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train and open the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like
+
+        Returns
+        -------
+        self
+        """
+        self.network_ = train_and_open(self.estimator, X, y, self.loss)
+        return self
+
+    def features(self, X: Any) -> Tensor:
+        """The layer's outputs, float64 of shape (n_samples, n_units).
+
+        Raises
+        ------
+        ValueError
+            If the network has no such hidden layer.
+        """
+        check_is_fitted(self)
+        opened = self.network_
+        hidden = opened.network.layers(opened.inputs(X))[1:-1]
+        if not -len(hidden) <= self.layer < len(hidden):
+            raise ValueError(
+                f"layer must be the index of one of the {len(hidden)} hidden layers, "
+                f"got {self.layer}. A module's layers are known only where it is a "
+                "Sequential of linear layers and activations."
+            )
+        return hidden[self.layer]
+
+
+class ResNetBasis(FeatureColumns):
+    """The features [phi(x), z(x)] of a network with residual units.
+
+    Every output of the model has its own coefficients on them. Local minima of
+    ``W (phi + V z)`` in (W, V) have the least loss over this basis (Kawaguchi and
+    Bengio 2019, Theorem 1).
+
+    Parameters
+    ----------
+    estimator : ResNetBasisRegressor or ResNetBasisClassifier
+        It is cloned and trained in `fit`; a FrozenEstimator is taken as it is.
+    fit_intercept : bool, default=True
+        Whether each output has a free intercept.
+
+    Attributes
+    ----------
+    network_ : OpenNetwork
+        The trained network.
+    """
+
+    def __init__(self, estimator: Any, *, fit_intercept: bool = True):
+        self.estimator = estimator
+        self.fit_intercept = fit_intercept
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train and open the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            If the estimator is no network with residual units.
+        """
+        opened = train_and_open(self.estimator, X, y, None)
+        if not isinstance(opened.network, ResNetNetwork):
+            raise TypeError(
+                "estimator must be a ResNetBasisRegressor or a ResNetBasisClassifier, "
+                f"got {type(self.estimator).__name__}. LayerBasis and GradientBasis "
+                "take other networks."
+            )
+        self.network_ = opened
+        return self
+
+    def features(self, X: Any) -> Tensor:
+        """[phi, z] on X, float64 of shape (n_samples, n_basis + n_units)."""
+        check_is_fitted(self)
+        return self.network_.network.layers(self.network_.inputs(X))[1]
+
+
+class GradientBasis(Basis):
+    """The partial derivatives of a network by its parameters.
+
+    One coefficient per parameter, shared by all outputs: q(x) = J(x) c. Where the
+    network has a linear head, it is itself a point of this basis, and at a critical
+    point of its training loss the best one (Kawaguchi, Huang and Kaelbling 2019,
+    Theorem 1).
+
+    Parameters
+    ----------
+    estimator : estimator or torch.nn.Module
+        A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
+        module or a FrozenEstimator is taken as it is.
+    loss : Loss or None, default=None
+        Needed for a module only.
+
+    Attributes
+    ----------
+    network_ : OpenNetwork
+        The trained network.
+    space_ : TangentSpace
+        Its scaled columns.
+    """
+
+    def __init__(self, estimator: Any, *, loss: Loss | None = None):
+        self.estimator = estimator
+        self.loss = loss
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train and open the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like
+
+        Returns
+        -------
+        self
+        """
+        self.network_ = train_and_open(self.estimator, X, y, self.loss)
+        inputs = self.network_.inputs(X)
+        weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
+        self.space_ = TangentSpace.of([self.network_.network], [inputs], weight)
+        return self
+
+    def operator(self, X: Any, n_outputs: int) -> LinearOperator:
+        """The scaled partial derivatives on X, output biases left out.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_outputs : int
+            Must be the network's.
+
+        Returns
+        -------
+        LinearOperator
+
+        Raises
+        ------
+        ValueError
+            If the network has another number of outputs.
+        """
+        check_is_fitted(self)
+        operator = self.space_.operator([self.network_.inputs(X)])
+        if operator.n_outputs != n_outputs:
+            raise ValueError(
+                f"n_outputs must be {operator.n_outputs}, the network's, got "
+                f"{n_outputs}. Train a network on these targets."
+            )
+        return operator
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the network has an output bias, which stays free."""
+        return self.space_.intercept

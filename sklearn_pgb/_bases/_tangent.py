@@ -1,0 +1,165 @@
+"""The tangent space of trained networks: their partial derivatives as columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._networks import ChainNetwork, Head, Network
+from sklearn_pgb._operators import (
+    ChainOperator,
+    FunctionOperator,
+    LinearOperator,
+    StackedOperator,
+)
+
+
+def jacobian(
+    network: Network, X: Tensor, *, without: slice | None = None
+) -> LinearOperator:
+    """The partial derivatives of a network's raw outputs by its parameters.
+
+    Parameters
+    ----------
+    network : Network
+    X : Tensor (n_samples, ...)
+        As the network sees it.
+    without : slice or None
+        Positions in theta that give no column: the head's bias, or None.
+    """
+    if isinstance(network, ChainNetwork):
+        pre_activations, layers = network.forward(X)
+        slopes = [
+            activation.derivative(z, h)
+            for activation, z, h in zip(
+                network.activations, pre_activations, layers[1:-1], strict=True
+            )
+        ]
+        biases = [bias is not None for bias in network.biases]
+        biases[-1] = biases[-1] and without is None
+        return ChainOperator(layers[:-1], slopes, network.weights, biases)
+    theta = network.theta
+    return FunctionOperator(network, theta, X, _other_positions(len(theta), without))
+
+
+def _other_positions(n_params: int, without: slice | None) -> Tensor:
+    keep = torch.ones(n_params, dtype=torch.bool)
+    if without is not None:
+        keep[without] = False
+    return torch.nonzero(keep)[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class TangentSpace:
+    """Partial derivatives of trained networks, side by side.
+
+    Each network's columns are scaled to a mean squared row norm of one over the number
+    of networks, so that the kernel is the mean of the networks' kernels and one ridge
+    means the same for any network and any number of them. The derivatives by the output
+    biases, the same constant for all networks, are the problem's free intercept.
+
+    Attributes
+    ----------
+    networks : tuple of Network
+    heads : tuple of Head
+    scales : tuple of float
+    """
+
+    networks: tuple[Network, ...]
+    heads: tuple[Head, ...]
+    scales: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, networks: Sequence[Network], inputs: Sequence[Tensor], weight: Tensor
+    ) -> Self:
+        """Measure heads and scales on the training inputs, one tensor per network."""
+        space = cls.with_scales(networks, inputs, [1.0] * len(networks))
+        scales = []
+        for part in space.operator(inputs).operators:
+            size = float((weight @ part.row_norms()).mean()) * len(networks)
+            # A network without any influence of its parameters keeps its zero columns.
+            scales.append(size**-0.5 if size > 0 else 1.0)
+        return replace(space, scales=tuple(scales))
+
+    @classmethod
+    def with_scales(
+        cls,
+        networks: Sequence[Network],
+        inputs: Sequence[Tensor],
+        scales: Sequence[float],
+    ) -> Self:
+        """The space with known scales; a few rows of inputs find the heads."""
+        heads = [
+            network.find_head(X[:8])
+            for network, X in zip(networks, inputs, strict=True)
+        ]
+        return cls(tuple(networks), tuple(heads), tuple(float(s) for s in scales))
+
+    @property
+    def intercept(self) -> bool:
+        """Whether an output bias is among the parameters."""
+        return all(head.bias is not None for head in self.heads)
+
+    @property
+    def spans_networks(self) -> bool:
+        """Whether every network is a known point of its own span (f = J g)."""
+        return all(head.in_span is not None for head in self.heads)
+
+    def operator(self, inputs: Sequence[Tensor]) -> StackedOperator:
+        """The scaled columns on these inputs, output biases left out."""
+        parts = [
+            jacobian(network, X, without=head.bias if self.intercept else None)
+            for network, head, X in zip(self.networks, self.heads, inputs, strict=True)
+        ]
+        return StackedOperator(parts, self.scales)
+
+    def parameters(self, coef: Tensor, intercept: Tensor, centre: bool) -> Tensor:
+        """One coefficient per network parameter, in units of the parameters.
+
+        With `centre` the mean of the networks is added, as the point
+        (g_1, ..., g_K) / K of the span.
+        """
+        sizes = [
+            network.n_params - (len(intercept) if self.intercept else 0)
+            for network in self.networks
+        ]
+        count = len(self.networks)
+        result = []
+        for network, head, scale, part in zip(
+            self.networks, self.heads, self.scales, coef.split(sizes), strict=True
+        ):
+            bias = head.bias if self.intercept else None
+            full = part.new_zeros(network.n_params)
+            full[_other_positions(len(full), bias)] = scale * part
+            if bias is not None:
+                full[bias] = intercept / count
+            if centre:
+                assert head.in_span is not None
+                full += head.in_span / count
+            result.append(full)
+        return torch.cat(result)
+
+
+def mean_raw(networks: Sequence[Network], inputs: Sequence[Tensor]) -> Tensor:
+    """Raw outputs of the networks, averaged."""
+    outputs = [
+        network(network.theta, X) for network, X in zip(networks, inputs, strict=True)
+    ]
+    return torch.stack(outputs).mean(0)
+
+
+def tangent_raw(
+    networks: Sequence[Network], inputs: Sequence[Tensor], parameters: Tensor
+) -> Tensor:
+    """J c, with one coefficient per parameter of all networks."""
+    sizes = [network.n_params for network in networks]
+    outputs = [
+        jacobian(network, X).matvec(part)
+        for network, X, part in zip(
+            networks, inputs, parameters.split(sizes), strict=True
+        )
+    ]
+    return torch.stack(outputs).sum(0)
