@@ -23,6 +23,7 @@ from sklearn_pgb._training import (
     _polish,
     hessian,
     polish,
+    quasi_newton,
     uniform_initialisation,
 )
 
@@ -306,6 +307,24 @@ def test_limits(generator):
         function, theta.numpy(), jac=True, method="L-BFGS-B", options=options
     )
     np.testing.assert_allclose(polished.theta.numpy(), result.x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 9, 14, 40])
+def test_evaluations_stop_within_a_line_search(limit):
+    """Rosenbrock's valley, where line searches are long; the best point is kept."""
+    seen = []
+
+    def rosenbrock(point):
+        point = point.clone().requires_grad_()
+        value = 1e4 * (point[1] - point[0] ** 2) ** 2 + (1 - point[0]) ** 2
+        seen.append(value.item())
+        return value.detach(), torch.autograd.grad(value, point)[0]
+
+    start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+    found = quasi_newton(rosenbrock, start, gtol=0, max_iter=100, max_evaluations=limit)
+    assert len(seen) == found.n_evaluations == limit
+    assert found.value == min(seen)
+    assert found.value == rosenbrock(found.theta)[0].item()
 
 
 def test_gtol_is_the_largest_entry(generator):

@@ -1,6 +1,7 @@
 """`polish`: from a good point to a critical point, deterministically."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,16 +129,7 @@ def quasi_newton(
 ) -> Polished:
     """L-BFGS on a function that gives its value and gradient; see `polish`."""
     start = theta.detach().cpu().double().numpy().copy()
-    worse = 2 * abs(float(function(torch.from_numpy(start))[0])) + 1
-
-    def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        value, gradient = function(torch.from_numpy(flat))
-        if not bool(value.isfinite()):
-            # Enough to make the line search step back; from a huge value it would
-            # interpolate to where it came from and stop.
-            return worse, np.zeros_like(flat)
-        return float(value), gradient.numpy()
-
+    trace = _Trace(function, start, max_evaluations)
     losses: list[float] = []
 
     def callback(intermediate_result: Any) -> None:
@@ -146,30 +138,67 @@ def quasi_newton(
         if on_iteration is not None and on_iteration(at, losses[-1]):
             raise StopIteration
 
-    result = minimize(
-        evaluate,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        callback=callback,
-        options={
-            "maxiter": max_iter,
-            "maxfun": max_evaluations,
-            "gtol": gtol,
-            "ftol": 0.0,
-            "maxcor": 20,
-        },
-    )
-    flat = result.x if result.fun <= evaluate(start)[0] else start
-    value, gradient = evaluate(flat)
+    # SciPy looks at its own limit of evaluations after a line search only.
+    with suppress(_ExhaustedError):
+        minimize(
+            trace,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            callback=callback,
+            options={
+                "maxiter": max_iter,
+                "maxfun": max_evaluations,
+                "gtol": gtol,
+                "ftol": 0.0,
+                "maxcor": 20,
+            },
+        )
     return Polished(
-        theta=torch.from_numpy(flat),
-        value=value,
-        gradient_norm=float(np.linalg.norm(gradient)),
+        theta=torch.from_numpy(trace.best),
+        value=trace.value,
+        gradient_norm=float(np.linalg.norm(trace.gradient)),
         n_iter=max(1, len(losses)),
-        n_evaluations=int(result.nfev),
+        n_evaluations=trace.n_evaluations,
         losses=losses,
     )
+
+
+class _ExhaustedError(Exception):
+    """No evaluation is left."""
+
+
+class _Trace:
+    """A function of arrays that counts its evaluations and keeps the best point."""
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], tuple[Tensor, Tensor]],
+        start: NDArray[np.float64],
+        max_evaluations: int,
+    ):
+        self.function, self.max_evaluations = function, max_evaluations
+        value, gradient = function(torch.from_numpy(start))
+        self.best, self.value = start, float(value)
+        self.gradient = gradient.numpy().copy()
+        self.n_evaluations = 1
+        # Enough to make the line search step back; from a huge value it would
+        # interpolate to where it came from and stop.
+        self.worse = 2 * abs(self.value) + 1
+
+    def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        if self.n_evaluations == 1 and np.array_equal(flat, self.best):
+            return self.value, self.gradient.copy()
+        if self.n_evaluations >= self.max_evaluations:
+            raise _ExhaustedError
+        self.n_evaluations += 1
+        value, gradient = self.function(torch.from_numpy(flat))
+        if not bool(value.isfinite()):
+            return self.worse, np.zeros_like(flat)
+        if float(value) <= self.value:
+            self.best, self.value = flat.copy(), float(value)
+            self.gradient = gradient.numpy().copy()
+        return float(value), gradient.numpy()
 
 
 def hessian(objective: Objective, theta: Tensor) -> Tensor:
