@@ -65,6 +65,10 @@ class Loss(ABC):
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
         """Gradient by the raw output."""
 
+    def value_and_gradient(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Both at once, with what they share computed once."""
+        return self.value(y, raw), self.gradient(y, raw)
+
     @abstractmethod
     def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
         """Roots S_i of the Hessians."""
@@ -145,6 +149,10 @@ class SquaredLoss(SeparableLoss):
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
         return 2 * (raw - y)
 
+    def value_and_gradient(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        residual = raw - y
+        return residual.square().sum(1), residual.mul_(2)
+
     def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
         return torch.full_like(raw, 2.0)
 
@@ -208,6 +216,10 @@ class CrossEntropyLoss(Loss):
 
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
         return raw.softmax(1) - y
+
+    def value_and_gradient(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = raw.log_softmax(1)
+        return -(y * log_p).sum(1), log_p.exp_().sub_(y)
 
     def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
         p = raw.softmax(1)
@@ -557,3 +569,13 @@ def _minimum_at_means(
     total, mean = _group_means(y, weight, group, n_groups)
     raw = link(mean)
     return PooledMinimum(total * loss.minimum(mean), raw, raw.isfinite().all(1))
+
+
+# What the parameter `loss` means for a module; estimators know their own ("auto").
+MODULE_LOSSES: dict[str, Loss | None] = {
+    "auto": None,
+    "squared_error": SquaredLoss(),
+    "poisson": PoissonLoss(),
+    "log_loss": CrossEntropyLoss(),
+    "binary_log_loss": LogisticLoss(),
+}

@@ -25,6 +25,11 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("seed", seeds, ids=[f"seed{seed}" for seed in seeds])
 
 
+@pytest.fixture
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

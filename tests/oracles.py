@@ -11,6 +11,12 @@ from sklearn_pgb._losses import CrossEntropyLoss, GammaLoss, PoissonLoss, Square
 from sklearn_pgb._networks import open_network
 from sklearn_pgb._operators import DenseOperator
 
+
+def randn(generator, *shape):
+    """Standard normal numbers in float64."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
 # --- losses --------------------------------------------------------------------------
 
 

@@ -43,11 +43,6 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
 @pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture
 def X(seed):
     return np.random.default_rng(seed).standard_normal((30, 4))
 

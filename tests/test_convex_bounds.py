@@ -36,11 +36,6 @@ all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 intercepts = pytest.mark.parametrize("intercept", [True, False])
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def normal(generator, *shape):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 

@@ -25,11 +25,6 @@ intercepts = pytest.mark.parametrize("intercept", [True, False])
 ALPHAS = [1e-3, 0.1, 10.0]
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def squared_problem(generator, shape, intercept=True):
     n_samples, n_coef, n_outputs = shape
     return oracles.random_problem(

@@ -31,11 +31,6 @@ all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 intercepts = pytest.mark.parametrize("intercept", [True, False])
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 # --- leave-one-out -------------------------------------------------------------------
 
 

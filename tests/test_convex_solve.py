@@ -62,11 +62,6 @@ all_methods = pytest.mark.parametrize("method", METHODS)
 intercepts = pytest.mark.parametrize("intercept", [True, False])
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def relative(actual, expected):
     return float((actual - expected).norm() / expected.norm())
 

@@ -27,11 +27,6 @@ DTYPES = [torch.float64, torch.float32]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def normal(generator, *shape):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 

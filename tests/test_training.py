@@ -6,6 +6,7 @@ from itertools import pairwise
 import oracles
 import pytest
 import torch
+from oracles import randn
 from torch import nn
 from torch.testing import assert_close
 
@@ -55,15 +56,6 @@ LOSSES = [
 all_activations = pytest.mark.parametrize("name", ACTIVATIONS)
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 populations = pytest.mark.parametrize("n_members", [1, 3])
-
-
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def chain(widths, name="tanh", bias=True):

@@ -19,6 +19,7 @@ from neuron_cases import (
     tensor,
     value_at,
 )
+from oracles import randn
 from scipy.optimize import minimize_scalar
 from torch.testing import assert_close
 
@@ -47,15 +48,6 @@ from sklearn_pgb._training import (
 )
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
-
-
-def randn(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 class LogLoss:

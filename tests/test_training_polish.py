@@ -5,6 +5,7 @@ import oracles
 import pytest
 import torch
 from neuron_cases import FunctionProgram
+from oracles import randn
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.testing import assert_close
@@ -29,15 +30,6 @@ from sklearn_pgb._training import (
 
 LOSSES = [SquaredLoss(), LogisticLoss(), CrossEntropyLoss()]
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
-
-
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def problem(loss, generator, name="tanh", ridge=1e-2, n_samples=25):

@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from oracles import randn
 from sklearn.neural_network import MLPRegressor
 from torch.testing import assert_close
 
@@ -26,15 +27,6 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 METHODS = [Adam(), GradientDescent()]
 all_methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 populations = pytest.mark.parametrize("n_members", [1, 3])
-
-
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def problem(generator, n_members=1, n_samples=25):

@@ -28,7 +28,7 @@ from sklearn_pgb._added_neuron._fitting import (
     one_epoch,
 )
 from sklearn_pgb._added_neuron._progress import hooks
-from sklearn_pgb._estimator import all_or_nothing, check_device, dense
+from sklearn_pgb._estimator import Targets, all_or_nothing, check_device, dense
 from sklearn_pgb._networks import (
     ACTIVATIONS,
     ChainNetwork,
@@ -86,7 +86,7 @@ def has_epochs(self: "AddedNeuronBase") -> bool:
     return True
 
 
-class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
+class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator):
     """Fit, partial fit and state of a network with added neurons."""
 
     _parameter_constraints: dict = {
@@ -262,43 +262,11 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
     # ---------------------------------------------------------------------- subclasses
 
     @abstractmethod
-    def _check_targets(self, y):
-        """Targets in the shape in which they are used, or an error."""
-
-    @abstractmethod
-    def _learn(self, y, known, classes):
-        """Learn the labels and number of targets, or check them where `known`."""
-
-    @abstractmethod
-    def _natural_outputs(self):
-        """Number of raw outputs of a network that is not the user's module."""
-
-    @abstractmethod
-    def _loss_of(self, n_outputs):
-        """The loss for a network with this many raw outputs, or an error."""
-
-    @abstractmethod
-    def _columns(self, y, n_outputs):
-        """Targets of shape (n_samples, n_outputs) for `Loss.encode`."""
-
-    @abstractmethod
     def _score_raw(self, raw, y, weight):
         """Score of raw outputs on held-out samples."""
 
-    def _target_units(self, y, weight):
-        """Centre and scale of the targets, in whose units a chain is trained."""
-        return np.zeros(self._natural_outputs()), 1.0
-
-    def _class_weights(self, y):
-        """Weight of each sample by its class."""
-        return np.ones(len(y))
-
     def _note_classes(self, classes):
         """Check the labels that `partial_fit` was told of."""
-
-    def _labels(self, y):
-        """Labels by which held-out rows are stratified."""
-        return None
 
     # ---------------------------------------------------------------- data and request
 

@@ -16,22 +16,9 @@ from sklearn_pgb._display._grid import (
     random_directions,
 )
 from sklearn_pgb._losses import (
-    CrossEntropyLoss,
-    LogisticLoss,
-    Loss,
-    PoissonLoss,
-    SquaredLoss,
+    MODULE_LOSSES,
 )
 from sklearn_pgb._networks import open_network
-
-# What `loss` means for a module; estimators know their own ("auto").
-MODULE_LOSSES: dict[str, Loss | None] = {
-    "auto": None,
-    "squared_error": SquaredLoss(),
-    "poisson": PoissonLoss(),
-    "log_loss": CrossEntropyLoss(),
-    "binary_log_loss": LogisticLoss(),
-}
 
 
 class LandscapeDisplay:

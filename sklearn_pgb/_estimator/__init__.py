@@ -24,7 +24,7 @@ from sklearn_pgb._estimator._border import (
     with_seed,
 )
 from sklearn_pgb._estimator._hooks import fit_hooks
-from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
+from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets, Targets
 
 __all__ = [
     "AUTO_FOLDS",
@@ -32,6 +32,7 @@ __all__ = [
     "Parts",
     "RegressorTargets",
     "Seeds",
+    "Targets",
     "all_or_nothing",
     "check_device",
     "count_outputs",

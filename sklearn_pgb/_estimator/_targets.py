@@ -1,9 +1,11 @@
 """Targets of network estimators: from y to columns for a loss, and back."""
 
 import warnings
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import accuracy_score, r2_score
@@ -14,10 +16,13 @@ from sklearn.utils.multiclass import (
     check_classification_targets,
     type_of_target,
 )
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     LogisticLoss,
+    Loss,
     PoissonLoss,
     SmoothedHingeLoss,
     SquaredLoss,
@@ -32,6 +37,21 @@ def _has_probabilities(self: "ClassifierTargets") -> bool:
     return True
 
 
+def probabilities(raw: Tensor, loss: Loss, multilabel: bool) -> NDArray[np.float64]:
+    """Probability of each class, or of each label alone, from raw outputs."""
+    p = loss.predict(raw).numpy()
+    if raw.shape[1] == 1 and not multilabel:
+        return np.column_stack([1 - p[:, 0], p[:, 0]])
+    return p
+
+
+def log_probabilities(raw: Tensor, multilabel: bool) -> NDArray[np.float64]:
+    """Their logarithms, also where a probability rounds to zero."""
+    if raw.shape[1] > 1 and not multilabel:
+        return raw.log_softmax(1).numpy()
+    return logsigmoid(raw if multilabel else torch.cat([-raw, raw], 1)).numpy()
+
+
 def _is_plain_column(y):
     """Whether y is a column that should have been 1-d, which gets a warning."""
     if y.ndim != 2 or y.shape[1] != 1:
@@ -43,6 +63,42 @@ def _is_plain_column(y):
         stacklevel=6,
     )
     return True
+
+
+class Targets(ABC):
+    """What a network estimator asks of its targets; the mixins below answer."""
+
+    @abstractmethod
+    def _check_targets(self, y):
+        """Targets in the shape in which they are used, or an error."""
+
+    @abstractmethod
+    def _learn(self, y, known, classes):
+        """Learn the labels and number of targets, or check them where `known`."""
+
+    @abstractmethod
+    def _natural_outputs(self):
+        """Number of raw outputs of a network that is not the user's module."""
+
+    @abstractmethod
+    def _loss_of(self, n_outputs):
+        """The loss for a network with this many raw outputs, or an error."""
+
+    @abstractmethod
+    def _columns(self, y, n_outputs):
+        """Targets of shape (n_samples, n_outputs) for `Loss.encode`."""
+
+    def _target_units(self, y, weight):
+        """Centre and scale of the targets, in whose units a network is trained."""
+        return np.zeros(self._natural_outputs()), 1.0
+
+    def _class_weights(self, y):
+        """Weight of each sample by its class."""
+        return np.ones(len(y))
+
+    def _labels(self, y):
+        """Labels by which held-out rows are stratified."""
+        return None
 
 
 class RegressorTargets(MultiOutputMixin, RegressorMixin):
@@ -167,12 +223,8 @@ class ClassifierTargets(ClassifierMixin):
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`; of each label alone where there are several.
         """
-        raw = self._raw(X)
-        loss = self._loss_of(raw.shape[1])
-        p = loss.predict(torch.from_numpy(raw)).numpy()
-        if raw.shape[1] == 1 and not self._multilabel:
-            return np.column_stack([1 - p[:, 0], p[:, 0]])
-        return p
+        raw = torch.from_numpy(self._raw(X))
+        return probabilities(raw, self._loss_of(raw.shape[1]), self._multilabel)
 
     @available_if(_has_probabilities)
     def predict_log_proba(self, X):
@@ -186,14 +238,7 @@ class ClassifierTargets(ClassifierMixin):
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
-        # From the raw outputs: a probability of zero has no logarithm.
-        raw = torch.from_numpy(self._raw(X))
-        if self._multilabel:
-            return torch.nn.functional.logsigmoid(raw).numpy()
-        if raw.shape[1] == 1:
-            raw = torch.cat([-raw, raw], 1)
-            return torch.nn.functional.logsigmoid(raw).numpy()
-        return raw.log_softmax(1).numpy()
+        return log_probabilities(torch.from_numpy(self._raw(X)), self._multilabel)
 
     def _label(self, raw):
         if self._multilabel:

@@ -35,6 +35,8 @@ from sklearn_pgb._estimator import (
     parse_memory,
 )
 from sklearn_pgb._estimator._alpha import Effort
+from sklearn_pgb._estimator._targets import log_probabilities, probabilities
+from sklearn_pgb._losses import MODULE_LOSSES
 from sklearn_pgb._networks import OpenNetwork, as_float64
 from sklearn_pgb._refit._data import (
     TrainingData,
@@ -46,7 +48,6 @@ from sklearn_pgb._refit._data import (
 )
 from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
 from sklearn_pgb._refit._training import (
-    MODULE_LOSSES,
     check_request,
     choose_cv,
     train,
@@ -457,11 +458,8 @@ class GradientBasisRefit(
         ndarray of shape (n_samples, n_classes)
         """
         opened, inputs = self._open(X)
-        raw = self._raw(opened, inputs)
-        probability = opened[0].loss.predict(raw).cpu().numpy()
-        if probability.shape[1] == 1 and not self._multilabel:
-            return np.hstack([1 - probability, probability])
-        return probability
+        raw = self._raw(opened, inputs).cpu()
+        return probabilities(raw, opened[0].loss, self._multilabel)
 
     @available_if(_has_probabilities)
     def predict_log_proba(self, X):
@@ -475,8 +473,8 @@ class GradientBasisRefit(
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
+        raw = self._raw(*self._open(X)).cpu()
+        return log_probabilities(raw, self._multilabel)
 
     def score(self, X, y, sample_weight=None):
         """Accuracy of a classifier, R^2 of a regressor.

@@ -23,11 +23,8 @@ from sklearn_pgb._estimator import (
     train_networks,
 )
 from sklearn_pgb._losses import (
-    CrossEntropyLoss,
+    MODULE_LOSSES,
     LogisticLoss,
-    Loss,
-    PoissonLoss,
-    SquaredLoss,
 )
 from sklearn_pgb._networks import open_network
 from sklearn_pgb._refit._data import TrainingData, taken_as_is
@@ -35,15 +32,6 @@ from sklearn_pgb._refit._fitting import TrainedNetworks
 
 if TYPE_CHECKING:
     from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
-
-# What `loss` means for a module; estimators know their own ("auto").
-MODULE_LOSSES: dict[str, Loss | None] = {
-    "auto": None,
-    "squared_error": SquaredLoss(),
-    "poisson": PoissonLoss(),
-    "log_loss": CrossEntropyLoss(),
-    "binary_log_loss": LogisticLoss(),
-}
 
 
 def check_request(model: "GradientBasisRefit") -> None:

@@ -1,7 +1,6 @@
 """What the regressor and the classifier on a ResNet basis share."""
 
 import warnings
-from abc import abstractmethod
 from dataclasses import replace
 from numbers import Integral, Real
 
@@ -28,6 +27,7 @@ from sklearn.utils.validation import (
 from torch import Tensor, nn
 
 from sklearn_pgb._estimator import (
+    Targets,
     all_or_nothing,
     check_device,
     cross_fitting_parts,
@@ -78,7 +78,7 @@ class BasisAndInputs:
         return self.estimator._network_inputs(X)
 
 
-class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
+class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator):
     """Fit, predictions and state of residual units on top of a basis."""
 
     _parameter_constraints: dict = {
@@ -206,40 +206,6 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    # ---------------------------------------------------------------------- subclasses
-
-    @abstractmethod
-    def _check_targets(self, y):
-        """Targets in the shape in which they are used, or an error."""
-
-    @abstractmethod
-    def _learn(self, y, known, classes):
-        """Learn the labels and number of targets."""
-
-    @abstractmethod
-    def _natural_outputs(self):
-        """Number of raw outputs."""
-
-    @abstractmethod
-    def _loss_of(self, n_outputs):
-        """The loss for this many raw outputs."""
-
-    @abstractmethod
-    def _columns(self, y, n_outputs):
-        """Targets of shape (n_samples, n_outputs) for `Loss.encode`."""
-
-    def _target_units(self, y, weight):
-        """Centre and scale of the targets, in whose units everything is solved."""
-        return np.zeros(self._natural_outputs()), 1.0
-
-    def _class_weights(self, y):
-        """Weight of each sample by its class."""
-        return np.ones(len(y))
-
-    def _labels(self, y):
-        """Labels by which held-out rows are stratified."""
-        return None
 
     # ---------------------------------------------------------------- data and request
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,30 +61,30 @@ class Adam(Method):
     def start(self, theta: Tensor) -> None:
         self.first, self.second = torch.zeros_like(theta), torch.zeros_like(theta)
         # Powers of the decays, one per member: members may start at different times.
-        self.powers = torch.ones(2, len(theta), 1, dtype=torch.float64)
-        decays = torch.tensor([self.beta_1, self.beta_2], dtype=torch.float64)
-        self.decays = decays.view(2, 1, 1)
+        self.powers = np.ones((2, len(theta)))
+        self.decays = np.array([[self.beta_1], [self.beta_2]])
 
     def memory(self) -> list[Tensor]:
-        return [self.first.clone(), self.second.clone(), self.powers.clone()]
+        powers = torch.from_numpy(self.powers.copy())
+        return [self.first.clone(), self.second.clone(), powers]
 
     def recall(self, memory: list[Tensor]) -> None:
         first, second, powers = memory
         self.first.copy_(first)
         self.second.copy_(second)
-        self.powers.copy_(powers)
+        self.powers = powers.numpy().copy()
 
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
         self.first.lerp_(gradient, 1 - self.beta_1)
         self.second.mul_(self.beta_2)
         self.second.addcmul_(gradient, gradient, value=1 - self.beta_2)
         self.powers *= self.decays
-        correction = (1 - self.powers[1]).sqrt() / (1 - self.powers[0])
+        correction = np.sqrt(1 - self.powers[1]) / (1 - self.powers[0])
         scale = torch.sqrt(self.second, out=gradient).add_(self.epsilon)
         if isinstance(rate, float) and len(theta) == 1:
-            theta.addcdiv_(self.first, scale, value=-rate * float(correction))
+            theta.addcdiv_(self.first, scale, value=-rate * float(correction[0]))
         else:
-            size = (rate * correction).to(theta)
+            size = (rate * torch.from_numpy(correction)[:, None]).to(theta)
             theta.addcmul_(torch.div(self.first, scale, out=scale), size, value=-1.0)
 
     def forget(self, member: int) -> None:
@@ -172,18 +173,15 @@ class Descent:
         objective, theta = self.objective, self.theta
         n, size = objective.n_samples, self.batch_size
         total = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
-        for X, y, weight in self._shuffled():
-            for start in range(0, len(X), size):
-                batch = slice(start, start + size)
-                value, gradient = objective.batch(
-                    theta, X[batch], y[batch], weight[batch]
-                )
+        for run in self._shuffled():
+            for X, y, weight in zip(*(part.split(size) for part in run), strict=True):
+                value, gradient = objective.batch(theta, X, y, weight)
                 total += value
-                share = min(size, len(X) - start) / n
-                if share < 1:
-                    gradient /= share
+                if len(X) < size:
+                    gradient *= size / len(X)
                 gradient.addcmul_(objective.penalty, theta, value=2.0)
                 self.method.step(theta, gradient, rate)
+        total *= size / n
         return total + torch.square(theta, out=self._squares) @ objective.penalty
 
     def move(self, member: int, theta: Tensor) -> None:
@@ -192,10 +190,14 @@ class Descent:
         self.method.forget(member)
 
     def _shuffled(self):  # type: ignore[no-untyped-def]
-        """Runs of whole batches in random order."""
+        """Runs of whole batches in random order, a batch's weights summing to one."""
         objective, n, size = self.objective, self.objective.n_samples, self.batch_size
         data = objective.X, objective.y, objective.weight
-        if self.generator is None or size == n:
+        if size == n:
+            yield data
+            return
+        data = *data[:2], objective.weight * (n / size)
+        if self.generator is None:
             yield data
             return
         order = torch.randperm(n, generator=self.generator).to(objective.y.device)

@@ -76,10 +76,10 @@ class Objective:
         raw, tape = self.program.forward(theta, X)
         flat = raw.reshape(-1, raw.shape[2])
         repeated = y if len(theta) == 1 else y.repeat(len(theta), 1)
-        value = self.loss.value(repeated, flat).view(len(theta), -1) @ weight
-        residual = self.loss.gradient(repeated, flat).view(raw.shape)
-        residual *= weight[:, None]
-        return value, self.program.backward(theta, tape, residual)
+        value, residual = self.loss.value_and_gradient(repeated, flat)
+        residual = residual.view(raw.shape).mul_(weight[:, None])
+        gradient = self.program.backward(theta, tape, residual)
+        return value.view(len(theta), -1) @ weight, gradient
 
     def _losses(self, raw: Tensor, y: Tensor) -> Tensor:
         """Loss of each member and sample, (n_members, n_samples)."""

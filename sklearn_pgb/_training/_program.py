@@ -126,6 +126,7 @@ class ChainProgram(Program):
         ]
         self.n_params = sum(self.sizes)
         self._buffers: dict[Any, Tensor] = {}
+        self._parts: dict[str, tuple[Any, Any]] = {}
 
     @classmethod
     def of(cls, network: ChainNetwork) -> ChainProgram:
@@ -153,7 +154,7 @@ class ChainProgram(Program):
         return torch.cat(parts)
 
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
-        weights, biases = self.split(theta)
+        weights, biases = self._views("theta", theta)
         outputs = [X.flatten(1).expand(len(theta), len(X), -1)]
         pre_activations: list[Tensor | None] = []
         for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):
@@ -174,7 +175,7 @@ class ChainProgram(Program):
     def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
         _, outputs, weights = tape
         gradient = self._buffer(("gradient",), theta, (len(theta), self.n_params))
-        to_weights, to_biases = self.split(gradient)
+        to_weights, to_biases = self._views("gradient", gradient)
         delta = residual
         if len(self.activations) == len(weights):
             delta = self._pull(residual.clone(), len(weights) - 1, tape)
@@ -222,6 +223,16 @@ class ChainProgram(Program):
             if layer < len(self.activations):
                 h = self.activations[layer].function(h)
         return h
+
+    def _views(self, use: str, theta: Tensor) -> Any:
+        """What `split` returns, found anew only where theta lies elsewhere.
+
+        The views keep their memory alive, so nothing else can come to lie there.
+        """
+        place = theta.data_ptr(), theta.shape, theta.stride(), theta.dtype
+        if use not in self._parts or self._parts[use][0] != place:
+            self._parts[use] = place, self.split(theta)
+        return self._parts[use][1]
 
     def _buffer(self, use: Any, theta: Tensor, shape: Sequence[int]) -> Tensor:
         """Memory, the same at every call of this use and size.
