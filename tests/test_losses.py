@@ -56,6 +56,8 @@ def test_gradient_and_hessian(loss, seed):
     y, raw, direction = sample(loss, seed)
     gradient, hessian = oracles.derivatives(loss, y, raw)
     assert_close(loss.gradient(y, raw), gradient, rtol=1e-12, atol=1e-12)
+    both = loss.value_and_gradient(y, raw)
+    assert_close(both, (loss.value(y, raw), gradient), rtol=1e-12, atol=1e-12)
     product = (hessian @ direction[:, :, None])[:, :, 0]
     assert_close(loss.hessian(y, raw)(direction), product, rtol=1e-12, atol=1e-12)
     root = dense_root(loss, y, raw)

@@ -167,6 +167,15 @@ def assert_gap_is_bounded(X, Z, y, loss, W, V, R1, R2, best):
     return found
 
 
+def test_RN_2_bound_of_one_sample():
+    """One of everything: (2.5 + 3 * 2 / 2) |2 - 1| + (2 / 2) |-6 - 4|."""
+    x, z, gradient, W, V = (np.full((1, 1), value) for value in (1, 2, 0.5, 2, -3))
+    found = stationarity(x, z, gradient, W, V)
+    assert_allclose([found.W_gradient, found.V_gradient], [[[-2.5]], [[2]]])
+    bound = found.gap_bound(W, V, np.full((1, 1), 1.0), np.full((1, 1), 4.0))
+    assert_allclose(bound, 15.5, rtol=1e-14)
+
+
 @pytest.mark.parametrize(("dy", "dx", "dz"), [(2, 1, 3), (3, 2, 4), (3, 1, 1)])
 def test_RN_2_more_outputs_than_features(dy, dx, dz, rng):
     """Beyond the theorem local minima are the reduced-rank optimum."""

@@ -59,6 +59,9 @@ class LogLoss:
     def gradient(self, y, raw):
         return 2 * (raw - y) / (1 + (raw - y).square())
 
+    def value_and_gradient(self, y, raw):
+        return self.value(y, raw), self.gradient(y, raw)
+
 
 def random_case(loss, generator, n_members=1, n_outputs=2, neuron_penalty=0.3):
     """A tanh chain with a ridge and with added neurons, and a population."""
