@@ -6,9 +6,15 @@ from sklearn_pgb._bases import (
     GradientBasis,
     InputBasis,
     LayerBasis,
+    PerturbedGradientBasis,
     ResNetBasis,
 )
-from sklearn_pgb._display import LandscapeDisplay, TrainingDisplay
+from sklearn_pgb._certificate import Certificate, certify
+from sklearn_pgb._display import (
+    CertificateDisplay,
+    LandscapeDisplay,
+    TrainingDisplay,
+)
 from sklearn_pgb._refit import GradientBasisRefit
 from sklearn_pgb._resnet import ResNetBasisClassifier, ResNetBasisRegressor
 
@@ -17,14 +23,18 @@ __version__ = "0.1.0"
 __all__ = [
     "AddedNeuronClassifier",
     "AddedNeuronRegressor",
+    "Certificate",
+    "CertificateDisplay",
     "FeatureBasis",
     "GradientBasis",
     "GradientBasisRefit",
     "InputBasis",
     "LandscapeDisplay",
     "LayerBasis",
+    "PerturbedGradientBasis",
     "ResNetBasis",
     "ResNetBasisClassifier",
     "ResNetBasisRegressor",
     "TrainingDisplay",
+    "certify",
 ]

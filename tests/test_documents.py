@@ -10,9 +10,15 @@ import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "doc/user_guide.md", "doc/training.md", "doc/resnet_basis.md"]
+PAGES = [
+    "README.md",
+    "doc/user_guide.md",
+    "doc/training.md",
+    "doc/resnet_basis.md",
+    "doc/certificates.md",
+]
 # The quickstart, which takes a minute, runs with the documentation.
-EXAMPLES = ["plot_added_neuron.py", "plot_failure_mode.py"]
+EXAMPLES = ["plot_added_neuron.py", "plot_failure_mode.py", "plot_certificate.py"]
 
 
 def code_blocks(page):

@@ -34,6 +34,7 @@ from sklearn_pgb._networks import (
     ChainNetwork,
     Network,
     NetworkEstimator,
+    TrainingTerms,
     as_float64,
     open_module,
 )
@@ -454,6 +455,30 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             [as_float64(intercept) for intercept in self.intercepts_],
             [activation] * (len(self.coefs_) - 1),
         )
+
+    def _training_terms(self, rows, y, weight):
+        factor = self._class_weights(np.asarray(y))
+        # Rows that have no weight at all are the caller's to refuse.
+        share = self.alpha / (2 * max(float(weight @ factor), np.finfo(float).tiny))
+        notes = []
+        if self._validates():
+            notes.append(
+                "The training left out a part of these rows for early stopping; its "
+                "objective is taken on all of them."
+            )
+        if self.module is not None:
+            named = self.module_.named_parameters()
+            trained = [(p.shape, p.numel()) for _, p in named if p.requires_grad]
+            parts = [np.full(size, share * (len(s) > 1)) for s, size in trained]
+            return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
+        # Targets, and with them the last layer, are scaled in the training.
+        unit = float(self._units[1]) ** 2
+        parts = []
+        for layer, coef in enumerate(self.coefs_):
+            last = layer == len(self.coefs_) - 1
+            parts.append(np.full(coef.size, share * (1.0 if last else unit)))
+            parts.append(np.zeros(coef.shape[1]))
+        return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
 
     @property
     def module_(self):

@@ -156,7 +156,50 @@ class ResNetBasis(FeatureColumns):
         return self.network_.network.layers(self.network_.inputs(X))[1]
 
 
-class GradientBasis(Basis):
+class TangentColumns(Basis):
+    """Partial derivatives of a network, at one or more parameters.
+
+    Subclasses open the network and fix the space in `fit`.
+    """
+
+    network_: OpenNetwork
+    space_: TangentSpace
+
+    def operator(self, X: Any, n_outputs: int) -> LinearOperator:
+        """The scaled partial derivatives on X, output biases left out.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_outputs : int
+            Must be the network's.
+
+        Returns
+        -------
+        LinearOperator
+
+        Raises
+        ------
+        ValueError
+            If the network has another number of outputs.
+        """
+        check_is_fitted(self)
+        inputs = self.network_.inputs(X)
+        operator = self.space_.operator([inputs] * len(self.space_.networks))
+        if operator.n_outputs != n_outputs:
+            raise ValueError(
+                f"n_outputs must be {operator.n_outputs}, the network's, got "
+                f"{n_outputs}. Train a network on these targets."
+            )
+        return operator
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the network has an output bias, which stays free."""
+        return self.space_.intercept
+
+
+class GradientBasis(TangentColumns):
     """The partial derivatives of a network by its parameters.
 
     One coefficient per parameter, shared by all outputs: q(x) = J(x) c. Where the
@@ -201,35 +244,3 @@ class GradientBasis(Basis):
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
         self.space_ = TangentSpace.of([self.network_.network], [inputs], weight)
         return self
-
-    def operator(self, X: Any, n_outputs: int) -> LinearOperator:
-        """The scaled partial derivatives on X, output biases left out.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        n_outputs : int
-            Must be the network's.
-
-        Returns
-        -------
-        LinearOperator
-
-        Raises
-        ------
-        ValueError
-            If the network has another number of outputs.
-        """
-        check_is_fitted(self)
-        operator = self.space_.operator([self.network_.inputs(X)])
-        if operator.n_outputs != n_outputs:
-            raise ValueError(
-                f"n_outputs must be {operator.n_outputs}, the network's, got "
-                f"{n_outputs}. Train a network on these targets."
-            )
-        return operator
-
-    @property
-    def intercept(self) -> bool:
-        """Whether the network has an output bias, which stays free."""
-        return self.space_.intercept

@@ -1,7 +1,13 @@
 """Convex problems on a basis: solutions, certificates and the choice of the ridge."""
 
 from sklearn_pgb._convex._bounds import SpanBound, span_bound
-from sklearn_pgb._convex._problem import ConvexProblem, Solution, lower_bound
+from sklearn_pgb._convex._infimum import Infimum, Spectrum, infimum
+from sklearn_pgb._convex._problem import (
+    ConvexProblem,
+    Solution,
+    dual_value,
+    lower_bound,
+)
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
 from sklearn_pgb._convex._select import (
     Fold,
@@ -23,14 +29,18 @@ __all__ = [
     "Fold",
     "HeldOut",
     "HeldOutPath",
+    "Infimum",
     "PathSolver",
     "RidgePath",
     "Solution",
     "SpanBound",
+    "Spectrum",
     "approximate_leave_one_out",
     "choose_method",
     "column_means",
     "convex_folds",
+    "dual_value",
+    "infimum",
     "lower_bound",
     "ridge_path",
     "search_path",

@@ -33,7 +33,11 @@ class SpanBound:
 
 
 def span_bound(
-    problem: ConvexProblem, raw: Tensor, *, repair: bool = True
+    problem: ConvexProblem,
+    raw: Tensor,
+    *,
+    repair: bool = True,
+    span: Tensor | None = None,
 ) -> SpanBound:
     """Bound inf over all coefficients of the loss without ridge (alpha is ignored).
 
@@ -42,9 +46,10 @@ def span_bound(
     of the model, projected off the span, give the infimum itself. For other losses the
     gradients at `raw` are repaired: coordinates near the edge of the domain are pinned
     to it and the others take the smallest correction. Without `repair`, these losses
-    get the sum of the samples' own minima.
+    get the sum of the samples' own minima. `span` holds orthonormal columns that span
+    the weighted basis and the intercept, where they are known.
     """
-    U = _span(problem)
+    U = _span(problem) if span is None else span
     rank = U.shape[1]
     trivial = float(problem.weight @ problem.loss.minimum(problem.y))
     best = SpanBound(trivial, 0.0, rank)
@@ -93,6 +98,8 @@ def _repair(
     lower, upper = (b.reshape(-1) for b in problem.loss.dual_bounds(problem.y))
     constraints = _constraints(problem, U)
     u = dual.reshape(-1).clamp(lower, upper)
+    if constraints.shape[1] == 0:
+        return u.reshape(dual.shape)
     low, high = u <= lower + pinning, u >= upper - pinning
     for _ in range(20):
         u = torch.where(low, lower, torch.where(high, upper, u))

@@ -1,6 +1,7 @@
-"""Displays: trainings and landscapes, after scikit-learn's convention."""
+"""Displays: certificates, trainings, landscapes, after scikit-learn's convention."""
 
+from sklearn_pgb._display._certificate import CertificateDisplay
 from sklearn_pgb._display._landscape import LandscapeDisplay
 from sklearn_pgb._display._training import TrainingDisplay
 
-__all__ = ["LandscapeDisplay", "TrainingDisplay"]
+__all__ = ["CertificateDisplay", "LandscapeDisplay", "TrainingDisplay"]

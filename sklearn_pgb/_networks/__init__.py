@@ -6,28 +6,41 @@ from sklearn_pgb._networks._chain import (
     ChainNetwork,
     overparameterised_relu_init,
 )
+from sklearn_pgb._networks._displacements import Displacement, displacements
+from sklearn_pgb._networks._freedom import linear_units
 from sklearn_pgb._networks._module import ModuleNetwork, open_module
 from sklearn_pgb._networks._network import Head, Network, as_float64
 from sklearn_pgb._networks._open import (
     NetworkEstimator,
     OpenNetwork,
+    TrainingTerms,
     open_network,
+    unwrap,
 )
+from sklearn_pgb._networks._pieces import SEAM_TOLERANCE, Pieces, pieces
 from sklearn_pgb._networks._resnet import ResNetModule, ResNetNetwork
 
 __all__ = [
     "ACTIVATIONS",
+    "SEAM_TOLERANCE",
     "Activation",
     "ChainNetwork",
+    "Displacement",
     "Head",
     "ModuleNetwork",
     "Network",
     "NetworkEstimator",
     "OpenNetwork",
+    "Pieces",
     "ResNetModule",
     "ResNetNetwork",
+    "TrainingTerms",
     "as_float64",
+    "displacements",
+    "linear_units",
     "open_module",
     "open_network",
     "overparameterised_relu_init",
+    "pieces",
+    "unwrap",
 ]

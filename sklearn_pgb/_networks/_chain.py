@@ -27,11 +27,18 @@ class Activation:
         Maps the pre-activation z to the output h.
     derivative : callable
         Maps z and h to ``dh / dz``; at a kink the derivative is that of the left side.
+    linear_below, linear_above : bool
+        Whether it is ``z`` times a constant below zero, and above.
+    seam : bool
+        Whether it has one formula above zero and another below.
     """
 
     name: str
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor, Tensor], Tensor]
+    linear_below: bool = False
+    linear_above: bool = False
+    seam: bool = False
 
 
 def _identity(z: Tensor) -> Tensor:
@@ -102,7 +109,11 @@ def _leaky_relu_slope(z: Tensor, h: Tensor, slope: float) -> Tensor:
 def elu(alpha: float) -> Activation:
     """``z`` above zero, ``alpha (e^z - 1)`` below."""
     return Activation(
-        "elu", partial(_elu, alpha=alpha), partial(_elu_slope, alpha=alpha)
+        "elu",
+        partial(_elu, alpha=alpha),
+        partial(_elu_slope, alpha=alpha),
+        linear_above=True,
+        seam=True,
     )
 
 
@@ -121,16 +132,19 @@ def leaky_relu(slope: float) -> Activation:
         "leaky_relu",
         partial(_leaky_relu, slope=slope),
         partial(_leaky_relu_slope, slope=slope),
+        linear_below=True,
+        linear_above=True,
+        seam=True,
     )
 
 
 ACTIVATIONS = {
     activation.name: activation
     for activation in [
-        Activation("identity", _identity, _identity_slope),
+        Activation("identity", _identity, _identity_slope, True, True),
         Activation("logistic", torch.sigmoid, _logistic_slope),
         Activation("tanh", torch.tanh, _tanh_slope),
-        Activation("relu", torch.relu, _relu_slope),
+        Activation("relu", torch.relu, _relu_slope, True, True, seam=True),
         Activation("silu", F.silu, _silu_slope),
         Activation("gelu", partial(_gelu, approximate="none"), _gelu_slope),
         Activation("gelu_tanh", partial(_gelu, approximate="tanh"), _gelu_tanh_slope),
@@ -232,6 +246,9 @@ class ChainNetwork(Network):
         weights = [weight.to(device) for weight in self.weights]
         biases = [None if bias is None else bias.to(device) for bias in self.biases]
         return ChainNetwork(weights, biases, self.activations)
+
+    def at(self, theta: Tensor) -> ChainNetwork:
+        return ChainNetwork(*self.split(theta.detach().clone()), self.activations)
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         return self._forward(*self.split(theta), X)[1][-1]

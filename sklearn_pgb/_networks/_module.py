@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -72,6 +73,13 @@ class ModuleNetwork(Network):
         moved._module = copy.deepcopy(self._module).to(device)
         return moved
 
+    def at(self, theta: Tensor) -> ModuleNetwork:
+        moved = copy.copy(self)
+        moved._module = copy.deepcopy(self._module)
+        for name, part in self.split(theta.detach()).items():
+            moved._module.get_parameter(name).copy_(part)
+        return moved
+
     def split(self, theta: Tensor) -> dict[str, Tensor]:
         """View theta as the module's named parameters."""
         parts = theta.split([shape.numel() for shape in self._shapes.values()])
@@ -79,6 +87,23 @@ class ModuleNetwork(Network):
             name: part.reshape(shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
+
+    def blocks(self) -> dict[str, slice]:
+        """Positions in theta of each named parameter, and of weight and bias jointly.
+
+        A layer's weight and its bias, which follows it, go by the layer's name.
+        """
+        stops = list(accumulate(shape.numel() for shape in self._shapes.values()))
+        names = list(self._shapes)
+        result = {
+            name: slice(start, stop)
+            for name, start, stop in zip(names, [0, *stops], stops, strict=False)
+        }
+        for weight, bias in pairwise(names):
+            layer = weight.removesuffix(".weight")
+            if bias == f"{layer}.bias" and weight != layer:
+                result[layer] = slice(result[weight].start, result[bias].stop)
+        return result
 
     def apply(self, parameters: dict[str, Tensor], X: Tensor) -> Tensor:
         """Raw outputs at named parameters, a pure function for torch.func."""

@@ -65,6 +65,10 @@ class Network(ABC):
         """The same network on a device."""
 
     @abstractmethod
+    def at(self, theta: Tensor) -> Network:
+        """The same network with these parameters as its own."""
+
+    @abstractmethod
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         """Raw outputs at any parameters."""
 

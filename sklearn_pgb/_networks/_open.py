@@ -158,12 +158,47 @@ class OpenNetwork:
         return raw_prediction
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingTerms:
+    """What an estimator minimised besides the mean loss.
+
+    Attributes
+    ----------
+    penalty : ndarray (n_params,)
+        The penalty is ``sum_k penalty_k theta_k^2``, in the units of the loss.
+    row_weight : ndarray (n_samples,)
+        Factors of the sample weights: the weights of classes.
+    notes : tuple of str
+        How the training differed from minimising this on these rows.
+    """
+
+    penalty: NDArray[np.float64]
+    row_weight: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
+
+
 class NetworkEstimator(ABC):
     """An estimator of this package that is a network, and opens itself."""
 
     @abstractmethod
     def _open_network(self) -> OpenNetwork:
         """The fitted network; `check_is_fitted` comes first."""
+
+    @abstractmethod
+    def _training_terms(
+        self, rows: NDArray[np.float64], y: Any, weight: NDArray[np.float64]
+    ) -> TrainingTerms:
+        """What was minimised on these samples.
+
+        Parameters
+        ----------
+        rows : ndarray (n_samples, ...)
+            Inputs as the network sees them.
+        y : array-like
+            Targets or labels as `fit` takes them.
+        weight : ndarray (n_samples,)
+            Sample weights in the user's scale.
+        """
 
 
 def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
@@ -189,7 +224,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
             f"loss must be a Loss or None, got {type(loss).__name__}. "
             "Pass an instance such as SquaredLoss()."
         )
-    final, steps, target_transformers = _unwrap(estimator)
+    final, steps, target_transformers = unwrap(estimator)
     if isinstance(final, nn.Module):
         opened = _open_bare(final, loss)
     elif isinstance(final, NetworkEstimator):
@@ -215,8 +250,8 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     )
 
 
-def _unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
-    """Follow wrappers to the final estimator; collect the maps of X and y."""
+def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
+    """Follow fitted wrappers to the final estimator; collect the maps of X and y."""
     steps, target_transformers = [], []
     while True:
         if isinstance(estimator, FrozenEstimator):

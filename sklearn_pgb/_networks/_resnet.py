@@ -76,6 +76,11 @@ class ResNetNetwork(Network):
         return self._module.head.out_features
 
     @property
+    def n_basis(self) -> int | None:
+        """Number of features phi; None where they are the inputs themselves."""
+        return self._module.n_basis
+
+    @property
     def n_params(self) -> int:
         return self._network.n_params
 
@@ -89,8 +94,20 @@ class ResNetNetwork(Network):
         moved._network = self._network.to(device)
         return moved
 
+    def at(self, theta: Tensor) -> ResNetNetwork:
+        moved = copy.copy(self)
+        moved._network = self._network.at(theta)
+        moved._module = copy.deepcopy(self._module)
+        for name, part in self._network.split(theta.detach()).items():
+            moved._module.get_parameter(name).data.copy_(part)
+        return moved
+
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         return self._network(theta, X)
+
+    def blocks(self) -> dict[str, slice]:
+        """Positions in theta of each named parameter; see `ModuleNetwork.blocks`."""
+        return self._network.blocks()
 
     def layers(self, X: Tensor) -> list[Tensor]:
         with torch.no_grad():

@@ -41,6 +41,7 @@ from sklearn_pgb._networks import (
     NetworkEstimator,
     ResNetModule,
     ResNetNetwork,
+    TrainingTerms,
     as_float64,
 )
 from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays
@@ -399,6 +400,35 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         if self.basis_ is None:
             return network, self, ()
         return network, self.module_, (BasisAndInputs(self),)
+
+    def _training_terms(self, rows, y, weight):
+        factor = self._class_weights(np.asarray(y))
+        # Rows that have no weight at all are the caller's to refuse.
+        share = weight * factor / max(weight @ factor, np.finfo(float).tiny)
+        on_x = np.full(self.coef_x_.shape, self.alpha_ / 2)
+        notes = []
+        if self.residual_scale_ > 0:
+            z_share = self.alpha_ / 2 / self.residual_scale_**2
+        else:
+            z_share = 0.0
+            notes.append("The fit left the residual units out; their weights are zero.")
+        head = np.hstack([on_x, np.full(self.coef_z_.shape, z_share)])
+        if self.cv is not None:
+            notes.append(
+                "The residual units were trained for a number of iterations that was "
+                "chosen on held-out rows; the linear part was solved for exactly."
+            )
+        shared = self.basis_ is None or self.residual_input_ == "basis"
+        inputs = rows if shared else rows[:, self._n_basis :]
+        spread = self._input_moments(inputs, share)[1]
+        decay = self._unit**2 * self.weight_decay
+        parts = [head.ravel(), np.zeros(len(head) if self.fit_intercept else 0)]
+        trained = [p for p in self._units().parameters() if p.requires_grad]
+        for position, weights in enumerate(trained):
+            entry = np.full(weights.shape, decay if weights.ndim > 1 else 0.0)
+            # Inputs are standardised in the training.
+            parts.append((entry * spread**2 if position == 0 else entry).ravel())
+        return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
 
     # ------------------------------------------------------------------------- state
 

@@ -1,0 +1,218 @@
+"""The gradient basis at several parameters with the same outputs."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from sklearn_pgb._bases._induced import TangentColumns, train_and_open
+from sklearn_pgb._bases._rank import (
+    RANK_RTOL,
+    generic_rank,
+    jacobian_rank,
+    weighted_jacobian,
+)
+from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._networks import Displacement, Network, displacements
+
+# So many displacements are tried for each that is wanted; columns count as new if they
+# leave the span of the others by this, relative to the largest of them.
+TRIALS, NEW_RTOL = 3, 1e-8
+
+
+class PerturbedGradientBasis(TangentColumns):
+    """The partial derivatives of a network at several parameters of equal outputs.
+
+    With displacements v_1, v_2, ... of the parameters theta that change no output on
+    the training inputs, the columns are those of ::
+
+        [J(theta), J(theta + v_1), J(theta + v_2), ...]
+
+    At a local minimum of the training loss nothing in this basis is better than the
+    network (Kawaguchi, Huang and Kaelbling 2019, Theorem 2). So where something is, the
+    point is no local minimum, whatever its gradient: the network can be moved along
+    v_j at equal loss, and descend from there.
+
+    That can happen only where the rank of the Jacobian is lower than at parameters
+    nearby, so the rank is tested first. Where it is not lower, `perturbations_` is
+    empty and the basis is the gradient basis. Neither is a Jacobian perturbed that is
+    too large for the test (more than 2e8 entries, or 5e10 entries times its shorter
+    side).
+
+    Parameters
+    ----------
+    estimator : estimator or torch.nn.Module
+        A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
+        module or a FrozenEstimator is taken as it is.
+    n_perturbations : int, default=8
+        How many displacements to use at most. Only such are used whose columns are not
+        in the span of the ones before.
+    loss : Loss or None, default=None
+        Needed for a module only.
+    random_state : int, RandomState instance or None, default=None
+        Draws the displacements.
+
+    Attributes
+    ----------
+    network_ : OpenNetwork
+        The trained network.
+    space_ : TangentSpace
+        The scaled columns.
+    perturbations_ : ndarray of shape (n, n_params)
+        The displacements.
+    perturbation_kinds_ : list of str
+        How each was found, in words.
+    rank_ : int or None
+        Rank of the Jacobian on the training inputs; None if it is too large.
+    generic_rank_ : int or None
+        Its rank at parameters nearby.
+    is_singular_ : bool or None
+        Whether the rank is lower than nearby.
+
+    See Also
+    --------
+    GradientBasis : The same without displacements.
+
+    References
+    ----------
+    Kawaguchi, Huang, Kaelbling, "Every Local Minimum Value Is the Global Minimum Value
+    of Induced Model in Nonconvex Machine Learning", Neural Computation 31(12), 2019.
+
+    Examples
+    --------
+    The second unit has no influence yet, and a gradient of zero:
+
+    >>> import numpy as np
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> from sklearn_pgb import PerturbedGradientBasis
+    >>> X = np.linspace(-2, 2, 9)[:, None]
+    >>> network = MLPRegressor(
+    ...     hidden_layer_sizes=(2,), activation="tanh", max_iter=1, random_state=0
+    ... ).fit(X, np.sin(X[:, 0]))
+    >>> for parameters in (*network.coefs_, *network.intercepts_):
+    ...     parameters[..., 1:] = 0
+    >>> network.coefs_[1][1] = 0
+    >>> basis = PerturbedGradientBasis(FrozenEstimator(network), random_state=0).fit(X)
+    >>> basis.is_singular_
+    True
+    >>> basis.perturbation_kinds_[0]
+    'zero outgoing weights'
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        n_perturbations: int = 8,
+        loss: Loss | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ):
+        self.estimator = estimator
+        self.n_perturbations = n_perturbations
+        self.loss = loss
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train and open the network, test its rank and displace it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like
+
+        Returns
+        -------
+        self
+        """
+        seed = check_random_state(self.random_state).randint(2**31)
+        generator = torch.Generator().manual_seed(seed)
+        self.network_ = train_and_open(self.estimator, X, y, self.loss)
+        network, inputs = self.network_.network, self.network_.inputs(X)
+        weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
+        self._test_rank(network, inputs, weight, generator)
+        kept: list[Displacement] = []
+        if self.is_singular_:
+            kept = new_displacements(
+                network, inputs, weight, self.n_perturbations, generator
+            )
+        theta = network.theta
+        self.perturbations_: NDArray[np.float64] = np.array(
+            [displacement.shift.numpy() for displacement in kept]
+        ).reshape(-1, len(theta))
+        self.perturbation_kinds_ = [displacement.kind for displacement in kept]
+        moved = [network.at(theta + displacement.shift) for displacement in kept]
+        self.space_ = TangentSpace.of(
+            [network, *moved], [inputs] * (1 + len(moved)), weight
+        )
+        return self
+
+    def _test_rank(
+        self,
+        network: Network,
+        inputs: Tensor,
+        weight: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """Compare the rank of the Jacobian with that at parameters nearby."""
+        rank = nearby = jacobian_rank(network, inputs, weight)
+        n_rows = len(inputs) * network(network.theta, inputs[:1]).shape[1]
+        if rank is not None and rank < min(n_rows, network.n_params):
+            nearby = generic_rank(network, inputs, generator, weight)
+        self.rank_ = self.generic_rank_ = self.is_singular_ = None
+        if rank is not None and nearby is not None:
+            self.rank_, self.generic_rank_ = rank, max(rank, nearby)
+            self.is_singular_ = rank < nearby
+
+
+def new_displacements(
+    network: Network,
+    X: Tensor,
+    weight: Tensor,
+    n_wanted: int,
+    generator: torch.Generator,
+) -> list[Displacement]:
+    """Displacements whose columns leave the span of those before, one after the other.
+
+    Parameters
+    ----------
+    network : Network
+    X : Tensor (n_samples, ...)
+    weight : Tensor (n_samples,)
+        Positive.
+    n_wanted : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    list of Displacement
+        At most `n_wanted`, fewer where they span all that is found.
+    """
+    span = _new_directions(weighted_jacobian(network, X, weight), None, RANK_RTOL)
+    kept: list[Displacement] = []
+    candidates = displacements(network, X, generator=generator, limit=TRIALS * n_wanted)
+    for displacement in candidates:
+        if len(kept) == n_wanted or span.shape[1] == len(span):
+            break
+        moved = network.at(network.theta + displacement.shift)
+        columns = weighted_jacobian(moved, X, weight)
+        directions = _new_directions(columns, span, NEW_RTOL)
+        if directions.shape[1]:
+            span = torch.cat([span, directions], 1)
+            kept.append(displacement)
+    return kept
+
+
+def _new_directions(columns: Tensor, span: Tensor | None, rtol: float) -> Tensor:
+    """Orthonormal directions of columns outside of a span, up to rounding."""
+    size = float(torch.linalg.matrix_norm(columns, 2))
+    if span is not None:
+        # Twice, for what is left may be small against what was taken off.
+        for _ in range(2):
+            columns = columns - span @ (span.T @ columns)
+    U, singular, _ = torch.linalg.svd(columns, full_matrices=False)
+    return U[:, singular > max(rtol * size, torch.finfo(U.dtype).tiny)]

@@ -1,0 +1,301 @@
+"""Everything that is measured of a trained network before there is a verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_pgb._bases import Basis, generic_rank
+from sklearn_pgb._bases._perturbed import new_displacements
+from sklearn_pgb._certificate._curvature import Curvature, curvature
+from sklearn_pgb._certificate._kinks import KinkMargin, kink_margin
+from sklearn_pgb._certificate._linear_structure import (
+    LinearStructure,
+    layers_operator,
+    linear_structure,
+)
+from sklearn_pgb._certificate._objective import TrainingObjective
+from sklearn_pgb._certificate._subject import Subject
+from sklearn_pgb._certificate._table import (
+    BasisRow,
+    feature_problems,
+    head_problem,
+    row_of,
+    solve_basis,
+    tangent_problem,
+)
+from sklearn_pgb._certificate._tilted import TiltedIdentity, tilted_identity
+from sklearn_pgb._convex import ConvexProblem, Infimum
+from sklearn_pgb._losses import PureErrorFloor, pure_error_floor
+from sklearn_pgb._networks import ChainNetwork, Displacement
+from sklearn_pgb._operators import LinearOperator
+
+# A kink closer than this, relative to its layer's inputs, may be at the parameters.
+KINK_TOLERANCE = 1e-8
+
+# Without a number from the user the tilted bound covers changes of the coefficients so
+# many times as long as the parameters.
+NORM_BUDGET = 10.0
+
+# Displacements of the parameters, and entries of a Jacobian times its shorter side up
+# to which ranks nearby are determined.
+N_DISPLACEMENTS, RANK_WORK = 8, 1e9
+
+# Gradients this small, relative to what they are sums of, are rounding.
+ROUNDING = 1e-14
+
+GRADIENT, PERTURBED = "gradient", "perturbed gradient"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What the user allows.
+
+    Attributes
+    ----------
+    tol : float
+    norm_budget : float or None
+    max_memory : float
+        Bytes of one factorisation.
+    """
+
+    tol: float
+    norm_budget: float | None
+    max_memory: float
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was measured.
+
+    Attributes
+    ----------
+    loss, penalty : float
+    floor : PureErrorFloor
+    tolerance : float
+        In units of the loss.
+    gradient : Tensor (n_params,)
+        Of the objective.
+    rounding : float
+        What rounding makes of the norm of a gradient that is zero.
+    margin : KinkMargin
+    smooth : bool
+        Whether no unit has its kink at the parameters.
+    rows : tuple of BasisRow
+    tangent : Infimum
+        Of the gradient basis.
+    head_excess : float
+        What the derivatives by the last layer alone take off the objective, or may take
+        off with a penalty; used where the network is not smooth.
+    in_span_error : float or None
+        Relative error of ``f = J g``; None where no g is known.
+    nearby : int or None
+        Rank of the Jacobian nearby.
+    displaced : list of Displacement
+    structure : LinearStructure or None
+    tilted : TiltedIdentity or None
+    curvature : Curvature or None
+    """
+
+    loss: float
+    penalty: float
+    floor: PureErrorFloor
+    tolerance: float
+    gradient: Tensor
+    rounding: float
+    margin: KinkMargin
+    smooth: bool
+    rows: tuple[BasisRow, ...]
+    tangent: Infimum
+    head_excess: float
+    in_span_error: float | None
+    nearby: int | None
+    displaced: list[Displacement]
+    structure: LinearStructure | None
+    tilted: TiltedIdentity | None
+    curvature: Curvature | None
+
+    @property
+    def objective(self) -> float:
+        """Loss plus penalty."""
+        return self.loss + self.penalty
+
+    @property
+    def singular(self) -> bool | None:
+        """Whether the Jacobian's rank is below that nearby."""
+        rank = self.tangent.rank
+        return None if rank is None or self.nearby is None else rank < self.nearby
+
+    def row(self, name: str) -> BasisRow | None:
+        """The row of one basis, or None."""
+        return next((row for row in self.rows if row.basis == name), None)
+
+
+def examine(
+    subject: Subject,
+    bases: Mapping[str, Basis],
+    effort: Effort,
+    generator: torch.Generator,
+) -> Findings:
+    """Measure everything.
+
+    Parameters
+    ----------
+    subject : Subject
+    bases : mapping
+        The user's, by name.
+    effort : Effort
+    generator : torch.Generator
+    """
+    objective, network = subject.objective, subject.objective.network
+    theta = network.theta
+    raw = objective.raw(theta)
+    if not bool(raw.isfinite().all()):
+        raise ValueError(
+            "estimator must have finite outputs on X, got infinite ones or NaN. Lower "
+            "its learning rate, or standardise X, and train again."
+        )
+    loss, gradient = objective.data_value(raw), objective.value_and_gradient(theta)[1]
+    floor = pure_error_floor(
+        objective.X.flatten(1), objective.y, objective.loss, objective.weight
+    )
+    problem = tangent_problem(objective, raw, [])
+    in_span_error = _in_span_error(subject, problem, raw)
+    spans = in_span_error is not None and in_span_error <= 1e-8
+    tangent = solve_basis(problem, effort.max_memory, contains_offset=spans)
+    margin = kink_margin(network, objective.X)
+    smooth = bool(margin.relative > KINK_TOLERANCE)
+    structure, joint = _joint_layers(objective)
+    rows = [
+        row_of(name, each, solve_basis(each, effort.max_memory), loss, floor.value)
+        for name, each in feature_problems(subject, bases, joint)
+    ]
+    own = row_of(GRADIENT, problem, tangent, loss, floor.value)
+    rows.append(own)
+    nearby = _rank_nearby(objective, tangent.rank, generator)
+    displaced = []
+    if smooth and tangent.rank is not None and tangent.rank < (nearby or 0):
+        displaced = new_displacements(
+            network, objective.X, objective.weight, N_DISPLACEMENTS, generator
+        )
+    if displaced:
+        wider = tangent_problem(objective, raw, [each.shift for each in displaced])
+        result = solve_basis(wider, effort.max_memory, contains_offset=spans)
+        rows.append(row_of(PERTURBED, wider, result, loss, floor.value))
+    budget = effort.norm_budget or NORM_BUDGET * (float(theta.norm()) or 1.0)
+    tilted = None
+    if objective.penalised:
+        spectrum, bound = tangent.spectrum, own.lower_bound
+        tilted = tilted_identity(objective, problem, gradient, spectrum, budget, bound)
+    return Findings(
+        loss=loss,
+        penalty=objective.penalty_value(theta),
+        floor=floor,
+        tolerance=effort.tol * loss_unit(objective, floor.value),
+        gradient=gradient,
+        rounding=_rounding(objective, problem, raw),
+        margin=margin,
+        smooth=smooth,
+        rows=tuple(rows),
+        tangent=tangent,
+        head_excess=0.0
+        if smooth
+        else _head_excess(subject, raw, loss, gradient, budget, effort),
+        in_span_error=in_span_error,
+        nearby=nearby,
+        displaced=displaced,
+        structure=structure,
+        tilted=tilted,
+        curvature=curvature(objective, theta, generator) if smooth else None,
+    )
+
+
+def loss_unit(objective: TrainingObjective, floor: float) -> float:
+    """What the best constant loses above the floor: differences are relative to it.
+
+    It changes with the units of the targets as losses do. Constant targets leave it
+    zero; then outputs of zero stand in, and one where these are perfect too.
+    """
+    n = len(objective.y)
+    group = torch.zeros(n, dtype=torch.long)
+    pooled = objective.loss.pooled_minimum(objective.y, objective.weight, group, 1)
+    zero = objective.data_value(torch.zeros_like(objective.y)) - floor
+    unit = float(pooled.value.sum()) - floor
+    if unit > 1e-12 * abs(zero):
+        return unit
+    return zero if zero > 0 else 1.0
+
+
+def _in_span_error(
+    subject: Subject, problem: ConvexProblem, raw: Tensor
+) -> float | None:
+    """How well ``f = J g`` holds on the rows."""
+    in_span = subject.head.in_span
+    if in_span is None:
+        return None
+    error = float((problem.operator.matvec(in_span) - raw).norm())
+    return error / max(float(raw.norm()), np.finfo(float).tiny) if error else 0.0
+
+
+def _joint_layers(
+    objective: TrainingObjective,
+) -> tuple[LinearStructure | None, dict[str, LinearOperator]]:
+    """Layers that jointly are no better than a local minimum, if there are several."""
+    network = objective.network
+    if not isinstance(network, ChainNetwork) or not network.activations:
+        return None, {}
+    structure = linear_structure(network, objective.X, objective.y.shape[1])
+    layers = structure.layers
+    if len(layers) < 2:
+        return structure, {}
+    return structure, {
+        joint_name(structure): layers_operator(network, objective.X, layers)
+    }
+
+
+def joint_name(structure: LinearStructure) -> str:
+    """What the table calls the layers of a structure."""
+    first, last = structure.layers[0], structure.layers[-1]
+    return f"{'inputs' if first == 0 else f'layer {first}'} to layer {last} jointly"
+
+
+def _rank_nearby(
+    objective: TrainingObjective, rank: int | None, generator: torch.Generator
+) -> int | None:
+    """The Jacobian's rank nearby; it can't be larger than full."""
+    network = objective.network
+    if rank is None or rank == min(objective.y.numel(), network.n_params):
+        return rank
+    return generic_rank(
+        network, objective.X, generator, objective.weight, max_work=RANK_WORK
+    )
+
+
+def _rounding(
+    objective: TrainingObjective, problem: ConvexProblem, raw: Tensor
+) -> float:
+    residual = problem.residual(raw).abs()
+    sizes = problem.operator.row_norms().sqrt()
+    tilt = objective.penalty_gradient(objective.network.theta)
+    return ROUNDING * (float((residual * sizes).sum()) + float(tilt.norm()))
+
+
+def _head_excess(
+    subject: Subject,
+    raw: Tensor,
+    loss: float,
+    gradient: Tensor,
+    budget: float,
+    effort: Effort,
+) -> float:
+    """What the last layer alone shows; zero where it is not known."""
+    in_span = subject.head.in_span
+    if in_span is None or not in_span.any():
+        return 0.0
+    columns = torch.nonzero(in_span)[:, 0]
+    if subject.objective.penalised:
+        return budget * float(gradient[columns].norm())
+    problem = head_problem(subject.objective, raw, columns)
+    return loss - solve_basis(problem, effort.max_memory).value

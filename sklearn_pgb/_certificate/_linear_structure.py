@@ -1,0 +1,109 @@
+"""Units of a trained network that act linearly, and the layers they vouch for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_pgb._networks import ChainNetwork, linear_units
+from sklearn_pgb._operators import KroneckerOperator
+
+
+@dataclass(frozen=True, eq=False)
+class LinearStructure:
+    """Sets of linear units that pass signals on to the outputs.
+
+    Layers count from 0, the inputs, to H + 1, the outputs.
+
+    Attributes
+    ----------
+    units : dict of int to ndarray
+        For each layer from 1 to H + 1 the largest set of units that are linear on all
+        samples and, up to layer H - 1, feed none but such units of the next layer.
+    first_layer : int
+        The smallest t such that all layers above t have at least `n` such units.
+    n : int
+    """
+
+    units: dict[int, NDArray[np.intp]]
+    first_layer: int
+    n: int
+
+    @property
+    def layers(self) -> range:
+        """Layers t to H, whose outputs jointly are no better than a local minimum."""
+        return range(self.first_layer, max(self.units))
+
+
+def linear_structure(network: ChainNetwork, X: Tensor, n: int) -> LinearStructure:
+    """Find the locally induced partial linear structure of a trained network.
+
+    A differentiable local minimum whose structure begins at layer t, with ``n`` the
+    number of outputs, has the least loss over all features of the layers t to H
+    jointly, each output with coefficients of its own (layer 0 is the inputs). No unit
+    needs to be designed as linear: a ReLU that is active on all samples is one.
+
+    Parameters
+    ----------
+    network : ChainNetwork
+    X : Tensor (n_samples, n_inputs)
+        As the network sees it.
+    n : int
+        Least number of units per layer; the number of outputs for the theorem above.
+
+    Returns
+    -------
+    LinearStructure
+
+    References
+    ----------
+    Kawaguchi, Huang, Kaelbling, "Every Local Minimum Value Is the Global Minimum Value
+    of Induced Model in Nonconvex Machine Learning", Neural Computation 31(12), 2019,
+    Theorem 4.
+    """
+    linear = [mask for mask, _ in linear_units(network, X)]
+    depth = len(linear)
+    chosen = torch.ones(network.n_outputs, dtype=torch.bool)
+    units = {depth + 1: _indices(chosen)}
+    for layer in range(depth, 0, -1):
+        mask = linear[layer - 1]
+        if layer < depth:
+            # The largest sets come from the top: a unit that feeds one outside of the
+            # largest set above feeds one outside of every smaller set.
+            outside = network.weights[layer][~chosen]
+            mask = mask & (outside == 0).all(0)
+        chosen = mask
+        units[layer] = _indices(chosen)
+    first = depth
+    while first > 0 and len(units[first]) >= n:
+        first -= 1
+    return LinearStructure(units, first, n)
+
+
+def _indices(mask: Tensor) -> NDArray[np.intp]:
+    return np.flatnonzero(mask.numpy())
+
+
+def layers_operator(
+    network: ChainNetwork, X: Tensor, layers: Sequence[int]
+) -> KroneckerOperator:
+    """Outputs of several layers side by side, with coefficients for every output.
+
+    Parameters
+    ----------
+    network : ChainNetwork
+    X : Tensor (n_samples, n_inputs)
+        As the network sees it.
+    layers : sequence of int
+        0 stands for the inputs, 1 for the first hidden layer.
+
+    Returns
+    -------
+    KroneckerOperator
+    """
+    outputs = network.layers(X)
+    features = torch.cat([outputs[layer] for layer in layers], 1)
+    return KroneckerOperator(features, network.n_outputs)

@@ -1,0 +1,119 @@
+"""What a network was trained to minimise, and its derivatives at any parameters."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._networks import Network
+
+# Rows of one sweep forward and backward.
+ROWS = 2**13
+
+# Columns of the Hessian that are computed at once.
+COLUMNS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingObjective:
+    """Weighted mean loss of a network and a ridge on its parameters.
+
+    With theta the flat parameters it is ::
+
+        O(theta) = sum_i w_i l_i(f(x_i; theta)) + sum_k penalty_k theta_k^2
+
+    Attributes
+    ----------
+    network : Network
+    X : Tensor (n_samples, ...)
+        As the network sees it.
+    y : Tensor (n_samples, n_outputs)
+        Encoded targets.
+    weight : Tensor (n_samples,)
+        Positive, summing to one.
+    loss : Loss
+    penalty : Tensor (n_params,)
+        Not negative.
+    """
+
+    network: Network
+    X: Tensor
+    y: Tensor
+    weight: Tensor
+    loss: Loss
+    penalty: Tensor
+
+    @property
+    def penalised(self) -> bool:
+        """Whether there is any ridge."""
+        return bool(self.penalty.any())
+
+    def raw(self, theta: Tensor) -> Tensor:
+        """Raw outputs on the samples."""
+        with torch.no_grad():
+            return self.network(theta, self.X)
+
+    def data_value(self, raw: Tensor) -> float:
+        """Weighted mean loss of given raw outputs."""
+        return float(self.weight @ self.loss.value(self.y, raw))
+
+    def penalty_value(self, theta: Tensor) -> float:
+        """The ridge."""
+        return float(self.penalty @ theta.square())
+
+    def penalty_gradient(self, theta: Tensor) -> Tensor:
+        """Its gradient."""
+        return 2 * self.penalty * theta
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """O and its gradient."""
+        theta = theta.detach()
+        value = self.penalty @ theta.square()
+        gradient = self.penalty_gradient(theta)
+        for rows in self._sweeps():
+            leaf = theta.clone().requires_grad_()
+            part = self._losses(leaf, rows)
+            value += part.detach()
+            gradient += torch.autograd.grad(part, leaf)[0]
+        return value, gradient
+
+    def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """The Hessian of O as a function of directions, (n_params,) or a batch."""
+        leaf = theta.detach().clone().requires_grad_()
+        gradients = [
+            torch.autograd.grad(self._losses(leaf, rows), leaf, create_graph=True)[0]
+            for rows in self._sweeps()
+        ]
+
+        def product(direction: Tensor) -> Tensor:
+            total = 2 * self.penalty * direction
+            for gradient in gradients:
+                total += torch.autograd.grad(
+                    gradient,
+                    leaf,
+                    direction,
+                    retain_graph=True,
+                    is_grads_batched=direction.ndim == 2,
+                    materialize_grads=True,
+                    allow_unused=True,
+                )[0]
+            return total
+
+        return product
+
+    def hessian(self, theta: Tensor) -> Tensor:
+        """The Hessian of O, (n_params, n_params)."""
+        product = self.hessian_product(theta)
+        eye = torch.eye(len(theta), dtype=theta.dtype)
+        dense = torch.cat([product(columns) for columns in eye.split(COLUMNS)])
+        return (dense + dense.T) / 2
+
+    def _losses(self, theta: Tensor, rows: slice) -> Tensor:
+        raw = self.network(theta, self.X[rows])
+        return self.weight[rows] @ self.loss.value(self.y[rows], raw)
+
+    def _sweeps(self) -> Iterator[slice]:
+        for start in range(0, len(self.X), ROWS):
+            yield slice(start, start + ROWS)

@@ -1,0 +1,247 @@
+"""What is certified: a network taken out of an estimator, with its own objective."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils.validation import _check_sample_weight
+from torch import Tensor, nn
+
+from sklearn_pgb._certificate._objective import TrainingObjective
+from sklearn_pgb._estimator import count_outputs
+from sklearn_pgb._losses import (
+    CrossEntropyLoss,
+    LogisticLoss,
+    Loss,
+    PoissonLoss,
+    SquaredLoss,
+)
+from sklearn_pgb._networks import (
+    ChainNetwork,
+    Head,
+    NetworkEstimator,
+    OpenNetwork,
+    TrainingTerms,
+    as_float64,
+    open_network,
+    unwrap,
+)
+
+LOSSES: dict[str, Loss] = {
+    "squared_error": SquaredLoss(),
+    "poisson": PoissonLoss(),
+    "log_loss": CrossEntropyLoss(),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A trained network with its data and objective.
+
+    Attributes
+    ----------
+    name : str
+        Of the estimator.
+    objective : TrainingObjective
+    head : Head
+    X, y : whatever the estimator takes
+        Rows of positive weight.
+    notes : tuple of str
+    """
+
+    name: str
+    objective: TrainingObjective
+    head: Head
+    X: Any
+    y: Any
+    notes: tuple[str, ...]
+
+
+def open_subject(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    sample_weight: Any,
+    loss: str | Loss | None,
+    penalty: Any,
+) -> Subject:
+    """Open a fitted network on its training data."""
+    if y is None:
+        raise ValueError(
+            "y must be the targets or labels that the network was trained on, got None."
+        )
+    opened = _open(estimator, loss)
+    inputs = opened.inputs(X)
+    n_outputs = count_outputs(opened, inputs)
+    opened = _with_logistic(opened, y, n_outputs, loss)
+    check_consistent_length(inputs, y)
+    given = _check_sample_weight(
+        sample_weight, inputs.numpy(), dtype=np.float64, ensure_non_negative=True
+    )
+    final = unwrap(estimator)[0]
+    terms, weight = _training_terms(final, opened, inputs, y, given)
+    kept = np.flatnonzero(weight)
+    if not len(kept):
+        raise ValueError(
+            "sample_weight and class_weight must leave some row a weight above zero, "
+            "got zero for all of them. Pass the rows of the training."
+        )
+    rows = torch.from_numpy(kept)
+    share = as_float64(weight[kept] / weight.sum())
+    own = terms.penalty if penalty is None else _check_penalty(penalty, opened)
+    objective = TrainingObjective(
+        opened.network,
+        inputs[rows],
+        opened.targets(y, n_outputs)[rows],
+        share,
+        opened.loss,
+        as_float64(own),
+    )
+    return Subject(
+        name=type(final).__name__,
+        objective=objective,
+        head=opened.network.find_head(objective.X[:8]),
+        X=_safe_indexing(X, kept),
+        y=_safe_indexing(y, kept),
+        notes=terms.notes if penalty is None else (),
+    )
+
+
+def _open(estimator: Any, loss: str | Loss | None) -> OpenNetwork:
+    """Open the network; a module needs the loss that it does not know."""
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise ValueError(
+                f"loss must be one of {', '.join(map(repr, LOSSES))} or a Loss, got "
+                f"{loss!r}."
+            )
+        loss = LOSSES[loss]
+    opened = open_network(estimator, loss=loss)
+    if loss is not None and opened.kind is not None:
+        raise ValueError(
+            "loss must be None for an estimator, which knows what it was trained with, "
+            f"got {loss!r}. Pass a loss with a torch module only."
+        )
+    return opened
+
+
+def _with_logistic(
+    opened: OpenNetwork, y: Any, n_outputs: int, loss: str | Loss | None
+) -> OpenNetwork:
+    """The log loss of a module with one output, or of several labels, is logistic."""
+    if loss == "log_loss" and (n_outputs == 1 or np.ndim(y) == 2):
+        return replace(opened, loss=LogisticLoss())
+    return opened
+
+
+def _check_penalty(penalty: Any, opened: OpenNetwork) -> NDArray[np.float64]:
+    """One non-negative number per parameter."""
+    if isinstance(penalty, torch.Tensor):
+        penalty = penalty.detach().cpu().numpy()
+    values = np.asarray(penalty, dtype=np.float64)
+    n_params = opened.network.n_params
+    fits = values.ndim == 0 or values.shape == (n_params,)
+    if not fits or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"penalty must be a number >= 0, or {n_params} of them, one for each "
+            f"parameter, got {penalty!r}. It multiplies the squared parameters."
+        )
+    return np.broadcast_to(values, n_params).copy()
+
+
+def _training_terms(
+    final: Any,
+    opened: OpenNetwork,
+    inputs: Tensor,
+    y: Any,
+    given: NDArray[np.float64],
+) -> tuple[TrainingTerms, NDArray[np.float64]]:
+    """What the estimator minimised besides the mean loss, and the weights of the rows.
+
+    The package's estimators drop rows without weight before they count classes;
+    scikit-learn's networks count such rows in their batches.
+    """
+    if isinstance(final, NetworkEstimator):
+        kept = np.flatnonzero(given)
+        rows = inputs.numpy()[kept]
+        terms = final._training_terms(rows, _safe_indexing(y, kept), given[kept])
+        weight = given.copy()
+        weight[kept] *= terms.row_weight
+        return terms, weight
+    if isinstance(final, MLPRegressor | MLPClassifier):
+        return _terms_of_mlp(final, opened, given), given
+    nothing = np.zeros(opened.network.n_params)
+    notes = _notes_of_module(final)
+    return TrainingTerms(nothing, np.ones(len(given)), notes), given
+
+
+def _terms_of_mlp(
+    mlp: MLPRegressor | MLPClassifier,
+    opened: OpenNetwork,
+    weight: NDArray[np.float64],
+) -> TrainingTerms:
+    """``alpha / (2 sum(s)) ||W||^2`` on weights alone, on scikit-learn's loss scale.
+
+    Its squared loss is half of the package's. In a batch it divides by the batch's
+    weight, so a training by batches minimises the mean loss with ``alpha`` times the
+    mean of ``1 / batch size``.
+    """
+    network = opened.network
+    assert isinstance(network, ChainNetwork)
+    strength = mlp.alpha / 2 * (2 if isinstance(opened.loss, SquaredLoss) else 1)
+    strength /= float(weight.sum())
+    notes = []
+    if mlp.solver != "lbfgs":
+        n_rows = len(weight)
+        if mlp.early_stopping:
+            n_rows -= int(np.ceil(mlp.validation_fraction * n_rows))
+            notes.append(
+                "Early stopping trained on a part of these rows only; its objective is "
+                "taken on all of them."
+            )
+        size = 200 if mlp.batch_size == "auto" else int(mlp.batch_size)
+        size = min(size, max(n_rows, 1))
+        full, rest = divmod(n_rows, size)
+        sizes = [size] * full + [rest] * (rest > 0)
+        # Relative to one batch of all rows.
+        factor = len(weight) * float(np.mean([1 / s for s in sizes]))
+        strength *= factor
+        if len(sizes) > 1:
+            notes.append(
+                f"scikit-learn divides alpha by the size of a batch: with {len(sizes)} "
+                f"batches the penalty is {factor:.4g} times that of all rows at once."
+            )
+    if isinstance(opened.loss, SquaredLoss) and (network.n_outputs or 1) > 1:
+        notes.append(
+            "scikit-learn's gradient is that of the sum over targets, while its loss_ "
+            "is a mean over them; the sum is taken here."
+        )
+    parts = []
+    for W, b in zip(network.weights, network.biases, strict=True):
+        parts.append(np.full(W.numel(), strength))
+        parts.append(np.zeros(0 if b is None else len(b)))
+    return TrainingTerms(np.concatenate(parts), np.ones(len(weight)), tuple(notes))
+
+
+def _notes_of_module(final: Any) -> tuple[str, ...]:
+    """What a module's training may have added that is not part of the objective."""
+    module = final if isinstance(final, nn.Module) else final.module_
+    notes = []
+    noisy = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+    if any(isinstance(part, noisy) for part in module.modules()):
+        notes.append(
+            "Dropout and batch norm are taken as in prediction; a training with them "
+            "minimised something else."
+        )
+    groups = [] if isinstance(final, nn.Module) else final.optimizer_.param_groups
+    if any(group.get("weight_decay") for group in groups):
+        notes.append(
+            "The optimiser's weight decay is not part of the objective; pass it as "
+            "`penalty`."
+        )
+    return tuple(notes)

@@ -1,0 +1,135 @@
+"""Where a network changes its formula: kinks, and seams of functions in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sklearn_pgb._networks._chain import Activation, ChainNetwork
+from sklearn_pgb._networks._network import Network
+
+# Inputs closer to a seam than this, relative to the largest one, may be on it.
+SEAM_TOLERANCE = 1e-8
+
+# Functions with one formula above zero and another below, and whether they have a kink
+# there. ELU joins its pieces smoothly for alpha = 1 only, and is never analytic.
+_AT_ZERO: dict[str, Callable[..., bool]] = {
+    "aten::relu": lambda x: True,
+    "aten::abs": lambda x: True,
+    "aten::_prelu_kernel": lambda x, weight: True,
+    "aten::leaky_relu": lambda x, slope=0.01: slope != 1,
+    "aten::elu": lambda x, alpha=1.0, scale=1.0, input_scale=1.0: (
+        alpha * input_scale != 1
+    ),
+}
+
+# Functions that change their formula elsewhere.
+_ELSEWHERE = (
+    "max",
+    "min",
+    "amax",
+    "amin",
+    "maximum",
+    "minimum",
+    "clamp",
+    "hardtanh",
+    "hardswish",
+    "hardsigmoid",
+    "threshold",
+    "hardshrink",
+    "softshrink",
+    "where",
+    "sort",
+    "topk",
+    "median",
+    "sign",
+    "adaptive_max_pool",
+    "fractional_max_pool",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """The inputs of a network's functions in pieces, on some samples.
+
+    Attributes
+    ----------
+    inputs : list of Tensor
+        What each function with a seam at zero was applied to, in order.
+    kinked : list of bool
+        Whether it has a kink there.
+    complete : bool
+        Whether these are all; False where a maximum, say, has its seams elsewhere.
+    """
+
+    inputs: list[Tensor] = field(default_factory=list)
+    kinked: list[bool] = field(default_factory=list)
+    complete: bool = True
+
+
+def pieces(network: Network, X: Tensor, theta: Tensor | None = None) -> Pieces:
+    """Run a network and note the inputs of its functions in pieces."""
+    if isinstance(network, ChainNetwork):
+        return _chain_pieces(network if theta is None else network.at(theta), X)
+    recorder = _Recorder()
+    with torch.no_grad(), recorder:
+        network(network.theta if theta is None else theta, X)
+    return Pieces(recorder.inputs, recorder.kinked, recorder.complete)
+
+
+def _chain_pieces(network: ChainNetwork, X: Tensor) -> Pieces:
+    """The same for a chain, whose activations say what they are."""
+    seams = [
+        (z, activation)
+        for z, activation in zip(
+            network.forward(X)[0], network.activations, strict=True
+        )
+        if activation.seam
+    ]
+    return Pieces([z for z, _ in seams], [_has_kink(each) for _, each in seams])
+
+
+def _has_kink(activation: Activation) -> bool:
+    """Whether the derivative jumps at zero."""
+    sides = torch.tensor([-1e-300, 1e-300], dtype=torch.float64)
+    below, above = activation.derivative(sides, activation.function(sides))
+    return bool(below != above)
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes what functions in pieces are applied to.
+
+    Every operation passes here, however the module calls it; hooks on layers would miss
+    what ``forward`` calls as a function.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: list[Tensor] = []
+        self.kinked: list[bool] = []
+        self.complete = True
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        # In-place functions end in an underscore.
+        name = str(func._schema.name).removesuffix("_")
+        if name in _AT_ZERO:
+            self.inputs.append(args[0].clone())
+            self.kinked.append(_AT_ZERO[name](*args, **(kwargs or {})))
+        elif _changes_elsewhere(name.removeprefix("aten::")):
+            self.complete = False
+        return func(*args, **(kwargs or {}))
+
+
+def _changes_elsewhere(name: str) -> bool:
+    return name.startswith("max_pool") or name.startswith(_ELSEWHERE)

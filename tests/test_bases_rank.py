@@ -1,0 +1,78 @@
+"""Ranks of Jacobians against NumPy's on dense rows, and the theory's example."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from sklearn_pgb._bases import _rank, generic_rank, jacobian_rank
+from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
+
+
+@pytest.fixture
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(generator, *shape):
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def random_chain(generator, sizes, name="tanh"):
+    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
+    return ChainNetwork(
+        [normal(generator, *pair) for pair in pairs],
+        [normal(generator, n_out) for n_out, _ in pairs],
+        [ACTIVATIONS[name]] * (len(sizes) - 2),
+    )
+
+
+def product(w, v):
+    """F = w v x, both trained."""
+    return ChainNetwork([[[v]], [[w]]], [None, None], [ACTIVATIONS["identity"]])
+
+
+@pytest.mark.parametrize(("at", "expected"), [(0.0, (0, 1)), (1.0, (1, 1))])
+def test_GB_7_rank(at, expected, generator):
+    """W v x has rank 0 at the origin and 1 nearby; at (1, 1) it has 1 in both."""
+    X = normal(generator, 5, 1)
+    network = product(at, at)
+    ranks = jacobian_rank(network, X), generic_rank(network, X, generator)
+    assert ranks == expected
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu"])
+@pytest.mark.parametrize("n_samples", [3, 40])
+def test_rank(name, n_samples, generator):
+    """The rank of the dense Jacobian, weights or not; many rows or few."""
+    network = random_chain(generator, [3, 4, 2], name)
+    X = normal(generator, n_samples, 3)
+    J = oracles.jacobian(network, X).flatten(0, 1).numpy()
+    expected = np.linalg.matrix_rank(J, rtol=1e-10)
+    assert jacobian_rank(network, X) == expected
+    assert jacobian_rank(network, X, oracles.random_weight(n_samples, generator)) == (
+        expected
+    )
+    assert generic_rank(network, X, generator) == expected
+
+
+def test_rank_is_not_decided_from_the_gram():
+    """A singular value of 1e-9 counts, which the Gram would square away."""
+    X = torch.diag(torch.tensor([1.0, 1e-9, 1e-12])).double()
+    network = ChainNetwork([torch.ones(1, 3)], [None], [])
+    assert jacobian_rank(network, X) == 2
+    # With weights that make up for it, the third one does too.
+    assert jacobian_rank(network, X, torch.tensor([1e-8, 1.0, 1e6]).double()) == 3
+
+
+def test_rank_of_large_jacobian(generator, monkeypatch):
+    """Beyond the limits there is no rank, and nothing is perturbed."""
+    network, X = random_chain(generator, [3, 4, 2]), normal(generator, 20, 3)
+    n_rows, n_params = 40, network.n_params
+    work = n_rows * n_params * n_params
+    assert jacobian_rank(network, X, max_work=work) == n_params
+    assert jacobian_rank(network, X, max_work=work - 1) is None
+    assert generic_rank(network, X, generator, max_work=work) == n_params
+    assert generic_rank(network, X, generator, max_work=work - 1) is None
+    monkeypatch.setattr(_rank, "MAX_ENTRIES", n_rows * n_params - 1)
+    assert jacobian_rank(network, X) is None

@@ -1,0 +1,156 @@
+"""What `certify` says of things that it cannot certify."""
+
+import numpy as np
+import pytest
+import torch
+from certificate_cases import chain_module, smooth_data, tanh_mlp
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import PolynomialFeatures
+from torch import nn
+
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    GradientBasisRefit,
+    InputBasis,
+    certify,
+)
+
+X, Y = smooth_data(0)
+MLP = tanh_mlp(max_iter=5).fit(X, Y)
+
+
+def test_estimator_that_is_no_network():
+    with pytest.raises(TypeError, match=r"estimator must be a network .* got Ridge"):
+        certify(Ridge().fit(X, Y), X, Y)
+
+
+def test_refit_that_has_its_own_certificate():
+    refit = GradientBasisRefit(tanh_mlp(max_iter=5), alpha=1.0).fit(X, Y)
+    with pytest.raises(TypeError, match="got GradientBasisRefit"):
+        certify(refit, X, Y)
+
+
+def test_unfitted_estimator():
+    with pytest.raises(NotFittedError):
+        certify(tanh_mlp(), X, Y)
+
+
+def test_module_without_loss():
+    with pytest.raises(ValueError, match="loss must be given with a torch module"):
+        certify(nn.Linear(2, 1), X, Y)
+
+
+def test_estimator_with_a_loss():
+    with pytest.raises(ValueError, match="loss must be None for an estimator"):
+        certify(MLP, X, Y, loss="squared_error")
+
+
+def test_unknown_loss():
+    with pytest.raises(ValueError, match="'squared_error', 'poisson', 'log_loss'"):
+        certify(nn.Linear(2, 1), X, Y, loss="hinge")
+
+
+def test_no_targets():
+    with pytest.raises(ValueError, match=r"y must be the targets or labels .* None"):
+        certify(MLP, X, None)
+
+
+def test_other_number_of_features():
+    with pytest.raises(ValueError, match="X has 1 features, but MLPRegressor"):
+        certify(MLP, X[:, :1], Y)
+
+
+def test_other_number_of_rows():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        certify(MLP, X, Y[:-1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_are_not_finite(bad):
+    broken = X.copy()
+    broken[3, 0] = bad
+    with pytest.raises(ValueError, match="Input X contains"):
+        certify(MLP, broken, Y)
+
+
+def test_outputs_that_are_not_finite():
+    module = chain_module([[[1e200, 1e200]], [[1e200]]], nn.Identity)
+    with pytest.raises(ValueError, match="estimator must have finite outputs"):
+        certify(module, X, Y, loss="squared_error")
+
+
+def test_negative_weights():
+    weight = np.ones(len(X))
+    weight[0] = -1.0
+    with pytest.raises(ValueError, match=r"[Nn]egative values"):
+        certify(MLP, X, Y, sample_weight=weight)
+
+
+def test_weights_of_zero():
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        certify(MLP, X, Y, sample_weight=np.zeros(len(X)))
+
+
+def test_rows_of_a_class_without_weight():
+    labels = (Y > 0).astype(int)
+    weights = {0: 0.0, 1: 1.0}
+    model = AddedNeuronClassifier(hidden_layer_sizes=2, max_iter=2)
+    model.set_params(class_weight=weights).fit(X, labels)
+    with pytest.raises(ValueError, match="sample_weight and class_weight must leave"):
+        certify(model, X[labels == 0], labels[labels == 0])
+
+
+@pytest.mark.parametrize("penalty", [-1.0, np.nan, [1.0, 2.0], torch.tensor([-1.0])])
+def test_penalty_of_wrong_size_or_sign(penalty):
+    with pytest.raises(ValueError, match="penalty must be a number >= 0, or 13 of"):
+        certify(MLP, X, Y, penalty=penalty)
+
+
+@pytest.mark.parametrize("name", ["tol", "norm_budget"])
+@pytest.mark.parametrize("value", [0, -1.0, np.inf, "small"])
+def test_numbers_that_are_not_positive(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a positive number, got"):
+        certify(MLP, X, Y, **{name: value})
+
+
+def test_memory_that_is_none():
+    with pytest.raises(ValueError, match="max_memory must be a positive number"):
+        certify(MLP, X, Y, max_memory="much")
+
+
+@pytest.mark.parametrize("bases", ["all", [InputBasis()], 3])
+def test_bases_that_are_no_dict(bases):
+    with pytest.raises(TypeError, match="bases must be 'auto' or a dict"):
+        certify(MLP, X, Y, bases=bases)
+
+
+@pytest.mark.parametrize(
+    "bases", [{"quadratic": PolynomialFeatures(2)}, {1: InputBasis()}]
+)
+def test_bases_that_are_none(bases):
+    with pytest.raises(TypeError, match="Wrap a transformer in FeatureBasis"):
+        certify(MLP, X, Y, bases=bases)
+
+
+def test_basis_that_is_not_in_the_table():
+    certificate = certify(MLP, X, Y)
+    with pytest.raises(ValueError, match="basis must be one of 'inputs', 'layer 1'"):
+        certificate.row("layer 2")
+
+
+def test_constant_targets_have_a_tolerance():
+    """The best constant loses nothing; a tolerance of zero would certify nothing."""
+    for value in (0.0, 3.0):
+        y = np.full(len(X), value)
+        certificate = certify(tanh_mlp(max_iter=5).fit(X, y), X, y)
+        assert certificate.tolerance > 0
+
+
+def test_labels_that_the_network_does_not_know():
+    from sklearn.neural_network import MLPClassifier
+
+    labels = (Y > 0).astype(int)
+    mlp = MLPClassifier(hidden_layer_sizes=2, max_iter=2).fit(X, labels)
+    with pytest.raises(ValueError, match="unseen labels"):
+        certify(mlp, X, labels + 1)
