@@ -7,7 +7,8 @@ PYTHON := $(VENV)/bin/python
 INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOC := $(VENV)/.installed-doc
-BENCHMARKS := uci_regression uci121 gram scale training added_neuron resnet_basis certify
+BENCHMARKS := uci_regression uci121 gram scale training added_neuron resnet_basis certify \
+    sweeps
 
 export MPLBACKEND := Agg
 

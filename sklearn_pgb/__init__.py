@@ -10,19 +10,25 @@ from sklearn_pgb._bases import (
     ResNetBasis,
 )
 from sklearn_pgb._certificate import Certificate, certify
+from sklearn_pgb._compare import BasisComparison, compare_bases
 from sklearn_pgb._display import (
+    BasisComparisonDisplay,
     CertificateDisplay,
     LandscapeDisplay,
+    MinimaSurveyDisplay,
     TrainingDisplay,
 )
 from sklearn_pgb._refit import GradientBasisRefit
 from sklearn_pgb._resnet import ResNetBasisClassifier, ResNetBasisRegressor
+from sklearn_pgb._survey import MinimaSurvey, survey_minima
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AddedNeuronClassifier",
     "AddedNeuronRegressor",
+    "BasisComparison",
+    "BasisComparisonDisplay",
     "Certificate",
     "CertificateDisplay",
     "FeatureBasis",
@@ -31,10 +37,14 @@ __all__ = [
     "InputBasis",
     "LandscapeDisplay",
     "LayerBasis",
+    "MinimaSurvey",
+    "MinimaSurveyDisplay",
     "PerturbedGradientBasis",
     "ResNetBasis",
     "ResNetBasisClassifier",
     "ResNetBasisRegressor",
     "TrainingDisplay",
     "certify",
+    "compare_bases",
+    "survey_minima",
 ]

@@ -1,8 +1,10 @@
-"""`threads_for`: as many threads as a loop of small steps can use."""
+"""As many threads as a loop of small steps, or a factorisation, can use."""
 
 import functools
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -11,11 +13,58 @@ from threadpoolctl import ThreadpoolController
 # wait for each other longer than they work.
 WORTH_A_THREAD = 1e7
 
+# Multiplications of a factorisation that are worth a thread of their own. Below them
+# threads bring a few tenths of a second, and last digits that depend on their number:
+# results of small problems are the same on any number of threads.
+FACTORISATION_WORTH_A_THREAD = 1e10
+
 
 @functools.cache
 def _blas() -> ThreadpoolController:
     """The linear algebra libraries of NumPy and SciPy; finding them takes 10 ms."""
     return ThreadpoolController().select(user_api="blas")
+
+
+class _Bound:
+    """Who bounds the threads now, where several threads of Python fit at once.
+
+    The limits belong to the process, and threads may leave in any order. So the first
+    one in limits the linear algebra and gives it back itself; the others leave it
+    alone, and none of them takes the bound of another for what there was before.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.here = threading.local()
+        self.owned = False
+        self.torch_threads = 0
+
+    def enter(self) -> tuple[int, Any]:
+        """What PyTorch has to get back, and the limiter of the first one in."""
+        with self.lock:
+            before, limiter = torch.get_num_threads(), None
+            depth = getattr(self.here, "depth", 0)
+            if not self.owned:
+                self.owned, self.torch_threads = True, before
+                limiter = _blas().limit(limits=1)
+                limiter.__enter__()
+            elif depth == 0:
+                # A new thread starts with what the others are bounded to.
+                before = max(before, self.torch_threads)
+            self.here.depth = depth + 1
+            return before, limiter
+
+    def leave(self, before: int, limiter: Any) -> None:
+        """Give the threads back."""
+        with self.lock:
+            self.here.depth -= 1
+            torch.set_num_threads(before)
+            if limiter is not None:
+                limiter.__exit__(None, None, None)
+                self.owned = False
+
+
+_BOUND = _Bound()
 
 
 @contextmanager
@@ -31,11 +80,27 @@ def threads_for(multiplications: float) -> Iterator[None]:
     multiplications : float
         Of one step of the loop, in a pass forward.
     """
-    before = torch.get_num_threads()
-    allowed = max(1, min(before, int(multiplications / WORTH_A_THREAD)))
-    with _blas().limit(limits=1):
-        torch.set_num_threads(allowed)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    before, limiter = _BOUND.enter()
+    try:
+        allowed = int(multiplications / WORTH_A_THREAD)
+        torch.set_num_threads(max(1, min(before, allowed)))
+        yield
+    finally:
+        _BOUND.leave(before, limiter)
+
+
+def threads_for_solve(n_rows: int, n_coef: int) -> AbstractContextManager[None]:
+    """Bound the threads of convex solves on one basis, as `threads_for` does.
+
+    Parameters
+    ----------
+    n_rows : int
+        Of the basis matrix: samples times outputs.
+    n_coef : int
+    """
+    least = min(n_rows, n_coef)
+    # The Gram or normal matrix, and its eigendecomposition.
+    multiplications = float(n_rows) * n_coef * least + 9.0 * least**3
+    return threads_for(
+        multiplications * (WORTH_A_THREAD / FACTORISATION_WORTH_A_THREAD)
+    )

@@ -16,9 +16,15 @@ PAGES = [
     "doc/training.md",
     "doc/resnet_basis.md",
     "doc/certificates.md",
+    "doc/sweeps.md",
 ]
 # The quickstart, which takes a minute, runs with the documentation.
-EXAMPLES = ["plot_added_neuron.py", "plot_failure_mode.py", "plot_certificate.py"]
+EXAMPLES = [
+    "plot_added_neuron.py",
+    "plot_certificate.py",
+    "plot_failure_mode.py",
+    "plot_handcrafted_vs_induced.py",
+]
 
 
 def code_blocks(page):

@@ -1,12 +1,15 @@
 """Loops of small steps run on few threads, and give them back."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from sklearn.datasets import load_iris
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_pgb import AddedNeuronClassifier, ResNetBasisClassifier
-from sklearn_pgb._threads import WORTH_A_THREAD, threads_for
+from sklearn_pgb._threads import WORTH_A_THREAD, threads_for, threads_for_solve
 
 
 def threads():
@@ -40,6 +43,22 @@ def test_threads_by_work(multiplications, expected, three_threads):
     assert threads() == before
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "n_coef", "expected"),
+    [
+        (300, 300, 1),
+        (9000, 500, 1),
+        (100, 200_000, 1),
+        (1500, 1500, 3),
+        (9000, 3000, 3),
+    ],
+)
+def test_threads_by_size_of_a_basis(n_rows, n_coef, expected, three_threads):
+    """A factorisation of a second or more is worth threads."""
+    with threads_for_solve(n_rows, n_coef):
+        assert threads()[0] == expected
+
+
 def test_threads_return_after_an_error(three_threads):
     before = threads()
     with pytest.raises(KeyError), threads_for(0), threads_for(0):
@@ -59,3 +78,32 @@ def test_fit_gives_threads_back(model, three_threads):
     before = threads()
     model.fit(*load_iris(return_X_y=True))
     assert threads() == before
+
+
+@pytest.mark.parametrize("first_leaves_first", [True, False])
+def test_threads_that_overlap_give_back_what_there_was(first_leaves_first):
+    """Limits are those from before, in this thread and in new ones."""
+    before = threads()
+    torch.set_num_threads(3)
+    inside, left = [threading.Event(), threading.Event()], threading.Event()
+
+    def fit(number):
+        if number:
+            inside[0].wait(10)
+        with threads_for(0), threads_for(1e99):
+            inside[number].set()
+            inside[1 - number].wait(10)
+            bounded = torch.get_num_threads()
+            if (number == 0) != first_leaves_first:
+                left.wait(10)
+        left.set()
+        return bounded
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert [*pool.map(fit, (0, 1))] == [1, 1]
+        assert threads() == (3, before[1])
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(threads).result() == (3, before[1])
+    finally:
+        torch.set_num_threads(before[0])

@@ -36,6 +36,7 @@ from sklearn_pgb._networks import (
     NetworkEstimator,
     TrainingTerms,
     as_float64,
+    as_tensor,
     open_module,
 )
 from sklearn_pgb._training import (
@@ -43,6 +44,7 @@ from sklearn_pgb._training import (
     ChainProgram,
     GradientDescent,
     Schedule,
+    automatic_rate,
     chain_architecture,
     chain_module,
     chain_parameters,
@@ -52,10 +54,6 @@ from sklearn_pgb._training import (
     network_state,
     restored_module,
 )
-
-# Initial learning rate of networks with up to RATE_FEATURES inputs. A step of Adam
-# moves every weight alike, and so a unit the further the more inputs it has.
-RATE, RATE_FEATURES = 1e-2, 64
 
 # What `fit` finds out about its network, and `partial_fit` does not.
 VERDICT = (
@@ -85,6 +83,11 @@ def has_epochs(self: "AddedNeuronBase") -> bool:
             "stochastic"
         )
     return True
+
+
+def _rows(X, kept):
+    """Some rows of X; X itself where that is all of them, as it may be mapped."""
+    return X if kept.all() else X[kept]
 
 
 class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator):
@@ -288,7 +291,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         )
         y = self._check_targets(y)
         kept = weight > 0
-        return dense(X)[kept], y[kept], weight[kept]
+        return _rows(dense(X), kept), y[kept], weight[kept]
 
     def _weigh(self, X, y, given):
         """Rows whose class counts, with the weights given and those of classes too."""
@@ -299,7 +302,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
                 "zero, got zero for all of them."
             )
         kept = weight > 0
-        return X[kept], y[kept], given[kept], weight[kept]
+        return _rows(X, kept), y[kept], given[kept], weight[kept]
 
     def _validates(self):
         """Whether rows are held out; "lbfgs" takes no part in early stopping."""
@@ -344,7 +347,9 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         columns = self._columns(y, architecture.n_outputs) - architecture.centre
         columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
         return Data(
-            torch.tensor(X, dtype=dtype, device=device),
+            as_tensor(X, np.float32 if dtype == torch.float32 else np.float64).to(
+                device
+            ),
             loss.encode(columns).to(device, dtype),
             torch.tensor(weight / weight.sum(), dtype=dtype, device=device),
         )
@@ -353,7 +358,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         """The parameters, resolved."""
         rate = self.learning_rate_init
         if rate == "auto":
-            rate = RATE * min(1.0, (RATE_FEATURES / n_features) ** 0.5)
+            rate = automatic_rate(n_features)
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = 200

@@ -50,7 +50,9 @@ class Data:
     weight: Tensor
 
     def rows(self, index: NDArray[np.intp]) -> "Data":
-        """Some of the samples, their weights summing to one again."""
+        """Some of the samples in order, their weights summing to one again."""
+        if len(index) == len(self.weight):
+            return self
         rows = torch.from_numpy(index).to(self.y.device)
         weight = self.weight[rows]
         return Data(self.X[rows], self.y[rows], weight / weight.sum())

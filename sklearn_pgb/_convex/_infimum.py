@@ -11,8 +11,9 @@ from sklearn_pgb._convex._bounds import span_bound
 from sklearn_pgb._convex._newton import PrimalSystem, newton
 from sklearn_pgb._convex._problem import ConvexProblem, dual_value
 from sklearn_pgb._convex._ridge import column_means
-from sklearn_pgb._convex._solve import spectral_basis
+from sklearn_pgb._convex._solve import solve, spectral_basis
 from sklearn_pgb._operators import DenseOperator, KroneckerOperator, LinearOperator
+from sklearn_pgb._threads import threads_for_solve
 
 # Up to this many flops (rows times columns times the smaller of both) the basis is
 # factorised; beyond, only products with it are taken.
@@ -95,11 +96,16 @@ class Infimum:
     spectrum: Spectrum | None = None
 
 
+def _by_solver(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
+    solution = solve(problem)
+    return solution.coef, solution.intercept
+
+
 def infimum(
     problem: ConvexProblem,
-    descend: Descend,
+    descend: Descend = _by_solver,
     *,
-    max_memory: float,
+    max_memory: float = 2.0**30,
     contains_offset: bool = False,
 ) -> Infimum:
     """Enclose the infimum of a problem without ridge (alpha is ignored).
@@ -109,7 +115,7 @@ def infimum(
     problem : ConvexProblem
     descend : callable
         Finds coefficients and an intercept by products with the basis, where a
-        factorisation, or Newton's steps, would take too long.
+        factorisation, or Newton's steps, would take too long; `solve` by default.
     max_memory : float
         Bytes that a factorisation may take.
     contains_offset : bool
@@ -127,9 +133,10 @@ def infimum(
     if isinstance(operator, KroneckerOperator):
         rows, columns = operator.features.shape
     flops = float(rows) * columns * min(rows, columns)
-    if flops <= FACTOR_FLOPS and 4 * 8.0 * rows * columns <= max_memory:
-        return _factorised(problem, descend, contains_offset)
-    return _by_products(problem, descend, contains_offset)
+    with threads_for_solve(operator.n_rows, operator.n_coef):
+        if flops <= FACTOR_FLOPS and 4 * 8.0 * rows * columns <= max_memory:
+            return _factorised(problem, descend, contains_offset)
+        return _by_products(problem, descend, contains_offset)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     _check_method_params,
     _num_samples,
+    check_memory,
     has_fit_parameter,
 )
 from torch import Tensor
@@ -90,6 +91,15 @@ def check_device(device: Any) -> torch.device:
             f"device must be one that torch can use here, got {device!r}: {failure}"
         ) from failure
     return place
+
+
+def aligned(X: Any) -> Any:
+    """An array whose numbers stand at multiples of their size; other data as they are.
+
+    Arrays that come over a wire may lie anywhere, and NumPy then multiplies them in
+    another order: last digits would depend on where a fit runs.
+    """
+    return np.require(X, requirements="A") if type(X) is np.ndarray else X
 
 
 def delegates_input(estimator: Any) -> bool:
@@ -212,6 +222,14 @@ def with_seed(estimator: Any, seed: int | None) -> Any:
     return copy.set_params(**dict.fromkeys(keys, seed)) if keys else copy
 
 
+def fill_seeds(estimator: Any, seed: int) -> None:
+    """Set every `random_state` that is None, in place; numbers stay."""
+    params = estimator.get_params()
+    missing = [key for key in _seed_keys(estimator) if params[key] is None]
+    if missing:
+        estimator.set_params(**dict.fromkeys(missing, seed))
+
+
 def train_networks(
     estimator: Any,
     seeds: Sequence[int | None],
@@ -220,10 +238,15 @@ def train_networks(
     y: Any,
     fit_params: dict[str, Any],
     n_jobs: int | None,
+    memory: Any = None,
 ) -> list[Any]:
-    """Train one clone per seed, each on its part of the rows (None: all)."""
+    """Train one clone per seed, each on its part of the rows (None: all).
+
+    With `memory`, a joblib.Memory or its folder, what was trained before is loaded.
+    """
+    train = check_memory(memory).cache(_train)
     return Parallel(n_jobs=n_jobs)(
-        delayed(_train)(with_seed(estimator, seed), part, X, y, fit_params)
+        delayed(train)(with_seed(estimator, seed), part, X, y, fit_params)
         for seed, part in zip(seeds, parts, strict=True)
     )
 
@@ -236,7 +259,7 @@ def _train(
     fit_params: dict[str, Any],
 ) -> Any:
     if part is None:
-        return estimator.fit(X, y, **fit_params)
+        return estimator.fit(aligned(X), aligned(y), **fit_params)
     params = _check_method_params(X, fit_params, part)
     return estimator.fit(_safe_indexing(X, part), _safe_indexing(y, part), **params)
 

@@ -9,7 +9,7 @@ from sklearn_pgb._networks._chain import (
 from sklearn_pgb._networks._displacements import Displacement, displacements
 from sklearn_pgb._networks._freedom import linear_units
 from sklearn_pgb._networks._module import ModuleNetwork, open_module
-from sklearn_pgb._networks._network import Head, Network, as_float64
+from sklearn_pgb._networks._network import Head, Network, as_float64, as_tensor
 from sklearn_pgb._networks._open import (
     NetworkEstimator,
     OpenNetwork,
@@ -36,6 +36,7 @@ __all__ = [
     "ResNetNetwork",
     "TrainingTerms",
     "as_float64",
+    "as_tensor",
     "displacements",
     "linear_units",
     "open_module",

@@ -165,8 +165,8 @@ class ChainNetwork(Network):
     Parameters
     ----------
     weights : sequence of shape (n_layers,)
-        The W of each layer, arrays or tensors of shape (n_out, n_in). Tensors and
-        writeable arrays in float64 are not copied.
+        The W of each layer, arrays or tensors of shape (n_out, n_in). Those in float64
+        are not copied.
     biases : sequence of shape (n_layers,)
         The b of each layer, of shape (n_out,), or None for a layer without.
     activations : sequence of Activation

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 
@@ -81,9 +82,30 @@ class Network(ABC):
         """Find the output bias and a g with ``f = J g``, on these rows if need be."""
 
 
+class _Shared:
+    """Read-only memory under an interface that does not say so.
+
+    torch warns of arrays that it cannot write to, though nothing in this package
+    writes to its inputs: memory-mapped data would be copied for each worker.
+    """
+
+    def __init__(self, array: NDArray[Any]):
+        self.array = array
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+
+
+def as_tensor(array: ArrayLike, dtype: type[np.floating[Any]]) -> Tensor:
+    """View an array as a tensor; copy only where type or layout differ."""
+    plain = np.require(array, dtype, ["C", "A"])
+    if not plain.flags.writeable and plain.size:
+        plain = np.asarray(_Shared(plain))
+    return torch.from_numpy(plain)
+
+
 def as_float64(array: Tensor | ArrayLike) -> Tensor:
     """View as a float64 tensor; copy only where that is impossible."""
     if isinstance(array, Tensor):
         return array.detach().to(torch.float64)
-    # torch warns of arrays that it cannot write to, hence "W".
-    return torch.from_numpy(np.require(array, np.float64, ["C", "W"]))
+    return as_tensor(array, np.float64)

@@ -89,8 +89,12 @@ def training_data(
     rows = np.flatnonzero(weight)
     if cv is not None and not isinstance(cv, int):
         cv = parts_among(rows, cv, X, y, classifier=classifies(model))
-    params = _check_method_params(X, params, rows)
-    X, y, weight = (_safe_indexing(part, rows) for part in (X, y, weight))
+    # Arrays that are all used are not copied: they may be mapped from a disk. In
+    # another order of memory the network's training would round otherwise.
+    in_order = isinstance(X, np.ndarray) and X.flags.c_contiguous
+    if len(rows) < len(weight) or not in_order:
+        params = _check_method_params(X, params, rows)
+        X, y, weight = (_safe_indexing(part, rows) for part in (X, y, weight))
     return TrainingData(X, y, weight, _class_codes(model, y), params, cv)
 
 

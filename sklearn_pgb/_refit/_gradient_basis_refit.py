@@ -53,6 +53,7 @@ from sklearn_pgb._refit._training import (
     train,
 )
 from sklearn_pgb._refit._uncertainty import predictive_std, uncertainty
+from sklearn_pgb._threads import threads_for_solve
 
 
 def _is_classifier(self: "GradientBasisRefit") -> bool:
@@ -136,6 +137,11 @@ class GradientBasisRefit(
         Newton steps at most.
     max_memory : float or str, default="1GB"
         What the convex solvers may use, in bytes or as a text such as "500MB".
+    memory : str, joblib.Memory or None, default=None
+        Cache of the trained networks, or its folder. Fits on the same rows that differ
+        in the refit alone, such as in `alpha`, then train them once, and an
+        interrupted sweep goes on where it was. Networks without a `random_state` come
+        from the cache as well.
     device : str, torch.device or None, default=None
         Where the convex problem is solved. None is the CPU.
     n_jobs : int or None, default=None
@@ -222,6 +228,7 @@ class GradientBasisRefit(
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "max_memory": [str, Interval(Real, 0, None, closed="neither")],
+        "memory": [str, HasMethods("cache"), None],
         "device": [str, torch.device, None],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
@@ -242,6 +249,7 @@ class GradientBasisRefit(
         tol=1e-4,
         max_iter=100,
         max_memory="1GB",
+        memory=None,
         device=None,
         n_jobs=None,
         random_state=None,
@@ -258,6 +266,7 @@ class GradientBasisRefit(
         self.tol = tol
         self.max_iter = max_iter
         self.max_memory = max_memory
+        self.memory = memory
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -301,20 +310,23 @@ class GradientBasisRefit(
         def convex_parts() -> Parts:
             return data.parts(AUTO_FOLDS, seeds.folds)
 
-        result = refit(
-            trained,
-            encode_targets(trained, data.y),
-            torch.tensor(data.weight, device=trained.inputs[0].device),
-            alpha=self.alpha,
-            center=self.center,
-            solver=self.solver,
-            effort=effort,
-            convex_parts=convex_parts,
-        )
-        total_weight = float(data.weight.sum())
-        noise = uncertainty(
-            result, trained.inputs[0], total_weight, convex_parts, effort
-        )
+        n_coef = sum(opened.network.n_params for opened in trained.opened)
+        n_rows = trained.n_outputs * len(trained.inputs[0])
+        with threads_for_solve(n_rows, n_coef):
+            result = refit(
+                trained,
+                encode_targets(trained, data.y),
+                torch.tensor(data.weight, device=trained.inputs[0].device),
+                alpha=self.alpha,
+                center=self.center,
+                solver=self.solver,
+                effort=effort,
+                convex_parts=convex_parts,
+            )
+            total_weight = float(data.weight.sum())
+            noise = uncertainty(
+                result, trained.inputs[0], total_weight, convex_parts, effort
+            )
         self._store(result, noise, trained, data, seeds)
         return self
 

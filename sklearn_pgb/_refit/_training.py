@@ -115,6 +115,7 @@ def train(
             data.y,
             data.params,
             model.n_jobs,
+            model.memory,
         )
     loss = model.loss
     opened = open_all(estimators, MODULE_LOSSES[loss], model.device)

@@ -34,6 +34,7 @@ from sklearn_pgb._resnet._projection import (
     projection,
 )
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
+from sklearn_pgb._threads import threads_for_solve
 from sklearn_pgb._training import Program, evaluate_units
 
 # What the solvers of the convex problems may spend; the tolerance makes the certified
@@ -114,18 +115,23 @@ def fit_resnet(
         Gets parameters, objective, R^T and intercept after each iteration; True ends
         the training.
     """
-    inner = projection(
-        samples.basis, samples.y, samples.weight, loss, request.intercept
+    n_columns = (
+        samples.basis.shape[1]
+        + evaluate_units(units, theta, samples.inputs[:1])[0].shape[1]
     )
-    alpha = request.alpha
-    if alpha is None:
-        alpha = choose_alpha(inner, request, parts)
-    scale = unit_scale(units, theta, samples)
-    penalty = torch.where(is_weight, request.decay, 0.0).to(samples.y)
-    start = Residual(units, samples, inner, alpha, scale, penalty)
-    training = full_batch if request.full_batch else minibatches
-    found = training(start, theta, request, parts, hook)
-    return _finish(start, found)
+    with threads_for_solve(samples.y.numel(), n_columns * samples.y.shape[1]):
+        inner = projection(
+            samples.basis, samples.y, samples.weight, loss, request.intercept
+        )
+        alpha = request.alpha
+        if alpha is None:
+            alpha = choose_alpha(inner, request, parts)
+        scale = unit_scale(units, theta, samples)
+        penalty = torch.where(is_weight, request.decay, 0.0).to(samples.y)
+        start = Residual(units, samples, inner, alpha, scale, penalty)
+        training = full_batch if request.full_batch else minibatches
+        found = training(start, theta, request, parts, hook)
+        return _finish(start, found)
 
 
 def _finish(objective: Residual, found: Found) -> Fit:

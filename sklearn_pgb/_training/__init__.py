@@ -43,6 +43,7 @@ from sklearn_pgb._training._train import (
     Epoch,
     Schedule,
     Training,
+    automatic_rate,
     train,
 )
 
@@ -65,6 +66,7 @@ __all__ = [
     "ResidualSums",
     "Schedule",
     "Training",
+    "automatic_rate",
     "auxiliary_objective",
     "chain_architecture",
     "chain_module",

@@ -15,12 +15,21 @@ from sklearn_pgb._training._program import Program
 # Share of the epochs in which the rate falls to zero.
 TAIL = 0.5
 
+# Initial learning rate of networks with up to RATE_FEATURES inputs. A step of Adam
+# moves every weight alike, and so a unit the further the more inputs it has.
+RATE, RATE_FEATURES = 1e-2, 64
+
 # An adaptive rate is not divided further.
 SMALLEST_RATE = 1e-6
 
 # A loss so many times that of the first epoch has diverged, though it may not yet
 # overflow.
 EXPLOSION = 1e8
+
+
+def automatic_rate(n_features: int) -> float:
+    """Initial learning rate of Adam for samples with so many features."""
+    return RATE * min(1.0, (RATE_FEATURES / n_features) ** 0.5)
 
 
 @dataclass(frozen=True)

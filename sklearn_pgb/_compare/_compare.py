@@ -1,0 +1,383 @@
+"""`compare_bases`: handcrafted bases, induced bases and estimators on equal terms."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_random_state, indexable
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_sample_weight, _check_y, _num_samples
+
+from sklearn_pgb._bases import Basis
+from sklearn_pgb._compare._comparison import BasisComparison, BasisReport
+from sklearn_pgb._compare._model import (
+    BasisClassifier,
+    BasisModel,
+    BasisRegressor,
+    Rows,
+    positive,
+)
+from sklearn_pgb._convex import infimum
+from sklearn_pgb._estimator import aligned, distinct_rows, fill_seeds, parse_memory
+from sklearn_pgb._estimator._alpha import Effort
+from sklearn_pgb._losses import pure_error_floor
+from sklearn_pgb._networks import as_float64
+
+LOSSES = ("auto", "squared_error", "poisson", "log_loss")
+TOL, MAX_ITER = 1e-6, 100
+
+# Probabilities below this count as this, as in scikit-learn's log loss.
+LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
+
+
+def compare_bases(
+    bases: Mapping[str, Any],
+    X: Any,
+    y: Any,
+    *,
+    loss: str | None = "auto",
+    alpha: Any = "auto",
+    cv: Any = 5,
+    scoring: Any = None,
+    n_jobs: int | None = None,
+    sample_weight: Any = None,
+    max_memory: str | float = "1GB",
+    random_state: Any = None,
+) -> BasisComparison:
+    """Compare bases, handcrafted and induced, and whole estimators.
+
+    Each basis gets its training minimum, the least loss of any coefficients on all
+    rows ::
+
+        min_{c, b} sum_i w_i l_i((Phi c)_i + b),    w_i = s_i / sum(s)
+
+    with a certified lower bound, and a held-out score: of a model on the same basis
+    with a ridge. Nothing leaks into the score: transformers and networks are cloned
+    and refitted on each training part, and the ridge is chosen there. Estimators are
+    scored on the same splits.
+
+    A trained network is a point of its own gradient basis, so the training minimum of
+    that basis is at most the network's loss, and equal to it at critical points of the
+    unpenalised loss [1]_.
+
+    Parameters
+    ----------
+    bases : dict of str to Basis or estimator
+        What to compare, by name. Bases and estimators are cloned; a FrozenEstimator
+        inside is taken as it is, and its score is then no held-out one if it has seen
+        the rows.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Whatever bases and estimators take.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Targets or labels.
+    loss : {"auto", "squared_error", "poisson", "log_loss"} or None, default="auto"
+        "auto", or None: the log loss where one of the estimators or networks is a
+        classifier, or where there are none and y is not of floats; the squared error
+        ``||q - y||^2`` otherwise.
+    alpha : "auto", float or array-like of shape (n_candidates,), default="auto"
+        Ridge of the held-out models, in units of a basis of mean squared row norm one,
+        as in `GradientBasisRefit`. "auto" and several candidates: by leave-one-out
+        with the squared loss; otherwise by cross-fitting with 5 folds inside each
+        training part.
+    cv : int, splitter or iterable, default=5
+        Splits of the held-out score, as in scikit-learn's `cross_validate`: an int
+        makes stratified folds for labels and does not shuffle.
+    scoring : str, callable or None, default=None
+        Scorer of scikit-learn; None is R^2 or accuracy.
+    n_jobs : int or None, default=None
+        Fits that run at the same time, through joblib. The result does not depend on
+        it.
+    sample_weight : array-like of shape (n_samples,) or None, default=None
+        Weights of the losses, for the trainings and for the scores.
+    max_memory : str or float, default="1GB"
+        What a linear algebra step may use. Ranks and bounds that need more are left
+        out.
+    random_state : int, RandomState instance or None, default=None
+        Seeds every `random_state` of bases and estimators that is None, all by the same
+        number, and the parts of the cross-fitting.
+
+    Returns
+    -------
+    BasisComparison
+        With `to_frame()`; `str()` is a table.
+
+    Raises
+    ------
+    TypeError
+        If an entry is neither a basis nor an estimator.
+    ValueError
+        If classifiers and regressors are mixed, or the data don't suit the loss.
+
+    See Also
+    --------
+    BasisComparisonDisplay : Draws the result.
+    GradientBasisRefit : The refit on the gradient basis as an estimator.
+
+    References
+    ----------
+    .. [1] Kawaguchi, Huang and Kaelbling, "Every Local Minimum Value Is the Global
+       Minimum Value of Induced Model in Nonconvex Machine Learning", Neural
+       Computation 31(12), 2019, Theorem 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> from sklearn.preprocessing import PolynomialFeatures, scale
+    >>> from sklearn_pgb import FeatureBasis, GradientBasis, InputBasis, compare_bases
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> network = MLPRegressor(
+    ...     hidden_layer_sizes=(5,), activation="tanh", solver="lbfgs", max_iter=50
+    ... )
+    >>> comparison = compare_bases(
+    ...     {
+    ...         "linear": InputBasis(),
+    ...         "quadratic": FeatureBasis(PolynomialFeatures(2, include_bias=False)),
+    ...         "gradient": GradientBasis(network),
+    ...     },
+    ...     scale(X[:, :4]),
+    ...     scale(y),
+    ...     random_state=0,
+    ... )
+    >>> comparison.to_frame()[["n_coef", "rank"]].astype(int).rename_axis(None)
+               n_coef  rank
+    linear          5     5
+    quadratic      15    14
+    gradient       31    31
+    """
+    bases = _check_bases(bases)
+    X, y, weight = _check_data(X, y, sample_weight)
+    name = _resolve_loss(loss, bases, y)
+    classifies = name == "log_loss"
+    y = _check_y(y, multi_output=True, y_numeric=not classifies)
+    rng = check_random_state(random_state)
+    seed, parts_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
+    effort = Effort(parse_memory(max_memory), TOL, MAX_ITER)
+    kind = BasisClassifier if classifies else BasisRegressor
+    models = {
+        key: kind(basis, name, _check_alpha(alpha), effort, parts_seed)
+        if isinstance(basis, Basis)
+        else basis
+        for key, basis in bases.items()
+    }
+    # One seed for all: bases of one network are then of the same network.
+    for model in models.values():
+        fill_seeds(model, seed)
+    scorer = check_scoring(next(iter(models.values())), scoring)
+    rows = positive(X, y, weight)
+    task = _Task(rows, name, _floor(kind, name, rows, effort), effort, scorer)
+    splits = list(check_cv(cv, rows.y, classifier=classifies).split(rows.X, rows.y))
+    jobs = [(model, None) for model in models.values()]
+    jobs += [(model, split) for model in models.values() for split in splits]
+    found = Parallel(n_jobs=n_jobs)(
+        delayed(_score if split else _describe)(task, model, split)
+        for model, split in jobs
+    )
+    scores = np.reshape(found[len(models) :], (len(models), len(splits)))
+    reports = tuple(
+        BasisReport(
+            name=key,
+            kind="basis" if isinstance(model, BasisModel) else "estimator",
+            scores=tuple(map(float, of_model)),
+            **described,
+        )
+        for (key, model), described, of_model in zip(
+            models.items(), found, scores, strict=False
+        )
+    )
+    return BasisComparison(reports, name, task.floor, _name_of(scoring, classifies))
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What all fits share."""
+
+    rows: Rows
+    loss: str
+    floor: float
+    effort: Effort
+    scorer: Callable[..., float]
+
+
+def _score(task: _Task, model: Any, split: Any) -> float:
+    """Held-out score of one split."""
+    seen, unseen = task.rows.part(split[0]), task.rows.part(split[1])
+    model = clone(model).fit(seen.X, seen.y, **_weights(model, seen))
+    weights = {"sample_weight": unseen.weight} if unseen.weighted else {}
+    return float(task.scorer(model, unseen.X, unseen.y, **weights))
+
+
+def _describe(task: _Task, model: Any, split: None) -> dict[str, Any]:
+    """Everything but the scores: one fit on all rows."""
+    rows = replace(task.rows, X=aligned(task.rows.X), y=aligned(task.rows.y))
+    start = time.perf_counter()
+    model = clone(model).fit(rows.X, rows.y, **_weights(model, rows))
+    seconds = time.perf_counter() - start
+    if not isinstance(model, BasisModel):
+        return {
+            "train_loss": _estimator_loss(task, model),
+            "lower_bound": np.nan,
+            "n_coef": None,
+            "rank": None,
+            "alpha": np.nan,
+            "seconds": seconds,
+        }
+    problem = model.problem_
+
+    least = infimum(problem, max_memory=task.effort.max_memory)
+    return {
+        "train_loss": least.value,
+        "lower_bound": max(least.lower_bound, task.floor),
+        "n_coef": problem.augmented().n_coef,
+        "rank": least.rank,
+        "alpha": model.alpha_,
+        "seconds": seconds,
+    }
+
+
+def _weights(model: Any, rows: Rows) -> dict[str, Any]:
+    return rows.keywords(model)
+
+
+def _estimator_loss(task: _Task, estimator: Any) -> float:
+    """Loss of an estimator's predictions on all rows, nan where it has none."""
+    rows = task.rows
+    kind = BasisRegressor
+    if task.loss == "log_loss":
+        kind = BasisClassifier
+        if not hasattr(estimator, "predict_proba"):
+            return float("nan")
+        predicted = estimator.predict_proba(rows.X)
+    else:
+        predicted = estimator.predict(rows.X)
+    return _loss_of_means(kind, task, np.asarray(predicted, dtype=np.float64))
+
+
+def _loss_of_means(kind: Any, task: _Task, mean: NDArray[np.float64]) -> float:
+    """Weighted mean loss of predicted means or probabilities."""
+    model = kind(None, task.loss, 0.0, task.effort)
+    y = model._check_targets(task.rows.y)
+    model._learn(y, known=False, classes=None)
+    mean = mean.reshape(len(mean), -1)
+    target = model._columns(y, mean.shape[1])
+    if task.loss == "squared_error":
+        values = ((mean - target) ** 2).sum(1)
+    elif task.loss == "poisson":
+        mean = np.maximum(mean, LEAST_PROBABILITY)
+        values = (mean - target * np.log(mean)).sum(1)
+    else:
+        p = np.clip(mean, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        values = -(target * np.log(p)).sum(1)
+        if model._multilabel:
+            values -= ((1 - target) * np.log1p(-p)).sum(1)
+    return float(task.rows.share().numpy() @ values)
+
+
+def _floor(kind: Any, loss: str, rows: Rows, effort: Effort) -> float:
+    """Least loss of any function of the inputs."""
+    model = kind(None, loss, 0.0, effort)
+    y = model._check_targets(rows.y)
+    model._learn(y, known=False, classes=None)
+    n_outputs = model._natural_outputs()
+    loss_ = model._loss_of(n_outputs)
+    columns = as_float64(model._columns(y, n_outputs))
+    group = torch.from_numpy(distinct_rows(rows.X))[:, None]
+    return pure_error_floor(group, loss_.encode(columns), loss_, rows.share()).value
+
+
+def _name_of(scoring: Any, classifies: bool) -> str:
+    if scoring is None:
+        return "accuracy" if classifies else "R²"
+    return (
+        scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
+    )
+
+
+# --- checks ---------------------------------------------------------------------------
+
+
+def _check_bases(bases: Any) -> dict[str, Any]:
+    """Copies of bases and estimators, by name."""
+    if not isinstance(bases, Mapping) or not bases:
+        raise TypeError(
+            "bases must be a dict from names to bases or estimators, with at least "
+            f"one entry, got {bases!r}."
+        )
+    for name, basis in bases.items():
+        estimates = hasattr(basis, "fit") and hasattr(basis, "predict")
+        if not isinstance(basis, Basis) and not estimates:
+            raise TypeError(
+                f"bases[{name!r}] must be a basis or an estimator, got "
+                f"{type(basis).__name__}. Wrap a transformer in FeatureBasis and a "
+                "module in GradientBasis or LayerBasis."
+            )
+    return {str(name): clone(basis) for name, basis in bases.items()}
+
+
+def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    if y is None:
+        raise ValueError("y must be targets or labels, got None.")
+    X, y = indexable(X, y)
+    if _num_samples(X) == 0:
+        raise ValueError("X must have at least 1 sample, got 0.")
+    if sample_weight is None:
+        return X, y, None
+    rows = np.empty((_num_samples(X), 1))
+    weight = _check_sample_weight(
+        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+    )
+    return X, y, weight
+
+
+def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
+    if loss is not None and loss not in LOSSES:
+        raise ValueError(f"loss must be None or among {LOSSES}, got {loss!r}.")
+    inner = [
+        basis.get_params(deep=False).get("estimator")
+        if isinstance(basis, Basis)
+        else basis
+        for basis in bases.values()
+    ]
+    inner = [part for part in inner if hasattr(part, "__sklearn_tags__")]
+    classify, regress = any(map(is_classifier, inner)), any(map(is_regressor, inner))
+    if classify and regress:
+        raise ValueError(
+            "bases must hold classifiers or regressors, got both. Compare them apart."
+        )
+    if loss in (None, "auto"):
+        if classify or regress:
+            return "log_loss" if classify else "squared_error"
+        return "squared_error" if np.asarray(y).dtype.kind == "f" else "log_loss"
+    wrong = regress if loss == "log_loss" else classify
+    if wrong:
+        found = "regressors" if loss == "log_loss" else "classifiers"
+        raise ValueError(
+            f"loss must suit the estimators in bases, got {loss!r} for {found}. Leave "
+            "it at 'auto', or exchange the estimators."
+        )
+    return str(loss)
+
+
+def _check_alpha(alpha: Any) -> Any:
+    """A number >= 0, an array of positive candidates, or "auto"."""
+    if isinstance(alpha, str) and alpha == "auto":
+        return alpha
+    problem = ValueError(
+        "alpha must be 'auto', a number >= 0 or a 1-d array of positive candidates, "
+        f"got {alpha!r}."
+    )
+    try:
+        values = np.asarray(alpha, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise problem from None
+    usable = values.ndim <= 1 and values.size and np.isfinite(values).all()
+    if not usable or values.min() < 0 or (values.ndim and values.min() == 0):
+        raise problem
+    return values if values.ndim else float(values)

@@ -1,0 +1,205 @@
+"""`BasisComparisonDisplay`."""
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from sklearn_pgb._display._training import _axes, _scale
+
+
+class BasisComparisonDisplay:
+    """What each basis can fit, beside what it predicts.
+
+    The first panel shows the training loss of each basis at its minimum, with the
+    certified lower bound as a tick: between the two lies all that is unknown. The
+    dashed line is the least loss of any function of the inputs. The second panel
+    shows the held-out score of each split and their mean. A long bar with a good
+    score is a basis that generalises; a short one with a bad score overfits.
+
+    It is recommended to use `from_comparison`. All parameters are stored as attributes.
+
+    Parameters
+    ----------
+    names : sequence of str
+        One per basis, drawn from top to bottom.
+    train_losses : array-like of shape (n_bases,)
+        Training losses.
+    lower_bounds : array-like of shape (n_bases,)
+        Certified bounds, nan where there are none.
+    scores : array-like of shape (n_bases, n_splits)
+        Held-out scores.
+    floor : float, default=None
+        Pure-error floor of the rows.
+    loss_name : str, default="training loss"
+        Label of the first panel.
+    score_name : str, default="score"
+        What `scores` holds.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+        Figure of the panels.
+    axes_ : ndarray of matplotlib Axes
+        The panels: training losses, held-out scores.
+    loss_bars_ : matplotlib BarContainer
+        The training losses.
+    bound_line_ : matplotlib Line2D
+        The bounds.
+    floor_line_ : matplotlib Line2D or None
+        The floor.
+    score_points_ : matplotlib Line2D or None
+        The scores of the splits.
+    mean_points_ : matplotlib Line2D or None
+        Their means.
+
+    See Also
+    --------
+    compare_bases : Computes what is drawn.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import PolynomialFeatures
+    >>> from sklearn_pgb import BasisComparisonDisplay, FeatureBasis, InputBasis
+    >>> from sklearn_pgb import compare_bases
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> bases = {
+    ...     "linear": InputBasis(),
+    ...     "quadratic": FeatureBasis(PolynomialFeatures()),
+    ... }
+    >>> display = BasisComparisonDisplay.from_comparison(compare_bases(bases, X, y))
+    >>> [ax.get_xlabel() for ax in display.axes_]
+    ['training squared error', 'held-out R²']
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(
+        self,
+        names,
+        train_losses,
+        lower_bounds,
+        scores,
+        *,
+        floor=None,
+        loss_name="training loss",
+        score_name="score",
+    ):
+        self.names = names
+        self.train_losses = train_losses
+        self.lower_bounds = lower_bounds
+        self.scores = scores
+        self.floor = floor
+        self.loss_name = loss_name
+        self.score_name = score_name
+
+    @classmethod
+    def from_comparison(cls, comparison, *, ax=None, bar_kw=None):
+        """Draw a comparison.
+
+        Parameters
+        ----------
+        comparison : BasisComparison
+            What `compare_bases` returned.
+        ax : matplotlib Axes or array-like of Axes, default=None
+            Where to draw, as in `plot`.
+        bar_kw : dict, default=None
+            Keywords of the bars, as in `plot`.
+
+        Returns
+        -------
+        display : BasisComparisonDisplay
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_comparison")
+        reports = comparison.reports
+        display = cls(
+            [report.name for report in reports],
+            [report.train_loss for report in reports],
+            [report.lower_bound for report in reports],
+            [report.scores for report in reports],
+            floor=comparison.floor,
+            loss_name=f"training {comparison.loss.replace('_', ' ')}",
+            score_name=comparison.scoring,
+        )
+        return display.plot(ax, bar_kw=bar_kw)
+
+    def plot(self, ax=None, *, bar_kw=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array-like of Axes, default=None
+            Where to draw the panels, in their order; a single one shows the training
+            losses. None makes a new figure.
+        bar_kw : dict, default=None
+            Keywords of the bars, as `Axes.barh` takes them.
+
+        Returns
+        -------
+        display : BasisComparisonDisplay
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        losses, bounds = (
+            np.asarray(values, dtype=float)
+            for values in (self.train_losses, self.lower_bounds)
+        )
+        scores = np.asarray(self.scores, dtype=float)
+        n = len(self.names)
+        shapes = losses.shape, bounds.shape, scores.shape[:1], np.ndim(scores)
+        if shapes != ((n,), (n,), (n,), 2):
+            raise ValueError(
+                "names, train_losses, lower_bounds and scores must have one entry per "
+                f"basis, and scores one column per split, got {n} names and shapes "
+                f"{losses.shape}, {bounds.shape} and {scores.shape}."
+            )
+        self.score_points_ = self.mean_points_ = None
+        self.axes_ = _axes(ax, 2)
+        self.figure_ = self.axes_[0].figure
+        self._plot_losses(self.axes_[0], losses, bounds, bar_kw or {})
+        if len(self.axes_) > 1:
+            self._plot_scores(self.axes_[1], scores)
+        for panel in self.axes_:
+            panel.set_yticks(np.arange(n), self.names)
+            panel.set_ylim(n - 0.5, -0.5)
+        return self
+
+    def _plot_losses(self, ax, losses, bounds, bar_kw):
+        place = np.arange(len(losses))
+        style = {"color": "C0", "alpha": 0.5, "height": 0.6, **bar_kw}
+        self.loss_bars_ = ax.barh(place, losses, **style)
+        (self.bound_line_,) = ax.plot(
+            bounds, place, "k|", markersize=16, label="certified lower bound"
+        )
+        self.floor_line_ = None
+        if self.floor is not None:
+            # The means of single rows leave rounding behind.
+            floor = self.floor if self.floor > 1e-14 * np.nanmax(losses) else 0.0
+            self.floor_line_ = ax.axvline(
+                floor, color="0.3", ls="--", lw=1, label=f"floor: {floor:.4g}"
+            )
+        ax.set_xscale(**_scale(losses[np.isfinite(losses)]))
+        ax.set_xlabel(self.loss_name)
+        _legend(ax)
+
+    def _plot_scores(self, ax, scores):
+        place = np.arange(len(scores))
+        (self.score_points_,) = ax.plot(
+            scores.ravel(),
+            np.repeat(place, scores.shape[1]),
+            "o",
+            color="0.6",
+            markersize=4,
+            label="splits",
+        )
+        (self.mean_points_,) = ax.plot(
+            scores.mean(1), place, "D", color="C1", label="mean"
+        )
+        ax.locator_params(axis="x", nbins=6)
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        ax.set_xlabel(f"held-out {self.score_name}")
+        _legend(ax)
+
+
+def _legend(ax):
+    """A legend below the panel, since bars and points may be anywhere in it."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9)

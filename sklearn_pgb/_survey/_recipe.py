@@ -1,0 +1,265 @@
+"""From an estimator to the training of a population of chains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_array
+from sklearn.utils.validation import _check_y
+from torch import Tensor
+
+from sklearn_pgb._estimator import ClassifierTargets, RegressorTargets, dense
+from sklearn_pgb._losses import Loss, SquaredLoss
+from sklearn_pgb._networks import (
+    ACTIVATIONS,
+    ChainNetwork,
+    Network,
+    NetworkEstimator,
+    as_float64,
+)
+from sklearn_pgb._survey._ends import Setting
+from sklearn_pgb._training import (
+    Architecture,
+    ChainProgram,
+    Objective,
+    Schedule,
+    automatic_rate,
+    chain_architecture,
+    hidden_widths,
+    network_state,
+)
+
+# Share of the epochs of scikit-learn's networks after which annealed Adam at ten times
+# their rate has reached the loss that they stop at.
+EPOCHS = 0.2
+
+
+class _Targets:
+    """Parameters that the targets of scikit-learn's networks have no name for."""
+
+    label_smoothing = 0.0
+    hinge_power = 2.0
+    class_weight = None
+
+    def __init__(self, loss: str):
+        self.loss = loss
+
+
+class _RegressorTargets(_Targets, RegressorTargets):
+    """Targets of an MLPRegressor."""
+
+
+class _ClassifierTargets(_Targets, ClassifierTargets):
+    """Targets of an MLPClassifier."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A population of chains, with everything that its training needs.
+
+    Attributes
+    ----------
+    architecture : Architecture
+        Its program's outputs are in units where the targets have mean zero and
+        variance one (squared loss; the targets' own units otherwise).
+    activation : str
+    setting : Setting
+        In the targets' own units.
+    columns : ndarray (n_samples, n_outputs)
+        Targets before they are encoded.
+    penalty : Tensor (n_params,)
+        In the units of the training.
+    schedule : Schedule
+        No epochs where training is by L-BFGS alone.
+    batch_size : int
+    n_iter : int
+        Iterations of L-BFGS that the estimator itself asks for.
+    """
+
+    architecture: Architecture
+    activation: str
+    setting: Setting
+    columns: NDArray[np.float64]
+    penalty: Tensor
+    schedule: Schedule
+    batch_size: int
+    n_iter: int
+
+    @property
+    def program(self) -> ChainProgram:
+        """The program of a member."""
+        program = self.architecture.program
+        assert isinstance(program, ChainProgram)
+        return program
+
+    def objective(self, dtype: torch.dtype) -> Objective:
+        """What the training minimises."""
+        setting = self.setting
+        columns = (self.columns - self.architecture.centre) / self.architecture.scale
+        y = setting.loss.encode(as_float64(columns))
+        parts = (setting.inputs, y, setting.weight, self.penalty)
+        # A program of one's own: its memory is not shared between threads.
+        program = ChainProgram(self.program.widths, self.program.activations)
+        return Objective(program, setting.loss, *(part.to(dtype) for part in parts))
+
+    def own_penalty(self) -> Tensor:
+        """The penalty on parameters in the units of `networks`."""
+        scale, inner = self.architecture.scale, self.penalty.clone()
+        head = self.program.shapes[-1]
+        outer = slice(len(inner) - head[0] * (head[1] + 1), None)
+        inner[: outer.start] *= scale**2
+        return inner
+
+    def networks(self, theta: Tensor) -> Sequence[Network]:
+        """Members as networks in the targets' own units."""
+        members = []
+        for member in theta:
+            state = network_state(self.architecture, member)
+            weights = [as_float64(coef).T for coef in state["coefs_"]]
+            activations = [ACTIVATIONS[self.activation]] * (len(weights) - 1)
+            members.append(ChainNetwork(weights, state["intercepts_"], activations))
+        return members
+
+
+def find_recipe(
+    estimator: Any, X: Any, y: Any, sample_weight: NDArray[np.float64]
+) -> Recipe | None:
+    """How to train an estimator's network as a population; None for other networks.
+
+    Steps of pipelines and transformations of targets are fitted once.
+    """
+    final = _final(estimator)
+    if not _is_chain(final):
+        return None
+    X, y = _transformed(estimator, X, y)
+    X = dense(check_array(X, accept_sparse=("csr", "csc"), dtype=np.float64))
+    targets, params = _targets_of(final), final.get_params()
+    y = targets._check_targets(
+        _check_y(y, multi_output=True, y_numeric=isinstance(targets, RegressorTargets))
+    )
+    targets._learn(y, known=False, classes=None)
+    weight = sample_weight * _class_weights(targets, y)
+    if not weight.all():
+        X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
+    n_outputs = targets._natural_outputs()
+    loss = targets._loss_of(n_outputs)
+    columns = targets._columns(y, n_outputs)
+    activation = params["activation"]
+    hidden = hidden_widths(params["hidden_layer_sizes"])
+    program = ChainProgram(
+        [X.shape[1], *hidden, n_outputs], [ACTIVATIONS[activation]] * len(hidden)
+    )
+    units = _units(targets, y, weight)
+    architecture = chain_architecture(program, np.random.RandomState(0), *units)
+    share = as_float64(weight / weight.sum())
+    own = isinstance(final, NetworkEstimator)
+    ridge = params["alpha"] / (2 * weight.sum())
+    penalty = program.is_weight().double() * ridge
+    if not own:
+        penalty = _sklearn_penalty(penalty, loss, architecture)
+    epochs = params["max_iter"] if own else max(1, int(EPOCHS * params["max_iter"]))
+    by_lbfgs = params["solver"] == "lbfgs"
+    rate = params["learning_rate_init"] if own else "auto"
+    batch_size = params["batch_size"]
+    return Recipe(
+        architecture=architecture,
+        activation=activation,
+        setting=Setting(as_float64(X), loss.encode(as_float64(columns)), share, loss),
+        columns=columns,
+        penalty=penalty,
+        schedule=Schedule(
+            rate=automatic_rate(X.shape[1]) if rate == "auto" else float(rate),
+            max_epochs=0 if by_lbfgs else int(epochs),
+            tol=float(params["tol"]),
+            patience=int(min(params["n_iter_no_change"], params["max_iter"])),
+        ),
+        batch_size=min(200 if batch_size == "auto" else int(batch_size), len(X)),
+        n_iter=int(params["max_iter"]) if by_lbfgs else 0,
+    )
+
+
+def _final(estimator: Any) -> Any:
+    """The network at the end of pipelines and target transformers."""
+    while True:
+        if isinstance(estimator, Pipeline):
+            estimator = estimator.steps[-1][1]
+        elif isinstance(estimator, TransformedTargetRegressor):
+            # A function of the targets is left to the estimator itself.
+            if estimator.transformer is None:
+                return estimator
+            estimator = estimator.regressor
+        else:
+            return estimator
+
+
+def _is_chain(final: Any) -> bool:
+    """Whether a network is a chain of a known training: MLP* or AddedNeuron*."""
+    if isinstance(final, MLPRegressor | MLPClassifier):
+        return True
+    if not isinstance(final, NetworkEstimator):
+        return False
+    # The networks with added neurons are those that have a penalty on them.
+    params: dict[str, Any] = final.get_params()  # type: ignore[attr-defined]
+    return "neuron_penalty" in params and params["module"] is None
+
+
+def _transformed(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
+    """X and y as the network at the end sees them."""
+    while True:
+        if isinstance(estimator, Pipeline):
+            if len(estimator.steps) > 1:
+                X = clone(estimator[:-1]).fit_transform(X, y)
+            estimator = estimator.steps[-1][1]
+        elif isinstance(estimator, TransformedTargetRegressor):
+            columns = np.asarray(y).reshape(len(y), -1)
+            columns = clone(estimator.transformer).fit_transform(columns)
+            y = columns.ravel() if np.ndim(y) == 1 else columns
+            estimator = estimator.regressor
+        else:
+            return X, y
+
+
+def _targets_of(final: Any) -> Any:
+    """What knows the targets of a network."""
+    if isinstance(final, RegressorTargets | ClassifierTargets):
+        return clone(final)
+    if isinstance(final, MLPRegressor):
+        return _RegressorTargets(final.loss)
+    return _ClassifierTargets("log_loss")
+
+
+def _class_weights(targets: Any, y: Any) -> NDArray[np.float64]:
+    if isinstance(targets, ClassifierTargets):
+        return targets._class_weights(y)
+    return np.ones(len(y))
+
+
+def _units(
+    targets: Any, y: NDArray[Any], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """Centre and scale of the targets, in whose units the training runs."""
+    if isinstance(targets, RegressorTargets):
+        return targets._target_units(y, weight)
+    return np.zeros(targets._natural_outputs()), 1.0
+
+
+def _sklearn_penalty(penalty: Tensor, loss: Loss, architecture: Architecture) -> Tensor:
+    """The penalty of scikit-learn's networks, which is in the targets' own units.
+
+    Their squared loss is half of the one here, so their penalty counts twice. In units
+    of targets of variance one the hidden layers' share is divided by the variance.
+    """
+    program = architecture.program
+    assert isinstance(program, ChainProgram)
+    if isinstance(loss, SquaredLoss):
+        penalty = 2 * penalty
+    n_out, n_in = program.shapes[-1]
+    penalty[: len(penalty) - n_out * (n_in + 1)] /= architecture.scale**2
+    return penalty

@@ -1,0 +1,250 @@
+"""`survey_minima`: one network, many starts."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state, indexable
+from sklearn.utils.validation import _check_sample_weight, _num_samples
+from torch import Tensor, nn
+
+from sklearn_pgb._estimator import (
+    final_estimator,
+    open_all,
+    train_networks,
+    weight_parameter,
+)
+from sklearn_pgb._networks import Network, open_network
+from sklearn_pgb._survey._ends import (
+    Setting,
+    distinct,
+    evaluate,
+    gradient_bounds,
+)
+from sklearn_pgb._survey._population import train_population
+from sklearn_pgb._survey._recipe import Recipe, find_recipe
+from sklearn_pgb._survey._result import MinimaSurvey
+from sklearn_pgb._survey._verdict import verdicts
+
+
+def survey_minima(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    n_starts: int = 20,
+    polish_iter: int | str = "auto",
+    tol: float = 1e-6,
+    n_jobs: int | None = None,
+    sample_weight: Any = None,
+    random_state: Any = None,
+) -> MinimaSurvey:
+    """Train a network from many starts and see where they end.
+
+    The networks of MLPRegressor, MLPClassifier, AddedNeuronRegressor and
+    AddedNeuronClassifier, in pipelines or not, are trained together as one population:
+    from initial parameters drawn as scikit-learn draws them, on the estimator's own
+    objective, its penalty included, by this package's training (Adam with an annealed
+    rate, or none with ``solver="lbfgs"``), and then towards critical points by L-BFGS
+    and Newton steps. All rows are used, also where the estimator stops early. Any
+    other network is cloned and fitted as it is, once per start.
+
+    Ends are numbered as distinct minima by what their networks predict on the rows:
+    two networks that differ by a permutation or signs of hidden units, by rescaled ReLU
+    units or silent units are one minimum.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A network, or a Pipeline or TransformedTargetRegressor that ends in one. Losses
+        are in the units in which the network sees the targets.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Whatever the estimator takes.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Targets or labels.
+    n_starts : int, default=20
+        How many starts.
+    polish_iter : int or "auto", default="auto"
+        Iterations of L-BFGS per start after the training of a population, with Newton
+        steps at the end where the network is smooth and has at most 150 parameters.
+        "auto" is 1000 for small problems, fewer for larger ones, and none where it
+        would take much longer than the training: starts then reach no critical point,
+        and the verdicts say so.
+    tol : float, default=1e-6
+        A start has arrived where the gradient's norm, or the excess over the floor, is
+        at most `tol` times what there is to explain: the loss of the best constant
+        above the floor.
+    n_jobs : int or None, default=None
+        Tasks that run at the same time, through joblib. The result does not depend on
+        it.
+    sample_weight : array-like of shape (n_samples,) or None, default=None
+        Weights of the losses.
+    random_state : int, RandomState instance or None, default=None
+        Seeds all starts.
+
+    Returns
+    -------
+    MinimaSurvey
+        With `to_frame()`; `str()` is a summary.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is no network that can be trained.
+    ValueError
+        If the data or a parameter can't be used.
+
+    See Also
+    --------
+    MinimaSurveyDisplay : Draws the result.
+    AddedNeuronRegressor : Searches for a global minimum (``n_starts > 1``).
+
+    Examples
+    --------
+    XOR with two units has a minimum of loss zero, up to the penalty, and others at
+    which two of the four points are predicted as zero:
+
+    >>> import numpy as np
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> from sklearn_pgb import survey_minima
+    >>> X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    >>> y = X[:, 0] * X[:, 1]
+    >>> network = MLPRegressor(
+    ...     hidden_layer_sizes=(2,), activation="tanh", solver="lbfgs", alpha=1e-3
+    ... )
+    >>> survey = survey_minima(network, X, y, n_starts=10, random_state=0)
+    >>> sorted(set(survey.loss.round(2).tolist())), set(survey.verdict)
+    ([0.0, 0.5], {'critical'})
+    """
+    _check_request(estimator, n_starts, polish_iter, tol)
+    X, y, weight = _check_data(X, y, sample_weight)
+    rng = check_random_state(random_state)
+    seed = int(rng.randint(np.iinfo(np.int32).max))
+    recipe = find_recipe(estimator, X, y, weight)
+    penalty: Tensor | None = None
+    if recipe is not None:
+        setting = recipe.setting
+    else:
+        weights = None if sample_weight is None else weight
+        networks, setting = _by_joblib(estimator, X, y, weights, n_starts, seed, n_jobs)
+    floor = setting.floor()
+    scale = setting.constant() - floor
+    if recipe is not None:
+        theta = train_population(
+            recipe,
+            n_starts,
+            polish_iter=polish_iter,
+            gtol=tol * _training_scale(recipe, scale),
+            seed=seed,
+            n_jobs=n_jobs,
+        )
+        networks, penalty = list(recipe.networks(theta)), recipe.own_penalty()
+    ends = evaluate(networks, setting, penalty)
+    minimum = distinct(ends, setting, scale)
+    linear, linear_bound = setting.linear(floor)
+    return MinimaSurvey(
+        loss=ends.loss,
+        objective=ends.objective,
+        gradient_norm=ends.gradient_norm,
+        verdict=verdicts(
+            ends.loss, ends.gradient_norm, floor=floor, scale=scale, tol=tol
+        ),
+        minimum=minimum,
+        gradient_basis_bound=gradient_bounds(ends, minimum, setting, floor),
+        floor=floor,
+        linear=linear,
+        linear_bound=linear_bound,
+        parameters=ends.theta,
+        population=recipe is not None,
+        tol=float(tol),
+    )
+
+
+def _training_scale(recipe: Recipe, scale: float) -> float:
+    """Largest gradient entry, in units of the training, that is small in one's own."""
+    unit = recipe.architecture.scale
+    # In the targets' units a hidden layer's gradient is unit^2 times as large, the
+    # output layer's unit times.
+    in_training_units = scale / unit**2
+    return in_training_units * min(1.0, unit) / recipe.program.n_params**0.5
+
+
+def _by_joblib(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    weight: NDArray[np.float64] | None,
+    n_starts: int,
+    seed: int,
+    n_jobs: int | None,
+) -> tuple[list[Network], Setting]:
+    """Clones fitted with a seed each, opened as networks."""
+    seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
+    params = {} if weight is None else {_weight_key(estimator): weight}
+    fitted = train_networks(
+        estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
+    )
+    opened = open_all(fitted, None, None)
+    inputs = opened[0].inputs(X)
+    network = opened[0].network
+    n_outputs = network(network.theta, inputs[:1]).shape[1]
+    rows = np.ones(len(inputs)) if weight is None else weight
+    share = torch.from_numpy(rows / rows.sum())
+    kept = share > 0
+    target = opened[0].targets(y, n_outputs)
+    setting = Setting(inputs[kept], target[kept], share[kept], opened[0].loss)
+    return [each.network for each in opened], setting
+
+
+def _weight_key(estimator: Any) -> str:
+    key = weight_parameter(estimator)
+    if key is None:
+        name = type(final_estimator(estimator)).__name__
+        raise ValueError(
+            "sample_weight must be None for a network whose fit takes no "
+            f"sample_weight, got weights for {name}."
+        )
+    return key
+
+
+# --- checks ---------------------------------------------------------------------------
+
+
+def _check_request(estimator: Any, n_starts: Any, polish_iter: Any, tol: Any) -> None:
+    if isinstance(estimator, nn.Module | FrozenEstimator):
+        raise TypeError(
+            "estimator must be one that can be trained anew, got "
+            f"{type(estimator).__name__}, which is taken as it is elsewhere. Pass the "
+            "unfrozen estimator, or a module in a skorch net or an "
+            "AddedNeuronRegressor."
+        )
+    try:
+        open_network(estimator)
+    except NotFittedError:
+        pass
+    whole = (int, np.integer)
+    if not isinstance(n_starts, whole) or isinstance(n_starts, bool) or n_starts < 1:
+        raise ValueError(f"n_starts must be an integer >= 1, got {n_starts!r}.")
+    automatic = isinstance(polish_iter, str) and polish_iter == "auto"
+    if not automatic and (not isinstance(polish_iter, whole) or polish_iter < 0):
+        raise ValueError(
+            f"polish_iter must be 'auto' or an integer >= 0, got {polish_iter!r}."
+        )
+    if not tol > 0:
+        raise ValueError(f"tol must be > 0, got {tol!r}.")
+
+
+def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    if y is None:
+        raise ValueError("y must be targets or labels, got None.")
+    X, y = indexable(X, y)
+    if _num_samples(X) == 0:
+        raise ValueError("X must have at least 1 sample, got 0.")
+    rows = np.empty((_num_samples(X), 1))
+    weight = _check_sample_weight(
+        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+    )
+    return X, y, weight
