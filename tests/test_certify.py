@@ -1,5 +1,7 @@
 """`certify` on networks whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,13 +19,18 @@ from certificate_cases import (
     tanh_mlp,
 )
 from oracles import critical_targets
+from scipy.optimize import minimize
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import PolynomialFeatures
 from torch import nn
 
 from sklearn_pgb import Certificate, FeatureBasis, certify
 from sklearn_pgb._bases import jacobian
-from sklearn_pgb._networks import ChainNetwork, open_network
+from sklearn_pgb._certificate import _curvature, _verdict
+from sklearn_pgb._certificate._escape import Escape, by_displacement
+from sklearn_pgb._certificate._examine import Effort, examine
+from sklearn_pgb._certificate._subject import open_subject
+from sklearn_pgb._networks import ChainNetwork, displacements, open_network
 
 NAMES = ("inputs", "layer 1", "gradient")
 
@@ -139,10 +146,6 @@ def test_GB_9_idle_unit_is_used():
 
 def test_escape_by_displacement_starts_at_the_same_loss():
     """Without curvature as a ground: the displaced parameters have the same outputs."""
-    from sklearn_pgb._certificate._escape import by_displacement
-    from sklearn_pgb._certificate._subject import open_subject
-    from sklearn_pgb._networks import displacements
-
     module, X, y = embedded_unit()
     subject = open_subject(
         module, X, y, sample_weight=None, loss="squared_error", penalty=None
@@ -231,6 +234,33 @@ def test_active_relu_units_vouch_for_the_inputs(seed):
     assert joint.value <= np.mean((y - features @ np.linalg.lstsq(features, y)[0]) ** 2)
 
 
+def test_no_claim_without_a_way_down(monkeypatch):
+    """Tests that speak against a local minimum are not believed alone."""
+    module, X, y = saddle()
+
+    def nowhere(objective, theta, found):
+        value = float(objective.value_and_gradient(theta)[0])
+        return Escape("nowhere", theta.numpy(), theta.numpy(), value)
+
+    monkeypatch.setattr(_verdict, "by_displacement", nowhere)
+    monkeypatch.setattr(_verdict, "by_curvature", nowhere)
+    certificate = certify(module, X, y, loss="squared_error", random_state=0)
+    assert certificate.verdict == "consistent_with_local_min"
+    assert certificate.escape is None
+
+
+def test_gradient_of_rounding_is_none(seed):
+    """What a refit gains along directions of no size is no gradient."""
+    X, y = smooth_data(seed)
+    mlp = tanh_mlp(max_iter=5, random_state=seed).fit(X, y)
+    subject = open_subject(mlp, X, y, sample_weight=None, loss=None, penalty=None)
+    generator = torch.Generator().manual_seed(seed)
+    found = examine(subject, {}, Effort(1e-6, None, 1e9), generator)
+    assert _verdict.is_not_critical(found)
+    tiny = found.gradient * (found.rounding / float(found.gradient.norm()))
+    assert not _verdict.is_not_critical(replace(found, gradient=tiny))
+
+
 # -- separable labels ----------------------------------------------------------------
 
 
@@ -298,8 +328,6 @@ def test_each_value_is_least_squares(seed):
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])
 def test_bounds_enclose_scipy_minima(seed, kind):
     """No coefficients that SciPy finds are below the bound, or far below the value."""
-    from scipy.optimize import minimize
-
     rng = np.random.RandomState(seed)
     X = rng.standard_normal((60, 2))
     y = rng.randint(2 if kind == "binary" else 3, size=60)
@@ -367,7 +395,10 @@ def test_report_reads_like_one(seed):
 
 def test_frame_has_the_table(seed):
     X, y = smooth_data(seed)
-    certificate = certify(tanh_mlp(max_iter=5).fit(X, y), X, y)
+    mlp = tanh_mlp(max_iter=5).fit(X, y)
+    certificate = certify(mlp, X, y)
+    rows = [replace(row, lower_bound=row.value / 2) for row in certificate.table]
+    certificate = replace(certificate, table=tuple(rows))
     frame = certificate.to_frame()
     assert list(frame.index) == list(NAMES)
     assert frame["gap"].to_numpy() == pytest.approx(
@@ -404,9 +435,6 @@ def test_large_derivatives_are_not_factorised(seed):
 
 
 def test_lanczos_finds_the_lowest_curvature(seed):
-    from sklearn_pgb._certificate import _curvature
-    from sklearn_pgb._certificate._subject import open_subject
-
     X, y = smooth_data(seed)
     mlp = tanh_mlp(8, max_iter=5, random_state=seed).fit(X, y)
     subject = open_subject(mlp, X, y, sample_weight=None, loss=None, penalty=None)
@@ -423,8 +451,6 @@ def test_lanczos_finds_the_lowest_curvature(seed):
 
 
 def test_hessian_is_that_of_differences(seed):
-    from sklearn_pgb._certificate._subject import open_subject
-
     X, y = smooth_data(seed)
     mlp = tanh_mlp(max_iter=5, alpha=0.3, random_state=seed).fit(X, y)
     subject = open_subject(mlp, X, y, sample_weight=None, loss=None, penalty=None)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from certificate_cases import (
+    chain_module,
     converged_mlp,
     on_weights,
     polished_mlp,
@@ -181,20 +182,25 @@ def test_penalised_network_at_the_floor_of_its_loss_is_not_called_global(seed):
     assert any("at the floor" in note for note in certificate.notes)
 
 
-def test_perturbed_basis_gives_no_verdict_with_a_penalty(seed):
-    """A unit that feeds nothing: with a penalty, moving it costs; here it is a minimum.
+def test_perturbed_basis_gives_no_verdict_with_a_penalty():
+    """A unit that feeds nothing is a strict minimum, with something better far off.
 
-    All weights zero is the minimum of a strongly penalised objective; the perturbed
-    basis holds a smaller loss all the same.
+    The targets are orthogonal to the inputs, so only a large step out of the minimum
+    pays for its penalty. Without penalty the same point is no minimum.
     """
-    X, y = smooth_data(seed)
-    mlp = tanh_mlp(2, alpha=1e3, max_iter=5, random_state=seed).fit(X, y)
-    mlp.coefs_ = [np.zeros_like(coef) for coef in mlp.coefs_]
-    mlp.intercepts_ = [np.zeros(2), np.array([y.mean()])]
-    certificate = certify(mlp, X, y, random_state=seed)
-    assert certificate.gradient_norm <= 1e-12
+    X = np.linspace(-2, 2, 20)[:, None]
+    y = np.tanh(3 * X[:, 0])
+    y = y - X[:, 0] * (X[:, 0] @ y) / (X[:, 0] @ X[:, 0])
+    module = chain_module([[[0.0]], [[0.0]]])
+    arguments = {"loss": "squared_error", "random_state": 0}
+    certificate = certify(module, X, y, penalty=1e-5, **arguments)
+    assert certificate.gradient_norm <= 1e-15
+    assert certificate.min_curvature == pytest.approx(2e-5)
     assert certificate.row("perturbed gradient").excess > certificate.tolerance
     assert certificate.verdict == "consistent_with_local_min"
+    free = certify(module, X, y, **arguments)
+    assert free.verdict == "not_local_min"
+    assert free.escape.kind == "zero outgoing weights"
 
 
 # -- weights and wrappers ------------------------------------------------------------

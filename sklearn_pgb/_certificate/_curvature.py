@@ -13,7 +13,7 @@ DENSE_PARAMS = 300
 
 # Multiplications that Lanczos may spend, the least and the largest number of its steps,
 # and the numbers that its vectors may take.
-BUDGET, STEPS, NUMBERS = 1e10, (20, 150), 5e7
+BUDGET, STEPS, NUMBERS = 6e9, (20, 150), 5e7
 
 
 @dataclass(frozen=True, eq=False)

@@ -175,11 +175,16 @@ def examine(
     own = row_of(GRADIENT, problem, tangent, loss, floor.value)
     rows.append(own)
     nearby = _rank_nearby(objective, tangent.rank, generator)
+    tolerance = effort.tol * loss_unit(objective, floor.value)
     displaced = []
     if smooth and tangent.rank is not None and tangent.rank < (nearby or 0):
-        displaced = new_displacements(
-            network, objective.X, objective.weight, N_DISPLACEMENTS, generator
-        )
+        # Each displacement takes a factorisation, which only pays where the gradient
+        # basis does not show already that the training is not done.
+        limit = RANK_WORK if own.excess <= tolerance else RANK_WORK / N_DISPLACEMENTS
+        if _work(problem) <= limit:
+            displaced = new_displacements(
+                network, objective.X, objective.weight, N_DISPLACEMENTS, generator
+            )
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, effort.max_memory, contains_offset=spans)
@@ -193,7 +198,7 @@ def examine(
         loss=loss,
         penalty=objective.penalty_value(theta),
         floor=floor,
-        tolerance=effort.tol * loss_unit(objective, floor.value),
+        tolerance=tolerance,
         gradient=gradient,
         rounding=_rounding(objective, problem, raw),
         margin=margin,
@@ -210,6 +215,12 @@ def examine(
         tilted=tilted,
         curvature=curvature(objective, theta, generator) if smooth else None,
     )
+
+
+def _work(problem: ConvexProblem) -> float:
+    """Entries of the basis times its shorter side."""
+    rows, columns = problem.operator.n_rows, problem.operator.n_coef
+    return float(rows) * columns * min(rows, columns)
 
 
 def loss_unit(objective: TrainingObjective, floor: float) -> float:

@@ -23,7 +23,7 @@ from sklearn_pgb._training import quasi_newton
 
 # Steps of L-BFGS on a basis that is too large to be factorised, and the flops that they
 # may take.
-DESCENT_STEPS, DESCENT_FLOPS = 200, 1e10
+DESCENT_STEPS, DESCENT_FLOPS = 200, 6e9
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from sklearn_pgb._threads import threads_for_solve
 
 # Up to this many flops (rows times columns times the smaller of both) the basis is
 # factorised; beyond, only products with it are taken.
-FACTOR_FLOPS, REPAIR_FLOPS = 6e9, 5e7
+FACTOR_FLOPS, REPAIR_FLOPS = 4e9, 3e7
 
 # Flops that Newton may take, and its least and largest number of steps.
-NEWTON_FLOPS, NEWTON_STEPS = 2e10, (15, 100)
+NEWTON_FLOPS, NEWTON_STEPS = 1e10, (15, 100)
 
 # Relative singular values below the first do not count for the rank. Those below the
 # second are rounding; with some in between, coefficients without limit could use
