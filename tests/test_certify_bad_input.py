@@ -27,8 +27,11 @@ def test_estimator_that_is_no_network():
 
 def test_refit_that_has_its_own_certificate():
     refit = GradientBasisRefit(tanh_mlp(max_iter=5), alpha=1.0).fit(X, Y)
-    with pytest.raises(TypeError, match="got GradientBasisRefit"):
+    with pytest.raises(
+        TypeError, match=r"got GradientBasisRefit, .* Pass its estimator_"
+    ):
         certify(refit, X, Y)
+    assert certify(refit.estimator_, X, Y).name == "MLPRegressor"
 
 
 def test_unfitted_estimator():

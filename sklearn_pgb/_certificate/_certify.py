@@ -82,7 +82,8 @@ def certify(
     Raises
     ------
     TypeError
-        If the estimator is no network, or the bases are none.
+        If the estimator is no network, or the bases are none. A GradientBasisRefit
+        has certified bounds of its own; its `estimator_` is a network.
     ValueError
         If the data do not fit the network, or a parameter can't be used.
 

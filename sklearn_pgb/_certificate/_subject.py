@@ -121,6 +121,12 @@ def _open(estimator: Any, loss: str | Loss | None) -> OpenNetwork:
                 f"{loss!r}."
             )
         loss = LOSSES[loss]
+    if hasattr(estimator, "refit_loss_"):
+        raise TypeError(
+            f"estimator must be a network, got {type(estimator).__name__}, a convex "
+            "model: its own lower_bound_ and duality_gap_ certify it. Pass its "
+            "estimator_ to certify the network that it was refitted from."
+        )
     opened = open_network(estimator, loss=loss)
     if loss is not None and opened.kind is not None:
         raise ValueError(
