@@ -34,11 +34,6 @@ from sklearn_pgb._operators import KroneckerOperator, StackedOperator
 from sklearn_pgb._training import ChainProgram, Objective, hessian, polish
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def normal(generator, *shape):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 

@@ -9,11 +9,6 @@ from sklearn_pgb._bases import _rank, generic_rank, jacobian_rank
 from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def normal(generator, *shape):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 

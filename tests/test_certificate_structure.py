@@ -30,11 +30,6 @@ from sklearn_pgb._training import ChainProgram, Objective, polish
 TANH, RELU, IDENTITY = (ACTIVATIONS[name] for name in ("tanh", "relu", "identity"))
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def normal(generator, *shape):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 

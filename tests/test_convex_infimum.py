@@ -29,11 +29,6 @@ LOSSES = [
 MEMORY = 1e9
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def find(problem, **params):
     return infimum(problem, descend, **{"max_memory": MEMORY, **params})
 

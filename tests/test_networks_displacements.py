@@ -23,11 +23,6 @@ from sklearn_pgb._networks._displacements import _Walk
 EXACT = {"rtol": 1e-13, "atol": 1e-13}
 
 
-@pytest.fixture
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def normal(generator, *shape):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 

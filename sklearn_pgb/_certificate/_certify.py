@@ -58,7 +58,8 @@ def certify(
         multiplied to them.
     bases : "auto" or dict, default="auto"
         More bases for the table, by name; they are cloned and fitted on X.
-    loss : {"squared_error", "log_loss", "poisson"} or Loss, default=None
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or Loss, \
+            default=None
         The loss of a module's training. An estimator knows its own.
     penalty : float or array-like of shape (n_params,), default=None
         The training minimised the mean loss plus ``sum(penalty * theta ** 2)``. None

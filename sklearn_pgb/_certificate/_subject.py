@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._estimator import count_outputs
 from sklearn_pgb._losses import (
-    CrossEntropyLoss,
+    MODULE_LOSSES,
     LogisticLoss,
     Loss,
-    PoissonLoss,
     SquaredLoss,
 )
 from sklearn_pgb._networks import (
@@ -31,11 +30,8 @@ from sklearn_pgb._networks import (
     unwrap,
 )
 
-LOSSES: dict[str, Loss] = {
-    "squared_error": SquaredLoss(),
-    "poisson": PoissonLoss(),
-    "log_loss": CrossEntropyLoss(),
-}
+# What the name of a loss may be.
+LOSSES = [name for name, loss in MODULE_LOSSES.items() if loss is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +116,7 @@ def _open(estimator: Any, loss: str | Loss | None) -> OpenNetwork:
                 f"loss must be one of {', '.join(map(repr, LOSSES))} or a Loss, got "
                 f"{loss!r}."
             )
-        loss = LOSSES[loss]
+        loss = MODULE_LOSSES[loss]
     if hasattr(estimator, "refit_loss_"):
         raise TypeError(
             f"estimator must be a network, got {type(estimator).__name__}, a convex "
