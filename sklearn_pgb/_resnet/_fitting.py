@@ -34,7 +34,7 @@ from sklearn_pgb._resnet._projection import (
     projection,
 )
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
-from sklearn_pgb._threads import threads_for_solve
+from sklearn_pgb._threads import threads_for, threads_for_solve
 from sklearn_pgb._training import Program, evaluate_units
 
 # What the solvers of the convex problems may spend; the tolerance makes the certified
@@ -130,7 +130,8 @@ def fit_resnet(
         penalty = torch.where(is_weight, request.decay, 0.0).to(samples.y)
         start = Residual(units, samples, inner, alpha, scale, penalty)
         training = full_batch if request.full_batch else minibatches
-        found = training(start, theta, request, parts, hook)
+        with threads_for(len(samples.y) * theta.numel()):
+            found = training(start, theta, request, parts, hook)
         return _finish(start, found)
 
 

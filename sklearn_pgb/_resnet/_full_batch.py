@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sklearn_pgb._estimator import Parts
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual
-from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training import quasi_newton
 
 # Iterations without progress after which L-BFGS ends.
@@ -30,17 +29,6 @@ def full_batch(
     hook: Hook,
 ) -> Found:
     """L-BFGS, for as many iterations as pay on held-out rows."""
-    with threads_for(len(objective.samples.y) * theta.numel()):
-        return _full_batch(objective, theta, request, parts, hook)
-
-
-def _full_batch(
-    objective: Residual,
-    theta: Tensor,
-    request: Request,
-    parts: Callable[[], Parts] | None,
-    hook: Hook,
-) -> Found:
     n_iter, factor, improves = request.max_iter, 1.0, True
     if parts is not None:
         n_iter, factor, improves = _choose(objective, theta, request, parts())
