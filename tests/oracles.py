@@ -1,6 +1,7 @@
 """Slow, obvious twins of what the package computes, and random problems for both."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -158,6 +159,16 @@ def random_problem(
         intercept=intercept,
         offset=shift if offset else None,
     )
+
+
+def deficient_problem(loss, generator, **options):
+    """A basis of rank four in six columns; the constant is one of its columns."""
+    problem = random_problem(loss, generator, **options)
+    matrix = problem.operator.matrix.clone()
+    matrix[..., 3] = 1.0
+    mixed = matrix @ torch.randn(4, 2, generator=generator, dtype=torch.float64)
+    matrix = torch.cat([matrix, mixed], -1)
+    return replace(problem, operator=DenseOperator(matrix), alpha=0.0)
 
 
 def largest_square(problem):

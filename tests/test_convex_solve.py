@@ -23,12 +23,6 @@ from sklearn_pgb._convex import (
     solve,
     warn_if_unconverged,
 )
-from sklearn_pgb._convex._newton import (
-    DualSystem,
-    MatrixFreeSystem,
-    PrimalSystem,
-    hessian_product,
-)
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     GammaLoss,
@@ -38,7 +32,6 @@ from sklearn_pgb._losses import (
     SquaredLoss,
 )
 from sklearn_pgb._operators import (
-    DenseOperator,
     KroneckerOperator,
     LinearOperator,
     StackedOperator,
@@ -192,78 +185,6 @@ def test_negative_objective(method, alpha, generator):
     assert solution.value == pytest.approx(best, rel=1e-9)
 
 
-@newton_losses
-@intercepts
-def test_newton_systems(loss, intercept, generator):
-    """All three solve the linear system of the Hessian by autograd."""
-    problem = oracles.random_problem(loss, generator, intercept=intercept)
-    point = torch.randn(6, generator=generator, dtype=torch.float64)
-    if not intercept:
-        point[4:] = 0
-    coef, free = oracles.split(problem, point)
-    raw = problem.raw(coef, free)
-    hessian = torch.func.jacrev(
-        torch.func.jacrev(
-            lambda point: oracles.objective(problem, *oracles.split(problem, point))
-        )
-    )(point)
-    if not intercept:
-        hessian[4:, 4:] = torch.eye(2)
-    product = hessian_product(problem, raw)
-    columns = torch.stack([product(e) for e in torch.eye(6).double()], 1)
-    assert_close(columns, hessian, rtol=1e-11, atol=1e-11)
-
-    gradient = torch.randn(6, generator=generator, dtype=torch.float64)
-    # Softmax leaves one direction of the intercept free, which no gradient points to.
-    gradient[4:] -= gradient[4:].mean()
-    gradient[4:] *= intercept
-    systems = PrimalSystem(problem), DualSystem(problem), MatrixFreeSystem(problem)
-    for system in systems:
-        step = torch.cat(system.step(problem, raw, gradient.split([4, 2]), 1e-12))
-        assert relative(hessian @ step, -gradient) <= 1e-8
-
-
-def test_rough_steps_are_the_dense_steps_to_float32(generator):
-    """A step that may be rough is right to its goal, and comes back in float64."""
-    problem = oracles.random_problem(CrossEntropyLoss(), generator, 30, 6, alpha=0.1)
-    raw = problem.raw(*problem.zero())
-    residual = problem.residual(raw)
-    gradient = problem.operator.rmatvec(residual), residual.sum(0)
-    goal = 2e-3 * float(torch.cat(gradient).norm())
-    system = MatrixFreeSystem(problem)
-    assert system.rough.operator.dtype == torch.float32
-    step = torch.cat(system.step(problem, raw, gradient, goal))
-    assert step.dtype == torch.float64
-    assert torch.equal(step, step.float().double())
-    left = hessian_product(problem, raw)(step) + torch.cat(gradient)
-    assert float(left.norm()) <= 1.001 * goal
-
-
-def test_conjugate_gradients_stay_in_the_span(generator):
-    """However far they go, no step is taken where the basis is flat."""
-    problem = deficient_problem(LogisticLoss(), generator)
-    raw = torch.zeros_like(problem.y)
-    residual = problem.residual(raw)
-    gradient = problem.operator.rmatvec(residual), residual.sum(0)
-    step = MatrixFreeSystem(problem).step(problem, raw, gradient, goal=0.0)
-    product = hessian_product(problem, raw)
-    hessian = torch.stack([product(e) for e in torch.eye(8, dtype=torch.float64)])
-    target = -torch.cat(gradient)
-    expected = torch.linalg.pinv(hessian, rtol=1e-10, hermitian=True) @ target
-    assert_close(torch.cat(step), expected, rtol=0, atol=1e-4)
-
-
-def test_line_search_passes_kinks(generator):
-    """Steps that end short of the hinge's margins would take over a hundred."""
-    problem = oracles.random_problem(
-        SmoothedHingeLoss(), generator, 20, 60, intercept=False, offset=True
-    )
-    problem = problem.with_alpha(1e-8 * oracles.largest_square(problem))
-    solution = solve(problem, method="matrix-free", tol=1e-8, max_iter=80)
-    assert solution.converged
-    assert solution.gap <= 1e-8 * solution.value
-
-
 def test_primal_in_blocks(generator):
     """A basis that does not fit into memory gives the same normal matrix."""
     problem = oracles.random_problem(LogisticLoss(), generator)
@@ -403,21 +324,11 @@ def test_hinge_by_cvxpy(power, generator):
 # --- without a ridge -----------------------------------------------------------------
 
 
-def deficient_problem(loss, generator, **options):
-    """A basis of rank four in six columns; the constant is one of its columns."""
-    problem = oracles.random_problem(loss, generator, **options)
-    matrix = problem.operator.matrix.clone()
-    matrix[..., 3] = 1.0
-    mixed = matrix @ torch.randn(4, 2, generator=generator, dtype=torch.float64)
-    matrix = torch.cat([matrix, mixed], -1)
-    return replace(problem, operator=DenseOperator(matrix), alpha=0.0)
-
-
 @intercepts
 @pytest.mark.parametrize("method", ["primal", "dual", "matrix-free"])
 def test_minimum_norm(method, intercept, generator):
     """Without a ridge, least squares of smallest norm, the limit of weak ridges."""
-    problem = deficient_problem(
+    problem = oracles.deficient_problem(
         SquaredLoss(), generator, intercept=intercept, offset=True
     )
     base = (problem.y - problem.offset).numpy()
@@ -435,7 +346,9 @@ def test_minimum_norm(method, intercept, generator):
 @intercepts
 def test_no_ridge(loss, intercept, generator):
     """On attained infima of a deficient basis all methods meet BFGS."""
-    problem = deficient_problem(loss, generator, n_samples=60, intercept=intercept)
+    problem = oracles.deficient_problem(
+        loss, generator, n_samples=60, intercept=intercept
+    )
     best, *_ = oracles.optimum(problem)
     for method in METHODS:
         solution = solve(problem, method=method, tol=1e-9)
@@ -538,4 +451,9 @@ def test_stacked_basis(generator):
     assert_close(augmented.dense(), torch.cat([problem.operator.matrix, eye], -1))
     alone = replace(problem, intercept=False)
     assert alone.augmented() is alone.operator
+    features = torch.randn(25, 3, generator=generator, dtype=torch.float64)
+    shared = replace(problem, operator=KroneckerOperator(features, 2)).augmented()
+    assert isinstance(shared, KroneckerOperator)
+    expected = torch.cat([KroneckerOperator(features, 2).dense(), eye], -1)
+    assert_close(shared.dense(), expected)
     assert_allclose([float(part.sum()) for part in problem.zero()], np.zeros(2))

@@ -6,6 +6,7 @@ from sklearn_pgb._convex._problem import (
     ConvexProblem,
     Solution,
     dual_value,
+    finish,
     lower_bound,
 )
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
@@ -19,6 +20,7 @@ from sklearn_pgb._convex._select import (
 )
 from sklearn_pgb._convex._solve import (
     PathSolver,
+    SequenceSolver,
     choose_method,
     solve,
     warn_if_unconverged,
@@ -32,6 +34,7 @@ __all__ = [
     "Infimum",
     "PathSolver",
     "RidgePath",
+    "SequenceSolver",
     "Solution",
     "SpanBound",
     "Spectrum",
@@ -40,6 +43,7 @@ __all__ = [
     "column_means",
     "convex_folds",
     "dual_value",
+    "finish",
     "infimum",
     "lower_bound",
     "ridge_path",

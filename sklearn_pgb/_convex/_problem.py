@@ -93,6 +93,9 @@ class ConvexProblem:
         if not self.intercept:
             return self.operator
         ones = self.weight.new_ones(self.operator.n_samples, 1)
+        if isinstance(self.operator, KroneckerOperator):
+            features = torch.cat([self.operator.features, ones], 1)
+            return KroneckerOperator(features, self.operator.n_outputs)
         constant = KroneckerOperator(ones, self.operator.n_outputs)
         return StackedOperator([self.operator, constant], [1.0, 1.0])
 

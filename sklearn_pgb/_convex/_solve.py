@@ -12,6 +12,7 @@ from sklearn_pgb._convex._newton import (
     MatrixFreeSystem,
     NewtonSystem,
     PrimalSystem,
+    RecycledSystem,
     newton,
 )
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
@@ -21,7 +22,7 @@ from sklearn_pgb._convex._ridge import (
     lsmr_ridge,
     ridge_path,
 )
-from sklearn_pgb._operators import DenseOperator
+from sklearn_pgb._operators import DenseOperator, KroneckerOperator
 
 # Cost of one small tensor operation in flops, and Hessian products of one Newton step;
 # both decide between many small products and few large factorisations, for which an
@@ -29,6 +30,9 @@ from sklearn_pgb._operators import DenseOperator
 LAUNCH_FLOPS = 2.5e5
 PRODUCTS = 30
 LSMR_ITERATIONS = 20_000
+
+# Widest Hessian that is factorised for a sequence of problems.
+RECYCLED_COEF = 2_000
 
 
 def choose_method(problem: ConvexProblem, max_memory: float) -> str:
@@ -165,6 +169,32 @@ class PathSolver:
         return finish(problem, *result)
 
 
+class SequenceSolver:
+    """Solves problems that change little from one to the next.
+
+    Each starts from the last one's solution and Hessian. All have the same shape and
+    a loss other than the squared one.
+    """
+
+    def __init__(self) -> None:
+        self._start: tuple[Tensor, Tensor] | None = None
+        self._system = RecycledSystem()
+
+    def solve(
+        self, problem: ConvexProblem, tol: float, max_iter: int, certified: bool = True
+    ) -> Solution:
+        """The next solution; see `solve` and `newton`."""
+        if problem.alpha > 0 and problem.operator.n_coef <= RECYCLED_COEF:
+            result = newton(
+                problem, self._system, self._start, tol, max_iter, certified
+            )
+            solution = finish(problem, *result)
+        else:
+            solution = solve(problem, tol=tol, max_iter=max_iter, start=self._start)
+        self._start = solution.coef, solution.intercept
+        return solution
+
+
 def _newton_system(
     problem: ConvexProblem, method: str, max_memory: float
 ) -> NewtonSystem:
@@ -174,7 +204,8 @@ def _newton_system(
     if method == "matrix-free":
         return MatrixFreeSystem(problem)
     operator = problem.operator
-    if operator.n_rows * operator.n_coef * operator.dtype.itemsize <= max_memory / 4:
+    fits = operator.n_rows * operator.n_coef * operator.dtype.itemsize <= max_memory / 4
+    if fits and not isinstance(operator, KroneckerOperator):
         problem = replace(problem, operator=DenseOperator(operator.dense()))
     return PrimalSystem(problem)
 

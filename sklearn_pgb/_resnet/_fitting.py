@@ -11,10 +11,8 @@ from sklearn_pgb._convex import (
     ConvexProblem,
     Solution,
     convex_folds,
-    solve,
     span_bound,
 )
-from sklearn_pgb._convex._problem import finish
 from sklearn_pgb._estimator import Parts
 from sklearn_pgb._estimator._alpha import (
     OTHER_ALPHAS,
@@ -140,11 +138,11 @@ def _finish(objective: Residual, found: Found) -> Fit:
     inner, alpha = objective.inner, found.alpha
     scale = objective.scale if found.improves else 0.0
     nothing = objective.samples.basis[:, :0]
-    basis = exact_solution(inner, nothing, alpha)
+    basis = inner.exact(nothing, alpha, EFFORT.tol, EFFORT.max_iter)
     solution = basis
     z, _ = evaluate_units(objective.units, found.theta, objective.samples.inputs)
     if found.improves:
-        solution = exact_solution(inner, scale * z, alpha)
+        solution = inner.exact(scale * z, alpha, EFFORT.tol, EFFORT.max_iter)
     else:
         # The basis' own solution, with zeros for the units.
         zeros = z.new_zeros(z.shape[1] * objective.samples.y.shape[1])
@@ -161,17 +159,6 @@ def _finish(objective: Residual, found: Found) -> Fit:
         n_iter=found.n_iter,
         diverged=found.diverged,
     )
-
-
-def exact_solution(inner: Projection, Z: Tensor, alpha: float) -> Solution:
-    """The minimum on [X, Z] with its certificate."""
-    problem = inner.problem(Z, alpha)
-    if isinstance(inner, SquaredProjection):
-        coef, intercept = inner.solve(Z, alpha)
-        return finish(problem, coef.reshape(-1), intercept, 1, True)
-    coef, intercept = inner.solve(Z, alpha)
-    start = coef.reshape(-1), intercept
-    return solve(problem, tol=EFFORT.tol, max_iter=EFFORT.max_iter, start=start)
 
 
 def certified_bound(problem: ConvexProblem, solution: Solution) -> float:

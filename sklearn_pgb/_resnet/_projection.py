@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from sklearn_pgb._convex import ConvexProblem, solve
+from sklearn_pgb._convex import ConvexProblem, SequenceSolver, Solution, finish
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._operators import KroneckerOperator
 
@@ -62,6 +62,10 @@ class Projection(ABC):
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         """R^T, of shape (n_features + n_units, n_outputs), and b (n_outputs,)."""
 
+    @abstractmethod
+    def exact(self, Z: Tensor, alpha: float, tol: float, max_iter: int) -> Solution:
+        """The minimum with its certificate, to a relative gap of `tol`."""
+
 
 class SquaredProjection(Projection):
     """Squared loss: one thin SVD of X, and one QR factorisation for each Z.
@@ -115,6 +119,10 @@ class SquaredProjection(Projection):
         A = self.V @ (A[:, None] * (self.along - along @ B))
         return torch.cat([A, B]), self.y_mean - self.mean @ A - mean @ B
 
+    def exact(self, Z: Tensor, alpha: float, tol: float, max_iter: int) -> Solution:
+        coef, intercept = self.solve(Z, alpha)
+        return finish(self.problem(Z, alpha), coef.reshape(-1), intercept, 1, True)
+
     def _units(self, along: Tensor, across: Tensor, shift: float) -> Tensor:
         """R2^T from the reduced least-squares problem."""
         n_units = along.shape[1]
@@ -155,7 +163,7 @@ class SquaredProjection(Projection):
 
 
 class NewtonProjection(Projection):
-    """Any loss: Newton, from the last solution with as many features."""
+    """Any loss: Newton, from the last solution and Hessian with as many features."""
 
     # The objective is then exact to 1e-7, and its gradient by z to about the root.
     tol, max_iter = 1e-7, 100
@@ -164,18 +172,18 @@ class NewtonProjection(Projection):
         self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
     ):
         super().__init__(X, y, weight, loss, intercept)
-        self._starts: dict[int, tuple[Tensor, Tensor]] = {}
+        self._solvers: dict[int, SequenceSolver] = {}
 
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-        problem = self.problem(Z, alpha)
-        solution = solve(
-            problem,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            start=self._starts.get(Z.shape[1]),
-        )
-        self._starts[Z.shape[1]] = solution.coef, solution.intercept
+        solver, problem = self._solver(Z), self.problem(Z, alpha)
+        solution = solver.solve(problem, self.tol, self.max_iter, certified=False)
         return solution.coef.reshape(-1, self.y.shape[1]), solution.intercept
+
+    def exact(self, Z: Tensor, alpha: float, tol: float, max_iter: int) -> Solution:
+        return self._solver(Z).solve(self.problem(Z, alpha), tol, max_iter)
+
+    def _solver(self, Z: Tensor) -> SequenceSolver:
+        return self._solvers.setdefault(Z.shape[1], SequenceSolver())
 
 
 def projection(
