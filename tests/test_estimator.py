@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -93,6 +93,16 @@ WRAPPED = {
         "pipeline__mlpregressor__sample_weight",
     ),
     "frozen": (FrozenEstimator(make_pipeline(SCALER, mlp())), True, None),
+    "search": (GridSearchCV(mlp(), {"alpha": [0.1]}, cv=2), False, "sample_weight"),
+    "search of pipeline of target": (
+        GridSearchCV(
+            make_pipeline(SCALER, TransformedTargetRegressor(mlp())),
+            {"transformedtargetregressor__regressor__alpha": [0.1, 1.0]},
+            cv=2,
+        ),
+        True,
+        "transformedtargetregressor__sample_weight",
+    ),
 }
 
 
@@ -124,7 +134,14 @@ def test_no_keyword_for_weights():
 # -- target transformations ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("outer", [lambda e: e, lambda e: make_pipeline(SCALER, e)])
+@pytest.mark.parametrize(
+    "outer",
+    [
+        lambda e: e,
+        lambda e: make_pipeline(SCALER, e),
+        lambda e: GridSearchCV(e, {"regressor__alpha": [0.1, 1.0]}, cv=2),
+    ],
+)
 def test_target_transformation_is_fitted_once(outer):
     """Networks of different rows predict in one space: that of all rows."""
     rng = np.random.default_rng(0)
@@ -145,6 +162,7 @@ def test_nothing_to_share():
     for estimator in (
         mlp(),
         make_pipeline(SCALER, mlp()),
+        GridSearchCV(mlp(), {}),
         TransformedTargetRegressor(mlp(), func=np.log, inverse_func=np.exp),
     ):
         assert share_target_transformation(estimator, np.ones(3)) is estimator

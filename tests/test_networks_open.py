@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -281,6 +282,23 @@ def test_nestings(X, y):
     scaled = np.exp(y / 4)
     scaled = (scaled - scaled.mean()) / scaled.std()
     assert_allclose(targets[:, 0], scaled, **EXACT)
+
+
+def test_search(X, y):
+    """A search opens as its best network, trained on all rows."""
+    pipeline = make_pipeline(StandardScaler(), MLPRegressor(**MLP))
+    grid = {"mlpregressor__alpha": [1e-3, 100.0]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    best = pipeline.set_params(**search.best_params_).fit(X, y)
+    for wrapped in [search, FrozenEstimator(search)]:
+        opened = open_network(wrapped)
+        assert_allclose(opened.network.theta, open_network(best).network.theta)
+        assert_allclose(predictions(opened, X)[:, 0], best.predict(X), **EXACT)
+    with pytest.raises(NotFittedError):
+        open_network(GridSearchCV(pipeline, grid))
+    unfit = GridSearchCV(pipeline, grid, cv=2, refit=False).fit(X, y)
+    with pytest.raises(ValueError, match=r"best network, got refit=False\. Set"):
+        open_network(unfit)
 
 
 def test_nested_multi_output(X, y):

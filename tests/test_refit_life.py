@@ -10,7 +10,7 @@ import sklearn
 import torch
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, make_regression
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
@@ -535,3 +535,17 @@ def test_iris():
     inner = make_pipeline(StandardScaler(), classifier(hidden_layer_sizes=(8,)))
     model = GradientBasisRefit(inner, random_state=0)
     assert cross_val_score(model, X, y, cv=3).mean() > 0.92
+
+
+def test_of_a_search():
+    """The refit of a search is that of the network which the search chooses."""
+    X, y = make_regression(80, 3, noise=10.0, random_state=0)
+    network = MLPRegressor(
+        hidden_layer_sizes=(4,), solver="lbfgs", max_iter=30, random_state=0
+    )
+    search = GridSearchCV(network, {"alpha": [1e-3, 10.0]}, cv=2)
+    best = clone(network).set_params(**clone(search).fit(X, y).best_params_)
+    model = GradientBasisRefit(search).fit(X, y)
+    expected = GradientBasisRefit(best).fit(X, y)
+    np.testing.assert_allclose(model.predict(X), expected.predict(X), rtol=1e-10)
+    assert model.estimator_.best_params_ == {"alpha": best.alpha}

@@ -46,8 +46,8 @@ def certify(
     ----------
     estimator : estimator or torch.nn.Module
         A fitted network of this package, MLPRegressor, MLPClassifier or skorch net, a
-        Pipeline, TransformedTargetRegressor or FrozenEstimator that ends in one, or a
-        module.
+        Pipeline, TransformedTargetRegressor, FrozenEstimator or search that ends in
+        one, or a module.
     X : array-like
         The training data, as the estimator takes them.
     y : array-like

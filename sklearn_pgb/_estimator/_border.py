@@ -1,6 +1,6 @@
 """Data, seeds, folds and networks on their way across the border."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold, check_cv
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import _safe_indexing, check_random_state
@@ -102,46 +103,38 @@ def aligned(X: Any) -> Any:
     return np.require(X, requirements="A") if type(X) is np.ndarray else X
 
 
-def delegates_input(estimator: Any) -> bool:
-    """Whether X goes through a Pipeline, which checks it in its own way."""
+def nested(estimator: Any) -> Iterator[Any]:
+    """An estimator and what its wrappers hold, from the outermost to the network."""
     while True:
-        if isinstance(estimator, Pipeline):
-            return True
-        if isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-        elif isinstance(estimator, TransformedTargetRegressor):
-            estimator = estimator.regressor
-        else:
-            return False
-
-
-def final_estimator(estimator: Any) -> Any:
-    """The estimator at the end of pipelines, target transformations and freezes."""
-    while True:
-        if isinstance(estimator, FrozenEstimator):
+        yield estimator
+        if isinstance(estimator, FrozenEstimator | BaseSearchCV):
             estimator = estimator.estimator
         elif isinstance(estimator, Pipeline):
             estimator = estimator.steps[-1][1]
         elif isinstance(estimator, TransformedTargetRegressor):
             estimator = estimator.regressor
         else:
-            return estimator
+            return
+
+
+def delegates_input(estimator: Any) -> bool:
+    """Whether X goes through a Pipeline, which checks it in its own way."""
+    return any(isinstance(each, Pipeline) for each in nested(estimator))
+
+
+def final_estimator(estimator: Any) -> Any:
+    """The estimator inside of pipelines, target transformations, freezes, searches."""
+    *_, final = nested(estimator)
+    return final
 
 
 def weight_parameter(estimator: Any) -> str | None:
     """The keyword by which `fit` hands sample weights to the final estimator."""
-    prefix = ""
-    while True:
-        if isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-        elif isinstance(estimator, Pipeline):
-            name, last = estimator.steps[-1]
-            prefix, estimator = f"{prefix}{name}__", last
-        elif isinstance(estimator, TransformedTargetRegressor):
-            estimator = estimator.regressor
-        else:
-            known = has_fit_parameter(estimator, "sample_weight")
-            return f"{prefix}sample_weight" if known else None
+    chain = list(nested(estimator))
+    if not has_fit_parameter(chain[-1], "sample_weight"):
+        return None
+    names = [each.steps[-1][0] for each in chain if isinstance(each, Pipeline)]
+    return "__".join([*names, "sample_weight"])
 
 
 def share_target_transformation(estimator: Any, y: Any) -> Any:
@@ -150,10 +143,14 @@ def share_target_transformation(estimator: Any, y: Any) -> Any:
     Networks trained on different rows would otherwise predict in different spaces, and
     their mean would mean nothing.
     """
+    name, inner = None, None
     if isinstance(estimator, Pipeline):
-        name, last = estimator.steps[-1]
-        shared = share_target_transformation(last, y)
-        if shared is last:
+        name, inner = estimator.steps[-1]
+    elif isinstance(estimator, BaseSearchCV):
+        name, inner = "estimator", estimator.estimator
+    if name is not None:
+        shared = share_target_transformation(inner, y)
+        if shared is inner:
             return estimator
         return clone(estimator).set_params(**{name: shared})
     if not isinstance(estimator, TransformedTargetRegressor):

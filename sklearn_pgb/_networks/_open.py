@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelEncoder
@@ -208,8 +209,9 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     ----------
     estimator : estimator or torch.nn.Module
         A fitted network of this package, MLPRegressor, MLPClassifier or skorch net, a
-        Pipeline, TransformedTargetRegressor or FrozenEstimator that ends in one of
-        these in any nesting, or a module.
+        Pipeline, TransformedTargetRegressor, FrozenEstimator or search
+        (GridSearchCV and its like) that ends in one of these in any nesting, or a
+        module.
     loss : Loss, default=None
         The loss. None stands for the loss the estimator was trained with, which a
         module does not know.
@@ -239,7 +241,8 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
         raise TypeError(
             "estimator must be a network of this package, an MLPRegressor, an "
             "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
-            "TransformedTargetRegressor or FrozenEstimator that ends in one, got "
+            "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
+            "got "
             f"{_describe(estimator, final)}. Open the network itself."
         )
     return replace(
@@ -264,6 +267,14 @@ def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
             check_is_fitted(estimator)
             target_transformers.append(estimator.transformer_)
             estimator = estimator.regressor_
+        elif isinstance(estimator, BaseSearchCV):
+            if not estimator.refit:
+                raise ValueError(
+                    "estimator must be a search that trains its best network, got "
+                    f"refit={estimator.refit!r}. Set refit=True."
+                )
+            check_is_fitted(estimator)
+            estimator = estimator.best_estimator_
         else:
             return estimator, tuple(steps), tuple(target_transformers)
 

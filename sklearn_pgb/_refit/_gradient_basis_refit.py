@@ -93,10 +93,11 @@ class GradientBasisRefit(
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        The network: an MLPRegressor, MLPClassifier or skorch net, or a Pipeline or
-        TransformedTargetRegressor that ends in one. It is cloned and trained in `fit`;
-        inside a :class:`~sklearn.frozen.FrozenEstimator` it is taken as it is. A bare
-        module is taken as trained, and `loss` must be given.
+        The network: one of this package, an MLPRegressor, MLPClassifier or skorch net,
+        or a Pipeline, TransformedTargetRegressor or search (GridSearchCV and its like)
+        that ends in one. It is cloned and trained in `fit`; inside a
+        :class:`~sklearn.frozen.FrozenEstimator` it is taken as it is. A bare module is
+        taken as trained, and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
         Ridge, in units of a basis scaled to a mean squared row norm of one. "loo":
         leave-one-out in closed form (squared loss), or approximate leave-one-out of a
