@@ -78,6 +78,8 @@ NETWORK = {
     "solver": "lbfgs",
     "max_iter": 100,
 }
+# The network's weight decay is tuned, as the width of the kernel is.
+DECAYS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def synthetic(n_rows, n_features=FEATURES):
@@ -234,8 +236,9 @@ class TunedKernel(TransformerMixin, BaseEstimator):
 
 def make_bases(n_features, seed):
     """What is compared, by name."""
-    network = make_pipeline(StandardScaler(), MLPRegressor(**NETWORK))
-    network.set_params(mlpregressor__random_state=seed)
+    network = MLPRegressor(random_state=seed, **NETWORK)
+    network = GridSearchCV(network, {"alpha": DECAYS}, cv=3)
+    network = make_pipeline(StandardScaler(), network)
     steps = {
         "linear": [],
         "quadratic": [PolynomialFeatures(2, include_bias=False), StandardScaler()],
@@ -278,7 +281,7 @@ PROTOCOLS = {
     "survey": [STARTS, UNITS, ROWS, FEATURES, REPEATS],
     "search": [{k: [str(v) for v in values] for k, values in GRID.items()}, ROWS],
     "overhead": sorted(WORK),
-    "bases": [N_COMPONENTS, WIDTHS, MAX_QUADRATIC, RIDGES, NETWORK],
+    "bases": [N_COMPONENTS, WIDTHS, MAX_QUADRATIC, RIDGES, NETWORK, DECAYS],
 }
 
 
