@@ -36,9 +36,11 @@ FLOORS = {
     "_survey": 4,
     "_display": 4,
 }
-# A Jacobian needs the function it differentiates; a display draws results.
+# A Jacobian needs the function it differentiates; a survey certifies where its
+# trainings end; a display draws results.
 SIDEWAYS = {
     ("_bases", "_networks"),
+    ("_survey", "_certificate"),
     ("_display", "_certificate"),
     ("_display", "_compare"),
     ("_display", "_survey"),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from certificate_cases import chain_module
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import xlogy
 from sklearn.compose import TransformedTargetRegressor
@@ -13,17 +14,20 @@ from sklearn.datasets import load_iris
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
+from torch import nn
 
 from sklearn_pgb import (
     AddedNeuronClassifier,
     AddedNeuronRegressor,
     ResNetBasisRegressor,
+    certify,
     survey_minima,
 )
 from sklearn_pgb._losses import SquaredLoss
 from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
-from sklearn_pgb._survey._ends import Setting, distinct, evaluate
-from sklearn_pgb._survey._verdict import verdicts
+from sklearn_pgb._survey import _examination
+from sklearn_pgb._survey._ends import Ends, Setting, distinct, evaluate
+from sklearn_pgb._survey._examination import examine_ends
 
 XOR = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
 
@@ -125,7 +129,7 @@ def test_ends_are_those_of_sklearn(regression):
     X, y = regression
     X, y = X, scale(y)
     found = survey(mlp(), X, y, n_starts=12)
-    assert set(found.verdict) == {"critical"}
+    assert set(found.verdict) == {"consistent_with_local_min"}
     values = 2 * np.array(
         [
             mlp(max_iter=5000, tol=1e-14, max_fun=50_000, random_state=seed)
@@ -143,7 +147,7 @@ def test_ends_are_those_of_the_packages_own_training(regression):
     X, y = regression
     net = AddedNeuronRegressor((2,), "tanh", alpha=0.1)
     found = survey(net, X, y, n_starts=12)
-    assert set(found.verdict) == {"critical"}
+    assert set(found.verdict) == {"consistent_with_local_min"}
     net.set_params(solver="lbfgs", max_iter=5000, tol=1e-9)
     own = [net.set_params(random_state=seed).fit(X, y).loss_ for seed in range(4)]
     assert np.abs(np.subtract.outer(own, found.loss)).min(1).max() < 1e-4 * np.var(y)
@@ -153,7 +157,7 @@ def test_ends_are_those_of_the_packages_own_training(regression):
 @pytest.mark.parametrize("net", [mlp(), mlp(solver="adam", max_iter=50)])
 def test_xor_has_good_and_bad_minima(net):
     found = survey(net.set_params(alpha=1e-3), XOR, XOR[:, 0] * XOR[:, 1], n_starts=12)
-    assert set(found.verdict) == {"critical"}
+    assert set(found.verdict) == {"consistent_with_local_min"}
     assert set(found.loss.round(2)) == {0.0, 0.5}
     assert found.n_minima < 12
     assert_array_equal(found.minimum == 0, found.loss < 0.1)
@@ -181,7 +185,8 @@ def test_loss_at_a_minimum_is_the_bound(regression):
     """Without a penalty, critical points are as good as their gradient basis."""
     X, y = regression
     found = survey(mlp(alpha=0.0), X, scale(y), n_starts=6)
-    known = (np.array(found.verdict) == "critical") & (found.minimum < 3)
+    critical = np.array(found.verdict) == "consistent_with_local_min"
+    known = critical & (found.minimum < 3)
     assert known.any()
     bounds = found.gradient_basis_bound[known]
     assert_allclose(bounds, found.loss[known], rtol=1e-4, atol=1e-9)
@@ -257,20 +262,79 @@ def test_numbers_follow_the_objective(regression):
     assert found.minimum[found.best] == 0
 
 
-def test_verdicts():
-    assert verdicts(
-        np.array([1.0, 1.0, 2.0, 2.0, 2.0]),
-        np.array([0.0, 9.0, 0.19, 0.21, np.nan]),
-        floor=0.9,
-        scale=2.0,
-        tol=0.1,
-    ) == (
-        "certified_global",
-        "certified_global",
-        "critical",
-        "not_critical",
-        "not_critical",
+def chains(survey, widths, activation):
+    """The ends of a survey as torch modules."""
+    for theta in survey.parameters:
+        state = [(W.T, b) for W, b in layers(theta, widths)]
+        weights, biases = zip(*state, strict=True)
+        yield chain_module(weights, activation, biases)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_verdicts_are_those_of_certify(activation, alpha, regression):
+    """What is said of an end is what its certificate says."""
+    X, y = regression
+    y = scale(y)
+    net = mlp(alpha=alpha, activation=activation)
+    found = survey(net, X, y, n_starts=8, polish_iter=400)
+    penalty = np.repeat([alpha / 40, 0, alpha / 40, 0], [4, 2, 2, 1])
+    kind = {"tanh": nn.Tanh, "relu": nn.ReLU}[activation]
+    kinds = set()
+    for start, module in enumerate(chains(found, [2, 2, 1], kind)):
+        certificate = certify(
+            module, X, y[:, None], loss=SquaredLoss(), penalty=penalty
+        )
+        assert_allclose(certificate.objective, found.objective[start], rtol=1e-10)
+        assert certificate.verdict == found.verdict[start]
+        kinds.add(certificate.verdict)
+    assert kinds
+
+
+def ends_at(objective, gradient_norm):
+    """Ends of which only these numbers matter."""
+    rng = np.random.default_rng(0)
+    networks = [
+        chain([rng.normal(size=s) for s in [(2, 1), (2,), (1, 2), (1,)]])
+        for _ in objective
+    ]
+    objective, norm = np.array(objective), np.array(gradient_norm)
+    empty = torch.zeros(0, dtype=torch.float64)
+    return Ends(networks, np.empty((0, 0)), empty, objective, objective, norm)
+
+
+def test_verdicts_by_numbers(monkeypatch):
+    """Floor and gradient decide; where the budget ends, nothing more is said."""
+    X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    weight = torch.full((9,), 1 / 9, dtype=torch.float64)
+    setting = Setting(X, X**2, weight, SquaredLoss())
+    ends = ends_at([1.0, 1.11, 2.0, 2.0, 2.0], [9.0, 0.0, 0.19, 0.21, np.nan])
+    monkeypatch.setattr(_examination, "EXAMINATION_FLOPS", 0.0)
+    numbers = np.array([0, 1, 2, 3, 4])
+    bounds, verdicts = examine_ends(
+        ends, numbers, setting, None, floor=0.9, scale=2.0, tol=0.1, seed=0
     )
+    critical, not_critical = "critical", "not_critical"
+    expected = ("certified_global", critical, critical, not_critical, not_critical)
+    assert verdicts == expected
+    assert_array_equal(np.isfinite(bounds), [True, False, False, False, False])
+
+
+def test_a_saddle_is_no_minimum():
+    """Units that are equal stay equal: the survey sees the way down."""
+    X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    y = torch.sin(5 * X)
+    weight = torch.full((9,), 1 / 9, dtype=torch.float64)
+    setting = Setting(X, y, weight, SquaredLoss())
+    network = chain(([[0.0], [0.0]], [0.0, 0.0], [[0.0, 0.0]], [0.0]))
+    ends = evaluate([network], setting, None)
+    assert ends.gradient_norm[0] <= 1e-12
+    number = np.array([0])
+    bounds, verdicts = examine_ends(
+        ends, number, setting, None, floor=0.0, scale=1.0, tol=1e-6, seed=0
+    )
+    assert verdicts == ("not_local_min",)
+    assert_allclose(bounds[0], ends.loss[0], rtol=1e-8)
 
 
 # --- estimators -----------------------------------------------------------------------
@@ -434,7 +498,7 @@ def test_frame_and_text(regression):
     text = str(found)
     assert text.startswith(f"10 starts, {found.n_minima} distinct ends")
     assert "floor 0, linear model" in text
-    assert "critical" in text.splitlines()[4]
+    assert found.verdict[found.best] in text.splitlines()[4]
 
 
 def test_text_of_many_minima():

@@ -8,8 +8,8 @@ from sklearn_pgb._display._training import _axes, _scale
 # Colours and words of the verdicts, in the order of the legend; others follow.
 VERDICTS = {
     "certified_global": ("C2", "global minimum, certified"),
-    "critical": ("C0", "critical point"),
     "consistent_with_local_min": ("C0", "consistent with a local minimum"),
+    "critical": ("C9", "critical point"),
     "not_local_min": ("C1", "no local minimum"),
     "not_critical": ("0.65", "not critical"),
 }

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._bases import TangentSpace, jacobian
+from sklearn_pgb._bases import jacobian
 from sklearn_pgb._convex import ConvexProblem, infimum
 from sklearn_pgb._losses import Loss, pure_error_floor
 from sklearn_pgb._networks import Network
@@ -18,10 +18,6 @@ from sklearn_pgb._operators import KroneckerOperator, LinearOperator
 # targets' spread, and their objectives by less than this share of what there is to
 # explain.
 SAME = 1e-3
-
-# What the decompositions for the bounds of the gradient bases may cost in all; those of
-# the smallest losses come first.
-BASES_FLOPS = 3e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,27 +149,3 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
         if number[start] == len(found):
             found.append(int(start))
     return number
-
-
-def gradient_bounds(
-    ends: Ends, minimum: NDArray[np.intp], setting: Setting, floor: float
-) -> NDArray[np.float64]:
-    """Lower bounds over the gradient basis of each start's end.
-
-    Computed once per distinct minimum, from the smallest objective on, as far as
-    BASES_FLOPS reach and at least once; nan for the others.
-    """
-    bounds = np.full(len(ends.loss), np.nan)
-    budget = BASES_FLOPS
-    for number in range(int(minimum.max()) + 1):
-        members = np.flatnonzero(minimum == number)
-        network = ends.networks[members[ends.objective[members].argmin()]]
-        space = TangentSpace.of([network], [setting.inputs], setting.weight)
-        operator = space.operator([setting.inputs])
-        rows, columns = operator.n_rows, operator.n_coef
-        budget -= rows * columns * min(rows, columns)
-        if budget < 0 and number > 0:
-            break
-        problem = setting.problem(operator, space.intercept)
-        bounds[members] = max(infimum(problem).lower_bound, floor)
-    return bounds

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 # Minima in the printed table.
 PRINTED = 8
 
+VERDICTS = (
+    "certified_global",
+    "consistent_with_local_min",
+    "not_local_min",
+    "critical",
+    "not_critical",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class MinimaSurvey:
@@ -26,8 +34,11 @@ class MinimaSurvey:
     gradient_norm : ndarray of shape (n_starts,)
         Euclidean norm of the objective's gradient.
     verdict : tuple of str
-        "certified_global": at the floor; "critical": the gradient vanishes up to the
-        tolerance; "not_critical": the training is not done.
+        As `certify` judges: "certified_global": the objective is at the floor;
+        "not_local_min": a critical point with a way down; "consistent_with_local_min":
+        one where none was found; "critical": one that was not examined, because the
+        distinct minima before it had taken the time for that; "not_critical": the
+        training is not done.
     minimum : ndarray of shape (n_starts,)
         Number of the distinct minimum at which each start ended, 0 having the smallest
         objective. Ends that are not critical have numbers as well.
@@ -123,7 +134,7 @@ class MinimaSurvey:
         low, middle, high = np.quantile(self.loss, [0, 0.5, 1])
         words = [
             f"{self.verdict.count(verdict)} {verdict.replace('_', ' ')}"
-            for verdict in ("certified_global", "critical", "not_critical")
+            for verdict in VERDICTS
             if verdict in self.verdict
         ]
         lines = [

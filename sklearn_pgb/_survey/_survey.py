@@ -18,16 +18,15 @@ from sklearn_pgb._estimator import (
     weight_parameter,
 )
 from sklearn_pgb._networks import Network, open_network
-from sklearn_pgb._survey._ends import (
-    Setting,
-    distinct,
-    evaluate,
-    gradient_bounds,
-)
+from sklearn_pgb._survey._ends import Setting, distinct, evaluate
+from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
 from sklearn_pgb._survey._recipe import Recipe, find_recipe
 from sklearn_pgb._survey._result import MinimaSurvey
-from sklearn_pgb._survey._verdict import verdicts
+
+# Share of the tolerance to which gradients are brought: the certificate of a penalised
+# objective multiplies them by some dozens (the norms of the changes that it covers).
+POLISH = 0.02
 
 
 def survey_minima(
@@ -74,9 +73,9 @@ def survey_minima(
         would take much longer than the training: starts then reach no critical point,
         and the verdicts say so.
     tol : float, default=1e-6
-        A start has arrived where the gradient's norm, or the excess over the floor, is
-        at most `tol` times what there is to explain: the loss of the best constant
-        above the floor.
+        A start has arrived where the gradient's norm, or the objective's excess over
+        the floor, is at most `tol` times what there is to explain: the loss of the best
+        constant above the floor.
     n_jobs : int or None, default=None
         Tasks that run at the same time, through joblib. The result does not depend on
         it.
@@ -117,7 +116,7 @@ def survey_minima(
     ... )
     >>> survey = survey_minima(network, X, y, n_starts=10, random_state=0)
     >>> sorted(set(survey.loss.round(2).tolist())), set(survey.verdict)
-    ([0.0, 0.5], {'critical'})
+    ([0.0, 0.5], {'consistent_with_local_min'})
     """
     _check_request(estimator, n_starts, polish_iter, tol)
     X, y, weight = _check_data(X, y, sample_weight)
@@ -137,23 +136,24 @@ def survey_minima(
             recipe,
             n_starts,
             polish_iter=polish_iter,
-            gtol=tol * _training_scale(recipe, scale),
+            gtol=POLISH * tol * _training_scale(recipe, scale),
             seed=seed,
             n_jobs=n_jobs,
         )
         networks, penalty = list(recipe.networks(theta)), recipe.own_penalty()
     ends = evaluate(networks, setting, penalty)
     minimum = distinct(ends, setting, scale)
+    bounds, verdicts = examine_ends(
+        ends, minimum, setting, penalty, floor=floor, scale=scale, tol=tol, seed=seed
+    )
     linear, linear_bound = setting.linear(floor)
     return MinimaSurvey(
         loss=ends.loss,
         objective=ends.objective,
         gradient_norm=ends.gradient_norm,
-        verdict=verdicts(
-            ends.loss, ends.gradient_norm, floor=floor, scale=scale, tol=tol
-        ),
+        verdict=verdicts,
         minimum=minimum,
-        gradient_basis_bound=gradient_bounds(ends, minimum, setting, floor),
+        gradient_basis_bound=bounds,
         floor=floor,
         linear=linear,
         linear_bound=linear_bound,
