@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sklearn_pgb._convex import SequenceSolver, solve
+from sklearn_pgb._convex import PathSolver, SequenceSolver, solve
 from sklearn_pgb._convex._newton import (
     DualSystem,
     MatrixFreeSystem,
@@ -114,6 +114,19 @@ def test_recycled_factor(loss, generator):
     assert system.factor is not factor
     left = hessian_product(problem, raw)(step) + torch.cat(gradient)
     assert float(left.norm()) <= 1e-9 * float(torch.cat(gradient).norm())
+
+
+@pytest.mark.parametrize("certified", [True, False])
+@pytest.mark.parametrize("method", ["primal", "dual", "matrix-free"])
+def test_start_at_the_minimum(method, certified, generator):
+    """Where the gradient is zero there is nothing to do."""
+    problem = oracles.random_problem(LogisticLoss(), generator, alpha=0.1)
+    problem = replace(problem, y=torch.full_like(problem.y, 0.5))
+    solver = PathSolver(problem, method, 2.0**30)
+    solution = solver.solve(0.1, None, 1e-6, 10, certified)
+    assert solution.converged
+    assert solution.n_iter == 1
+    assert not solution.coef.any()
 
 
 @newton_losses

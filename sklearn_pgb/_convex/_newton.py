@@ -337,7 +337,9 @@ def newton(
         )
         value = data_value + 0.5 * problem.alpha * float(coef @ coef)
         norm = float(torch.cat(gradient).norm())
-        if certified and _small_enough(problem, raw, gradient, value, tol):
+        if norm == 0 or (
+            certified and _small_enough(problem, raw, gradient, value, tol)
+        ):
             return coef, intercept, n_iter, True
         if last_norm is not None:
             forcing = min(0.1, max(1e-8, 0.9 * (norm / last_norm) ** 2))
