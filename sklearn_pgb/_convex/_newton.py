@@ -64,7 +64,9 @@ class RecycledSystem(NewtonSystem):
     """Conjugate gradients, preconditioned by the Cholesky factor of an earlier Hessian.
 
     For a sequence of problems of one shape that differ little from each other. Where
-    the factor does not serve any more, the step is taken by a new one.
+    the factor does not serve any more, the step is taken by a new one. It is kept in
+    float32: reading it is what a product with its inverse costs, and it need not be
+    exact.
     """
 
     # A matrix product takes about a sixth of the time of one product with a few
@@ -102,12 +104,13 @@ class RecycledSystem(NewtonSystem):
                 return _divide(problem, step)
         matrix = hessian_matrix(problem, problem.augmented(), raw)
         factor, info = torch.linalg.cholesky_ex(matrix)
-        self.factor = factor if int(info) == 0 else None
+        self.factor = factor.float() if int(info) == 0 else None
         return _divide(problem, _cholesky_solve(matrix, target[:, None])[:, 0])
 
     def _inverse(self, target: Tensor) -> Tensor:
         assert self.factor is not None
-        return torch.cholesky_solve(target[:, None], self.factor)[:, 0]
+        single = target.to(self.factor)[:, None]
+        return torch.cholesky_solve(single, self.factor)[:, 0].to(target)
 
     def _max_products(self, problem: ConvexProblem) -> int:
         """Products that cost as much as a new factor."""

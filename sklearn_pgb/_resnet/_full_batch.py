@@ -17,8 +17,9 @@ PATIENCE = 5
 # Iterations after which held-out rows are looked at.
 CHECKPOINTS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200, 300, 450, 700, 1000)
 
-# A fold is left where its loss has grown this far above its best.
-HOPELESS = 1.3
+# A fold is left for good where its loss has grown this far above its best. Where the
+# best was this many checkpoints ago it is left as well, and counts as staying as it is.
+HOPELESS, LATE = 1.3, 5
 
 
 def full_batch(
@@ -102,22 +103,27 @@ def _held_out_curve(
 
     curve[0] = look(theta)
 
+    def reached() -> NDArray[np.float64]:
+        return curve[np.isfinite(curve).any(1)].min(1)
+
     def hopeless() -> bool:
-        reached = curve[np.isfinite(curve).any(1)]
-        return reached[-1].min() > HOPELESS * min(reached.min(), *alone)
+        return bool(reached()[-1] > HOPELESS * min(reached().min(), *alone))
+
+    def late() -> bool:
+        return len(reached()) > int(reached().argmin()) + LATE
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         losses.append(value)
         if len(losses) in checkpoints:
             here = checkpoints.index(len(losses))
             curve[here] = look(theta.to(held.y.device))
-        return hopeless() or _idle(losses, request.tol)
+        return hopeless() or late() or _idle(losses, request.tol)
 
     last = quasi_newton(
         fold, theta, gtol=1e-9, max_iter=request.max_iter, on_iteration=on_iteration
     )
     after = np.array(checkpoints) > len(losses)
     if after.any() and not hopeless():
-        # What has converged stays where it is.
+        # What has converged stays where it is, and what is late is taken to.
         curve[after] = look(last.theta.to(held.y.device))
     return np.array(alone), curve

@@ -1,0 +1,103 @@
+"""Iterations and ridge by held-out rows: what a fold contributes, and when it ends."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sklearn_pgb._resnet import _full_batch
+
+CHECKPOINTS = [0, 1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90]
+
+
+class Fold:
+    """An objective whose held-out loss after k iterations is known."""
+
+    alpha = 1.0
+
+    def __init__(self, held_out):
+        self.held_out = held_out
+        # The tensors are there for their device alone.
+        y = torch.zeros(4, 1)
+        self.samples = SimpleNamespace(
+            y=y,
+            weight=torch.full((4,), 0.25),
+            rows=lambda index: SimpleNamespace(y=y, linear=lambda head: head),
+        )
+
+    def on(self, samples):
+        return self
+
+    def alone(self, alpha):
+        return None
+
+    def head(self, theta, alpha):
+        return None
+
+    def raw(self, theta, head, held):
+        return int(theta)
+
+    def loss(self, raw, held):
+        return 1.0 if raw is None else self.held_out(raw)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Iterations of each fold; the training loss falls all the time."""
+    counts = []
+
+    def quasi_newton(objective, theta, *, gtol, max_iter, on_iteration):
+        for k in range(1, max_iter + 1):
+            if on_iteration(torch.tensor(float(k)), 1.0 / k):
+                break
+        counts.append(k)
+        return SimpleNamespace(theta=torch.tensor(float(k)))
+
+    monkeypatch.setattr(_full_batch, "quasi_newton", quasi_newton)
+    return counts
+
+
+def curve(held_out):
+    request = SimpleNamespace(max_iter=90, tol=1e-9)
+    rows = np.arange(2)
+    alone, found = _full_batch._held_out_curve(
+        Fold(held_out), torch.zeros(()), request, rows, rows, CHECKPOINTS, [1.0]
+    )
+    assert_allclose(alone, 1.0)
+    return found[:, 0]
+
+
+def test_a_fold_that_improves_goes_to_the_end(trainings):
+    assert_allclose(curve(lambda k: 1 / (1 + k)), 1 / (1 + np.array(CHECKPOINTS)))
+    assert trainings == [90]
+
+
+def test_a_fold_that_is_late_stays_as_it_is(trainings):
+    """The best was after two iterations; five checkpoints later it is left."""
+    found = curve(lambda k: 0.9 + 1e-3 * abs(k - 2))
+    assert trainings == [18]
+    assert_allclose(found[:8], 0.9 + 1e-3 * np.abs(np.array(CHECKPOINTS[:8]) - 2))
+    assert_allclose(found[8:], found[7])
+
+
+def test_a_hopeless_fold_rules_out_what_follows(trainings):
+    found = curve(lambda k: 0.9 if k < 3 else 1.2)
+    assert trainings == [3]
+    assert_allclose(found[:4], [0.9, 0.9, 0.9, 1.2])
+    assert_array_equal(found[4:], np.inf)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "n_iter", "improves"),
+    [
+        (lambda k: 0.9 + 1e-3 * abs(k - 8), 8, True),
+        (lambda k: 1.01 + 1e-3 * k, 0, False),
+    ],
+)
+def test_the_best_checkpoint_is_chosen(held_out, n_iter, improves, trainings):
+    request = SimpleNamespace(max_iter=90, tol=1e-9, factors=lambda: [1.0])
+    folds = [(np.arange(2), np.arange(2, 4)), (np.arange(2, 4), np.arange(2))]
+    chosen = _full_batch._choose(Fold(held_out), torch.zeros(()), request, folds)
+    assert chosen == (n_iter, 1.0, improves)
