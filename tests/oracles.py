@@ -8,9 +8,30 @@ import torch
 from scipy.optimize import minimize
 
 from sklearn_pgb._convex import ConvexProblem
-from sklearn_pgb._losses import CrossEntropyLoss, GammaLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._losses import (
+    CrossEntropyLoss,
+    GammaLoss,
+    LogisticLoss,
+    PoissonLoss,
+    SmoothedHingeLoss,
+    SquaredLoss,
+)
 from sklearn_pgb._networks import open_network
 from sklearn_pgb._operators import DenseOperator
+
+# Every loss, and those that take Newton steps.
+LOSSES = [
+    SquaredLoss(),
+    CrossEntropyLoss(),
+    CrossEntropyLoss(label_smoothing=0.1),
+    LogisticLoss(),
+    LogisticLoss(label_smoothing=0.1),
+    SmoothedHingeLoss(),
+    SmoothedHingeLoss(power=3.0),
+    PoissonLoss(),
+    GammaLoss(),
+]
+NEWTON_LOSSES = LOSSES[1:]
 
 
 def randn(generator, *shape):

@@ -21,18 +21,7 @@ from sklearn_pgb._losses import (
 )
 from sklearn_pgb._operators import DenseOperator, KroneckerOperator
 
-LOSSES = [
-    SquaredLoss(),
-    CrossEntropyLoss(),
-    CrossEntropyLoss(label_smoothing=0.1),
-    LogisticLoss(),
-    LogisticLoss(label_smoothing=0.1),
-    SmoothedHingeLoss(),
-    SmoothedHingeLoss(power=3.0),
-    PoissonLoss(),
-    GammaLoss(),
-]
-all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+all_losses = pytest.mark.parametrize("loss", oracles.LOSSES, ids=repr)
 intercepts = pytest.mark.parametrize("intercept", [True, False])
 
 

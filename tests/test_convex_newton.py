@@ -18,24 +18,12 @@ from sklearn_pgb._convex._newton import (
 )
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
-    GammaLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
 )
 from sklearn_pgb._operators import KroneckerOperator
 
-LOSSES = [
-    CrossEntropyLoss(),
-    CrossEntropyLoss(label_smoothing=0.1),
-    LogisticLoss(),
-    LogisticLoss(label_smoothing=0.1),
-    SmoothedHingeLoss(),
-    SmoothedHingeLoss(power=3.0),
-    PoissonLoss(),
-    GammaLoss(),
-]
-newton_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+newton_losses = pytest.mark.parametrize("loss", oracles.NEWTON_LOSSES, ids=repr)
 intercepts = pytest.mark.parametrize("intercept", [True, False])
 
 

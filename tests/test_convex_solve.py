@@ -25,7 +25,6 @@ from sklearn_pgb._convex import (
 )
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
-    GammaLoss,
     LogisticLoss,
     PoissonLoss,
     SmoothedHingeLoss,
@@ -37,19 +36,8 @@ from sklearn_pgb._operators import (
     StackedOperator,
 )
 
-LOSSES = [
-    SquaredLoss(),
-    CrossEntropyLoss(),
-    CrossEntropyLoss(label_smoothing=0.1),
-    LogisticLoss(),
-    LogisticLoss(label_smoothing=0.1),
-    SmoothedHingeLoss(),
-    SmoothedHingeLoss(power=3.0),
-    PoissonLoss(),
-    GammaLoss(),
-]
-all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
-newton_losses = pytest.mark.parametrize("loss", LOSSES[1:], ids=repr)
+all_losses = pytest.mark.parametrize("loss", oracles.LOSSES, ids=repr)
+newton_losses = pytest.mark.parametrize("loss", oracles.NEWTON_LOSSES, ids=repr)
 METHODS = ["primal", "dual", "matrix-free"]
 all_methods = pytest.mark.parametrize("method", METHODS)
 intercepts = pytest.mark.parametrize("intercept", [True, False])
