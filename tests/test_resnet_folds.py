@@ -1,13 +1,22 @@
 """Iterations and ridge by held-out rows: what a fold contributes, and when it ends."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold
 
+from sklearn_pgb._estimator._alpha import OTHER_ALPHAS
+from sklearn_pgb._losses import LogisticLoss
 from sklearn_pgb._resnet import _full_batch
+from sklearn_pgb._resnet._fitting import choose_alpha, total_variance
+from sklearn_pgb._resnet._projection import projection
 
 CHECKPOINTS = [0, 1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90]
 
@@ -101,3 +110,31 @@ def test_the_best_checkpoint_is_chosen(held_out, n_iter, improves, trainings):
     folds = [(np.arange(2), np.arange(2, 4)), (np.arange(2, 4), np.arange(2))]
     chosen = _full_batch._choose(Fold(held_out), torch.zeros(()), request, folds)
     assert chosen == (n_iter, 1.0, improves)
+
+
+def test_ridge_of_the_log_loss(generator):
+    """By the folds it is the best of scikit-learn's models on unseen rows."""
+    X = oracles.randn(generator, 90, 4)
+    y = (X[:, :1] + 1.5 * oracles.randn(generator, 90, 1) > 0).double()
+    weight = torch.full((90,), 1 / 90, dtype=torch.float64)
+    inner = projection(X, y, weight, LogisticLoss(), True)
+    parts = list(KFold(5).split(X))
+    rule = partial(SimpleNamespace, total_weight=90.0)
+    found = choose_alpha(inner, rule(leave_one_out=False), lambda: parts)
+    grid = total_variance(X, weight) * OTHER_ALPHAS
+
+    def held_out(alpha):
+        losses = []
+        for seen, unseen in parts:
+            model = LogisticRegression(C=1 / (alpha * len(seen)), tol=1e-8)
+            model.fit(X[seen], y[seen, 0])
+            losses.append(log_loss(y[unseen, 0], model.predict_proba(X[unseen])))
+        return np.mean(losses)
+
+    # A ridge for four fifths of the rows is stronger than one for all.
+    best = grid[np.argmin([held_out(alpha) for alpha in grid])]
+    assert found == pytest.approx(best * 4 / 5)
+    assert best not in (grid[0], grid[-1])
+    left_out = choose_alpha(inner, rule(leave_one_out=True), lambda: parts)
+    assert left_out == choose_alpha(inner, rule(leave_one_out=False), None)
+    assert left_out in grid

@@ -90,7 +90,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "module": [nn.Module, callable, None],
-        "alpha": [StrOptions({"loo"}), Interval(Real, 0, None, closed="left")],
+        "alpha": [StrOptions({"auto", "loo"}), Interval(Real, 0, None, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "fit_intercept": ["boolean"],
         "solver": [StrOptions({"auto", "lbfgs", "adam"})],
@@ -320,7 +320,8 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         # A module's buffers stay in float64.
         single = self.dtype == "float32" and self.module is None
         return Request(
-            alpha=None if self.alpha == "loo" else float(self.alpha),
+            alpha=None if isinstance(self.alpha, str) else float(self.alpha),
+            leave_one_out=isinstance(self.alpha, str) and self.alpha == "loo",
             decay=float(self.weight_decay),
             intercept=bool(self.fit_intercept),
             full_batch=full if self.solver == "auto" else self.solver == "lbfgs",

@@ -46,12 +46,13 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
         Logistic loss for two classes and for several labels, cross entropy of the
         softmax for more classes; or ``max(0, 1 - y q)^hinge_power``, one output per
         class.
-    alpha : float or "loo", default="loo"
-        Ridge on R1 and R2, in the objective above. "loo" takes the ridge of the basis'
-        own model by leave-one-out (closed form for the squared loss, by one Newton step
-        for others, by `cv` folds where that is too expensive), and with `cv` the best
-        on held-out rows of it and stronger ones. For the squared loss it is 2 / sum(s)
-        times that of `sklearn.linear_model.Ridge`.
+    alpha : float, "auto" or "loo", default="auto"
+        Ridge on R1 and R2, in the objective above. A rule takes that of the basis' own
+        model, and with `cv` the best on held-out rows of it and stronger ones. "loo":
+        leave-one-out, in closed form for the squared loss and by one Newton step for
+        others, where that is not too large. "auto": the same for the squared loss, and
+        the `cv` folds for others. For the squared loss it is 2 / sum(s) times that of
+        `sklearn.linear_model.Ridge`.
     weight_decay : float, default=0.001
         Ridge on the weights of z while it is trained, on standardised inputs and
         targets. It decides where z ends, and is no part of the losses reported.
@@ -176,7 +177,7 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
         *,
         module=None,
         loss="log_loss",
-        alpha="loo",
+        alpha="auto",
         weight_decay=0.001,
         fit_intercept=True,
         solver="auto",

@@ -193,16 +193,18 @@ def full_batch_pays(samples: Samples, n_units: int, loss: Loss) -> bool:
 def choose_alpha(
     inner: Projection, request: Request, parts: Callable[[], Parts] | None
 ) -> float:
-    """The ridge of the basis' own model, by leave-one-out.
+    """The ridge of the basis' own model, by leave-one-out with the squared loss.
 
-    Losses without a closed form take the last Newton step where it is dense, and folds
-    otherwise.
+    Other losses take the folds where there are any, unless leave-one-out is asked for:
+    by a Newton step it errs where classes are nearly separable, and then towards ridges
+    that are far too weak.
     """
     problem = inner.problem(inner.X[:, :0], 0.0)
     if not can_leave_out(problem, request.total_weight):
+        rule = "loo" if request.leave_one_out else "auto"
         raise ValueError(
             "alpha must be a number where n_samples=1, as nothing is left when a row "
-            "is left out, got 'loo'. Add rows or give a number."
+            f"is left out, got {rule!r}. Add rows or give a number."
         )
     size = total_variance(inner.X, inner.weight) or 1.0
     if isinstance(inner, SquaredProjection):
@@ -210,7 +212,7 @@ def choose_alpha(
         unit = (1 / (inner.weight * request.total_weight)).clamp(max=1)
         return float(grid[inner.leave_one_out(grid, unit).argmin()])
     alphas = size * OTHER_ALPHAS
-    if parts is None or is_dense(problem):
+    if parts is None or (request.leave_one_out and is_dense(problem)):
         return by_approximate_leave_one_out(
             problem, alphas, request.total_weight, EFFORT
         ).alpha

@@ -43,12 +43,13 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     loss : {"squared_error", "poisson"}, default="squared_error"
         The squared loss is ``||q - y||^2`` without a factor 1/2. "poisson" has a log
         link: ``exp(q) - y q``.
-    alpha : float or "loo", default="loo"
-        Ridge on R1 and R2, in the objective above. "loo" takes the ridge of the basis'
-        own model by leave-one-out (closed form for the squared loss, by one Newton step
-        for others, by `cv` folds where that is too expensive), and with `cv` the best
-        on held-out rows of it and stronger ones. For the squared loss it is 2 / sum(s)
-        times that of `sklearn.linear_model.Ridge`.
+    alpha : float, "auto" or "loo", default="auto"
+        Ridge on R1 and R2, in the objective above. A rule takes that of the basis' own
+        model, and with `cv` the best on held-out rows of it and stronger ones. "loo":
+        leave-one-out, in closed form for the squared loss and by one Newton step for
+        others, where that is not too large. "auto": the same for the squared loss, and
+        the `cv` folds for others. For the squared loss it is 2 / sum(s) times that of
+        `sklearn.linear_model.Ridge`.
     weight_decay : float, default=0.001
         Ridge on the weights of z while it is trained, on standardised inputs and
         targets. It decides where z ends, and is no part of the losses reported.
@@ -162,7 +163,7 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         *,
         module=None,
         loss="squared_error",
-        alpha="loo",
+        alpha="auto",
         weight_decay=0.001,
         fit_intercept=True,
         solver="auto",

@@ -56,7 +56,9 @@ class Request:
     Attributes
     ----------
     alpha : float or None
-        None stands for leave-one-out.
+        None stands for a choice.
+    leave_one_out : bool
+        Whether the choice is by leave-one-out whatever the loss.
     decay : float
         Ridge on the weights of the units.
     total_weight : float
@@ -64,6 +66,7 @@ class Request:
     """
 
     alpha: float | None
+    leave_one_out: bool
     decay: float
     intercept: bool
     full_batch: bool
