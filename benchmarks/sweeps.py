@@ -29,6 +29,7 @@ from _harness import (
     tasks_of,
 )
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.kernel_approximation import Nystroem
@@ -61,6 +62,11 @@ GRID = {
     "alpha": [1e-5, 1e-3, 1e-1, 1.0],
     "learning_rate_init": [3e-3, 1e-2],
 }
+ARRANGEMENTS = (
+    ("1 job, 1 thread", 1, 1),
+    ("1 job, 2 threads", 1, 2),
+    ("2 jobs", 2, 2),
+)
 QUICK_GRID = GRID | {"alpha": [1e-3], "hidden_layer_sizes": [(50,), (100,)]}
 
 SMALL = 5_000
@@ -81,6 +87,7 @@ DECAYS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 SEVERAL = 4
 ONE, ENSEMBLE = "gradient", f"gradient of {SEVERAL}"
 CLAIMANTS = (ONE, ENSEMBLE)
+LAST = "last layer"
 
 
 def synthetic(n_rows, n_features=FEATURES):
@@ -120,16 +127,14 @@ def survey(task):
 
 
 def search(task):
-    """Seconds of a grid search: workers, threads."""
+    """Seconds of a grid search: workers, threads; the fastest of REPEATS in turn."""
     seconds, found = {}, []
-    for name, n_jobs, threads in [
-        ("1 job, 1 thread", 1, 1),
-        ("1 job, 2 threads", 1, 2),
-        ("2 jobs", 2, 2),
-    ]:
-        row = in_fresh_process(search_seconds, n_jobs, threads, task.set == "quick")
-        seconds[name] = row["seconds"]
-        found.append(row["scores"])
+    for _ in range(REPEATS):
+        for name, n_jobs, threads in ARRANGEMENTS:
+            quick = task.set == "quick"
+            row = in_fresh_process(search_seconds, n_jobs, threads, quick)
+            seconds[name] = min(row["seconds"], seconds.get(name, np.inf))
+            found.append(row["scores"])
     same = all(scores == found[0] for scores in found)
     return {"search": seconds, "same": {"same bits": float(same)}}
 
@@ -147,6 +152,8 @@ def search_seconds(n_jobs, threads, quick):
         Parallel(n_jobs=n_jobs)([warm_up] * (2 * n_jobs))
         found = GridSearchCV(model, grid, cv=5, n_jobs=n_jobs)
         seconds = fit_seconds(found, X, y)
+    # This process ends when its workers do; idle ones would wait for minutes.
+    get_reusable_executor().shutdown()
     return {"seconds": seconds, "scores": found.cv_results_["mean_test_score"].tolist()}
 
 
@@ -254,7 +261,7 @@ def make_bases(n_features, seed):
         for name, more in steps.items()
     }
     return handcrafted | {
-        "last layer": LayerBasis(network),
+        LAST: LayerBasis(network),
         ONE: GradientBasis(network),
         # Several networks have their gradient bases side by side in a refit.
         ENSEMBLE: GradientBasisRefit(network, n_networks=SEVERAL),
@@ -283,7 +290,11 @@ def bases(task):
 PARTS = {"survey": survey, "search": search, "overhead": overhead, "bases": bases}
 PROTOCOLS = {
     "survey": [STARTS, UNITS, ROWS, FEATURES, REPEATS],
-    "search": [{k: [str(v) for v in values] for k, values in GRID.items()}, ROWS],
+    "search": [
+        {k: [str(v) for v in values] for k, values in GRID.items()},
+        ROWS,
+        REPEATS,
+    ],
     "overhead": sorted(WORK),
     "bases": [N_COMPONENTS, WIDTHS, MAX_QUADRATIC, RIDGES, NETWORK, DECAYS, SEVERAL],
 }
@@ -389,7 +400,9 @@ def fourth_number(rows, complete):
         counts = ", ".join(f"{n} on {c}" for n, c in best.value_counts().items())
         print(f"\nBest basis, {name} among them: {counts} sets")
         share = float((best == name).mean())
-        text = f"{share:.0%} of {len(best)} sets"
+        handcrafted = means.drop(columns=["network", LAST, *CLAIMANTS])
+        over = float((means[name] > handcrafted.max(axis=1)).mean())
+        text = f"{share:.0%} of {len(best)} sets, {over:.0%} without the last layer"
         findings.append(Finding("4", claim + name, text, share >= 2 / 3, complete))
     return findings
 

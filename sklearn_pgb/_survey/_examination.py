@@ -23,7 +23,7 @@ from sklearn_pgb._threads import threads_for
 
 # What the decompositions for bounds and verdicts may cost in all, in multiplications;
 # those of the smallest objectives come first.
-EXAMINATION_FLOPS = 3e9
+EXAMINATION_FLOPS = 1e9
 
 # A certificate costs about as much as ten decompositions of its gradient basis.
 CERTIFICATE_COST = 10.0
