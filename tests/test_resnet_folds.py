@@ -138,20 +138,3 @@ def test_ridge_of_the_log_loss(generator):
     left_out = choose_alpha(inner, rule(leave_one_out=True), lambda: parts)
     assert left_out == choose_alpha(inner, rule(leave_one_out=False), None)
     assert left_out in grid
-
-
-def test_ridge_where_rows_are_copies(generator):
-    """Copies, or rows of more weight, make leave-one-out decide: both in one way."""
-    X = oracles.randn(generator, 40, 3)
-    y = (X[:, :1] + 1.5 * oracles.randn(generator, 40, 1) > 0).double()
-    weight = torch.full((40,), 1 / 40, dtype=torch.float64)
-    rows = torch.arange(40).repeat(2)
-    once = projection(X, y, weight, LogisticLoss(), True)
-    twice = projection(X[rows], y[rows], weight[rows] / 2, LogisticLoss(), True)
-    parts = list(KFold(5).split(X))
-    rule = SimpleNamespace(leave_one_out=False, total_weight=80.0)
-    found = choose_alpha(once, rule, lambda: parts)
-    assert choose_alpha(twice, rule, lambda: parts) == pytest.approx(found)
-    assert found == choose_alpha(once, rule, None)
-    rule.total_weight = 40.0
-    assert choose_alpha(once, rule, lambda: parts) != found

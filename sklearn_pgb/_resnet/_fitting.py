@@ -42,9 +42,6 @@ EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
 # Each step takes all samples up to this many rows, and rows times squared unknowns.
 FULL_BATCH_ROWS, FULL_BATCH_FLOPS = 10_000, 5e8
 
-# Share of distinct rows, in units of weight, below which folds do not choose the ridge.
-DISTINCT = 0.9
-
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -198,10 +195,9 @@ def choose_alpha(
 ) -> float:
     """The ridge of the basis' own model, by leave-one-out with the squared loss.
 
-    Other losses take the folds where there are any: leave-one-out by a Newton step errs
-    where classes are nearly separable, and then towards ridges that are far too weak.
-    Folds keep equal rows together, though. Where many are equal they would ask for rows
-    that are far from all others, so there, and on request, leave-one-out decides.
+    Other losses take the folds where there are any, unless leave-one-out is asked for:
+    by a Newton step it errs where classes are nearly separable, and then towards ridges
+    that are far too weak.
     """
     problem = inner.problem(inner.X[:, :0], 0.0)
     if not can_leave_out(problem, request.total_weight):
@@ -216,9 +212,7 @@ def choose_alpha(
         unit = (1 / (inner.weight * request.total_weight)).clamp(max=1)
         return float(grid[inner.leave_one_out(grid, unit).argmin()])
     alphas = size * OTHER_ALPHAS
-    distinct = len(torch.unique(inner.X, dim=0)) / request.total_weight
-    leave_one_out = request.leave_one_out or distinct < DISTINCT
-    if parts is None or (leave_one_out and is_dense(problem)):
+    if parts is None or (request.leave_one_out and is_dense(problem)):
         return by_approximate_leave_one_out(
             problem, alphas, request.total_weight, EFFORT
         ).alpha
