@@ -20,7 +20,6 @@ from _harness import (
     finish,
     fit_seconds,
     in_fresh_process,
-    load,
     means_and_errors,
     parse_arguments,
     print_scores,
@@ -69,7 +68,6 @@ ARRANGEMENTS = (
 )
 QUICK_GRID = GRID | {"alpha": [1e-3], "hidden_layer_sizes": [(50,), (100,)]}
 
-SMALL = 5_000
 REGRESSION = ("uci_regression/*", "dkl_regression/*")
 QUICK_SETS = ("uci_regression/yacht",)
 N_COMPONENTS, WIDTHS = 200, (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -307,15 +305,10 @@ def compute(task):
 
 def list_tasks(quick):
     """All tasks, or a part that takes about a minute."""
-    names = QUICK_SETS if quick else small_sets()
+    names = QUICK_SETS if quick else data_sets(*REGRESSION)
     tasks = [Task(name, 0, "bases") for name in names]
     tasks += [Task(SYNTHETIC, 0, "survey"), Task(SYNTHETIC, 0, "overhead")]
     return [*tasks, Task("quick" if quick else SYNTHETIC, 0, "search")]
-
-
-def small_sets():
-    """Regression sets of at most SMALL rows."""
-    return [name for name in data_sets(*REGRESSION) if len(load(name)["y"]) <= SMALL]
 
 
 # --- report -------------------------------------------------------------------
