@@ -136,12 +136,13 @@ def test_search_path(best):
     assert seen == {alpha: loss[alpha] for alpha in calls}
     # From the strongest on, none twice, and at most two behind the best.
     assert calls == alphas[: len(calls)]
-    assert len(calls) <= best + 3
+    assert len(calls) <= max(best + 3, _select.STRONGEST)
 
 
 def test_search_path_steps_over_noise():
     """A rise that noise explains does not end the walk; a clear one or two do."""
-    alphas = [1.0, 0.1, 0.01, 0.001]
+    before = [9.0 - step for step in range(_select.STRONGEST - 1)]
+    alphas = np.logspace(0, -12, len(before) + 4).tolist()
     small = 1 + _select.CLEAR_RISE / 2
     for losses, n_seen in [
         ([1.0, small, 0.5, 0.4], 4),
@@ -150,8 +151,19 @@ def test_search_path_steps_over_noise():
         ([-1.0, -0.9, -2.0, -3.0], 2),
         ([1.0, 0.5, 0.4, 0.3], 4),
     ]:
-        table = dict(zip(alphas, losses, strict=True))
-        assert list(search_path(table.__getitem__, alphas)) == alphas[:n_seen]
+        table = dict(zip(alphas, before + losses, strict=True))
+        seen = alphas[: len(before) + n_seen]
+        assert list(search_path(table.__getitem__, alphas)) == seen
+
+
+def test_search_path_does_not_end_at_the_strongest():
+    """Where next to nothing is left of the basis, a rise says nothing."""
+    losses = [2.0, 2.5, 2.4, 2.3, 1.0, 0.5, 0.4, 0.6, 0.7]
+    alphas = np.logspace(0, -8, 9).tolist()
+    table = dict(zip(alphas, losses, strict=True))
+    seen = search_path(table.__getitem__, alphas)
+    assert list(seen) == alphas[:8]
+    assert min(seen, key=seen.__getitem__) == alphas[6]
 
 
 # --- held-out rows -------------------------------------------------------------------

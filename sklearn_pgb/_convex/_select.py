@@ -17,6 +17,11 @@ from sklearn_pgb._operators import LinearOperator
 # A relative rise that noise in a held-out loss does not explain.
 CLEAR_RISE = 0.01
 
+# Ridges that are looked at in any case. Next to nothing is left of the basis at the
+# strongest, and a rise there, of folds with other class frequencies than all rows, say,
+# tells nothing of weaker ones.
+STRONGEST = 7
+
 # A comparison of ridges stops Newton after a step that promised this share of the
 # objective: what is left then is of the order of its square, below what neighbours on
 # the path differ by.
@@ -124,13 +129,15 @@ def search_path(
 ) -> dict[float, float]:
     """Losses of the ridges from the strongest down to where they keep rising.
 
-    `alphas` descend. The walk ends at a loss CLEAR_RISE above the best, or two steps
-    behind the best: the weak ridges are the expensive ones, and the loss rises once
-    they fit the noise.
+    `alphas` descend. After the STRONGEST the walk ends at a loss CLEAR_RISE above the
+    best, or two steps behind the best: the weak ridges are the expensive ones, and the
+    loss rises once they fit the noise.
     """
     losses: dict[float, float] = {}
     for step, alpha in enumerate(alphas):
         losses[alpha] = loss(alpha)
+        if step + 1 < STRONGEST:
+            continue
         best = min(losses, key=losses.__getitem__)
         behind = step - list(losses).index(best)
         if behind >= 2 or losses[alpha] > losses[best] + CLEAR_RISE * abs(losses[best]):
