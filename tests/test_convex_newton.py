@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sklearn_pgb._convex import PathSolver, SequenceSolver, solve
+from sklearn_pgb._convex import PathSolver, SequenceSolver, _solve, solve
 from sklearn_pgb._convex._newton import (
     DualSystem,
     MatrixFreeSystem,
@@ -120,8 +120,9 @@ def test_start_at_the_minimum(method, certified, generator):
 
 @newton_losses
 @pytest.mark.parametrize("alpha", [0.0, 1e-3])
-def test_sequence_of_problems(loss, alpha, generator):
+def test_sequence_of_problems(loss, alpha, generator, monkeypatch):
     """Solutions of a drifting sequence are those of each problem solved alone."""
+    monkeypatch.setattr(_solve, "RECYCLED_COEF", (0, 100))
     features = torch.randn(60, 5, generator=generator, dtype=torch.float64)
     drift = torch.randn(60, 5, generator=generator, dtype=torch.float64)
     problem = oracles.random_problem(loss, generator, 60, alpha=alpha)

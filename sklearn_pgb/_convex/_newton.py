@@ -113,13 +113,12 @@ class RecycledSystem(NewtonSystem):
         return torch.cholesky_solve(single, self.factor)[:, 0].to(target)
 
     def _max_products(self, problem: ConvexProblem) -> int:
-        """Products that cost as much as a new factor."""
-        p, rows = problem.operator.n_coef, problem.operator.n_rows
-        outputs = problem.operator.n_outputs
-        # Normal matrix of features shared by all outputs, and its factor.
-        new = p * p * rows / outputs + p**3 / 3
-        product = 4 * rows * p / outputs + 2 * p * p
-        return self.least_products + int(new / product / self.gain)
+        """Products that cost about as much as a new factor.
+
+        A function of the coefficients alone: rows of weight two have to lead to the
+        same steps as two rows do.
+        """
+        return self.least_products + int(problem.operator.n_coef / (4 * self.gain))
 
 
 class DualSystem(NewtonSystem):

@@ -31,8 +31,10 @@ LAUNCH_FLOPS = 2.5e5
 PRODUCTS = 30
 LSMR_ITERATIONS = 20_000
 
-# Widest Hessian that is factorised for a sequence of problems.
-RECYCLED_COEF = 2_000
+# Narrowest and widest Hessian that is factorised for a sequence of problems. Below,
+# plain conjugate gradients are quick, and go so far beyond their tolerance that rows of
+# weight two end where two rows do, to the last digits.
+RECYCLED_COEF = 250, 2_000
 
 
 def choose_method(problem: ConvexProblem, max_memory: float) -> str:
@@ -184,7 +186,8 @@ class SequenceSolver:
         self, problem: ConvexProblem, tol: float, max_iter: int, certified: bool = True
     ) -> Solution:
         """The next solution; see `solve` and `newton`."""
-        if problem.alpha > 0 and problem.operator.n_coef <= RECYCLED_COEF:
+        least, most = RECYCLED_COEF
+        if problem.alpha > 0 and least <= problem.operator.n_coef <= most:
             result = newton(
                 problem, self._system, self._start, tol, max_iter, certified
             )
