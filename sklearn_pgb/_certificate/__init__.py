@@ -1,6 +1,14 @@
 """Certificates: what is known of a trained network, and why."""
 
 from sklearn_pgb._certificate._certificate import Certificate
-from sklearn_pgb._certificate._certify import certify
+from sklearn_pgb._certificate._certify import certify, certify_objective
+from sklearn_pgb._certificate._kinks import kink_margin
+from sklearn_pgb._certificate._objective import TrainingObjective
 
-__all__ = ["Certificate", "certify"]
+__all__ = [
+    "Certificate",
+    "TrainingObjective",
+    "certify",
+    "certify_objective",
+    "kink_margin",
+]

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from sklearn_pgb._bases import Basis
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._examine import Effort, Findings, examine
+from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
@@ -138,11 +140,27 @@ def certify(
     subject = open_subject(
         estimator, X, y, sample_weight=sample_weight, loss=loss, penalty=penalty
     )
+    return _examined(subject, more, effort, seed)
+
+
+def certify_objective(
+    objective: TrainingObjective, *, tol: float, max_memory: float, seed: int
+) -> Certificate:
+    """The certificate of a network with an objective of its own; see `certify`."""
+    head = objective.network.find_head(objective.X[:8])
+    name = type(objective.network).__name__
+    subject = Subject(name, objective, head, objective.X, objective.y, ())
+    return _examined(subject, {}, Effort(tol, None, max_memory), seed)
+
+
+def _examined(
+    subject: Subject, bases: dict[str, Basis], effort: Effort, seed: int
+) -> Certificate:
+    """Measure and judge."""
     work = float(subject.objective.network.n_params) * len(subject.objective.X)
     with threads_for(work):
         generator = torch.Generator().manual_seed(seed)
-        found = examine(subject, more, effort, generator)
-        return _certificate(subject, found)
+        return _certificate(subject, examine(subject, bases, effort, generator))
 
 
 def _check_positive(value: Any, name: str) -> None:

@@ -32,9 +32,6 @@ from sklearn_pgb._losses import PureErrorFloor, pure_error_floor
 from sklearn_pgb._networks import ChainNetwork, Displacement
 from sklearn_pgb._operators import LinearOperator
 
-# A kink closer than this, relative to its layer's inputs, may be at the parameters.
-KINK_TOLERANCE = 1e-8
-
 # Without a number from the user the tilted bound covers changes of the coefficients so
 # many times as long as the parameters.
 NORM_BUDGET = 10.0
@@ -166,7 +163,7 @@ def examine(
     spans = in_span_error is not None and in_span_error <= 1e-8
     tangent = solve_basis(problem, effort.max_memory, contains_offset=spans)
     margin = kink_margin(network, objective.X)
-    smooth = bool(margin.relative > KINK_TOLERANCE)
+    smooth = not margin.on_kink
     structure, joint = _joint_layers(objective)
     rows = [
         row_of(name, each, solve_basis(each, effort.max_memory), loss, floor.value)

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from sklearn_pgb._networks import Network, pieces
 
+# A kink closer than this, relative to its layer's inputs, may be at the parameters.
+KINK_TOLERANCE = 1e-8
+
 
 @dataclass(frozen=True)
 class KinkMargin:
@@ -29,6 +32,11 @@ class KinkMargin:
     def relative(self) -> float:
         """The margin in units of the layer's scale."""
         return self.value / self.scale if self.scale > 0 else self.value
+
+    @property
+    def on_kink(self) -> bool:
+        """Whether a kink may be at the parameters; it may where nothing is known."""
+        return not self.relative > KINK_TOLERANCE
 
 
 def kink_margin(network: Network, X: Tensor) -> KinkMargin:

@@ -242,8 +242,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
             "estimator must be a network of this package, an MLPRegressor, an "
             "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
             "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
-            "got "
-            f"{_describe(estimator, final)}. Open the network itself."
+            f"got {_describe(estimator, final)}. Open the network itself."
         )
     return replace(
         opened,

@@ -6,16 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._bases import TangentSpace
-from sklearn_pgb._certificate._examine import (
-    GRADIENT,
-    KINK_TOLERANCE,
-    Effort,
-    examine,
-)
-from sklearn_pgb._certificate._kinks import kink_margin
-from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._certificate._subject import Subject
-from sklearn_pgb._certificate._verdict import judge
+from sklearn_pgb._certificate import TrainingObjective, certify_objective, kink_margin
 from sklearn_pgb._convex import infimum
 from sklearn_pgb._networks import Network
 from sklearn_pgb._survey._ends import Ends, Setting
@@ -81,7 +72,7 @@ def examine_ends(
         candidates = arrived if len(arrived) else members
         first = candidates[ends.objective[candidates].argmin()]
         network = ends.networks[first]
-        if not len(arrived) and _on_kink(network, setting):
+        if not len(arrived) and kink_margin(network, setting.inputs).on_kink:
             # Where there is no gradient, its norm says nothing.
             arrived = np.array([first])
         rows, columns = setting.y.numel(), network.n_params
@@ -89,12 +80,12 @@ def examine_ends(
         budget -= work * (CERTIFICATE_COST if len(arrived) else 1.0)
         if budget < 0 and number > 0:
             break
-        with threads_for(work):
-            if len(arrived):
-                bounds[members], verdict[arrived] = _certified(
-                    network, setting, penalty, tol, seed
-                )
-            else:
+        if len(arrived):
+            bounds[members], verdict[arrived] = _certified(
+                network, setting, penalty, tol, seed
+            )
+        else:
+            with threads_for(work):
                 bounds[members] = _bound(network, setting, floor)
     verdict[ends.objective - floor <= allowed] = "certified_global"
     return bounds, tuple(verdict.tolist())
@@ -108,18 +99,10 @@ def _certified(
         penalty = torch.zeros_like(network.theta)
     inputs, y, weight = setting.inputs, setting.y, setting.weight
     objective = TrainingObjective(network, inputs, y, weight, setting.loss, penalty)
-    head = network.find_head(inputs[:8])
-    subject = Subject(type(network).__name__, objective, head, inputs, y, ())
-    generator = torch.Generator().manual_seed(seed)
-    found = examine(subject, {}, Effort(tol, None, MAX_MEMORY), generator)
-    row = found.row(GRADIENT)
-    assert row is not None
-    return row.lower_bound, judge(subject, found).verdict
-
-
-def _on_kink(network: Network, setting: Setting) -> bool:
-    """Whether the network may not be differentiable at its parameters."""
-    return bool(kink_margin(network, setting.inputs).relative <= KINK_TOLERANCE)
+    certificate = certify_objective(
+        objective, tol=tol, max_memory=MAX_MEMORY, seed=seed
+    )
+    return certificate.row("gradient").lower_bound, certificate.verdict
 
 
 def _bound(network: Network, setting: Setting, floor: float) -> float:
