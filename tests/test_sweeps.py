@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import time
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -33,6 +35,7 @@ from sklearn_pgb import (
     GradientBasis,
     GradientBasisRefit,
     InputBasis,
+    LayerBasis,
     ResNetBasisClassifier,
     ResNetBasisRegressor,
     compare_bases,
@@ -409,6 +412,59 @@ def test_cross_fitted_networks_are_cached_too(tmp_path, trainings):
     for alpha in (1e-3, 1e-2):
         GradientBasisRefit(network, alpha=alpha, cv=3, memory=str(tmp_path)).fit(X, Y)
     assert len(trainings) == 3
+
+
+def comparison(memory):
+    network = CountedMLP(
+        hidden_layer_sizes=(3,), solver="lbfgs", max_iter=5, random_state=0
+    )
+    bases = {
+        "linear": InputBasis(),
+        "last layer": LayerBasis(network),
+        "gradient": GradientBasis(network),
+        "network": network,
+    }
+    return compare_bases(bases, X, Y, cv=3, memory=memory, random_state=0)
+
+
+def test_bases_share_trained_networks(tmp_path, trainings):
+    """One training for each part and one on all rows, not three of each."""
+    cached = comparison(str(tmp_path))
+    assert len(trainings) == 3 + 1
+    plain = comparison(None)
+    assert len(trainings) == 4 + 3 * 4
+    for one, other in zip(cached.reports, plain.reports, strict=True):
+        assert replace(one, seconds=0) == replace(other, seconds=0)
+
+
+def test_interrupted_comparison_resumes(tmp_path, trainings, monkeypatch):
+    memory = Memory(tmp_path, verbose=0)
+    monkeypatch.setattr(CountedMLP, "stop_after", 2)
+    with pytest.raises(KeyboardInterrupt):
+        comparison(memory)
+    monkeypatch.setattr(CountedMLP, "stop_after", None)
+    comparison(memory)
+    assert len(trainings) == 4
+
+
+def test_seconds_count_what_was_loaded(tmp_path, monkeypatch):
+    """A training is part of every fit that needs it, whoever came first."""
+    fit = MLPRegressor.fit
+
+    def slow_fit(self, X, y, sample_weight=None):
+        time.sleep(0.2)
+        return fit(self, X, y, sample_weight)
+
+    monkeypatch.setattr(MLPRegressor, "fit", slow_fit)
+    for _ in range(2):
+        frame = comparison(str(tmp_path)).to_frame()
+        assert (frame.loc[["last layer", "gradient", "network"], "seconds"] > 0.2).all()
+        assert frame.loc["linear", "seconds"] < frame.loc["network", "seconds"]
+
+
+def test_memory_of_a_comparison_must_be_a_cache():
+    with pytest.raises(ValueError, match="'memory' should be None"):
+        compare_bases({"linear": InputBasis()}, X, Y, memory=3)
 
 
 def test_pipeline_caches_the_features_of_a_network(tmp_path, trainings):

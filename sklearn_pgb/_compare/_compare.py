@@ -13,7 +13,12 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_sample_weight, _check_y, _num_samples
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _check_y,
+    _num_samples,
+    check_memory,
+)
 
 from sklearn_pgb._bases import Basis
 from sklearn_pgb._compare._comparison import BasisComparison, BasisReport
@@ -24,6 +29,7 @@ from sklearn_pgb._compare._model import (
     Rows,
     positive,
 )
+from sklearn_pgb._compare._trainer import Trainer
 from sklearn_pgb._convex import infimum
 from sklearn_pgb._estimator import aligned, distinct_rows, fill_seeds, parse_memory
 from sklearn_pgb._estimator._alpha import Effort
@@ -49,6 +55,7 @@ def compare_bases(
     n_jobs: int | None = None,
     sample_weight: Any = None,
     max_memory: str | float = "1GB",
+    memory: Any = None,
     random_state: Any = None,
 ) -> BasisComparison:
     """Compare bases, handcrafted and induced, and whole estimators.
@@ -99,6 +106,10 @@ def compare_bases(
     max_memory : str or float, default="1GB"
         What a linear algebra step may use. Ranks and bounds that need more are left
         out.
+    memory : str, joblib.Memory or None, default=None
+        Cache of trained networks and estimators, or its folder. Bases of one network
+        then share its training on each part of the rows, and a comparison that was
+        interrupted, or gets more bases, goes on where it was.
     random_state : int, RandomState instance or None, default=None
         Seeds every `random_state` of bases and estimators that is None, all by the same
         number, and the parts of the cross-fitting.
@@ -113,7 +124,8 @@ def compare_bases(
     TypeError
         If an entry is neither a basis nor an estimator.
     ValueError
-        If classifiers and regressors are mixed, or the data don't suit the loss.
+        If classifiers and regressors are mixed, the data don't suit the loss, or
+        `memory` is no cache.
 
     See Also
     --------
@@ -152,7 +164,7 @@ def compare_bases(
     quadratic      15    14
     gradient       31    31
     """
-    bases = _check_bases(bases)
+    bases, memory = _check_bases(bases), check_memory(memory)
     X, y, weight = _check_data(X, y, sample_weight)
     name = _resolve_loss(loss, bases, y)
     classifies = name == "log_loss"
@@ -162,7 +174,7 @@ def compare_bases(
     effort = Effort(parse_memory(max_memory), TOL, MAX_ITER)
     kind = BasisClassifier if classifies else BasisRegressor
     models = {
-        key: kind(basis, name, _check_alpha(alpha), effort, parts_seed)
+        key: kind(basis, name, _check_alpha(alpha), effort, parts_seed, memory)
         if isinstance(basis, Basis)
         else basis
         for key, basis in bases.items()
@@ -172,7 +184,8 @@ def compare_bases(
         fill_seeds(model, seed)
     scorer = check_scoring(next(iter(models.values())), scoring)
     rows = positive(X, y, weight)
-    task = _Task(rows, name, _floor(kind, name, rows, effort), effort, scorer)
+    floor = _floor(kind, name, rows, effort)
+    task = _Task(rows, name, floor, effort, scorer, memory)
     splits = list(check_cv(cv, rows.y, classifier=classifies).split(rows.X, rows.y))
     jobs = [(model, None) for model in models.values()]
     jobs += [(model, split) for model in models.values() for split in splits]
@@ -204,12 +217,22 @@ class _Task:
     floor: float
     effort: Effort
     scorer: Callable[..., float]
+    memory: Any
+
+    def fit(self, model: Any, rows: Rows) -> tuple[Any, float]:
+        """A clone, fitted, and the seconds that all of it took."""
+        if isinstance(model, BasisModel):
+            model = clone(model).fit(rows.X, rows.y, **rows.keywords(model))
+            return model, model.seconds_
+        start, trainer = time.perf_counter(), Trainer(self.memory)
+        model = trainer.fit(model, rows.X, rows.y, rows.keywords(model))
+        return model, time.perf_counter() - start + trainer.saved
 
 
 def _score(task: _Task, model: Any, split: Any) -> float:
     """Held-out score of one split."""
     seen, unseen = task.rows.part(split[0]), task.rows.part(split[1])
-    model = clone(model).fit(seen.X, seen.y, **_weights(model, seen))
+    model, _ = task.fit(model, seen)
     weights = {"sample_weight": unseen.weight} if unseen.weighted else {}
     return float(task.scorer(model, unseen.X, unseen.y, **weights))
 
@@ -217,9 +240,7 @@ def _score(task: _Task, model: Any, split: Any) -> float:
 def _describe(task: _Task, model: Any, split: None) -> dict[str, Any]:
     """Everything but the scores: one fit on all rows."""
     rows = replace(task.rows, X=aligned(task.rows.X), y=aligned(task.rows.y))
-    start = time.perf_counter()
-    model = clone(model).fit(rows.X, rows.y, **_weights(model, rows))
-    seconds = time.perf_counter() - start
+    model, seconds = task.fit(model, rows)
     if not isinstance(model, BasisModel):
         return {
             "train_loss": _estimator_loss(task, model),
@@ -230,7 +251,6 @@ def _describe(task: _Task, model: Any, split: None) -> dict[str, Any]:
             "seconds": seconds,
         }
     problem = model.problem_
-
     least = infimum(problem, max_memory=task.effort.max_memory)
     return {
         "train_loss": least.value,
@@ -240,10 +260,6 @@ def _describe(task: _Task, model: Any, split: None) -> dict[str, Any]:
         "alpha": model.alpha_,
         "seconds": seconds,
     }
-
-
-def _weights(model: Any, rows: Rows) -> dict[str, Any]:
-    return rows.keywords(model)
 
 
 def _estimator_loss(task: _Task, estimator: Any) -> float:

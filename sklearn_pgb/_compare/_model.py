@@ -1,5 +1,6 @@
 """A convex model on a basis, as an estimator that a scorer can ask."""
 
+import time
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,6 +14,7 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
 from sklearn_pgb._bases import Basis, GradientBasis, PerturbedGradientBasis
+from sklearn_pgb._compare._trainer import Trainer
 from sklearn_pgb._convex import (
     ConvexProblem,
     Fold,
@@ -92,7 +94,7 @@ def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Rows:
     return rows if sample_weight.all() else rows.part(np.flatnonzero(sample_weight))
 
 
-def fit_basis(basis: Basis, rows: Rows, loss: Loss) -> Basis:
+def fit_basis(basis: Basis, rows: Rows, loss: Loss, trainer: Trainer) -> Basis:
     """A clone of a basis, fitted; a network inside is trained with the weights."""
     basis = clone(basis)
     params = basis.get_params(deep=False)
@@ -100,8 +102,8 @@ def fit_basis(basis: Basis, rows: Rows, loss: Loss) -> Basis:
     if isinstance(estimator, nn.Module) and params["loss"] is None:
         basis.set_params(loss=loss)
     as_it_is = estimator is None or isinstance(estimator, nn.Module | FrozenEstimator)
-    if rows.weighted and not as_it_is:
-        trained = clone(estimator).fit(rows.X, rows.y, **rows.keywords(estimator))
+    if not as_it_is:
+        trained = trainer.fit(estimator, rows.X, rows.y, rows.keywords(estimator))
         basis.set_params(estimator=FrozenEstimator(trained))
     return basis.fit(rows.X, rows.y)
 
@@ -123,23 +125,39 @@ class BasisModel(BaseEstimator):
     effort : Effort
     seed : int
         Draws the parts.
+    memory : joblib.Memory, str or None
+        Where trained networks are kept.
+
+    Attributes
+    ----------
+    seconds_ : float
+        Of the fit, with the trainings of networks that were loaded from `memory`.
     """
 
     label_smoothing = 0.0
 
     def __init__(
-        self, basis: Basis, loss: str, alpha: Any, effort: Effort, seed: int = 0
+        self,
+        basis: Basis,
+        loss: str,
+        alpha: Any,
+        effort: Effort,
+        seed: int = 0,
+        memory: Any = None,
     ):
         self.basis = basis
         self.loss = loss
         self.alpha = alpha
         self.effort = effort
         self.seed = seed
+        self.memory = memory
 
     def fit(
         self, X: Any, y: Any, sample_weight: NDArray[np.float64] | None = None
     ) -> Self:
         """Fit basis and model."""
+        start = time.perf_counter()
+        self._trainer = Trainer(self.memory)
         rows = positive(X, y, sample_weight)
         self._learn(self._check_targets(rows.y), known=False, classes=None)
         self.basis_ = self._fit_basis(rows)
@@ -153,6 +171,7 @@ class BasisModel(BaseEstimator):
             choice, solution = self._choose(rows)
             self._solution = solution or self._solve(self.problem_, choice.alpha)
         self.alpha_ = choice.alpha
+        self.seconds_ = time.perf_counter() - start + self._trainer.saved
         return self
 
     @abstractmethod
@@ -184,7 +203,8 @@ class BasisModel(BaseEstimator):
         return None
 
     def _fit_basis(self, rows: Rows) -> Basis:
-        return fit_basis(self.basis, rows, self._loss_of(self._natural_outputs()))
+        loss = self._loss_of(self._natural_outputs())
+        return fit_basis(self.basis, rows, loss, self._trainer)
 
     def _targets(self, y: Any) -> Tensor:
         """Encoded targets."""
