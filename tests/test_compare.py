@@ -11,8 +11,13 @@ from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
-from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+from sklearn.metrics import log_loss, make_scorer, max_error
+from sklearn.model_selection import (
+    KFold,
+    PredefinedSplit,
+    StratifiedKFold,
+    cross_val_score,
+)
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, scale
@@ -133,6 +138,22 @@ def test_floor_is_that_of_equal_rows(regression):
     comparison = compare({"linear": InputBasis()}, X, y)
     assert_allclose(comparison.floor, 20 * 2 * 0.5**2 / 80)
     assert comparison.reports[0].lower_bound >= comparison.floor
+
+
+def test_floor_of_counts_may_be_negative(regression):
+    """The table has the floor itself: the mean of y - y log(y) over single rows."""
+    X, _ = regression
+    y = np.random.default_rng(0).poisson(20.0, size=60)
+    found = compare({"b": InputBasis()}, X, y, loss="poisson", alpha=0.1)
+    assert_allclose(found.floor, np.mean(y - y * np.log(y)))
+    assert f"at least {found.floor:.4g}" in str(found)
+
+
+def test_floor_stands_beside_losses_that_are_not_known(labels):
+    X, y = np.r_[labels[0], labels[0]], np.r_[labels[1], np.roll(labels[1], 50)]
+    found = compare({"svc": SVC(), "b": InputBasis()}, X, y)
+    assert found.floor > 0.1
+    assert f"at least {found.floor:.4g}" in str(found)
 
 
 def test_bounds_hold_where_nothing_fits_into_memory(regression):
@@ -395,6 +416,52 @@ def test_weights_reach_the_scorer(regression):
         model = Ridge(1e-12).fit(X[train], y[train], weight[train])
         expected.append(model.score(X[test], y[test], weight[test]))
     assert_allclose(report.scores, expected, rtol=1e-9)
+
+
+def test_rows_of_weight_zero_do_not_shift_the_splits(regression):
+    X, y = regression
+    weight = np.r_[np.zeros(20), np.ones(40)]
+    train, test = np.arange(35), np.arange(35, 60)
+    found = compare_bases(
+        {"ridge": Ridge()}, X, y, sample_weight=weight, cv=[(train, test)]
+    )
+    model = Ridge().fit(X[20:35], y[20:35])
+    assert_allclose(found["ridge"].scores, [model.score(X[test], y[test])])
+    folds = PredefinedSplit(np.arange(60) % 3)
+    found = compare({"ridge": Ridge()}, X, y, sample_weight=weight, cv=folds)
+    assert len(found["ridge"].scores) == 3
+
+
+def test_scorers_without_weights_are_asked_without(regression):
+    X, y = regression
+    weight = np.random.default_rng(0).uniform(size=60)
+
+    def worst(model, X, y):
+        return -np.abs(model.predict(X) - y).max()
+
+    for scoring in ("neg_max_error", worst):
+        report = compare({"r": Ridge()}, X, y, sample_weight=weight, scoring=scoring)
+        expected = []
+        for train, test in FOLDS.split(X):
+            model = Ridge().fit(X[train], y[train], weight[train])
+            expected.append(worst(model, X[test], y[test]))
+        assert_allclose(report["r"].scores, expected)
+
+
+def test_scores_have_the_name_of_their_function(regression):
+    found = compare({"r": Ridge()}, *regression, scoring=make_scorer(max_error))
+    assert found.scoring == "max_error"
+
+
+def test_best_has_a_score(regression):
+    """A score that is not a number is no best one, and no error."""
+
+    def score(model, X, y):
+        return np.nan if isinstance(model, Ridge) else 0.0
+
+    bases = {"ridge": Ridge(), "linear": InputBasis()}
+    assert compare(bases, *regression, scoring=score).best == "linear"
+    assert compare({"ridge": Ridge()}, *regression, scoring=score).best == "ridge"
 
 
 # --- seeds and jobs -------------------------------------------------------------------

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import PolynomialFeatures
+from sklearn.svm import SVC
 
 from sklearn_pgb import FeatureBasis, GradientBasis, InputBasis, compare_bases
 
@@ -19,6 +20,26 @@ LINEAR = {"linear": InputBasis()}
 def test_bases_must_be_a_dict(bases):
     with pytest.raises(TypeError, match="bases must be a dict from names"):
         compare_bases(bases, X, Y)
+
+
+def test_names_are_texts():
+    with pytest.raises(TypeError, match="bases must be named by texts, got 1"):
+        compare_bases({1: InputBasis(), "1": InputBasis()}, X, Y)
+
+
+def test_scorers_return_numbers():
+    with pytest.raises(
+        TypeError, match="returns a number, got one that returns a dict"
+    ):
+        compare_bases(LINEAR, X, Y, scoring=lambda model, X, y: {"a": 1.0})
+
+
+def test_errors_name_the_entry():
+    labels = (Y > 0).astype(int)
+    bases = {"a": LogisticRegression(), "b": SVC()}
+    with pytest.raises(AttributeError) as caught:
+        compare_bases(bases, X, labels, scoring="neg_log_loss", cv=2)
+    assert "bases['b']" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("thing", [PolynomialFeatures(), 3])
@@ -54,7 +75,12 @@ def test_loss_must_suit_estimators(estimator, loss):
         ({"alpha": {}}, "alpha must be"),
         ({"sample_weight": np.zeros(20)}, "at least one non-zero number"),
         ({"sample_weight": -np.ones(20)}, "[Nn]egative"),
+        ({"alpha": "0.1"}, "alpha must be 'auto'"),
+        ({"alpha": True}, "alpha must be 'auto'"),
         ({"cv": 30}, "n_splits=30"),
+        ({"cv": []}, "cv must hold out some row"),
+        ({"scoring": ["r2"]}, "scoring must be one score"),
+        ({"scoring": {"a": "r2"}}, "scoring must be one score"),
         ({"scoring": "nonsense"}, "scoring"),
         ({"max_memory": "much"}, "max_memory must be a positive number"),
     ],

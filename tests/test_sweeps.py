@@ -462,6 +462,74 @@ def test_seconds_count_what_was_loaded(tmp_path, monkeypatch):
         assert frame.loc["linear", "seconds"] < frame.loc["network", "seconds"]
 
 
+def test_networks_of_modules_come_from_the_memory(tmp_path, monkeypatch):
+    """Copies of a module have other addresses and the same parameters."""
+    trainings = []
+    fit = added_neuron.fit_network
+
+    def counted(*args, **kwargs):
+        trainings.append(1)
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(added_neuron, "fit_network", counted)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh())
+    module.append(torch.nn.Linear(4, 1))
+    network = AddedNeuronRegressor(module=module, max_iter=2, random_state=0)
+    for _ in range(2):
+        compare_bases({"n": network}, X, Y, cv=2, memory=str(tmp_path), random_state=0)
+        GradientBasisRefit(network, memory=str(tmp_path)).fit(X, Y)
+    assert len(trainings) == 2 + 1 + 1
+    with torch.no_grad():
+        module[0].weight[0, 0] += 1
+    compare_bases({"n": network}, X, Y, cv=2, memory=str(tmp_path), random_state=0)
+    assert len(trainings) == 2 * (2 + 1) + 1
+
+
+def test_memory_knows_mapped_rows(tmp_path, mapped, trainings):
+    for rows in (X, mapped):
+        network = CountedMLP(hidden_layer_sizes=(3,), max_iter=5, random_state=0)
+        GradientBasisRefit(network, memory=str(tmp_path / "memory")).fit(rows, Y)
+    assert len(trainings) == 1
+
+
+def test_memory_refuses_what_cannot_be_pickled(tmp_path):
+    network = AddedNeuronRegressor(module=lambda: torch.nn.Linear(3, 1), max_iter=2)
+    compare_bases({"n": network}, X, Y, cv=2)
+    with pytest.raises(
+        ValueError, match="memory must be None where an estimator can't"
+    ):
+        compare_bases({"n": network}, X, Y, cv=2, memory=str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:A column-vector y was passed")
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_networks_of_skorch_are_seeded(n_jobs):
+    """They draw from torch's global generator."""
+    skorch = pytest.importorskip("skorch")
+    network = skorch.NeuralNetRegressor(
+        torch.nn.Linear,
+        module__in_features=3,
+        module__out_features=1,
+        max_epochs=2,
+        train_split=None,
+        verbose=0,
+    )
+    rows, target = X.astype(np.float32), Y.astype(np.float32)[:, None]
+    found = [
+        (
+            compare_bases(
+                {"n": network}, rows, target, cv=2, n_jobs=n_jobs, random_state=0
+            )["n"].scores,
+            survey_minima(
+                network, rows, target, n_starts=2, n_jobs=n_jobs, random_state=0
+            ).loss.tolist(),
+        )
+        for _ in range(2)
+    ]
+    assert found[0] == found[1]
+    assert found[0][1][0] != found[0][1][1]
+
+
 def test_memory_of_a_comparison_must_be_a_cache():
     with pytest.raises(ValueError, match="'memory' should be None"):
         compare_bases({"linear": InputBasis()}, X, Y, memory=3)

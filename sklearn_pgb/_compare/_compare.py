@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
@@ -29,9 +30,15 @@ from sklearn_pgb._compare._model import (
     Rows,
     positive,
 )
-from sklearn_pgb._compare._trainer import Trainer
 from sklearn_pgb._convex import infimum
-from sklearn_pgb._estimator import aligned, distinct_rows, fill_seeds, parse_memory
+from sklearn_pgb._estimator import (
+    Trainer,
+    aligned,
+    distinct_rows,
+    fill_seeds,
+    parse_memory,
+    parts_among,
+)
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._networks import as_float64
@@ -95,9 +102,11 @@ def compare_bases(
         training part.
     cv : int, splitter or iterable, default=5
         Splits of the held-out score, as in scikit-learn's `cross_validate`: an int
-        makes stratified folds for labels and does not shuffle.
+        makes stratified folds for labels and does not shuffle. For splits by groups
+        pass ``splitter.split(X, y, groups)``.
     scoring : str, callable or None, default=None
-        Scorer of scikit-learn; None is R^2 or accuracy.
+        Scorer of scikit-learn; None is R^2 or accuracy. One that takes no sample
+        weights is asked without them.
     n_jobs : int or None, default=None
         Fits that run at the same time, through joblib. The result does not depend on
         it.
@@ -109,7 +118,9 @@ def compare_bases(
     memory : str, joblib.Memory or None, default=None
         Cache of trained networks and estimators, or its folder. Bases of one network
         then share its training on each part of the rows, and a comparison that was
-        interrupted, or gets more bases, goes on where it was.
+        interrupted, or gets more bases, goes on where it was. A later call finds what
+        an earlier one has trained only if both have the same integer `random_state`,
+        or the networks have one.
     random_state : int, RandomState instance or None, default=None
         Seeds every `random_state` of bases and estimators that is None, all by the same
         number, and the parts of the cross-fitting.
@@ -122,10 +133,11 @@ def compare_bases(
     Raises
     ------
     TypeError
-        If an entry is neither a basis nor an estimator.
+        If an entry is neither a basis nor an estimator, or the scorer returns no
+        number.
     ValueError
-        If classifiers and regressors are mixed, the data don't suit the loss, or
-        `memory` is no cache.
+        If classifiers and regressors are mixed, the data don't suit the loss,
+        `scoring` names several scores, or `memory` is no cache.
 
     See Also
     --------
@@ -182,30 +194,30 @@ def compare_bases(
     # One seed for all: bases of one network are then of the same network.
     for model in models.values():
         fill_seeds(model, seed)
-    scorer = check_scoring(next(iter(models.values())), scoring)
+    scorer = _check_scorer(next(iter(models.values())), scoring)
+    kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
     rows = positive(X, y, weight)
+    splits = parts_among(kept, cv, X, y, classifier=classifies)
     floor = _floor(kind, name, rows, effort)
-    task = _Task(rows, name, floor, effort, scorer, memory)
-    splits = list(check_cv(cv, rows.y, classifier=classifies).split(rows.X, rows.y))
-    jobs = [(model, None) for model in models.values()]
-    jobs += [(model, split) for model in models.values() for split in splits]
+    task = _Task(rows, name, floor, effort, scorer, memory, parts_seed)
+    # The fits of one model follow each other: those that share a training with them
+    # come when it is in the memory.
     found = Parallel(n_jobs=n_jobs)(
-        delayed(_score if split else _describe)(task, model, split)
-        for model, split in jobs
+        delayed(_fit)(task, key, model, split)
+        for key, model in models.items()
+        for split in [None, *splits]
     )
-    scores = np.reshape(found[len(models) :], (len(models), len(splits)))
-    reports = tuple(
-        BasisReport(
-            name=key,
-            kind="basis" if isinstance(model, BasisModel) else "estimator",
-            scores=tuple(map(float, of_model)),
-            **described,
+    reports = []
+    for (key, model), start in zip(
+        models.items(), range(0, len(found), 1 + len(splits)), strict=True
+    ):
+        described, *scores = found[start : start + 1 + len(splits)]
+        kind_of = "basis" if isinstance(model, BasisModel) else "estimator"
+        reports.append(
+            BasisReport(name=key, kind=kind_of, scores=tuple(scores), **described)
         )
-        for (key, model), described, of_model in zip(
-            models.items(), found, scores, strict=False
-        )
-    )
-    return BasisComparison(reports, name, task.floor, _name_of(scoring, classifies))
+    label = _name_of(scoring, classifies)
+    return BasisComparison(tuple(reports), name, task.floor, label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,28 +228,54 @@ class _Task:
     loss: str
     floor: float
     effort: Effort
-    scorer: Callable[..., float]
+    scorer: Callable[..., Any]
     memory: Any
+    seed: int
 
     def fit(self, model: Any, rows: Rows) -> tuple[Any, float]:
         """A clone, fitted, and the seconds that all of it took."""
+        model, keywords = clone(model), rows.keywords(model)
         if isinstance(model, BasisModel):
-            model = clone(model).fit(rows.X, rows.y, **rows.keywords(model))
+            model.fit(rows.X, rows.y, **keywords)
             return model, model.seconds_
         start, trainer = time.perf_counter(), Trainer(self.memory)
-        model = trainer.fit(model, rows.X, rows.y, rows.keywords(model))
+        model = trainer.fit(model, rows.X, rows.y, keywords, self.seed)
         return model, time.perf_counter() - start + trainer.saved
+
+
+def _fit(task: _Task, name: str, model: Any, split: Any) -> Any:
+    """The score of one split; without a split everything else."""
+    try:
+        return _describe(task, model) if split is None else _score(task, model, split)
+    except Exception as error:
+        error.add_note(f"It was raised by bases[{name!r}] of compare_bases.")
+        raise
 
 
 def _score(task: _Task, model: Any, split: Any) -> float:
     """Held-out score of one split."""
     seen, unseen = task.rows.part(split[0]), task.rows.part(split[1])
     model, _ = task.fit(model, seen)
-    weights = {"sample_weight": unseen.weight} if unseen.weighted else {}
-    return float(task.scorer(model, unseen.X, unseen.y, **weights))
+    weights = {}
+    if unseen.weighted and _takes_weights(task.scorer):
+        weights = {"sample_weight": unseen.weight}
+    score = task.scorer(model, unseen.X, unseen.y, **weights)
+    if not isinstance(score, Real):
+        raise TypeError(
+            f"scoring must be a scorer that returns a number, got one that returns a "
+            f"{type(score).__name__}."
+        )
+    return float(score)
 
 
-def _describe(task: _Task, model: Any, split: None) -> dict[str, Any]:
+def _takes_weights(scorer: Any) -> bool:
+    """Whether a scorer takes sample weights."""
+    if hasattr(scorer, "_accept_sample_weight"):
+        return bool(scorer._accept_sample_weight())
+    return "sample_weight" in signature(scorer).parameters
+
+
+def _describe(task: _Task, model: Any) -> dict[str, Any]:
     """Everything but the scores: one fit on all rows."""
     rows = replace(task.rows, X=aligned(task.rows.X), y=aligned(task.rows.y))
     model, seconds = task.fit(model, rows)
@@ -305,15 +343,21 @@ def _floor(kind: Any, loss: str, rows: Rows, effort: Effort) -> float:
     loss_ = model._loss_of(n_outputs)
     columns = as_float64(model._columns(y, n_outputs))
     group = torch.from_numpy(distinct_rows(rows.X))[:, None]
-    return pure_error_floor(group, loss_.encode(columns), loss_, rows.share()).value
+    target, share = loss_.encode(columns), rows.share()
+    least = pure_error_floor(group, target, loss_, share).value
+    # The means of single rows leave rounding behind.
+    constant = pure_error_floor(torch.zeros_like(group), target, loss_, share).value
+    return least if abs(least) > 1e-14 * abs(constant) else 0.0
 
 
 def _name_of(scoring: Any, classifies: bool) -> str:
     if scoring is None:
         return "accuracy" if classifies else "R²"
-    return (
-        scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
-    )
+    if isinstance(scoring, str):
+        return scoring
+    # A scorer of `make_scorer` has the name of its function.
+    function = getattr(scoring, "_score_func", scoring)
+    return getattr(function, "__name__", "score")
 
 
 # --- checks ---------------------------------------------------------------------------
@@ -334,7 +378,22 @@ def _check_bases(bases: Any) -> dict[str, Any]:
                 f"{type(basis).__name__}. Wrap a transformer in FeatureBasis and a "
                 "module in GradientBasis or LayerBasis."
             )
-    return {str(name): clone(basis) for name, basis in bases.items()}
+    names = [name for name in bases if not isinstance(name, str)]
+    if names:
+        raise TypeError(f"bases must be named by texts, got {names[0]!r}.")
+    return {name: clone(basis) for name, basis in bases.items()}
+
+
+def _check_scorer(estimator: Any, scoring: Any) -> Callable[..., Any]:
+    """One scorer."""
+    if isinstance(scoring, list | tuple | set | Mapping):
+        raise ValueError(
+            "scoring must be one score: None, a name or a callable, got "
+            f"{scoring!r}. Compare once for each; with `memory` nothing is trained "
+            "twice."
+        )
+    scorer: Callable[..., Any] = check_scoring(estimator, scoring)
+    return scorer
 
 
 def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
@@ -389,6 +448,8 @@ def _check_alpha(alpha: Any) -> Any:
         "alpha must be 'auto', a number >= 0 or a 1-d array of positive candidates, "
         f"got {alpha!r}."
     )
+    if isinstance(alpha, str | bool):
+        raise problem
     try:
         values = np.asarray(alpha, dtype=np.float64)
     except (TypeError, ValueError):

@@ -114,8 +114,9 @@ class BasisComparison:
     @property
     def best(self) -> str:
         """Name of the largest mean held-out score, the first of equals."""
-        means = [np.mean(report.scores) for report in self.reports]
-        return self.reports[int(np.nanargmax(means))].name
+        means = np.array([np.mean(report.scores) for report in self.reports])
+        # A score that is not defined is no good one.
+        return self.reports[int(np.nan_to_num(means, nan=-np.inf).argmax())].name
 
     def to_frame(self) -> "pd.DataFrame":
         """The comparison as a data frame.
@@ -153,11 +154,8 @@ class BasisComparison:
             for line in lines
         ]
         n_splits = len(self.reports[0].scores)
-        # The means of single rows leave rounding behind.
-        largest = max(report.train_loss for report in self.reports)
-        floor = self.floor if self.floor > 1e-14 * largest else 0.0
         head = (
-            f"loss: {self.loss}, at least {floor:.4g} for any function of the "
+            f"loss: {self.loss}, at least {self.floor:.4g} for any function of the "
             f"inputs; score: {self.scoring}, {n_splits} splits"
         )
         return "\n".join([head, *rows])

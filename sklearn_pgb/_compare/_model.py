@@ -14,7 +14,6 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
 from sklearn_pgb._bases import Basis, GradientBasis, PerturbedGradientBasis
-from sklearn_pgb._compare._trainer import Trainer
 from sklearn_pgb._convex import (
     ConvexProblem,
     Fold,
@@ -28,6 +27,7 @@ from sklearn_pgb._estimator import (
     ClassifierTargets,
     Parts,
     RegressorTargets,
+    Trainer,
     _alpha,
     cross_fitting_parts,
     final_estimator,
@@ -94,7 +94,9 @@ def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Rows:
     return rows if sample_weight.all() else rows.part(np.flatnonzero(sample_weight))
 
 
-def fit_basis(basis: Basis, rows: Rows, loss: Loss, trainer: Trainer) -> Basis:
+def fit_basis(
+    basis: Basis, rows: Rows, loss: Loss, trainer: Trainer, seed: int
+) -> Basis:
     """A clone of a basis, fitted; a network inside is trained with the weights."""
     basis = clone(basis)
     params = basis.get_params(deep=False)
@@ -103,7 +105,8 @@ def fit_basis(basis: Basis, rows: Rows, loss: Loss, trainer: Trainer) -> Basis:
         basis.set_params(loss=loss)
     as_it_is = estimator is None or isinstance(estimator, nn.Module | FrozenEstimator)
     if not as_it_is:
-        trained = trainer.fit(estimator, rows.X, rows.y, rows.keywords(estimator))
+        keywords = rows.keywords(estimator)
+        trained = trainer.fit(clone(estimator), rows.X, rows.y, keywords, seed)
         basis.set_params(estimator=FrozenEstimator(trained))
     return basis.fit(rows.X, rows.y)
 
@@ -124,7 +127,7 @@ class BasisModel(BaseEstimator):
     alpha : "auto", float or array
     effort : Effort
     seed : int
-        Draws the parts.
+        Draws the parts, and what networks of other packages draw from torch.
     memory : joblib.Memory, str or None
         Where trained networks are kept.
 
@@ -204,7 +207,7 @@ class BasisModel(BaseEstimator):
 
     def _fit_basis(self, rows: Rows) -> Basis:
         loss = self._loss_of(self._natural_outputs())
-        return fit_basis(self.basis, rows, loss, self._trainer)
+        return fit_basis(self.basis, rows, loss, self._trainer, self.seed)
 
     def _targets(self, y: Any) -> Tensor:
         """Encoded targets."""

@@ -171,10 +171,9 @@ class BasisComparisonDisplay:
         )
         self.floor_line_ = None
         if self.floor is not None:
-            # The means of single rows leave rounding behind.
-            floor = self.floor if self.floor > 1e-14 * np.nanmax(losses) else 0.0
+            label = f"floor: {self.floor:.4g}"
             self.floor_line_ = ax.axvline(
-                floor, color="0.3", ls="--", lw=1, label=f"floor: {floor:.4g}"
+                self.floor, color="0.3", ls="--", lw=1, label=label
             )
         ax.set_xscale(**_scale(losses[np.isfinite(losses)]))
         ax.set_xlabel(self.loss_name)

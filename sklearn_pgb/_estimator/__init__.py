@@ -21,12 +21,12 @@ from sklearn_pgb._estimator._border import (
     parse_memory,
     parts_among,
     share_target_transformation,
-    train_networks,
     weight_parameter,
     with_seed,
 )
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets, Targets
+from sklearn_pgb._estimator._trainer import Trainer, train_networks
 
 __all__ = [
     "AUTO_FOLDS",
@@ -35,6 +35,7 @@ __all__ = [
     "RegressorTargets",
     "Seeds",
     "Targets",
+    "Trainer",
     "aligned",
     "all_or_nothing",
     "check_device",

@@ -16,12 +16,9 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
-    _check_method_params,
     _num_samples,
-    check_memory,
     has_fit_parameter,
 )
 from torch import Tensor
@@ -225,40 +222,6 @@ def fill_seeds(estimator: Any, seed: int) -> None:
     missing = [key for key in _seed_keys(estimator) if params[key] is None]
     if missing:
         estimator.set_params(**dict.fromkeys(missing, seed))
-
-
-def train_networks(
-    estimator: Any,
-    seeds: Sequence[int | None],
-    parts: Sequence[NDArray[np.intp] | None],
-    X: Any,
-    y: Any,
-    fit_params: dict[str, Any],
-    n_jobs: int | None,
-    memory: Any = None,
-) -> list[Any]:
-    """Train one clone per seed, each on its part of the rows (None: all).
-
-    With `memory`, a joblib.Memory or its folder, what was trained before is loaded.
-    """
-    train = check_memory(memory).cache(_train)
-    return Parallel(n_jobs=n_jobs)(
-        delayed(train)(with_seed(estimator, seed), part, X, y, fit_params)
-        for seed, part in zip(seeds, parts, strict=True)
-    )
-
-
-def _train(
-    estimator: Any,
-    part: NDArray[np.intp] | None,
-    X: Any,
-    y: Any,
-    fit_params: dict[str, Any],
-) -> Any:
-    if part is None:
-        return estimator.fit(aligned(X), aligned(y), **fit_params)
-    params = _check_method_params(X, fit_params, part)
-    return estimator.fit(_safe_indexing(X, part), _safe_indexing(y, part), **params)
 
 
 def open_all(

@@ -1,0 +1,147 @@
+"""Training of networks, remembered where the user gives a memory."""
+
+import pickle
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from joblib.hashing import NumpyHasher
+from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_method_params, check_memory
+
+from sklearn_pgb._estimator._border import aligned, with_seed
+
+
+class Trainer:
+    """Fits estimators, or loads what was fitted to the same rows before.
+
+    Parameters
+    ----------
+    memory : joblib.Memory, str or None
+
+    Attributes
+    ----------
+    saved : float
+        Seconds that the trainings took when they were done less what they took now.
+    """
+
+    def __init__(self, memory: Any):
+        memory = check_memory(memory)
+        ignored = ["estimator", "X", "y", "fit_params", "seed"]
+        self._train = memory.cache(_train, ignore=ignored)
+        self._remembers = getattr(memory, "location", True) is not None
+        self.saved = 0.0
+
+    def fit(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        fit_params: dict[str, Any],
+        seed: int | None,
+    ) -> Any:
+        """The estimator, fitted, or its like from the memory.
+
+        Parameters
+        ----------
+        estimator : estimator
+            It is fitted in place where it is fitted.
+        X, y : array-like
+        fit_params : dict
+        seed : int or None
+            Of torch's global generator, which networks of other packages draw from.
+            None leaves it as it is.
+
+        Raises
+        ------
+        ValueError
+            If there is a memory and the estimator can't be pickled.
+        """
+        if isinstance(estimator, FrozenEstimator):
+            return estimator
+        start, key = time.perf_counter(), None
+        if self._remembers:
+            key = _key(estimator, X, y, fit_params, seed)
+        fitted, seconds = self._train(key, estimator, X, y, fit_params, seed)
+        self.saved += seconds - (time.perf_counter() - start)
+        return fitted
+
+
+class _Hasher(NumpyHasher):
+    """joblib's hasher, for which equal tensors are equal."""
+
+    def save(self, obj: Any) -> None:
+        """Hash a tensor's values; its storage has a name of its own in each copy."""
+        if isinstance(obj, torch.Tensor):
+            values = obj.detach().cpu().numpy()
+            obj = (type(obj).__name__, str(obj.device), obj.requires_grad, values)
+        super().save(obj)
+
+
+def _key(estimator: Any, *parts: Any) -> str:
+    """A hash of everything that a training depends on, mapped arrays as others."""
+    try:
+        key: str = _Hasher("md5", coerce_mmap=True).hash((estimator, *parts))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "memory must be None where an estimator can't be pickled, as one with a "
+            "lambda or a function that is defined inside of another, got "
+            f"{type(estimator).__name__}: {error}. Define its functions at the top of "
+            "a module."
+        ) from error
+    return key
+
+
+def _train(
+    key: str | None, estimator: Any, X: Any, y: Any, fit_params: Any, seed: int | None
+) -> tuple[Any, float]:
+    """The estimator, fitted, and the seconds that it took."""
+    start = time.perf_counter()
+    if seed is None:
+        estimator.fit(X, y, **fit_params)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            estimator.fit(X, y, **fit_params)
+    return estimator, time.perf_counter() - start
+
+
+def train_networks(
+    estimator: Any,
+    seeds: Sequence[int | None],
+    parts: Sequence[NDArray[Any] | None],
+    X: Any,
+    y: Any,
+    fit_params: dict[str, Any],
+    n_jobs: int | None,
+    memory: Any = None,
+) -> list[Any]:
+    """Train one clone per seed, each on its part of the rows (None: all).
+
+    With `memory`, a joblib.Memory or its folder, what was trained before is loaded.
+    """
+    return Parallel(n_jobs=n_jobs)(
+        delayed(_train_part)(memory, estimator, seed, part, X, y, fit_params)
+        for seed, part in zip(seeds, parts, strict=True)
+    )
+
+
+def _train_part(
+    memory: Any,
+    estimator: Any,
+    seed: int | None,
+    part: NDArray[Any] | None,
+    X: Any,
+    y: Any,
+    fit_params: dict[str, Any],
+) -> Any:
+    if part is None:
+        X, y = aligned(X), aligned(y)
+    else:
+        fit_params = _check_method_params(X, fit_params, part)
+        X, y = _safe_indexing(X, part), _safe_indexing(y, part)
+    return Trainer(memory).fit(with_seed(estimator, seed), X, y, fit_params, seed)
