@@ -3,8 +3,9 @@ Where do trainings from many starts end?
 ========================================
 
 Training a network twice gives two networks. Did one of them get stuck? `survey_minima`
-trains from many starts as one population, brings each to a critical point, counts the
-distinct ones and compares their losses with what is possible at all.
+trains from many starts as one population and on towards critical points, counts the
+distinct ends, says which of them have arrived and compares their losses with what is
+possible at all.
 """
 
 import sys

@@ -6,6 +6,8 @@ import torch
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_pgb import AddedNeuronRegressor, ResNetBasisRegressor, survey_minima
 
@@ -14,7 +16,14 @@ X, Y = RNG.normal(size=(20, 2)), RNG.normal(size=20)
 NET = MLPRegressor(hidden_layer_sizes=(2,), max_iter=2)
 
 
-@pytest.mark.parametrize("thing", [FrozenEstimator(NET), torch.nn.Linear(2, 1)])
+@pytest.mark.parametrize(
+    "thing",
+    [
+        FrozenEstimator(NET),
+        torch.nn.Linear(2, 1),
+        make_pipeline(StandardScaler(), FrozenEstimator(NET)),
+    ],
+)
 def test_what_is_taken_as_it_is_has_no_starts(thing):
     with pytest.raises(TypeError, match="estimator must be one that can be trained"):
         survey_minima(thing, X, Y)
@@ -33,7 +42,8 @@ def test_estimators_without_a_network():
         ({"n_starts": True}, "n_starts must be an integer"),
         ({"polish_iter": -1}, "polish_iter must be 'auto' or an integer >= 0, got -1"),
         ({"polish_iter": "long"}, "polish_iter must be 'auto'"),
-        ({"tol": 0.0}, "tol must be > 0"),
+        ({"tol": 0.0}, "tol must be a number > 0"),
+        ({"tol": "small"}, "tol must be a number > 0"),
         ({"sample_weight": np.zeros(20)}, "at least one non-zero number"),
         ({"sample_weight": -np.ones(20)}, "[Nn]egative"),
     ],
@@ -53,6 +63,9 @@ def test_parameters(params, match):
         (NET, X, np.where(Y == Y[3], np.inf, Y), "infinity"),
         (MLPClassifier(), X, np.ones(20, dtype=int), "at least 2 classes"),
         (MLPRegressor("poisson"), X, Y, "y must be >= 0 for the Poisson loss"),
+        (MLPRegressor(alpha=-1.0), X, Y, "'alpha' parameter of MLPRegressor"),
+        (MLPRegressor(solver="foo"), X, Y, "'solver' parameter of MLPRegressor"),
+        (AddedNeuronRegressor(max_iter=0), X, Y, "'max_iter' parameter of AddedN"),
         (MLPRegressor(hidden_layer_sizes=(0,)), X, Y, "hidden_layer_sizes must be > 0"),
     ],
 )

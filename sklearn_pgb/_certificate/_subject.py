@@ -108,6 +108,16 @@ def open_subject(
     )
 
 
+def training_objective(
+    estimator: Any, X: Any, y: Any, *, sample_weight: Any
+) -> TrainingObjective:
+    """What a fitted network has minimised on its training data."""
+    subject = open_subject(
+        estimator, X, y, sample_weight=sample_weight, loss=None, penalty=None
+    )
+    return subject.objective
+
+
 def _open(estimator: Any, loss: str | Loss | None) -> OpenNetwork:
     """Open the network; a module needs the loss that it does not know."""
     if isinstance(loss, str):
@@ -182,52 +192,70 @@ def _training_terms(
     return TrainingTerms(nothing, np.ones(len(given)), notes), given
 
 
+def mlp_ridge(
+    mlp: MLPRegressor | MLPClassifier, loss: Loss, weight: NDArray[np.float64]
+) -> tuple[float, tuple[str, ...]]:
+    """Penalty on the squared weights of scikit-learn's networks, on this loss' scale.
+
+    It is ``alpha / (2 sum(s))``, and twice that for the squared loss, of which theirs
+    is half. In a batch they divide by the batch's weight, so a training by batches
+    minimises the mean loss with ``alpha`` times the mean of ``1 / batch size``.
+
+    Parameters
+    ----------
+    mlp : MLPRegressor or MLPClassifier
+    loss : Loss
+    weight : ndarray (n_samples,)
+
+    Returns
+    -------
+    strength : float
+    notes : tuple of str
+    """
+    strength = mlp.alpha / 2 * (2 if isinstance(loss, SquaredLoss) else 1)
+    strength /= float(weight.sum())
+    if mlp.solver == "lbfgs":
+        return strength, ()
+    n_rows, notes = len(weight), []
+    if mlp.early_stopping:
+        n_rows -= int(np.ceil(mlp.validation_fraction * n_rows))
+        notes.append(
+            "Early stopping trained on a part of these rows only; its objective is "
+            "taken on all of them."
+        )
+    size = 200 if mlp.batch_size == "auto" else int(mlp.batch_size)
+    size = min(size, max(n_rows, 1))
+    full, rest = divmod(n_rows, size)
+    sizes = [size] * full + [rest] * (rest > 0)
+    # Relative to one batch of all rows.
+    factor = len(weight) * float(np.mean([1 / s for s in sizes]))
+    if len(sizes) > 1:
+        notes.append(
+            f"scikit-learn divides alpha by the size of a batch: with {len(sizes)} "
+            f"batches the penalty is {factor:.4g} times that of all rows at once."
+        )
+    return strength * factor, tuple(notes)
+
+
 def _terms_of_mlp(
     mlp: MLPRegressor | MLPClassifier,
     opened: OpenNetwork,
     weight: NDArray[np.float64],
 ) -> TrainingTerms:
-    """``alpha / (2 sum(s)) ||W||^2`` on weights alone, on scikit-learn's loss scale.
-
-    Its squared loss is half of the package's. In a batch it divides by the batch's
-    weight, so a training by batches minimises the mean loss with ``alpha`` times the
-    mean of ``1 / batch size``.
-    """
+    """The ridge of scikit-learn's networks, on the weights alone."""
     network = opened.network
     assert isinstance(network, ChainNetwork)
-    strength = mlp.alpha / 2 * (2 if isinstance(opened.loss, SquaredLoss) else 1)
-    strength /= float(weight.sum())
-    notes = []
-    if mlp.solver != "lbfgs":
-        n_rows = len(weight)
-        if mlp.early_stopping:
-            n_rows -= int(np.ceil(mlp.validation_fraction * n_rows))
-            notes.append(
-                "Early stopping trained on a part of these rows only; its objective is "
-                "taken on all of them."
-            )
-        size = 200 if mlp.batch_size == "auto" else int(mlp.batch_size)
-        size = min(size, max(n_rows, 1))
-        full, rest = divmod(n_rows, size)
-        sizes = [size] * full + [rest] * (rest > 0)
-        # Relative to one batch of all rows.
-        factor = len(weight) * float(np.mean([1 / s for s in sizes]))
-        strength *= factor
-        if len(sizes) > 1:
-            notes.append(
-                f"scikit-learn divides alpha by the size of a batch: with {len(sizes)} "
-                f"batches the penalty is {factor:.4g} times that of all rows at once."
-            )
+    strength, notes = mlp_ridge(mlp, opened.loss, weight)
     if isinstance(opened.loss, SquaredLoss) and (network.n_outputs or 1) > 1:
-        notes.append(
+        notes += (
             "scikit-learn's gradient is that of the sum over targets, while its loss_ "
-            "is a mean over them; the sum is taken here."
+            "is a mean over them; the sum is taken here.",
         )
     parts = []
     for W, b in zip(network.weights, network.biases, strict=True):
         parts.append(np.full(W.numel(), strength))
         parts.append(np.zeros(0 if b is None else len(b)))
-    return TrainingTerms(np.concatenate(parts), np.ones(len(weight)), tuple(notes))
+    return TrainingTerms(np.concatenate(parts), np.ones(len(weight)), notes)
 
 
 def _notes_of_module(final: Any) -> tuple[str, ...]:

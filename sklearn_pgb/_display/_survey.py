@@ -146,7 +146,8 @@ class MinimaSurveyDisplay:
         if self.name is not None:
             self.ax_.set_title(self.name)
         # Below the panel, since points may be anywhere in it.
-        self.ax_.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9)
+        if self.ax_.get_legend_handles_labels()[0]:
+            self.ax_.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9)
         return self
 
     def _plot_points(self, losses, share, verdicts):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,15 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._bases import jacobian
+from sklearn_pgb._certificate import TrainingObjective
 from sklearn_pgb._convex import ConvexProblem, infimum
 from sklearn_pgb._losses import Loss, pure_error_floor
-from sklearn_pgb._networks import Network
-from sklearn_pgb._operators import KroneckerOperator, LinearOperator
+from sklearn_pgb._networks import Network, as_float64
+from sklearn_pgb._operators import KroneckerOperator
 
 # Two ends are one minimum where their predictions differ by less than this share of the
 # targets' spread, and their objectives by less than this share of what there is to
 # explain.
 SAME = 1e-3
+
+# Targets that spread by less than this share of their size are equal.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,27 +44,50 @@ class Setting:
     weight: Tensor
     loss: Loss
 
-    def problem(self, operator: LinearOperator, intercept: bool) -> ConvexProblem:
-        """The convex problem of a basis on these data."""
-        return ConvexProblem(
-            operator, self.y, self.loss, self.weight, intercept=intercept
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as arrays, which joblib maps into its workers."""
+        arrays = (part.numpy() for part in (self.inputs, self.y, self.weight))
+        return Setting._of, (*arrays, self.loss)
+
+    @staticmethod
+    def _of(*parts: Any) -> "Setting":
+        inputs, y, weight, loss = parts
+        return Setting(as_float64(inputs), as_float64(y), as_float64(weight), loss)
+
+    def objective(
+        self, network: Network, penalty: Tensor | None = None
+    ) -> TrainingObjective:
+        """A network's objective on these data, with no penalty where none is given."""
+        if penalty is None:
+            penalty = torch.zeros_like(network.theta)
+        parts = (self.inputs, self.y, self.weight, self.loss, penalty)
+        return TrainingObjective(network, *parts)
 
     def floor(self) -> float:
         """Least loss of any function of the inputs."""
         rows = self.inputs.flatten(1)
         return pure_error_floor(rows, self.y, self.loss, self.weight).value
 
-    def constant(self) -> float:
-        """Least loss of a constant."""
+    def scale(self, floor: float) -> float:
+        """What there is to explain: the least loss of a constant above the floor.
+
+        It is at least the rounding of the loss of outputs of zero, so that there is
+        something to compare with where all targets are equal.
+        """
         group = torch.zeros(len(self.y), dtype=torch.long)
-        return float(self.loss.pooled_minimum(self.y, self.weight, group, 1).value)
+        constant = self.loss.pooled_minimum(self.y, self.weight, group, 1).value
+        silent = self.loss.value(self.y, torch.zeros_like(self.y))
+        rounding = float(np.finfo(np.float64).eps * (self.weight @ silent).abs())
+        return max(float(constant) - floor, rounding or 1.0)
 
     def linear(self, floor: float) -> tuple[float, float]:
         """Least loss of a linear model of the inputs, and a bound on it."""
         rows = self.inputs.flatten(1)
         operator = KroneckerOperator(rows, self.y.shape[1])
-        least = infimum(self.problem(operator, True))
+        problem = ConvexProblem(
+            operator, self.y, self.loss, self.weight, intercept=True
+        )
+        least = infimum(problem)
         return least.value, max(least.lower_bound, floor)
 
 
@@ -69,14 +97,15 @@ class Ends:
 
     Attributes
     ----------
-    networks : list of Network
+    objectives : list of TrainingObjective
+        Of each network, with its data.
     theta : ndarray (n_starts, n_params)
     raw : Tensor (n_starts, n_samples, n_outputs)
     loss, objective, gradient_norm : ndarray (n_starts,)
         The loss without and with the penalty, and the norm of the objective's gradient.
     """
 
-    networks: list[Network]
+    objectives: list[TrainingObjective]
     theta: NDArray[np.float64]
     raw: Tensor
     loss: NDArray[np.float64]
@@ -84,36 +113,24 @@ class Ends:
     gradient_norm: NDArray[np.float64]
 
 
-def evaluate(
-    networks: Sequence[Network], setting: Setting, penalty: Tensor | None
-) -> Ends:
-    """Loss, objective and gradient of networks of one kind.
-
-    Parameters
-    ----------
-    networks : sequence of Network
-    setting : Setting
-    penalty : Tensor (n_params,) or None
-        Ridge on the parameters, as in ``sum_j penalty_j theta_j^2``.
-    """
+def evaluate(objectives: Sequence[TrainingObjective]) -> Ends:
+    """Loss, objective and gradient of networks of one kind, where they are."""
     raws, thetas, values = [], [], []
-    for network in networks:
+    for objective in objectives:
+        network = objective.network
         theta = network.theta
-        raw = network(theta, setting.inputs)
-        slopes = setting.weight[:, None] * setting.loss.gradient(setting.y, raw)
-        gradient = jacobian(network, setting.inputs).rmatvec(slopes)
-        loss = setting.weight @ setting.loss.value(setting.y, raw)
-        ridge = torch.zeros((), dtype=theta.dtype)
-        if penalty is not None:
-            gradient += 2 * penalty * theta
-            ridge = penalty @ theta.square()
+        raw = objective.raw(theta)
+        slopes = objective.loss.gradient(objective.y, raw)
+        slopes = objective.weight[:, None] * slopes
+        gradient = jacobian(network, objective.X).rmatvec(slopes)
+        gradient += objective.penalty_gradient(theta)
+        loss, ridge = objective.data_value(raw), objective.penalty_value(theta)
         raws.append(raw)
         thetas.append(theta.numpy())
-        values.append([float(loss), float(loss + ridge), float(gradient.norm())])
+        values.append([loss, loss + ridge, float(gradient.norm())])
     loss, objective, norm = np.array(values).T
-    return Ends(
-        list(networks), np.stack(thetas), torch.stack(raws), loss, objective, norm
-    )
+    parameters, outputs = np.stack(thetas), torch.stack(raws)
+    return Ends(list(objectives), parameters, outputs, loss, objective, norm)
 
 
 def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
@@ -129,11 +146,16 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
     ends : Ends
     setting : Setting
     scale : float
-        What there is to explain: the loss of a constant above the floor.
+        What there is to explain.
     """
     predicted = setting.loss.predict(ends.raw.flatten(0, 1)).view(ends.raw.shape)
     centred = setting.y - setting.weight @ setting.y
-    spread = float(setting.weight @ centred.square().sum(1)) ** 0.5
+    spread, size = (
+        float(setting.weight @ part.square().sum(1)) ** 0.5
+        for part in (centred, setting.y)
+    )
+    if spread <= ROUNDING * size:
+        spread = size or 1.0
     number = np.empty(len(ends.loss), dtype=np.intp)
     found: list[int] = []
     for start in np.argsort(ends.objective, kind="stable"):
@@ -143,7 +165,7 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
             if not near:
                 continue
             difference = (predicted[start] - predicted[other]).square().sum(1)
-            if float(setting.weight @ difference) ** 0.5 <= SAME * (spread or 1.0):
+            if float(setting.weight @ difference) ** 0.5 <= SAME * spread:
                 number[start] = i
                 break
         if number[start] == len(found):

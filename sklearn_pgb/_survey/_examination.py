@@ -1,15 +1,12 @@
 """What is said of the ends of trainings: bounds and verdicts."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sklearn_pgb._bases import TangentSpace
 from sklearn_pgb._certificate import TrainingObjective, certify_objective, kink_margin
-from sklearn_pgb._convex import infimum
-from sklearn_pgb._networks import Network
-from sklearn_pgb._survey._ends import Ends, Setting
+from sklearn_pgb._convex import ConvexProblem, infimum
+from sklearn_pgb._survey._ends import Ends
 from sklearn_pgb._threads import threads_for
 
 # What the decompositions for bounds and verdicts may cost in all, in multiplications;
@@ -26,8 +23,6 @@ MAX_MEMORY = 2.0**30
 def examine_ends(
     ends: Ends,
     minimum: NDArray[np.intp],
-    setting: Setting,
-    penalty: Tensor | None,
     *,
     floor: float,
     scale: float,
@@ -46,11 +41,9 @@ def examine_ends(
     ends : Ends
     minimum : ndarray (n_starts,)
         Number of the distinct minimum of each end.
-    setting : Setting
-    penalty : Tensor (n_params,) or None
     floor : float
     scale : float
-        What there is to explain: the loss of a constant above the floor.
+        What there is to explain.
     tol : float
         Differences of the objective, and gradients, are small up to ``tol * scale``.
     seed : int
@@ -58,7 +51,7 @@ def examine_ends(
     Returns
     -------
     bounds : ndarray (n_starts,)
-        Nan where there was no examination.
+        Of the ends that were examined, and of the best one; nan elsewhere.
     verdicts : tuple of str
     """
     allowed = tol * scale
@@ -71,43 +64,43 @@ def examine_ends(
         arrived = members[critical[members]]
         candidates = arrived if len(arrived) else members
         first = candidates[ends.objective[candidates].argmin()]
-        network = ends.networks[first]
-        if not len(arrived) and kink_margin(network, setting.inputs).on_kink:
+        objective = ends.objectives[first]
+        if not len(arrived) and kink_margin(objective.network, objective.X).on_kink:
             # Where there is no gradient, its norm says nothing.
             arrived = np.array([first])
-        rows, columns = setting.y.numel(), network.n_params
-        work = float(rows) * columns * min(rows, columns)
-        budget -= work * (CERTIFICATE_COST if len(arrived) else 1.0)
+        budget -= _work(objective) * (CERTIFICATE_COST if len(arrived) else 1.0)
         if budget < 0 and number > 0:
             break
         if len(arrived):
-            bounds[members], verdict[arrived] = _certified(
-                network, setting, penalty, tol, seed
+            certificate = certify_objective(
+                objective, tol=tol, max_memory=MAX_MEMORY, seed=seed
             )
+            bounds[first] = certificate.row("gradient").lower_bound
+            verdict[arrived] = certificate.verdict
         else:
-            with threads_for(work):
-                bounds[members] = _bound(network, setting, floor)
+            bounds[first] = _bound(objective, floor)
+    best = np.nanargmin(ends.objective)
+    if np.isnan(bounds[best]):
+        bounds[best] = _bound(ends.objectives[best], floor)
     verdict[ends.objective - floor <= allowed] = "certified_global"
     return bounds, tuple(verdict.tolist())
 
 
-def _certified(
-    network: Network, setting: Setting, penalty: Tensor | None, tol: float, seed: int
-) -> tuple[float, str]:
-    """Bound and verdict of the certificate."""
-    if penalty is None:
-        penalty = torch.zeros_like(network.theta)
-    inputs, y, weight = setting.inputs, setting.y, setting.weight
-    objective = TrainingObjective(network, inputs, y, weight, setting.loss, penalty)
-    certificate = certify_objective(
-        objective, tol=tol, max_memory=MAX_MEMORY, seed=seed
-    )
-    return certificate.row("gradient").lower_bound, certificate.verdict
+def _work(objective: TrainingObjective) -> float:
+    """Multiplications of a decomposition of the gradient basis."""
+    rows, columns = objective.y.numel(), objective.network.n_params
+    return float(rows) * columns * min(rows, columns)
 
 
-def _bound(network: Network, setting: Setting, floor: float) -> float:
+def _bound(objective: TrainingObjective, floor: float) -> float:
     """Lower bound on the loss over a network's gradient basis."""
-    space = TangentSpace.of([network], [setting.inputs], setting.weight)
-    operator = space.operator([setting.inputs])
-    problem = setting.problem(operator, space.intercept)
-    return max(infimum(problem).lower_bound, floor)
+    space = TangentSpace.of([objective.network], [objective.X], objective.weight)
+    problem = ConvexProblem(
+        space.operator([objective.X]),
+        objective.y,
+        objective.loss,
+        objective.weight,
+        intercept=space.intercept,
+    )
+    with threads_for(_work(objective)):
+        return max(infimum(problem).lower_bound, floor)

@@ -15,8 +15,8 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import _check_y
 from torch import Tensor
 
+from sklearn_pgb._certificate import mlp_ridge
 from sklearn_pgb._estimator import ClassifierTargets, RegressorTargets, dense
-from sklearn_pgb._losses import Loss, SquaredLoss
 from sklearn_pgb._networks import (
     ACTIVATIONS,
     ChainNetwork,
@@ -138,6 +138,7 @@ def find_recipe(
     final = _final(estimator)
     if not _is_chain(final):
         return None
+    final._validate_params()
     X, y = _transformed(estimator, X, y)
     X = dense(check_array(X, accept_sparse=("csr", "csc"), dtype=np.float64))
     targets, params = _targets_of(final), final.get_params()
@@ -160,10 +161,12 @@ def find_recipe(
     architecture = chain_architecture(program, np.random.RandomState(0), *units)
     share = as_float64(weight / weight.sum())
     own = isinstance(final, NetworkEstimator)
-    ridge = params["alpha"] / (2 * weight.sum())
-    penalty = program.is_weight().double() * ridge
-    if not own:
-        penalty = _sklearn_penalty(penalty, loss, architecture)
+    penalty = program.is_weight().double()
+    if own:
+        penalty *= params["alpha"] / (2 * weight.sum())
+    else:
+        penalty *= mlp_ridge(final, loss, sample_weight)[0]
+        penalty = _in_training_units(penalty, architecture)
     epochs = params["max_iter"] if own else max(1, int(EPOCHS * params["max_iter"]))
     by_lbfgs = params["solver"] == "lbfgs"
     rate = params["learning_rate_init"] if own else "auto"
@@ -250,16 +253,14 @@ def _units(
     return np.zeros(targets._natural_outputs()), 1.0
 
 
-def _sklearn_penalty(penalty: Tensor, loss: Loss, architecture: Architecture) -> Tensor:
-    """The penalty of scikit-learn's networks, which is in the targets' own units.
+def _in_training_units(penalty: Tensor, architecture: Architecture) -> Tensor:
+    """A penalty on the parameters of a network in the targets' own units.
 
-    Their squared loss is half of the one here, so their penalty counts twice. In units
-    of targets of variance one the hidden layers' share is divided by the variance.
+    In units of targets of variance one the hidden layers' share is divided by the
+    variance.
     """
     program = architecture.program
     assert isinstance(program, ChainProgram)
-    if isinstance(loss, SquaredLoss):
-        penalty = 2 * penalty
     n_out, n_in = program.shapes[-1]
     penalty[: len(penalty) - n_out * (n_in + 1)] /= architecture.scale**2
     return penalty

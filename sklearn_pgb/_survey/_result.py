@@ -44,7 +44,8 @@ class MinimaSurvey:
         objective. Ends that are not critical have numbers as well.
     gradient_basis_bound : ndarray of shape (n_starts,)
         Certified: no coefficients on the gradient basis of that end have a smaller
-        loss. Nan where it was not computed, which the best end never is.
+        loss. Nan where it was not computed: it is for one end of each distinct minimum,
+        as far as the time for it reaches, and for the best end always.
         Where columns depend on each other up to rounding, and where Newton steps take
         too long, it is for coefficients up to ten times as long as those found.
     floor : float

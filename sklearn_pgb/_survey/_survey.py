@@ -3,21 +3,21 @@
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.validation import _check_sample_weight, _num_samples
-from torch import Tensor, nn
+from torch import nn
 
+from sklearn_pgb._certificate import TrainingObjective, training_objective
 from sklearn_pgb._estimator import (
     final_estimator,
-    open_all,
+    nested,
     train_networks,
     weight_parameter,
 )
-from sklearn_pgb._networks import Network, open_network
+from sklearn_pgb._networks import open_network
 from sklearn_pgb._survey._ends import Setting, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
@@ -25,8 +25,8 @@ from sklearn_pgb._survey._recipe import Recipe, find_recipe
 from sklearn_pgb._survey._result import MinimaSurvey
 
 # Share of the tolerance to which gradients are brought: the certificate of a penalised
-# objective multiplies them by some dozens (the norms of the changes that it covers).
-POLISH = 0.02
+# objective multiplies them by some hundreds (the norms of the changes that it covers).
+POLISH = 1e-3
 
 
 def survey_minima(
@@ -123,15 +123,10 @@ def survey_minima(
     rng = check_random_state(random_state)
     seed = int(rng.randint(np.iinfo(np.int32).max))
     recipe = find_recipe(estimator, X, y, weight)
-    penalty: Tensor | None = None
     if recipe is not None:
         setting = recipe.setting
-    else:
-        weights = None if sample_weight is None else weight
-        networks, setting = _by_joblib(estimator, X, y, weights, n_starts, seed, n_jobs)
-    floor = setting.floor()
-    scale = setting.constant() - floor
-    if recipe is not None:
+        floor = setting.floor()
+        scale = setting.scale(floor)
         theta = train_population(
             recipe,
             n_starts,
@@ -140,11 +135,21 @@ def survey_minima(
             seed=seed,
             n_jobs=n_jobs,
         )
-        networks, penalty = list(recipe.networks(theta)), recipe.own_penalty()
-    ends = evaluate(networks, setting, penalty)
+        penalty = recipe.own_penalty()
+        objectives = [
+            setting.objective(each, penalty) for each in recipe.networks(theta)
+        ]
+    else:
+        given = None if sample_weight is None else weight
+        objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
+        first = objectives[0]
+        setting = Setting(first.X, first.y, first.weight, first.loss)
+        floor = setting.floor()
+        scale = setting.scale(floor)
+    ends = evaluate(objectives)
     minimum = distinct(ends, setting, scale)
     bounds, verdicts = examine_ends(
-        ends, minimum, setting, penalty, floor=floor, scale=scale, tol=tol, seed=seed
+        ends, minimum, floor=floor, scale=scale, tol=tol, seed=seed
     )
     linear, linear_bound = setting.linear(floor)
     return MinimaSurvey(
@@ -180,23 +185,14 @@ def _by_joblib(
     n_starts: int,
     seed: int,
     n_jobs: int | None,
-) -> tuple[list[Network], Setting]:
-    """Clones fitted with a seed each, opened as networks."""
+) -> list[TrainingObjective]:
+    """Clones fitted with a seed each, and what each of them minimised."""
     seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
     params = {} if weight is None else {_weight_key(estimator): weight}
     fitted = train_networks(
         estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
     )
-    opened = open_all(fitted, None, None)
-    inputs = opened[0].inputs(X)
-    network = opened[0].network
-    n_outputs = network(network.theta, inputs[:1]).shape[1]
-    rows = np.ones(len(inputs)) if weight is None else weight
-    share = torch.from_numpy(rows / rows.sum())
-    kept = share > 0
-    target = opened[0].targets(y, n_outputs)
-    setting = Setting(inputs[kept], target[kept], share[kept], opened[0].loss)
-    return [each.network for each in opened], setting
+    return [training_objective(each, X, y, sample_weight=weight) for each in fitted]
 
 
 def _weight_key(estimator: Any) -> str:
@@ -214,7 +210,7 @@ def _weight_key(estimator: Any) -> str:
 
 
 def _check_request(estimator: Any, n_starts: Any, polish_iter: Any, tol: Any) -> None:
-    if isinstance(estimator, nn.Module | FrozenEstimator):
+    if any(isinstance(each, nn.Module | FrozenEstimator) for each in nested(estimator)):
         raise TypeError(
             "estimator must be one that can be trained anew, got "
             f"{type(estimator).__name__}, which is taken as it is elsewhere. Pass the "
@@ -233,8 +229,8 @@ def _check_request(estimator: Any, n_starts: Any, polish_iter: Any, tol: Any) ->
         raise ValueError(
             f"polish_iter must be 'auto' or an integer >= 0, got {polish_iter!r}."
         )
-    if not tol > 0:
-        raise ValueError(f"tol must be > 0, got {tol!r}.")
+    if not isinstance(tol, int | float | np.number) or not tol > 0:
+        raise ValueError(f"tol must be a number > 0, got {tol!r}.")
 
 
 def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
