@@ -29,39 +29,43 @@ class _Bound:
     """Who bounds the threads now, where several threads of Python fit at once.
 
     The limits belong to the process, and threads may leave in any order. So the first
-    one in limits the linear algebra and gives it back itself; the others leave it
-    alone, and none of them takes the bound of another for what there was before.
+    one in notes the threads of PyTorch, and none of those that come before all have
+    left takes the bound of another for what there was. The linear algebra listens to
+    the thread that has limited it: that one gives it back itself, and the next one to
+    enter limits it again.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.here = threading.local()
-        self.owned = False
+        self.inside = 0
+        self.limited = False
         self.torch_threads = 0
 
     def enter(self) -> tuple[int, Any]:
-        """What PyTorch has to get back, and the limiter of the first one in."""
+        """What PyTorch has to get back, and the limiter where there was none."""
         with self.lock:
             before, limiter = torch.get_num_threads(), None
             depth = getattr(self.here, "depth", 0)
-            if not self.owned:
-                self.owned, self.torch_threads = True, before
-                limiter = _blas().limit(limits=1)
-                limiter.__enter__()
+            if self.inside == 0:
+                self.torch_threads = before
             elif depth == 0:
                 # A new thread starts with what the others are bounded to.
                 before = max(before, self.torch_threads)
-            self.here.depth = depth + 1
+            if not self.limited:
+                self.limited, limiter = True, _blas().limit(limits=1)
+                limiter.__enter__()
+            self.inside, self.here.depth = self.inside + 1, depth + 1
             return before, limiter
 
     def leave(self, before: int, limiter: Any) -> None:
         """Give the threads back."""
         with self.lock:
-            self.here.depth -= 1
+            self.inside, self.here.depth = self.inside - 1, self.here.depth - 1
             torch.set_num_threads(before)
             if limiter is not None:
                 limiter.__exit__(None, None, None)
-                self.owned = False
+                self.limited = False
 
 
 _BOUND = _Bound()

@@ -200,11 +200,12 @@ def test_comparisons_and_surveys_on_other_backends(backend, request):
         assert_array_equal(first, second)
 
 
-def test_callbacks_show_one_bar_for_a_search():
+@pytest.mark.parametrize(
+    "estimator", [AddedNeuronRegressor((3,), max_iter=3), GradientBasisRefit(mlp())]
+)
+def test_callbacks_show_one_bar_for_a_search(estimator):
     """The bar of the search is full at its end, and none is shown for its fits."""
-    search = GridSearchCV(
-        AddedNeuronRegressor((3,), max_iter=3), {"alpha": [0.1, 1.0]}, cv=2, n_jobs=2
-    )
+    search = GridSearchCV(estimator, {"alpha": [0.1, 1.0]}, cv=2, n_jobs=2)
     search.set_callbacks(ProgressBar(max_propagation_depth=0))
     text = io.StringIO()
     with redirect_stdout(text):

@@ -107,3 +107,42 @@ def test_threads_that_overlap_give_back_what_there_was(first_leaves_first):
             assert pool.submit(threads).result() == (3, before[1])
     finally:
         torch.set_num_threads(before[0])
+
+
+def test_threads_return_when_the_last_one_leaves(three_threads):
+    """One that comes when the first has left does not take a bound for what was."""
+    before = threads()
+    second_in, first_out, nested, third_in, second_out = (
+        threading.Event() for _ in range(5)
+    )
+    seen = []
+
+    def first():
+        with threads_for(0):
+            second_in.wait(10)
+        first_out.set()
+
+    def second():
+        with threads_for(0):
+            second_in.set()
+            first_out.wait(10)
+            with threads_for(0):
+                nested.set()
+                third_in.wait(10)
+                seen.append(torch.get_num_threads())
+        second_out.set()
+
+    def third():
+        nested.wait(10)
+        with threads_for(0):
+            third_in.set()
+            second_out.wait(10)
+            seen.append(torch.get_num_threads())
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(run) for run in (first, second, third)]:
+            done.result()
+    assert seen == [1, 1]
+    assert threads() == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(threads).result() == before

@@ -46,10 +46,11 @@ def survey_minima(
     The networks of MLPRegressor, MLPClassifier, AddedNeuronRegressor and
     AddedNeuronClassifier, in pipelines or not, are trained together as one population:
     from initial parameters drawn as scikit-learn draws them, on the estimator's own
-    objective, its penalty included, by this package's training (Adam with an annealed
-    rate, or none with ``solver="lbfgs"``), and then towards critical points by L-BFGS
-    and Newton steps. All rows are used, also where the estimator stops early. Any
-    other network is cloned and fitted as it is, once per start.
+    objective as `certify` sees it, its penalty included, by this package's training
+    (Adam with an annealed rate, or none with ``solver="lbfgs"``), and then towards
+    critical points by L-BFGS and Newton steps. All rows are used, also where the
+    estimator stops early. Any other network is cloned and fitted as it is, once per
+    start.
 
     Ends are numbered as distinct minima by what their networks predict on the rows:
     two networks that differ by a permutation or signs of hidden units, by rescaled ReLU
