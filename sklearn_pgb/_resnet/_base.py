@@ -45,6 +45,11 @@ from sklearn_pgb._networks import (
     as_float64,
 )
 from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays
+from sklearn_pgb._resnet._inputs import (
+    BasisAndInputs,
+    choose_input,
+    units_input,
+)
 from sklearn_pgb._resnet._residual import Request, Samples
 from sklearn_pgb._resnet._weights import residual_weights, warn_if_singular
 from sklearn_pgb._training import (
@@ -63,22 +68,6 @@ from sklearn_pgb._training._architecture import TORCH_ACTIVATIONS
 PREDICTED_ROWS = 2**13
 
 
-class BasisAndInputs:
-    """What the network of a fitted estimator sees: phi(x), and x where z takes it.
-
-    Parameters
-    ----------
-    estimator : ResNetBasisBase
-    """
-
-    def __init__(self, estimator):
-        self.estimator = estimator
-
-    def transform(self, X):
-        """Features of the basis and inputs of the units, side by side."""
-        return self.estimator._network_inputs(X)
-
-
 class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator):
     """Fit, predictions and state of residual units on top of a basis."""
 
@@ -90,6 +79,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "module": [nn.Module, callable, None],
+        "residual_input": [StrOptions({"auto", "X", "basis"})],
         "alpha": [StrOptions({"auto", "loo"}), Interval(Real, 0, None, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "fit_intercept": ["boolean"],
@@ -247,24 +237,11 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         """Fit a clone of the basis; a FrozenEstimator stays as it is."""
         self.basis_ = None if self.basis is None else clone(self.basis).fit(X, y)
         self.residual_input_ = "X"
-        if self.basis is not None and self._numbers(X) is None:
-            self.residual_input_ = "basis"
-
-    def _numbers(self, X):
-        """X as a float array, or None where it is none."""
-        try:
-            return self._as_array(X)
-        except (TypeError, ValueError):
-            return None
-
-    def _as_array(self, X):
-        rows = check_array(
-            X,
-            accept_sparse=("csr", "csc"),
-            dtype=np.float64,
-            allow_nd=self.module is not None,
-        )
-        return dense(rows)
+        if self.basis is not None:
+            choice = self.residual_input
+            self.residual_input_ = (
+                choose_input(self.basis_, X) if choice == "auto" else choice
+            )
 
     def _features(self, X):
         """Features of the basis (n_samples, n_basis), and inputs of the units."""
@@ -273,7 +250,9 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             return inputs.reshape(len(inputs), -1), inputs
         features = self.basis_.transform(X)
         basis = dense(check_array(features, accept_sparse=True, dtype=np.float64))
-        return basis, basis if self.residual_input_ == "basis" else self._as_array(X)
+        if self.residual_input_ == "basis":
+            return basis, basis
+        return basis, units_input(X, allow_nd=self.module is not None)
 
     def _network_inputs(self, X):
         """What `_network` takes for X."""
@@ -517,8 +496,11 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = self.basis is None or (
-            get_tags(self.basis).input_tags.sparse
-        )
+        tags.input_tags.sparse = True
+        if self.basis is not None:
+            given = get_tags(self.basis).input_tags
+            tags.input_tags.sparse = given.sparse
+            tags.input_tags.pairwise = given.pairwise
+            tags.input_tags.string = given.string
         tags.input_tags.three_d_array = self.module is not None
         return tags

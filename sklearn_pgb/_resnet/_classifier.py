@@ -42,6 +42,11 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
         module, which is copied, or a callable without arguments that returns one. It
         maps float inputs with the samples on the first axis to (n_samples, n_units).
         Full-batch training runs it in evaluation mode.
+    residual_input : {"auto", "X", "basis"}, default="auto"
+        What z sees: X, or the features of `basis`. "auto" is X where all its columns
+        are of numeric types, unless the fitted basis makes numbers of missing values
+        (an imputer, an encoder with a place for them): X may lack what the features
+        have. With `module`, name the one that it takes.
     loss : {"log_loss", "smoothed_hinge"}, default="log_loss"
         Logistic loss for two classes and for several labels, cross entropy of the
         softmax for more classes; or ``max(0, 1 - y q)^hinge_power``, one output per
@@ -107,7 +112,7 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
     module_ : torch.nn.Module
         The whole network in evaluation mode, in float64 on the CPU.
     residual_input_ : {"X", "basis"}
-        What z sees: X, or the features of the basis where X is not made of numbers.
+        What z sees, as `residual_input` chose it; "X" without a basis.
     residual_scale_ : float
         s in the objective: it gives z, at its start, the variance of the basis. Zero
         where the units were left out.
@@ -176,6 +181,7 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
         activation="silu",
         *,
         module=None,
+        residual_input="auto",
         loss="log_loss",
         alpha="auto",
         weight_decay=0.001,
@@ -198,6 +204,7 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.module = module
+        self.residual_input = residual_input
         self.loss = loss
         self.alpha = alpha
         self.weight_decay = weight_decay

@@ -40,6 +40,11 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         module, which is copied, or a callable without arguments that returns one. It
         maps float inputs with the samples on the first axis to (n_samples, n_units).
         Full-batch training runs it in evaluation mode.
+    residual_input : {"auto", "X", "basis"}, default="auto"
+        What z sees: X, or the features of `basis`. "auto" is X where all its columns
+        are of numeric types, unless the fitted basis makes numbers of missing values
+        (an imputer, an encoder with a place for them): X may lack what the features
+        have. With `module`, name the one that it takes.
     loss : {"squared_error", "poisson"}, default="squared_error"
         The squared loss is ``||q - y||^2`` without a factor 1/2. "poisson" has a log
         link: ``exp(q) - y q``.
@@ -98,7 +103,7 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     module_ : torch.nn.Module
         The whole network in evaluation mode, in float64 on the CPU.
     residual_input_ : {"X", "basis"}
-        What z sees: X, or the features of the basis where X is not made of numbers.
+        What z sees, as `residual_input` chose it; "X" without a basis.
     residual_scale_ : float
         s in the objective: it gives z, at its start, the variance of the basis. Zero
         where the units were left out.
@@ -162,6 +167,7 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         activation="silu",
         *,
         module=None,
+        residual_input="auto",
         loss="squared_error",
         alpha="auto",
         weight_decay=0.001,
@@ -181,6 +187,7 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.module = module
+        self.residual_input = residual_input
         self.loss = loss
         self.alpha = alpha
         self.weight_decay = weight_decay

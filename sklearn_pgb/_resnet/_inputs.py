@@ -1,0 +1,96 @@
+"""What the network of a ResNet basis sees of X: features of the basis, and numbers."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from sklearn_pgb._estimator import dense
+
+
+class BasisAndInputs:
+    """What the network of a fitted estimator sees: phi(x), and x where z takes it.
+
+    Parameters
+    ----------
+    estimator : ResNetBasisBase
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def transform(self, X: Any) -> NDArray[np.float64]:
+        """Features of the basis and inputs of the units, side by side."""
+        rows: NDArray[np.float64] = self.estimator._network_inputs(X)
+        return rows
+
+
+def choose_input(basis: Any, X: Any) -> str:
+    """What the units see where that is left open: "X" or "basis".
+
+    Column types and the fitted basis decide, and not the values of these rows, so that
+    later rows that the basis takes do not stop at the units.
+    """
+    return "X" if is_numeric(X) and not takes_missing(basis, X) else "basis"
+
+
+def is_numeric(X: Any) -> bool:
+    """Whether every column is of a numeric or boolean type."""
+    if hasattr(X, "iloc"):
+        columns = X.dtypes if X.ndim == 2 else [X.dtype]
+        return all(dtype.kind in "biuf" for dtype in columns)
+    try:
+        kind: str = (X if hasattr(X, "dtype") else np.asarray(X)).dtype.kind
+    except ValueError:
+        # Rows of different lengths, of words say.
+        return False
+    return kind in "biuf"
+
+
+def takes_missing(basis: Any, X: Any) -> bool:
+    """Whether a fitted basis makes numbers of missing values.
+
+    Its tags do not say: those of a Pipeline are silent, and a scaler that takes missing
+    values hands them on. So it is asked for the features of a row without any value.
+    """
+    values: Any = check_array(
+        X,
+        accept_sparse=("csr", "csc"),
+        dtype=np.float64,
+        ensure_all_finite=False,
+        allow_nd=True,
+    )
+    if not np.isfinite(values.data if sp.issparse(values) else values).all():
+        return True
+    if hasattr(X, "iloc"):
+        row = X.iloc[:0].reindex([0]).astype(float)
+    else:
+        row = np.full((1, *values.shape[1:]), np.nan)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            features = basis.transform(row)
+            finite = np.isfinite(np.asarray(dense(features), dtype=np.float64))
+    except Exception:
+        # Each transformer has its own way to refuse missing values.
+        return False
+    return bool(finite.any())
+
+
+def units_input(X: Any, allow_nd: bool) -> NDArray[np.float64]:
+    """X as the units take it, or an error that names the other choice."""
+    try:
+        rows = check_array(
+            X, accept_sparse=("csr", "csc"), dtype=np.float64, allow_nd=allow_nd
+        )
+    except (TypeError, ValueError) as failure:
+        raise ValueError(
+            "X must be an array of numbers where the residual units see it "
+            f"(residual_input_='X'), got an error: {failure} Set "
+            "residual_input='basis' to let them see the features of the basis."
+        ) from failure
+    numbers: NDArray[np.float64] = dense(rows)
+    return numbers

@@ -1,0 +1,144 @@
+"""Bases and inputs of any kind: missing values, words, texts, and what units see."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.compose import make_column_transformer
+from sklearn.decomposition import KernelPCA
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    OneHotEncoder,
+    PolynomialFeatures,
+    SplineTransformer,
+    StandardScaler,
+)
+from sklearn.utils import get_tags
+
+from sklearn_pgb import ResNetBasisRegressor
+from sklearn_pgb._resnet._inputs import is_numeric
+
+FAST = {"hidden_layer_sizes": (3,), "max_iter": 3, "random_state": 0}
+X = np.random.default_rng(0).standard_normal((60, 3))
+Y = X[:, 0] + np.sin(2 * X[:, 1])
+IMPUTER = make_pipeline(SimpleImputer(), StandardScaler())
+
+
+def with_gaps(rows):
+    rows = rows.copy()
+    rows[0, 1] = np.nan
+    return rows
+
+
+# --- what the units see -------------------------------------------------------------
+
+
+def test_missing_values_at_predict_only():
+    """Imputed by the basis: the row predicts as if the mean had been given."""
+    model = ResNetBasisRegressor(IMPUTER, **FAST).fit(X, Y)
+    assert model.residual_input_ == "basis"
+    filled = X.copy()
+    filled[0, 1] = X[:, 1].mean()
+    assert_allclose(model.predict(with_gaps(X)), model.predict(filled), rtol=1e-12)
+
+
+def test_one_missing_value_in_cross_validation():
+    """It is among the training rows of some folds and held out in another."""
+    model = ResNetBasisRegressor(IMPUTER, **FAST)
+    scores = cross_val_score(model, with_gaps(X), Y, cv=4, error_score="raise")
+    assert (scores > 0.3).all()
+
+
+def test_category_that_looks_like_a_number():
+    """Column types decide what the units see, whatever the words are."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"zip": np.where(Y > 0, "101", "202"), "x": X[:, 0]})
+    basis = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["zip"]), remainder="passthrough"
+    )
+    model = ResNetBasisRegressor(basis, **FAST).fit(frame, Y)
+    unseen = frame.assign(zip="A1")
+    features = model.basis_.transform(unseen)
+    assert_allclose(features[:, :2], 0)
+    assert np.isfinite(model.predict(unseen)).all()
+
+
+def test_imputer_of_one_column():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=list("abc"))
+    basis = make_column_transformer((SimpleImputer(), ["b"]), remainder="passthrough")
+    for data in (frame, frame.convert_dtypes()):
+        model = ResNetBasisRegressor(basis, **FAST).fit(data, Y)
+        gaps = data.copy()
+        gaps.iloc[0, 1] = np.nan
+        assert np.isfinite(model.predict(gaps)).all()
+
+
+@pytest.mark.parametrize(
+    ("basis", "expected"),
+    [
+        (StandardScaler(), "X"),
+        (make_pipeline(StandardScaler(), PolynomialFeatures()), "X"),
+        (SplineTransformer(), "X"),
+        (SplineTransformer(handle_missing="zeros"), "basis"),
+        (OneHotEncoder(handle_unknown="ignore"), "basis"),
+        (IMPUTER, "basis"),
+    ],
+)
+def test_units_see_x_unless_the_basis_fills_gaps(basis, expected):
+    rows = np.round(X)
+    for data in (rows, rows.astype(int)):
+        model = ResNetBasisRegressor(basis, **FAST).fit(data, Y)
+        assert model.residual_input_ == expected
+    other = "X" if expected == "basis" else "basis"
+    model.set_params(residual_input=other).fit(data, Y)
+    assert model.residual_input_ == other
+    n_inputs = 3 if other == "X" else model.basis_.transform(data).shape[1]
+    assert model.coefs_[0].shape[0] == n_inputs
+
+
+def test_without_a_basis_units_see_x():
+    model = ResNetBasisRegressor(residual_input="basis", **FAST).fit(X, Y)
+    assert model.residual_input_ == "X"
+
+
+def test_units_that_can_not_see_x():
+    model = ResNetBasisRegressor(IMPUTER, residual_input="X", **FAST).fit(X, Y)
+    with pytest.raises(ValueError, match="Set residual_input='basis'"):
+        model.predict(with_gaps(X))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (X, True),
+        (X > 0, True),
+        (X.tolist(), True),
+        (X.astype(str), False),
+        (X.astype(object), False),
+        ([["a"], ["b", "c"]], False),
+    ],
+)
+def test_numeric_arrays(data, expected):
+    assert is_numeric(data) == expected
+
+
+def test_numeric_frames():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1, 2], "b": [0.5, None], "c": [True, False]})
+    assert is_numeric(frame)
+    assert is_numeric(frame.convert_dtypes())
+    for column in (["1", "2"], pd.Categorical([1, 2]), pd.to_datetime([0, 1])):
+        assert not is_numeric(frame.assign(d=column))
+
+
+def test_tags_of_the_basis():
+    """A kernel matrix is split by rows and columns, as in a Pipeline."""
+    tags = get_tags(ResNetBasisRegressor(KernelPCA(kernel="precomputed"))).input_tags
+    assert tags.pairwise
+    assert not tags.string
+    tags = get_tags(ResNetBasisRegressor(TfidfVectorizer())).input_tags
+    assert tags.string
+    assert not tags.pairwise
