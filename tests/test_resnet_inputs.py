@@ -17,7 +17,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils import get_tags
 
-from sklearn_pgb import ResNetBasisRegressor
+from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
 from sklearn_pgb._resnet._inputs import is_numeric
 
 FAST = {"hidden_layer_sizes": (3,), "max_iter": 3, "random_state": 0}
@@ -30,6 +30,29 @@ def with_gaps(rows):
     rows = rows.copy()
     rows[0, 1] = np.nan
     return rows
+
+
+# --- texts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["list", "array", "object array", "series"])
+def test_texts_of_any_container(kind):
+    """A vectoriser takes them as they are, and the model is that of a list."""
+    pd = pytest.importorskip("pandas")
+    texts = ["spam eggs ham", "good day sir", "cheap spam now", "hello good friend"]
+    texts = [f"{texts[i % 4]} w{i % 7}" for i in range(60)]
+    labels = np.array(["spam", "ok"] * 30)
+    container = {
+        "list": list,
+        "array": np.array,
+        "object array": lambda texts: np.array(texts, dtype=object),
+        "series": pd.Series,
+    }[kind]
+    model = ResNetBasisClassifier(TfidfVectorizer(), alpha=0.1, cv=3, **FAST)
+    expected = model.fit(texts, labels).decision_function(texts[:5])
+    model.fit(container(texts), labels)
+    assert model.residual_input_ == "basis"
+    assert_allclose(model.decision_function(container(texts[:5])), expected)
 
 
 # --- what the units see -------------------------------------------------------------

@@ -48,6 +48,7 @@ from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays
 from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
     choose_input,
+    is_numeric,
     units_input,
 )
 from sklearn_pgb._resnet._residual import Request, Samples
@@ -203,7 +204,8 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
     def _validate(self, X, **reset):
         """X as numbers without a basis, and as it is with one, which checks it."""
         if self.basis is not None:
-            if getattr(X, "ndim", 2) == 1:
+            # A vector of numbers is a mistake, a vector of texts is data.
+            if getattr(X, "ndim", 2) == 1 and is_numeric(X):
                 raise ValueError(
                     f"X must have shape (n_samples, n_features), got {X.shape}. "
                     "Reshape your data, X.reshape(-1, 1) for a single feature."

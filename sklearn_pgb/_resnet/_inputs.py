@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
@@ -56,14 +55,14 @@ def takes_missing(basis: Any, X: Any) -> bool:
     Its tags do not say: those of a Pipeline are silent, and a scaler that takes missing
     values hands them on. So it is asked for the features of a row without any value.
     """
-    values: Any = check_array(
+    values = check_array(
         X,
         accept_sparse=("csr", "csc"),
         dtype=np.float64,
         ensure_all_finite=False,
         allow_nd=True,
     )
-    if not np.isfinite(values.data if sp.issparse(values) else values).all():
+    if not np.isfinite(dense(values)).all():
         return True
     if hasattr(X, "iloc"):
         row = X.iloc[:0].reindex([0]).astype(float)
