@@ -2,18 +2,23 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import KernelPCA
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import SelectFromModel, SelectKBest, f_regression
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import cross_val_score
+from sklearn.linear_model import LassoCV, Ridge
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     OneHotEncoder,
     PolynomialFeatures,
     SplineTransformer,
     StandardScaler,
+    TargetEncoder,
 )
 from sklearn.utils import get_tags
 
@@ -53,6 +58,37 @@ def test_texts_of_any_container(kind):
     model.fit(container(texts), labels)
     assert model.residual_input_ == "basis"
     assert_allclose(model.decision_function(container(texts[:5])), expected)
+
+
+# --- bases that see the targets -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "basis", [SelectKBest(f_regression, k=2), SelectFromModel(LassoCV())]
+)
+def test_feature_selection_gets_a_vector(basis):
+    """A column of targets would be warned of, and warnings are errors here."""
+    model = ResNetBasisRegressor(basis, **FAST).fit(X, Y)
+    assert_array_equal(model.basis_.get_support(), clone(basis).fit(X, Y).get_support())
+
+
+def ridge_objective(features, y, alpha):
+    ridge = Ridge(alpha * len(y) / 2).fit(features, y)
+    error = np.square(y - ridge.predict(features)).mean()
+    return error + 0.5 * alpha * np.square(ridge.coef_).sum()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_target_encoder_is_that_of_a_pipeline(frozen):
+    """Its training features are cross-fitted, but for a frozen one."""
+    words = np.random.default_rng(1).choice(list("abcdefghijkl"), (60, 2))
+    encoder = TargetEncoder(cv=KFold(3))
+    features = clone(encoder).fit_transform(words, Y)
+    if frozen:
+        encoder = FrozenEstimator(encoder.fit(words, Y))
+        features = encoder.transform(words)
+    model = ResNetBasisRegressor(encoder, alpha=0.1, cv=None, **FAST).fit(words, Y)
+    assert_allclose(model.basis_loss_, ridge_objective(features, Y, 0.1), rtol=1e-9)
 
 
 # --- what the units see -------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator, _fit_context, clone, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import _fit_transform_one
 from sklearn.utils import (
     _safe_indexing,
     check_array,
@@ -144,8 +145,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         all_X, all_y = X, y
         if len(kept) < len(weight):
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
-        self._fit_basis(X, y)
-        basis, inputs = self._features(X)
+        basis, inputs = self._fit_basis(X, y)
         self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
         architecture = self._architecture(inputs, rng)
         n_outputs = self._natural_outputs()
@@ -236,21 +236,29 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         return X, self._check_targets(y), weight
 
     def _fit_basis(self, X, y):
-        """Fit a clone of the basis; a FrozenEstimator stays as it is."""
-        self.basis_ = None if self.basis is None else clone(self.basis).fit(X, y)
-        self.residual_input_ = "X"
-        if self.basis is not None:
-            choice = self.residual_input
-            self.residual_input_ = (
-                choose_input(self.basis_, X) if choice == "auto" else choice
-            )
+        """Fit a clone of the basis; `_features` of its own training rows.
+
+        As in a Pipeline they come from `fit_transform` where there is one, which may
+        differ from `transform`: a TargetEncoder cross-fits them.
+        """
+        self.basis_, self.residual_input_ = None, "X"
+        if self.basis is None:
+            return self._features(X)
+        target = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y
+        features, self.basis_ = _fit_transform_one(clone(self.basis), X, target, None)
+        self.residual_input_ = self.residual_input
+        if self.residual_input == "auto":
+            self.residual_input_ = choose_input(self.basis_, X)
+        return self._with_inputs(features, X)
 
     def _features(self, X):
         """Features of the basis (n_samples, n_basis), and inputs of the units."""
         if self.basis_ is None:
             inputs = dense(X)
             return inputs.reshape(len(inputs), -1), inputs
-        features = self.basis_.transform(X)
+        return self._with_inputs(self.basis_.transform(X), X)
+
+    def _with_inputs(self, features, X):
         basis = dense(check_array(features, accept_sparse=True, dtype=np.float64))
         if self.residual_input_ == "basis":
             return basis, basis

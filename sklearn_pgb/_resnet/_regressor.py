@@ -30,6 +30,8 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     basis : transformer, default=None
         Any scikit-learn transformer or Pipeline; it is cloned and fitted, a
         FrozenEstimator is taken as it is. None is X itself. Its output is made dense.
+        Features of the training rows, which all losses and bounds are about, come from
+        `fit_transform` as in a Pipeline.
     hidden_layer_sizes : int or array-like of shape (n_layers,), default=(64,)
         Units of the layers of z; those of the last layer are the features z.
     activation : {"identity", "logistic", "tanh", "relu", "silu", "gelu", \
