@@ -39,6 +39,23 @@ def test_one_row_can_not_be_left_out():
     assert model.predict(X[:1]) == pytest.approx(Y[0])
 
 
+@pytest.mark.parametrize(
+    ("model", "rows", "target"),
+    [
+        (ResNetBasisRegressor(alpha=0.1, **FAST), X[:1], Y[:1]),
+        (ResNetBasisRegressor(alpha=0.1, **FAST), np.ones((10, 3)), Y[:10]),
+        (ResNetBasisClassifier(alpha=0.1, **FAST), X[:2], ["a", "b"]),
+        (ResNetBasisClassifier(**FAST), X[:2], ["a", "b"]),
+    ],
+)
+def test_no_rows_to_hold_out(model, rows, target):
+    """What the message says helps."""
+    with pytest.raises(ValueError, match=r"distinct rows, got .* Set cv=None"):
+        model.fit(rows, target)
+    model.set_params(cv=None).fit(rows, target)
+    assert model.loss_ <= model.basis_lower_bound_ * (1 + 1e-9) + 1e-15
+
+
 def test_weights_that_are_all_zero():
     with pytest.raises(ValueError, match=r"weights must contain .* non-zero"):
         ResNetBasisRegressor(**FAST).fit(X, Y, np.zeros(20))

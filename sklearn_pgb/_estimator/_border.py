@@ -29,6 +29,9 @@ from sklearn_pgb._networks import OpenNetwork, open_network
 # Folds of cross-fitting where none are asked for.
 AUTO_FOLDS = 5
 
+# What helps where no folds can be drawn by which to choose a ridge.
+CHOOSE_ALPHA = "Give a number for alpha."
+
 # (train, held out) rows of each fold.
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
@@ -275,6 +278,7 @@ def fold_numbers(
     weight: NDArray[np.float64],
     n_folds: int,
     seed: int,
+    cure: str = CHOOSE_ALPHA,
 ) -> NDArray[np.intp]:
     """The fold in which each row is held out, -1 for rows that always train.
 
@@ -293,7 +297,7 @@ def fold_numbers(
     if n_groups < 2:
         raise ValueError(
             f"cross-fitting needs at least 2 distinct rows, got {n_groups} "
-            f"(n_samples={len(group)}, 1 sample is too few). Give a number for alpha."
+            f"(n_samples={len(group)}, 1 sample is too few). {cure}"
         )
     fold = np.full(n_groups, -1, dtype=np.intp)
     if labels is None:
@@ -310,8 +314,7 @@ def fold_numbers(
     if len(free) < 2:
         raise ValueError(
             "cross-fitting needs a class with at least 2 distinct rows, got "
-            f"{n_groups} rows of {len(np.unique(label))} classes. Give a number for "
-            "alpha."
+            f"{n_groups} rows of {len(np.unique(label))} classes. {cure}"
         )
     shuffled = free[np.random.RandomState(seed).permutation(len(free))]
     shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
@@ -325,9 +328,10 @@ def cross_fitting_parts(
     labels: NDArray[np.intp] | None,
     weight: NDArray[np.float64],
     seed: int,
+    cure: str = CHOOSE_ALPHA,
 ) -> Parts:
     """(train, held out) rows of folds drawn over the distinct rows."""
-    fold = fold_numbers(X, labels, weight, n_folds, seed)
+    fold = fold_numbers(X, labels, weight, n_folds, seed, cure)
     return [
         (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
         for number in range(int(fold.max()) + 1)

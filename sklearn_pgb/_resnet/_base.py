@@ -294,7 +294,10 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
                 classifies = is_classifier(self)
                 return parts_among(kept, self.cv, X, y, classifier=classifies)
             labels = self._fold_labels(y[kept])
-            parts = cross_fitting_parts(int(self.cv), rows, labels, weight, seed)
+            cure = "Set cv=None to train for max_iter on all rows."
+            parts = cross_fitting_parts(
+                int(self.cv), rows, labels, weight, seed, cure=cure
+            )
             return parts[: enough(parts)]
 
         return draw
