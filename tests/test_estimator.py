@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.neural_network import MLPRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    GradientBasisRefit,
+    ResNetBasisClassifier,
+)
 from sklearn_pgb._estimator import (
     all_or_nothing,
     cross_fitting_parts,
@@ -417,3 +422,20 @@ def test_parts_of_a_splitter_among_some_rows():
     assert len(parts_among(rows[:2], KFold(3), X, y, classifier=False)) == 1
     with pytest.raises(ValueError, match="must hold out some row of positive weight"):
         parts_among(rows[:2], [([0, 1], [5])], X, y, classifier=False)
+
+
+@pytest.mark.parametrize("value", [-5, np.nan, np.inf])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AddedNeuronClassifier((3,), max_iter=2),
+        ResNetBasisClassifier(hidden_layer_sizes=(3,), max_iter=2),
+        GradientBasisRefit(MLPClassifier((3,), max_iter=2)),
+    ],
+)
+def test_class_weights_that_are_no_weights(estimator, value):
+    """A negative weight must not leave its class out in silence."""
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    model = clone(estimator).set_params(class_weight={0: 1, 1: value})
+    with pytest.raises(ValueError, match="class_weight must hold finite numbers >= 0"):
+        model.fit(X, (X[:, 0] > 0).astype(int))

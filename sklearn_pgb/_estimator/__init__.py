@@ -26,7 +26,12 @@ from sklearn_pgb._estimator._border import (
     with_seed,
 )
 from sklearn_pgb._estimator._hooks import fit_hooks
-from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets, Targets
+from sklearn_pgb._estimator._targets import (
+    ClassifierTargets,
+    RegressorTargets,
+    Targets,
+    check_class_weight,
+)
 from sklearn_pgb._estimator._trainer import Trainer, train_networks
 
 __all__ = [
@@ -39,6 +44,7 @@ __all__ = [
     "Trainer",
     "aligned",
     "all_or_nothing",
+    "check_class_weight",
     "check_device",
     "count_outputs",
     "cross_fitting_parts",

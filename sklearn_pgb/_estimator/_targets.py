@@ -52,6 +52,18 @@ def log_probabilities(raw: Tensor, multilabel: bool) -> NDArray[np.float64]:
     return logsigmoid(raw if multilabel else torch.cat([-raw, raw], 1)).numpy()
 
 
+def check_class_weight(class_weight: object) -> None:
+    """Refuse weights of classes that are no weights."""
+    if not isinstance(class_weight, dict):
+        return
+    values = np.array(list(class_weight.values()), dtype=np.float64)
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"class_weight must hold finite numbers >= 0, got {class_weight!r}. A "
+            "weight of zero leaves a class out."
+        )
+
+
 def _is_plain_column(y):
     """Whether y is a column that should have been 1-d, which gets a warning."""
     if y.ndim != 2 or y.shape[1] != 1:
@@ -261,6 +273,7 @@ class ClassifierTargets(ClassifierMixin):
         return column_or_1d(y, warn=True)
 
     def _class_weights(self, y):
+        check_class_weight(self.class_weight)
         if self.class_weight is None:
             return np.ones(len(y))
         if not isinstance(self.class_weight, dict) or y.ndim == 2:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sklearn_pgb._estimator import (
     Parts,
+    check_class_weight,
     cross_fitting_parts,
     delegates_input,
     final_estimator,
@@ -175,6 +176,7 @@ def _check_weight(
                 "class_weight must be None for a regressor, got "
                 f"{model.class_weight!r}. Use sample_weight."
             )
+        check_class_weight(model.class_weight)
         weight *= compute_sample_weight(model.class_weight, y)
     if not weight.any():
         raise ValueError(
