@@ -26,6 +26,7 @@ from sklearn_pgb import (
     ResNetBasis,
     ResNetBasisClassifier,
     ResNetBasisRegressor,
+    certify,
 )
 from sklearn_pgb._networks import open_network
 from sklearn_pgb._operators import push_forward
@@ -337,6 +338,53 @@ def test_same_seed_same_model(diabetes):
     X, y = diabetes
     first = ResNetBasisRegressor(**FAST).fit(X, y)
     assert_allclose(clone(first).fit(X, y).predict(X), first.predict(X), rtol=0)
+
+
+OTHERS = {
+    "basis": None,
+    "activation": "tanh",
+    "fit_intercept": False,
+    "weight_decay": 1.0,
+    "cv": 5,
+    "module": nn.Linear(3, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "other"),
+    [
+        (ResNetBasisRegressor, "squared_error", "poisson"),
+        (ResNetBasisRegressor, "poisson", "squared_error"),
+        (ResNetBasisClassifier, "log_loss", "smoothed_hinge"),
+    ],
+)
+def test_parameters_after_fit_change_nothing(kind, loss, other, diabetes):
+    """Neither predictions nor the opened network follow them; the next fit does."""
+    X, y = diabetes
+    y = (y > 150).astype(int) if kind is ResNetBasisClassifier else y / 50
+    method = "predict_proba" if kind is ResNetBasisClassifier else "predict"
+    model = kind(PolynomialFeatures(2), loss=loss, cv=None, alpha=0.1, **FAST)
+    expected = getattr(model.fit(X[:, :3], y), method)(X[:, :3])
+    terms = certify(model, X[:, :3], y).gradient_norm
+    model.set_params(loss=other, **OTHERS)
+    assert_allclose(getattr(model, method)(X[:, :3]), expected, rtol=0)
+    assert certify(model, X[:, :3], y).gradient_norm == terms
+    model.set_params(module=None, loss=loss).fit(X[:, :3], y)
+    assert model.coef_x_.shape == (1, 3)
+    assert_allclose(model.intercept_, 0)
+
+
+def test_refit_without_a_module(diabetes):
+    """Units of the former fit are gone."""
+    X, y = diabetes
+    module = nn.Sequential(nn.Linear(10, 4), nn.Tanh())
+    model = ResNetBasisRegressor(module=module, cv=None, alpha=0.1, **FAST).fit(X, y)
+    assert not hasattr(model, "coefs_")
+    model.set_params(module=None).fit(X, y)
+    assert not hasattr(model, "module_state_")
+    model.set_params(module=module).fit(X, y)
+    assert not hasattr(model, "coefs_")
+    assert not hasattr(model, "n_layers_")
 
 
 def test_training_in_single_precision(diabetes):

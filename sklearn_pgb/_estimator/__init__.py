@@ -30,6 +30,7 @@ from sklearn_pgb._estimator._targets import (
     ClassifierTargets,
     RegressorTargets,
     Targets,
+    as_fitted,
     check_class_weight,
 )
 from sklearn_pgb._estimator._trainer import Trainer, train_networks
@@ -44,6 +45,7 @@ __all__ = [
     "Trainer",
     "aligned",
     "all_or_nothing",
+    "as_fitted",
     "check_class_weight",
     "check_device",
     "count_outputs",

@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +30,16 @@ from sklearn_pgb._losses import (
 )
 
 
+def as_fitted(estimator: Any, name: str) -> Any:
+    """A parameter as it was in `fit`, where an estimator keeps it in `_as_fitted`."""
+    kept = vars(estimator).get("_as_fitted", {})
+    return kept[name] if name in kept else getattr(estimator, name)
+
+
 def _has_probabilities(self: "ClassifierTargets") -> bool:
-    if self.loss != "log_loss":
-        raise AttributeError(
-            f"loss must be 'log_loss' for probabilities, got {self.loss!r}"
-        )
+    loss = as_fitted(self, "loss")
+    if loss != "log_loss":
+        raise AttributeError(f"loss must be 'log_loss' for probabilities, got {loss!r}")
     return True
 
 
@@ -133,7 +139,7 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
         return self._shape(self._expected(self._raw(X)))
 
     def _expected(self, raw):
-        return np.exp(raw) if self.loss == "poisson" else raw
+        return np.exp(raw) if as_fitted(self, "loss") == "poisson" else raw
 
     def _shape(self, values):
         return values.ravel() if values.shape[1] == 1 else values
@@ -164,7 +170,7 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
                 f"module must return {self._n_targets} outputs, one per target, got "
                 f"{n_outputs}. Change its last layer."
             )
-        return PoissonLoss() if self.loss == "poisson" else SquaredLoss()
+        return PoissonLoss() if as_fitted(self, "loss") == "poisson" else SquaredLoss()
 
     def _target_units(self, y, weight):
         if self.loss == "poisson":
@@ -273,19 +279,20 @@ class ClassifierTargets(ClassifierMixin):
         return column_or_1d(y, warn=True)
 
     def _class_weights(self, y):
-        check_class_weight(self.class_weight)
-        if self.class_weight is None:
+        class_weight = as_fitted(self, "class_weight")
+        check_class_weight(class_weight)
+        if class_weight is None:
             return np.ones(len(y))
-        if not isinstance(self.class_weight, dict) or y.ndim == 2:
-            return compute_sample_weight(self.class_weight, y)
+        if not isinstance(class_weight, dict) or y.ndim == 2:
+            return compute_sample_weight(class_weight, y)
         # scikit-learn's function refuses weights of labels that a batch lacks.
-        unknown = sorted(set(self.class_weight) - set(self.classes_.tolist()))
+        unknown = sorted(set(class_weight) - set(self.classes_.tolist()))
         if unknown:
             raise ValueError(
                 f"class_weight must be for classes {self.classes_.tolist()}, got "
                 f"{unknown} too."
             )
-        of_class = [self.class_weight.get(c, 1.0) for c in self.classes_.tolist()]
+        of_class = [class_weight.get(c, 1.0) for c in self.classes_.tolist()]
         return np.array(of_class)[np.searchsorted(self.classes_, y)]
 
     def _labels(self, y):
@@ -334,11 +341,12 @@ class ClassifierTargets(ClassifierMixin):
                 f"module must return {n_classes} outputs, one per class (one is enough "
                 f"for two classes), got {n_outputs}. Change its last layer."
             )
-        if self.loss == "smoothed_hinge":
-            return SmoothedHingeLoss(self.hinge_power)
+        if as_fitted(self, "loss") == "smoothed_hinge":
+            return SmoothedHingeLoss(as_fitted(self, "hinge_power"))
+        smoothing = as_fitted(self, "label_smoothing")
         if self._multilabel or n_outputs == 1:
-            return LogisticLoss(self.label_smoothing)
-        return CrossEntropyLoss(self.label_smoothing)
+            return LogisticLoss(smoothing)
+        return CrossEntropyLoss(smoothing)
 
     def _columns(self, y, n_outputs):
         if self._multilabel:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from sklearn_pgb._estimator import (
     Targets,
     all_or_nothing,
+    as_fitted,
     check_device,
     cross_fitting_parts,
     dense,
@@ -68,6 +69,20 @@ from sklearn_pgb._training._architecture import TORCH_ACTIVATIONS
 
 # Rows of one forward pass in `predict`.
 PREDICTED_ROWS = 2**13
+
+# Parameters that a fitted model goes on to use: they are kept as they were in `fit`.
+KEPT = {
+    "activation",
+    "class_weight",
+    "fit_intercept",
+    "hinge_power",
+    "label_smoothing",
+    "loss",
+    "weight_decay",
+}
+
+# Attributes of the units of a former fit.
+OF_UNITS = ("coefs_", "intercepts_", "n_layers_", "module_state_", "_prototype")
 
 
 class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator):
@@ -125,6 +140,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         ValueError
             If the data, the weights or a combination of parameters can't be used.
         """
+        self._keep_parameters()
         X, y, weight = self._check(X, y, sample_weight)
         self._learn(y[weight > 0], known=False, classes=None)
         weight[weight > 0] *= self._class_weights(y[weight > 0])
@@ -201,9 +217,14 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     # ---------------------------------------------------------------- data and request
 
-    def _validate(self, X, **reset):
+    def _keep_parameters(self):
+        names = KEPT & self.get_params(deep=False).keys()
+        self._as_fitted = {name: getattr(self, name) for name in names}
+        self._is_chain, self._has_folds = self.module is None, self.cv is not None
+
+    def _validate(self, X, basis, **reset):
         """X as numbers without a basis, and as it is with one, which checks it."""
-        if self.basis is not None:
+        if basis is not None:
             # A vector of numbers is a mistake, a vector of texts is data.
             if getattr(X, "ndim", 2) == 1 and is_numeric(X):
                 raise ValueError(
@@ -216,7 +237,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             X,
             accept_sparse=("csr", "csc"),
             dtype=np.float64,
-            allow_nd=self.module is not None,
+            allow_nd=not self._is_chain,
             **reset,
         )
 
@@ -227,7 +248,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
                 f"This {type(self).__name__} estimator requires y to be passed, but "
                 "the target y is None."
             )
-        X = self._validate(X)
+        X = self._validate(X, self.basis)
         y = _check_y(y, multi_output=True, estimator=self)
         check_consistent_length(X, y)
         weight = _check_sample_weight(
@@ -262,7 +283,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         basis = dense(check_array(features, accept_sparse=True, dtype=np.float64))
         if self.residual_input_ == "basis":
             return basis, basis
-        return basis, units_input(X, allow_nd=self.module is not None)
+        return basis, units_input(X, allow_nd=not self._is_chain)
 
     def _network_inputs(self, X):
         """What `_network` takes for X."""
@@ -276,7 +297,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     def _input_moments(self, inputs, share):
         """Means and standard deviations by which a chain's inputs are standardised."""
-        if self.module is not None:
+        if not self._is_chain:
             return 0.0, 1.0
         mean = share @ inputs
         spread = np.sqrt(share @ np.square(inputs - mean))
@@ -345,10 +366,11 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     def _units(self):
         """The residual units as a torch module."""
-        if self.module is not None:
+        if not self._is_chain:
             return restored_module(self._prototype, self.module_state_)
-        chain = chain_module(self.coefs_, self.intercepts_, self.activation)
-        return nn.Sequential(*chain.children(), TORCH_ACTIVATIONS[self.activation]())
+        activation = as_fitted(self, "activation")
+        chain = chain_module(self.coefs_, self.intercepts_, activation)
+        return nn.Sequential(*chain.children(), TORCH_ACTIVATIONS[activation]())
 
     @property
     def module_(self):
@@ -358,11 +380,10 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         a basis.
         """
         coef = np.hstack([self.coef_x_, self.coef_z_])
-        head = nn.Linear(
-            coef.shape[1], len(coef), bias=self.fit_intercept, dtype=torch.float64
-        )
+        has_bias = as_fitted(self, "fit_intercept")
+        head = nn.Linear(coef.shape[1], len(coef), bias=has_bias, dtype=torch.float64)
         head.weight.data = torch.tensor(coef)
-        if self.fit_intercept:
+        if has_bias:
             head.bias.data = torch.tensor(self.intercept_)
         shared = self.basis_ is None or self.residual_input_ == "basis"
         return ResNetModule(
@@ -375,7 +396,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
     def _raw(self, X):
         """Raw outputs."""
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
+        X = self._validate(X, self.basis_, reset=False)
         return self._forward(self._network_inputs(X))
 
     def _forward(self, rows):
@@ -406,7 +427,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             z_share = 0.0
             notes.append("The fit left the residual units out; their weights are zero.")
         head = np.hstack([on_x, np.full(self.coef_z_.shape, z_share)])
-        if self.cv is not None:
+        if self._has_folds:
             notes.append(
                 "The residual units were trained for a number of iterations that was "
                 "chosen on held-out rows; the linear part was solved for exactly."
@@ -414,8 +435,9 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         shared = self.basis_ is None or self.residual_input_ == "basis"
         inputs = rows if shared else rows[:, self._n_basis :]
         spread = self._input_moments(inputs, share)[1]
-        decay = self._unit**2 * self.weight_decay
-        parts = [head.ravel(), np.zeros(len(head) if self.fit_intercept else 0)]
+        decay = self._unit**2 * as_fitted(self, "weight_decay")
+        n_free = len(head) if as_fitted(self, "fit_intercept") else 0
+        parts = [head.ravel(), np.zeros(n_free)]
         trained = [p for p in self._units().parameters() if p.requires_grad]
         for position, weights in enumerate(trained):
             entry = np.full(weights.shape, decay if weights.ndim > 1 else 0.0)
@@ -448,6 +470,8 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         state = self._state(
             architecture, result.theta, moments, result.coef, solution.intercept
         )
+        for name in OF_UNITS:
+            self.__dict__.pop(name, None)
         for name, value in state.items():
             setattr(self, name, value)
         # Losses of scaled targets, in the user's units: only the squared loss has any.
