@@ -246,6 +246,19 @@ def test_RN_6_closed_form_is_least_squares(weighted, rng):
     assert_allclose(linear.improvement, 0, atol=1e-20)
 
 
+def test_closed_form_checks_its_arrays(rng):
+    X, Z = rng.standard_normal((40, 3)), rng.standard_normal((40, 5))
+    y = rng.standard_normal(40)
+    assert closed_form(X, Z, y) == closed_form(X, Z, y[:, None])
+    assert_allclose(
+        closed_form(X, Z, y).loss, lstsq_loss(np.hstack([X, Z]), y[:, None]), rtol=1e-12
+    )
+    assert closed_form(X, Z[:, :0], y).improvement == 0
+    for parts in [(X[:-1], Z, y), (X, Z[:-1], y), (X, Z, y[:-1])]:
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            closed_form(*parts)
+
+
 # --- the way back to (W, V) ---------------------------------------------------------
 
 

@@ -17,7 +17,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import (
+    OneHotEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
 from torch import nn
 
 from sklearn_pgb import (
@@ -263,6 +267,69 @@ def test_residual_weights_that_are_not_exact():
     assert not weights.mapping_exact
     assert weights.delta > 0
     assert_allclose(weights.W @ weights.V, model.coef_z_, atol=1e-10)
+
+
+def weighted_case(diabetes, n_targets):
+    X, y = diabetes
+    X = X[:, :4]
+    Y = np.column_stack([y / 50, X[:, 0] * X[:, 1], X[:, 2]])[:, :n_targets]
+    return X, Y, np.random.default_rng(0).uniform(0.1, 1, len(X))
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_closed_form_of_the_estimator(n_targets, intercept, diabetes):
+    """A fit without a ridge reaches it, and one with a ridge does not."""
+    X, Y, weight = weighted_case(diabetes, n_targets)
+    model = ResNetBasisRegressor(
+        StandardScaler(), alpha=0.0, cv=None, fit_intercept=intercept, **FAST
+    )
+    y = Y.ravel() if n_targets == 1 else Y
+    form = model.fit(X, y, weight).closed_form(X, y, weight)
+    assert_allclose(form.loss, model.loss_, rtol=1e-9)
+    assert_allclose(form.basis_loss, model.basis_loss_, rtol=1e-9)
+    model.set_params(alpha=0.1).fit(X, y, weight)
+    assert model.closed_form(X, y, weight).loss < model.loss_
+    with pytest.raises(ValueError, match="loss must be 'squared_error' for the closed"):
+        model.set_params(loss="poisson").fit(X, np.abs(y)).closed_form(X, y)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_stationarity_of_the_estimator(alpha, diabetes):
+    """Gradients by autograd; a ridge is what the residuals are."""
+    X, Y, weight = weighted_case(diabetes, 2)
+    model = ResNetBasisRegressor(alpha=alpha, cv=None, **FAST).fit(X, Y, weight)
+    found = model.stationarity(X, Y, weight)
+    weights = model.residual_weights()
+    W = torch.tensor(weights.W, requires_grad=True)
+    V = torch.tensor(weights.V, requires_grad=True)
+    features = model.module_.features(torch.tensor(X)).detach()
+    raw = (features[:, :4] + features[:, 4:] @ V.T) @ W.T
+    error = (raw + torch.tensor(model.intercept_ - Y)).square().sum(1)
+    (torch.tensor(weight / weight.sum()) @ error).backward()
+    assert_allclose(found.W_gradient, W.grad, atol=1e-9)
+    assert_allclose(found.V_gradient, V.grad, atol=1e-9)
+    assert_allclose(found.x_residual, -alpha * model.coef_x_.T, atol=1e-8)
+    scaled = model.coef_z_.T / model.residual_scale_**2
+    assert_allclose(found.z_residual, -alpha * scaled, atol=1e-8)
+    bound = found.gap_bound(weights.W, weights.V, model.coef_x_, model.coef_z_)
+    assert bound == pytest.approx(0, abs=1e-9)
+
+
+def test_stationarity_of_labels():
+    """Names of classes, a basis and class weights."""
+    X, y = load_iris(return_X_y=True)
+    names = np.array(["a", "b", "c"])[y]
+    model = ResNetBasisClassifier(
+        StandardScaler(), alpha=0.1, cv=None, class_weight="balanced", **FAST
+    )
+    model.fit(X[:, :2], names)
+    found = model.stationarity(X[:, :2], names)
+    assert_allclose(found.x_residual, -0.1 * model.coef_x_.T, atol=1e-8)
+    # Two features: a third output is free, and a single one is not enough.
+    model.fit(X[:, :1], names)
+    with pytest.raises(ValueError, match="n_outputs must be <= n_features"):
+        model.stationarity(X[:, :1], names)
 
 
 def test_more_outputs_than_features_keep_the_guarantee():

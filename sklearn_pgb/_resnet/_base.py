@@ -46,6 +46,7 @@ from sklearn_pgb._networks import (
     TrainingTerms,
     as_float64,
 )
+from sklearn_pgb._resnet._diagnostics import stationarity
 from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays
 from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
@@ -141,7 +142,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             If the data, the weights or a combination of parameters can't be used.
         """
         self._keep_parameters()
-        X, y, weight = self._check(X, y, sample_weight)
+        X, y, weight = self._check(X, y, sample_weight, self.basis)
         self._learn(y[weight > 0], known=False, classes=None)
         weight[weight > 0] *= self._class_weights(y[weight > 0])
         if not weight.any():
@@ -241,14 +242,14 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             **reset,
         )
 
-    def _check(self, X, y, sample_weight):
+    def _check(self, X, y, sample_weight, basis, **reset):
         """X, targets and sample weights."""
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but "
                 "the target y is None."
             )
-        X = self._validate(X, self.basis)
+        X = self._validate(X, basis, **reset)
         y = _check_y(y, multi_output=True, estimator=self)
         check_consistent_length(X, y)
         weight = _check_sample_weight(
@@ -530,6 +531,55 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         weights = residual_weights(self.coef_x_, self.coef_z_)
         warn_if_singular(weights)
         return replace(weights, loss_increase=self._loss_increase)
+
+    def stationarity(self, X, y, sample_weight=None):
+        """First-order conditions of the weights (W, V) of `residual_weights`.
+
+        With D the gradient of the loss by the raw outputs, every local minimum of the
+        mean loss in (W, V) has ``E[phi D] = 0`` and ``E[z D] = 0`` [1]_. So has a fit
+        without a ridge on its training rows, where W is `coef_x_`; a ridge makes them
+        ``-alpha_ R1^T`` and ``-alpha_ R2^T / residual_scale_^2``.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+            Samples, as `fit` takes them.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets or labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the mean.
+
+        Returns
+        -------
+        conditions : Stationarity
+            `x_residual` is ``E[phi D]`` and `z_residual` is ``E[z D]``; the gradients
+            `W_gradient` and `V_gradient`; `W_least`, the smallest singular value of W,
+            and `V_norm`. ``gap_bound(W, V, R1, R2)`` bounds how far the mean loss at
+            (W, V) can be above that of R1 = `coef_x_` and R2 = `coef_z_`.
+
+        References
+        ----------
+        .. [1] Kawaguchi and Bengio, "Depth with nonlinearity creates no bad local
+           minima in ResNets", Neural Networks 118, 2019, Lemma 2.
+        """
+        weights = self.residual_weights()
+        features, y, weight = self._evaluated(X, y, sample_weight)
+        loss = self._loss_of(self.n_outputs_)
+        phi, z = features[:, : self._n_basis], features[:, self._n_basis :]
+        raw = (phi + z @ weights.V.T) @ weights.W.T + self.intercept_
+        encoded = loss.encode(as_float64(self._columns(y, self.n_outputs_)))
+        slope = loss.gradient(encoded, as_float64(raw)).numpy()
+        return stationarity(phi, z, weight[:, None] * slope, weights.W, weights.V)
+
+    def _evaluated(self, X, y, sample_weight):
+        """Features [phi, z], targets, and weights that sum to one, of any samples."""
+        X, y, weight = self._check(X, y, sample_weight, self.basis_, reset=False)
+        self._learn(y, known=True, classes=None)
+        weight *= self._class_weights(y)
+        with torch.no_grad():
+            rows = as_float64(self._network_inputs(X))
+            features = self.module_.double().features(rows).numpy()
+        return features, y, weight / weight.sum()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

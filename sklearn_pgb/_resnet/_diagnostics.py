@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.validation import _check_sample_weight
 
 # Relative singular values below this are rounding of exact features.
 RANK_RTOL = 1e-13
@@ -46,7 +48,7 @@ def closed_form(
     ----------
     X : array-like of shape (n_samples, n_features)
     Z : array-like of shape (n_samples, n_units)
-    Y : array-like of shape (n_samples, n_outputs)
+    Y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         With n_outputs at most n_features; the closed form is the minimum over the
         basis [x, z] in any case.
     weight : array-like of shape (n_samples,), default=None
@@ -57,13 +59,16 @@ def closed_form(
     Kawaguchi and Bengio, "Depth with nonlinearity creates no bad local minima in
     ResNets", Neural Networks 118, 2019, Theorem 2.
     """
-    X, Z, Y = (np.asarray(part, dtype=float) for part in (X, Z, Y))
-    share = np.full(len(X), 1.0) if weight is None else np.asarray(weight, dtype=float)
+    x = check_array(X, dtype=np.float64)
+    z = check_array(Z, dtype=np.float64, ensure_min_features=0)
+    y = check_array(Y, dtype=np.float64, ensure_2d=False)
+    check_consistent_length(x, z, y)
+    share = _check_sample_weight(weight, x, ensure_non_negative=True)
     root = np.sqrt(share / share.sum())[:, None]
-    across = _range(root * X)
-    residual, units = (_off(across, root * part) for part in (Y, Z))
+    across = _range(root * x)
+    residual, units = (_off(across, root * part) for part in (y.reshape(len(x), -1), z))
     # Units that are linear in x leave rounding only, which is no direction.
-    along = _range(units, float(np.linalg.norm(root * Z)))
+    along = _range(units, float(np.linalg.norm(root * z)))
     improvement = float(np.square(along.T @ residual).sum())
     return ClosedForm(float(np.square(residual).sum()), improvement)
 
@@ -116,7 +121,7 @@ class Stationarity:
         R1: NDArray[np.float64],
         R2: NDArray[np.float64],
     ) -> float:
-        """How far the loss at (W, V) can be above that of a convex optimum (R1, R2).
+        """How far the loss at (W, V) can be above that of the linear model (R1, R2).
 
         With s the smallest singular value of W it is ``(|g_W| + |V| |g_V| / s)
         |W - R1| + (|g_V| / s) |W V - R2|``: small gradients say nothing where W is

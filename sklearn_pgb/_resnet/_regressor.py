@@ -1,11 +1,13 @@
 """`ResNetBasisRegressor`."""
 
+import numpy as np
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._estimator import RegressorTargets
+from sklearn_pgb._estimator import RegressorTargets, as_fitted
 from sklearn_pgb._networks import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
+from sklearn_pgb._resnet._diagnostics import closed_form
 
 
 class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
@@ -204,6 +206,45 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
+
+    def closed_form(self, X, y, sample_weight=None):
+        """The mean squared loss of every local minimum in (W, V), at the fitted z.
+
+        It is the minimum over linear models on [phi, z], intercept included, without a
+        ridge [1]_; a fit with ``alpha=0`` reaches it on its training rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+            Samples, as `fit` takes them.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the mean.
+
+        Returns
+        -------
+        losses : ClosedForm
+            `basis_loss` of the linear model on phi, the `improvement` by z, and `loss`,
+            their difference.
+
+        References
+        ----------
+        .. [1] Kawaguchi and Bengio, "Depth with nonlinearity creates no bad local
+           minima in ResNets", Neural Networks 118, 2019, Theorem 2.
+        """
+        check_is_fitted(self)
+        loss = as_fitted(self, "loss")
+        if loss != "squared_error":
+            raise ValueError(
+                f"loss must be 'squared_error' for the closed form, got {loss!r}. See "
+                "lower_bound_ for other losses."
+            )
+        features, y, weight = self._evaluated(X, y, sample_weight)
+        phi, z = features[:, : self._n_basis], features[:, self._n_basis :]
+        if as_fitted(self, "fit_intercept"):
+            phi = np.column_stack([phi, np.ones(len(phi))])
+        return closed_form(phi, z, y, weight)
 
     def _open_network(self):
         check_is_fitted(self)
