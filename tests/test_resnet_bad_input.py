@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
 
@@ -30,6 +32,34 @@ def test_bad_parameters(params, message):
 def test_module_that_makes_no_module():
     with pytest.raises(TypeError, match="module must be a torch"):
         ResNetBasisRegressor(module=lambda: 3).fit(X, Y)
+
+
+class Units(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.layer, self.change = nn.Linear(3, 4), change
+
+    def forward(self, X):
+        return self.change(self.layer(X))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h[:1], r"must return raw outputs of shape .* got \(1, 4\)"),
+        (lambda h: h.detach(), "must be differentiable by its parameters, got outputs"),
+        (lambda h: torch.tensor(h.numpy()), "must be differentiable .* got an error"),
+    ],
+)
+def test_module_that_can_not_be_trained(change, message):
+    with pytest.raises(ValueError, match=message):
+        ResNetBasisRegressor(module=Units(change), **FAST).fit(X, Y)
+
+
+def test_fold_without_training_rows():
+    nothing = [(np.arange(0), np.arange(20))]
+    with pytest.raises(ValueError, match="cv must leave some row"):
+        ResNetBasisRegressor(cv=nothing, **FAST).fit(X, Y)
 
 
 def test_one_row_can_not_be_left_out():

@@ -346,7 +346,7 @@ def parts_among(
     Raises
     ------
     ValueError
-        If none of `rows` is held out.
+        If none of `rows` is held out, or nothing is left to train on.
     """
     position = np.full(_num_samples(X), -1, dtype=np.intp)
     position[rows] = np.arange(len(rows))
@@ -358,5 +358,10 @@ def parts_among(
         raise ValueError(
             "cv must hold out some row of positive weight, but it holds out none. "
             "Pass an int, or a splitter that has held-out rows."
+        )
+    if not all(len(train) for train, _ in parts):
+        raise ValueError(
+            "cv must leave some row of positive weight to train on, but a fold has "
+            "none. Pass an int, or a splitter whose folds all have training rows."
         )
     return parts

@@ -96,19 +96,20 @@ def module_architecture(
     module : torch.nn.Module or callable
         A module, which is copied, or what returns one.
     X : ndarray (n_samples, ...)
-        A row of it tells the number of outputs.
+        Two rows of it tell the number of outputs.
     dtype : torch.dtype
     device : str, torch.device or None
     """
     first = _make(module)
     probe = ModuleNetwork(first)
     try:
-        n_outputs = probe(probe.theta, as_float64(X[:1])).shape[1]
+        n_outputs = probe(probe.theta, as_float64(X[:2])).shape[1]
     except RuntimeError as failure:
         raise ValueError(
             f"module must take rows of X, which has shape {X.shape}, got an error: "
             f"{failure}. Change its first layer, or reshape X."
         ) from failure
+    _check_differentiable(probe, X)
     place = torch.device(device or "cpu")
     program = ModuleProgram([first.to(place, dtype)])
     waiting = [program.theta()[0]]
@@ -122,6 +123,24 @@ def module_architecture(
         return ModuleProgram([fresh.to(place, dtype)]).theta()[0]
 
     return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0)
+
+
+def _check_differentiable(network: ModuleNetwork, X: NDArray[Any]) -> None:
+    """Refuse outputs that do not know the parameters that they come from."""
+    cure = "Compute the outputs by torch operations only, and detach none of them."
+    try:
+        with torch.enable_grad():
+            raw = network(network.theta.requires_grad_(), as_float64(X[:1]))
+    except RuntimeError as failure:
+        raise ValueError(
+            f"module must be differentiable by its parameters, got an error: {failure}."
+            f" {cure}"
+        ) from failure
+    if not raw.requires_grad:
+        raise ValueError(
+            "module must be differentiable by its parameters, got outputs without a "
+            f"gradient. {cure}"
+        )
 
 
 def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
