@@ -106,7 +106,7 @@ def test_loss_that_does_not_fit_a_regressor(loss):
 
 @pytest.mark.parametrize("sizes", [(3, 0), (-1,), (2.5,), [[2]], ("a",)], ids=str)
 def test_layers_that_are_no_layers(sizes):
-    match = "hidden_layer_sizes must be > 0, one integer per hidden layer, got"
+    match = "hidden_layer_sizes must be integers > 0, one per hidden layer, got"
     with pytest.raises(ValueError, match=match):
         regressor(hidden_layer_sizes=sizes).fit(X, Y)
 

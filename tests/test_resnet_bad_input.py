@@ -18,7 +18,8 @@ FAST = {"hidden_layer_sizes": (3,), "max_iter": 3, "random_state": 0}
     ("params", "message"),
     [
         ({"hidden_layer_sizes": ()}, "at least one layer"),
-        ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),
+        ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be integers > 0"),
+        ({"hidden_layer_sizes": (3.5,)}, "hidden_layer_sizes must be integers > 0"),
         ({"alpha": -1}, "alpha"),
         ({"cv": 1}, "cv"),
         ({"basis": "linear"}, "basis"),

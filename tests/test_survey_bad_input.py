@@ -66,7 +66,7 @@ def test_parameters(params, match):
         (MLPRegressor(alpha=-1.0), X, Y, "'alpha' parameter of MLPRegressor"),
         (MLPRegressor(solver="foo"), X, Y, "'solver' parameter of MLPRegressor"),
         (AddedNeuronRegressor(max_iter=0), X, Y, "'max_iter' parameter of AddedN"),
-        (MLPRegressor(hidden_layer_sizes=(0,)), X, Y, "hidden_layer_sizes must be > 0"),
+        (MLPRegressor(hidden_layer_sizes=(0,)), X, Y, "sizes must be integers > 0"),
     ],
 )
 def test_data(net, X, y, match):

@@ -165,7 +165,7 @@ def lower_bound(problem: ConvexProblem, raw: Tensor) -> float:
     Any u in the conjugates' domain whose weighted sum vanishes (the intercept's
     condition) gives ``-sum w_i l_i*(u_i) - ||Phi^T W u||^2 / (2 alpha)``. With the
     loss gradients at the optimum as u the bound is tight. Without a ridge the second
-    term has to vanish, which is the business of `unpenalised_bound`; the sum of the
+    term has to vanish, which is the business of `span_bound`; the sum of the
     samples' own minima is returned here.
     """
     trivial = float(problem.weight @ problem.loss.minimum(problem.y))

@@ -56,10 +56,10 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
     alpha : float, "auto" or "loo", default="auto"
         Ridge on R1 and R2, in the objective above. A rule takes that of the basis' own
         model, and with `cv` the best on held-out rows of it and stronger ones. "loo":
-        leave-one-out, in closed form for the squared loss and by one Newton step for
-        others, where that is not too large. "auto": the same for the squared loss, and
-        the `cv` folds for others. For the squared loss it is 2 / sum(s) times that of
-        `sklearn.linear_model.Ridge`.
+        leave-one-out by one Newton step, where that is not too large. "auto": by the
+        `cv` folds, or leave-one-out without them. It leaves one unit of weight out, so
+        a weight of 1000 counts as 1000 rows. For the log loss alpha is 1 / (C sum(s)),
+        with the C of `sklearn.linear_model.LogisticRegression`.
     weight_decay : float, default=0.001
         Ridge on the weights of z while it is trained, on standardised inputs and
         targets. It decides where z ends, and is no part of the losses reported.

@@ -57,8 +57,9 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         model, and with `cv` the best on held-out rows of it and stronger ones. "loo":
         leave-one-out, in closed form for the squared loss and by one Newton step for
         others, where that is not too large. "auto": the same for the squared loss, and
-        the `cv` folds for others. For the squared loss it is 2 / sum(s) times that of
-        `sklearn.linear_model.Ridge`.
+        the `cv` folds for others. Leave-one-out leaves one unit of weight out, so a
+        weight of 1000 counts as 1000 rows. For the squared loss alpha is 2 / sum(s)
+        times that of `sklearn.linear_model.Ridge`.
     weight_decay : float, default=0.001
         Ridge on the weights of z while it is trained, on standardised inputs and
         targets. It decides where z ends, and is no part of the losses reported.

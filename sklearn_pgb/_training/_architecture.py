@@ -63,7 +63,7 @@ def hidden_widths(hidden_layer_sizes: Any) -> list[int]:
     whole = sizes.size == 0 or sizes.dtype.kind in "iu"
     if sizes.ndim != 1 or not whole or (sizes <= 0).any():
         raise ValueError(
-            "hidden_layer_sizes must be > 0, one integer per hidden layer, got "
+            "hidden_layer_sizes must be integers > 0, one per hidden layer, got "
             f"{hidden_layer_sizes!r}."
         )
     return [int(size) for size in sizes]
