@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.optimize import root as optimize_root
 from sklearn.linear_model import LinearRegression, Ridge
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from torch import nn
 
 from sklearn_pgb import ResNetBasisRegressor
@@ -121,6 +121,11 @@ def test_RN_0_affine_features(rng):
     for basis in (None, MinMaxScaler()):
         model = ResNetBasisRegressor(basis, alpha=0.0, max_iter=1, cv=None).fit(X, y)
         assert_allclose(model.basis_loss_, expected, rtol=1e-12)
+    ones = FunctionTransformer(lambda X: np.column_stack([2 * X, np.ones(len(X))]))
+    model = ResNetBasisRegressor(
+        ones, alpha=0.0, max_iter=1, cv=None, fit_intercept=False
+    )
+    assert_allclose(model.fit(X, y).basis_loss_, expected, rtol=1e-12)
 
 
 def test_RN_1_gradients(rng):
@@ -181,8 +186,8 @@ def test_RN_2_more_outputs_than_features(dy, dx, dz, rng):
     """Beyond the theorem local minima are the reduced-rank optimum."""
     X, Z, y = random_case(rng, dy, dx, dz, SquaredLoss())
     expected = reduced_rank_loss(X, Z, y)
-    values = [value for *_, value in critical_points(X, Z, y, SquaredLoss(), rng)]
-    assert_allclose(min(values), expected, rtol=0, atol=1e-8)
+    for *_, value in critical_points(X, Z, y, SquaredLoss(), rng):
+        assert_allclose(value, expected, rtol=0, atol=1e-8)
     assert expected > convex_minimum(X, Z, y, SquaredLoss())[0] + 1e-3
 
 
@@ -281,15 +286,57 @@ def test_RN_7_rank_deficient_basis_weights(delta, rng):
     assert_allclose(np.linalg.norm(weights.W - R1, 2), delta, rtol=1e-12)
 
 
-def test_RN_8_infimum_is_not_attained():
+# W^2 + (W V - 1)^2
+SADDLE = tuple(
+    tensor([column]).T for column in ([1, -1, 1, -1], [1, 1, -1, -1], [1, 1, -1, -1])
+)
+
+
+@pytest.mark.parametrize("delta", [1.0, 0.1, 1e-3])
+def test_RN_8_infimum_is_not_attained(delta):
     """R1 = 0 and R2 = 1 are W = delta and V = 1 / delta, at a loss of delta^2."""
-    X, Z, Y = np.array([[1.0], [0.0]]), np.array([[0.0], [1.0]]), np.array([[0], [1]])
-    for delta in (1.0, 0.1, 1e-3):
-        weights = residual_weights(np.zeros((1, 1)), np.ones((1, 1)), delta)
-        assert_allclose(weights.W @ weights.V, 1.0)
-        loss = np.square((X + Z @ weights.V.T) @ weights.W.T - Y).sum()
-        assert_allclose(loss, delta**2, rtol=1e-12)
-    assert closed_form(X, Z, Y).loss == pytest.approx(0, abs=1e-15)
+    weights = residual_weights(np.zeros((1, 1)), np.ones((1, 1)), delta)
+    point = np.concatenate([weights.W, weights.V]).ravel()
+    assert_allclose(point, [delta, 1 / delta])
+    assert_allclose(
+        loss_and_gradient(point, *SADDLE, SquaredLoss())[0], delta**2, rtol=1e-12
+    )
+    assert closed_form(*SADDLE).loss == pytest.approx(0, abs=1e-15)
+
+
+def test_RN_8_only_critical_point_is_a_saddle():
+    value, gradient = loss_and_gradient(np.zeros(2), *SADDLE, SquaredLoss())
+    assert value == 1
+    assert not gradient.any()
+
+    def loss(point):
+        raw, _, _ = resnet(point, *SADDLE[:2], 1)
+        return (raw - SADDLE[2]).square().mean()
+
+    eigenvalues = torch.linalg.eigvalsh(hessian(loss)(torch.zeros(2).double()))
+    assert_allclose(eigenvalues, [1 - 5**0.5, 1 + 5**0.5], rtol=1e-12)
+    # Where the gradient by V vanishes off W = 0, W V = 1 and that by W is 2 W.
+    for W in (-2.0, -0.1, 0.1, 2.0):
+        _, slope = loss_and_gradient(np.array([W, 1 / W]), *SADDLE, SquaredLoss())
+        assert_allclose(slope, [2 * W, 0], atol=1e-12)
+
+
+def test_RN_8_descent_diverges(rng):
+    """Small steps along the gradient send W to zero and V to infinity."""
+    point = np.array([0.3, 0.4]) * rng.choice([-1, 1]) + 0.05 * rng.standard_normal(2)
+    values, sizes = [], []
+    for step in range(2_001):
+        value, slope = loss_and_gradient(point, *SADDLE, SquaredLoss())
+        if step in (200, 2_000):
+            values.append(value)
+            sizes.append(np.abs(point))
+        point = point - 0.02 * slope
+    (W, V) = np.transpose(sizes)
+    assert (np.diff(values) < 0).all()
+    assert (np.diff(W) < 0).all()
+    assert (np.diff(V) > 0).all()
+    assert values[-1] < 0.1
+    assert_allclose(W[-1] * V[-1], 1, rtol=0.1)
 
 
 @pytest.mark.parametrize("epsilon", [1, 0.1, 0.01])

@@ -6,15 +6,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import KFold
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold, LeaveOneOut, cross_val_predict
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -32,6 +33,7 @@ from sklearn_pgb import (
     ResNetBasisRegressor,
     certify,
 )
+from sklearn_pgb._estimator._alpha import OTHER_ALPHAS, SQUARED_LOSS_ALPHAS
 from sklearn_pgb._networks import open_network
 from sklearn_pgb._operators import push_forward
 
@@ -154,14 +156,71 @@ def test_several_labels(diabetes):
     assert_promises(model)
 
 
-def test_class_weights_are_sample_weights(diabetes):
+@pytest.mark.parametrize("class_weight", [{0: 1, 1: 3}, "balanced"])
+def test_class_weights_are_sample_weights(class_weight, diabetes):
     X, y = diabetes
-    labels = (y > 150).astype(int)
-    model = ResNetBasisClassifier(class_weight={0: 1, 1: 3}, alpha=0.1, cv=None, **FAST)
+    labels = (y > 200).astype(int)
+    factor = np.array([1.0, 3.0])
+    if class_weight == "balanced":
+        factor = len(y) / (2 * np.bincount(labels))
+        assert factor[1] > 1.5 * factor[0]
+    given = np.random.default_rng(0).uniform(0.1, 1, len(y))
+    model = ResNetBasisClassifier(
+        class_weight=class_weight, alpha=0.1, cv=None, **FAST
+    ).fit(X, labels, given)
+    assert_array_equal(given, np.random.default_rng(0).uniform(0.1, 1, len(y)))
     weighted = clone(model).set_params(class_weight=None)
-    weighted.fit(X, labels, np.where(labels == 1, 3.0, 1.0))
+    weighted.fit(X, labels, given * factor[labels])
     p = weighted.predict_proba(X)
-    assert_allclose(model.fit(X, labels).predict_proba(X), p, rtol=1e-7)
+    assert_allclose(model.predict_proba(X), p, rtol=1e-7)
+
+
+@pytest.mark.parametrize("alpha", ["auto", "loo"])
+def test_leave_one_out_of_the_squared_loss(alpha, diabetes):
+    """The ridge is that of scikit-learn's search by leave-one-out."""
+    X, y = diabetes
+    X, y = X[:60], y[:60]
+    model = ResNetBasisRegressor(alpha=alpha, cv=None, **FAST).fit(X, y)
+    grid = X.var(0).sum() * SQUARED_LOSS_ALPHAS
+    search = RidgeCV(grid * len(X) / 2).fit(X, y)
+    assert_allclose(model.alpha_, 2 / len(X) * search.alpha_, rtol=1e-10)
+    assert grid.min() < model.alpha_ < grid.max()
+    assert_promises(model)
+
+
+def test_leave_one_out_of_the_log_loss():
+    """Its Newton steps choose a ridge that leaving out each row speaks for, too."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    y = (X[:, 0] + rng.standard_normal(40) > 0).astype(int)
+    model = ResNetBasisClassifier(alpha="loo", cv=None, **FAST).fit(X, y)
+    assert_promises(model)
+
+    def left_out(alpha):
+        logistic = LogisticRegression(C=1 / (alpha * len(X)), tol=1e-6)
+        p = cross_val_predict(logistic, X, y, cv=LeaveOneOut(), method="predict_proba")
+        return log_loss(y, p)
+
+    least = min(left_out(a) for a in X.var(0).sum() * OTHER_ALPHAS[::2])
+    assert left_out(model.alpha_) < 1.01 * least
+    folds = clone(model).set_params(cv=4).fit(X, y)
+    assert folds.alpha_ / model.alpha_ in (1, 4, 16)
+
+
+@pytest.mark.parametrize("alpha", ["auto", 0.1])
+def test_fewer_rows_than_features(alpha):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((15, 40)), rng.standard_normal(15)
+    model = ResNetBasisRegressor(alpha=alpha, cv=None, **FAST).fit(X, y)
+    assert_promises(model)
+    assert_allclose(objective(model, X, y), model.loss_, rtol=1e-9, atol=1e-12)
+    ridge = Ridge(model.alpha_ * 15 / 2).fit(X, y)
+    error = np.square(y - ridge.predict(X)).mean()
+    error += 0.5 * model.alpha_ * np.square(ridge.coef_).sum()
+    assert_allclose(model.basis_loss_, error, rtol=1e-9)
+    classifier = ResNetBasisClassifier(alpha=alpha, cv=None, **FAST).fit(X, y > 0)
+    assert_promises(classifier)
+    assert classifier.score(X, y > 0) == 1
 
 
 def test_cross_validation_may_choose_the_basis_alone():

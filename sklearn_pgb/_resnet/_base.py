@@ -253,7 +253,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         y = _check_y(y, multi_output=True, estimator=self)
         check_consistent_length(X, y)
         weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
         )
         return X, self._check_targets(y), weight
 
