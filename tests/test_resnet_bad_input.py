@@ -50,6 +50,7 @@ class Units(nn.Module):
         (lambda h: h[:1], r"must return raw outputs of shape .* got \(1, 4\)"),
         (lambda h: h.detach(), "must be differentiable by its parameters, got outputs"),
         (lambda h: torch.tensor(h.numpy()), "must be differentiable .* got an error"),
+        (lambda h: h / 0, "module must return finite outputs, got nan or infinity"),
     ],
 )
 def test_module_that_can_not_be_trained(change, message):

@@ -109,7 +109,7 @@ def module_architecture(
             f"module must take rows of X, which has shape {X.shape}, got an error: "
             f"{failure}. Change its first layer, or reshape X."
         ) from failure
-    _check_differentiable(probe, X)
+    _check_outputs(probe, X)
     place = torch.device(device or "cpu")
     program = ModuleProgram([first.to(place, dtype)])
     waiting = [program.theta()[0]]
@@ -125,12 +125,12 @@ def module_architecture(
     return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0)
 
 
-def _check_differentiable(network: ModuleNetwork, X: NDArray[Any]) -> None:
-    """Refuse outputs that do not know the parameters that they come from."""
+def _check_outputs(network: ModuleNetwork, X: NDArray[Any]) -> None:
+    """Refuse outputs that are no numbers or have no derivatives by the parameters."""
     cure = "Compute the outputs by torch operations only, and detach none of them."
     try:
         with torch.enable_grad():
-            raw = network(network.theta.requires_grad_(), as_float64(X[:1]))
+            raw = network(network.theta.requires_grad_(), as_float64(X[:2]))
     except RuntimeError as failure:
         raise ValueError(
             f"module must be differentiable by its parameters, got an error: {failure}."
@@ -140,6 +140,11 @@ def _check_differentiable(network: ModuleNetwork, X: NDArray[Any]) -> None:
         raise ValueError(
             "module must be differentiable by its parameters, got outputs without a "
             f"gradient. {cure}"
+        )
+    if not raw.isfinite().all():
+        raise ValueError(
+            "module must return finite outputs, got nan or infinity on the first rows "
+            "of X. Standardise X, or let its parameters start smaller."
         )
 
 
