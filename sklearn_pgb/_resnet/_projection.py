@@ -9,8 +9,9 @@ from sklearn_pgb._convex import ConvexProblem, SequenceSolver, Solution, finish
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._operators import KroneckerOperator
 
-# Singular values below this share of the largest are rounding of exact features.
-RANK_RTOL = 1e-13
+# Singular values below this share of the largest are rounding of exact features. Ridges
+# whose root is below the second share do not hold that rounding down by themselves.
+RANK_RTOL, WEAK = 1e-13, 1e-10
 
 
 def residual_problem(
@@ -76,7 +77,9 @@ class SquaredProjection(Projection):
         [(I - U U^T) Z; D U^T Z; sqrt(m) I],    D = sqrt(m / (S^2 + m))
 
     and the targets ``[(I - U U^T) y; D U^T y; 0]``. No normal equations are formed; at
-    ``alpha = 0`` it is the projection of Theorem 2 of [1]_.
+    ``alpha = 0`` it is the projection of Theorem 2 of [1]_. Of units in the span of X
+    only rounding is left in the first block, which a weak ridge would let through:
+    directions of that size are taken out.
 
     References
     ----------
@@ -113,8 +116,9 @@ class SquaredProjection(Projection):
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         shift = alpha / 2
         mean = self._mean(Z)
-        along, across = self._divide(self.root * (Z - mean))
-        B = self._units(along, across, shift)
+        rows = self.root * (Z - mean)
+        along, across = self._divide(rows)
+        B = self._units(along, across, shift, torch.maximum(rows.norm(), mean.norm()))
         A = self.S / (self.S.square() + shift)
         A = self.V @ (A[:, None] * (self.along - along @ B))
         return torch.cat([A, B]), self.y_mean - self.mean @ A - mean @ B
@@ -123,20 +127,22 @@ class SquaredProjection(Projection):
         coef, intercept = self.solve(Z, alpha)
         return finish(self.problem(Z, alpha), coef.reshape(-1), intercept, 1, True)
 
-    def _units(self, along: Tensor, across: Tensor, shift: float) -> Tensor:
-        """R2^T from the reduced least-squares problem."""
-        n_units = along.shape[1]
+    def _units(
+        self, along: Tensor, across: Tensor, shift: float, size: Tensor
+    ) -> Tensor:
+        """R2^T from the reduced least-squares problem; `size` is that of the units."""
+        n_units, left = along.shape[1], self.across
+        if shift <= (WEAK * size) ** 2:
+            U, S, Vh = torch.linalg.svd(across, full_matrices=False)
+            keep = S > RANK_RTOL * size
+            across, left = S[keep, None] * Vh[keep], U[:, keep].T @ left
+            if shift == 0:
+                return Vh[keep].T @ (left / S[keep, None])
         D = (shift / (self.S.square() + shift)).sqrt()[:, None]
         ridge = shift**0.5 * torch.eye(n_units, dtype=D.dtype, device=D.device)
         rows = torch.cat([across, D * along, ridge])
-        targets = torch.cat([self.across, D * self.along])
+        targets = torch.cat([left, D * self.along])
         targets = torch.cat([targets, targets.new_zeros(n_units, targets.shape[1])])
-        if shift == 0:
-            scale = across.norm() / max(1, across.numel()) ** 0.5
-            rtol = RANK_RTOL if scale > 0 else None
-            return torch.linalg.lstsq(rows.cpu(), targets.cpu(), rtol, driver="gelsd")[
-                0
-            ].to(rows)
         R = torch.linalg.qr(torch.cat([rows, targets], 1), mode="r")[1]
         return torch.linalg.solve_triangular(
             R[:n_units, :n_units], R[:n_units, n_units:], upper=True
