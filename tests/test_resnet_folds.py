@@ -8,10 +8,11 @@ import oracles
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.linear_model import LogisticRegression, PoissonRegressor
+from sklearn.metrics import log_loss, mean_poisson_deviance
 from sklearn.model_selection import KFold
 
+from sklearn_pgb import ResNetBasisRegressor
 from sklearn_pgb._estimator._alpha import OTHER_ALPHAS
 from sklearn_pgb._losses import LogisticLoss
 from sklearn_pgb._resnet import _full_batch
@@ -26,8 +27,8 @@ class Fold:
 
     alpha = 1.0
 
-    def __init__(self, held_out):
-        self.held_out = held_out
+    def __init__(self, held_out, least=0.0):
+        self.held_out, self.least = held_out, least
         # The tensors are there for their device alone.
         y = torch.zeros(4, 1)
         self.samples = SimpleNamespace(
@@ -49,7 +50,10 @@ class Fold:
         return int(theta)
 
     def loss(self, raw, held):
-        return 1.0 if raw is None else self.held_out(raw)
+        return self.least + (1.0 if raw is None else self.held_out(raw))
+
+    def floor(self, samples):
+        return self.least
 
 
 @pytest.fixture
@@ -68,14 +72,14 @@ def trainings(monkeypatch):
     return counts
 
 
-def curve(held_out):
+def curve(held_out, least=0.0):
     request = SimpleNamespace(max_iter=90, tol=1e-9)
     rows = np.arange(2)
     alone, found = _full_batch._held_out_curve(
-        Fold(held_out), torch.zeros(()), request, rows, rows, CHECKPOINTS, [1.0]
+        Fold(held_out, least), torch.zeros(()), request, rows, rows, CHECKPOINTS, [1.0]
     )
-    assert_allclose(alone, 1.0)
-    return found[:, 0]
+    assert_allclose(alone, least + 1.0)
+    return found[:, 0] - least
 
 
 def test_a_fold_that_improves_goes_to_the_end(trainings):
@@ -91,11 +95,30 @@ def test_a_fold_that_is_late_stays_as_it_is(trainings):
     assert_allclose(found[8:], found[7])
 
 
-def test_a_hopeless_fold_rules_out_what_follows(trainings):
-    found = curve(lambda k: 0.9 if k < 3 else 1.2)
+@pytest.mark.parametrize("least", [0.0, -50.0, 50.0])
+def test_a_hopeless_fold_rules_out_what_follows(least, trainings):
+    """Whatever constant the loss has."""
+    found = curve(lambda k: 0.9 if k < 3 else 1.2, least)
     assert trainings == [3]
     assert_allclose(found[:4], [0.9, 0.9, 0.9, 1.2])
     assert_array_equal(found[4:], np.inf)
+
+
+def test_units_of_the_poisson_loss():
+    """Losses of counts are negative; the units are judged by the deviance."""
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (800, 2))
+    y = rng.poisson(np.exp(3 + X[:, 0] + np.sin(3 * X[:, 1]))).astype(float)
+    model = ResNetBasisRegressor(
+        hidden_layer_sizes=(20,), loss="poisson", max_iter=40, cv=2, random_state=0
+    )
+    model.fit(X[:300], y[:300])
+    linear = PoissonRegressor(alpha=1e-3).fit(X[:300], y[:300])
+    ours, theirs = (
+        mean_poisson_deviance(y[300:], fitted.predict(X[300:]))
+        for fitted in (model, linear)
+    )
+    assert ours < 0.2 * theirs
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ PATIENCE = 5
 # Iterations after which held-out rows are looked at.
 CHECKPOINTS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200, 300, 450, 700, 1000)
 
-# A fold is left for good where its loss has grown this far above its best. Where the
-# best was this many checkpoints ago it is left as well, and counts as staying as it is.
+# A fold is left for good where its loss has grown this far above its best, both less
+# the least that any outputs can have. Where the best was this many checkpoints ago it
+# is left as well, and counts as staying as it is.
 HOPELESS, LATE = 1.3, 5
 
 
@@ -34,10 +35,11 @@ def full_batch(
     if parts is not None:
         n_iter, factor, improves = _choose(objective, theta, request, parts())
     losses: list[float] = []
+    floor = objective.floor(objective.samples)
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         losses.append(value)
-        return hook(theta, value, *objective.last) or _idle(losses, request.tol)
+        return hook(theta, value, *objective.last) or _idle(losses, floor, request.tol)
 
     if n_iter and improves:
         polished = quasi_newton(
@@ -50,11 +52,11 @@ def full_batch(
     return Found(theta, factor * objective.alpha, improves, losses, max(1, len(losses)))
 
 
-def _idle(losses: Sequence[float], tol: float) -> bool:
+def _idle(losses: Sequence[float], floor: float, tol: float) -> bool:
     """Whether the last PATIENCE iterations have brought next to nothing."""
     if len(losses) <= PATIENCE:
         return False
-    return losses[-1 - PATIENCE] - losses[-1] <= tol * abs(losses[-1])
+    return losses[-1 - PATIENCE] - losses[-1] <= tol * (losses[-1] - floor)
 
 
 def _choose(
@@ -102,12 +104,14 @@ def _held_out_curve(
         return np.array([fold.loss(raw, held) for raw in raws])
 
     curve[0] = look(theta)
+    floor, seen_floor = fold.floor(held), fold.floor(fold.samples)
 
     def reached() -> NDArray[np.float64]:
         return curve[np.isfinite(curve).any(1)].min(1)
 
     def hopeless() -> bool:
-        return bool(reached()[-1] > HOPELESS * min(reached().min(), *alone))
+        best = min(reached().min(), *alone)
+        return bool(reached()[-1] - floor > HOPELESS * (best - floor))
 
     def late() -> bool:
         return len(reached()) > int(reached().argmin()) + LATE
@@ -117,7 +121,7 @@ def _held_out_curve(
         if len(losses) in checkpoints:
             here = checkpoints.index(len(losses))
             curve[here] = look(theta.to(held.y.device))
-        return hopeless() or late() or _idle(losses, request.tol)
+        return hopeless() or late() or _idle(losses, seen_floor, request.tol)
 
     last = quasi_newton(
         fold, theta, gtol=1e-9, max_iter=request.max_iter, on_iteration=on_iteration

@@ -128,6 +128,10 @@ class Residual:
         """Mean loss of raw outputs on any samples."""
         return float(samples.weight @ self.inner.loss.value(samples.y, raw))
 
+    def floor(self, samples: Samples) -> float:
+        """What no raw outputs can undercut."""
+        return float(samples.weight @ self.inner.loss.minimum(samples.y))
+
     def head(self, theta: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         """The minimising R^T, in units of scale times z, and intercept."""
         z, _ = evaluate_units(self.units, theta, self.samples.inputs)
