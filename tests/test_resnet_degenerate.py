@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from sklearn.linear_model import LinearRegression
+from sklearn.base import clone
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures
 from torch import nn
 
-from sklearn_pgb import ResNetBasisRegressor
+from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
 
 FAST = {"hidden_layer_sizes": (6,), "max_iter": 8, "random_state": 0, "cv": None}
 
@@ -49,3 +51,84 @@ def test_units_in_the_span_of_the_basis(name, alpha):
     assert_allclose(model.basis_loss_, expected.mean(), rtol=1e-9, atol=tiny)
     assert_allclose(model.loss_, expected.mean(), rtol=1e-9, atol=tiny)
     assert model.improvement_ >= -tiny
+
+
+# --- shifts and scales --------------------------------------------------------------
+
+
+def curved():
+    """Rows, a curved signal and estimators with the targets made of it, by loss."""
+    X = np.random.default_rng(0).standard_normal((80, 3))
+    signal = X[:, 0] + np.sin(2 * X[:, 1])
+    return X, {
+        "two classes": (ResNetBasisClassifier(), signal > 0),
+        "three classes": (ResNetBasisClassifier(), np.digitize(signal, [-0.5, 0.5])),
+        "hinge": (ResNetBasisClassifier(loss="smoothed_hinge"), signal > 0),
+        "poisson": (ResNetBasisRegressor(loss="poisson"), np.floor(np.exp(signal))),
+        "squared": (ResNetBasisRegressor(), signal),
+    }
+
+
+@pytest.mark.parametrize("name", curved()[1])
+@pytest.mark.parametrize(
+    ("shift", "scale"),
+    [(1e4, 1), (1e6, 1), (0, 1e-8), (0, 1e8), (0, [1e8, 1, 1e-3]), (3e8, [1e7, 1, 1])],
+)
+def test_shifts_and_scales_of_the_basis(shift, scale, name):
+    """The bounds meet the losses, and the basis' loss is that of centred columns.
+
+    A ridge on columns of other scales is another problem; its minimum is known where
+    all columns share one.
+    """
+    X, cases = curved()
+    estimator, y = cases[name]
+    square = np.max(np.square(scale))
+    estimator.set_params(alpha=0.01 * square, **FAST)
+    plain = clone(estimator).fit(X * scale, y)
+    model = estimator.fit(X * scale + shift, y)
+    if np.ndim(scale) == 0:
+        plain = clone(estimator).set_params(alpha=0.01).fit(X, y)
+    # The shift costs the columns digits.
+    rtol = 1e-8 + 1e-15 * shift / np.min(scale)
+    assert_allclose(model.basis_loss_, plain.basis_loss_, rtol=rtol)
+    assert_allclose(model.basis_lower_bound_, model.basis_loss_, rtol=1e-8)
+    assert_allclose(model.lower_bound_, model.loss_, rtol=rtol)
+    assert model.loss_ <= model.basis_lower_bound_
+
+
+def test_seconds_beside_a_feature():
+    """A logistic model on columns whose scales differ by 1e7, around 1.7e9.
+
+    On the column of seconds the ridge is next to nothing in any unit.
+    """
+    rng = np.random.default_rng(0)
+    seconds, x = 1.7e9 + rng.uniform(0, 3e7, 300), rng.standard_normal(300)
+    noise = 0.5 * rng.standard_normal(300)
+    y = (x + (seconds - 1.715e9) / 1e7 + noise > 0).astype(int)
+    X = np.column_stack([seconds, x])
+    model = ResNetBasisClassifier(alpha=1e-3, **FAST).fit(X, y)
+    logistic = LogisticRegression(C=1 / 0.3, solver="newton-cholesky", tol=1e-12)
+    hours = (X - X.mean(0)) / [3600, 1]
+    p = logistic.fit(hours, y).predict_proba(hours)
+    expected = log_loss(y, p) + 0.5e-3 * np.square(logistic.coef_).sum()
+    assert_allclose(model.basis_loss_, expected, rtol=1e-7)
+    assert_allclose(model.basis_lower_bound_, expected, rtol=1e-7)
+
+
+def test_units_far_from_zero():
+    """Units that end in a large constant are as good as those that do not."""
+    X, cases = curved()
+    torch.manual_seed(0)
+    units = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double()
+    shift = nn.Linear(4, 4).double()
+    nn.init.eye_(shift.weight)
+    losses = []
+    for constant in (0.0, 1e6):
+        nn.init.constant_(shift.bias, constant)
+        model = ResNetBasisClassifier(
+            module=nn.Sequential(units, shift), alpha=0.01, max_iter=1, cv=None
+        )
+        model.fit(X, cases["two classes"][1])
+        losses.append(model.loss_)
+        assert_allclose(model.lower_bound_, model.loss_, rtol=1e-8)
+    assert_allclose(losses[1], losses[0], rtol=1e-6)

@@ -291,10 +291,10 @@ def hessian_matrix(
     matrix = augmented.normal(weighted_root(problem, raw))
     diagonal = matrix.diagonal()
     # Directions that neither data nor ridge determine (a saturated intercept, a
-    # rank-deficient basis at alpha = 0) get a curvature far below all others.
-    floor = 1e-12 * float(diagonal.mean()) + torch.finfo(matrix.dtype).tiny
-    diagonal[:n_coef] += max(problem.alpha, floor)
-    diagonal[n_coef:] += floor
+    # rank-deficient basis at alpha = 0) get a curvature far below their columns'.
+    floor = 1e-12 * diagonal + torch.finfo(matrix.dtype).tiny
+    diagonal[:n_coef] += floor[:n_coef].clamp_min(problem.alpha)
+    diagonal[n_coef:] += floor[n_coef:]
     return matrix
 
 

@@ -159,11 +159,12 @@ def approximate_leave_one_out(
     matrix = augmented.normal(root)
     penalty = torch.full_like(matrix.diagonal(), problem.alpha)
     penalty[problem.operator.n_coef :] = 0.0
-    size = matrix.diagonal().mean()
+    penalty += 1e-12 * matrix.diagonal() + torch.finfo(matrix.dtype).tiny
     if problem.intercept and problem.loss.dual_rows_sum_to_zero:
         # What is added to all outputs has no effect; any curvature holds it.
-        matrix[problem.operator.n_coef :, problem.operator.n_coef :] += size
-    matrix.diagonal().add_(penalty + 1e-12 * size)
+        constant = matrix[problem.operator.n_coef :, problem.operator.n_coef :]
+        constant += constant.diagonal().mean()
+    matrix.diagonal().add_(penalty)
     factor = torch.linalg.cholesky(matrix)
     blocks = root if root.ndim == 3 else torch.diag_embed(root)
     hessian = unit[:, None, None] * (blocks.mT @ blocks)

@@ -1,6 +1,7 @@
 """The inner problem: the best linear model on given features, solved exactly."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,26 +15,15 @@ from sklearn_pgb._operators import KroneckerOperator
 RANK_RTOL, WEAK = 1e-13, 1e-10
 
 
-def residual_problem(
-    X: Tensor,
-    Z: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    loss: Loss,
-    alpha: float,
-    intercept: bool,
-) -> ConvexProblem:
-    """The convex problem on the features [X, Z]."""
-    operator = KroneckerOperator(torch.cat([X, Z], 1), y.shape[1])
-    return ConvexProblem(operator, y, loss, weight, alpha, intercept)
-
-
 class Projection(ABC):
     """Minimises the convex objective on [X, Z] over R and b for any Z.
 
     The objective is ::
 
         sum_i w_i l_i(R [x_i, z_i] + b) + (alpha / 2) ||R||^2
+
+    A free b takes up what is added to a column. All columns then have weighted mean
+    zero while the problem is solved: far from zero their digits would be lost.
 
     Parameters
     ----------
@@ -50,14 +40,31 @@ class Projection(ABC):
     def __init__(
         self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
     ):
-        self.X, self.y, self.weight = X, y, weight
-        self.loss, self.intercept = loss, intercept
+        self.y, self.weight, self.loss, self.intercept = y, weight, loss, intercept
+        self.X, self.mean = self._centred(X)
 
     def problem(self, Z: Tensor, alpha: float) -> ConvexProblem:
-        """The problem that `solve` solves."""
-        return residual_problem(
-            self.X, Z, self.y, self.weight, self.loss, alpha, self.intercept
+        """The problem that `solve` solves, on centred features."""
+        features = torch.cat([self.X, self._centred(Z)[0]], 1)
+        operator = KroneckerOperator(features, self.y.shape[1])
+        return ConvexProblem(
+            operator, self.y, self.loss, self.weight, alpha, self.intercept
         )
+
+    def _centred(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows less their weighted mean where b is free, and that mean."""
+        mean = rows.new_zeros(rows.shape[1])
+        if self.intercept:
+            # The second pass leaves nothing of constant columns.
+            for _ in range(2):
+                rest = self.weight @ rows
+                rows, mean = rows - rest, mean + rest
+        return rows, mean
+
+    def _free(self, coef: Tensor, intercept: Tensor, unit_mean: Tensor) -> Tensor:
+        """b, from its value on centred features."""
+        mean = torch.cat([self.mean, unit_mean])
+        return intercept - mean @ coef.reshape(len(mean), -1)
 
     @abstractmethod
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -92,19 +99,13 @@ class SquaredProjection(Projection):
     ):
         super().__init__(X, y, weight, loss, intercept)
         self.root = weight.sqrt()[:, None]
-        self.mean = self._mean(X)
-        U, S, Vh = torch.linalg.svd(self.root * (X - self.mean), full_matrices=False)
+        U, S, Vh = torch.linalg.svd(self.root * self.X, full_matrices=False)
         # What centring leaves of a constant column is rounding of the size of its mean.
         largest = torch.maximum(S.max(), self.mean.norm())
         keep = S > RANK_RTOL * largest.clamp_min(torch.finfo(S.dtype).tiny)
         self.U, self.S, self.V = U[:, keep], S[keep], Vh[keep].T
-        self.y_mean = self._mean(y)
-        self.along, self.across = self._divide(self.root * (y - self.y_mean))
-
-    def _mean(self, rows: Tensor) -> Tensor:
-        if not self.intercept:
-            return rows.new_zeros(rows.shape[1])
-        return self.weight @ rows
+        centred, self.y_mean = self._centred(y)
+        self.along, self.across = self._divide(self.root * centred)
 
     def _divide(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates along U, and the part across it."""
@@ -114,18 +115,25 @@ class SquaredProjection(Projection):
         return along, across - self.U @ (self.U.T @ across)
 
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-        shift = alpha / 2
-        mean = self._mean(Z)
-        rows = self.root * (Z - mean)
-        along, across = self._divide(rows)
-        B = self._units(along, across, shift, torch.maximum(rows.norm(), mean.norm()))
-        A = self.S / (self.S.square() + shift)
-        A = self.V @ (A[:, None] * (self.along - along @ B))
-        return torch.cat([A, B]), self.y_mean - self.mean @ A - mean @ B
+        Z, mean = self._centred(Z)
+        coef = self._coef(Z, mean, alpha)
+        return coef, self._free(coef, self.y_mean, mean)
 
     def exact(self, Z: Tensor, alpha: float, tol: float, max_iter: int) -> Solution:
-        coef, intercept = self.solve(Z, alpha)
-        return finish(self.problem(Z, alpha), coef.reshape(-1), intercept, 1, True)
+        Z, mean = self._centred(Z)
+        coef = self._coef(Z, mean, alpha)
+        flat = coef.reshape(-1)
+        solution = finish(self.problem(Z, alpha), flat, self.y_mean, 1, True)
+        return replace(solution, intercept=self._free(coef, self.y_mean, mean))
+
+    def _coef(self, Z: Tensor, mean: Tensor, alpha: float) -> Tensor:
+        """R^T for centred units of the given mean."""
+        shift, rows = alpha / 2, self.root * Z
+        along, across = self._divide(rows)
+        size = torch.maximum(rows.norm(), mean.norm())
+        B = self._units(along, across, shift, size)
+        A = self.S / (self.S.square() + shift)
+        return torch.cat([self.V @ (A[:, None] * (self.along - along @ B)), B])
 
     def _units(
         self, along: Tensor, across: Tensor, shift: float, size: Tensor
@@ -183,10 +191,14 @@ class NewtonProjection(Projection):
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         solver, problem = self._solver(Z), self.problem(Z, alpha)
         solution = solver.solve(problem, self.tol, self.max_iter, certified=False)
-        return solution.coef.reshape(-1, self.y.shape[1]), solution.intercept
+        coef = solution.coef.reshape(-1, self.y.shape[1])
+        return coef, self._free(coef, solution.intercept, self._centred(Z)[1])
 
     def exact(self, Z: Tensor, alpha: float, tol: float, max_iter: int) -> Solution:
-        return self._solver(Z).solve(self.problem(Z, alpha), tol, max_iter)
+        solution = self._solver(Z).solve(self.problem(Z, alpha), tol, max_iter)
+        mean = self._centred(Z)[1]
+        intercept = self._free(solution.coef, solution.intercept, mean)
+        return replace(solution, intercept=intercept)
 
     def _solver(self, Z: Tensor) -> SequenceSolver:
         return self._solvers.setdefault(Z.shape[1], SequenceSolver())
