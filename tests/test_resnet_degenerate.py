@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures
@@ -113,6 +114,18 @@ def test_seconds_beside_a_feature():
     expected = log_loss(y, p) + 0.5e-3 * np.square(logistic.coef_).sum()
     assert_allclose(model.basis_loss_, expected, rtol=1e-7)
     assert_allclose(model.basis_lower_bound_, expected, rtol=1e-7)
+
+
+def test_scales_that_are_too_far_apart():
+    """Beyond the digits of Newton's steps the gap stays open, and a warning says so."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([1e16 * rng.standard_normal(100), rng.standard_normal(100)])
+    model = ResNetBasisClassifier(alpha=1e-3, **FAST)
+    with pytest.warns(
+        ConvergenceWarning, match=r"relative duality gap of .*\[phi, z\]"
+    ):
+        model.fit(X, X.sum(1) + 1e16 * rng.standard_normal(100) > 0)
+    assert model.lower_bound_ < model.loss_ - 1e-3
 
 
 def test_units_far_from_zero():

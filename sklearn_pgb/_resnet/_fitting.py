@@ -1,10 +1,12 @@
 """One fit: the ridge, the residual units by variable projection, exact solutions."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklearn_pgb._convex import (
@@ -38,6 +40,9 @@ from sklearn_pgb._training import Program, evaluate_units
 # What the solvers of the convex problems may spend; the tolerance makes the certified
 # comparison with the basis' own minimum good to 1e-9.
 EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
+
+# A relative gap up to here is good enough whatever the solver says of its last step.
+CERTAIN = 1e-8
 
 # Each step takes all samples up to this many rows, and rows times squared unknowns.
 FULL_BATCH_ROWS, FULL_BATCH_FLOPS = 10_000, 5e8
@@ -147,7 +152,7 @@ def _finish(objective: Residual, found: Found) -> Fit:
         # The basis' own solution, with zeros for the units.
         zeros = z.new_zeros(z.shape[1] * objective.samples.y.shape[1])
         solution = replace(basis, coef=torch.cat([basis.coef, zeros]))
-    return Fit(
+    fit = Fit(
         theta=found.theta,
         scale=scale,
         alpha=alpha,
@@ -159,6 +164,28 @@ def _finish(objective: Residual, found: Found) -> Fit:
         n_iter=found.n_iter,
         diverged=found.diverged,
     )
+    warn_if_unconverged(fit)
+    return fit
+
+
+def warn_if_unconverged(fit: Fit) -> None:
+    """Say which of the two linear models could be better than it is."""
+    for name, part, bound in [
+        ("[phi, z]", fit.solution, fit.bound),
+        ("phi", fit.basis, fit.basis_bound),
+    ]:
+        size = max(abs(part.value), torch.finfo(torch.float64).tiny)
+        gap = (part.value - bound) / size
+        if not part.converged and gap > CERTAIN:
+            warnings.warn(
+                f"The convex solver stopped after {part.n_iter} iterations, at a "
+                f"relative duality gap of {gap:.1e}: the loss of the linear model on "
+                f"{name} can be that far above its minimum. Increase alpha, or "
+                "standardise the features of the basis.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+            return
 
 
 def certified_bound(problem: ConvexProblem, solution: Solution) -> float:
