@@ -1,5 +1,6 @@
 """ResNets in theory: closed forms, local minima, the way back to (W, V), projection."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -357,6 +358,19 @@ def test_singular_weights_get_a_warning():
     weights = residual_weights(np.diag([1.0, 1e-8]), np.ones((2, 1)))
     with pytest.warns(RuntimeWarning, match="close to singular"):
         warn_if_singular(weights)
+
+
+def test_softmax_weights_are_singular_up_to_constants():
+    """What is added to all outputs is no direction of W, neither absent nor present."""
+    R1 = np.array([[1.0, 0, 0], [0, 1, 0], [-1, -1, 0]])
+    weights = residual_weights(R1, R1[:, :2])
+    warn_if_singular(weights, softmax=True)
+    warn_if_singular(replace(weights, W=R1 + np.array([0, 0, 1e8])), softmax=True)
+    with pytest.warns(RuntimeWarning, match="close to singular"):
+        warn_if_singular(weights)
+    one = np.outer([1.0, -1, 0], [1, 0, 0]) + np.outer([1, 1, 1], [0, 1, 0])
+    with pytest.warns(RuntimeWarning, match="close to singular"):
+        warn_if_singular(replace(weights, W=one), softmax=True)
 
 
 def test_too_many_outputs_have_no_weights():

@@ -402,10 +402,29 @@ def test_more_outputs_than_features_keep_the_guarantee():
         model.residual_weights()
 
 
-def test_softmax_needs_one_feature_less():
-    """Cross entropy: three classes on two features have exact weights."""
+@pytest.mark.parametrize(("n_units", "alpha"), [(6, 0.01), (6, 0.0), (82, 0.01)])
+def test_softmax_needs_one_feature_less(n_units, alpha):
+    """Cross entropy: three classes on two features have exact weights.
+
+    From 82 units on the Hessian is recycled.
+    """
     X, y = load_iris(return_X_y=True)
-    model = ResNetBasisClassifier(alpha=0.01, cv=None, **FAST).fit(X[:, :2], y)
+    model = ResNetBasisClassifier(
+        StandardScaler(), n_units, alpha=alpha, cv=None, max_iter=3, random_state=0
+    )
+    model.fit(X[:, :2], y)
+    largest = np.abs(model.coef_z_).max()
+    assert_allclose(model.coef_x_.sum(0), 0, atol=1e-12 * np.abs(model.coef_x_).max())
+    assert_allclose(model.coef_z_.sum(0), 0, atol=1e-12 * largest)
+    weights = model.residual_weights()
+    assert weights.mapping_exact
+    assert_allclose(weights.W @ weights.V, model.coef_z_, atol=1e-9 * largest)
+
+
+def test_softmax_weights_get_no_warning():
+    """The null direction of three classes is no sign of singular weights."""
+    X, y = load_iris(return_X_y=True)
+    model = ResNetBasisClassifier(alpha=0.01, cv=None, **FAST).fit(X, y)
     assert model.residual_weights().mapping_exact
 
 

@@ -141,10 +141,13 @@ def finish(
     converged: bool,
 ) -> Solution:
     """The solution at given coefficients, everything recomputed from them."""
-    if problem.intercept and problem.loss.dual_rows_sum_to_zero:
+    if problem.loss.dual_rows_sum_to_zero:
         # The loss does not see what is added to all outputs; without this the
-        # intercept would depend on the solver's start.
+        # intercept would depend on the solver's start, and the ridge be larger.
         intercept = intercept - intercept.mean()
+        if isinstance(problem.operator, KroneckerOperator):
+            per_output = coef.reshape(-1, problem.operator.n_outputs)
+            coef = (per_output - per_output.mean(1, keepdim=True)).reshape(-1)
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
     return Solution(

@@ -529,7 +529,8 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         """
         check_is_fitted(self)
         weights = residual_weights(self.coef_x_, self.coef_z_)
-        warn_if_singular(weights)
+        softmax = self._loss_of(self.n_outputs_).dual_rows_sum_to_zero
+        warn_if_singular(weights, softmax)
         return replace(weights, loss_increase=self._loss_increase)
 
     def stationarity(self, X, y, sample_weight=None):

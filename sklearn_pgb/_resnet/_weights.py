@@ -86,9 +86,15 @@ def residual_weights(
     return ResidualWeights(W, V, n_missing == 0, step)
 
 
-def warn_if_singular(weights: ResidualWeights) -> None:
-    """Say where rounding or descent on (W, V) could go wrong."""
-    sigma = np.linalg.svd(weights.W, compute_uv=False)
+def warn_if_singular(weights: ResidualWeights, softmax: bool = False) -> None:
+    """Say where rounding or descent on (W, V) could go wrong.
+
+    A softmax does not see what is added to all outputs, so W counts up to that.
+    """
+    W = weights.W
+    if softmax:
+        W = W - W.mean(0)
+    sigma = np.linalg.svd(W, compute_uv=False)[: len(W) - softmax]
     norm = np.linalg.norm(weights.V, 2) if weights.V.size else 0.0
     least, largest = (float(sigma.min()), float(sigma.max())) if len(sigma) else (0, 0)
     if least < LEAST_SIGMA * largest or norm > LARGEST_NORM:
