@@ -35,6 +35,7 @@ from sklearn_pgb._estimator import (
     weight_parameter,
     with_seed,
 )
+from sklearn_pgb._estimator._alpha import enough
 
 SCALER = StandardScaler()
 
@@ -407,6 +408,18 @@ def test_parts_are_complements():
     for seen, held in parts:
         np.testing.assert_array_equal(np.union1d(seen, held), np.arange(17))
         assert not np.intersect1d(seen, held).size
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array, sp.csc_array])
+def test_enough_folds(container):
+    """They hold out 1,000 rows, of which copies count once."""
+    X = np.arange(1, 1501.0)[:, None]
+    copies = np.repeat(X, 3, axis=0)
+    for rows in (X, copies):
+        weight = np.ones(len(rows))
+        parts = cross_fitting_parts(5, rows, None, weight, seed=0)
+        assert enough(parts, container(rows)) == 4
+        assert enough(parts[:2], container(rows)) == 2
 
 
 def test_parts_of_a_splitter_among_some_rows():

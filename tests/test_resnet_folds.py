@@ -8,6 +8,7 @@ import oracles
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from sklearn.metrics import log_loss, mean_poisson_deviance
 from sklearn.model_selection import KFold
@@ -133,6 +134,20 @@ def test_the_best_checkpoint_is_chosen(held_out, n_iter, improves, trainings):
     folds = [(np.arange(2), np.arange(2, 4)), (np.arange(2, 4), np.arange(2))]
     chosen = _full_batch._choose(Fold(held_out), torch.zeros(()), request, folds)
     assert chosen == (n_iter, 1.0, improves)
+
+
+def test_weights_are_copies_of_many_rows():
+    """With more rows than a choice needs, too."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((1500, 2))
+    y = X[:, 0] + np.sin(2 * X[:, 1]) + rng.standard_normal(1500)
+    model = ResNetBasisRegressor(
+        hidden_layer_sizes=(3,), max_iter=60, alpha=0.1, random_state=0
+    )
+    model.fit(X, y, np.full(1500, 2))
+    repeated = clone(model).fit(np.repeat(X, 2, axis=0), np.repeat(y, 2))
+    assert model.n_iter_ == repeated.n_iter_
+    assert_allclose(model.predict(X), repeated.predict(X), atol=1e-6)
 
 
 def test_ridge_of_the_log_loss(generator):

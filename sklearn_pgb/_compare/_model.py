@@ -259,12 +259,12 @@ class BasisModel(BaseEstimator):
         parts = cross_fitting_parts(
             AUTO_FOLDS, rows.X, self._codes(rows.y), rows.weight, self.seed
         )
-        folds = [self._fold(rows, *part) for part in self._enough(parts)]
+        folds = [self._fold(rows, *part) for part in self._enough(parts, rows.X)]
         choice, _ = _alpha.by_held_out(folds, problem, alphas, self.effort)
         return self._scaled(choice), None
 
-    def _enough(self, parts: Parts) -> Parts:
-        return parts[: _alpha.enough(parts)]
+    def _enough(self, parts: Parts, X: Any) -> Parts:
+        return parts[: _alpha.enough(parts, X)]
 
     def _scaled(self, choice: AlphaChoice) -> AlphaChoice:
         """The choice in units of a basis of mean squared row norm one."""

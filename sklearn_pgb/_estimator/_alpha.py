@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import _safe_indexing
 from torch import Tensor
 
 from sklearn_pgb._convex import (
@@ -19,7 +21,7 @@ from sklearn_pgb._convex import (
     ridge_path,
     search_path,
 )
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._border import Parts, distinct_rows
 
 # Candidates in units of a basis with mean squared row norm one. Far below the smallest
 # the basis is numerically exhausted, above the largest only the intercept is left.
@@ -30,9 +32,9 @@ OTHER_ALPHAS = np.logspace(0, -8, 17)
 # factorisation, and its leverages give leave-one-out for free.
 DENSE_SIZE = 1500
 
-# Held-out rows that are enough to compare ridges. Folds beyond them, each with a path
-# of its own, would cost time and memory and not change the choice. The squared loss, in
-# closed form, takes all folds: their errors are also what the noise is fitted to.
+# Distinct held-out rows that are enough to compare ridges. Folds beyond them, each with
+# a path of its own, would cost time and memory and not change the choice. The squared
+# loss, in closed form, takes all folds: their errors also say what the noise is.
 ENOUGH_ROWS = 1000
 
 
@@ -82,10 +84,17 @@ def candidates(alpha: object, quadratic: bool) -> np.ndarray:
     return SQUARED_LOSS_ALPHAS if quadratic else OTHER_ALPHAS
 
 
-def enough(parts: Parts) -> int:
-    """How many of the folds hold out ENOUGH_ROWS together, or all of them."""
-    counts = np.cumsum([len(held_out) for _, held_out in parts])
-    return min(int(np.searchsorted(counts, ENOUGH_ROWS)) + 1, len(parts))
+def enough(parts: Parts, X: Any) -> int:
+    """How many of the folds hold out ENOUGH_ROWS together, or all of them.
+
+    Copies of a row count once, so that integer weights equal repetition.
+    """
+    total = 0
+    for count, (_, held_out) in enumerate(parts, 1):
+        total += int(distinct_rows(_safe_indexing(X, held_out)).max()) + 1
+        if total >= ENOUGH_ROWS:
+            return count
+    return len(parts)
 
 
 def by_leave_one_out(

@@ -203,11 +203,12 @@ def _choose(
         )
     alphas = _alpha.candidates(alpha, quadratic)
     rule = alpha if isinstance(alpha, str) else "auto"
+    rows = trained.inputs[0].cpu().numpy()
     if rule == "evidence" and path is not None:
         return _alpha.by_evidence(path, alphas, total_weight), None
     if trained.folds is not None and rule != "loo":
         n_folds = len(trained.folds)
-        count = n_folds if quadratic else _alpha.enough(trained.folds)
+        count = n_folds if quadratic else _alpha.enough(trained.folds, rows)
         folds = _network_folds(trained, problem, keep_networks, count)
         choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
         return choice, _mean_of_folds(fitted, n_folds)
@@ -219,7 +220,9 @@ def _choose(
         )
         return choice, None
     parts = convex_parts()
-    folds = convex_folds(problem, parts if quadratic else parts[: _alpha.enough(parts)])
+    if not quadratic:
+        parts = parts[: _alpha.enough(parts, rows)]
+    folds = convex_folds(problem, parts)
     choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
     return choice, (fitted[0].coef, fitted[0].intercept)
 

@@ -129,7 +129,7 @@ def uncertainty(
     left_out = leverage / (1.0 - unit * leverage).clamp_min(1e-12)
     squares = (problem.y - raw).square() / (1.0 + left_out)
     all_parts = parts()
-    folds = all_parts[: enough(all_parts)]
+    folds = all_parts[: enough(all_parts, X.cpu().numpy())]
     network, weight = result.space.networks[0], problem.weight
     models = []
     for rich in _candidates(network, X, raw, effort.max_memory):

@@ -320,7 +320,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             parts = cross_fitting_parts(
                 int(self.cv), rows, labels, weight, seed, cure=cure
             )
-            return parts[: enough(parts)]
+            return parts[: enough(parts, rows)]
 
         return draw
 

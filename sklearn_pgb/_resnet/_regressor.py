@@ -75,7 +75,7 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     cv : int, splitter or iterable, default=5
         Folds by which the number of iterations is chosen, no units at all (the model
         on the basis alone) among the choices. An int draws them over the distinct rows
-        and takes as many as hold 1,000 rows; "adam" takes one. None trains for
+        and takes as many as hold 1,000 of them; "adam" takes one. None trains for
         `max_iter` on all rows.
     tol : float, default=1e-5
         Training ends when the objective stagnates to this relative tolerance.
