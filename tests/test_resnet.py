@@ -1,5 +1,6 @@
 """ResNets in theory: closed forms, local minima, the way back to (W, V), projection."""
 
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 
@@ -352,6 +353,22 @@ def test_RN_9_second_order_points_are_too_weak(epsilon):
     assert torch.func.grad(loss)(point).abs().max() <= 1e-15
     eigenvalues = torch.linalg.eigvalsh(hessian(loss)(point))
     assert_allclose(eigenvalues, [-(epsilon**0.5), epsilon**0.5], atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_weights_on_many_features(rank, rng):
+    """Nothing as large as the square of the number of features is formed."""
+    R1 = rng.standard_normal((3, rank)) @ rng.standard_normal((rank, 2000))
+    R2 = rng.standard_normal((3, 4))
+    tracemalloc.start()
+    weights = residual_weights(R1, R2, 0.1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2000**2
+    assert_allclose(weights.W @ weights.V, R2, atol=1e-10)
+    sigma = np.linalg.svd(weights.W - R1, compute_uv=False)
+    assert_allclose(sigma[: 3 - rank], 0.1, rtol=1e-10)
+    assert_allclose(R1 @ (weights.W - R1).T, 0, atol=1e-10)
 
 
 def test_singular_weights_get_a_warning():

@@ -504,10 +504,12 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             weights = residual_weights(self.coef_x_, self.coef_z_)
         except ValueError:
             return np.nan
+        if weights.mapping_exact:
+            return 0.0
         change = torch.from_numpy((weights.W - self.coef_x_).T / self._unit)
         raw = solution.raw + samples.basis @ change.to(samples.basis)
         value = float(samples.weight @ loss.value(samples.y, raw))
-        return 0.0 if weights.mapping_exact else value - solution.data_value
+        return value - solution.data_value
 
     def residual_weights(self):
         """Weights (W, V) with ``W (phi(x) + V z(x)) + intercept_`` the fitted model.

@@ -61,7 +61,8 @@ def residual_weights(
         If n_outputs - rank(R1) directions are missing and fewer are free: at most
         n_basis outputs can be independent in W (phi + V z).
     """
-    U, sigma, Qt = np.linalg.svd(R1)
+    # Thin: no more directions can be missing than it holds besides R1's own.
+    U, sigma, Qt = np.linalg.svd(R1, full_matrices=False)
     largest = sigma[0] if len(sigma) else 0.0
     rank = int((sigma > RANK_RTOL * largest).sum())
     missing = R2 - U[:, :rank] @ (U[:, :rank].T @ R2)
