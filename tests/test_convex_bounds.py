@@ -168,6 +168,35 @@ def test_CV_3_squared_loss(intercept, generator):
         assert bound.rank == 4 + 2 * intercept
 
 
+@pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss(0.1)], ids=repr)
+@intercepts
+def test_outputs_that_share_features(loss, intercept, generator, monkeypatch):
+    """The features are decomposed once, and all is as with each output's own columns.
+
+    The last feature is one of the others.
+    """
+    problem = oracles.random_problem(loss, generator, intercept=intercept)
+    features = normal(generator, len(problem.y), 4)
+    features = torch.cat([features, features[:, :1]], 1)
+    shared = KroneckerOperator(features, 2)
+    naive = replace(problem, operator=DenseOperator(shared.dense()), alpha=0.0)
+    expand = KroneckerOperator.dense
+
+    def dense(self, *args):
+        assert self.n_outputs == 1 or self.n_features == 1
+        return expand(self, *args)
+
+    monkeypatch.setattr(KroneckerOperator, "dense", dense)
+    problem = replace(naive, operator=shared)
+    found, expected = solve(problem), solve(naive)
+    assert_close(found.raw, expected.raw, rtol=0, atol=1e-9)
+    assert_close(found.coef, expected.coef, rtol=0, atol=1e-9)
+    raw = found.raw + 0.1
+    ours, theirs = (span_bound(case, raw, repair=False) for case in (problem, naive))
+    assert ours.rank == theirs.rank == 8 + 2 * intercept
+    assert ours.value == pytest.approx(theirs.value, abs=1e-12)
+
+
 def test_residual_is_in_units_of_coefficients(generator):
     """A basis that is so many times larger has so many times the residual."""
     problem = oracles.random_problem(SquaredLoss(), generator, intercept=False)

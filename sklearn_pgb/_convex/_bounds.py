@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem, dual_value
 from sklearn_pgb._convex._solve import spectral_basis
+from sklearn_pgb._operators import KroneckerOperator
 
 # Coordinates of the dual closer to the edge of their box than this are put on it; the
 # best certified value over the ladder counts.
@@ -49,23 +50,27 @@ def span_bound(
     get the sum of the samples' own minima. `span` holds orthonormal columns that span
     the weighted basis and the intercept, where they are known.
     """
-    U = _span(problem) if span is None else span
-    rank = U.shape[1]
+    n, k = problem.y.shape
+    # Outputs that share features are projected one by one.
+    shared = span is None and problem.loss.quadratic
+    shared = shared and isinstance(problem.operator, KroneckerOperator)
+    if span is None:
+        span = _span(problem.one_output() if shared else problem)
+    rank = span.shape[1] * (k if shared else 1)
     trivial = float(problem.weight @ problem.loss.minimum(problem.y))
     best = SpanBound(trivial, 0.0, rank)
     if rank == problem.operator.n_rows:
         return best
-    n, k = problem.y.shape
     root = problem.weight.sqrt()[:, None]
     dual = problem.loss.gradient(problem.y, raw)
     if problem.loss.quadratic:
-        scaled = (root * dual).reshape(-1)
-        scaled -= U @ (U.T @ scaled)
-        return _better(best, problem, scaled.reshape(n, k) / root)
+        rows = (root * dual).reshape(len(span), -1)
+        rows -= span @ (span.T @ rows)
+        return _better(best, problem, rows.reshape(n, k) / root)
     if not repair:
         return best
     for pinning in PINNING:
-        candidate = _repair(problem, dual, U, pinning)
+        candidate = _repair(problem, dual, span, pinning)
         if candidate is not None:
             best = _better(best, problem, candidate)
     return best

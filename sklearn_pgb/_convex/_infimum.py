@@ -162,9 +162,7 @@ class _Span:
         ones = root.new_ones(n, int(problem.intercept))
         inner: LinearOperator
         if isinstance(operator, KroneckerOperator):
-            features = KroneckerOperator(operator.features, 1)
-            single = replace(problem, operator=features, y=problem.y[:, :1])
-            spectrum = Spectrum.of(single)
+            spectrum = Spectrum.of(problem.one_output())
             inner = KroneckerOperator(torch.cat([ones, spectrum.U / root], 1), k)
         else:
             spectrum = Spectrum.of(problem)

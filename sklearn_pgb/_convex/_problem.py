@@ -68,6 +68,13 @@ class ConvexProblem:
             offset=None if self.offset is None else self.offset[index],
         )
 
+    def one_output(self) -> "ConvexProblem":
+        """The same for the first output, where each combines the features by itself."""
+        assert isinstance(self.operator, KroneckerOperator)
+        operator = KroneckerOperator(self.operator.features, 1)
+        offset = None if self.offset is None else self.offset[:, :1]
+        return replace(self, operator=operator, y=self.y[:, :1], offset=offset)
+
     def raw(self, coef: Tensor, intercept: Tensor) -> Tensor:
         """Raw outputs of the model on the samples."""
         raw = self.operator.matvec(coef) + intercept

@@ -230,6 +230,11 @@ def spectral_basis(
     U (n_rows, r), singular values (r,), V (n_coef, r)
     """
     n, k = problem.y.shape
+    if k > 1 and isinstance(problem.operator, KroneckerOperator):
+        U, singular, V = spectral_basis(problem.one_output(), rtol)
+        eye = torch.eye(k, dtype=U.dtype, device=U.device)
+        U, V = (torch.kron(part.contiguous(), eye) for part in (U, V))
+        return U, singular.repeat_interleave(k), V
     mean = column_means(problem)
     centred = (problem.operator.dense() - mean).reshape(n * k, -1)
     root = problem.weight.sqrt().repeat_interleave(k)
