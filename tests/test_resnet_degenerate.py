@@ -116,6 +116,23 @@ def test_seconds_beside_a_feature():
     assert_allclose(model.basis_lower_bound_, expected, rtol=1e-7)
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize("name", ["squared", "poisson", "smoothed"])
+@pytest.mark.parametrize("scale", [[1e8, 1e-8, 1], [1, 1e-30, 1e30]])
+def test_scales_without_a_ridge(scale, name, solver):
+    """They do not matter at all: a bound that leaves a column out would be none."""
+    X, cases = curved()
+    smoothed = ResNetBasisClassifier(label_smoothing=0.1)
+    cases["smoothed"] = smoothed, cases["two classes"][1]
+    estimator, y = cases[name]
+    estimator.set_params(alpha=0.0, solver=solver, **FAST)
+    plain, model = clone(estimator).fit(X, y), estimator.fit(X * scale, y)
+    assert_allclose(model.basis_loss_, plain.basis_loss_, rtol=1e-9)
+    assert_allclose(model.basis_lower_bound_, plain.basis_loss_, rtol=1e-7)
+    assert_allclose(model.loss_, plain.loss_, rtol=1e-4)
+    assert_allclose(model.lower_bound_, model.loss_, rtol=1e-7)
+
+
 def test_scales_that_are_too_far_apart():
     """Beyond the digits of Newton's steps the gap stays open, and a warning says so."""
     rng = np.random.default_rng(0)

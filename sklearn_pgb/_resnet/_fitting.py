@@ -56,6 +56,8 @@ class Fit:
     ----------
     theta : Tensor (n_params,)
         Of the units.
+    unit : Tensor (n_basis,)
+        What the columns of the basis were divided by.
     scale : float
         Constant in front of the units in the objective; zero where they were left out.
     alpha : float
@@ -69,6 +71,7 @@ class Fit:
     """
 
     theta: Tensor
+    unit: Tensor
     scale: float
     alpha: float
     solution: Solution
@@ -81,11 +84,11 @@ class Fit:
 
     @property
     def coef(self) -> Tensor:
-        """R^T in units of z, of shape (n_basis + n_units, n_outputs)."""
-        n_outputs = len(self.solution.intercept)
-        coef = self.solution.coef.reshape(-1, n_outputs).clone()
-        coef[self.basis.coef.numel() // n_outputs :] *= self.scale
-        return coef
+        """R^T in units of phi and z, of shape (n_basis + n_units, n_outputs)."""
+        coef = self.solution.coef.reshape(-1, len(self.solution.intercept))
+        n_basis = len(self.unit)
+        A = coef[:n_basis] / self.unit[:, None]
+        return torch.cat([A, self.scale * coef[n_basis:]])
 
 
 def fit_resnet(
@@ -122,6 +125,16 @@ def fit_resnet(
         samples.basis.shape[1]
         + evaluate_units(units, theta, samples.inputs[:1])[0].shape[1]
     )
+    unit = torch.ones_like(samples.basis[0])
+    if request.alpha == 0:
+        # Scales do not matter then, but for the numerical rank.
+        unit = samples.spread()
+    samples = replace(samples, basis=samples.basis / unit)
+
+    def told(theta: Tensor, value: float, coef: Tensor, intercept: Tensor) -> bool:
+        A, B = coef[: len(unit)] / unit[:, None], coef[len(unit) :]
+        return hook(theta, value, torch.cat([A, B]), intercept)
+
     with threads_for_solve(samples.y.numel(), n_columns * samples.y.shape[1]):
         inner = projection(
             samples.basis, samples.y, samples.weight, loss, request.intercept
@@ -134,11 +147,11 @@ def fit_resnet(
         start = Residual(units, samples, inner, alpha, scale, penalty)
         training = full_batch if request.full_batch else minibatches
         with threads_for(len(samples.y) * theta.numel()):
-            found = training(start, theta, request, parts, hook)
-        return _finish(start, found)
+            found = training(start, theta, request, parts, told)
+        return _finish(start, found, unit)
 
 
-def _finish(objective: Residual, found: Found) -> Fit:
+def _finish(objective: Residual, found: Found, unit: Tensor) -> Fit:
     """Both convex problems at the chosen ridge, solved and certified."""
     inner, alpha = objective.inner, found.alpha
     scale = objective.scale if found.improves else 0.0
@@ -154,6 +167,7 @@ def _finish(objective: Residual, found: Found) -> Fit:
         solution = replace(basis, coef=torch.cat([basis.coef, zeros]))
     fit = Fit(
         theta=found.theta,
+        unit=unit,
         scale=scale,
         alpha=alpha,
         solution=solution,

@@ -47,7 +47,7 @@ def minibatches(
         A, B, b, inner = (
             part[0].detach().to(samples.y) for part in program.split(epoch.theta)
         )
-        A = A / _spread(samples)[:, None]
+        A = A / samples.spread()[:, None]
         intercept = b[0] - samples.weight @ samples.basis @ A
         return hook(inner, losses[-1], torch.cat([A, objective.scale * B]), intercept)
 
@@ -75,18 +75,10 @@ def minibatches(
     )
 
 
-def _spread(samples: Samples) -> Tensor:
-    """Standard deviations of the basis' columns; one for constant ones."""
-    centred = samples.basis - samples.weight @ samples.basis
-    spread = (samples.weight @ centred.square()).sqrt()
-    floor = 1e-12 * samples.basis.abs().amax(0)
-    return torch.where(spread > floor, spread, 1.0)
-
-
 def _side_by_side(samples: Samples, objective: Residual) -> Tensor:
     """Standardised basis and inputs of the units, as the joint program takes them."""
     whole = objective.samples
-    basis = (samples.basis - whole.weight @ whole.basis) / _spread(whole)
+    basis = (samples.basis - whole.weight @ whole.basis) / whole.spread()
     return torch.cat([basis, samples.inputs.flatten(1)], 1)
 
 
@@ -105,7 +97,7 @@ def _joint(
         tuple(samples.inputs.shape[1:]),
         objective.scale,
     )
-    spread = _spread(objective.samples)
+    spread = objective.samples.spread()
     ridge = (objective.alpha / 2 / spread.square()).repeat_interleave(k)
     units = ridge.new_full((n_units * k,), objective.alpha / 2)
     penalty = torch.cat([ridge, units, ridge.new_zeros(k), objective.penalty])

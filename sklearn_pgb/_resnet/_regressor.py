@@ -110,8 +110,8 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     residual_input_ : {"X", "basis"}
         What z sees, as `residual_input` chose it; "X" without a basis.
     residual_scale_ : float
-        s in the objective: it gives z, at its start, the variance of the basis. Zero
-        where the units were left out.
+        s in the objective: it gives z, at its start, the variance of the basis, of
+        standardised columns with ``alpha=0``. Zero where the units were left out.
     alpha_ : float
         The ridge, the same for all losses below.
     loss_ : float
@@ -123,7 +123,9 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     improvement_ : float
         ``basis_loss_ - loss_``; never negative.
     lower_bound_, basis_lower_bound_ : float
-        Certified: no linear model on [phi, z], or on phi, has a smaller objective.
+        Certified: no linear model on [phi, z], or on phi, has a smaller objective. With
+        ``alpha=0`` singular directions of the standardised features below 1e-10 of the
+        largest do not count.
     loss_curve_ : list of float
         Objective of each iteration, weight decay included.
     n_iter_ : int

@@ -44,6 +44,13 @@ class Samples:
             self.basis[rows], self.inputs[rows], self.y[rows], weight / weight.sum()
         )
 
+    def spread(self) -> Tensor:
+        """Standard deviations of the basis' columns; one for constant ones."""
+        centred = self.basis - self.weight @ self.basis
+        spread = (self.weight @ centred.square()).sqrt()
+        floor = 1e-12 * self.basis.abs().amax(0)
+        return torch.where(spread > floor, spread, 1.0)
+
     def linear(self, head: tuple[Tensor, Tensor]) -> Tensor:
         """Raw outputs of a model on the basis alone."""
         return self.basis @ head[0] + head[1]
