@@ -64,6 +64,20 @@ def test_fold_without_training_rows():
         ResNetBasisRegressor(cv=nothing, **FAST).fit(X, Y)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_module_that_is_not_finite(solver, value):
+    class Broken(nn.Linear):
+        def forward(self, rows):
+            return torch.where(rows[:, :1] > 1, value, super().forward(rows))
+
+    count = int((X[:, 0] > 1).sum())
+    assert count
+    model = ResNetBasisRegressor(module=Broken(3, 2), solver=solver, **FAST)
+    with pytest.raises(ValueError, match=f"finite numbers, got .* for {count} of 20"):
+        model.fit(X, Y)
+
+
 def test_one_row_can_not_be_left_out():
     with pytest.raises(ValueError, match="alpha must be a number where n_samples=1"):
         ResNetBasisRegressor(**FAST).fit(X[:1], Y[:1])

@@ -116,6 +116,22 @@ def test_seconds_beside_a_feature():
     assert_allclose(model.basis_lower_bound_, expected, rtol=1e-7)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.01])
+@pytest.mark.parametrize("name", ["squared", "poisson", "two classes"])
+def test_units_that_are_constant(name, alpha):
+    """Their rounding is no variance to be scaled up; they bring nothing."""
+    X, cases = curved()
+    constant = nn.Linear(3, 2)
+    nn.init.zeros_(constant.weight)
+    nn.init.constant_(constant.bias, 0.1)
+    estimator, y = cases[name]
+    estimator.set_params(module=nn.Sequential(constant, nn.Softplus()), alpha=alpha)
+    model = estimator.set_params(**FAST | {"max_iter": 1}).fit(X, y)
+    assert_allclose(model.residual_scale_, 1)
+    assert_allclose(model.lower_bound_, model.basis_lower_bound_, rtol=1e-9)
+    assert_allclose(model.residual_basis_loss_, model.basis_loss_, rtol=1e-9)
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 @pytest.mark.parametrize("name", ["squared", "poisson", "smoothed"])
 @pytest.mark.parametrize("scale", [[1e8, 1e-8, 1], [1, 1e-30, 1e30]])

@@ -44,6 +44,9 @@ EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
 # A relative gap up to here is good enough whatever the solver says of its last step.
 CERTAIN = 1e-8
 
+# Relative standard deviations below this are rounding of constants.
+ROUNDING = 1e-12
+
 # Each step takes all samples up to this many rows, and rows times squared unknowns.
 FULL_BATCH_ROWS, FULL_BATCH_FLOPS = 10_000, 5e8
 
@@ -212,15 +215,25 @@ def certified_bound(problem: ConvexProblem, solution: Solution) -> float:
 def unit_scale(units: Program, theta: Tensor, samples: Samples) -> float:
     """What gives the units, at their start, the total variance of the basis."""
     z, _ = evaluate_units(units, theta, samples.inputs)
-    ratio = total_variance(samples.basis, samples.weight) / max(
-        total_variance(z, samples.weight), torch.finfo(z.dtype).tiny
-    )
+    wrong = int((~z.isfinite().all(1)).sum())
+    if wrong:
+        raise ValueError(
+            "module must map X to finite numbers, got nan or infinity for "
+            f"{wrong} of {len(z)} samples. Look for divisions, logarithms and roots in "
+            "its forward, or standardise X."
+        )
+    variance = total_variance(z, samples.weight)
+    if variance == 0:
+        return 1.0
+    ratio = total_variance(samples.basis, samples.weight) / variance
     return ratio**0.5 if 0 < ratio < np.inf else 1.0
 
 
 def total_variance(rows: Tensor, weight: Tensor) -> float:
-    """Weighted mean squared distance from the mean."""
-    return float(weight @ (rows - weight @ rows).square().sum(1))
+    """Weighted mean squared distance from the mean; zero where it is rounding."""
+    mean = weight @ rows
+    variance = float(weight @ (rows - mean).square().sum(1))
+    return variance if variance > ROUNDING**2 * float(mean @ mean) else 0.0
 
 
 def full_batch_pays(samples: Samples, n_units: int, loss: Loss) -> bool:
