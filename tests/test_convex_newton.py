@@ -66,6 +66,17 @@ def test_newton_systems(loss, intercept, generator):
         assert intercept or not step[4:].any()
 
 
+def test_sequence_after_a_bad_start(generator):
+    """Where Newton gets stuck it starts again from zero."""
+    problem = oracles.random_problem(CrossEntropyLoss(), generator, alpha=1e-10)
+    expected = solve(problem, tol=1e-10)
+    sequence = SequenceSolver()
+    far = torch.randn(4, generator=generator, dtype=torch.float64)
+    sequence._start = 1e8 * far, problem.zero()[1]
+    found = sequence.solve(problem, 1e-10, 100)
+    assert found.value == pytest.approx(expected.value, rel=1e-9)
+
+
 def newton_data(problem, scale, generator):
     """A point with its raw outputs and gradient."""
     coef, free = problem.zero()

@@ -190,16 +190,25 @@ class SequenceSolver:
 
         Not `certified`, it may be as good as `tol` alone where the Hessian is recycled.
         """
+        solution = self._from_start(problem, tol, max_iter, certified)
+        if not solution.converged and self._start is not None:
+            # A start far from this problem's solution is worse than none.
+            self._start = None
+            fresh = self._from_start(problem, tol, max_iter, certified)
+            solution = min(solution, fresh, key=lambda found: found.value)
+        self._start = solution.coef, solution.intercept
+        return solution
+
+    def _from_start(
+        self, problem: ConvexProblem, tol: float, max_iter: int, certified: bool
+    ) -> Solution:
         least, most = RECYCLED_COEF
         if problem.alpha > 0 and least <= problem.operator.n_coef <= most:
             result = newton(
                 problem, self._system, self._start, tol, max_iter, certified
             )
-            solution = finish(problem, *result)
-        else:
-            solution = solve(problem, tol=tol, max_iter=max_iter, start=self._start)
-        self._start = solution.coef, solution.intercept
-        return solution
+            return finish(problem, *result)
+        return solve(problem, tol=tol, max_iter=max_iter, start=self._start)
 
 
 def _newton_system(

@@ -42,7 +42,7 @@ from sklearn_pgb._training import Program, evaluate_units
 EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
 
 # A relative gap up to here is good enough whatever the solver says of its last step.
-CERTAIN = 1e-8
+CERTAIN = 1e-6
 
 # Relative standard deviations below this are rounding of constants.
 ROUNDING = 1e-12
