@@ -19,6 +19,7 @@ from sklearn_pgb._convex._newton import (
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     LogisticLoss,
+    PoissonLoss,
     SmoothedHingeLoss,
 )
 from sklearn_pgb._operators import KroneckerOperator
@@ -66,15 +67,19 @@ def test_newton_systems(loss, intercept, generator):
         assert intercept or not step[4:].any()
 
 
-def test_sequence_after_a_bad_start(generator):
+@pytest.mark.parametrize("loss", [CrossEntropyLoss(), PoissonLoss()], ids=repr)
+def test_sequence_after_a_bad_start(loss, generator):
     """Where Newton gets stuck it starts again from zero."""
-    problem = oracles.random_problem(CrossEntropyLoss(), generator, alpha=1e-10)
+    problem = oracles.random_problem(loss, generator, alpha=1e-10)
     expected = solve(problem, tol=1e-10)
     sequence = SequenceSolver()
     far = torch.randn(4, generator=generator, dtype=torch.float64)
     sequence._start = 1e8 * far, problem.zero()[1]
     found = sequence.solve(problem, 1e-10, 100)
     assert found.value == pytest.approx(expected.value, rel=1e-9)
+    # Where the loss overflows at the start, Newton says that it got nowhere.
+    start = 1e200 * far, problem.zero()[1]
+    assert not solve(problem, start=start, max_iter=3).converged
 
 
 def newton_data(problem, scale, generator):

@@ -339,6 +339,8 @@ def newton(
         )
         value = data_value + 0.5 * problem.alpha * float(coef @ coef)
         norm = float(torch.cat(gradient).norm())
+        if not math.isfinite(value + norm):
+            return coef, intercept, n_iter, False
         if norm == 0 or (
             certified and _small_enough(problem, raw, gradient, value, tol)
         ):

@@ -195,7 +195,7 @@ class SequenceSolver:
             # A start far from this problem's solution is worse than none.
             self._start = None
             fresh = self._from_start(problem, tol, max_iter, certified)
-            solution = min(solution, fresh, key=lambda found: found.value)
+            solution = min(fresh, solution, key=lambda found: found.value)
         self._start = solution.coef, solution.intercept
         return solution
 
@@ -242,7 +242,11 @@ def spectral_basis(
     if k > 1 and isinstance(problem.operator, KroneckerOperator):
         U, singular, V = spectral_basis(problem.one_output(), rtol)
         eye = torch.eye(k, dtype=U.dtype, device=U.device)
-        U, V = (torch.kron(part.contiguous(), eye) for part in (U, V))
+        # Not torch.kron, which fails on some bases of rank one.
+        U, V = (
+            torch.einsum("ij,cd->icjd", part, eye).flatten(2).flatten(0, 1)
+            for part in (U, V)
+        )
         return U, singular.repeat_interleave(k), V
     mean = column_means(problem)
     centred = (problem.operator.dense() - mean).reshape(n * k, -1)
