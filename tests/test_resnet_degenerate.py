@@ -8,7 +8,11 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    PolynomialFeatures,
+)
 from torch import nn
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
@@ -52,6 +56,45 @@ def test_units_in_the_span_of_the_basis(name, alpha):
     assert_allclose(model.basis_loss_, expected.mean(), rtol=1e-9, atol=tiny)
     assert_allclose(model.loss_, expected.mean(), rtol=1e-9, atol=tiny)
     assert model.improvement_ >= -tiny
+
+
+@pytest.mark.parametrize("name", ["squared", "two classes", "three classes", "poisson"])
+def test_basis_without_a_direction_or_with_one(name):
+    """Of constant columns it is the intercept, without a ridge too."""
+    X, cases = curved()
+    estimator, y = cases[name]
+    basis = FunctionTransformer(np.ones_like)
+    model = estimator.set_params(basis=basis, alpha=0.0, residual_input="X", **FAST)
+    model.fit(X, y)
+    if name == "squared":
+        assert_allclose(model.basis_loss_, y.var())
+    if name.endswith("classes"):
+        share = np.unique(y, return_counts=True)[1] / len(y)
+        assert_allclose(model.basis_loss_, -share @ np.log(share))
+    assert_allclose(model.basis_lower_bound_, model.basis_loss_, rtol=1e-9)
+    assert model.improvement_ > 0
+    # Copies of a column are that column.
+    model.set_params(basis=FunctionTransformer(lambda X: X[:, :1] * [1, 2, 0]))
+    copies = model.fit(X, y).basis_loss_
+    model.set_params(basis=FunctionTransformer(lambda X: X[:, :1]))
+    assert_allclose(copies, model.fit(X, y).basis_loss_, rtol=1e-9)
+
+
+def test_units_that_rounding_makes_worse():
+    """Where the coefficients are too large for the digits, the basis' model is kept."""
+    rng = np.random.default_rng(0)
+    X, y = 1e9 + rng.standard_normal((16, 1)), rng.standard_normal(16)
+    model = ResNetBasisRegressor(alpha=0.0, **FAST | {"hidden_layer_sizes": (12,)})
+    with pytest.warns(
+        ConvergenceWarning, match="residual units were left out: .* above"
+    ):
+        model.fit(X, y)
+    assert model.residual_scale_ == 0
+    assert not model.coef_z_.any()
+    linear = LinearRegression().fit(X, y)
+    assert_allclose(model.predict(X), linear.predict(X), atol=1e-6)
+    assert_allclose(model.loss_, model.basis_loss_, rtol=1e-6)
+    assert model.lower_bound_ == model.basis_lower_bound_
 
 
 # --- shifts and scales --------------------------------------------------------------

@@ -47,7 +47,7 @@ from sklearn_pgb._networks import (
     as_float64,
 )
 from sklearn_pgb._resnet._diagnostics import stationarity
-from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays
+from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays, is_worse
 from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
     choose_input,
@@ -55,7 +55,11 @@ from sklearn_pgb._resnet._inputs import (
     units_input,
 )
 from sklearn_pgb._resnet._residual import Request, Samples
-from sklearn_pgb._resnet._weights import residual_weights, warn_if_singular
+from sklearn_pgb._resnet._weights import (
+    increase_of_export,
+    residual_weights,
+    warn_if_singular,
+)
 from sklearn_pgb._training import (
     ChainProgram,
     chain_architecture,
@@ -205,7 +209,10 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             else self._parts(all_X, all_y, rows, kept, weight, seed),
             on_iteration,
         )
-        self._store(result, architecture, moments, rows, samples, loss)
+        model = architecture, moments, rows, samples, loss
+        self._store(result, *model)
+        if is_worse(self.loss_, self.basis_loss_, self._unit**2):
+            self._store(result.without_units(), *model)
         finish()
         if result.diverged:
             warnings.warn(
@@ -487,7 +494,9 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         self.improvement_ = self.basis_loss_ - self.loss_
         self.loss_curve_ = [unit * loss for loss in result.losses]
         self.n_iter_ = result.n_iter
-        self._loss_increase = unit * self._increase_of_export(solution, samples, loss)
+        self._loss_increase = unit * increase_of_export(
+            self.coef_x_, self.coef_z_, self._unit, solution, samples, loss
+        )
 
     def _objective(self, rows, samples, loss):
         """The objective of the stored model, in the units of the samples."""
@@ -497,19 +506,6 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         if self.residual_scale_ > 0:
             norm += np.square(self.coef_z_).sum() / self.residual_scale_**2
         return value + 0.5 * self.alpha_ * float(norm) / self._unit**2
-
-    def _increase_of_export(self, solution, samples, loss):
-        """What `residual_weights` adds to the mean loss; nan where there are none."""
-        try:
-            weights = residual_weights(self.coef_x_, self.coef_z_)
-        except ValueError:
-            return np.nan
-        if weights.mapping_exact:
-            return 0.0
-        change = torch.from_numpy((weights.W - self.coef_x_).T / self._unit)
-        raw = solution.raw + samples.basis @ change.to(samples.basis)
-        value = float(samples.weight @ loss.value(samples.y, raw))
-        return value - solution.data_value
 
     def residual_weights(self):
         """Weights (W, V) with ``W (phi(x) + V z(x)) + intercept_`` the fitted model.

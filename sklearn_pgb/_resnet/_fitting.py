@@ -44,6 +44,10 @@ EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
 # A relative gap up to here is good enough whatever the solver says of its last step.
 CERTAIN = 1e-6
 
+# Loss above that of the basis, as a share of it and of the targets' variance, that is
+# more than rounding of the last digits.
+WORSE = 1e-9
+
 # Relative standard deviations below this are rounding of constants.
 ROUNDING = 1e-12
 
@@ -92,6 +96,13 @@ class Fit:
         n_basis = len(self.unit)
         A = coef[:n_basis] / self.unit[:, None]
         return torch.cat([A, self.scale * coef[n_basis:]])
+
+    def without_units(self) -> "Fit":
+        """The basis' own solution, with zeros for the units."""
+        coef = torch.zeros_like(self.solution.coef)
+        coef[: len(self.basis.coef)] = self.basis.coef
+        solution = replace(self.basis, coef=coef)
+        return replace(self, scale=0.0, solution=solution, bound=self.basis_bound)
 
 
 def fit_resnet(
@@ -203,6 +214,20 @@ def warn_if_unconverged(fit: Fit) -> None:
                 stacklevel=2,
             )
             return
+
+
+def is_worse(loss: float, basis_loss: float, variance: float) -> bool:
+    """Whether a fitted model is worse than the basis alone, with a warning if it is."""
+    if loss <= basis_loss + WORSE * (abs(basis_loss) + variance):
+        return False
+    warnings.warn(
+        "The residual units were left out: rounding of large coefficients takes the "
+        f"loss to {loss:.6g}, above that of the basis, {basis_loss:.6g}. Increase "
+        "alpha, or standardise X.",
+        ConvergenceWarning,
+        stacklevel=5,
+    )
+    return True
 
 
 def certified_bound(problem: ConvexProblem, solution: Solution) -> float:

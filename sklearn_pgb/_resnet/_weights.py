@@ -4,7 +4,12 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from sklearn_pgb._convex import Solution
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._resnet._residual import Samples
 
 # Relative singular value below which a direction of R1 counts as absent, and the one
 # below which the mapping back is too ill-conditioned to be trusted silently.
@@ -85,6 +90,30 @@ def residual_weights(
     W = R1 + step * N @ Qt[rank : rank + n_missing]
     V = np.linalg.pinv(W, rcond=RANK_RTOL / 10) @ R2
     return ResidualWeights(W, V, n_missing == 0, step)
+
+
+def increase_of_export(
+    R1: NDArray[np.float64],
+    R2: NDArray[np.float64],
+    unit: float,
+    solution: Solution,
+    samples: Samples,
+    loss: Loss,
+) -> float:
+    """What `residual_weights` adds to the mean loss; nan where there are none.
+
+    The solution is of targets in the given unit.
+    """
+    try:
+        weights = residual_weights(R1, R2)
+    except ValueError:
+        return np.nan
+    if weights.mapping_exact:
+        return 0.0
+    change = torch.from_numpy((weights.W - R1).T / unit)
+    raw = solution.raw + samples.basis @ change.to(samples.basis)
+    value = float(samples.weight @ loss.value(samples.y, raw))
+    return value - solution.data_value
 
 
 def warn_if_singular(weights: ResidualWeights, softmax: bool = False) -> None:
