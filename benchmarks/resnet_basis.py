@@ -49,6 +49,7 @@ STRENGTHS = tuple(np.logspace(-3, 4, 8).tolist())
 RACE = {"hidden_layer_sizes": (64,), "alpha": 1e-3, "cv": None}
 RACE_SETS = ("uci_regression/concrete", "uci_regression/energy", "dkl_regression/sml")
 EPOCHS, ITERATIONS = 100, (5, 10, 20, 40, 80, 160, 320)
+REPEATS = 3
 
 GROWTH = (1_000, 3_000, 10_000, 30_000, 100_000)
 SYNTHETIC = "synthetic"
@@ -133,7 +134,7 @@ def race(split, seed):
     joint = ResNetBasisRegressor(
         StandardScaler(), solver="adam", max_iter=EPOCHS, random_state=seed, **RACE
     )
-    split.note("race", "joint", fit_seconds(joint, split.X, split.y))
+    split.note("race", "joint", fastest(joint, split))
     note_objectives(split, "joint", joint)
     for n_iter in ITERATIONS:
         model = ResNetBasisRegressor(
@@ -144,11 +145,16 @@ def race(split, seed):
             random_state=seed,
             **RACE,
         )
-        seconds = fit_seconds(model, split.X, split.y)
+        seconds = fastest(model, split)
         if model.loss_ <= joint.loss_:
             split.note("race", "projection", seconds)
             break
     note_objectives(split, "projection", model)
+
+
+def fastest(model, split):
+    """Seconds of the fastest of REPEATS fits."""
+    return min(fit_seconds(model, split.X, split.y) for _ in range(REPEATS))
 
 
 def growth(n_rows):
@@ -163,7 +169,7 @@ def growth(n_rows):
 PARTS = {"quality": quality, "race": race}
 PROTOCOLS = {
     "quality": [BASES, N_COMPONENTS, MAX_QUADRATIC, RIDGES, STRENGTHS],
-    "race": [RACE, EPOCHS, ITERATIONS],
+    "race": [RACE, EPOCHS, ITERATIONS, REPEATS],
     "growth": [],
 }
 

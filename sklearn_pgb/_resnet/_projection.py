@@ -53,13 +53,13 @@ class Projection(ABC):
 
     def _centred(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows less their weighted mean where b is free, and that mean."""
-        mean = rows.new_zeros(rows.shape[1])
-        if self.intercept:
-            # The second pass leaves nothing of constant columns.
-            for _ in range(2):
-                rest = self.weight @ rows
-                rows, mean = rows - rest, mean + rest
-        return rows, mean
+        if not self.intercept:
+            return rows, rows.new_zeros(rows.shape[1])
+        mean = self.weight @ rows
+        rows = rows - mean
+        # The second pass leaves nothing of constant columns.
+        rest = self.weight @ rows
+        return rows.sub_(rest), mean + rest
 
     def _free(self, coef: Tensor, intercept: Tensor, unit_mean: Tensor) -> Tensor:
         """b, from its value on centred features."""
@@ -110,9 +110,9 @@ class SquaredProjection(Projection):
     def _divide(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates along U, and the part across it."""
         along = self.U.T @ rows
-        across = rows - self.U @ along
+        across = torch.addmm(rows, self.U, along, alpha=-1)
         # Twice is enough: the second pass takes off the rounding of the first.
-        return along, across - self.U @ (self.U.T @ across)
+        return along, across.addmm_(self.U, self.U.T @ across, alpha=-1)
 
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         Z, mean = self._centred(Z)
@@ -147,11 +147,13 @@ class SquaredProjection(Projection):
             if shift == 0:
                 return Vh[keep].T @ (left / S[keep, None])
         D = (shift / (self.S.square() + shift)).sqrt()[:, None]
-        ridge = shift**0.5 * torch.eye(n_units, dtype=D.dtype, device=D.device)
-        rows = torch.cat([across, D * along, ridge])
-        targets = torch.cat([left, D * self.along])
-        targets = torch.cat([targets, targets.new_zeros(n_units, targets.shape[1])])
-        R = torch.linalg.qr(torch.cat([rows, targets], 1), mode="r")[1]
+        n, r = len(across), len(D)
+        # Units and targets side by side, written once.
+        rows = across.new_zeros(n + r + n_units, n_units + left.shape[1])
+        rows[:n, :n_units], rows[:n, n_units:] = across, left
+        rows[n : n + r, :n_units], rows[n : n + r, n_units:] = D * along, D * self.along
+        rows[n + r :, :n_units].diagonal().fill_(shift**0.5)
+        R = torch.linalg.qr(rows, mode="r")[1]
         return torch.linalg.solve_triangular(
             R[:n_units, :n_units], R[:n_units, n_units:], upper=True
         )

@@ -158,12 +158,9 @@ class Residual:
         z, pull = evaluate_units(self.units, theta, samples.inputs)
         Z = self.scale * z
         coef, intercept = inner.solve(Z, self.alpha)
-        B = coef[samples.basis.shape[1] :]
-        self.last = (
-            torch.cat([coef[: samples.basis.shape[1]], self.scale * B]),
-            intercept,
-        )
-        raw = torch.cat([samples.basis, Z], 1) @ coef + intercept
+        A, B = coef.split([samples.basis.shape[1], Z.shape[1]])
+        self.last = torch.cat([A, self.scale * B]), intercept
+        raw = samples.basis @ A + Z @ B + intercept
         residual = inner.loss.gradient(samples.y, raw) * samples.weight[:, None]
         value = samples.weight @ inner.loss.value(samples.y, raw)
         value = value + 0.5 * self.alpha * coef.square().sum()
