@@ -492,10 +492,12 @@ def test_networks_of_modules_come_from_the_memory(tmp_path, monkeypatch):
 
 
 def test_memory_knows_mapped_rows(tmp_path, mapped, trainings):
+    """joblib maps large arrays into its workers."""
+    network = CountedMLP(hidden_layer_sizes=(3,), max_iter=5, random_state=0)
     for rows in (X, mapped):
-        network = CountedMLP(hidden_layer_sizes=(3,), max_iter=5, random_state=0)
-        GradientBasisRefit(network, memory=str(tmp_path / "memory")).fit(rows, Y)
-    assert len(trainings) == 1
+        memory = str(tmp_path / "memory")
+        compare_bases({"n": network}, rows, Y, cv=2, memory=memory, random_state=0)
+    assert len(trainings) == 2 + 1
 
 
 def test_memory_refuses_what_cannot_be_pickled(tmp_path):
