@@ -165,15 +165,22 @@ def test_bounds_are_those_of_their_own_end(regression):
     assert np.bincount(found.minimum[known]).max() == 1
     assert known[found.best]
     assert found.n_minima < 12
+    smooth = 0
     for start in np.flatnonzero(known):
         (W, b), (V, _) = layers(found.parameters[start], [2, 4, 1])
-        hidden = np.maximum(X @ W + b, 0)
+        inputs = X @ W + b
+        if np.abs(inputs).min() < 1e-12:
+            # On a kink rounding decides which derivatives are meant.
+            continue
+        hidden = np.maximum(inputs, 0)
         slope = (hidden > 0) * V[:, 0]
         columns = [hidden, slope, slope * X[:, :1], slope * X[:, 1:], np.ones((40, 1))]
         basis = np.hstack(columns)
         best = basis @ np.linalg.lstsq(basis, scale(y), rcond=1e-12)[0]
         least = np.square(best - scale(y)).mean()
         assert found.gradient_basis_bound[start] <= least + 1e-12
+        smooth += 1
+    assert smooth
 
 
 def test_a_saddle_is_no_minimum():
