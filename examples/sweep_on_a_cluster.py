@@ -42,7 +42,7 @@ def main():
         tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryDirectory() as other,
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster),
     ):
