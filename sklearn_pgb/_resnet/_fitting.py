@@ -99,10 +99,14 @@ class Fit:
 
     def without_units(self) -> "Fit":
         """The basis' own solution, with zeros for the units."""
-        coef = torch.zeros_like(self.solution.coef)
-        coef[: len(self.basis.coef)] = self.basis.coef
-        solution = replace(self.basis, coef=coef)
+        solution = _padded(self.basis, len(self.solution.coef))
         return replace(self, scale=0.0, solution=solution, bound=self.basis_bound)
+
+
+def _padded(basis: Solution, n_coef: int) -> Solution:
+    """The basis' own solution, with zeros for the units up to `n_coef`."""
+    zeros = basis.coef.new_zeros(n_coef - len(basis.coef))
+    return replace(basis, coef=torch.cat([basis.coef, zeros]))
 
 
 def fit_resnet(
@@ -171,14 +175,12 @@ def _finish(objective: Residual, found: Found, unit: Tensor) -> Fit:
     scale = objective.scale if found.improves else 0.0
     nothing = objective.samples.basis[:, :0]
     basis = inner.exact(nothing, alpha, EFFORT.tol, EFFORT.max_iter)
-    solution = basis
     z, _ = evaluate_units(objective.units, found.theta, objective.samples.inputs)
     if found.improves:
         solution = inner.exact(scale * z, alpha, EFFORT.tol, EFFORT.max_iter)
     else:
-        # The basis' own solution, with zeros for the units.
-        zeros = z.new_zeros(z.shape[1] * objective.samples.y.shape[1])
-        solution = replace(basis, coef=torch.cat([basis.coef, zeros]))
+        n_units = z.shape[1] * objective.samples.y.shape[1]
+        solution = _padded(basis, len(basis.coef) + n_units)
     fit = Fit(
         theta=found.theta,
         unit=unit,
