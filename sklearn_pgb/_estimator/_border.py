@@ -1,6 +1,7 @@
 """Data, seeds, folds and networks on their way across the border."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
@@ -16,7 +18,8 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.validation import (
     _num_samples,
     has_fit_parameter,
@@ -250,7 +253,8 @@ def count_outputs(opened: OpenNetwork, inputs: Tensor) -> int:
 def distinct_rows(X: Any) -> NDArray[np.intp]:
     """Number of each row's group of identical rows, numbered in the order of values.
 
-    The numbers depend on the set of rows only, not on their order or repetition.
+    The numbers depend on the set of rows only, not on their order or repetition, and
+    on the values only, not on the container or dtype that holds them.
     """
     is_sparse = sp.issparse(X)
     if is_sparse:
@@ -266,10 +270,23 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
     rows = np.asarray(X)
     rows = rows.reshape(len(rows), -1)
     if rows.dtype.kind not in "biuf":
-        rows = np.column_stack(
-            [np.unique(column.astype(str), return_inverse=True)[1] for column in rows.T]
-        )
+        # Data frames of nullable or mixed dtypes arrive as objects.
+        rows = np.column_stack([_sortable(column) for column in rows.T])
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _sortable(column: NDArray[Any]) -> NDArray[Any]:
+    """A column of objects as numbers that sort like its values."""
+    missing = np.array([is_scalar_nan(x) or is_pandas_na(x) for x in column])
+    values = column[~missing]
+    if not any(isinstance(value, str) for value in values):
+        with suppress(TypeError, ValueError):
+            numbers = np.full(len(column), np.nan)
+            numbers[~missing] = values.astype(np.float64)
+            return numbers
+    codes = np.full(len(column), np.nan)
+    codes[~missing] = np.unique(values.astype(str), return_inverse=True)[1]
+    return codes
 
 
 def fold_numbers(
@@ -279,47 +296,94 @@ def fold_numbers(
     n_folds: int,
     seed: int,
     cure: str = CHOOSE_ALPHA,
+    groups: Any = None,
+    exact: bool = False,
 ) -> NDArray[np.intp]:
     """The fold in which each row is held out, -1 for rows that always train.
 
     Folds are drawn over the distinct rows, so copies of a row stay together and weights
-    act like repetitions. With `labels` they are stratified by each distinct row's
-    heaviest label; the only distinct row of a class is never held out, so that every
-    training part knows every class.
+    act like repetitions; rows of one group stay together too. With `labels` the folds
+    are stratified by the heaviest label of each distinct row or group. Rows are never
+    held out if some class would then be missing from the training part.
 
     Raises
     ------
     ValueError
-        If there are fewer distinct rows than two.
+        If there are fewer distinct rows or groups than two or, with `exact`, than
+        `n_folds`.
     """
-    group = distinct_rows(X)
-    n_groups = int(group.max()) + 1
-    if n_groups < 2:
+    unit = distinct_rows(X)
+    what = "distinct rows"
+    if groups is not None:
+        unit, what = _joined(unit, groups), "groups"
+    n_units = int(unit.max()) + 1
+    if n_units < 2:
         raise ValueError(
-            f"cross-fitting needs at least 2 distinct rows, got {n_groups} "
-            f"(n_samples={len(group)}, 1 sample is too few). {cure}"
+            f"cross-fitting needs at least 2 {what}, got {n_units} "
+            f"(n_samples={len(unit)}, 1 sample is too few). {cure}"
         )
-    fold = np.full(n_groups, -1, dtype=np.intp)
+    fold = np.full(n_units, -1, dtype=np.intp)
+    free = np.arange(n_units)
+    label = np.zeros(n_units, dtype=np.intp)
+    if labels is not None:
+        votes = np.zeros((n_units, int(labels.max()) + 1))
+        np.add.at(votes, (unit, labels), weight)
+        label = votes.argmax(1)
+        free = np.flatnonzero(np.bincount(label)[label] > 1)
+        if len(free) < 2:
+            raise ValueError(
+                f"cross-fitting needs a class with at least 2 {what}, got "
+                f"{n_units} {what} of {len(np.unique(label))} classes. {cure}"
+            )
+    if exact and n_folds > len(free):
+        raise ValueError(
+            f"cv must be at most the number of {what} that can be held out, "
+            f"{len(free)}, got {n_folds}. Use fewer folds, such as cv=5."
+        )
+    n_folds = min(n_folds, len(free))
     if labels is None:
-        n_folds = min(n_folds, n_groups)
         splitter = KFold(n_folds, shuffle=True, random_state=seed)
         for number, (_, test) in enumerate(splitter.split(fold)):
             fold[test] = number
-        return fold[group]
-    votes = np.zeros((n_groups, int(labels.max()) + 1))
-    np.add.at(votes, (group, labels), weight)
-    label = votes.argmax(1)
-    counts = np.bincount(label)
-    free = np.flatnonzero(counts[label] > 1)
-    if len(free) < 2:
-        raise ValueError(
-            "cross-fitting needs a class with at least 2 distinct rows, got "
-            f"{n_groups} rows of {len(np.unique(label))} classes. {cure}"
-        )
+        return fold[unit]
     shuffled = free[np.random.RandomState(seed).permutation(len(free))]
     shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
     fold[shuffled] = np.arange(len(shuffled)) % n_folds
-    return fold[group]
+    return _keep_classes(fold, votes > 0, what, cure)[unit]
+
+
+def _keep_classes(
+    fold: NDArray[np.intp], present: NDArray[np.bool_], what: str, cure: str
+) -> NDArray[np.intp]:
+    """Never hold out a class whose units are all in one fold."""
+    for has_class in present.T:
+        folds = np.unique(fold[has_class])
+        if len(folds) == 1:
+            fold[has_class] = -1
+    kept = np.unique(fold[fold >= 0])
+    if not len(kept):
+        raise ValueError(
+            f"cross-fitting needs every class in at least 2 {what} for some fold to "
+            f"be held out, but each fold would lose one. {cure}"
+        )
+    numbers = np.full(fold.max() + 2, -1, dtype=np.intp)
+    numbers[kept] = np.arange(len(kept))
+    return numbers[fold]
+
+
+def _joined(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
+    """Number of each row's unit: rows that share a group or are equal are one unit."""
+    group = np.unique(column_or_1d(groups), return_inverse=True)[1]
+    check_consistent_length(distinct, group)
+    n_rows = int(distinct.max()) + 1
+    size = n_rows + int(group.max()) + 1
+    links = sp.coo_array(
+        (np.ones(len(group)), (distinct, n_rows + group)), shape=(size, size)
+    )
+    # Numbered by their first distinct row, so that order and repetition don't matter.
+    component = connected_components(links, directed=False)[1][:n_rows]
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse][distinct]
 
 
 def cross_fitting_parts(
@@ -329,9 +393,11 @@ def cross_fitting_parts(
     weight: NDArray[np.float64],
     seed: int,
     cure: str = CHOOSE_ALPHA,
+    groups: Any = None,
+    exact: bool = False,
 ) -> Parts:
-    """(train, held out) rows of folds drawn over the distinct rows."""
-    fold = fold_numbers(X, labels, weight, n_folds, seed, cure)
+    """(train, held out) rows of folds drawn as `fold_numbers` does."""
+    fold = fold_numbers(X, labels, weight, n_folds, seed, cure, groups, exact)
     return [
         (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
         for number in range(int(fold.max()) + 1)
@@ -339,7 +405,13 @@ def cross_fitting_parts(
 
 
 def parts_among(
-    rows: NDArray[np.intp], splitter: Any, X: Any, y: Any, *, classifier: bool
+    rows: NDArray[np.intp],
+    splitter: Any,
+    X: Any,
+    y: Any,
+    *,
+    classifier: bool,
+    groups: Any = None,
 ) -> Parts:
     """(train, held out) rows of a splitter of all rows, as numbers among `rows`.
 
@@ -350,7 +422,7 @@ def parts_among(
     """
     position = np.full(_num_samples(X), -1, dtype=np.intp)
     position[rows] = np.arange(len(rows))
-    splits = check_cv(splitter, y, classifier=classifier).split(X, y)
+    splits = check_cv(splitter, y, classifier=classifier).split(X, y, groups)
     places = [(position[train], position[test]) for train, test in splits]
     parts = [(train[train >= 0], test[test >= 0]) for train, test in places]
     parts = [(train, test) for train, test in parts if len(test)]
