@@ -31,7 +31,7 @@ from sklearn_pgb._estimator import (
     _alpha,
     cross_fitting_parts,
     final_estimator,
-    weight_parameter,
+    fit_parameter,
 )
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._losses import Loss
@@ -75,7 +75,7 @@ class Rows:
         """
         if not self.weighted:
             return {}
-        key = weight_parameter(estimator)
+        key = fit_parameter(estimator, "sample_weight")
         if key is None:
             name = type(final_estimator(estimator)).__name__
             raise ValueError(

@@ -10,6 +10,7 @@ from sklearn_pgb._convex._problem import (
     lower_bound,
 )
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
+from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
 from sklearn_pgb._convex._select import (
     Fold,
     HeldOut,
@@ -33,6 +34,7 @@ __all__ = [
     "HeldOutPath",
     "Infimum",
     "PathSolver",
+    "RidgeGrid",
     "RidgePath",
     "SequenceSolver",
     "Solution",
@@ -46,6 +48,7 @@ __all__ = [
     "finish",
     "infimum",
     "lower_bound",
+    "ridge_grid",
     "ridge_path",
     "search_path",
     "solve",

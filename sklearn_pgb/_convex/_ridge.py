@@ -1,7 +1,7 @@
 """Squared loss in closed form: every ridge from one eigendecomposition."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +41,17 @@ class RidgePath:
     vectors: Tensor
     target: Tensor
     dual: bool
+
+    def with_offset(self, offset: Tensor | None) -> "RidgePath":
+        """The path of the same problem with another fixed part of the outputs."""
+        problem = replace(self.problem, offset=offset)
+        base = problem.y if offset is None else problem.y - offset
+        centred = _centre(problem, base)
+        if self.dual:
+            moment = (problem.weight.sqrt()[:, None] * centred).reshape(-1)
+        else:
+            moment = problem.operator.rmatvec(problem.weight[:, None] * centred)
+        return replace(self, problem=problem, target=self.vectors.T @ moment)
 
     def coefficients(self, alpha: float) -> tuple[Tensor, Tensor]:
         """Coefficients and intercept for a positive ridge.

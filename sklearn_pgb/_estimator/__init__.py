@@ -15,6 +15,7 @@ from sklearn_pgb._estimator._border import (
     draw_seeds,
     fill_seeds,
     final_estimator,
+    fit_parameter,
     fold_numbers,
     inputs_of,
     nested,
@@ -22,7 +23,6 @@ from sklearn_pgb._estimator._border import (
     parse_memory,
     parts_among,
     share_target_transformation,
-    weight_parameter,
     with_seed,
 )
 from sklearn_pgb._estimator._hooks import fit_hooks
@@ -32,6 +32,7 @@ from sklearn_pgb._estimator._targets import (
     Targets,
     as_fitted,
     check_class_weight,
+    class_weights,
 )
 from sklearn_pgb._estimator._trainer import Trainer, train_networks
 
@@ -48,6 +49,7 @@ __all__ = [
     "as_fitted",
     "check_class_weight",
     "check_device",
+    "class_weights",
     "count_outputs",
     "cross_fitting_parts",
     "delegates_input",
@@ -57,6 +59,7 @@ __all__ = [
     "fill_seeds",
     "final_estimator",
     "fit_hooks",
+    "fit_parameter",
     "fold_numbers",
     "inputs_of",
     "nested",
@@ -65,6 +68,5 @@ __all__ = [
     "parts_among",
     "share_target_transformation",
     "train_networks",
-    "weight_parameter",
     "with_seed",
 ]

@@ -1,7 +1,7 @@
 """How a convex model chooses its ridge."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -113,17 +113,6 @@ def by_leave_one_out(
     scores = torch.einsum("i,aic->a", weight, errors.square()).cpu().numpy()
     best = int(np.argmin(scores))
     return AlphaChoice(float(alphas[best]), alphas, scores, problem.y - errors[best])
-
-
-def with_left_out(
-    choice: AlphaChoice, problem: ConvexProblem, path: RidgePath, total_weight: float
-) -> AlphaChoice:
-    """The choice with predictions of left-out rows, where there are any."""
-    if not can_leave_out(problem, total_weight):
-        return choice
-    alphas = np.array([choice.alpha])
-    left_out = by_leave_one_out(problem, path, alphas, total_weight)
-    return replace(choice, raw=left_out.raw)
 
 
 def by_evidence(

@@ -131,13 +131,13 @@ def final_estimator(estimator: Any) -> Any:
     return final
 
 
-def weight_parameter(estimator: Any) -> str | None:
-    """The keyword by which `fit` hands sample weights to the final estimator."""
+def fit_parameter(estimator: Any, name: str) -> str | None:
+    """The keyword by which `fit` hands a parameter to the final estimator's fit."""
     chain = list(nested(estimator))
-    if not has_fit_parameter(chain[-1], "sample_weight"):
+    if not has_fit_parameter(chain[-1], name):
         return None
     names = [each.steps[-1][0] for each in chain if isinstance(each, Pipeline)]
-    return "__".join([*names, "sample_weight"])
+    return "__".join([*names, name])
 
 
 def share_target_transformation(estimator: Any, y: Any) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -56,6 +56,48 @@ def log_probabilities(raw: Tensor, multilabel: bool) -> NDArray[np.float64]:
     if raw.shape[1] > 1 and not multilabel:
         return raw.log_softmax(1).numpy()
     return logsigmoid(raw if multilabel else torch.cat([-raw, raw], 1)).numpy()
+
+
+def class_weights(
+    class_weight: Any,
+    y: NDArray[Any],
+    sample_weight: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Factor of each sample's weight by its class.
+
+    "balanced" makes the weights of all classes equal, sample weights included, so that
+    weights equal repetition; classes without any weight do not count.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+        Classes that a dict lacks have the weight one.
+    y : ndarray (n_samples,) or (n_samples, n_labels)
+        Labels, or 0/1 indicators of several labels, whose factors are multiplied.
+    sample_weight : ndarray (n_samples,) or None
+    """
+    check_class_weight(class_weight)
+    factor = np.ones(len(y))
+    if class_weight is None:
+        return factor
+    if isinstance(class_weight, dict):
+        if y.ndim == 2:
+            return compute_sample_weight(class_weight, y)
+        # scikit-learn's function refuses weights of labels that a batch lacks.
+        for label, weight in class_weight.items():
+            factor[y == label] = weight
+        return factor
+    weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+    for labels in y.T if y.ndim == 2 else [y]:
+        kept = weight > 0
+        if not kept.any():
+            return factor
+        classes = np.unique(labels[kept])
+        of_class = compute_class_weight(
+            class_weight, classes=classes, y=labels[kept], sample_weight=weight[kept]
+        )
+        factor[kept] *= of_class[np.searchsorted(classes, labels[kept])]
+    return factor
 
 
 def check_class_weight(class_weight: object) -> None:

@@ -2,12 +2,15 @@
 
 import pickle
 import time
+import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
@@ -119,14 +122,25 @@ def train_networks(
     fit_params: dict[str, Any],
     n_jobs: int | None,
     memory: Any = None,
+    caller: Any = None,
+    contexts: Sequence[Any] | None = None,
 ) -> list[Any]:
     """Train one clone per seed, each on its part of the rows (None: all).
 
-    With `memory`, a joblib.Memory or its folder, what was trained before is loaded.
+    With `memory`, a joblib.Memory or its folder, networks that were trained before are
+    loaded. `contexts` are the callback contexts of the trainings, tasks of `caller`;
+    its parameter `verbose` says whether to print progress. That a network reached its
+    own `max_iter` is no news to a caller, so convergence warnings are not repeated for
+    every network.
     """
+    contexts = [None] * len(seeds) if contexts is None else contexts
     return Parallel(n_jobs=n_jobs)(
-        delayed(_train_part)(memory, estimator, seed, part, X, y, fit_params)
-        for seed, part in zip(seeds, parts, strict=True)
+        delayed(_train_part)(
+            memory, estimator, seed, part, X, y, fit_params, caller, context, number
+        )
+        for number, (seed, part, context) in enumerate(
+            zip(seeds, parts, contexts, strict=True), 1
+        )
     )
 
 
@@ -138,10 +152,29 @@ def _train_part(
     X: Any,
     y: Any,
     fit_params: dict[str, Any],
+    caller: Any = None,
+    context: Any = None,
+    number: int = 1,
 ) -> Any:
     if part is None:
         X, y = aligned(X), aligned(y)
     else:
         fit_params = _check_method_params(X, fit_params, part)
         X, y = _safe_indexing(X, part), _safe_indexing(y, part)
-    return Trainer(memory).fit(with_seed(estimator, seed), X, y, fit_params, seed)
+    network, trainer = with_seed(estimator, seed), Trainer(memory)
+    if caller is None:
+        return trainer.fit(network, X, y, fit_params, seed)
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if context is not None:
+            task = {"estimator": caller, "X": X, "y": y, "metadata": None}
+            stack.enter_context(context.propagate_callback_context(network))
+            context.call_on_fit_task_begin(**task)
+            stack.callback(context.call_on_fit_task_end, **task)
+        fitted = trainer.fit(network, X, y, fit_params, seed)
+    if caller.verbose:
+        seconds = time.perf_counter() - start
+        print(f"Network {number} trained on {len(y)} samples in {seconds:.1f} s")
+    return fitted

@@ -14,6 +14,7 @@ from sklearn_pgb._networks._open import (
     NetworkEstimator,
     OpenNetwork,
     TrainingTerms,
+    check_can_open,
     open_network,
     unwrap,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "TrainingTerms",
     "as_float64",
     "as_tensor",
+    "check_can_open",
     "displacements",
     "linear_units",
     "open_module",

@@ -238,18 +238,36 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     elif is_skorch(final):
         opened = _open_skorch(final)
     else:
-        raise TypeError(
-            "estimator must be a network of this package, an MLPRegressor, an "
-            "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
-            "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
-            f"got {_describe(estimator, final)}. Open the network itself."
-        )
+        raise TypeError(_cannot_open(estimator, final))
     return replace(
         opened,
         loss=loss or opened.loss,
         steps=(*steps, *opened.steps),
         target_transformers=target_transformers,
     )
+
+
+def check_can_open(estimator: Any) -> None:
+    """Refuse an estimator that could not be opened once it is fitted.
+
+    Raises
+    ------
+    TypeError
+        If it does not end in a network.
+    """
+    final = estimator
+    while True:
+        if isinstance(final, FrozenEstimator | BaseSearchCV):
+            final = final.estimator
+        elif isinstance(final, Pipeline):
+            final = final.steps[-1][1]
+        elif isinstance(final, TransformedTargetRegressor):
+            final = final.regressor
+        else:
+            break
+    known = nn.Module | NetworkEstimator | MLPRegressor | MLPClassifier
+    if not isinstance(final, known) and not is_skorch(final):
+        raise TypeError(_cannot_open(estimator, final))
 
 
 def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
@@ -361,3 +379,12 @@ def _to_dense(array: Any) -> NDArray[np.float64]:
 def _describe(estimator: Any, final: Any) -> str:
     name = type(estimator).__name__
     return name if final is estimator else f"{name} that ends in {final!r}"
+
+
+def _cannot_open(estimator: Any, final: Any) -> str:
+    return (
+        "estimator must be a network of this package, an MLPRegressor, an "
+        "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
+        "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
+        f"got {_describe(estimator, final)}. Open the network itself."
+    )

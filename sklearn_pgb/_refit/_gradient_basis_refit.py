@@ -13,6 +13,7 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
+from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.neural_network import MLPRegressor
 from sklearn.utils import ClassifierTags, RegressorTags, get_tags
@@ -28,6 +29,7 @@ from sklearn_pgb._estimator import (
     Parts,
     Seeds,
     all_or_nothing,
+    check_device,
     draw_seeds,
     final_estimator,
     inputs_of,
@@ -51,6 +53,8 @@ from sklearn_pgb._refit._training import (
     check_request,
     choose_cv,
     train,
+    warn_of_optimism,
+    warn_of_useless_networks,
 )
 from sklearn_pgb._refit._uncertainty import predictive_std, uncertainty
 from sklearn_pgb._threads import threads_for_solve
@@ -69,8 +73,16 @@ def _has_probabilities(self: "GradientBasisRefit") -> bool:
     return True
 
 
+# Log probability of classes without any weight: what float64 can still tell from one.
+LOG_ABSENT = -36.0
+
+
 class GradientBasisRefit(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Convex refit of a trained network on its own partial derivatives.
 
@@ -99,27 +111,29 @@ class GradientBasisRefit(
         :class:`~sklearn.frozen.FrozenEstimator` it is taken as it is. A bare module is
         taken as trained, and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
-        Ridge, in units of a basis scaled to a mean squared row norm of one. "loo":
-        leave-one-out in closed form (squared loss), or approximate leave-one-out of a
-        Newton step (other losses, dense problems). "evidence": marginal likelihood
-        (squared loss). An array gives the candidates. "auto": "loo" for the squared
-        loss, and cross-fitting with 5 folds for the others, whose leave-one-out is
-        optimistic because the features have seen the labels. Networks that can't be
-        trained again (frozen, modules) fall back to cross-validation of the convex
-        problem, which shares that optimism; so do "loo" and "evidence" where no
-        eigendecomposition of the basis fits into `max_memory`.
-    cv : int, splitter or None, default=None
-        Cross-fitting: one network per fold, every candidate of `alpha` scored on rows
-        that its network has not seen. The fold networks' bases then stand side by side
-        and the final refit uses all rows, so the honest choice of alpha and the
-        stronger basis come from the same trainings. An int draws folds over the
-        distinct rows, stratified for classifiers. None: no folds for the squared loss,
-        5 for other losses unless `alpha` is a number or "loo".
-    center : {"zero", "network"}, default="zero"
-        What the ridge pulls towards: c_0 = 0, or the network itself (the mean of the
-        networks if there are several), to which a large alpha returns. With "zero" and
-        ``alpha > 0``, `refit_loss_ <= network_loss_` on the training data is not
-        promised; held out it is what pays.
+        Regularization strength, in units of a basis scaled to a mean squared row norm
+        of one. "auto": the best on held-out samples, see `cv`. "loo": leave-one-out in
+        closed form (squared loss), or approximate leave-one-out of a Newton step (other
+        losses, dense problems), or, if neither fits into `max_memory`,
+        cross-validation of the convex problem. "evidence": marginal likelihood (squared
+        loss). These two need one training only, but they are optimistic, because the
+        features have seen the labels: use them for networks that have not memorized
+        their samples. An array gives the candidates.
+    cv : "auto", int, splitter or None, default="auto"
+        Cross-fitting: one network per fold, every candidate scored on samples that its
+        network has not seen. The fold networks' bases then stand side by side and the
+        final problem is solved on all samples, so the honest choice and the stronger
+        basis come from the same trainings. "auto" is 5 folds, or none if `alpha` is a
+        number, "loo" or "evidence", if validation samples are passed to `fit`, or if
+        the network is taken as it is. An int or "auto" draws folds over the distinct
+        samples, stratified for classifiers; the groups passed to `fit` are kept
+        together. None: no folds.
+    center : {"auto", "zero", "network"}, default="auto"
+        The point c_0 that the penalty pulls towards: zero, or the network itself (the
+        mean of the networks if there are several), to which a large alpha returns.
+        "auto" takes the better of both on the samples by which alpha is chosen; the
+        mean of the networks itself is a candidate too (`alpha_` is then infinite). If
+        nothing is chosen, "auto" is "zero".
     n_networks : int, default=1
         Networks, trained from different seeds, whose bases stand side by side.
         Cross-fitting rounds up to the same number, at least one, for every fold.
@@ -143,6 +157,9 @@ class GradientBasisRefit(
         in the refit alone, such as in `alpha`, then train them once, and an
         interrupted sweep goes on where it was. Networks without a `random_state` come
         from the cache as well.
+    distribution : bool, default=False
+        Whether to keep what ``predict(X, return_std=True)`` needs. It costs an
+        eigendecomposition of the basis, and as much memory as it has entries.
     device : str, torch.device or None, default=None
         Where the convex problem is solved. None is the CPU.
     n_jobs : int or None, default=None
@@ -150,6 +167,8 @@ class GradientBasisRefit(
     random_state : int, RandomState instance or None, default=None
         Seeds of the networks, the folds and the sketch. With None the first network
         keeps its own `random_state`.
+    verbose : int, default=0
+        Whether to print a line for every trained network and for the solution.
 
     Attributes
     ----------
@@ -158,11 +177,17 @@ class GradientBasisRefit(
     estimators_ : list
         All trained networks, fold by fold.
     alpha_ : float
-        The ridge that was used. A ridge chosen on folds is scaled by their share of
-        the data, in `alpha_path_` too: all rows need less of it.
-    coef_ : ndarray of shape (n_params,)
+        The alpha that was used; infinite if the mean of the networks itself was chosen.
+        An alpha chosen on folds is scaled by their share of the data, in `alpha_path_`
+        too: all samples need less of it.
+    center_ : {"zero", "network"}
+        The centre that was used.
+    basis_coef_ : ndarray of shape (n_params,)
         Coefficients c of all networks, in the order of their parameters: for each
-        layer the weights, one row per unit, then the biases.
+        layer the weights, one row per unit, then the biases. If alpha was chosen on
+        folds and the loss is the squared one, they are the mean of the problem's
+        solution and of the mean of the folds' solutions, which predicts better than
+        either.
     network_loss_ : float
         Training loss of the network (the best one if there are several), no penalty.
     refit_loss_ : float
@@ -171,12 +196,13 @@ class GradientBasisRefit(
         Certified bound on the training loss over this basis at alpha = 0. Exact for the
         squared loss where `rank_` is known; for a large basis the pure-error floor.
     duality_gap_ : float
-        Certified distance of the solved problem's objective from its minimum.
+        Certified distance of the solved problem's objective from its minimum; zero if
+        `alpha_` is infinite, when nothing is solved.
     rank_ : int or None
         Rank of the basis; None where factorising the Jacobian would exceed `max_memory`
         or take longer than the refit.
     alpha_path_ : dict of ndarray
-        "alpha" and "loss", the mean held-out loss of each candidate.
+        "center", "alpha" and "loss", the mean held-out loss of each candidate.
     n_iter_ : int
         Iterations of the convex solver.
     classes_ : ndarray of shape (n_classes,)
@@ -219,8 +245,8 @@ class GradientBasisRefit(
             Interval(Real, 0, np.inf, closed="left"),
             "array-like",
         ],
-        "cv": ["cv_object"],
-        "center": [StrOptions({"zero", "network"})],
+        "cv": ["cv_object", StrOptions({"auto"})],
+        "center": [StrOptions({"auto", "zero", "network"})],
         "n_networks": [Interval(Integral, 1, None, closed="left")],
         "loss": [StrOptions({"auto", "squared_error", "log_loss", "poisson"})],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -230,9 +256,11 @@ class GradientBasisRefit(
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "max_memory": [str, Interval(Real, 0, None, closed="neither")],
         "memory": [str, HasMethods("cache"), None],
+        "distribution": ["boolean"],
         "device": [str, torch.device, None],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -240,8 +268,8 @@ class GradientBasisRefit(
         estimator,
         *,
         alpha="auto",
-        cv=None,
-        center="zero",
+        cv="auto",
+        center="auto",
         n_networks=1,
         loss="auto",
         n_components=None,
@@ -251,9 +279,11 @@ class GradientBasisRefit(
         max_iter=100,
         max_memory="1GB",
         memory=None,
+        distribution=False,
         device=None,
         n_jobs=None,
         random_state=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.alpha = alpha
@@ -268,13 +298,26 @@ class GradientBasisRefit(
         self.max_iter = max_iter
         self.max_memory = max_memory
         self.memory = memory
+        self.distribution = distribution
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
-    def fit(self, X, y, sample_weight=None, **fit_params):
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+        groups=None,
+        **fit_params,
+    ):
         """Train the network, then refit it.
 
         Parameters
@@ -285,7 +328,17 @@ class GradientBasisRefit(
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, for the network's training and for the refit. Integer weights in
-            the refit equal repeated rows.
+            the refit equal repeated samples.
+        X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
+            Validation samples, by which alpha and the centre are chosen. It is the
+            honest way to choose for a network that is taken as it is.
+        y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
+            Their targets or labels.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of samples that folds keep together. A splitter passed as `cv` gets
+            them, and so does the network's `fit` if it takes groups.
         **fit_params : dict
             Routed to the network's `fit` where metadata routing is enabled.
 
@@ -302,33 +355,68 @@ class GradientBasisRefit(
             If the data, the weights or a combination of parameters can't be used.
         """
         effort = Effort(parse_memory(self.max_memory), self.tol, self.max_iter)
-        check_request(self)
-        cv = choose_cv(self)
-        data = training_data(self, X, y, sample_weight, fit_params, cv)
+        check_device(self.device)
+        has_validation = X_val is not None or y_val is not None
+        check_request(self, has_validation)
+        cv = choose_cv(self, has_validation)
+        validation = X_val, y_val, sample_weight_val
+        data = training_data(
+            self, X, y, sample_weight, groups, validation, fit_params, cv
+        )
+        warn_of_optimism(self, has_validation)
         seeds = draw_seeds(self.estimator, self.random_state)
-        trained = train(self, data, seeds)
+        task = {
+            "estimator": self,
+            "X": X,
+            "y": y,
+            "metadata": {"sample_weight": sample_weight},
+        }
+        context = self._init_callback_context(
+            max_subtasks=None, sequential_subtasks=False
+        ).call_on_fit_task_begin(**task)
+
+        def contexts(count: int) -> list[Any]:
+            return [
+                context.subcontext(task_name="network", task_id=number)
+                for number in range(count)
+            ]
+
+        trained = train(self, data, seeds, contexts)
 
         def convex_parts() -> Parts:
             return data.parts(AUTO_FOLDS, seeds.folds)
 
         n_coef = sum(opened.network.n_params for opened in trained.opened)
         n_rows = trained.n_outputs * len(trained.inputs[0])
+        place = trained.inputs[0].device
+        targets = encode_targets(trained.opened[0], trained.n_outputs, data.y).to(place)
+        weight = torch.tensor(data.weight, device=place)
         with threads_for_solve(n_rows, n_coef):
+            warn_of_useless_networks(trained, targets, weight)
             result = refit(
                 trained,
-                encode_targets(trained, data.y),
-                torch.tensor(data.weight, device=trained.inputs[0].device),
+                targets,
+                weight,
                 alpha=self.alpha,
                 center=self.center,
                 solver=self.solver,
                 effort=effort,
                 convex_parts=convex_parts,
+                with_leverages=self.distribution,
             )
-            total_weight = float(data.weight.sum())
-            noise = uncertainty(
-                result, trained.inputs[0], total_weight, convex_parts, effort
-            )
+            noise = None
+            if self.distribution:
+                total_weight = float(data.weight.sum())
+                noise = uncertainty(
+                    result, trained.inputs[0], total_weight, convex_parts, effort
+                )
         self._store(result, noise, trained, data, seeds)
+        if self.verbose:
+            print(
+                f"Refit: center={self.center_}, alpha={self.alpha_:.3g}, training loss "
+                f"{self.network_loss_:.4g} -> {self.refit_loss_:.4g}"
+            )
+        context.call_on_fit_task_end(**task, reconstruction_attributes={})
         return self
 
     def _store(
@@ -344,13 +432,17 @@ class GradientBasisRefit(
         self.estimators_ = trained.estimators
         self.estimator_ = trained.estimators[0]
         self.alpha_ = choice.alpha
-        self.coef_ = result.parameters.cpu().numpy()
+        self.center_ = choice.center
+        self.basis_coef_ = result.parameters.cpu().numpy()
         self.network_loss_ = result.network_loss
-        self.refit_loss_ = solution.data_value
+        self.refit_loss_ = result.loss
         self.lower_bound_ = result.span_bound
-        self.duality_gap_ = solution.gap
+        self.duality_gap_ = result.gap
         self.rank_ = result.rank
-        self.alpha_path_ = {"alpha": choice.alphas, "loss": choice.scores}
+        self.alpha_path_ = {
+            name: np.array([getattr(each, name) for each in choice.candidates])
+            for name in ("center", "alpha", "loss")
+        }
         self.n_iter_ = solution.n_iter
         self._scales = list(result.space.scales)
         self._adds_networks = result.adds_networks
@@ -360,13 +452,16 @@ class GradientBasisRefit(
         self._flat = n_outputs == 1 and (
             np.ndim(data.y) == 1 or isinstance(final, MLPRegressor)
         )
-        full = len(self.coef_) * n_outputs
+        full = len(self.basis_coef_) * n_outputs
         self._n_features_out = self.n_components or full
         self._loss = trained.loss
         self._uncertainty = noise
         if classifies(self):
-            self.classes_ = known_classes(trained.opened[0], data.y)
             self._multilabel = np.ndim(data.y) == 2
+            self._output_classes = known_classes(trained.opened[0], data.y)
+            self.classes_ = self._output_classes
+            if data.classes is not None:
+                self.classes_ = np.union1d(self._output_classes, data.classes)
 
     # ---------------------------------------------------------------- predicting
 
@@ -380,7 +475,9 @@ class GradientBasisRefit(
     def _raw(self, opened: list[OpenNetwork], inputs: list[Tensor]) -> Tensor:
         """Raw outputs of the refit."""
         networks = [network.network for network in opened]
-        raw = tangent_raw(networks, inputs, as_float64(self.coef_).to(inputs[0].device))
+        raw = tangent_raw(
+            networks, inputs, as_float64(self.basis_coef_).to(inputs[0].device)
+        )
         if self._adds_networks:
             raw = raw + mean_raw(networks, inputs)
         return raw
@@ -412,16 +509,16 @@ class GradientBasisRefit(
         if classifies(self):
             if return_std:
                 raise ValueError("return_std must be False for a classifier, got True.")
-            return self._label(raw.cpu().numpy())
+            return self._label(self._raw_of_classes(raw).cpu().numpy())
         mean = opened[0].loss.predict(raw).cpu().numpy()
         y = self._shape(opened[0].untransform(mean))
         if not return_std:
             return y
         if self._uncertainty is None:
             raise ValueError(
-                "return_std must be False for this refit, got True. It needs the "
-                "squared loss, alpha > 0, two distinct rows and an eigendecomposition "
-                "of the basis that fits into max_memory."
+                "return_std must be False for this refit, got True. It needs "
+                "distribution=True, the squared loss, alpha > 0, two distinct samples "
+                "and an eigendecomposition of the basis that fits into max_memory."
             )
         networks = [network.network for network in opened]
         space = TangentSpace.with_scales(networks, inputs, self._scales)
@@ -431,6 +528,18 @@ class GradientBasisRefit(
         # transformations, first order for others.
         upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
         return y, self._shape(np.abs(upper - lower) / 2)
+
+    def _raw_of_classes(self, raw: Tensor) -> Tensor:
+        """Raw outputs of all classes; those without any weight get next to nothing."""
+        if len(self._output_classes) == len(self.classes_):
+            return raw
+        if raw.shape[1] == 1:
+            raw = torch.cat([-raw / 2, raw / 2], 1)
+        lowest = raw.amin(1, keepdim=True) + LOG_ABSENT
+        result = lowest.expand(-1, len(self.classes_)).clone()
+        known = np.searchsorted(self.classes_, self._output_classes)
+        result[:, torch.as_tensor(known)] = raw
+        return result
 
     def _label(self, raw: NDArray[np.float64]) -> NDArray[Any]:
         if self._multilabel:
@@ -455,7 +564,7 @@ class GradientBasisRefit(
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             One column per class, one value for two classes.
         """
-        raw = self._raw(*self._open(X)).cpu().numpy()
+        raw = self._raw_of_classes(self._raw(*self._open(X))).cpu().numpy()
         return raw[:, 0] if raw.shape[1] == 1 else raw
 
     @available_if(_has_probabilities)
@@ -471,7 +580,7 @@ class GradientBasisRefit(
         ndarray of shape (n_samples, n_classes)
         """
         opened, inputs = self._open(X)
-        raw = self._raw(opened, inputs).cpu()
+        raw = self._raw_of_classes(self._raw(opened, inputs)).cpu()
         return probabilities(raw, opened[0].loss, self._multilabel)
 
     @available_if(_has_probabilities)
@@ -486,7 +595,7 @@ class GradientBasisRefit(
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        raw = self._raw(*self._open(X)).cpu()
+        raw = self._raw_of_classes(self._raw(*self._open(X))).cpu()
         return log_probabilities(raw, self._multilabel)
 
     def score(self, X, y, sample_weight=None):
@@ -536,7 +645,7 @@ class GradientBasisRefit(
     # --------------------------------------------------------------- scikit-learn
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "coef_")
+        return hasattr(self, "basis_coef_")
 
     def get_metadata_routing(self):
         """Route `sample_weight` and other metadata to the network's `fit`.

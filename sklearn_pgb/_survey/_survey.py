@@ -13,9 +13,9 @@ from torch import nn
 from sklearn_pgb._certificate import TrainingObjective, training_objective
 from sklearn_pgb._estimator import (
     final_estimator,
+    fit_parameter,
     nested,
     train_networks,
-    weight_parameter,
 )
 from sklearn_pgb._networks import open_network
 from sklearn_pgb._survey._ends import Setting, distinct, evaluate
@@ -197,7 +197,7 @@ def _by_joblib(
 
 
 def _weight_key(estimator: Any) -> str:
-    key = weight_parameter(estimator)
+    key = fit_parameter(estimator, "sample_weight")
     if key is None:
         name = type(final_estimator(estimator)).__name__
         raise ValueError(

@@ -1,0 +1,335 @@
+"""How a refit chooses what its penalty pulls towards, and how strongly."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_pgb._bases import TangentSpace, mean_raw
+from sklearn_pgb._convex import (
+    ConvexProblem,
+    Fold,
+    HeldOut,
+    HeldOutPath,
+    RidgeGrid,
+    RidgePath,
+    Solution,
+    choose_method,
+    convex_folds,
+    ridge_grid,
+    search_path,
+)
+from sklearn_pgb._estimator import Parts, _alpha
+from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
+from sklearn_pgb._networks import OpenNetwork
+
+NOT_FINITE = (
+    "The loss must be finite on held-out samples for some alpha, but it overflows for "
+    "all. Scale the inputs and targets."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A centre, an alpha and the mean loss on held-out samples.
+
+    Attributes
+    ----------
+    center : {"zero", "network"}
+    alpha : float
+        Infinite for the average of the networks itself.
+    loss : float
+    """
+
+    center: str
+    alpha: float
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A centre and an alpha, and how they were chosen.
+
+    Attributes
+    ----------
+    center : {"zero", "network"}
+    alpha : float
+        Of the problem on all samples; infinite for the average of the networks itself.
+    candidates : list of Candidate
+    raw : Tensor (n_samples, n_outputs) or None
+        Raw outputs for each sample by a model that has not seen it.
+    parameters : Tensor or None
+        Mean of the folds' solutions, one coefficient per parameter of all networks.
+    start : (Tensor, Tensor) or None
+        Coefficients and intercept close to the solution on all samples.
+    """
+
+    center: str
+    alpha: float
+    candidates: Sequence[Candidate]
+    raw: Tensor | None = None
+    parameters: Tensor | None = None
+    start: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutNetworks:
+    """Some networks, the problem on samples they were trained on, and held-out samples.
+
+    Attributes
+    ----------
+    space : TangentSpace
+    problem : ConvexProblem
+        On the training samples, without an offset.
+    heldout : HeldOut
+        Without an offset.
+    raw : (Tensor, Tensor)
+        Mean raw outputs of the networks on training and held-out samples.
+    """
+
+    space: TangentSpace
+    problem: ConvexProblem
+    heldout: HeldOut
+    raw: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        opened: Sequence[OpenNetwork],
+        training: tuple[Sequence[Tensor], Tensor, Tensor],
+        heldout: tuple[Sequence[Tensor], Tensor, Tensor],
+        index: Tensor,
+    ) -> "HeldOutNetworks":
+        """From (inputs, targets, weights) of the training and the held-out samples."""
+        networks = [network.network for network in opened]
+        inputs, y, weight = training
+        weight = weight / weight.sum()
+        space = TangentSpace.of(networks, inputs, weight)
+        problem = ConvexProblem(
+            space.operator(inputs), y, opened[0].loss, weight, intercept=space.intercept
+        )
+        held_inputs, held_y, held_weight = heldout
+        held = HeldOut(index, space.operator(held_inputs), held_y, held_weight)
+        raw = mean_raw(networks, inputs), mean_raw(networks, held_inputs)
+        return cls(space, problem, held, raw)
+
+    def fold(self, center: str) -> Fold:
+        """The problem and the held-out samples for a centre."""
+        if center == "zero":
+            return Fold(self.problem, self.heldout)
+        return Fold(
+            replace(self.problem, offset=self.raw[0]),
+            replace(self.heldout, offset=self.raw[1]),
+        )
+
+    def loss(self, raw: Tensor) -> float:
+        """Weighted sum of the losses of held-out raw outputs."""
+        value = self.problem.loss.value(self.heldout.y, raw)
+        return float(self.heldout.weight @ value)
+
+    def parameters(self, center: str, coef: Tensor, intercept: Tensor) -> Tensor:
+        """A solution as one coefficient per network parameter."""
+        centred = center == "network" and self.space.spans_networks
+        return self.space.parameters(coef, intercept, centre=centred)
+
+
+def by_heldout_networks(
+    parts: Sequence[HeldOutNetworks],
+    centers: Sequence[str],
+    alphas: NDArray[np.float64],
+    effort: Effort,
+    with_average: bool,
+) -> tuple[Candidate, list[Candidate], "Solutions"]:
+    """Score every candidate on samples that the networks behind it have not seen.
+
+    Parameters
+    ----------
+    parts : sequence of HeldOutNetworks
+        One per fold, or a single one with validation samples.
+    centers : sequence of str
+    alphas : ndarray (n_alphas,), descending
+    effort : Effort
+    with_average : bool
+        Whether the networks themselves are a candidate.
+
+    Returns
+    -------
+    best : Candidate
+    candidates : list of Candidate
+    solutions : callable
+        Gives each part's coefficients and intercept at a candidate.
+    """
+    evaluate = _squared if parts[0].problem.loss.quadratic else _general
+    candidates, solutions = evaluate(parts, centers, alphas, effort)
+    if with_average:
+        total = sum(float(part.heldout.weight.sum()) for part in parts)
+        loss = sum(part.loss(part.raw[1]) for part in parts) / total
+        candidates.append(Candidate("network", math.inf, loss))
+    finite = [each for each in candidates if math.isfinite(each.loss)]
+    if not finite:
+        raise ValueError(NOT_FINITE)
+    return min(finite, key=lambda each: each.loss), candidates, solutions
+
+
+Solutions = Callable[[Candidate], list[tuple[Tensor, Tensor]]]
+
+
+def _squared(
+    parts: Sequence[HeldOutNetworks],
+    centers: Sequence[str],
+    alphas: NDArray[np.float64],
+    effort: Effort,
+) -> tuple[list[Candidate], Solutions]:
+    """Squared loss: a part at a time, all centres and alphas from one decomposition."""
+    grids: list[RidgeGrid] = []
+    losses = np.zeros((len(centers), len(alphas)))
+    total = sum(float(part.heldout.weight.sum()) for part in parts)
+    for part in parts:
+        problem, held = part.problem.with_alpha(1.0), part.heldout
+        method = choose_method(problem, effort.max_memory)
+        if method == "matrix-free":
+            return _general(parts, centers, alphas, effort)
+        grid = ridge_grid(
+            problem,
+            held.operator,
+            [part.raw if center == "network" else None for center in centers],
+            torch.as_tensor(alphas.copy()).to(problem.y),
+            dual=method == "dual",
+        )
+        errors = (held.y - grid.heldout_raw).square().sum(-1)
+        losses += (errors @ held.weight).cpu().numpy() / total
+        grids.append(grid)
+
+    def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
+        index = list(centers).index(at.center), list(alphas).index(at.alpha)
+        return [grid.coefficients(*index) for grid in grids]
+
+    candidates = [
+        Candidate(center, float(alpha), float(losses[row, column]))
+        for row, center in enumerate(centers)
+        for column, alpha in enumerate(alphas)
+    ]
+    return candidates, solutions
+
+
+def _general(
+    parts: Sequence[HeldOutNetworks],
+    centers: Sequence[str],
+    alphas: NDArray[np.float64],
+    effort: Effort,
+) -> tuple[list[Candidate], Solutions]:
+    """Any loss: Newton's method down the alphas, with warm starts."""
+    found: dict[str, dict[float, list[Solution]]] = {}
+    candidates: list[Candidate] = []
+    for center in centers:
+        path = HeldOutPath(
+            [part.fold(center) for part in parts], effort.max_memory, effort.max_iter
+        )
+        losses = search_path(path.loss, alphas.tolist())
+        found[center] = path.solutions
+        candidates += [Candidate(center, a, loss) for a, loss in losses.items()]
+
+    def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
+        return [(each.coef, each.intercept) for each in found[at.center][at.alpha]]
+
+    return candidates, solutions
+
+
+def heldout_raw(
+    parts: Sequence[HeldOutNetworks],
+    best: Candidate,
+    solved: Sequence[tuple[Tensor, Tensor]],
+    y: Tensor,
+) -> Tensor | None:
+    """Raw outputs of the held-out samples; None unless all were held out."""
+    raw = torch.full_like(y, torch.nan)
+    for number, part in enumerate(parts):
+        values = torch.zeros_like(part.raw[1])
+        if solved:
+            coef, intercept = solved[number]
+            values = part.heldout.operator.matvec(coef) + intercept
+        if best.center == "network":
+            values = values + part.raw[1]
+        raw[part.heldout.index] = values
+    return None if bool(raw.isnan().any()) else raw
+
+
+def fold_average(
+    parts: Sequence[HeldOutNetworks],
+    center: str,
+    solved: Sequence[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """The mean of the folds' models, one coefficient per parameter of all networks."""
+    each = [
+        part.parameters(center, *solution)
+        for part, solution in zip(parts, solved, strict=True)
+    ]
+    return torch.cat(each) / len(parts)
+
+
+def side_by_side(
+    solved: Sequence[tuple[Tensor, Tensor]], n_folds: int
+) -> tuple[Tensor, Tensor]:
+    """A start for the problem on all bases: the mean of the folds' models.
+
+    The scales of all bases side by side are those of the folds over the root of their
+    number, hence the root.
+    """
+    coef = torch.cat([coef for coef, _ in solved]) * n_folds**-0.5
+    return coef, torch.stack([intercept for _, intercept in solved]).mean(0)
+
+
+def choose_on_training_samples(
+    problems: dict[str, ConvexProblem],
+    path: RidgePath | None,
+    rule: str,
+    alphas: NDArray[np.float64],
+    total_weight: float,
+    effort: Effort,
+    convex_parts: Callable[[], Parts],
+    with_average: bool,
+) -> Choice:
+    """Choose on the samples that the networks were trained on.
+
+    By leave-one-out or the evidence in closed form, if there is an eigendecomposition
+    (`path`), by one Newton step per sample for other losses and dense problems, and
+    otherwise by cross-validation of the convex problem alone. The features have seen
+    the labels, so the losses are optimistic. `with_average` makes the networks
+    themselves, at their training loss, a candidate.
+    """
+    choices: dict[str, AlphaChoice] = {}
+    for center, problem in problems.items():
+        own = None if path is None else path.with_offset(problem.offset)
+        quadratic = problem.loss.quadratic
+        if own is not None and rule == "evidence":
+            choice = _alpha.by_evidence(own, alphas, total_weight)
+        elif own is not None:
+            choice = _alpha.by_leave_one_out(problem, own, alphas, total_weight)
+        elif rule == "loo" and not quadratic and _alpha.is_dense(problem):
+            choice = _alpha.by_approximate_leave_one_out(
+                problem, alphas, total_weight, effort
+            )
+        else:
+            folds = convex_folds(problem, convex_parts())
+            choice, _ = _alpha.by_held_out(folds, problem, alphas, effort)
+        choices[center] = choice
+    candidates = [
+        Candidate(center, float(alpha), float(loss))
+        for center, choice in choices.items()
+        for alpha, loss in zip(choice.alphas, choice.scores, strict=True)
+    ]
+    if with_average and "network" in problems:
+        problem = problems["network"]
+        assert problem.offset is not None
+        loss = float(problem.data_value(problem.offset))
+        candidates.append(Candidate("network", math.inf, loss))
+    finite = [each for each in candidates if math.isfinite(each.loss)]
+    if not finite:
+        raise ValueError(NOT_FINITE)
+    best = min(finite, key=lambda each: each.loss)
+    raw = choices[best.center].raw if math.isfinite(best.alpha) else None
+    return Choice(best.center, best.alpha, candidates, raw)
