@@ -11,6 +11,7 @@ from sklearn_pgb._convex._problem import (
 )
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
 from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
+from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._convex._select import (
     Fold,
     HeldOut,
@@ -36,6 +37,7 @@ __all__ = [
     "PathSolver",
     "RidgeGrid",
     "RidgePath",
+    "RowSpace",
     "SequenceSolver",
     "Solution",
     "SpanBound",

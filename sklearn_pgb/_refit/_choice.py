@@ -17,6 +17,7 @@ from sklearn_pgb._convex import (
     HeldOutPath,
     RidgeGrid,
     RidgePath,
+    RowSpace,
     Solution,
     choose_method,
     convex_folds,
@@ -26,6 +27,7 @@ from sklearn_pgb._convex import (
 from sklearn_pgb._estimator import Parts, _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._networks import OpenNetwork
+from sklearn_pgb._operators import DenseOperator
 
 NOT_FINITE = (
     "The loss must be finite on held-out samples for some alpha, but it overflows for "
@@ -223,20 +225,51 @@ def _general(
     effort: Effort,
 ) -> tuple[list[Candidate], Solutions]:
     """Any loss: Newton's method down the alphas, with warm starts."""
+    memory = effort.max_memory / len(parts)
+    spaces = [_row_space(part, memory) for part in parts]
     found: dict[str, dict[float, list[Solution]]] = {}
     candidates: list[Candidate] = []
     for center in centers:
-        path = HeldOutPath(
-            [part.fold(center) for part in parts], effort.max_memory, effort.max_iter
-        )
+        folds = [
+            _reduced(part.fold(center), space)
+            for part, space in zip(parts, spaces, strict=True)
+        ]
+        path = HeldOutPath(folds, memory, effort.max_iter)
         losses = search_path(path.loss, alphas.tolist())
         found[center] = path.solutions
         candidates += [Candidate(center, a, loss) for a, loss in losses.items()]
 
     def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
-        return [(each.coef, each.intercept) for each in found[at.center][at.alpha]]
+        return [
+            (
+                each.coef if space is None else space[0].coefficients(each.coef),
+                each.intercept,
+            )
+            for each, space in zip(found[at.center][at.alpha], spaces, strict=True)
+        ]
 
     return candidates, solutions
+
+
+def _row_space(
+    part: HeldOutNetworks, max_memory: float
+) -> tuple[RowSpace, DenseOperator] | None:
+    """Coordinates of the row space and held-out features, if that is the best way."""
+    method = choose_method(part.problem.with_alpha(1.0), max_memory)
+    if method != "dual":
+        return None
+    space = RowSpace.of(part.problem.operator)
+    return space, space.features_of(part.heldout.operator)
+
+
+def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
+    """A fold in coordinates of the row space of its basis."""
+    if space is None:
+        return fold
+    return Fold(
+        replace(fold.problem, operator=space[0].features),
+        replace(fold.held, operator=space[1]),
+    )
 
 
 def heldout_raw(
