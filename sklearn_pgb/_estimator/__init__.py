@@ -25,7 +25,7 @@ from sklearn_pgb._estimator._border import (
     share_target_transformation,
     with_seed,
 )
-from sklearn_pgb._estimator._hooks import fit_hooks
+from sklearn_pgb._estimator._hooks import fit_hooks, training_contexts
 from sklearn_pgb._estimator._targets import (
     ClassifierTargets,
     RegressorTargets,
@@ -68,5 +68,6 @@ __all__ = [
     "parts_among",
     "share_target_transformation",
     "train_networks",
+    "training_contexts",
     "with_seed",
 ]

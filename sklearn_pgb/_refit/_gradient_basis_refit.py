@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -16,7 +15,6 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.neural_network import MLPRegressor
-from sklearn.utils import ClassifierTags, RegressorTags, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
@@ -25,8 +23,6 @@ from torch import Tensor
 
 from sklearn_pgb._bases import TangentSpace, jacobian, mean_raw, tangent_raw
 from sklearn_pgb._estimator import (
-    AUTO_FOLDS,
-    Parts,
     Seeds,
     all_or_nothing,
     check_device,
@@ -35,6 +31,7 @@ from sklearn_pgb._estimator import (
     inputs_of,
     open_all,
     parse_memory,
+    training_contexts,
 )
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._targets import log_probabilities, probabilities
@@ -44,20 +41,23 @@ from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,
     classifies,
-    encode_targets,
     known_classes,
     training_data,
 )
-from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
+from sklearn_pgb._refit._fitting import Refit, TrainedNetworks
+from sklearn_pgb._refit._outputs import (
+    in_shape,
+    labels,
+    network_tags,
+    with_absent_classes,
+)
 from sklearn_pgb._refit._training import (
     check_request,
     choose_cv,
-    train,
+    train_and_refit,
     warn_of_optimism,
-    warn_of_useless_networks,
 )
-from sklearn_pgb._refit._uncertainty import predictive_std, uncertainty
-from sklearn_pgb._threads import threads_for_solve
+from sklearn_pgb._refit._uncertainty import predictive_std
 
 
 def _is_classifier(self: "GradientBasisRefit") -> bool:
@@ -71,10 +71,6 @@ def _has_probabilities(self: "GradientBasisRefit") -> bool:
     if not classifies(self) or hinge:
         raise AttributeError("only classifiers with a log loss have this method")
     return True
-
-
-# Log probability of classes without any weight: what float64 can still tell from one.
-LOG_ABSENT = -36.0
 
 
 class GradientBasisRefit(
@@ -153,13 +149,12 @@ class GradientBasisRefit(
     max_memory : float or str, default="1GB"
         What the convex solvers may use, in bytes or as a text such as "500MB".
     memory : str, joblib.Memory or None, default=None
-        Cache of the trained networks, or its folder. Fits on the same rows that differ
-        in the refit alone, such as in `alpha`, then train them once, and an
-        interrupted sweep goes on where it was. Networks without a `random_state` come
-        from the cache as well.
+        Cache of the trained networks, or its folder. Fits on the same samples that
+        differ in the refit alone, such as in `alpha`, then train them once. Networks
+        without a `random_state` come from the cache as well.
     distribution : bool, default=False
-        Whether to keep what ``predict(X, return_std=True)`` needs. It costs an
-        eigendecomposition of the basis, and as much memory as it has entries.
+        Whether to keep what ``predict(X, return_std=True)`` needs, which is as large as
+        the basis.
     device : str, torch.device or None, default=None
         Where the convex problem is solved. None is the CPU.
     n_jobs : int or None, default=None
@@ -340,7 +335,7 @@ class GradientBasisRefit(
             Groups of samples that folds keep together. A splitter passed as `cv` gets
             them, and so does the network's `fit` if it takes groups.
         **fit_params : dict
-            Routed to the network's `fit` where metadata routing is enabled.
+            Routed to the network's `fit` if metadata routing is enabled.
 
         Returns
         -------
@@ -365,58 +360,15 @@ class GradientBasisRefit(
         )
         warn_of_optimism(self, has_validation)
         seeds = draw_seeds(self.estimator, self.random_state)
-        task = {
-            "estimator": self,
-            "X": X,
-            "y": y,
-            "metadata": {"sample_weight": sample_weight},
-        }
-        context = self._init_callback_context(
-            max_subtasks=None, sequential_subtasks=False
-        ).call_on_fit_task_begin(**task)
-
-        def contexts(count: int) -> list[Any]:
-            return [
-                context.subcontext(task_name="network", task_id=number)
-                for number in range(count)
-            ]
-
-        trained = train(self, data, seeds, contexts)
-
-        def convex_parts() -> Parts:
-            return data.parts(AUTO_FOLDS, seeds.folds)
-
-        n_coef = sum(opened.network.n_params for opened in trained.opened)
-        n_rows = trained.n_outputs * len(trained.inputs[0])
-        place = trained.inputs[0].device
-        targets = encode_targets(trained.opened[0], trained.n_outputs, data.y).to(place)
-        weight = torch.tensor(data.weight, device=place)
-        with threads_for_solve(n_rows, n_coef):
-            warn_of_useless_networks(trained, targets, weight)
-            result = refit(
-                trained,
-                targets,
-                weight,
-                alpha=self.alpha,
-                center=self.center,
-                solver=self.solver,
-                effort=effort,
-                convex_parts=convex_parts,
-                with_leverages=self.distribution,
-            )
-            noise = None
-            if self.distribution:
-                total_weight = float(data.weight.sum())
-                noise = uncertainty(
-                    result, trained.inputs[0], total_weight, convex_parts, effort
-                )
+        contexts, finish = training_contexts(self, X, y, sample_weight)
+        trained, result, noise = train_and_refit(self, data, seeds, effort, contexts)
         self._store(result, noise, trained, data, seeds)
         if self.verbose:
             print(
                 f"Refit: center={self.center_}, alpha={self.alpha_:.3g}, training loss "
                 f"{self.network_loss_:.4g} -> {self.refit_loss_:.4g}"
             )
-        context.call_on_fit_task_end(**task, reconstruction_attributes={})
+        finish()
         return self
 
     def _store(
@@ -482,6 +434,13 @@ class GradientBasisRefit(
             raw = raw + mean_raw(networks, inputs)
         return raw
 
+    def _raw_of_classes(
+        self, opened: list[OpenNetwork], inputs: list[Tensor]
+    ) -> Tensor:
+        """Raw outputs for all classes, on the CPU."""
+        raw = self._raw(opened, inputs).cpu()
+        return with_absent_classes(raw, self._output_classes, self.classes_)
+
     def predict(self, X, return_std=False):
         """Predict targets or labels.
 
@@ -509,9 +468,9 @@ class GradientBasisRefit(
         if classifies(self):
             if return_std:
                 raise ValueError("return_std must be False for a classifier, got True.")
-            return self._label(self._raw_of_classes(raw).cpu().numpy())
+            return labels(raw.cpu(), self._output_classes, self._multilabel)
         mean = opened[0].loss.predict(raw).cpu().numpy()
-        y = self._shape(opened[0].untransform(mean))
+        y = in_shape(opened[0].untransform(mean), self._flat)
         if not return_std:
             return y
         if self._uncertainty is None:
@@ -527,29 +486,7 @@ class GradientBasisRefit(
         # Half the difference of the transformed ends: exact for affine target
         # transformations, first order for others.
         upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
-        return y, self._shape(np.abs(upper - lower) / 2)
-
-    def _raw_of_classes(self, raw: Tensor) -> Tensor:
-        """Raw outputs of all classes; those without any weight get next to nothing."""
-        if len(self._output_classes) == len(self.classes_):
-            return raw
-        if raw.shape[1] == 1:
-            raw = torch.cat([-raw / 2, raw / 2], 1)
-        lowest = raw.amin(1, keepdim=True) + LOG_ABSENT
-        result = lowest.expand(-1, len(self.classes_)).clone()
-        known = np.searchsorted(self.classes_, self._output_classes)
-        result[:, torch.as_tensor(known)] = raw
-        return result
-
-    def _label(self, raw: NDArray[np.float64]) -> NDArray[Any]:
-        if self._multilabel:
-            return (raw > 0).astype(int)
-        if raw.shape[1] == 1:
-            return self.classes_[(raw[:, 0] > 0).astype(int)]
-        return self.classes_[raw.argmax(1)]
-
-    def _shape(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values.reshape(-1) if self._flat else values
+        return y, in_shape(np.abs(upper - lower) / 2, self._flat)
 
     @available_if(_is_classifier)
     def decision_function(self, X):
@@ -564,7 +501,7 @@ class GradientBasisRefit(
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             One column per class, one value for two classes.
         """
-        raw = self._raw_of_classes(self._raw(*self._open(X))).cpu().numpy()
+        raw = self._raw_of_classes(*self._open(X)).numpy()
         return raw[:, 0] if raw.shape[1] == 1 else raw
 
     @available_if(_has_probabilities)
@@ -580,7 +517,7 @@ class GradientBasisRefit(
         ndarray of shape (n_samples, n_classes)
         """
         opened, inputs = self._open(X)
-        raw = self._raw_of_classes(self._raw(opened, inputs)).cpu()
+        raw = self._raw_of_classes(opened, inputs)
         return probabilities(raw, opened[0].loss, self._multilabel)
 
     @available_if(_has_probabilities)
@@ -595,7 +532,7 @@ class GradientBasisRefit(
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        raw = self._raw_of_classes(self._raw(*self._open(X))).cpu()
+        raw = self._raw_of_classes(*self._open(X))
         return log_probabilities(raw, self._multilabel)
 
     def score(self, X, y, sample_weight=None):
@@ -659,21 +596,6 @@ class GradientBasisRefit(
         return router.add(estimator=self.estimator, method_mapping=mapping)
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
-        if isinstance(self.estimator, torch.nn.Module):
-            tags.estimator_type = "classifier" if classifies(self) else "regressor"
-            tags.target_tags.multi_output = True
-            inner = None
-        else:
-            inner = get_tags(self.estimator)
-            tags.estimator_type = inner.estimator_type
-            tags.input_tags = inner.input_tags
-            # A pipeline does not pass on what its last step says of y.
-            tags.target_tags = get_tags(final_estimator(self.estimator)).target_tags
-        tags.target_tags.required = True
-        if tags.estimator_type == "classifier":
-            tags.classifier_tags = (inner and inner.classifier_tags) or ClassifierTags()
-        else:
-            tags.regressor_tags = (inner and inner.regressor_tags) or RegressorTags()
-        return tags
+        return network_tags(
+            super().__sklearn_tags__(), self.estimator, classifies(self)
+        )

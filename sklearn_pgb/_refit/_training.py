@@ -14,6 +14,7 @@ from sklearn.base import is_classifier
 from torch import Tensor
 
 from sklearn_pgb._estimator import (
+    AUTO_FOLDS,
     Parts,
     Seeds,
     count_outputs,
@@ -23,13 +24,16 @@ from sklearn_pgb._estimator import (
     share_target_transformation,
     train_networks,
 )
+from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._losses import (
     MODULE_LOSSES,
     LogisticLoss,
 )
 from sklearn_pgb._networks import check_can_open, open_network
 from sklearn_pgb._refit._data import TrainingData, encode_targets, taken_as_is
-from sklearn_pgb._refit._fitting import TrainedNetworks
+from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
+from sklearn_pgb._refit._uncertainty import uncertainty
+from sklearn_pgb._threads import threads_for_solve
 
 if TYPE_CHECKING:
     from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
@@ -174,6 +178,44 @@ def train(
     return TrainedNetworks(
         estimators, opened, inputs, folds, loss, n_outputs, frozen, validation
     )
+
+
+def train_and_refit(
+    model: "GradientBasisRefit",
+    data: TrainingData,
+    seeds: Seeds,
+    effort: Effort,
+    contexts: Callable[[int], Sequence[Any]],
+) -> tuple[TrainedNetworks, Refit, dict[str, Any] | None]:
+    """Networks, their refit and what its predictive distribution needs."""
+    trained = train(model, data, seeds, contexts)
+
+    def convex_parts() -> Parts:
+        return data.parts(AUTO_FOLDS, seeds.folds)
+
+    n_coef = sum(opened.network.n_params for opened in trained.opened)
+    n_rows = trained.n_outputs * len(trained.inputs[0])
+    place = trained.inputs[0].device
+    y = encode_targets(trained.opened[0], trained.n_outputs, data.y).to(place)
+    weight = torch.tensor(data.weight, device=place)
+    with threads_for_solve(n_rows, n_coef):
+        warn_of_useless_networks(trained, y, weight)
+        result = refit(
+            trained,
+            y,
+            weight,
+            alpha=model.alpha,
+            center=model.center,
+            solver=model.solver,
+            effort=effort,
+            convex_parts=convex_parts,
+            with_leverages=model.distribution,
+        )
+        noise = None
+        if model.distribution:
+            total = float(data.weight.sum())
+            noise = uncertainty(result, trained.inputs[0], total, convex_parts, effort)
+    return trained, result, noise
 
 
 def warn_of_useless_networks(
