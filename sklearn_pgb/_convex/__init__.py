@@ -1,7 +1,7 @@
 """Convex problems on a basis: solutions, certificates and the choice of the ridge."""
 
-from sklearn_pgb._convex._bounds import SpanBound, span_bound
-from sklearn_pgb._convex._infimum import Infimum, Spectrum, infimum
+from sklearn_pgb._convex._bounds import Bound
+from sklearn_pgb._convex._infimum import Infimum, infimum, is_affordable
 from sklearn_pgb._convex._problem import (
     ConvexProblem,
     Solution,
@@ -10,6 +10,7 @@ from sklearn_pgb._convex._problem import (
     lower_bound,
 )
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
+from sklearn_pgb._convex._scale import LossScale, loss_scale
 from sklearn_pgb._convex._select import (
     Fold,
     HeldOut,
@@ -25,18 +26,20 @@ from sklearn_pgb._convex._solve import (
     solve,
     warn_if_unconverged,
 )
+from sklearn_pgb._convex._unit_basis import Spectrum
 
 __all__ = [
+    "Bound",
     "ConvexProblem",
     "Fold",
     "HeldOut",
     "HeldOutPath",
     "Infimum",
+    "LossScale",
     "PathSolver",
     "RidgePath",
     "SequenceSolver",
     "Solution",
-    "SpanBound",
     "Spectrum",
     "approximate_leave_one_out",
     "choose_method",
@@ -45,10 +48,11 @@ __all__ = [
     "dual_value",
     "finish",
     "infimum",
+    "is_affordable",
+    "loss_scale",
     "lower_bound",
     "ridge_path",
     "search_path",
     "solve",
-    "span_bound",
     "warn_if_unconverged",
 ]

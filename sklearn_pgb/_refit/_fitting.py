@@ -10,14 +10,17 @@ from torch import Tensor
 
 from sklearn_pgb._bases import TangentSpace, mean_raw
 from sklearn_pgb._convex import (
+    Bound,
     ConvexProblem,
     Fold,
     HeldOut,
     RidgePath,
     Solution,
+    Spectrum,
     convex_folds,
+    infimum,
+    is_affordable,
     solve,
-    span_bound,
     warn_if_unconverged,
 )
 from sklearn_pgb._estimator import Parts, _alpha
@@ -43,7 +46,7 @@ class Refit:
     parameters: Tensor
     adds_networks: bool
     network_loss: float
-    span_bound: float
+    bound: Bound
     rank: int | None
 
 
@@ -135,8 +138,8 @@ def refit(
         path=path,
     )
     warn_if_unconverged(solution, effort.tol, effort.max_iter)
-    rank, bound = _span(problem, solution, effort.max_memory)
     floor = pure_error_floor(trained.inputs[0].flatten(1), y, problem.loss, share)
+    rank, bound = _span(problem, solution, floor.value, effort.max_memory)
     return Refit(
         space=space,
         problem=final,
@@ -150,7 +153,7 @@ def refit(
         ),
         adds_networks=not space.spans_networks,
         network_loss=_network_loss(problem, networks, trained.inputs),
-        span_bound=max(bound, floor.value),
+        bound=bound,
         rank=rank,
     )
 
@@ -279,15 +282,17 @@ def _network_loss(
 
 
 def _span(
-    problem: ConvexProblem, solution: Solution, max_memory: float
-) -> tuple[int | None, float]:
+    problem: ConvexProblem, solution: Solution, floor: float, max_memory: float
+) -> tuple[int | None, Bound]:
     """Rank and a bound on the infimum over the span, where they are affordable."""
-    operator = problem.operator
-    rows, columns = operator.n_rows, operator.n_coef + operator.n_outputs
-    flops = float(rows) * columns * min(rows, columns)
-    if 3 * 8.0 * rows * columns > max_memory or flops > RANK_FLOPS:
-        return None, -np.inf
-    bound = span_bound(
-        problem, solution.raw, repair=problem.loss.quadratic or flops < REPAIR_FLOPS
+    bound = Bound(floor, np.inf).within(solution.data_value)
+    if not is_affordable(problem, RANK_FLOPS, max_memory):
+        return None, bound
+    if not problem.loss.quadratic and not is_affordable(
+        problem, REPAIR_FLOPS, max_memory
+    ):
+        return Spectrum.of(problem).rank, bound
+    least = infimum(
+        problem, max_memory=max_memory, floor=floor, in_hand=solution.data_value
     )
-    return bound.rank, bound.value - bound.residual
+    return least.rank, Bound(least.lower_bound, least.norm_budget)
