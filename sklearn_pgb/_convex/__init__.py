@@ -26,7 +26,7 @@ from sklearn_pgb._convex._solve import (
     solve,
     warn_if_unconverged,
 )
-from sklearn_pgb._convex._unit_basis import Spectrum
+from sklearn_pgb._convex._unit_basis import Spectrum, Units
 
 __all__ = [
     "Bound",
@@ -41,6 +41,7 @@ __all__ = [
     "SequenceSolver",
     "Solution",
     "Spectrum",
+    "Units",
     "approximate_leave_one_out",
     "choose_method",
     "column_means",

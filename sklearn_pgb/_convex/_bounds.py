@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem
@@ -14,7 +13,7 @@ BUDGET = 1e6
 
 # Units in the last place by which a product of a column of norm one with a vector may
 # be off, relative to the vector's norm: the sum's own rounding, and that of the basis.
-PRODUCT_ULPS = 4.0
+PRODUCT_ULPS = 1.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def unconditional_bound(problem: ConvexProblem, floor: float = -math.inf) -> Bou
 
 def product_rounding(n_columns: int) -> float:
     """Norm of the errors of products of unit columns with a vector of norm one."""
-    return PRODUCT_ULPS * EPS * math.sqrt(max(n_columns, 1))
+    return PRODUCT_ULPS * EPS * math.sqrt(n_columns)
 
 
 def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:

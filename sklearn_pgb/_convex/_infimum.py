@@ -35,12 +35,17 @@ NEWTON_FLOPS, NEWTON_STEPS = 1e10, (15, 100)
 # Coefficients along directions below these shares of the largest singular value may
 # gain next to nothing and be very long; a bound for coefficients so much longer is
 # worth little. All are tried, and the loss decides.
-RTOLS, NEWTON_RTOLS = (1e-12, 1e-10, 1e-8, 1e-6), (1e-8,)
+STEADY = 1e-10
+RTOLS, NEWTON_RTOLS = (1e-12, STEADY, 1e-8, 1e-6), (STEADY,)
 
 # A bound that keeps this share of what the best one is above the trivial one is as
 # good, and holds for longer coefficients. Budgets are a million times the norm of some
 # coefficients found, or this many times that of the best.
-AS_GOOD, SHORTER = 0.999, (1e4, 1e2, 1.0)
+AS_GOOD, SHORTER = 1 - 5e-8, (1e4, 1e2, 1.0)
+
+# Where there are only products with the basis, coefficients are found less exactly, and
+# budgets fall short of a million where that keeps this share of the best bound.
+ROUGHLY, ROUGH_BUDGETS = 0.9, (1e6, 1e5, 1e4, 1e3, 1e2, 1e1)
 
 # Losses this close, relative to themselves, are equal; the shorter coefficients count.
 EQUAL = 1e-12
@@ -75,6 +80,9 @@ class Infimum:
         Whether some coefficients attain the infimum; None where this is not known.
     norm : float
         Of the coefficients found, in the terms of `norm_budget`.
+    steady : float
+        The loss at coefficients that do without directions whose singular values are
+        below 1e-10 of the largest: what can be gained without very long coefficients.
     unlimited : bool
         Whether coefficients beyond the budget are known to be worse: the columns are
         independent, and the squared loss grows with their coefficients.
@@ -87,6 +95,7 @@ class Infimum:
     rank: int | None
     attained: bool | None
     norm: float
+    steady: float
     unlimited: bool = False
     spectrum: Spectrum | None = None
 
@@ -108,6 +117,7 @@ class _Found:
     raw: Tensor
     duals: list[Dual]
     converged: bool
+    rank: int = 0
 
 
 def _by_solver(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
@@ -178,6 +188,8 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
 
 
 def _factorised(spectrum: Spectrum, descend: Descend) -> list[_Found]:
+    if not bool(spectrum.basis.matrix.isfinite().all()):
+        return [_at_zero(spectrum.basis)]
     quadratic = spectrum.basis.problem.loss.quadratic
     find = _least_squares if quadratic else _minimised(descend)
     ranks = spectrum.ranks(RTOLS if quadratic else NEWTON_RTOLS)
@@ -210,16 +222,16 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Found:
     value = float(left.square().sum())
     duals = [_residual_dual(basis, target, part) for part in (across, left)]
     raw = basis.base + free + basis.unfold(target - left)
-    return _Found(value, float(beta.norm()), raw, duals, True)
+    return _Found(value, float(beta.norm()), raw, duals, True, rank)
 
 
 def _residual_dual(basis: UnitBasis, target: Tensor, left: Tensor) -> Dual:
     """``|t - A b|^2 >= 2 l.t - |l|^2 - 2 (A^T l).b`` for any l."""
-    size, n_columns = float(left.norm()), basis.matrix.shape[1]
+    size = float(left.norm())
     value = size**2 + 2 * float((left * (target - left)).sum())
     rounding = product_rounding(1) * size * (size + float(target.norm()))
     along = 2 * float((basis.matrix.T @ left).norm())
-    return Dual(value - rounding, along + 2 * product_rounding(n_columns) * size)
+    return Dual(value - rounding, along + 2 * product_rounding(basis.n_live) * size)
 
 
 # --- other losses -------------------------------------------------------------------
@@ -233,7 +245,7 @@ def _minimised(descend: Descend) -> Callable[[Spectrum, int], _Found]:
         problem, U = basis.problem, spectrum.U[:, :rank]
         inner = basis.inner(U)
         gamma, converged = _minimise(inner, descend)
-        gamma = gamma.reshape(rank, -1)
+        gamma = gamma.reshape(rank, basis.units.width)
         beta = spectrum.V[:, :rank] @ (gamma / spectrum.singular[:rank, None])
         raw = basis.raw(beta)
         value = float(problem.data_value(raw))
@@ -242,7 +254,7 @@ def _minimised(descend: Descend) -> Callable[[Spectrum, int], _Found]:
         if duals and _is_repairable(problem, inner.operator.n_coef):
             span = inner_columns(inner)
             duals += [dual_of(basis, each) for each in repaired(problem, dual, span)]
-        return _Found(value, float(beta.norm()), raw, duals, converged)
+        return _Found(value, float(beta.norm()), raw, duals, converged, rank)
 
     return find
 
@@ -258,7 +270,7 @@ def dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
     dual = into_domain(basis.problem, dual)
     rows = basis.fold(dual)
     along = float((basis.matrix.T @ rows).norm())
-    along += product_rounding(basis.matrix.shape[1]) * float(rows.norm())
+    along += product_rounding(basis.n_live) * float(rows.norm())
     return Dual(conjugate_value(basis.problem, dual, basis.base), along)
 
 
@@ -293,17 +305,16 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Found:
     raw = problem.raw(coef, free)
     units = Units.of(problem)
     mean, scale = units.mean, units.scale[:, None]
-    rest = coef.reshape(len(scale), -1)
-    centre = free + (mean @ rest).reshape(-1)
-    norm = math.hypot(float((scale * rest).norm()), float(centre.norm()))
+    rest, centre = scale * units.columns(coef), free + units.shift(coef)
+    norm = math.hypot(float(rest.norm()), float(centre.norm()))
     base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     dual = into_domain(problem, problem.loss.gradient(problem.y, raw))
     rows = problem.weight[:, None] * dual
-    along = problem.operator.rmatvec(rows).reshape(len(scale), -1)
+    along = units.columns(problem.operator.rmatvec(rows))
     sums = rows.sum(0)
     size = float((problem.weight.sqrt()[:, None] * dual).norm())
     if problem.intercept:
-        along = along - mean.T @ sums.reshape(len(mean), -1)
+        along = along - mean.T @ sums.reshape(len(mean), units.width)
     else:
         sums = torch.zeros_like(sums)
     residual = math.hypot(float((along / scale).norm()), float(sums.norm()))
@@ -330,13 +341,17 @@ def _finish(
     if not usable:
         bound = unconditional.within(in_hand)
         rank = None if spectrum is None else spectrum.rank
-        return Infimum(math.inf, bound.value, math.inf, rank, None, math.nan)
+        nothing = math.inf, bound.value, math.inf, rank, None, math.nan, math.inf
+        return Infimum(*nothing)
     value, least = min(each.value for each in usable), _unit_norm(problem)
     equal = value + EQUAL * abs(value)
     best = min(
         (each for each in usable if each.value <= equal), key=lambda each: each.norm
     )
-    bound = _best_bound(usable, best, least, unconditional)
+    if spectrum is None:
+        bound = _rough_bound(best, least, unconditional)
+    else:
+        bound = _best_bound(usable, best, least, unconditional)
     attained: bool | None = True
     if not _have_minima(problem):
         if problem.offset is None or contains_offset:
@@ -351,9 +366,16 @@ def _finish(
         rank=None if spectrum is None else spectrum.rank,
         attained=attained,
         norm=best.norm,
+        steady=_steady(usable, spectrum),
         unlimited=_is_unlimited(problem, spectrum, bound, value),
         spectrum=spectrum,
     )
+
+
+def _steady(found: list[_Found], spectrum: Spectrum | None) -> float:
+    """The least loss along directions that are far from rounding."""
+    most = 0 if spectrum is None else spectrum.ranks((STEADY,))[-1]
+    return min(each.value for each in found if each.rank <= most)
 
 
 def _unit_norm(problem: ConvexProblem) -> float:
@@ -377,7 +399,7 @@ def _best_bound(
     budgets = {BUDGET * norm for norm in norms}
     budgets |= {factor * max(best.norm, least) for factor in SHORTER}
     duals = [dual for each in found for dual in each.duals]
-    # A short budget is only taken where it is better than those of shorter coefficients.
+    # None that is shorter than a million times the shortest coefficients found.
     budgets = {budget for budget in budgets if budget >= BUDGET * min(norms)}
     bounds = [dual.bound(budget) for dual in duals for budget in budgets]
     largest = best_of(bounds, unconditional)
@@ -391,6 +413,20 @@ def _best_bound(
         return largest
     longest = max(bound.norm_budget for bound in able)
     return best_of([b for b in able if b.norm_budget == longest], unconditional)
+
+
+def _rough_bound(best: _Found, least: float, unconditional: Bound) -> Bound:
+    """The bound for the longest coefficients that is almost as good as any."""
+    bounds = [
+        dual.bound(factor * max(best.norm, least))
+        for factor in ROUGH_BUDGETS
+        for dual in best.duals
+    ]
+    largest = best_of(bounds, unconditional).value
+    enough = unconditional.value + ROUGHLY * (largest - unconditional.value)
+    # From the longest on.
+    able = [bound for bound in bounds if bound.value >= enough]
+    return best_of(able[:1], unconditional)
 
 
 def _is_unlimited(

@@ -1,4 +1,4 @@
-"""Dual points without a ridge: gradients are moved until the basis does not see them."""
+"""Dual points without a ridge: gradients moved until the basis does not see them."""
 
 from collections.abc import Iterator
 

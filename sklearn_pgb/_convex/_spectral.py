@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from sklearn_pgb._convex._newton import PrimalSystem, newton
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
-from sklearn_pgb._convex._unit_basis import EPS, Spectrum, UnitBasis
+from sklearn_pgb._convex._unit_basis import EPS, Spectrum, UnitBasis, thin_svd
 
 # Without a ridge, directions below these shares of the largest are tried with and
 # without: coefficients along them may be so long that rounding spoils the loss.
@@ -74,7 +73,9 @@ class SpectralSolver:
         gamma, _, n_iter, converged = newton(
             inner, PrimalSystem(inner), None, min(tol, 1e-10), max_iter
         )
-        scaled = gamma.reshape(rank, -1) / spectrum.singular[:, None]
+        scaled = (
+            gamma.reshape(rank, spectrum.basis.units.width) / spectrum.singular[:, None]
+        )
         coef, intercept = spectrum.basis.coefficients(spectrum.V @ scaled)
         coef, intercept = shortest(spectrum, rank, coef, intercept)
         return finish(problem, coef, intercept, n_iter, converged)
@@ -87,7 +88,7 @@ class SpectralSolver:
         if self._plain is None:
             basis = UnitBasis.of(self.problem)
             matrix = basis.matrix[:, basis.n_free :] * basis.units.scale
-            U, singular, Vh = torch.linalg.svd(matrix, full_matrices=False)
+            U, singular, Vh = thin_svd(matrix)
             self._plain = basis, U, singular, Vh.T
         return self._plain
 
@@ -108,9 +109,7 @@ class SpectralSolver:
         left = across + U @ (problem.alpha / 2 / shrunk * along)
         intercept = problem.zero()[1]
         if problem.intercept:
-            mean = basis.units.mean
-            moved = mean @ coef.reshape(mean.shape[1], -1)
-            intercept = free - moved.reshape(-1)
+            intercept = free - basis.units.shift(coef)
         dual = -2 * basis.unfold(left)
         return finish(problem, coef, intercept, 1, True, dual)
 
@@ -126,11 +125,10 @@ class SpectralSolver:
         gamma, free, n_iter, converged = newton(
             inner, PrimalSystem(inner), None, tol, max_iter
         )
-        coef = (V @ gamma.reshape(len(singular), -1)).reshape(-1)
+        coef = (V @ gamma.reshape(len(singular), basis.units.width)).reshape(-1)
         intercept = problem.zero()[1]
         if problem.intercept:
-            mean = basis.units.mean
-            intercept = free - (mean @ coef.reshape(mean.shape[1], -1)).reshape(-1)
+            intercept = free - basis.units.shift(coef)
         dual = problem.loss.gradient(problem.y, inner.raw(gamma, free))
         return finish(problem, coef, intercept, n_iter, converged, dual)
 
@@ -149,14 +147,13 @@ def shortest(
         return coef, intercept
     rows = scale * spectrum.V[basis.n_free :, :rank]
     # The intercept takes directions of its own.
-    Q = torch.linalg.svd(rows, full_matrices=False)[0][:, : rank - basis.n_free]
-    own = coef.reshape(len(scale), -1)
+    Q = thin_svd(rows)[0][:, : rank - basis.n_free]
+    own = basis.units.columns(coef)
     short = Q @ (Q.T @ own)
     before, after = matrix @ (scale * own), matrix @ (scale * short)
     size = float(before.norm()) + EPS * float((scale * own).norm())
     if float((after - before).norm()) > 1e-12 * size:
         return coef, intercept
     if basis.problem.intercept:
-        mean = basis.units.mean
-        intercept = intercept - (mean @ (short - own)).reshape(-1)
+        intercept = intercept - basis.units.shift(short - own)
     return short.reshape(-1), intercept

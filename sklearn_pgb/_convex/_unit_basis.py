@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -32,11 +33,15 @@ class Units:
         but for rounding the norm of the column itself, and one for columns of zeros.
     plain : Tensor (n_columns,)
         Norms of the weighted columns themselves.
+    width : int
+        Coefficients of each column: one for each output that combines the columns by
+        itself.
     """
 
     mean: Tensor
     scale: Tensor
     plain: Tensor
+    width: int
 
     @classmethod
     def of(cls, problem: ConvexProblem) -> "Units":
@@ -64,7 +69,17 @@ class Units:
             squares += (root * (((dense - pivot) - total) / size)).square().sum((0, 1))
         norms, plain = size * squares.sqrt(), size * plain.sqrt()
         scale = torch.where(norms > CONSTANT_ULPS * EPS * plain, norms, plain)
-        return cls(pivot + total, torch.where(scale > 0, scale, 1.0), plain)
+        k = problem.y.shape[1]
+        width = k if isinstance(problem.operator, KroneckerOperator) else 1
+        return cls(pivot + total, torch.where(scale > 0, scale, 1.0), plain, width)
+
+    def columns(self, coef: Tensor) -> Tensor:
+        """Coefficients, one row for each column."""
+        return coef.reshape(len(self.scale), self.width)
+
+    def shift(self, coef: Tensor) -> Tensor:
+        """What the means of the columns add to each output."""
+        return (self.mean @ self.columns(coef)).reshape(-1)
 
 
 def _single_output(operator: LinearOperator) -> LinearOperator:
@@ -146,6 +161,11 @@ class UnitBasis:
             return 0
         return 1 if self.shared else self.problem.y.shape[1]
 
+    @property
+    def n_live(self) -> int:
+        """Columns that are not zero: what rounding can change."""
+        return self.n_free + int((self.units.plain > 0).sum())
+
     def fold(self, values: Tensor) -> Tensor:
         """Raw outputs as columns of the matrix' height, times roots of weights."""
         rows = self.problem.weight.sqrt()[:, None] * values
@@ -165,19 +185,7 @@ class UnitBasis:
         coef = (rest / self.units.scale[:, None]).reshape(-1)
         if not self.problem.intercept:
             return coef, self.problem.zero()[1]
-        mean = self.units.mean
-        moved = mean @ coef.reshape(mean.shape[1], -1)
-        return coef, (free.reshape(-1) - moved.reshape(-1))
-
-    def coordinates(self, coef: Tensor, free: Tensor) -> Tensor:
-        """The inverse of `coefficients`."""
-        mean = self.units.mean
-        rest = coef.reshape(mean.shape[1], -1)
-        beta = self.units.scale[:, None] * rest
-        if not self.problem.intercept:
-            return beta
-        moved = free + (mean @ rest).reshape(-1)
-        return torch.cat([moved.reshape(self.n_free, -1), beta])
+        return coef, free.reshape(-1) - self.units.shift(coef)
 
     def target(self) -> tuple[Tensor, Tensor]:
         """Folded targets, and the constant that a free intercept takes off them.
@@ -202,10 +210,24 @@ class UnitBasis:
         if self.shared:
             operator = KroneckerOperator(span / root[:, None], k)
         else:
-            operator = DenseOperator(span.reshape(n, k, -1) / root[:, None, None])
+            operator = DenseOperator(
+                span.reshape(n, k, span.shape[1]) / root[:, None, None]
+            )
         return replace(
             self.problem, operator=operator, intercept=False, offset=self.base
         ).with_alpha(0.0)
+
+
+def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition; by a slower way where the fast one fails."""
+    try:
+        U, singular, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    except RuntimeError:
+        parts = scipy.linalg.svd(
+            matrix.cpu().numpy(), full_matrices=False, lapack_driver="gesvd"
+        )
+        U, singular, Vh = (torch.from_numpy(part).to(matrix) for part in parts)
+    return U, singular, Vh
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +252,11 @@ class Spectrum:
     def of(cls, problem: ConvexProblem) -> "Spectrum":
         """Decompose a problem's basis."""
         basis = UnitBasis.of(problem)
-        U, singular, Vh = torch.linalg.svd(basis.matrix, full_matrices=False)
+        matrix = basis.matrix
+        if not bool(matrix.isfinite().all()):
+            # Features that overflow: nothing is known of their span.
+            matrix = torch.zeros_like(matrix)
+        U, singular, Vh = thin_svd(matrix)
         rtol = RANK_ULPS * EPS * max(basis.matrix.shape)
         keep = singular > rtol * singular.amax() if len(singular) else singular > 0
         return cls(basis, U[:, keep], singular[keep], Vh[keep].T)
@@ -238,8 +264,7 @@ class Spectrum:
     @property
     def rank(self) -> int:
         """Of the basis, the intercept included."""
-        copies = self.basis.problem.y.shape[1] if self.basis.shared else 1
-        return len(self.singular) * copies
+        return len(self.singular) * self.basis.units.width
 
     def ranks(self, rtols: tuple[float, ...]) -> list[int]:
         """Distinct numbers of singular values above shares of the largest."""
@@ -249,6 +274,12 @@ class Spectrum:
         for rtol in rtols:
             counts.append(int((self.singular > rtol * self.singular[0]).sum()))
         return sorted(set(counts), reverse=True)
+
+    def leading(self, rtol: float) -> "Spectrum":
+        """Without directions below a share of the largest singular value."""
+        rank = self.ranks((rtol,))[-1]
+        parts = self.U[:, :rank], self.singular[:rank], self.V[:, :rank]
+        return Spectrum(self.basis, *parts)
 
     def least_squares(self, rank: int, target: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates along the first directions, and what is left of a target."""
