@@ -1,9 +1,10 @@
 """What is certified: a network taken out of an estimator, with its own objective."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -12,7 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor, nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._estimator import count_outputs
+from sklearn_pgb._estimator import count_outputs, distinct_rows
 from sklearn_pgb._losses import (
     MODULE_LOSSES,
     LogisticLoss,
@@ -47,6 +48,8 @@ class Subject:
     X, y : whatever the estimator takes
         Rows of positive weight.
     notes : tuple of str
+    group : Tensor (n_samples,)
+        Number of each row's group of equal rows of X as it was given.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Subject:
     X: Any
     y: Any
     notes: tuple[str, ...]
+    group: Tensor
 
 
 def open_subject(
@@ -72,6 +76,9 @@ def open_subject(
             "y must be the targets or labels that the network was trained on, got None."
         )
     opened = _open(estimator, loss)
+    if sp.issparse(X):
+        # Rows cannot be taken out of every format.
+        X = cast(Any, X).tocsr()
     inputs = opened.inputs(X)
     n_outputs = count_outputs(opened, inputs)
     opened = _with_logistic(opened, y, n_outputs, loss)
@@ -89,11 +96,13 @@ def open_subject(
         )
     rows = torch.from_numpy(kept)
     share = as_float64(weight[kept] / weight.sum())
+    rows_given, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
     own = terms.penalty if penalty is None else _check_penalty(penalty, opened)
     objective = TrainingObjective(
         opened.network,
         inputs[rows],
-        opened.targets(y, n_outputs)[rows],
+        # The training has not seen the labels of rows without weight either.
+        opened.targets(targets, n_outputs),
         share,
         opened.loss,
         as_float64(own),
@@ -102,9 +111,10 @@ def open_subject(
         name=type(final).__name__,
         objective=objective,
         head=opened.network.find_head(objective.X[:8]),
-        X=_safe_indexing(X, kept),
-        y=_safe_indexing(y, kept),
+        X=rows_given,
+        y=targets,
         notes=terms.notes if penalty is None else (),
+        group=torch.from_numpy(distinct_rows(rows_given)),
     )
 
 

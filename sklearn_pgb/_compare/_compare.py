@@ -283,16 +283,18 @@ def _describe(task: _Task, model: Any) -> dict[str, Any]:
         return {
             "train_loss": _estimator_loss(task, model),
             "lower_bound": np.nan,
+            "norm_budget": np.nan,
             "n_coef": None,
             "rank": None,
             "alpha": np.nan,
             "seconds": seconds,
         }
     problem = model.problem_
-    least = infimum(problem, max_memory=task.effort.max_memory)
+    least = infimum(problem, max_memory=task.effort.max_memory, floor=task.floor)
     return {
         "train_loss": least.value,
-        "lower_bound": max(least.lower_bound, task.floor),
+        "lower_bound": least.lower_bound,
+        "norm_budget": least.norm_budget,
         "n_coef": problem.augmented().n_coef,
         "rank": least.rank,
         "alpha": model.alpha_,

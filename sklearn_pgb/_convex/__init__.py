@@ -1,7 +1,7 @@
 """Convex problems on a basis: solutions, certificates and the choice of the ridge."""
 
-from sklearn_pgb._convex._bounds import SpanBound, span_bound
-from sklearn_pgb._convex._infimum import Infimum, Spectrum, infimum
+from sklearn_pgb._convex._bounds import Bound
+from sklearn_pgb._convex._infimum import Infimum, infimum, is_affordable
 from sklearn_pgb._convex._problem import (
     ConvexProblem,
     Solution,
@@ -12,6 +12,7 @@ from sklearn_pgb._convex._problem import (
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
 from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
 from sklearn_pgb._convex._row_space import RowSpace
+from sklearn_pgb._convex._scale import LossScale, loss_scale
 from sklearn_pgb._convex._select import (
     Fold,
     HeldOut,
@@ -27,21 +28,24 @@ from sklearn_pgb._convex._solve import (
     solve,
     warn_if_unconverged,
 )
+from sklearn_pgb._convex._unit_basis import Spectrum, Units
 
 __all__ = [
+    "Bound",
     "ConvexProblem",
     "Fold",
     "HeldOut",
     "HeldOutPath",
     "Infimum",
+    "LossScale",
     "PathSolver",
     "RidgeGrid",
     "RidgePath",
     "RowSpace",
     "SequenceSolver",
     "Solution",
-    "SpanBound",
     "Spectrum",
+    "Units",
     "approximate_leave_one_out",
     "choose_method",
     "column_means",
@@ -49,11 +53,12 @@ __all__ = [
     "dual_value",
     "finish",
     "infimum",
+    "is_affordable",
+    "loss_scale",
     "lower_bound",
     "ridge_grid",
     "ridge_path",
     "search_path",
     "solve",
-    "span_bound",
     "warn_if_unconverged",
 ]

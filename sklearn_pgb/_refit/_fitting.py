@@ -11,12 +11,15 @@ from torch import Tensor
 
 from sklearn_pgb._bases import TangentSpace, mean_raw, tangent_raw
 from sklearn_pgb._convex import (
+    Bound,
     ConvexProblem,
     RidgePath,
     Solution,
+    Spectrum,
     finish,
+    infimum,
+    is_affordable,
     solve,
-    span_bound,
     warn_if_unconverged,
 )
 from sklearn_pgb._estimator import Parts, _alpha
@@ -77,7 +80,7 @@ class Refit:
     loss: float
     adds_networks: bool
     network_loss: float
-    span_bound: float
+    bound: Bound
     rank: int | None
 
 
@@ -223,8 +226,11 @@ def refit(
         if not space.spans_networks:
             raw = raw + average
         loss = float(problem.data_value(raw))
-    rank, bound = _span(final, solution, effort.max_memory)
     floor = pure_error_floor(trained.inputs[0].flatten(1), y, problem.loss, normalized)
+    # The networks are in the span, so the centre does not matter for its infimum.
+    over_span = problem if space.spans_networks else final
+    in_hand = min(loss, solution.data_value)
+    rank, bound = _span(over_span, in_hand, floor.value, effort.max_memory)
     return Refit(
         space=space,
         problem=final,
@@ -236,7 +242,7 @@ def refit(
         loss=loss,
         adds_networks=not space.spans_networks,
         network_loss=_network_loss(problem, networks, trained.inputs),
-        span_bound=max(bound, floor.value),
+        bound=bound,
         rank=rank,
     )
 
@@ -385,15 +391,18 @@ def _network_loss(
 
 
 def _span(
-    problem: ConvexProblem, solution: Solution, max_memory: float
-) -> tuple[int | None, float]:
-    """Rank and a bound on the infimum over the span, where they are affordable."""
-    operator = problem.operator
-    rows, columns = operator.n_rows, operator.n_coef + operator.n_outputs
-    flops = float(rows) * columns * min(rows, columns)
-    if 3 * 8.0 * rows * columns > max_memory or flops > RANK_FLOPS:
-        return None, -np.inf
-    bound = span_bound(
-        problem, solution.raw, repair=problem.loss.quadratic or flops < REPAIR_FLOPS
-    )
-    return bound.rank, bound.value - bound.residual
+    problem: ConvexProblem, in_hand: float, floor: float, max_memory: float
+) -> tuple[int | None, Bound]:
+    """Rank and a bound on the infimum over the span, where they are affordable.
+
+    `in_hand` is a loss that some coefficients are known to reach.
+    """
+    bound = Bound(floor, np.inf).within(in_hand)
+    if not is_affordable(problem, RANK_FLOPS, max_memory):
+        return None, bound
+    if not problem.loss.quadratic and not is_affordable(
+        problem, REPAIR_FLOPS, max_memory
+    ):
+        return Spectrum.of(problem).rank, bound
+    least = infimum(problem, max_memory=max_memory, floor=floor, in_hand=in_hand)
+    return least.rank, Bound(least.lower_bound, least.norm_budget)

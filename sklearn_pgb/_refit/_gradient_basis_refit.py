@@ -188,8 +188,14 @@ class GradientBasisRefit(
     refit_loss_ : float
         Training loss of the refit, no penalty.
     lower_bound_ : float
-        Certified bound on the training loss over this basis at alpha = 0. Exact for the
-        squared loss where `rank_` is known; for a large basis the pure-error floor.
+        Certified bound on the training loss over this basis at alpha = 0, for
+        coefficients up to the norm `norm_budget_`; for a large basis the pure-error
+        floor.
+    norm_budget_ : float
+        Up to which norm of the coefficients `lower_bound_` holds, each of them times
+        the norm of its column (weighted; less its mean if there is a free intercept):
+        a million times the norm of those found. Infinite where the bound is the
+        pure-error floor, which holds for every function of the inputs.
     duality_gap_ : float
         Certified distance of the solved problem's objective from its minimum; zero if
         `alpha_` is infinite, when nothing is solved.
@@ -388,7 +394,8 @@ class GradientBasisRefit(
         self.basis_coef_ = result.parameters.cpu().numpy()
         self.network_loss_ = result.network_loss
         self.refit_loss_ = result.loss
-        self.lower_bound_ = result.span_bound
+        self.lower_bound_ = result.bound.value
+        self.norm_budget_ = result.bound.norm_budget
         self.duality_gap_ = result.gap
         self.rank_ = result.rank
         self.alpha_path_ = {

@@ -489,8 +489,12 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         self.loss_ = unit * self._objective(rows, samples, loss)
         self.residual_basis_loss_ = unit * solution.value
         self.basis_loss_ = unit * basis.value
-        self.lower_bound_ = unit * result.bound
-        self.basis_lower_bound_ = unit * result.basis_bound
+        # Losses that were found count, the one of the stored model among them.
+        bound = result.bound.within(solution.value, self.loss_ / unit)
+        self.lower_bound_ = min(unit * bound.value, self.loss_)
+        self.norm_budget_ = self._unit * bound.norm_budget
+        self.basis_lower_bound_ = unit * result.basis_bound.within(basis.value).value
+        self.basis_norm_budget_ = self._unit * result.basis_bound.norm_budget
         self.improvement_ = self.basis_loss_ - self.loss_
         self.loss_curve_ = [unit * loss for loss in result.losses]
         self.n_iter_ = result.n_iter

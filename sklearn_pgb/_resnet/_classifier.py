@@ -129,9 +129,12 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
     improvement_ : float
         ``basis_loss_ - loss_``; never negative.
     lower_bound_, basis_lower_bound_ : float
-        Certified: no linear model on [phi, z], or on phi, has a smaller objective. With
-        ``alpha=0`` singular directions of the standardised features below 1e-10 of the
-        largest do not count.
+        Certified: no linear model on [phi, z], or on phi, has a smaller objective, up
+        to the norms below.
+    norm_budget_, basis_norm_budget_ : float
+        Infinite with a ridge. With ``alpha=0`` the bounds hold for coefficients, each
+        times the standard deviation of its column, of a norm up to this: a million
+        times the norm of those found.
     loss_curve_ : list of float
         Objective of each iteration, weight decay included.
     n_iter_ : int

@@ -10,10 +10,11 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklearn_pgb._convex import (
+    Bound,
     ConvexProblem,
     Solution,
     convex_folds,
-    span_bound,
+    infimum,
 )
 from sklearn_pgb._estimator import Parts
 from sklearn_pgb._estimator._alpha import (
@@ -70,7 +71,7 @@ class Fit:
     alpha : float
     solution, basis : Solution
         Of the convex problems with and without the units.
-    bound, basis_bound : float
+    bound, basis_bound : Bound
         Certified lower bounds on the two problems.
     losses : list of float
     n_iter : int
@@ -83,8 +84,8 @@ class Fit:
     alpha: float
     solution: Solution
     basis: Solution
-    bound: float
-    basis_bound: float
+    bound: Bound
+    basis_bound: Bound
     losses: list[float]
     n_iter: int
     diverged: bool
@@ -205,7 +206,7 @@ def warn_if_unconverged(fit: Fit) -> None:
         ("phi", fit.basis, fit.basis_bound),
     ]:
         size = max(abs(part.value), torch.finfo(torch.float64).tiny)
-        gap = (part.value - bound) / size
+        gap = (part.value - bound.value) / size
         if not part.converged and gap > CERTAIN:
             warnings.warn(
                 f"The convex solver stopped after {part.n_iter} iterations, at a "
@@ -232,11 +233,12 @@ def is_worse(loss: float, basis_loss: float, variance: float) -> bool:
     return True
 
 
-def certified_bound(problem: ConvexProblem, solution: Solution) -> float:
-    """Lower bound on a problem, with or without a ridge."""
+def certified_bound(problem: ConvexProblem, solution: Solution) -> Bound:
+    """Lower bound on a problem: with a ridge it holds for all coefficients."""
     if problem.alpha > 0:
-        return solution.lower_bound
-    return span_bound(problem, solution.raw).value
+        return Bound(solution.lower_bound, np.inf).within(solution.value)
+    least = infimum(problem, in_hand=solution.value)
+    return Bound(least.lower_bound, least.norm_budget)
 
 
 def unit_scale(units: Program, theta: Tensor, samples: Samples) -> float:
