@@ -1,6 +1,7 @@
 """What the regressor and the classifier on a ResNet basis share."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
 
@@ -185,16 +186,16 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             loss.encode(as_float64(columns)).to(device),
             share.to(device),
         )
-        head: list[Tensor] = []
+        solve: list[Callable] = []
 
         def state(theta: Tensor) -> dict:
-            return self._state(architecture, theta, moments, *head)
+            return self._state(architecture, theta, moments, *solve[-1]())
 
         told = None if sample_weight is None else weight
         hook, finish = fit_hooks(self, X, y, told, state)
 
-        def on_iteration(theta: Tensor, loss: float, coef: Tensor, b: Tensor) -> bool:
-            head[:] = coef, b
+        def on_iteration(theta: Tensor, loss: float, head: Callable) -> bool:
+            solve[:] = [head]
             return hook(theta.detach(), loss * self._unit**2)
 
         result = fit_resnet(

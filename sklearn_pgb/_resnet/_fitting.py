@@ -149,9 +149,15 @@ def fit_resnet(
         unit = samples.spread()
     samples = replace(samples, basis=samples.basis / unit)
 
-    def told(theta: Tensor, value: float, coef: Tensor, intercept: Tensor) -> bool:
-        A, B = coef[: len(unit)] / unit[:, None], coef[len(unit) :]
-        return hook(theta, value, torch.cat([A, B]), intercept)
+    def in_units(
+        theta: Tensor, value: float, solve: Callable[[], tuple[Tensor, Tensor]]
+    ) -> bool:
+        def head() -> tuple[Tensor, Tensor]:
+            coef, intercept = solve()
+            A, B = coef[: len(unit)] / unit[:, None], scale * coef[len(unit) :]
+            return torch.cat([A, B]), intercept
+
+        return hook(theta, value, head)
 
     with threads_for_solve(samples.y.numel(), n_columns * samples.y.shape[1]):
         inner = projection(
@@ -165,7 +171,7 @@ def fit_resnet(
         start = Residual(units, samples, inner, alpha, scale, penalty)
         training = full_batch if request.full_batch else minibatches
         with threads_for(len(samples.y) * theta.numel()):
-            found = training(start, theta, request, parts, told)
+            found = training(start, theta, request, parts, in_units)
         return _finish(start, found, unit)
 
 
