@@ -20,7 +20,6 @@ from sklearn_pgb._convex._select import (
 )
 from sklearn_pgb._convex._solve import (
     PathSolver,
-    SequenceSolver,
     choose_method,
     solve,
     warn_if_unconverged,
@@ -34,7 +33,6 @@ __all__ = [
     "Infimum",
     "PathSolver",
     "RidgePath",
-    "SequenceSolver",
     "Solution",
     "SpanBound",
     "Spectrum",

@@ -51,8 +51,14 @@ WORSE = 1e-9
 # Relative standard deviations below this are rounding of constants.
 ROUNDING = 1e-12
 
-# Each step takes all samples up to this many rows, and rows times squared unknowns.
-FULL_BATCH_ROWS, FULL_BATCH_FLOPS = 10_000, 5e8
+# "auto" takes all samples for each step up to this many.
+FULL_BATCH_ROWS = 10_000
+
+# Each step solves for the linear part up to this many samples times squared unknowns
+# and, by Newton, this many unknowns. Beyond, training it along is faster: for 1,300
+# images of ten digits 3 s instead of 14 s. Up to there it takes fewer steps, and ends at
+# a smaller loss in 100 of them (two moons: held-out log loss .25 instead of .27).
+PROJECTION_FLOPS, NEWTON_UNKNOWNS = 5e8, 250
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,12 +275,15 @@ def total_variance(rows: Tensor, weight: Tensor) -> float:
     return variance if variance > ROUNDING**2 * float(mean @ mean) else 0.0
 
 
-def full_batch_pays(samples: Samples, n_units: int, loss: Loss) -> bool:
+def projection_pays(samples: Samples, n_units: int, loss: Loss) -> bool:
     """Whether solving for the linear part at each step is cheap."""
     n, k = samples.y.shape
-    # Outputs share one matrix with the squared loss.
-    unknowns = (samples.basis.shape[1] + n_units) * (1 if loss.quadratic else k)
-    return n <= FULL_BATCH_ROWS and n * unknowns**2 <= FULL_BATCH_FLOPS
+    unknowns = samples.basis.shape[1] + n_units
+    if loss.quadratic:
+        # Outputs share one matrix.
+        return n * unknowns**2 <= PROJECTION_FLOPS
+    unknowns *= k
+    return unknowns <= NEWTON_UNKNOWNS and n * unknowns**2 <= PROJECTION_FLOPS
 
 
 def choose_alpha(

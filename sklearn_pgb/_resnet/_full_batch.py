@@ -38,7 +38,7 @@ def full_batch(
         losses.append(value)
         return hook(theta, value, lambda: objective.head(theta, objective.alpha))
 
-    theta = descend(objective, theta, choice.n_iter, request.tol, on_iteration)
+    theta = descend(objective, theta, choice.n_iter, request, on_iteration)
     return Found(
         theta,
         choice.alpha,
@@ -53,16 +53,16 @@ def descend(
     objective: Residual,
     theta: Tensor,
     max_iter: int,
-    tol: float,
+    request: Request,
     on_iteration: Callable[[Tensor, float], bool],
 ) -> Tensor:
     """Parameters of the units after at most so many iterations.
 
-    The linear part is solved for at each step if that has a closed form, and trained
-    along otherwise; the objective is the same.
+    The linear part is solved for at each step, or trained along if that is cheaper; the
+    objective is the same.
     """
     function, start = projected(objective), theta
-    if not objective.inner.loss.quadratic:
+    if not request.projects:
         function, start = joint(objective, theta)
     size, floor = len(theta), objective.floor()
     losses: list[float] = []
@@ -70,7 +70,7 @@ def descend(
     def note(point: Tensor, value: float) -> bool:
         losses.append(value)
         stop = on_iteration(point[-size:].to(theta.device), value)
-        return stop or _is_idle(losses, floor, tol)
+        return stop or _is_idle(losses, floor, request.tol)
 
     if max_iter == 0:
         on_iteration(theta, float(function(start)[0]))
@@ -193,7 +193,7 @@ def held_out_curve(
         least = [min(losses) for losses in looks]
         return len(least) > int(np.argmin(least)) + LOOKS
 
-    last = descend(fold, theta, request.max_iter, request.tol, on_iteration)
+    last = descend(fold, theta, request.max_iter, request, on_iteration)
     if n_iter not in checkpoints:
         looks.append(look(last))
     return np.array(looks + looks[-1:] * (len(checkpoints) - len(looks)))

@@ -68,12 +68,12 @@ class Joint:
         )
 
     def start(self, theta: Tensor) -> Tensor:
-        """All parameters, the linear part being solved for.
+        """All parameters, the linear part being solved for roughly.
 
         From zeros the units would get no gradient but that of their decay, which Adam,
         whose steps have one size, follows until nothing is left of them.
         """
-        coef, intercept = self.residual.head(theta, self.residual.alpha)
+        coef, intercept = self.residual.head(theta, self.residual.alpha, rough=True)
         n_basis = self.residual.samples.basis.shape[1]
         A, B = coef[:n_basis], coef[n_basis:]
         spread = self.whole.spread()[:, None]

@@ -68,6 +68,10 @@ class Request:
         Whether the choice is by leave-one-out whatever the loss.
     decay : float
         Ridge on the weights of the units.
+    full_batch : bool
+        Whether each step takes all samples.
+    projects : bool
+        Whether the linear part is solved for at each of these steps.
     total_weight : float
         Of the samples in the user's scale.
     """
@@ -77,6 +81,7 @@ class Request:
     decay: float
     intercept: bool
     full_batch: bool
+    projects: bool
     max_iter: int
     tol: float
     batch_size: int
@@ -138,21 +143,24 @@ class Residual:
         """A value that no raw outputs can undercut."""
         return float(self.samples.weight @ self.inner.loss.minimum(self.samples.y))
 
-    def head(self, theta: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    def head(
+        self, theta: Tensor, alpha: float, rough: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The minimising R^T, in units of scale times z, and intercept."""
         z, _ = evaluate_units(self.units, theta, self.samples.inputs)
-        return self.inner.solve(self.scale * z, alpha)
+        solve = self.inner.rough if rough else self.inner.solve
+        return solve(self.scale * z, alpha)
 
     def held_out(self, theta: Tensor, alpha: float, held: Samples) -> float:
-        """Mean loss on other samples with R solved for on these."""
-        coef, intercept = self.head(theta, alpha)
+        """Mean loss on other samples with R solved for on these, roughly."""
+        coef, intercept = self.head(theta, alpha, rough=True)
         z, _ = evaluate_units(self.units, theta, held.inputs)
         raw = torch.cat([held.basis, self.scale * z], 1) @ coef + intercept
         return self.loss(raw, held)
 
     def held_out_alone(self, alpha: float, held: Samples) -> float:
         """The same for the model on the basis alone."""
-        coef, intercept = self.inner.solve(self.samples.basis[:, :0], alpha)
+        coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
         return self.loss(held.basis @ coef + intercept, held)
 
 
