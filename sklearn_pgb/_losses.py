@@ -78,6 +78,10 @@ class Loss(ABC):
         """Hessian of each sample as a function of its row of a direction."""
 
     @abstractmethod
+    def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
+        """Diagonals of the Hessians, (n_samples, n_outputs)."""
+
+    @abstractmethod
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         """Conjugate of each sample, infinite outside its domain."""
 
@@ -120,6 +124,9 @@ class SeparableLoss(Loss):
 
     def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
         return self.curvature(y, raw).sqrt()
+
+    def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
+        return self.curvature(y, raw)
 
     def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
         return self.curvature(y, raw).mul
@@ -234,6 +241,10 @@ class CrossEntropyLoss(Loss):
             return scaled.addcmul_(p, scaled.sum(1, keepdim=True), value=-1.0)
 
         return product
+
+    def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
+        p = raw.softmax(1)
+        return p * (1 - p)
 
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         p = dual + y

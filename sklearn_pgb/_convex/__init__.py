@@ -23,7 +23,6 @@ from sklearn_pgb._convex._select import (
 )
 from sklearn_pgb._convex._solve import (
     PathSolver,
-    SequenceSolver,
     choose_method,
     solve,
     warn_if_unconverged,
@@ -42,7 +41,6 @@ __all__ = [
     "RidgeGrid",
     "RidgePath",
     "RowSpace",
-    "SequenceSolver",
     "Solution",
     "Spectrum",
     "Units",

@@ -13,7 +13,6 @@ from sklearn_pgb._convex._newton import (
     MatrixFreeSystem,
     NewtonSystem,
     PrimalSystem,
-    RecycledSystem,
     newton,
 )
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
@@ -30,12 +29,6 @@ LSMR_ITERATIONS = 20_000
 
 # Units in the last place by which a gap may be off.
 ROUNDING_ULPS = 64
-
-# Narrowest and widest Hessian that is factorised for a sequence of problems. With fewer
-# rows than columns and a weak ridge a factor magnifies rounding: 15 rows of 102 columns
-# with weights one and two ended 1e-5 from repeated rows. Plain conjugate gradients end
-# 1e-7 from them, and are quick on what is narrow.
-RECYCLED_COEF = 250, 2_000
 
 
 def choose_method(problem: ConvexProblem, max_memory: float) -> str:
@@ -69,6 +62,9 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
             "dual": 2.0 * rows**3 + 60.0 * rows**2 * k + (20 + 10 * k) * LAUNCH_FLOPS,
             "matrix-free": PRODUCTS * (product + 15 * LAUNCH_FLOPS),
         }
+        if isinstance(operator, KroneckerOperator) and k > 1:
+            # One product for each pair of outputs.
+            cost["primal"] += 1.5 * k * k * LAUNCH_FLOPS
     if problem.alpha == 0:
         needed.pop("dual")
     possible = [name for name in needed if needed[name] <= max_memory]
@@ -230,45 +226,6 @@ class PathSolver:
             return finish(problem, *lsmr_ridge(problem, 1e-14, LSMR_ITERATIONS))
         system = MatrixFreeSystem(problem)
         return finish(problem, *newton(problem, system, start, tol, max_iter))
-
-
-class SequenceSolver:
-    """Solves problems that change little from one to the next.
-
-    Each starts from the last one's solution and Hessian. All have the same shape and
-    a loss other than the squared one.
-    """
-
-    def __init__(self) -> None:
-        self._start: tuple[Tensor, Tensor] | None = None
-        self._system = RecycledSystem()
-
-    def solve(
-        self, problem: ConvexProblem, tol: float, max_iter: int, certified: bool = True
-    ) -> Solution:
-        """The next solution; see `solve` and `newton`.
-
-        Not `certified`, it may be as good as `tol` alone where the Hessian is recycled.
-        """
-        solution = self._from_start(problem, tol, max_iter, certified)
-        if not solution.converged and self._start is not None:
-            # A start far from this problem's solution is worse than none.
-            self._start = None
-            fresh = self._from_start(problem, tol, max_iter, certified)
-            solution = min(fresh, solution, key=lambda found: found.value)
-        self._start = solution.coef, solution.intercept
-        return solution
-
-    def _from_start(
-        self, problem: ConvexProblem, tol: float, max_iter: int, certified: bool
-    ) -> Solution:
-        least, most = RECYCLED_COEF
-        if problem.alpha > 0 and least <= problem.operator.n_coef <= most:
-            result = newton(
-                problem, self._system, self._start, tol, max_iter, certified
-            )
-            return finish(problem, *result)
-        return solve(problem, tol=tol, max_iter=max_iter, start=self._start)
 
 
 def _newton_system(

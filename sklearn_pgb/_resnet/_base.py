@@ -1,6 +1,7 @@
 """What the regressor and the classifier on a ResNet basis share."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
 
@@ -47,7 +48,12 @@ from sklearn_pgb._networks import (
     as_float64,
 )
 from sklearn_pgb._resnet._diagnostics import stationarity
-from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays, is_worse
+from sklearn_pgb._resnet._fitting import (
+    FULL_BATCH_ROWS,
+    fit_resnet,
+    is_worse,
+    projection_pays,
+)
 from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
     choose_input,
@@ -185,16 +191,16 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             loss.encode(as_float64(columns)).to(device),
             share.to(device),
         )
-        head: list[Tensor] = []
+        solve: list[Callable] = []
 
         def state(theta: Tensor) -> dict:
-            return self._state(architecture, theta, moments, *head)
+            return self._state(architecture, theta, moments, *solve[-1]())
 
         told = None if sample_weight is None else weight
         hook, finish = fit_hooks(self, X, y, told, state)
 
-        def on_iteration(theta: Tensor, loss: float, coef: Tensor, b: Tensor) -> bool:
-            head[:] = coef, b
+        def on_iteration(theta: Tensor, loss: float, head: Callable) -> bool:
+            solve[:] = [head]
             return hook(theta.detach(), loss * self._unit**2)
 
         result = fit_resnet(
@@ -337,7 +343,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     def _request(self, samples, n_units, loss, weight, seed):
         """The parameters, resolved."""
-        full = full_batch_pays(samples, n_units, loss)
+        is_small = len(samples.y) <= FULL_BATCH_ROWS
         # A module's buffers stay in float64.
         single = self.dtype == "float32" and self.module is None
         return Request(
@@ -345,7 +351,8 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             leave_one_out=isinstance(self.alpha, str) and self.alpha == "loo",
             decay=float(self.weight_decay),
             intercept=bool(self.fit_intercept),
-            full_batch=full if self.solver == "auto" else self.solver == "lbfgs",
+            full_batch=is_small if self.solver == "auto" else self.solver == "lbfgs",
+            projects=projection_pays(samples, n_units, loss),
             max_iter=int(self.max_iter),
             tol=float(self.tol),
             batch_size=min(int(self.batch_size), len(samples.y)),
