@@ -21,9 +21,11 @@ from sklearn_pgb._operators import LinearOperator
 
 def train_and_open(estimator: Any, X: Any, y: Any, loss: Loss | None) -> OpenNetwork:
     """Open a module or frozen estimator as it is, a clone of any other after `fit`."""
-    if isinstance(estimator, nn.Module | FrozenEstimator):
-        return open_network(estimator, loss=loss)
-    return open_network(clone(estimator).fit(X, y), loss=loss)
+    if not isinstance(estimator, nn.Module | FrozenEstimator):
+        estimator = clone(estimator).fit(X, y)
+    opened = open_network(estimator, loss=loss)
+    opened.inputs(X)
+    return opened
 
 
 class LayerBasis(FeatureColumns):
@@ -89,7 +91,7 @@ class LayerBasis(FeatureColumns):
         """
         check_is_fitted(self)
         opened = self.network_
-        hidden = opened.network.layers(opened.inputs(X))[1:-1]
+        hidden = opened.network.layers(opened.inputs(X, check=False))[1:-1]
         if not -len(hidden) <= self.layer < len(hidden):
             raise ValueError(
                 f"layer must be the index of one of the {len(hidden)} hidden layers, "
@@ -153,7 +155,8 @@ class ResNetBasis(FeatureColumns):
     def features(self, X: Any) -> Tensor:
         """[phi, z] on X, float64 of shape (n_samples, n_basis + n_units)."""
         check_is_fitted(self)
-        return self.network_.network.layers(self.network_.inputs(X))[1]
+        inputs = self.network_.inputs(X, check=False)
+        return self.network_.network.layers(inputs)[1]
 
 
 class TangentColumns(Basis):
@@ -184,7 +187,7 @@ class TangentColumns(Basis):
             If the network has another number of outputs.
         """
         check_is_fitted(self)
-        inputs = self.network_.inputs(X)
+        inputs = self.network_.inputs(X, check=False)
         operator = self.space_.operator([inputs] * len(self.space_.networks))
         if operator.n_outputs != n_outputs:
             raise ValueError(
@@ -240,7 +243,7 @@ class GradientBasis(TangentColumns):
         self
         """
         self.network_ = train_and_open(self.estimator, X, y, self.loss)
-        inputs = self.network_.inputs(X)
+        inputs = self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
         self.space_ = TangentSpace.of([self.network_.network], [inputs], weight)
         return self

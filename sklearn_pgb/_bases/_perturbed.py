@@ -132,7 +132,7 @@ class PerturbedGradientBasis(TangentColumns):
         seed = check_random_state(self.random_state).randint(2**31)
         generator = torch.Generator().manual_seed(seed)
         self.network_ = train_and_open(self.estimator, X, y, self.loss)
-        network, inputs = self.network_.network, self.network_.inputs(X)
+        network, inputs = self.network_.network, self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
         self._test_rank(network, inputs, weight, generator)
         kept: list[Displacement] = []

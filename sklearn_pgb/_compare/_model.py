@@ -310,7 +310,7 @@ class BasisClassifier(ClassifierTargets, BasisModel):
         ):
             return natural
         # A network may have two outputs for two classes, and its basis has them too.
-        inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]))
+        inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]), check=False)
         return min(self.basis_.space_.operator([inputs]).n_outputs, 2)
 
     def _codes(self, y: Any) -> NDArray[np.intp] | None:

@@ -237,9 +237,11 @@ def open_all(
     return [replace(o, network=o.network.to(torch.device(device))) for o in opened]
 
 
-def inputs_of(opened: Sequence[OpenNetwork], X: Any, device: Any) -> list[Tensor]:
-    """X as each network sees it, on a device."""
-    return [network.inputs(X).to(device or "cpu") for network in opened]
+def inputs_of(
+    opened: Sequence[OpenNetwork], X: Any, device: Any, *, check: bool = True
+) -> list[Tensor]:
+    """X as each network sees it, on a device; see `OpenNetwork.inputs`."""
+    return [each.inputs(X, check=check).to(device or "cpu") for each in opened]
 
 
 def count_outputs(opened: OpenNetwork, inputs: Tensor) -> int:

@@ -26,7 +26,8 @@ from sklearn_pgb._losses import (
     SquaredLoss,
 )
 from sklearn_pgb._networks._chain import ACTIVATIONS, ChainNetwork
-from sklearn_pgb._networks._module import open_module
+from sklearn_pgb._networks._checks import check_samples
+from sklearn_pgb._networks._module import ModuleNetwork, open_module
 from sklearn_pgb._networks._network import Network, as_float64
 from sklearn_pgb._networks._skorch import is_skorch, read_skorch
 
@@ -64,13 +65,16 @@ class OpenNetwork:
     classes: NDArray[Any] | None = None
     one_column: bool = False
 
-    def inputs(self, X: Any) -> Tensor:
+    def inputs(self, X: Any, *, check: bool = True) -> Tensor:
         """Return the inputs as the network sees them.
 
         Parameters
         ----------
         X : array-like, sparse matrix or Tensor
             What the estimator takes.
+        check : bool, default=True
+            Whether to test on a few samples that a module treats each by itself; see
+            `check_samples`. Only data of a network that was tested can do without.
 
         Returns
         -------
@@ -94,7 +98,11 @@ class OpenNetwork:
                 _to_numpy(X), accept_sparse=sparse, dtype=np.float64, allow_nd=True
             )
         rows = as_float64(_to_dense(X))
-        return self._flatten(rows) if self.network.n_inputs is not None else rows
+        if self.network.n_inputs is not None:
+            return self._flatten(rows)
+        if check and isinstance(self.network, ModuleNetwork):
+            check_samples(self.network, rows)
+        return rows
 
     def _flatten(self, rows: Tensor) -> Tensor:
         """Give a chain the 2-d rows that it needs, as its own Flatten layer does."""

@@ -375,7 +375,7 @@ class GradientBasisRefit(
         check_is_fitted(self)
         X = check_new_data(self, X)
         opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
-        return opened, inputs_of(opened, X, self.device)
+        return opened, inputs_of(opened, X, self.device, check=False)
 
     def _raw(self, opened: list[OpenNetwork], inputs: list[Tensor]) -> Tensor:
         """Raw outputs of the refit."""
