@@ -276,6 +276,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     def _check(self, X, y, sample_weight, known):
         """Rows of positive sample weight, as arrays, and these weights."""
+        check_device(self.device)
         X, y = validate_data(
             self,
             X,

@@ -10,22 +10,24 @@ from torch import Tensor, nn
 
 from sklearn_pgb._bases._basis import Basis, FeatureColumns
 from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._losses import Loss
 from sklearn_pgb._networks import (
     OpenNetwork,
     ResNetNetwork,
+    named_loss,
     open_network,
 )
 from sklearn_pgb._operators import LinearOperator
 
 
-def train_and_open(estimator: Any, X: Any, y: Any, loss: Loss | None) -> OpenNetwork:
+def train_and_open(estimator: Any, X: Any, y: Any, loss: str | None) -> OpenNetwork:
     """Open a module or frozen estimator as it is, a clone of any other after `fit`."""
+    known = named_loss(loss)
     if not isinstance(estimator, nn.Module | FrozenEstimator):
         estimator = clone(estimator).fit(X, y)
-    opened = open_network(estimator, loss=loss)
-    opened.inputs(X)
-    return opened
+    opened = open_network(estimator, loss=known)
+    inputs = opened.inputs(X)
+    n_outputs = opened.network(opened.network.theta, inputs[:1]).shape[1]
+    return opened.for_targets(y, n_outputs)
 
 
 class LayerBasis(FeatureColumns):
@@ -44,8 +46,9 @@ class LayerBasis(FeatureColumns):
         Which hidden layer, counted as in a list: 0 is the first, -1 the last.
     fit_intercept : bool, default=True
         Whether each output has a free intercept.
-    loss : Loss or None, default=None
-        Needed for a module only.
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
+            default=None
+        What a module was trained with; None for an estimator, which knows its own.
 
     Attributes
     ----------
@@ -59,7 +62,7 @@ class LayerBasis(FeatureColumns):
         *,
         layer: int = -1,
         fit_intercept: bool = True,
-        loss: Loss | None = None,
+        loss: str | None = None,
     ):
         self.estimator = estimator
         self.layer = layer
@@ -215,8 +218,9 @@ class GradientBasis(TangentColumns):
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
         module or a FrozenEstimator is taken as it is.
-    loss : Loss or None, default=None
-        Needed for a module only.
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
+            default=None
+        What a module was trained with; None for an estimator, which knows its own.
 
     Attributes
     ----------
@@ -226,7 +230,7 @@ class GradientBasis(TangentColumns):
         Its scaled columns.
     """
 
-    def __init__(self, estimator: Any, *, loss: Loss | None = None):
+    def __init__(self, estimator: Any, *, loss: str | None = None):
         self.estimator = estimator
         self.loss = loss
 

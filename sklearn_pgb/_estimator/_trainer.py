@@ -13,7 +13,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_memory
 
-from sklearn_pgb._estimator._border import aligned, with_seed
+from sklearn_pgb._estimator._border import aligned, jobs_for, with_seed
 from sklearn_pgb._threads import local_randomness
 
 
@@ -151,7 +151,7 @@ def train_networks(
     """
     # Workers in other processes have generators of their own.
     state = torch.get_rng_state()
-    return Parallel(n_jobs=n_jobs)(
+    return Parallel(n_jobs=jobs_for(len(parts), n_jobs))(
         delayed(_train_part)(memory, estimator, seed, state, part, X, y, fit_params)
         for seed, part in zip(seeds, parts, strict=True)
     )

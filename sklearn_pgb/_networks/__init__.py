@@ -16,6 +16,7 @@ from sklearn_pgb._networks._open import (
     NetworkEstimator,
     OpenNetwork,
     TrainingTerms,
+    named_loss,
     open_network,
     unwrap,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "check_samples",
     "displacements",
     "linear_units",
+    "named_loss",
     "open_module",
     "open_network",
     "overparameterised_relu_init",

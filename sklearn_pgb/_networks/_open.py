@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from sklearn_pgb._losses import (
+    MODULE_LOSSES,
     CrossEntropyLoss,
     LogisticLoss,
     Loss,
@@ -159,6 +160,16 @@ class OpenNetwork:
             y = np.asarray(transformer.transform(y.reshape(len(y), -1)))
         return y.reshape(len(y), -1)
 
+    def for_targets(self, y: Any, n_outputs: int) -> OpenNetwork:
+        """The same, with the loss that a module's log loss is on these targets.
+
+        It is the logistic loss if there is one output, or if y holds several labels.
+        """
+        is_log_loss = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
+        if is_log_loss and (n_outputs == 1 or np.ndim(y) == 2):
+            return replace(self, loss=LogisticLoss())
+        return self
+
     def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
         """Bring predictions back to the space of y, of shape (n_samples, n_outputs)."""
         for transformer in reversed(self.target_transformers):
@@ -210,6 +221,25 @@ class NetworkEstimator(ABC):
         """
 
 
+def named_loss(name: Any) -> Loss | None:
+    """The loss that a user names; "auto" and None stand for an estimator's own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no loss of this name.
+    """
+    if name is None:
+        return None
+    if not isinstance(name, str) or name not in MODULE_LOSSES:
+        kind = ValueError if isinstance(name, str) else TypeError
+        raise kind(f"loss must be one of {_LOSS_NAMES} or None, got {name!r}.")
+    return MODULE_LOSSES[name]
+
+
+_LOSS_NAMES = ", ".join(map(repr, MODULE_LOSSES))
+
+
 def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     """Open a fitted estimator or a torch module.
 
@@ -232,7 +262,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     if loss is not None and not isinstance(loss, Loss):
         raise TypeError(
             f"loss must be a Loss or None, got {type(loss).__name__}. "
-            "Pass an instance such as SquaredLoss()."
+            "`named_loss` gives the one of a name."
         )
     final, steps, target_transformers = unwrap(estimator)
     if isinstance(final, nn.Module):
@@ -290,7 +320,7 @@ def _open_bare(module: nn.Module, loss: Loss | None) -> OpenNetwork:
     if loss is None:
         raise ValueError(
             "loss must be given with a torch module, which does not say what it was "
-            "trained with, got None. Pass an instance such as SquaredLoss()."
+            f"trained with, got None. Pass one of {_LOSS_NAMES.partition(', ')[2]}."
         )
     return OpenNetwork(open_module(module), loss, None, module)
 

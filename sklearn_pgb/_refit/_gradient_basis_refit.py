@@ -28,9 +28,11 @@ from sklearn_pgb._estimator import (
     Parts,
     Seeds,
     all_or_nothing,
+    check_device,
     draw_seeds,
     final_estimator,
     inputs_of,
+    jobs_for,
     open_all,
     parse_memory,
 )
@@ -302,6 +304,8 @@ class GradientBasisRefit(
             If the data, the weights or a combination of parameters can't be used.
         """
         effort = Effort(parse_memory(self.max_memory), self.tol, self.max_iter)
+        check_device(self.device)
+        jobs_for(1, self.n_jobs)
         check_request(self)
         cv = choose_cv(self)
         data = training_data(self, X, y, sample_weight, fit_params, cv)
