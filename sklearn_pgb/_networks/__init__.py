@@ -1,6 +1,6 @@
 """Networks as functions of one flat parameter vector."""
 
-from sklearn_pgb._networks._call import call_module, parameter_names
+from sklearn_pgb._networks._call import call_module, copy_module, parameter_names
 from sklearn_pgb._networks._chain import (
     ACTIVATIONS,
     Activation,
@@ -43,6 +43,7 @@ __all__ = [
     "as_tensor",
     "call_module",
     "check_samples",
+    "copy_module",
     "displacements",
     "linear_units",
     "named_loss",

@@ -17,6 +17,16 @@ from torch.overrides import BaseTorchFunctionMode
 # Layers with a fused forward pass that has no derivatives.
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
+# Modules whose parameters can't be replaced for a call.
+_WRAPPERS = (
+    torch.jit.ScriptModule,
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
+)
+
+# Where a compiled module keeps what it was made of.
+_COMPILED = "_orig_mod"
+
 
 class _ExactAttention:
     """Bounds attention to the formula whose derivatives can be differentiated again.
@@ -66,6 +76,18 @@ def private_copy(module: nn.Module) -> nn.Module:
         some that are not real numbers.
     """
     check_parameters(module)
+    copied = copy_module(module).to("cpu", torch.float64).eval()
+    for parameter in copied.parameters():
+        # Two parameters that are views of one memory are two parameters.
+        parameter.data = parameter.data.clone()
+    return copied
+
+
+def copy_module(module: nn.Module) -> nn.Module:
+    """A deep copy without what torch.compile added, or a ValueError that says why not.
+
+    Compiled code has no second derivatives.
+    """
     try:
         copied = copy.deepcopy(module)
     except (RuntimeError, TypeError, NotImplementedError) as failure:
@@ -74,16 +96,23 @@ def private_copy(module: nn.Module) -> nn.Module:
             f"{type(module).__name__}, which says: {failure}. Keep locks, files and "
             "computed tensors out of its attributes."
         ) from failure
-    copied = copied.to("cpu", torch.float64).eval()
-    for parameter in copied.parameters():
-        # Two parameters that are views of one memory are two parameters.
-        parameter.data = parameter.data.clone()
+    copied = copied._modules.get(_COMPILED) or copied
+    for part in copied.modules():
+        part._compiled_call_impl = None
+        for name, child in part._modules.items():
+            if child is not None:
+                part._modules[name] = child._modules.get(_COMPILED) or child
     return copied
 
 
 def check_parameters(module: nn.Module) -> None:
     """Refuse a module that has nothing to differentiate by."""
     parameters, name = list(module.parameters()), type(module).__name__
+    if any(isinstance(part, _WRAPPERS) for part in module.modules()):
+        raise ValueError(
+            f"module must be a plain torch.nn.Module, got {name} with parts that torch "
+            "scripted or spread over devices. Pass the module that they were made of."
+        )
     if any(is_lazy(parameter) for parameter in parameters):
         raise ValueError(
             f"module must have initialised parameters, got lazy ones in {name}. "

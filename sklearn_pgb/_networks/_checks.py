@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ SPREAD_RTOL, SIZE_RTOL = 1e-6, 1e-9
 # Parameters are moved by this, relative to their size: a head of zeros hides what the
 # layers before it do.
 NEARBY = 0.1
+
+# Step of a difference of outputs, relative to the size of the parameters, and how well
+# it agrees with the derivative: a part of the parameters that is left out shows.
+STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
 
 
 def check_samples(network: ModuleNetwork, X: Tensor) -> None:
@@ -47,7 +52,9 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
     size = float(theta.square().mean().sqrt()) or 1.0
     noise = torch.randn(len(theta), generator=generator).to(theta)
     # A random layer draws from torch's generator, which belongs to the user.
-    with torch.no_grad(), local_randomness(0):
+    with torch.no_grad(), local_randomness(0), warnings.catch_warnings():
+        # Torch warns of a standard deviation of a single sample, say.
+        warnings.simplefilter("ignore")
         raw = _outputs(network, theta, rows)
         if not raw.isfinite().all():
             raise ValueError(
@@ -59,9 +66,13 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
         _check_separate(network, theta, rows, raw)
         nearby = theta + NEARBY * size * noise
         raw = network(nearby, rows)
-        if raw.isfinite().all():
+        usual = bool(raw.isfinite().all())
+        if usual:
             _check_separate(network, nearby, rows, raw)
-    _check_differentiable(network, theta, rows[:1])
+        _check_differentiable(network, theta, rows[:1])
+        if usual:
+            # Not at theta itself, which may be at a kink.
+            _check_derivative(network, nearby, rows[:2])
 
 
 def _distinct(X: Tensor) -> Tensor:
@@ -141,77 +152,115 @@ def _check_differentiable(network: ModuleNetwork, theta: Tensor, row: Tensor) ->
         )
 
 
+def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> None:
+    """Compare a product with the derivative with a difference of outputs."""
+    generator = torch.Generator().manual_seed(1)
+    direction = torch.randn(len(theta), generator=generator).to(theta)
+    raw, pull = pull_back(lambda at: network(at, rows), theta)
+    residual = torch.randn(raw.shape, generator=generator).to(theta)
+    step = STEP * (float(theta.square().mean().sqrt()) or 1.0)
+    ends = [network(theta + sign * step * direction, rows) for sign in (1, -1)]
+    change = (ends[0] - ends[1]) / (2 * step)
+    error = (residual * change).sum() - pull(residual) @ direction
+    rounding = 1e-13 * raw.abs().max() / step
+    tol = residual.norm() * (DERIVATIVE_RTOL * change.norm() + rounding)
+    if error.abs() > tol:
+        raise ValueError(
+            "module must have derivatives that agree with its outputs, got "
+            f"{network.name}, whose backward pass says something else. Freeze "
+            "parameters by requires_grad_(False), not by detaching what they compute, "
+            "and round or threshold no outputs of layers."
+        )
+
+
 def _differ(found: Tensor, expected: Tensor, raw: Tensor) -> bool:
     """Whether outputs differ by more than rounding; nan differs from everything."""
     spread = (raw - raw.mean(0)).abs().max()
-    tol = SPREAD_RTOL * spread + SIZE_RTOL * raw.abs().max()
     if found.shape != expected.shape:
         return True
+    tol = SPREAD_RTOL * spread + SIZE_RTOL * raw.abs().max()
     return not bool(((found - expected).abs() <= tol).all())
 
 
 # --- which layer it is ----------------------------------------------------------------
 
 
-@contextmanager
-def _recorded(network: ModuleNetwork) -> Iterator[list[tuple[str, Tensor]]]:
-    """Outputs of the layers, in the order in which they are computed."""
-    outputs: list[tuple[str, Tensor]] = []
+class _Trace:
+    """What went into each layer and came out, in the order in which they ended.
 
-    def record(name: str, layer: nn.Module, output: object) -> None:
-        tensor = output[0] if isinstance(output, tuple) and output else output
-        if isinstance(tensor, Tensor):
-            label = f"its layer {name!r} ({type(layer).__name__})"
-            outputs.append((label, tensor.clone()))
+    Attributes
+    ----------
+    calls : list of (str, Tensor, Tensor)
+        Layer, input and output.
+    running : list of str
+        Layers that did not end, the innermost last.
+    """
 
-    hooks = [
-        part.register_forward_hook(
-            lambda layer, args, output, name=name: record(name, layer, output)
-        )
-        for name, part in network.named_layers()
-    ]
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Tensor, Tensor]] = []
+        self.running: list[str] = []
+
+    def begin(self, label: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        self.running.append(label)
+
+    def end(
+        self, label: str, layer: nn.Module, args: tuple[Any, ...], output: Any
+    ) -> None:
+        self.running.pop()
+        result = output[0] if isinstance(output, tuple) and output else output
+        given = args[0] if args else None
+        if isinstance(result, Tensor) and isinstance(given, Tensor):
+            self.calls.append((label, given.clone(), result.clone()))
+
+
+def _traced(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> _Trace:
+    """Run a module and note what its layers do, up to an error."""
+    trace, hooks = _Trace(), []
+    for name, layer in network.named_layers():
+        label = f"its layer {name!r} ({type(layer).__name__})"
+        hooks += [
+            layer.register_forward_pre_hook(partial(trace.begin, label)),
+            layer.register_forward_hook(partial(trace.end, label)),
+        ]
     try:
-        yield outputs
+        network(theta, rows)
+    except Exception:
+        # The caller asks which layer it was.
+        return trace
     finally:
         for hook in hooks:
             hook.remove()
+    return trace
 
 
 def _mixing_layer(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> str:
-    """The first layer whose outputs differ between one batch and single samples."""
-    try:
-        with _recorded(network) as together:
-            network(theta, rows)
-        parts = []
-        for row in rows.split(1):
-            with _recorded(network) as alone:
-                _try(network, theta, row)
-            parts.append(alone)
-        for number, (label, output) in enumerate(together):
-            singles = [part[number][1] for part in parts if number < len(part)]
-            if len(singles) < len(rows):
-                return label
-            single = torch.cat(singles)
-            if single.shape != output.shape or _differ(single, output, output):
-                return label
-    except (RuntimeError, ValueError, IndexError):
-        pass
+    """The first layer that treats equal inputs in another way if they are alone."""
+    together = _traced(network, theta, rows)
+    alone = [_traced(network, theta, row) for row in rows.split(1)]
+    for number, (label, given, result) in enumerate(together.calls):
+        if any(number >= len(trace.calls) for trace in alone):
+            failed = [trace.running[-1] for trace in alone if trace.running]
+            return failed[0] if failed else network.name
+        singles = [trace.calls[number] for trace in alone]
+        same_inputs = _is_same([call[1] for call in singles], given)
+        if same_inputs and not _is_same([call[2] for call in singles], result):
+            return label
     return network.name
 
 
-def _try(network: ModuleNetwork, theta: Tensor, row: Tensor) -> None:
-    try:
-        network(theta, row)
-    except (RuntimeError, ValueError, IndexError):
-        return
+def _is_same(parts: list[Tensor], whole: Tensor) -> bool:
+    """Whether tensors of single samples make up that of the batch."""
+    if any(part.shape[1:] != whole.shape[1:] for part in parts):
+        return False
+    return not _differ(torch.cat(parts), whole, whole)
 
 
 def _failing_layer(network: ModuleNetwork, theta: Tensor, row: Tensor) -> str:
     """The first layer whose outputs can't be differentiated."""
     leaf = theta.detach().requires_grad_()
-    with torch.enable_grad(), _recorded(network) as layers:
-        _try(network, leaf, row)
-    for label, output in layers:
+    with torch.enable_grad():
+        trace = _traced(network, leaf, row)
+    for label, _, output in trace.calls:
         if output.requires_grad:
             try:
                 torch.autograd.grad(

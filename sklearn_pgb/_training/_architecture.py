@@ -16,6 +16,7 @@ from sklearn_pgb._networks import (
     ModuleNetwork,
     as_float64,
     check_samples,
+    copy_module,
 )
 from sklearn_pgb._training._program import (
     ChainProgram,
@@ -129,7 +130,7 @@ def module_architecture(
 
 def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """A module of one's own."""
-    made = copy.deepcopy(module) if isinstance(module, nn.Module) else module()
+    made = copy_module(module) if isinstance(module, nn.Module) else module()
     if not isinstance(made, nn.Module):
         raise TypeError(
             "module must be a torch.nn.Module or a callable that returns one, got "
