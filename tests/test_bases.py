@@ -468,12 +468,12 @@ def test_layer_errors(layer, X, y):
 def test_layers_of_modules(X, generator):
     """A Sequential shows its layers; a module that is no chain has none to show."""
     module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
-    basis = LayerBasis(module, loss=SquaredLoss()).fit(X)
+    basis = LayerBasis(module, loss="squared_error").fit(X)
     with torch.no_grad():
         expected = module.double()[:2](torch.tensor(X))
     assert_close(basis.operator(X, 1).features, expected, **EXACT)
     opaque = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 1))
-    basis = LayerBasis(opaque, loss=SquaredLoss()).fit(X)
+    basis = LayerBasis(opaque, loss="squared_error").fit(X)
     with pytest.raises(ValueError, match="one of the 0 hidden layers, got -1"):
         basis.operator(X, 1)
 

@@ -134,7 +134,7 @@ def test_GB_8_gradient_and_curvature():
 
 def test_GB_8_basis():
     """The basis finds the displacement by itself; the escape has a gradient."""
-    basis = PerturbedGradientBasis(Residual(), loss=SquaredLoss(), random_state=0)
+    basis = PerturbedGradientBasis(Residual(), loss="squared_error", random_state=0)
     basis.fit(RESIDUAL_X)
     assert (basis.rank_, basis.generic_rank_, basis.is_singular_) == (1, 2, True)
     assert basis.perturbation_kinds_ == ["null space of V"]
@@ -218,7 +218,7 @@ def test_GB_10_dead_relu(generator):
         assert value == pytest.approx(35 / 3, rel=1e-15)
     module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
     module[0].weight.data.fill_(-1)
-    basis = PerturbedGradientBasis(module, loss=SquaredLoss()).fit(X.numpy())
+    basis = PerturbedGradientBasis(module, loss="squared_error").fit(X.numpy())
     # The output bias is all that has a derivative.
     assert (basis.rank_, basis.is_singular_) == (1, False)
 
@@ -528,7 +528,7 @@ def test_classifier(data):
 def test_large_jacobian_is_not_perturbed(monkeypatch):
     """Without a rank there is no verdict on singularity and no displacement."""
     monkeypatch.setattr(_rank, "MAX_ENTRIES", 1)
-    basis = PerturbedGradientBasis(Residual(), loss=SquaredLoss()).fit(RESIDUAL_X)
+    basis = PerturbedGradientBasis(Residual(), loss="squared_error").fit(RESIDUAL_X)
     assert (basis.rank_, basis.generic_rank_, basis.is_singular_) == (None, None, None)
     assert basis.perturbations_.shape == (0, 2)
     assert basis.perturbation_kinds_ == []

@@ -4,6 +4,8 @@ Each case gets the right answer, or an error that says what was expected, what c
 what to do.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb._estimator import parse_memory
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 3))
@@ -98,7 +101,7 @@ def test_module_without_a_raw_output():
 
 
 def test_module_that_cannot_be_differentiated():
-    match = "module must be differentiable by torch.func, got NoDerivative"
+    match = "differentiable by its parameters, got NoDerivative, whose outputs have no"
     with pytest.raises(ValueError, match=match):
         GradientBasisRefit(NoDerivative(), loss="squared_error").fit(X, Y)
 
@@ -212,9 +215,11 @@ def test_class_weight_of_a_regressor():
     [(mlp(), Y, "auto"), (mlp(), Y, 0), (classifier(), LABELS, 1e-2)],
 )
 def test_too_little_memory(network, y, alpha):
-    match = r"max_memory must be at least .* MiB for a basis of .* Raise max_memory"
-    with pytest.raises(ValueError, match=match):
+    match = r"max_memory must be at least (.*) for a basis of .* got 100 B. Raise "
+    with pytest.raises(ValueError, match=match) as caught:
         GradientBasisRefit(network, alpha=alpha, max_memory=100).fit(X, y)
+    enough = re.search(match, str(caught.value))[1]
+    assert parse_memory(enough) > 100
 
 
 def test_unreadable_memory():

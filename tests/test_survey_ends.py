@@ -118,7 +118,7 @@ def test_verdicts_are_those_of_certify(activation, alpha, regression):
     kinds = set()
     for start, module in enumerate(chains(found, [2, 2, 1], kind)):
         certificate = certify(
-            module, X, y[:, None], loss=SquaredLoss(), penalty=penalty
+            module, X, y[:, None], loss="squared_error", penalty=penalty
         )
         assert_allclose(certificate.objective, found.objective[start], rtol=1e-10)
         assert certificate.verdict == found.verdict[start]

@@ -368,6 +368,7 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
 
     def _check(self, X, y, sample_weight, known):
         """Dense samples with their targets and weights; whether X was sparse."""
+        check_device(self.device)
         X, y = validate_data(
             self,
             X,

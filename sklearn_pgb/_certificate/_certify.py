@@ -60,7 +60,7 @@ def certify(
         multiplied to them.
     bases : "auto" or dict, default="auto"
         More bases for the table, by name; they are cloned and fitted on X.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or Loss, \
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
             default=None
         The loss of a module's training. An estimator knows its own.
     penalty : float or array-like of shape (n_params,), default=None

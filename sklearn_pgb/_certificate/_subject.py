@@ -1,6 +1,6 @@
 """What is certified: a network taken out of an estimator, with its own objective."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._estimator import count_outputs, distinct_rows
 from sklearn_pgb._losses import (
-    MODULE_LOSSES,
-    LogisticLoss,
     Loss,
     SquaredLoss,
 )
@@ -27,12 +25,10 @@ from sklearn_pgb._networks import (
     OpenNetwork,
     TrainingTerms,
     as_float64,
+    named_loss,
     open_network,
     unwrap,
 )
-
-# What the name of a loss may be.
-LOSSES = [name for name, loss in MODULE_LOSSES.items() if loss is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +63,7 @@ def open_subject(
     y: Any,
     *,
     sample_weight: Any,
-    loss: str | Loss | None,
+    loss: str | None,
     penalty: Any,
 ) -> Subject:
     """Open a fitted network on its training data."""
@@ -81,7 +77,7 @@ def open_subject(
         X = cast(Any, X).tocsr()
     inputs = opened.inputs(X)
     n_outputs = count_outputs(opened, inputs)
-    opened = _with_logistic(opened, y, n_outputs, loss)
+    opened = opened.for_targets(y, n_outputs)
     check_consistent_length(inputs, y)
     given = _check_sample_weight(
         sample_weight, inputs.numpy(), dtype=np.float64, ensure_non_negative=True
@@ -128,36 +124,21 @@ def training_objective(
     return subject.objective
 
 
-def _open(estimator: Any, loss: str | Loss | None) -> OpenNetwork:
+def _open(estimator: Any, loss: str | None) -> OpenNetwork:
     """Open the network; a module needs the loss that it does not know."""
-    if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise ValueError(
-                f"loss must be one of {', '.join(map(repr, LOSSES))} or a Loss, got "
-                f"{loss!r}."
-            )
-        loss = MODULE_LOSSES[loss]
+    known = named_loss(loss)
     if hasattr(estimator, "refit_loss_"):
         raise TypeError(
             f"estimator must be a network, got {type(estimator).__name__}, a convex "
             "model: its own lower_bound_ and duality_gap_ certify it. Pass its "
             "estimator_ to certify the network that it was refitted from."
         )
-    opened = open_network(estimator, loss=loss)
-    if loss is not None and opened.kind is not None:
+    opened = open_network(estimator, loss=known)
+    if known is not None and opened.kind is not None:
         raise ValueError(
             "loss must be None for an estimator, which knows what it was trained with, "
             f"got {loss!r}. Pass a loss with a torch module only."
         )
-    return opened
-
-
-def _with_logistic(
-    opened: OpenNetwork, y: Any, n_outputs: int, loss: str | Loss | None
-) -> OpenNetwork:
-    """The log loss of a module with one output, or of several labels, is logistic."""
-    if loss == "log_loss" and (n_outputs == 1 or np.ndim(y) == 2):
-        return replace(opened, loss=LogisticLoss())
     return opened
 
 

@@ -36,6 +36,7 @@ from sklearn_pgb._estimator import (
     aligned,
     distinct_rows,
     fill_seeds,
+    jobs_for,
     parse_memory,
     parts_among,
 )
@@ -202,7 +203,8 @@ def compare_bases(
     task = _Task(rows, name, floor, effort, scorer, memory, parts_seed)
     # The fits of one model follow each other: those that share a training with them
     # come when it is in the memory.
-    found = Parallel(n_jobs=n_jobs)(
+    n_tasks = len(models) * (1 + len(splits))
+    found = Parallel(n_jobs=jobs_for(n_tasks, n_jobs))(
         delayed(_fit)(task, key, model, split)
         for key, model in models.items()
         for split in [None, *splits]

@@ -31,6 +31,17 @@ LSMR_ITERATIONS = 20_000
 ROUNDING_ULPS = 64
 
 
+def memory_text(n_bytes: float) -> str:
+    """A number of bytes in the largest unit that leaves a digit before the point.
+
+    It is rounded up, so that what is said to be enough is enough.
+    """
+    power = min(max(int(math.log2(max(n_bytes, 1))) // 10, 0), 4)
+    amount = n_bytes / 2 ** (10 * power)
+    unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]
+    return f"{math.ceil(100 * amount) / 100:.10g} {unit}"
+
+
 def choose_method(problem: ConvexProblem, max_memory: float) -> str:
     """The cheapest of "primal", "dual" and "matrix-free" that fits into memory.
 
@@ -71,8 +82,8 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
     if not possible:
         least = min(needed.values())
         raise ValueError(
-            f"max_memory must be at least {least / 2**20:.0f} MiB for a basis of "
-            f"{p} coefficients on {rows} rows, got {max_memory / 2**20:.0f} MiB. "
+            f"max_memory must be at least {memory_text(least)} for a basis of "
+            f"{p} coefficients on {rows} rows, got {memory_text(max_memory)}. "
             "Raise max_memory, or use a smaller network or fewer rows."
         )
     return min(possible, key=lambda name: cost[name])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ CHOOSE_ALPHA = "Give a number for alpha."
 
 # (train, held out) rows of each fold.
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+# Nobody has more cores.
+MOST_JOBS = 2**20
 
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
@@ -87,14 +91,29 @@ def parse_memory(max_memory: str | float) -> float:
 def check_device(device: Any) -> torch.device:
     """The device of a parameter, None being the CPU, or an error."""
     try:
-        place = torch.device(device or "cpu")
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as failure:
+        place = torch.device("cpu" if device is None else device)
+        # A tensor on the device "meta" has no numbers.
+        torch.ones(1, device=place).item()
+    except (RuntimeError, AssertionError, TypeError, ValueError) as failure:
         # torch asserts that it was compiled for a device.
         raise ValueError(
             f"device must be one that torch can use here, got {device!r}: {failure}"
         ) from failure
     return place
+
+
+def jobs_for(n_tasks: int, n_jobs: Any) -> int | None:
+    """`n_jobs` for joblib, at most one for each task, or an error."""
+    if n_jobs is None:
+        return None
+    is_int = isinstance(n_jobs, Integral) and not isinstance(n_jobs, bool)
+    if not is_int or n_jobs == 0 or abs(n_jobs) > MOST_JOBS:
+        raise ValueError(
+            f"n_jobs must be None or an int other than 0 between -{MOST_JOBS} and "
+            f"{MOST_JOBS}, got {n_jobs!r}. -1 uses all cores."
+        )
+    # joblib starts as many processes as it is told to.
+    return min(int(n_jobs), max(n_tasks, 1))
 
 
 def aligned(X: Any) -> Any:
@@ -237,12 +256,15 @@ def open_all(
     opened = [open_network(estimator, loss=loss) for estimator in estimators]
     if device is None:
         return opened
-    return [replace(o, network=o.network.to(torch.device(device))) for o in opened]
+    place = check_device(device)
+    return [replace(o, network=o.network.to(place)) for o in opened]
 
 
-def inputs_of(opened: Sequence[OpenNetwork], X: Any, device: Any) -> list[Tensor]:
-    """X as each network sees it, on a device."""
-    return [network.inputs(X).to(device or "cpu") for network in opened]
+def inputs_of(
+    opened: Sequence[OpenNetwork], X: Any, device: Any, *, check: bool = True
+) -> list[Tensor]:
+    """X as each network sees it, on a device; see `OpenNetwork.inputs`."""
+    return [each.inputs(X, check=check).to(device or "cpu") for each in opened]
 
 
 def count_outputs(opened: OpenNetwork, inputs: Tensor) -> int:

@@ -16,7 +16,8 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_memory
 
-from sklearn_pgb._estimator._border import aligned, with_seed
+from sklearn_pgb._estimator._border import aligned, jobs_for, with_seed
+from sklearn_pgb._threads import local_randomness
 
 
 class Trainer:
@@ -34,7 +35,7 @@ class Trainer:
 
     def __init__(self, memory: Any):
         memory = check_memory(memory)
-        ignored = ["estimator", "X", "y", "fit_params", "seed"]
+        ignored = ["estimator", "X", "y", "fit_params", "seed", "state"]
         self._train = memory.cache(_train, ignore=ignored)
         self._remembers = getattr(memory, "location", True) is not None
         self.saved = 0.0
@@ -46,6 +47,7 @@ class Trainer:
         y: Any,
         fit_params: dict[str, Any],
         seed: int | None,
+        state: torch.Tensor | None = None,
     ) -> Any:
         """The estimator, fitted, or its like from the memory.
 
@@ -58,6 +60,8 @@ class Trainer:
         seed : int or None
             Of torch's global generator, which networks of other packages draw from.
             None leaves it as it is.
+        state : Tensor or None
+            Where that generator starts if there is no seed; None leaves it as it is.
 
         Raises
         ------
@@ -69,7 +73,7 @@ class Trainer:
         start, key = time.perf_counter(), None
         if self._remembers:
             key = _key(estimator, X, y, fit_params, seed)
-        fitted, seconds = self._train(key, estimator, X, y, fit_params, seed)
+        fitted, seconds = self._train(key, estimator, X, y, fit_params, seed, state)
         self.saved += seconds - (time.perf_counter() - start)
         return fitted
 
@@ -100,17 +104,38 @@ def _key(estimator: Any, *parts: Any) -> str:
 
 
 def _train(
-    key: str | None, estimator: Any, X: Any, y: Any, fit_params: Any, seed: int | None
+    key: str | None,
+    estimator: Any,
+    X: Any,
+    y: Any,
+    fit_params: Any,
+    seed: int | None,
+    state: torch.Tensor | None,
 ) -> tuple[Any, float]:
     """The estimator, fitted, and the seconds that it took."""
     start = time.perf_counter()
-    if seed is None:
+    if _draws_locally(estimator):
         estimator.fit(X, y, **fit_params)
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with local_randomness(seed):
+            if seed is None and state is not None:
+                torch.set_rng_state(state)
             estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
+
+
+def _draws_locally(estimator: Any) -> bool:
+    """Whether all of an estimator is known to leave torch's global generator alone.
+
+    Others take turns, as they draw from one generator; these may train in threads.
+    """
+    parts = [estimator, *estimator.get_params().values()]
+    packages = {
+        type(part).__module__.partition(".")[0]
+        for part in parts
+        if hasattr(part, "fit")
+    }
+    return packages <= {"sklearn", "sklearn_pgb"}
 
 
 def train_networks(
@@ -134,11 +159,13 @@ def train_networks(
     every network.
     """
     contexts = [None] * len(seeds) if contexts is None else contexts
-    return Parallel(n_jobs=n_jobs)(
+    # Workers in other processes have generators of their own.
+    state = torch.get_rng_state()
+    return Parallel(n_jobs=jobs_for(len(parts), n_jobs))(
         delayed(_train_part)(
-            memory, estimator, seed, part, X, y, fit_params, caller, context, number
+            memory, estimator, seed, state, part, X, y, fit_params, caller, context, n
         )
-        for number, (seed, part, context) in enumerate(
+        for n, (seed, part, context) in enumerate(
             zip(seeds, parts, contexts, strict=True), 1
         )
     )
@@ -148,6 +175,7 @@ def _train_part(
     memory: Any,
     estimator: Any,
     seed: int | None,
+    state: torch.Tensor,
     part: NDArray[Any] | None,
     X: Any,
     y: Any,
@@ -163,7 +191,7 @@ def _train_part(
         X, y = _safe_indexing(X, part), _safe_indexing(y, part)
     network, trainer = with_seed(estimator, seed), Trainer(memory)
     if caller is None:
-        return trainer.fit(network, X, y, fit_params, seed)
+        return trainer.fit(network, X, y, fit_params, seed, state)
     start = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -173,7 +201,7 @@ def _train_part(
             stack.enter_context(context.propagate_callback_context(network))
             context.call_on_fit_task_begin(**task)
             stack.callback(context.call_on_fit_task_end, **task)
-        fitted = trainer.fit(network, X, y, fit_params, seed)
+        fitted = trainer.fit(network, X, y, fit_params, seed, state)
     if caller.verbose:
         seconds = time.perf_counter() - start
         print(f"Network {number} trained on {len(y)} samples in {seconds:.1f} s")

@@ -1,11 +1,13 @@
 """Networks as functions of one flat parameter vector."""
 
+from sklearn_pgb._networks._call import call_module, copy_module, parameter_names
 from sklearn_pgb._networks._chain import (
     ACTIVATIONS,
     Activation,
     ChainNetwork,
     overparameterised_relu_init,
 )
+from sklearn_pgb._networks._checks import N_CANDIDATES, check_samples
 from sklearn_pgb._networks._displacements import Displacement, displacements
 from sklearn_pgb._networks._freedom import linear_units
 from sklearn_pgb._networks._module import ModuleNetwork, open_module
@@ -15,6 +17,7 @@ from sklearn_pgb._networks._open import (
     OpenNetwork,
     TrainingTerms,
     check_can_open,
+    named_loss,
     open_network,
     unwrap,
 )
@@ -23,6 +26,7 @@ from sklearn_pgb._networks._resnet import ResNetModule, ResNetNetwork
 
 __all__ = [
     "ACTIVATIONS",
+    "N_CANDIDATES",
     "SEAM_TOLERANCE",
     "Activation",
     "ChainNetwork",
@@ -38,12 +42,17 @@ __all__ = [
     "TrainingTerms",
     "as_float64",
     "as_tensor",
+    "call_module",
     "check_can_open",
+    "check_samples",
+    "copy_module",
     "displacements",
     "linear_units",
+    "named_loss",
     "open_module",
     "open_network",
     "overparameterised_relu_init",
+    "parameter_names",
     "pieces",
     "unwrap",
 ]

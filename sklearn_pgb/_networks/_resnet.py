@@ -43,7 +43,8 @@ class ResNetModule(nn.Module):
         basis = X.flatten(1)
         if self.n_basis is not None:
             basis, X = X[:, : self.n_basis], X[:, self.n_basis :]
-        units = self.units(X.reshape(-1, *self.shape))
+        # A copy, for the units may work in place and X holds the basis too.
+        units = self.units(X.reshape(-1, *self.shape).clone())
         return torch.cat([basis, units.reshape(len(basis), -1)], 1)
 
     def forward(self, X: Tensor) -> Tensor:

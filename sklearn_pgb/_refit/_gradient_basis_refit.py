@@ -29,6 +29,7 @@ from sklearn_pgb._estimator import (
     draw_seeds,
     final_estimator,
     inputs_of,
+    jobs_for,
     open_all,
     parse_memory,
     training_contexts,
@@ -357,6 +358,7 @@ class GradientBasisRefit(
         """
         effort = Effort(parse_memory(self.max_memory), self.tol, self.max_iter)
         check_device(self.device)
+        jobs_for(1, self.n_jobs)
         has_validation = X_val is not None or y_val is not None
         check_request(self, has_validation)
         cv = choose_cv(self, has_validation)
@@ -429,7 +431,7 @@ class GradientBasisRefit(
         check_is_fitted(self)
         X = check_new_data(self, X)
         opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
-        return opened, inputs_of(opened, X, self.device)
+        return opened, inputs_of(opened, X, self.device, check=False)
 
     def _raw(self, opened: list[OpenNetwork], inputs: list[Tensor]) -> Tensor:
         """Raw outputs of the refit."""

@@ -257,6 +257,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     def _check(self, X, y, sample_weight, basis, **reset):
         """X, targets and sample weights."""
+        check_device(self.device)
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but "
