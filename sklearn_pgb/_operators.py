@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sklearn_pgb._derivatives import Derivatives
 
-# Scratch memory of one block of dense rows. Large enough for efficient matrix products,
-# small against any `max_memory` that a user would set.
-BLOCK_BYTES = 2**26
+# Scratch memory of one block of dense rows, of which a few are alive at a time. Large
+# enough for efficient matrix products, small against any `max_memory` in use.
+BLOCK_BYTES = 2**23
 
 
 def row_blocks(n_samples: int, bytes_per_sample: int) -> Iterator[slice]:

@@ -17,29 +17,28 @@ class RidgeGrid:
 
     Attributes
     ----------
-    problem : ConvexProblem
-        On the training samples; its `alpha` and `offset` are ignored.
-    heldout_raw : Tensor (n_centers, n_alphas, n_heldout, n_outputs)
-        Raw outputs on the held-out samples.
     weights : Tensor (n_centers, n_alphas, n_coef) or (n_centers, n_alphas, n_rows)
         Coefficients; in the dual those of the centred rows of the basis.
     intercepts : Tensor (n_centers, n_alphas, n_outputs)
     dual : bool
     """
 
-    problem: ConvexProblem
-    heldout_raw: Tensor
     weights: Tensor
     intercepts: Tensor
     dual: bool
 
-    def coefficients(self, center: int, alpha: int) -> tuple[Tensor, Tensor]:
-        """Coefficients and intercept at one point of the grid, by its indices."""
+    def coefficients(
+        self, center: int, alpha: int, operator: LinearOperator
+    ) -> tuple[Tensor, Tensor]:
+        """Coefficients and intercept at one point of the grid, by its indices.
+
+        `operator` is the basis on the training samples.
+        """
         weights, intercept = self.weights[center, alpha], self.intercepts[center, alpha]
         if not self.dual:
             return weights, intercept
-        n, k = self.problem.y.shape
-        return self.problem.operator.rmatvec(weights.reshape(n, k)), intercept
+        rows = weights.reshape(operator.n_samples, operator.n_outputs)
+        return operator.rmatvec(rows), intercept
 
 
 def ridge_grid(
@@ -48,7 +47,7 @@ def ridge_grid(
     offsets: Sequence[tuple[Tensor, Tensor] | None],
     alphas: Tensor,
     dual: bool,
-) -> RidgeGrid:
+) -> tuple[RidgeGrid, Tensor]:
     """Solve for every centre and alpha from one eigendecomposition.
 
     Parameters
@@ -63,6 +62,10 @@ def ridge_grid(
     alphas : Tensor (n_alphas,)
     dual : bool
         Whether to decompose the Gram or the normal matrix.
+
+    Returns
+    -------
+    RidgeGrid, held-out raw outputs (n_centers, n_alphas, n_heldout, n_outputs)
     """
     path = ridge_path(replace(problem, offset=None), dual)
     n, k = problem.y.shape
@@ -94,7 +97,7 @@ def ridge_grid(
     for index, offset in enumerate(offsets):
         if offset is not None:
             raw[index] += offset[1]
-    return RidgeGrid(problem, raw, stacked, intercepts, dual)
+    return RidgeGrid(stacked, intercepts, dual), raw
 
 
 def _dot(

@@ -53,9 +53,10 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
     operator = problem.operator
     p, rows, k = operator.n_coef, operator.n_rows, operator.n_outputs
     item = operator.dtype.itemsize
+    # An eigendecomposition holds the matrix, a copy, and a workspace twice as large.
     needed = {
-        "primal": 3.0 * item * p * p,
-        "dual": 3.0 * item * rows * rows,
+        "primal": 4.0 * item * p * p,
+        "dual": 4.0 * item * rows * rows,
         "matrix-free": 12.0 * item * (p + rows),
     }
     # A chain's Hessian product: four matrix products per layer, each 2 n p flops.

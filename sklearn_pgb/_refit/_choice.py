@@ -26,6 +26,7 @@ from sklearn_pgb._convex import (
 )
 from sklearn_pgb._estimator import Parts, _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
+from sklearn_pgb._losses import Loss
 from sklearn_pgb._networks import OpenNetwork
 from sklearn_pgb._operators import DenseOperator
 
@@ -79,59 +80,116 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOutNetworks:
-    """Some networks, the problem on samples they were trained on, and held-out samples.
+class Samples:
+    """Some of the samples, as some networks see them.
 
     Attributes
     ----------
-    space : TangentSpace
-    problem : ConvexProblem
-        On the training samples, without an offset.
-    heldout : HeldOut
-        Without an offset.
-    raw : (Tensor, Tensor)
-        Mean raw outputs of the networks on training and held-out samples.
+    all_inputs : sequence of Tensor (n_all, ...)
+        One per network.
+    all_y, all_weight : Tensor (n_all, ...)
+    index : Tensor (n_samples,)
+        Which of all samples these are.
     """
 
+    all_inputs: Sequence[Tensor]
+    all_y: Tensor
+    all_weight: Tensor
+    index: Tensor
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """One tensor per network."""
+        return [X[self.index] for X in self.all_inputs]
+
+    @property
+    def y(self) -> Tensor:
+        """Encoded targets."""
+        return self.all_y[self.index]
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights in the user's scale."""
+        return self.all_weight[self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutNetworks:
+    """Some networks, samples that they were trained on, and held-out samples.
+
+    Bases and outputs are computed when they are asked for, and not kept: those of all
+    folds together would take far more memory than one problem.
+
+    Attributes
+    ----------
+    opened : sequence of OpenNetwork
+    space : TangentSpace
+        Scaled on the training samples.
+    training, heldout : Samples
+    """
+
+    opened: Sequence[OpenNetwork]
     space: TangentSpace
-    problem: ConvexProblem
-    heldout: HeldOut
-    raw: tuple[Tensor, Tensor]
+    training: Samples
+    heldout: Samples
 
     @classmethod
     def of(
-        cls,
-        opened: Sequence[OpenNetwork],
-        training: tuple[Sequence[Tensor], Tensor, Tensor],
-        heldout: tuple[Sequence[Tensor], Tensor, Tensor],
-        index: Tensor,
+        cls, opened: Sequence[OpenNetwork], training: Samples, heldout: Samples
     ) -> "HeldOutNetworks":
-        """From (inputs, targets, weights) of the training and the held-out samples."""
+        """Measure the scales of the bases on the training samples."""
         networks = [network.network for network in opened]
-        inputs, y, weight = training
-        weight = weight / weight.sum()
-        space = TangentSpace.of(networks, inputs, weight)
-        problem = ConvexProblem(
-            space.operator(inputs), y, opened[0].loss, weight, intercept=space.intercept
-        )
-        held_inputs, held_y, held_weight = heldout
-        held = HeldOut(index, space.operator(held_inputs), held_y, held_weight)
-        raw = mean_raw(networks, inputs), mean_raw(networks, held_inputs)
-        return cls(space, problem, held, raw)
+        weight = training.weight
+        space = TangentSpace.of(networks, training.inputs, weight / weight.sum())
+        return cls(opened, space, training, heldout)
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that the networks were trained with."""
+        return self.opened[0].loss
+
+    @property
+    def heldout_weight(self) -> float:
+        """Total weight of the held-out samples."""
+        return float(self.heldout.weight.sum())
+
+    def raw(self, samples: Samples) -> Tensor:
+        """Mean raw outputs of the networks."""
+        return mean_raw(self.space.networks, samples.inputs)
 
     def fold(self, center: str) -> Fold:
-        """The problem and the held-out samples for a centre."""
-        if center == "zero":
-            return Fold(self.problem, self.heldout)
-        return Fold(
-            replace(self.problem, offset=self.raw[0]),
-            replace(self.heldout, offset=self.raw[1]),
+        """The problem on the training samples, and the held-out samples."""
+        weight = self.training.weight
+        added = center == "network"
+        problem = ConvexProblem(
+            self.space.operator(self.training.inputs),
+            self.training.y,
+            self.loss,
+            weight / weight.sum(),
+            intercept=self.space.intercept,
+            offset=self.raw(self.training) if added else None,
         )
+        held = HeldOut(
+            self.heldout.index,
+            self.space.operator(self.heldout.inputs),
+            self.heldout.y,
+            self.heldout.weight,
+            self.raw(self.heldout) if added else None,
+        )
+        return Fold(problem, held)
 
-    def loss(self, raw: Tensor) -> float:
+    def heldout_loss(self, raw: Tensor) -> float:
         """Weighted sum of the losses of held-out raw outputs."""
-        value = self.problem.loss.value(self.heldout.y, raw)
-        return float(self.heldout.weight @ value)
+        return float(self.heldout.weight @ self.loss.value(self.heldout.y, raw))
+
+    def heldout_raw(self, at: Candidate, solution: Sequence[Tensor]) -> Tensor:
+        """Held-out raw outputs of a solution; of the networks alone if it is empty."""
+        raw = torch.zeros_like(self.heldout.y)
+        if solution:
+            coef, intercept = solution
+            operator = self.space.operator(self.heldout.inputs)
+            raw = operator.matvec(coef) + intercept
+        return raw + self.raw(self.heldout) if at.center == "network" else raw
 
     def parameters(self, center: str, coef: Tensor, intercept: Tensor) -> Tensor:
         """A solution as one coefficient per network parameter."""
@@ -165,11 +223,11 @@ def by_heldout_networks(
     solutions : callable
         Gives each part's coefficients and intercept at a candidate.
     """
-    evaluate = _squared if parts[0].problem.loss.quadratic else _general
+    evaluate = _squared if parts[0].loss.quadratic else _general
     candidates, solutions = evaluate(parts, centers, alphas, effort)
     if with_average:
-        total = sum(float(part.heldout.weight.sum()) for part in parts)
-        loss = sum(part.loss(part.raw[1]) for part in parts) / total
+        total = sum(part.heldout_weight for part in parts)
+        loss = sum(part.heldout_loss(part.raw(part.heldout)) for part in parts) / total
         candidates.append(Candidate("network", math.inf, loss))
     finite = [each for each in candidates if math.isfinite(each.loss)]
     if not finite:
@@ -189,26 +247,30 @@ def _squared(
     """Squared loss: a part at a time, all centres and alphas from one decomposition."""
     grids: list[RidgeGrid] = []
     losses = np.zeros((len(centers), len(alphas)))
-    total = sum(float(part.heldout.weight.sum()) for part in parts)
+    total = sum(part.heldout_weight for part in parts)
     for part in parts:
-        problem, held = part.problem.with_alpha(1.0), part.heldout
-        method = choose_method(problem, effort.max_memory)
+        fold = part.fold("zero")
+        method = choose_method(fold.problem.with_alpha(1.0), effort.max_memory)
         if method == "matrix-free":
             return _general(parts, centers, alphas, effort)
-        grid = ridge_grid(
-            problem,
-            held.operator,
-            [part.raw if center == "network" else None for center in centers],
-            torch.as_tensor(alphas.copy()).to(problem.y),
+        raw = part.raw(part.training), part.raw(part.heldout)
+        grid, heldout = ridge_grid(
+            fold.problem,
+            fold.held.operator,
+            [raw if center == "network" else None for center in centers],
+            torch.as_tensor(alphas.copy()).to(fold.problem.y),
             dual=method == "dual",
         )
-        errors = (held.y - grid.heldout_raw).square().sum(-1)
-        losses += (errors @ held.weight).cpu().numpy() / total
+        errors = (fold.held.y - heldout).square().sum(-1)
+        losses += (errors @ fold.held.weight).cpu().numpy() / total
         grids.append(grid)
 
     def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
         index = list(centers).index(at.center), list(alphas).index(at.alpha)
-        return [grid.coefficients(*index) for grid in grids]
+        return [
+            grid.coefficients(*index, part.space.operator(part.training.inputs))
+            for grid, part in zip(grids, parts, strict=True)
+        ]
 
     candidates = [
         Candidate(center, float(alpha), float(losses[row, column]))
@@ -226,7 +288,7 @@ def _general(
 ) -> tuple[list[Candidate], Solutions]:
     """Any loss: Newton's method down the alphas, with warm starts."""
     memory = effort.max_memory / len(parts)
-    spaces = [_row_space(part, memory) for part in parts]
+    spaces = [_row_space(part.fold("zero"), memory) for part in parts]
     found: dict[str, dict[float, list[Solution]]] = {}
     candidates: list[Candidate] = []
     for center in centers:
@@ -251,15 +313,12 @@ def _general(
     return candidates, solutions
 
 
-def _row_space(
-    part: HeldOutNetworks, max_memory: float
-) -> tuple[RowSpace, DenseOperator] | None:
+def _row_space(fold: Fold, max_memory: float) -> tuple[RowSpace, DenseOperator] | None:
     """Coordinates of the row space and held-out features, if that is the best way."""
-    method = choose_method(part.problem.with_alpha(1.0), max_memory)
-    if method != "dual":
+    if choose_method(fold.problem.with_alpha(1.0), max_memory) != "dual":
         return None
-    space = RowSpace.of(part.problem.operator)
-    return space, space.features_of(part.heldout.operator)
+    space = RowSpace.of(fold.problem.operator)
+    return space, space.features_of(fold.held.operator)
 
 
 def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
@@ -272,7 +331,7 @@ def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
     )
 
 
-def heldout_raw(
+def all_heldout_raw(
     parts: Sequence[HeldOutNetworks],
     best: Candidate,
     solved: Sequence[tuple[Tensor, Tensor]],
@@ -281,13 +340,8 @@ def heldout_raw(
     """Raw outputs of the held-out samples; None unless all were held out."""
     raw = torch.full_like(y, torch.nan)
     for number, part in enumerate(parts):
-        values = torch.zeros_like(part.raw[1])
-        if solved:
-            coef, intercept = solved[number]
-            values = part.heldout.operator.matvec(coef) + intercept
-        if best.center == "network":
-            values = values + part.raw[1]
-        raw[part.heldout.index] = values
+        solution = solved[number] if solved else ()
+        raw[part.heldout.index] = part.heldout_raw(best, solution)
     return None if bool(raw.isnan().any()) else raw
 
 

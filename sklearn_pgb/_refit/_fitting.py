@@ -30,10 +30,11 @@ from sklearn_pgb._refit._choice import (
     Candidate,
     Choice,
     HeldOutNetworks,
+    Samples,
+    all_heldout_raw,
     by_heldout_networks,
     choose_on_training_samples,
     fold_average,
-    heldout_raw,
     side_by_side,
 )
 
@@ -122,22 +123,23 @@ class TrainedNetworks:
     ) -> list[HeldOutNetworks]:
         """Networks with samples they have not seen, for the first `n_folds` folds."""
         if self.validation is not None:
-            index = torch.arange(0, device=y.device)
-            training = self.inputs, y, weight
-            return [HeldOutNetworks.of(self.opened, training, self.validation, index)]
+            training, heldout = (
+                Samples(*samples, torch.arange(len(samples[1]), device=y.device))
+                for samples in ((self.inputs, y, weight), self.validation)
+            )
+            return [HeldOutNetworks.of(self.opened, training, heldout)]
         assert self.folds is not None
         width = len(self.opened) // len(self.folds)
         result = []
-        for number, (train, test) in enumerate(self.folds[:n_folds]):
+        for number, rows in enumerate(self.folds[:n_folds]):
             part = slice(number * width, (number + 1) * width)
             training, heldout = (
-                ([X[rows] for X in self.inputs[part]], y[rows], weight[rows])
-                for rows in (torch.as_tensor(train), torch.as_tensor(test))
+                Samples(
+                    self.inputs[part], y, weight, torch.as_tensor(each, device=y.device)
+                )
+                for each in rows
             )
-            index = torch.as_tensor(test, device=y.device)
-            result.append(
-                HeldOutNetworks.of(self.opened[part], training, heldout, index)
-            )
+            result.append(HeldOutNetworks.of(self.opened[part], training, heldout))
         return result
 
 
@@ -349,7 +351,7 @@ def _choose_on_heldout(
             rows = _alpha.enough(trained.folds, X)
     parts = trained.heldout(problem.y, weight, rows)
     # Penalties act against a mean loss, so all samples need less of it than a fold's.
-    left_out = sum(float(part.heldout.weight.sum()) for part in parts) / len(parts)
+    left_out = sum(part.heldout_weight for part in parts) / len(parts)
     share = 1.0
     if trained.folds is not None:
         share -= left_out / float(weight.sum())
@@ -368,7 +370,7 @@ def _choose_on_heldout(
     solved = [] if math.isinf(best.alpha) else solutions(best)
     raw = None
     if trained.folds is not None:
-        raw = heldout_raw(parts, best, solved, problem.y)
+        raw = all_heldout_raw(parts, best, solved, problem.y)
     parameters = start = None
     if solved and trained.folds is not None:
         whole = len(parts) == n_folds
