@@ -354,33 +354,43 @@ def _unlever(residual: Tensor, leverage: Tensor, unit: Tensor) -> Tensor:
 
 
 def lsmr_ridge(
-    problem: ConvexProblem, tol: float, max_iter: int
+    problem: ConvexProblem,
+    tol: float,
+    max_iter: int,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, int, bool]:
-    """Coefficients and intercept by LSMR; minimum norm where alpha is zero."""
+    """Coefficients and intercept by LSMR; without a start of minimum norm at alpha=0.
+
+    The penalty stands in the system as rows of its own: SciPy's `damp` would pull
+    towards the start.
+    """
     n, k = problem.y.shape
     root = problem.weight.sqrt()[:, None]
     operator = problem.operator
+    damp = (problem.alpha / 2) ** 0.5
 
     def tensor(values: NDArray[np.float64]) -> Tensor:
         return torch.tensor(values.ravel(), device=problem.y.device)
 
     def forward(coef: NDArray[np.float64]) -> NDArray[np.float64]:
-        raw = operator.matvec(tensor(coef))
-        return (root * _centre(problem, raw)).reshape(-1).cpu().numpy()
+        raw = root * _centre(problem, operator.matvec(tensor(coef)))
+        return np.concatenate([raw.reshape(-1).cpu().numpy(), damp * coef.ravel()])
 
     def adjoint(residual: NDArray[np.float64]) -> NDArray[np.float64]:
-        scaled = root * tensor(residual).reshape(n, k)
+        residual = residual.ravel()
+        scaled = root * tensor(residual[: n * k]).reshape(n, k)
         if problem.intercept:
             scaled = scaled - problem.weight[:, None] * scaled.sum(0)
-        return operator.rmatvec(scaled).cpu().numpy()
+        return operator.rmatvec(scaled).cpu().numpy() + damp * residual[n * k :]
 
     base = problem.y if problem.offset is None else problem.y - problem.offset
     target = (root * _centre(problem, base)).reshape(-1).cpu().numpy()
-    shape = (n * k, operator.n_coef)
+    target = np.concatenate([target, np.zeros(operator.n_coef)])
+    shape = (len(target), operator.n_coef)
     system = ScipyOperator(shape, matvec=forward, rmatvec=adjoint, dtype=target.dtype)
-    damp = (problem.alpha / 2) ** 0.5
+    x0 = None if start is None else start[0].cpu().numpy()
     solution, stop, n_iter, *_ = lsmr(
-        system, target, damp=damp, atol=tol, btol=tol, conlim=0, maxiter=max_iter
+        system, target, atol=tol, btol=tol, conlim=0, maxiter=max_iter, x0=x0
     )
     coef = tensor(solution)
     intercept = problem.zero()[1]

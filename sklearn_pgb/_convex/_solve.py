@@ -27,6 +27,10 @@ LAUNCH_FLOPS = 2.5e5
 PRODUCTS = 30
 LSMR_ITERATIONS = 20_000
 
+# LSMR stops at gradients of this share of those that the certified gap,
+# ||gradient||^2 / (2 alpha), allows for an objective of one.
+LSMR_SHARE = 0.3
+
 # Units in the last place by which a gap may be off.
 ROUNDING_ULPS = 64
 
@@ -42,13 +46,16 @@ def memory_text(n_bytes: float) -> str:
     return f"{math.ceil(100 * amount) / 100:.10g} {unit}"
 
 
-def choose_method(problem: ConvexProblem, max_memory: float) -> str:
+def choose_method(
+    problem: ConvexProblem, max_memory: float, method: str = "auto"
+) -> str:
     """The cheapest of "primal", "dual" and "matrix-free" that fits into memory.
 
     Raises
     ------
     ValueError
-        If not even the vectors of the matrix-free path fit.
+        If not even the vectors of the matrix-free path fit, or not the method that the
+        user asks for.
     """
     operator = problem.operator
     p, rows, k = operator.n_coef, operator.n_rows, operator.n_outputs
@@ -79,13 +86,16 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
             cost["primal"] += 1.5 * k * k * LAUNCH_FLOPS
     if problem.alpha == 0:
         needed.pop("dual")
-    possible = [name for name in needed if needed[name] <= max_memory]
+    wanted = needed if method not in needed else {method: needed[method]}
+    possible = [name for name in wanted if needed[name] <= max_memory]
     if not possible:
-        least = min(needed.values())
+        least = min(wanted.values())
+        solver = "" if method == "auto" else f"solver={method!r} and "
         raise ValueError(
-            f"max_memory must be at least {memory_text(least)} for a basis of "
+            f"max_memory must be at least {memory_text(least)} for {solver}a basis of "
             f"{p} coefficients on {rows} rows, got {memory_text(max_memory)}. "
-            "Raise max_memory, or use a smaller network or fewer rows."
+            "Raise max_memory, leave solver at 'auto', or use a smaller network or "
+            "fewer samples."
         )
     return min(possible, key=lambda name: cost[name])
 
@@ -151,8 +161,7 @@ class PathSolver:
         path: RidgePath | None = None,
         single: bool = False,
     ):
-        if method == "auto":
-            method = choose_method(problem, max_memory)
+        method = choose_method(problem, max_memory, method)
         self.problem, self.method, self.max_memory = problem, method, max_memory
         self._path, self.single = path, single
         self._system: NewtonSystem | None = None
@@ -199,7 +208,10 @@ class PathSolver:
             return self._by_spectrum(problem, start, tol, max_iter)
         if problem.loss.quadratic:
             if not spectral:
-                return self._by_products(problem, start, tol, max_iter)
+                rough = LSMR_SHARE * (tol * alpha / 2) ** 0.5
+                return finish(
+                    problem, *lsmr_ridge(problem, rough, LSMR_ITERATIONS, start)
+                )
             if self._path is None and self.single:
                 factored = cholesky_ridge(problem, self.method == "dual")
                 if factored is not None:

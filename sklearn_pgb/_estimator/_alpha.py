@@ -203,7 +203,7 @@ def spectral_path(
 ) -> RidgePath | None:
     """One eigendecomposition for all ridges, None where it does not fit."""
     probe = problem.with_alpha(1.0)
-    method = choose_method(probe, max_memory) if solver == "auto" else solver
+    method = choose_method(probe, max_memory, solver)
     if method == "matrix-free":
         return None
     return ridge_path(problem, dual=method == "dual")

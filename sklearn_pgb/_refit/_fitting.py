@@ -376,7 +376,7 @@ def _choose_on_heldout(
         whole = len(parts) == n_folds
         if quadratic and whole and not is_number:
             parameters = fold_average(parts, best.center, solved)
-        elif whole:
+        if whole:
             start = side_by_side(solved, n_folds)
     scaled = [replace(each, alpha=each.alpha * share) for each in candidates]
     return Choice(best.center, best.alpha * share, scaled, raw, parameters, start)
