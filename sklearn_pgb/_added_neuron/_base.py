@@ -34,6 +34,7 @@ from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._estimator import (
     Targets,
+    VersionedState,
     all_or_nothing,
     check_device,
     dense,
@@ -102,7 +103,7 @@ def _rows(X, kept):
     return X if kept.all() else X[kept]
 
 
-class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
+class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targets):
     """Fit, partial fit and state of a network with added neurons."""
 
     _parameter_constraints: dict = {

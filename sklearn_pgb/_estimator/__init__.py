@@ -28,6 +28,7 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._convergence import quiet_training, warn_of_convergence
 from sklearn_pgb._estimator._hooks import fit_hooks, training_contexts
+from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._targets import (
     ClassifierTargets,
     RegressorTargets,
@@ -46,6 +47,7 @@ __all__ = [
     "Seeds",
     "Targets",
     "Trainer",
+    "VersionedState",
     "aligned",
     "all_or_nothing",
     "as_fitted",

@@ -24,6 +24,7 @@ from torch import Tensor
 from sklearn_pgb._bases import TangentSpace, jacobian, mean_raw, tangent_raw
 from sklearn_pgb._estimator import (
     Seeds,
+    VersionedState,
     all_or_nothing,
     check_device,
     draw_seeds,
@@ -75,6 +76,7 @@ def _has_probabilities(self: "GradientBasisRefit") -> bool:
 
 
 class GradientBasisRefit(
+    VersionedState,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,

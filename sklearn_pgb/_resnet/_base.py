@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from sklearn_pgb._estimator import (
     Targets,
+    VersionedState,
     all_or_nothing,
     as_fitted,
     check_device,
@@ -96,7 +97,9 @@ KEPT = {
 OF_UNITS = ("coefs_", "intercepts_", "n_layers_", "module_state_", "_prototype")
 
 
-class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator):
+class ResNetBasisBase(
+    VersionedState, CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator
+):
     """Fit, predictions and state of residual units on top of a basis."""
 
     _parameter_constraints: dict = {
