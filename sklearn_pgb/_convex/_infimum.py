@@ -412,6 +412,14 @@ def _best_bound(
     if not able:
         return largest
     longest = max(bound.norm_budget for bound in able)
+    if longest < best.norm:
+        # One that covers the coefficients found, if it is not much worse.
+        enough = unconditional.value + ROUGHLY * (largest.value - unconditional.value)
+        covering = [
+            b for b in bounds if b.value >= enough and b.norm_budget >= best.norm
+        ]
+        if covering:
+            return max(covering, key=lambda bound: bound.value)
     return best_of([b for b in able if b.norm_budget == longest], unconditional)
 
 
