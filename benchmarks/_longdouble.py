@@ -28,7 +28,7 @@ def equilibrated(features, weight, intercept=True):
 
 def solve_ridge(rows, target, ridge):
     """Least squares with a ridge, by Householder reflections."""
-    n, p = rows.shape
+    p = rows.shape[1]
     R = np.vstack([rows, np.sqrt(REAL(ridge)) * np.eye(p, dtype=REAL)])
     t = np.concatenate([target, np.zeros(p, REAL)])
     for j in range(min(p, len(R))):

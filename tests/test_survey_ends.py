@@ -196,7 +196,7 @@ def test_a_saddle_is_no_minimum():
     ends = evaluate([setting.objective(network)])
     assert ends.gradient_norm[0] <= 1e-12
     number = np.array([0])
-    bounds, budgets, verdicts = examine_ends(
+    bounds, _, verdicts = examine_ends(
         ends, number, scale=LossScale(0.0, 1.0, 0.0), tol=1e-6, seed=0
     )
     assert verdicts == ("not_local_min",)

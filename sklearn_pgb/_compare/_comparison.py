@@ -132,8 +132,8 @@ class BasisComparison:
         -------
         DataFrame
             One row per basis, indexed by name: kind, train_loss, lower_bound, gap,
-            norm_budget, n_coef, rank, alpha, score and score_std over the splits, split0_score and
-            so on, seconds. It needs pandas.
+            norm_budget, n_coef, rank, alpha, score and score_std over the splits,
+            split0_score and so on, seconds. It needs pandas.
         """
         import pandas as pd
 
