@@ -132,7 +132,9 @@ def test_without_ridge_the_model_contains_the_network(name, solver):
     assert refit.refit_loss_ <= refit.network_loss_ * (1 + 1e-12)
     assert refit.lower_bound_ <= refit.refit_loss_ * (1 + 1e-12)
     if not labelled:
-        np.testing.assert_allclose(refit.lower_bound_, refit.refit_loss_, rtol=1e-9)
+        # Rounding times coefficients a million times as long is left between them.
+        assert np.isfinite(refit.norm_budget_)
+        np.testing.assert_allclose(refit.lower_bound_, refit.refit_loss_, rtol=1e-7)
 
 
 def critical_network():

@@ -219,7 +219,9 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Found:
     across = target
     for _ in range(2):
         across = across - U @ (U.T @ across)
-    value = float(left.square().sum())
+    # Long coefficients are known to have this loss up to the rounding of outputs.
+    rounding = product_rounding(1) * float(beta.norm())
+    value = (float(left.norm()) + rounding) ** 2
     duals = [_residual_dual(basis, target, part) for part in (across, left)]
     raw = basis.base + free + basis.unfold(target - left)
     return _Found(value, float(beta.norm()), raw, duals, True, rank)
@@ -412,6 +414,14 @@ def _best_bound(
     if not able:
         return largest
     longest = max(bound.norm_budget for bound in able)
+    if longest < best.norm:
+        # One that covers the coefficients found, if it is not much worse.
+        enough = unconditional.value + ROUGHLY * (largest.value - unconditional.value)
+        covering = [
+            b for b in bounds if b.value >= enough and b.norm_budget >= best.norm
+        ]
+        if covering:
+            return max(covering, key=lambda bound: bound.value)
     return best_of([b for b in able if b.norm_budget == longest], unconditional)
 
 

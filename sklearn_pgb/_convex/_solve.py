@@ -30,6 +30,8 @@ LSMR_ITERATIONS = 20_000
 # LSMR stops at gradients of this share of those that the certified gap,
 # ||gradient||^2 / (2 alpha), allows for an objective of one.
 LSMR_SHARE = 0.3
+# Bytes that a solution may take, unless the caller says otherwise.
+MAX_MEMORY = 2.0**30
 
 # Units in the last place by which a gap may be off.
 ROUNDING_ULPS = 64
@@ -104,7 +106,7 @@ def solve(
     problem: ConvexProblem,
     *,
     method: str = "auto",
-    max_memory: float = 2.0**30,
+    max_memory: float = MAX_MEMORY,
     tol: float = 1e-6,
     max_iter: int = 100,
     start: tuple[Tensor, Tensor] | None = None,
@@ -174,21 +176,22 @@ class PathSolver:
         tol: float,
         max_iter: int,
         certified: bool = True,
+        falls_back: bool = True,
     ) -> Solution:
         """The solution for one ridge; see `solve` and `newton`.
 
         Where the certified gap misses the tolerance other solvers have a go, and the
-        least objective counts. It is never above that of coefficients of zero.
+        least objective counts. It is never above that of coefficients of zero. Without
+        `falls_back` the first one stands.
         """
         problem = self.problem.with_alpha(alpha)
         solution = self._first(problem, start, tol, max_iter, certified)
-        if not certified or reaches(problem, solution, tol):
+        if not certified or not falls_back or reaches(problem, solution, tol):
             return solution
         found = [solution, finish(problem, *problem.zero(), 0, False)]
-        for attempt in (self._by_spectrum, self._by_products):
-            found.append(attempt(problem, start, tol, max_iter))
-            if reaches(problem, found[-1], tol):
-                break
+        found.append(self._by_spectrum(problem, start, tol, max_iter))
+        if problem.loss.quadratic and not reaches(problem, found[-1], tol):
+            found.append(self._by_products(problem, start, tol, max_iter))
         best = min(found, key=objective_of)
         bound = max(each.lower_bound for each in found)
         best = replace(best, lower_bound=bound)

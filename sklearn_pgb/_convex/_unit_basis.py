@@ -26,8 +26,10 @@ class Units:
 
     Attributes
     ----------
-    mean : Tensor (n_outputs or 1, n_columns)
-        What is taken off each column where an intercept is free; zero elsewhere.
+    pivot, rest : Tensor (n_outputs or 1, n_columns)
+        What is taken off each column, one after the other, where an intercept is free:
+        one of its own entries, and then its mean. Digits of columns far from zero are
+        kept, and of equal entries nothing is left. Zero elsewhere.
     scale : Tensor (n_columns,)
         Norms of the weighted columns less their means: D. Of columns that are constant
         but for rounding the norm of the column itself, and one for columns of zeros.
@@ -38,15 +40,18 @@ class Units:
         itself.
     """
 
-    mean: Tensor
+    pivot: Tensor
+    rest: Tensor
     scale: Tensor
     plain: Tensor
     width: int
 
     @classmethod
-    def of(cls, problem: ConvexProblem) -> "Units":
-        """By blocks of rows: the basis is never held as a whole."""
+    def of(cls, problem: ConvexProblem, dense: Tensor | None = None) -> "Units":
+        """By blocks of rows, unless the basis is there as a whole already."""
         operator = _single_output(problem.operator)
+        if dense is not None:
+            operator = DenseOperator(dense)
         weight = problem.weight[:, None, None]
         total = weight.new_zeros(operator.n_outputs, operator.n_coef)
         pivot = total
@@ -65,13 +70,22 @@ class Units:
         for rows, dense in operator.blocks():
             root = weight[rows].sqrt()
             plain += (root * dense / size).square().sum((0, 1))
-            # First the pivot: columns of equal entries leave exactly nothing.
             squares += (root * (((dense - pivot) - total) / size)).square().sum((0, 1))
         norms, plain = size * squares.sqrt(), size * plain.sqrt()
         scale = torch.where(norms > CONSTANT_ULPS * EPS * plain, norms, plain)
         k = problem.y.shape[1]
         width = k if isinstance(problem.operator, KroneckerOperator) else 1
-        return cls(pivot + total, torch.where(scale > 0, scale, 1.0), plain, width)
+        scale = torch.where(scale > 0, scale, 1.0)
+        return cls(pivot, total, scale, plain, width)
+
+    @property
+    def mean(self) -> Tensor:
+        """Means of the columns."""
+        return self.pivot + self.rest
+
+    def apply(self, dense: Tensor) -> Tensor:
+        """Rows of the basis less the means, over the norms."""
+        return ((dense - self.pivot) - self.rest) / self.scale
 
     def columns(self, coef: Tensor) -> Tensor:
         """Coefficients, one row for each column."""
@@ -133,15 +147,11 @@ class UnitBasis:
     @classmethod
     def of(cls, problem: ConvexProblem) -> "UnitBasis":
         """Form the matrix."""
-        units = Units.of(problem)
         operator = _single_output(problem.operator)
-        root = problem.weight.sqrt()[:, None, None]
-        pivot = units.mean
         dense = operator.dense()
-        if problem.intercept:
-            # As in `Units`: the digits of a column far from zero are kept.
-            pivot = _nearest(operator, units.mean)
-        rows = root * (((dense - pivot) - (units.mean - pivot)) / units.scale)
+        units = Units.of(problem, dense)
+        root = problem.weight.sqrt()[:, None, None]
+        rows = root * units.apply(dense)
         if problem.intercept:
             k = operator.n_outputs
             constant = root * torch.eye(k, dtype=rows.dtype, device=rows.device)
