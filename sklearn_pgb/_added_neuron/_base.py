@@ -16,6 +16,7 @@ from sklearn.utils import (
     check_random_state,
     column_or_1d,
 )
+from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -29,7 +30,7 @@ from sklearn_pgb._added_neuron._fitting import (
     fit_network,
     one_epoch,
 )
-from sklearn_pgb._added_neuron._held_out import HeldOut, split_rows, units_of
+from sklearn_pgb._added_neuron._held_out import HeldOut, merge_copies, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._estimator import (
@@ -88,14 +89,33 @@ KEPT = (
 AUTO_HELD_OUT = 10
 
 
-def has_epochs(self: "AddedNeuronBase") -> bool:
-    """Whether a solver can train for one epoch, as `available_if` asks."""
-    if self.solver == "lbfgs":
-        raise AttributeError(
+class UnsupportedError(AttributeError, ValueError):
+    """A method that the parameters rule out."""
+
+
+class OfferedIf(_AvailableIfDescriptor):
+    """As scikit-learn's `available_if`, with the check's own error."""
+
+    def _check(self, obj, owner):
+        self.check(obj)
+
+
+def with_epochs(method):
+    """Offer a method if its estimator can train for one epoch."""
+    return OfferedIf(method, _check_epochs, method.__name__)
+
+
+def _check_epochs(estimator):
+    if estimator.solver == "lbfgs":
+        raise UnsupportedError(
             "solver must be 'adam' or 'sgd' for partial_fit, got 'lbfgs', which is not "
-            "stochastic"
+            "stochastic."
         )
-    return True
+    if estimator.early_stopping is True:
+        raise UnsupportedError(
+            "partial_fit does not support early_stopping=True: a batch has no samples "
+            "to spare for validation. Set early_stopping to 'auto' or False."
+        )
 
 
 def _rows(X, kept):
@@ -203,37 +223,46 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         warm = self.warm_start and hasattr(self, "loss_curve_")
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=warm)
-        self._learn(y, known=warm, classes=None)
         if warm:
             self._check_same_classes(y)
+        self._learn(y, known=warm, classes=None)
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
         kept, weight = self._weigh(y, given)
         X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
+        distinct = distinct_rows(X)
+        told = X, y, None if sample_weight is None else given
+        if groups is not None:
+            groups = groups[kept]
+        elif self.module is None and self._is_one_batch(len(X)):
+            X, y, weight, distinct = merge_copies(X, y, weight, distinct)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         rows, held_out = np.arange(len(X)), None
         if X_val is not None:
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
         elif self._validates():
-            groups = None if groups is None else groups[kept]
-            rows, held_out = self._split(X, y, weight, groups, seed)
+            units = distinct
+            if groups is not None:
+                units = np.unique(groups, return_inverse=True)[1].reshape(-1)
+            rows, held_out = self._split(X, y, weight, units, seed)
         with self._randomness(seed):
             if not warm:
                 part = self._part(X, rows), y[rows], weight[rows]
                 self._learn_units(*part, is_sparse)
             architecture = self._architecture(X, rng, known=warm)
             loss = self._loss_of(architecture.n_outputs)
-            data, floor = self._data(architecture, X, y, weight, loss, rows)
+            data = self._data(architecture, X, y, weight, loss, rows)
+            group = torch.from_numpy(distinct[rows])[:, None]
+            floor = pure_error_floor(group, data.y, loss, data.weight)
             request = self._request(len(rows), X)
             score = None
             if held_out is not None:
                 place = request.dtype, request.device
-                score = held_out.scorer(self, architecture, loss, *place)
-            hook, finish = hooks(
-                self, architecture, X, y, None if sample_weight is None else given
-            )
+                unit = request.loss_unit
+                score = held_out.scorer(self, architecture, loss, unit, *place)
+            hook, finish = hooks(self, architecture, *told)
             result = fit_network(
                 architecture,
                 loss,
@@ -254,11 +283,6 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
 
     def _partial_fit(self, X, y, classes, sample_weight):
         """One epoch from where the network is."""
-        if self.early_stopping is True:
-            raise ValueError(
-                "early_stopping must be False for partial_fit, got True: a batch has "
-                "no rows to spare for validation."
-            )
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=not first)
@@ -279,7 +303,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             theta, value, memory = one_epoch(
                 architecture,
                 loss,
-                self._data(architecture, X, y, weight, loss)[0],
+                self._data(architecture, X, y, weight, loss),
                 self._request(len(X), X),
                 total_weight=float(weight.sum()),
                 start=None if first else self._theta(architecture),
@@ -427,9 +451,12 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             wanted = self.n_starts == 1
         return wanted and self.solver != "lbfgs"
 
-    def _split(self, X, y, weight, groups, seed):
-        """Rows to train on, and samples held out for early stopping."""
-        units = units_of(X, groups)
+    def _is_one_batch(self, n_samples):
+        size = 200 if self.batch_size == "auto" else self.batch_size
+        return self.solver == "lbfgs" or n_samples <= size
+
+    def _split(self, X, y, weight, units, seed):
+        """Rows to train on, and samples held out for early stopping, as whole units."""
         fraction, n_units = self.validation_fraction, int(units.max()) + 1
         if self.early_stopping == "auto" and fraction * n_units < AUTO_HELD_OUT:
             return np.arange(len(X)), None
@@ -440,11 +467,10 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             )
         rows, rest = split_rows(units, self._labels(y), weight, fraction, seed)
         if not len(rest):
-            kind = "distinct samples" if groups is None else "groups"
             raise ValueError(
-                f"early_stopping must be False or 'auto' with less than two {kind} of "
-                f"each label, got n_samples={len(X)}: there is none to spare for "
-                "validation."
+                "early_stopping must be False or 'auto' if no label has two distinct "
+                f"samples or groups, got n_samples={len(X)}: there is none to spare "
+                "for validation."
             )
         return rows, HeldOut(X[rest], y[rest], weight[rest])
 
@@ -462,6 +488,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         self._output_start = np.zeros(self._natural_outputs()), False
         if not (may_lack and is_classifier(self)):
             self._output_start = self._start_of_outputs(y, weight)
+        self._loss_unit = self._unit_of_loss(y, weight)
         self._inputs = None
         if self.standardize:
             self._inputs = InputMap.fit(
@@ -469,24 +496,16 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             ).state()
 
     def _data(self, architecture, X, y, weight, loss, rows=None):
-        """Tensors of the training, and the floor of the samples as they were given."""
+        """Tensors of the training, of some rows or of all."""
         columns = self._columns(y, architecture.n_outputs) - architecture.centre
         columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
         target = loss.encode(columns)
         if rows is not None and len(rows) < len(X):
             X, target, weight = X[rows], target[rows], weight[rows]
         weight = torch.from_numpy(weight / weight.sum())
-        data = Data(
-            torch.from_numpy(
-                np.require(architecture.standardized(X), None, ["C", "W"])
-            ),
-            target,
-            weight,
-        )
-        if rows is None:
-            return data, None
-        group = torch.from_numpy(distinct_rows(X))[:, None]
-        return data, pure_error_floor(group, target, loss, weight)
+        # torch shares no memory that must not be written to.
+        inputs = np.require(architecture.standardized(X), None, ["C", "W"])
+        return Data(torch.from_numpy(inputs), target, weight)
 
     def _request(self, n_samples, X):
         """The parameters, resolved."""
@@ -526,6 +545,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             max_evaluations=int(self.max_fun),
             dtype=torch.float32 if name == "float32" else torch.float64,
             device=check_device(self.device),
+            loss_unit=self._loss_unit,
         )
 
     def __sklearn_tags__(self):

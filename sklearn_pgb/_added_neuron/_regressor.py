@@ -2,10 +2,9 @@
 
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._added_neuron._base import AddedNeuronBase, has_epochs
+from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator import RegressorTargets, all_or_nothing
 from sklearn_pgb._networks import OpenNetwork
 
@@ -81,8 +80,9 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         Trainings in all. With more than one, a training that stagnates leaves its
         epochs to the next: up to ``n_starts * max_iter`` epochs are divided between
         local trainings and global moves, and the best network is polished to a
-        critical point. This is the hybrid algorithm; it brings a schedule of the rate
-        of its own and takes neither "lbfgs" nor early stopping.
+        critical point, or towards it above 20,000 parameters. This is the hybrid
+        algorithm; it brings a schedule of the rate of its own and takes neither "lbfgs"
+        nor early stopping.
     global_move : {"transplant", "restart"}, default="transplant"
         How a stagnating training goes on. "transplant" lets the added neuron descend
         on the residuals, puts its direction in place of the weakest hidden unit and
@@ -293,7 +293,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         self.random_state = random_state
         self.verbose = verbose
 
-    @available_if(has_epochs)
+    @with_epochs
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def partial_fit(self, X, y, sample_weight=None):
