@@ -17,8 +17,8 @@ PATIENCE = 5
 
 # Iterations after which the held-out loss is looked at, and looks without a new best
 # after which a fold ends.
-CHECKPOINTS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200, 300, 450, 700, 1000)
-LOOKS = 5
+CHECKPOINTS = (1, 3, 6, 12, 25, 50, 100, 200, 400, 800)
+LOOKS = 3
 
 
 def full_batch(

@@ -13,7 +13,7 @@ from sklearn_pgb._training import Program, evaluate_units
 
 # Multiples of the basis' own ridge among which held-out rows choose: units that have
 # seen the labels need a stronger one.
-FACTORS = (1.0, 4.0, 16.0)
+FACTORS = (16.0, 4.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,10 @@ class Request:
     seed: int
 
     def factors(self) -> list[float]:
-        """Multiples of the ridge among which to choose; a number is kept as it is."""
+        """Multiples of the ridge among which to choose; a number is kept as it is.
+
+        They descend, as strong ridges are solved quickly and start the weaker ones.
+        """
         return [1.0] if self.alpha is not None else list(FACTORS)
 
 
