@@ -320,7 +320,8 @@ def newton(
     By Fenchel duality the gap is ||gradient||^2 / (2 alpha) where the intercept's
     gradient is zero; without a ridge the gradient is at most tol times (1 + objective).
     Not `certified`, it stops after the first step whose quadratic model promised a
-    decrease of at most tol times the objective: far sooner for weak ridges, and all that a comparison of ridges needs.
+    decrease of at most tol times the objective: far sooner for weak ridges, and all
+    that a comparison of ridges needs.
     """
     coef, intercept = problem.zero() if start is None else start
     raw = problem.raw(coef, intercept)

@@ -178,6 +178,8 @@ class Found:
     losses : list of float
         The objective after each iteration or epoch.
     n_iter : int
+    improves : bool
+        Whether the units are kept.
     held_out, basis_held_out : float
         Mean losses of held-out samples with the units and without; nan without folds.
     diverged : bool
@@ -187,11 +189,7 @@ class Found:
     alpha: float
     losses: list[float]
     n_iter: int
-    held_out: float
-    basis_held_out: float
+    improves: bool
+    held_out: float = np.nan
+    basis_held_out: float = np.nan
     diverged: bool = False
-
-    @property
-    def improves(self) -> bool:
-        """Whether the units are kept: held-out samples don't speak against them."""
-        return not self.held_out >= self.basis_held_out
