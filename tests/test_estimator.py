@@ -25,6 +25,7 @@ from sklearn_pgb._estimator import (
     distinct_rows,
     draw_seeds,
     final_estimator,
+    fit_parameter,
     fold_numbers,
     inputs_of,
     open_all,
@@ -32,7 +33,6 @@ from sklearn_pgb._estimator import (
     parts_among,
     share_target_transformation,
     train_networks,
-    fit_parameter,
     with_seed,
 )
 from sklearn_pgb._estimator._alpha import enough

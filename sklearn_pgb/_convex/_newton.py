@@ -320,12 +320,14 @@ def newton(
     By Fenchel duality the gap is ||gradient||^2 / (2 alpha) where the intercept's
     gradient is zero; without a ridge the gradient is at most tol times (1 + objective).
     Not `certified`, it stops after the first step whose quadratic model promised a
-    decrease of at most tol times the objective: far sooner for weak ridges, and all that a comparison of ridges needs.
+    decrease of at most tol times the objective: far sooner for weak ridges, and all
+    that a comparison of ridges needs.
     """
     coef, intercept = problem.zero() if start is None else start
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
-    forcing, last_norm = 0.1, None
+    # A comparison needs no more than a few digits of a step.
+    forcing, least, last_norm = 0.1, 1e-8 if certified else 1e-2, None
     for n_iter in range(1, max_iter + 1):
         residual = problem.residual(raw)
         gradient = (
@@ -341,7 +343,7 @@ def newton(
         ):
             return coef, intercept, n_iter, True
         if last_norm is not None:
-            forcing = min(0.1, max(1e-8, 0.9 * (norm / last_norm) ** 2))
+            forcing = min(0.1, max(least, 0.9 * (norm / last_norm) ** 2))
         last_norm = norm
         goal = forcing * norm
         if certified:

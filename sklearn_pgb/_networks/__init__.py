@@ -22,7 +22,7 @@ from sklearn_pgb._networks._open import (
     unwrap,
 )
 from sklearn_pgb._networks._pieces import SEAM_TOLERANCE, Pieces, pieces
-from sklearn_pgb._networks._resnet import ResNetModule, ResNetNetwork
+from sklearn_pgb._networks._resnet import ResNetModule, ResNetNetwork, Squash
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,6 +39,7 @@ __all__ = [
     "Pieces",
     "ResNetModule",
     "ResNetNetwork",
+    "Squash",
     "TrainingTerms",
     "as_float64",
     "as_tensor",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sklearn_pgb._estimator import Parts
 from sklearn_pgb._resnet._joint import Joint
-from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual
+from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
 from sklearn_pgb._training import evaluate_units, quasi_newton
 
 # Iterations without progress after which L-BFGS ends.
@@ -17,8 +17,8 @@ PATIENCE = 5
 
 # Iterations after which the held-out loss is looked at, and looks without a new best
 # after which a fold ends.
-CHECKPOINTS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200, 300, 450, 700, 1000)
-LOOKS = 5
+CHECKPOINTS = (1, 3, 6, 12, 25, 50, 100, 200, 400, 800)
+LOOKS = 3
 
 
 def full_batch(
@@ -29,7 +29,7 @@ def full_batch(
     hook: Hook,
 ) -> Found:
     """L-BFGS, for as many iterations as pay on held-out samples."""
-    choice = Choice(request.max_iter, objective.alpha, np.nan, np.nan)
+    choice = Choice(request.max_iter, objective.alpha, True)
     if parts is not None:
         choice = choose(objective, theta, request, parts())
     losses: list[float] = []
@@ -44,6 +44,7 @@ def full_batch(
         choice.alpha,
         losses,
         len(losses),
+        choice.improves,
         choice.held_out,
         choice.basis_held_out,
     )
@@ -134,18 +135,24 @@ def _is_idle(losses: Sequence[float], floor: float, tol: float) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """Iterations and ridge, and the mean held-out losses with and without units."""
+    """Iterations, ridge, and whether units pay, by mean held-out losses."""
 
     n_iter: int
     alpha: float
-    held_out: float
-    basis_held_out: float
+    improves: bool
+    held_out: float = np.nan
+    basis_held_out: float = np.nan
 
 
 def choose(
     objective: Residual, theta: Tensor, request: Request, folds: Parts
 ) -> Choice:
-    """Iterations and ridge of the smallest held-out loss, over all folds."""
+    """Iterations and ridge of the smallest held-out loss, over all folds.
+
+    Without any fold nothing speaks for the units.
+    """
+    if not folds:
+        return Choice(0, objective.alpha, False)
     checkpoints = [0, *(c for c in CHECKPOINTS if c < request.max_iter)]
     checkpoints.append(request.max_iter)
     alphas = [factor * objective.alpha for factor in request.factors()]
@@ -155,33 +162,34 @@ def choose(
         held = objective.samples.rows(unseen)
         share = float(objective.samples.weight[torch.from_numpy(unseen)].sum())
         fold = objective.on(objective.samples.rows(seen))
-
-        def look(theta: Tensor) -> list[float]:
-            return [fold.held_out(theta, alpha, held) for alpha in alphas]
-
         alone += share * np.array([fold.held_out_alone(a, held) for a in alphas])
-        curve += share * held_out_curve(fold, theta, request, checkpoints, look)
+        curve += share * held_out_curve(fold, held, theta, request, checkpoints, alphas)
     curve, alone = (np.nan_to_num(part, nan=np.inf) for part in (curve, alone))
     best = np.unravel_index(int(np.argmin(curve)), curve.shape)
-    if curve[best] < alone.min():
+    improves = bool(curve[best] < alone.min())
+    n_iter, alpha = 0, alphas[int(alone.argmin())]
+    if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    else:
-        n_iter, alpha = 0, alphas[int(alone.argmin())]
-    return Choice(n_iter, alpha, float(curve[best]), float(alone.min()))
+    return Choice(n_iter, alpha, improves, float(curve[best]), float(alone.min()))
 
 
 def held_out_curve(
     fold: Residual,
+    held: Samples,
     theta: Tensor,
     request: Request,
     checkpoints: list[int],
-    look: Callable[[Tensor], list[float]],
+    alphas: list[float],
 ) -> np.ndarray:
     """Held-out losses of each ridge at each checkpoint (n_checkpoints, n_alphas).
 
     A fold that has converged, or not improved for so many looks, keeps its last losses
     for the checkpoints that it does not reach.
     """
+
+    def look(theta: Tensor) -> list[float]:
+        return [fold.held_out(theta, alpha, held) for alpha in alphas]
+
     looks = [look(theta)]
     n_iter = 0
 

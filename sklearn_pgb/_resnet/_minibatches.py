@@ -1,6 +1,7 @@
 """Training of all parameters together by minibatches, for large data."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,11 +22,9 @@ def minibatches(
 ) -> Found:
     """Adam on all parameters together; one part of the samples says when to stop."""
     samples = objective.samples
-    seen = np.arange(len(samples.y))
-    unseen = seen[:0]
-    if parts is not None:
-        seen, unseen = parts()[0]
-    shown, held = samples.rows(seen), samples.rows(unseen) if len(unseen) else None
+    folds = [] if parts is None else parts()
+    seen, unseen = folds[0] if folds else (np.arange(len(samples.y)), None)
+    shown, held = samples.rows(seen), None if unseen is None else samples.rows(unseen)
     fold = objective.on(shown)
     together = Joint(fold, samples, request.dtype)
     z, _ = evaluate_units(objective.units, theta, samples.inputs[:1])
@@ -34,7 +33,8 @@ def minibatches(
     held_rows = None if held is None else together.rows(held)
 
     def validate(point: Tensor) -> Tensor:
-        assert held is not None and held_rows is not None
+        assert held is not None
+        assert held_rows is not None
         raw = joint.program(point, held_rows)[0]
         return torch.tensor([-objective.loss(raw.to(held.y), held)])
 
@@ -56,26 +56,28 @@ def minibatches(
         on_epoch=on_epoch,
     )
     theta = training.theta[0, -size:].detach().to(samples.y)
-    alpha, with_units, without = objective.alpha, np.nan, np.nan
-    if held is not None:
-        alpha, with_units, without = _compare(fold, theta, request, held)
-    return Found(
+    found = Found(
         theta,
-        alpha,
+        objective.alpha,
         losses,
         training.n_epochs,
-        with_units,
-        without,
-        bool(training.diverged[0]),
+        improves=parts is None,
+        diverged=bool(training.diverged[0]),
     )
+    return found if held is None else _compared(found, fold, request, held)
 
 
-def _compare(
-    fold: Residual, theta: Tensor, request: Request, held: Samples
-) -> tuple[float, float, float]:
-    """Ridge, and held-out losses with and without units, by exact solutions."""
+def _compared(found: Found, fold: Residual, request: Request, held: Samples) -> Found:
+    """With ridge and held-out losses, with and without units, by exact solutions."""
     alphas = [factor * fold.alpha for factor in request.factors()]
-    units = [fold.held_out(theta, alpha, held) for alpha in alphas]
+    units = [fold.held_out(found.theta, alpha, held) for alpha in alphas]
     alone = [fold.held_out_alone(alpha, held) for alpha in alphas]
-    best = units if min(units) < min(alone) else alone
-    return alphas[int(np.argmin(best))], min(units), min(alone)
+    improves = min(units) < min(alone)
+    alpha = alphas[int(np.argmin(units if improves else alone))]
+    return replace(
+        found,
+        alpha=alpha,
+        improves=improves,
+        held_out=min(units),
+        basis_held_out=min(alone),
+    )

@@ -13,7 +13,7 @@ from sklearn_pgb._training import Program, evaluate_units
 
 # Multiples of the basis' own ridge among which held-out rows choose: units that have
 # seen the labels need a stronger one.
-FACTORS = (1.0, 4.0, 16.0)
+FACTORS = (16.0, 4.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,10 @@ class Request:
     seed: int
 
     def factors(self) -> list[float]:
-        """Multiples of the ridge among which to choose; a number is kept as it is."""
+        """Multiples of the ridge among which to choose; a number is kept as it is.
+
+        They descend, as strong ridges are solved quickly and start the weaker ones.
+        """
         return [1.0] if self.alpha is not None else list(FACTORS)
 
 
@@ -175,6 +178,8 @@ class Found:
     losses : list of float
         The objective after each iteration or epoch.
     n_iter : int
+    improves : bool
+        Whether the units are kept.
     held_out, basis_held_out : float
         Mean losses of held-out samples with the units and without; nan without folds.
     diverged : bool
@@ -184,11 +189,7 @@ class Found:
     alpha: float
     losses: list[float]
     n_iter: int
-    held_out: float
-    basis_held_out: float
+    improves: bool
+    held_out: float = np.nan
+    basis_held_out: float = np.nan
     diverged: bool = False
-
-    @property
-    def improves(self) -> bool:
-        """Whether the units are kept: held-out samples don't speak against them."""
-        return not self.held_out >= self.basis_held_out
