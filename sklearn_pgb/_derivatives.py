@@ -75,10 +75,14 @@ class Derivatives:
 
     def push(self, X: Tensor) -> Callable[[Tensor], Tensor]:
         """The product g -> J g, (n_samples, n_outputs), for any number of g."""
-        if self._is_right("transpose", self._transposed):
+        if self.transposes():
             return self._transposed(X)
         J = self.jacobians(X)
         return lambda direction: J @ direction
+
+    def transposes(self) -> bool:
+        """Whether J g needs no J."""
+        return self._is_right("transpose", self._transposed)
 
     def jacobians(self, X: Tensor) -> Tensor:
         """J of each sample, (n_samples, n_outputs, n_params)."""

@@ -437,8 +437,14 @@ class FunctionOperator(LinearOperator):
         self.n_coef = len(columns)
         self.dtype, self.device = theta.dtype, theta.device
         self._derivatives = Derivatives(function, theta, X)
+        self._matrix: Tensor | None = None
 
     def matvec(self, coef: Tensor) -> Tensor:
+        if not self._derivatives.transposes() and self._is_small():
+            # A loop over samples is too slow to repeat for each product.
+            if self._matrix is None:
+                self._matrix = self.dense()
+            return self._matrix @ coef
         tangent = torch.zeros_like(self.theta)
         tangent[self.columns] = coef
         push = self._derivatives.push
@@ -460,6 +466,10 @@ class FunctionOperator(LinearOperator):
         # What torch can do with the function is known by now.
         part._derivatives = self._derivatives
         return part
+
+    def _is_small(self) -> bool:
+        size = self.n_rows * self.n_coef * self.theta.element_size()
+        return size <= BLOCK_BYTES
 
     def _sample_blocks(self) -> Iterator[slice]:
         # The intermediate results of a module are unknown; 64 times its input is a

@@ -24,6 +24,7 @@ from sklearn_pgb._convex._select import (
 from sklearn_pgb._convex._solve import (
     PathSolver,
     choose_method,
+    memory_text,
     solve,
     warn_if_unconverged,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "is_affordable",
     "loss_scale",
     "lower_bound",
+    "memory_text",
     "ridge_grid",
     "ridge_path",
     "search_path",
