@@ -97,8 +97,9 @@ def _key(estimator: Any, *parts: Any) -> str:
         raise ValueError(
             "memory must be None where an estimator can't be pickled, as one with a "
             "lambda or a function that is defined inside of another, got "
-            f"{type(estimator).__name__}: {error}. Define its functions at the top of "
-            "a module."
+            # joblib's second argument shows all of the data.
+            f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "
+            "functions at the top of a module that workers can import."
         ) from error
     return key
 
@@ -161,14 +162,23 @@ def train_networks(
     contexts = [None] * len(seeds) if contexts is None else contexts
     # Workers in other processes have generators of their own.
     state = torch.get_rng_state()
-    return Parallel(n_jobs=jobs_for(len(parts), n_jobs))(
+    tasks = [
         delayed(_train_part)(
             memory, estimator, seed, state, part, X, y, fit_params, caller, context, n
         )
         for n, (seed, part, context) in enumerate(
             zip(seeds, parts, contexts, strict=True), 1
         )
-    )
+    ]
+    try:
+        return Parallel(n_jobs=jobs_for(len(parts), n_jobs))(tasks)
+    except pickle.PicklingError as error:
+        # skorch pickles its modules by name, which workers look up in their __main__.
+        raise ValueError(
+            "n_jobs must be None or 1 for an estimator that workers can't pickle, got "
+            f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "
+            "functions at the top of a module that workers can import."
+        ) from error
 
 
 def _train_part(

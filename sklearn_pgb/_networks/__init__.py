@@ -1,6 +1,6 @@
 """Networks as functions of one flat parameter vector."""
 
-from sklearn_pgb._networks._call import call_module, copy_module, parameter_names
+from sklearn_pgb._networks._call import ModuleCall, copy_module
 from sklearn_pgb._networks._chain import (
     ACTIVATIONS,
     Activation,
@@ -32,6 +32,7 @@ __all__ = [
     "ChainNetwork",
     "Displacement",
     "Head",
+    "ModuleCall",
     "ModuleNetwork",
     "Network",
     "NetworkEstimator",
@@ -43,7 +44,6 @@ __all__ = [
     "TrainingTerms",
     "as_float64",
     "as_tensor",
-    "call_module",
     "check_can_open",
     "check_samples",
     "copy_module",
@@ -53,7 +53,6 @@ __all__ = [
     "open_module",
     "open_network",
     "overparameterised_relu_init",
-    "parameter_names",
     "pieces",
     "unwrap",
 ]

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -148,46 +149,56 @@ def check_parameters(module: nn.Module) -> None:
         )
 
 
-def parameter_names(module: nn.Module) -> dict[str, list[str]]:
-    """All names of each trainable parameter, by the first one.
+class ModuleCall:
+    """How modules of one architecture are called with parameters of the caller.
 
-    A layer that stands in several places has one name here, that of the first place. A
-    parameter that belongs to several layers has one for each of them.
-    """
-    names: dict[int, list[str]] = {}
-    for prefix, part in module.named_modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.requires_grad:
-                full = f"{prefix}.{name}" if prefix else name
-                names.setdefault(id(parameter), []).append(full)
-    return {each[0]: each for each in names.values()}
-
-
-def call_module(
-    module: nn.Module,
-    names: dict[str, list[str]],
-    parameters: dict[str, Tensor],
-    X: Tensor,
-) -> Tensor:
-    """Outputs of a module at parameters of the caller.
+    Attributes
+    ----------
+    names : dict
+        All names of each trainable parameter, by the first one. A layer that stands in
+        several places has one name here, that of the first place. A parameter that
+        belongs to several layers has one for each of them.
 
     Parameters
     ----------
     module : torch.nn.Module
-    names : dict
-        What `parameter_names` returned for it.
-    parameters : dict
-        Values by the first name of each.
-    X : Tensor (n_samples, ...)
-        It is copied: layers that work in place would change the caller's data.
     """
-    # With `tie_weights` torch would find the names by itself, but it takes a layer that
-    # stands in two places for two, and leaves the caller's values in it.
-    places = {name: parameters[key] for key, each in names.items() for name in each}
-    fused = any(isinstance(part, _FUSED) for part in module.modules())
-    # Any mode of torch functions keeps attention from its fused forward pass.
-    with _EXACT_ATTENTION(), BaseTorchFunctionMode() if fused else nullcontext():
-        raw: Tensor = torch.func.functional_call(
-            module, places, (X.clone(),), tie_weights=False
-        )
-    return raw
+
+    def __init__(self, module: nn.Module):
+        places: dict[int, list[str]] = {}
+        for prefix, part in module.named_modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None and parameter.requires_grad:
+                    full = f"{prefix}.{name}" if prefix else name
+                    places.setdefault(id(parameter), []).append(full)
+        self.names = {each[0]: each for each in places.values()}
+        parts = list(module.modules())
+        self._fused = any(isinstance(part, _FUSED) for part in parts)
+        # Layers of torch's own say whether they attend, others may call a function.
+        own = all(type(part).__module__.startswith("torch.nn.") for part in parts)
+        self._may_attend = self._fused or not own
+
+    def __call__(
+        self, module: nn.Module, parameters: dict[str, Tensor], X: Tensor
+    ) -> Any:
+        """What a module returns.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+        parameters : dict
+            Values by the first name of each.
+        X : Tensor (n_samples, ...)
+            It is copied: layers that work in place would change the caller's data.
+        """
+        # With `tie_weights` torch would find the names by itself, but it takes a layer
+        # that stands in two places for two, and leaves the caller's values in it.
+        values = {n: parameters[key] for key, each in self.names.items() for n in each}
+        with (
+            _EXACT_ATTENTION() if self._may_attend else nullcontext(),
+            # Any mode of torch functions keeps attention from its fused forward pass.
+            BaseTorchFunctionMode() if self._fused else nullcontext(),
+        ):
+            return torch.func.functional_call(
+                module, values, (X.clone(),), tie_weights=False
+            )

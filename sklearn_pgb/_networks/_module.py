@@ -13,9 +13,8 @@ from torch.nn.parameter import is_lazy
 
 from sklearn_pgb._derivatives import Derivatives
 from sklearn_pgb._networks._call import (
-    call_module,
+    ModuleCall,
     check_parameters,
-    parameter_names,
     private_copy,
 )
 from sklearn_pgb._networks._chain import (
@@ -49,9 +48,9 @@ class ModuleNetwork(Network):
 
     def __init__(self, module: nn.Module) -> None:
         self._module = private_copy(module)
-        self._names = parameter_names(self._module)
+        self._call = ModuleCall(self._module)
         self._shapes = {
-            name: self._module.get_parameter(name).shape for name in self._names
+            name: self._module.get_parameter(name).shape for name in self._call.names
         }
         self._module.requires_grad_(False)
 
@@ -120,11 +119,11 @@ class ModuleNetwork(Network):
 
     def call(self, theta: Tensor, X: Tensor) -> Any:
         """Whatever the module returns."""
-        return call_module(self._module, self._names, self.split(theta), X)
+        return self._call(self._module, self.split(theta), X)
 
     def apply(self, parameters: dict[str, Tensor], X: Tensor) -> Tensor:
         """Raw outputs at named parameters, a pure function for torch.func."""
-        raw = call_module(self._module, self._names, parameters, X)
+        raw = self._call(self._module, parameters, X)
         if not isinstance(raw, Tensor):
             raise TypeError(
                 f"module must return one tensor, got {type(raw).__name__}. Wrap it in "

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from sklearn_pgb._networks import (
     Activation,
     ChainNetwork,
-    call_module,
-    parameter_names,
+    ModuleCall,
 )
 
 
@@ -262,8 +261,9 @@ class ModuleProgram(Program):
 
     def __init__(self, modules: Sequence[nn.Module]):
         self.modules = list(modules)
-        self._names = parameter_names(modules[0])
-        self.shapes = {n: modules[0].get_parameter(n).shape for n in self._names}
+        self._call = ModuleCall(modules[0])
+        names = self._call.names
+        self.shapes = {name: modules[0].get_parameter(name).shape for name in names}
         self.n_params = sum(shape.numel() for shape in self.shapes.values())
 
     def theta(self) -> Tensor:
@@ -329,7 +329,7 @@ class ModuleProgram(Program):
             name: part.view(shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
-        raw = call_module(module, self._names, parameters, X)
+        raw: Tensor = self._call(module, parameters, X)
         return raw[:, None] if raw.ndim == 1 else raw
 
 
