@@ -246,6 +246,10 @@ MIXING = {
     "cumulative": (lambda: Two(lambda m, X: m.b(m.a(X.cumsum(0)))), "Two"),
     "first_sample": (lambda: Two(lambda m, X: m.b(m.a(X - X[:1]))), "Two"),
     "size": (lambda: Two(lambda m, X: m.b(m.a(X)) / len(X)), "Two"),
+    "large_batches": (
+        lambda: Two(lambda m, X: m.b(m.a(X - X.mean(0) * (len(X) > 12)))),
+        "Two",
+    ),
     "sorted": (lambda: Two(lambda m, X: m.b(m.a(X)).sort(0)[0]), "Two"),
 }
 
@@ -268,6 +272,11 @@ class WithLock(nn.Linear):
         raise TypeError("cannot pickle '_thread.lock' object")
 
 
+def clamped(m, X):
+    m.a.weight.data.clamp_(-0.1, 0.1)
+    return m.b(m.a(X))
+
+
 # Other modules that are refused, and what is said of them.
 REFUSED = {
     "dropout": (
@@ -279,6 +288,7 @@ REFUSED = {
         "deterministic in evaluation mode",
     ),
     "state": (Counter, "deterministic in evaluation mode, got Counter"),
+    "clamped": (lambda: Two(clamped), "leave its parameters alone, got Two"),
     "rank": (lambda: Two(lambda m, X: m.b(m.a(X))[..., None]), "shape"),
     "float32": (
         lambda: Two(lambda m, X: m.b(m.a(X)).float()),

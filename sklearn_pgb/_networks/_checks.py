@@ -32,8 +32,8 @@ STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
 def check_samples(network: ModuleNetwork, X: Tensor) -> None:
     """Refuse a module that is no deterministic function of each sample.
 
-    Outputs of up to eight samples together, of five of them in another order, and of
-    each one alone have to be the same, here and at parameters nearby.
+    Outputs of up to eight samples together, of each one alone and of each in a larger
+    batch in another order have to be the same, here and at parameters nearby.
 
     Parameters
     ----------
@@ -47,7 +47,8 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
         If the module is random in evaluation mode, mixes samples, fails, returns no
         finite real outputs of shape (n_samples, n_outputs), or has no derivatives.
     """
-    rows, theta = _distinct(X), network.theta
+    some, index = _some(X)
+    rows, theta = some[index], network.theta
     generator = torch.Generator().manual_seed(0)
     size = float(theta.square().mean().sqrt()) or 1.0
     noise = torch.randn(len(theta), generator=generator).to(theta)
@@ -63,26 +64,28 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
                 "parameters smaller."
             )
         _check_deterministic(network, theta, rows, raw)
-        _check_separate(network, theta, rows, raw)
+        _check_separate(network, theta, some, index, raw)
         nearby = theta + NEARBY * size * noise
         raw = network(nearby, rows)
         usual = bool(raw.isfinite().all())
         if usual:
-            _check_separate(network, nearby, rows, raw)
+            _check_separate(network, nearby, some, index, raw)
         _check_differentiable(network, theta, rows[:1])
         if usual:
             # Not at theta itself, which may be at a kink.
             _check_derivative(network, nearby, rows[:2])
 
 
-def _distinct(X: Tensor) -> Tensor:
-    """Some distinct samples; two equal ones if X has no others."""
-    candidates = X[torch.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES)).long()]
-    rows = candidates.flatten(1).unique(dim=0)
-    few = torch.linspace(0, len(rows) - 1, min(len(rows), N_SAMPLES)).long()
-    if len(few) == 1:
-        few = few.repeat(2)
-    return rows[few].reshape(-1, *X.shape[1:])
+def _some(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples spread over X, and the positions of distinct ones among them.
+
+    Two equal ones if X has no others.
+    """
+    some = X[torch.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES)).long()]
+    distinct, group = some.flatten(1).unique(dim=0, return_inverse=True)
+    few = torch.linspace(0, len(distinct) - 1, min(len(distinct), N_SAMPLES)).long()
+    index = torch.stack([(group == k).nonzero()[0, 0] for k in few])
+    return some, index if len(index) > 1 else index.repeat(2)
 
 
 def _outputs(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> Tensor:
@@ -103,6 +106,11 @@ def _outputs(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> Tensor:
 def _check_deterministic(
     network: ModuleNetwork, theta: Tensor, rows: Tensor, raw: Tensor
 ) -> None:
+    if not torch.equal(theta, network.theta):
+        raise ValueError(
+            f"module must leave its parameters alone, got {network.name}, whose "
+            "forward changes them. Change them after each step of the training."
+        )
     if _differ(network(theta, rows), raw, raw):
         raise ValueError(
             "module must be deterministic in evaluation mode, got "
@@ -113,13 +121,13 @@ def _check_deterministic(
 
 
 def _check_separate(
-    network: ModuleNetwork, theta: Tensor, rows: Tensor, raw: Tensor
+    network: ModuleNetwork, theta: Tensor, some: Tensor, index: Tensor, raw: Tensor
 ) -> None:
-    order = torch.arange(len(rows)).flip(0)[:5]
+    rows = some[index]
     try:
         alone = torch.cat([network(theta, row) for row in rows.split(1)])
-        others = network(theta, rows[order])
-        mixed = _differ(alone, raw, raw) or _differ(others, raw[order], raw)
+        others = network(theta, some.flip(0)).flip(0)[index]
+        mixed = _differ(alone, raw, raw) or _differ(others, raw, raw)
     except (RuntimeError, ValueError, IndexError):
         mixed = True
     if mixed:
