@@ -6,6 +6,7 @@ class weights and several outputs, with few iterations. The names in `IN_SUITE` 
 the test suite, all of them in benchmarks/estimator_checks.py.
 """
 
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.kernel_approximation import PolynomialCountSketch, RBFSampler
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
@@ -13,6 +14,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures
 from sklearn.random_projection import GaussianRandomProjection
+from sklearn.utils.estimator_checks import check_estimator
 
 from sklearn_pgb import (
     AddedNeuronClassifier,
@@ -70,6 +72,7 @@ DEFAULTS = {
     "refit of AddedNeuronClassifier": GradientBasisRefit(AddedNeuronClassifier()),
 }
 
+NETWORKS = (AddedNeuronRegressor, AddedNeuronClassifier)
 ACTIVATIONS = ("identity", "logistic", "tanh", "silu", "gelu", "elu", "softplus")
 
 CONFIGURATIONS = {
@@ -204,10 +207,22 @@ IN_ROUTING = (
 )
 
 
+def requesting(estimator):
+    """A copy of an estimator whose network asks for sample weights.
+
+    With metadata routing a meta-estimator refuses weights that its parts have not asked
+    for, and so does a refit.
+    """
+    estimator = clone(estimator)
+    for part in estimator.get_params().values():
+        if isinstance(part, (MLPRegressor, MLPClassifier, *NETWORKS)):
+            part.set_fit_request(sample_weight=True)
+            part.set_score_request(sample_weight=True)
+    return estimator
+
+
 def failures(estimator):
     """Checks of scikit-learn that an estimator fails: their names and errors."""
-    from sklearn.utils.estimator_checks import check_estimator
-
     results = check_estimator(estimator, on_fail=None, on_skip=None)
     return {
         result["check_name"]: result["exception"]
