@@ -3,8 +3,8 @@
 Number 2: on every set of uci_regression and uci121 and on friedman1 with noise one, for
 scikit-learn's networks and the package's: GradientBasisRefit with its defaults, the
 mean of the raw outputs of the networks that it has trained, and one network trained on
-all training samples. Rows go to benchmarks/results/refit_vs_networks.jsonl and are reused
-if the package's code is the same.
+all training samples. Rows go to benchmarks/results/refit_vs_networks.jsonl and are
+reused if the package's code is the same.
 """
 
 import ast
