@@ -156,6 +156,11 @@ def compute(task):
     note(split, "refit", refit, predict(refit))
     note(split, "single", network, predict(network))
     note(split, "average", refit, average(refit.estimators_, split.X_test))
+    if task.set == FRIEDMAN:
+        seeds = range(5 * task.split, 5 * task.split + 5)
+        five = [network_of(task.part, classifies, seed) for seed in seeds]
+        five = [network.fit(split.X, split.y) for network in five]
+        note(split, "five", network, average(five, split.X_test))
     split.result["networks"] = len(refit.estimators_)
     split.result["alpha"] = float(refit.alpha_)
     return split.result
@@ -202,7 +207,7 @@ def losses_of(rows, part):
     parts = []
     for metric, least in [("rmse", 0.0), ("log loss", LEAST_LOSS)]:
         if any(metric in row for row in mine):
-            frame = scores(mine, metric)[list(METHODS)].clip(lower=least)
+            frame = scores(mine, metric).clip(lower=least)
             parts.append(frame.assign(metric=metric))
     return pd.concat(parts) if parts else None
 
@@ -289,9 +294,16 @@ def findings_of(part, losses, sizes, complete):
         claim = "worse than a single network by two standard errors: on at most 2"
         add(claim, named(bad, table), len(bad) <= 2)
     if len(on_sets) < len(losses):
-        ratio = compare(losses, "average").at[FRIEDMAN, "ratio"]
-        claim = "friedman1, noise 1: refit / average of five networks ≤ 1.01"
-        add(claim, f"{ratio:.3f}", ratio <= 1.01)
+        # Networks may train otherwise inside of a refit than by themselves.
+        means = losses.loc[FRIEDMAN, [*METHODS, "five"]].mean()
+        rivals = {
+            "average": "its fold networks",
+            "five": "five networks of all samples",
+        }
+        for rival, text in rivals.items():
+            ratio = means["refit"] / means[rival]
+            claim = f"friedman1, noise 1: refit / average of {text} ≤ 1.01"
+            add(claim, f"{ratio:.3f}", ratio <= 1.01)
     return found
 
 

@@ -1,9 +1,9 @@
 """Configurations of every estimator for scikit-learn's checks.
 
-`DEFAULTS` leaves every parameter of the package alone. `CONFIGURATIONS` has each loss,
+`DEFAULTS` leaves all parameters of the package alone. `CONFIGURATIONS` has each loss,
 solver, activation, basis, centre, rule for alpha, kind of cv, early stopping, float32,
-class weights and several outputs, with few iterations. The names in `IN_SUITE` run in
-the test suite, all of them in benchmarks/estimator_checks.py.
+class weights and several outputs, with few iterations. The names in `DEFAULTS_IN_SUITE`
+and `IN_SUITE` run in the test suite, all of them in benchmarks/estimator_checks.py.
 """
 
 from sklearn.base import clone
@@ -177,9 +177,17 @@ CONFIGURATIONS = {
     "ResNet, no intercept": units(fit_intercept=False),
 }
 
-# About one of each kind; the others differ in one parameter that its tests cover.
+# About one of each kind, among them the refit's defaults with networks that are trained
+# for a short time; the others differ in one parameter that its tests cover.
+DEFAULTS_IN_SUITE = (
+    "AddedNeuronRegressor",
+    "AddedNeuronClassifier",
+    "ResNetBasisRegressor",
+    "ResNetBasisClassifier",
+)
 IN_SUITE = (
     "refit",
+    "refit, classifier",
     "refit, classifier, alpha, network",
     "refit, cv 3",
     "refit, pipeline",
@@ -191,7 +199,6 @@ IN_SUITE = (
     "network, classifier, early stopping",
     "network, float32",
     "network, starts",
-    "network, classifier, starts",
     "ResNet, classifier, alpha",
     "ResNet, polynomials",
     "ResNet, adam",

@@ -14,6 +14,7 @@ import sklearn
 from common_cases import (
     CONFIGURATIONS,
     DEFAULTS,
+    DEFAULTS_IN_SUITE,
     IN_ROUTING,
     IN_SUITE,
     failures,
@@ -24,10 +25,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 def in_suite(names):
     """Configurations by name."""
-    return [CONFIGURATIONS[name] for name in names]
+    return [(DEFAULTS | CONFIGURATIONS)[name] for name in names]
 
 
-@parametrize_with_checks([*DEFAULTS.values(), *in_suite(IN_SUITE)])
+@parametrize_with_checks(in_suite(DEFAULTS_IN_SUITE + IN_SUITE))
 def test_sklearn(estimator, check):
     check(estimator)
 
