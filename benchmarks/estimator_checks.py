@@ -20,7 +20,7 @@ from joblib import Parallel, delayed, parallel_config
 
 SUITE = Path(__file__).resolve().parents[1] / "tests"
 sys.path.insert(0, str(SUITE))
-from common_cases import CONFIGURATIONS, DEFAULTS, IN_ROUTING, failures  # noqa: E402
+from common_cases import CONFIGURATIONS, DEFAULTS, IN_ROUTING, failures, requesting  # noqa: E402
 
 MODES = ("plain", "metadata routing", "array API")
 VARIABLE = "SCIPY_ARRAY_API"
@@ -37,7 +37,7 @@ def check(name, mode):
     ):
         warnings.simplefilter("ignore")
         try:
-            failed = failures(estimator)
+            failed = failures(requesting(estimator) if routing else estimator)
         except Exception as error:
             # A skipped or broken check must not hide the others' rows.
             failed = {"check_estimator": error}

@@ -1,11 +1,12 @@
 """Configurations of every estimator for scikit-learn's checks.
 
-`DEFAULTS` leaves every parameter of the package alone. `CONFIGURATIONS` has each loss,
+`DEFAULTS` leaves all parameters of the package alone. `CONFIGURATIONS` has each loss,
 solver, activation, basis, centre, rule for alpha, kind of cv, early stopping, float32,
-class weights and several outputs, with few iterations. The names in `IN_SUITE` run in
-the test suite, all of them in benchmarks/estimator_checks.py.
+class weights and several outputs, with few iterations. The names in `DEFAULTS_IN_SUITE`
+and `IN_SUITE` run in the test suite, all of them in benchmarks/estimator_checks.py.
 """
 
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.kernel_approximation import PolynomialCountSketch, RBFSampler
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
@@ -13,6 +14,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures
 from sklearn.random_projection import GaussianRandomProjection
+from sklearn.utils.estimator_checks import check_estimator
 
 from sklearn_pgb import (
     AddedNeuronClassifier,
@@ -70,6 +72,7 @@ DEFAULTS = {
     "refit of AddedNeuronClassifier": GradientBasisRefit(AddedNeuronClassifier()),
 }
 
+NETWORKS = (AddedNeuronRegressor, AddedNeuronClassifier)
 ACTIVATIONS = ("identity", "logistic", "tanh", "silu", "gelu", "elu", "softplus")
 
 CONFIGURATIONS = {
@@ -174,9 +177,17 @@ CONFIGURATIONS = {
     "ResNet, no intercept": units(fit_intercept=False),
 }
 
-# About one of each kind; the others differ in one parameter that its tests cover.
+# About one of each kind, among them the refit's defaults with networks that are trained
+# for a short time; the others differ in one parameter that its tests cover.
+DEFAULTS_IN_SUITE = (
+    "AddedNeuronRegressor",
+    "AddedNeuronClassifier",
+    "ResNetBasisRegressor",
+    "ResNetBasisClassifier",
+)
 IN_SUITE = (
     "refit",
+    "refit, classifier",
     "refit, classifier, alpha, network",
     "refit, cv 3",
     "refit, pipeline",
@@ -188,7 +199,6 @@ IN_SUITE = (
     "network, classifier, early stopping",
     "network, float32",
     "network, starts",
-    "network, classifier, starts",
     "ResNet, classifier, alpha",
     "ResNet, polynomials",
     "ResNet, adam",
@@ -204,10 +214,22 @@ IN_ROUTING = (
 )
 
 
+def requesting(estimator):
+    """A copy of an estimator whose network asks for sample weights.
+
+    With metadata routing a meta-estimator refuses weights that its parts have not asked
+    for, and so does a refit.
+    """
+    estimator = clone(estimator)
+    for part in estimator.get_params().values():
+        if isinstance(part, (MLPRegressor, MLPClassifier, *NETWORKS)):
+            part.set_fit_request(sample_weight=True)
+            part.set_score_request(sample_weight=True)
+    return estimator
+
+
 def failures(estimator):
     """Checks of scikit-learn that an estimator fails: their names and errors."""
-    from sklearn.utils.estimator_checks import check_estimator
-
     results = check_estimator(estimator, on_fail=None, on_skip=None)
     return {
         result["check_name"]: result["exception"]

@@ -11,21 +11,33 @@ import sys
 from pathlib import Path
 
 import sklearn
-from common_cases import CONFIGURATIONS, DEFAULTS, IN_ROUTING, IN_SUITE, failures
+from common_cases import (
+    CONFIGURATIONS,
+    DEFAULTS,
+    DEFAULTS_IN_SUITE,
+    IN_ROUTING,
+    IN_SUITE,
+    failures,
+    requesting,
+)
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 
 def in_suite(names):
     """Configurations by name."""
-    return [CONFIGURATIONS[name] for name in names]
+    return [(DEFAULTS | CONFIGURATIONS)[name] for name in names]
 
 
-@parametrize_with_checks([*DEFAULTS.values(), *in_suite(IN_SUITE)])
+@parametrize_with_checks(in_suite(DEFAULTS_IN_SUITE + IN_SUITE))
 def test_sklearn(estimator, check):
     check(estimator)
 
 
-@parametrize_with_checks(in_suite(IN_ROUTING))
+with sklearn.config_context(enable_metadata_routing=True):
+    ROUTED = [requesting(estimator) for estimator in in_suite(IN_ROUTING)]
+
+
+@parametrize_with_checks(ROUTED)
 def test_sklearn_with_metadata_routing(estimator, check):
     with sklearn.config_context(enable_metadata_routing=True):
         check(estimator)
