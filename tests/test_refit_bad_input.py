@@ -379,10 +379,26 @@ def test_duplicated_rows(alpha):
     assert model.lower_bound_ >= 0.09 - 1e-9
 
 
-@pytest.mark.parametrize("alpha", ["auto", 1e-3])
+@pytest.mark.parametrize("alpha", ["auto", "loo", 1e-3])
 def test_one_distinct_row(alpha):
-    model = GradientBasisRefit(mlp(), alpha=alpha).fit(np.ones((6, 2)), Y[:6])
-    np.testing.assert_allclose(model.predict(np.ones((1, 2))), Y[:6].mean(), rtol=1e-5)
+    """Every candidate predicts the mean, or the shares of the classes."""
+    one = np.ones((6, 2))
+    model = GradientBasisRefit(mlp(), alpha=alpha).fit(one, Y[:6])
+    np.testing.assert_allclose(model.predict(one[:1]), Y[:6].mean(), rtol=1e-5)
+    model = GradientBasisRefit(classifier(), alpha=alpha, tol=1e-10)
+    model.fit(one, ["a", "b", "b", "c", "c", "c"])
+    np.testing.assert_allclose(
+        model.predict_proba(one[:1])[0], [1 / 6, 1 / 3, 1 / 2], rtol=1e-4
+    )
+
+
+def test_one_row_of_each_class():
+    """Nothing can be held out, so all samples train and choose."""
+    model = GradientBasisRefit(classifier()).fit(X[:3], ["a", "b", "c"])
+    assert len(model.estimators_) == 1
+    assert model.predict_proba(X).shape == (30, 3)
+    with pytest.raises(ValueError, match="needs a class with at least 2 distinct rows"):
+        model.set_params(cv=3).fit(X[:3], ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("alpha", ["auto", "evidence", 0, 1e-3])
