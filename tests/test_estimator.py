@@ -25,6 +25,7 @@ from sklearn_pgb._estimator import (
     distinct_rows,
     draw_seeds,
     final_estimator,
+    fit_parameter,
     fold_numbers,
     inputs_of,
     open_all,
@@ -32,7 +33,6 @@ from sklearn_pgb._estimator import (
     parts_among,
     share_target_transformation,
     train_networks,
-    fit_parameter,
     with_seed,
 )
 from sklearn_pgb._estimator._alpha import enough
@@ -134,7 +134,9 @@ def test_weights_for_a_frozen_last_step():
 
 
 def test_no_keyword_for_weights():
-    assert fit_parameter(make_pipeline(SCALER, Unweighted())) is None
+    inner = make_pipeline(SCALER, Unweighted())
+    assert fit_parameter(inner, "sample_weight") is None
+    assert fit_parameter(inner, "groups") is None
 
 
 # -- target transformations ----------------------------------------------------------
