@@ -134,7 +134,9 @@ def test_weights_for_a_frozen_last_step():
 
 
 def test_no_keyword_for_weights():
-    assert fit_parameter(make_pipeline(SCALER, Unweighted())) is None
+    inner = make_pipeline(SCALER, Unweighted())
+    assert fit_parameter(inner, "sample_weight") is None
+    assert fit_parameter(inner, "groups") is None
 
 
 # -- target transformations ----------------------------------------------------------

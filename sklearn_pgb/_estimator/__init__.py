@@ -2,6 +2,7 @@
 
 from sklearn_pgb._estimator._border import (
     AUTO_FOLDS,
+    NoFolds,
     Parts,
     Seeds,
     aligned,
@@ -42,6 +43,7 @@ from sklearn_pgb._estimator._trainer import Trainer, train_networks
 __all__ = [
     "AUTO_FOLDS",
     "ClassifierTargets",
+    "NoFolds",
     "Parts",
     "RegressorTargets",
     "Seeds",

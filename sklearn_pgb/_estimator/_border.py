@@ -45,6 +45,10 @@ MOST_JOBS = 2**20
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
+class NoFolds(ValueError):
+    """No row can be held out."""
+
+
 def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
     """Leave an estimator as it was before where its `fit` fails."""
 
@@ -330,9 +334,10 @@ def fold_numbers(
 
     Raises
     ------
+    NoFolds
+        If no row can be held out.
     ValueError
-        If there are fewer distinct rows or groups than two or, with `exact`, than
-        `n_folds`.
+        If, with `exact`, there are fewer distinct rows or groups than `n_folds`.
     """
     unit = distinct_rows(X)
     what = "distinct rows"
@@ -340,7 +345,7 @@ def fold_numbers(
         unit, what = _joined(unit, groups), "groups"
     n_units = int(unit.max()) + 1
     if n_units < 2:
-        raise ValueError(
+        raise NoFolds(
             f"cross-fitting needs at least 2 {what}, got {n_units} "
             f"(n_samples={len(unit)}, 1 sample is too few). {cure}"
         )
@@ -353,7 +358,7 @@ def fold_numbers(
         label = votes.argmax(1)
         free = np.flatnonzero(np.bincount(label)[label] > 1)
         if len(free) < 2:
-            raise ValueError(
+            raise NoFolds(
                 f"cross-fitting needs a class with at least 2 {what}, got "
                 f"{n_units} {what} of {len(np.unique(label))} classes. {cure}"
             )
@@ -384,7 +389,7 @@ def _keep_classes(
             fold[has_class] = -1
     kept = np.unique(fold[fold >= 0])
     if not len(kept):
-        raise ValueError(
+        raise NoFolds(
             f"cross-fitting needs every class in at least 2 {what} for some fold to "
             f"be held out, but each fold would lose one. {cure}"
         )

@@ -24,7 +24,7 @@ from sklearn_pgb._convex import (
     ridge_grid,
     search_path,
 )
-from sklearn_pgb._estimator import Parts, _alpha
+from sklearn_pgb._estimator import NoFolds, Parts, _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._networks import OpenNetwork
@@ -370,6 +370,27 @@ def side_by_side(
     return coef, torch.stack([intercept for _, intercept in solved]).mean(0)
 
 
+def _without_closed_form(
+    problem: ConvexProblem,
+    rule: str,
+    alphas: NDArray[np.float64],
+    total_weight: float,
+    effort: Effort,
+    convex_parts: Callable[[], Parts],
+) -> AlphaChoice:
+    """By one Newton step per sample or by cross-validation of the convex problem."""
+    can_step = not problem.loss.quadratic and _alpha.is_dense(problem)
+    if not (rule == "loo" and can_step):
+        try:
+            folds = convex_folds(problem, convex_parts())
+        except NoFolds:
+            if not can_step:
+                raise
+        else:
+            return _alpha.by_held_out(folds, problem, alphas, effort)[0]
+    return _alpha.by_approximate_leave_one_out(problem, alphas, total_weight, effort)
+
+
 def choose_on_training_samples(
     problems: dict[str, ConvexProblem],
     path: RidgePath | None,
@@ -384,25 +405,21 @@ def choose_on_training_samples(
 
     By leave-one-out or the evidence in closed form, if there is an eigendecomposition
     (`path`), by one Newton step per sample for other losses and dense problems, and
-    otherwise by cross-validation of the convex problem alone. The features have seen
-    the labels, so the losses are optimistic. `with_average` makes the networks
-    themselves, at their training loss, a candidate.
+    otherwise by cross-validation of the convex problem alone, where folds can be drawn.
+    The features have seen the labels, so the losses are optimistic. `with_average`
+    makes the networks themselves, at their training loss, a candidate.
     """
     choices: dict[str, AlphaChoice] = {}
     for center, problem in problems.items():
         own = None if path is None else path.with_offset(problem.offset)
-        quadratic = problem.loss.quadratic
         if own is not None and rule == "evidence":
             choice = _alpha.by_evidence(own, alphas, total_weight)
         elif own is not None:
             choice = _alpha.by_leave_one_out(problem, own, alphas, total_weight)
-        elif rule == "loo" and not quadratic and _alpha.is_dense(problem):
-            choice = _alpha.by_approximate_leave_one_out(
-                problem, alphas, total_weight, effort
-            )
         else:
-            folds = convex_folds(problem, convex_parts())
-            choice, _ = _alpha.by_held_out(folds, problem, alphas, effort)
+            choice = _without_closed_form(
+                problem, rule, alphas, total_weight, effort, convex_parts
+            )
         choices[center] = choice
     candidates = [
         Candidate(center, float(alpha), float(loss))

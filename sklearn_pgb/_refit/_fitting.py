@@ -319,7 +319,8 @@ def _choose(
             total_weight,
             effort,
             convex_parts,
-            with_average=trained.frozen and isinstance(alpha, str),
+            # The evidence is no loss that could be compared with the networks' own.
+            with_average=trained.frozen and rule != "evidence" and alpha is rule,
         )
     else:
         choice = _choose_on_heldout(trained, problems, alpha, weight, effort)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sklearn_pgb._estimator import (
     AUTO_FOLDS,
+    NoFolds,
     Parts,
     Seeds,
     count_outputs,
@@ -132,12 +133,7 @@ def train(
     if frozen:
         estimators = [_on_cpu(model.estimator)]
     else:
-        cv = data.cv
-        if cv is not None:
-            folds = (
-                data.parts(cv, seeds.folds, data.exact) if isinstance(cv, int) else cv
-            )
-            _check_classes(data.labels, folds)
+        folds = _draw_folds(data, seeds.folds)
         seen = [None] if folds is None else [train for train, _ in folds]
         # Every fold has the same number of networks, and at least one.
         per_fold = math.ceil(model.n_networks / len(seen))
@@ -252,6 +248,24 @@ def _trains_squared_loss(model: "GradientBasisRefit") -> bool:
         return model.loss == "squared_error"
     loss = getattr(final_estimator(model.estimator), "loss", "squared_error")
     return not is_classifier(model.estimator) and loss == "squared_error"
+
+
+def _draw_folds(data: TrainingData, seed: int) -> Parts | None:
+    """Folds to cross-fit with; None if none are asked for.
+
+    The default takes all samples where no folds can be drawn, as for constant inputs.
+    """
+    if data.cv is None:
+        return None
+    if isinstance(data.cv, int):
+        try:
+            return data.parts(data.cv, seed, data.exact)
+        except NoFolds:
+            if data.exact or data.groups is not None:
+                raise
+            return None
+    _check_classes(data.labels, data.cv)
+    return data.cv
 
 
 def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:
