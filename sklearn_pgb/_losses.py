@@ -565,7 +565,12 @@ def _group_means(
     # One sum for both, so that the mean of equal 0/1 targets is exactly 0 or 1.
     rows = weight[:, None] * torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
     sums = rows.new_zeros(n_groups, rows.shape[1]).index_add(0, group, rows)
-    return sums[:, 0], sums[:, 1:] / sums[:, :1]
+    mean = sums[:, 1:] / sums[:, :1]
+    # The mean lies between the targets; that of equal targets is their value.
+    index = group[:, None].expand_as(y)
+    least = mean.scatter_reduce(0, index, y, "amin", include_self=False)
+    most = mean.scatter_reduce(0, index, y, "amax", include_self=False)
+    return sums[:, 0], mean.clamp(least, most)
 
 
 def _minimum_at_means(

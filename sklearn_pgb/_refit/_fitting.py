@@ -147,6 +147,7 @@ def refit(
     trained: TrainedNetworks,
     y: Tensor,
     weight: Tensor,
+    distinct: Tensor,
     *,
     alpha: Any,
     center: str,
@@ -164,6 +165,8 @@ def refit(
         Encoded targets.
     weight : Tensor (n_samples,)
         Sample weights, positive, in the user's scale.
+    distinct : Tensor (n_samples,)
+        The same number for samples that are equal as the user gave them.
     alpha : float, array or str
     center : {"auto", "zero", "network"}
     solver : {"auto", "primal", "dual", "matrix-free"}
@@ -228,7 +231,7 @@ def refit(
         if not space.spans_networks:
             raw = raw + average
         loss = float(problem.data_value(raw))
-    floor = pure_error_floor(trained.inputs[0].flatten(1), y, problem.loss, normalized)
+    floor = pure_error_floor(distinct[:, None], y, problem.loss, normalized)
     # The networks are in the span, so the centre does not matter for its infimum.
     over_span = problem if space.spans_networks else final
     in_hand = min(loss, solution.data_value)
