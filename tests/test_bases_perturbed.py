@@ -21,7 +21,7 @@ from sklearn_pgb._bases import (
     generic_rank,
     jacobian_rank,
 )
-from sklearn_pgb._convex import ConvexProblem, solve, span_bound
+from sklearn_pgb._convex import ConvexProblem, infimum, solve
 from sklearn_pgb._losses import CrossEntropyLoss, SquaredLoss
 from sklearn_pgb._networks import (
     ACTIVATIONS,
@@ -63,7 +63,7 @@ def least_loss(operator, intercept, y, loss=None):
         operator, y, loss or SquaredLoss(), weight, intercept=intercept
     )
     solution = solve(problem, method="primal")
-    return solution.data_value, span_bound(problem, solution.raw).value
+    return solution.data_value, infimum(problem).lower_bound
 
 
 def gradient_value(network, X, y, shifts=()):
@@ -328,7 +328,8 @@ def test_ladder(name, generator):
     if name in ("tanh", "silu"):
         assert steps[2] > steps[3] + 1e-3
     value, bound = least_loss(*columns(network, X, shifts), y)
-    assert floor(X, y) - 1e-10 <= bound <= value + 1e-10
+    # A norm budget of a million costs the bound some of its last digits.
+    assert floor(X, y) - 1e-6 <= bound <= value + 1e-10
 
 
 def local_minimum(generator, width, n_samples=40):

@@ -33,9 +33,9 @@ from sklearn_pgb import (
     ResNetBasisRegressor,
     certify,
 )
+from sklearn_pgb._derivatives import push_forward
 from sklearn_pgb._estimator._alpha import OTHER_ALPHAS, SQUARED_LOSS_ALPHAS
 from sklearn_pgb._networks import open_network
-from sklearn_pgb._operators import push_forward
 
 FAST = {"hidden_layer_sizes": (6,), "max_iter": 8, "random_state": 0}
 
