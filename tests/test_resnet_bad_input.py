@@ -98,7 +98,7 @@ def test_one_row_can_not_be_left_out():
 def test_equal_rows_predict_the_mean(model, rows, target):
     """Nothing can be held out, and nothing speaks for the units."""
     model.fit(rows, target)
-    assert_allclose(model.predict(rows), target.mean(), rtol=1e-8)
+    assert_allclose(model.predict(rows), target.mean(), rtol=1e-6)
     assert model.residual_scale_ == 0
     assert model.loss_ == pytest.approx(model.basis_loss_)
 
@@ -108,7 +108,7 @@ def test_equal_rows_predict_class_frequencies(solver):
     labels = np.array(list("aaabbc"))
     model = ResNetBasisClassifier(solver=solver, **FAST).fit(np.ones((6, 2)), labels)
     p = model.predict_proba(np.array([[1.0, 1.0], [5.0, -3.0]]))
-    assert_allclose(p, [[1 / 2, 1 / 3, 1 / 6]] * 2, rtol=1e-6)
+    assert_allclose(p, [[1 / 2, 1 / 3, 1 / 6]] * 2, rtol=1e-5)
 
 
 def test_one_row_of_each_class_fits():
