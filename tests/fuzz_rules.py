@@ -73,10 +73,13 @@ WORDS = {
     "max_memory": r"memory|MiB|bytes",
 }
 
-# Documented: no kink, no budget, a basis that has no bound.
+# Documented: no budget, the limit of a strong penalty, no kink, a basis without a bound.
 MAY_BE = {
     "norm_budget": {"inf"},
     "norm_budget_": {"inf"},
+    "basis_norm_budget_": {"inf"},
+    "alpha": {"inf"},
+    "alpha_": {"inf"},
     "kink_margin": {"inf"},
     "lower_bound": {"NaN"},
     "gradient_basis_bound": {"NaN"},
