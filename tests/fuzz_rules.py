@@ -73,13 +73,17 @@ WORDS = {
     "max_memory": r"memory|MiB|bytes",
 }
 
-# Documented: no kink, no budget, a basis that has no bound.
+# Documented: no budget, no bound, no kink, the limit of a strong penalty.
 MAY_BE = {
-    "norm_budget": {"inf"},
+    "norm_budget": {"inf", "NaN"},
     "norm_budget_": {"inf"},
+    "basis_norm_budget_": {"inf"},
+    "alpha": {"inf"},
+    "alpha_": {"inf"},
     "kink_margin": {"inf"},
     "lower_bound": {"NaN"},
     "gradient_basis_bound": {"NaN"},
+    "gradient_basis_budget": {"inf", "NaN"},
 }
 
 
@@ -177,7 +181,8 @@ def global_state():
         "numpy errors": np.geterr(),
         "numpy print": fingerprint(np.get_printoptions()),
         "scikit-learn config": sklearn.get_config(),
-        "warnings filters": list(warnings.filters),
+        # torch imports sympy late, and sympy adds a filter for its own warnings.
+        "warnings filters": [f for f in warnings.filters if "Sym" not in f[2].__name__],
         # torch sets this one when it first compiles.
         "environment": {k: v for k, v in os.environ.items() if "INDUCTOR" not in k},
         "folder": os.getcwd(),
