@@ -49,8 +49,11 @@ class Units(nn.Module):
     ("change", "message"),
     [
         (lambda h: h[:1], r"must return raw outputs of shape .* got \(1, 4\)"),
-        (lambda h: h.detach(), "differentiable by its parameters, .* no gradient"),
-        (lambda h: torch.tensor(h.numpy()), "must be differentiable .* got its layer"),
+        (lambda h: h.detach(), "must be differentiable by its parameters, got Units"),
+        (
+            lambda h: torch.tensor(h.numpy()),
+            r"differentiable .* got Units, which says: .* numpy\(\)",
+        ),
         (lambda h: h / 0, "module must return finite outputs, got nan or infinity"),
     ],
 )

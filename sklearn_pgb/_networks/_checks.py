@@ -268,12 +268,11 @@ def _failing_layer(network: ModuleNetwork, theta: Tensor, row: Tensor) -> str:
     leaf = theta.detach().requires_grad_()
     with torch.enable_grad():
         trace = _traced(network, leaf, row)
-    for label, _, output in trace.calls:
-        if output.requires_grad:
+        sums = [(label, output.sum()) for label, _, output in trace.calls]
+    for label, total in sums:
+        if total.requires_grad:
             try:
-                torch.autograd.grad(
-                    output.sum(), leaf, retain_graph=True, allow_unused=True
-                )
+                torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)
             except RuntimeError:
                 return label
-    return network.name
+    return trace.running[-1] if trace.running else network.name
