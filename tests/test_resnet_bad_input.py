@@ -72,13 +72,18 @@ def test_fold_without_training_rows():
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 def test_module_that_is_not_finite(solver, value):
     class Broken(nn.Linear):
-        def forward(self, rows):
-            return torch.where(rows[:, :1] > 1, value, super().forward(rows))
+        least, most = 1.0, np.inf
 
-    count = int((X[:, 0] > 1).sum())
-    assert count
+        def forward(self, rows):
+            broken = (rows[:, :1] >= self.least) & (rows[:, :1] <= self.most)
+            return torch.where(broken, value, super().forward(rows))
+
     model = ResNetBasisRegressor(module=Broken(3, 2), solver=solver, **FAST)
-    with pytest.raises(ValueError, match=r"module must return finite .* from Broken"):
+    with pytest.raises(ValueError, match="must return finite outputs, got nan or inf"):
+        model.fit(X, Y)
+    # One that is not among the samples that are tested first.
+    Broken.least = Broken.most = np.sort(X[:, 0])[1]
+    with pytest.raises(ValueError, match=r"finite numbers, got .* for 1 of 20"):
         model.fit(X, Y)
 
 

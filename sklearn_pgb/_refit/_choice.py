@@ -182,19 +182,25 @@ class HeldOutNetworks:
         """Weighted sum of the losses of held-out raw outputs."""
         return float(self.heldout.weight @ self.loss.value(self.heldout.y, raw))
 
-    def heldout_raw(self, at: Candidate, solution: Sequence[Tensor]) -> Tensor:
-        """Held-out raw outputs of a solution; of the networks alone if it is empty."""
-        raw = torch.zeros_like(self.heldout.y)
+    def raw_of(
+        self, samples: Samples, at: Candidate, solution: Sequence[Tensor]
+    ) -> Tensor:
+        """Raw outputs of a solution; of the networks alone if it is empty."""
+        raw = torch.zeros_like(samples.y)
         if solution:
             coef, intercept = solution
-            operator = self.space.operator(self.heldout.inputs)
+            operator = self.space.operator(samples.inputs)
             raw = operator.matvec(coef) + intercept
-        return raw + self.raw(self.heldout) if at.center == "network" else raw
+        return raw + self.raw(samples) if at.center == "network" else raw
 
     def parameters(self, center: str, coef: Tensor, intercept: Tensor) -> Tensor:
         """A solution as one coefficient per network parameter."""
         centred = center == "network" and self.space.spans_networks
         return self.space.parameters(coef, intercept, centre=centred)
+
+
+# Coefficients and intercepts of each part at a candidate.
+Solutions = Callable[[Candidate], list[tuple[Tensor, Tensor]]]
 
 
 def by_heldout_networks(
@@ -203,7 +209,7 @@ def by_heldout_networks(
     alphas: NDArray[np.float64],
     effort: Effort,
     with_average: bool,
-) -> tuple[Candidate, list[Candidate], "Solutions"]:
+) -> tuple[list[Candidate], Solutions]:
     """Score every candidate on samples that the networks behind it have not seen.
 
     Parameters
@@ -218,7 +224,6 @@ def by_heldout_networks(
 
     Returns
     -------
-    best : Candidate
     candidates : list of Candidate
     solutions : callable
         Gives each part's coefficients and intercept at a candidate.
@@ -229,13 +234,9 @@ def by_heldout_networks(
         total = sum(part.heldout_weight for part in parts)
         loss = sum(part.heldout_loss(part.raw(part.heldout)) for part in parts) / total
         candidates.append(Candidate("network", math.inf, loss))
-    finite = [each for each in candidates if math.isfinite(each.loss)]
-    if not finite:
+    if not any(math.isfinite(each.loss) for each in candidates):
         raise ValueError(NOT_FINITE)
-    return min(finite, key=lambda each: each.loss), candidates, solutions
-
-
-Solutions = Callable[[Candidate], list[tuple[Tensor, Tensor]]]
+    return candidates, solutions
 
 
 def _squared(
@@ -331,6 +332,52 @@ def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
     )
 
 
+def best_on_average(
+    parts: Sequence[HeldOutNetworks],
+    candidates: Sequence[Candidate],
+    solutions: Solutions,
+    n_folds: int,
+) -> Candidate:
+    """The candidate whose average over all folds is expected to be best.
+
+    A held-out loss is that of one fold's model, while the refit averages those of all
+    folds, from which networks that differ gain more than refits that agree. The best
+    candidate of each centre and the networks themselves are compared again by
+    their held-out losses less that gain. It is the mean loss of the folds' models less
+    the loss of their mean, on all training samples. Most models have seen these, which
+    makes the gains cautious.
+    """
+    finite = [each for each in candidates if math.isfinite(each.loss)]
+    networks = [each for each in finite if math.isinf(each.alpha)]
+    finalists = list(networks)
+    for center in dict.fromkeys(each.center for each in finite):
+        own = [e for e in finite if e.center == center and math.isfinite(e.alpha)]
+        finalists += [min(own, key=lambda each: each.loss)] if own else []
+    if len(parts) < 2 or len(finalists) < 2:
+        return min(finalists, key=lambda each: each.loss)
+    y, weight = parts[0].training.all_y, parts[0].training.all_weight
+    rows = torch.arange(len(y), device=y.device)
+
+    def gain(candidate: Candidate) -> float:
+        solved: Sequence[Sequence[Tensor]] = [()] * len(parts)
+        if math.isfinite(candidate.alpha):
+            solved = solutions(candidate)
+        raws = torch.stack(
+            [
+                part.raw_of(replace(part.training, index=rows), candidate, solution)
+                for part, solution in zip(parts, solved, strict=True)
+            ]
+        )
+        loss = parts[0].loss
+        alone = sum(float(weight @ loss.value(y, raw)) for raw in raws) / len(raws)
+        together = float(weight @ loss.value(y, raws.mean(0)))
+        # Some folds stand for all; the gain from n models is proportional to 1 - 1 / n.
+        share = (1 - 1 / n_folds) / (1 - 1 / len(raws))
+        return share * (alone - together) / float(weight.sum())
+
+    return min(finalists, key=lambda each: each.loss - gain(each))
+
+
 def all_heldout_raw(
     parts: Sequence[HeldOutNetworks],
     best: Candidate,
@@ -341,7 +388,7 @@ def all_heldout_raw(
     raw = torch.full_like(y, torch.nan)
     for number, part in enumerate(parts):
         solution = solved[number] if solved else ()
-        raw[part.heldout.index] = part.heldout_raw(best, solution)
+        raw[part.heldout.index] = part.raw_of(part.heldout, best, solution)
     return None if bool(raw.isnan().any()) else raw
 
 

@@ -32,6 +32,7 @@ from sklearn_pgb._refit._choice import (
     HeldOutNetworks,
     Samples,
     all_heldout_raw,
+    best_on_average,
     by_heldout_networks,
     choose_on_training_samples,
     fold_average,
@@ -352,7 +353,8 @@ def _choose_on_heldout(
         n_folds = len(trained.folds)
         if not quadratic:
             X = trained.inputs[0].cpu().numpy()
-            rows = _alpha.enough(trained.folds, X)
+            # Two folds tell what the average of all of them gains.
+            rows = max(_alpha.enough(trained.folds, X), 2)
     parts = trained.heldout(problem.y, weight, rows)
     # Penalties act against a mean loss, so all samples need less of it than a fold's.
     left_out = sum(part.heldout_weight for part in parts) / len(parts)
@@ -364,13 +366,14 @@ def _choose_on_heldout(
         alphas = np.array([float(alpha) / share])
     else:
         alphas = _alpha.candidates(alpha, quadratic)
-    best, candidates, solutions = by_heldout_networks(
+    candidates, solutions = by_heldout_networks(
         parts,
         tuple(problems),
         alphas,
         effort,
         with_average="network" in problems and isinstance(alpha, str),
     )
+    best = best_on_average(parts, candidates, solutions, n_folds)
     solved = [] if math.isinf(best.alpha) else solutions(best)
     raw = None
     if trained.folds is not None:
