@@ -127,7 +127,7 @@ def test_batches_larger_than_the_data(model, y):
 
 @pytest.mark.parametrize("params", [{"early_stopping": True}, {"solver": "lbfgs"}])
 def test_starts_are_for_minibatches(params):
-    match = r"n_starts must be 1 with early_stopping=True or solver='lbfgs', got 2"
+    match = r"n_starts must be 1 with early stopping or solver='lbfgs', got 2"
     with pytest.raises(ValueError, match=match):
         regressor(n_starts=2, **params).fit(X, Y)
 

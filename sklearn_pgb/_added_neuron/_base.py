@@ -1,25 +1,27 @@
 """What the regressor and the classifier with added neurons share."""
 
 import warnings
-from abc import abstractmethod
 from contextlib import nullcontext
-from itertools import pairwise
 from numbers import Integral, Real
 
 import numpy as np
+import scipy.sparse as sp
 import torch
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import _fit_context, is_classifier
 from sklearn.callback import CallbackSupportMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.metrics import get_scorer_names
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
-    check_is_fitted,
     validate_data,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
     Data,
@@ -27,32 +29,29 @@ from sklearn_pgb._added_neuron._fitting import (
     fit_network,
     one_epoch,
 )
+from sklearn_pgb._added_neuron._held_out import HeldOut, split_rows, units_of
+from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
-from sklearn_pgb._estimator import Targets, all_or_nothing, check_device, dense
+from sklearn_pgb._estimator import (
+    Targets,
+    all_or_nothing,
+    check_device,
+    dense,
+    distinct_rows,
+    warn_of_convergence,
+)
+from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._networks import (
     ACTIVATIONS,
-    ChainNetwork,
-    Network,
-    NetworkEstimator,
-    TrainingTerms,
     as_float64,
-    as_tensor,
-    open_module,
 )
 from sklearn_pgb._training import (
     Adam,
-    ChainProgram,
     GradientDescent,
+    InputMap,
     Schedule,
     automatic_rate,
-    chain_architecture,
-    chain_module,
-    chain_parameters,
-    hidden_widths,
     local_randomness,
-    module_architecture,
-    network_state,
-    restored_module,
 )
 
 # What `fit` finds out about its network, and `partial_fit` does not.
@@ -63,6 +62,7 @@ VERDICT = (
     "floor_gap_",
     "residual_",
     "status_",
+    "monitor_status_",
     "neurons_",
     "neuron_norm_curve_",
     "best_loss_",
@@ -71,8 +71,20 @@ VERDICT = (
     "best_validation_score_",
 )
 
-# Rows of one forward pass in `predict`.
-PREDICTED_ROWS = 2**13
+# Parameters that a fitted network goes by, whatever they are set to later.
+KEPT = (
+    "activation",
+    "alpha",
+    "class_weight",
+    "early_stopping",
+    "hinge_power",
+    "label_smoothing",
+    "loss",
+    "solver",
+)
+
+# Early stopping is the default if at least so many distinct samples are held out.
+AUTO_HELD_OUT = 10
 
 
 def has_epochs(self: "AddedNeuronBase") -> bool:
@@ -90,7 +102,7 @@ def _rows(X, kept):
     return X if kept.all() else X[kept]
 
 
-class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator):
+class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
     """Fit, partial fit and state of a network with added neurons."""
 
     _parameter_constraints: dict = {
@@ -120,7 +132,8 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         "global_move": [StrOptions({"transplant", "restart"})],
         "momentum": [Interval(Real, 0, 1, closed="both")],
         "nesterovs_momentum": ["boolean"],
-        "early_stopping": ["boolean"],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "scoring": [StrOptions({"loss", *get_scorer_names()}), callable, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "beta_1": [Interval(Real, 0, 1, closed="left")],
         "beta_2": [Interval(Real, 0, 1, closed="left")],
@@ -130,6 +143,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             Options(Real, {np.inf}),
         ],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "standardize": ["boolean"],
         "dtype": [StrOptions({"float32", "float64"}), None],
         "warm_start": ["boolean"],
         "device": [str, torch.device, None],
@@ -141,7 +155,17 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
-    def fit(self, X, y, sample_weight=None):
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+        groups=None,
+    ):
         """Train the network.
 
         Parameters
@@ -153,6 +177,16 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights; where one batch holds all samples, integers equal repeated rows.
+        X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
+            Samples for early stopping, in place of a part of X. They are used as given;
+            the steps of a Pipeline are not applied to them unless its
+            `transform_input` names them.
+        y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
+            Targets or labels of `X_val`.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Weights of `X_val`.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of samples that early stopping holds out, or trains on, as a whole.
 
         Returns
         -------
@@ -164,60 +198,73 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         ValueError
             If the data, the weights or a combination of parameters can't be used.
         """
-        if self.n_starts > 1 and (self.early_stopping or self.solver == "lbfgs"):
-            raise ValueError(
-                "n_starts must be 1 with early_stopping=True or solver='lbfgs', got "
-                f"{self.n_starts}: the search for a global minimum is by minibatches "
-                "and judges networks by their training loss."
-            )
+        self._check_combination(X_val, y_val, sample_weight_val)
         warm = self.warm_start and hasattr(self, "loss_curve_")
-        X, y, given = self._check(X, y, sample_weight, known=warm)
+        self._keep_parameters()
+        is_sparse, X, y, given = self._check(X, y, sample_weight, known=warm)
         self._learn(y, known=warm, classes=None)
-        X, y, given, weight = self._weigh(X, y, given)
+        if warm:
+            self._check_same_classes(y)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
+        kept, weight = self._weigh(y, given)
+        X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        rows, held_out = self._split(X, y, seed)
+        rows, held_out = np.arange(len(X)), None
+        if X_val is not None:
+            held_out = self._validation_samples(X_val, y_val, sample_weight_val)
+        elif self._validates():
+            groups = None if groups is None else groups[kept]
+            rows, held_out = self._split(X, y, weight, groups, seed)
         with self._randomness(seed):
-            self._units = self._target_units(y, weight)
+            if not warm:
+                part = self._part(X, rows), y[rows], weight[rows]
+                self._learn_units(*part, is_sparse)
             architecture = self._architecture(X, rng, known=warm)
             loss = self._loss_of(architecture.n_outputs)
-            data = self._data(architecture, X, y, weight, loss)
+            data, floor = self._data(architecture, X, y, weight, loss, rows)
+            request = self._request(len(rows), X)
             score = None
-            if len(held_out):
-                score = self._held_out_score(architecture, X, y, weight, held_out)
+            if held_out is not None:
+                place = request.dtype, request.device
+                score = held_out.scorer(self, architecture, loss, *place)
             hook, finish = hooks(
                 self, architecture, X, y, None if sample_weight is None else given
             )
             result = fit_network(
                 architecture,
                 loss,
-                data.rows(rows),
-                self._request(len(rows), X[0].size),
+                data,
+                request,
                 total_weight=float(weight[rows].sum()),
                 start=self._theta(architecture) if warm else None,
                 seed=seed,
                 hook=hook,
                 held_out=score,
+                floor=floor,
             )
         self._forget_fit()
-        self._store(architecture, result)
+        self._store(architecture, result, score is not None)
         finish()
-        if result.diverged:
-            self._warn_of_divergence()
+        self._warn(result)
         return self
 
     def _partial_fit(self, X, y, classes, sample_weight):
         """One epoch from where the network is."""
-        if self.early_stopping:
+        if self.early_stopping is True:
             raise ValueError(
                 "early_stopping must be False for partial_fit, got True: a batch has "
                 "no rows to spare for validation."
             )
         first = not hasattr(self, "loss_curve_")
-        X, y, given = self._check(X, y, sample_weight, known=not first)
+        self._keep_parameters()
+        is_sparse, X, y, given = self._check(X, y, sample_weight, known=not first)
         self._note_classes(classes)
         self._learn(y, known=not first, classes=classes)
-        X, y, _, weight = self._weigh(X, y, given)
+        kept, weight = self._weigh(y, given)
+        X, y, weight = (_rows(part, kept) for part in (X, y, weight))
         rng = check_random_state(self.random_state)
         curve = [] if first else self.loss_curve_
         # A seed that is a number is the same at each call; dropout must not be.
@@ -225,14 +272,14 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         memory = getattr(self, "_memory", None)
         with self._randomness(seed):
             if first:
-                self._units = self._target_units(y, weight)
+                self._learn_units(X, y, weight, is_sparse, may_lack=True)
             architecture = self._architecture(X, rng, known=not first)
             loss = self._loss_of(architecture.n_outputs)
             theta, value, memory = one_epoch(
                 architecture,
                 loss,
-                self._data(architecture, X, y, weight, loss),
-                self._request(len(X), X[0].size),
+                self._data(architecture, X, y, weight, loss)[0],
+                self._request(len(X), X),
                 total_weight=float(weight.sum()),
                 start=None if first else self._theta(architecture),
                 memory=None if memory is None else [as_float64(m) for m in memory],
@@ -255,27 +302,72 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             if hasattr(self, name):
                 delattr(self, name)
 
+    def _warn(self, result):
+        """Warn of a training that did not converge."""
+        if result.diverged:
+            self._warn_of_divergence()
+        elif self.status_ == "max_iter":
+            # The words of scikit-learn's networks, which users may filter by.
+            reached = (
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached "
+                "and the optimization hasn't converged yet."
+            )
+            if self.solver == "lbfgs":
+                reached = f"lbfgs failed to converge after {self.n_iter_} iterations."
+            warn_of_convergence(
+                f"{reached} Increase max_iter, or take the network as it is.",
+                stacklevel=6,
+            )
+
     def _warn_of_divergence(self):
-        warnings.warn(
+        warn_of_convergence(
             "The loss diverged; the parameters of the smallest loss were kept. Lower "
             f"learning_rate_init, got {self.learning_rate_init!r}, or standardise X.",
-            ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=7,
         )
 
     # ---------------------------------------------------------------------- subclasses
 
-    @abstractmethod
-    def _score_raw(self, raw, y, weight):
-        """Score of raw outputs on held-out samples."""
-
     def _note_classes(self, classes):
         """Check the labels that `partial_fit` was told of."""
 
+    def _check_same_classes(self, y):
+        """Refuse to go on from a fit with labels that y lacks."""
+
     # ---------------------------------------------------------------- data and request
 
+    def _keep_parameters(self):
+        """Remember the parameters that predictions and certificates need."""
+        params = self.get_params(deep=False)
+        self._as_fitted = {name: params[name] for name in KEPT if name in params}
+
+    def _check_combination(self, X_val, y_val, sample_weight_val):
+        """Refuse arguments and parameters that do not go together."""
+        if (X_val is None) != (y_val is None):
+            given, lacks = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+            raise ValueError(f"{lacks} must be given with {given}, got None.")
+        if X_val is None and sample_weight_val is not None:
+            raise ValueError("X_val must be given with sample_weight_val, got None.")
+        if X_val is not None and self.early_stopping is False:
+            raise ValueError(
+                "early_stopping must be True or 'auto' with X_val, got False. Leave "
+                "X_val out to train without early stopping."
+            )
+        stops = self.early_stopping is True or X_val is not None
+        if X_val is not None and self.solver == "lbfgs":
+            raise ValueError(
+                "solver must be 'adam' or 'sgd' with X_val, got 'lbfgs', which does "
+                "not stop early."
+            )
+        if self.n_starts > 1 and (stops or self.solver == "lbfgs"):
+            raise ValueError(
+                "n_starts must be 1 with early stopping or solver='lbfgs', got "
+                f"{self.n_starts}: the search for a global minimum is by minibatches "
+                "and judges networks by their training loss."
+            )
+
     def _check(self, X, y, sample_weight, known):
-        """Rows of positive sample weight, as arrays, and these weights."""
+        """Dense samples with their targets and weights; whether X was sparse."""
         X, y = validate_data(
             self,
             X,
@@ -289,76 +381,118 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
-        y = self._check_targets(y)
-        kept = weight > 0
-        return _rows(dense(X), kept), y[kept], weight[kept]
+        return sp.issparse(X), dense(X), self._check_targets(y), weight
 
-    def _weigh(self, X, y, given):
-        """Rows whose class counts, with the weights given and those of classes too."""
-        weight = given * self._class_weights(y)
+    def _validation_samples(self, X, y, sample_weight):
+        """Samples that the user gives for early stopping."""
+        X = validate_data(
+            self,
+            X,
+            reset=False,
+            accept_sparse=("csr", "csc"),
+            dtype=(np.float64, np.float32),
+            allow_nd=self.module is not None,
+        )
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        y = self._check_targets(
+            check_array(
+                y, ensure_2d=False, dtype=None, accept_sparse=True, input_name="y_val"
+            )
+        )
+        check_consistent_length(X, y)
+        self._learn(y, known=True, classes=None)
+        kept, weight = self._weigh(y, weight)
+        return HeldOut(dense(X)[kept], y[kept], weight[kept])
+
+    def _weigh(self, y, given):
+        """Which samples count, and their weights with those of classes."""
+        weight = given.copy()
+        kept = given > 0
+        weight[kept] *= self._class_weights(y[kept], given[kept])
         if not weight.any():
             raise ValueError(
                 "sample_weight and class_weight must leave some sample a weight above "
                 "zero, got zero for all of them."
             )
-        kept = weight > 0
-        return _rows(X, kept), y[kept], given[kept], weight[kept]
+        return weight > 0, weight
 
     def _validates(self):
-        """Whether rows are held out; "lbfgs" takes no part in early stopping."""
-        return self.early_stopping and self.solver != "lbfgs"
+        """Whether rows may be held out; "lbfgs" takes no part in early stopping."""
+        wanted = self.early_stopping
+        if wanted == "auto":
+            wanted = self.n_starts == 1
+        return wanted and self.solver != "lbfgs"
 
-    def _split(self, X, y, seed):
-        """Rows to train on, and rows held out for early stopping."""
-        rows = np.arange(len(X))
-        if not self._validates():
-            return rows, rows[:0]
-        if not self.validation_fraction > 0:
+    def _split(self, X, y, weight, groups, seed):
+        """Rows to train on, and samples held out for early stopping."""
+        units = units_of(X, groups)
+        fraction, n_units = self.validation_fraction, int(units.max()) + 1
+        if self.early_stopping == "auto" and fraction * n_units < AUTO_HELD_OUT:
+            return np.arange(len(X)), None
+        if not fraction > 0:
             raise ValueError(
-                "validation_fraction must be > 0 with early_stopping=True, got "
-                f"{self.validation_fraction}."
+                f"validation_fraction must be > 0 with early_stopping=True, got "
+                f"{fraction}."
             )
-        train, held_out = train_test_split(
-            rows,
-            test_size=self.validation_fraction,
-            random_state=seed,
-            stratify=self._labels(y),
-        )
-        if len(held_out) < 2:
+        rows, rest = split_rows(units, self._labels(y), weight, fraction, seed)
+        if not len(rest):
+            kind = "distinct samples" if groups is None else "groups"
             raise ValueError(
-                "validation_fraction must hold out at least 2 samples, got "
-                f"{len(held_out)} of {len(X)} with {self.validation_fraction}."
+                f"early_stopping must be False or 'auto' with less than two {kind} of "
+                f"each label, got n_samples={len(X)}: there is none to spare for "
+                "validation."
             )
-        return train, held_out
+        return rows, HeldOut(X[rest], y[rest], weight[rest])
+
+    def _part(self, X, rows):
+        return X if len(rows) == len(X) else X[rows]
 
     def _randomness(self, seed):
         """Torch's global generator, which only modules draw from."""
         return nullcontext() if self.module is None else local_randomness(seed)
 
-    def _training_dtype(self, X):
-        if self.solver == "lbfgs":
-            return torch.float64
-        name = self.dtype or X.dtype.name
-        return torch.float32 if name == "float32" else torch.float64
+    def _learn_units(self, X, y, weight, is_sparse, may_lack=False):
+        """Learn in which units of inputs and targets the network is trained."""
+        self._units = self._target_units(y, weight)
+        # A first batch may lack labels that come later.
+        self._output_start = np.zeros(self._natural_outputs()), False
+        if not (may_lack and is_classifier(self)):
+            self._output_start = self._start_of_outputs(y, weight)
+        self._inputs = None
+        if self.standardize:
+            self._inputs = InputMap.fit(
+                X, weight, centred=not is_sparse, drop=self.module is None
+            ).state()
 
-    def _data(self, architecture, X, y, weight, loss):
-        """Tensors of the training."""
-        device, dtype = check_device(self.device), self._training_dtype(X)
+    def _data(self, architecture, X, y, weight, loss, rows=None):
+        """Tensors of the training, and the floor of the samples as they were given."""
         columns = self._columns(y, architecture.n_outputs) - architecture.centre
         columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
-        return Data(
-            as_tensor(X, np.float32 if dtype == torch.float32 else np.float64).to(
-                device
+        target = loss.encode(columns)
+        if rows is not None and len(rows) < len(X):
+            X, target, weight = X[rows], target[rows], weight[rows]
+        weight = torch.from_numpy(weight / weight.sum())
+        data = Data(
+            torch.from_numpy(
+                np.require(architecture.standardized(X), None, ["C", "W"])
             ),
-            loss.encode(columns).to(device, dtype),
-            torch.tensor(weight / weight.sum(), dtype=dtype, device=device),
+            target,
+            weight,
         )
+        if rows is None:
+            return data, None
+        group = torch.from_numpy(distinct_rows(X))[:, None]
+        return data, pure_error_floor(group, target, loss, weight)
 
-    def _request(self, n_samples, n_features):
+    def _request(self, n_samples, X):
         """The parameters, resolved."""
         rate = self.learning_rate_init
         if rate == "auto":
-            rate = automatic_rate(n_features)
+            inputs = self._input_map()
+            n_inputs = X[0].size if inputs is None else inputs.n_inputs(X.shape)
+            rate = automatic_rate(n_inputs)
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = 200
@@ -368,6 +502,7 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
                 "samples make one batch.",
                 stacklevel=5,
             )
+        name = self.dtype or X.dtype.name
         return Request(
             solver=self.solver,
             schedule=Schedule(
@@ -387,167 +522,9 @@ class AddedNeuronBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             adam=Adam(self.beta_1, self.beta_2, self.epsilon),
             descent=GradientDescent(self.momentum, self.nesterovs_momentum),
             max_evaluations=int(self.max_fun),
+            dtype=torch.float32 if name == "float32" else torch.float64,
+            device=check_device(self.device),
         )
-
-    def _held_out_score(self, architecture, X, y, weight, rows):
-        """Score of parameters on the held-out rows, as a function."""
-        device, dtype = check_device(self.device), self._training_dtype(X)
-        X_held = torch.tensor(X[rows], dtype=dtype, device=device)
-        y_held, weight_held = y[rows], weight[rows]
-
-        def score(theta: Tensor) -> float:
-            raw = architecture.program(theta[None], X_held)[0].cpu().double().numpy()
-            raw = architecture.centre + architecture.scale * raw
-            if not np.isfinite(raw).all():
-                return -np.inf
-            return float(self._score_raw(raw, y_held, weight_held))
-
-        return score
-
-    # ---------------------------------------------------------------------- networks
-
-    def _architecture(self, X, rng, known):
-        """The network to train; a `known` module goes on with its statistics."""
-        if self.module is not None:
-            device = None if self.solver == "lbfgs" else self.device
-            dtype = self._training_dtype(X)
-            architecture = module_architecture(self.module, X, dtype, device)
-            if known:
-                self._check_module(architecture)
-                return module_architecture(self.module_, X, dtype, device)
-            return architecture
-        hidden = hidden_widths(self.hidden_layer_sizes)
-        activations = [ACTIVATIONS[self.activation]] * len(hidden)
-        widths = [X.shape[1], *hidden, self._natural_outputs()]
-        return chain_architecture(ChainProgram(widths, activations), rng, *self._units)
-
-    def _check_module(self, architecture):
-        """Refuse to go on with another module than the fitted one."""
-        new = network_state(architecture, architecture.program.theta()[0])
-        shapes = {k: v.shape for k, v in new["module_state_"].items()}
-        old = {k: v.shape for k, v in getattr(self, "module_state_", {}).items()}
-        if shapes != old:
-            raise ValueError(
-                "module must be that of the fit that is continued, got one with other "
-                "parameters. Set warm_start=False to start anew."
-            )
-
-    def _theta(self, architecture):
-        """Parameters of the fitted network, for the program of an architecture."""
-        if self.module is not None:
-            return architecture.draw()
-        shapes = [coef.shape for coef in getattr(self, "coefs_", [])]
-        widths = [
-            self.n_features_in_,
-            *hidden_widths(self.hidden_layer_sizes),
-            self._natural_outputs(),
-        ]
-        if shapes != list(pairwise(widths)):
-            raise ValueError(
-                "hidden_layer_sizes, module, features and targets must be those of the "
-                f"fit that is continued, got layers of {widths} for {shapes}. Set "
-                "warm_start=False to start anew."
-            )
-        return chain_parameters(architecture, self.coefs_, self.intercepts_)
-
-    def _network(self) -> Network:
-        """The fitted network."""
-        if self.module is not None:
-            return open_module(self.module_)
-        activation = ACTIVATIONS[self.activation]
-        return ChainNetwork(
-            [as_float64(coef).T for coef in self.coefs_],
-            [as_float64(intercept) for intercept in self.intercepts_],
-            [activation] * (len(self.coefs_) - 1),
-        )
-
-    def _training_terms(self, rows, y, weight):
-        factor = self._class_weights(np.asarray(y))
-        # Rows that have no weight at all are the caller's to refuse.
-        share = self.alpha / (2 * max(float(weight @ factor), np.finfo(float).tiny))
-        notes = []
-        if self._validates():
-            notes.append(
-                "The training left out a part of these rows for early stopping; its "
-                "objective is taken on all of them."
-            )
-        if self.module is not None:
-            named = self.module_.named_parameters()
-            trained = [(p.shape, p.numel()) for _, p in named if p.requires_grad]
-            parts = [np.full(size, share * (len(s) > 1)) for s, size in trained]
-            return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
-        # Targets, and with them the last layer, are scaled in the training.
-        unit = float(self._units[1]) ** 2
-        parts = []
-        for layer, coef in enumerate(self.coefs_):
-            last = layer == len(self.coefs_) - 1
-            parts.append(np.full(coef.size, share * (1.0 if last else unit)))
-            parts.append(np.zeros(coef.shape[1]))
-        return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
-
-    @property
-    def module_(self):
-        """The network as a torch module in evaluation mode, on the CPU."""
-        if self.module is None:
-            return chain_module(self.coefs_, self.intercepts_, self.activation)
-        return restored_module(self._prototype, self.module_state_)
-
-    def _raw(self, X):
-        """Raw outputs."""
-        check_is_fitted(self)
-        X = validate_data(
-            self,
-            X,
-            reset=False,
-            accept_sparse=("csr", "csc"),
-            dtype=(np.float64, np.float32),
-            allow_nd=self.module is not None,
-        )
-        network, parts = self._network(), []
-        for rows in gen_batches(X.shape[0], PREDICTED_ROWS):
-            with torch.no_grad():
-                part = as_float64(dense(X[rows]))
-                parts.append(network(network.theta, part).numpy())
-        return np.concatenate(parts)
-
-    # ------------------------------------------------------------------------- state
-
-    def _store_network(self, architecture, theta):
-        """Keep the parameters as arrays."""
-        for name, value in network_state(architecture, theta).items():
-            setattr(self, name, value)
-
-    def _store(self, architecture, result):
-        """Keep everything that a fit reached as arrays and plain values."""
-        self._store_network(architecture, result.theta)
-        verdict, scale = result.verdict, architecture.scale
-        # Losses of scaled targets and outputs, in the user's units: only the squared
-        # loss has a scale other than one.
-        self.loss_ = verdict.loss * scale**2
-        self.auxiliary_loss_ = verdict.auxiliary_loss * scale**2
-        self.floor_ = verdict.floor.value * scale**2
-        self.floor_attained_ = verdict.floor.attained
-        self.floor_gap_ = self.loss_ - self.floor_
-        self.residual_ = verdict.residual * scale
-        self.status_ = verdict.status
-        neurons = verdict.neurons
-        self.neurons_ = {
-            "a": neurons.a[0].numpy() * scale,
-            "b": neurons.b[0].numpy(),
-            "W": neurons.W[0].numpy(),
-        }
-        self.neuron_norm_curve_ = [
-            float(np.hypot(amplitude * scale, rest))
-            for amplitude, rest in verdict.norms
-        ]
-        self.loss_curve_ = [loss * scale**2 for loss in result.losses]
-        self.best_loss_ = min(self.loss_curve_, default=self.loss_)
-        self.n_iter_ = result.n_iter
-        self.n_moves_ = result.n_moves
-        self.validation_scores_ = self.best_validation_score_ = None
-        if self._validates():
-            self.validation_scores_ = result.scores
-            self.best_validation_score_ = max(result.scores)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

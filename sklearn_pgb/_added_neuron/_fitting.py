@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sklearn_pgb._added_neuron._monitor import Verdict, monitor
 from sklearn_pgb._added_neuron._search import Moves, search
-from sklearn_pgb._losses import Loss, pure_error_floor
+from sklearn_pgb._losses import Loss, PureErrorFloor
 from sklearn_pgb._training import (
     Adam,
     Architecture,
@@ -31,14 +31,19 @@ from sklearn_pgb._training import (
 POLISH_ITERATIONS = 1000
 POLISH_GTOL = 1e-8
 
+# A penalty beyond this changes nothing about weights that vanish in any case, and its
+# gradients squared would overflow in float32.
+LARGEST_PENALTY = 1e8
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Samples of positive weight, as tensors of the training's dtype and device.
+    """Samples of positive weight, in float64 on the CPU.
 
     Attributes
     ----------
     X : Tensor (n_samples, ...)
+        As the network sees them.
     y : Tensor (n_samples, n_outputs)
         Encoded targets.
     weight : Tensor (n_samples,)
@@ -73,6 +78,8 @@ class Request:
     adam: Adam
     descent: GradientDescent
     max_evaluations: int
+    dtype: torch.dtype
+    device: torch.device
 
     def method(self) -> Method:
         """The method of minibatch training."""
@@ -92,6 +99,8 @@ class Fit:
     scores : list of float
         Held-out score of each epoch.
     n_iter, n_moves : int
+    ending : {"converged", "early_stopped", "stalled", "max_iter"}
+        Why the training ended.
     diverged : bool
     verdict : Verdict
     """
@@ -101,8 +110,22 @@ class Fit:
     scores: list[float]
     n_iter: int
     n_moves: int
+    ending: str
     diverged: bool
     verdict: Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training reached, in the order and meaning of `Fit`."""
+
+    theta: Tensor
+    losses: list[float]
+    scores: list[float]
+    n_iter: int
+    n_moves: int
+    ending: str
+    diverged: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +166,7 @@ def fit_network(
     seed: int,
     hook: Hook,
     held_out: Callable[[Tensor], float] | None,
+    floor: PureErrorFloor,
 ) -> Fit:
     """Train, polish where there are several starts, and look at the result.
 
@@ -161,33 +185,49 @@ def fit_network(
         Gets the moment after each epoch; True ends the training.
     held_out : callable or None
         Score of parameters on the validation samples.
+    floor : PureErrorFloor
+        Of the samples as the user gave them.
     """
-    objective = _objective(architecture, loss, data, request, total_weight)
+    exact = _objective(architecture, loss, data, request, total_weight)
     generator = torch.Generator().manual_seed(seed)
     theta = architecture.draw() if start is None else start
-    training = _train(
-        architecture, objective, theta, request, generator, hook, held_out
+    trained = _train(
+        architecture,
+        exact if request.solver == "lbfgs" else _in_training(exact, request),
+        theta,
+        request,
+        generator,
+        hook,
+        held_out,
+        floor.value,
     )
-    found, losses, scores, n_iter, n_moves, stagnated, diverged = training
-    exact = _exact(objective)
-    if request.n_starts > 1 and isinstance(architecture.program, ChainProgram):
+    exact = replace(exact, program=exact.program.exact())
+    found, ending = trained.theta, trained.ending
+    is_chain = isinstance(architecture.program, ChainProgram)
+    if request.n_starts > 1 and is_chain:
         polished = polish(exact, found, gtol=POLISH_GTOL, max_iter=POLISH_ITERATIONS)
         found = polished.theta
+    # A module's gradient is that of its training mode.
+    if ending in ("max_iter", "stalled") and is_chain:
+        gradient = exact.value_and_gradient(found[None])[1]
+        if bool(gradient.abs().max() <= request.schedule.tol):
+            ending = "converged"
     verdict = monitor(
         exact,
         found,
+        floor,
         neuron_penalty=request.neuron_penalty,
         tol=request.schedule.tol,
-        stagnated=stagnated,
         generator=generator,
     )
     return Fit(
         theta=found,
-        losses=losses,
-        scores=scores,
-        n_iter=n_iter,
-        n_moves=n_moves,
-        diverged=diverged,
+        losses=trained.losses,
+        scores=trained.scores,
+        n_iter=trained.n_iter,
+        n_moves=trained.n_moves,
+        ending=ending,
+        diverged=trained.diverged,
         verdict=verdict,
     )
 
@@ -215,11 +255,16 @@ def one_epoch(
         where it started.
     """
     objective = _objective(architecture, loss, data, request, total_weight)
+    objective = _in_training(objective, request)
     theta = architecture.draw() if start is None else start
     method = request.method()
     generator = torch.Generator().manual_seed(seed) if request.shuffle else None
     descent = Descent(
-        objective, theta[None].to(data.weight), method, request.batch_size, generator
+        objective,
+        theta[None].to(objective.weight),
+        method,
+        request.batch_size,
+        generator,
     )
     if memory is not None:
         method.recall(memory)
@@ -237,12 +282,23 @@ def _objective(
     request: Request,
     total_weight: float,
 ) -> Objective:
-    """Loss and ridge: ``alpha / (2 sum(s))`` on weights, nothing on biases."""
+    """Loss and ridge: ``alpha / (2 sum(s))`` on weights, nothing on biases.
+
+    In float64, on the CPU; the program is that of the training.
+    """
     program = architecture.program
     assert isinstance(program, ChainProgram | ModuleProgram)
-    penalty = program.is_weight().double() * (request.alpha / (2 * total_weight))
+    strength = min(request.alpha / (2 * total_weight), LARGEST_PENALTY)
+    penalty = program.is_weight().double() * strength
+    return Objective(program, loss, data.X, data.y, data.weight, penalty)
+
+
+def _in_training(objective: Objective, request: Request) -> Objective:
+    """The objective in the precision and on the device of the training."""
+    parts = (objective.X, objective.y, objective.weight, objective.penalty)
+    place = request.device, request.dtype
     return Objective(
-        program, loss, data.X, data.y, data.weight, penalty.to(data.weight)
+        objective.program, objective.loss, *(part.to(*place) for part in parts)
     )
 
 
@@ -254,50 +310,25 @@ def _train(
     generator: torch.Generator,
     hook: Hook,
     held_out: Callable[[Tensor], float] | None,
-) -> tuple[Tensor, list[float], list[float], int, int, bool, bool]:
-    """The parameters found, and how."""
+    floor: float,
+) -> Trained:
+    """Train by the solver that the request names."""
     if request.solver == "lbfgs":
-        polished = polish(
-            objective,
-            theta,
-            gtol=request.schedule.tol,
-            max_iter=request.schedule.max_epochs,
-            max_evaluations=request.max_evaluations,
-            newton=False,
-            on_iteration=lambda theta, loss: hook(Moment(theta, loss)),
-        )
-        ended = polished.n_iter < request.schedule.max_epochs
-        return polished.theta, polished.losses, [], polished.n_iter, 0, ended, False
+        return _by_lbfgs(objective, theta, request, hook)
     start = theta[None].to(objective.weight)
-    shuffler = generator if request.shuffle else None
-
     if request.n_starts > 1:
-        program = architecture.program
-        has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
-        kind = request.global_move if has_hidden else "restart"
-        found = search(
-            objective,
-            start,
-            request.method(),
-            Moves(kind, lambda _: architecture.draw().to(start)),
-            rate=request.schedule.rate,
-            max_epochs=request.n_starts * request.schedule.max_epochs,
-            neuron_penalty=request.neuron_penalty,
-            floor=_floor(_exact(objective)),
-            tol=request.schedule.tol,
-            batch_size=request.batch_size,
-            generator=generator,
-            on_epoch=lambda theta, loss: hook(Moment(theta[0], float(loss[0]))),
+        return _by_search(
+            architecture, objective, start, request, generator, hook, floor
         )
-        theta, losses = found.theta[0], found.losses[:, 0].tolist()
-        moves = int(found.n_moves[0])
-        return (_exactly(theta), losses, [], found.n_epochs, moves, True, False)
+    stopped = False
 
     def on_epoch(epoch: Epoch) -> bool:
+        nonlocal stopped
         score = float(epoch.score[0]) if held_out is not None else None
         loss, stagnates = float(epoch.loss[0]), bool(epoch.stagnates[0])
         rate = float(epoch.rate[0])
-        return hook(Moment(epoch.theta[0], loss, score, stagnates, rate))
+        stopped = hook(Moment(epoch.theta[0], loss, score, stagnates, rate))
+        return stopped
 
     training = train(
         objective,
@@ -305,39 +336,105 @@ def _train(
         request.method(),
         request.schedule,
         batch_size=request.batch_size,
-        generator=shuffler,
+        generator=generator if request.shuffle else None,
         validate=None
         if held_out is None
         else lambda theta: torch.tensor([held_out(theta[0])], dtype=torch.float64),
         on_epoch=on_epoch,
     )
-    return (
-        _exactly(training.theta[0]),
-        training.losses[:, 0].tolist(),
-        training.scores[:, 0].tolist() if held_out is not None else [],
-        training.n_epochs,
-        0,
-        bool(training.stagnated[0]),
-        bool(training.diverged[0]),
+    diverged = bool(training.diverged[0])
+    if diverged:
+        ending = "stalled"
+    elif stopped:
+        ending = "early_stopped"
+    elif bool(training.stagnated[0]):
+        ending = "converged" if held_out is None else "early_stopped"
+    else:
+        ending = "max_iter"
+    return Trained(
+        theta=_exactly(training.theta[0]),
+        losses=training.losses[:, 0].tolist(),
+        scores=training.scores[:, 0].tolist() if held_out is not None else [],
+        n_iter=training.n_epochs,
+        n_moves=0,
+        ending=ending,
+        diverged=diverged,
+    )
+
+
+def _by_lbfgs(
+    objective: Objective, theta: Tensor, request: Request, hook: Hook
+) -> Trained:
+    stopped = False
+
+    def on_iteration(theta: Tensor, loss: float) -> bool:
+        nonlocal stopped
+        stopped = hook(Moment(theta, loss))
+        return stopped
+
+    limit, evaluations = request.schedule.max_epochs, request.max_evaluations
+    polished = polish(
+        objective,
+        theta,
+        gtol=request.schedule.tol,
+        max_iter=limit,
+        max_evaluations=evaluations,
+        newton=False,
+        on_iteration=on_iteration,
+    )
+    ending = "stalled"
+    if stopped:
+        ending = "early_stopped"
+    elif polished.n_iter >= limit or polished.n_evaluations >= evaluations:
+        ending = "max_iter"
+    return Trained(
+        polished.theta, polished.losses, [], polished.n_iter, 0, ending, False
+    )
+
+
+def _by_search(
+    architecture: Architecture,
+    objective: Objective,
+    start: Tensor,
+    request: Request,
+    generator: torch.Generator,
+    hook: Hook,
+    floor: float,
+) -> Trained:
+    stopped = False
+
+    def on_epoch(theta: Tensor, loss: Tensor) -> bool:
+        nonlocal stopped
+        stopped = hook(Moment(theta[0], float(loss[0])))
+        return stopped
+
+    program = architecture.program
+    has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
+    kind = request.global_move if has_hidden else "restart"
+    found = search(
+        objective,
+        start,
+        request.method(),
+        Moves(kind, lambda _: architecture.draw().to(start)),
+        rate=request.schedule.rate,
+        max_epochs=request.n_starts * request.schedule.max_epochs,
+        neuron_penalty=request.neuron_penalty,
+        floor=floor,
+        tol=request.schedule.tol,
+        batch_size=request.batch_size,
+        generator=generator,
+        on_epoch=on_epoch,
+    )
+    return Trained(
+        theta=_exactly(found.theta[0]),
+        losses=found.losses[:, 0].tolist(),
+        scores=[],
+        n_iter=found.n_epochs,
+        n_moves=int(found.n_moves[0]),
+        ending="early_stopped" if stopped else "max_iter",
+        diverged=False,
     )
 
 
 def _exactly(theta: Tensor) -> Tensor:
     return theta.detach().cpu().double()
-
-
-def _exact(objective: Objective) -> Objective:
-    """The objective in float64 on the CPU."""
-    return Objective(
-        objective.program.exact(),
-        objective.loss,
-        *(
-            part.cpu().double()
-            for part in (objective.X, objective.y, objective.weight, objective.penalty)
-        ),
-    )
-
-
-def _floor(objective: Objective) -> float:
-    X = objective.X.flatten(1)
-    return pure_error_floor(X, objective.y, objective.loss, objective.weight).value

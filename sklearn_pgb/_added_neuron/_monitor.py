@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from sklearn_pgb._losses import PureErrorFloor, pure_error_floor
+from sklearn_pgb._convex import loss_scale
+from sklearn_pgb._losses import PureErrorFloor
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training import (
     Neurons,
@@ -30,7 +31,10 @@ class Verdict:
 
     Attributes
     ----------
-    status : {"certified_global", "diverging", "stalled", "max_iter"}
+    certified : bool
+        Whether the network is a global minimum of the loss up to the tolerance.
+    neuron_status : {"diverging", "stalled"}
+        Whether the neurons' norm grows while their amplitudes vanish.
     loss : float
         Weighted mean loss, without penalties.
     auxiliary_loss : float
@@ -40,67 +44,64 @@ class Verdict:
         ``max_j ||s_j|| / Omega_j`` over the distinct inputs.
     neurons : Neurons
         Of one member.
-    norms : list of (float, float)
-        Euclidean norms of a and of (b, W) along the neurons' descent.
+    path : list of Neurons
+        The neurons along their descent.
     """
 
-    status: str
+    certified: bool
+    neuron_status: str
     loss: float
     auxiliary_loss: float
     floor: PureErrorFloor
     residual: float
     neurons: Neurons
-    norms: list[tuple[float, float]]
+    path: list[Neurons]
 
 
 def monitor(
     objective: Objective,
     theta: torch.Tensor,
+    floor: PureErrorFloor,
     *,
     neuron_penalty: float,
     tol: float,
-    stagnated: bool,
     generator: torch.Generator,
 ) -> Verdict:
     """Compare a network with the floor, and let a neuron descend on its residuals.
 
-    The certificate is the loss against the pure-error floor: within `tol` of it the
-    network is a global minimum up to `tol`, whatever the norm of the neuron. Short of
-    it the auxiliary objective has no local minimum in the neuron: its descent stalls or
-    diverges (Theorem 4 of the paper), which says nothing about whether the network is
-    at a bad local minimum.
+    The certificate is the loss against the pure-error floor, on the scale of what the
+    best constant loses above it: within `tol` of it the network is a global minimum up
+    to `tol`, whatever the norm of the neuron. Short of it the auxiliary objective has
+    no local minimum in the neuron: its descent stalls or diverges (Theorem 4 of the
+    paper), which says nothing about whether the network is at a bad local minimum.
 
     Parameters
     ----------
     objective : Objective
         In float64, on the CPU.
     theta : Tensor (n_params,)
+    floor : PureErrorFloor
     neuron_penalty : float
     tol : float
-    stagnated : bool
-        Whether the training stagnated; it was cut short otherwise.
     generator : torch.Generator
     """
     raw = objective.program(theta[None], objective.X)[0]
     loss = float(objective.data_value(theta[None]))
-    floor = pure_error_floor(
-        objective.X.flatten(1), objective.y, objective.loss, objective.weight
-    )
     sums = residual_sums(
         objective.loss, objective.y, raw, objective.weight, floor.group
     )
     neurons, value, path = _descend(objective, raw, neuron_penalty, generator)
-    certified = loss - floor.value <= tol * max(1.0, abs(loss))
-    if certified:
-        status = "certified_global"
-    elif _runs_away(path):
-        status = "diverging"
-    else:
-        status = "stalled" if stagnated else "max_iter"
-    norms = [
-        (float(np.linalg.norm(a)), float(np.linalg.norm(rest))) for a, rest in path
-    ]
-    return Verdict(status, loss, value, floor, sums.largest, neurons, norms)
+    scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
+    return Verdict(
+        certified=scale.certifies(loss, tol),
+        neuron_status="diverging" if _runs_away(path) else "stalled",
+        loss=loss,
+        auxiliary_loss=value,
+        floor=floor,
+        residual=sums.largest,
+        neurons=neurons,
+        path=path,
+    )
 
 
 def _descend(
@@ -108,7 +109,7 @@ def _descend(
     raw: torch.Tensor,
     neuron_penalty: float,
     generator: torch.Generator,
-) -> tuple[Neurons, float, list[tuple[NDArray[np.float64], NDArray[np.float64]]]]:
+) -> tuple[Neurons, float, list[Neurons]]:
     """Descent of the auxiliary objective in (a, b, W), the network kept still."""
     start = draw_neurons(objective, 1, generator)
     k = raw.shape[1]
@@ -131,11 +132,10 @@ def _descend(
     )
 
     def note(intermediate_result: Any) -> None:
-        flat = intermediate_result.x
-        path.append((np.abs(flat[:k]), flat[k:].copy()))
+        path.append(neurons_of(intermediate_result.x.copy()))
 
     flat = start.flat()[0].numpy()
-    path = [(np.abs(flat[:k]), flat[k:].copy())]
+    path = [neurons_of(flat.copy())]
     with threads_for(objective.X.numel() * k):
         result = minimize(
             function,
@@ -151,12 +151,15 @@ def _descend(
     return neurons_of(result.x), value, path
 
 
-def _runs_away(
-    path: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
-) -> bool:
+def _runs_away(path: list[Neurons]) -> bool:
     """Whether (b, W) still grow while a shrinks: the failure mode."""
     if len(path) <= WINDOW:
         return False
-    (a_then, rest_then), (a_now, rest_now) = path[-WINDOW - 1], path[-1]
-    grows = np.linalg.norm(rest_now) > np.linalg.norm(rest_then)
-    return bool(grows and a_now.max() < a_then.max())
+    then, now = path[-WINDOW - 1], path[-1]
+    grows = _direction(now) > _direction(then)
+    return grows and bool(now.a.abs().max() < then.a.abs().max())
+
+
+def _direction(neurons: Neurons) -> float:
+    """Euclidean norm of (b, W)."""
+    return float(torch.hypot(neurons.b.norm(), neurons.W.norm()))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sklearn_pgb._added_neuron._fitting import Hook, Moment
 from sklearn_pgb._estimator import fit_hooks
-from sklearn_pgb._training import SMALLEST_RATE, Architecture, network_state
+from sklearn_pgb._training import SMALLEST_RATE, Architecture
 
 
 def hooks(
@@ -25,7 +25,10 @@ def hooks(
     """
 
     def state(theta: Tensor) -> dict[str, Any]:
-        return network_state(architecture, theta.detach().cpu().double())
+        state: dict[str, Any] = estimator._network_state(
+            architecture, theta.detach().cpu().double()
+        )
+        return state
 
     tell, finish = fit_hooks(estimator, X, y, sample_weight, state)
 

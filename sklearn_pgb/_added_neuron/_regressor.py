@@ -53,9 +53,9 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         Adam, stochastic gradient descent with momentum, or quasi-Newton steps on all
         samples.
     alpha : float, default=0.0001
-        Weight decay: ``alpha / (2 sum(s)) ||W||^2`` is added to the mean loss, biases
-        left out, in units where the targets have variance one. `GradientBasisRefit`'s
-        alpha has another scale.
+        Weight decay: ``alpha / (2 sum(s)) ||W||^2`` is added to the mean loss, W being
+        the weights for standardized inputs, biases left out, in units where the targets
+        have variance one. `GradientBasisRefit`'s alpha has another scale.
     batch_size : int or "auto", default="auto"
         Samples of a minibatch; "auto" is ``min(200, n_samples)``.
     learning_rate : {"anneal", "constant", "invscaling", "adaptive"}, default="anneal"
@@ -67,7 +67,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         falls with the root of their number beyond.
     power_t : float, default=0.5
         Exponent of "invscaling".
-    max_iter : int, default=60
+    max_iter : int, default=200
         Epochs of one training, or iterations of "lbfgs".
     shuffle : bool, default=True
         Whether samples are shuffled before each epoch. Where one batch holds all of
@@ -75,7 +75,8 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     tol : float, default=0.0001
         An epoch that lowers the loss by less than this is idle, in units where the
         targets have variance one. A network is called a global minimum where its loss
-        is this close to the pure-error floor.
+        exceeds the pure-error floor by at most this share of what the best constant
+        loses above it.
     n_starts : int, default=1
         Trainings in all. With more than one, a training that stagnates leaves its
         epochs to the next: up to ``n_starts * max_iter`` epochs are divided between
@@ -91,11 +92,18 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         Momentum of "sgd".
     nesterovs_momentum : bool, default=True
         Whether to look ahead along the momentum.
-    early_stopping : bool, default=False
+    early_stopping : bool or "auto", default="auto"
         Whether to hold out `validation_fraction` of the samples, to judge stagnation
-        by their score, and to keep the parameters of the best one.
+        by their score, and to keep the parameters of the best one. "auto" does so if
+        ten or more distinct samples are held out; never with "lbfgs" or
+        ``n_starts > 1``. Equal samples are held out together, and so are groups.
+    scoring : str, callable or None, default="loss"
+        Score of the held-out samples: "loss" is minus the training loss, in units where
+        real targets have variance one; else the name of a scorer, or a callable with
+        the signature ``scorer(estimator, X, y, sample_weight=...)``; None is the
+        estimator's own score.
     validation_fraction : float, default=0.1
-        Share of the samples held out for early stopping.
+        Share of the distinct samples held out for early stopping.
     beta_1 : float, default=0.9
         Decay of Adam's first moment.
     beta_2 : float, default=0.99
@@ -106,6 +114,12 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         More idle epochs in a row than this are stagnation.
     max_fun : int, default=15000
         Evaluations of the loss by "lbfgs".
+    standardize : bool, default=True
+        Whether the network is trained on standardized inputs: columns less their mean
+        and divided by their standard deviation, sparse ones divided by their largest
+        absolute value. Constant columns are left out. The statistics are those of the
+        weighted training samples, with `partial_fit` and `warm_start` those of the
+        first call. Samples of more than one axis have one mean and one deviation.
     dtype : {"float32", "float64"}, default=None
         Precision of the training; None follows X. Losses, bounds and predictions are
         computed in float64 either way, and so is all of "lbfgs".
@@ -121,11 +135,13 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     Attributes
     ----------
     coefs_, intercepts_ : list of ndarray
-        Weights (n_in, n_out) and biases of the layers; without `module`.
+        Weights (n_in, n_out) and biases of the layers for inputs as they are given, the
+        standardization included; read-only, in float64. Without `module`.
     module_ : torch.nn.Module
-        The network as a module in evaluation mode, in float64 on the CPU.
+        The network as a module in evaluation mode, in float64 on the CPU. It takes
+        inputs as they are given; a `module` follows a layer that standardizes them.
     module_state_ : dict of str to ndarray
-        Its parameters and buffers; with `module`.
+        Parameters and buffers of the user's module; with `module`.
     loss_ : float
         Weighted mean loss on the training samples, without penalties.
     floor_ : float
@@ -138,24 +154,31 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     residual_ : float
         Largest norm of a mean loss gradient over samples with equal inputs. Zero
         exactly at the floor, where alone the auxiliary objective has local minima.
-    status_ : {"certified_global", "diverging", "stalled", "max_iter"}
-        "certified_global": within `tol` of the floor. Otherwise what the added neuron
-        does on the residuals ("diverging": its amplitude vanishes while its norm
-        grows), or whether the training stagnated ("stalled") or ran out of epochs. None
-        of these says that the network is at a bad local minimum.
+    status_ : {"certified_global", "converged", "early_stopped", "max_iter", "stalled"}
+        How the training ended. "certified_global": the loss exceeds the floor by at
+        most `tol` times what the best constant does. "converged": the loss improved by
+        less than `tol` per epoch, or no entry of the objective's gradient exceeds it.
+        "early_stopped": the held-out score improved no more, or a callback asked to
+        stop. "max_iter": it ran out of epochs, iterations or evaluations, of which a
+        ConvergenceWarning tells. "stalled": it diverged, or "lbfgs" found no further
+        decrease. Only the first says anything about global minima.
+    monitor_status_ : {"diverging", "stalled"}
+        What the added neuron does on the residuals of the trained network: "diverging"
+        if its amplitude vanishes while its norm grows. It says nothing about the fit.
     auxiliary_loss_ : float
         The loss with the added neurons, the network being kept still.
     neurons_ : dict
-        "a", "b" (n_outputs,) and "W" (n_outputs, n_features) of these neurons.
+        "a", "b" (n_outputs,) and "W" (n_outputs, n_features) of these neurons, for
+        inputs as they are given.
         Predictions do without them.
     neuron_norm_curve_ : list of float
         Norm of (a, b, W) along their descent. It is no certificate.
     loss_curve_ : list of float
         Objective of each epoch, as the samples were met.
-    best_loss_ : float
-        Smallest entry of `loss_curve_`.
+    best_loss_ : float or None
+        Smallest entry of `loss_curve_`; None with early stopping.
     validation_scores_ : list of float or None
-        Held-out R^2 of each epoch.
+        Held-out score of each epoch.
     best_validation_score_ : float or None
         The largest of them.
     n_iter_ : int
@@ -215,20 +238,22 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         learning_rate="anneal",
         learning_rate_init="auto",
         power_t=0.5,
-        max_iter=60,
+        max_iter=200,
         shuffle=True,
         tol=0.0001,
         n_starts=1,
         global_move="transplant",
         momentum=0.9,
         nesterovs_momentum=True,
-        early_stopping=False,
+        early_stopping="auto",
+        scoring="loss",
         validation_fraction=0.1,
         beta_1=0.9,
         beta_2=0.99,
         epsilon=1e-8,
         n_iter_no_change=10,
         max_fun=15000,
+        standardize=True,
         dtype=None,
         warm_start=False,
         device=None,
@@ -254,12 +279,14 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         self.momentum = momentum
         self.nesterovs_momentum = nesterovs_momentum
         self.early_stopping = early_stopping
+        self.scoring = scoring
         self.validation_fraction = validation_fraction
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.standardize = standardize
         self.dtype = dtype
         self.warm_start = warm_start
         self.device = device
@@ -287,4 +314,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     def _open_network(self):
         check_is_fitted(self)
         network = self._network()
-        return OpenNetwork(network, self._loss_of(self.n_outputs_), "regressor", self)
+        loss = self._loss_of(self.n_outputs_)
+        return OpenNetwork(
+            network, loss, "regressor", self, preprocess=self._preprocess
+        )

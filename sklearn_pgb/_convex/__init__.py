@@ -10,6 +10,7 @@ from sklearn_pgb._convex._problem import (
     lower_bound,
 )
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
+from sklearn_pgb._convex._scale import LossScale, loss_scale
 from sklearn_pgb._convex._select import (
     Fold,
     HeldOut,
@@ -32,6 +33,7 @@ __all__ = [
     "HeldOut",
     "HeldOutPath",
     "Infimum",
+    "LossScale",
     "PathSolver",
     "RidgePath",
     "SequenceSolver",
@@ -45,6 +47,7 @@ __all__ = [
     "dual_value",
     "finish",
     "infimum",
+    "loss_scale",
     "lower_bound",
     "ridge_path",
     "search_path",

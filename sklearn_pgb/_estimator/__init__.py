@@ -25,6 +25,7 @@ from sklearn_pgb._estimator._border import (
     weight_parameter,
     with_seed,
 )
+from sklearn_pgb._estimator._convergence import quiet_training, warn_of_convergence
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._estimator._targets import (
     ClassifierTargets,
@@ -32,6 +33,7 @@ from sklearn_pgb._estimator._targets import (
     Targets,
     as_fitted,
     check_class_weight,
+    class_weights,
 )
 from sklearn_pgb._estimator._trainer import Trainer, train_networks
 
@@ -48,6 +50,7 @@ __all__ = [
     "as_fitted",
     "check_class_weight",
     "check_device",
+    "class_weights",
     "count_outputs",
     "cross_fitting_parts",
     "delegates_input",
@@ -63,8 +66,10 @@ __all__ = [
     "open_all",
     "parse_memory",
     "parts_among",
+    "quiet_training",
     "share_target_transformation",
     "train_networks",
+    "warn_of_convergence",
     "weight_parameter",
     "with_seed",
 ]

@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
-from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -28,6 +28,12 @@ from sklearn_pgb._losses import (
     SmoothedHingeLoss,
     SquaredLoss,
 )
+
+# Targets beyond this size have squares that overflow.
+LARGEST_TARGET = 1e150
+
+# Log probability at which a class without any weight starts.
+ABSENT = -10.0
 
 
 def as_fitted(estimator: Any, name: str) -> Any:
@@ -67,6 +73,64 @@ def check_class_weight(class_weight: object) -> None:
         raise ValueError(
             f"class_weight must hold finite numbers >= 0, got {class_weight!r}. A "
             "weight of zero leaves a class out."
+        )
+
+
+def class_weights(
+    class_weight: Any,
+    y: NDArray[Any],
+    sample_weight: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Factor of each sample's weight by its class.
+
+    "balanced" makes the weights of all classes equal, sample weights included, so that
+    weights equal repetition; classes without any weight do not count.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+        Classes that a dict lacks have the weight one.
+    y : ndarray (n_samples,) or (n_samples, n_labels)
+        Labels, or 0/1 indicators of several labels, whose factors are multiplied.
+    sample_weight : ndarray (n_samples,) or None
+    """
+    check_class_weight(class_weight)
+    factor = np.ones(len(y))
+    if class_weight is None:
+        return factor
+    if isinstance(class_weight, dict):
+        if y.ndim == 2:
+            return compute_sample_weight(class_weight, y)
+        # scikit-learn's function refuses weights of labels that a batch lacks.
+        for label, weight in class_weight.items():
+            factor[y == label] = weight
+        return factor
+    weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+    for labels in y.T if y.ndim == 2 else [y]:
+        kept = weight > 0
+        if not kept.any():
+            return factor
+        classes = np.unique(labels[kept])
+        of_class = compute_class_weight(
+            class_weight, classes=classes, y=labels[kept], sample_weight=weight[kept]
+        )
+        factor[kept] *= of_class[np.searchsorted(classes, labels[kept])]
+    return factor
+
+
+def _check_label_types(y):
+    """Refuse labels of types that can't be ordered."""
+    if y.dtype.kind != "O":
+        return
+    kinds = {
+        "number" if isinstance(label, Number | np.bool_) else type(label).__name__
+        for label in y.ravel()
+    }
+    if len(kinds) > 1:
+        raise TypeError(
+            "y must have labels of one type, strings or numbers, got "
+            f"{', '.join(sorted(kinds))}. Convert them, as by [str(label) for label in "
+            "y]."
         )
 
 
@@ -110,8 +174,20 @@ class Targets(ABC):
         """Centre and scale of the targets, in whose units a network is trained."""
         return np.zeros(self._natural_outputs()), 1.0
 
-    def _class_weights(self, y):
-        """Weight of each sample by its class."""
+    def _start_of_outputs(self, y, weight):
+        """Where the outputs of a network start.
+
+        Returns
+        -------
+        start : ndarray (n_outputs,)
+            What is added to its output biases.
+        constant : bool
+            Whether the outputs are to be these constants alone.
+        """
+        return np.zeros(self._natural_outputs()), False
+
+    def _class_weights(self, y, sample_weight=None):
+        """Factor of each sample's weight by its class."""
         return np.ones(len(y))
 
     def _labels(self, y):
@@ -150,7 +226,14 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
             y = y.astype(np.float64)
         if _is_plain_column(y):
             y = y.ravel()
-        return y.reshape(len(y), -1).astype(np.float64, copy=False)
+        y = y.reshape(len(y), -1).astype(np.float64, copy=False)
+        largest = float(np.abs(y).max(initial=0.0))
+        if largest > LARGEST_TARGET:
+            raise ValueError(
+                f"y must have entries up to {LARGEST_TARGET:g}, whose squares can be "
+                f"computed, got {largest:g}. Divide the targets by a constant."
+            )
+        return y
 
     def _learn(self, y, known, classes):
         if not known:
@@ -175,19 +258,37 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
     def _target_units(self, y, weight):
         if self.loss == "poisson":
             return np.zeros(y.shape[1]), 1.0
-        share = weight / weight.sum()
-        centre = share @ y
-        spread = np.sqrt((share @ (y - centre) ** 2).mean())
+        weight = weight / weight.sum()
+        # From the first sample on, so that the mean of equal targets is exact.
+        centre = y[0] + weight @ (y - y[0])
+        deviation = y - centre
+        # Divided by a power of two first, so that squares do not underflow.
+        unit = 2.0 ** np.frexp(np.abs(deviation).max())[1]
+        spread = unit * np.sqrt((weight @ (deviation / unit) ** 2).mean())
         # One scale for all targets keeps the objective that of the user's units. What
         # is left of constant targets is rounding.
         floor = 1e-12 * np.abs(centre).max()
         return centre, float(spread) if spread > floor else 1.0
 
+    def _start_of_outputs(self, y, weight):
+        """Logarithms of mean counts; without any counts, of half an event in all.
+
+        Constant targets are predicted exactly from the start.
+        """
+        constant = not np.ptp(y, axis=0).any()
+        if self.loss != "poisson":
+            return np.zeros(y.shape[1]), constant
+        total = weight.sum()
+        mean = np.maximum(weight @ y / total, 0.0)
+        return np.log(np.where(mean > 0, mean, 0.5 / total)), constant
+
     def _columns(self, y, n_outputs):
         return y
 
-    def _score_raw(self, raw, y, weight):
-        return r2_score(y, self._expected(raw), sample_weight=weight)
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = self.loss == "poisson"
+        return tags
 
 
 class ClassifierTargets(ClassifierMixin):
@@ -266,6 +367,8 @@ class ClassifierTargets(ClassifierMixin):
         return self.classes_[raw.argmax(1)]
 
     def _check_targets(self, y):
+        if isinstance(y, np.ndarray):
+            _check_label_types(y)
         check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
         if kind == "multiclass-multioutput":
@@ -278,22 +381,26 @@ class ClassifierTargets(ClassifierMixin):
             return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
         return column_or_1d(y, warn=True)
 
-    def _class_weights(self, y):
+    def _class_weights(self, y, sample_weight=None):
         class_weight = as_fitted(self, "class_weight")
-        check_class_weight(class_weight)
-        if class_weight is None:
-            return np.ones(len(y))
-        if not isinstance(class_weight, dict) or y.ndim == 2:
-            return compute_sample_weight(class_weight, y)
-        # scikit-learn's function refuses weights of labels that a batch lacks.
-        unknown = sorted(set(class_weight) - set(self.classes_.tolist()))
-        if unknown:
-            raise ValueError(
-                f"class_weight must be for classes {self.classes_.tolist()}, got "
-                f"{unknown} too."
-            )
-        of_class = [class_weight.get(c, 1.0) for c in self.classes_.tolist()]
-        return np.array(of_class)[np.searchsorted(self.classes_, y)]
+        if isinstance(class_weight, dict) and y.ndim == 1:
+            known = self.classes_.tolist()
+            unknown = [label for label in class_weight if label not in known]
+            if unknown:
+                raise ValueError(
+                    f"class_weight must be for classes {known}, got {unknown} too."
+                )
+        return class_weights(class_weight, y, sample_weight)
+
+    def _start_of_outputs(self, y, weight):
+        """Classes without any weight start at a small probability."""
+        start = np.zeros(self._natural_outputs())
+        if self._multilabel or self.loss != "log_loss" or self.label_smoothing:
+            return start, False
+        absent = ~np.isin(self.classes_, y)
+        if len(start) == 1:
+            return ABSENT * (absent[1:].astype(float) - absent[:1]), False
+        return np.where(absent, ABSENT, start), False
 
     def _labels(self, y):
         return y if y.ndim == 1 else None
@@ -355,9 +462,6 @@ class ClassifierTargets(ClassifierMixin):
         if n_outputs == 1:
             return codes[:, None].astype(np.float64)
         return (codes[:, None] == np.arange(n_outputs)).astype(np.float64)
-
-    def _score_raw(self, raw, y, weight):
-        return accuracy_score(y, self._label(raw), sample_weight=weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

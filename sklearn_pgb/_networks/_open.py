@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -53,6 +54,8 @@ class OpenNetwork:
         Labels of a binary or multiclass classifier, in the order of its outputs.
     one_column : bool
         Whether the classifier has one output for its two classes.
+    preprocess : callable or None
+        What `final` does to validated, dense samples before its network sees them.
     """
 
     network: Network
@@ -63,6 +66,7 @@ class OpenNetwork:
     target_transformers: tuple[Any, ...] = ()
     classes: NDArray[Any] | None = None
     one_column: bool = False
+    preprocess: Callable[[NDArray[Any]], NDArray[np.float64]] | None = None
 
     def inputs(self, X: Any) -> Tensor:
         """Return the inputs as the network sees them.
@@ -93,7 +97,10 @@ class OpenNetwork:
             X = check_array(
                 _to_numpy(X), accept_sparse=sparse, dtype=np.float64, allow_nd=True
             )
-        rows = as_float64(_to_dense(X))
+        dense = _to_dense(X)
+        if self.preprocess is not None:
+            dense = self.preprocess(dense)
+        rows = as_float64(dense)
         return self._flatten(rows) if self.network.n_inputs is not None else rows
 
     def _flatten(self, rows: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         self._keep_parameters()
         X, y, weight = self._check(X, y, sample_weight, self.basis)
         self._learn(y[weight > 0], known=False, classes=None)
-        weight[weight > 0] *= self._class_weights(y[weight > 0])
+        weight[weight > 0] *= self._class_weights(y[weight > 0], weight[weight > 0])
         if not weight.any():
             raise ValueError(
                 "sample_weight and class_weight must leave some sample a weight above "
@@ -424,7 +424,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         return network, self.module_, (BasisAndInputs(self),)
 
     def _training_terms(self, rows, y, weight):
-        factor = self._class_weights(np.asarray(y))
+        factor = self._class_weights(np.asarray(y), weight)
         # Rows that have no weight at all are the caller's to refuse.
         share = weight * factor / max(weight @ factor, np.finfo(float).tiny)
         on_x = np.full(self.coef_x_.shape, self.alpha_ / 2)
@@ -574,7 +574,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         """Features [phi, z], targets, and weights that sum to one, of any samples."""
         X, y, weight = self._check(X, y, sample_weight, self.basis_, reset=False)
         self._learn(y, known=True, classes=None)
-        weight *= self._class_weights(y)
+        weight *= self._class_weights(y, weight)
         with torch.no_grad():
             rows = as_float64(self._network_inputs(X))
             features = self.module_.double().features(rows).numpy()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
@@ -28,6 +29,7 @@ from sklearn_pgb._survey._ends import Setting
 from sklearn_pgb._training import (
     Architecture,
     ChainProgram,
+    InputMap,
     Objective,
     Schedule,
     automatic_rate,
@@ -140,15 +142,19 @@ def find_recipe(
         return None
     final._validate_params()
     X, y = _transformed(estimator, X, y)
-    X = dense(check_array(X, accept_sparse=("csr", "csc"), dtype=np.float64))
+    X = check_array(X, accept_sparse=("csr", "csc"), dtype=np.float64)
+    is_sparse, X = sp.issparse(X), dense(X)
     targets, params = _targets_of(final), final.get_params()
     y = targets._check_targets(
         _check_y(y, multi_output=True, y_numeric=isinstance(targets, RegressorTargets))
     )
     targets._learn(y, known=False, classes=None)
-    weight = sample_weight * _class_weights(targets, y)
+    weight = sample_weight * _class_weights(targets, y, sample_weight)
     if not weight.all():
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
+    own = isinstance(final, NetworkEstimator)
+    if own and params["standardize"]:
+        X = InputMap.fit(X, weight, centred=not is_sparse, drop=True).transform(X)
     n_outputs = targets._natural_outputs()
     loss = targets._loss_of(n_outputs)
     columns = targets._columns(y, n_outputs)
@@ -160,7 +166,6 @@ def find_recipe(
     units = _units(targets, y, weight)
     architecture = chain_architecture(program, np.random.RandomState(0), *units)
     share = as_float64(weight / weight.sum())
-    own = isinstance(final, NetworkEstimator)
     penalty = program.is_weight().double()
     if own:
         penalty *= params["alpha"] / (2 * weight.sum())
@@ -238,9 +243,11 @@ def _targets_of(final: Any) -> Any:
     return _ClassifierTargets("log_loss")
 
 
-def _class_weights(targets: Any, y: Any) -> NDArray[np.float64]:
+def _class_weights(
+    targets: Any, y: Any, sample_weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
     if isinstance(targets, ClassifierTargets):
-        return targets._class_weights(y)
+        return targets._class_weights(y, sample_weight)
     return np.ones(len(y))
 
 

@@ -18,6 +18,7 @@ from sklearn_pgb._training._auxiliary import (
     neuron_gradient,
 )
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Method
+from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import Polished, hessian, polish, quasi_newton
 from sklearn_pgb._training._program import (
@@ -56,6 +57,7 @@ __all__ = [
     "Descent",
     "Epoch",
     "GradientDescent",
+    "InputMap",
     "Method",
     "ModuleProgram",
     "Neurons",

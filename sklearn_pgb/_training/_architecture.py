@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sklearn_pgb._networks import ModuleNetwork, as_float64
+from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._program import (
     ChainProgram,
     ModuleProgram,
@@ -48,6 +49,8 @@ class Architecture:
     scale : float
         The program's outputs are those of the fitted network less `centre` and divided
         by `scale`: targets have mean zero and variance one in the training.
+    inputs : InputMap or None
+        The standardization of the inputs; None stands for inputs as they are.
     """
 
     program: Program
@@ -55,6 +58,13 @@ class Architecture:
     draw: Callable[[], Tensor]
     centre: NDArray[np.float64]
     scale: float
+    inputs: InputMap | None = None
+
+    def standardized(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Samples as the program takes them, in float64."""
+        if self.inputs is None:
+            return np.asarray(X, dtype=np.float64)
+        return self.inputs.transform(X)
 
 
 def hidden_widths(hidden_layer_sizes: Any) -> list[int]:
@@ -74,13 +84,36 @@ def chain_architecture(
     rng: np.random.RandomState,
     centre: NDArray[np.float64],
     scale: float,
+    inputs: InputMap | None = None,
+    start: NDArray[np.float64] | None = None,
+    constant: bool = False,
 ) -> Architecture:
-    """A chain, its parameters drawn as scikit-learn draws them."""
+    """A chain, its parameters drawn as scikit-learn draws them.
+
+    Parameters
+    ----------
+    program : ChainProgram
+    rng : RandomState
+    centre : ndarray (n_outputs,)
+    scale : float
+    inputs : InputMap or None
+    start : ndarray (n_outputs,) or None
+        What is added to the biases of the outputs.
+    constant : bool
+        Whether the outputs start as constants: the output weights are zero, and its
+        biases are `start` alone.
+    """
+    n_outputs, n_hidden = program.shapes[-1]
 
     def draw() -> Tensor:
-        return uniform_initialisation(program, rng, 1)[0]
+        theta = uniform_initialisation(program, rng, 1)[0]
+        if constant:
+            theta[-n_outputs * (n_hidden + 1) :] = 0
+        if start is not None:
+            theta[-n_outputs:] += torch.from_numpy(start)
+        return theta
 
-    return Architecture(program, program.shapes[-1][0], draw, centre, scale)
+    return Architecture(program, n_outputs, draw, centre, scale, inputs)
 
 
 def module_architecture(
@@ -88,6 +121,7 @@ def module_architecture(
     X: NDArray[Any],
     dtype: torch.dtype,
     device: Any,
+    inputs: InputMap | None = None,
 ) -> Architecture:
     """A torch module; draws after the first are made or reset anew.
 
@@ -96,9 +130,11 @@ def module_architecture(
     module : torch.nn.Module or callable
         A module, which is copied, or what returns one.
     X : ndarray (n_samples, ...)
-        Two rows of it tell the number of outputs.
+        As the module sees it; two rows tell the number of outputs.
     dtype : torch.dtype
     device : str, torch.device or None
+    inputs : InputMap or None
+        What X went through.
     """
     first = _make(module)
     probe = ModuleNetwork(first)
@@ -122,7 +158,7 @@ def module_architecture(
             _reset(fresh)
         return ModuleProgram([fresh.to(place, dtype)]).theta()[0]
 
-    return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0)
+    return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0, inputs)
 
 
 def _check_outputs(network: ModuleNetwork, X: NDArray[Any]) -> None:
@@ -223,7 +259,8 @@ def chain_module(
     layers: list[nn.Module] = []
     for coef, intercept in zip(coefs, intercepts, strict=True):
         n_in, n_out = coef.shape
-        linear = nn.Linear(n_in, n_out, dtype=torch.float64)
+        # Without initial parameters, which are drawn from torch's global generator.
+        linear = nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=torch.float64)
         linear.weight.data = torch.tensor(coef.T, dtype=torch.float64)
         linear.bias.data = torch.tensor(intercept, dtype=torch.float64)
         layers += [linear, TORCH_ACTIVATIONS[activation]()]

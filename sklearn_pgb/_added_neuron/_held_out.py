@@ -1,0 +1,140 @@
+"""Early stopping: samples that are held out, and the scores of networks on them."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import check_scoring
+from torch import Tensor
+
+from sklearn_pgb._estimator import distinct_rows
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._training import Architecture
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Samples that judge a training and take no part in it.
+
+    Attributes
+    ----------
+    X : ndarray (n_samples, ...)
+        As the user gives it.
+    y : ndarray
+    weight : ndarray (n_samples,)
+    """
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    weight: NDArray[np.float64]
+
+    def scorer(
+        self,
+        estimator: Any,
+        architecture: Architecture,
+        loss: Loss,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Callable[[Tensor], float]:
+        """The score of parameters, the larger the better.
+
+        Parameters
+        ----------
+        estimator : AddedNeuronBase
+            Its `scoring` names the score; "loss" stands for minus the training loss.
+        architecture : Architecture
+        loss : Loss
+        dtype, device
+            Of the training.
+        """
+        if estimator.scoring != "loss":
+            return self._by_scorer(estimator, architecture)
+        z = architecture.standardized(self.X)
+        inputs = torch.from_numpy(z).to(device, dtype)
+        columns = estimator._columns(self.y, architecture.n_outputs)
+        columns = (columns - architecture.centre) / architecture.scale
+        target = loss.encode(torch.as_tensor(columns, dtype=torch.float64))
+        weight = torch.from_numpy(self.weight / self.weight.sum())
+
+        def score(theta: Tensor) -> float:
+            raw = architecture.program(theta[None], inputs)[0].cpu().double()
+            value = -float(weight @ loss.value(target, raw))
+            return value if math.isfinite(value) else -math.inf
+
+        return score
+
+    def _by_scorer(
+        self, estimator: Any, architecture: Architecture
+    ) -> Callable[[Tensor], float]:
+        fitted = copy.copy(estimator)
+        scorer = check_scoring(fitted, estimator.scoring)
+
+        def score(theta: Tensor) -> float:
+            if not bool(theta.isfinite().all()):
+                return -math.inf
+            fitted._store_network(architecture, theta.detach().cpu().double())
+            # The answers of a network that is about to diverge may overflow.
+            if not np.isfinite(fitted._raw_of(self.X)).all():
+                return -math.inf
+            value = float(scorer(fitted, self.X, self.y, sample_weight=self.weight))
+            return value if math.isfinite(value) else -math.inf
+
+        return score
+
+
+def units_of(X: NDArray[Any], groups: NDArray[Any] | None) -> NDArray[np.intp]:
+    """Number of the distinct row of each sample, or of its group."""
+    if groups is None:
+        return distinct_rows(X)
+    return np.unique(groups, return_inverse=True)[1].reshape(-1)
+
+
+def split_rows(
+    unit: NDArray[np.intp],
+    labels: NDArray[Any] | None,
+    weight: NDArray[np.float64],
+    fraction: float,
+    seed: int,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to train on and rows held out, both in order.
+
+    Rows of one unit stay together. Labels are spread evenly, and each keeps a row to
+    train on.
+
+    Parameters
+    ----------
+    unit : ndarray (n_samples,)
+        Equal rows are one unit, so that weights act like repetitions.
+    labels : ndarray (n_samples,) or None
+    weight : ndarray (n_samples,)
+    fraction : float
+        Share of the units that is held out.
+    seed : int
+    """
+    n_units = int(unit.max()) + 1
+    codes = np.zeros(len(unit), dtype=np.intp)
+    if labels is not None:
+        codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
+    votes = np.zeros((n_units, int(codes.max()) + 1))
+    np.add.at(votes, (unit, codes), weight)
+    label = votes.argmax(1)
+    order = np.random.RandomState(seed).permutation(n_units)
+    order = order[np.argsort(label[order], kind="stable")]
+    # The first of each label always trains.
+    first = np.unique(label[order], return_index=True)[1]
+    order = np.delete(order, first)
+    n_held_out = min(math.ceil(fraction * n_units), len(order))
+    held_out = np.zeros(n_units, dtype=bool)
+    if n_held_out:
+        spread = (np.arange(n_held_out) + 0.5) * len(order) / n_held_out
+        held_out[order[spread.astype(np.intp)]] = True
+    for code in range(votes.shape[1]):
+        has_label = votes[:, code] > 0
+        if has_label.any() and held_out[has_label].all():
+            held_out[np.flatnonzero(has_label)[0]] = False
+    return np.flatnonzero(~held_out[unit]), np.flatnonzero(held_out[unit])

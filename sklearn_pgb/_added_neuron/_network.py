@@ -1,0 +1,265 @@
+"""The network of a fitted estimator: how it is built, opened, exported and stored."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import gen_batches
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from sklearn_pgb._estimator import as_fitted, check_device, dense
+from sklearn_pgb._networks import (
+    ACTIVATIONS,
+    ChainNetwork,
+    Network,
+    NetworkEstimator,
+    TrainingTerms,
+    as_float64,
+    open_module,
+)
+from sklearn_pgb._training import (
+    ChainProgram,
+    InputMap,
+    chain_architecture,
+    chain_module,
+    chain_parameters,
+    hidden_widths,
+    module_architecture,
+    network_state,
+    restored_module,
+)
+
+# Rows of one forward pass in `predict`.
+PREDICTED_ROWS = 2**13
+
+
+# Attributes of chains and of modules that hold them.
+NETWORK = ("_coefs", "_intercepts", "n_layers_", "module_state_", "_prototype")
+
+
+class TrainedNetwork(NetworkEstimator, BaseEstimator):
+    """A network of standardized inputs, kept as arrays.
+
+    `_inputs` holds the statistics of the inputs, `_units` those of the targets,
+    `_output_start` where the outputs start. A chain is kept as `_coefs` and
+    `_intercepts`, which take standardized inputs, a module as its state.
+    """
+
+    def _input_map(self):
+        return None if self._inputs is None else InputMap(**self._inputs)
+
+    # ---------------------------------------------------------------------- networks
+
+    def _architecture(self, X, rng, known):
+        """The network to train; a `known` module goes on with its statistics."""
+        inputs = self._input_map()
+        if self.module is not None:
+            exact = self.solver == "lbfgs"
+            device = None if exact else check_device(self.device)
+            name = "float64" if exact else self.dtype or X.dtype.name
+            dtype = torch.float32 if name == "float32" else torch.float64
+            seen = X[:2] if inputs is None else inputs.transform(X[:2])
+            place = dtype, device, inputs
+            architecture = module_architecture(self.module, seen, *place)
+            if known:
+                self._check_module(architecture)
+                return module_architecture(self._fitted_module(), seen, *place)
+            return architecture
+        hidden = hidden_widths(self.hidden_layer_sizes)
+        activations = [ACTIVATIONS[self.activation]] * len(hidden)
+        n_inputs = X.shape[1] if inputs is None else len(inputs.columns)
+        widths = [n_inputs, *hidden, self._natural_outputs()]
+        program = ChainProgram(widths, activations)
+        centre, scale = self._units
+        start, constant = self._output_start
+        return chain_architecture(program, rng, centre, scale, inputs, start, constant)
+
+    def _check_module(self, architecture):
+        """Refuse to go on with another module than the fitted one."""
+        new = network_state(architecture, architecture.program.theta()[0])
+        shapes = {k: v.shape for k, v in new["module_state_"].items()}
+        old = {k: v.shape for k, v in getattr(self, "module_state_", {}).items()}
+        if shapes != old:
+            raise ValueError(
+                "module must be that of the fit that is continued, got one with other "
+                "parameters. Set warm_start=False to start anew."
+            )
+
+    def _theta(self, architecture):
+        """Parameters of the fitted network, for the program of an architecture."""
+        if self.module is not None:
+            return architecture.draw()
+        shapes = [coef.shape for coef in getattr(self, "_coefs", [])]
+        widths = architecture.program.widths
+        if shapes != list(pairwise(widths)):
+            raise ValueError(
+                "hidden_layer_sizes, module, features and targets must be those of the "
+                f"fit that is continued, got layers of {widths} for {shapes}. Set "
+                "warm_start=False to start anew."
+            )
+        return chain_parameters(architecture, self._coefs, self._intercepts)
+
+    def _fitted_module(self):
+        """The user's module with the parameters of the fit."""
+        return restored_module(self._prototype, self.module_state_)
+
+    def _network(self) -> Network:
+        """The fitted network, a function of the standardized inputs."""
+        if hasattr(self, "_prototype"):
+            return open_module(self._fitted_module())
+        activation = ACTIVATIONS[as_fitted(self, "activation")]
+        return ChainNetwork(
+            [as_float64(coef).T for coef in self._coefs],
+            [as_float64(intercept) for intercept in self._intercepts],
+            [activation] * (len(self._coefs) - 1),
+        )
+
+    def _preprocess(self, X):
+        """Dense samples as the network sees them."""
+        inputs = self._input_map()
+        return X if inputs is None else inputs.transform(X)
+
+    def _training_terms(self, rows, y, weight):
+        factor = self._class_weights(np.asarray(y), weight)
+        alpha = as_fitted(self, "alpha")
+        # Rows that have no weight at all are the caller's to refuse.
+        share = alpha / (2 * max(float(weight @ factor), np.finfo(float).tiny))
+        notes = []
+        if getattr(self, "validation_scores_", None) is not None:
+            notes.append(
+                "The training left out a part of these rows for early stopping; its "
+                "objective is taken on all of them."
+            )
+        if hasattr(self, "_prototype"):
+            named = self._fitted_module().named_parameters()
+            trained = [(p.shape, p.numel()) for _, p in named if p.requires_grad]
+            parts = [np.full(size, share * (len(s) > 1)) for s, size in trained]
+            return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
+        # Targets, and with them the last layer, are scaled in the training.
+        unit = float(self._units[1]) ** 2
+        parts = []
+        for layer, coef in enumerate(self._coefs):
+            last = layer == len(self._coefs) - 1
+            parts.append(np.full(coef.size, share * (1.0 if last else unit)))
+            parts.append(np.zeros(coef.shape[1]))
+        return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
+
+    def _raw(self, X):
+        """Raw outputs."""
+        check_is_fitted(self)
+        return self._raw_of(
+            validate_data(
+                self,
+                X,
+                reset=False,
+                accept_sparse=("csr", "csc"),
+                dtype=(np.float64, np.float32),
+                allow_nd=hasattr(self, "_prototype"),
+            )
+        )
+
+    def _raw_of(self, X):
+        """Raw outputs for validated samples."""
+        network, parts = self._network(), []
+        for rows in gen_batches(X.shape[0], PREDICTED_ROWS):
+            with torch.no_grad():
+                part = as_float64(self._preprocess(dense(X[rows])))
+                parts.append(network(network.theta, part).numpy())
+        return np.concatenate(parts)
+
+    # ------------------------------------------------------------------------- state
+
+    @property
+    def coefs_(self):
+        """Weights of the layers, for inputs as the user gives them."""
+        return self._folded()[0]
+
+    @property
+    def intercepts_(self):
+        """Biases of the layers, for inputs as the user gives them."""
+        return self._folded()[1]
+
+    def _folded(self):
+        """The layers as functions of the user's inputs, not to be written to."""
+        if not hasattr(self, "_coefs"):
+            raise AttributeError(
+                f"{type(self).__name__} has no coefs_ and intercepts_ unless it is "
+                "fitted without `module`."
+            )
+        coefs, intercepts = list(self._coefs), list(self._intercepts)
+        inputs = self._input_map()
+        if inputs is not None:
+            coefs[0], intercepts[0] = inputs.fold(coefs[0], intercepts[0])
+        for part in (views := [part.view() for part in (*coefs, *intercepts)]):
+            part.flags.writeable = False
+        return views[: len(coefs)], views[len(coefs) :]
+
+    @property
+    def module_(self):
+        """The network as a torch module in evaluation mode, on the CPU."""
+        check_is_fitted(self)
+        if not hasattr(self, "_prototype"):
+            activation = as_fitted(self, "activation")
+            return chain_module(self.coefs_, self.intercepts_, activation)
+        module, inputs = self._fitted_module(), self._input_map()
+        if inputs is None:
+            return module
+        return nn.Sequential(inputs.module(), module).eval()
+
+    def _network_state(self, architecture, theta):
+        """Attributes that hold a network, as arrays."""
+        state = network_state(architecture, theta)
+        for name in ("coefs", "intercepts"):
+            if f"{name}_" in state:
+                state[f"_{name}"] = state.pop(f"{name}_")
+        return state
+
+    def _store_network(self, architecture, theta):
+        """Keep the parameters as arrays."""
+        for name in NETWORK:
+            if hasattr(self, name):
+                delattr(self, name)
+        for name, value in self._network_state(architecture, theta).items():
+            setattr(self, name, value)
+
+    def _store(self, architecture, result, validated):
+        """Keep everything that a fit reached as arrays and plain values."""
+        self._store_network(architecture, result.theta)
+        verdict, scale = result.verdict, architecture.scale
+        # Losses of scaled targets and outputs, in the user's units: only the squared
+        # loss has a scale other than one.
+        self.loss_ = verdict.loss * scale**2
+        self.auxiliary_loss_ = verdict.auxiliary_loss * scale**2
+        self.floor_ = verdict.floor.value * scale**2
+        self.floor_attained_ = verdict.floor.attained
+        self.floor_gap_ = self.loss_ - self.floor_
+        self.residual_ = verdict.residual * scale
+        self.status_ = "certified_global" if verdict.certified else result.ending
+        self.monitor_status_ = verdict.neuron_status
+        path = [_in_units(each, architecture) for each in verdict.path]
+        self.neurons_ = _in_units(verdict.neurons, architecture)
+        self.neuron_norm_curve_ = [
+            float(np.sqrt(sum((part**2).sum() for part in each.values())))
+            for each in path
+        ]
+        self.loss_curve_ = [loss * scale**2 for loss in result.losses]
+        self.best_loss_ = min(self.loss_curve_, default=self.loss_)
+        self.n_iter_ = result.n_iter
+        self.n_moves_ = result.n_moves
+        self.validation_scores_ = self.best_validation_score_ = None
+        if validated:
+            self.best_loss_ = None
+            self.validation_scores_ = result.scores
+            self.best_validation_score_ = max(result.scores)
+
+
+def _in_units(neurons, architecture):
+    """Added neurons of one member as functions of the user's inputs and targets."""
+    a, b, W = (part[0].numpy() for part in (neurons.a, neurons.b, neurons.W))
+    inputs = architecture.inputs
+    if inputs is not None:
+        coef, b = inputs.fold_flat(W.T, b)
+        W = coef.T
+    return {"a": a * architecture.scale, "b": b, "W": W}
