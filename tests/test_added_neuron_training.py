@@ -22,6 +22,7 @@ from added_neuron_cases import (
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.metrics import log_loss, mean_squared_error, r2_score
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor
@@ -101,6 +102,7 @@ def test_module_equals_torch(solver, weight):
         alpha=0.5,
         nesterovs_momentum=False,
         max_iter=8,
+        standardize=False,
     ).fit(X, Y, weight)
     weight = torch.ones(40) if weight is None else torch.tensor(weight)
     share, inputs, y = weight / weight.sum(), torch.tensor(X), torch.tensor(Y)
@@ -135,7 +137,10 @@ def test_predictions_of_a_module(dtype, make, kind):
     error = mean_squared_error(Y, model.predict(X))
     assert_allclose(model.loss_, error, rtol=rtol)
     assert not hasattr(model, "coefs_")
-    assert sorted(model.module_state_) == sorted(module.state_dict())
+    # It follows the layer that standardizes its inputs.
+    assert sorted(model.module_state_) == sorted(module[1].state_dict())
+    bare = regressor(module=kind(make), dtype=dtype, standardize=False).fit(X, Y)
+    assert sorted(bare.module_state_) == sorted(bare.module_.state_dict())
 
 
 def test_the_user_s_module_is_left_alone():
@@ -269,7 +274,8 @@ def test_batch_norm_learns_its_statistics():
     """The moving averages of one batch per epoch, and predictions by them."""
     module = normalised()
     model = regressor(module=module, max_iter=3, learning_rate_init=1e-12).fit(X, Y)
-    h = X @ module[0].weight.detach().numpy().T + module[0].bias.detach().numpy()
+    Z = StandardScaler().fit_transform(X)
+    h = Z @ module[0].weight.detach().numpy().T + module[0].bias.detach().numpy()
     kept = 0.9**3
     mean = (1 - kept) * h.mean(0)
     variance = kept + (1 - kept) * h.var(0, ddof=1)
@@ -313,6 +319,7 @@ def test_early_stopping_keeps_the_best(name):
         .set_callbacks(recorder)
         .set_params(
             early_stopping=True,
+            scoring=None,
             validation_fraction=0.3,
             max_iter=60,
             n_iter_no_change=5,
@@ -330,7 +337,7 @@ def test_early_stopping_keeps_the_best(name):
 def test_held_out_rows():
     """Two rows that the loss does not know, and that give the score."""
     model = regressor(early_stopping=True, max_iter=30, learning_rate_init=0.05)
-    model.fit(X[:20], Y[:20])
+    model.set_params(scoring="r2").fit(X[:20], Y[:20])
     error = (model.predict(X[:20]) - Y[:20]) ** 2
     pairs = {
         pair: abs((error.sum() - error[list(pair)].sum()) / 18 - model.loss_)

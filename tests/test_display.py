@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
@@ -463,6 +464,7 @@ def test_plane_of_a_classifier(data):
 def test_directions_have_the_size_of_the_weights(data, regressor):
     """One step along a direction moves each unit's weights by their own norm."""
     X, y, _ = data
+    regressor = clone(regressor).set_params(standardize=False).fit(X, y)
     coefs = [coef.copy() for coef in regressor.coefs_]
     moved = around(regressor, X, y, span=1.0, resolution=3).values[1, 2]
     # The same direction, drawn by hand: rows are units, biases stay.

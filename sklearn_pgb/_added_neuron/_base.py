@@ -29,7 +29,7 @@ from sklearn_pgb._added_neuron._fitting import (
     fit_network,
     one_epoch,
 )
-from sklearn_pgb._added_neuron._held_out import HeldOut, split_rows, units_of
+from sklearn_pgb._added_neuron._held_out import HeldOut, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._estimator import (
@@ -202,9 +202,9 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
         warm = self.warm_start and hasattr(self, "loss_curve_")
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=warm)
-        self._learn(y, known=warm, classes=None)
         if warm:
             self._check_same_classes(y)
+        self._learn(y, known=warm, classes=None)
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
@@ -212,19 +212,25 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
         X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
+        distinct = distinct_rows(X)
         rows, held_out = np.arange(len(X)), None
         if X_val is not None:
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
         elif self._validates():
-            groups = None if groups is None else groups[kept]
-            rows, held_out = self._split(X, y, weight, groups, seed)
+            if groups is None:
+                units = distinct
+            else:
+                units = np.unique(groups[kept], return_inverse=True)[1].reshape(-1)
+            rows, held_out = self._split(X, y, weight, units, seed)
         with self._randomness(seed):
             if not warm:
                 part = self._part(X, rows), y[rows], weight[rows]
                 self._learn_units(*part, is_sparse)
             architecture = self._architecture(X, rng, known=warm)
             loss = self._loss_of(architecture.n_outputs)
-            data, floor = self._data(architecture, X, y, weight, loss, rows)
+            data = self._data(architecture, X, y, weight, loss, rows)
+            group = torch.from_numpy(distinct[rows])[:, None]
+            floor = pure_error_floor(group, data.y, loss, data.weight)
             request = self._request(len(rows), X)
             score = None
             if held_out is not None:
@@ -255,8 +261,9 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
         """One epoch from where the network is."""
         if self.early_stopping is True:
             raise ValueError(
-                "early_stopping must be False for partial_fit, got True: a batch has "
-                "no rows to spare for validation."
+                "partial_fit does not support early_stopping=True: a batch has no "
+                "samples to spare for validation. Set early_stopping to 'auto' or "
+                "False."
             )
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
@@ -278,7 +285,7 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
             theta, value, memory = one_epoch(
                 architecture,
                 loss,
-                self._data(architecture, X, y, weight, loss)[0],
+                self._data(architecture, X, y, weight, loss),
                 self._request(len(X), X),
                 total_weight=float(weight.sum()),
                 start=None if first else self._theta(architecture),
@@ -425,9 +432,8 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
             wanted = self.n_starts == 1
         return wanted and self.solver != "lbfgs"
 
-    def _split(self, X, y, weight, groups, seed):
-        """Rows to train on, and samples held out for early stopping."""
-        units = units_of(X, groups)
+    def _split(self, X, y, weight, units, seed):
+        """Rows to train on, and samples held out for early stopping, as whole units."""
         fraction, n_units = self.validation_fraction, int(units.max()) + 1
         if self.early_stopping == "auto" and fraction * n_units < AUTO_HELD_OUT:
             return np.arange(len(X)), None
@@ -438,11 +444,10 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
             )
         rows, rest = split_rows(units, self._labels(y), weight, fraction, seed)
         if not len(rest):
-            kind = "distinct samples" if groups is None else "groups"
             raise ValueError(
-                f"early_stopping must be False or 'auto' with less than two {kind} of "
-                f"each label, got n_samples={len(X)}: there is none to spare for "
-                "validation."
+                "early_stopping must be False or 'auto' if no label has two distinct "
+                f"samples or groups, got n_samples={len(X)}: there is none to spare "
+                "for validation."
             )
         return rows, HeldOut(X[rest], y[rest], weight[rest])
 
@@ -467,24 +472,16 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
             ).state()
 
     def _data(self, architecture, X, y, weight, loss, rows=None):
-        """Tensors of the training, and the floor of the samples as they were given."""
+        """Tensors of the training, of some rows or of all."""
         columns = self._columns(y, architecture.n_outputs) - architecture.centre
         columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
         target = loss.encode(columns)
         if rows is not None and len(rows) < len(X):
             X, target, weight = X[rows], target[rows], weight[rows]
         weight = torch.from_numpy(weight / weight.sum())
-        data = Data(
-            torch.from_numpy(
-                np.require(architecture.standardized(X), None, ["C", "W"])
-            ),
-            target,
-            weight,
-        )
-        if rows is None:
-            return data, None
-        group = torch.from_numpy(distinct_rows(X))[:, None]
-        return data, pure_error_floor(group, target, loss, weight)
+        # torch shares no memory that must not be written to.
+        inputs = np.require(architecture.standardized(X), None, ["C", "W"])
+        return Data(torch.from_numpy(inputs), target, weight)
 
     def _request(self, n_samples, X):
         """The parameters, resolved."""

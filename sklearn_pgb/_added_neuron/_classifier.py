@@ -83,8 +83,9 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         Trainings in all. With more than one, a training that stagnates leaves its
         epochs to the next: up to ``n_starts * max_iter`` epochs are divided between
         local trainings and global moves, and the best network is polished to a
-        critical point. This is the hybrid algorithm; it brings a schedule of the rate
-        of its own and takes neither "lbfgs" nor early stopping.
+        critical point, or towards it above 20,000 parameters. This is the hybrid
+        algorithm; it brings a schedule of the rate of its own and takes neither "lbfgs"
+        nor early stopping.
     global_move : {"transplant", "restart"}, default="transplant"
         How a stagnating training goes on. "transplant" lets the added neuron descend
         on the residuals, puts its direction in place of the weakest hidden unit and
@@ -357,9 +358,11 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         )
 
     def _check_same_classes(self, y):
-        if not self._multilabel and len(np.unique(y)) < len(self.classes_):
+        if y.ndim == 2 or self._multilabel:
+            return
+        if not np.array_equal(np.unique(y), self.classes_):
             raise ValueError(
-                "warm_start can only be used where `self.classes_` have the same "
-                "classes as in the previous call to fit. Previously got "
-                f"{self.classes_.tolist()}, `y` has {np.unique(y).tolist()}."
+                "warm_start can only be used where `y` has the same classes as in the "
+                f"previous call to fit. Previously got {self.classes_}, `y` has "
+                f"{np.unique(y)}. Set warm_start=False to start anew."
             )

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import check_scoring
 from torch import Tensor
 
-from sklearn_pgb._estimator import distinct_rows
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._training import Architecture
 
@@ -82,16 +81,15 @@ class HeldOut:
             if not np.isfinite(fitted._raw_of(self.X)).all():
                 return -math.inf
             value = float(scorer(fitted, self.X, self.y, sample_weight=self.weight))
-            return value if math.isfinite(value) else -math.inf
+            if math.isnan(value):
+                raise ValueError(
+                    "scoring must give numbers on the held-out samples, got nan on "
+                    f"{len(self.y)} of them. Increase validation_fraction, or set "
+                    "scoring='loss'."
+                )
+            return value
 
         return score
-
-
-def units_of(X: NDArray[Any], groups: NDArray[Any] | None) -> NDArray[np.intp]:
-    """Number of the distinct row of each sample, or of its group."""
-    if groups is None:
-        return distinct_rows(X)
-    return np.unique(groups, return_inverse=True)[1].reshape(-1)
 
 
 def split_rows(
@@ -109,7 +107,8 @@ def split_rows(
     Parameters
     ----------
     unit : ndarray (n_samples,)
-        Equal rows are one unit, so that weights act like repetitions.
+        Number of each row's unit. Equal rows are one, so that weights act like
+        repetitions.
     labels : ndarray (n_samples,) or None
     weight : ndarray (n_samples,)
     fraction : float

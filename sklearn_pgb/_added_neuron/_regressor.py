@@ -81,8 +81,9 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         Trainings in all. With more than one, a training that stagnates leaves its
         epochs to the next: up to ``n_starts * max_iter`` epochs are divided between
         local trainings and global moves, and the best network is polished to a
-        critical point. This is the hybrid algorithm; it brings a schedule of the rate
-        of its own and takes neither "lbfgs" nor early stopping.
+        critical point, or towards it above 20,000 parameters. This is the hybrid
+        algorithm; it brings a schedule of the rate of its own and takes neither "lbfgs"
+        nor early stopping.
     global_move : {"transplant", "restart"}, default="transplant"
         How a stagnating training goes on. "transplant" lets the added neuron descend
         on the residuals, puts its direction in place of the weakest hidden unit and

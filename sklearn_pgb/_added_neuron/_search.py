@@ -148,7 +148,7 @@ def search(
     losses: list[Tensor] = []
 
     def run(n_epochs: int) -> bool:
-        """Some epochs; whether the search goes on."""
+        """Some epochs, fewer if all are at the floor; whether the search goes on."""
         moving = population.moving()
         for _ in range(n_epochs):
             share = (len(losses) + 0.5) / max_epochs
@@ -157,6 +157,8 @@ def search(
                 network = population.program.split(descent.theta)[0]
                 if on_epoch(network, losses[-1]):
                     return False
+            if bool((losses[-1] - floor <= tol).all()):
+                break
         return True
 
     n_epochs = max_epochs
