@@ -16,6 +16,7 @@ from sklearn.utils import (
     check_random_state,
     column_or_1d,
 )
+from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -29,7 +30,7 @@ from sklearn_pgb._added_neuron._fitting import (
     fit_network,
     one_epoch,
 )
-from sklearn_pgb._added_neuron._held_out import HeldOut, split_rows
+from sklearn_pgb._added_neuron._held_out import HeldOut, merge_copies, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._estimator import (
@@ -87,14 +88,33 @@ KEPT = (
 AUTO_HELD_OUT = 10
 
 
-def has_epochs(self: "AddedNeuronBase") -> bool:
-    """Whether a solver can train for one epoch, as `available_if` asks."""
-    if self.solver == "lbfgs":
-        raise AttributeError(
+class UnsupportedError(AttributeError, ValueError):
+    """A method that the parameters rule out."""
+
+
+class OfferedIf(_AvailableIfDescriptor):
+    """As scikit-learn's `available_if`, with the check's own error."""
+
+    def _check(self, obj, owner):
+        self.check(obj)
+
+
+def with_epochs(method):
+    """Offer a method if its estimator can train for one epoch."""
+    return OfferedIf(method, _check_epochs, method.__name__)
+
+
+def _check_epochs(estimator):
+    if estimator.solver == "lbfgs":
+        raise UnsupportedError(
             "solver must be 'adam' or 'sgd' for partial_fit, got 'lbfgs', which is not "
-            "stochastic"
+            "stochastic."
         )
-    return True
+    if estimator.early_stopping is True:
+        raise UnsupportedError(
+            "partial_fit does not support early_stopping=True: a batch has no samples "
+            "to spare for validation. Set early_stopping to 'auto' or False."
+        )
 
 
 def _rows(X, kept):
@@ -210,17 +230,21 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
             check_consistent_length(X, groups)
         kept, weight = self._weigh(y, given)
         X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
+        distinct = distinct_rows(X)
+        told = X, y, None if sample_weight is None else given
+        if groups is not None:
+            groups = groups[kept]
+        elif self.module is None and self._is_one_batch(len(X)):
+            X, y, weight, distinct = merge_copies(X, y, weight, distinct)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        distinct = distinct_rows(X)
         rows, held_out = np.arange(len(X)), None
         if X_val is not None:
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
         elif self._validates():
-            if groups is None:
-                units = distinct
-            else:
-                units = np.unique(groups[kept], return_inverse=True)[1].reshape(-1)
+            units = distinct
+            if groups is not None:
+                units = np.unique(groups, return_inverse=True)[1].reshape(-1)
             rows, held_out = self._split(X, y, weight, units, seed)
         with self._randomness(seed):
             if not warm:
@@ -235,10 +259,9 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
             score = None
             if held_out is not None:
                 place = request.dtype, request.device
-                score = held_out.scorer(self, architecture, loss, *place)
-            hook, finish = hooks(
-                self, architecture, X, y, None if sample_weight is None else given
-            )
+                unit = request.loss_unit
+                score = held_out.scorer(self, architecture, loss, unit, *place)
+            hook, finish = hooks(self, architecture, *told)
             result = fit_network(
                 architecture,
                 loss,
@@ -259,12 +282,6 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
 
     def _partial_fit(self, X, y, classes, sample_weight):
         """One epoch from where the network is."""
-        if self.early_stopping is True:
-            raise ValueError(
-                "partial_fit does not support early_stopping=True: a batch has no "
-                "samples to spare for validation. Set early_stopping to 'auto' or "
-                "False."
-            )
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=not first)
@@ -432,6 +449,10 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
             wanted = self.n_starts == 1
         return wanted and self.solver != "lbfgs"
 
+    def _is_one_batch(self, n_samples):
+        size = 200 if self.batch_size == "auto" else self.batch_size
+        return self.solver == "lbfgs" or n_samples <= size
+
     def _split(self, X, y, weight, units, seed):
         """Rows to train on, and samples held out for early stopping, as whole units."""
         fraction, n_units = self.validation_fraction, int(units.max()) + 1
@@ -465,6 +486,7 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
         self._output_start = np.zeros(self._natural_outputs()), False
         if not (may_lack and is_classifier(self)):
             self._output_start = self._start_of_outputs(y, weight)
+        self._loss_unit = self._unit_of_loss(y, weight)
         self._inputs = None
         if self.standardize:
             self._inputs = InputMap.fit(
@@ -521,6 +543,7 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
             max_evaluations=int(self.max_fun),
             dtype=torch.float32 if name == "float32" else torch.float64,
             device=check_device(self.device),
+            loss_unit=self._loss_unit,
         )
 
     def __sklearn_tags__(self):

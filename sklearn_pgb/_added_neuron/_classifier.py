@@ -5,10 +5,9 @@ from numbers import Real
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._added_neuron._base import AddedNeuronBase, has_epochs
+from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator import ClassifierTargets, all_or_nothing
 from sklearn_pgb._networks import OpenNetwork
 
@@ -313,7 +312,7 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         self.random_state = random_state
         self.verbose = verbose
 
-    @available_if(has_epochs)
+    @with_epochs
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def partial_fit(self, X, y, sample_weight=None, classes=None):

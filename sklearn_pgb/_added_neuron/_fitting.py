@@ -70,7 +70,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked of the training, resolved."""
+    """What the user asked of the training, resolved.
+
+    The training minimizes the objective divided by `loss_unit`, so that steps and
+    tolerances do not depend on the units of counts.
+    """
 
     solver: str
     schedule: Schedule
@@ -85,6 +89,7 @@ class Request:
     max_evaluations: int
     dtype: torch.dtype
     device: torch.device
+    loss_unit: float
 
     def method(self) -> Method:
         """The method of minibatch training."""
@@ -198,23 +203,24 @@ def fit_network(
     theta = architecture.draw() if start is None else start
     trained = _train(
         architecture,
-        exact if request.solver == "lbfgs" else _in_training(exact, request),
+        _in_training(exact, request),
         theta,
         request,
         generator,
         hook,
         held_out,
-        floor.value,
+        floor.value / request.loss_unit,
     )
     exact = replace(exact, program=exact.program.exact())
     found, ending = trained.theta, trained.ending
     is_chain = isinstance(architecture.program, ChainProgram)
     if request.n_starts > 1 and is_chain:
-        found = _polished(exact, trained, floor.value + request.schedule.tol)
+        enough = floor.value + request.schedule.tol * request.loss_unit
+        found = _polished(exact, trained, enough)
     # A module's gradient is that of its training mode.
     if ending in ("max_iter", "stalled") and is_chain:
         gradient = exact.value_and_gradient(found[None])[1]
-        if bool(gradient.abs().max() <= request.schedule.tol):
+        if bool(gradient.abs().max() <= request.schedule.tol * request.loss_unit):
             ending = "converged"
     verdict = monitor(
         exact,
@@ -226,7 +232,7 @@ def fit_network(
     )
     return Fit(
         theta=found,
-        losses=trained.losses,
+        losses=[loss * request.loss_unit for loss in trained.losses],
         scores=trained.scores,
         n_iter=trained.n_iter,
         n_moves=trained.n_moves,
@@ -283,7 +289,7 @@ def one_epoch(
     if memory is not None:
         method.recall(memory)
     start = descent.theta[0].clone()
-    value = float(descent.epoch(request.schedule.rate))
+    value = float(descent.epoch(request.schedule.rate)) * request.loss_unit
     if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
         return _exactly(start), value, None
     return _exactly(descent.theta[0]), value, method.memory()
@@ -308,12 +314,15 @@ def _objective(
 
 
 def _in_training(objective: Objective, request: Request) -> Objective:
-    """The objective in the precision and on the device of the training."""
-    parts = (objective.X, objective.y, objective.weight, objective.penalty)
+    """The objective in the units, precision and on the device of the training."""
+    weight = objective.weight / request.loss_unit
+    penalty = objective.penalty / request.loss_unit
+    scaled = replace(objective, weight=weight, penalty=penalty)
+    if request.solver == "lbfgs":
+        return scaled
+    parts = (scaled.X, scaled.y, scaled.weight, scaled.penalty)
     place = request.device, request.dtype
-    return Objective(
-        objective.program, objective.loss, *(part.to(*place) for part in parts)
-    )
+    return Objective(scaled.program, scaled.loss, *(part.to(*place) for part in parts))
 
 
 def _train(
@@ -341,6 +350,7 @@ def _train(
         score = float(epoch.score[0]) if held_out is not None else None
         loss, stagnates = float(epoch.loss[0]), bool(epoch.stagnates[0])
         rate = float(epoch.rate[0])
+        loss *= request.loss_unit
         stopped = hook(Moment(epoch.theta[0], loss, score, stagnates, rate))
         return stopped
 
@@ -383,7 +393,7 @@ def _by_lbfgs(
 
     def on_iteration(theta: Tensor, loss: float) -> bool:
         nonlocal stopped
-        stopped = hook(Moment(theta, loss))
+        stopped = hook(Moment(theta, loss * request.loss_unit))
         return stopped
 
     limit, evaluations = request.schedule.max_epochs, request.max_evaluations
@@ -419,7 +429,7 @@ def _by_search(
 
     def on_epoch(theta: Tensor, loss: Tensor) -> bool:
         nonlocal stopped
-        stopped = hook(Moment(theta[0], float(loss[0])))
+        stopped = hook(Moment(theta[0], float(loss[0]) * request.loss_unit))
         return stopped
 
     program = architecture.program

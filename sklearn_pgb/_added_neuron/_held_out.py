@@ -1,4 +1,4 @@
-"""Early stopping: samples that are held out, and the scores of networks on them."""
+"""Samples of a training: copies merged, some held out, and scores on these."""
 
 import copy
 import math
@@ -37,6 +37,7 @@ class HeldOut:
         estimator: Any,
         architecture: Architecture,
         loss: Loss,
+        loss_unit: float,
         dtype: torch.dtype,
         device: torch.device,
     ) -> Callable[[Tensor], float]:
@@ -48,7 +49,7 @@ class HeldOut:
             Its `scoring` names the score; "loss" stands for minus the training loss.
         architecture : Architecture
         loss : Loss
-        dtype, device
+        loss_unit, dtype, device
             Of the training.
         """
         if estimator.scoring != "loss":
@@ -58,7 +59,7 @@ class HeldOut:
         columns = estimator._columns(self.y, architecture.n_outputs)
         columns = (columns - architecture.centre) / architecture.scale
         target = loss.encode(torch.as_tensor(columns, dtype=torch.float64))
-        weight = torch.from_numpy(self.weight / self.weight.sum())
+        weight = torch.from_numpy(self.weight / self.weight.sum() / loss_unit)
 
         def score(theta: Tensor) -> float:
             raw = architecture.program(theta[None], inputs)[0].cpu().double()
@@ -90,6 +91,37 @@ class HeldOut:
             return value
 
         return score
+
+
+def merge_copies(
+    X: NDArray[Any],
+    y: NDArray[Any],
+    weight: NDArray[np.float64],
+    distinct: NDArray[np.intp],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64], NDArray[np.intp]]:
+    """Samples without their copies, in the order of values, and their total weights.
+
+    What is trained on them depends on neither order nor repetition, to the last digit.
+
+    Parameters
+    ----------
+    X : ndarray (n_samples, n_features)
+    y : ndarray (n_samples,) or (n_samples, n_outputs)
+    weight : ndarray (n_samples,)
+    distinct : ndarray (n_samples,)
+        Number of the distinct row of X.
+    """
+    columns = y.T if y.ndim == 2 else [y]
+    codes = [np.unique(column, return_inverse=True)[1] for column in columns]
+    _, first, number = np.unique(
+        np.column_stack([distinct, *codes]),
+        axis=0,
+        return_index=True,
+        return_inverse=True,
+    )
+    total = np.zeros(len(first))
+    np.add.at(total, number.reshape(-1), weight)
+    return X[first], y[first], total, distinct[first]
 
 
 def split_rows(

@@ -166,6 +166,9 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         for rows in gen_batches(X.shape[0], PREDICTED_ROWS):
             with torch.no_grad():
                 part = as_float64(self._preprocess(dense(X[rows])))
+                if network.n_inputs is not None:
+                    # A chain that began with a layer that flattens.
+                    part = part.flatten(1)
                 parts.append(network(network.theta, part).numpy())
         return np.concatenate(parts)
 

@@ -1,5 +1,6 @@
 """Targets of network estimators: from y to columns for a loss, and back."""
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from numbers import Number
@@ -50,11 +51,16 @@ def _has_probabilities(self: "ClassifierTargets") -> bool:
 
 
 def probabilities(raw: Tensor, loss: Loss, multilabel: bool) -> NDArray[np.float64]:
-    """Probability of each class, or of each label alone, from raw outputs."""
-    p = loss.predict(raw).numpy()
-    if raw.shape[1] == 1 and not multilabel:
-        return np.column_stack([1 - p[:, 0], p[:, 0]])
-    return p
+    """Probability of each class, or of each label alone, from raw outputs.
+
+    None is zero, so that all have a logarithm, and those of labels are below one too.
+    """
+    tiny = float(np.finfo(np.float64).tiny)
+    if multilabel:
+        return loss.predict(raw).clamp(tiny, math.nextafter(1.0, 0.0)).numpy()
+    if raw.shape[1] == 1:
+        raw = torch.cat([-raw, raw], 1)
+    return loss.predict(raw).clamp(min=tiny).numpy()
 
 
 def log_probabilities(raw: Tensor, multilabel: bool) -> NDArray[np.float64]:
@@ -186,6 +192,10 @@ class Targets(ABC):
         """
         return np.zeros(self._natural_outputs()), False
 
+    def _unit_of_loss(self, y, weight):
+        """By what the loss is divided in a training."""
+        return 1.0
+
     def _class_weights(self, y, sample_weight=None):
         """Factor of each sample's weight by its class."""
         return np.ones(len(y))
@@ -285,9 +295,18 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
     def _columns(self, y, n_outputs):
         return y
 
+    def _unit_of_loss(self, y, weight):
+        """The mean count, of which the loss and its gradient are multiples."""
+        mean = weight @ y.mean(1) / weight.sum() if self.loss == "poisson" else 1.0
+        return float(mean) if mean > 0 else 1.0
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.positive_only = self.loss == "poisson"
+        if self.loss == "poisson":
+            tags.target_tags.positive_only = True
+            # Several counts work too, but scikit-learn's checks of several targets
+            # pass negative ones, whatever the other tag says.
+            tags.target_tags.multi_output = False
         return tags
 
 

@@ -147,7 +147,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         """
         self._keep_parameters()
         X, y, weight = self._check(X, y, sample_weight, self.basis)
-        self._learn(y[weight > 0], known=False, classes=None)
+        self._learn(y, known=False, classes=None)
         weight[weight > 0] *= self._class_weights(y[weight > 0], weight[weight > 0])
         if not weight.any():
             raise ValueError(

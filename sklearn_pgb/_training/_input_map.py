@@ -184,9 +184,10 @@ def _moments(
     def pooled(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return values.mean(keepdims=True) if together else values
 
-    # A shift by the first row keeps the mean of equal entries exact.
+    # A shift by the first row keeps the mean of equal entries exact. Products of
+    # matrices would round a column by what stands beside it.
     first = next(parts())[1][0]
     first = first[:1] if together else first
-    centre = first + pooled(sum(w @ (part - first) for w, part in parts()))
-    square = pooled(sum(w @ (part - centre) ** 2 for w, part in parts()))
+    centre = first + pooled(sum((w[:, None] * (z - first)).sum(0) for w, z in parts()))
+    square = pooled(sum((w[:, None] * (z - centre) ** 2).sum(0) for w, z in parts()))
     return centre, np.sqrt(square)

@@ -1,0 +1,248 @@
+"""Standardization inside of networks: their units, exports and certificates."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from added_neuron_cases import (
+    BINARY,
+    CASES,
+    LABELS,
+    WEIGHT,
+    X,
+    Y,
+    classifier,
+    fit,
+    raw_outputs,
+    regressor,
+)
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.datasets import load_wine
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+from torch import nn
+
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    AddedNeuronRegressor,
+    certify,
+    survey_minima,
+)
+from sklearn_pgb._networks import open_network
+
+
+def stamps(n=300):
+    """A column of time stamps among others, and targets that depend on it."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(n, 4))
+    y = np.sin(Z[:, 1]) + Z[:, 2] + Z[:, 0]
+    Z[:, 0] = 1.7e9 + 1e6 * Z[:, 0]
+    return Z, y
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_units_of_the_features_do_not_matter(name):
+    """Powers of two are exact, and so is everything after them."""
+    model = fit(name)
+    factor = 2.0 ** np.array([-300, 5, 500])
+    other = clone(model).fit(X * factor, CASES[name][1])
+    assert_array_equal(other.predict(X * factor), model.predict(X))
+    assert other.loss_ == model.loss_
+    assert other.status_ == model.status_
+
+
+@pytest.mark.parametrize("name", ["regression", "classes", "counts"])
+def test_it_is_a_scaler_in_front(name):
+    """The weighted mean and deviation, as StandardScaler has them."""
+    scaler = StandardScaler().fit(X, sample_weight=WEIGHT)
+    model = fit(name, WEIGHT, solver="lbfgs", max_iter=5)
+    y = CASES[name][1]
+    other = clone(model).set_params(standardize=False)
+    other.fit(scaler.transform(X), y, WEIGHT)
+    expected = raw_outputs(other, scaler.transform(X))
+    assert_allclose(raw_outputs(model, X), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_wine_as_it_comes():
+    data, y = load_wine(return_X_y=True)
+    model = AddedNeuronClassifier(random_state=0).fit(data, y)
+    assert model.score(data, y) > 0.98
+
+
+def test_time_stamps():
+    Z, y = stamps()
+    model = AddedNeuronRegressor(random_state=0).fit(Z, y)
+    assert model.score(Z, y) > 0.98
+    expected = model.predict(Z)
+    assert_allclose(raw_outputs(model, Z)[:, 0], expected, rtol=0, atol=1e-8)
+    with torch.no_grad():
+        exported = model.module_(torch.tensor(Z)).numpy()
+    assert_allclose(exported[:, 0], expected, rtol=0, atol=1e-8)
+
+
+def test_constant_columns_change_nothing():
+    """Exact ones, and those whose spread is rounding."""
+    rng = np.random.default_rng(1)
+    still = np.column_stack(
+        [np.full(40, 3.0), 1e9 + 1e-8 * rng.normal(size=40), np.zeros(40)]
+    )
+    rounded = 0.1 * (3 + rng.integers(0, 2, 40) * 2.0**-52)
+    wide = np.column_stack([still[:, 0], X, still[:, 1:], rounded])
+    for make, y in ((regressor, Y), (classifier, LABELS)):
+        model, plain = make().fit(wide, y), make().fit(X, y)
+        assert_array_equal(model.predict(wide), plain.predict(X))
+        assert_array_equal(model.coefs_[0][[0, 4, 5, 6]], 0)
+        moved = wide + np.array([9, 0, 0, 0, 9, 9, 9])
+        assert_array_equal(model.predict(moved), plain.predict(X))
+
+
+def test_all_columns_constant():
+    """Nothing to learn from: the mean, as every other regressor."""
+    model = regressor(max_iter=300, random_state=0).fit(np.ones((40, 2)), Y)
+    assert_allclose(model.predict([[1, 1], [5, 7]]), Y.mean(), atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_floor_is_that_of_the_users_inputs(dtype):
+    """Float32 would make one sample of several."""
+    Z, y = 1.7e9 + np.arange(20.0)[:, None], np.sin(np.arange(20))
+    model = AddedNeuronRegressor(dtype=dtype, max_iter=3).fit(Z, y)
+    assert model.floor_ < 1e-30
+    tiny = np.r_[1e-20 * np.arange(10), 1e5][:, None]
+    assert regressor().fit(tiny, np.arange(11.0)).floor_ < 1e-25
+
+
+def test_exports_are_read_only_float64():
+    """They are computed from what predictions use, so writing would do nothing."""
+    model = regressor(dtype="float32").fit(X.astype(np.float32), Y)
+    for part in (*model.coefs_, *model.intercepts_):
+        assert part.dtype == np.float64
+        with pytest.raises(ValueError, match="read-only"):
+            part += 1
+
+
+@pytest.mark.parametrize("name", ["regression", "two targets", "classes", "counts"])
+def test_certificate_is_of_the_objective_that_was_trained(name):
+    """Weight decay on the weights of standardized inputs, with those as inputs."""
+    factor = np.array([1e-3, 1.0, 1e4])
+    model, y, _, _ = CASES[name]
+    model = clone(model).set_params(
+        activation="tanh", solver="lbfgs", alpha=0.5, tol=1e-9, max_iter=3000
+    )
+    model.fit(X * factor + 5, y)
+    certificate = certify(model, X * factor + 5, y)
+    assert_allclose(certificate.objective, model.loss_curve_[-1], rtol=1e-9)
+    assert certificate.gradient_norm < 1e-5
+    opened = open_network(model)
+    inputs = opened.inputs(X * factor + 5)
+    scaled = StandardScaler().fit_transform(X * factor + 5)
+    assert_allclose(inputs, scaled, rtol=1e-9, atol=1e-9)
+    raw = opened.network(opened.network.theta, inputs)
+    expected = raw_outputs(model, X * factor + 5)
+    assert_allclose(raw, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_statistics_of_the_first_call_stay():
+    """In partial_fit and in a warm start; a cold one learns them anew."""
+    model = regressor().partial_fit(X, Y)
+    inputs = open_network(model).inputs(X)
+    model.partial_fit(5 * X + 3, 9 * Y)
+    assert_array_equal(open_network(model).inputs(X), inputs)
+    model = regressor(warm_start=True).fit(X, Y).fit(5 * X + 3, 9 * Y)
+    assert_array_equal(open_network(model).inputs(X), inputs)
+    model.set_params(warm_start=False).fit(5 * X + 3, Y)
+    assert_allclose(open_network(model).inputs(5 * X + 3), inputs, atol=1e-12)
+
+
+def test_sparse_inputs_are_scaled_and_not_centred():
+    sparse = sp.csr_array(X * (abs(X) > 0.5) * [1e-6, 1.0, 1e6])
+    model = classifier().fit(sparse, BINARY)
+    scaler = MaxAbsScaler().fit(sparse)
+    expected = scaler.transform(sparse).toarray()
+    assert_allclose(open_network(model).inputs(sparse), expected, rtol=1e-12)
+    assert (np.asarray(open_network(model).inputs(0 * sparse)) == 0).all()
+
+
+def test_a_module_gets_standardized_inputs():
+    seen = []
+
+    class Watch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, rows):
+            seen.append(rows.detach().double().numpy())
+            return self.layer(rows)
+
+    model = regressor(module=Watch, max_iter=1).fit(1e6 + 5 * X, Y)
+    full = [rows for rows in seen if len(rows) == 40]
+    assert full
+    for rows in full:
+        assert_allclose(rows, StandardScaler().fit_transform(X), atol=1e-6)
+    assert isinstance(model.module_[1], Watch)
+    seen.clear()
+    regressor(module=Watch, max_iter=1, standardize=False).fit(1e6 + 5 * X, Y)
+    assert max(rows.max() for rows in seen) > 9e5
+
+
+def test_images_have_one_mean_and_one_deviation():
+    images = 100 + 7 * np.random.default_rng(0).normal(size=(40, 1, 2, 3))
+    images[:, :, 0, 0] = 100
+    make = nn.Sequential(nn.Flatten(), nn.Linear(6, 1))
+    model = regressor(module=make).fit(images, Y)
+    expected = (images - images.mean()) / images.std()
+    assert_allclose(open_network(model).inputs(images), expected.reshape(40, 6))
+    with torch.no_grad():
+        exported = model.module_(torch.tensor(images)).numpy()
+    assert_allclose(exported[:, 0], model.predict(images), rtol=1e-9)
+
+
+def test_a_survey_trains_on_the_same_inputs():
+    model = regressor(hidden_layer_sizes=(2,), activation="tanh", solver="lbfgs")
+    model.set_params(alpha=0.1, max_iter=500)
+    scaler = StandardScaler().fit(X)
+    raw = survey_minima(model, 1e4 * X + 7, Y, n_starts=4, random_state=0)
+    scaled = survey_minima(
+        make_pipeline(scaler, clone(model).set_params(standardize=False)),
+        X,
+        Y,
+        n_starts=4,
+        random_state=0,
+    )
+    assert_allclose(np.sort(raw.objective), np.sort(scaled.objective), rtol=1e-6)
+
+
+def test_nothing_draws_from_torchs_generator():
+    chain = regressor().fit(X, Y)
+    module = regressor(module=lambda: nn.Linear(3, 1)).fit(X, Y)
+    before = torch.get_rng_state()
+    for model in (chain, module):
+        assert model.module_ is not None
+        assert model._repr_html_()
+        model.predict(X)
+        certify(model, X, Y)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fitted_networks_keep_their_parameters():
+    """What is set after `fit` is for the next one."""
+    changes = {
+        "activation": "tanh",
+        "hidden_layer_sizes": (3,),
+        "module": nn.Linear(3, 1),
+        "solver": "lbfgs",
+        "standardize": False,
+        "alpha": 9.0,
+        "early_stopping": False,
+    }
+    model = regressor().fit(X, Y)
+    expected, objective = model.predict(X), certify(model, X, Y).objective
+    model.set_params(loss="poisson", **changes)
+    assert_array_equal(model.predict(X), expected)
+    assert certify(model, X, Y).objective == objective
+    labels = classifier().fit(X, LABELS)
+    probabilities = labels.predict_proba(X)
+    labels.set_params(loss="smoothed_hinge", class_weight="balanced", **changes)
+    assert_array_equal(labels.predict_proba(X), probabilities)
