@@ -196,12 +196,13 @@ for name, networks in {"with transplants": moved, "restarts only": restarted}.it
 
 hybrid = moved[single.index(stuck)]
 compared = {"one start": stuck, "no hidden units": linear, "with moves": hybrid}
-print("\n| network | loss | floor | norm of its neuron | status |")
-print("| :-- | --: | --: | --: | :-- |")
+print("\n| network | loss | floor | norm of its neuron | neuron | fit |")
+print("| :-- | --: | --: | --: | :-- | :-- |")
 for name, each in compared.items():
     print(
         f"| {name} | {each.loss_:.3g} | {each.floor_:.3g} "
-        f"| {each.neuron_norm_curve_[-1]:.2f} | {each.status_} |"
+        f"| {each.neuron_norm_curve_[-1]:.2f} | {each.monitor_status_} "
+        f"| {each.status_} |"
     )
 
 # %%

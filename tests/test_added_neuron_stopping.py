@@ -246,6 +246,34 @@ def test_arguments_are_routed():
     assert np.isfinite(scores["test_score"]).all()
 
 
+def test_too_few_rows_to_hold_out():
+    match = "validation_fraction must be > 0 with early_stopping=True, got 0"
+    with pytest.raises(ValueError, match=match):
+        regressor(early_stopping=True, validation_fraction=0).fit(X, Y)
+    match = r"early_stopping must be False or 'auto' if .* got n_samples=1"
+    with pytest.raises(ValueError, match=match):
+        regressor(early_stopping=True).fit(X[:1], Y[:1])
+    with pytest.raises(ValueError, match=match.replace("1", "2")):
+        regressor(early_stopping=True).fit(X[[0, 0]], Y[:2])
+
+
+@pytest.mark.filterwarnings("ignore:R.2 score is not well-defined")
+def test_one_row_held_out():
+    """It has no R^2: an error that says so, or a network that has been trained."""
+    model = regressor(early_stopping=True, scoring=None, max_iter=50)
+    start = regressor(max_iter=1, learning_rate_init=1e-12).fit(X[:10], Y[:10])
+    message = ""
+    try:
+        model.fit(X[:10], Y[:10])
+    except ValueError as error:
+        message = str(error)
+    if message:
+        assert "validation_fraction" in message
+    else:
+        assert np.isfinite(model.best_validation_score_)
+        assert model.loss_ < 0.9 * start.loss_
+
+
 # -- classes and weights -------------------------------------------------------------
 
 

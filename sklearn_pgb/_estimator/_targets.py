@@ -64,10 +64,12 @@ def probabilities(raw: Tensor, loss: Loss, multilabel: bool) -> NDArray[np.float
 
 
 def log_probabilities(raw: Tensor, multilabel: bool) -> NDArray[np.float64]:
-    """Their logarithms, also where a probability rounds to zero."""
+    """Logarithms of `probabilities`."""
     if raw.shape[1] > 1 and not multilabel:
-        return raw.log_softmax(1).numpy()
-    return logsigmoid(raw if multilabel else torch.cat([-raw, raw], 1)).numpy()
+        logarithms = raw.log_softmax(1)
+    else:
+        logarithms = logsigmoid(raw if multilabel else torch.cat([-raw, raw], 1))
+    return logarithms.clamp(min=math.log(np.finfo(np.float64).tiny)).numpy()
 
 
 def check_class_weight(class_weight: object) -> None:
