@@ -30,7 +30,7 @@ from sklearn_pgb._added_neuron._fitting import (
     fit_network,
     one_epoch,
 )
-from sklearn_pgb._added_neuron._held_out import HeldOut, merge_copies, split_rows
+from sklearn_pgb._added_neuron._held_out import HeldOut, Samples, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._estimator import (
@@ -225,60 +225,52 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
         if warm:
             self._check_same_classes(y)
         self._learn(y, known=warm, classes=None)
-        if groups is not None:
-            groups = column_or_1d(groups)
-            check_consistent_length(X, groups)
-        kept, weight = self._weigh(y, given)
-        X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
-        distinct = distinct_rows(X)
-        told = X, y, None if sample_weight is None else given
-        if groups is not None:
-            groups = groups[kept]
-        elif self.module is None and self._is_one_batch(len(X)):
-            X, y, weight, distinct = merge_copies(X, y, weight, distinct)
+        samples, told = self._gather(X, y, given, groups)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        rows, held_out = np.arange(len(X)), None
+        held_out = None
         if X_val is not None:
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
         elif self._validates():
-            units = distinct
-            if groups is not None:
-                units = np.unique(groups, return_inverse=True)[1].reshape(-1)
-            rows, held_out = self._split(X, y, weight, units, seed)
+            samples, held_out = self._split(samples, seed)
+        if sample_weight is None:
+            told = *told[:2], None
         with self._randomness(seed):
             if not warm:
-                part = self._part(X, rows), y[rows], weight[rows]
-                self._learn_units(*part, is_sparse)
-            architecture = self._architecture(X, rng, known=warm)
-            loss = self._loss_of(architecture.n_outputs)
-            data = self._data(architecture, X, y, weight, loss, rows)
-            group = torch.from_numpy(distinct[rows])[:, None]
-            floor = pure_error_floor(group, data.y, loss, data.weight)
-            request = self._request(len(rows), X)
-            score = None
-            if held_out is not None:
-                place = request.dtype, request.device
-                unit = request.loss_unit
-                score = held_out.scorer(self, architecture, loss, unit, *place)
+                self._learn_units(samples.X, samples.y, samples.weight, is_sparse)
+            architecture = self._architecture(samples.X, rng, known=warm)
             hook, finish = hooks(self, architecture, *told)
-            result = fit_network(
-                architecture,
-                loss,
-                data,
-                request,
-                total_weight=float(weight[rows].sum()),
-                start=self._theta(architecture) if warm else None,
-                seed=seed,
-                hook=hook,
-                held_out=score,
-                floor=floor,
-            )
+            start = self._theta(architecture) if warm else None
+            result = self._train(architecture, samples, held_out, start, seed, hook)
         self._forget_fit()
-        self._store(architecture, result, score is not None)
+        self._store(architecture, result, held_out is not None)
         finish()
         self._warn(result)
         return self
+
+    def _train(self, architecture, samples, held_out, start, seed, hook):
+        """Train a network on samples, judged by those held out, if any."""
+        loss = self._loss_of(architecture.n_outputs)
+        data = self._data(architecture, samples.X, samples.y, samples.weight, loss)
+        group = torch.from_numpy(samples.distinct)[:, None]
+        floor = pure_error_floor(group, data.y, loss, data.weight)
+        request = self._request(len(samples.y), samples.X)
+        score = None
+        if held_out is not None:
+            place = request.loss_unit, request.dtype, request.device
+            score = held_out.scorer(self, architecture, loss, *place)
+        return fit_network(
+            architecture,
+            loss,
+            data,
+            request,
+            total_weight=float(samples.weight.sum()),
+            start=start,
+            seed=seed,
+            hook=hook,
+            held_out=score,
+            floor=floor,
+        )
 
     def _partial_fit(self, X, y, classes, sample_weight):
         """One epoch from where the network is."""
@@ -453,27 +445,42 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
         size = 200 if self.batch_size == "auto" else self.batch_size
         return self.solver == "lbfgs" or n_samples <= size
 
-    def _split(self, X, y, weight, units, seed):
-        """Rows to train on, and samples held out for early stopping, as whole units."""
-        fraction, n_units = self.validation_fraction, int(units.max()) + 1
+    def _gather(self, X, y, given, groups):
+        """Samples to train on, and what callbacks are told of them."""
+        kept, weight = self._weigh(y, given)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
+            groups = np.unique(groups[kept], return_inverse=True)[1].reshape(-1)
+        X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
+        distinct = distinct_rows(X)
+        samples = Samples(X, y, weight, distinct, distinct)
+        if groups is not None:
+            samples = Samples(X, y, weight, distinct, groups)
+        elif self.module is None and self._is_one_batch(len(X)):
+            samples = samples.merged()
+        return samples, (X, y, given)
+
+    def _split(self, samples, seed):
+        """Samples to train on, and those held out for early stopping."""
+        fraction, n_units = self.validation_fraction, int(samples.unit.max()) + 1
         if self.early_stopping == "auto" and fraction * n_units < AUTO_HELD_OUT:
-            return np.arange(len(X)), None
+            return samples, None
         if not fraction > 0:
             raise ValueError(
                 f"validation_fraction must be > 0 with early_stopping=True, got "
                 f"{fraction}."
             )
-        rows, rest = split_rows(units, self._labels(y), weight, fraction, seed)
+        labels = self._labels(samples.y)
+        rows, rest = split_rows(samples.unit, labels, samples.weight, fraction, seed)
         if not len(rest):
             raise ValueError(
                 "early_stopping must be False or 'auto' if no label has two distinct "
-                f"samples or groups, got n_samples={len(X)}: there is none to spare "
-                "for validation."
+                f"samples or groups, got n_samples={len(samples.y)}: there is none to "
+                "spare for validation."
             )
-        return rows, HeldOut(X[rest], y[rest], weight[rest])
-
-    def _part(self, X, rows):
-        return X if len(rows) == len(X) else X[rows]
+        rest = samples.rows(rest)
+        return samples.rows(rows), HeldOut(rest.X, rest.y, rest.weight)
 
     def _randomness(self, seed):
         """Torch's global generator, which only modules draw from."""
@@ -493,13 +500,11 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
                 X, weight, centred=not is_sparse, drop=self.module is None
             ).state()
 
-    def _data(self, architecture, X, y, weight, loss, rows=None):
-        """Tensors of the training, of some rows or of all."""
+    def _data(self, architecture, X, y, weight, loss):
+        """Tensors of the training."""
         columns = self._columns(y, architecture.n_outputs) - architecture.centre
         columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
         target = loss.encode(columns)
-        if rows is not None and len(rows) < len(X):
-            X, target, weight = X[rows], target[rows], weight[rows]
         weight = torch.from_numpy(weight / weight.sum())
         # torch shares no memory that must not be written to.
         inputs = np.require(architecture.standardized(X), None, ["C", "W"])

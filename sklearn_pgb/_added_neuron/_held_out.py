@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,56 @@ from torch import Tensor
 
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._training import Architecture
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples of positive weight.
+
+    Attributes
+    ----------
+    X : ndarray (n_samples, ...)
+    y : ndarray (n_samples,) or (n_samples, n_outputs)
+    weight : ndarray (n_samples,)
+    distinct : ndarray (n_samples,)
+        Number of the distinct row of X.
+    unit : ndarray (n_samples,)
+        Samples of one number are held out together: equal ones, or groups.
+    """
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    weight: NDArray[np.float64]
+    distinct: NDArray[np.intp]
+    unit: NDArray[np.intp]
+
+    def rows(self, index: NDArray[np.intp]) -> "Samples":
+        """Some of the samples."""
+        return Samples(
+            self.X[index],
+            self.y[index],
+            self.weight[index],
+            self.distinct[index],
+            self.unit[index],
+        )
+
+    def merged(self) -> "Samples":
+        """The samples without their copies, in the order of values.
+
+        What is trained on them depends on neither order nor repetition, to the last
+        digit.
+        """
+        columns = self.y.T if self.y.ndim == 2 else [self.y]
+        codes = [np.unique(column, return_inverse=True)[1] for column in columns]
+        _, first, number = np.unique(
+            np.column_stack([self.distinct, *codes]),
+            axis=0,
+            return_index=True,
+            return_inverse=True,
+        )
+        total = np.zeros(len(first))
+        np.add.at(total, number.reshape(-1), self.weight)
+        return replace(self.rows(first), weight=total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,37 +141,6 @@ class HeldOut:
             return value
 
         return score
-
-
-def merge_copies(
-    X: NDArray[Any],
-    y: NDArray[Any],
-    weight: NDArray[np.float64],
-    distinct: NDArray[np.intp],
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64], NDArray[np.intp]]:
-    """Samples without their copies, in the order of values, and their total weights.
-
-    What is trained on them depends on neither order nor repetition, to the last digit.
-
-    Parameters
-    ----------
-    X : ndarray (n_samples, n_features)
-    y : ndarray (n_samples,) or (n_samples, n_outputs)
-    weight : ndarray (n_samples,)
-    distinct : ndarray (n_samples,)
-        Number of the distinct row of X.
-    """
-    columns = y.T if y.ndim == 2 else [y]
-    codes = [np.unique(column, return_inverse=True)[1] for column in columns]
-    _, first, number = np.unique(
-        np.column_stack([distinct, *codes]),
-        axis=0,
-        return_index=True,
-        return_inverse=True,
-    )
-    total = np.zeros(len(first))
-    np.add.at(total, number.reshape(-1), weight)
-    return X[first], y[first], total, distinct[first]
 
 
 def split_rows(
