@@ -172,7 +172,11 @@ class SquaredLoss(SeparableLoss):
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        total, mean = _group_means(y, weight, group, n_groups)
+        # From the least target on, so that the mean of equal targets is exact.
+        least = y.new_full((n_groups, y.shape[1]), torch.inf)
+        least.index_reduce_(0, group, y, "amin")
+        total, mean = _group_means(y - least[group], weight, group, n_groups)
+        mean = least + mean
         scatter = weight * self.value(y, mean[group])
         value = torch.zeros_like(total).index_add(0, group, scatter)
         return PooledMinimum(value, mean, torch.ones_like(total, dtype=torch.bool))

@@ -161,10 +161,10 @@ def test_class_weights_are_sample_weights(class_weight, diabetes):
     X, y = diabetes
     labels = (y > 200).astype(int)
     factor = np.array([1.0, 3.0])
-    if class_weight == "balanced":
-        factor = len(y) / (2 * np.bincount(labels))
-        assert factor[1] > 1.5 * factor[0]
     given = np.random.default_rng(0).uniform(0.1, 1, len(y))
+    if class_weight == "balanced":
+        factor = given.sum() / (2 * np.bincount(labels, weights=given))
+        assert factor[1] > 1.5 * factor[0]
     model = ResNetBasisClassifier(
         class_weight=class_weight, alpha=0.1, cv=None, **FAST
     ).fit(X, labels, given)
