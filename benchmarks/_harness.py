@@ -161,15 +161,19 @@ class Task:
     part: str
 
 
-def parse_arguments(description, parts=()):
+def parse_arguments(description, parts=(), max_splits=None):
     """Command line of a benchmark that runs over data sets."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="about a minute")
-    parser.add_argument("--n-jobs", type=int, default=2, help="worker processes")
+    parser.add_argument(
+        "--n-jobs", "--jobs", type=int, default=2, help="worker processes"
+    )
     parser.add_argument("--out", type=Path, help="append rows to this JSON-lines file")
     resume = "skip the rows that this file holds; append to it unless --out is given"
     parser.add_argument("--resume", type=Path, help=resume)
-    parser.add_argument("--only", type=_names, default=(), metavar="SET,SET")
+    parser.add_argument("--only", "--sets", type=_names, default=(), metavar="SET,SET")
+    if max_splits is not None:
+        parser.add_argument("--max-splits", type=int, default=max_splits)
     if parts:
         text = f"any of {', '.join(parts)}; all by default"
         parser.add_argument("--parts", type=_names, default=(), help=text)

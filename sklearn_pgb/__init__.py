@@ -21,8 +21,7 @@ from sklearn_pgb._display import (
 from sklearn_pgb._refit import GradientBasisRefit
 from sklearn_pgb._resnet import ResNetBasisClassifier, ResNetBasisRegressor
 from sklearn_pgb._survey import MinimaSurvey, survey_minima
-
-__version__ = "0.1.0"
+from sklearn_pgb._version import __version__ as __version__
 
 __all__ = [
     "AddedNeuronClassifier",

@@ -78,6 +78,10 @@ class Loss(ABC):
         """Hessian of each sample as a function of its row of a direction."""
 
     @abstractmethod
+    def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
+        """Diagonals of the Hessians, (n_samples, n_outputs)."""
+
+    @abstractmethod
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         """Conjugate of each sample, infinite outside its domain."""
 
@@ -120,6 +124,9 @@ class SeparableLoss(Loss):
 
     def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
         return self.curvature(y, raw).sqrt()
+
+    def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
+        return self.curvature(y, raw)
 
     def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
         return self.curvature(y, raw).mul
@@ -240,6 +247,10 @@ class CrossEntropyLoss(Loss):
             return scaled.addcmul_(p, scaled.sum(1, keepdim=True), value=-1.0)
 
         return product
+
+    def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
+        p = raw.softmax(1)
+        return p * (1 - p)
 
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         p = dual + y
@@ -560,7 +571,12 @@ def _group_means(
     # One sum for both, so that the mean of equal 0/1 targets is exactly 0 or 1.
     rows = weight[:, None] * torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
     sums = rows.new_zeros(n_groups, rows.shape[1]).index_add(0, group, rows)
-    return sums[:, 0], sums[:, 1:] / sums[:, :1]
+    mean = sums[:, 1:] / sums[:, :1]
+    # The mean lies between the targets; that of equal targets is their value.
+    index = group[:, None].expand_as(y)
+    least = mean.scatter_reduce(0, index, y, "amin", include_self=False)
+    most = mean.scatter_reduce(0, index, y, "amax", include_self=False)
+    return sums[:, 0], mean.clamp(least, most)
 
 
 def _minimum_at_means(

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-# Scratch memory of one block of dense rows. Large enough for efficient matrix products,
-# small against any `max_memory` that a user would set.
-BLOCK_BYTES = 2**26
+from sklearn_pgb._derivatives import Derivatives
+
+# Scratch memory of one block of dense rows, of which a few are alive at a time. Large
+# enough for efficient matrix products, small against any `max_memory` in use.
+BLOCK_BYTES = 2**23
 
 
 def row_blocks(n_samples: int, bytes_per_sample: int) -> Iterator[slice]:
@@ -31,17 +33,6 @@ def apply_root(root: Tensor, rows: Tensor) -> Tensor:
     if root.ndim == 2:
         return root[:, :, None] * rows
     return torch.bmm(root, rows)
-
-
-def push_forward(
-    function: Callable[[Tensor], Tensor], theta: Tensor
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The value of a function at theta, and its derivative as a product g -> J g."""
-    # The transpose of the VJP is the JVP, and asks less of a module than forward mode,
-    # which custom autograd functions seldom have.
-    raw, pull = torch.func.vjp(function, theta)[:2]
-    push = torch.func.vjp(lambda dual: pull(dual)[0], torch.zeros_like(raw))[1]
-    return raw, lambda direction: push(direction)[0]
 
 
 class LinearOperator(ABC):
@@ -445,37 +436,40 @@ class FunctionOperator(LinearOperator):
         self.n_outputs = function(theta, X[:1]).shape[1]
         self.n_coef = len(columns)
         self.dtype, self.device = theta.dtype, theta.device
+        self._derivatives = Derivatives(function, theta, X)
+        self._matrix: Tensor | None = None
 
     def matvec(self, coef: Tensor) -> Tensor:
+        if not self._derivatives.transposes() and self._is_small():
+            # A loop over samples is too slow to repeat for each product.
+            if self._matrix is None:
+                self._matrix = self.dense()
+            return self._matrix @ coef
         tangent = torch.zeros_like(self.theta)
         tangent[self.columns] = coef
+        push = self._derivatives.push
         return torch.cat(
-            [
-                push_forward(self._on(rows), self.theta)[1](tangent)
-                for rows in self._sample_blocks()
-            ]
+            [push(self.X[rows])(tangent) for rows in self._sample_blocks()]
         )
 
     def rmatvec(self, residual: Tensor) -> Tensor:
         total = torch.zeros_like(self.theta)
         for rows in self._sample_blocks():
-            pull = torch.func.vjp(self._on(rows), self.theta)[1]
-            total += pull(residual[rows])[0]
+            total += self._derivatives.pull(self.X[rows], residual[rows])
         return total[self.columns]
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
-        def sample(theta: Tensor, x: Tensor) -> Tensor:
-            return self.function(theta, x[None])[0]
-
-        jacobian = torch.func.vmap(torch.func.jacrev(sample), in_dims=(None, 0))
-        return jacobian(self.theta, self.X[rows])[:, :, self.columns]
+        return self._derivatives.jacobians(self.X[rows])[:, :, self.columns]
 
     def rows(self, index: Tensor) -> "FunctionOperator":
-        return FunctionOperator(self.function, self.theta, self.X[index], self.columns)
+        part = FunctionOperator(self.function, self.theta, self.X[index], self.columns)
+        # What torch can do with the function is known by now.
+        part._derivatives = self._derivatives
+        return part
 
-    def _on(self, rows: slice) -> Callable[[Tensor], Tensor]:
-        """The function of theta alone, on the chosen samples."""
-        return lambda theta: self.function(theta, self.X[rows])
+    def _is_small(self) -> bool:
+        size = self.n_rows * self.n_coef * self.theta.element_size()
+        return size <= BLOCK_BYTES
 
     def _sample_blocks(self) -> Iterator[slice]:
         # The intermediate results of a module are unknown; 64 times its input is a

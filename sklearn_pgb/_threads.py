@@ -1,6 +1,7 @@
-"""As many threads as a loop of small steps, or a factorisation, can use."""
+"""What belongs to the process: its threads, and torch's global generator."""
 
 import functools
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -42,6 +43,13 @@ class _Bound:
         self.limited = False
         self.torch_threads = 0
 
+    def renew(self) -> None:
+        """Start anew in a forked process, in which this thread is the only one."""
+        self.lock = threading.Lock()
+        self.inside = getattr(self.here, "depth", 0)
+        if self.inside == 0:
+            self.limited = False
+
     def enter(self) -> tuple[int, Any]:
         """What PyTorch has to get back, and the limiter where there was none."""
         with self.lock:
@@ -69,6 +77,41 @@ class _Bound:
 
 
 _BOUND = _Bound()
+
+# Whoever draws from torch's global generator, or seeds it, holds this lock.
+_GENERATOR = threading.RLock()
+
+
+def _after_fork() -> None:
+    """Make a forked process independent of threads that it does not have.
+
+    The threads of PyTorch's pool are not copied, but the child would wait for them in
+    the first operation that is large enough for two, and hang.
+    """
+    global _GENERATOR
+    _GENERATOR = threading.RLock()
+    _BOUND.renew()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def local_randomness(seed: int | None) -> Iterator[None]:
+    """Seed torch's global generator inside, and leave it as it was.
+
+    All threads share that generator, so one of them at a time. None draws from it as it
+    is, alone too.
+    """
+    with _GENERATOR:
+        if seed is None:
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
 
 
 @contextmanager

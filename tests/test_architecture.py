@@ -20,6 +20,7 @@ MAX_LINES = 600
 
 # Imports point from a higher floor to a lower one.
 FLOORS = {
+    "_derivatives": 0,
     "_losses": 0,
     "_operators": 0,
     "_threads": 0,
@@ -36,9 +37,10 @@ FLOORS = {
     "_survey": 4,
     "_display": 4,
 }
-# A Jacobian needs the function it differentiates; a survey certifies where its
-# trainings end; a display draws results.
+# A Jacobian needs derivatives, and the function it differentiates; a survey certifies
+# where its trainings end; a display draws results.
 SIDEWAYS = {
+    ("_operators", "_derivatives"),
     ("_bases", "_networks"),
     ("_survey", "_certificate"),
     ("_display", "_certificate"),

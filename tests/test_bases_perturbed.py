@@ -21,7 +21,7 @@ from sklearn_pgb._bases import (
     generic_rank,
     jacobian_rank,
 )
-from sklearn_pgb._convex import ConvexProblem, solve, span_bound
+from sklearn_pgb._convex import ConvexProblem, infimum, solve
 from sklearn_pgb._losses import CrossEntropyLoss, SquaredLoss
 from sklearn_pgb._networks import (
     ACTIVATIONS,
@@ -63,7 +63,7 @@ def least_loss(operator, intercept, y, loss=None):
         operator, y, loss or SquaredLoss(), weight, intercept=intercept
     )
     solution = solve(problem, method="primal")
-    return solution.data_value, span_bound(problem, solution.raw).value
+    return solution.data_value, infimum(problem).lower_bound
 
 
 def gradient_value(network, X, y, shifts=()):
@@ -134,7 +134,7 @@ def test_GB_8_gradient_and_curvature():
 
 def test_GB_8_basis():
     """The basis finds the displacement by itself; the escape has a gradient."""
-    basis = PerturbedGradientBasis(Residual(), loss=SquaredLoss(), random_state=0)
+    basis = PerturbedGradientBasis(Residual(), loss="squared_error", random_state=0)
     basis.fit(RESIDUAL_X)
     assert (basis.rank_, basis.generic_rank_, basis.is_singular_) == (1, 2, True)
     assert basis.perturbation_kinds_ == ["null space of V"]
@@ -218,7 +218,7 @@ def test_GB_10_dead_relu(generator):
         assert value == pytest.approx(35 / 3, rel=1e-15)
     module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
     module[0].weight.data.fill_(-1)
-    basis = PerturbedGradientBasis(module, loss=SquaredLoss()).fit(X.numpy())
+    basis = PerturbedGradientBasis(module, loss="squared_error").fit(X.numpy())
     # The output bias is all that has a derivative.
     assert (basis.rank_, basis.is_singular_) == (1, False)
 
@@ -328,7 +328,8 @@ def test_ladder(name, generator):
     if name in ("tanh", "silu"):
         assert steps[2] > steps[3] + 1e-3
     value, bound = least_loss(*columns(network, X, shifts), y)
-    assert floor(X, y) - 1e-10 <= bound <= value + 1e-10
+    # A norm budget of a million costs the bound some of its last digits.
+    assert floor(X, y) - 1e-6 <= bound <= value + 1e-10
 
 
 def local_minimum(generator, width, n_samples=40):
@@ -528,7 +529,7 @@ def test_classifier(data):
 def test_large_jacobian_is_not_perturbed(monkeypatch):
     """Without a rank there is no verdict on singularity and no displacement."""
     monkeypatch.setattr(_rank, "MAX_ENTRIES", 1)
-    basis = PerturbedGradientBasis(Residual(), loss=SquaredLoss()).fit(RESIDUAL_X)
+    basis = PerturbedGradientBasis(Residual(), loss="squared_error").fit(RESIDUAL_X)
     assert (basis.rank_, basis.generic_rank_, basis.is_singular_) == (None, None, None)
     assert basis.perturbations_.shape == (0, 2)
     assert basis.perturbation_kinds_ == []

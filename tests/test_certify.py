@@ -114,7 +114,7 @@ def test_constructed_critical_point_is_never_called_undone(seed, activation):
     noise = torch.randn(len(X), 1, generator=generator, dtype=torch.float64)
     targets = critical_targets(network, rows, weight, noise).numpy()[:, 0]
     certificate = certify(mlp, X, targets)
-    assert certificate.gap <= 1e-10
+    assert certificate.gap <= 1e-8
     assert certificate.verdict != "not_critical"
 
 
@@ -257,8 +257,8 @@ def test_gradient_of_rounding_is_none(seed):
     generator = torch.Generator().manual_seed(seed)
     found = examine(subject, {}, Effort(1e-6, None, 1e9), generator)
     assert _verdict.is_not_critical(found)
-    tiny = found.gradient * (found.rounding / float(found.gradient.norm()))
-    assert not _verdict.is_not_critical(replace(found, gradient=tiny))
+    tiny = replace(found.steepness, is_rounding=True)
+    assert not _verdict.is_not_critical(replace(found, steepness=tiny))
 
 
 # -- separable labels ----------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_infimum_of_mixed_labels_is_attained(seed):
     ).fit(X, y)
     row = certify(mlp, X, y).row("inputs")
     assert row.attained is True
-    assert row.lower_bound == pytest.approx(row.value, abs=1e-10)
+    assert row.lower_bound == pytest.approx(row.value, abs=1e-8)
     assert row.lower_bound <= row.value
 
 
@@ -320,9 +320,10 @@ def test_each_value_is_least_squares(seed):
         assert row.value == pytest.approx(np.mean(residual**2), rel=1e-8)
         assert row.rank == np.linalg.matrix_rank(matrix)
         assert row.lower_bound <= row.value
-        assert row.gap <= 1e-10
+        assert row.gap <= 1e-8
         assert row.excess == pytest.approx(certificate.loss - row.value)
-        assert row.norm_budget == np.inf
+        # A million times what was found, which is less than 100 here.
+        assert 1e4 <= row.norm_budget < 1e8
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])

@@ -1,53 +1,73 @@
-"""scikit-learn's own checks, with no expected failure and none of our own skips."""
+"""scikit-learn's own checks, with no expected failure and none of our own skips.
 
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler
+Every estimator at its defaults, and a part of the configurations of common_cases.py;
+benchmarks/estimator_checks.py runs all of them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import sklearn
+from common_cases import (
+    CONFIGURATIONS,
+    DEFAULTS,
+    DEFAULTS_IN_SUITE,
+    IN_ROUTING,
+    IN_SUITE,
+    failures,
+    requesting,
+)
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_pgb import (
-    AddedNeuronClassifier,
-    AddedNeuronRegressor,
-    GradientBasisRefit,
-    ResNetBasisClassifier,
-    ResNetBasisRegressor,
-)
+
+def in_suite(names):
+    """Configurations by name."""
+    return [(DEFAULTS | CONFIGURATIONS)[name] for name in names]
 
 
-def network(kind, **params):
-    """A network whose training treats weights as repetitions, up to rounding.
-
-    Rounding grows along a training that is not convex, hence the few iterations.
-    """
-    params = {"solver": "lbfgs", "max_iter": 10, "random_state": 0} | params
-    return kind(hidden_layer_sizes=(4,), activation="tanh", **params)
-
-
-ESTIMATORS = [
-    GradientBasisRefit(network(MLPRegressor)),
-    GradientBasisRefit(network(MLPClassifier)),
-    GradientBasisRefit(network(MLPRegressor), alpha=1e-3),
-    GradientBasisRefit(network(MLPClassifier), alpha=1e-3, center="network"),
-    GradientBasisRefit(network(MLPRegressor), cv=3, n_networks=2, random_state=0),
-    # A scaler that sees no weights and needs none.
-    GradientBasisRefit(make_pipeline(MaxAbsScaler(), network(MLPRegressor))),
-    AddedNeuronRegressor(max_iter=20),
-    AddedNeuronClassifier(max_iter=20),
-    AddedNeuronClassifier(loss="smoothed_hinge", max_iter=20),
-    AddedNeuronRegressor(solver="lbfgs", max_iter=20),
-    AddedNeuronClassifier(solver="lbfgs", max_iter=20),
-    # The search ends with a polish of many iterations. A strong ridge makes the minimum
-    # that it reaches the same for weights and for repetitions, up to rounding.
-    AddedNeuronRegressor((4,), "tanh", n_starts=3, max_iter=5, alpha=30),
-    AddedNeuronClassifier((4,), "tanh", n_starts=3, max_iter=5, alpha=30),
-    GradientBasisRefit(AddedNeuronRegressor((4,), "tanh", max_iter=10, random_state=0)),
-    ResNetBasisRegressor(hidden_layer_sizes=(4,), max_iter=10, random_state=0),
-    ResNetBasisClassifier(hidden_layer_sizes=(4,), max_iter=10, random_state=0),
-    ResNetBasisRegressor(MaxAbsScaler(), (4,), alpha=0.1, cv=None, max_iter=5),
-    ResNetBasisClassifier(MaxAbsScaler(), (4,), alpha=0.1, cv=None, max_iter=5),
-]
-
-
-@parametrize_with_checks(ESTIMATORS)
+@parametrize_with_checks(in_suite(DEFAULTS_IN_SUITE + IN_SUITE))
 def test_sklearn(estimator, check):
     check(estimator)
+
+
+with sklearn.config_context(enable_metadata_routing=True):
+    ROUTED = [requesting(estimator) for estimator in in_suite(IN_ROUTING)]
+
+
+@parametrize_with_checks(ROUTED)
+def test_sklearn_with_metadata_routing(estimator, check):
+    with sklearn.config_context(enable_metadata_routing=True):
+        check(estimator)
+
+
+def test_sklearn_with_scipy_array_api():
+    # SciPy reads the variable when it is imported.
+    code = (
+        "import json, common_cases as cases\n"
+        "names = cases.IN_ROUTING\n"
+        "found = {n: list(cases.failures(cases.CONFIGURATIONS[n])) for n in names}\n"
+        "print(json.dumps(found))\n"
+    )
+    environment = os.environ | {"SCIPY_ARRAY_API": "1", "PYTHONWARNINGS": "ignore"}
+    folder = Path(__file__).parent
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found == {name: [] for name in IN_ROUTING}
+
+
+def test_enough_configurations_are_checked():
+    assert len(CONFIGURATIONS) >= 40
+    assert {*IN_SUITE, *IN_ROUTING} <= CONFIGURATIONS.keys()
+
+
+def test_a_failing_check_is_found(monkeypatch):
+    estimator = CONFIGURATIONS["network, lbfgs"]
+    monkeypatch.setattr(type(estimator), "predict", lambda self, X: [0.0] * len(X))
+    assert "check_regressors_train" in failures(estimator)

@@ -85,7 +85,9 @@ def test_minimum_is_that_of_least_squares(regression, n_outputs):
     coef, _, rank, _ = np.linalg.lstsq(A, Y.reshape(len(X), -1))
     value = np.square(A @ coef - Y.reshape(len(X), -1)).sum(1).mean()
     assert_allclose(report.train_loss, value, rtol=1e-10)
-    assert_allclose(report.lower_bound, value, rtol=1e-8)
+    assert_allclose(report.lower_bound, value, rtol=1e-6)
+    assert report.lower_bound <= value
+    assert np.isfinite(report.norm_budget)
     assert report.rank == rank * n_outputs
     assert report.n_coef == 10 * n_outputs
 
@@ -267,7 +269,7 @@ def test_induced_bases_stand_in_their_order(regression):
     least = {report.name: report.train_loss for report in comparison.reports}
     assert least["gradient"] < least["layer"]
     assert least["residual"] < least["inputs"]
-    assert (comparison.to_frame()["gap"].abs() < 1e-9).all()
+    assert (comparison.to_frame()["gap"].abs() < 1e-8).all()
 
 
 class NearestTarget(TransformerMixin, BaseEstimator):

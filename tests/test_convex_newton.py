@@ -1,4 +1,4 @@
-"""Newton's steps: three factorisations, conjugate gradients, a recycled factor."""
+"""Newton's steps: factorisations, conjugate gradients, blocks of the outputs."""
 
 from dataclasses import replace
 
@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sklearn_pgb._convex import PathSolver, SequenceSolver, _solve, solve
+from sklearn_pgb._convex import ConvexProblem, PathSolver, solve
 from sklearn_pgb._convex._newton import (
     DualSystem,
     MatrixFreeSystem,
     PrimalSystem,
-    RecycledSystem,
+    apply_blocks,
+    block_inverses,
     hessian_matrix,
     hessian_product,
+    newton,
 )
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
@@ -31,7 +33,7 @@ intercepts = pytest.mark.parametrize("intercept", [True, False])
 @newton_losses
 @intercepts
 def test_newton_systems(loss, intercept, generator):
-    """All three solve the linear system of the Hessian by autograd."""
+    """They all solve the linear system of the Hessian by autograd."""
     problem = oracles.random_problem(loss, generator, intercept=intercept)
     point = torch.randn(6, generator=generator, dtype=torch.float64)
     if not intercept:
@@ -58,7 +60,6 @@ def test_newton_systems(loss, intercept, generator):
         PrimalSystem(problem),
         DualSystem(problem),
         MatrixFreeSystem(problem),
-        RecycledSystem(),
     ]
     for system in systems:
         step = torch.cat(system.step(problem, raw, gradient.split([4, 2]), 1e-12))
@@ -68,57 +69,53 @@ def test_newton_systems(loss, intercept, generator):
 
 
 @pytest.mark.parametrize("loss", [CrossEntropyLoss(), PoissonLoss()], ids=repr)
-def test_sequence_after_a_bad_start(loss, generator):
-    """Where Newton gets stuck it starts again from zero."""
+def test_a_start_at_which_the_loss_overflows(loss, generator):
+    """Newton says that it got nowhere."""
     problem = oracles.random_problem(loss, generator, alpha=1e-10)
-    expected = solve(problem, tol=1e-10)
-    sequence = SequenceSolver()
     far = torch.randn(4, generator=generator, dtype=torch.float64)
-    sequence._start = 1e8 * far, problem.zero()[1]
-    found = sequence.solve(problem, 1e-10, 100)
-    assert found.value == pytest.approx(expected.value, rel=1e-9)
-    # Where the loss overflows at the start, Newton says that it got nowhere.
     start = 1e200 * far, problem.zero()[1]
     assert not solve(problem, start=start, max_iter=3).converged
 
 
-def newton_data(problem, scale, generator):
-    """A point with its raw outputs and gradient."""
-    coef, free = problem.zero()
-    noise = torch.randn(coef.shape, generator=generator, dtype=torch.float64)
-    coef = coef + scale * noise
-    raw = problem.raw(coef, free)
-    residual = problem.residual(raw)
-    return raw, (
-        problem.operator.rmatvec(residual) + problem.alpha * coef,
-        residual.sum(0),
-    )
-
-
 @newton_losses
-def test_recycled_factor(loss, generator):
-    """The second step reaches its goal by the first one's factor, near it or far."""
-    problem = oracles.random_problem(loss, generator, 40, 10, alpha=0.1)
-    system = RecycledSystem()
-    raw, gradient = newton_data(problem, 0.1, generator)
-    first = torch.cat(system.step(problem, raw, gradient, 0.0))
-    factor = system.factor
-    promised = -0.5 * float(torch.cat(gradient) @ first)
-    assert system.decrease(problem, gradient) == pytest.approx(promised, rel=1e-4)
-    raw, gradient = newton_data(problem, 0.11, generator)
-    goal = 1e-2 * float(torch.cat(gradient).norm())
-    step = torch.cat(system.step(problem, raw, gradient, goal))
-    assert system.factor is factor
-    left = hessian_product(problem, raw)(step) + torch.cat(gradient)
-    inverse = torch.cholesky_inverse(factor.double())
-    share = left @ inverse @ left
-    whole = torch.cat(gradient) @ inverse @ torch.cat(gradient)
-    assert float(share) <= 1.01e-4 * float(whole)
-    system.least_products, system.gain = 0, 1e9
-    step = torch.cat(system.step(problem, raw, gradient, goal))
-    assert system.factor is not factor
-    left = hessian_product(problem, raw)(step) + torch.cat(gradient)
-    assert float(left.norm()) <= 1e-9 * float(torch.cat(gradient).norm())
+@intercepts
+def test_blocks_are_those_of_the_hessian(loss, intercept, generator):
+    """One for each output, with the columns of its features and intercept."""
+    problem = oracles.random_problem(loss, generator, 40, 5, intercept=intercept)
+    features = torch.randn(40, 5, generator=generator, dtype=torch.float64)
+    problem = replace(problem, operator=KroneckerOperator(features, 2), alpha=0.3)
+    point = torch.randn(10, generator=generator, dtype=torch.float64)
+    raw = problem.raw(point, problem.zero()[1])
+    width = 5 + intercept
+    product = hessian_product(problem, raw)
+    hessian = torch.stack([product(e) for e in torch.eye(2 * width).double()])
+    blocks = hessian.view(width, 2, width, 2).diagonal(dim1=1, dim2=3)
+    inverses = block_inverses(problem, raw)
+    for c in range(2):
+        identity = torch.eye(width, dtype=torch.float64)
+        assert_close(inverses[c] @ blocks[:, :, c], identity, rtol=0, atol=1e-9)
+    target = torch.randn(2 * width, generator=generator, dtype=torch.float64)
+    expected = torch.stack([inverses[c] @ target[c::2] for c in range(2)], 1)
+    assert_close(apply_blocks(inverses, target), expected.reshape(-1))
+
+
+def test_many_classes_take_few_products(generator):
+    """With a weak ridge the blocks are what makes conjugate gradients end."""
+    labels = torch.arange(100) % 20
+    features = torch.randn(100, 8, generator=generator, dtype=torch.float64)
+    features *= torch.logspace(0, 2, 8, dtype=torch.float64)
+    y = torch.nn.functional.one_hot(labels, 20).double()
+    weight = torch.full((100,), 0.01, dtype=torch.float64)
+    problem = ConvexProblem(
+        KroneckerOperator(features, 20), y, CrossEntropyLoss(), weight, 1e-3, True
+    )
+    system = MatrixFreeSystem(problem)
+    found = newton(problem, system, None, 1e-8, 100)
+    expected = solve(problem, method="primal", tol=1e-10)
+    value = problem.data_value(problem.raw(*found[:2])) + 5e-4 * found[0].square().sum()
+    assert float(value) == pytest.approx(expected.value, rel=1e-7)
+    assert found[3]
+    assert system._products <= 60
 
 
 @pytest.mark.parametrize("certified", [True, False])
@@ -132,26 +129,6 @@ def test_start_at_the_minimum(method, certified, generator):
     assert solution.converged
     assert solution.n_iter == 1
     assert not solution.coef.any()
-
-
-@newton_losses
-@pytest.mark.parametrize("alpha", [0.0, 1e-3])
-def test_sequence_of_problems(loss, alpha, generator, monkeypatch):
-    """Solutions of a drifting sequence are those of each problem solved alone."""
-    monkeypatch.setattr(_solve, "RECYCLED_COEF", (0, 100))
-    features = torch.randn(60, 5, generator=generator, dtype=torch.float64)
-    drift = torch.randn(60, 5, generator=generator, dtype=torch.float64)
-    problem = oracles.random_problem(loss, generator, 60, alpha=alpha)
-    solver = SequenceSolver()
-    for size in (0.0, 0.1, 0.15, 0.6):
-        operator = KroneckerOperator(features + size * drift, 2)
-        problem = replace(problem, operator=operator)
-        expected = solve(problem, method="primal", tol=1e-12)
-        roughly = solver.solve(problem, 1e-7, 100, certified=False)
-        assert roughly.value - expected.value <= 1e-6 * abs(expected.value)
-        exact = solver.solve(problem, 1e-12, 100)
-        assert exact.value == pytest.approx(expected.value, rel=1e-11)
-        assert exact.lower_bound <= expected.value * (1 + 1e-12)
 
 
 def test_rough_steps_are_the_dense_steps_to_float32(generator):

@@ -110,16 +110,6 @@ def test_penalised_certificate_says_what_it_shows(seed):
     assert "local minimum" in display.ax_.get_title()
 
 
-def test_limited_bounds_are_marked(seed):
-    mlp, X, y = undertrained(seed)
-    display = CertificateDisplay.from_estimator(mlp, X, y, max_memory="20KB")
-    labels = [label.get_text() for label in display.ax_.get_yticklabels()]
-    marked = [label.endswith("*") for label in labels]
-    limited = [np.isfinite(row.norm_budget) for row in display.certificate.table]
-    assert marked == limited
-    assert any(limited) == ("limited size" in display.ax_.get_xlabel())
-
-
 def test_given_axes_are_used(seed):
     mlp, X, y = undertrained(seed)
     _, axes = plt.subplots(1, 2)

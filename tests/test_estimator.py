@@ -25,6 +25,7 @@ from sklearn_pgb._estimator import (
     distinct_rows,
     draw_seeds,
     final_estimator,
+    fit_parameter,
     fold_numbers,
     inputs_of,
     open_all,
@@ -32,7 +33,6 @@ from sklearn_pgb._estimator import (
     parts_among,
     share_target_transformation,
     train_networks,
-    weight_parameter,
     with_seed,
 )
 from sklearn_pgb._estimator._alpha import enough
@@ -120,7 +120,7 @@ def test_wrappers_are_looked_through(name):
     assert delegates_input(estimator) is delegates
     if key is None:
         return
-    assert weight_parameter(estimator) == key
+    assert fit_parameter(estimator, "sample_weight") == key
     X = np.arange(10.0).reshape(5, 2)
     y = np.array([0.0, 1.0, 0.0, 2.0, 1.0])
     equal = with_seed(estimator, 0).fit(X, y, **{key: np.ones(5)}).predict(X)
@@ -130,11 +130,13 @@ def test_wrappers_are_looked_through(name):
 
 def test_weights_for_a_frozen_last_step():
     inner = make_pipeline(SCALER, FrozenEstimator(mlp()))
-    assert weight_parameter(inner) == "frozenestimator__sample_weight"
+    assert fit_parameter(inner, "sample_weight") == "frozenestimator__sample_weight"
 
 
 def test_no_keyword_for_weights():
-    assert weight_parameter(make_pipeline(SCALER, Unweighted())) is None
+    inner = make_pipeline(SCALER, Unweighted())
+    assert fit_parameter(inner, "sample_weight") is None
+    assert fit_parameter(inner, "groups") is None
 
 
 # -- target transformations ----------------------------------------------------------

@@ -395,7 +395,8 @@ def test_bare_targets():
 
 def test_bare_inputs():
     """A module takes inputs of any rank above one, from tensors or arrays."""
-    opened = open_network(nn.Conv2d(1, 2, 3), loss=CrossEntropyLoss())
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
+    opened = open_network(module, loss=CrossEntropyLoss())
     X = torch.ones(2, 1, 6, 6, requires_grad=True)
     for rows in [opened.inputs(X), opened.inputs(X.detach().numpy())]:
         assert rows.dtype == torch.float64

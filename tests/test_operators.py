@@ -19,7 +19,6 @@ from sklearn_pgb._operators import (
     LinearOperator,
     StackedOperator,
     apply_root,
-    push_forward,
 )
 
 N_SAMPLES, N_OUTPUTS = 7, 3
@@ -337,17 +336,6 @@ def test_function_of_images(block_bytes, generator, monkeypatch):
     check_close(operator.gram(), matrix @ matrix.T, torch.float64)
     some = operator.rows(torch.tensor([4, 1]))
     check_close(some.matvec(coef), (twin @ coef)[[4, 1]], torch.float64)
-
-
-def test_push_forward(generator):
-    """The value, and any number of directional derivatives."""
-    matrix, theta = normal(generator, 4, 3), normal(generator, 3)
-    value, push = push_forward(lambda theta: (matrix @ theta).sin(), theta)
-    assert_close(value, (matrix @ theta).sin(), rtol=0, atol=0)
-    for _ in range(2):
-        direction = normal(generator, 3)
-        expected = (matrix @ theta).cos() * (matrix @ direction)
-        assert_close(push(direction), expected, rtol=1e-14, atol=1e-14)
 
 
 # --- sketches ------------------------------------------------------------------------

@@ -4,6 +4,8 @@ Each case gets the right answer, or an error that says what was expected, what c
 what to do.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb._estimator import parse_memory
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 3))
@@ -94,13 +97,13 @@ class NoDerivative(Unsupported):
 
 def test_module_without_a_raw_output():
     with pytest.raises(TypeError, match="module must return one tensor, got tuple"):
-        GradientBasisRefit(Unsupported(), loss="squared_error").fit(X, Y)
+        GradientBasisRefit(Unsupported(), loss="squared_error", alpha=1).fit(X, Y)
 
 
 def test_module_that_cannot_be_differentiated():
-    match = "module must be differentiable by torch.func, got NoDerivative"
+    match = "differentiable by its parameters, got NoDerivative, whose outputs have no"
     with pytest.raises(ValueError, match=match):
-        GradientBasisRefit(NoDerivative(), loss="squared_error").fit(X, Y)
+        GradientBasisRefit(NoDerivative(), loss="squared_error", alpha=1).fit(X, Y)
 
 
 def test_unsupported_activation():
@@ -119,7 +122,7 @@ def test_loss_of_a_module():
 
 def test_outputs_of_a_module():
     with pytest.raises(ValueError, match="y must have 1 columns"):
-        GradientBasisRefit(MODULE, loss="squared_error").fit(X, np.c_[Y, Y])
+        GradientBasisRefit(MODULE, loss="squared_error", alpha=1).fit(X, np.c_[Y, Y])
     for n_outputs, n_classes in ((1, 2), (4, 4), (2, 2)):
         module = nn.Linear(3, n_outputs)
         match = f"y must have {n_classes} classes for a module with {n_outputs} outputs"
@@ -129,13 +132,13 @@ def test_outputs_of_a_module():
 
 def test_features_of_a_module():
     with pytest.raises(ValueError, match="X must have 3 features"):
-        GradientBasisRefit(MODULE, loss="squared_error").fit(X[:, :2], Y)
+        GradientBasisRefit(MODULE, loss="squared_error", alpha=1).fit(X[:, :2], Y)
 
 
 def test_labels_that_a_frozen_network_does_not_know():
     network = FrozenEstimator(classifier().fit(X, LABELS))
     with pytest.raises(ValueError, match="previously unseen labels"):
-        GradientBasisRefit(network).fit(X, np.where(Y > 0, "low", "new"))
+        GradientBasisRefit(network, alpha=1).fit(X, np.where(Y > 0, "low", "new"))
 
 
 # -- requests ------------------------------------------------------------------------
@@ -145,7 +148,7 @@ def test_labels_that_a_frozen_network_does_not_know():
 @pytest.mark.parametrize("network", [FROZEN, MODULE], ids=["frozen", "module"])
 def test_networks_that_are_taken_as_they_are(network, params):
     loss = "squared_error" if network is MODULE else "auto"
-    match = "n_networks must be 1 and cv None.*Pass the estimator unfrozen"
+    match = "n_networks must be 1 and cv 'auto' or None.*Pass the estimator unfrozen"
     with pytest.raises(ValueError, match=match):
         GradientBasisRefit(network, loss=loss, **params).fit(X, Y)
 
@@ -212,9 +215,11 @@ def test_class_weight_of_a_regressor():
     [(mlp(), Y, "auto"), (mlp(), Y, 0), (classifier(), LABELS, 1e-2)],
 )
 def test_too_little_memory(network, y, alpha):
-    match = r"max_memory must be at least .* MiB for a basis of .* Raise max_memory"
-    with pytest.raises(ValueError, match=match):
+    match = r"max_memory must be at least (.*) for a basis of .* got 100 B. Raise "
+    with pytest.raises(ValueError, match=match) as caught:
         GradientBasisRefit(network, alpha=alpha, max_memory=100).fit(X, y)
+    enough = re.search(match, str(caught.value))[1]
+    assert parse_memory(enough) > 100
 
 
 def test_unreadable_memory():
@@ -226,9 +231,9 @@ def test_little_memory_is_enough():
     """The matrix-free path needs a few vectors only, and says the same."""
     for network, y in ((FROZEN, Y), (classifier(), LABELS)):
         model = GradientBasisRefit(network, alpha=1e-2, tol=1e-12)
-        expected = model.fit(X, y).coef_
+        expected = model.fit(X, y).basis_coef_
         model.set_params(max_memory="20KB").fit(X, y)
-        np.testing.assert_allclose(model.coef_, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(model.basis_coef_, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_no_convergence():
@@ -279,7 +284,8 @@ def test_network_without_weights():
     with pytest.raises(ValueError, match=match):
         GradientBasisRefit(network).fit(X, Y, np.ones(30))
     # As the message says.
-    GradientBasisRefit(FrozenEstimator(network.fit(X, Y))).fit(X, Y, np.ones(30))
+    frozen = FrozenEstimator(network.fit(X, Y))
+    GradientBasisRefit(frozen, alpha="loo").fit(X, Y, np.ones(30))
 
 
 # -- data ----------------------------------------------------------------------------
@@ -359,14 +365,15 @@ def test_a_class_with_one_row():
 @pytest.mark.parametrize("shape", [(30,), (30, 2)])
 def test_constant_targets(shape, alpha):
     """Nothing to learn but the constant."""
-    model = GradientBasisRefit(mlp(), alpha=alpha).fit(X, np.full(shape, 7.0))
+    model = GradientBasisRefit(mlp(), alpha=alpha, distribution=True)
+    model.fit(X, np.full(shape, 7.0))
     np.testing.assert_allclose(model.predict(X), np.full(shape, 7.0), rtol=1e-6)
     if alpha != 0:
         std = model.predict(X, return_std=True)[1]
         assert (std < 1e-3).all()
 
 
-@pytest.mark.parametrize("alpha", ["auto", "evidence", 0, 1e-3])
+@pytest.mark.parametrize("alpha", ["loo", "evidence", 0, 1e-3])
 def test_duplicated_rows(alpha):
     """A row twice with two targets is one row with their mean."""
     index = np.repeat(np.arange(30), 2)
@@ -377,10 +384,26 @@ def test_duplicated_rows(alpha):
     assert model.lower_bound_ >= 0.09 - 1e-9
 
 
-@pytest.mark.parametrize("alpha", ["auto", 1e-3])
+@pytest.mark.parametrize("alpha", ["auto", "loo", 1e-3])
 def test_one_distinct_row(alpha):
-    model = GradientBasisRefit(mlp(), alpha=alpha).fit(np.ones((6, 2)), Y[:6])
-    np.testing.assert_allclose(model.predict(np.ones((1, 2))), Y[:6].mean(), rtol=1e-5)
+    """Every candidate predicts the mean, or the shares of the classes."""
+    one = np.ones((6, 2))
+    model = GradientBasisRefit(mlp(), alpha=alpha).fit(one, Y[:6])
+    np.testing.assert_allclose(model.predict(one[:1]), Y[:6].mean(), rtol=1e-5)
+    model = GradientBasisRefit(classifier(), alpha=alpha, tol=1e-10)
+    model.fit(one, ["a", "b", "b", "c", "c", "c"])
+    np.testing.assert_allclose(
+        model.predict_proba(one[:1])[0], [1 / 6, 1 / 3, 1 / 2], rtol=1e-4
+    )
+
+
+def test_one_row_of_each_class():
+    """Nothing can be held out, so all samples train and choose."""
+    model = GradientBasisRefit(classifier()).fit(X[:3], ["a", "b", "c"])
+    assert len(model.estimators_) == 1
+    assert model.predict_proba(X).shape == (30, 3)
+    with pytest.raises(ValueError, match="needs a class with at least 2 distinct rows"):
+        model.set_params(cv=3).fit(X[:3], ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("alpha", ["auto", "evidence", 0, 1e-3])
@@ -395,7 +418,7 @@ def test_collinear_and_constant_columns(alpha):
 
 @pytest.mark.parametrize("alpha", ["auto", "loo", "evidence", [0.1, 1.0]], ids=str)
 def test_one_row_has_nothing_left_out(alpha):
-    with pytest.raises(ValueError, match="alpha must be a number where n_samples=1"):
+    with pytest.raises(ValueError, match="alpha must be a number if n_samples=1"):
         GradientBasisRefit(mlp(), alpha=alpha).fit(X[:1], Y[:1])
 
 
@@ -424,7 +447,7 @@ def test_far_more_coefficients_than_rows(network):
     wide = RNG.normal(size=(12, 200))
     y = Y[:12] if network is mlp else np.where(Y[:12] > 0, 1, 0)
     model = GradientBasisRefit(network(), random_state=0).fit(wide, y)
-    assert len(model.coef_) > 50 * 12
+    assert len(model.basis_coef_) > 50 * 12
     assert np.isfinite(model.predict(wide)).all()
 
 
@@ -508,4 +531,4 @@ def test_failed_fit_keeps_what_was_fitted(name):
     model.set_params(**good)
     assert model.n_features_in_ == 3
     np.testing.assert_array_equal(model.predict(X), expected)
-    assert not hasattr(clone(model), "coef_")
+    assert not hasattr(clone(model), "basis_coef_")

@@ -39,26 +39,36 @@ def classifier(**params):
     return mlp(MLPClassifier, **params)
 
 
+STD = {"distribution": True}
 MODELS = {
-    "regressor": (GradientBasisRefit(mlp()), Y),
+    "regressor": (GradientBasisRefit(mlp(), **STD), Y),
     "classifier": (GradientBasisRefit(classifier()), LABELS),
-    "folds": (GradientBasisRefit(mlp(), cv=3, n_networks=4), Y),
-    "pipeline": (GradientBasisRefit(make_pipeline(StandardScaler(), mlp())), Y),
+    "folds": (GradientBasisRefit(mlp(), cv=3, n_networks=4, **STD), Y),
+    "pipeline": (GradientBasisRefit(make_pipeline(StandardScaler(), mlp()), **STD), Y),
     "targets": (
         GradientBasisRefit(
-            TransformedTargetRegressor(mlp(), transformer=StandardScaler()), cv=3
+            TransformedTargetRegressor(mlp(), transformer=StandardScaler()),
+            cv=3,
+            **STD,
         ),
         100 + 20 * Y,
     ),
-    "frozen": (GradientBasisRefit(FrozenEstimator(mlp().fit(X, Y))), Y),
-    "module": (
+    "frozen": (
         GradientBasisRefit(
-            nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 1)),
-            loss="squared_error",
+            FrozenEstimator(mlp().fit(X, Y)), alpha="loo", center="zero", **STD
         ),
         Y,
     ),
-    "sketch": (GradientBasisRefit(mlp(), n_components=7, random_state=0), Y),
+    "module": (
+        GradientBasisRefit(
+            nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 1)),
+            alpha="loo",
+            loss="squared_error",
+            **STD,
+        ),
+        Y,
+    ),
+    "sketch": (GradientBasisRefit(mlp(), n_components=7, random_state=0, **STD), Y),
 }
 
 
@@ -102,7 +112,7 @@ def test_joblib_maps_a_model_into_memory(name, tmp_path):
     model = clone(model).fit(X, y)
     joblib.dump(model, tmp_path / "model")
     mapped = joblib.load(tmp_path / "model", mmap_mode="r")
-    assert isinstance(mapped.coef_, np.memmap)
+    assert isinstance(mapped.basis_coef_, np.memmap)
     assert_same(mapped, model)
 
 
@@ -150,7 +160,7 @@ def test_clone_and_fit_leave_parameters_alone():
     model = GradientBasisRefit(network, n_networks=2, random_state=1).fit(X, Y)
     assert model.estimator is network
     assert not hasattr(network, "coefs_")
-    assert not hasattr(clone(model), "coef_")
+    assert not hasattr(clone(model), "basis_coef_")
     assert model.get_params()["estimator__max_iter"] == 15
 
 
@@ -159,7 +169,7 @@ def test_clone_and_fit_leave_parameters_alone():
 
 @pytest.mark.parametrize("cv", [None, 3])
 def test_any_number_of_jobs(cv):
-    model = GradientBasisRefit(mlp(), n_networks=3, cv=cv, random_state=0)
+    model = GradientBasisRefit(mlp(), n_networks=3, cv=cv, random_state=0, **STD)
     expected = clone(model).fit(X, Y)
     assert_same(clone(model).set_params(n_jobs=2).fit(X, Y), expected)
     with joblib.parallel_config(backend="threading", n_jobs=2):
@@ -250,7 +260,9 @@ def test_sparse_data(name, container):
     sparse = X * (abs(X) > 0.5)
     dense = clone(model).fit(sparse, y, WEIGHT)
     model.fit(container(sparse), y, WEIGHT)
-    np.testing.assert_allclose(model.coef_, dense.coef_, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.basis_coef_, dense.basis_coef_, rtol=1e-5, atol=1e-6
+    )
     new = container(sparse[:5])
     np.testing.assert_array_equal(model.predict(new), model.predict(sparse[:5]))
     np.testing.assert_array_equal(model.transform(new), model.transform(sparse[:5]))
@@ -375,7 +387,7 @@ def test_class_weights_are_routed():
 
 def test_other_metadata_need_routing():
     with pytest.raises(ValueError, match="enable_metadata_routing"):
-        GradientBasisRefit(mlp()).fit(X, Y, groups=np.arange(40))
+        GradientBasisRefit(mlp()).fit(X, Y, colours=np.arange(40))
 
 
 # -- torch ---------------------------------------------------------------------------
@@ -406,7 +418,7 @@ def test_module_for_regression(n_outputs):
 def test_module_for_counts():
     module = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1))
     y = RNG.poisson(np.exp(Y)).astype(float)
-    model = GradientBasisRefit(module, loss="poisson").fit(X, y)
+    model = GradientBasisRefit(module, loss="poisson", alpha="loo").fit(X, y)
     assert (model.predict(X) > 0).all()
     assert model.refit_loss_ < model.network_loss_
 
@@ -417,7 +429,7 @@ def test_module_for_classification(n_outputs):
     """Logistic with one output, softmax with several; labels are sorted."""
     module = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, n_outputs))
     y = EASY if n_outputs == 3 else np.where(Y > 0, "yes", "no")
-    model = GradientBasisRefit(module, loss="log_loss", random_state=0).fit(X, y)
+    model = GradientBasisRefit(module, loss="log_loss", alpha="loo").fit(X, y)
     assert model.classes_.tolist() == sorted(set(y))
     probability = model.predict_proba(X)
     assert probability.shape == (40, len(set(y)))
@@ -430,7 +442,7 @@ def test_module_for_classification(n_outputs):
 def test_module_for_several_labels():
     module = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
     y = np.column_stack([Y > 0, X[:, 0] > 0]).astype(int)
-    model = GradientBasisRefit(module, loss="log_loss", random_state=0).fit(X, y)
+    model = GradientBasisRefit(module, loss="log_loss", alpha="loo").fit(X, y)
     assert model.predict(X).shape == (40, 2)
     assert model.predict_proba(X).shape == (40, 2)
     assert model.score(X, y) > 0.4
@@ -478,13 +490,14 @@ def test_network_outside_its_own_span():
     """A frozen head: the model is f + J c, and still contains the network."""
     module = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1))
     module[2].requires_grad_(False)
-    model = GradientBasisRefit(module, loss="squared_error", alpha=0).fit(X, Y)
+    model = GradientBasisRefit(module, loss="squared_error", alpha=0, **STD).fit(X, Y)
     assert model.refit_loss_ < model.network_loss_
     with torch.no_grad():
         raw = module.double()(torch.tensor(X)).numpy()[:, 0]
-    expected = raw + model.transform(X) @ model.coef_
+    expected = raw + model.transform(X) @ model.basis_coef_
     np.testing.assert_allclose(model.predict(X), expected, rtol=1e-7, atol=1e-9)
-    assert_same(pickle.loads(pickle.dumps(model.set_params(alpha=1).fit(X, Y))), model)
+    model.set_params(alpha=1).fit(X, Y)
+    assert_same(pickle.loads(pickle.dumps(model)), model)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -545,7 +558,7 @@ def test_of_a_search():
     )
     search = GridSearchCV(network, {"alpha": [1e-3, 10.0]}, cv=2)
     best = clone(network).set_params(**clone(search).fit(X, y).best_params_)
-    model = GradientBasisRefit(search).fit(X, y)
-    expected = GradientBasisRefit(best).fit(X, y)
+    model = GradientBasisRefit(search, alpha="loo").fit(X, y)
+    expected = GradientBasisRefit(best, alpha="loo").fit(X, y)
     np.testing.assert_allclose(model.predict(X), expected.predict(X), rtol=1e-10)
     assert model.estimator_.best_params_ == {"alpha": best.alpha}

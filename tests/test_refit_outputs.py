@@ -48,14 +48,14 @@ def test_transform_is_the_jacobian(kind, y, n_networks):
     refit = GradientBasisRefit(mlp(kind), alpha=0.1, n_networks=n_networks).fit(X, y)
     expected = np.concatenate(oracles.network_features(refit, X_NEW), 2)
     n_outputs, n_params = expected.shape[1:]
-    assert n_params == len(refit.coef_) == n_networks * (9 + 4 * n_outputs)
+    assert n_params == len(refit.basis_coef_) == n_networks * (9 + 4 * n_outputs)
     np.testing.assert_allclose(
         refit.transform(X_NEW), expected.reshape(9, -1), rtol=1e-9, atol=1e-12
     )
     raw = refit.predict if kind is MLPRegressor else refit.decision_function
     features = refit.transform(X_NEW).reshape(9, n_outputs, n_params)
     np.testing.assert_allclose(
-        (features @ refit.coef_).ravel(), raw(X_NEW).ravel(), rtol=1e-9, atol=1e-9
+        (features @ refit.basis_coef_).ravel(), raw(X_NEW).ravel(), rtol=1e-9, atol=1e-9
     )
 
 
@@ -122,7 +122,7 @@ def test_parameter_variance_is_the_formula(y, solver, n_networks):
     """phi^T A^-1 phi with A = sum s phi phi^T + (alpha sum s / 2) I, the bias free."""
     alpha = 1e-2
     refit = GradientBasisRefit(
-        mlp(), alpha=alpha, solver=solver, n_networks=n_networks
+        mlp(), alpha=alpha, solver=solver, n_networks=n_networks, distribution=True
     ).fit(X, y, WEIGHT)
     phi = oracles.scaled_features(refit, X, X, WEIGHT)
     new = oracles.scaled_features(refit, X_NEW, X, WEIGHT)
@@ -153,7 +153,9 @@ def test_std_is_that_of_a_gaussian_process():
     alpha = 1e-2
     with torch.random.fork_rng():
         module = NoBias()
-    refit = GradientBasisRefit(module, loss="squared_error", alpha=alpha)
+    refit = GradientBasisRefit(
+        module, loss="squared_error", alpha=alpha, distribution=True
+    )
     refit.fit(X, Y[:, 0])
     operators = []
     for rows in (X, X_NEW):
@@ -180,7 +182,14 @@ def noisy(n_rows, seed):
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"alpha": 1e-3}, {"alpha": "evidence"}, {"cv": 3}, {"n_networks": 2}],
+    [
+        {},
+        {"alpha": 1e-3},
+        {"alpha": "evidence"},
+        {"alpha": "loo"},
+        {"cv": 3},
+        {"alpha": "loo", "n_networks": 2},
+    ],
     ids=str,
 )
 def test_std_is_calibrated(seed, params):
@@ -191,7 +200,8 @@ def test_std_is_calibrated(seed, params):
     95 % are below 1.96.
     """
     X, y, _ = noisy(200, seed)
-    refit = GradientBasisRefit(mlp(), random_state=0, **params).fit(X, y)
+    refit = GradientBasisRefit(mlp(), random_state=0, distribution=True, **params)
+    refit.fit(X, y)
     X_test, y_test, noise = noisy(1000, seed + 1000)
     mean, std = refit.predict(X_test, return_std=True)
     assert mean.shape == std.shape == (1000,)
@@ -226,8 +236,8 @@ def test_std_finds_noise_in_a_product(seed, module):
     if module is None:
         refit = GradientBasisRefit(mlp(), random_state=0)
     else:
-        refit = GradientBasisRefit(module(), loss="squared_error")
-    refit.fit(X[:1000], y[:1000])
+        refit = GradientBasisRefit(module(), loss="squared_error", alpha="loo")
+    refit.set_params(distribution=True).fit(X[:1000], y[:1000])
     mean, std = refit.predict(X[1000:], return_std=True)
     log_loss = np.log(std) + ((y[1000:] - mean) / std) ** 2 / 2
     # The same noise everywhere is worse by half of log mean(e^(x_1 x_2)), about 0.2.
@@ -250,7 +260,7 @@ def test_noise_rises_to_what_held_out_rows_ask_for():
 
 def test_std_grows_away_from_the_data():
     X, y, _ = noisy(200, 0)
-    refit = GradientBasisRefit(mlp()).fit(X, y)
+    refit = GradientBasisRefit(mlp(), distribution=True).fit(X, y)
     operator = basis(refit, np.array([[0.0], [6.0]]))
     inside, outside = parameter_variance(refit._uncertainty, operator)[:, 0]
     assert outside > 5 * inside
@@ -259,7 +269,7 @@ def test_std_grows_away_from_the_data():
 def test_std_has_the_scale_and_shape_of_y():
     inner = TransformedTargetRegressor(mlp(), transformer=StandardScaler())
     for y in (Y[:, 0], Y):
-        refit = GradientBasisRefit(inner, alpha=1e-2)
+        refit = GradientBasisRefit(inner, alpha=1e-2, distribution=True)
         mean, std = refit.fit(X, y).predict(X_NEW, return_std=True)
         scaled_mean, scaled_std = refit.fit(X, 100 * y - 7).predict(X_NEW, True)
         assert std.shape == mean.shape == refit.predict(X_NEW).shape
@@ -269,7 +279,7 @@ def test_std_has_the_scale_and_shape_of_y():
 
 
 def test_std_of_any_subset_of_rows():
-    refit = GradientBasisRefit(mlp()).fit(X, Y[:, 0])
+    refit = GradientBasisRefit(mlp(), distribution=True).fit(X, Y[:, 0])
     _, std = refit.predict(X_NEW, return_std=True)
     _, one = refit.predict(X_NEW[4:5], return_std=True)
     np.testing.assert_allclose(one, std[4:5], rtol=1e-9)
@@ -278,23 +288,26 @@ def test_std_of_any_subset_of_rows():
 @pytest.mark.parametrize(
     ("params", "y"),
     [
+        ({"alpha": 1e-3, "distribution": False}, Y[:, 0]),
         ({"alpha": 0}, Y[:, 0]),
         ({"alpha": 1e-3, "solver": "matrix-free"}, Y[:, 0]),
         ({"estimator": mlp(loss="poisson"), "alpha": 1e-3}, np.exp(Y[:, 0])),
     ],
-    ids=["no ridge", "no decomposition", "poisson"],
+    ids=["not asked for", "no ridge", "no decomposition", "poisson"],
 )
 def test_no_std(params, y):
-    refit = GradientBasisRefit(**({"estimator": mlp()} | params)).fit(X, y)
+    refit = GradientBasisRefit(**({"estimator": mlp(), "distribution": True} | params))
+    refit.fit(X, y)
     with pytest.raises(ValueError, match="return_std must be False for this refit"):
         refit.predict(X_NEW, return_std=True)
 
 
 def test_no_std_of_one_row():
     network = FrozenEstimator(mlp().fit(X, Y[:, 0]))
-    refit = GradientBasisRefit(network, alpha=1e-3).fit(X[:1], Y[:1, 0])
+    refit = GradientBasisRefit(network, alpha=1e-3, distribution=True)
+    refit.fit(X[:1], Y[:1, 0])
     np.testing.assert_allclose(refit.predict(X[:1]), Y[:1, 0], rtol=1e-9)
-    with pytest.raises(ValueError, match="two distinct rows"):
+    with pytest.raises(ValueError, match="two distinct samples"):
         refit.predict(X, return_std=True)
 
 
@@ -309,7 +322,9 @@ def test_candidates_of_a_frozen_classifier():
     X, y = load_iris(return_X_y=True)
     network = mlp(MLPClassifier).fit(X, y)
     candidates = np.array([1e-4, 1e-2, 1.0])
-    refit = GradientBasisRefit(FrozenEstimator(network), alpha=candidates).fit(X, y)
+    refit = GradientBasisRefit(
+        FrozenEstimator(network), alpha=candidates, center="zero"
+    ).fit(X, y)
     path = refit.alpha_path_
     # Folds see four fifths of the rows: the ridge for all of them is as much weaker.
     tried = path["alpha"] / 0.8

@@ -18,6 +18,7 @@ from sklearn_pgb import ResNetBasisRegressor
 from sklearn_pgb._losses import CrossEntropyLoss, LogisticLoss, SquaredLoss
 from sklearn_pgb._networks import ACTIVATIONS
 from sklearn_pgb._resnet._diagnostics import closed_form, stationarity
+from sklearn_pgb._resnet._full_batch import joint, projected
 from sklearn_pgb._resnet._projection import SquaredProjection, projection
 from sklearn_pgb._resnet._residual import Residual, Samples
 from sklearn_pgb._resnet._weights import residual_weights, warn_if_singular
@@ -421,12 +422,46 @@ def test_RN_10_envelope_gradient(loss, kind, rng):
         program = ModuleProgram([module])
     objective = residual_of(loss, rng, 0.1, program)
     objective.inner.tol = 1e-14
+    function = projected(objective)
     theta = tensor(rng.standard_normal(objective.units.n_params))
     direction = tensor(rng.standard_normal(len(theta)))
-    gradient = objective(theta)[1] @ direction
+    gradient = function(theta)[1] @ direction
     h = 1e-5
-    upper, lower = (objective(theta + s * h * direction)[0] for s in (1, -1))
+    upper, lower = (function(theta + s * h * direction)[0] for s in (1, -1))
     assert_allclose((upper - lower) / (2 * h), gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()])
+def test_solvers_minimise_the_same_objective(loss, rng):
+    """Over the linear part the joint objective has the projected one as its minimum."""
+    objective = residual_of(loss, rng, 0.1)
+    objective.inner.tol = 1e-14
+    theta = tensor(rng.standard_normal(objective.units.n_params))
+    function, start = joint(objective, theta)
+    free = len(start) - len(theta)
+    value, gradient = projected(objective)(theta)
+    for _ in range(50):
+        at, slope = function(start)
+        if slope[:free].norm() < 1e-9:
+            break
+        curvature = hessian(lambda head: joint_value(objective, theta, head))
+        matrix = curvature(start[:free].clone())
+        start[:free] -= torch.linalg.solve(matrix, slope[:free])
+    assert_allclose(at, value, rtol=1e-12)
+    assert_allclose(slope[free:], gradient, rtol=1e-7, atol=1e-9)
+
+
+def joint_value(objective, theta, head):
+    """The objective at R and b on standardised columns of the basis, in plain terms."""
+    samples, loss = objective.samples, objective.inner.loss
+    mean, spread = samples.weight @ samples.basis, samples.spread()
+    A, B, b = head[:6].view(3, 2), head[6:16].view(5, 2), head[16:]
+    z = objective.units.differentiable(theta, samples.inputs)
+    raw = (samples.basis - mean) / spread @ A + objective.scale * z @ B + b
+    norm = (A / spread[:, None]).square().sum() + B.square().sum()
+    decay = objective.penalty @ theta.square()
+    data = samples.weight @ loss.value(samples.y, raw)
+    return data + objective.alpha / 2 * norm + decay
 
 
 @pytest.mark.parametrize("intercept", [True, False])

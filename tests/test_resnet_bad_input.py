@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -48,8 +49,8 @@ class Units(nn.Module):
     ("change", "message"),
     [
         (lambda h: h[:1], r"must return raw outputs of shape .* got \(1, 4\)"),
-        (lambda h: h.detach(), "must be differentiable by its parameters, got outputs"),
-        (lambda h: torch.tensor(h.numpy()), "must be differentiable .* got an error"),
+        (lambda h: h.detach(), "differentiable by its parameters, .* no gradient"),
+        (lambda h: torch.tensor(h.numpy()), "must be differentiable .* got its layer"),
         (lambda h: h / 0, "module must return finite outputs, got nan or infinity"),
     ],
 )
@@ -74,7 +75,7 @@ def test_module_that_is_not_finite(solver, value):
     count = int((X[:, 0] > 1).sum())
     assert count
     model = ResNetBasisRegressor(module=Broken(3, 2), solver=solver, **FAST)
-    with pytest.raises(ValueError, match=f"finite numbers, got .* for {count} of 20"):
+    with pytest.raises(ValueError, match=r"module must return finite .* from Broken"):
         model.fit(X, Y)
 
 
@@ -89,17 +90,38 @@ def test_one_row_can_not_be_left_out():
     ("model", "rows", "target"),
     [
         (ResNetBasisRegressor(alpha=0.1, **FAST), X[:1], Y[:1]),
-        (ResNetBasisRegressor(alpha=0.1, **FAST), np.ones((10, 3)), Y[:10]),
-        (ResNetBasisClassifier(alpha=0.1, **FAST), X[:2], ["a", "b"]),
-        (ResNetBasisClassifier(**FAST), X[:2], ["a", "b"]),
+        (ResNetBasisRegressor(**FAST), np.ones((10, 3)), Y[:10]),
+        (ResNetBasisRegressor(loss="poisson", **FAST), np.ones((10, 3)), Y[:10] ** 2),
+        (ResNetBasisRegressor(solver="adam", **FAST), np.ones((10, 3)), Y[:10]),
     ],
 )
-def test_no_rows_to_hold_out(model, rows, target):
-    """What the message says helps."""
-    with pytest.raises(ValueError, match=r"distinct rows, got .* Set cv=None"):
-        model.fit(rows, target)
-    model.set_params(cv=None).fit(rows, target)
-    assert model.loss_ <= model.basis_lower_bound_ * (1 + 1e-9) + 1e-15
+def test_equal_rows_predict_the_mean(model, rows, target):
+    """Nothing can be held out, and nothing speaks for the units."""
+    model.fit(rows, target)
+    assert_allclose(model.predict(rows), target.mean(), rtol=1e-6)
+    assert model.residual_scale_ == 0
+    assert model.loss_ == pytest.approx(model.basis_loss_)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_equal_rows_predict_class_frequencies(solver):
+    labels = np.array(list("aaabbc"))
+    model = ResNetBasisClassifier(solver=solver, **FAST).fit(np.ones((6, 2)), labels)
+    p = model.predict_proba(np.array([[1.0, 1.0], [5.0, -3.0]]))
+    assert_allclose(p, [[1 / 2, 1 / 3, 1 / 6]] * 2, rtol=1e-5)
+
+
+def test_one_row_of_each_class_fits():
+    model = ResNetBasisClassifier(alpha=0.1, **FAST).fit(X[:2], ["a", "b"])
+    assert model.residual_scale_ == 0
+    assert list(model.predict(X[:2])) == ["a", "b"]
+
+
+def test_more_folds_than_rows_are_refused():
+    """Up to the default there are as many as can be drawn."""
+    with pytest.raises(ValueError, match=r"cv must be at most .*, 20, got 1000"):
+        ResNetBasisRegressor(cv=1000, **FAST).fit(X, Y)
+    ResNetBasisRegressor(alpha=0.1, **FAST).fit(X[:3], Y[:3])
 
 
 def test_weights_that_are_all_zero():

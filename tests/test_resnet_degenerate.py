@@ -71,13 +71,13 @@ def test_basis_without_a_direction_or_with_one(name):
     if name.endswith("classes"):
         share = np.unique(y, return_counts=True)[1] / len(y)
         assert_allclose(model.basis_loss_, -share @ np.log(share))
-    assert_allclose(model.basis_lower_bound_, model.basis_loss_, rtol=1e-9)
+    assert_allclose(model.basis_lower_bound_, model.basis_loss_, rtol=1e-7)
     assert model.improvement_ > 0
     # Copies of a column are that column.
     model.set_params(basis=FunctionTransformer(lambda X: X[:, :1] * [1, 2, 0]))
     copies = model.fit(X, y).basis_loss_
     model.set_params(basis=FunctionTransformer(lambda X: X[:, :1]))
-    assert_allclose(copies, model.fit(X, y).basis_loss_, rtol=1e-9)
+    assert_allclose(copies, model.fit(X, y).basis_loss_, rtol=1e-8)
 
 
 def test_units_that_rounding_makes_worse():
@@ -171,7 +171,7 @@ def test_units_that_are_constant(name, alpha):
     estimator.set_params(module=nn.Sequential(constant, nn.Softplus()), alpha=alpha)
     model = estimator.set_params(**FAST | {"max_iter": 1}).fit(X, y)
     assert_allclose(model.residual_scale_, 1)
-    assert_allclose(model.lower_bound_, model.basis_lower_bound_, rtol=1e-9)
+    assert_allclose(model.lower_bound_, model.basis_lower_bound_, rtol=1e-7)
     assert_allclose(model.residual_basis_loss_, model.basis_loss_, rtol=1e-9)
 
 
@@ -189,7 +189,7 @@ def test_scales_without_a_ridge(scale, name, solver):
     assert_allclose(model.basis_loss_, plain.basis_loss_, rtol=1e-9)
     assert_allclose(model.basis_lower_bound_, plain.basis_loss_, rtol=1e-7)
     assert_allclose(model.loss_, plain.loss_, rtol=1e-4)
-    assert_allclose(model.lower_bound_, model.loss_, rtol=1e-7)
+    assert_allclose(model.lower_bound_, model.loss_, rtol=1e-6)
 
 
 def test_scales_that_are_too_far_apart():

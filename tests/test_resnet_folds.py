@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from sklearn.metrics import log_loss, mean_poisson_deviance
@@ -20,41 +20,37 @@ from sklearn_pgb._resnet import _full_batch
 from sklearn_pgb._resnet._fitting import choose_alpha, total_variance
 from sklearn_pgb._resnet._projection import projection
 
-CHECKPOINTS = [0, 1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90]
+CHECKPOINTS = [0, 1, 3, 6, 12, 25, 50, 90]
+REQUEST = SimpleNamespace(
+    max_iter=90, tol=1e-9, projects=True, factors=lambda: [4.0, 1.0]
+)
 
 
 class Fold:
-    """An objective whose held-out loss after k iterations is known."""
+    """An objective whose held-out loss after k iterations is known, for alpha = 1."""
 
     alpha = 1.0
 
-    def __init__(self, held_out, least=0.0):
-        self.held_out, self.least = held_out, least
+    def __init__(self, *curves):
+        self.curves = list(curves)
         # The tensors are there for their device alone.
         y = torch.zeros(4, 1)
         self.samples = SimpleNamespace(
-            y=y,
-            weight=torch.full((4,), 0.25),
-            rows=lambda index: SimpleNamespace(y=y, linear=lambda head: head),
+            y=y, weight=torch.full((4,), 0.25), rows=lambda index: index
         )
+        self.inner = SimpleNamespace(loss=None)
 
     def on(self, samples):
-        return self
+        return Fold(self.curves.pop(0))
 
-    def alone(self, alpha):
-        return None
+    def held_out_alone(self, alpha, held):
+        return 1.0 if alpha == 1 else 1.5
 
-    def head(self, theta, alpha):
-        return None
+    def held_out(self, theta, alpha, held):
+        return self.curves[0](int(theta[-1])) + (0.0 if alpha == 1 else 0.5)
 
-    def raw(self, theta, head, held):
-        return int(theta)
-
-    def loss(self, raw, held):
-        return self.least + (1.0 if raw is None else self.held_out(raw))
-
-    def floor(self, samples):
-        return self.least
+    def floor(self):
+        return 0.0
 
 
 @pytest.fixture
@@ -62,25 +58,24 @@ def trainings(monkeypatch):
     """Iterations of each fold; the training loss falls all the time."""
     counts = []
 
-    def quasi_newton(objective, theta, *, gtol, max_iter, on_iteration):
+    def quasi_newton(function, theta, *, gtol, max_iter, on_iteration):
         for k in range(1, max_iter + 1):
-            if on_iteration(torch.tensor(float(k)), 1.0 / k):
+            if on_iteration(torch.tensor([float(k)]), 1.0 / k):
                 break
         counts.append(k)
-        return SimpleNamespace(theta=torch.tensor(float(k)))
+        return SimpleNamespace(theta=torch.tensor([float(k)]))
 
     monkeypatch.setattr(_full_batch, "quasi_newton", quasi_newton)
+    monkeypatch.setattr(_full_batch, "projected", lambda objective: None)
     return counts
 
 
-def curve(held_out, least=0.0):
-    request = SimpleNamespace(max_iter=90, tol=1e-9)
-    rows = np.arange(2)
-    alone, found = _full_batch._held_out_curve(
-        Fold(held_out, least), torch.zeros(()), request, rows, rows, CHECKPOINTS, [1.0]
+def curve(held_out):
+    found = _full_batch.held_out_curve(
+        Fold(held_out), None, torch.zeros(1), REQUEST, CHECKPOINTS, [4.0, 1.0]
     )
-    assert_allclose(alone, least + 1.0)
-    return found[:, 0] - least
+    assert_allclose(found[:, 0], found[:, 1] + 0.5)
+    return found[:, 1]
 
 
 def test_a_fold_that_improves_goes_to_the_end(trainings):
@@ -88,21 +83,45 @@ def test_a_fold_that_improves_goes_to_the_end(trainings):
     assert trainings == [90]
 
 
-def test_a_fold_that_is_late_stays_as_it_is(trainings):
-    """The best was after two iterations; five checkpoints later it is left."""
-    found = curve(lambda k: 0.9 + 1e-3 * abs(k - 2))
-    assert trainings == [18]
-    assert_allclose(found[:8], 0.9 + 1e-3 * np.abs(np.array(CHECKPOINTS[:8]) - 2))
-    assert_allclose(found[8:], found[7])
+def test_a_fold_that_gets_worse_keeps_its_last_loss(trainings):
+    """The best was after one iteration; three looks later it is left."""
+    found = curve(lambda k: 0.9 + 1e-3 * abs(k - 1))
+    assert trainings == [12]
+    assert_allclose(found[:5], 0.9 + 1e-3 * np.abs(np.array(CHECKPOINTS[:5]) - 1))
+    assert_allclose(found[5:], found[4])
 
 
-@pytest.mark.parametrize("least", [0.0, -50.0, 50.0])
-def test_a_hopeless_fold_rules_out_what_follows(least, trainings):
-    """Whatever constant the loss has."""
-    found = curve(lambda k: 0.9 if k < 3 else 1.2, least)
-    assert trainings == [3]
-    assert_allclose(found[:4], [0.9, 0.9, 0.9, 1.2])
-    assert_array_equal(found[4:], np.inf)
+def choose(*curves):
+    folds = [(np.arange(2), np.arange(2, 4)), (np.arange(2, 4), np.arange(2))]
+    return _full_batch.choose(Fold(*curves), torch.zeros(1), REQUEST, folds)
+
+
+def test_the_best_checkpoint_is_chosen(trainings):
+    found = choose(*[lambda k: 0.9 + 1e-3 * abs(k - 6)] * 2)
+    assert found == _full_batch.Choice(6, 1.0, True, 0.9, 1.0)
+
+
+def test_units_that_held_out_rows_speak_against_are_left_out(trainings):
+    found = choose(*[lambda k: 1.01 + 1e-3 * k] * 2)
+    assert found == _full_batch.Choice(0, 1.0, False, 1.01, 1.0)
+
+
+@pytest.mark.parametrize("bad", [lambda k: 5.0 * (k > 0) + 0.9, lambda k: 0.9 + k])
+def test_one_bad_fold_does_not_stop_the_others(bad, trainings):
+    """After a rise it is left, and the other fold's gains decide."""
+    found = choose(lambda k: 0.9 * 0.98**k, lambda k: min(bad(k), 1.2))
+    assert found.n_iter == 90
+
+
+def test_a_fold_that_is_not_finite_counts_for_nothing_else(trainings):
+    found = choose(lambda k: 0.9, lambda k: np.nan if k > 3 else 0.9 - 0.01 * k)
+    assert found.n_iter == 3
+    assert found.improves
+
+
+def test_no_fold_leaves_the_units_out():
+    found = _full_batch.choose(Fold(), torch.zeros(1), REQUEST, [])
+    assert (found.n_iter, found.improves) == (0, False)
 
 
 def test_units_of_the_poisson_loss():
@@ -120,20 +139,6 @@ def test_units_of_the_poisson_loss():
         for fitted in (model, linear)
     )
     assert ours < 0.2 * theirs
-
-
-@pytest.mark.parametrize(
-    ("held_out", "n_iter", "improves"),
-    [
-        (lambda k: 0.9 + 1e-3 * abs(k - 8), 8, True),
-        (lambda k: 1.01 + 1e-3 * k, 0, False),
-    ],
-)
-def test_the_best_checkpoint_is_chosen(held_out, n_iter, improves, trainings):
-    request = SimpleNamespace(max_iter=90, tol=1e-9, factors=lambda: [1.0])
-    folds = [(np.arange(2), np.arange(2, 4)), (np.arange(2, 4), np.arange(2))]
-    chosen = _full_batch._choose(Fold(held_out), torch.zeros(()), request, folds)
-    assert chosen == (n_iter, 1.0, improves)
 
 
 def test_weights_are_copies_of_many_rows():

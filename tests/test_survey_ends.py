@@ -15,6 +15,7 @@ from sklearn_pgb import (
     AddedNeuronRegressor,
     certify,
 )
+from sklearn_pgb._convex import LossScale
 from sklearn_pgb._losses import SquaredLoss
 from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._survey import _examination
@@ -42,7 +43,7 @@ def numbers(networks):
     weight = torch.full((30,), 1 / 30, dtype=torch.float64)
     setting = Setting(X, y, weight, SquaredLoss())
     ends = evaluate([setting.objective(network) for network in networks])
-    return distinct(ends, setting, setting.scale(0.0))
+    return distinct(ends, setting, setting.scale(0.0).unit)
 
 
 def test_symmetric_copies_are_one_minimum():
@@ -118,7 +119,7 @@ def test_verdicts_are_those_of_certify(activation, alpha, regression):
     kinds = set()
     for start, module in enumerate(chains(found, [2, 2, 1], kind)):
         certificate = certify(
-            module, X, y[:, None], loss=SquaredLoss(), penalty=penalty
+            module, X, y[:, None], loss="squared_error", penalty=penalty
         )
         assert_allclose(certificate.objective, found.objective[start], rtol=1e-10)
         assert certificate.verdict == found.verdict[start]
@@ -147,13 +148,15 @@ def test_verdicts_by_numbers(monkeypatch):
     ends = ends_at(setting, [1.0, 1.11, 2.0, 2.0, 2.0], [9.0, 0.0, 0.19, 0.21, np.nan])
     monkeypatch.setattr(_examination, "EXAMINATION_FLOPS", 0.0)
     numbers = np.array([0, 1, 2, 3, 4])
-    bounds, verdicts = examine_ends(
-        ends, numbers, floor=0.9, scale=2.0, tol=0.1, seed=0
+    bounds, budgets, verdicts = examine_ends(
+        ends, numbers, scale=LossScale(0.9, 2.0, 0.0), tol=0.1, seed=0
     )
-    critical, not_critical = "critical", "not_critical"
-    expected = ("certified_global", critical, critical, not_critical, not_critical)
+    # The last one has no gradient that is a number, and no verdict.
+    rest = "critical", "critical", "not_critical", "undetermined"
+    expected = ("certified_global", *rest)
     assert verdicts == expected
     assert_array_equal(np.isfinite(bounds), [True, False, False, False, False])
+    assert_array_equal(np.isnan(budgets), np.isnan(bounds))
 
 
 def test_bounds_are_those_of_their_own_end(regression):
@@ -193,8 +196,8 @@ def test_a_saddle_is_no_minimum():
     ends = evaluate([setting.objective(network)])
     assert ends.gradient_norm[0] <= 1e-12
     number = np.array([0])
-    bounds, verdicts = examine_ends(
-        ends, number, floor=0.0, scale=1.0, tol=1e-6, seed=0
+    bounds, _, verdicts = examine_ends(
+        ends, number, scale=LossScale(0.0, 1.0, 0.0), tol=1e-6, seed=0
     )
     assert verdicts == ("not_local_min",)
     assert_allclose(bounds[0], ends.loss[0], rtol=1e-8)

@@ -35,6 +35,7 @@ from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._estimator import (
     Targets,
+    VersionedState,
     all_or_nothing,
     check_device,
     dense,
@@ -122,7 +123,7 @@ def _rows(X, kept):
     return X if kept.all() else X[kept]
 
 
-class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
+class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targets):
     """Fit, partial fit and state of a network with added neurons."""
 
     _parameter_constraints: dict = {
@@ -384,6 +385,7 @@ class AddedNeuronBase(CallbackSupportMixin, TrainedNetwork, Targets):
 
     def _check(self, X, y, sample_weight, known):
         """Dense samples with their targets and weights; whether X was sparse."""
+        check_device(self.device)
         X, y = validate_data(
             self,
             X,

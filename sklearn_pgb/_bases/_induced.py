@@ -10,20 +10,24 @@ from torch import Tensor, nn
 
 from sklearn_pgb._bases._basis import Basis, FeatureColumns
 from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._losses import Loss
 from sklearn_pgb._networks import (
     OpenNetwork,
     ResNetNetwork,
+    named_loss,
     open_network,
 )
 from sklearn_pgb._operators import LinearOperator
 
 
-def train_and_open(estimator: Any, X: Any, y: Any, loss: Loss | None) -> OpenNetwork:
+def train_and_open(estimator: Any, X: Any, y: Any, loss: str | None) -> OpenNetwork:
     """Open a module or frozen estimator as it is, a clone of any other after `fit`."""
-    if isinstance(estimator, nn.Module | FrozenEstimator):
-        return open_network(estimator, loss=loss)
-    return open_network(clone(estimator).fit(X, y), loss=loss)
+    known = named_loss(loss)
+    if not isinstance(estimator, nn.Module | FrozenEstimator):
+        estimator = clone(estimator).fit(X, y)
+    opened = open_network(estimator, loss=known)
+    inputs = opened.inputs(X)
+    n_outputs = opened.network(opened.network.theta, inputs[:1]).shape[1]
+    return opened.for_targets(y, n_outputs)
 
 
 class LayerBasis(FeatureColumns):
@@ -42,8 +46,9 @@ class LayerBasis(FeatureColumns):
         Which hidden layer, counted as in a list: 0 is the first, -1 the last.
     fit_intercept : bool, default=True
         Whether each output has a free intercept.
-    loss : Loss or None, default=None
-        Needed for a module only.
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
+            default=None
+        What a module was trained with; None for an estimator, which knows its own.
 
     Attributes
     ----------
@@ -57,7 +62,7 @@ class LayerBasis(FeatureColumns):
         *,
         layer: int = -1,
         fit_intercept: bool = True,
-        loss: Loss | None = None,
+        loss: str | None = None,
     ):
         self.estimator = estimator
         self.layer = layer
@@ -89,7 +94,7 @@ class LayerBasis(FeatureColumns):
         """
         check_is_fitted(self)
         opened = self.network_
-        hidden = opened.network.layers(opened.inputs(X))[1:-1]
+        hidden = opened.network.layers(opened.inputs(X, check=False))[1:-1]
         if not -len(hidden) <= self.layer < len(hidden):
             raise ValueError(
                 f"layer must be the index of one of the {len(hidden)} hidden layers, "
@@ -153,7 +158,8 @@ class ResNetBasis(FeatureColumns):
     def features(self, X: Any) -> Tensor:
         """[phi, z] on X, float64 of shape (n_samples, n_basis + n_units)."""
         check_is_fitted(self)
-        return self.network_.network.layers(self.network_.inputs(X))[1]
+        inputs = self.network_.inputs(X, check=False)
+        return self.network_.network.layers(inputs)[1]
 
 
 class TangentColumns(Basis):
@@ -184,7 +190,7 @@ class TangentColumns(Basis):
             If the network has another number of outputs.
         """
         check_is_fitted(self)
-        inputs = self.network_.inputs(X)
+        inputs = self.network_.inputs(X, check=False)
         operator = self.space_.operator([inputs] * len(self.space_.networks))
         if operator.n_outputs != n_outputs:
             raise ValueError(
@@ -212,8 +218,9 @@ class GradientBasis(TangentColumns):
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
         module or a FrozenEstimator is taken as it is.
-    loss : Loss or None, default=None
-        Needed for a module only.
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
+            default=None
+        What a module was trained with; None for an estimator, which knows its own.
 
     Attributes
     ----------
@@ -223,7 +230,7 @@ class GradientBasis(TangentColumns):
         Its scaled columns.
     """
 
-    def __init__(self, estimator: Any, *, loss: Loss | None = None):
+    def __init__(self, estimator: Any, *, loss: str | None = None):
         self.estimator = estimator
         self.loss = loss
 
@@ -240,7 +247,7 @@ class GradientBasis(TangentColumns):
         self
         """
         self.network_ = train_and_open(self.estimator, X, y, self.loss)
-        inputs = self.network_.inputs(X)
+        inputs = self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
         self.space_ = TangentSpace.of([self.network_.network], [inputs], weight)
         return self

@@ -16,7 +16,6 @@ from sklearn_pgb._bases._rank import (
     weighted_jacobian,
 )
 from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._losses import Loss
 from sklearn_pgb._networks import Displacement, Network, displacements
 
 # So many displacements are tried for each that is wanted; columns count as new if they
@@ -51,8 +50,9 @@ class PerturbedGradientBasis(TangentColumns):
     n_perturbations : int, default=8
         How many displacements to use at most. Only such are used whose columns are not
         in the span of the ones before.
-    loss : Loss or None, default=None
-        Needed for a module only.
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
+            default=None
+        What a module was trained with; None for an estimator, which knows its own.
     random_state : int, RandomState instance or None, default=None
         Draws the displacements.
 
@@ -109,7 +109,7 @@ class PerturbedGradientBasis(TangentColumns):
         estimator: Any,
         *,
         n_perturbations: int = 8,
-        loss: Loss | None = None,
+        loss: str | None = None,
         random_state: int | np.random.RandomState | None = None,
     ):
         self.estimator = estimator
@@ -132,7 +132,7 @@ class PerturbedGradientBasis(TangentColumns):
         seed = check_random_state(self.random_state).randint(2**31)
         generator = torch.Generator().manual_seed(seed)
         self.network_ = train_and_open(self.estimator, X, y, self.loss)
-        network, inputs = self.network_.network, self.network_.inputs(X)
+        network, inputs = self.network_.network, self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
         self._test_rank(network, inputs, weight, generator)
         kept: list[Displacement] = []

@@ -14,7 +14,7 @@ from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
-from sklearn_pgb._estimator import parse_memory
+from sklearn_pgb._estimator import distinct_rows, parse_memory
 from sklearn_pgb._threads import threads_for
 
 
@@ -60,7 +60,7 @@ def certify(
         multiplied to them.
     bases : "auto" or dict, default="auto"
         More bases for the table, by name; they are cloned and fitted on X.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or Loss, \
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
             default=None
         The loss of a module's training. An estimator knows its own.
     penalty : float or array-like of shape (n_params,), default=None
@@ -88,7 +88,8 @@ def certify(
         If the estimator is no network, or the bases are none. A GradientBasisRefit
         has certified bounds of its own; its `estimator_` is a network.
     ValueError
-        If the data do not fit the network, or a parameter can't be used.
+        If the data do not fit the network, or a parameter can't be used. Outputs, a
+        loss or a gradient that are infinite or no numbers certify nothing.
 
     See Also
     --------
@@ -149,7 +150,9 @@ def certify_objective(
     """The certificate of a network with an objective of its own; see `certify`."""
     head = objective.network.find_head(objective.X[:8])
     name = type(objective.network).__name__
-    subject = Subject(name, objective, head, objective.X, objective.y, ())
+    X = objective.X.flatten(1)
+    group = torch.from_numpy(distinct_rows(X.numpy()))
+    subject = Subject(name, objective, head, X, objective.y, (), group)
     return _examined(subject, {}, Effort(tol, None, max_memory), seed)
 
 

@@ -37,8 +37,10 @@ class Curvature:
 
 def curvature(
     objective: TrainingObjective, theta: Tensor, generator: torch.Generator
-) -> Curvature:
-    """Lowest curvature of the objective at theta."""
+) -> Curvature | None:
+    """Lowest curvature of the objective at theta; None if torch has no Hessian."""
+    if not objective.has_hessian(theta):
+        return None
     if len(theta) <= DENSE_PARAMS:
         values, vectors = torch.linalg.eigh(objective.hessian(theta))
         return Curvature(float(values[0]), float(values.abs().max()), vectors[:, 0])

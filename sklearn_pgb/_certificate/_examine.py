@@ -17,6 +17,7 @@ from sklearn_pgb._certificate._linear_structure import (
     linear_structure,
 )
 from sklearn_pgb._certificate._objective import TrainingObjective
+from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import (
     BasisRow,
@@ -27,7 +28,12 @@ from sklearn_pgb._certificate._table import (
     tangent_problem,
 )
 from sklearn_pgb._certificate._tilted import TiltedIdentity, tilted_identity
-from sklearn_pgb._convex import ConvexProblem, Infimum
+from sklearn_pgb._convex import (
+    ConvexProblem,
+    Infimum,
+    LossScale,
+    loss_scale,
+)
 from sklearn_pgb._losses import PureErrorFloor, pure_error_floor
 from sklearn_pgb._networks import ChainNetwork, Displacement
 from sklearn_pgb._operators import LinearOperator
@@ -71,18 +77,22 @@ class Findings:
     ----------
     loss, penalty : float
     floor : PureErrorFloor
-    tolerance : float
-        In units of the loss.
+    scale : LossScale
+    tol, tolerance : float
+        As the user gave it, and in units of the loss.
     gradient : Tensor (n_params,)
         Of the objective.
-    rounding : float
-        What rounding makes of the norm of a gradient that is zero.
+    steepness : Steepness
+        Of the objective, where each derivative is relative to the size of its column.
     margin : KinkMargin
     smooth : bool
         Whether no unit has its kink at the parameters.
     rows : tuple of BasisRow
     tangent : Infimum
         Of the gradient basis.
+    linear_bound : float
+        On the loss of all linear models of the inputs; minus infinity if only those
+        with coefficients of limited norm are covered.
     head_excess : float
         What the derivatives by the last layer alone take off the objective, or may take
         off with a penalty; used where the network is not smooth.
@@ -99,13 +109,16 @@ class Findings:
     loss: float
     penalty: float
     floor: PureErrorFloor
+    scale: LossScale
+    tol: float
     tolerance: float
     gradient: Tensor
-    rounding: float
+    steepness: Steepness
     margin: KinkMargin
     smooth: bool
     rows: tuple[BasisRow, ...]
     tangent: Infimum
+    linear_bound: float
     head_excess: float
     in_span_error: float | None
     nearby: int | None
@@ -155,24 +168,29 @@ def examine(
             "its learning rate, or standardise X, and train again."
         )
     loss, gradient = objective.data_value(raw), objective.value_and_gradient(theta)[1]
+    _check_finite(objective, loss, gradient)
     floor = pure_error_floor(
-        objective.X.flatten(1), objective.y, objective.loss, objective.weight
+        subject.group[:, None], objective.y, objective.loss, objective.weight
     )
     problem = tangent_problem(objective, raw, [])
     in_span_error = _in_span_error(subject, problem, raw)
     spans = in_span_error is not None and in_span_error <= 1e-8
-    tangent = solve_basis(problem, effort.max_memory, contains_offset=spans)
+    known = {"floor": floor.value, "in_hand": loss, "contains_offset": spans}
+    tangent = solve_basis(problem, effort.max_memory, **known)
     margin = kink_margin(network, objective.X)
     smooth = not margin.on_kink
     structure, joint = _joint_layers(objective)
-    rows = [
-        row_of(name, each, solve_basis(each, effort.max_memory), loss, floor.value)
-        for name, each in feature_problems(subject, bases, joint)
-    ]
-    own = row_of(GRADIENT, problem, tangent, loss, floor.value)
+    rows, linear_bound = [], -np.inf
+    for name, each in feature_problems(subject, bases, joint):
+        result = solve_basis(each, effort.max_memory, floor=floor.value)
+        rows.append(row_of(name, each, result, loss))
+        if name == "inputs" and result.unlimited:
+            linear_bound = result.lower_bound
+    own = row_of(GRADIENT, problem, tangent, loss)
     rows.append(own)
     nearby = _rank_nearby(objective, tangent.rank, generator)
-    tolerance = effort.tol * loss_unit(objective, floor.value)
+    scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
+    tolerance = scale.tolerance(effort.tol)
     displaced = []
     if smooth and tangent.rank is not None and tangent.rank < (nearby or 0):
         # Each displacement takes a factorisation, which only pays where the gradient
@@ -184,24 +202,34 @@ def examine(
             )
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
-        result = solve_basis(wider, effort.max_memory, contains_offset=spans)
-        rows.append(row_of(PERTURBED, wider, result, loss, floor.value))
+        result = solve_basis(wider, effort.max_memory, **known)
+        rows.append(row_of(PERTURBED, wider, result, loss))
     budget = effort.norm_budget or NORM_BUDGET * (float(theta.norm()) or 1.0)
     tilted = None
     if objective.penalised:
-        spectrum, bound = tangent.spectrum, own.lower_bound
-        tilted = tilted_identity(objective, problem, gradient, spectrum, budget, bound)
+        tilted = tilted_identity(
+            objective,
+            problem,
+            gradient,
+            tangent,
+            budget,
+            floor=floor.value,
+            rounding=_rounding(objective, problem, raw),
+        )
     return Findings(
         loss=loss,
         penalty=objective.penalty_value(theta),
         floor=floor,
+        scale=scale,
+        tol=effort.tol,
         tolerance=tolerance,
         gradient=gradient,
-        rounding=_rounding(objective, problem, raw),
+        steepness=steepness(objective, problem, raw, gradient),
         margin=margin,
         smooth=smooth,
         rows=tuple(rows),
         tangent=tangent,
+        linear_bound=linear_bound,
         head_excess=0.0
         if smooth
         else _head_excess(subject, raw, loss, gradient, budget, effort),
@@ -214,26 +242,29 @@ def examine(
     )
 
 
+def _check_finite(objective: TrainingObjective, loss: float, gradient: Tensor) -> None:
+    """No verdict comes from numbers that are none."""
+    wrong = [
+        name
+        for name, value in [
+            ("loss", loss),
+            ("penalty", objective.penalty_value(objective.network.theta)),
+            ("gradient", float(gradient.norm())),
+        ]
+        if not np.isfinite(value)
+    ]
+    if wrong:
+        raise ValueError(
+            f"estimator must have a finite loss and gradient on X and y, got a "
+            f"{wrong[0]} that is infinite or NaN, which certifies nothing. Lower its "
+            "learning rate, or scale X and y, and train again."
+        )
+
+
 def _work(problem: ConvexProblem) -> float:
     """Entries of the basis times its shorter side."""
     rows, columns = problem.operator.n_rows, problem.operator.n_coef
     return float(rows) * columns * min(rows, columns)
-
-
-def loss_unit(objective: TrainingObjective, floor: float) -> float:
-    """What the best constant loses above the floor: differences are relative to it.
-
-    It changes with the units of the targets as losses do. Constant targets leave it
-    zero; then outputs of zero stand in, and one where these are perfect too.
-    """
-    n = len(objective.y)
-    group = torch.zeros(n, dtype=torch.long)
-    pooled = objective.loss.pooled_minimum(objective.y, objective.weight, group, 1)
-    zero = objective.data_value(torch.zeros_like(objective.y)) - floor
-    unit = float(pooled.value.sum()) - floor
-    if unit > 1e-12 * abs(zero):
-        return unit
-    return zero if zero > 0 else 1.0
 
 
 def _in_span_error(

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sklearn_pgb._derivatives import GradientDerivative, has_second_derivative
 from sklearn_pgb._losses import Loss
-from sklearn_pgb._networks import Network
+from sklearn_pgb._networks import ModuleNetwork, Network
 
 # Rows of one sweep forward and backward.
 ROWS = 2**13
+
+# Rows that show whether there is a Hessian.
+PROBED_ROWS = 4
 
 # Columns of the Hessian that are computed at once.
 COLUMNS = 32
@@ -82,23 +86,15 @@ class TrainingObjective:
     def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """The Hessian of O as a function of directions, (n_params,) or a batch."""
         leaf = theta.detach().clone().requires_grad_()
-        gradients = [
-            torch.autograd.grad(self._losses(leaf, rows), leaf, create_graph=True)[0]
+        parts = [
+            GradientDerivative(self._gradient(leaf, rows), leaf)
             for rows in self._sweeps()
         ]
 
         def product(direction: Tensor) -> Tensor:
             total = 2 * self.penalty * direction
-            for gradient in gradients:
-                total += torch.autograd.grad(
-                    gradient,
-                    leaf,
-                    direction,
-                    retain_graph=True,
-                    is_grads_batched=direction.ndim == 2,
-                    materialize_grads=True,
-                    allow_unused=True,
-                )[0]
+            for part in parts:
+                total += part(direction)
             return total
 
         return product
@@ -109,6 +105,18 @@ class TrainingObjective:
         eye = torch.eye(len(theta), dtype=theta.dtype)
         dense = torch.cat([product(columns) for columns in eye.split(COLUMNS)])
         return (dense + dense.T) / 2
+
+    def has_hessian(self, theta: Tensor) -> bool:
+        """Whether torch can differentiate the gradient; a module may prevent it."""
+        if not isinstance(self.network, ModuleNetwork):
+            return True
+        rows = slice(0, PROBED_ROWS)
+        return has_second_derivative(lambda at: self._gradient(at, rows), theta)
+
+    def _gradient(self, leaf: Tensor, rows: slice) -> Tensor:
+        """Gradient of some samples' losses, with its graph."""
+        part = self._losses(leaf, rows)
+        return torch.autograd.grad(part, leaf, create_graph=True)[0]
 
     def _losses(self, theta: Tensor, rows: slice) -> Tensor:
         raw = self.network(theta, self.X[rows])

@@ -1,9 +1,10 @@
 """What is certified: a network taken out of an estimator, with its own objective."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -12,10 +13,8 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor, nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._estimator import count_outputs
+from sklearn_pgb._estimator import count_outputs, distinct_rows
 from sklearn_pgb._losses import (
-    MODULE_LOSSES,
-    LogisticLoss,
     Loss,
     SquaredLoss,
 )
@@ -26,12 +25,10 @@ from sklearn_pgb._networks import (
     OpenNetwork,
     TrainingTerms,
     as_float64,
+    named_loss,
     open_network,
     unwrap,
 )
-
-# What the name of a loss may be.
-LOSSES = [name for name, loss in MODULE_LOSSES.items() if loss is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +44,8 @@ class Subject:
     X, y : whatever the estimator takes
         Rows of positive weight.
     notes : tuple of str
+    group : Tensor (n_samples,)
+        Number of each row's group of equal rows of X as it was given.
     """
 
     name: str
@@ -55,6 +54,7 @@ class Subject:
     X: Any
     y: Any
     notes: tuple[str, ...]
+    group: Tensor
 
 
 def open_subject(
@@ -63,7 +63,7 @@ def open_subject(
     y: Any,
     *,
     sample_weight: Any,
-    loss: str | Loss | None,
+    loss: str | None,
     penalty: Any,
 ) -> Subject:
     """Open a fitted network on its training data."""
@@ -72,9 +72,12 @@ def open_subject(
             "y must be the targets or labels that the network was trained on, got None."
         )
     opened = _open(estimator, loss)
+    if sp.issparse(X):
+        # Rows cannot be taken out of every format.
+        X = cast(Any, X).tocsr()
     inputs = opened.inputs(X)
     n_outputs = count_outputs(opened, inputs)
-    opened = _with_logistic(opened, y, n_outputs, loss)
+    opened = opened.for_targets(y, n_outputs)
     check_consistent_length(inputs, y)
     given = _check_sample_weight(
         sample_weight, inputs.numpy(), dtype=np.float64, ensure_non_negative=True
@@ -89,11 +92,13 @@ def open_subject(
         )
     rows = torch.from_numpy(kept)
     share = as_float64(weight[kept] / weight.sum())
+    rows_given, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
     own = terms.penalty if penalty is None else _check_penalty(penalty, opened)
     objective = TrainingObjective(
         opened.network,
         inputs[rows],
-        opened.targets(y, n_outputs)[rows],
+        # The training has not seen the labels of rows without weight either.
+        opened.targets(targets, n_outputs),
         share,
         opened.loss,
         as_float64(own),
@@ -102,9 +107,10 @@ def open_subject(
         name=type(final).__name__,
         objective=objective,
         head=opened.network.find_head(objective.X[:8]),
-        X=_safe_indexing(X, kept),
-        y=_safe_indexing(y, kept),
+        X=rows_given,
+        y=targets,
         notes=terms.notes if penalty is None else (),
+        group=torch.from_numpy(distinct_rows(rows_given)),
     )
 
 
@@ -118,36 +124,21 @@ def training_objective(
     return subject.objective
 
 
-def _open(estimator: Any, loss: str | Loss | None) -> OpenNetwork:
+def _open(estimator: Any, loss: str | None) -> OpenNetwork:
     """Open the network; a module needs the loss that it does not know."""
-    if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise ValueError(
-                f"loss must be one of {', '.join(map(repr, LOSSES))} or a Loss, got "
-                f"{loss!r}."
-            )
-        loss = MODULE_LOSSES[loss]
+    known = named_loss(loss)
     if hasattr(estimator, "refit_loss_"):
         raise TypeError(
             f"estimator must be a network, got {type(estimator).__name__}, a convex "
             "model: its own lower_bound_ and duality_gap_ certify it. Pass its "
             "estimator_ to certify the network that it was refitted from."
         )
-    opened = open_network(estimator, loss=loss)
-    if loss is not None and opened.kind is not None:
+    opened = open_network(estimator, loss=known)
+    if known is not None and opened.kind is not None:
         raise ValueError(
             "loss must be None for an estimator, which knows what it was trained with, "
             f"got {loss!r}. Pass a loss with a torch module only."
         )
-    return opened
-
-
-def _with_logistic(
-    opened: OpenNetwork, y: Any, n_outputs: int, loss: str | Loss | None
-) -> OpenNetwork:
-    """The log loss of a module with one output, or of several labels, is logistic."""
-    if loss == "log_loss" and (n_outputs == 1 or np.ndim(y) == 2):
-        return replace(opened, loss=LogisticLoss())
     return opened
 
 

@@ -43,7 +43,9 @@ class BasisRow:
     lower_bound : float
         No coefficients have a smaller loss, up to the norm `norm_budget`.
     norm_budget : float
-        Infinite where the bound holds for all coefficients.
+        On the norm of the coefficients, each times the norm of its column (weighted;
+        less its mean if there is a free intercept): a million times what was found.
+        Infinite where the bound is that of every function of the inputs.
     excess : float
         Loss of the network minus `value`: how much better the basis is.
     attained : bool or None
@@ -65,25 +67,22 @@ class BasisRow:
         return self.value - self.lower_bound
 
 
-def row_of(
-    name: str, problem: ConvexProblem, result: Infimum, loss: float, floor: float
-) -> BasisRow:
-    """A row of the table; no basis is below the floor."""
+def row_of(name: str, problem: ConvexProblem, result: Infimum, loss: float) -> BasisRow:
+    """A row of the table."""
     n_free = problem.y.shape[1] if problem.intercept else 0
-    bounded = result.lower_bound > floor
     return BasisRow(
         basis=name,
         n_coef=problem.operator.n_coef + n_free,
         rank=result.rank,
         value=result.value,
-        lower_bound=min(max(result.lower_bound, floor), result.value),
-        norm_budget=result.norm_budget if bounded else float("inf"),
+        lower_bound=result.lower_bound,
+        norm_budget=result.norm_budget,
         excess=loss - result.value,
         attained=result.attained,
     )
 
 
-def solve_basis(problem: ConvexProblem, max_memory: float, **known: bool) -> Infimum:
+def solve_basis(problem: ConvexProblem, max_memory: float, **known: Any) -> Infimum:
     """The infimum of one problem."""
     return infimum(problem, descend, max_memory=max_memory, **known)
 

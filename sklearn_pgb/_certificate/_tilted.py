@@ -6,10 +6,11 @@ from torch import Tensor
 
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._table import descend
-from sklearn_pgb._convex import ConvexProblem, Spectrum, dual_value
+from sklearn_pgb._convex import ConvexProblem, Infimum, Spectrum, dual_value
 
-# The penalty's gradient leaves the row space where more than this share of it does.
-OUTSIDE = 1e-8
+# The penalty's gradient leaves the row space where more than this share of it does;
+# directions whose singular value is below the second share of the largest do not count.
+OUTSIDE, RTOL = 1e-8, 1e-10
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ def tilted_identity(
     objective: TrainingObjective,
     problem: ConvexProblem,
     gradient: Tensor,
-    spectrum: Spectrum | None,
+    tangent: Infimum,
     norm_budget: float,
-    plain_bound: float,
+    *,
+    floor: float,
+    rounding: float,
 ) -> TiltedIdentity:
     """Enclose the tilted problem within a norm.
 
@@ -77,11 +80,13 @@ def tilted_identity(
         The gradient basis, the network's outputs being its offset.
     gradient : Tensor (n_params,)
         Of the penalised objective.
-    spectrum : Spectrum or None
-        Of the weighted J.
+    tangent : Infimum
+        Of the loss over the gradient basis.
     norm_budget : float
-    plain_bound : float
-        On the loss over the gradient basis.
+    floor : float
+        Least loss of any function of the inputs.
+    rounding : float
+        By how much the norm of a gradient may be off.
     """
     theta = objective.network.theta
     tilt = objective.penalty_gradient(theta)
@@ -89,18 +94,25 @@ def tilted_identity(
     raw = problem.offset
     assert raw is not None
     start = objective.data_value(raw) + penalty
+    # The bound on the loss alone counts as far as its own budget reaches.
+    plain_bound = floor
+    if _covers(tangent, norm_budget):
+        plain_bound = max(floor, tangent.lower_bound)
     bound = max(
-        start - norm_budget * float(gradient.norm()),
+        start - norm_budget * (float(gradient.norm()) + rounding),
         # The loss and the tilt each by itself.
         plain_bound + penalty - norm_budget * float(tilt.norm()),
     )
     unbounded = None
-    if spectrum is not None:
-        outside = tilt - spectrum.V @ (spectrum.V.T @ tilt)
-        unbounded = float(outside.norm()) > OUTSIDE * float(tilt.norm())
-        corrected = _corrected(problem, raw, gradient, spectrum)
+    if tangent.spectrum is not None:
+        steady = tangent.spectrum.leading(RTOL)
+        relative = tilt / steady.basis.units.scale
+        outside = relative - steady.V @ (steady.V.T @ relative)
+        unbounded = float(outside.norm()) > OUTSIDE * float(relative.norm())
+        corrected = _corrected(problem, raw, gradient, steady)
         normal = problem.operator.rmatvec(problem.weight[:, None] * corrected) + tilt
-        other = dual_value(problem, corrected) - norm_budget * float(normal.norm())
+        residual = norm_budget * (float(normal.norm()) + rounding)
+        other = dual_value(problem, corrected) - residual
         bound = max(bound, other + penalty)
     delta = descend(problem, tilt)[0]
     norm = float(delta.norm())
@@ -114,8 +126,16 @@ def tilted_identity(
         lower_bound=min(bound, value),
         norm_budget=norm_budget,
         unbounded=unbounded,
-        plain_gap=max(start - penalty - plain_bound, 0.0),
+        plain_gap=max(start - penalty - max(floor, tangent.lower_bound), 0.0),
     )
+
+
+def _covers(tangent: Infimum, norm_budget: float) -> bool:
+    """Whether the bound on the loss holds for changes of the parameters of a norm."""
+    if tangent.norm_budget == float("inf") or tangent.spectrum is None:
+        return tangent.norm_budget == float("inf")
+    longest = norm_budget * float(tangent.spectrum.basis.units.scale.max())
+    return longest <= tangent.norm_budget
 
 
 def _corrected(
@@ -123,5 +143,6 @@ def _corrected(
 ) -> Tensor:
     """The dual nearest to the loss' gradients with ``J^T W u = -grad R``."""
     root = problem.weight.sqrt()[:, None]
-    change = spectrum.U @ ((spectrum.V.T @ gradient) / spectrum.singular)
+    relative = gradient / spectrum.basis.units.scale
+    change = spectrum.U @ ((spectrum.V.T @ relative) / spectrum.singular)
     return problem.loss.gradient(problem.y, raw) - change.reshape(raw.shape) / root

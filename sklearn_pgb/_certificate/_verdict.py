@@ -1,6 +1,6 @@
 """From what was measured to a verdict, each of them a theorem's conclusion."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sklearn_pgb._certificate._certificate import Verdict
 from sklearn_pgb._certificate._escape import Escape, by_curvature, by_displacement
@@ -24,7 +24,8 @@ def judge(subject: Subject, found: Findings) -> Judgement:
     or on the perturbed one, can't be below the floor, so the order matters for points
     whose objective is within the tolerance of the bound, and curves down all the same.
     """
-    if found.objective - global_bound(subject, found) <= found.tolerance:
+    bound = global_bound(subject, found)
+    if replace(found.scale, floor=bound).certifies(found.objective, found.tol):
         return Judgement("certified_global", None)
     if is_not_critical(found):
         return Judgement("not_critical", None)
@@ -38,15 +39,13 @@ def global_bound(subject: Subject, found: Findings) -> float:
     """No parameters of the network have a smaller objective.
 
     The floor is a bound for all functions of the inputs. A network of linear units is a
-    linear model of the inputs, and can't be better than the best of these.
+    linear model of the inputs, and can't be better than the best of these; that bound
+    counts where coefficients beyond its norm budget are known to be worse.
     """
     network = subject.objective.network
-    bound = found.floor.value
     if isinstance(network, ChainNetwork) and _is_linear(network):
-        inputs = found.row("inputs")
-        if inputs is not None and inputs.norm_budget == float("inf"):
-            bound = max(bound, inputs.lower_bound)
-    return bound
+        return max(found.floor.value, found.linear_bound)
+    return found.floor.value
 
 
 def _is_linear(network: ChainNetwork) -> bool:
@@ -58,15 +57,18 @@ def is_not_critical(found: Findings) -> bool:
 
     At a critical point nothing on the gradient basis is better, or, with a penalty,
     nothing on the tilted one. On a kink only the derivatives by the last layer are sure
-    to exist, and the same holds for these.
+    to exist, and the same holds for these. What a single step down the derivatives
+    gains counts by itself, whatever is found on the basis.
     """
-    if float(found.gradient.norm()) <= found.rounding:
+    if found.steepness.is_rounding:
         return False
     if not found.smooth:
         return found.head_excess > found.tolerance
+    if found.steepness.gain > found.tolerance:
+        return True
     if found.tilted is not None:
         return found.tilted.gap > found.tolerance
-    return found.loss - found.tangent.value > found.tolerance
+    return found.loss - found.tangent.steady > found.tolerance
 
 
 def find_escape(subject: Subject, found: Findings) -> Escape | None:

@@ -36,6 +36,7 @@ from sklearn_pgb._estimator import (
     aligned,
     distinct_rows,
     fill_seeds,
+    jobs_for,
     parse_memory,
     parts_among,
 )
@@ -202,7 +203,8 @@ def compare_bases(
     task = _Task(rows, name, floor, effort, scorer, memory, parts_seed)
     # The fits of one model follow each other: those that share a training with them
     # come when it is in the memory.
-    found = Parallel(n_jobs=n_jobs)(
+    n_tasks = len(models) * (1 + len(splits))
+    found = Parallel(n_jobs=jobs_for(n_tasks, n_jobs))(
         delayed(_fit)(task, key, model, split)
         for key, model in models.items()
         for split in [None, *splits]
@@ -283,16 +285,18 @@ def _describe(task: _Task, model: Any) -> dict[str, Any]:
         return {
             "train_loss": _estimator_loss(task, model),
             "lower_bound": np.nan,
+            "norm_budget": np.nan,
             "n_coef": None,
             "rank": None,
             "alpha": np.nan,
             "seconds": seconds,
         }
     problem = model.problem_
-    least = infimum(problem, max_memory=task.effort.max_memory)
+    least = infimum(problem, max_memory=task.effort.max_memory, floor=task.floor)
     return {
         "train_loss": least.value,
-        "lower_bound": max(least.lower_bound, task.floor),
+        "lower_bound": least.lower_bound,
+        "norm_budget": least.norm_budget,
         "n_coef": problem.augmented().n_coef,
         "rank": least.rank,
         "alpha": model.alpha_,

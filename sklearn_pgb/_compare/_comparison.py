@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 PRINTED = {
     "train_loss": "{:.4g}",
     "lower_bound": "{:.4g}",
+    "norm_budget": "{:.2g}",
     "n_coef": "{:.0f}",
     "rank": "{:.0f}",
     "score": "{:.4g}",
@@ -32,9 +33,13 @@ class BasisReport:
         The least loss of the basis on all rows, without a ridge. Of an estimator the
         loss of its predictions after its own training; nan where it has none.
     lower_bound : float
-        Certified: no coefficients have a smaller loss. Nan for estimators.
-        Where columns depend on each other up to rounding, and where Newton steps take
-        too long, it is for coefficients up to ten times as long as those found.
+        Certified: no coefficients have a smaller loss, up to the norm `norm_budget`.
+        Nan for estimators.
+    norm_budget : float
+        Of the norm of the coefficients, each times the norm of its column (weighted;
+        less its mean if there is a free intercept): a million times what was found.
+        Infinite where the bound is the floor, which holds for every function of the
+        inputs. Nan for estimators.
     n_coef : int or None
         Coefficients, free intercepts included.
     rank : int or None
@@ -53,6 +58,7 @@ class BasisReport:
     kind: str
     train_loss: float
     lower_bound: float
+    norm_budget: float
     n_coef: int | None
     rank: int | None
     alpha: float
@@ -67,6 +73,7 @@ class BasisReport:
             "train_loss": self.train_loss,
             "lower_bound": self.lower_bound,
             "gap": self.train_loss - self.lower_bound,
+            "norm_budget": self.norm_budget,
             "n_coef": np.nan if self.n_coef is None else self.n_coef,
             "rank": np.nan if self.rank is None else self.rank,
             "alpha": self.alpha,
@@ -125,8 +132,8 @@ class BasisComparison:
         -------
         DataFrame
             One row per basis, indexed by name: kind, train_loss, lower_bound, gap,
-            n_coef, rank, alpha, score and score_std over the splits, split0_score and
-            so on, seconds. It needs pandas.
+            norm_budget, n_coef, rank, alpha, score and score_std over the splits,
+            split0_score and so on, seconds. It needs pandas.
         """
         import pandas as pd
 

@@ -31,7 +31,7 @@ from sklearn_pgb._estimator import (
     _alpha,
     cross_fitting_parts,
     final_estimator,
-    weight_parameter,
+    fit_parameter,
 )
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._losses import Loss
@@ -75,7 +75,7 @@ class Rows:
         """
         if not self.weighted:
             return {}
-        key = weight_parameter(estimator)
+        key = fit_parameter(estimator, "sample_weight")
         if key is None:
             name = type(final_estimator(estimator)).__name__
             raise ValueError(
@@ -95,7 +95,7 @@ def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Rows:
 
 
 def fit_basis(
-    basis: Basis, rows: Rows, loss: Loss, trainer: Trainer, seed: int
+    basis: Basis, rows: Rows, loss: str, trainer: Trainer, seed: int
 ) -> Basis:
     """A clone of a basis, fitted; a network inside is trained with the weights."""
     basis = clone(basis)
@@ -206,8 +206,7 @@ class BasisModel(BaseEstimator):
         return None
 
     def _fit_basis(self, rows: Rows) -> Basis:
-        loss = self._loss_of(self._natural_outputs())
-        return fit_basis(self.basis, rows, loss, self._trainer, self.seed)
+        return fit_basis(self.basis, rows, self.loss, self._trainer, self.seed)
 
     def _targets(self, y: Any) -> Tensor:
         """Encoded targets."""
@@ -310,7 +309,7 @@ class BasisClassifier(ClassifierTargets, BasisModel):
         ):
             return natural
         # A network may have two outputs for two classes, and its basis has them too.
-        inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]))
+        inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]), check=False)
         return min(self.basis_.space_.operator([inputs]).n_outputs, 2)
 
     def _codes(self, y: Any) -> NDArray[np.intp] | None:

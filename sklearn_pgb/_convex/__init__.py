@@ -1,7 +1,7 @@
 """Convex problems on a basis: solutions, certificates and the choice of the ridge."""
 
-from sklearn_pgb._convex._bounds import SpanBound, span_bound
-from sklearn_pgb._convex._infimum import Infimum, Spectrum, infimum
+from sklearn_pgb._convex._bounds import Bound
+from sklearn_pgb._convex._infimum import Infimum, infimum, is_affordable
 from sklearn_pgb._convex._problem import (
     ConvexProblem,
     Solution,
@@ -10,6 +10,8 @@ from sklearn_pgb._convex._problem import (
     lower_bound,
 )
 from sklearn_pgb._convex._ridge import RidgePath, column_means, ridge_path
+from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
+from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._convex._scale import LossScale, loss_scale
 from sklearn_pgb._convex._select import (
     Fold,
@@ -21,13 +23,15 @@ from sklearn_pgb._convex._select import (
 )
 from sklearn_pgb._convex._solve import (
     PathSolver,
-    SequenceSolver,
     choose_method,
+    memory_text,
     solve,
     warn_if_unconverged,
 )
+from sklearn_pgb._convex._unit_basis import Spectrum, Units
 
 __all__ = [
+    "Bound",
     "ConvexProblem",
     "Fold",
     "HeldOut",
@@ -35,11 +39,12 @@ __all__ = [
     "Infimum",
     "LossScale",
     "PathSolver",
+    "RidgeGrid",
     "RidgePath",
-    "SequenceSolver",
+    "RowSpace",
     "Solution",
-    "SpanBound",
     "Spectrum",
+    "Units",
     "approximate_leave_one_out",
     "choose_method",
     "column_means",
@@ -47,11 +52,13 @@ __all__ = [
     "dual_value",
     "finish",
     "infimum",
+    "is_affordable",
     "loss_scale",
     "lower_bound",
+    "memory_text",
+    "ridge_grid",
     "ridge_path",
     "search_path",
     "solve",
-    "span_bound",
     "warn_if_unconverged",
 ]

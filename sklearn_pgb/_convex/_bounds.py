@@ -1,137 +1,98 @@
-"""Certified lower bounds without a ridge: the infimum over the span of a basis."""
+"""The one certified lower bound without a ridge, with the norm that it holds up to."""
 
+import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from sklearn_pgb._convex._problem import ConvexProblem, dual_value
-from sklearn_pgb._convex._solve import spectral_basis
-from sklearn_pgb._operators import KroneckerOperator
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._unit_basis import EPS
 
-# Coordinates of the dual closer to the edge of their box than this are put on it; the
-# best certified value over the ladder counts.
-PINNING = (0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
+# Coefficients so many times as long as those that were found are covered.
+BUDGET = 1e6
+
+# Units in the last place by which a product of a column of norm one with a vector may
+# be off, relative to the vector's norm: the sum's own rounding, and that of the basis.
+PRODUCT_ULPS = 1.5
 
 
 @dataclass(frozen=True)
-class SpanBound:
-    """A lower bound on the loss over the span of a basis.
+class Bound:
+    """A lower bound on the loss over a basis.
 
     Attributes
     ----------
     value : float
+        No coefficients c, and intercept b, with ``|[b + m c, D c]| <= norm_budget``
+        have a smaller loss; m are the weighted means of the columns (zero without an
+        intercept) and D the norms of the weighted columns less these.
+    norm_budget : float
+        Infinite only for what bounds every function of the inputs.
+    """
+
+    value: float
+    norm_budget: float
+
+    def within(self, *in_hand: float) -> "Bound":
+        """The bound, never above a value that was attained."""
+        finite = [value for value in in_hand if not math.isnan(value)]
+        return Bound(min([self.value, *finite]), self.norm_budget)
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """A dual point u in the conjugates' domain, and what it proves.
+
+    Attributes
+    ----------
+    value : float
+        ``sum_i w_i (u_i o_i - l_i*(u_i))``, less what rounding may have added.
     residual : float
-        Norm of Phi^T W u at the dual point behind the bound; zero but for rounding. A
-        coefficient vector of norm B could undercut `value` by at most B times this.
-    rank : int
-        Numerical rank of the basis, intercept included.
+        ``|[sum w u, D^-1 (Phi - m)^T W u]|``, plus what rounding may have hidden.
     """
 
     value: float
     residual: float
-    rank: int
+
+    def bound(self, budget: float) -> Bound:
+        """What it proves of coefficients up to a norm."""
+        value = self.value - budget * self.residual
+        return Bound(value if math.isfinite(value) else -math.inf, budget)
 
 
-def span_bound(
-    problem: ConvexProblem,
-    raw: Tensor,
-    *,
-    repair: bool = True,
-    span: Tensor | None = None,
-) -> SpanBound:
-    """Bound inf over all coefficients of the loss without ridge (alpha is ignored).
-
-    Every u in the conjugates' domain with ``Phi^T W u = 0`` gives the bound
-    ``-sum w_i l_i*(u_i)``. The squared loss has no domain: its gradients at any `raw`
-    of the model, projected off the span, give the infimum itself. For other losses the
-    gradients at `raw` are repaired: coordinates near the edge of the domain are pinned
-    to it and the others take the smallest correction. Without `repair`, these losses
-    get the sum of the samples' own minima. `span` holds orthonormal columns that span
-    the weighted basis and the intercept, where they are known.
-    """
-    n, k = problem.y.shape
-    # Outputs that share features are projected one by one.
-    shared = span is None and problem.loss.quadratic
-    shared = shared and isinstance(problem.operator, KroneckerOperator)
-    if span is None:
-        span = _span(problem.one_output() if shared else problem)
-    rank = span.shape[1] * (k if shared else 1)
-    trivial = float(problem.weight @ problem.loss.minimum(problem.y))
-    best = SpanBound(trivial, 0.0, rank)
-    if rank == problem.operator.n_rows:
-        return best
-    root = problem.weight.sqrt()[:, None]
-    dual = problem.loss.gradient(problem.y, raw)
-    if problem.loss.quadratic:
-        rows = (root * dual).reshape(len(span), -1)
-        rows -= span @ (span.T @ rows)
-        return _better(best, problem, rows.reshape(n, k) / root)
-    if not repair:
-        return best
-    for pinning in PINNING:
-        candidate = _repair(problem, dual, span, pinning)
-        if candidate is not None:
-            best = _better(best, problem, candidate)
-    return best
+def unconditional_bound(problem: ConvexProblem, floor: float = -math.inf) -> Bound:
+    """The samples' own minima, or the pure-error floor: for every function."""
+    own = float(problem.weight @ problem.loss.minimum(problem.y))
+    return Bound(own if math.isnan(floor) else max(own, floor), math.inf)
 
 
-def _span(problem: ConvexProblem) -> Tensor:
-    """Orthonormal columns that span the weighted basis and the intercept."""
-    U, _, _ = spectral_basis(problem)
-    if not problem.intercept:
-        return U
-    n, k = problem.y.shape
-    eye = torch.eye(k, dtype=U.dtype, device=U.device).repeat(n, 1)
-    constant = problem.weight.sqrt().repeat_interleave(k)[:, None] * eye
-    return torch.cat([constant, U], 1)
+def product_rounding(n_columns: int) -> float:
+    """Norm of the errors of products of unit columns with a vector of norm one."""
+    return PRODUCT_ULPS * EPS * math.sqrt(n_columns)
 
 
-def _better(best: SpanBound, problem: ConvexProblem, dual: Tensor) -> SpanBound:
-    """The larger of the best bound so far and the one of a dual point."""
-    value = dual_value(problem, dual)
-    if value <= best.value:
-        return best
-    normal = problem.augmented().rmatvec(problem.weight[:, None] * dual)
-    return SpanBound(value, float(normal.norm()), best.rank)
+def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:
+    """The dual with rounding across the edges of the conjugates' domain taken off."""
+    lower, upper = problem.loss.dual_bounds(problem.y)
+    dual = dual.clamp(lower, upper)
+    if problem.loss.dual_rows_sum_to_zero:
+        p = (dual + problem.y).clamp(0, 1)
+        dual = p / p.sum(1, keepdim=True) - problem.y
+    return dual
 
 
-def _repair(
-    problem: ConvexProblem, dual: Tensor, U: Tensor, pinning: float
-) -> Tensor | None:
-    """A dual point with ``Phi^T W u = 0`` inside the box, or None."""
-    lower, upper = (b.reshape(-1) for b in problem.loss.dual_bounds(problem.y))
-    constraints = _constraints(problem, U)
-    u = dual.reshape(-1).clamp(lower, upper)
-    if constraints.shape[1] == 0:
-        return u.reshape(dual.shape)
-    low, high = u <= lower + pinning, u >= upper - pinning
-    for _ in range(20):
-        u = torch.where(low, lower, torch.where(high, upper, u))
-        violation = constraints.T @ u
-        if float(violation.abs().max()) <= 1e-13:
-            return u.reshape(dual.shape)
-        free = ~(low | high)
-        if not bool(free.any()):
-            return None
-        step = torch.linalg.lstsq(
-            constraints[free].T, -violation[:, None], driver="gelsd"
-        ).solution[:, 0]
-        u[free] += step
-        if float((constraints.T @ u).abs().max()) > 1e-9:
-            return None
-        outside_low, outside_high = u < lower, u > upper
-        if not bool((outside_low | outside_high).any()):
-            return u.reshape(dual.shape)
-        low, high = low | outside_low, high | outside_high
-    return None
+def conjugate_value(problem: ConvexProblem, dual: Tensor, base: Tensor) -> float:
+    """``sum_i w_i (u_i o_i - l_i*(u_i))`` less the rounding of its terms."""
+    conjugate = problem.loss.conjugate(problem.y, dual)
+    along = (dual * base).sum(1)
+    value = float(problem.weight @ (along - conjugate))
+    size = float(problem.weight @ ((dual * base).abs().sum(1) + conjugate.abs()))
+    # Log losses: p log p is as exact as p, whose digits come from u + y.
+    size += float(problem.weight @ dual.abs().sum(1))
+    return value - PRODUCT_ULPS * EPS * size
 
 
-def _constraints(problem: ConvexProblem, U: Tensor) -> Tensor:
-    """Columns whose products with u have to vanish."""
-    n, k = problem.y.shape
-    columns = problem.weight.sqrt().repeat_interleave(k)[:, None] * U
-    if not problem.loss.dual_rows_sum_to_zero:
-        return columns
-    eye = torch.eye(n, dtype=U.dtype, device=U.device).repeat_interleave(k, 0)
-    return torch.cat([columns, eye], 1)
+def best_of(bounds: list[Bound], unconditional: Bound) -> Bound:
+    """The largest bound; one without a limit on norms is worth more than an equal."""
+    best = max(bounds, key=lambda bound: bound.value, default=unconditional)
+    return best if best.value > unconditional.value else unconditional

@@ -2,17 +2,27 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sklearn_pgb._convex._bounds import span_bound
+from sklearn_pgb._convex._bounds import (
+    BUDGET,
+    Bound,
+    Dual,
+    best_of,
+    conjugate_value,
+    into_domain,
+    product_rounding,
+    unconditional_bound,
+)
 from sklearn_pgb._convex._newton import PrimalSystem, newton
-from sklearn_pgb._convex._problem import ConvexProblem, dual_value
-from sklearn_pgb._convex._ridge import column_means
-from sklearn_pgb._convex._solve import solve, spectral_basis
-from sklearn_pgb._operators import DenseOperator, KroneckerOperator, LinearOperator
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._repair import repaired
+from sklearn_pgb._convex._solve import solve
+from sklearn_pgb._convex._unit_basis import EPS, Spectrum, UnitBasis, Units
+from sklearn_pgb._operators import KroneckerOperator
 from sklearn_pgb._threads import threads_for_solve
 
 # Up to this many flops (rows times columns times the smaller of both) the basis is
@@ -22,48 +32,31 @@ FACTOR_FLOPS, REPAIR_FLOPS = 4e9, 3e7
 # Flops that Newton may take, and its least and largest number of steps.
 NEWTON_FLOPS, NEWTON_STEPS = 1e10, (15, 100)
 
-# Relative singular values below the first do not count for the rank. Those below the
-# second are rounding; with some in between, coefficients without limit could use
-# directions that were dropped.
-RANK_RTOL, EXACT_RTOL = 1e-10, 1e-14
+# Coefficients along directions below these shares of the largest singular value may
+# gain next to nothing and be very long; a bound for coefficients so much longer is
+# worth little. All are tried, and the loss decides.
+STEADY = 1e-10
+RTOLS, NEWTON_RTOLS = (1e-12, STEADY, 1e-8, 1e-6), (STEADY,)
+
+# A bound that keeps this share of what the best one is above the trivial one is as
+# good, and holds for longer coefficients. Budgets are a million times the norm of some
+# coefficients found, or this many times that of the best.
+AS_GOOD, SHORTER = 1 - 5e-8, (1e4, 1e2, 1.0)
+
+# Where there are only products with the basis, coefficients are found less exactly, and
+# budgets fall short of a million where that keeps this share of the best bound.
+ROUGHLY, ROUGH_BUDGETS = 0.9, (1e6, 1e5, 1e4, 1e3, 1e2, 1e1)
+
+# Losses this close, relative to themselves, are equal; the shorter coefficients count.
+EQUAL = 1e-12
 
 # A log loss this close to its samples' own infima runs away from all; gradients this
 # far from the edge of their domain belong to samples that do not.
 SEPARATED, INSIDE = 1e-10, 1e-8
 
-# Coefficients this many times as long as those found are covered by a bound that needs
-# a limit on their norm.
-BUDGET = 10.0
-
 
 # Finds coefficients and an intercept by products with the basis.
 Descend = Callable[[ConvexProblem], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, eq=False)
-class Spectrum:
-    """Thin singular value decomposition of a weighted and centred basis.
-
-    Attributes
-    ----------
-    U : Tensor (n_rows, rank)
-    singular : Tensor (rank,)
-    V : Tensor (n_coef, rank)
-    exact : bool
-        Whether what was dropped is zero up to rounding.
-    """
-
-    U: Tensor
-    singular: Tensor
-    V: Tensor
-    exact: bool
-
-    @classmethod
-    def of(cls, problem: ConvexProblem) -> "Spectrum":
-        """Decompose a problem's basis."""
-        U, singular, V = spectral_basis(problem, EXACT_RTOL)
-        keep = singular > RANK_RTOL * singular.amax() if len(singular) else singular > 0
-        return cls(U[:, keep], singular[keep], V[:, keep], bool(keep.all()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +68,24 @@ class Infimum:
     value : float
         The loss at coefficients that were found: never below the infimum.
     lower_bound : float
-        Never above it, for coefficients of norm up to `norm_budget`.
+        Never above the infimum over coefficients up to the norm `norm_budget`, nor
+        above a value in hand.
     norm_budget : float
-        Infinite where the bound holds for all coefficients.
+        On the norm of the intercept and the coefficients of a basis whose weighted and
+        centred columns have norm one; a million times what was found. Infinite only
+        where the bound holds for every function of the inputs.
     rank : int or None
         Of the basis, intercept included; None where it was not factorised.
     attained : bool or None
         Whether some coefficients attain the infimum; None where this is not known.
     norm : float
-        Of the coefficients found.
+        Of the coefficients found, in the terms of `norm_budget`.
+    steady : float
+        The loss at coefficients that do without directions whose singular values are
+        below 1e-10 of the largest: what can be gained without very long coefficients.
+    unlimited : bool
+        Whether coefficients beyond the budget are known to be worse: the columns are
+        independent, and the squared loss grows with their coefficients.
     spectrum : Spectrum or None
     """
 
@@ -93,7 +95,29 @@ class Infimum:
     rank: int | None
     attained: bool | None
     norm: float
+    steady: float
+    unlimited: bool = False
     spectrum: Spectrum | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Coordinates that were found, and what a dual point beside them proves.
+
+    Attributes
+    ----------
+    value, norm : float
+    raw : Tensor (n_samples, n_outputs)
+    duals : list of Dual
+    converged : bool
+    """
+
+    value: float
+    norm: float
+    raw: Tensor
+    duals: list[Dual]
+    converged: bool
+    rank: int = 0
 
 
 def _by_solver(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
@@ -107,8 +131,19 @@ def infimum(
     *,
     max_memory: float = 2.0**30,
     contains_offset: bool = False,
+    floor: float = -math.inf,
+    in_hand: float = math.inf,
 ) -> Infimum:
     """Enclose the infimum of a problem without ridge (alpha is ignored).
+
+    Every bound of the package without a ridge is made here. For a dual point u in the
+    conjugates' domain, and coefficients whose norm is at most B, no loss is below ::
+
+        sum_i w_i (u_i o_i - l_i*(u_i)) - B |D^-1 Phi^T W u|
+
+    by Fenchel duality, with D the norms of the columns. In floating point the last norm
+    is never known to be zero, so B is finite; what rounding can have done to either
+    term is taken off.
 
     Parameters
     ----------
@@ -120,126 +155,128 @@ def infimum(
         Bytes that a factorisation may take.
     contains_offset : bool
         Whether the problem's offset lies in the span.
+    floor : float
+        Least loss of any function of the inputs, where it is known.
+    in_hand : float
+        A loss that some coefficients have.
 
     Notes
     -----
-    With the squared loss both numbers are the squared distance of the targets from the
-    span. Other losses take Newton steps on an orthonormal basis of the span, and the
-    repaired dual point of `span_bound`.
+    The squared loss is projected on the span, for several ideas of its rank. Other
+    losses take Newton steps on an orthonormal basis of it, and the repaired dual point
+    of `repaired`.
     """
     problem = problem.with_alpha(0.0)
+    operator = problem.operator
+    with threads_for_solve(operator.n_rows, operator.n_coef):
+        if is_affordable(problem, FACTOR_FLOPS, max_memory):
+            spectrum = Spectrum.of(problem)
+            found = _factorised(spectrum, descend)
+        else:
+            spectrum, found = None, [_by_products(problem, descend)]
+        return _finish(problem, found, spectrum, contains_offset, floor, in_hand)
+
+
+def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bool:
+    """Whether a factorisation of the basis takes at most so much."""
     operator = problem.operator
     rows, columns = operator.n_rows, operator.n_coef
     if isinstance(operator, KroneckerOperator):
         rows, columns = operator.features.shape
-    flops = float(rows) * columns * min(rows, columns)
-    with threads_for_solve(operator.n_rows, operator.n_coef):
-        if flops <= FACTOR_FLOPS and 4 * 8.0 * rows * columns <= max_memory:
-            return _factorised(problem, descend, contains_offset)
-        return _by_products(problem, descend, contains_offset)
+    needed = float(rows) * columns * min(rows, columns)
+    return needed <= flops and 4 * 8.0 * rows * columns <= max_memory
 
 
-@dataclass(frozen=True, eq=False)
-class _Span:
-    """A problem in orthonormal coordinates of the span of its basis.
-
-    Attributes
-    ----------
-    problem : ConvexProblem
-        Its operator has orthonormal columns, once rows are weighted. Those of the
-        intercept, where there is one, come first.
-    spectrum : Spectrum
-        Of the features alone where every output combines them by itself.
-    """
-
-    problem: ConvexProblem
-    spectrum: Spectrum
-
-    @classmethod
-    def of(cls, problem: ConvexProblem) -> "_Span":
-        n, k = problem.y.shape
-        root, operator = problem.weight.sqrt()[:, None], problem.operator
-        ones = root.new_ones(n, int(problem.intercept))
-        inner: LinearOperator
-        if isinstance(operator, KroneckerOperator):
-            spectrum = Spectrum.of(problem.one_output())
-            inner = KroneckerOperator(torch.cat([ones, spectrum.U / root], 1), k)
-        else:
-            spectrum = Spectrum.of(problem)
-            columns = spectrum.U.reshape(n, k, -1) / root[:, :, None]
-            constant = columns[:, :, :0]
-            if problem.intercept:
-                constant = torch.eye(k, dtype=root.dtype).expand(n, k, k)
-            inner = DenseOperator(torch.cat([constant, columns], 2))
-        return cls(replace(problem, operator=inner, intercept=False), spectrum)
-
-    @property
-    def rank(self) -> int:
-        """Of the basis, intercept included."""
-        return self.problem.operator.n_coef
-
-    def dense(self) -> Tensor:
-        """Orthonormal columns of the weighted basis and the intercept."""
-        root = self.problem.weight.sqrt()[:, None, None]
-        return (root * self.problem.operator.dense()).flatten(0, 1)
-
-    def norm(self, problem: ConvexProblem, beta: Tensor) -> float:
-        """Norm of the coefficients and intercept in the problem's own coordinates."""
-        k = problem.y.shape[1] if problem.intercept else 0
-        free, beta = beta[:k], beta[k:]
-        singular, V = self.spectrum.singular, self.spectrum.V
-        if isinstance(problem.operator, KroneckerOperator):
-            per_output = beta.reshape(len(singular), problem.operator.n_outputs)
-            coef = (V @ (per_output / singular[:, None])).reshape(-1)
-        else:
-            coef = V @ (beta / singular)
-        if problem.intercept:
-            free = free - column_means(problem) @ coef
-        return float(torch.cat([coef, free]).norm())
+def _factorised(spectrum: Spectrum, descend: Descend) -> list[_Found]:
+    if not bool(spectrum.basis.matrix.isfinite().all()):
+        return [_at_zero(spectrum.basis)]
+    quadratic = spectrum.basis.problem.loss.quadratic
+    find = _least_squares if quadratic else _minimised(descend)
+    ranks = spectrum.ranks(RTOLS if quadratic else NEWTON_RTOLS)
+    found = [find(spectrum, rank) for rank in ranks]
+    return [_at_zero(spectrum.basis), *found]
 
 
-def _factorised(
-    problem: ConvexProblem, descend: Descend, contains_offset: bool
-) -> Infimum:
-    span = _Span.of(problem)
-    inner = span.problem
-    if problem.loss.quadratic:
-        beta, left = _least_squares(inner)
-        bound = float(left.square().sum())
-        dual = -2 * left / problem.weight.sqrt()[:, None]
-        raw, converged = inner.raw(beta, inner.zero()[1]), True
-    else:
-        beta, converged = _minimise(inner, descend)
-        raw = inner.raw(beta, inner.zero()[1])
-        dual = problem.loss.gradient(problem.y, raw)
-        bound = dual_value(problem, dual)
-    norm = span.norm(problem, beta)
-    proven = problem.loss.quadratic
-    if not proven and _is_repairable(problem, span.rank):
-        repaired = span_bound(problem, raw, span=span.dense())
-        bound, residual, proven = repaired.value, repaired.residual, True
-    else:
-        residual = _residual(problem, dual)
-    if proven and span.spectrum.exact:
-        # The dual point is feasible up to rounding, for which the norm found stands.
-        lower, budget = bound - residual * norm, torch.inf
-    else:
-        lower, budget = bound - residual * BUDGET * norm, BUDGET * norm
-    return _finish(
-        problem,
-        raw,
-        converged=converged,
-        lower=lower,
-        budget=budget,
-        rank=span.rank,
-        norm=norm,
-        spectrum=span.spectrum,
-        contains_offset=contains_offset,
+def _at_zero(basis: UnitBasis) -> _Found:
+    """Coefficients of zero: a model in hand of every basis."""
+    return _Found(
+        float(basis.problem.data_value(basis.base)), 0.0, basis.base, [], False
     )
 
 
+# --- squared loss -------------------------------------------------------------------
+
+
+def _least_squares(spectrum: Spectrum, rank: int) -> _Found:
+    """The squared loss along the first directions of the basis.
+
+    What is left of the targets is the dual point. It is projected off the span twice,
+    so that rounding of the first time does not remain.
+    """
+    basis, U = spectrum.basis, spectrum.U[:, :rank]
+    free, target = basis.target()
+    beta, left = spectrum.least_squares(rank, target)
+    across = target
+    for _ in range(2):
+        across = across - U @ (U.T @ across)
+    # Long coefficients are known to have this loss up to the rounding of outputs.
+    rounding = product_rounding(1) * float(beta.norm())
+    value = (float(left.norm()) + rounding) ** 2
+    duals = [_residual_dual(basis, target, part) for part in (across, left)]
+    raw = basis.base + free + basis.unfold(target - left)
+    return _Found(value, float(beta.norm()), raw, duals, True, rank)
+
+
+def _residual_dual(basis: UnitBasis, target: Tensor, left: Tensor) -> Dual:
+    """``|t - A b|^2 >= 2 l.t - |l|^2 - 2 (A^T l).b`` for any l."""
+    size = float(left.norm())
+    value = size**2 + 2 * float((left * (target - left)).sum())
+    rounding = product_rounding(1) * size * (size + float(target.norm()))
+    along = 2 * float((basis.matrix.T @ left).norm())
+    return Dual(value - rounding, along + 2 * product_rounding(basis.n_live) * size)
+
+
+# --- other losses -------------------------------------------------------------------
+
+
+def _minimised(descend: Descend) -> Callable[[Spectrum, int], _Found]:
+    """Newton on orthonormal coordinates; L-BFGS where its steps are dear."""
+
+    def find(spectrum: Spectrum, rank: int) -> _Found:
+        basis = spectrum.basis
+        problem, U = basis.problem, spectrum.U[:, :rank]
+        inner = basis.inner(U)
+        gamma, converged = _minimise(inner, descend)
+        gamma = gamma.reshape(rank, basis.units.width)
+        beta = spectrum.V[:, :rank] @ (gamma / spectrum.singular[:rank, None])
+        raw = basis.raw(beta)
+        value = float(problem.data_value(raw))
+        dual = problem.loss.gradient(problem.y, raw)
+        duals = [dual_of(basis, dual)] if bool(dual.isfinite().all()) else []
+        if duals and _is_repairable(problem, inner.operator.n_coef):
+            span = inner_columns(inner)
+            duals += [dual_of(basis, each) for each in repaired(problem, dual, span)]
+        return _Found(value, float(beta.norm()), raw, duals, converged, rank)
+
+    return find
+
+
+def inner_columns(inner: ConvexProblem) -> Tensor:
+    """Orthonormal columns of the weighted basis, one row for each output."""
+    root = inner.weight.sqrt()[:, None, None]
+    return (root * inner.operator.dense()).flatten(0, 1)
+
+
+def dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
+    """What a dual point proves."""
+    dual = into_domain(basis.problem, dual)
+    rows = basis.fold(dual)
+    along = float((basis.matrix.T @ rows).norm())
+    along += product_rounding(basis.n_live) * float(rows.norm())
+    return Dual(conjugate_value(basis.problem, dual, basis.base), along)
+
+
 def _minimise(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
-    """Coordinates on the span: by Newton, or by L-BFGS where its steps are dear."""
     operator = inner.operator
     normal = 2.0 * operator.n_rows * operator.n_coef**2
     if isinstance(operator, KroneckerOperator):
@@ -253,12 +290,6 @@ def _minimise(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
     return beta, converged
 
 
-def _residual(problem: ConvexProblem, dual: Tensor) -> float:
-    """By how much coefficients of norm one can undercut the value of a dual point."""
-    normal = problem.augmented().rmatvec(problem.weight[:, None] * dual)
-    return float(normal.norm())
-
-
 def _is_repairable(problem: ConvexProblem, rank: int) -> bool:
     # The repair has one more constraint per sample where the loss does not see what is
     # added to all outputs.
@@ -267,66 +298,162 @@ def _is_repairable(problem: ConvexProblem, rank: int) -> bool:
     return float(rows) * columns * min(rows, columns) <= REPAIR_FLOPS
 
 
-def _least_squares(inner: ConvexProblem) -> tuple[Tensor, Tensor]:
-    """Coordinates and weighted residual of the squared loss.
-
-    The residual is projected off the span twice, so that its squares sum to the
-    infimum: what is left of the targets is the dual point too.
-    """
-    root = inner.weight.sqrt()[:, None]
-    left = root * (inner.y if inner.offset is None else inner.y - inner.offset)
-    beta = inner.zero()[0]
-    for _ in range(2):
-        along = inner.operator.rmatvec(root * left)
-        beta, left = beta + along, left - root * inner.operator.matvec(along)
-    return beta, left
+# --- bases that are too large -------------------------------------------------------
 
 
-def _by_products(
-    problem: ConvexProblem, descend: Descend, contains_offset: bool
-) -> Infimum:
+def _by_products(problem: ConvexProblem, descend: Descend) -> _Found:
+    """By products with the basis alone; its columns' norms take one pass over it."""
     coef, free = descend(problem)
     raw = problem.raw(coef, free)
-    norm = float(torch.cat([coef, free]).norm())
-    dual = problem.loss.gradient(problem.y, raw)
-    budget = BUDGET * norm
-    lower = dual_value(problem, dual) - budget * _residual(problem, dual)
-    return _finish(
-        problem,
-        raw,
-        converged=False,
-        lower=lower,
-        budget=budget,
-        rank=None,
-        norm=norm,
-        spectrum=None,
-        contains_offset=contains_offset,
-    )
+    units = Units.of(problem)
+    mean, scale = units.mean, units.scale[:, None]
+    rest, centre = scale * units.columns(coef), free + units.shift(coef)
+    norm = math.hypot(float(rest.norm()), float(centre.norm()))
+    base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
+    dual = into_domain(problem, problem.loss.gradient(problem.y, raw))
+    rows = problem.weight[:, None] * dual
+    along = units.columns(problem.operator.rmatvec(rows))
+    sums = rows.sum(0)
+    size = float((problem.weight.sqrt()[:, None] * dual).norm())
+    if problem.intercept:
+        along = along - mean.T @ sums.reshape(len(mean), units.width)
+    else:
+        sums = torch.zeros_like(sums)
+    residual = math.hypot(float((along / scale).norm()), float(sums.norm()))
+    # Columns far from zero have lost digits before they were centred.
+    lost = float((units.plain / units.scale).norm()) + 1.0
+    residual += product_rounding(1) * size * lost
+    proven = Dual(conjugate_value(problem, dual, base), residual)
+    return _Found(float(problem.data_value(raw)), norm, raw, [proven], False)
+
+
+# --- what comes of it ---------------------------------------------------------------
 
 
 def _finish(
     problem: ConvexProblem,
-    raw: Tensor,
-    *,
-    converged: bool,
-    lower: float,
-    budget: float,
-    rank: int | None,
-    norm: float,
+    found: list[_Found],
     spectrum: Spectrum | None,
     contains_offset: bool,
+    floor: float,
+    in_hand: float,
 ) -> Infimum:
-    value = float(problem.data_value(raw))
-    trivial = float(problem.weight @ problem.loss.minimum(problem.y))
+    usable = [each for each in found if math.isfinite(each.value)]
+    unconditional = unconditional_bound(problem, floor)
+    if not usable:
+        bound = unconditional.within(in_hand)
+        rank = None if spectrum is None else spectrum.rank
+        nothing = math.inf, bound.value, math.inf, rank, None, math.nan, math.inf
+        return Infimum(*nothing)
+    value, least = min(each.value for each in usable), _unit_norm(problem)
+    equal = value + EQUAL * abs(value)
+    best = min(
+        (each for each in usable if each.value <= equal), key=lambda each: each.norm
+    )
+    if spectrum is None:
+        bound = _rough_bound(best, least, unconditional)
+    else:
+        bound = _best_bound(usable, best, least, unconditional)
     attained: bool | None = True
     if not _have_minima(problem):
         if problem.offset is None or contains_offset:
-            value = min(value, _along_ray(problem, raw))
-        attained = _attained(problem, raw, converged, value - trivial)
-    # A bound that needs no limit on the norm is worth more than a slightly larger one.
-    if not lower > trivial:
-        lower, budget = trivial, torch.inf
-    return Infimum(value, min(lower, value), budget, rank, attained, norm, spectrum)
+            value = min(value, _along_ray(problem, best.raw))
+        trivial = float(problem.weight @ problem.loss.minimum(problem.y))
+        attained = _attained(problem, best.raw, best.converged, value - trivial)
+    bound = bound.within(value, in_hand)
+    return Infimum(
+        value=value,
+        lower_bound=bound.value,
+        norm_budget=bound.norm_budget,
+        rank=None if spectrum is None else spectrum.rank,
+        attained=attained,
+        norm=best.norm,
+        steady=_steady(usable, spectrum),
+        unlimited=_is_unlimited(problem, spectrum, bound, value),
+        spectrum=spectrum,
+    )
+
+
+def _steady(found: list[_Found], spectrum: Spectrum | None) -> float:
+    """The least loss along directions that are far from rounding."""
+    most = 0 if spectrum is None else spectrum.ranks((STEADY,))[-1]
+    return min(each.value for each in found if each.rank <= most)
+
+
+def _unit_norm(problem: ConvexProblem) -> float:
+    """Norm of coefficients that count as none beside others: of outputs of size one.
+
+    With the squared loss, the size of the targets takes the place of one.
+    """
+    if not problem.loss.quadratic:
+        return 1.0
+    target = problem.y if problem.offset is None else problem.y - problem.offset
+    if problem.intercept:
+        target = target - problem.weight @ target
+    return float((problem.weight.sqrt()[:, None] * target).norm()) or 1.0
+
+
+def _best_bound(
+    found: list[_Found], best: _Found, least: float, unconditional: Bound
+) -> Bound:
+    """The largest bound, or one that is as good for longer coefficients."""
+    norms = [max(each.norm, least) for each in found]
+    budgets = {BUDGET * norm for norm in norms}
+    budgets |= {factor * max(best.norm, least) for factor in SHORTER}
+    duals = [dual for each in found for dual in each.duals]
+    # None that is shorter than a million times the shortest coefficients found.
+    budgets = {budget for budget in budgets if budget >= BUDGET * min(norms)}
+    bounds = [dual.bound(budget) for dual in duals for budget in budgets]
+    largest = best_of(bounds, unconditional)
+    if not math.isfinite(largest.norm_budget):
+        return largest
+    enough = unconditional.value + AS_GOOD * (largest.value - unconditional.value)
+    # Beyond what the best coefficients ask for, a longer budget is worth nothing.
+    goal = BUDGET * max(best.norm, least)
+    able = [b for b in bounds if b.value >= enough and b.norm_budget <= goal]
+    if not able:
+        return largest
+    longest = max(bound.norm_budget for bound in able)
+    if longest < best.norm:
+        # One that covers the coefficients found, if it is not much worse.
+        enough = unconditional.value + ROUGHLY * (largest.value - unconditional.value)
+        covering = [
+            b for b in bounds if b.value >= enough and b.norm_budget >= best.norm
+        ]
+        if covering:
+            return max(covering, key=lambda bound: bound.value)
+    return best_of([b for b in able if b.norm_budget == longest], unconditional)
+
+
+def _rough_bound(best: _Found, least: float, unconditional: Bound) -> Bound:
+    """The bound for the longest coefficients that is almost as good as any."""
+    bounds = [
+        dual.bound(factor * max(best.norm, least))
+        for factor in ROUGH_BUDGETS
+        for dual in best.duals
+    ]
+    largest = best_of(bounds, unconditional).value
+    enough = unconditional.value + ROUGHLY * (largest - unconditional.value)
+    # From the longest on.
+    able = [bound for bound in bounds if bound.value >= enough]
+    return best_of(able[:1], unconditional)
+
+
+def _is_unlimited(
+    problem: ConvexProblem, spectrum: Spectrum | None, bound: Bound, value: float
+) -> bool:
+    """Whether all coefficients beyond the budget have a larger loss than `value`."""
+    if not math.isfinite(bound.norm_budget):
+        return True
+    if spectrum is None or not problem.loss.quadratic:
+        return False
+    matrix = spectrum.basis.matrix
+    if len(spectrum.singular) < matrix.shape[1]:
+        return False
+    # Of the matrix itself: singular values are off by a few units in the last place.
+    least = float(spectrum.singular[-1]) - 8 * EPS * math.sqrt(matrix.numel())
+    target = float(spectrum.basis.fold(problem.y - spectrum.basis.base).norm())
+    return least * bound.norm_budget > target + math.sqrt(max(value, 0.0))
 
 
 def _have_minima(problem: ConvexProblem) -> bool:

@@ -3,16 +3,24 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
-from sklearn_pgb._operators import LinearOperator
+from sklearn_pgb._operators import KroneckerOperator, LinearOperator
 
 # Products in float32 serve a step whose residual may be this share of the gradient, and
 # ridges this share of the mean squared row norm: above the rounding, 6e-8 of it.
 SINGLE_FORCING, SINGLE_RIDGE = 1e-3, 1e-7
+
+# Conjugate gradients on ridges below this share of the mean squared row norm are
+# preconditioned; with stronger ones they need a few products only.
+WEAK_RIDGE = 1e-2
+
+# Products of a step after which its preconditioner is made anew for the next one.
+MANY_PRODUCTS = 15
 
 
 class NewtonSystem(ABC):
@@ -35,12 +43,6 @@ class NewtonSystem(ABC):
         or as large a share of the gradient's in another norm.
         """
 
-    def decrease(
-        self, problem: ConvexProblem, gradient: tuple[Tensor, Tensor]
-    ) -> float:
-        """What a step is expected to gain; infinite where only taking it would tell."""
-        return math.inf
-
 
 class PrimalSystem(NewtonSystem):
     """Cholesky of the normal matrix, n_coef + n_outputs wide."""
@@ -58,67 +60,6 @@ class PrimalSystem(NewtonSystem):
         matrix = hessian_matrix(problem, self.augmented, raw)
         target = -_join(problem, gradient)
         return _divide(problem, _cholesky_solve(matrix, target[:, None])[:, 0])
-
-
-class RecycledSystem(NewtonSystem):
-    """Conjugate gradients, preconditioned by the Cholesky factor of an earlier Hessian.
-
-    For a sequence of problems of one shape that differ little from each other. Where
-    the factor does not serve any more, the step is taken by a new one. It is kept in
-    float32: reading it is what a product with its inverse costs, and it need not be
-    exact.
-    """
-
-    # A matrix product takes about a sixth of the time of one product with a few
-    # columns for each of its flops.
-    least_products, gain = 5, 6
-
-    def __init__(self) -> None:
-        self.factor: Tensor | None = None
-
-    def decrease(
-        self, problem: ConvexProblem, gradient: tuple[Tensor, Tensor]
-    ) -> float:
-        if self.factor is None:
-            return math.inf
-        target = _join(problem, gradient)
-        return 0.5 * float(target @ self._inverse(target))
-
-    def step(
-        self,
-        problem: ConvexProblem,
-        raw: Tensor,
-        gradient: tuple[Tensor, Tensor],
-        goal: float,
-    ) -> tuple[Tensor, Tensor]:
-        target = -_join(problem, gradient)
-        if self.factor is not None:
-            step, reached = conjugate_gradients(
-                hessian_product(problem, raw),
-                target,
-                goal / float(target.norm()),
-                self._max_products(problem),
-                precondition=self._inverse,
-            )
-            if reached:
-                return _divide(problem, step)
-        matrix = hessian_matrix(problem, problem.augmented(), raw)
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        self.factor = factor.float() if int(info) == 0 else None
-        return _divide(problem, _cholesky_solve(matrix, target[:, None])[:, 0])
-
-    def _inverse(self, target: Tensor) -> Tensor:
-        assert self.factor is not None
-        single = target.to(self.factor)[:, None]
-        return torch.cholesky_solve(single, self.factor)[:, 0].to(target)
-
-    def _max_products(self, problem: ConvexProblem) -> int:
-        """Products that cost about as much as a new factor.
-
-        A function of the coefficients alone: rows of weight two have to lead to the
-        same steps as two rows do.
-        """
-        return self.least_products + int(problem.operator.n_coef / (4 * self.gain))
 
 
 class DualSystem(NewtonSystem):
@@ -183,6 +124,10 @@ class MatrixFreeSystem(NewtonSystem):
         self.rough = problem.single()
         size = float(self.rough.weight @ self.rough.operator.row_norms().mean(1))
         self.least_alpha = SINGLE_RIDGE * size
+        self.weak = WEAK_RIDGE * size
+        # An inverse serves the next steps too, as long as few products do with it.
+        self._inverse: Callable[[Tensor], Tensor] | None = None
+        self._made_for, self._products = math.nan, 0
 
     def step(
         self,
@@ -195,16 +140,35 @@ class MatrixFreeSystem(NewtonSystem):
         exact = goal < SINGLE_FORCING * float(target.norm())
         if not exact and problem.alpha >= self.least_alpha:
             problem = self.rough.with_alpha(problem.alpha)
-        product = hessian_product(problem, raw.to(problem.y))
+        raw = raw.to(problem.y)
+        product = hessian_product(problem, raw)
+        self._products = 0
+
+        def counted(direction: Tensor) -> Tensor:
+            self._products += 1
+            return product(direction)
+
         solution, _ = conjugate_gradients(
-            product,
+            counted,
             target.to(problem.y),
             goal / float(target.norm()),
             self.max_products,
+            self._preconditioner(problem, raw),
             # Without a ridge, rounding would grow without limit in the null space.
             flat=1e-12 if problem.alpha == 0 else 0.0,
         )
         return _divide(problem, solution.to(target))
+
+    def _preconditioner(
+        self, problem: ConvexProblem, raw: Tensor
+    ) -> Callable[[Tensor], Tensor] | None:
+        if not 0 < problem.alpha < self.weak:
+            return None
+        if self._made_for != problem.alpha or self._products > MANY_PRODUCTS:
+            blocks = block_inverses(problem, raw)
+            self._inverse = None if blocks is None else partial(apply_blocks, blocks)
+            self._made_for = problem.alpha
+        return self._inverse
 
 
 def conjugate_gradients(
@@ -257,6 +221,38 @@ def conjugate_gradients(
             return solution, True
         direction.mul_(norm / last).add_(shaped)
     return solution, False
+
+
+def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
+    """Inverses of the Hessian's blocks, one for each output.
+
+    Only for outputs that share their features, each with coefficients of its own: the
+    blocks are as wide as the features, however many outputs there are. None if there
+    are no such blocks, or rounding makes one singular.
+    """
+    operator = problem.operator
+    if not isinstance(operator, KroneckerOperator):
+        return None
+    features, k = operator.features, operator.n_outputs
+    n_features = features.shape[1]
+    if problem.intercept:
+        features = torch.cat([features, torch.ones_like(features[:, :1])], 1)
+    curvature = problem.loss.hessian_diagonal(problem.y, raw) * problem.weight[:, None]
+    width = features.shape[1]
+    blocks = features.new_empty(k, width, width)
+    for c in range(k):
+        torch.mm(features.T, curvature[:, c, None] * features, out=blocks[c])
+    diagonal = blocks.diagonal(dim1=1, dim2=2)
+    diagonal[:, :n_features] += problem.alpha
+    diagonal *= 1 + 10 * torch.finfo(blocks.dtype).eps
+    factors, info = torch.linalg.cholesky_ex(blocks)
+    return None if bool(info.any()) else torch.cholesky_inverse(factors)
+
+
+def apply_blocks(blocks: Tensor, target: Tensor) -> Tensor:
+    """Each output's block times its part of [coefficients, intercept]."""
+    columns = target.view(blocks.shape[1], -1).T[:, :, None].to(blocks)
+    return (blocks @ columns)[:, :, 0].T.reshape(-1).to(target)
 
 
 def hessian_product(problem: ConvexProblem, raw: Tensor) -> Callable[[Tensor], Tensor]:
@@ -324,13 +320,14 @@ def newton(
     By Fenchel duality the gap is ||gradient||^2 / (2 alpha) where the intercept's
     gradient is zero; without a ridge the gradient is at most tol times (1 + objective).
     Not `certified`, it stops after the first step whose quadratic model promised a
-    decrease of at most tol times the objective, or before it where the system expects
-    no more: far sooner for weak ridges, and all that a comparison of ridges needs.
+    decrease of at most tol times the objective: far sooner for weak ridges, and all
+    that a comparison of ridges needs.
     """
     coef, intercept = problem.zero() if start is None else start
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
-    forcing, last_norm = 0.1, None
+    # A comparison needs no more than a few digits of a step.
+    forcing, least, last_norm = 0.1, 1e-8 if certified else 1e-2, None
     for n_iter in range(1, max_iter + 1):
         residual = problem.residual(raw)
         gradient = (
@@ -346,17 +343,15 @@ def newton(
         ):
             return coef, intercept, n_iter, True
         if last_norm is not None:
-            forcing = min(0.1, max(1e-8, 0.9 * (norm / last_norm) ** 2))
+            forcing = min(0.1, max(least, 0.9 * (norm / last_norm) ** 2))
         last_norm = norm
         goal = forcing * norm
         if certified:
-            # A gradient of half the norm that the tolerance asks for is small enough.
-            goal = max(goal, 0.5 * math.sqrt(2 * problem.alpha * tol * abs(value)))
-        else:
-            expected = system.decrease(problem, gradient)
-            if expected <= tol * abs(value):
-                return coef, intercept, n_iter, True
-            goal = max(goal, 0.5 * norm * math.sqrt(tol * abs(value) / expected))
+            # A gradient of half the norm that the tolerance asks for is small enough,
+            # unless the intercept's share, which no ridge bounds, keeps the gap open.
+            enough = math.sqrt(2 * problem.alpha * tol * abs(value))
+            if norm > enough:
+                goal = max(goal, 0.5 * enough)
         step = system.step(problem, raw, gradient, goal)
         moved = _line_search(problem, (coef, intercept), raw, value, gradient, step)
         if moved is None:

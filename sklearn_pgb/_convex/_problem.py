@@ -146,8 +146,12 @@ def finish(
     intercept: Tensor,
     n_iter: int,
     converged: bool,
+    dual: Tensor | None = None,
 ) -> Solution:
-    """The solution at given coefficients, everything recomputed from them."""
+    """The solution at given coefficients, everything recomputed from them.
+
+    A dual point that is known to be better than the gradients there may be given.
+    """
     if problem.loss.dual_rows_sum_to_zero:
         # The loss does not see what is added to all outputs; without this the
         # intercept would depend on the solver's start, and the ridge be larger.
@@ -157,13 +161,18 @@ def finish(
             coef = (per_output - per_output.mean(1, keepdim=True)).reshape(-1)
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
+    value = data_value + 0.5 * problem.alpha * float(coef @ coef)
+    bound = lower_bound(problem, raw)
+    if dual is not None and problem.alpha > 0:
+        bound = max(bound, _ridge_bound(problem, dual))
     return Solution(
         coef=coef,
         intercept=intercept,
         raw=raw,
-        value=data_value + 0.5 * problem.alpha * float(coef @ coef),
+        value=value,
         data_value=data_value,
-        lower_bound=lower_bound(problem, raw),
+        # In this order a value that is no number leaves the bound as it is.
+        lower_bound=min(bound, value),
         n_iter=n_iter,
         converged=converged,
     )
@@ -175,19 +184,26 @@ def lower_bound(problem: ConvexProblem, raw: Tensor) -> float:
     Any u in the conjugates' domain whose weighted sum vanishes (the intercept's
     condition) gives ``-sum w_i l_i*(u_i) - ||Phi^T W u||^2 / (2 alpha)``. With the
     loss gradients at the optimum as u the bound is tight. Without a ridge the second
-    term has to vanish, which is the business of `span_bound`; the sum of the
-    samples' own minima is returned here.
+    term has to vanish, which is the business of `infimum`; the sum of the samples' own
+    minima is returned here.
     """
     trivial = float(problem.weight @ problem.loss.minimum(problem.y))
     if problem.alpha == 0:
         return trivial
-    dual = problem.loss.gradient(problem.y, raw)
+    # In this order the trivial bound wins over nan, from gradients that overflow.
+    return max(trivial, _ridge_bound(problem, problem.loss.gradient(problem.y, raw)))
+
+
+def _ridge_bound(problem: ConvexProblem, dual: Tensor) -> float:
+    """What one dual point says of the problem with its ridge."""
     if problem.intercept:
         dual = balance(problem, dual)
     normal = problem.operator.rmatvec(problem.weight[:, None] * dual)
+    if problem.intercept and problem.loss.quadratic:
+        # Balanced, it does not see a constant; targets far from zero lose digits.
+        problem = replace(problem, y=problem.y - problem.weight @ problem.y)
     bound = dual_value(problem, dual) - float(normal @ normal) / (2 * problem.alpha)
-    # In this order the trivial bound wins over nan, from gradients that overflow.
-    return max(trivial, bound)
+    return bound
 
 
 def dual_value(problem: ConvexProblem, dual: Tensor) -> float:

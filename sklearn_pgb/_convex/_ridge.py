@@ -1,7 +1,7 @@
 """Squared loss in closed form: every ridge from one eigendecomposition."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +41,17 @@ class RidgePath:
     vectors: Tensor
     target: Tensor
     dual: bool
+
+    def with_offset(self, offset: Tensor | None) -> "RidgePath":
+        """The path of the same problem with another fixed part of the outputs."""
+        problem = replace(self.problem, offset=offset)
+        base = problem.y if offset is None else problem.y - offset
+        centred = _centre(problem, base)
+        if self.dual:
+            moment = (problem.weight.sqrt()[:, None] * centred).reshape(-1)
+        else:
+            moment = problem.operator.rmatvec(problem.weight[:, None] * centred)
+        return replace(self, problem=problem, target=self.vectors.T @ moment)
 
     def coefficients(self, alpha: float) -> tuple[Tensor, Tensor]:
         """Coefficients and intercept for a positive ridge.
@@ -200,9 +211,7 @@ def ridge_path(problem: ConvexProblem, dual: bool) -> RidgePath:
 def _dual_path(problem: ConvexProblem) -> RidgePath:
     k = problem.operator.n_outputs
     root = problem.weight.sqrt().repeat_interleave(k)
-    gram = problem.operator.gram()
-    gram *= root[:, None]
-    gram *= root
+    gram = _weighted_gram(problem)
     base = problem.y if problem.offset is None else problem.y - problem.offset
     target = (problem.weight.sqrt()[:, None] * _centre(problem, base)).reshape(-1)
     if problem.intercept:
@@ -215,35 +224,103 @@ def _dual_path(problem: ConvexProblem) -> RidgePath:
     )
 
 
+def _weighted_gram(problem: ConvexProblem) -> Tensor:
+    root = problem.weight.sqrt().repeat_interleave(problem.operator.n_outputs)
+    gram = problem.operator.gram()
+    gram *= root[:, None]
+    gram *= root
+    return gram
+
+
+def _centred_gram(problem: ConvexProblem) -> Tensor:
+    """The weighted Gram matrix of centred columns."""
+    gram, k = _weighted_gram(problem), problem.operator.n_outputs
+    if problem.intercept:
+        root = problem.weight.sqrt().repeat_interleave(k)
+        _centre_gram(gram, _constant_directions(root, k))
+    return gram
+
+
+def _constant_directions(root: Tensor, k: int) -> Tensor:
+    """The weighted constant of each output, as orthonormal columns."""
+    constant = torch.zeros(len(root), k, dtype=root.dtype, device=root.device)
+    for c in range(k):
+        constant[c::k, c] = root[c::k]
+    return constant
+
+
+def _centre_gram(gram: Tensor, constant: Tensor) -> None:
+    """Project the constants off both sides, in place."""
+    projected = constant.T @ gram
+    gram.addmm_(constant, projected, alpha=-1.0)
+    gram.addmm_(gram @ constant, constant.T, alpha=-1.0)
+
+
+def _centred_normal(problem: ConvexProblem) -> Tensor:
+    """The weighted normal matrix of centred columns."""
+    n, k = problem.y.shape
+    normal = problem.operator.normal(problem.weight.sqrt()[:, None].expand(n, k))
+    if problem.intercept:
+        mean = column_means(problem)
+        normal.addmm_(mean.T, mean, alpha=-1.0)
+    return normal
+
+
 def _lift_intercept(gram: Tensor, root: Tensor, k: int) -> None:
     """Centre the Gram in place and move the intercept's directions to its top.
 
     They come out as the last k eigenvectors and can be dropped, so that no leverage is
     computed as a difference with them.
     """
-    constant = torch.zeros(len(root), k, dtype=gram.dtype, device=gram.device)
-    for c in range(k):
-        constant[c::k, c] = root[c::k]
-    projected = constant.T @ gram
-    gram.addmm_(constant, projected, alpha=-1.0)
-    gram.addmm_(gram @ constant, constant.T, alpha=-1.0)
+    constant = _constant_directions(root, k)
+    _centre_gram(gram, constant)
     lift = 2.0 * gram.diagonal().sum() + 1.0
     gram.addmm_(lift * constant, constant.T)
 
 
 def _primal_path(problem: ConvexProblem) -> RidgePath:
-    root = problem.weight.sqrt()
-    n, k = problem.y.shape
-    normal = problem.operator.normal(root[:, None].expand(n, k))
-    if problem.intercept:
-        mean = column_means(problem)
-        normal.addmm_(mean.T, mean, alpha=-1.0)
+    normal = _centred_normal(problem)
     base = problem.y if problem.offset is None else problem.y - problem.offset
     moment = problem.operator.rmatvec(problem.weight[:, None] * _centre(problem, base))
     eigenvalues, vectors = torch.linalg.eigh(normal)
     return RidgePath(
         problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ moment, dual=False
     )
+
+
+def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] | None:
+    """Coefficients and intercept for one positive alpha, a factorization cheaper.
+
+    None if rounding leaves the Gram or normal matrix indefinite: alpha is too small
+    for it.
+    """
+    matrix = _centred_gram(problem) if dual else _centred_normal(problem)
+    matrix.diagonal().add_(problem.alpha / 2)
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info):
+        return None
+    n, k = problem.y.shape
+    root = problem.weight.sqrt()[:, None]
+    coef, intercept = problem.zero()
+    rows = problem.y.new_zeros(n, k)
+    # The second step takes back what the squared condition number costs.
+    for _ in range(2):
+        residual = _centre(problem, problem.y - problem.raw(coef, intercept))
+        if dual:
+            step = root * residual - (problem.alpha / 2) * rows
+            rows = rows + torch.cholesky_solve(step.reshape(-1, 1), factor).view(n, k)
+            scaled = root * rows
+            if problem.intercept:
+                scaled = scaled - problem.weight[:, None] * scaled.sum(0)
+            coef = problem.operator.rmatvec(scaled)
+        else:
+            gradient = problem.operator.rmatvec(problem.weight[:, None] * residual)
+            gradient -= (problem.alpha / 2) * coef
+            coef = coef + torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+        if problem.intercept:
+            free = problem.raw(coef, torch.zeros_like(intercept))
+            intercept = problem.weight @ (problem.y - free)
+    return coef, intercept
 
 
 def column_means(problem: ConvexProblem) -> Tensor:
@@ -277,33 +354,43 @@ def _unlever(residual: Tensor, leverage: Tensor, unit: Tensor) -> Tensor:
 
 
 def lsmr_ridge(
-    problem: ConvexProblem, tol: float, max_iter: int
+    problem: ConvexProblem,
+    tol: float,
+    max_iter: int,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, int, bool]:
-    """Coefficients and intercept by LSMR; minimum norm where alpha is zero."""
+    """Coefficients and intercept by LSMR; without a start of minimum norm at alpha=0.
+
+    The penalty stands in the system as rows of its own: SciPy's `damp` would pull
+    towards the start.
+    """
     n, k = problem.y.shape
     root = problem.weight.sqrt()[:, None]
     operator = problem.operator
+    damp = (problem.alpha / 2) ** 0.5
 
     def tensor(values: NDArray[np.float64]) -> Tensor:
         return torch.tensor(values.ravel(), device=problem.y.device)
 
     def forward(coef: NDArray[np.float64]) -> NDArray[np.float64]:
-        raw = operator.matvec(tensor(coef))
-        return (root * _centre(problem, raw)).reshape(-1).cpu().numpy()
+        raw = root * _centre(problem, operator.matvec(tensor(coef)))
+        return np.concatenate([raw.reshape(-1).cpu().numpy(), damp * coef.ravel()])
 
     def adjoint(residual: NDArray[np.float64]) -> NDArray[np.float64]:
-        scaled = root * tensor(residual).reshape(n, k)
+        residual = residual.ravel()
+        scaled = root * tensor(residual[: n * k]).reshape(n, k)
         if problem.intercept:
             scaled = scaled - problem.weight[:, None] * scaled.sum(0)
-        return operator.rmatvec(scaled).cpu().numpy()
+        return operator.rmatvec(scaled).cpu().numpy() + damp * residual[n * k :]
 
     base = problem.y if problem.offset is None else problem.y - problem.offset
     target = (root * _centre(problem, base)).reshape(-1).cpu().numpy()
-    shape = (n * k, operator.n_coef)
+    target = np.concatenate([target, np.zeros(operator.n_coef)])
+    shape = (len(target), operator.n_coef)
     system = ScipyOperator(shape, matvec=forward, rmatvec=adjoint, dtype=target.dtype)
-    damp = (problem.alpha / 2) ** 0.5
+    x0 = None if start is None else start[0].cpu().numpy()
     solution, stop, n_iter, *_ = lsmr(
-        system, target, damp=damp, atol=tol, btol=tol, conlim=0, maxiter=max_iter
+        system, target, atol=tol, btol=tol, conlim=0, maxiter=max_iter, x0=x0
     )
     coef = tensor(solution)
     intercept = problem.zero()[1]

@@ -23,8 +23,8 @@ class LossScale:
     unit : float
         What the best constant loses above the floor: a loss of ``floor + tol * unit``
         leaves a share `tol` of what there is to explain. Targets that are all equal
-        leave nothing to explain; then it is what outputs of zero lose, and zero if
-        these are perfect.
+        leave nothing to explain; then it is what outputs of zero lose, and one if these
+        are perfect.
     rounding : float
         By how much two evaluations of the best constant's loss may differ.
     """
@@ -64,6 +64,7 @@ def loss_scale(loss: Loss, y: Tensor, weight: Tensor, floor: float) -> LossScale
         # is no constant.
         silent = float(weight @ loss.value(y, torch.zeros_like(y)))
         unit, size = silent - floor, max(abs(constant), abs(silent))
+        unit = unit if unit > 0 else 1.0
     else:
         unit, size = constant - floor, abs(constant)
     rounding = ROUNDING_ULPS * torch.finfo(torch.float64).eps * size

@@ -1,5 +1,6 @@
 """`solve`: one convex problem, three ways, chosen by size."""
 
+import math
 import warnings
 from dataclasses import replace
 
@@ -12,16 +13,11 @@ from sklearn_pgb._convex._newton import (
     MatrixFreeSystem,
     NewtonSystem,
     PrimalSystem,
-    RecycledSystem,
     newton,
 )
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
-from sklearn_pgb._convex._ridge import (
-    RidgePath,
-    column_means,
-    lsmr_ridge,
-    ridge_path,
-)
+from sklearn_pgb._convex._ridge import RidgePath, cholesky_ridge, lsmr_ridge, ridge_path
+from sklearn_pgb._convex._spectral import SpectralSolver
 from sklearn_pgb._operators import DenseOperator, KroneckerOperator
 
 # Cost of one small tensor operation in flops, and Hessian products of one Newton step;
@@ -31,27 +27,45 @@ LAUNCH_FLOPS = 2.5e5
 PRODUCTS = 30
 LSMR_ITERATIONS = 20_000
 
-# Narrowest and widest Hessian that is factorised for a sequence of problems. With fewer
-# rows than columns and a weak ridge a factor magnifies rounding: 15 rows of 102 columns
-# with weights one and two ended 1e-5 from repeated rows. Plain conjugate gradients end
-# 1e-7 from them, and are quick on what is narrow.
-RECYCLED_COEF = 250, 2_000
+# LSMR stops at gradients of this share of those that the certified gap,
+# ||gradient||^2 / (2 alpha), allows for an objective of one.
+LSMR_SHARE = 0.3
+# Bytes that a solution may take, unless the caller says otherwise.
+MAX_MEMORY = 2.0**30
+
+# Units in the last place by which a gap may be off.
+ROUNDING_ULPS = 64
 
 
-def choose_method(problem: ConvexProblem, max_memory: float) -> str:
+def memory_text(n_bytes: float) -> str:
+    """A number of bytes in the largest unit that leaves a digit before the point.
+
+    It is rounded up, so that what is said to be enough is enough.
+    """
+    power = min(max(int(math.log2(max(n_bytes, 1))) // 10, 0), 4)
+    amount = n_bytes / 2 ** (10 * power)
+    unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]
+    return f"{math.ceil(100 * amount) / 100:.10g} {unit}"
+
+
+def choose_method(
+    problem: ConvexProblem, max_memory: float, method: str = "auto"
+) -> str:
     """The cheapest of "primal", "dual" and "matrix-free" that fits into memory.
 
     Raises
     ------
     ValueError
-        If not even the vectors of the matrix-free path fit.
+        If not even the vectors of the matrix-free path fit, or not the method that the
+        user asks for.
     """
     operator = problem.operator
     p, rows, k = operator.n_coef, operator.n_rows, operator.n_outputs
     item = operator.dtype.itemsize
+    # An eigendecomposition holds the matrix, a copy, and a workspace twice as large.
     needed = {
-        "primal": 3.0 * item * p * p,
-        "dual": 3.0 * item * rows * rows,
+        "primal": 4.0 * item * p * p,
+        "dual": 4.0 * item * rows * rows,
         "matrix-free": 12.0 * item * (p + rows),
     }
     # A chain's Hessian product: four matrix products per layer, each 2 n p flops.
@@ -69,15 +83,21 @@ def choose_method(problem: ConvexProblem, max_memory: float) -> str:
             "dual": 2.0 * rows**3 + 60.0 * rows**2 * k + (20 + 10 * k) * LAUNCH_FLOPS,
             "matrix-free": PRODUCTS * (product + 15 * LAUNCH_FLOPS),
         }
+        if isinstance(operator, KroneckerOperator) and k > 1:
+            # One product for each pair of outputs.
+            cost["primal"] += 1.5 * k * k * LAUNCH_FLOPS
     if problem.alpha == 0:
         needed.pop("dual")
-    possible = [name for name in needed if needed[name] <= max_memory]
+    wanted = needed if method not in needed else {method: needed[method]}
+    possible = [name for name in wanted if needed[name] <= max_memory]
     if not possible:
-        least = min(needed.values())
+        least = min(wanted.values())
+        solver = "" if method == "auto" else f"solver={method!r} and "
         raise ValueError(
-            f"max_memory must be at least {least / 2**20:.0f} MiB for a basis of "
-            f"{p} coefficients on {rows} rows, got {max_memory / 2**20:.0f} MiB. "
-            "Raise max_memory, or use a smaller network or fewer rows."
+            f"max_memory must be at least {memory_text(least)} for {solver}a basis of "
+            f"{p} coefficients on {rows} rows, got {memory_text(max_memory)}. "
+            "Raise max_memory, leave solver at 'auto', or use a smaller network or "
+            "fewer samples."
         )
     return min(possible, key=lambda name: cost[name])
 
@@ -86,7 +106,7 @@ def solve(
     problem: ConvexProblem,
     *,
     method: str = "auto",
-    max_memory: float = 2.0**30,
+    max_memory: float = MAX_MEMORY,
     tol: float = 1e-6,
     max_iter: int = 100,
     start: tuple[Tensor, Tensor] | None = None,
@@ -116,7 +136,7 @@ def solve(
     -------
     Solution
     """
-    solver = PathSolver(problem, method, max_memory, path)
+    solver = PathSolver(problem, method, max_memory, path, single=True)
     return solver.solve(problem.alpha, start, tol, max_iter)
 
 
@@ -131,6 +151,8 @@ class PathSolver:
     max_memory : float
     path : RidgePath or None
         A decomposition that is there already.
+    single : bool
+        Whether there is one alpha only, for which a factorization is enough.
     """
 
     def __init__(
@@ -139,12 +161,13 @@ class PathSolver:
         method: str,
         max_memory: float,
         path: RidgePath | None = None,
+        single: bool = False,
     ):
-        if method == "auto":
-            method = choose_method(problem, max_memory)
+        method = choose_method(problem, max_memory, method)
         self.problem, self.method, self.max_memory = problem, method, max_memory
-        self._path = path
+        self._path, self.single = path, single
         self._system: NewtonSystem | None = None
+        self._spectral: SpectralSolver | None = None
 
     def solve(
         self,
@@ -153,62 +176,83 @@ class PathSolver:
         tol: float,
         max_iter: int,
         certified: bool = True,
+        falls_back: bool = True,
     ) -> Solution:
-        """The solution for one ridge; see `solve` and `newton`."""
+        """The solution for one ridge; see `solve` and `newton`.
+
+        Where the certified gap misses the tolerance other solvers have a go, and the
+        least objective counts. It is never above that of coefficients of zero. Without
+        `falls_back` the first one stands.
+        """
         problem = self.problem.with_alpha(alpha)
-        spectral = self.method != "matrix-free"
+        solution = self._first(problem, start, tol, max_iter, certified)
+        if not certified or not falls_back or reaches(problem, solution, tol):
+            return solution
+        found = [solution, finish(problem, *problem.zero(), 0, False)]
+        found.append(self._by_spectrum(problem, start, tol, max_iter))
+        if problem.loss.quadratic and not reaches(problem, found[-1], tol):
+            found.append(self._by_products(problem, start, tol, max_iter))
+        best = min(found, key=objective_of)
+        bound = max(each.lower_bound for each in found)
+        best = replace(best, lower_bound=bound)
+        return replace(best, converged=reaches(problem, best, tol))
+
+    def _first(
+        self,
+        problem: ConvexProblem,
+        start: tuple[Tensor, Tensor] | None,
+        tol: float,
+        max_iter: int,
+        certified: bool,
+    ) -> Solution:
+        """By the method that was chosen for its cost."""
+        alpha, spectral = problem.alpha, self.method != "matrix-free"
+        if alpha == 0 and spectral:
+            return self._by_spectrum(problem, start, tol, max_iter)
         if problem.loss.quadratic:
             if not spectral:
-                return finish(problem, *lsmr_ridge(problem, 1e-14, LSMR_ITERATIONS))
-            if alpha == 0:
-                return finish(problem, *spectral_least_squares(problem), 1, True)
+                rough = LSMR_SHARE * (tol * alpha / 2) ** 0.5
+                return finish(
+                    problem, *lsmr_ridge(problem, rough, LSMR_ITERATIONS, start)
+                )
+            if self._path is None and self.single:
+                factored = cholesky_ridge(problem, self.method == "dual")
+                if factored is not None:
+                    return finish(problem, *factored, 1, True)
             self._path = self._path or ridge_path(problem, self.method == "dual")
             return finish(problem, *self._path.coefficients(alpha), 1, True)
-        if alpha == 0 and spectral:
-            return _spectral_newton(problem, tol, max_iter)
         if self._system is None:
             self._system = _newton_system(problem, self.method, self.max_memory)
         result = newton(problem, self._system, start, tol, max_iter, certified)
         return finish(problem, *result)
 
-
-class SequenceSolver:
-    """Solves problems that change little from one to the next.
-
-    Each starts from the last one's solution and Hessian. All have the same shape and
-    a loss other than the squared one.
-    """
-
-    def __init__(self) -> None:
-        self._start: tuple[Tensor, Tensor] | None = None
-        self._system = RecycledSystem()
-
-    def solve(
-        self, problem: ConvexProblem, tol: float, max_iter: int, certified: bool = True
+    def _by_spectrum(
+        self,
+        problem: ConvexProblem,
+        start: tuple[Tensor, Tensor] | None,
+        tol: float,
+        max_iter: int,
     ) -> Solution:
-        """The next solution; see `solve` and `newton`.
+        """By singular values of the basis itself, where they fit into memory."""
+        operator = problem.operator
+        if 4.0 * 8 * operator.n_rows * operator.n_coef > self.max_memory:
+            return self._by_products(problem, start, tol, max_iter)
+        if self._spectral is None:
+            self._spectral = SpectralSolver(self.problem)
+        return self._spectral.solve(problem.alpha, tol, max_iter)
 
-        Not `certified`, it may be as good as `tol` alone where the Hessian is recycled.
-        """
-        solution = self._from_start(problem, tol, max_iter, certified)
-        if not solution.converged and self._start is not None:
-            # A start far from this problem's solution is worse than none.
-            self._start = None
-            fresh = self._from_start(problem, tol, max_iter, certified)
-            solution = min(fresh, solution, key=lambda found: found.value)
-        self._start = solution.coef, solution.intercept
-        return solution
-
-    def _from_start(
-        self, problem: ConvexProblem, tol: float, max_iter: int, certified: bool
+    def _by_products(
+        self,
+        problem: ConvexProblem,
+        start: tuple[Tensor, Tensor] | None,
+        tol: float,
+        max_iter: int,
     ) -> Solution:
-        least, most = RECYCLED_COEF
-        if problem.alpha > 0 and least <= problem.operator.n_coef <= most:
-            result = newton(
-                problem, self._system, self._start, tol, max_iter, certified
-            )
-            return finish(problem, *result)
-        return solve(problem, tol=tol, max_iter=max_iter, start=self._start)
+        """By products with the basis: LSMR, or Newton with conjugate gradients."""
+        if problem.loss.quadratic:
+            return finish(problem, *lsmr_ridge(problem, 1e-14, LSMR_ITERATIONS))
+        system = MatrixFreeSystem(problem)
+        return finish(problem, *newton(problem, system, start, tol, max_iter))
 
 
 def _newton_system(
@@ -226,63 +270,25 @@ def _newton_system(
     return PrimalSystem(problem)
 
 
-def spectral_basis(
-    problem: ConvexProblem, rtol: float = 1e-10
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD of the weighted and centred basis, rank decided.
+def objective_of(solution: Solution) -> float:
+    """The objective, infinite where it is not a number."""
+    return solution.value if math.isfinite(solution.value) else math.inf
 
-    The rank is read from the singular values of the matrix itself, never from its Gram.
-    Centring takes the intercept out: it costs no norm, as in the limit of weak ridges.
 
-    Returns
-    -------
-    U (n_rows, r), singular values (r,), V (n_coef, r)
+def reaches(problem: ConvexProblem, solution: Solution, tol: float) -> bool:
+    """Whether the certified gap is within the tolerance, or else Newton ended well.
+
+    The tolerance is relative to the objective, up to the rounding of the loss at
+    coefficients of zero. Without a ridge no gap is known here.
     """
-    n, k = problem.y.shape
-    if k > 1 and isinstance(problem.operator, KroneckerOperator):
-        U, singular, V = spectral_basis(problem.one_output(), rtol)
-        eye = torch.eye(k, dtype=U.dtype, device=U.device)
-        # Not torch.kron, which fails on some bases of rank one.
-        U, V = (
-            torch.einsum("ij,cd->icjd", part, eye).flatten(2).flatten(0, 1)
-            for part in (U, V)
-        )
-        return U, singular.repeat_interleave(k), V
-    mean = column_means(problem)
-    centred = (problem.operator.dense() - mean).reshape(n * k, -1)
-    root = problem.weight.sqrt().repeat_interleave(k)
-    U, singular, Vh = torch.linalg.svd(root[:, None] * centred, full_matrices=False)
-    # What centring leaves of a constant column is rounding of the size of its mean.
-    scale = torch.maximum(singular.max(), torch.linalg.matrix_norm(mean, 2))
-    keep = singular > rtol * scale.clamp_min(torch.finfo(centred.dtype).tiny)
-    return U[:, keep], singular[keep], Vh[keep].T
-
-
-def spectral_least_squares(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
-    """Least squares by SVD, with coefficients of smallest norm."""
-    U, singular, V = spectral_basis(problem)
-    base = problem.y if problem.offset is None else problem.y - problem.offset
-    target = (problem.weight.sqrt()[:, None] * base).reshape(-1)
-    coef = V @ ((U.T @ target) / singular)
-    intercept = problem.zero()[1]
-    if problem.intercept:
-        intercept = problem.weight @ (problem.y - problem.raw(coef, intercept))
-    return coef, intercept
-
-
-def _spectral_newton(problem: ConvexProblem, tol: float, max_iter: int) -> Solution:
-    """Newton on an orthonormal basis of the span: condition number one."""
-    U, singular, V = spectral_basis(problem)
-    n, k = problem.y.shape
-    root = problem.weight.sqrt().repeat_interleave(k)
-    rows = (U / root[:, None]).reshape(n, k, -1)
-    span = replace(problem, operator=DenseOperator(rows))
-    beta, free, n_iter, converged = newton(
-        span, PrimalSystem(span), None, min(tol, 1e-10), max_iter
-    )
-    coef = V @ (beta / singular)
-    intercept = free - column_means(problem) @ coef
-    return finish(problem, coef, intercept, n_iter, converged)
+    if not math.isfinite(solution.value):
+        return False
+    if problem.alpha == 0:
+        return solution.converged
+    start = abs(float(problem.data_value(problem.raw(*problem.zero()))))
+    rounding = ROUNDING_ULPS * torch.finfo(torch.float64).eps
+    rounding *= max(abs(solution.value), start if math.isfinite(start) else 0.0)
+    return solution.gap <= tol * abs(solution.value) + rounding
 
 
 def warn_if_unconverged(solution: Solution, tol: float, max_iter: int) -> None:

@@ -214,18 +214,11 @@ class CertificateDisplay:
         c, ax = self.certificate, self.ax_
         from matplotlib.lines import Line2D
 
-        names = [
-            WORDS.get(row.basis, row.basis)
-            + (" *" if np.isfinite(row.norm_budget) else "")
-            for row in c.table
-        ]
-        ax.set_yticks(place, names)
+        ax.set_yticks(place, [WORDS.get(row.basis, row.basis) for row in c.table])
         ax.set_ylim(-0.6, len(place) - 0.4)
         x_label = "training loss"
         if c.tilted is not None:
             x_label += " without penalty"
-        if any(name.endswith("*") for name in names):
-            x_label += "   (* bound for coefficients of limited size)"
         ax.set_xlabel(x_label)
         ax.set_title(f"{self.name or c.name}: {TITLES[c.verdict]}")
         ax.grid(axis="x", color="0.9")

@@ -15,10 +15,7 @@ from sklearn_pgb._display._grid import (
     points,
     random_directions,
 )
-from sklearn_pgb._losses import (
-    MODULE_LOSSES,
-)
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._networks import named_loss, open_network
 
 
 class LandscapeDisplay:
@@ -248,14 +245,10 @@ class LandscapeDisplay:
            Neural Nets", NeurIPS 2018.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        if loss not in MODULE_LOSSES:
-            raise ValueError(
-                f"loss must be one of {', '.join(map(repr, MODULE_LOSSES))}, got "
-                f"{loss!r}."
-            )
+        known = named_loss(loss)
         if not 0 < span < np.inf:
             raise ValueError(f"span must be a positive number, got {span!r}.")
-        opened = open_network(estimator, loss=MODULE_LOSSES[loss])
+        opened = open_network(estimator, loss=known)
         n_x, n_y = np.broadcast_to(resolution, 2)
         first = points((-span, span), n_x, "span")
         second = points((-span, span), n_y, "span")

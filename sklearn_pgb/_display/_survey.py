@@ -12,6 +12,7 @@ VERDICTS = {
     "critical": ("C9", "critical point"),
     "not_local_min": ("C1", "no local minimum"),
     "not_critical": ("0.65", "not critical"),
+    "undetermined": ("0.85", "undetermined: overflows"),
 }
 
 # Names and line styles of the bounds.

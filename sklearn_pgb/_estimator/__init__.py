@@ -2,6 +2,7 @@
 
 from sklearn_pgb._estimator._border import (
     AUTO_FOLDS,
+    NoFolds,
     Parts,
     Seeds,
     aligned,
@@ -15,18 +16,20 @@ from sklearn_pgb._estimator._border import (
     draw_seeds,
     fill_seeds,
     final_estimator,
+    fit_parameter,
     fold_numbers,
     inputs_of,
+    jobs_for,
     nested,
     open_all,
     parse_memory,
     parts_among,
     share_target_transformation,
-    weight_parameter,
     with_seed,
 )
 from sklearn_pgb._estimator._convergence import quiet_training, warn_of_convergence
-from sklearn_pgb._estimator._hooks import fit_hooks
+from sklearn_pgb._estimator._hooks import fit_hooks, training_contexts
+from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._targets import (
     ClassifierTargets,
     RegressorTargets,
@@ -40,11 +43,13 @@ from sklearn_pgb._estimator._trainer import Trainer, train_networks
 __all__ = [
     "AUTO_FOLDS",
     "ClassifierTargets",
+    "NoFolds",
     "Parts",
     "RegressorTargets",
     "Seeds",
     "Targets",
     "Trainer",
+    "VersionedState",
     "aligned",
     "all_or_nothing",
     "as_fitted",
@@ -60,8 +65,10 @@ __all__ = [
     "fill_seeds",
     "final_estimator",
     "fit_hooks",
+    "fit_parameter",
     "fold_numbers",
     "inputs_of",
+    "jobs_for",
     "nested",
     "open_all",
     "parse_memory",
@@ -69,7 +76,7 @@ __all__ = [
     "quiet_training",
     "share_target_transformation",
     "train_networks",
+    "training_contexts",
     "warn_of_convergence",
-    "weight_parameter",
     "with_seed",
 ]

@@ -1,7 +1,7 @@
 """How a convex model chooses its ridge."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -115,17 +115,6 @@ def by_leave_one_out(
     return AlphaChoice(float(alphas[best]), alphas, scores, problem.y - errors[best])
 
 
-def with_left_out(
-    choice: AlphaChoice, problem: ConvexProblem, path: RidgePath, total_weight: float
-) -> AlphaChoice:
-    """The choice with predictions of left-out rows, where there are any."""
-    if not can_leave_out(problem, total_weight):
-        return choice
-    alphas = np.array([choice.alpha])
-    left_out = by_leave_one_out(problem, path, alphas, total_weight)
-    return replace(choice, raw=left_out.raw)
-
-
 def by_evidence(
     path: RidgePath, alphas: np.ndarray, total_weight: float
 ) -> AlphaChoice:
@@ -214,7 +203,7 @@ def spectral_path(
 ) -> RidgePath | None:
     """One eigendecomposition for all ridges, None where it does not fit."""
     probe = problem.with_alpha(1.0)
-    method = choose_method(probe, max_memory) if solver == "auto" else solver
+    method = choose_method(probe, max_memory, solver)
     if method == "matrix-free":
         return None
     return ridge_path(problem, dual=method == "dual")

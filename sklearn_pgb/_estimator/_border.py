@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,14 @@ CHOOSE_ALPHA = "Give a number for alpha."
 # (train, held out) rows of each fold.
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
+# Nobody has more cores.
+MOST_JOBS = 2**20
+
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+class NoFolds(ValueError):
+    """No row can be held out."""
 
 
 def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,14 +95,29 @@ def parse_memory(max_memory: str | float) -> float:
 def check_device(device: Any) -> torch.device:
     """The device of a parameter, None being the CPU, or an error."""
     try:
-        place = torch.device(device or "cpu")
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as failure:
+        place = torch.device("cpu" if device is None else device)
+        # A tensor on the device "meta" has no numbers.
+        torch.ones(1, device=place).item()
+    except (RuntimeError, AssertionError, TypeError, ValueError) as failure:
         # torch asserts that it was compiled for a device.
         raise ValueError(
             f"device must be one that torch can use here, got {device!r}: {failure}"
         ) from failure
     return place
+
+
+def jobs_for(n_tasks: int, n_jobs: Any) -> int | None:
+    """`n_jobs` for joblib, at most one for each task, or an error."""
+    if n_jobs is None:
+        return None
+    is_int = isinstance(n_jobs, Integral) and not isinstance(n_jobs, bool)
+    if not is_int or n_jobs == 0 or abs(n_jobs) > MOST_JOBS:
+        raise ValueError(
+            f"n_jobs must be None or an int other than 0 between -{MOST_JOBS} and "
+            f"{MOST_JOBS}, got {n_jobs!r}. -1 uses all cores."
+        )
+    # joblib starts as many processes as it is told to.
+    return min(int(n_jobs), max(n_tasks, 1))
 
 
 def aligned(X: Any) -> Any:
@@ -131,13 +154,13 @@ def final_estimator(estimator: Any) -> Any:
     return final
 
 
-def weight_parameter(estimator: Any) -> str | None:
-    """The keyword by which `fit` hands sample weights to the final estimator."""
+def fit_parameter(estimator: Any, name: str) -> str | None:
+    """The keyword by which `fit` hands a parameter to the final estimator's fit."""
     chain = list(nested(estimator))
-    if not has_fit_parameter(chain[-1], "sample_weight"):
+    if not has_fit_parameter(chain[-1], name):
         return None
     names = [each.steps[-1][0] for each in chain if isinstance(each, Pipeline)]
-    return "__".join([*names, "sample_weight"])
+    return "__".join([*names, name])
 
 
 def share_target_transformation(estimator: Any, y: Any) -> Any:
@@ -237,12 +260,15 @@ def open_all(
     opened = [open_network(estimator, loss=loss) for estimator in estimators]
     if device is None:
         return opened
-    return [replace(o, network=o.network.to(torch.device(device))) for o in opened]
+    place = check_device(device)
+    return [replace(o, network=o.network.to(place)) for o in opened]
 
 
-def inputs_of(opened: Sequence[OpenNetwork], X: Any, device: Any) -> list[Tensor]:
-    """X as each network sees it, on a device."""
-    return [network.inputs(X).to(device or "cpu") for network in opened]
+def inputs_of(
+    opened: Sequence[OpenNetwork], X: Any, device: Any, *, check: bool = True
+) -> list[Tensor]:
+    """X as each network sees it, on a device; see `OpenNetwork.inputs`."""
+    return [each.inputs(X, check=check).to(device or "cpu") for each in opened]
 
 
 def count_outputs(opened: OpenNetwork, inputs: Tensor) -> int:
@@ -308,9 +334,10 @@ def fold_numbers(
 
     Raises
     ------
+    NoFolds
+        If no row can be held out.
     ValueError
-        If there are fewer distinct rows or groups than two or, with `exact`, than
-        `n_folds`.
+        If, with `exact`, there are fewer distinct rows or groups than `n_folds`.
     """
     unit = distinct_rows(X)
     what = "distinct rows"
@@ -318,7 +345,7 @@ def fold_numbers(
         unit, what = _joined(unit, groups), "groups"
     n_units = int(unit.max()) + 1
     if n_units < 2:
-        raise ValueError(
+        raise NoFolds(
             f"cross-fitting needs at least 2 {what}, got {n_units} "
             f"(n_samples={len(unit)}, 1 sample is too few). {cure}"
         )
@@ -331,7 +358,7 @@ def fold_numbers(
         label = votes.argmax(1)
         free = np.flatnonzero(np.bincount(label)[label] > 1)
         if len(free) < 2:
-            raise ValueError(
+            raise NoFolds(
                 f"cross-fitting needs a class with at least 2 {what}, got "
                 f"{n_units} {what} of {len(np.unique(label))} classes. {cure}"
             )
@@ -362,7 +389,7 @@ def _keep_classes(
             fold[has_class] = -1
     kept = np.unique(fold[fold >= 0])
     if not len(kept):
-        raise ValueError(
+        raise NoFolds(
             f"cross-fitting needs every class in at least 2 {what} for some fold to "
             f"be held out, but each fold would lose one. {cure}"
         )

@@ -58,3 +58,44 @@ def fit_hooks(
         context.call_on_fit_task_end(**info, reconstruction_attributes={})
 
     return hook, finish
+
+
+def training_contexts(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[Callable[[int], list[Any]], Callable[[], None]]:
+    """The callback tasks of a fit that trains several estimators in parallel.
+
+    Parameters
+    ----------
+    estimator : estimator
+        It supports callbacks.
+    X, y, sample_weight
+        What it is fitted on.
+
+    Returns
+    -------
+    contexts : callable
+        Gives the contexts of a number of trainings.
+    finish : callable
+        Ends the fit.
+    """
+    task = {
+        "estimator": estimator,
+        "X": X,
+        "y": y,
+        "metadata": {"sample_weight": sample_weight},
+    }
+    context = estimator._init_callback_context(
+        max_subtasks=None, sequential_subtasks=False
+    ).call_on_fit_task_begin(**task)
+
+    def contexts(count: int) -> list[Any]:
+        return [
+            context.subcontext(task_name="network", task_id=number)
+            for number in range(count)
+        ]
+
+    def finish() -> None:
+        context.call_on_fit_task_end(**task, reconstruction_attributes={})
+
+    return contexts, finish

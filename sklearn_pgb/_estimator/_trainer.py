@@ -2,18 +2,22 @@
 
 import pickle
 import time
+import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, check_memory
 
-from sklearn_pgb._estimator._border import aligned, with_seed
+from sklearn_pgb._estimator._border import aligned, jobs_for, with_seed
+from sklearn_pgb._threads import local_randomness
 
 
 class Trainer:
@@ -31,7 +35,7 @@ class Trainer:
 
     def __init__(self, memory: Any):
         memory = check_memory(memory)
-        ignored = ["estimator", "X", "y", "fit_params", "seed"]
+        ignored = ["estimator", "X", "y", "fit_params", "seed", "state"]
         self._train = memory.cache(_train, ignore=ignored)
         self._remembers = getattr(memory, "location", True) is not None
         self.saved = 0.0
@@ -43,6 +47,7 @@ class Trainer:
         y: Any,
         fit_params: dict[str, Any],
         seed: int | None,
+        state: torch.Tensor | None = None,
     ) -> Any:
         """The estimator, fitted, or its like from the memory.
 
@@ -55,6 +60,8 @@ class Trainer:
         seed : int or None
             Of torch's global generator, which networks of other packages draw from.
             None leaves it as it is.
+        state : Tensor or None
+            Where that generator starts if there is no seed; None leaves it as it is.
 
         Raises
         ------
@@ -66,7 +73,7 @@ class Trainer:
         start, key = time.perf_counter(), None
         if self._remembers:
             key = _key(estimator, X, y, fit_params, seed)
-        fitted, seconds = self._train(key, estimator, X, y, fit_params, seed)
+        fitted, seconds = self._train(key, estimator, X, y, fit_params, seed, state)
         self.saved += seconds - (time.perf_counter() - start)
         return fitted
 
@@ -90,24 +97,46 @@ def _key(estimator: Any, *parts: Any) -> str:
         raise ValueError(
             "memory must be None where an estimator can't be pickled, as one with a "
             "lambda or a function that is defined inside of another, got "
-            f"{type(estimator).__name__}: {error}. Define its functions at the top of "
-            "a module."
+            # joblib's second argument shows all of the data.
+            f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "
+            "functions at the top of a module that workers can import."
         ) from error
     return key
 
 
 def _train(
-    key: str | None, estimator: Any, X: Any, y: Any, fit_params: Any, seed: int | None
+    key: str | None,
+    estimator: Any,
+    X: Any,
+    y: Any,
+    fit_params: Any,
+    seed: int | None,
+    state: torch.Tensor | None,
 ) -> tuple[Any, float]:
     """The estimator, fitted, and the seconds that it took."""
     start = time.perf_counter()
-    if seed is None:
+    if _draws_locally(estimator):
         estimator.fit(X, y, **fit_params)
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with local_randomness(seed):
+            if seed is None and state is not None:
+                torch.set_rng_state(state)
             estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
+
+
+def _draws_locally(estimator: Any) -> bool:
+    """Whether all of an estimator is known to leave torch's global generator alone.
+
+    Others take turns, as they draw from one generator; these may train in threads.
+    """
+    parts = [estimator, *estimator.get_params().values()]
+    packages = {
+        type(part).__module__.partition(".")[0]
+        for part in parts
+        if hasattr(part, "fit")
+    }
+    return packages <= {"sklearn", "sklearn_pgb"}
 
 
 def train_networks(
@@ -119,29 +148,71 @@ def train_networks(
     fit_params: dict[str, Any],
     n_jobs: int | None,
     memory: Any = None,
+    caller: Any = None,
+    contexts: Sequence[Any] | None = None,
 ) -> list[Any]:
     """Train one clone per seed, each on its part of the rows (None: all).
 
-    With `memory`, a joblib.Memory or its folder, what was trained before is loaded.
+    With `memory`, a joblib.Memory or its folder, networks that were trained before are
+    loaded. `contexts` are the callback contexts of the trainings, tasks of `caller`;
+    its parameter `verbose` says whether to print progress. That a network reached its
+    own `max_iter` is no news to a caller, so convergence warnings are not repeated for
+    every network.
     """
-    return Parallel(n_jobs=n_jobs)(
-        delayed(_train_part)(memory, estimator, seed, part, X, y, fit_params)
-        for seed, part in zip(seeds, parts, strict=True)
-    )
+    contexts = [None] * len(seeds) if contexts is None else contexts
+    # Workers in other processes have generators of their own.
+    state = torch.get_rng_state()
+    tasks = [
+        delayed(_train_part)(
+            memory, estimator, seed, state, part, X, y, fit_params, caller, context, n
+        )
+        for n, (seed, part, context) in enumerate(
+            zip(seeds, parts, contexts, strict=True), 1
+        )
+    ]
+    try:
+        return Parallel(n_jobs=jobs_for(len(parts), n_jobs))(tasks)
+    except pickle.PicklingError as error:
+        # skorch pickles its modules by name, which workers look up in their __main__.
+        raise ValueError(
+            "n_jobs must be None or 1 for an estimator that workers can't pickle, got "
+            f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "
+            "functions at the top of a module that workers can import."
+        ) from error
 
 
 def _train_part(
     memory: Any,
     estimator: Any,
     seed: int | None,
+    state: torch.Tensor,
     part: NDArray[Any] | None,
     X: Any,
     y: Any,
     fit_params: dict[str, Any],
+    caller: Any = None,
+    context: Any = None,
+    number: int = 1,
 ) -> Any:
     if part is None:
         X, y = aligned(X), aligned(y)
     else:
         fit_params = _check_method_params(X, fit_params, part)
         X, y = _safe_indexing(X, part), _safe_indexing(y, part)
-    return Trainer(memory).fit(with_seed(estimator, seed), X, y, fit_params, seed)
+    network, trainer = with_seed(estimator, seed), Trainer(memory)
+    if caller is None:
+        return trainer.fit(network, X, y, fit_params, seed, state)
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if context is not None:
+            task = {"estimator": caller, "X": X, "y": y, "metadata": None}
+            stack.enter_context(context.propagate_callback_context(network))
+            context.call_on_fit_task_begin(**task)
+            stack.callback(context.call_on_fit_task_end, **task)
+        fitted = trainer.fit(network, X, y, fit_params, seed, state)
+    if caller.verbose:
+        seconds = time.perf_counter() - start
+        print(f"Network {number} trained on {len(y)} samples in {seconds:.1f} s")
+    return fitted

@@ -11,6 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sklearn_pgb._derivatives import Derivatives
+from sklearn_pgb._networks._call import (
+    ModuleCall,
+    check_parameters,
+    private_copy,
+)
 from sklearn_pgb._networks._chain import (
     ACTIVATIONS,
     Activation,
@@ -20,7 +26,6 @@ from sklearn_pgb._networks._chain import (
     softplus,
 )
 from sklearn_pgb._networks._network import Head, Network
-from sklearn_pgb._operators import push_forward
 
 # Derivatives this close to what a linear head has differ from it by rounding only.
 _HEAD_TOLERANCE = 1e-10
@@ -42,12 +47,10 @@ class ModuleNetwork(Network):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        _check_parameters(module)
-        self._module = copy.deepcopy(module).to("cpu", torch.float64).eval()
+        self._module = private_copy(module)
+        self._call = ModuleCall(self._module)
         self._shapes = {
-            name: parameter.shape
-            for name, parameter in self._module.named_parameters()
-            if parameter.requires_grad
+            name: self._module.get_parameter(name).shape for name in self._call.names
         }
         self._module.requires_grad_(False)
 
@@ -67,6 +70,15 @@ class ModuleNetwork(Network):
     def theta(self) -> Tensor:
         parameters = map(self._module.get_parameter, self._shapes)
         return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+
+    @property
+    def name(self) -> str:
+        """Type of the module."""
+        return type(self._module).__name__
+
+    def named_layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """The module's layers and their names, the module itself left out."""
+        return ((name, part) for name, part in self._module.named_modules() if name)
 
     def to(self, device: torch.device) -> ModuleNetwork:
         moved = copy.copy(self)
@@ -105,13 +117,23 @@ class ModuleNetwork(Network):
                 result[layer] = slice(result[weight].start, result[bias].stop)
         return result
 
+    def call(self, theta: Tensor, X: Tensor) -> Any:
+        """Whatever the module returns."""
+        return self._call(self._module, self.split(theta), X)
+
     def apply(self, parameters: dict[str, Tensor], X: Tensor) -> Tensor:
         """Raw outputs at named parameters, a pure function for torch.func."""
-        raw = torch.func.functional_call(self._module, parameters, (X,))
+        raw = self._call(self._module, parameters, X)
         if not isinstance(raw, Tensor):
             raise TypeError(
                 f"module must return one tensor, got {type(raw).__name__}. Wrap it in "
                 "a module that returns the raw outputs only."
+            )
+        if raw.dtype != X.dtype:
+            raise ValueError(
+                f"module must return {X.dtype} when inputs and parameters are of that "
+                f"type, got {raw.dtype}. Convert to no other type, and return raw "
+                "outputs, not labels."
             )
         if raw.shape == (len(X),):
             return raw[:, None]
@@ -132,14 +154,8 @@ class ModuleNetwork(Network):
     def find_head(self, X: Tensor) -> Head:
         """Find the head by its derivatives on these rows; a few rows suffice."""
         theta = self.theta
-        try:
-            raw, push = push_forward(lambda theta: self(theta, X), theta)
-        except RuntimeError as failure:
-            raise ValueError(
-                "module must be differentiable by torch.func, got "
-                f"{type(self._module).__name__}, which says: {failure}. Compute the "
-                "raw outputs by torch operations only."
-            ) from failure
+        raw = self(theta, X)
+        push = Derivatives(self, theta, X).push(X)
         n_outputs = raw.shape[1]
         bias = weight = in_span = None
         for position, shape in self._from_last():
@@ -175,29 +191,9 @@ def _is_identity(
     return True
 
 
-def _check_parameters(module: nn.Module) -> None:
-    """Refuse a module that has nothing to differentiate by."""
-    parameters = list(module.parameters())
-    name = type(module).__name__
-    if any(is_lazy(parameter) for parameter in parameters):
-        raise ValueError(
-            f"module must have initialised parameters, got lazy ones in {name}. "
-            "Run it once on a few samples."
-        )
-    if not parameters:
-        raise ValueError(
-            f"module must have parameters, got {name} without any. Pass the network "
-            "that was trained."
-        )
-    if not any(parameter.requires_grad for parameter in parameters):
-        raise ValueError(
-            f"module must have trainable parameters, got {name} with all of them "
-            "frozen. Call module.requires_grad_(True), or unfreeze the head."
-        )
-
-
 def open_module(module: nn.Module) -> Network:
     """Open a module as a chain where it is one, as a general module otherwise."""
+    check_parameters(module)
     return _read_chain(module) or ModuleNetwork(module)
 
 
@@ -229,8 +225,8 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
                 return None
             if after_linear:
                 activations.append(ACTIVATIONS["identity"])
-            weights.append(layer.weight.cpu())
-            biases.append(None if layer.bias is None else layer.bias.cpu())
+            weights.append(_own(layer.weight))
+            biases.append(None if layer.bias is None else _own(layer.bias))
             after_linear = True
         elif after_linear and type(layer) in _ACTIVATION_OF:
             activations.append(_ACTIVATION_OF[type(layer)](layer))
@@ -241,6 +237,11 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
         return None
     chain = ChainNetwork(weights, biases, activations)
     return chain if _is_all_of(chain, module) else None
+
+
+def _own(parameter: Tensor) -> Tensor:
+    """A copy, which further training of the module leaves alone."""
+    return parameter.detach().to("cpu", torch.float64, copy=True)
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:

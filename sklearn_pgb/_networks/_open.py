@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from sklearn_pgb._losses import (
+    MODULE_LOSSES,
     CrossEntropyLoss,
     LogisticLoss,
     Loss,
@@ -27,7 +28,8 @@ from sklearn_pgb._losses import (
     SquaredLoss,
 )
 from sklearn_pgb._networks._chain import ACTIVATIONS, ChainNetwork
-from sklearn_pgb._networks._module import open_module
+from sklearn_pgb._networks._checks import check_samples
+from sklearn_pgb._networks._module import ModuleNetwork, open_module
 from sklearn_pgb._networks._network import Network, as_float64
 from sklearn_pgb._networks._skorch import is_skorch, read_skorch
 
@@ -68,13 +70,16 @@ class OpenNetwork:
     one_column: bool = False
     preprocess: Callable[[NDArray[Any]], NDArray[np.float64]] | None = None
 
-    def inputs(self, X: Any) -> Tensor:
+    def inputs(self, X: Any, *, check: bool = True) -> Tensor:
         """Return the inputs as the network sees them.
 
         Parameters
         ----------
         X : array-like, sparse matrix or Tensor
             What the estimator takes.
+        check : bool, default=True
+            Whether to test on a few samples that a module treats each by itself; see
+            `check_samples`. Only data of a network that was tested can do without.
 
         Returns
         -------
@@ -101,7 +106,11 @@ class OpenNetwork:
         if self.preprocess is not None:
             dense = self.preprocess(dense)
         rows = as_float64(dense)
-        return self._flatten(rows) if self.network.n_inputs is not None else rows
+        if self.network.n_inputs is not None:
+            return self._flatten(rows)
+        if check and isinstance(self.network, ModuleNetwork):
+            check_samples(self.network, rows)
+        return rows
 
     def _flatten(self, rows: Tensor) -> Tensor:
         """Give a chain the 2-d rows that it needs, as its own Flatten layer does."""
@@ -158,6 +167,16 @@ class OpenNetwork:
             y = np.asarray(transformer.transform(y.reshape(len(y), -1)))
         return y.reshape(len(y), -1)
 
+    def for_targets(self, y: Any, n_outputs: int) -> OpenNetwork:
+        """The same, with the loss that a module's log loss is on these targets.
+
+        It is the logistic loss if there is one output, or if y holds several labels.
+        """
+        is_log_loss = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
+        if is_log_loss and (n_outputs == 1 or np.ndim(y) == 2):
+            return replace(self, loss=LogisticLoss())
+        return self
+
     def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
         """Bring predictions back to the space of y, of shape (n_samples, n_outputs)."""
         for transformer in reversed(self.target_transformers):
@@ -209,6 +228,25 @@ class NetworkEstimator(ABC):
         """
 
 
+def named_loss(name: Any) -> Loss | None:
+    """The loss that a user names; "auto" and None stand for an estimator's own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no loss of this name.
+    """
+    if name is None:
+        return None
+    if not isinstance(name, str) or name not in MODULE_LOSSES:
+        kind = ValueError if isinstance(name, str) else TypeError
+        raise kind(f"loss must be one of {_LOSS_NAMES} or None, got {name!r}.")
+    return MODULE_LOSSES[name]
+
+
+_LOSS_NAMES = ", ".join(map(repr, MODULE_LOSSES))
+
+
 def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     """Open a fitted estimator or a torch module.
 
@@ -231,7 +269,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     if loss is not None and not isinstance(loss, Loss):
         raise TypeError(
             f"loss must be a Loss or None, got {type(loss).__name__}. "
-            "Pass an instance such as SquaredLoss()."
+            "`named_loss` gives the one of a name."
         )
     final, steps, target_transformers = unwrap(estimator)
     if isinstance(final, nn.Module):
@@ -245,18 +283,36 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     elif is_skorch(final):
         opened = _open_skorch(final)
     else:
-        raise TypeError(
-            "estimator must be a network of this package, an MLPRegressor, an "
-            "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
-            "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
-            f"got {_describe(estimator, final)}. Open the network itself."
-        )
+        raise TypeError(_cannot_open(estimator, final))
     return replace(
         opened,
         loss=loss or opened.loss,
         steps=(*steps, *opened.steps),
         target_transformers=target_transformers,
     )
+
+
+def check_can_open(estimator: Any) -> None:
+    """Refuse an estimator that could not be opened once it is fitted.
+
+    Raises
+    ------
+    TypeError
+        If it does not end in a network.
+    """
+    final = estimator
+    while True:
+        if isinstance(final, FrozenEstimator | BaseSearchCV):
+            final = final.estimator
+        elif isinstance(final, Pipeline):
+            final = final.steps[-1][1]
+        elif isinstance(final, TransformedTargetRegressor):
+            final = final.regressor
+        else:
+            break
+    known = nn.Module | NetworkEstimator | MLPRegressor | MLPClassifier
+    if not isinstance(final, known) and not is_skorch(final):
+        raise TypeError(_cannot_open(estimator, final))
 
 
 def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
@@ -289,7 +345,7 @@ def _open_bare(module: nn.Module, loss: Loss | None) -> OpenNetwork:
     if loss is None:
         raise ValueError(
             "loss must be given with a torch module, which does not say what it was "
-            "trained with, got None. Pass an instance such as SquaredLoss()."
+            f"trained with, got None. Pass one of {_LOSS_NAMES.partition(', ')[2]}."
         )
     return OpenNetwork(open_module(module), loss, None, module)
 
@@ -368,3 +424,12 @@ def _to_dense(array: Any) -> NDArray[np.float64]:
 def _describe(estimator: Any, final: Any) -> str:
     name = type(estimator).__name__
     return name if final is estimator else f"{name} that ends in {final!r}"
+
+
+def _cannot_open(estimator: Any, final: Any) -> str:
+    return (
+        "estimator must be a network of this package, an MLPRegressor, an "
+        "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
+        "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
+        f"got {_describe(estimator, final)}. Open the network itself."
+    )

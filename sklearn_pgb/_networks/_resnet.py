@@ -11,8 +11,35 @@ from sklearn_pgb._networks._module import ModuleNetwork
 from sklearn_pgb._networks._network import Head, Network
 
 
+class Squash(nn.Module):
+    """The identity within a range, bending smoothly to a bound beyond it.
+
+    At a distance d beyond the range the result is ``width tanh(d / width)`` beyond it:
+    the slope is one at the edge of the range, and falls to zero within a few widths.
+
+    Parameters
+    ----------
+    lower, upper, width : Tensor, each of the shape of one sample or a number
+    """
+
+    lower: Tensor
+    upper: Tensor
+    width: Tensor
+
+    def __init__(self, lower: Tensor, upper: Tensor, width: Tensor):
+        super().__init__()
+        self.register_buffer("lower", lower)
+        self.register_buffer("upper", upper)
+        self.register_buffer("width", width)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Samples as the units take them."""
+        inside = torch.maximum(torch.minimum(X, self.upper), self.lower)
+        return inside + self.width * torch.tanh((X - inside) / self.width)
+
+
 class ResNetModule(nn.Module):
-    """Raw outputs ``R [phi(x), z(x)] + b``.
+    """Raw outputs ``R [phi(x), z(squash(x))] + b``.
 
     Its inputs are phi(x) and x side by side, or x alone where phi(x) = x.
 
@@ -26,6 +53,8 @@ class ResNetModule(nn.Module):
         Number of features phi; None where they are the inputs of z.
     shape : tuple of int
         Shape in which z takes one sample.
+    squash : Squash, default=None
+        None is the identity.
     """
 
     def __init__(
@@ -34,16 +63,19 @@ class ResNetModule(nn.Module):
         units: nn.Module,
         n_basis: int | None,
         shape: tuple[int, ...],
+        squash: Squash | None = None,
     ):
         super().__init__()
         self.head, self.units, self.n_basis, self.shape = head, units, n_basis, shape
+        self.squash = squash or nn.Identity()
 
     def features(self, X: Tensor) -> Tensor:
         """[phi(x), z(x)], of shape (n_samples, n_basis + n_units)."""
         basis = X.flatten(1)
         if self.n_basis is not None:
             basis, X = X[:, : self.n_basis], X[:, self.n_basis :]
-        units = self.units(X.reshape(-1, *self.shape))
+        # A copy, for the units may work in place and X holds the basis too.
+        units = self.units(X.reshape(-1, *self.shape).clone())
         return torch.cat([basis, units.reshape(len(basis), -1)], 1)
 
     def forward(self, X: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import (
     _safe_indexing,
+    check_consistent_length,
     column_or_1d,
-    compute_sample_weight,
     indexable,
 )
 from sklearn.utils.metadata_routing import (
@@ -29,17 +29,18 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from sklearn_pgb._estimator import (
+    AUTO_FOLDS,
     Parts,
     check_class_weight,
+    class_weights,
     cross_fitting_parts,
     delegates_input,
     final_estimator,
+    fit_parameter,
     parts_among,
-    weight_parameter,
 )
 from sklearn_pgb._losses import PoissonLoss, SquaredLoss
 from sklearn_pgb._networks import OpenNetwork
-from sklearn_pgb._refit._fitting import TrainedNetworks
 
 if TYPE_CHECKING:
     from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
@@ -60,6 +61,14 @@ class TrainingData:
         Keywords for the networks' `fit`, weights among them where there are any.
     cv : int, list of (train, held out) or None
         What to cross-fit with.
+    exact : bool
+        Whether fewer distinct rows than `cv` are an error.
+    groups : ndarray (n_samples,) or None
+        Groups that folds keep together.
+    classes : ndarray or None
+        Labels of all rows, those without weight included.
+    validation : (X, y, weight) or None
+        Validation samples of positive weight.
     """
 
     X: Any
@@ -68,10 +77,22 @@ class TrainingData:
     labels: NDArray[np.intp] | None
     params: dict[str, Any]
     cv: int | Parts | None
+    exact: bool = False
+    groups: Any = None
+    classes: NDArray[Any] | None = None
+    validation: tuple[Any, Any, NDArray[np.float64]] | None = None
 
-    def parts(self, n_folds: int, seed: int) -> Parts:
+    def parts(self, n_folds: int, seed: int, exact: bool = False) -> Parts:
         """(train, held out) rows of folds drawn over the distinct rows."""
-        return cross_fitting_parts(n_folds, self.X, self.labels, self.weight, seed)
+        return cross_fitting_parts(
+            n_folds,
+            self.X,
+            self.labels,
+            self.weight,
+            seed,
+            groups=self.groups,
+            exact=exact,
+        )
 
 
 def training_data(
@@ -79,24 +100,83 @@ def training_data(
     X: Any,
     y: Any,
     sample_weight: Any,
+    groups: Any,
+    validation: tuple[Any, Any, Any],
     fit_params: dict[str, Any],
     cv: Any,
 ) -> TrainingData:
     """Check what `fit` got and leave out the rows without weight."""
     X, y = _check_training_data(model, X, y)
     weight = _check_weight(model, X, y, sample_weight)
-    weighted = sample_weight is not None or model.class_weight is not None
-    params = _network_params(model, weight if weighted else None, fit_params)
+    if groups is not None:
+        groups = column_or_1d(groups)
+        check_consistent_length(X, groups)
+    heldout = _check_validation(model, y, *validation)
+    params = _network_params(
+        model, weight, sample_weight is not None, groups, fit_params
+    )
     rows = np.flatnonzero(weight)
+    exact = cv != "auto"
+    if isinstance(cv, str):
+        cv = AUTO_FOLDS
     if cv is not None and not isinstance(cv, int):
-        cv = parts_among(rows, cv, X, y, classifier=classifies(model))
+        cv = parts_among(rows, cv, X, y, classifier=classifies(model), groups=groups)
+    classes = None
+    if classifies(model) and y.ndim == 1:
+        classes = np.unique(y)
     # Arrays that are all used are not copied: they may be mapped from a disk. In
     # another order of memory the network's training would round otherwise.
     in_order = isinstance(X, np.ndarray) and X.flags.c_contiguous
     if len(rows) < len(weight) or not in_order:
         params = _check_method_params(X, params, rows)
         X, y, weight = (_safe_indexing(part, rows) for part in (X, y, weight))
-    return TrainingData(X, y, weight, _class_codes(model, y), params, cv)
+        groups = None if groups is None else groups[rows]
+    labels = _class_codes(model, y)
+    return TrainingData(
+        X, y, weight, labels, params, cv, exact, groups, classes, heldout
+    )
+
+
+def _check_validation(
+    model: "GradientBasisRefit", y: Any, X_val: Any, y_val: Any, weight_val: Any
+) -> tuple[Any, Any, NDArray[np.float64]] | None:
+    """Validation samples of positive weight, or None."""
+    if X_val is None and y_val is None:
+        if weight_val is not None:
+            raise ValueError(
+                "sample_weight_val must be None without X_val and y_val, got weights. "
+                "Pass the validation samples too."
+            )
+        return None
+    if X_val is None or y_val is None:
+        missing = "X_val" if X_val is None else "y_val"
+        raise ValueError(
+            f"X_val and y_val must be given together, got None for {missing}. Pass "
+            "both or neither."
+        )
+    X_val, y_val = check_validation_data(model, X_val, y_val)
+    if y_val.ndim != y.ndim or y_val.shape[1:] != y.shape[1:]:
+        raise ValueError(
+            "y_val must have as many dimensions and columns as y, of shape "
+            f"{y.shape}, got {y_val.shape}. Pass targets like those of the training."
+        )
+    if classifies(model) and y.ndim == 1:
+        unknown = np.setdiff1d(y_val, y)
+        if len(unknown):
+            raise ValueError(
+                f"y_val must hold labels of y, got {unknown.tolist()} too. Add samples "
+                "of these classes to the training data, or leave them out."
+            )
+    weight = _check_sample_weight(
+        weight_val, X_val, dtype=np.float64, copy=True, ensure_non_negative=True
+    )
+    rows = np.flatnonzero(weight)
+    if not len(rows):
+        raise ValueError(
+            "sample_weight_val must have a positive entry, but all weights are zero."
+        )
+    X_val, y_val, weight = (_safe_indexing(p, rows) for p in (X_val, y_val, weight))
+    return X_val, y_val, weight
 
 
 def taken_as_is(estimator: Any) -> bool:
@@ -136,8 +216,23 @@ def _check_training_data(
         X, y = indexable(X, y)
         validate_data(model, X, skip_check_array=True)
         y = _check_y(y, **targets, estimator=model)
+    return X, _check_targets(model, y)
+
+
+def check_validation_data(
+    model: "GradientBasisRefit", X: Any, y: Any
+) -> tuple[Any, Any]:
+    """Check validation samples like those of the training."""
+    X = check_new_data(model, X)
+    y = _check_y(y, multi_output=True, y_numeric=not classifies(model))
+    check_consistent_length(X, y)
+    return X, _check_targets(model, y)
+
+
+def _check_targets(model: "GradientBasisRefit", y: Any) -> NDArray[Any]:
+    """Numbers for a regressor, labels or indicators for a classifier."""
     y = y if isinstance(y, np.ndarray) else y.toarray()
-    if targets["y_numeric"] and y.dtype.kind not in "biuf":
+    if not classifies(model) and y.dtype.kind not in "biuf":
         raise ValueError(
             f"y must be numeric for a regressor, got {y.dtype}. Use a classifier as "
             "the network, or encode y."
@@ -146,7 +241,7 @@ def _check_training_data(
         check_classification_targets(y)
         if type_of_target(y) != "multilabel-indicator":
             y = column_or_1d(y, warn=True)
-    return X, y
+    return y
 
 
 def check_new_data(model: "GradientBasisRefit", X: Any) -> Any:
@@ -177,7 +272,7 @@ def _check_weight(
                 f"{model.class_weight!r}. Use sample_weight."
             )
         check_class_weight(model.class_weight)
-        weight *= compute_sample_weight(model.class_weight, y)
+        weight *= class_weights(model.class_weight, y, weight)
     if not weight.any():
         raise ValueError(
             "sample_weight must have a positive entry, but all weights are zero."
@@ -200,18 +295,37 @@ def _class_codes(model: "GradientBasisRefit", y: Any) -> NDArray[np.intp] | None
 
 def _network_params(
     model: "GradientBasisRefit",
-    weight: NDArray[np.float64] | None,
+    weight: NDArray[np.float64],
+    weights_given: bool,
+    groups: Any,
     fit_params: dict[str, Any],
 ) -> dict[str, Any]:
-    """Keywords for the networks' `fit`; those that are taken as they are get none."""
+    """Keywords for the networks' `fit`; those that are taken as they are get none.
+
+    With metadata routing the network's requests decide what it gets of the user's
+    metadata. Class weights are no metadata: they always reach the network.
+    """
     estimator = model.estimator
-    if _routing_enabled() and not taken_as_is(estimator):
-        routed = process_routing(model, "fit", sample_weight=weight, **fit_params)
-        return {k: v for k, v in routed.estimator.fit.items() if v is not None}
-    _raise_for_params(fit_params, model, "fit")
-    if weight is None or taken_as_is(estimator):
-        return {}
-    key = weight_parameter(estimator)
+    frozen = taken_as_is(estimator)
+    params: dict[str, Any] = {}
+    if _routing_enabled() and not frozen:
+        routed = process_routing(
+            model,
+            "fit",
+            **({"sample_weight": weight} if weights_given else {}),
+            **({} if groups is None else {"groups": groups}),
+            **fit_params,
+        )
+        params = {k: v for k, v in routed.estimator.fit.items() if v is not None}
+        weights_given = False
+    else:
+        _raise_for_params(fit_params, model, "fit")
+        key = fit_parameter(estimator, "groups")
+        if groups is not None and key is not None and not frozen:
+            params[key] = groups
+    if frozen or not (weights_given or model.class_weight is not None):
+        return params
+    key = fit_parameter(estimator, "sample_weight")
     if key is None:
         name = type(final_estimator(estimator)).__name__
         raise ValueError(
@@ -219,7 +333,7 @@ def _network_params(
             f"no sample_weight, got weights for {name}. Train it yourself and pass it "
             "in a FrozenEstimator to weight the refit alone."
         )
-    return {key: weight}
+    return params | {key: weight}
 
 
 def known_classes(opened: OpenNetwork, y: Any) -> Any:
@@ -229,16 +343,21 @@ def known_classes(opened: OpenNetwork, y: Any) -> Any:
     return np.unique(y) if opened.kind is None else opened.classes
 
 
-def encode_targets(trained: TrainedNetworks, y: Any) -> Tensor:
-    """Targets as the loss wants them; a module's labels are numbered as sorted."""
-    opened, n_outputs = trained.opened[0], trained.n_outputs
+def encode_targets(
+    opened: OpenNetwork, n_outputs: int, y: Any, like: Any = None
+) -> Tensor:
+    """Targets as the loss wants them.
+
+    A module's labels are numbered as those of `like` (by default `y`) are sorted.
+    """
     labelled = not isinstance(opened.loss, SquaredLoss | PoissonLoss)
     if opened.kind is None and labelled and np.ndim(y) == 1:
-        distinct, y = np.unique(y, return_inverse=True)
+        distinct = np.unique(y if like is None else like)
+        y = np.searchsorted(distinct, y)
         if len(distinct) != max(n_outputs, 2):
             raise ValueError(
                 f"y must have {max(n_outputs, 2)} classes for a module with "
                 f"{n_outputs} outputs, got {len(distinct)}. Pass rows of all classes "
                 "that the module was trained on."
             )
-    return opened.targets(y, n_outputs).to(trained.inputs[0].device)
+    return opened.targets(y, n_outputs)

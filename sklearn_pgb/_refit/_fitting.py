@@ -1,29 +1,42 @@
-"""The refit as one pass over data: networks, basis, ridge, solution, certificate."""
+"""The refit as one pass over data: networks, basis, choice, solution, bound."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_pgb._bases import TangentSpace, mean_raw
+from sklearn_pgb._bases import TangentSpace, mean_raw, tangent_raw
 from sklearn_pgb._convex import (
+    Bound,
     ConvexProblem,
-    Fold,
-    HeldOut,
     RidgePath,
     Solution,
-    convex_folds,
+    Spectrum,
+    finish,
+    infimum,
+    is_affordable,
     solve,
-    span_bound,
     warn_if_unconverged,
 )
 from sklearn_pgb._estimator import Parts, _alpha
-from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
+from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._networks import OpenNetwork
+from sklearn_pgb._refit._choice import (
+    Candidate,
+    Choice,
+    HeldOutNetworks,
+    Samples,
+    all_heldout_raw,
+    by_heldout_networks,
+    choose_on_training_samples,
+    fold_average,
+    side_by_side,
+)
 
 # Factorising the whole Jacobian for its rank, and repairing a dual point for the
 # infimum over its span, are done in `fit` only where they take a fraction of a second.
@@ -33,17 +46,42 @@ REPAIR_FLOPS = 1e7
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """Everything that a fitted refit is made of."""
+    """Everything that a fitted refit is made of.
+
+    Attributes
+    ----------
+    space : TangentSpace
+    problem : ConvexProblem
+        On all samples, at the chosen alpha and centre.
+    choice : Choice
+    solution : Solution
+        Of the problem.
+    gap : float
+        Certified distance of its objective from the minimum.
+    path : RidgePath or None
+    parameters : Tensor
+        Coefficients of the refit, one per parameter of all networks: those of the
+        solution or, after a choice on folds, their mean with the folds' solutions.
+    loss : float
+        Training loss at `parameters`.
+    adds_networks : bool
+        Whether the mean of the networks is added to the basis' part.
+    network_loss : float
+    span_bound : float
+    rank : int or None
+    """
 
     space: TangentSpace
     problem: ConvexProblem
-    choice: AlphaChoice
+    choice: Choice
     solution: Solution
+    gap: float
     path: RidgePath | None
     parameters: Tensor
+    loss: float
     adds_networks: bool
     network_loss: float
-    span_bound: float
+    bound: Bound
     rank: int | None
 
 
@@ -65,6 +103,10 @@ class TrainedNetworks:
         What the refit's `loss` stands for, as a key of MODULE_LOSSES.
     n_outputs : int
         Raw outputs of each network.
+    frozen : bool
+        Whether the networks were trained elsewhere.
+    validation : (list of Tensor, Tensor, Tensor) or None
+        Inputs, targets and weights of validation samples.
     """
 
     estimators: list[Any]
@@ -73,25 +115,46 @@ class TrainedNetworks:
     folds: Parts | None
     loss: str
     n_outputs: int
+    frozen: bool
+    validation: tuple[list[Tensor], Tensor, Tensor] | None = None
 
-    def of_fold(self, number: int) -> tuple[list[OpenNetwork], list[Tensor]]:
-        """The networks of one fold with all their inputs."""
+    def heldout(
+        self, y: Tensor, weight: Tensor, n_folds: int | None
+    ) -> list[HeldOutNetworks]:
+        """Networks with samples they have not seen, for the first `n_folds` folds."""
+        if self.validation is not None:
+            training, heldout = (
+                Samples(*samples, torch.arange(len(samples[1]), device=y.device))
+                for samples in ((self.inputs, y, weight), self.validation)
+            )
+            return [HeldOutNetworks.of(self.opened, training, heldout)]
         assert self.folds is not None
         width = len(self.opened) // len(self.folds)
-        part = slice(number * width, (number + 1) * width)
-        return self.opened[part], self.inputs[part]
+        result = []
+        for number, rows in enumerate(self.folds[:n_folds]):
+            part = slice(number * width, (number + 1) * width)
+            training, heldout = (
+                Samples(
+                    self.inputs[part], y, weight, torch.as_tensor(each, device=y.device)
+                )
+                for each in rows
+            )
+            result.append(HeldOutNetworks.of(self.opened[part], training, heldout))
+        return result
 
 
 def refit(
     trained: TrainedNetworks,
     y: Tensor,
     weight: Tensor,
+    distinct: Tensor,
     *,
-    alpha: object,
+    alpha: Any,
     center: str,
     solver: str,
     effort: Effort,
     convex_parts: Callable[[], Parts],
+    with_leverages: bool,
 ) -> Refit:
     """Fit the convex model on the gradient basis of trained networks.
 
@@ -102,170 +165,225 @@ def refit(
         Encoded targets.
     weight : Tensor (n_samples,)
         Sample weights, positive, in the user's scale.
+    distinct : Tensor (n_samples,)
+        The same number for samples that are equal as the user gave them.
     alpha : float, array or str
-    center : {"zero", "network"}
+    center : {"auto", "zero", "network"}
     solver : {"auto", "primal", "dual", "matrix-free"}
     effort : Effort
     convex_parts : callable
         Gives folds of the convex problem, for losses without a closed form whose
-        networks have seen all rows.
+        networks have seen all samples.
+    with_leverages : bool
+        Whether the eigendecomposition behind leverages is needed.
     """
-    share = weight / weight.sum()
+    normalized = weight / weight.sum()
     networks = [opened.network for opened in trained.opened]
-    space = TangentSpace.of(networks, trained.inputs, share)
-    keep_networks = center == "network" or not space.spans_networks
-    problem = _problem(trained.opened, space, trained.inputs, y, share, keep_networks)
-    total_weight = float(weight.sum())
-    path = None
-    if problem.loss.quadratic and _needs_path(alpha):
-        path = _alpha.spectral_path(problem, solver, effort.max_memory)
-    choice, start = _choose(
-        trained, problem, path, alpha, total_weight, keep_networks, effort, convex_parts
+    space = TangentSpace.of(networks, trained.inputs, normalized)
+    average = mean_raw(networks, trained.inputs)
+    problem = ConvexProblem(
+        space.operator(trained.inputs),
+        y,
+        trained.opened[0].loss,
+        normalized,
+        intercept=space.intercept,
     )
-    if choice.raw is None and path is not None and choice.alpha > 0:
-        choice = _alpha.with_left_out(choice, problem, path, total_weight)
-    final = problem.with_alpha(choice.alpha)
-    solution = solve(
-        final,
-        method=solver,
-        max_memory=effort.max_memory,
-        tol=effort.tol,
-        max_iter=effort.max_iter,
-        start=start,
-        path=path,
+    problems = {"zero": problem, "network": replace(problem, offset=average)}
+    centers = _centers(center, alpha, trained, space)
+    choice, path = _choose(
+        trained,
+        {name: problems[name] for name in centers},
+        alpha,
+        solver,
+        weight,
+        effort,
+        convex_parts,
+        with_leverages,
     )
-    warn_if_unconverged(solution, effort.tol, effort.max_iter)
-    rank, bound = _span(problem, solution, effort.max_memory)
-    floor = pure_error_floor(trained.inputs[0].flatten(1), y, problem.loss, share)
+    final = problems[choice.center]
+    if path is not None and choice.raw is None and 0 < choice.alpha < math.inf:
+        choice = _with_left_out(choice, final, path, float(weight.sum()))
+    if math.isinf(choice.alpha):
+        solution = finish(final, *final.zero(), n_iter=0, converged=True)
+        gap = 0.0
+    else:
+        final = final.with_alpha(choice.alpha)
+        solution = solve(
+            final,
+            method=solver,
+            max_memory=effort.max_memory,
+            tol=effort.tol,
+            max_iter=effort.max_iter,
+            start=choice.start,
+            path=path,
+        )
+        warn_if_unconverged(solution, effort.tol, effort.max_iter)
+        gap = solution.gap
+    parameters = space.parameters(
+        solution.coef,
+        solution.intercept,
+        centre=choice.center == "network" and space.spans_networks,
+    )
+    loss = solution.data_value
+    if choice.parameters is not None:
+        parameters = (parameters + choice.parameters) / 2
+        raw = tangent_raw(networks, trained.inputs, parameters)
+        if not space.spans_networks:
+            raw = raw + average
+        loss = float(problem.data_value(raw))
+    floor = pure_error_floor(distinct[:, None], y, problem.loss, normalized)
+    # The networks are in the span, so the centre does not matter for its infimum.
+    over_span = problem if space.spans_networks else final
+    in_hand = min(loss, solution.data_value)
+    rank, bound = _span(over_span, in_hand, floor.value, effort.max_memory)
     return Refit(
         space=space,
         problem=final,
         choice=choice,
         solution=solution,
+        gap=gap,
         path=path,
-        parameters=space.parameters(
-            solution.coef,
-            solution.intercept,
-            centre=keep_networks and space.spans_networks,
-        ),
+        parameters=parameters,
+        loss=loss,
         adds_networks=not space.spans_networks,
         network_loss=_network_loss(problem, networks, trained.inputs),
-        span_bound=max(bound, floor.value),
+        bound=bound,
         rank=rank,
     )
 
 
-def _needs_path(alpha: object) -> bool:
-    """Whether an eigendecomposition pays: for anything but the theory's alpha = 0."""
-    return not (isinstance(alpha, int | float | np.number) and float(alpha) == 0.0)
+def _with_left_out(
+    choice: Choice, problem: ConvexProblem, path: RidgePath, total_weight: float
+) -> Choice:
+    """The choice with predictions of left-out samples, if there can be any."""
+    if not _alpha.can_leave_out(problem, total_weight):
+        return choice
+    alphas = np.array([choice.alpha])
+    left_out = _alpha.by_leave_one_out(problem, path, alphas, total_weight)
+    return replace(choice, raw=left_out.raw)
 
 
-def _problem(
-    opened: Sequence[OpenNetwork],
-    space: TangentSpace,
-    inputs: Sequence[Tensor],
-    y: Tensor,
-    weight: Tensor,
-    keep_networks: bool,
-) -> ConvexProblem:
-    return ConvexProblem(
-        space.operator(inputs),
-        y,
-        opened[0].loss,
-        weight,
-        intercept=space.intercept,
-        offset=mean_raw(space.networks, inputs) if keep_networks else None,
-    )
+def _is_number(alpha: object) -> TypeGuard[float]:
+    return isinstance(alpha, int | float | np.number)
+
+
+def _centers(
+    center: str, alpha: Any, trained: TrainedNetworks, space: TangentSpace
+) -> tuple[str, ...]:
+    """The centres to choose from.
+
+    A network that is not in the span of its derivatives is always added to the basis'
+    part. If nothing is held out and alpha is a number, there is nothing to choose by.
+    """
+    if not space.spans_networks:
+        return ("network",)
+    if center != "auto":
+        return (center,)
+    if _is_number(alpha) and trained.folds is None and trained.validation is None:
+        return ("zero",)
+    return ("zero", "network")
 
 
 def _choose(
     trained: TrainedNetworks,
-    problem: ConvexProblem,
-    path: RidgePath | None,
-    alpha: object,
-    total_weight: float,
-    keep_networks: bool,
+    problems: dict[str, ConvexProblem],
+    alpha: Any,
+    solver: str,
+    weight: Tensor,
     effort: Effort,
     convex_parts: Callable[[], Parts],
-) -> tuple[AlphaChoice, tuple[Tensor, Tensor] | None]:
-    """The ridge, by the most honest way there is, and a start for its problem."""
-    quadratic = problem.loss.quadratic
-    can_leave_out = _alpha.can_leave_out(problem, total_weight)
-    if isinstance(alpha, int | float | np.number):
-        if path is None or not can_leave_out:
-            return _alpha.fixed(float(alpha)), None
-        alphas = np.array([float(alpha)])
-        return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
-    if not can_leave_out:
-        raise ValueError(
-            "alpha must be a number where n_samples=1, as nothing is left when a row "
-            f"is left out, got {alpha!r}. Add rows or give a number."
-        )
-    alphas = _alpha.candidates(alpha, quadratic)
+    with_leverages: bool,
+) -> tuple[Choice, RidgePath | None]:
+    """The centre and alpha, by the most honest way there is."""
+    centers = tuple(problems)
+    problem = problems[centers[0]]
+    quadratic, total_weight = problem.loss.quadratic, float(weight.sum())
+    is_number = _is_number(alpha)
     rule = alpha if isinstance(alpha, str) else "auto"
-    rows = trained.inputs[0].cpu().numpy()
-    if rule == "evidence" and path is not None:
-        return _alpha.by_evidence(path, alphas, total_weight), None
-    if trained.folds is not None and rule != "loo":
-        n_folds = len(trained.folds)
-        count = n_folds if quadratic else _alpha.enough(trained.folds, rows)
-        folds = _network_folds(trained, problem, keep_networks, count)
-        choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
-        return choice, _mean_of_folds(fitted, n_folds)
+    has_heldout = trained.folds is not None or trained.validation is not None
+    on_training_samples = not has_heldout or rule in ("loo", "evidence")
+    path = None
+    if quadratic and (with_leverages or (on_training_samples and not is_number)):
+        if not (is_number and float(alpha) == 0.0):
+            path = _alpha.spectral_path(problem, solver, effort.max_memory)
+    if is_number and (len(centers) == 1 or not has_heldout):
+        choice = _fixed(float(alpha), centers[0])
+    elif on_training_samples:
+        if not _alpha.can_leave_out(problem, total_weight):
+            raise ValueError(
+                "alpha must be a number if n_samples=1, because nothing is left when "
+                f"a sample is left out, got {alpha!r}. Add samples or give a number."
+            )
+        choice = choose_on_training_samples(
+            problems,
+            path,
+            rule,
+            _alpha.candidates(alpha, quadratic),
+            total_weight,
+            effort,
+            convex_parts,
+            # The evidence is no loss that could be compared with the networks' own.
+            with_average=trained.frozen and rule != "evidence" and alpha is rule,
+        )
+    else:
+        choice = _choose_on_heldout(trained, problems, alpha, weight, effort)
     if path is not None:
-        return _alpha.by_leave_one_out(problem, path, alphas, total_weight), None
-    if rule == "loo" and not quadratic and _alpha.is_dense(problem):
-        choice = _alpha.by_approximate_leave_one_out(
-            problem, alphas, total_weight, effort
-        )
-        return choice, None
-    parts = convex_parts()
-    if not quadratic:
-        parts = parts[: _alpha.enough(parts, rows)]
-    folds = convex_folds(problem, parts)
-    choice, fitted = _alpha.by_held_out(folds, problem, alphas, effort)
-    return choice, (fitted[0].coef, fitted[0].intercept)
+        path = path.with_offset(problems[choice.center].offset)
+    return choice, path
 
 
-def _mean_of_folds(fitted: Sequence[Solution], n_folds: int) -> tuple[Tensor, Tensor]:
-    """The mean of some folds' models as a point of all bases side by side.
-
-    The final scales are those of the folds over the root of their number, hence the
-    root; the rest is a start close to the solution.
-    """
-    coef = torch.cat([solution.coef for solution in fitted])
-    coef = coef * (n_folds**0.5 / len(fitted))
-    rest = coef.new_zeros(len(coef) // len(fitted) * (n_folds - len(fitted)))
-    intercept = torch.stack([solution.intercept for solution in fitted]).mean(0)
-    return torch.cat([coef, rest]), intercept
+def _fixed(alpha: float, center: str) -> Choice:
+    """The user's own alpha."""
+    return Choice(center, alpha, [Candidate(center, alpha, math.nan)])
 
 
-def _network_folds(
-    trained: TrainedNetworks, problem: ConvexProblem, keep_networks: bool, count: int
-) -> list[Fold]:
-    """Problems on the first folds' own networks and rows that these have not seen."""
-    assert trained.folds is not None
-    result = []
-    for number, (train, test) in enumerate(trained.folds[:count]):
-        opened, inputs = trained.of_fold(number)
-        seen, unseen = torch.as_tensor(train), torch.as_tensor(test)
-        weight = problem.weight[seen] / problem.weight[seen].sum()
-        seen_inputs = [X[seen] for X in inputs]
-        unseen_inputs = [X[unseen] for X in inputs]
-        networks = [network.network for network in opened]
-        space = TangentSpace.of(networks, seen_inputs, weight)
-        fold = _problem(
-            opened, space, seen_inputs, problem.y[seen], weight, keep_networks
-        )
-        held = HeldOut(
-            unseen,
-            space.operator(unseen_inputs),
-            problem.y[unseen],
-            problem.weight[unseen],
-            mean_raw(networks, unseen_inputs) if keep_networks else None,
-        )
-        result.append(Fold(fold, held))
-    return result
+def _choose_on_heldout(
+    trained: TrainedNetworks,
+    problems: dict[str, ConvexProblem],
+    alpha: Any,
+    weight: Tensor,
+    effort: Effort,
+) -> Choice:
+    """Choose on samples that the networks behind each candidate have not seen."""
+    problem = next(iter(problems.values()))
+    quadratic, n_folds = problem.loss.quadratic, 1
+    rows = None
+    if trained.folds is not None:
+        n_folds = len(trained.folds)
+        if not quadratic:
+            X = trained.inputs[0].cpu().numpy()
+            rows = _alpha.enough(trained.folds, X)
+    parts = trained.heldout(problem.y, weight, rows)
+    # Penalties act against a mean loss, so all samples need less of it than a fold's.
+    left_out = sum(part.heldout_weight for part in parts) / len(parts)
+    share = 1.0
+    if trained.folds is not None:
+        share -= left_out / float(weight.sum())
+    is_number = _is_number(alpha)
+    if is_number:
+        alphas = np.array([float(alpha) / share])
+    else:
+        alphas = _alpha.candidates(alpha, quadratic)
+    best, candidates, solutions = by_heldout_networks(
+        parts,
+        tuple(problems),
+        alphas,
+        effort,
+        with_average="network" in problems and isinstance(alpha, str),
+    )
+    solved = [] if math.isinf(best.alpha) else solutions(best)
+    raw = None
+    if trained.folds is not None:
+        raw = all_heldout_raw(parts, best, solved, problem.y)
+    parameters = start = None
+    if solved and trained.folds is not None:
+        whole = len(parts) == n_folds
+        if quadratic and whole and not is_number:
+            parameters = fold_average(parts, best.center, solved)
+        if whole:
+            start = side_by_side(solved, n_folds)
+    scaled = [replace(each, alpha=each.alpha * share) for each in candidates]
+    return Choice(best.center, best.alpha * share, scaled, raw, parameters, start)
 
 
 def _network_loss(
@@ -279,15 +397,18 @@ def _network_loss(
 
 
 def _span(
-    problem: ConvexProblem, solution: Solution, max_memory: float
-) -> tuple[int | None, float]:
-    """Rank and a bound on the infimum over the span, where they are affordable."""
-    operator = problem.operator
-    rows, columns = operator.n_rows, operator.n_coef + operator.n_outputs
-    flops = float(rows) * columns * min(rows, columns)
-    if 3 * 8.0 * rows * columns > max_memory or flops > RANK_FLOPS:
-        return None, -np.inf
-    bound = span_bound(
-        problem, solution.raw, repair=problem.loss.quadratic or flops < REPAIR_FLOPS
-    )
-    return bound.rank, bound.value - bound.residual
+    problem: ConvexProblem, in_hand: float, floor: float, max_memory: float
+) -> tuple[int | None, Bound]:
+    """Rank and a bound on the infimum over the span, where they are affordable.
+
+    `in_hand` is a loss that some coefficients are known to reach.
+    """
+    bound = Bound(floor, np.inf).within(in_hand)
+    if not is_affordable(problem, RANK_FLOPS, max_memory):
+        return None, bound
+    if not problem.loss.quadratic and not is_affordable(
+        problem, REPAIR_FLOPS, max_memory
+    ):
+        return Spectrum.of(problem).rank, bound
+    least = infimum(problem, max_memory=max_memory, floor=floor, in_hand=in_hand)
+    return least.rank, Bound(least.lower_bound, least.norm_budget)

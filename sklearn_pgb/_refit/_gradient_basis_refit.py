@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -13,9 +12,9 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
+from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.neural_network import MLPRegressor
-from sklearn.utils import ClassifierTags, RegressorTags, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
@@ -24,15 +23,17 @@ from torch import Tensor
 
 from sklearn_pgb._bases import TangentSpace, jacobian, mean_raw, tangent_raw
 from sklearn_pgb._estimator import (
-    AUTO_FOLDS,
-    Parts,
     Seeds,
+    VersionedState,
     all_or_nothing,
+    check_device,
     draw_seeds,
     final_estimator,
     inputs_of,
+    jobs_for,
     open_all,
     parse_memory,
+    training_contexts,
 )
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._targets import log_probabilities, probabilities
@@ -42,18 +43,23 @@ from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,
     classifies,
-    encode_targets,
     known_classes,
     training_data,
 )
-from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
+from sklearn_pgb._refit._fitting import Refit, TrainedNetworks
+from sklearn_pgb._refit._outputs import (
+    in_shape,
+    labels,
+    network_tags,
+    with_absent_classes,
+)
 from sklearn_pgb._refit._training import (
     check_request,
     choose_cv,
-    train,
+    train_and_refit,
+    warn_of_optimism,
 )
-from sklearn_pgb._refit._uncertainty import predictive_std, uncertainty
-from sklearn_pgb._threads import threads_for_solve
+from sklearn_pgb._refit._uncertainty import predictive_std
 
 
 def _is_classifier(self: "GradientBasisRefit") -> bool:
@@ -70,7 +76,12 @@ def _has_probabilities(self: "GradientBasisRefit") -> bool:
 
 
 class GradientBasisRefit(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+    VersionedState,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Convex refit of a trained network on its own partial derivatives.
 
@@ -99,27 +110,29 @@ class GradientBasisRefit(
         :class:`~sklearn.frozen.FrozenEstimator` it is taken as it is. A bare module is
         taken as trained, and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
-        Ridge, in units of a basis scaled to a mean squared row norm of one. "loo":
-        leave-one-out in closed form (squared loss), or approximate leave-one-out of a
-        Newton step (other losses, dense problems). "evidence": marginal likelihood
-        (squared loss). An array gives the candidates. "auto": "loo" for the squared
-        loss, and cross-fitting with 5 folds for the others, whose leave-one-out is
-        optimistic because the features have seen the labels. Networks that can't be
-        trained again (frozen, modules) fall back to cross-validation of the convex
-        problem, which shares that optimism; so do "loo" and "evidence" where no
-        eigendecomposition of the basis fits into `max_memory`.
-    cv : int, splitter or None, default=None
-        Cross-fitting: one network per fold, every candidate of `alpha` scored on rows
-        that its network has not seen. The fold networks' bases then stand side by side
-        and the final refit uses all rows, so the honest choice of alpha and the
-        stronger basis come from the same trainings. An int draws folds over the
-        distinct rows, stratified for classifiers. None: no folds for the squared loss,
-        5 for other losses unless `alpha` is a number or "loo".
-    center : {"zero", "network"}, default="zero"
-        What the ridge pulls towards: c_0 = 0, or the network itself (the mean of the
-        networks if there are several), to which a large alpha returns. With "zero" and
-        ``alpha > 0``, `refit_loss_ <= network_loss_` on the training data is not
-        promised; held out it is what pays.
+        Regularization strength, in units of a basis scaled to a mean squared row norm
+        of one. "auto": the best on held-out samples, see `cv`. "loo": leave-one-out in
+        closed form (squared loss), or approximate leave-one-out of a Newton step (other
+        losses, dense problems), or, if neither fits into `max_memory`,
+        cross-validation of the convex problem. "evidence": marginal likelihood (squared
+        loss). These two need one training only, but they are optimistic, because the
+        features have seen the labels: use them for networks that have not memorized
+        their samples. An array gives the candidates.
+    cv : "auto", int, splitter or None, default="auto"
+        Cross-fitting: one network per fold, every candidate scored on samples that its
+        network has not seen. The fold networks' bases then stand side by side and the
+        final problem is solved on all samples, so the honest choice and the stronger
+        basis come from the same trainings. "auto" is 5 folds, or none if `alpha` is a
+        number, "loo" or "evidence", if validation samples are passed to `fit`, or if
+        the network is taken as it is. An int or "auto" draws folds over the distinct
+        samples, stratified for classifiers; the groups passed to `fit` are kept
+        together. None: no folds.
+    center : {"auto", "zero", "network"}, default="auto"
+        The point c_0 that the penalty pulls towards: zero, or the network itself (the
+        mean of the networks if there are several), to which a large alpha returns.
+        "auto" takes the better of both on the samples by which alpha is chosen; the
+        mean of the networks itself is a candidate too (`alpha_` is then infinite). If
+        nothing is chosen, "auto" is "zero".
     n_networks : int, default=1
         Networks, trained from different seeds, whose bases stand side by side.
         Cross-fitting rounds up to the same number, at least one, for every fold.
@@ -139,10 +152,12 @@ class GradientBasisRefit(
     max_memory : float or str, default="1GB"
         What the convex solvers may use, in bytes or as a text such as "500MB".
     memory : str, joblib.Memory or None, default=None
-        Cache of the trained networks, or its folder. Fits on the same rows that differ
-        in the refit alone, such as in `alpha`, then train them once, and an
-        interrupted sweep goes on where it was. Networks without a `random_state` come
-        from the cache as well.
+        Cache of the trained networks, or its folder. Fits on the same samples that
+        differ in the refit alone, such as in `alpha`, then train them once. Networks
+        without a `random_state` come from the cache as well.
+    distribution : bool, default=False
+        Whether to keep what ``predict(X, return_std=True)`` needs, which is as large as
+        the basis.
     device : str, torch.device or None, default=None
         Where the convex problem is solved. None is the CPU.
     n_jobs : int or None, default=None
@@ -150,6 +165,8 @@ class GradientBasisRefit(
     random_state : int, RandomState instance or None, default=None
         Seeds of the networks, the folds and the sketch. With None the first network
         keeps its own `random_state`.
+    verbose : int, default=0
+        Whether to print a line for every trained network and for the solution.
 
     Attributes
     ----------
@@ -158,25 +175,38 @@ class GradientBasisRefit(
     estimators_ : list
         All trained networks, fold by fold.
     alpha_ : float
-        The ridge that was used. A ridge chosen on folds is scaled by their share of
-        the data, in `alpha_path_` too: all rows need less of it.
-    coef_ : ndarray of shape (n_params,)
+        The alpha that was used; infinite if the mean of the networks itself was chosen.
+        An alpha chosen on folds is scaled by their share of the data, in `alpha_path_`
+        too: all samples need less of it.
+    center_ : {"zero", "network"}
+        The centre that was used.
+    basis_coef_ : ndarray of shape (n_params,)
         Coefficients c of all networks, in the order of their parameters: for each
-        layer the weights, one row per unit, then the biases.
+        layer the weights, one row per unit, then the biases. If alpha was chosen on
+        folds and the loss is the squared one, they are the mean of the problem's
+        solution and of the mean of the folds' solutions, which predicts better than
+        either.
     network_loss_ : float
         Training loss of the network (the best one if there are several), no penalty.
     refit_loss_ : float
         Training loss of the refit, no penalty.
     lower_bound_ : float
-        Certified bound on the training loss over this basis at alpha = 0. Exact for the
-        squared loss where `rank_` is known; for a large basis the pure-error floor.
+        Certified bound on the training loss over this basis at alpha = 0, for
+        coefficients up to the norm `norm_budget_`; for a large basis the pure-error
+        floor.
+    norm_budget_ : float
+        Up to which norm of the coefficients `lower_bound_` holds, each of them times
+        the norm of its column (weighted; less its mean if there is a free intercept):
+        a million times the norm of those found. Infinite where the bound is the
+        pure-error floor, which holds for every function of the inputs.
     duality_gap_ : float
-        Certified distance of the solved problem's objective from its minimum.
+        Certified distance of the solved problem's objective from its minimum; zero if
+        `alpha_` is infinite, when nothing is solved.
     rank_ : int or None
         Rank of the basis; None where factorising the Jacobian would exceed `max_memory`
         or take longer than the refit.
     alpha_path_ : dict of ndarray
-        "alpha" and "loss", the mean held-out loss of each candidate.
+        "center", "alpha" and "loss", the mean held-out loss of each candidate.
     n_iter_ : int
         Iterations of the convex solver.
     classes_ : ndarray of shape (n_classes,)
@@ -219,8 +249,8 @@ class GradientBasisRefit(
             Interval(Real, 0, np.inf, closed="left"),
             "array-like",
         ],
-        "cv": ["cv_object"],
-        "center": [StrOptions({"zero", "network"})],
+        "cv": ["cv_object", StrOptions({"auto"})],
+        "center": [StrOptions({"auto", "zero", "network"})],
         "n_networks": [Interval(Integral, 1, None, closed="left")],
         "loss": [StrOptions({"auto", "squared_error", "log_loss", "poisson"})],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -230,9 +260,11 @@ class GradientBasisRefit(
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "max_memory": [str, Interval(Real, 0, None, closed="neither")],
         "memory": [str, HasMethods("cache"), None],
+        "distribution": ["boolean"],
         "device": [str, torch.device, None],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -240,8 +272,8 @@ class GradientBasisRefit(
         estimator,
         *,
         alpha="auto",
-        cv=None,
-        center="zero",
+        cv="auto",
+        center="auto",
         n_networks=1,
         loss="auto",
         n_components=None,
@@ -251,9 +283,11 @@ class GradientBasisRefit(
         max_iter=100,
         max_memory="1GB",
         memory=None,
+        distribution=False,
         device=None,
         n_jobs=None,
         random_state=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.alpha = alpha
@@ -268,13 +302,26 @@ class GradientBasisRefit(
         self.max_iter = max_iter
         self.max_memory = max_memory
         self.memory = memory
+        self.distribution = distribution
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
-    def fit(self, X, y, sample_weight=None, **fit_params):
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+        groups=None,
+        **fit_params,
+    ):
         """Train the network, then refit it.
 
         Parameters
@@ -285,9 +332,19 @@ class GradientBasisRefit(
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, for the network's training and for the refit. Integer weights in
-            the refit equal repeated rows.
+            the refit equal repeated samples.
+        X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
+            Validation samples, by which alpha and the centre are chosen. It is the
+            honest way to choose for a network that is taken as it is.
+        y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
+            Their targets or labels.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of samples that folds keep together. A splitter passed as `cv` gets
+            them, and so does the network's `fit` if it takes groups.
         **fit_params : dict
-            Routed to the network's `fit` where metadata routing is enabled.
+            Routed to the network's `fit` if metadata routing is enabled.
 
         Returns
         -------
@@ -302,33 +359,26 @@ class GradientBasisRefit(
             If the data, the weights or a combination of parameters can't be used.
         """
         effort = Effort(parse_memory(self.max_memory), self.tol, self.max_iter)
-        check_request(self)
-        cv = choose_cv(self)
-        data = training_data(self, X, y, sample_weight, fit_params, cv)
+        check_device(self.device)
+        jobs_for(1, self.n_jobs)
+        has_validation = X_val is not None or y_val is not None
+        check_request(self, has_validation)
+        cv = choose_cv(self, has_validation)
+        validation = X_val, y_val, sample_weight_val
+        data = training_data(
+            self, X, y, sample_weight, groups, validation, fit_params, cv
+        )
+        warn_of_optimism(self, has_validation)
         seeds = draw_seeds(self.estimator, self.random_state)
-        trained = train(self, data, seeds)
-
-        def convex_parts() -> Parts:
-            return data.parts(AUTO_FOLDS, seeds.folds)
-
-        n_coef = sum(opened.network.n_params for opened in trained.opened)
-        n_rows = trained.n_outputs * len(trained.inputs[0])
-        with threads_for_solve(n_rows, n_coef):
-            result = refit(
-                trained,
-                encode_targets(trained, data.y),
-                torch.tensor(data.weight, device=trained.inputs[0].device),
-                alpha=self.alpha,
-                center=self.center,
-                solver=self.solver,
-                effort=effort,
-                convex_parts=convex_parts,
-            )
-            total_weight = float(data.weight.sum())
-            noise = uncertainty(
-                result, trained.inputs[0], total_weight, convex_parts, effort
-            )
+        contexts, finish = training_contexts(self, X, y, sample_weight)
+        trained, result, noise = train_and_refit(self, data, seeds, effort, contexts)
         self._store(result, noise, trained, data, seeds)
+        if self.verbose:
+            print(
+                f"Refit: center={self.center_}, alpha={self.alpha_:.3g}, training loss "
+                f"{self.network_loss_:.4g} -> {self.refit_loss_:.4g}"
+            )
+        finish()
         return self
 
     def _store(
@@ -344,13 +394,18 @@ class GradientBasisRefit(
         self.estimators_ = trained.estimators
         self.estimator_ = trained.estimators[0]
         self.alpha_ = choice.alpha
-        self.coef_ = result.parameters.cpu().numpy()
+        self.center_ = choice.center
+        self.basis_coef_ = result.parameters.cpu().numpy()
         self.network_loss_ = result.network_loss
-        self.refit_loss_ = solution.data_value
-        self.lower_bound_ = result.span_bound
-        self.duality_gap_ = solution.gap
+        self.refit_loss_ = result.loss
+        self.lower_bound_ = result.bound.value
+        self.norm_budget_ = result.bound.norm_budget
+        self.duality_gap_ = result.gap
         self.rank_ = result.rank
-        self.alpha_path_ = {"alpha": choice.alphas, "loss": choice.scores}
+        self.alpha_path_ = {
+            name: np.array([getattr(each, name) for each in choice.candidates])
+            for name in ("center", "alpha", "loss")
+        }
         self.n_iter_ = solution.n_iter
         self._scales = list(result.space.scales)
         self._adds_networks = result.adds_networks
@@ -360,13 +415,16 @@ class GradientBasisRefit(
         self._flat = n_outputs == 1 and (
             np.ndim(data.y) == 1 or isinstance(final, MLPRegressor)
         )
-        full = len(self.coef_) * n_outputs
+        full = len(self.basis_coef_) * n_outputs
         self._n_features_out = self.n_components or full
         self._loss = trained.loss
         self._uncertainty = noise
         if classifies(self):
-            self.classes_ = known_classes(trained.opened[0], data.y)
             self._multilabel = np.ndim(data.y) == 2
+            self._output_classes = known_classes(trained.opened[0], data.y)
+            self.classes_ = self._output_classes
+            if data.classes is not None:
+                self.classes_ = np.union1d(self._output_classes, data.classes)
 
     # ---------------------------------------------------------------- predicting
 
@@ -375,15 +433,24 @@ class GradientBasisRefit(
         check_is_fitted(self)
         X = check_new_data(self, X)
         opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
-        return opened, inputs_of(opened, X, self.device)
+        return opened, inputs_of(opened, X, self.device, check=False)
 
     def _raw(self, opened: list[OpenNetwork], inputs: list[Tensor]) -> Tensor:
         """Raw outputs of the refit."""
         networks = [network.network for network in opened]
-        raw = tangent_raw(networks, inputs, as_float64(self.coef_).to(inputs[0].device))
+        raw = tangent_raw(
+            networks, inputs, as_float64(self.basis_coef_).to(inputs[0].device)
+        )
         if self._adds_networks:
             raw = raw + mean_raw(networks, inputs)
         return raw
+
+    def _raw_of_classes(
+        self, opened: list[OpenNetwork], inputs: list[Tensor]
+    ) -> Tensor:
+        """Raw outputs for all classes, on the CPU."""
+        raw = self._raw(opened, inputs).cpu()
+        return with_absent_classes(raw, self._output_classes, self.classes_)
 
     def predict(self, X, return_std=False):
         """Predict targets or labels.
@@ -412,16 +479,16 @@ class GradientBasisRefit(
         if classifies(self):
             if return_std:
                 raise ValueError("return_std must be False for a classifier, got True.")
-            return self._label(raw.cpu().numpy())
+            return labels(raw.cpu(), self._output_classes, self._multilabel)
         mean = opened[0].loss.predict(raw).cpu().numpy()
-        y = self._shape(opened[0].untransform(mean))
+        y = in_shape(opened[0].untransform(mean), self._flat)
         if not return_std:
             return y
         if self._uncertainty is None:
             raise ValueError(
-                "return_std must be False for this refit, got True. It needs the "
-                "squared loss, alpha > 0, two distinct rows and an eigendecomposition "
-                "of the basis that fits into max_memory."
+                "return_std must be False for this refit, got True. It needs "
+                "distribution=True, the squared loss, alpha > 0, two distinct samples "
+                "and an eigendecomposition of the basis that fits into max_memory."
             )
         networks = [network.network for network in opened]
         space = TangentSpace.with_scales(networks, inputs, self._scales)
@@ -430,17 +497,7 @@ class GradientBasisRefit(
         # Half the difference of the transformed ends: exact for affine target
         # transformations, first order for others.
         upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
-        return y, self._shape(np.abs(upper - lower) / 2)
-
-    def _label(self, raw: NDArray[np.float64]) -> NDArray[Any]:
-        if self._multilabel:
-            return (raw > 0).astype(int)
-        if raw.shape[1] == 1:
-            return self.classes_[(raw[:, 0] > 0).astype(int)]
-        return self.classes_[raw.argmax(1)]
-
-    def _shape(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values.reshape(-1) if self._flat else values
+        return y, in_shape(np.abs(upper - lower) / 2, self._flat)
 
     @available_if(_is_classifier)
     def decision_function(self, X):
@@ -455,7 +512,7 @@ class GradientBasisRefit(
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             One column per class, one value for two classes.
         """
-        raw = self._raw(*self._open(X)).cpu().numpy()
+        raw = self._raw_of_classes(*self._open(X)).numpy()
         return raw[:, 0] if raw.shape[1] == 1 else raw
 
     @available_if(_has_probabilities)
@@ -471,7 +528,7 @@ class GradientBasisRefit(
         ndarray of shape (n_samples, n_classes)
         """
         opened, inputs = self._open(X)
-        raw = self._raw(opened, inputs).cpu()
+        raw = self._raw_of_classes(opened, inputs)
         return probabilities(raw, opened[0].loss, self._multilabel)
 
     @available_if(_has_probabilities)
@@ -486,7 +543,7 @@ class GradientBasisRefit(
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        raw = self._raw(*self._open(X)).cpu()
+        raw = self._raw_of_classes(*self._open(X))
         return log_probabilities(raw, self._multilabel)
 
     def score(self, X, y, sample_weight=None):
@@ -536,7 +593,7 @@ class GradientBasisRefit(
     # --------------------------------------------------------------- scikit-learn
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "coef_")
+        return hasattr(self, "basis_coef_")
 
     def get_metadata_routing(self):
         """Route `sample_weight` and other metadata to the network's `fit`.
@@ -550,21 +607,6 @@ class GradientBasisRefit(
         return router.add(estimator=self.estimator, method_mapping=mapping)
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
-        if isinstance(self.estimator, torch.nn.Module):
-            tags.estimator_type = "classifier" if classifies(self) else "regressor"
-            tags.target_tags.multi_output = True
-            inner = None
-        else:
-            inner = get_tags(self.estimator)
-            tags.estimator_type = inner.estimator_type
-            tags.input_tags = inner.input_tags
-            # A pipeline does not pass on what its last step says of y.
-            tags.target_tags = get_tags(final_estimator(self.estimator)).target_tags
-        tags.target_tags.required = True
-        if tags.estimator_type == "classifier":
-            tags.classifier_tags = (inner and inner.classifier_tags) or ClassifierTags()
-        else:
-            tags.regressor_tags = (inner and inner.regressor_tags) or RegressorTags()
-        return tags
+        return network_tags(
+            super().__sklearn_tags__(), self.estimator, classifies(self)
+        )

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,32 +11,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
-from sklearn.exceptions import NotFittedError
+from torch import Tensor
 
 from sklearn_pgb._estimator import (
     AUTO_FOLDS,
+    NoFolds,
     Parts,
     Seeds,
     count_outputs,
+    distinct_rows,
     final_estimator,
     inputs_of,
     open_all,
     share_target_transformation,
     train_networks,
 )
+from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._losses import (
     MODULE_LOSSES,
     LogisticLoss,
 )
-from sklearn_pgb._networks import open_network
-from sklearn_pgb._refit._data import TrainingData, taken_as_is
-from sklearn_pgb._refit._fitting import TrainedNetworks
+from sklearn_pgb._networks import check_can_open, open_network
+from sklearn_pgb._refit._data import TrainingData, encode_targets, taken_as_is
+from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
+from sklearn_pgb._refit._uncertainty import uncertainty
+from sklearn_pgb._threads import threads_for_solve
 
 if TYPE_CHECKING:
     from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
 
 
-def check_request(model: "GradientBasisRefit") -> None:
+def check_request(model: "GradientBasisRefit", has_validation: bool) -> None:
     """Refuse what can't work before anything is trained."""
     estimator = model.estimator
     is_module = isinstance(estimator, torch.nn.Module)
@@ -44,16 +51,27 @@ def check_request(model: "GradientBasisRefit") -> None:
             "and 'auto' for an estimator, which knows the loss it is trained with, got "
             f"loss={model.loss!r} with {type(estimator).__name__}."
         )
-    try:
+    check_can_open(estimator)
+    frozen = taken_as_is(estimator)
+    if frozen:
         open_network(estimator, loss=MODULE_LOSSES[model.loss])
-    except NotFittedError:
-        if taken_as_is(estimator):
-            raise
-    if taken_as_is(estimator) and (model.n_networks > 1 or model.cv is not None):
+    own_folds = model.cv is not None and not isinstance(model.cv, str)
+    if frozen and (model.n_networks > 1 or own_folds):
         raise ValueError(
-            "n_networks must be 1 and cv None for a network that is taken as it is (a "
-            f"FrozenEstimator or a module), got n_networks={model.n_networks} and "
-            f"cv={model.cv!r}. Pass the estimator unfrozen to train several."
+            "n_networks must be 1 and cv 'auto' or None for a network that is taken as "
+            "it is (a FrozenEstimator or a module), got "
+            f"n_networks={model.n_networks} and cv={model.cv!r}. Pass the estimator "
+            "unfrozen to train several, or X_val and y_val to choose alpha by."
+        )
+    if has_validation and own_folds:
+        raise ValueError(
+            "cv must be 'auto' or None if X_val and y_val are given, which take the "
+            f"place of folds, got cv={model.cv!r}."
+        )
+    if isinstance(model.cv, int | np.integer) and model.cv < 2:
+        raise ValueError(
+            f"cv must be at least 2 folds, got {model.cv!r}. Use cv=5, or cv=None for "
+            "no folds."
         )
     if isinstance(model.alpha, str):
         if model.alpha == "evidence" and not _trains_squared_loss(model):
@@ -75,31 +93,48 @@ def _check_candidates(alphas: Any) -> None:
         )
 
 
-def choose_cv(model: "GradientBasisRefit") -> Any:
-    """What to cross-fit with, None for networks that see all rows."""
+def choose_cv(model: "GradientBasisRefit", has_validation: bool) -> Any:
+    """What to cross-fit with, None for networks that are trained on all samples."""
     if isinstance(model.cv, np.integer):
         return int(model.cv)
-    if model.cv is not None or taken_as_is(model.estimator):
+    if not isinstance(model.cv, str):
         return model.cv
     names_a_rule = isinstance(model.alpha, str) and model.alpha != "auto"
     is_number = np.ndim(model.alpha) == 0 and not isinstance(model.alpha, str)
-    if names_a_rule or is_number or _trains_squared_loss(model):
+    if has_validation or taken_as_is(model.estimator) or names_a_rule or is_number:
         return None
-    return AUTO_FOLDS
+    return "auto"
+
+
+def warn_of_optimism(model: "GradientBasisRefit", has_validation: bool) -> None:
+    """Warn if alpha is chosen on samples that a network may have memorized."""
+    chosen = isinstance(model.alpha, str) and model.alpha == "auto"
+    if taken_as_is(model.estimator) and chosen and not has_validation:
+        warnings.warn(
+            "The network is taken as it is, so alpha is chosen on samples that it may "
+            "have been trained on, which is optimistic. Pass X_val and y_val to fit, "
+            "or name the way to choose, such as alpha='loo'.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def train(
-    model: "GradientBasisRefit", data: TrainingData, seeds: Seeds
+    model: "GradientBasisRefit",
+    data: TrainingData,
+    seeds: Seeds,
+    contexts: Callable[[int], Sequence[Any]] | None = None,
 ) -> TrainedNetworks:
-    """Train the networks that the request asks for, and open them."""
+    """Train the networks that the request asks for, and open them.
+
+    `contexts` gives the callback contexts of a number of trainings.
+    """
     folds: Parts | None = None
-    if taken_as_is(model.estimator):
+    frozen = taken_as_is(model.estimator)
+    if frozen:
         estimators = [_on_cpu(model.estimator)]
     else:
-        cv = data.cv
-        if cv is not None:
-            folds = data.parts(cv, seeds.folds) if isinstance(cv, int) else cv
-            _check_classes(data.labels, folds)
+        folds = _draw_folds(data, seeds.folds)
         seen = [None] if folds is None else [train for train, _ in folds]
         # Every fold has the same number of networks, and at least one.
         per_fold = math.ceil(model.n_networks / len(seen))
@@ -116,6 +151,8 @@ def train(
             data.params,
             model.n_jobs,
             model.memory,
+            caller=model,
+            contexts=None if contexts is None else contexts(len(parts)),
         )
     loss = model.loss
     opened = open_all(estimators, MODULE_LOSSES[loss], model.device)
@@ -125,7 +162,87 @@ def train(
     if loss == "log_loss" and (n_outputs == 1 or np.ndim(data.y) == 2):
         loss = "binary_log_loss"
         opened = [replace(network, loss=LogisticLoss()) for network in opened]
-    return TrainedNetworks(estimators, opened, inputs, folds, loss, n_outputs)
+    validation = None
+    if data.validation is not None:
+        X_val, y_val, weight = data.validation
+        targets = encode_targets(opened[0], n_outputs, y_val, like=data.y)
+        place = inputs[0].device
+        validation = (
+            inputs_of(opened, X_val, model.device),
+            targets.to(place),
+            torch.tensor(weight, device=place),
+        )
+    return TrainedNetworks(
+        estimators, opened, inputs, folds, loss, n_outputs, frozen, validation
+    )
+
+
+def train_and_refit(
+    model: "GradientBasisRefit",
+    data: TrainingData,
+    seeds: Seeds,
+    effort: Effort,
+    contexts: Callable[[int], Sequence[Any]],
+) -> tuple[TrainedNetworks, Refit, dict[str, Any] | None]:
+    """Networks, their refit and what its predictive distribution needs."""
+    trained = train(model, data, seeds, contexts)
+
+    def convex_parts() -> Parts:
+        return data.parts(AUTO_FOLDS, seeds.folds)
+
+    n_coef = sum(opened.network.n_params for opened in trained.opened)
+    n_rows = trained.n_outputs * len(trained.inputs[0])
+    place = trained.inputs[0].device
+    y = encode_targets(trained.opened[0], trained.n_outputs, data.y).to(place)
+    weight = torch.tensor(data.weight, device=place)
+    with threads_for_solve(n_rows, n_coef):
+        warn_of_useless_networks(trained, y, weight)
+        result = refit(
+            trained,
+            y,
+            weight,
+            torch.from_numpy(distinct_rows(data.X)).to(place),
+            alpha=model.alpha,
+            center=model.center,
+            solver=model.solver,
+            effort=effort,
+            convex_parts=convex_parts,
+            with_leverages=model.distribution,
+        )
+        noise = None
+        if model.distribution:
+            total = float(data.weight.sum())
+            noise = uncertainty(result, trained.inputs[0], total, convex_parts, effort)
+    return trained, result, noise
+
+
+def warn_of_useless_networks(
+    trained: TrainedNetworks, y: Tensor, weight: Tensor
+) -> None:
+    """Warn if a network's training loss ends above that of the best constant."""
+    for number, (opened, X) in enumerate(
+        zip(trained.opened, trained.inputs, strict=True)
+    ):
+        rows = torch.arange(len(y), device=y.device)
+        if trained.folds is not None:
+            width = len(trained.opened) // len(trained.folds)
+            rows = torch.as_tensor(trained.folds[number // width][0], device=y.device)
+        normalized = weight[rows] / weight[rows].sum()
+        constant = opened.loss.pooled_minimum(
+            y[rows], normalized, torch.zeros_like(rows), 1
+        )
+        raw = opened.network(opened.network.theta, X[rows])
+        loss = float(normalized @ opened.loss.value(y[rows], raw))
+        best = float(constant.value.sum())
+        if not loss <= best + 1e-6 * abs(best):
+            warnings.warn(
+                f"The training loss of network {number} is {loss:.3g}, above that of "
+                f"the best constant, {best:.3g}. Scale its inputs and targets, for "
+                "example with a StandardScaler, or train it longer.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
 
 
 def _trains_squared_loss(model: "GradientBasisRefit") -> bool:
@@ -133,6 +250,24 @@ def _trains_squared_loss(model: "GradientBasisRefit") -> bool:
         return model.loss == "squared_error"
     loss = getattr(final_estimator(model.estimator), "loss", "squared_error")
     return not is_classifier(model.estimator) and loss == "squared_error"
+
+
+def _draw_folds(data: TrainingData, seed: int) -> Parts | None:
+    """Folds to cross-fit with; None if none are asked for.
+
+    The default takes all samples where no folds can be drawn, as for constant inputs.
+    """
+    if data.cv is None:
+        return None
+    if isinstance(data.cv, int):
+        try:
+            return data.parts(data.cv, seed, data.exact)
+        except NoFolds:
+            if data.exact or data.groups is not None:
+                raise
+            return None
+    _check_classes(data.labels, data.cv)
+    return data.cv
 
 
 def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:

@@ -1,7 +1,9 @@
 """What the regressor and the classifier on a ResNet basis share."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.utils import (
     _safe_indexing,
     check_array,
     check_random_state,
+    column_or_1d,
     gen_batches,
     get_tags,
 )
@@ -29,27 +32,33 @@ from torch import Tensor, nn
 
 from sklearn_pgb._estimator import (
     Targets,
+    VersionedState,
     all_or_nothing,
     as_fitted,
     check_device,
-    cross_fitting_parts,
     dense,
     fit_hooks,
-    parts_among,
 )
-from sklearn_pgb._estimator._alpha import enough
 from sklearn_pgb._networks import (
     ACTIVATIONS,
     NetworkEstimator,
     ResNetModule,
     ResNetNetwork,
+    Squash,
     TrainingTerms,
     as_float64,
 )
 from sklearn_pgb._resnet._diagnostics import stationarity
-from sklearn_pgb._resnet._fitting import fit_resnet, full_batch_pays, is_worse
+from sklearn_pgb._resnet._fitting import (
+    FULL_BATCH_ROWS,
+    fit_resnet,
+    is_worse,
+    projection_pays,
+)
+from sklearn_pgb._resnet._folds import draw_folds
 from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
+    InputScale,
     choose_input,
     is_numeric,
     units_input,
@@ -90,7 +99,9 @@ KEPT = {
 OF_UNITS = ("coefs_", "intercepts_", "n_layers_", "module_state_", "_prototype")
 
 
-class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator):
+class ResNetBasisBase(
+    VersionedState, CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator
+):
     """Fit, predictions and state of residual units on top of a basis."""
 
     _parameter_constraints: dict = {
@@ -121,7 +132,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, *, groups=None):
         """Fit the basis, train the residual units, solve for the linear part.
 
         Parameters
@@ -134,6 +145,8 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         sample_weight : array-like of shape (n_samples,), default=None
             Weights; where each step takes all samples, integers equal repeated rows.
             `basis` is fitted without them.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of samples. Folds do not divide them, and a splitter gets them.
 
         Returns
         -------
@@ -147,6 +160,9 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         """
         self._keep_parameters()
         X, y, weight = self._check(X, y, sample_weight, self.basis)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
         self._learn(y, known=False, classes=None)
         weight[weight > 0] *= self._class_weights(y[weight > 0], weight[weight > 0])
         if not weight.any():
@@ -157,10 +173,10 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         with local_randomness(seed):
-            self._fit(X, y, weight, sample_weight, rng, seed)
+            self._fit(X, y, weight, groups, rng, seed)
         return self
 
-    def _fit(self, X, y, weight, sample_weight, rng, seed):
+    def _fit(self, X, y, weight, groups, rng, seed):
         """Fit on checked rows."""
         kept = np.flatnonzero(weight > 0)
         all_X, all_y = X, y
@@ -177,26 +193,38 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         columns = (self._columns(y, n_outputs) - self._centre) / self._unit
         share = as_float64(weight / weight.sum())
         rows = self._stack(basis, inputs)
-        moments = self._input_moments(inputs, share.numpy())
+        scale = InputScale.of(inputs, share.numpy(), self._is_chain)
         device = check_device(self.device)
         samples = Samples(
             as_float64(basis).to(device),
-            as_float64((inputs - moments[0]) / moments[1]).to(device),
+            as_float64(scale.standardized(inputs)).to(device),
             loss.encode(as_float64(columns)).to(device),
             share.to(device),
         )
-        head: list[Tensor] = []
+        solve: list[Callable] = []
 
         def state(theta: Tensor) -> dict:
-            return self._state(architecture, theta, moments, *head)
+            return self._state(architecture, theta, scale, *solve[-1]())
 
-        told = None if sample_weight is None else weight
-        hook, finish = fit_hooks(self, X, y, told, state)
+        hook, finish = fit_hooks(self, X, y, weight, state)
 
-        def on_iteration(theta: Tensor, loss: float, coef: Tensor, b: Tensor) -> bool:
-            head[:] = coef, b
+        def on_iteration(theta: Tensor, loss: float, head: Callable) -> bool:
+            solve[:] = [head]
             return hook(theta.detach(), loss * self._unit**2)
 
+        folds = partial(
+            draw_folds,
+            self.cv,
+            all_X,
+            all_y,
+            groups,
+            rows=rows,
+            kept=kept,
+            labels=self._fold_labels(y),
+            weight=weight,
+            seed=seed,
+            classifier=is_classifier(self),
+        )
         result = fit_resnet(
             architecture.program,
             architecture.draw().to(samples.y),
@@ -204,19 +232,17 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             loss,
             samples,
             self._request(samples, architecture.n_outputs, loss, weight, seed),
-            None
-            if self.cv is None
-            else self._parts(all_X, all_y, rows, kept, weight, seed),
+            None if self.cv is None else folds,
             on_iteration,
         )
-        model = architecture, moments, rows, samples, loss
+        model = architecture, scale, rows, samples, loss
         self._store(result, *model)
         if is_worse(self.loss_, self.basis_loss_, self._unit**2):
             self._store(result.without_units(), *model)
         finish()
-        if result.diverged:
+        if result.found.diverged:
             warnings.warn(
-                f"The loss overflowed after {result.n_iter} epochs; the parameters of "
+                f"The loss overflowed after {self.n_iter_} epochs; the parameters of "
                 "the smallest loss were kept. Lower learning_rate_init, got "
                 f"{self.learning_rate_init}, or standardise X.",
                 ConvergenceWarning,
@@ -251,6 +277,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     def _check(self, X, y, sample_weight, basis, **reset):
         """X, targets and sample weights."""
+        check_device(self.device)
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but "
@@ -303,41 +330,13 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             return inputs
         return np.hstack([basis, inputs.reshape(len(inputs), -1)])
 
-    def _input_moments(self, inputs, share):
-        """Means and standard deviations by which a chain's inputs are standardised."""
-        if not self._is_chain:
-            return 0.0, 1.0
-        mean = share @ inputs
-        spread = np.sqrt(share @ np.square(inputs - mean))
-        floor = 1e-12 * np.abs(inputs).max(0)
-        return mean, np.where(spread > floor, spread, 1.0)
-
-    def _parts(self, X, y, rows, kept, weight, seed):
-        """Folds among the kept rows, drawn when they are needed.
-
-        An int draws folds over the distinct rows, as many as hold enough of them.
-        """
-
-        def draw():
-            if not isinstance(self.cv, Integral):
-                classifies = is_classifier(self)
-                return parts_among(kept, self.cv, X, y, classifier=classifies)
-            labels = self._fold_labels(y[kept])
-            cure = "Set cv=None to train for max_iter on all rows."
-            parts = cross_fitting_parts(
-                int(self.cv), rows, labels, weight, seed, cure=cure
-            )
-            return parts[: enough(parts, rows)]
-
-        return draw
-
     def _fold_labels(self, y):
         labels = self._labels(y)
         return None if labels is None else np.unique(labels, return_inverse=True)[1]
 
     def _request(self, samples, n_units, loss, weight, seed):
         """The parameters, resolved."""
-        full = full_batch_pays(samples, n_units, loss)
+        is_small = len(samples.y) <= FULL_BATCH_ROWS
         # A module's buffers stay in float64.
         single = self.dtype == "float32" and self.module is None
         return Request(
@@ -345,7 +344,8 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             leave_one_out=isinstance(self.alpha, str) and self.alpha == "loo",
             decay=float(self.weight_decay),
             intercept=bool(self.fit_intercept),
-            full_batch=full if self.solver == "auto" else self.solver == "lbfgs",
+            full_batch=is_small if self.solver == "auto" else self.solver == "lbfgs",
+            projects=projection_pays(samples, n_units, loss),
             max_iter=int(self.max_iter),
             tol=float(self.tol),
             batch_size=min(int(self.batch_size), len(samples.y)),
@@ -389,7 +389,10 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         """
         coef = np.hstack([self.coef_x_, self.coef_z_])
         has_bias = as_fitted(self, "fit_intercept")
-        head = nn.Linear(coef.shape[1], len(coef), bias=has_bias, dtype=torch.float64)
+        # Without initial parameters, which are drawn from torch's global generator.
+        head = nn.utils.skip_init(
+            nn.Linear, coef.shape[1], len(coef), bias=has_bias, dtype=torch.float64
+        )
         head.weight.data = torch.tensor(coef)
         if has_bias:
             head.bias.data = torch.tensor(self.intercept_)
@@ -399,6 +402,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             self._units(),
             None if shared else self._n_basis,
             tuple(self._unit_shape),
+            Squash(*map(as_float64, (*self.input_range_, self.input_scale_))),
         ).eval()
 
     def _raw(self, X):
@@ -442,7 +446,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             )
         shared = self.basis_ is None or self.residual_input_ == "basis"
         inputs = rows if shared else rows[:, self._n_basis :]
-        spread = self._input_moments(inputs, share)[1]
+        spread = InputScale.of(inputs, share, self._is_chain).spread
         decay = self._unit**2 * as_fitted(self, "weight_decay")
         n_free = len(head) if as_fitted(self, "fit_intercept") else 0
         parts = [head.ravel(), np.zeros(n_free)]
@@ -455,7 +459,7 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
 
     # ------------------------------------------------------------------------- state
 
-    def _state(self, architecture, theta, moments, coef, intercept):
+    def _state(self, architecture, theta, scale, coef, intercept):
         """Attributes that hold the model, in the units of X and of the targets."""
         coef = self._unit * coef.cpu().numpy()
         state = {
@@ -464,19 +468,19 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
             "intercept_": self._centre + self._unit * intercept.cpu().numpy(),
             **network_state(architecture, theta.cpu().double()),
             "n_outputs_": len(intercept),
+            "input_range_": np.array([scale.lower, scale.upper]),
+            "input_scale_": np.array(scale.width),
         }
         if self.module is None:
-            mean, spread = moments
-            first = state["coefs_"][0] / spread[:, None]
-            state["coefs_"][0] = first
-            state["intercepts_"][0] = state["intercepts_"][0] - mean @ first
+            first = state["coefs_"][0], state["intercepts_"][0]
+            state["coefs_"][0], state["intercepts_"][0] = scale.fold(*first)
         return state
 
-    def _store(self, result, architecture, moments, rows, samples, loss):
+    def _store(self, result, architecture, scale, rows, samples, loss):
         """Keep everything that a fit reached as arrays and plain values."""
         solution, basis = result.solution, result.basis
         state = self._state(
-            architecture, result.theta, moments, result.coef, solution.intercept
+            architecture, result.theta, scale, result.coef, solution.intercept
         )
         for name in OF_UNITS:
             self.__dict__.pop(name, None)
@@ -489,11 +493,17 @@ class ResNetBasisBase(CallbackSupportMixin, NetworkEstimator, Targets, BaseEstim
         self.loss_ = unit * self._objective(rows, samples, loss)
         self.residual_basis_loss_ = unit * solution.value
         self.basis_loss_ = unit * basis.value
-        self.lower_bound_ = unit * result.bound
-        self.basis_lower_bound_ = unit * result.basis_bound
+        # Losses that were found count, the one of the stored model among them.
+        bound = result.bound.within(solution.value, self.loss_ / unit)
+        self.lower_bound_ = min(unit * bound.value, self.loss_)
+        self.norm_budget_ = self._unit * bound.norm_budget
+        self.basis_lower_bound_ = unit * result.basis_bound.within(basis.value).value
+        self.basis_norm_budget_ = self._unit * result.basis_bound.norm_budget
         self.improvement_ = self.basis_loss_ - self.loss_
-        self.loss_curve_ = [unit * loss for loss in result.losses]
-        self.n_iter_ = result.n_iter
+        self.held_out_loss_ = unit * result.found.held_out
+        self.basis_held_out_loss_ = unit * result.found.basis_held_out
+        self.loss_curve_ = [unit * loss for loss in result.found.losses]
+        self.n_iter_ = result.found.n_iter
         self._loss_increase = unit * increase_of_export(
             self.coef_x_, self.coef_z_, self._unit, solution, samples, loss
         )

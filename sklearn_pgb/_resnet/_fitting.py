@@ -10,10 +10,11 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklearn_pgb._convex import (
+    Bound,
     ConvexProblem,
     Solution,
     convex_folds,
-    span_bound,
+    infimum,
 )
 from sklearn_pgb._estimator import Parts
 from sklearn_pgb._estimator._alpha import (
@@ -51,8 +52,15 @@ WORSE = 1e-9
 # Relative standard deviations below this are rounding of constants.
 ROUNDING = 1e-12
 
-# Each step takes all samples up to this many rows, and rows times squared unknowns.
-FULL_BATCH_ROWS, FULL_BATCH_FLOPS = 10_000, 5e8
+# "auto" takes all samples for each step up to this many.
+FULL_BATCH_ROWS = 10_000
+
+# Each step solves for the linear part up to this many samples times squared unknowns
+# and, by Newton, this many unknowns. Beyond, training it along is faster: for 1,300
+# images of ten digits a fit takes 3 s by either, but with 20 classes of 5 samples 0.2 s
+# instead of 3.2. Up to there it takes fewer steps, and ends at a smaller loss in 100 of
+# them: two moons have a held-out log loss of .25 instead of .27.
+PROJECTION_FLOPS, NEWTON_UNKNOWNS = 5e8, 250
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +78,10 @@ class Fit:
     alpha : float
     solution, basis : Solution
         Of the convex problems with and without the units.
-    bound, basis_bound : float
+    bound, basis_bound : Bound
         Certified lower bounds on the two problems.
-    losses : list of float
-    n_iter : int
-    diverged : bool
+    found : Found
+        What the training of the units reached.
     """
 
     theta: Tensor
@@ -83,11 +90,9 @@ class Fit:
     alpha: float
     solution: Solution
     basis: Solution
-    bound: float
-    basis_bound: float
-    losses: list[float]
-    n_iter: int
-    diverged: bool
+    bound: Bound
+    basis_bound: Bound
+    found: Found
 
     @property
     def coef(self) -> Tensor:
@@ -149,9 +154,15 @@ def fit_resnet(
         unit = samples.spread()
     samples = replace(samples, basis=samples.basis / unit)
 
-    def told(theta: Tensor, value: float, coef: Tensor, intercept: Tensor) -> bool:
-        A, B = coef[: len(unit)] / unit[:, None], coef[len(unit) :]
-        return hook(theta, value, torch.cat([A, B]), intercept)
+    def in_units(
+        theta: Tensor, value: float, solve: Callable[[], tuple[Tensor, Tensor]]
+    ) -> bool:
+        def head() -> tuple[Tensor, Tensor]:
+            coef, intercept = solve()
+            A, B = coef[: len(unit)] / unit[:, None], scale * coef[len(unit) :]
+            return torch.cat([A, B]), intercept
+
+        return hook(theta, value, head)
 
     with threads_for_solve(samples.y.numel(), n_columns * samples.y.shape[1]):
         inner = projection(
@@ -165,7 +176,7 @@ def fit_resnet(
         start = Residual(units, samples, inner, alpha, scale, penalty)
         training = full_batch if request.full_batch else minibatches
         with threads_for(len(samples.y) * theta.numel()):
-            found = training(start, theta, request, parts, told)
+            found = training(start, theta, request, parts, in_units)
         return _finish(start, found, unit)
 
 
@@ -190,9 +201,7 @@ def _finish(objective: Residual, found: Found, unit: Tensor) -> Fit:
         basis=basis,
         bound=certified_bound(inner.problem(scale * z, alpha), solution),
         basis_bound=certified_bound(inner.problem(nothing, alpha), basis),
-        losses=found.losses,
-        n_iter=found.n_iter,
-        diverged=found.diverged,
+        found=found,
     )
     warn_if_unconverged(fit)
     return fit
@@ -205,7 +214,7 @@ def warn_if_unconverged(fit: Fit) -> None:
         ("phi", fit.basis, fit.basis_bound),
     ]:
         size = max(abs(part.value), torch.finfo(torch.float64).tiny)
-        gap = (part.value - bound) / size
+        gap = (part.value - bound.value) / size
         if not part.converged and gap > CERTAIN:
             warnings.warn(
                 f"The convex solver stopped after {part.n_iter} iterations, at a "
@@ -232,11 +241,12 @@ def is_worse(loss: float, basis_loss: float, variance: float) -> bool:
     return True
 
 
-def certified_bound(problem: ConvexProblem, solution: Solution) -> float:
-    """Lower bound on a problem, with or without a ridge."""
+def certified_bound(problem: ConvexProblem, solution: Solution) -> Bound:
+    """Lower bound on a problem: with a ridge it holds for all coefficients."""
     if problem.alpha > 0:
-        return solution.lower_bound
-    return span_bound(problem, solution.raw).value
+        return Bound(solution.lower_bound, np.inf).within(solution.value)
+    least = infimum(problem, in_hand=solution.value)
+    return Bound(least.lower_bound, least.norm_budget)
 
 
 def unit_scale(units: Program, theta: Tensor, samples: Samples) -> float:
@@ -263,12 +273,15 @@ def total_variance(rows: Tensor, weight: Tensor) -> float:
     return variance if variance > ROUNDING**2 * float(mean @ mean) else 0.0
 
 
-def full_batch_pays(samples: Samples, n_units: int, loss: Loss) -> bool:
+def projection_pays(samples: Samples, n_units: int, loss: Loss) -> bool:
     """Whether solving for the linear part at each step is cheap."""
     n, k = samples.y.shape
-    # Outputs share one matrix with the squared loss.
-    unknowns = (samples.basis.shape[1] + n_units) * (1 if loss.quadratic else k)
-    return n <= FULL_BATCH_ROWS and n * unknowns**2 <= FULL_BATCH_FLOPS
+    unknowns = samples.basis.shape[1] + n_units
+    if loss.quadratic:
+        # Outputs share one matrix.
+        return n * unknowns**2 <= PROJECTION_FLOPS
+    unknowns *= k
+    return unknowns <= NEWTON_UNKNOWNS and n * unknowns**2 <= PROJECTION_FLOPS
 
 
 def choose_alpha(
@@ -293,9 +306,9 @@ def choose_alpha(
         unit = (1 / (inner.weight * request.total_weight)).clamp(max=1)
         return float(grid[inner.leave_one_out(grid, unit).argmin()])
     alphas = size * OTHER_ALPHAS
-    if parts is None or (request.leave_one_out and is_dense(problem)):
+    folds = [] if parts is None else parts()
+    if not folds or (request.leave_one_out and is_dense(problem)):
         return by_approximate_leave_one_out(
             problem, alphas, request.total_weight, EFFORT
         ).alpha
-    folds = convex_folds(problem, parts())
-    return by_held_out(folds, problem, alphas, EFFORT)[0].alpha
+    return by_held_out(convex_folds(problem, folds), problem, alphas, EFFORT)[0].alpha

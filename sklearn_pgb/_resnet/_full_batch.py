@@ -1,26 +1,24 @@
-"""Training of the units on all samples at once: variable projection by L-BFGS."""
+"""Training of the units on all samples at once, by L-BFGS."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._estimator import Parts
-from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual
-from sklearn_pgb._training import quasi_newton
+from sklearn_pgb._resnet._joint import Joint
+from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
+from sklearn_pgb._training import evaluate_units, quasi_newton
 
 # Iterations without progress after which L-BFGS ends.
 PATIENCE = 5
 
-# Iterations after which held-out rows are looked at.
-CHECKPOINTS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200, 300, 450, 700, 1000)
-
-# A fold is left for good where its loss has grown this far above its best, both less
-# the least that any outputs can have. Where the best was this many checkpoints ago it
-# is left as well, and counts as staying as it is.
-HOPELESS, LATE = 1.3, 5
+# Iterations after which the held-out loss is looked at, and looks without a new best
+# after which a fold ends.
+CHECKPOINTS = (1, 3, 6, 12, 25, 50, 100, 200, 400, 800)
+LOOKS = 3
 
 
 def full_batch(
@@ -30,104 +28,180 @@ def full_batch(
     parts: Callable[[], Parts] | None,
     hook: Hook,
 ) -> Found:
-    """L-BFGS, for as many iterations as pay on held-out rows."""
-    n_iter, factor, improves = request.max_iter, 1.0, True
+    """L-BFGS, for as many iterations as pay on held-out samples."""
+    choice = Choice(request.max_iter, objective.alpha, True)
     if parts is not None:
-        n_iter, factor, improves = _choose(objective, theta, request, parts())
+        choice = choose(objective, theta, request, parts())
     losses: list[float] = []
-    floor = objective.floor(objective.samples)
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         losses.append(value)
-        return hook(theta, value, *objective.last) or _idle(losses, floor, request.tol)
+        return hook(theta, value, lambda: objective.head(theta, objective.alpha))
 
-    if n_iter and improves:
-        polished = quasi_newton(
-            objective, theta, gtol=1e-9, max_iter=n_iter, on_iteration=on_iteration
-        )
-        theta = polished.theta.to(theta.device)
-    else:
-        value = float(objective(theta)[0])
-        on_iteration(theta, value)
-    return Found(theta, factor * objective.alpha, improves, losses, max(1, len(losses)))
+    theta = descend(objective, theta, choice.n_iter, request, on_iteration)
+    return Found(
+        theta,
+        choice.alpha,
+        losses,
+        len(losses),
+        choice.improves,
+        choice.held_out,
+        choice.basis_held_out,
+    )
 
 
-def _idle(losses: Sequence[float], floor: float, tol: float) -> bool:
+def descend(
+    objective: Residual,
+    theta: Tensor,
+    max_iter: int,
+    request: Request,
+    on_iteration: Callable[[Tensor, float], bool],
+) -> Tensor:
+    """Parameters of the units after at most so many iterations.
+
+    The linear part is solved for at each step, or trained along if that is cheaper; the
+    objective is the same.
+    """
+    function, start = projected(objective), theta
+    if not request.projects:
+        function, start = joint(objective, theta)
+    size, floor = len(theta), objective.floor()
+    losses: list[float] = []
+
+    def note(point: Tensor, value: float) -> bool:
+        losses.append(value)
+        stop = on_iteration(point[-size:].to(theta.device), value)
+        return stop or _is_idle(losses, floor, request.tol)
+
+    if max_iter == 0:
+        on_iteration(theta, float(function(start)[0]))
+        return theta
+    found = quasi_newton(
+        function, start, gtol=1e-9, max_iter=max_iter, on_iteration=note
+    )
+    if not losses:
+        on_iteration(theta, found.value)
+    return found.theta[-size:].to(theta.device)
+
+
+Function = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def projected(objective: Residual) -> Function:
+    """Variable projection: the minimum over the linear part, by the units alone.
+
+    Its gradient is that of the objective at the minimising R, which need not be
+    differentiated (envelope theorem).
+    """
+    samples, inner = objective.samples, objective.inner
+
+    def function(theta: Tensor) -> tuple[Tensor, Tensor]:
+        theta = theta.to(samples.y.device)
+        z, pull = evaluate_units(objective.units, theta, samples.inputs)
+        Z = objective.scale * z
+        coef, intercept = inner.solve(Z, objective.alpha)
+        A, B = coef.split([samples.basis.shape[1], Z.shape[1]])
+        raw = samples.basis @ A + Z @ B + intercept
+        residual = inner.loss.gradient(samples.y, raw) * samples.weight[:, None]
+        value = samples.weight @ inner.loss.value(samples.y, raw)
+        value = value + 0.5 * objective.alpha * coef.square().sum()
+        gradient = pull(objective.scale * (residual @ B.T))
+        gradient = gradient + 2 * objective.penalty * theta
+        return (value + objective.penalty @ theta.square()).cpu(), gradient.cpu()
+
+    return function
+
+
+def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
+    """The objective of all parameters, and where they start."""
+    samples = objective.samples
+    z, _ = evaluate_units(objective.units, theta, samples.inputs[:1])
+    whole = Joint(objective, samples, torch.float64)
+    together = whole.objective(z.shape[1])
+
+    def function(point: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = together.value_and_gradient(point[None].to(samples.y.device))
+        return value[0].cpu(), gradient[0].cpu()
+
+    return function, whole.start(theta)
+
+
+def _is_idle(losses: Sequence[float], floor: float, tol: float) -> bool:
     """Whether the last PATIENCE iterations have brought next to nothing."""
     if len(losses) <= PATIENCE:
         return False
     return losses[-1 - PATIENCE] - losses[-1] <= tol * (losses[-1] - floor)
 
 
-def _choose(
+@dataclass(frozen=True)
+class Choice:
+    """Iterations, ridge, and whether units pay, by mean held-out losses."""
+
+    n_iter: int
+    alpha: float
+    improves: bool
+    held_out: float = np.nan
+    basis_held_out: float = np.nan
+
+
+def choose(
     objective: Residual, theta: Tensor, request: Request, folds: Parts
-) -> tuple[int, float, bool]:
-    """Iterations, multiple of the ridge, and whether units pay, by held-out loss."""
+) -> Choice:
+    """Iterations and ridge of the smallest held-out loss, over all folds.
+
+    Without any fold nothing speaks for the units.
+    """
+    if not folds:
+        return Choice(0, objective.alpha, False)
     checkpoints = [0, *(c for c in CHECKPOINTS if c < request.max_iter)]
     checkpoints.append(request.max_iter)
-    factors = request.factors()
-    plain = np.zeros(len(factors))
-    total = np.zeros((len(checkpoints), len(factors)))
+    alphas = [factor * objective.alpha for factor in request.factors()]
+    alone = np.zeros(len(alphas))
+    curve = np.zeros((len(checkpoints), len(alphas)))
     for seen, unseen in folds:
+        held = objective.samples.rows(unseen)
         share = float(objective.samples.weight[torch.from_numpy(unseen)].sum())
-        alone, curve = _held_out_curve(
-            objective, theta, request, seen, unseen, checkpoints, factors
-        )
-        plain += share * alone
-        total += share * curve
-    best = np.unravel_index(int(np.argmin(total)), total.shape)
-    if total[best] < plain.min():
-        return checkpoints[best[0]], factors[best[1]], True
-    return 0, factors[int(plain.argmin())], False
+        fold = objective.on(objective.samples.rows(seen))
+        alone += share * np.array([fold.held_out_alone(a, held) for a in alphas])
+        curve += share * held_out_curve(fold, held, theta, request, checkpoints, alphas)
+    curve, alone = (np.nan_to_num(part, nan=np.inf) for part in (curve, alone))
+    best = np.unravel_index(int(np.argmin(curve)), curve.shape)
+    improves = bool(curve[best] < alone.min())
+    n_iter, alpha = 0, alphas[int(alone.argmin())]
+    if improves:
+        n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
+    return Choice(n_iter, alpha, improves, float(curve[best]), float(alone.min()))
 
 
-def _held_out_curve(
-    objective: Residual,
+def held_out_curve(
+    fold: Residual,
+    held: Samples,
     theta: Tensor,
     request: Request,
-    seen: NDArray[np.intp],
-    unseen: NDArray[np.intp],
     checkpoints: list[int],
-    factors: list[float],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Held-out losses without units (n_factors,), and with them at each checkpoint."""
-    held = objective.samples.rows(unseen)
-    fold = objective.on(objective.samples.rows(seen))
-    alphas = [factor * objective.alpha for factor in factors]
-    alone = [fold.loss(held.linear(fold.alone(alpha)), held) for alpha in alphas]
-    curve = np.full((len(checkpoints), len(factors)), np.inf)
-    losses: list[float] = []
+    alphas: list[float],
+) -> np.ndarray:
+    """Held-out losses of each ridge at each checkpoint (n_checkpoints, n_alphas).
 
-    def look(theta: Tensor) -> NDArray[np.float64]:
-        heads = (fold.head(theta, alpha) for alpha in alphas)
-        raws = (fold.raw(theta, head, held) for head in heads)
-        return np.array([fold.loss(raw, held) for raw in raws])
+    A fold that has converged, or not improved for so many looks, keeps its last losses
+    for the checkpoints that it does not reach.
+    """
 
-    curve[0] = look(theta)
-    floor, seen_floor = fold.floor(held), fold.floor(fold.samples)
+    def look(theta: Tensor) -> list[float]:
+        return [fold.held_out(theta, alpha, held) for alpha in alphas]
 
-    def reached() -> NDArray[np.float64]:
-        return curve[np.isfinite(curve).any(1)].min(1)
-
-    def hopeless() -> bool:
-        best = min(reached().min(), *alone)
-        return bool(reached()[-1] - floor > HOPELESS * (best - floor))
-
-    def late() -> bool:
-        return len(reached()) > int(reached().argmin()) + LATE
+    looks = [look(theta)]
+    n_iter = 0
 
     def on_iteration(theta: Tensor, value: float) -> bool:
-        losses.append(value)
-        if len(losses) in checkpoints:
-            here = checkpoints.index(len(losses))
-            curve[here] = look(theta.to(held.y.device))
-        return hopeless() or late() or _idle(losses, seen_floor, request.tol)
+        nonlocal n_iter
+        n_iter += 1
+        if n_iter in checkpoints:
+            looks.append(look(theta))
+        least = [min(losses) for losses in looks]
+        return len(least) > int(np.argmin(least)) + LOOKS
 
-    last = quasi_newton(
-        fold, theta, gtol=1e-9, max_iter=request.max_iter, on_iteration=on_iteration
-    )
-    after = np.array(checkpoints) > len(losses)
-    if after.any() and not hopeless():
-        # What has converged stays where it is, and what is late is taken to.
-        curve[after] = look(last.theta.to(held.y.device))
-    return np.array(alone), curve
+    last = descend(fold, theta, request.max_iter, request, on_iteration)
+    if n_iter not in checkpoints:
+        looks.append(look(last))
+    return np.array(looks + looks[-1:] * (len(checkpoints) - len(looks)))

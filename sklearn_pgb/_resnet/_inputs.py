@@ -1,6 +1,7 @@
 """What the network of a ResNet basis sees of X: features of the basis, and numbers."""
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,67 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from sklearn_pgb._estimator import dense
+
+
+@dataclass(frozen=True, eq=False)
+class InputScale:
+    """How the inputs of the units are standardised, and squashed beyond their range.
+
+    Attributes
+    ----------
+    mean, spread : ndarray of the shape of one sample, or numbers
+        By which the training standardises; zero and one for a module of the user's.
+    constant : ndarray of bool or bool
+        Inputs without any variation. The units do not see them.
+    lower, upper, width : ndarray or numbers
+        The range of the training samples, and the scale on which inputs beyond it are
+        squashed: their standard deviation.
+    """
+
+    mean: Any
+    spread: Any
+    constant: Any
+    lower: Any
+    upper: Any
+    width: Any
+
+    @classmethod
+    def of(
+        cls, inputs: NDArray[np.float64], share: NDArray[np.float64], is_chain: bool
+    ) -> "InputScale":
+        """The scale of samples whose weights sum to one.
+
+        Positions of images and sequences share one range.
+        """
+        rows, weight = inputs, share
+        if inputs.ndim > 2:
+            rows = inputs.reshape(-1, 1)
+            weight = np.repeat(
+                share / (len(rows) / len(share)), len(rows) // len(share)
+            )
+        mean = weight @ rows
+        largest = np.abs(rows - mean).max(0)
+        constant = largest <= 1e-12 * np.abs(rows).max(0)
+        # Divided by their largest, so that no square overflows.
+        unit = np.where(constant, 1.0, largest)
+        spread = unit * np.sqrt(weight @ np.square((rows - mean) / unit))
+        spread = np.where(constant, 1.0, spread)
+        lower, upper = rows.min(0), rows.max(0)
+        if is_chain:
+            return cls(mean, spread, constant, lower, upper, spread)
+        return cls(0.0, 1.0, False, lower, upper, spread)
+
+    def standardized(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Inputs as the units see them in the training."""
+        result: NDArray[np.float64] = (inputs - self.mean) / self.spread
+        return np.where(self.constant, 0.0, result)
+
+    def fold(
+        self, coefs: NDArray[np.float64], intercepts: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The first layer of a chain for inputs in the units of X."""
+        first = np.where(self.constant, 0.0, 1 / self.spread)[:, None] * coefs
+        return first, intercepts - self.mean @ first
 
 
 class BasisAndInputs:

@@ -1,22 +1,16 @@
 """Training of all parameters together by minibatches, for large data."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklearn_pgb._estimator import Parts
+from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
-from sklearn_pgb._training import (
-    Adam,
-    Epoch,
-    Objective,
-    ResidualProgram,
-    Schedule,
-    evaluate_units,
-    train,
-)
+from sklearn_pgb._training import Adam, Epoch, Schedule, evaluate_units, train
 
 
 def minibatches(
@@ -26,34 +20,34 @@ def minibatches(
     parts: Callable[[], Parts] | None,
     hook: Hook,
 ) -> Found:
-    """Adam on all parameters together; one part of the rows says when to stop."""
+    """Adam on all parameters together; one part of the samples says when to stop."""
     samples = objective.samples
-    seen = np.arange(len(samples.y))
-    unseen = seen[:0]
-    if parts is not None:
-        seen, unseen = parts()[0]
-    shown, held = samples.rows(seen), samples.rows(unseen) if len(unseen) else None
-    program, joint, start = _joint(objective, shown, theta, request)
+    folds = [] if parts is None else parts()
+    seen, unseen = folds[0] if folds else (np.arange(len(samples.y)), None)
+    shown, held = samples.rows(seen), None if unseen is None else samples.rows(unseen)
+    fold = objective.on(shown)
+    together = Joint(fold, samples, request.dtype)
+    z, _ = evaluate_units(objective.units, theta, samples.inputs[:1])
+    joint = together.objective(z.shape[1])
+    size = len(theta)
+    held_rows = None if held is None else together.rows(held)
 
-    def validate(theta: Tensor) -> Tensor:
+    def validate(point: Tensor) -> Tensor:
         assert held is not None
-        raw = program(theta, _side_by_side(held, objective).to(theta))[0]
+        assert held_rows is not None
+        raw = joint.program(point, held_rows)[0]
         return torch.tensor([-objective.loss(raw.to(held.y), held)])
 
     losses: list[float] = []
 
     def on_epoch(epoch: Epoch) -> bool:
         losses.append(float(epoch.loss[0]))
-        A, B, b, inner = (
-            part[0].detach().to(samples.y) for part in program.split(epoch.theta)
-        )
-        A = A / samples.spread()[:, None]
-        intercept = b[0] - samples.weight @ samples.basis @ A
-        return hook(inner, losses[-1], torch.cat([A, objective.scale * B]), intercept)
+        inner = epoch.theta[0, -size:].detach().to(samples.y)
+        return hook(inner, losses[-1], lambda: objective.head(inner, objective.alpha))
 
     training = train(
         joint,
-        start,
+        together.start(theta)[None],
         Adam(),
         Schedule(rate=request.rate, max_epochs=request.max_iter, tol=request.tol),
         batch_size=request.batch_size,
@@ -61,78 +55,29 @@ def minibatches(
         validate=validate if held is not None else None,
         on_epoch=on_epoch,
     )
-    theta = program.split(training.theta)[3][0].detach().to(samples.y)
-    factor, improves = 1.0, True
-    if held is not None:
-        factor, improves = _compare(objective, theta, request, shown, held)
-    return Found(
+    theta = training.theta[0, -size:].detach().to(samples.y)
+    found = Found(
         theta,
-        factor * objective.alpha,
-        improves,
+        objective.alpha,
         losses,
         training.n_epochs,
-        bool(training.diverged[0]),
+        improves=parts is None,
+        diverged=bool(training.diverged[0]),
     )
+    return found if held is None else _compared(found, fold, request, held)
 
 
-def _side_by_side(samples: Samples, objective: Residual) -> Tensor:
-    """Standardised basis and inputs of the units, as the joint program takes them."""
-    whole = objective.samples
-    basis = (samples.basis - whole.weight @ whole.basis) / whole.spread()
-    return torch.cat([basis, samples.inputs.flatten(1)], 1)
-
-
-def _joint(
-    objective: Residual, samples: Samples, theta: Tensor, request: Request
-) -> tuple[ResidualProgram, Objective, Tensor]:
-    """Program, objective and start of all parameters together."""
-    inner, k = objective.inner, samples.y.shape[1]
-    n_units = evaluate_units(objective.units, theta, samples.inputs[:1])[0].shape[1]
-    n_basis = samples.basis.shape[1]
-    program = ResidualProgram(
-        objective.units,
-        n_basis,
-        n_units,
-        k,
-        tuple(samples.inputs.shape[1:]),
-        objective.scale,
+def _compared(found: Found, fold: Residual, request: Request, held: Samples) -> Found:
+    """With ridge and held-out losses, with and without units, by exact solutions."""
+    alphas = [factor * fold.alpha for factor in request.factors()]
+    units = [fold.held_out(found.theta, alpha, held) for alpha in alphas]
+    alone = [fold.held_out_alone(alpha, held) for alpha in alphas]
+    improves = min(units) < min(alone)
+    alpha = alphas[int(np.argmin(units if improves else alone))]
+    return replace(
+        found,
+        alpha=alpha,
+        improves=improves,
+        held_out=min(units),
+        basis_held_out=min(alone),
     )
-    spread = objective.samples.spread()
-    ridge = (objective.alpha / 2 / spread.square()).repeat_interleave(k)
-    units = ridge.new_full((n_units * k,), objective.alpha / 2)
-    penalty = torch.cat([ridge, units, ridge.new_zeros(k), objective.penalty])
-    coef, intercept = objective.alone(objective.alpha)
-    mean = objective.samples.weight @ objective.samples.basis
-    start = [
-        (coef * spread[:, None]).reshape(-1),
-        coef.new_zeros(n_units * k),
-        intercept + mean @ coef,
-        theta,
-    ]
-    joint = Objective(
-        program,
-        inner.loss,
-        _side_by_side(samples, objective).to(request.dtype),
-        samples.y.to(request.dtype),
-        samples.weight.to(request.dtype),
-        penalty.to(request.dtype),
-    )
-    return program, joint, torch.cat(start)[None].to(request.dtype)
-
-
-def _compare(
-    objective: Residual,
-    theta: Tensor,
-    request: Request,
-    shown: Samples,
-    held: Samples,
-) -> tuple[float, bool]:
-    """Multiple of the ridge, and whether the units pay, by exact solutions."""
-    part = objective.on(shown)
-    losses = {}
-    for factor in request.factors():
-        alpha = factor * objective.alpha
-        losses[factor, False] = part.loss(held.linear(part.alone(alpha)), held)
-        raw = part.raw(theta, part.head(theta, alpha), held)
-        losses[factor, True] = part.loss(raw, held)
-    return min(losses, key=losses.__getitem__)

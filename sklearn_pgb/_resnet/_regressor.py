@@ -66,17 +66,19 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     fit_intercept : bool, default=True
         Whether each output has a free intercept.
     solver : {"auto", "lbfgs", "adam"}, default="auto"
-        "lbfgs" trains z on all samples, the linear part being solved for at each step
-        (variable projection); "adam" trains everything by minibatches and solves for
-        the linear part at the end. "auto" is "lbfgs" where its steps are
-        cheap: up to 10,000 rows, and fewer for many features or classes.
+        Both minimise the objective above plus the decay of z. "lbfgs" trains z on all
+        samples. The linear part is solved for at each step (variable projection), or
+        trained along if that is cheaper: with many classes, say. "adam" trains
+        everything by minibatches. The linear part is solved for at the end. "auto" is
+        "lbfgs" for up to 10,000 samples.
     max_iter : int, default=100
         Iterations of "lbfgs" or epochs of "adam"; at most, with `cv`.
     cv : int, splitter or iterable, default=5
-        Folds by which the number of iterations is chosen, no units at all (the model
-        on the basis alone) among the choices. An int draws them over the distinct rows
-        and takes as many as hold 1,000 of them; "adam" takes one. None trains for
-        `max_iter` on all rows.
+        Folds by which the number of iterations is chosen. The units are left out if the
+        model on the basis alone has a smaller held-out loss, or if nothing can be held
+        out, as all samples are equal. An int draws folds over the distinct samples, or
+        over the `groups` passed to `fit`, and takes as many as hold 1,000 samples;
+        "adam" takes one. None trains for `max_iter` on all samples.
     tol : float, default=1e-5
         Training ends when the objective stagnates to this relative tolerance.
     batch_size : int, default=200
@@ -102,7 +104,15 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         R2; zero where held-out rows spoke for the basis alone.
     intercept_ : ndarray of shape (n_outputs,)
     coefs_, intercepts_ : list of ndarray
-        Weights (n_in, n_out) and biases of the layers of z; without `module`.
+        Weights (n_in, n_out) and biases of the layers of z, for squashed inputs in the
+        units of X; without `module`. Constant inputs have zero weights.
+    input_range_ : ndarray of shape (2, n_inputs)
+        Smallest and largest value of each input of z in the training. Within them z
+        takes its inputs as they are. Beyond them they are squashed smoothly, so that
+        one extreme sample does not take z far from where it was trained.
+    input_scale_ : ndarray of shape (n_inputs,)
+        Standard deviations of the inputs, the most by which a squashed input can be
+        beyond its range.
     module_state_ : dict of str to ndarray
         Parameters and buffers of z; with `module`.
     module_ : torch.nn.Module
@@ -123,9 +133,15 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     improvement_ : float
         ``basis_loss_ - loss_``; never negative.
     lower_bound_, basis_lower_bound_ : float
-        Certified: no linear model on [phi, z], or on phi, has a smaller objective. With
-        ``alpha=0`` singular directions of the standardised features below 1e-10 of the
-        largest do not count.
+        Certified: no linear model on [phi, z], or on phi, has a smaller objective, up
+        to the norms below.
+    norm_budget_, basis_norm_budget_ : float
+        Infinite with a ridge. With ``alpha=0`` the bounds hold for coefficients, each
+        times the standard deviation of its column, of a norm up to this: a million
+        times the norm of those found.
+    held_out_loss_, basis_held_out_loss_ : float
+        Mean losses of held-out samples, without penalty, that decided about the units:
+        at the chosen iterations and ridge, and on the basis alone. nan without folds.
     loss_curve_ : list of float
         Objective of each iteration, weight decay included.
     n_iter_ : int

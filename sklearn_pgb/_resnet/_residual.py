@@ -1,7 +1,7 @@
 """The objective of the residual units alone: the linear part is solved for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from sklearn_pgb._training import Program, evaluate_units
 
 # Multiples of the basis' own ridge among which held-out rows choose: units that have
 # seen the labels need a stronger one.
-FACTORS = (1.0, 4.0, 16.0)
+FACTORS = (16.0, 4.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +44,16 @@ class Samples:
             self.basis[rows], self.inputs[rows], self.y[rows], weight / weight.sum()
         )
 
+    def mean(self) -> Tensor:
+        """Means of the basis' columns."""
+        return self.weight @ self.basis
+
     def spread(self) -> Tensor:
         """Standard deviations of the basis' columns; one for constant ones."""
-        centred = self.basis - self.weight @ self.basis
+        centred = self.basis - self.mean()
         spread = (self.weight @ centred.square()).sqrt()
         floor = 1e-12 * self.basis.abs().amax(0)
         return torch.where(spread > floor, spread, 1.0)
-
-    def linear(self, head: tuple[Tensor, Tensor]) -> Tensor:
-        """Raw outputs of a model on the basis alone."""
-        return self.basis @ head[0] + head[1]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Request:
         Whether the choice is by leave-one-out whatever the loss.
     decay : float
         Ridge on the weights of the units.
+    full_batch : bool
+        Whether each step takes all samples.
+    projects : bool
+        Whether the linear part is solved for at each of these steps.
     total_weight : float
         Of the samples in the user's scale.
     """
@@ -77,6 +81,7 @@ class Request:
     decay: float
     intercept: bool
     full_batch: bool
+    projects: bool
     max_iter: int
     tol: float
     batch_size: int
@@ -86,33 +91,41 @@ class Request:
     seed: int
 
     def factors(self) -> list[float]:
-        """Multiples of the ridge among which to choose; a number is kept as it is."""
+        """Multiples of the ridge among which to choose; a number is kept as it is.
+
+        They descend, as strong ridges are solved quickly and start the weaker ones.
+        """
         return [1.0] if self.alpha is not None else list(FACTORS)
 
 
-Hook = Callable[[Tensor, float, Tensor, Tensor], bool]
+# Gets parameters of the units, objective, and what solves for R^T and intercept there;
+# True ends the training.
+Hook = Callable[[Tensor, float, Callable[[], tuple[Tensor, Tensor]]], bool]
 
 
+@dataclass(frozen=True, eq=False)
 class Residual:
-    """The objective of the units alone: F(theta) = min over R of the convex problem.
+    """The objective: a loss on [phi, z], a ridge on R, a decay on the units.
 
-    Its gradient is that of the objective at the minimising R, which itself need not be
-    differentiated (envelope theorem).
+    Attributes
+    ----------
+    units : Program
+    samples : Samples
+    inner : Projection
+        Solves for R and intercept at given units.
+    alpha : float
+    scale : float
+        Constant in front of the units.
+    penalty : Tensor (n_params,)
+        Ridge on the parameters of the units.
     """
 
-    def __init__(
-        self,
-        units: Program,
-        samples: Samples,
-        inner: Projection,
-        alpha: float,
-        scale: float,
-        penalty: Tensor,
-    ):
-        self.units, self.samples, self.inner = units, samples, inner
-        self.alpha, self.scale, self.penalty = alpha, scale, penalty
-        # R^T in units of z, and intercept, of the last evaluation.
-        self.last: tuple[Tensor, Tensor]
+    units: Program
+    samples: Samples
+    inner: Projection
+    alpha: float
+    scale: float
+    penalty: Tensor
 
     def on(self, samples: Samples) -> "Residual":
         """The same objective on other samples."""
@@ -123,59 +136,60 @@ class Residual:
             self.inner.loss,
             self.inner.intercept,
         )
-        return Residual(
-            self.units, samples, inner, self.alpha, self.scale, self.penalty
-        )
-
-    def alone(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """R^T and intercept of the model on the basis alone."""
-        return self.inner.solve(self.samples.basis[:, :0], alpha)
+        return replace(self, samples=samples, inner=inner)
 
     def loss(self, raw: Tensor, samples: Samples) -> float:
         """Mean loss of raw outputs on any samples."""
         return float(samples.weight @ self.inner.loss.value(samples.y, raw))
 
-    def floor(self, samples: Samples) -> float:
-        """What no raw outputs can undercut."""
-        return float(samples.weight @ self.inner.loss.minimum(samples.y))
+    def floor(self) -> float:
+        """A value that no raw outputs can undercut."""
+        return float(self.samples.weight @ self.inner.loss.minimum(self.samples.y))
 
-    def head(self, theta: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    def head(
+        self, theta: Tensor, alpha: float, rough: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The minimising R^T, in units of scale times z, and intercept."""
         z, _ = evaluate_units(self.units, theta, self.samples.inputs)
-        return self.inner.solve(self.scale * z, alpha)
+        solve = self.inner.rough if rough else self.inner.solve
+        return solve(self.scale * z, alpha)
 
-    def raw(
-        self, theta: Tensor, head: tuple[Tensor, Tensor], samples: Samples
-    ) -> Tensor:
-        """Raw outputs on any samples."""
-        z, _ = evaluate_units(self.units, theta, samples.inputs)
-        return torch.cat([samples.basis, self.scale * z], 1) @ head[0] + head[1]
+    def held_out(self, theta: Tensor, alpha: float, held: Samples) -> float:
+        """Mean loss on other samples with R solved for on these, roughly."""
+        coef, intercept = self.head(theta, alpha, rough=True)
+        z, _ = evaluate_units(self.units, theta, held.inputs)
+        raw = torch.cat([held.basis, self.scale * z], 1) @ coef + intercept
+        return self.loss(raw, held)
 
-    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """F plus the decay of theta, and its gradient."""
-        samples, inner = self.samples, self.inner
-        theta = theta.to(samples.y.device)
-        z, pull = evaluate_units(self.units, theta, samples.inputs)
-        Z = self.scale * z
-        coef, intercept = inner.solve(Z, self.alpha)
-        A, B = coef.split([samples.basis.shape[1], Z.shape[1]])
-        self.last = torch.cat([A, self.scale * B]), intercept
-        raw = samples.basis @ A + Z @ B + intercept
-        residual = inner.loss.gradient(samples.y, raw) * samples.weight[:, None]
-        value = samples.weight @ inner.loss.value(samples.y, raw)
-        value = value + 0.5 * self.alpha * coef.square().sum()
-        gradient = pull(self.scale * (residual @ B.T))
-        gradient = gradient + 2 * self.penalty * theta
-        return (value + self.penalty @ theta.square()).cpu(), gradient.cpu()
+    def held_out_alone(self, alpha: float, held: Samples) -> float:
+        """The same for the model on the basis alone."""
+        coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
+        return self.loss(held.basis @ coef + intercept, held)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Units after training, and what held-out rows say of them."""
+    """Units after training, and what held-out samples say of them.
+
+    Attributes
+    ----------
+    theta : Tensor (n_params,)
+    alpha : float
+    losses : list of float
+        The objective after each iteration or epoch.
+    n_iter : int
+    improves : bool
+        Whether the units are kept.
+    held_out, basis_held_out : float
+        Mean losses of held-out samples with the units and without; nan without folds.
+    diverged : bool
+    """
 
     theta: Tensor
     alpha: float
-    improves: bool
     losses: list[float]
     n_iter: int
+    improves: bool
+    held_out: float = np.nan
+    basis_held_out: float = np.nan
     diverged: bool = False

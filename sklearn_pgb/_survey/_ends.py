@@ -11,7 +11,13 @@ from torch import Tensor
 
 from sklearn_pgb._bases import jacobian
 from sklearn_pgb._certificate import TrainingObjective
-from sklearn_pgb._convex import ConvexProblem, infimum
+from sklearn_pgb._convex import (
+    ConvexProblem,
+    Infimum,
+    LossScale,
+    infimum,
+    loss_scale,
+)
 from sklearn_pgb._losses import Loss, pure_error_floor
 from sklearn_pgb._networks import Network, as_float64
 from sklearn_pgb._operators import KroneckerOperator
@@ -68,27 +74,18 @@ class Setting:
         rows = self.inputs.flatten(1)
         return pure_error_floor(rows, self.y, self.loss, self.weight).value
 
-    def scale(self, floor: float) -> float:
-        """What there is to explain: the least loss of a constant above the floor.
+    def scale(self, floor: float) -> LossScale:
+        """What there is to explain: the least loss of a constant above the floor."""
+        return loss_scale(self.loss, self.y, self.weight, floor)
 
-        It is at least the rounding of the loss of outputs of zero, so that there is
-        something to compare with where all targets are equal.
-        """
-        group = torch.zeros(len(self.y), dtype=torch.long)
-        constant = self.loss.pooled_minimum(self.y, self.weight, group, 1).value
-        silent = self.loss.value(self.y, torch.zeros_like(self.y))
-        rounding = float(np.finfo(np.float64).eps * (self.weight @ silent).abs())
-        return max(float(constant) - floor, rounding or 1.0)
-
-    def linear(self, floor: float) -> tuple[float, float]:
-        """Least loss of a linear model of the inputs, and a bound on it."""
+    def linear(self, floor: float) -> Infimum:
+        """The least loss of a linear model of the inputs."""
         rows = self.inputs.flatten(1)
         operator = KroneckerOperator(rows, self.y.shape[1])
         problem = ConvexProblem(
             operator, self.y, self.loss, self.weight, intercept=True
         )
-        least = infimum(problem)
-        return least.value, max(least.lower_bound, floor)
+        return infimum(problem, floor=floor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from sklearn_pgb._bases import TangentSpace
 from sklearn_pgb._certificate import TrainingObjective, certify_objective, kink_margin
-from sklearn_pgb._convex import ConvexProblem, infimum
+from sklearn_pgb._convex import ConvexProblem, LossScale, infimum
 from sklearn_pgb._survey._ends import Ends
 from sklearn_pgb._threads import threads_for
 
@@ -24,11 +24,10 @@ def examine_ends(
     ends: Ends,
     minimum: NDArray[np.intp],
     *,
-    floor: float,
-    scale: float,
+    scale: LossScale,
     tol: float,
     seed: int,
-) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[str, ...]]:
     """Bounds over the gradient bases, and a verdict on each end.
 
     One end of each distinct minimum is examined, from the smallest objective on, as far
@@ -41,29 +40,31 @@ def examine_ends(
     ends : Ends
     minimum : ndarray (n_starts,)
         Number of the distinct minimum of each end.
-    floor : float
-    scale : float
+    scale : LossScale
         What there is to explain.
     tol : float
-        Differences of the objective, and gradients, are small up to ``tol * scale``.
+        Differences of the objective, and gradients, are small up to this share of it.
     seed : int
 
     Returns
     -------
-    bounds : ndarray (n_starts,)
+    bounds, budgets : ndarray (n_starts,)
         Of the ends that were examined, and of the best one; nan elsewhere.
     verdicts : tuple of str
     """
-    allowed = tol * scale
-    critical = ends.gradient_norm <= allowed
+    critical = ends.gradient_norm <= tol * scale.unit
+    finite = np.isfinite(ends.objective) & np.isfinite(ends.gradient_norm)
     verdict = np.where(critical, "critical", "not_critical").astype(object)
-    bounds = np.full(len(ends.loss), np.nan)
+    verdict[~finite] = "undetermined"
+    bounds = np.full((2, len(ends.loss)), np.nan)
     budget = EXAMINATION_FLOPS
     for number in range(int(minimum.max()) + 1):
         members = np.flatnonzero(minimum == number)
         arrived = members[critical[members]]
         candidates = arrived if len(arrived) else members
         first = candidates[ends.objective[candidates].argmin()]
+        if not finite[first]:
+            continue
         objective = ends.objectives[first]
         if not len(arrived) and kink_margin(objective.network, objective.X).on_kink:
             # Where there is no gradient, its norm says nothing.
@@ -75,15 +76,20 @@ def examine_ends(
             certificate = certify_objective(
                 objective, tol=tol, max_memory=MAX_MEMORY, seed=seed
             )
-            bounds[first] = certificate.row("gradient").lower_bound
+            row = certificate.row("gradient")
+            bounds[:, first] = row.lower_bound, row.norm_budget
             verdict[arrived] = certificate.verdict
         else:
-            bounds[first] = _bound(objective, floor)
-    best = np.nanargmin(ends.objective)
-    if np.isnan(bounds[best]):
-        bounds[best] = _bound(ends.objectives[best], floor)
-    verdict[ends.objective - floor <= allowed] = "certified_global"
-    return bounds, tuple(verdict.tolist())
+            bounds[:, first] = _bound(objective, ends.loss[first], scale.floor)
+    if finite.any():
+        best = int(np.where(finite, ends.objective, np.inf).argmin())
+        if np.isnan(bounds[0, best]):
+            objective = ends.objectives[best]
+            bounds[:, best] = _bound(objective, ends.loss[best], scale.floor)
+    for end, value in enumerate(ends.objective):
+        if scale.certifies(value, tol) and finite[end]:
+            verdict[end] = "certified_global"
+    return *bounds, tuple(verdict.tolist())
 
 
 def _work(objective: TrainingObjective) -> float:
@@ -92,8 +98,10 @@ def _work(objective: TrainingObjective) -> float:
     return float(rows) * columns * min(rows, columns)
 
 
-def _bound(objective: TrainingObjective, floor: float) -> float:
-    """Lower bound on the loss over a network's gradient basis."""
+def _bound(
+    objective: TrainingObjective, loss: float, floor: float
+) -> tuple[float, float]:
+    """Lower bound on the loss over a network's gradient basis, and its norm budget."""
     space = TangentSpace.of([objective.network], [objective.X], objective.weight)
     problem = ConvexProblem(
         space.operator([objective.X]),
@@ -103,4 +111,5 @@ def _bound(objective: TrainingObjective, floor: float) -> float:
         intercept=space.intercept,
     )
     with threads_for(_work(objective)):
-        return max(infimum(problem).lower_bound, floor)
+        least = infimum(problem, floor=floor, in_hand=loss)
+    return least.lower_bound, least.norm_budget

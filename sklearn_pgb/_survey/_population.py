@@ -5,6 +5,7 @@ import torch
 from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
+from sklearn_pgb._estimator import jobs_for
 from sklearn_pgb._survey._recipe import Recipe
 from sklearn_pgb._training import Adam, polish, train, uniform_initialisation
 
@@ -44,17 +45,18 @@ def train_population(
     if recipe.schedule.max_epochs:
         groups = theta.split(GROUP)
         seeds = rng.randint(np.iinfo(np.int32).max, size=len(groups)).tolist()
-        parts = Parallel(n_jobs=n_jobs)(
+        parts = Parallel(n_jobs=jobs_for(len(groups), n_jobs))(
             delayed(_train)(recipe, group, seed)
             for group, seed in zip(groups, seeds, strict=True)
         )
         theta = torch.cat(parts)
     if n_iter == 0:
         return theta
-    chunks = Parallel(n_jobs=n_jobs)(
-        delayed(_polish)(recipe, chunk, n_iter, gtol) for chunk in theta.split(CHUNK)
+    chunks = theta.split(CHUNK)
+    ends = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
+        delayed(_polish)(recipe, chunk, n_iter, gtol) for chunk in chunks
     )
-    return torch.cat(chunks)
+    return torch.cat(ends)
 
 
 def _train(recipe: Recipe, theta: Tensor, seed: int) -> Tensor:

@@ -18,6 +18,7 @@ VERDICTS = (
     "not_local_min",
     "critical",
     "not_critical",
+    "undetermined",
 )
 
 
@@ -38,22 +39,24 @@ class MinimaSurvey:
         "not_local_min": a critical point with a way down; "consistent_with_local_min":
         one where none was found; "critical": one that was not examined, because the
         distinct minima before it had taken the time for that; "not_critical": the
-        training is not done.
+        training is not done; "undetermined": its numbers overflow.
     minimum : ndarray of shape (n_starts,)
         Number of the distinct minimum at which each start ended, 0 having the smallest
         objective. Ends that are not critical have numbers as well.
     gradient_basis_bound : ndarray of shape (n_starts,)
         Certified: no coefficients on the gradient basis of that end have a smaller
-        loss. Nan where it was not computed: it is for one end of each distinct minimum,
-        as far as the time for it reaches, and for the best end always.
-        Where columns depend on each other up to rounding, and where Newton steps take
-        too long, it is for coefficients up to ten times as long as those found.
+        loss, up to a norm of `gradient_basis_budget`. Nan where it was not computed: it
+        is for one end of each distinct minimum, as far as the time for it reaches, and
+        for the best end always.
+    gradient_basis_budget : ndarray of shape (n_starts,)
+        Of the norm of coefficients, each times the norm of its column; see `certify`.
     floor : float
         Pure-error floor: the least loss of any function of the inputs.
     linear : float
         Least loss of a linear model of the network's inputs.
     linear_bound : float
-        Its certified lower bound.
+        Its certified lower bound, for coefficients up to a norm of `linear_budget`.
+    linear_budget : float
     parameters : ndarray of shape (n_starts, n_params)
         The networks' parameters, layer by layer: the transposed weights row by row,
         then the biases.
@@ -74,9 +77,11 @@ class MinimaSurvey:
     verdict: tuple[str, ...]
     minimum: NDArray[np.intp]
     gradient_basis_bound: NDArray[np.float64]
+    gradient_basis_budget: NDArray[np.float64]
     floor: float
     linear: float
     linear_bound: float
+    linear_budget: float
     parameters: NDArray[np.float64]
     population: bool
     tol: float

@@ -13,9 +13,9 @@ from torch import nn
 from sklearn_pgb._certificate import TrainingObjective, training_objective
 from sklearn_pgb._estimator import (
     final_estimator,
+    fit_parameter,
     nested,
     train_networks,
-    weight_parameter,
 )
 from sklearn_pgb._networks import open_network
 from sklearn_pgb._survey._ends import Setting, distinct, evaluate
@@ -132,7 +132,7 @@ def survey_minima(
             recipe,
             n_starts,
             polish_iter=polish_iter,
-            gtol=POLISH * tol * _training_scale(recipe, scale),
+            gtol=POLISH * tol * _training_scale(recipe, scale.unit),
             seed=seed,
             n_jobs=n_jobs,
         )
@@ -148,11 +148,11 @@ def survey_minima(
         floor = setting.floor()
         scale = setting.scale(floor)
     ends = evaluate(objectives)
-    minimum = distinct(ends, setting, scale)
-    bounds, verdicts = examine_ends(
-        ends, minimum, floor=floor, scale=scale, tol=tol, seed=seed
+    minimum = distinct(ends, setting, scale.unit)
+    bounds, budgets, verdicts = examine_ends(
+        ends, minimum, scale=scale, tol=tol, seed=seed
     )
-    linear, linear_bound = setting.linear(floor)
+    linear = setting.linear(floor)
     return MinimaSurvey(
         loss=ends.loss,
         objective=ends.objective,
@@ -160,9 +160,11 @@ def survey_minima(
         verdict=verdicts,
         minimum=minimum,
         gradient_basis_bound=bounds,
+        gradient_basis_budget=budgets,
         floor=floor,
-        linear=linear,
-        linear_bound=linear_bound,
+        linear=linear.value,
+        linear_bound=linear.lower_bound,
+        linear_budget=linear.norm_budget,
         parameters=ends.theta,
         population=recipe is not None,
         tol=float(tol),
@@ -197,7 +199,7 @@ def _by_joblib(
 
 
 def _weight_key(estimator: Any) -> str:
-    key = weight_parameter(estimator)
+    key = fit_parameter(estimator, "sample_weight")
     if key is None:
         name = type(final_estimator(estimator)).__name__
         raise ValueError(

@@ -1,5 +1,6 @@
 """Training: nonconvex objectives of populations of networks, and the way down."""
 
+from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training._architecture import (
     Architecture,
     chain_architecture,
@@ -25,7 +26,6 @@ from sklearn_pgb._training._program import (
     ChainProgram,
     ModuleProgram,
     Program,
-    local_randomness,
     uniform_initialisation,
 )
 from sklearn_pgb._training._reference import (

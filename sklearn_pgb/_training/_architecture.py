@@ -11,7 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sklearn_pgb._networks import ModuleNetwork, as_float64
+from sklearn_pgb._networks import (
+    N_CANDIDATES,
+    ModuleNetwork,
+    as_float64,
+    check_samples,
+    copy_module,
+)
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._program import (
     ChainProgram,
@@ -130,7 +136,7 @@ def module_architecture(
     module : torch.nn.Module or callable
         A module, which is copied, or what returns one.
     X : ndarray (n_samples, ...)
-        As the module sees it; two rows tell the number of outputs.
+        As the module sees it; some rows of it show what the module returns.
     dtype : torch.dtype
     device : str, torch.device or None
     inputs : InputMap or None
@@ -138,14 +144,11 @@ def module_architecture(
     """
     first = _make(module)
     probe = ModuleNetwork(first)
-    try:
-        n_outputs = probe(probe.theta, as_float64(X[:2])).shape[1]
-    except RuntimeError as failure:
-        raise ValueError(
-            f"module must take rows of X, which has shape {X.shape}, got an error: "
-            f"{failure}. Change its first layer, or reshape X."
-        ) from failure
-    _check_outputs(probe, X)
+    few = as_float64(
+        X[np.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES), dtype=int)]
+    )
+    check_samples(probe, few)
+    n_outputs = probe(probe.theta, few[:1]).shape[1]
     place = torch.device(device or "cpu")
     program = ModuleProgram([first.to(place, dtype)])
     waiting = [program.theta()[0]]
@@ -161,32 +164,9 @@ def module_architecture(
     return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0, inputs)
 
 
-def _check_outputs(network: ModuleNetwork, X: NDArray[Any]) -> None:
-    """Refuse outputs that are no numbers or have no derivatives by the parameters."""
-    cure = "Compute the outputs by torch operations only, and detach none of them."
-    try:
-        with torch.enable_grad():
-            raw = network(network.theta.requires_grad_(), as_float64(X[:2]))
-    except RuntimeError as failure:
-        raise ValueError(
-            f"module must be differentiable by its parameters, got an error: {failure}."
-            f" {cure}"
-        ) from failure
-    if not raw.requires_grad:
-        raise ValueError(
-            "module must be differentiable by its parameters, got outputs without a "
-            f"gradient. {cure}"
-        )
-    if not raw.isfinite().all():
-        raise ValueError(
-            "module must return finite outputs, got nan or infinity on the first rows "
-            "of X. Standardise X, or let its parameters start smaller."
-        )
-
-
 def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """A module of one's own."""
-    made = copy.deepcopy(module) if isinstance(module, nn.Module) else module()
+    made = copy_module(module) if isinstance(module, nn.Module) else module()
     if not isinstance(made, nn.Module):
         raise TypeError(
             "module must be a torch.nn.Module or a callable that returns one, got "

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_pgb._networks import Activation, ChainNetwork
+from sklearn_pgb._networks import (
+    Activation,
+    ChainNetwork,
+    ModuleCall,
+)
 
 
 class Program(ABC):
@@ -259,8 +261,9 @@ class ModuleProgram(Program):
 
     def __init__(self, modules: Sequence[nn.Module]):
         self.modules = list(modules)
-        named = modules[0].named_parameters()
-        self.shapes = {name: p.shape for name, p in named if p.requires_grad}
+        self._call = ModuleCall(modules[0])
+        names = self._call.names
+        self.shapes = {name: modules[0].get_parameter(name).shape for name in names}
         self.n_params = sum(shape.numel() for shape in self.shapes.values())
 
     def theta(self) -> Tensor:
@@ -326,22 +329,8 @@ class ModuleProgram(Program):
             name: part.view(shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
-        raw = torch.func.functional_call(module, parameters, (X,))
+        raw: Tensor = self._call(module, parameters, X)
         return raw[:, None] if raw.ndim == 1 else raw
-
-
-_GLOBAL_GENERATOR = threading.Lock()
-
-
-@contextmanager
-def local_randomness(seed: int) -> Iterator[None]:
-    """Seed torch's global generator inside, and leave it as it was.
-
-    All threads share that generator, so one of them at a time.
-    """
-    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def uniform_initialisation(

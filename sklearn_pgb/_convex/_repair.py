@@ -1,0 +1,74 @@
+"""Dual points without a ridge: gradients moved until the basis does not see them."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._convex._problem import ConvexProblem
+
+# Coordinates of the dual closer to the edge of their box than this are put on it; the
+# best certified value over the ladder counts.
+PINNING = (0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
+
+# A violation up to here needs no further step.
+EXACT = 1e-13
+
+
+def repaired(problem: ConvexProblem, dual: Tensor, span: Tensor) -> Iterator[Tensor]:
+    """Dual points near a given one that the basis hardly sees.
+
+    Coordinates near the edge of the conjugates' domain are pinned to it, and the others
+    take the smallest correction. The orthonormal columns of `span` hold the weighted
+    basis and the intercept, one row for each output of each sample.
+    """
+    for pinning in PINNING:
+        candidate = _repair(problem, dual, span, pinning)
+        if candidate is not None:
+            yield candidate
+
+
+def _repair(
+    problem: ConvexProblem, dual: Tensor, U: Tensor, pinning: float
+) -> Tensor | None:
+    """A dual point with ``Phi^T W u = 0`` inside the box, or None."""
+    lower, upper = (b.reshape(-1) for b in problem.loss.dual_bounds(problem.y))
+    constraints = _constraints(problem, U)
+    u = dual.reshape(-1).clamp(lower, upper)
+    if constraints.shape[1] == 0:
+        return u.reshape(dual.shape)
+    low, high = u <= lower + pinning, u >= upper - pinning
+    last = torch.inf
+    for _ in range(20):
+        u = torch.where(low, lower, torch.where(high, upper, u))
+        violation = constraints.T @ u
+        size = float(violation.abs().max())
+        if size <= EXACT or size >= last:
+            return u.reshape(dual.shape)
+        free = ~(low | high)
+        if not bool(free.any()):
+            return None
+        step = torch.linalg.lstsq(
+            constraints[free].T, -violation[:, None], driver="gelsd"
+        ).solution[:, 0]
+        u[free] += step
+        if float((constraints.T @ u).abs().max()) > 1e-9:
+            return None
+        outside_low, outside_high = u < lower, u > upper
+        if not bool((outside_low | outside_high).any()):
+            # Once more, if it takes off what rounding left of the violation.
+            last = size
+            continue
+        last = torch.inf
+        low, high = low | outside_low, high | outside_high
+    return None
+
+
+def _constraints(problem: ConvexProblem, U: Tensor) -> Tensor:
+    """Columns whose products with u have to vanish."""
+    n, k = problem.y.shape
+    columns = problem.weight.sqrt().repeat_interleave(k)[:, None] * U
+    if not problem.loss.dual_rows_sum_to_zero:
+        return columns
+    eye = torch.eye(n, dtype=U.dtype, device=U.device).repeat_interleave(k, 0)
+    return torch.cat([columns, eye], 1)

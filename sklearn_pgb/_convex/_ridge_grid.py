@@ -1,0 +1,124 @@
+"""Squared loss: many alphas and centres on some samples, scored on others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._ridge import column_means, ridge_path
+from sklearn_pgb._operators import LinearOperator
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeGrid:
+    """Ridge solutions for a grid of centres and alphas.
+
+    Attributes
+    ----------
+    weights : Tensor (n_centers, n_alphas, n_coef) or (n_centers, n_alphas, n_rows)
+        Coefficients; in the dual those of the centred rows of the basis.
+    intercepts : Tensor (n_centers, n_alphas, n_outputs)
+    dual : bool
+    """
+
+    weights: Tensor
+    intercepts: Tensor
+    dual: bool
+
+    def coefficients(
+        self, center: int, alpha: int, operator: LinearOperator
+    ) -> tuple[Tensor, Tensor]:
+        """Coefficients and intercept at one point of the grid, by its indices.
+
+        `operator` is the basis on the training samples.
+        """
+        weights, intercept = self.weights[center, alpha], self.intercepts[center, alpha]
+        if not self.dual:
+            return weights, intercept
+        rows = weights.reshape(operator.n_samples, operator.n_outputs)
+        return operator.rmatvec(rows), intercept
+
+
+def ridge_grid(
+    problem: ConvexProblem,
+    heldout: LinearOperator,
+    offsets: Sequence[tuple[Tensor, Tensor] | None],
+    alphas: Tensor,
+    dual: bool,
+) -> tuple[RidgeGrid, Tensor]:
+    """Solve for every centre and alpha from one eigendecomposition.
+
+    Parameters
+    ----------
+    problem : ConvexProblem
+        On the training samples.
+    heldout : LinearOperator
+        The same basis on the held-out samples.
+    offsets : sequence of (Tensor, Tensor) or None
+        For each centre the fixed part of the raw outputs, on the training and on the
+        held-out samples.
+    alphas : Tensor (n_alphas,)
+    dual : bool
+        Whether to decompose the Gram or the normal matrix.
+
+    Returns
+    -------
+    RidgeGrid, held-out raw outputs (n_centers, n_alphas, n_heldout, n_outputs)
+    """
+    path = ridge_path(replace(problem, offset=None), dual)
+    n, k = problem.y.shape
+    root = problem.weight.sqrt()[:, None]
+    shrink = 1.0 / (path.eigenvalues[:, None] + alphas / 2)
+    weights, means = [], []
+    for offset in offsets:
+        base = problem.y if offset is None else problem.y - offset[0]
+        mean = problem.weight @ base if problem.intercept else base.new_zeros(k)
+        centred = base - mean
+        if dual:
+            target = path.vectors.T @ (root * centred).reshape(-1)
+            solved = path.vectors @ (shrink * target[:, None])
+            solved = (root[:, :, None] * solved.reshape(n, k, -1)).flatten(0, 1)
+        else:
+            moment = problem.operator.rmatvec(problem.weight[:, None] * centred)
+            target = path.vectors.T @ moment
+            solved = path.vectors @ (shrink * target[:, None])
+        weights.append(solved.T)
+        means.append(mean)
+    stacked = torch.stack(weights)
+    columns = stacked.flatten(0, 1)
+    shape = (len(offsets), len(alphas))
+    # The solutions are those of centred columns; the intercept makes up for it.
+    shift = _dot(column_means(problem), problem.operator, columns, dual)
+    intercepts = torch.stack(means)[:, None] - shift.reshape(*shape, k)
+    raw = _raw(problem.operator, heldout, columns, dual).reshape(*shape, -1, k)
+    raw += intercepts[:, :, None]
+    for index, offset in enumerate(offsets):
+        if offset is not None:
+            raw[index] += offset[1]
+    return RidgeGrid(stacked, intercepts, dual), raw
+
+
+def _dot(
+    means: Tensor, training: LinearOperator, columns: Tensor, dual: bool
+) -> Tensor:
+    """Products of the mean rows of the basis with each solution, (n_solutions, k)."""
+    if not dual:
+        return columns @ means.T
+    rows = torch.stack([training.matvec(mean).reshape(-1) for mean in means])
+    return columns @ rows.T
+
+
+def _raw(
+    training: LinearOperator, operator: LinearOperator, columns: Tensor, dual: bool
+) -> Tensor:
+    """Basis times each solution, (n_solutions, n_samples, n_outputs)."""
+    k = operator.n_outputs
+    if dual:
+        product = operator.cross_gram(training) @ columns.T
+        return product.T.reshape(len(columns), -1, k)
+    parts = [
+        torch.einsum("icp,ap->aic", dense, columns) for _, dense in operator.blocks()
+    ]
+    return torch.cat(parts, 1)

@@ -1,0 +1,57 @@
+"""Bases with more columns than rows, in coordinates of their row space."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._operators import DenseOperator, LinearOperator
+
+# Relative eigenvalues of the Gram matrix below this are rounding.
+EIGENVALUE_RTOL = 1e-14
+
+
+@dataclass(frozen=True, eq=False)
+class RowSpace:
+    """Orthonormal coordinates of the row space of a basis.
+
+    The coefficients that a penalty on their norm can prefer lie in the row space, so a
+    problem with many more columns than rows is the same problem on as many features as
+    there are rows. With the Gram matrix ``G = Q diag(e) Q^T`` these features are
+    ``Q sqrt(e)``, and coefficients are ``Phi^T Q beta / sqrt(e)``, of the norm of beta.
+
+    Attributes
+    ----------
+    basis : LinearOperator
+    vectors : Tensor (n_rows, rank)
+        Q / sqrt(e).
+    features : DenseOperator
+        Q sqrt(e).
+    """
+
+    basis: LinearOperator
+    vectors: Tensor
+    features: DenseOperator
+
+    @classmethod
+    def of(cls, basis: LinearOperator) -> "RowSpace":
+        """Decompose the Gram matrix of a basis."""
+        eigenvalues, vectors = torch.linalg.eigh(basis.gram())
+        keep = eigenvalues > EIGENVALUE_RTOL * eigenvalues[-1].clamp_min(0)
+        roots, vectors = eigenvalues[keep].sqrt(), vectors[:, keep]
+        features = (vectors * roots).reshape(basis.n_samples, basis.n_outputs, -1)
+        return cls(basis, vectors / roots, DenseOperator(features))
+
+    def features_of(self, other: LinearOperator) -> DenseOperator:
+        """The features of other samples, from the same basis on them."""
+        rows = other.cross_gram(self.basis) @ self.vectors
+        return DenseOperator(rows.reshape(other.n_samples, other.n_outputs, -1))
+
+    def coefficients(self, beta: Tensor) -> Tensor:
+        """Coefficients of the basis."""
+        rows = (self.vectors @ beta).reshape(self.basis.n_samples, -1)
+        return self.basis.rmatvec(rows)
+
+    def coordinates(self, coef: Tensor) -> Tensor:
+        """The part of some coefficients that lies in the row space."""
+        return self.vectors.T @ self.basis.matvec(coef).reshape(-1)

@@ -1,0 +1,159 @@
+"""Solutions by singular values of the basis itself: none of them is squared."""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from sklearn_pgb._convex._newton import PrimalSystem, newton
+from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
+from sklearn_pgb._convex._unit_basis import EPS, Spectrum, UnitBasis, thin_svd
+
+# Without a ridge, directions below these shares of the largest are tried with and
+# without: coefficients along them may be so long that rounding spoils the loss.
+RTOLS = (1e-12, 1e-10, 1e-8)
+
+# Losses this close, relative to themselves, are equal; the fewest directions count.
+EQUAL = 1e-12
+
+
+class SpectralSolver:
+    """Solves one problem for any ridge, and for none.
+
+    The normal matrix and the Gram have the squares of the singular values, of which
+    those below 1e-8 of the largest are rounding; weak ridges need them.
+
+    Parameters
+    ----------
+    problem : ConvexProblem
+        Its `alpha` is ignored.
+    """
+
+    def __init__(self, problem: ConvexProblem):
+        self.problem = problem
+        self._spectrum: Spectrum | None = None
+        self._plain: tuple[UnitBasis, Tensor, Tensor, Tensor] | None = None
+
+    def solve(self, alpha: float, tol: float, max_iter: int) -> Solution:
+        """The solution for one ridge."""
+        problem = self.problem.with_alpha(alpha)
+        if alpha > 0:
+            if problem.loss.quadratic:
+                return self._ridge(problem)
+            return self._newton_with_ridge(problem, tol, max_iter)
+        if self._spectrum is None:
+            self._spectrum = Spectrum.of(problem)
+        spectrum = self._spectrum
+        if problem.loss.quadratic:
+            found = [
+                self._least_squares(problem, spectrum, rank)
+                for rank in spectrum.ranks(RTOLS)
+            ]
+            least = min(each.value for each in found)
+            equal = least + EQUAL * abs(least)
+            return [each for each in found if each.value <= equal][-1]
+        return self._newton(problem, spectrum, tol, max_iter)
+
+    def _least_squares(
+        self, problem: ConvexProblem, spectrum: Spectrum, rank: int
+    ) -> Solution:
+        """Least squares along the first directions."""
+        free, target = spectrum.basis.target()
+        beta, _ = spectrum.least_squares(rank, target)
+        coef, intercept = spectrum.basis.coefficients(beta)
+        if problem.intercept:
+            intercept = intercept + free
+        return finish(problem, *shortest(spectrum, rank, coef, intercept), 1, True)
+
+    def _newton(
+        self, problem: ConvexProblem, spectrum: Spectrum, tol: float, max_iter: int
+    ) -> Solution:
+        """Newton on an orthonormal basis of the span: condition number one."""
+        rank = len(spectrum.singular)
+        inner = spectrum.basis.inner(spectrum.U)
+        gamma, _, n_iter, converged = newton(
+            inner, PrimalSystem(inner), None, min(tol, 1e-10), max_iter
+        )
+        scaled = (
+            gamma.reshape(rank, spectrum.basis.units.width) / spectrum.singular[:, None]
+        )
+        coef, intercept = spectrum.basis.coefficients(spectrum.V @ scaled)
+        coef, intercept = shortest(spectrum, rank, coef, intercept)
+        return finish(problem, coef, intercept, n_iter, converged)
+
+    def _decomposed(self) -> tuple[UnitBasis, Tensor, Tensor, Tensor]:
+        """The basis, and the decomposition of its centred columns as they are.
+
+        A ridge is no longer the same once columns are scaled.
+        """
+        if self._plain is None:
+            basis = UnitBasis.of(self.problem)
+            matrix = basis.matrix[:, basis.n_free :] * basis.units.scale
+            U, singular, Vh = thin_svd(matrix)
+            self._plain = basis, U, singular, Vh.T
+        return self._plain
+
+    def _ridge(self, problem: ConvexProblem) -> Solution:
+        """The squared loss: damped least squares, with a dual point of full accuracy.
+
+        The dual is what is left of the targets. It is put together from its parts along
+        and across the basis; as a difference, it would lose the digits that a gap
+        divided by a weak ridge needs.
+        """
+        basis, U, singular, V = self._decomposed()
+        free, target = basis.target()
+        along, sigma = U.T @ target, singular[:, None]
+        shrunk = sigma.square() + problem.alpha / 2
+        coef = (V @ (sigma / shrunk * along)).reshape(-1)
+        across = target - U @ along
+        across = across - U @ (U.T @ across)
+        left = across + U @ (problem.alpha / 2 / shrunk * along)
+        intercept = problem.zero()[1]
+        if problem.intercept:
+            intercept = free - basis.units.shift(coef)
+        dual = -2 * basis.unfold(left)
+        return finish(problem, coef, intercept, 1, True, dual)
+
+    def _newton_with_ridge(
+        self, problem: ConvexProblem, tol: float, max_iter: int
+    ) -> Solution:
+        """Newton on the basis in its own directions: coefficients keep their norm."""
+        basis, U, singular, V = self._decomposed()
+        keep = singular > EPS * singular.amax() if len(singular) else singular > 0
+        U, singular, V = U[:, keep], singular[keep], V[:, keep]
+        inner = basis.inner(U * singular)
+        inner = replace(inner, intercept=problem.intercept).with_alpha(problem.alpha)
+        gamma, free, n_iter, converged = newton(
+            inner, PrimalSystem(inner), None, tol, max_iter
+        )
+        coef = (V @ gamma.reshape(len(singular), basis.units.width)).reshape(-1)
+        intercept = problem.zero()[1]
+        if problem.intercept:
+            intercept = free - basis.units.shift(coef)
+        dual = problem.loss.gradient(problem.y, inner.raw(gamma, free))
+        return finish(problem, coef, intercept, n_iter, converged, dual)
+
+
+def shortest(
+    spectrum: Spectrum, rank: int, coef: Tensor, intercept: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The shortest coefficients with the same outputs, in the units of the basis.
+
+    Their directions are those of the rows of the basis. Where units differ so much that
+    these are dependent but for rounding, the coefficients stay as they are.
+    """
+    basis = spectrum.basis
+    matrix, scale = basis.matrix[:, basis.n_free :], basis.units.scale[:, None]
+    if rank >= basis.matrix.shape[1]:
+        return coef, intercept
+    rows = scale * spectrum.V[basis.n_free :, :rank]
+    # The intercept takes directions of its own.
+    Q = thin_svd(rows)[0][:, : rank - basis.n_free]
+    own = basis.units.columns(coef)
+    short = Q @ (Q.T @ own)
+    before, after = matrix @ (scale * own), matrix @ (scale * short)
+    size = float(before.norm()) + EPS * float((scale * own).norm())
+    if float((after - before).norm()) > 1e-12 * size:
+        return coef, intercept
+    if basis.problem.intercept:
+        intercept = intercept - basis.units.shift(short - own)
+    return short.reshape(-1), intercept

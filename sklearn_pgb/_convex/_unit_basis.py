@@ -1,0 +1,306 @@
+"""A basis with weighted columns of norm one: where ranks and norms are decided."""
+
+from dataclasses import dataclass, replace
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._operators import DenseOperator, KroneckerOperator, LinearOperator
+
+EPS = torch.finfo(torch.float64).eps
+
+# What centring leaves of a column counts as rounding up to so many units in the last
+# place of the column: constants that were computed differ by one or two.
+CONSTANT_ULPS = 8
+
+# Singular values of a basis of exact features are rounding below this many units in the
+# last place for each row or column.
+RANK_ULPS = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Means and norms of the columns of a weighted basis.
+
+    Attributes
+    ----------
+    pivot, rest : Tensor (n_outputs or 1, n_columns)
+        What is taken off each column, one after the other, where an intercept is free:
+        one of its own entries, and then its mean. Digits of columns far from zero are
+        kept, and of equal entries nothing is left. Zero elsewhere.
+    scale : Tensor (n_columns,)
+        Norms of the weighted columns less their means: D. Of columns that are constant
+        but for rounding the norm of the column itself, and one for columns of zeros.
+    plain : Tensor (n_columns,)
+        Norms of the weighted columns themselves.
+    width : int
+        Coefficients of each column: one for each output that combines the columns by
+        itself.
+    """
+
+    pivot: Tensor
+    rest: Tensor
+    scale: Tensor
+    plain: Tensor
+    width: int
+
+    @classmethod
+    def of(cls, problem: ConvexProblem, dense: Tensor | None = None) -> "Units":
+        """By blocks of rows, unless the basis is there as a whole already."""
+        operator = _single_output(problem.operator)
+        if dense is not None:
+            operator = DenseOperator(dense)
+        weight = problem.weight[:, None, None]
+        total = weight.new_zeros(operator.n_outputs, operator.n_coef)
+        pivot = total
+        if problem.intercept:
+            for rows, dense in operator.blocks():
+                total = total + (weight[rows] * dense).sum(0)
+            pivot = _nearest(operator, total)
+            total = torch.zeros_like(total)
+            for rows, dense in operator.blocks():
+                total = total + (weight[rows] * (dense - pivot)).sum(0)
+        squares, plain = torch.zeros_like(total[0]), torch.zeros_like(total[0])
+        size = torch.zeros_like(total[0])
+        for _, dense in operator.blocks():
+            size = torch.maximum(size, dense.abs().amax((0, 1)))
+        size = torch.where(size > 0, size, 1.0)
+        for rows, dense in operator.blocks():
+            root = weight[rows].sqrt()
+            plain += (root * dense / size).square().sum((0, 1))
+            squares += (root * (((dense - pivot) - total) / size)).square().sum((0, 1))
+        norms, plain = size * squares.sqrt(), size * plain.sqrt()
+        scale = torch.where(norms > CONSTANT_ULPS * EPS * plain, norms, plain)
+        k = problem.y.shape[1]
+        width = k if isinstance(problem.operator, KroneckerOperator) else 1
+        scale = torch.where(scale > 0, scale, 1.0)
+        return cls(pivot, total, scale, plain, width)
+
+    @property
+    def mean(self) -> Tensor:
+        """Means of the columns."""
+        return self.pivot + self.rest
+
+    def apply(self, dense: Tensor) -> Tensor:
+        """Rows of the basis less the means, over the norms."""
+        return ((dense - self.pivot) - self.rest) / self.scale
+
+    def columns(self, coef: Tensor) -> Tensor:
+        """Coefficients, one row for each column."""
+        return coef.reshape(len(self.scale), self.width)
+
+    def shift(self, coef: Tensor) -> Tensor:
+        """What the means of the columns add to each output."""
+        return (self.mean @ self.columns(coef)).reshape(-1)
+
+
+def _single_output(operator: LinearOperator) -> LinearOperator:
+    """The operator, with features that outputs share taken once."""
+    if isinstance(operator, KroneckerOperator):
+        return KroneckerOperator(operator.features, 1)
+    return operator
+
+
+def _nearest(operator: LinearOperator, mean: Tensor) -> Tensor:
+    """The entry of each column, and output, that is nearest to its mean."""
+    best, nearest = torch.full_like(mean, torch.inf), mean
+    for _, dense in operator.blocks():
+        distance, row = (dense - mean).abs().min(0)
+        closer = distance < best
+        found = dense.gather(0, row[None])[0]
+        nearest = torch.where(closer, found, nearest)
+        best = torch.where(closer, distance, best)
+    return nearest
+
+
+@dataclass(frozen=True, eq=False)
+class UnitBasis:
+    """The weighted basis with columns of norm one, the intercept's among them.
+
+    With W the weights, m the columns' means and D their norms, coefficients c and an
+    intercept b are the coordinates ``beta = [b + m c, D c]`` on it, and the model is ::
+
+        sqrt(W) (Phi c + b) = matrix @ beta
+
+    All that is known of a basis without a ridge is decided here: the rank, the norm of
+    coefficients, and how far rounding goes. Units of the columns leave no trace.
+
+    Attributes
+    ----------
+    problem : ConvexProblem
+    units : Units
+    matrix : Tensor (n_rows, n_columns)
+        The intercept's columns come first. Outputs that combine the features each by
+        itself share their columns; coordinates then are (n_columns, n_outputs), and
+        (n_columns, 1) otherwise.
+    base : Tensor (n_samples, n_outputs)
+        Fixed part of the raw outputs.
+    """
+
+    problem: ConvexProblem
+    units: Units
+    matrix: Tensor
+    base: Tensor
+
+    @classmethod
+    def of(cls, problem: ConvexProblem) -> "UnitBasis":
+        """Form the matrix."""
+        operator = _single_output(problem.operator)
+        dense = operator.dense()
+        units = Units.of(problem, dense)
+        root = problem.weight.sqrt()[:, None, None]
+        rows = root * units.apply(dense)
+        if problem.intercept:
+            k = operator.n_outputs
+            constant = root * torch.eye(k, dtype=rows.dtype, device=rows.device)
+            rows = torch.cat([constant, rows], 2)
+        base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
+        return cls(problem, units, rows.flatten(0, 1), base)
+
+    @property
+    def shared(self) -> bool:
+        """Whether each output combines the same features by itself."""
+        return isinstance(self.problem.operator, KroneckerOperator)
+
+    @property
+    def n_free(self) -> int:
+        """Columns of the intercept."""
+        if not self.problem.intercept:
+            return 0
+        return 1 if self.shared else self.problem.y.shape[1]
+
+    @property
+    def n_live(self) -> int:
+        """Columns that are not zero: what rounding can change."""
+        return self.n_free + int((self.units.plain > 0).sum())
+
+    def fold(self, values: Tensor) -> Tensor:
+        """Raw outputs as columns of the matrix' height, times roots of weights."""
+        rows = self.problem.weight.sqrt()[:, None] * values
+        return rows if self.shared else rows.reshape(-1, 1)
+
+    def unfold(self, columns: Tensor) -> Tensor:
+        """The inverse of `fold`."""
+        return columns.reshape(self.base.shape) / self.problem.weight.sqrt()[:, None]
+
+    def raw(self, beta: Tensor) -> Tensor:
+        """Raw outputs at coordinates."""
+        return self.base + self.unfold(self.matrix @ beta)
+
+    def coefficients(self, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients and intercept in the problem's own basis."""
+        free, rest = beta[: self.n_free], beta[self.n_free :]
+        coef = (rest / self.units.scale[:, None]).reshape(-1)
+        if not self.problem.intercept:
+            return coef, self.problem.zero()[1]
+        return coef, free.reshape(-1) - self.units.shift(coef)
+
+    def target(self) -> tuple[Tensor, Tensor]:
+        """Folded targets, and the constant that a free intercept takes off them.
+
+        With the squared loss the intercept's coordinate counts from that constant.
+        """
+        problem = self.problem
+        target, free = problem.y - self.base, problem.zero()[1]
+        if problem.intercept:
+            # As with the columns: nothing is left of equal entries.
+            mean = problem.weight @ target
+            pivot = target.gather(0, (target - mean).abs().argmin(0)[None])[0]
+            free = pivot + problem.weight @ (target - pivot)
+            target = (target - pivot) - (free - pivot)
+        return free, self.fold(target)
+
+    def inner(self, span: Tensor) -> ConvexProblem:
+        """The problem on columns of the matrix' height, an intercept among them."""
+        n, k = self.problem.y.shape
+        root = self.problem.weight.sqrt()
+        operator: LinearOperator
+        if self.shared:
+            operator = KroneckerOperator(span / root[:, None], k)
+        else:
+            operator = DenseOperator(
+                span.reshape(n, k, span.shape[1]) / root[:, None, None]
+            )
+        return replace(
+            self.problem, operator=operator, intercept=False, offset=self.base
+        ).with_alpha(0.0)
+
+
+def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition; by a slower way where the fast one fails."""
+    try:
+        U, singular, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    except RuntimeError:
+        parts = scipy.linalg.svd(
+            matrix.cpu().numpy(), full_matrices=False, lapack_driver="gesvd"
+        )
+        U, singular, Vh = (torch.from_numpy(part).to(matrix) for part in parts)
+    return U, singular, Vh
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Thin singular value decomposition of a `UnitBasis`, rounding left out.
+
+    Attributes
+    ----------
+    basis : UnitBasis
+    U : Tensor (n_rows, rank)
+    singular : Tensor (rank,)
+        In descending order.
+    V : Tensor (n_columns, rank)
+    """
+
+    basis: UnitBasis
+    U: Tensor
+    singular: Tensor
+    V: Tensor
+
+    @classmethod
+    def of(cls, problem: ConvexProblem) -> "Spectrum":
+        """Decompose a problem's basis."""
+        basis = UnitBasis.of(problem)
+        matrix = basis.matrix
+        if not bool(matrix.isfinite().all()):
+            # Features that overflow: nothing is known of their span.
+            matrix = torch.zeros_like(matrix)
+        U, singular, Vh = thin_svd(matrix)
+        rtol = RANK_ULPS * EPS * max(basis.matrix.shape)
+        keep = singular > rtol * singular.amax() if len(singular) else singular > 0
+        return cls(basis, U[:, keep], singular[keep], Vh[keep].T)
+
+    @property
+    def rank(self) -> int:
+        """Of the basis, the intercept included."""
+        return len(self.singular) * self.basis.units.width
+
+    def ranks(self, rtols: tuple[float, ...]) -> list[int]:
+        """Distinct numbers of singular values above shares of the largest."""
+        if not len(self.singular):
+            return [0]
+        counts = [len(self.singular)]
+        for rtol in rtols:
+            counts.append(int((self.singular > rtol * self.singular[0]).sum()))
+        return sorted(set(counts), reverse=True)
+
+    def leading(self, rtol: float) -> "Spectrum":
+        """Without directions below a share of the largest singular value."""
+        rank = self.ranks((rtol,))[-1]
+        parts = self.U[:, :rank], self.singular[:rank], self.V[:, :rank]
+        return Spectrum(self.basis, *parts)
+
+    def least_squares(self, rank: int, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates along the first directions, and what is left of a target."""
+        U, V = self.U[:, :rank], self.V[:, :rank]
+        beta = target.new_zeros(len(V), target.shape[1])
+        left = target
+        for _ in range(3):
+            # Steps of refinement: small directions lose digits in the first.
+            trial = beta + V @ ((U.T @ left) / self.singular[:rank, None])
+            remains = target - self.basis.matrix @ trial
+            if not float(remains.norm()) < float(left.norm()):
+                break
+            beta, left = trial, remains
+        return beta, left

@@ -1,0 +1,212 @@
+"""Derivatives by what torch has for a function: in one sweep, or one by one."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+# A function f(theta, X) -> (n_samples, n_outputs) that acts on each sample alone.
+SampleFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def pull_back(
+    function: Callable[[Tensor], Tensor], theta: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The value of a function at theta, and its derivative as a product r -> J^T r."""
+    # Plain autograd takes more functions than torch.func.vjp does.
+    leaf = theta.detach().requires_grad_()
+    with torch.enable_grad():
+        raw = function(leaf)
+    return raw.detach(), lambda residual: _grad(raw, leaf, residual, retain_graph=True)
+
+
+def push_forward(
+    function: Callable[[Tensor], Tensor], theta: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The value of a function at theta, and its derivative as a product g -> J g."""
+    # The transpose of the VJP is the JVP, and asks less of a module than forward mode,
+    # which custom autograd functions seldom have.
+    leaf = theta.detach().requires_grad_()
+    with torch.enable_grad():
+        raw = function(leaf)
+        dual = torch.zeros_like(raw).requires_grad_()
+        pulled = _grad(raw, leaf, dual, create_graph=True)
+    return raw.detach(), lambda g: _grad(pulled, dual, g, retain_graph=True)
+
+
+def _grad(outputs: Tensor, inputs: Tensor, residual: Tensor, **options: bool) -> Tensor:
+    """Derivatives by autograd; zeros if the outputs do not depend on the inputs."""
+    if not outputs.requires_grad:
+        return torch.zeros_like(inputs)
+    result: Tensor = torch.autograd.grad(
+        outputs, inputs, residual, materialize_grads=True, **options
+    )[0]
+    return result
+
+
+class Derivatives:
+    """First derivatives of a function, exact whatever torch can do with it.
+
+    Functions with a backward pass of their own, layers that work in place and branches
+    on values may have a first derivative that torch can't batch over samples, or can't
+    transpose. A backward pass by NumPy leaves no trace in autograd, and its transpose
+    would be wrong without an error. Therefore both are compared with the plain backward
+    pass on two samples before they are used.
+
+    Parameters
+    ----------
+    function : callable (theta, X) -> (n_samples, n_outputs)
+    theta : Tensor (n_params,)
+        Where it is differentiated.
+    X : Tensor (n_samples, ...)
+        A few samples, of which two are used to compare.
+    """
+
+    def __init__(self, function: SampleFunction, theta: Tensor, X: Tensor):
+        self.function, self.theta, self._probe = function, theta, X[:2]
+        self._works: dict[str, bool] = {}
+
+    def pull(self, X: Tensor, residual: Tensor) -> Tensor:
+        """J^T r, (n_params,)."""
+        return pull_back(partial(_of_theta, self.function, X), self.theta)[1](residual)
+
+    def push(self, X: Tensor) -> Callable[[Tensor], Tensor]:
+        """The product g -> J g, (n_samples, n_outputs), for any number of g."""
+        if self.transposes():
+            return self._transposed(X)
+        J = self.jacobians(X)
+        return lambda direction: J @ direction
+
+    def transposes(self) -> bool:
+        """Whether J g needs no J."""
+        return self._is_right("transpose", self._transposed)
+
+    def jacobians(self, X: Tensor) -> Tensor:
+        """J of each sample, (n_samples, n_outputs, n_params)."""
+        if self._is_right("batch", lambda X: self._batched(X).matmul):
+            return self._batched(X)
+        return torch.stack([self._rows(x) for x in X.split(1)])
+
+    def _transposed(self, X: Tensor) -> Callable[[Tensor], Tensor]:
+        return push_forward(partial(_of_theta, self.function, X), self.theta)[1]
+
+    def _batched(self, X: Tensor) -> Tensor:
+        def sample(theta: Tensor, x: Tensor) -> Tensor:
+            return self.function(theta, x[None])[0]
+
+        batched = torch.func.vmap(torch.func.jacrev(sample), in_dims=(None, 0))
+        with _quiet():
+            result: Tensor = batched(self.theta, X)
+        return result
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """J of one sample, output by output."""
+        raw, pull = pull_back(partial(_of_theta, self.function, x), self.theta)
+        units = torch.eye(raw.shape[1], dtype=raw.dtype, device=raw.device)
+        return torch.stack([pull(unit[None]) for unit in units])
+
+    def _is_right(
+        self, name: str, push: Callable[[Tensor], Callable[[Tensor], Tensor]]
+    ) -> bool:
+        """Whether a product is the adjoint of the plain backward pass."""
+        if name not in self._works:
+            try:
+                self._works[name] = self._agrees(push(self._probe))
+            except Exception:
+                # Torch and the function itself raise errors of many types.
+                self._works[name] = False
+        return self._works[name]
+
+    def _agrees(self, push: Callable[[Tensor], Tensor]) -> bool:
+        generator = torch.Generator().manual_seed(0)
+        direction = torch.randn(len(self.theta), generator=generator).to(self.theta)
+        pushed = push(direction)
+        residual = torch.randn(pushed.shape, generator=generator).to(self.theta)
+        pulled = self.pull(self._probe, residual)
+        error = (residual * pushed).sum() - pulled @ direction
+        size = residual.norm() * pushed.norm() + pulled.norm() * direction.norm()
+        return bool(error.abs() <= torch.finfo(self.theta.dtype).eps ** 0.5 * size)
+
+
+def _of_theta(function: SampleFunction, X: Tensor, theta: Tensor) -> Tensor:
+    return function(theta, X)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from warning of operations that it batches by a loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*performance drop", UserWarning)
+        yield
+
+
+class GradientDerivative:
+    """Products of directions with the derivative of a gradient: a Hessian's.
+
+    Parameters
+    ----------
+    gradient : Tensor (n_params,)
+        With the graph that leads to `leaf`.
+    leaf : Tensor (n_params,)
+    """
+
+    def __init__(self, gradient: Tensor, leaf: Tensor):
+        self._gradient, self._leaf, self._batches = gradient, leaf, True
+
+    def __call__(self, directions: Tensor) -> Tensor:
+        """The products, for (n_params,) or a batch of them."""
+        if directions.ndim == 1:
+            return self._product(directions)
+        if self._batches:
+            try:
+                with _quiet():
+                    return self._product(directions, is_grads_batched=True)
+            except RuntimeError:
+                self._batches = False
+        return torch.stack([self._product(direction) for direction in directions])
+
+    def _product(self, direction: Tensor, **options: bool) -> Tensor:
+        if not self._gradient.requires_grad:
+            return torch.zeros_like(direction)
+        result: Tensor = torch.autograd.grad(
+            self._gradient,
+            self._leaf,
+            direction,
+            retain_graph=True,
+            materialize_grads=True,
+            allow_unused=True,
+            **options,
+        )[0]
+        return result
+
+
+def has_second_derivative(gradient: Callable[[Tensor], Tensor], theta: Tensor) -> bool:
+    """Whether the derivative that torch has for a gradient is that of its values.
+
+    A backward pass that can't be differentiated raises an error, or counts as a
+    constant without one. So a product is compared with a difference of gradients.
+
+    Parameters
+    ----------
+    gradient : callable
+        Maps theta to a gradient (n_params,), with its graph.
+    theta : Tensor (n_params,)
+    """
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(len(theta), generator=generator).to(theta)
+    leaf = theta.detach().clone().requires_grad_()
+    try:
+        product = GradientDerivative(gradient(leaf), leaf)(direction)
+    except Exception:
+        return False
+    step = 1e-5 * (float(theta.square().mean().sqrt()) or 1.0)
+    ends = [
+        gradient((theta + sign * step * direction).requires_grad_()).detach()
+        for sign in (1, -1)
+    ]
+    error = (product - (ends[0] - ends[1]) / (2 * step)).norm()
+    rounding = 1e-10 * max(float(end.norm()) for end in ends) / step
+    return bool(error <= 1e-3 * product.norm() + rounding)

@@ -1,0 +1,31 @@
+"""Pickles that know the version of the package that wrote them."""
+
+import warnings
+from typing import Any
+
+from sklearn_pgb._version import __version__
+
+KEY = "_sklearn_pgb_version"
+
+
+class VersionedState:
+    """Mixin of estimators whose pickles carry the version of this package."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes, and the version."""
+        state: Any = super().__getstate__()
+        return {**state, KEY: __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the attributes; warn if another version wrote them."""
+        state = dict(state)
+        version = state.pop(KEY, "before 0.2")
+        if version != __version__:
+            warnings.warn(
+                f"{type(self).__name__} was saved by sklearn_pgb {version} and is read "
+                f"by {__version__}, which may give other results. Fit it again.",
+                UserWarning,
+                stacklevel=2,
+            )
+        parent: Any = super()
+        parent.__setstate__(state)

@@ -1,0 +1,204 @@
+"""A torch module as a pure function of named parameters."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import is_lazy
+from torch.overrides import BaseTorchFunctionMode
+
+# Layers with a fused forward pass that has no derivatives.
+_FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+
+# Modules whose parameters can't be replaced for a call.
+_WRAPPERS = (
+    torch.jit.ScriptModule,
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
+)
+
+# Where a compiled module keeps what it was made of.
+_COMPILED = "_orig_mod"
+
+
+class _ExactAttention:
+    """Bounds attention to the formula whose derivatives can be differentiated again.
+
+    Torch's switch belongs to the process and calls may overlap in threads, so the first
+    call that begins notes what there was, and the last one to end restores it.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.calls = threading.Lock(), 0
+        self.switch: AbstractContextManager[None] = nullcontext()
+
+    def renew(self) -> None:
+        """Start anew in a forked process, which has none of the other threads."""
+        inside, self.lock, self.calls = self.calls > 0, threading.Lock(), 0
+        if inside:
+            self.switch.__exit__(None, None, None)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            if self.calls == 0:
+                self.switch = sdpa_kernel(SDPBackend.MATH)
+                self.switch.__enter__()
+            self.calls += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.calls -= 1
+                if self.calls == 0:
+                    self.switch.__exit__(None, None, None)
+
+
+_EXACT_ATTENTION = _ExactAttention()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_EXACT_ATTENTION.renew)
+
+
+def private_copy(module: nn.Module) -> nn.Module:
+    """A copy in float64 on the CPU, in evaluation mode, that shares no memory.
+
+    Raises
+    ------
+    ValueError
+        If the module can't be copied, has no parameters to differentiate by, or has
+        some that are not real numbers.
+    """
+    check_parameters(module)
+    copied = copy_module(module).to("cpu", torch.float64).eval()
+    for parameter in copied.parameters():
+        # Two parameters that are views of one memory are two parameters.
+        parameter.data = parameter.data.clone()
+    return copied
+
+
+def copy_module(module: nn.Module) -> nn.Module:
+    """A deep copy without what torch.compile added, or a ValueError that says why not.
+
+    Compiled code has no second derivatives.
+    """
+    try:
+        copied = copy.deepcopy(module)
+    except (RuntimeError, TypeError, NotImplementedError) as failure:
+        raise ValueError(
+            f"module must be one that copy.deepcopy can copy, got "
+            f"{type(module).__name__}, which says: {failure}. Keep locks, files and "
+            "computed tensors out of its attributes."
+        ) from failure
+    copied = copied._modules.get(_COMPILED) or copied
+    for part in copied.modules():
+        part._compiled_call_impl = None
+        for name, child in part._modules.items():
+            if child is not None:
+                part._modules[name] = child._modules.get(_COMPILED) or child
+    return copied
+
+
+def check_parameters(module: nn.Module) -> None:
+    """Refuse a module that has nothing to differentiate by."""
+    parameters, name = list(module.parameters()), type(module).__name__
+    if any(isinstance(part, _WRAPPERS) for part in module.modules()):
+        raise ValueError(
+            f"module must be a plain torch.nn.Module, got {name} with parts that torch "
+            "scripted or spread over devices. Pass the module that they were made of."
+        )
+    if any(is_lazy(parameter) for parameter in parameters):
+        raise ValueError(
+            f"module must have initialised parameters, got lazy ones in {name}. "
+            "Run it once on a few samples."
+        )
+    named = [*module.named_parameters(), *module.named_buffers()]
+    for kind, wrong, advice in [
+        (
+            "parameters and buffers that hold numbers",
+            [key for key, tensor in named if tensor.is_meta],
+            "They are on the meta device: call module.to_empty and load its state.",
+        ),
+        (
+            "real parameters and buffers",
+            [key for key, tensor in named if tensor.is_complex()],
+            "They are complex: keep real and imaginary parts as two real tensors.",
+        ),
+    ]:
+        if wrong:
+            raise ValueError(
+                f"module must have {kind}, got {name} with {', '.join(wrong[:3])}. "
+                f"{advice}"
+            )
+    if not parameters:
+        raise ValueError(
+            f"module must have parameters, got {name} without any. Pass the network "
+            "that was trained."
+        )
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError(
+            f"module must have trainable parameters, got {name} with all of them "
+            "frozen. Call module.requires_grad_(True), or unfreeze the head."
+        )
+
+
+class ModuleCall:
+    """How modules of one architecture are called with parameters of the caller.
+
+    Attributes
+    ----------
+    names : dict
+        All names of each trainable parameter, by the first one. A layer that stands in
+        several places has one name here, that of the first place. A parameter that
+        belongs to several layers has one for each of them.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    """
+
+    def __init__(self, module: nn.Module):
+        places: dict[int, list[str]] = {}
+        for prefix, part in module.named_modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None and parameter.requires_grad:
+                    full = f"{prefix}.{name}" if prefix else name
+                    places.setdefault(id(parameter), []).append(full)
+        self.names = {each[0]: each for each in places.values()}
+        parts = list(module.modules())
+        self._fused = any(isinstance(part, _FUSED) for part in parts)
+        # Layers of torch's own say whether they attend, others may call a function.
+        own = all(type(part).__module__.startswith("torch.nn.") for part in parts)
+        self._may_attend = self._fused or not own
+
+    def __call__(
+        self, module: nn.Module, parameters: dict[str, Tensor], X: Tensor
+    ) -> Any:
+        """What a module returns.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+        parameters : dict
+            Values by the first name of each.
+        X : Tensor (n_samples, ...)
+            It is copied: layers that work in place would change the caller's data.
+        """
+        # With `tie_weights` torch would find the names by itself, but it takes a layer
+        # that stands in two places for two, and leaves the caller's values in it.
+        values = {n: parameters[key] for key, each in self.names.items() for n in each}
+        with (
+            _EXACT_ATTENTION() if self._may_attend else nullcontext(),
+            # Any mode of torch functions keeps attention from its fused forward pass.
+            BaseTorchFunctionMode() if self._fused else nullcontext(),
+        ):
+            return torch.func.functional_call(
+                module, values, (X.clone(),), tie_weights=False
+            )

@@ -1,0 +1,279 @@
+"""What a torch module must be: a differentiable function of each sample alone."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_pgb._derivatives import pull_back
+from sklearn_pgb._networks._module import ModuleNetwork
+from sklearn_pgb._threads import local_randomness
+
+# Samples that are compared, and those among which distinct ones are chosen.
+N_SAMPLES, N_CANDIDATES = 8, 64
+
+# Outputs for the same sample differ by rounding up to these, relative to the spread of
+# the outputs and to their size.
+SPREAD_RTOL, SIZE_RTOL = 1e-6, 1e-9
+
+# Parameters are moved by this, relative to their size: a head of zeros hides what the
+# layers before it do.
+NEARBY = 0.1
+
+# Step of a difference of outputs, relative to the size of the parameters, and how well
+# it agrees with the derivative: a part of the parameters that is left out shows.
+STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
+
+
+def check_samples(network: ModuleNetwork, X: Tensor) -> None:
+    """Refuse a module that is no deterministic function of each sample.
+
+    Outputs of up to eight samples together, of each one alone and of each in a larger
+    batch in another order have to be the same, here and at parameters nearby.
+
+    Parameters
+    ----------
+    network : ModuleNetwork
+    X : Tensor (n_samples, ...)
+        As the network sees it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the module is random in evaluation mode, mixes samples, fails, returns no
+        finite real outputs of shape (n_samples, n_outputs), or has no derivatives.
+    """
+    some, index = _some(X)
+    rows, theta = some[index], network.theta
+    generator = torch.Generator().manual_seed(0)
+    size = float(theta.square().mean().sqrt()) or 1.0
+    noise = torch.randn(len(theta), generator=generator).to(theta)
+    # A random layer draws from torch's generator, which belongs to the user.
+    with torch.no_grad(), local_randomness(0), warnings.catch_warnings():
+        # Torch warns of a standard deviation of a single sample, say.
+        warnings.simplefilter("ignore")
+        raw = _outputs(network, theta, rows)
+        if not raw.isfinite().all():
+            raise ValueError(
+                f"module must return finite outputs, got nan or infinity from "
+                f"{network.name} on samples of X. Standardise X, or make its "
+                "parameters smaller."
+            )
+        _check_deterministic(network, theta, rows, raw)
+        _check_separate(network, theta, some, index, raw)
+        nearby = theta + NEARBY * size * noise
+        raw = network(nearby, rows)
+        usual = bool(raw.isfinite().all())
+        if usual:
+            _check_separate(network, nearby, some, index, raw)
+        _check_differentiable(network, theta, rows[:1])
+        if usual:
+            # Not at theta itself, which may be at a kink.
+            _check_derivative(network, nearby, rows[:2])
+
+
+def _some(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples spread over X, and the positions of distinct ones among them.
+
+    Two equal ones if X has no others.
+    """
+    some = X[torch.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES)).long()]
+    distinct, group = some.flatten(1).unique(dim=0, return_inverse=True)
+    few = torch.linspace(0, len(distinct) - 1, min(len(distinct), N_SAMPLES)).long()
+    index = torch.stack([(group == k).nonzero()[0, 0] for k in few])
+    return some, index if len(index) > 1 else index.repeat(2)
+
+
+def _outputs(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> Tensor:
+    """Raw outputs, or what is wrong with X or the module."""
+    try:
+        network.call(theta, rows)
+    except Exception as failure:
+        # The module's own errors, of whatever type.
+        raise ValueError(
+            f"module must take float64 samples as in X, whose shape is (n_samples, "
+            f"{', '.join(map(str, rows.shape[1:]))}), got an error from "
+            f"{network.name}: {failure}. Reshape X, change its first layer, or convert "
+            "inside of its forward."
+        ) from failure
+    return network(theta, rows)
+
+
+def _check_deterministic(
+    network: ModuleNetwork, theta: Tensor, rows: Tensor, raw: Tensor
+) -> None:
+    if not torch.equal(theta, network.theta):
+        raise ValueError(
+            f"module must leave its parameters alone, got {network.name}, whose "
+            "forward changes them. Change them after each step of the training."
+        )
+    if _differ(network(theta, rows), raw, raw):
+        raise ValueError(
+            "module must be deterministic in evaluation mode, got "
+            f"{network.name}, whose outputs change from one call to the next. Pass "
+            "training=self.training to functions such as dropout, and keep no state "
+            "between calls."
+        )
+
+
+def _check_separate(
+    network: ModuleNetwork, theta: Tensor, some: Tensor, index: Tensor, raw: Tensor
+) -> None:
+    rows = some[index]
+    try:
+        alone = torch.cat([network(theta, row) for row in rows.split(1)])
+        others = network(theta, some.flip(0)).flip(0)[index]
+        mixed = _differ(alone, raw, raw) or _differ(others, raw, raw)
+    except (RuntimeError, ValueError, IndexError):
+        mixed = True
+    if mixed:
+        raise ValueError(
+            "module must treat each sample by itself, got "
+            f"{_mixing_layer(network, theta, rows)}, whose outputs for a sample depend "
+            "on the other samples in the batch. Statistics of the batch, or softmax, "
+            "attention, recurrence or normalisation along the first axis, do that. Use "
+            "running statistics, and keep the samples on the first axis."
+        )
+
+
+def _check_differentiable(network: ModuleNetwork, theta: Tensor, row: Tensor) -> None:
+    advice = "Compute the outputs by torch operations only, and detach none of them."
+    try:
+        with torch.enable_grad():
+            leaf = theta.detach().requires_grad_()
+            connected = network(leaf, row).requires_grad
+        raw, pull = pull_back(lambda at: network(at, row), theta)
+        pull(torch.ones_like(raw))
+    except RuntimeError as failure:
+        raise ValueError(
+            "module must be differentiable by its parameters, got "
+            f"{_failing_layer(network, theta, row)}, which says: {failure}. {advice}"
+        ) from failure
+    if not connected:
+        raise ValueError(
+            f"module must be differentiable by its parameters, got {network.name}, "
+            f"whose outputs have no gradient. {advice}"
+        )
+
+
+def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> None:
+    """Compare a product with the derivative with a difference of outputs."""
+    generator = torch.Generator().manual_seed(1)
+    direction = torch.randn(len(theta), generator=generator).to(theta)
+    raw, pull = pull_back(lambda at: network(at, rows), theta)
+    residual = torch.randn(raw.shape, generator=generator).to(theta)
+    step = STEP * (float(theta.square().mean().sqrt()) or 1.0)
+    ends = [network(theta + sign * step * direction, rows) for sign in (1, -1)]
+    change = (ends[0] - ends[1]) / (2 * step)
+    error = (residual * change).sum() - pull(residual) @ direction
+    rounding = 1e-13 * raw.abs().max() / step
+    tol = residual.norm() * (DERIVATIVE_RTOL * change.norm() + rounding)
+    if error.abs() > tol:
+        raise ValueError(
+            "module must have derivatives that agree with its outputs, got "
+            f"{network.name}, whose backward pass says something else. Freeze "
+            "parameters by requires_grad_(False), not by detaching what they compute, "
+            "and round or threshold no outputs of layers."
+        )
+
+
+def _differ(found: Tensor, expected: Tensor, raw: Tensor) -> bool:
+    """Whether outputs differ by more than rounding; nan differs from everything."""
+    spread = (raw - raw.mean(0)).abs().max()
+    if found.shape != expected.shape:
+        return True
+    tol = SPREAD_RTOL * spread + SIZE_RTOL * raw.abs().max()
+    return not bool(((found - expected).abs() <= tol).all())
+
+
+# --- which layer it is ----------------------------------------------------------------
+
+
+class _Trace:
+    """What went into each layer and came out, in the order in which they ended.
+
+    Attributes
+    ----------
+    calls : list of (str, Tensor, Tensor)
+        Layer, input and output.
+    running : list of str
+        Layers that did not end, the innermost last.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Tensor, Tensor]] = []
+        self.running: list[str] = []
+
+    def begin(self, label: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        self.running.append(label)
+
+    def end(
+        self, label: str, layer: nn.Module, args: tuple[Any, ...], output: Any
+    ) -> None:
+        self.running.pop()
+        result = output[0] if isinstance(output, tuple) and output else output
+        given = args[0] if args else None
+        if isinstance(result, Tensor) and isinstance(given, Tensor):
+            self.calls.append((label, given.clone(), result.clone()))
+
+
+def _traced(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> _Trace:
+    """Run a module and note what its layers do, up to an error."""
+    trace, hooks = _Trace(), []
+    for name, layer in network.named_layers():
+        label = f"its layer {name!r} ({type(layer).__name__})"
+        hooks += [
+            layer.register_forward_pre_hook(partial(trace.begin, label)),
+            layer.register_forward_hook(partial(trace.end, label)),
+        ]
+    try:
+        network(theta, rows)
+    except Exception:
+        # The caller asks which layer it was.
+        return trace
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return trace
+
+
+def _mixing_layer(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> str:
+    """The first layer that treats equal inputs in another way if they are alone."""
+    together = _traced(network, theta, rows)
+    alone = [_traced(network, theta, row) for row in rows.split(1)]
+    for number, (label, given, result) in enumerate(together.calls):
+        if any(number >= len(trace.calls) for trace in alone):
+            failed = [trace.running[-1] for trace in alone if trace.running]
+            return failed[0] if failed else network.name
+        singles = [trace.calls[number] for trace in alone]
+        same_inputs = _is_same([call[1] for call in singles], given)
+        if same_inputs and not _is_same([call[2] for call in singles], result):
+            return label
+    return network.name
+
+
+def _is_same(parts: list[Tensor], whole: Tensor) -> bool:
+    """Whether tensors of single samples make up that of the batch."""
+    if any(part.shape[1:] != whole.shape[1:] for part in parts):
+        return False
+    return not _differ(torch.cat(parts), whole, whole)
+
+
+def _failing_layer(network: ModuleNetwork, theta: Tensor, row: Tensor) -> str:
+    """The first layer whose outputs can't be differentiated."""
+    leaf = theta.detach().requires_grad_()
+    with torch.enable_grad():
+        trace = _traced(network, leaf, row)
+    for label, _, output in trace.calls:
+        if output.requires_grad:
+            try:
+                torch.autograd.grad(
+                    output.sum(), leaf, retain_graph=True, allow_unused=True
+                )
+            except RuntimeError:
+                return label
+    return network.name

@@ -1,0 +1,439 @@
+"""How a refit chooses what its penalty pulls towards, and how strongly."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_pgb._bases import TangentSpace, mean_raw
+from sklearn_pgb._convex import (
+    ConvexProblem,
+    Fold,
+    HeldOut,
+    HeldOutPath,
+    RidgeGrid,
+    RidgePath,
+    RowSpace,
+    Solution,
+    choose_method,
+    convex_folds,
+    ridge_grid,
+    search_path,
+)
+from sklearn_pgb._estimator import NoFolds, Parts, _alpha
+from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
+from sklearn_pgb._losses import Loss
+from sklearn_pgb._networks import OpenNetwork
+from sklearn_pgb._operators import DenseOperator
+
+NOT_FINITE = (
+    "The loss must be finite on held-out samples for some alpha, but it overflows for "
+    "all. Scale the inputs and targets."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A centre, an alpha and the mean loss on held-out samples.
+
+    Attributes
+    ----------
+    center : {"zero", "network"}
+    alpha : float
+        Infinite for the average of the networks itself.
+    loss : float
+    """
+
+    center: str
+    alpha: float
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A centre and an alpha, and how they were chosen.
+
+    Attributes
+    ----------
+    center : {"zero", "network"}
+    alpha : float
+        Of the problem on all samples; infinite for the average of the networks itself.
+    candidates : list of Candidate
+    raw : Tensor (n_samples, n_outputs) or None
+        Raw outputs for each sample by a model that has not seen it.
+    parameters : Tensor or None
+        Mean of the folds' solutions, one coefficient per parameter of all networks.
+    start : (Tensor, Tensor) or None
+        Coefficients and intercept close to the solution on all samples.
+    """
+
+    center: str
+    alpha: float
+    candidates: Sequence[Candidate]
+    raw: Tensor | None = None
+    parameters: Tensor | None = None
+    start: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Some of the samples, as some networks see them.
+
+    Attributes
+    ----------
+    all_inputs : sequence of Tensor (n_all, ...)
+        One per network.
+    all_y, all_weight : Tensor (n_all, ...)
+    index : Tensor (n_samples,)
+        Which of all samples these are.
+    """
+
+    all_inputs: Sequence[Tensor]
+    all_y: Tensor
+    all_weight: Tensor
+    index: Tensor
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """One tensor per network."""
+        return [X[self.index] for X in self.all_inputs]
+
+    @property
+    def y(self) -> Tensor:
+        """Encoded targets."""
+        return self.all_y[self.index]
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights in the user's scale."""
+        return self.all_weight[self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutNetworks:
+    """Some networks, samples that they were trained on, and held-out samples.
+
+    Bases and outputs are computed when they are asked for, and not kept: those of all
+    folds together would take far more memory than one problem.
+
+    Attributes
+    ----------
+    opened : sequence of OpenNetwork
+    space : TangentSpace
+        Scaled on the training samples.
+    training, heldout : Samples
+    """
+
+    opened: Sequence[OpenNetwork]
+    space: TangentSpace
+    training: Samples
+    heldout: Samples
+
+    @classmethod
+    def of(
+        cls, opened: Sequence[OpenNetwork], training: Samples, heldout: Samples
+    ) -> "HeldOutNetworks":
+        """Measure the scales of the bases on the training samples."""
+        networks = [network.network for network in opened]
+        weight = training.weight
+        space = TangentSpace.of(networks, training.inputs, weight / weight.sum())
+        return cls(opened, space, training, heldout)
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that the networks were trained with."""
+        return self.opened[0].loss
+
+    @property
+    def heldout_weight(self) -> float:
+        """Total weight of the held-out samples."""
+        return float(self.heldout.weight.sum())
+
+    def raw(self, samples: Samples) -> Tensor:
+        """Mean raw outputs of the networks."""
+        return mean_raw(self.space.networks, samples.inputs)
+
+    def fold(self, center: str) -> Fold:
+        """The problem on the training samples, and the held-out samples."""
+        weight = self.training.weight
+        added = center == "network"
+        problem = ConvexProblem(
+            self.space.operator(self.training.inputs),
+            self.training.y,
+            self.loss,
+            weight / weight.sum(),
+            intercept=self.space.intercept,
+            offset=self.raw(self.training) if added else None,
+        )
+        held = HeldOut(
+            self.heldout.index,
+            self.space.operator(self.heldout.inputs),
+            self.heldout.y,
+            self.heldout.weight,
+            self.raw(self.heldout) if added else None,
+        )
+        return Fold(problem, held)
+
+    def heldout_loss(self, raw: Tensor) -> float:
+        """Weighted sum of the losses of held-out raw outputs."""
+        return float(self.heldout.weight @ self.loss.value(self.heldout.y, raw))
+
+    def heldout_raw(self, at: Candidate, solution: Sequence[Tensor]) -> Tensor:
+        """Held-out raw outputs of a solution; of the networks alone if it is empty."""
+        raw = torch.zeros_like(self.heldout.y)
+        if solution:
+            coef, intercept = solution
+            operator = self.space.operator(self.heldout.inputs)
+            raw = operator.matvec(coef) + intercept
+        return raw + self.raw(self.heldout) if at.center == "network" else raw
+
+    def parameters(self, center: str, coef: Tensor, intercept: Tensor) -> Tensor:
+        """A solution as one coefficient per network parameter."""
+        centred = center == "network" and self.space.spans_networks
+        return self.space.parameters(coef, intercept, centre=centred)
+
+
+def by_heldout_networks(
+    parts: Sequence[HeldOutNetworks],
+    centers: Sequence[str],
+    alphas: NDArray[np.float64],
+    effort: Effort,
+    with_average: bool,
+) -> tuple[Candidate, list[Candidate], "Solutions"]:
+    """Score every candidate on samples that the networks behind it have not seen.
+
+    Parameters
+    ----------
+    parts : sequence of HeldOutNetworks
+        One per fold, or a single one with validation samples.
+    centers : sequence of str
+    alphas : ndarray (n_alphas,), descending
+    effort : Effort
+    with_average : bool
+        Whether the networks themselves are a candidate.
+
+    Returns
+    -------
+    best : Candidate
+    candidates : list of Candidate
+    solutions : callable
+        Gives each part's coefficients and intercept at a candidate.
+    """
+    evaluate = _squared if parts[0].loss.quadratic else _general
+    candidates, solutions = evaluate(parts, centers, alphas, effort)
+    if with_average:
+        total = sum(part.heldout_weight for part in parts)
+        loss = sum(part.heldout_loss(part.raw(part.heldout)) for part in parts) / total
+        candidates.append(Candidate("network", math.inf, loss))
+    finite = [each for each in candidates if math.isfinite(each.loss)]
+    if not finite:
+        raise ValueError(NOT_FINITE)
+    return min(finite, key=lambda each: each.loss), candidates, solutions
+
+
+Solutions = Callable[[Candidate], list[tuple[Tensor, Tensor]]]
+
+
+def _squared(
+    parts: Sequence[HeldOutNetworks],
+    centers: Sequence[str],
+    alphas: NDArray[np.float64],
+    effort: Effort,
+) -> tuple[list[Candidate], Solutions]:
+    """Squared loss: a part at a time, all centres and alphas from one decomposition."""
+    grids: list[RidgeGrid] = []
+    losses = np.zeros((len(centers), len(alphas)))
+    total = sum(part.heldout_weight for part in parts)
+    for part in parts:
+        fold = part.fold("zero")
+        method = choose_method(fold.problem.with_alpha(1.0), effort.max_memory)
+        if method == "matrix-free":
+            return _general(parts, centers, alphas, effort)
+        raw = part.raw(part.training), part.raw(part.heldout)
+        grid, heldout = ridge_grid(
+            fold.problem,
+            fold.held.operator,
+            [raw if center == "network" else None for center in centers],
+            torch.as_tensor(alphas.copy()).to(fold.problem.y),
+            dual=method == "dual",
+        )
+        errors = (fold.held.y - heldout).square().sum(-1)
+        losses += (errors @ fold.held.weight).cpu().numpy() / total
+        grids.append(grid)
+
+    def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
+        index = list(centers).index(at.center), list(alphas).index(at.alpha)
+        return [
+            grid.coefficients(*index, part.space.operator(part.training.inputs))
+            for grid, part in zip(grids, parts, strict=True)
+        ]
+
+    candidates = [
+        Candidate(center, float(alpha), float(losses[row, column]))
+        for row, center in enumerate(centers)
+        for column, alpha in enumerate(alphas)
+    ]
+    return candidates, solutions
+
+
+def _general(
+    parts: Sequence[HeldOutNetworks],
+    centers: Sequence[str],
+    alphas: NDArray[np.float64],
+    effort: Effort,
+) -> tuple[list[Candidate], Solutions]:
+    """Any loss: Newton's method down the alphas, with warm starts."""
+    memory = effort.max_memory / len(parts)
+    spaces = [_row_space(part.fold("zero"), memory) for part in parts]
+    found: dict[str, dict[float, list[Solution]]] = {}
+    candidates: list[Candidate] = []
+    for center in centers:
+        folds = [
+            _reduced(part.fold(center), space)
+            for part, space in zip(parts, spaces, strict=True)
+        ]
+        path = HeldOutPath(folds, memory, effort.max_iter)
+        losses = search_path(path.loss, alphas.tolist())
+        found[center] = path.solutions
+        candidates += [Candidate(center, a, loss) for a, loss in losses.items()]
+
+    def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
+        return [
+            (
+                each.coef if space is None else space[0].coefficients(each.coef),
+                each.intercept,
+            )
+            for each, space in zip(found[at.center][at.alpha], spaces, strict=True)
+        ]
+
+    return candidates, solutions
+
+
+def _row_space(fold: Fold, max_memory: float) -> tuple[RowSpace, DenseOperator] | None:
+    """Coordinates of the row space and held-out features, if that is the best way."""
+    if choose_method(fold.problem.with_alpha(1.0), max_memory) != "dual":
+        return None
+    space = RowSpace.of(fold.problem.operator)
+    return space, space.features_of(fold.held.operator)
+
+
+def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
+    """A fold in coordinates of the row space of its basis."""
+    if space is None:
+        return fold
+    return Fold(
+        replace(fold.problem, operator=space[0].features),
+        replace(fold.held, operator=space[1]),
+    )
+
+
+def all_heldout_raw(
+    parts: Sequence[HeldOutNetworks],
+    best: Candidate,
+    solved: Sequence[tuple[Tensor, Tensor]],
+    y: Tensor,
+) -> Tensor | None:
+    """Raw outputs of the held-out samples; None unless all were held out."""
+    raw = torch.full_like(y, torch.nan)
+    for number, part in enumerate(parts):
+        solution = solved[number] if solved else ()
+        raw[part.heldout.index] = part.heldout_raw(best, solution)
+    return None if bool(raw.isnan().any()) else raw
+
+
+def fold_average(
+    parts: Sequence[HeldOutNetworks],
+    center: str,
+    solved: Sequence[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """The mean of the folds' models, one coefficient per parameter of all networks."""
+    each = [
+        part.parameters(center, *solution)
+        for part, solution in zip(parts, solved, strict=True)
+    ]
+    return torch.cat(each) / len(parts)
+
+
+def side_by_side(
+    solved: Sequence[tuple[Tensor, Tensor]], n_folds: int
+) -> tuple[Tensor, Tensor]:
+    """A start for the problem on all bases: the mean of the folds' models.
+
+    The scales of all bases side by side are those of the folds over the root of their
+    number, hence the root.
+    """
+    coef = torch.cat([coef for coef, _ in solved]) * n_folds**-0.5
+    return coef, torch.stack([intercept for _, intercept in solved]).mean(0)
+
+
+def _without_closed_form(
+    problem: ConvexProblem,
+    rule: str,
+    alphas: NDArray[np.float64],
+    total_weight: float,
+    effort: Effort,
+    convex_parts: Callable[[], Parts],
+) -> AlphaChoice:
+    """By one Newton step per sample or by cross-validation of the convex problem."""
+    can_step = not problem.loss.quadratic and _alpha.is_dense(problem)
+    if not (rule == "loo" and can_step):
+        try:
+            folds = convex_folds(problem, convex_parts())
+        except NoFolds:
+            if not can_step:
+                raise
+        else:
+            return _alpha.by_held_out(folds, problem, alphas, effort)[0]
+    return _alpha.by_approximate_leave_one_out(problem, alphas, total_weight, effort)
+
+
+def choose_on_training_samples(
+    problems: dict[str, ConvexProblem],
+    path: RidgePath | None,
+    rule: str,
+    alphas: NDArray[np.float64],
+    total_weight: float,
+    effort: Effort,
+    convex_parts: Callable[[], Parts],
+    with_average: bool,
+) -> Choice:
+    """Choose on the samples that the networks were trained on.
+
+    By leave-one-out or the evidence in closed form, if there is an eigendecomposition
+    (`path`), by one Newton step per sample for other losses and dense problems, and
+    otherwise by cross-validation of the convex problem alone, where folds can be drawn.
+    The features have seen the labels, so the losses are optimistic. `with_average`
+    makes the networks themselves, at their training loss, a candidate.
+    """
+    choices: dict[str, AlphaChoice] = {}
+    for center, problem in problems.items():
+        own = None if path is None else path.with_offset(problem.offset)
+        if own is not None and rule == "evidence":
+            choice = _alpha.by_evidence(own, alphas, total_weight)
+        elif own is not None:
+            choice = _alpha.by_leave_one_out(problem, own, alphas, total_weight)
+        else:
+            choice = _without_closed_form(
+                problem, rule, alphas, total_weight, effort, convex_parts
+            )
+        choices[center] = choice
+    candidates = [
+        Candidate(center, float(alpha), float(loss))
+        for center, choice in choices.items()
+        for alpha, loss in zip(choice.alphas, choice.scores, strict=True)
+    ]
+    if with_average and "network" in problems:
+        problem = problems["network"]
+        assert problem.offset is not None
+        loss = float(problem.data_value(problem.offset))
+        candidates.append(Candidate("network", math.inf, loss))
+    finite = [each for each in candidates if math.isfinite(each.loss)]
+    if not finite:
+        raise ValueError(NOT_FINITE)
+    best = min(finite, key=lambda each: each.loss)
+    raw = choices[best.center].raw if math.isfinite(best.alpha) else None
+    return Choice(best.center, best.alpha, candidates, raw)

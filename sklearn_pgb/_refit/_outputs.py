@@ -1,0 +1,64 @@
+"""From raw outputs to predictions, and the tags that go with them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
+from torch import Tensor
+
+from sklearn_pgb._estimator import final_estimator
+
+# Log probability of classes without any weight: what float64 can still tell from one.
+LOG_ABSENT = -36.0
+
+
+def labels(raw: Tensor, output_classes: NDArray[Any], multilabel: bool) -> NDArray[Any]:
+    """Predicted labels, or 0/1 indicators of several labels."""
+    if multilabel:
+        return (raw > 0).numpy().astype(int)
+    if raw.shape[1] == 1:
+        return output_classes[(raw[:, 0] > 0).numpy().astype(int)]
+    return output_classes[raw.argmax(1).numpy()]
+
+
+def with_absent_classes(
+    raw: Tensor, output_classes: NDArray[Any], classes: NDArray[Any]
+) -> Tensor:
+    """Raw outputs of all classes; those that no network knows get next to nothing."""
+    if len(output_classes) == len(classes):
+        return raw
+    if raw.shape[1] == 1:
+        raw = torch.cat([-raw / 2, raw / 2], 1)
+    lowest = raw.amin(1, keepdim=True) + LOG_ABSENT
+    result = lowest.expand(-1, len(classes)).clone()
+    result[:, torch.as_tensor(np.searchsorted(classes, output_classes))] = raw
+    return result
+
+
+def in_shape(values: NDArray[np.float64], flat: bool) -> NDArray[np.float64]:
+    """Predictions in the shape of the targets of the training."""
+    return values.reshape(-1) if flat else values
+
+
+def network_tags(tags: Tags, estimator: Any, classifies: bool) -> Tags:
+    """The tags of a refit: those of its network, as far as they say of X and y."""
+    assert tags.transformer_tags is not None
+    tags.transformer_tags.preserves_dtype = []
+    inner = None
+    if isinstance(estimator, torch.nn.Module):
+        tags.estimator_type = "classifier" if classifies else "regressor"
+        tags.target_tags.multi_output = True
+    else:
+        inner = get_tags(estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.input_tags = inner.input_tags
+        # A pipeline does not pass on what its last step says of y.
+        tags.target_tags = get_tags(final_estimator(estimator)).target_tags
+    tags.target_tags.required = True
+    if tags.estimator_type == "classifier":
+        tags.classifier_tags = (inner and inner.classifier_tags) or ClassifierTags()
+    else:
+        tags.regressor_tags = (inner and inner.regressor_tags) or RegressorTags()
+    return tags

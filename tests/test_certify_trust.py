@@ -1,0 +1,278 @@
+"""What must never be certified, and data that must be taken."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from numpy.testing import assert_allclose
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.preprocessing import PolynomialFeatures
+from torch import nn
+
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    AddedNeuronRegressor,
+    FeatureBasis,
+    GradientBasisRefit,
+    ResNetBasisRegressor,
+    certify,
+    compare_bases,
+    survey_minima,
+)
+from sklearn_pgb._convex import loss_scale
+from sklearn_pgb._losses import LogisticLoss, PoissonLoss, SquaredLoss
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.ConvergenceWarning", "ignore::RuntimeWarning"
+)
+
+
+def linear_module(weight, bias):
+    layer = nn.Linear(len(weight), 1, dtype=torch.float64)
+    layer.weight.data = torch.tensor(np.array([weight]), dtype=torch.float64)
+    layer.bias.data = torch.tensor([bias], dtype=torch.float64)
+    return nn.Sequential(layer)
+
+
+# -- verdicts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1.0, 1e6, 1e12, 1e16, 1e100])
+def test_large_gradient_is_not_critical(size):
+    """A column of any size hides nothing: w = (0, 3) takes off almost all the loss."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([size * rng.normal(size=50), rng.normal(size=50)])
+    y = 3 * X[:, 1] + 0.1 * rng.normal(size=50)
+    module = linear_module([0.0, 0.0], y.mean())
+    certificate = certify(module, X, y, loss="squared_error")
+    assert certificate.verdict == "not_critical"
+    least = np.mean((y - LinearRegression().fit(X[:, 1:], y).predict(X[:, 1:])) ** 2)
+    for row in certificate.table:
+        assert row.lower_bound <= least
+        assert row.value <= least * (1 + 1e-9)
+        assert np.isfinite(row.norm_budget)
+
+
+def test_large_gradient_is_not_critical_with_a_penalty():
+    """The limit on the norm of changes does not hide it either."""
+    rng = np.random.default_rng(0)
+    X = 1e-6 * rng.normal(size=(50, 1))
+    y = 3e6 * X[:, 0]
+    module = linear_module([0.0], 0.0)
+    certificate = certify(module, X, y, loss="squared_error", penalty=1e-30)
+    assert certificate.verdict == "not_critical"
+
+
+def test_point_of_rounding_is_no_gradient():
+    """The best linear model: its derivatives are rounding of zero, and nothing more."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 2)) * [1e9, 1e-9]
+    y = X @ [1e-9, 1e9] + rng.normal(size=50)
+    best = LinearRegression().fit(X / X.std(0), y)
+    module = linear_module(best.coef_ / X.std(0), best.intercept_)
+    certificate = certify(module, X, y, loss="squared_error")
+    assert certificate.verdict != "not_critical"
+
+
+def test_loss_that_overflows_certifies_nothing():
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    y = 1e155 * X[:, 0]
+    network = MLPRegressor(hidden_layer_sizes=3, max_iter=3, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match="estimator must have a finite loss"):
+        certify(network, X, y)
+
+
+def test_outputs_that_overflow_certify_nothing():
+    """The exponential of large outputs, in networks that were trained on large X."""
+    rng = np.random.default_rng(0)
+    X, y = 1e3 * rng.normal(size=(50, 3)), rng.poisson(3, size=50)
+    module = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 1)).double()
+    for scale in (1.0, 1e3, 1e160, 1e305):
+        module[2].weight.data[:] = scale
+        try:
+            certificate = certify(module, X, y, loss="poisson")
+        except ValueError as error:
+            assert "finite" in str(error)  # noqa: PT017
+        else:
+            assert np.isfinite(certificate.loss)
+            assert np.isfinite(certificate.gradient_norm)
+
+
+def test_survey_of_networks_that_overflow_is_undetermined():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    y = 1e155 * X[:, 0]
+    network = MLPRegressor(hidden_layer_sizes=2, max_iter=3, solver="sgd")
+    survey = survey_minima(network, X, y, n_starts=2, polish_iter=0, random_state=0)
+    finite = np.isfinite(survey.objective) & np.isfinite(survey.gradient_norm)
+    verdicts = np.array(survey.verdict)
+    assert ((verdicts == "undetermined") == ~finite).all()
+
+
+# -- the unit of differences -----------------------------------------------------------
+
+
+def share(n):
+    return torch.full((n,), 1 / n, dtype=torch.float64)
+
+
+def test_scale_is_what_the_best_constant_loses_above_the_floor():
+    y = torch.tensor([[1.0], [3.0], [8.0]], dtype=torch.float64)
+    scale = loss_scale(SquaredLoss(), y, share(3), 0.5)
+    assert scale.unit == pytest.approx(float(y.var(correction=0)) - 0.5)
+    labels = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
+    entropy = -(np.log(1 / 3) / 3 + 2 * np.log(2 / 3) / 3)
+    assert loss_scale(LogisticLoss(), labels, share(3), 0.0).unit == pytest.approx(
+        entropy
+    )
+
+
+def test_spread_far_from_zero_is_no_constant():
+    """Targets around a million with a spread of one are judged by that spread."""
+    y = 1e6 + torch.randn(50, 1, dtype=torch.float64)
+    scale = loss_scale(SquaredLoss(), y, share(50), 0.0)
+    assert scale.unit == pytest.approx(float(y.var(correction=0)), rel=1e-6)
+    assert not scale.certifies(0.5, 1e-6)
+
+
+def test_large_counts_are_not_certified_by_the_size_of_their_loss():
+    y = torch.tensor([[9000.0], [10000.0], [11000.0]], dtype=torch.float64)
+    floor = float(share(3) @ PoissonLoss().minimum(y))
+    scale = loss_scale(PoissonLoss(), y, share(3), floor)
+    assert not scale.certifies(floor + 2.5, 1e-4)
+    assert scale.certifies(floor, 1e-4)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, -np.inf])
+def test_numbers_that_are_none_are_never_certified(value):
+    y = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    scale = loss_scale(SquaredLoss(), y, share(2), 0.0)
+    assert not scale.certifies(value, 1e-6)
+    assert not loss_scale(SquaredLoss(), y, share(2), np.inf).certifies(np.inf, 1e-6)
+
+
+# -- bounds of the estimators ----------------------------------------------------------
+
+
+def test_refit_bound_is_below_least_squares_on_its_own_features():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, size=(200, 1))
+    y = np.sin(2 * X[:, 0]) + 0.3 * rng.normal(size=200)
+    network = MLPRegressor(
+        hidden_layer_sizes=20, activation="tanh", max_iter=300, random_state=0
+    ).fit(X, y)
+    refit = GradientBasisRefit(FrozenEstimator(network), alpha=0.0).fit(X, y)
+    features = refit.transform(X)
+    scale = np.sqrt((features**2).mean(0))
+    for rcond in (1e-6, 1e-10, 1e-13, 1e-15):
+        coef = np.linalg.lstsq(features / scale, y, rcond=rcond)[0]
+        value = np.mean((features / scale @ coef - y) ** 2)
+        assert np.linalg.norm(coef) > refit.norm_budget_ or (
+            refit.lower_bound_ <= value * (1 + 1e-9)
+        )
+    assert refit.lower_bound_ <= refit.refit_loss_
+    assert np.isfinite(refit.norm_budget_)
+
+
+@pytest.mark.parametrize("alpha", [1e-10, 1e-14, 1e-16, 1e-20, 1e-28])
+@pytest.mark.parametrize("solver", ["auto", "primal", "dual"])
+def test_weak_ridge_is_no_worse_than_none_is_by_much(alpha, solver):
+    """The squares of the singular values do not hold it; the values themselves do."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4))
+    y = np.sin(X[:, 0]) + 0.1 * rng.normal(size=60)
+    network = MLPRegressor(
+        hidden_layer_sizes=30, activation="tanh", max_iter=2000, random_state=0
+    ).fit(X, y)
+    frozen = FrozenEstimator(network)
+    refit = GradientBasisRefit(frozen, alpha=alpha, solver=solver).fit(X, y)
+    assert refit.refit_loss_ <= refit.network_loss_ * (1 + 1e-9)
+    # The objective at the solution is below that of the network's own parameters.
+    assert refit.duality_gap_ <= 1e-5 * np.mean(y**2)
+
+
+def test_resnet_bound_is_never_above_its_loss():
+    """Powers of years: the basis is singular but for rounding."""
+    rng = np.random.default_rng(0)
+    for seed in range(4):
+        X = rng.uniform(2000, 2024, size=(40, 1))
+        y = np.sin(X[:, 0]) + 0.1 * rng.normal(size=40)
+        model = ResNetBasisRegressor(
+            basis=PolynomialFeatures(8), alpha=0.0, max_iter=3, random_state=seed
+        ).fit(X, y)
+        assert model.lower_bound_ <= model.loss_
+        assert model.basis_lower_bound_ <= model.basis_loss_
+        assert model.norm_budget_ > 0
+        assert model.basis_norm_budget_ > 0
+
+
+def test_comparison_states_the_budget_of_each_bound():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(40, 1))
+    y = np.sin(6 * x[:, 0]) + 0.1 * rng.normal(size=40)
+    basis = FeatureBasis(PolynomialFeatures(20, include_bias=False))
+    comparison = compare_bases({"powers": basis, "lr": LinearRegression()}, x, y)
+    powers, estimator = comparison.reports
+    assert 0 < powers.norm_budget < np.inf
+    assert powers.lower_bound <= powers.train_loss
+    assert np.isnan(estimator.norm_budget)
+    assert "norm_budget" in str(comparison)
+    assert_allclose(comparison.to_frame()["norm_budget"].iloc[0], powers.norm_budget)
+
+
+# -- data ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["coo", "csr", "csc", "lil", "dok", "bsr", "dia"])
+@pytest.mark.parametrize("kind", [MLPRegressor, AddedNeuronRegressor])
+def test_sparse_matrices_of_every_format_are_taken(form, kind):
+    rng = np.random.default_rng(0)
+    dense = rng.normal(size=(20, 4)) * (rng.random((20, 4)) < 0.5)
+    y, weight = rng.normal(size=20), np.arange(20) % 3
+    network = kind(hidden_layer_sizes=(2,), max_iter=3, random_state=0).fit(dense, y)
+    expected = certify(network, dense, y, sample_weight=weight, random_state=0)
+    for sparse in (sp.coo_matrix(dense), sp.coo_array(dense)):
+        X = sparse.asformat(form)
+        found = certify(network, X, y, sample_weight=weight, random_state=0)
+        assert found.loss == expected.loss
+        assert found.floor == expected.floor
+        assert found.verdict == expected.verdict
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, AddedNeuronClassifier])
+def test_class_without_weight_is_taken(kind):
+    """Training on weighted rows drops those of weight zero, labels and all."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 2))
+    y = np.where(X[:, 0] > 0, "left", "right").astype(object)
+    y[:5] = "never"
+    weight = np.where(y == "never", 0.0, 1.0)
+    network = kind(hidden_layer_sizes=(2,), max_iter=5, random_state=0)
+    network = network.fit(X[5:], y[5:])
+    found = certify(network, X, y, sample_weight=weight, random_state=0)
+    expected = certify(network, X[5:], y[5:], random_state=0)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+    assert found.n_samples == 35
+
+
+def test_frames_series_and_lists_are_taken():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(20, 2)), columns=["a", "b"])
+    y = pd.Series(rng.normal(size=20), index=np.arange(20)[::-1])
+    network = AddedNeuronRegressor(hidden_layer_sizes=(2,), max_iter=3, random_state=0)
+    network.fit(X, y)
+    expected = certify(network, X, y, random_state=0).loss
+    assert certify(network, X, y.tolist(), random_state=0).loss == expected
+
+
+def test_floor_is_that_of_the_rows_as_they_are_given():
+    """A scaler that rounds rows to the same values does not raise it."""
+    X = (1.7e9 + np.arange(20.0))[:, None]
+    y = np.sin(np.arange(20.0))
+    network = MLPRegressor(hidden_layer_sizes=2, max_iter=3, random_state=0)
+    network.fit(X - X.mean(), y)
+    rounded = X.astype(np.float32)
+    assert len(np.unique(rounded)) < 20
+    assert certify(network, X - X.mean(), y).floor <= 1e-30

@@ -1,0 +1,233 @@
+"""Trainings side by side, and requests that are refused before any of them."""
+
+import copy
+import threading
+
+import numpy as np
+import pytest
+import torch
+from joblib import parallel_config
+from numpy.testing import assert_array_equal
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from torch import nn
+
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    AddedNeuronRegressor,
+    GradientBasis,
+    GradientBasisRefit,
+    InputBasis,
+    ResNetBasisClassifier,
+    ResNetBasisRegressor,
+    compare_bases,
+    survey_minima,
+)
+from sklearn_pgb._convex import memory_text
+from sklearn_pgb._estimator import (
+    check_device,
+    jobs_for,
+    parse_memory,
+    train_networks,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((40, 3))
+Y = X[:, 0] + 0.1 * RNG.standard_normal(40)
+LABELS = (Y > 0).astype(int)
+
+
+class Drawing(RegressorMixin, BaseEstimator):
+    """Draws from torch's global generator for as long as it trains."""
+
+    def fit(self, X, y):
+        turn = threading.Event()
+        draws = []
+        for _ in range(30):
+            draws.append(float(torch.rand(())))
+            # Lets another thread draw.
+            turn.wait(1e-3)
+        self.draws_ = draws
+        return self
+
+
+@pytest.fixture
+def generator_state():
+    """Torch's global generator in a known state, and as it was afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        yield torch.get_rng_state()
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+@pytest.mark.parametrize("seeds", [[0, 1, 2, 3], [None, 1, 2, 3]])
+def test_draws_do_not_depend_on_jobs(seeds, backend, generator_state):
+    """Networks that draw from torch's one generator draw the same in any order."""
+
+    def draws(n_jobs):
+        torch.set_rng_state(generator_state)
+        parts = [None] * len(seeds)
+        with parallel_config(backend=backend):
+            trained = train_networks(Drawing(), seeds, parts, X, Y, {}, n_jobs)
+        return [each.draws_ for each in trained]
+
+    expected = draws(1)
+    assert_array_equal(draws(2 if backend == "loky" else 4), expected)
+    torch.manual_seed(1)
+    assert expected[1] == [float(torch.rand(())) for _ in range(30)]
+    if seeds[0] is None:
+        torch.set_rng_state(generator_state)
+        assert expected[0] == [float(torch.rand(())) for _ in range(30)]
+
+
+def test_seeded_trainings_leave_the_generator_alone(generator_state):
+    train_networks(Drawing(), [0, 1], [None, None], X, Y, {}, None)
+    assert torch.equal(torch.get_rng_state(), generator_state)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        MLPRegressor(hidden_layer_sizes=(3,), max_iter=2),
+        AddedNeuronRegressor((3,), max_iter=2),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_networks_with_generators_of_their_own_need_no_turn(estimator):
+    """They train while another training holds torch's generator."""
+    held, done = threading.Event(), threading.Event()
+
+    class Holding(Drawing):
+        def fit(self, X, y):
+            held.set()
+            assert done.wait(60)
+            return self
+
+    def hold():
+        train_networks(Holding(), [0], [None], X, Y, {}, None)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    try:
+        train_networks(estimator, [0], [None], X, Y, {}, None)
+    finally:
+        done.set()
+        thread.join()
+
+
+def dropout():
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(), nn.Tanh(), nn.Linear(8, 1))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_dropout_in_threads_is_that_of_one_thread():
+    """Also if torch draws for the package's own network with a module."""
+    network = AddedNeuronRegressor(module=dropout(), max_iter=5)
+    model = GradientBasisRefit(network, n_networks=4, alpha=0.1, random_state=0)
+    expected = copy.deepcopy(model).fit(X, Y).predict(X)
+    with parallel_config(backend="threading", n_jobs=4):
+        assert_array_equal(model.fit(X, Y).predict(X), expected)
+
+
+# -- requests --------------------------------------------------------------------------
+
+
+class Untrained(MLPRegressor):
+    """Must not be trained."""
+
+    def fit(self, X, y):
+        raise AssertionError("trained")
+
+
+SMALL = {"hidden_layer_sizes": (3,), "max_iter": 2}
+ESTIMATORS = [
+    GradientBasisRefit(Untrained(**SMALL)),
+    AddedNeuronRegressor(**SMALL),
+    AddedNeuronClassifier(**SMALL),
+    ResNetBasisRegressor(**SMALL),
+    ResNetBasisClassifier(**SMALL),
+]
+
+
+@pytest.mark.parametrize("device", ["bogus", "cuda:99", "meta", "cpu:x"])
+@pytest.mark.parametrize("model", ESTIMATORS, ids=lambda m: type(m).__name__)
+def test_devices_that_do_not_exist(model, device):
+    """Are refused before anything is trained."""
+    model = copy.deepcopy(model).set_params(device=device)
+    with pytest.raises(ValueError, match=r"device must be one that torch can use here"):
+        model.fit(X, LABELS)
+    assert not hasattr(model, "n_features_in_")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_device_that_does_not_exist_for_prediction():
+    model = GradientBasisRefit(MLPRegressor(**SMALL), alpha=0.1).fit(X, Y)
+    with pytest.raises(ValueError, match="device must be one that torch can use"):
+        model.set_params(device="bogus").predict(X)
+
+
+def test_devices_that_exist():
+    assert check_device(None) == check_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("n_jobs", [10**30, -(10**30), 2**31, 0])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda n: GradientBasisRefit(Untrained(**SMALL), n_jobs=n).fit(X, Y),
+        lambda n: compare_bases({"x": InputBasis()}, X, Y, n_jobs=n),
+        lambda n: survey_minima(MLPRegressor(**SMALL), X, Y, n_starts=4, n_jobs=n),
+    ],
+    ids=["refit", "compare", "survey"],
+)
+def test_numbers_of_jobs_that_no_machine_has(call, n_jobs):
+    with pytest.raises(ValueError, match=r"n_jobs must be None or an int other than 0"):
+        call(n_jobs)
+
+
+def test_jobs_are_no_more_than_tasks():
+    assert [jobs_for(4, n) for n in (None, 1, 3, 1000, -1)] == [None, 1, 3, 4, -1]
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (1, "1 B"),
+        (1000, "1000 B"),
+        (1024, "1 KiB"),
+        (1500, "1.47 KiB"),
+        (183.106 * 2**20, "183.11 MiB"),
+        (3e12, "2.73 TiB"),
+        (1e18, "909494.71 TiB"),
+    ],
+)
+def test_memory_in_a_message_is_enough(n_bytes, text):
+    """A unit that shows digits, and a text that the parameter takes."""
+    assert memory_text(n_bytes) == text
+    assert n_bytes <= parse_memory(text) <= 1.01 * n_bytes
+
+
+@pytest.mark.parametrize("loss", ["squared", "hinge", ""])
+def test_losses_that_do_not_exist(loss):
+    """The message lists the names that there are."""
+    names = "'squared_error', 'poisson', 'log_loss', 'binary_log_loss'"
+    with pytest.raises(ValueError, match=f"loss must be one of 'auto', {names} or"):
+        GradientBasis(nn.Linear(3, 1), loss=loss).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_losses_of_modules_have_the_names_of_estimators():
+    """A basis of labels, of several labels, and of counts."""
+    y = {"log_loss": LABELS, "poisson": LABELS, "squared_error": Y}
+    for loss, targets in y.items():
+        basis = GradientBasis(nn.Linear(3, 1), loss=loss).fit(X, targets)
+        name = {"log_loss": "Logistic", "poisson": "Poisson"}.get(loss, "Squared")
+        assert type(basis.network_.loss).__name__ == f"{name}Loss"
+    basis = GradientBasis(nn.Linear(3, 2), loss="log_loss").fit(X, LABELS)
+    assert type(basis.network_.loss).__name__ == "CrossEntropyLoss"
+    several = np.c_[LABELS, 1 - LABELS]
+    basis = GradientBasis(nn.Linear(3, 2), loss="log_loss").fit(X, several)
+    assert type(basis.network_.loss).__name__ == "LogisticLoss"
+    basis = GradientBasis(MLPClassifier(**SMALL)).fit(X, LABELS)
+    assert type(basis.network_.loss).__name__ == "LogisticLoss"
