@@ -28,7 +28,9 @@ from sklearn_pgb import (
 
 def train(module, X, y):
     """Train from the module's own parameters, all samples at once."""
-    model = AddedNeuronRegressor(module=module, solver="lbfgs", alpha=0, tol=1e-10)
+    model = AddedNeuronRegressor(
+        module=module, solver="lbfgs", alpha=0, tol=1e-10, standardize=False
+    )
     return model.fit(X, y)
 
 

@@ -432,7 +432,8 @@ def test_labels_that_are_not_known():
     match = r"y must be labels among classes \['low', 'mid', 'top'\], got \['new'\]"
     with pytest.raises(ValueError, match=match):
         model.partial_fit(X, y)
-    with pytest.raises(ValueError, match=match):
+    same = "warm_start can only be used where `y` has the same classes as in the prev"
+    with pytest.raises(ValueError, match=same):
         warm.fit(X, y)
     with pytest.raises(ValueError, match=match):
         classifier().partial_fit(X, y, classes=np.unique(LABELS))

@@ -86,7 +86,8 @@ class LandscapeDisplay:
     >>> from sklearn.datasets import load_iris
     >>> from sklearn_pgb import AddedNeuronClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> network = AddedNeuronClassifier((8,), random_state=0).fit(X, y)
+    >>> network = AddedNeuronClassifier((8,), early_stopping=False, random_state=0)
+    >>> network = network.fit(X, y)
     >>> display = LandscapeDisplay.from_estimator(
     ...     network, X, y, resolution=11, random_state=0
     ... )

@@ -53,23 +53,23 @@ def _has_probabilities(self: "ClassifierTargets") -> bool:
 def probabilities(raw: Tensor, loss: Loss, multilabel: bool) -> NDArray[np.float64]:
     """Probability of each class, or of each label alone, from raw outputs.
 
-    None is zero, so that all have a logarithm, and those of labels are below one too.
+    None is zero: those that would underflow become tiny numbers in the same order.
+    Those of labels are below one.
     """
+    logarithms = torch.from_numpy(log_probabilities(raw, multilabel))
     tiny = float(np.finfo(np.float64).tiny)
-    if multilabel:
-        return loss.predict(raw).clamp(tiny, math.nextafter(1.0, 0.0)).numpy()
-    if raw.shape[1] == 1:
+    below = math.log(tiny) - logarithms
+    if raw.shape[1] == 1 and not multilabel:
         raw = torch.cat([-raw, raw], 1)
-    return loss.predict(raw).clamp(min=tiny).numpy()
+    p = torch.where(below > 0, tiny / (1 + below.clamp(min=0)), loss.predict(raw))
+    return (p.clamp(max=math.nextafter(1.0, 0.0)) if multilabel else p).numpy()
 
 
 def log_probabilities(raw: Tensor, multilabel: bool) -> NDArray[np.float64]:
-    """Logarithms of `probabilities`."""
+    """Their logarithms, also where a probability underflows."""
     if raw.shape[1] > 1 and not multilabel:
-        logarithms = raw.log_softmax(1)
-    else:
-        logarithms = logsigmoid(raw if multilabel else torch.cat([-raw, raw], 1))
-    return logarithms.clamp(min=math.log(np.finfo(np.float64).tiny)).numpy()
+        return raw.log_softmax(1).numpy()
+    return logsigmoid(raw if multilabel else torch.cat([-raw, raw], 1)).numpy()
 
 
 def check_class_weight(class_weight: object) -> None:
