@@ -97,7 +97,7 @@ def gamma(q, y):
 def pooled(y, weight, loss):
     """Least weighted loss of one output for all targets, in closed form."""
     total = weight.sum()
-    mean = weight @ y / total
+    mean = min(max(weight @ y / total, y.min()), y.max())
     if loss == "squared":
         return float(weight @ (y - mean) ** 2)
     if loss == "hinge":

@@ -223,7 +223,7 @@ def jacobian(W, b, v, X, activation):
     h = np.tanh(z) if activation == "tanh" else np.maximum(z, 0)
     slope = 1 - h**2 if activation == "tanh" else (z > 0).astype(REAL)
     inner = slope * v
-    outer = (np.asarray(X, REAL)[:, :, None] * inner[:, None, :]).reshape(len(X), -1)
+    outer = (inner[:, :, None] * np.asarray(X, REAL)[:, None, :]).reshape(len(X), -1)
     return np.column_stack([outer, inner, h, np.ones(len(X), REAL)]), h
 
 
@@ -239,9 +239,17 @@ def refitted(rng, family, loss, record, X, y, weight):
     J, h = jacobian(W, b, v, X, activation)
     own = record.value(h @ v + c)
     record.at_most("refit", model.lower_bound_, model.refit_loss_)
-    if np.isfinite(own) and np.isfinite(J).all():
+    features = model.transform(X)
+    if np.isfinite(own) and np.isfinite(features).all():
+        # The columns as they were computed: the slope of a saturated unit is exact to
+        # few digits only, which matters to long coefficients.
+        size = np.sqrt((np.asarray(J, float) ** 2).mean(0)) + 1e-300
+        error = np.sqrt(((features - J) ** 2).mean(0))
+        slope = np.sqrt((features**2).mean(0).max())
+        if not (error <= 1e-6 * size + 1e-14 * slope).all():
+            record.wrong.append("refit: columns that are no derivatives")
         budget = model.norm_budget_
-        record.bound("refit", model.lower_bound_, budget, J, intercept=False)
+        record.bound("refit", model.lower_bound_, budget, features, intercept=False)
     # Coefficients of zero are the outputs of zero, whatever the ridge.
     record.at_most("refit loss", model.refit_loss_, record.value(0 * y) * (1 + SLACK))
 

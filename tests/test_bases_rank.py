@@ -53,11 +53,20 @@ def test_rank(name, n_samples, generator):
 
 def test_rank_is_not_decided_from_the_gram():
     """A singular value of 1e-9 counts, which the Gram would square away."""
-    X = torch.diag(torch.tensor([1.0, 1e-9, 1e-12])).double()
+    singular = torch.diag(torch.tensor([1.0, 1e-9, 1e-12])).double()
+    rotation = torch.linalg.qr(torch.arange(9.0).double().reshape(3, 3).sin()).Q
+    X = singular @ rotation
     network = ChainNetwork([torch.ones(1, 3)], [None], [])
     assert jacobian_rank(network, X) == 2
     # With weights that make up for it, the third one does too.
     assert jacobian_rank(network, X, torch.tensor([1e-8, 1.0, 1e6]).double()) == 3
+
+
+def test_units_of_the_parameters_leave_the_rank():
+    """A column of size 1e-30 is a column, and a silent one is none."""
+    X = torch.diag(torch.tensor([1.0, 1e-30, 0.0])).double()
+    network = ChainNetwork([torch.ones(1, 3)], [None], [])
+    assert jacobian_rank(network, X) == 2
 
 
 def test_rank_of_large_jacobian(generator, monkeypatch):

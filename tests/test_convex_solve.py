@@ -445,3 +445,21 @@ def test_stacked_basis(generator):
     expected = torch.cat([KroneckerOperator(features, 2).dense(), eye], -1)
     assert_close(shared.dense(), expected)
     assert_allclose([float(part.sum()) for part in problem.zero()], np.zeros(2))
+
+
+@pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss(), PoissonLoss()])
+def test_no_solution_is_worse_than_coefficients_of_zero(loss):
+    """Powers of years: exact coefficients are so long that rounding spoils them."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(2000, 2024, size=40)
+    X = torch.tensor(x[:, None] ** np.arange(1, 12))
+    y = torch.tensor((rng.random(40) < 0.5) * 1.0)[:, None]
+    weight = torch.full((40,), 1 / 40, dtype=torch.float64)
+    for intercept in (True, False):
+        operator = KroneckerOperator(X, 1)
+        problem = ConvexProblem(operator, y, loss, weight, intercept=intercept)
+        worst = float(problem.data_value(torch.zeros_like(y)))
+        for alpha in (0.0, 1e-30, 1e-20, 1e-10, 1.0):
+            solution = solve(problem.with_alpha(alpha))
+            assert solution.data_value <= worst * (1 + 1e-12)
+            assert solution.lower_bound <= solution.value

@@ -6,7 +6,7 @@ from torch import Tensor
 from sklearn_pgb._bases._tangent import jacobian
 from sklearn_pgb._networks import Network, pieces
 
-# Singular values below this, relative to the largest, are zero.
+# Singular values below this, relative to the largest, are zero; columns have norm one.
 RANK_RTOL = 1e-10
 
 # Parameters this far away, relative to their size, show the rank nearby. The rank of an
@@ -52,6 +52,11 @@ def jacobian_rank(
     if entries > MAX_ENTRIES or entries * shorter > max_work:
         return None
     matrix = weighted_jacobian(network, X, weight)
+    # Units of the parameters are no part of the decision.
+    norms = matrix.norm(dim=0)
+    matrix = matrix / torch.where(norms > 0, norms, 1.0)
+    if not bool(matrix.isfinite().all()):
+        return None
     if len(matrix) < matrix.shape[1]:
         matrix = matrix.T
     singular = torch.linalg.svdvals(torch.linalg.qr(matrix, mode="r").R)

@@ -74,7 +74,8 @@ class Certificate:
         smooth networks, nan where it is not known.
     rank, generic_rank : int or None
         Rank of the derivatives of all outputs by all parameters, and its largest value
-        nearby; None where these are too many.
+        nearby, without directions below 1e-10 of the largest; None where these are too
+        many.
     is_singular : bool or None
         Whether `rank` is below `generic_rank`.
     table : tuple of BasisRow

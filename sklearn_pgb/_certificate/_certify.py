@@ -194,7 +194,7 @@ def _certificate(subject: Subject, found: Findings) -> Certificate:
         min_curvature=None if found.curvature is None else found.curvature.least,
         max_curvature=None if found.curvature is None else found.curvature.largest,
         kink_margin=found.margin.value,
-        rank=found.tangent.rank,
+        rank=found.tangent.steady_rank,
         generic_rank=found.nearby,
         is_singular=found.singular,
         table=found.rows,

@@ -135,7 +135,7 @@ class Findings:
     @property
     def singular(self) -> bool | None:
         """Whether the Jacobian's rank is below that nearby."""
-        rank = self.tangent.rank
+        rank = self.tangent.steady_rank
         return None if rank is None or self.nearby is None else rank < self.nearby
 
     def row(self, name: str) -> BasisRow | None:
@@ -188,11 +188,12 @@ def examine(
             linear_bound = result.lower_bound
     own = row_of(GRADIENT, problem, tangent, loss)
     rows.append(own)
-    nearby = _rank_nearby(objective, tangent.rank, generator)
+    nearby = _rank_nearby(objective, tangent.steady_rank, generator)
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
     tolerance = scale.tolerance(effort.tol)
     displaced = []
-    if smooth and tangent.rank is not None and tangent.rank < (nearby or 0):
+    rank = tangent.steady_rank
+    if smooth and rank is not None and rank < (nearby or 0):
         # Each displacement takes a factorisation, which only pays where the gradient
         # basis does not show already that the training is not done.
         limit = RANK_WORK if own.excess <= tolerance else RANK_WORK / N_DISPLACEMENTS

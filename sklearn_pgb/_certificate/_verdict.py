@@ -140,7 +140,7 @@ def assumptions(subject: Subject, found: Findings) -> tuple[str, ...]:
 def notes(subject: Subject, found: Findings) -> tuple[str, ...]:
     """What to know when reading the numbers."""
     texts = list(subject.notes)
-    rank, n_rows = found.tangent.rank, subject.objective.y.numel()
+    rank, n_rows = found.tangent.steady_rank, subject.objective.y.numel()
     if rank == 0:
         texts.append(
             "The derivatives all vanish on these rows (rank 0), as with dead ReLU "

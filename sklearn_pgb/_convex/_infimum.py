@@ -83,6 +83,8 @@ class Infimum:
     steady : float
         The loss at coefficients that do without directions whose singular values are
         below 1e-10 of the largest: what can be gained without very long coefficients.
+    steady_rank : int or None
+        The number of those directions, where the basis was factorised.
     unlimited : bool
         Whether coefficients beyond the budget are known to be worse: the columns are
         independent, and the squared loss grows with their coefficients.
@@ -96,6 +98,7 @@ class Infimum:
     attained: bool | None
     norm: float
     steady: float
+    steady_rank: int | None = None
     unlimited: bool = False
     spectrum: Spectrum | None = None
 
@@ -369,6 +372,7 @@ def _finish(
         attained=attained,
         norm=best.norm,
         steady=_steady(usable, spectrum),
+        steady_rank=None if spectrum is None else spectrum.leading(STEADY).rank,
         unlimited=_is_unlimited(problem, spectrum, bound, value),
         spectrum=spectrum,
     )

@@ -279,15 +279,16 @@ def reaches(problem: ConvexProblem, solution: Solution, tol: float) -> bool:
     """Whether the certified gap is within the tolerance, or else Newton ended well.
 
     The tolerance is relative to the objective, up to the rounding of the loss at
-    coefficients of zero. Without a ridge no gap is known here.
+    coefficients of zero; nothing above that loss will do. Without a ridge no gap is
+    known here.
     """
-    if not math.isfinite(solution.value):
+    start = float(problem.data_value(problem.raw(*problem.zero())))
+    sizes = [abs(value) for value in (start, solution.value) if math.isfinite(value)]
+    rounding = ROUNDING_ULPS * torch.finfo(torch.float64).eps * max(sizes, default=0.0)
+    if not math.isfinite(solution.value) or solution.value > start + rounding:
         return False
     if problem.alpha == 0:
         return solution.converged
-    start = abs(float(problem.data_value(problem.raw(*problem.zero()))))
-    rounding = ROUNDING_ULPS * torch.finfo(torch.float64).eps
-    rounding *= max(abs(solution.value), start if math.isfinite(start) else 0.0)
     return solution.gap <= tol * abs(solution.value) + rounding
 
 

@@ -15,6 +15,10 @@ RTOLS = (1e-12, 1e-10, 1e-8)
 # Losses this close, relative to themselves, are equal; the fewest directions count.
 EQUAL = 1e-12
 
+# A loss that changes by less than this share, when coefficients are brought to the
+# units of the problem, is not spoilt by rounding.
+SPOILT = 1e-9
+
 
 class SpectralSolver:
     """Solves one problem for any ridge, and for none.
@@ -67,18 +71,26 @@ class SpectralSolver:
     def _newton(
         self, problem: ConvexProblem, spectrum: Spectrum, tol: float, max_iter: int
     ) -> Solution:
-        """Newton on an orthonormal basis of the span: condition number one."""
-        rank = len(spectrum.singular)
-        inner = spectrum.basis.inner(spectrum.U)
-        gamma, _, n_iter, converged = newton(
-            inner, PrimalSystem(inner), None, min(tol, 1e-10), max_iter
-        )
-        scaled = (
-            gamma.reshape(rank, spectrum.basis.units.width) / spectrum.singular[:, None]
-        )
-        coef, intercept = spectrum.basis.coefficients(spectrum.V @ scaled)
-        coef, intercept = shortest(spectrum, rank, coef, intercept)
-        return finish(problem, coef, intercept, n_iter, converged)
+        """Newton on an orthonormal basis of the span: condition number one.
+
+        Where the coefficients in the problem's own units are so long that rounding
+        spoils what was found, directions are left out.
+        """
+        found: list[Solution] = []
+        for rank in spectrum.ranks(RTOLS):
+            inner = spectrum.basis.inner(spectrum.U[:, :rank])
+            gamma, free, n_iter, converged = newton(
+                inner, PrimalSystem(inner), None, min(tol, 1e-10), max_iter
+            )
+            scaled = gamma.reshape(rank, spectrum.basis.units.width)
+            scaled = scaled / spectrum.singular[:rank, None]
+            parts = spectrum.basis.coefficients(spectrum.V[:, :rank] @ scaled)
+            own = shortest(spectrum, rank, *parts)
+            found.append(finish(problem, *own, n_iter, converged))
+            value = float(problem.data_value(inner.raw(gamma, free)))
+            if abs(found[-1].value - value) <= max(tol, SPOILT) * abs(value):
+                break
+        return min(found, key=lambda each: each.value)
 
     def _decomposed(self) -> tuple[UnitBasis, Tensor, Tensor, Tensor]:
         """The basis, and the decomposition of its centred columns as they are.

@@ -493,11 +493,9 @@ class ResNetBasisBase(
         self.loss_ = unit * self._objective(rows, samples, loss)
         self.residual_basis_loss_ = unit * solution.value
         self.basis_loss_ = unit * basis.value
-        # Losses that were found count, the one of the stored model among them.
-        bound = result.bound.within(solution.value, self.loss_ / unit)
-        self.lower_bound_ = min(unit * bound.value, self.loss_)
-        self.norm_budget_ = self._unit * bound.norm_budget
-        self.basis_lower_bound_ = unit * result.basis_bound.within(basis.value).value
+        self.lower_bound_ = min(unit * result.bound.value, self.loss_)
+        self.norm_budget_ = self._unit * result.bound.norm_budget
+        self.basis_lower_bound_ = unit * result.basis_bound.value
         self.basis_norm_budget_ = self._unit * result.basis_bound.norm_budget
         self.improvement_ = self.basis_loss_ - self.loss_
         self.held_out_loss_ = unit * result.found.held_out

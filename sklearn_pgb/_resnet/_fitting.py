@@ -151,7 +151,8 @@ def fit_resnet(
     unit = torch.ones_like(samples.basis[0])
     if request.alpha == 0:
         # Scales do not matter then, but for the numerical rank.
-        unit = samples.spread()
+        # Powers of two, so that no digits of columns far from zero are lost.
+        unit = torch.exp2(samples.spread().log2().round())
     samples = replace(samples, basis=samples.basis / unit)
 
     def in_units(
