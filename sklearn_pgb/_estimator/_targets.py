@@ -45,10 +45,10 @@ def _has_probabilities(self: "ClassifierTargets") -> bool:
 
 def probabilities(raw: Tensor, loss: Loss, multilabel: bool) -> NDArray[np.float64]:
     """Probability of each class, or of each label alone, from raw outputs."""
+    if raw.shape[1] > 1 and not multilabel:
+        return raw.softmax(1).numpy()
     p = loss.predict(raw).numpy()
-    if raw.shape[1] == 1 and not multilabel:
-        return np.column_stack([1 - p[:, 0], p[:, 0]])
-    return p
+    return p if multilabel else np.column_stack([1 - p[:, 0], p[:, 0]])
 
 
 def log_probabilities(raw: Tensor, multilabel: bool) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
+from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing
@@ -170,7 +171,9 @@ def _train_part(
         warnings.simplefilter("ignore", ConvergenceWarning)
         if context is not None:
             task = {"estimator": caller, "X": X, "y": y, "metadata": None}
-            stack.enter_context(context.propagate_callback_context(network))
+            # Of others, scikit-learn would say for every network that they know none.
+            if isinstance(network, CallbackSupportMixin):
+                stack.enter_context(context.propagate_callback_context(network))
             context.call_on_fit_task_begin(**task)
             stack.callback(context.call_on_fit_task_end, **task)
         fitted = trainer.fit(network, X, y, fit_params, seed)
