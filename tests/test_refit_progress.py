@@ -143,6 +143,18 @@ def test_callbacks_in_a_search():
     assert recorder.torn_down == 1
 
 
+def test_callbacks_and_a_memory(tmp_path):
+    """Networks from the cache are those that were trained under other callbacks."""
+    inner = AddedNeuronRegressor((3,), max_iter=3, random_state=0)
+    model = GradientBasisRefit(inner, cv=2, memory=str(tmp_path))
+    expected = clone(model).fit(X, CURVE).predict(X)
+    recorder = Recorder()
+    model.set_callbacks(recorder).fit(X, CURVE)
+    names = [name for name, _ in recorder.ended]
+    assert (names.count("network"), names.count("epoch")) == (2, 0)
+    np.testing.assert_array_equal(model.predict(X), expected)
+
+
 # -- warnings ------------------------------------------------------------------------
 
 

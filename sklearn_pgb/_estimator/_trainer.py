@@ -35,7 +35,7 @@ class Trainer:
 
     def __init__(self, memory: Any):
         memory = check_memory(memory)
-        ignored = ["estimator", "X", "y", "fit_params", "seed"]
+        ignored = ["estimator", "X", "y", "fit_params", "seed", "context"]
         self._train = memory.cache(_train, ignore=ignored)
         self._remembers = getattr(memory, "location", True) is not None
         self.saved = 0.0
@@ -47,6 +47,7 @@ class Trainer:
         y: Any,
         fit_params: dict[str, Any],
         seed: int | None,
+        context: Any = None,
     ) -> Any:
         """The estimator, fitted, or its like from the memory.
 
@@ -59,6 +60,8 @@ class Trainer:
         seed : int or None
             Of torch's global generator, which networks of other packages draw from.
             None leaves it as it is.
+        context : CallbackContext or None
+            The task that the training is.
 
         Raises
         ------
@@ -70,7 +73,7 @@ class Trainer:
         start, key = time.perf_counter(), None
         if self._remembers:
             key = _key(estimator, X, y, fit_params, seed)
-        fitted, seconds = self._train(key, estimator, X, y, fit_params, seed)
+        fitted, seconds = self._train(key, estimator, X, y, fit_params, seed, context)
         self.saved += seconds - (time.perf_counter() - start)
         return fitted
 
@@ -101,16 +104,24 @@ def _key(estimator: Any, *parts: Any) -> str:
 
 
 def _train(
-    key: str | None, estimator: Any, X: Any, y: Any, fit_params: Any, seed: int | None
+    key: str | None,
+    estimator: Any,
+    X: Any,
+    y: Any,
+    fit_params: Any,
+    seed: int | None,
+    context: Any = None,
 ) -> tuple[Any, float]:
     """The estimator, fitted, and the seconds that it took."""
     start = time.perf_counter()
-    if seed is None:
-        estimator.fit(X, y, **fit_params)
-    else:
-        with torch.random.fork_rng(devices=[]):
+    with ExitStack() as stack:
+        # Of others, scikit-learn would say for every network that they know none.
+        if context is not None and isinstance(estimator, CallbackSupportMixin):
+            stack.enter_context(context.propagate_callback_context(estimator))
+        if seed is not None:
+            stack.enter_context(torch.random.fork_rng(devices=[]))
             torch.manual_seed(seed)
-            estimator.fit(X, y, **fit_params)
+        estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
 
 
@@ -171,12 +182,9 @@ def _train_part(
         warnings.simplefilter("ignore", ConvergenceWarning)
         if context is not None:
             task = {"estimator": caller, "X": X, "y": y, "metadata": None}
-            # Of others, scikit-learn would say for every network that they know none.
-            if isinstance(network, CallbackSupportMixin):
-                stack.enter_context(context.propagate_callback_context(network))
             context.call_on_fit_task_begin(**task)
             stack.callback(context.call_on_fit_task_end, **task)
-        fitted = trainer.fit(network, X, y, fit_params, seed)
+        fitted = trainer.fit(network, X, y, fit_params, seed, context)
     if caller.verbose:
         seconds = time.perf_counter() - start
         print(f"Network {number} trained on {len(y)} samples in {seconds:.1f} s")
