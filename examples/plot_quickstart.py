@@ -48,8 +48,8 @@ NETWORK = {
 # ----------
 #
 # Every model standardises its inputs. The refit takes the network as it is: one line.
-# ``cv=5`` trains a network per fold, chooses the ridge on rows that each has not seen,
-# and lets the five bases stand side by side.
+# It trains a network for each of five folds, chooses alpha on samples that each has not
+# seen, and lets the five bases stand side by side.
 
 
 def standardised(model):
@@ -98,7 +98,7 @@ def models(classifies):
         "quadratic": make_pipeline(quadratic, linear),
         "RBF (Nystroem)": rbf,
         "boosting": boosting,
-        "refit": GradientBasisRefit(network, cv=5),
+        "refit": GradientBasisRefit(network),
     }
 
 

@@ -43,7 +43,7 @@ from sklearn_pgb import (
 )
 from sklearn_pgb._added_neuron import _base as added_neuron
 from sklearn_pgb._networks import as_float64
-from sklearn_pgb._refit import _gradient_basis_refit as refits
+from sklearn_pgb._refit import _training as refit_training
 from sklearn_pgb._survey._recipe import find_recipe
 
 RNG = np.random.default_rng(0)
@@ -347,11 +347,11 @@ def test_fits_do_not_copy_mapped_arrays(mapped, monkeypatch):
         monkeypatch.setattr(module, name, watched)
 
     watch(added_neuron, "fit_network", lambda args: args[2].X)
-    watch(refits, "refit", lambda args: args[0].inputs[0])
+    watch(refit_training, "refit", lambda args: args[0].inputs[0])
     own = AddedNeuronRegressor((3,), max_iter=2, random_state=0)
     one, other = own.fit(mapped, Y).predict(mapped), own.fit(X, Y).predict(X)
     assert_array_equal(one, other)
-    frozen = GradientBasisRefit(FrozenEstimator(own))
+    frozen = GradientBasisRefit(FrozenEstimator(own), alpha="loo")
     assert_array_equal(
         frozen.fit(mapped, Y).predict(mapped), frozen.fit(X, Y).predict(X)
     )
@@ -483,7 +483,7 @@ def test_networks_of_modules_come_from_the_memory(tmp_path, monkeypatch):
     network = AddedNeuronRegressor(module=module, max_iter=2, random_state=0)
     for _ in range(2):
         compare_bases({"n": network}, X, Y, cv=2, memory=str(tmp_path), random_state=0)
-        GradientBasisRefit(network, memory=str(tmp_path)).fit(X, Y)
+        GradientBasisRefit(network, alpha="loo", memory=str(tmp_path)).fit(X, Y)
     assert len(trainings) == 2 + 1 + 1
     with torch.no_grad():
         module[0].weight[0, 0] += 1
@@ -546,7 +546,8 @@ def test_memory_of_a_comparison_must_be_a_cache():
 def test_pipeline_caches_the_features_of_a_network(tmp_path, trainings):
     """As a step that is not the last, a refit is cached by the pipeline itself."""
     network = CountedMLP(hidden_layer_sizes=(3,), max_iter=5, random_state=0)
-    steps = [("features", GradientBasisRefit(network)), ("ridge", Ridge())]
+    refit = GradientBasisRefit(network, alpha="loo")
+    steps = [("features", refit), ("ridge", Ridge())]
     pipeline = Pipeline(steps, memory=Memory(tmp_path, verbose=0))
     for _ in range(2):
         GridSearchCV(pipeline, {"ridge__alpha": [0.1, 1.0]}, cv=2).fit(X, Y)

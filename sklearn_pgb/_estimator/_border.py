@@ -45,6 +45,10 @@ MOST_JOBS = 2**20
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
+# What scikit-learn needs to end the callbacks of a fit, and removes itself.
+OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+
+
 class NoFolds(ValueError):
     """No row can be held out."""
 
@@ -58,8 +62,10 @@ def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return fit(self, *args, **kwargs)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            after = vars(self)
+            running = {name: after[name] for name in OF_CALLBACKS if name in after}
+            after.clear()
+            after.update(before | running)
             raise
 
     return fit_or_restore

@@ -59,9 +59,12 @@ def probabilities(raw: Tensor, loss: Loss, multilabel: bool) -> NDArray[np.float
     logarithms = torch.from_numpy(log_probabilities(raw, multilabel))
     tiny = float(np.finfo(np.float64).tiny)
     below = math.log(tiny) - logarithms
-    if raw.shape[1] == 1 and not multilabel:
-        raw = torch.cat([-raw, raw], 1)
-    p = torch.where(below > 0, tiny / (1 + below.clamp(min=0)), loss.predict(raw))
+    if raw.shape[1] > 1 and not multilabel:
+        # Also if the loss has one output, and another class has no weight.
+        p = raw.softmax(1)
+    else:
+        p = loss.predict(raw if multilabel else torch.cat([-raw, raw], 1))
+    p = torch.where(below > 0, tiny / (1 + below.clamp(min=0)), p)
     return (p.clamp(max=math.nextafter(1.0, 0.0)) if multilabel else p).numpy()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
+from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing
@@ -35,7 +36,7 @@ class Trainer:
 
     def __init__(self, memory: Any):
         memory = check_memory(memory)
-        ignored = ["estimator", "X", "y", "fit_params", "seed", "state"]
+        ignored = ["estimator", "X", "y", "fit_params", "seed", "state", "context"]
         self._train = memory.cache(_train, ignore=ignored)
         self._remembers = getattr(memory, "location", True) is not None
         self.saved = 0.0
@@ -48,6 +49,7 @@ class Trainer:
         fit_params: dict[str, Any],
         seed: int | None,
         state: torch.Tensor | None = None,
+        context: Any = None,
     ) -> Any:
         """The estimator, fitted, or its like from the memory.
 
@@ -62,6 +64,8 @@ class Trainer:
             None leaves it as it is.
         state : Tensor or None
             Where that generator starts if there is no seed; None leaves it as it is.
+        context : CallbackContext or None
+            The task that the training is.
 
         Raises
         ------
@@ -73,7 +77,9 @@ class Trainer:
         start, key = time.perf_counter(), None
         if self._remembers:
             key = _key(estimator, X, y, fit_params, seed)
-        fitted, seconds = self._train(key, estimator, X, y, fit_params, seed, state)
+        fitted, seconds = self._train(
+            key, estimator, X, y, fit_params, seed, state, context
+        )
         self.saved += seconds - (time.perf_counter() - start)
         return fitted
 
@@ -112,16 +118,19 @@ def _train(
     fit_params: Any,
     seed: int | None,
     state: torch.Tensor | None,
+    context: Any = None,
 ) -> tuple[Any, float]:
     """The estimator, fitted, and the seconds that it took."""
     start = time.perf_counter()
-    if _draws_locally(estimator):
-        estimator.fit(X, y, **fit_params)
-    else:
-        with local_randomness(seed):
+    with ExitStack() as stack:
+        # Of others, scikit-learn would say for every network that they know none.
+        if context is not None and isinstance(estimator, CallbackSupportMixin):
+            stack.enter_context(context.propagate_callback_context(estimator))
+        if not _draws_locally(estimator):
+            stack.enter_context(local_randomness(seed))
             if seed is None and state is not None:
                 torch.set_rng_state(state)
-            estimator.fit(X, y, **fit_params)
+        estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
 
 
@@ -208,10 +217,9 @@ def _train_part(
         warnings.simplefilter("ignore", ConvergenceWarning)
         if context is not None:
             task = {"estimator": caller, "X": X, "y": y, "metadata": None}
-            stack.enter_context(context.propagate_callback_context(network))
             context.call_on_fit_task_begin(**task)
             stack.callback(context.call_on_fit_task_end, **task)
-        fitted = trainer.fit(network, X, y, fit_params, seed, state)
+        fitted = trainer.fit(network, X, y, fit_params, seed, state, context)
     if caller.verbose:
         seconds = time.perf_counter() - start
         print(f"Network {number} trained on {len(y)} samples in {seconds:.1f} s")

@@ -111,7 +111,7 @@ def training_data(
     if groups is not None:
         groups = column_or_1d(groups)
         check_consistent_length(X, groups)
-    heldout = _check_validation(model, y, *validation)
+    heldout = _check_validation(model, y[weight > 0], *validation)
     params = _network_params(
         model, weight, sample_weight is not None, groups, fit_params
     )
@@ -160,13 +160,6 @@ def _check_validation(
             "y_val must have as many dimensions and columns as y, of shape "
             f"{y.shape}, got {y_val.shape}. Pass targets like those of the training."
         )
-    if classifies(model) and y.ndim == 1:
-        unknown = np.setdiff1d(y_val, y)
-        if len(unknown):
-            raise ValueError(
-                f"y_val must hold labels of y, got {unknown.tolist()} too. Add samples "
-                "of these classes to the training data, or leave them out."
-            )
     weight = _check_sample_weight(
         weight_val, X_val, dtype=np.float64, copy=True, ensure_non_negative=True
     )
@@ -176,6 +169,13 @@ def _check_validation(
             "sample_weight_val must have a positive entry, but all weights are zero."
         )
     X_val, y_val, weight = (_safe_indexing(p, rows) for p in (X_val, y_val, weight))
+    if classifies(model) and y.ndim == 1:
+        unknown = np.setdiff1d(y_val, y)
+        if len(unknown):
+            raise ValueError(
+                f"y_val must hold labels of y, got {unknown.tolist()} too. Add samples "
+                "of these classes to the training data, or leave them out."
+            )
     return X_val, y_val, weight
 
 

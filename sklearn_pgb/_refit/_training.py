@@ -84,7 +84,10 @@ def check_request(model: "GradientBasisRefit", has_validation: bool) -> None:
 
 
 def _check_candidates(alphas: Any) -> None:
-    values = np.asarray(alphas, dtype=float)
+    try:
+        values = np.asarray(alphas, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     usable = values.ndim == 1 and len(values) and np.isfinite(values).all()
     if not usable or values.min() <= 0:
         raise ValueError(

@@ -1,0 +1,46 @@
+"""A grid of ridges equals each of them, solved on its own."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from sklearn_pgb._convex import ridge_grid
+from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._operators import DenseOperator
+
+ALPHAS = torch.tensor([1.0, 1e-2, 1e-4], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("n_coef", [4, 60], ids=["tall", "wide"])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("intercept", [False, True], ids=["bound", "free"])
+@pytest.mark.parametrize("dual", [False, True], ids=["primal", "dual"])
+def test_grid_is_each_problem_solved(generator, dual, intercept, n_outputs, n_coef):
+    """Weights, several outputs, offsets, free intercepts, both decompositions."""
+    shape = {"n_coef": n_coef, "n_outputs": n_outputs, "intercept": intercept}
+    # An offset of the problem itself is ignored.
+    problem = oracles.random_problem(SquaredLoss(), generator, offset=True, **shape)
+    new = oracles.randn(generator, 7, n_outputs, n_coef)
+    offsets = [
+        None,
+        (
+            oracles.randn(generator, 25, n_outputs),
+            oracles.randn(generator, 7, n_outputs),
+        ),
+    ]
+    grid = ridge_grid(problem, DenseOperator(new), offsets, ALPHAS, dual)
+    assert grid.heldout_raw.shape == (2, 3, 7, n_outputs)
+    matrix, y = problem.operator.dense().numpy(), problem.y.numpy()
+    for row, offset in enumerate(offsets):
+        seen, ahead = (0.0, 0.0) if offset is None else (o.numpy() for o in offset)
+        for column, alpha in enumerate(ALPHAS.tolist()):
+            expected, free = oracles.ridge(
+                matrix, y - seen, problem.weight.numpy(), alpha, intercept
+            )
+            coef, found = grid.coefficients(row, column)
+            np.testing.assert_allclose(coef, expected, rtol=1e-6, atol=1e-8)
+            np.testing.assert_allclose(found, free, rtol=1e-6, atol=1e-8)
+            raw = ahead + new.numpy() @ expected + free
+            found = grid.heldout_raw[row, column]
+            np.testing.assert_allclose(found, raw, rtol=1e-6, atol=1e-8)

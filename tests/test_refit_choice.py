@@ -1,0 +1,371 @@
+"""The refit chooses alpha and centre on samples that its networks have not seen."""
+
+import numpy as np
+import pytest
+from refit_cases import (
+    CENTERS,
+    CURVE,
+    OTHERS,
+    SQUARED,
+    TARGETS,
+    WEIGHT,
+    X_NEW,
+    Truth,
+    Twin,
+    X,
+    encoded,
+    mean_of_networks,
+    mlp,
+    raw_of_network,
+    trained,
+    truth,
+)
+from sklearn.base import clone
+from sklearn.datasets import make_friedman1
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb._estimator._alpha import SQUARED_LOSS_ALPHAS
+
+GRID = np.logspace(-4, 0, 3)
+
+
+@pytest.fixture
+def exact_paths(monkeypatch):
+    """Candidates are compared at a tolerance of their own; here it is next to none."""
+    monkeypatch.setattr("sklearn_pgb._convex._select.COMPARISON_TOL", 1e-10)
+
+
+def twins_of_folds(refit, splits, y, weight):
+    """One twin per fold, of its own networks and training samples."""
+    width = len(refit.estimators_) // len(splits)
+    return [
+        Twin(refit.estimators_[i * width :][:width], X[seen], y[seen], weight[seen])
+        for i, (seen, _) in enumerate(splits)
+    ]
+
+
+def mean_heldout_loss(twins, splits, y, weight, center, alpha):
+    """Of all folds' held-out samples."""
+    total = sum(
+        weight[held] @ twin.losses(X[held], y[held], center, alpha)
+        for twin, (_, held) in zip(twins, splits, strict=True)
+    )
+    return total / weight.sum()
+
+
+def share_of(splits, weight):
+    """What a fold's training samples weigh, on average."""
+    return np.mean([weight[seen].sum() / weight.sum() for seen, _ in splits])
+
+
+# -- folds ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_networks", [1, 6])
+@pytest.mark.parametrize("weight", [np.ones(40), WEIGHT], ids=["equal", "weighted"])
+@pytest.mark.parametrize("name", SQUARED)
+def test_choice_on_folds_is_brute_force(name, weight, n_networks):
+    """Both centres, every alpha, and the mean of the networks itself."""
+    y, splits = TARGETS[name], list(KFold(3, shuffle=True, random_state=1).split(X))
+    refit = GradientBasisRefit(mlp(name), cv=splits, n_networks=n_networks)
+    refit.fit(X, y, weight)
+    twins, share = twins_of_folds(refit, splits, y, weight), share_of(splits, weight)
+    path = refit.alpha_path_
+    candidates = list(zip(path["center"], path["alpha"] / share, strict=True))
+    expected = [(c, a) for c in CENTERS for a in SQUARED_LOSS_ALPHAS]
+    expected.append(("network", np.inf))
+    assert [c for c, _ in candidates] == [c for c, _ in expected]
+    np.testing.assert_allclose([a for _, a in candidates], [a for _, a in expected])
+    # Some of the candidates; below 1e-7 rounding decides.
+    for number in [*range(0, len(candidates), 9), len(candidates) - 1]:
+        if candidates[number][1] > 1e-7:
+            loss = mean_heldout_loss(twins, splits, y, weight, *candidates[number])
+            np.testing.assert_allclose(path["loss"][number], loss, rtol=1e-5)
+    best = np.argmin(path["loss"])
+    assert (refit.center_, refit.alpha_) == (path["center"][best], path["alpha"][best])
+
+
+@pytest.mark.usefixtures("exact_paths")
+@pytest.mark.parametrize("name", OTHERS)
+def test_choice_on_folds_is_brute_force_for_other_losses(name):
+    y = TARGETS[name]
+    splits = list(StratifiedKFold(2).split(X, y)) if name != "poisson" else None
+    splits = splits or list(KFold(2).split(X))
+    refit = GradientBasisRefit(mlp(name, max_iter=8), alpha=GRID, cv=splits, tol=1e-10)
+    refit.fit(X, y, WEIGHT)
+    twins, share = twins_of_folds(refit, splits, y, WEIGHT), share_of(splits, WEIGHT)
+    path = refit.alpha_path_
+    assert set(path["center"]) == set(CENTERS)
+    for center, alpha, found in zip(*path.values(), strict=True):
+        loss = mean_heldout_loss(twins, splits, y, WEIGHT, center, alpha / share)
+        np.testing.assert_allclose(found, loss, rtol=1e-3)
+    best = np.argmin(path["loss"])
+    assert (refit.center_, refit.alpha_) == (path["center"][best], path["alpha"][best])
+    # The final problem on all networks and samples.
+    joint = Twin(refit.estimators_, X, y, WEIGHT)
+    raw = joint.raw(X_NEW, refit.center_, refit.alpha_)
+    found = refit.transform(X_NEW).reshape(*raw.shape, -1) @ refit.basis_coef_
+    np.testing.assert_allclose(found, raw, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("center", CENTERS)
+@pytest.mark.parametrize("name", SQUARED)
+def test_squared_loss_takes_the_mean_of_joint_and_fold_solutions(name, center):
+    y, splits = TARGETS[name], list(KFold(4).split(X))
+    refit = GradientBasisRefit(mlp(name), alpha=GRID, cv=splits, center=center)
+    refit.fit(X, y, WEIGHT)
+    share = share_of(splits, WEIGHT)
+    folds = [
+        twin.raw(X_NEW, center, refit.alpha_ / share)
+        for twin in twins_of_folds(refit, splits, y, WEIGHT)
+    ]
+    joint = Twin(refit.estimators_, X, y, WEIGHT).raw(X_NEW, center, refit.alpha_)
+    expected = (joint + np.mean(folds, 0)) / 2
+    found = refit.predict(X_NEW).reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+    # The losses are those of the model that predicts.
+    error = y.reshape(40, -1) - refit.predict(X).reshape(40, -1)
+    loss = WEIGHT @ (error**2).sum(1) / WEIGHT.sum()
+    np.testing.assert_allclose(refit.refit_loss_, loss, rtol=1e-9)
+    assert refit.lower_bound_ <= refit.refit_loss_ * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("solver", ["primal", "dual", "matrix-free"])
+@pytest.mark.parametrize("name", ["regression", "multiclass"])
+def test_every_solver_chooses_the_same(name, solver):
+    model = GradientBasisRefit(mlp(name), alpha=GRID, cv=3, tol=1e-10, random_state=0)
+    expected = clone(model).fit(X, TARGETS[name])
+    found = model.set_params(solver=solver).fit(X, TARGETS[name])
+    assert found.center_ == expected.center_
+    np.testing.assert_allclose(found.alpha_, expected.alpha_, rtol=1e-12)
+    answer = "predict" if name == "regression" else "predict_proba"
+    np.testing.assert_allclose(
+        getattr(found, answer)(X_NEW), getattr(expected, answer)(X_NEW), rtol=1e-4
+    )
+
+
+def test_little_memory_chooses_the_same():
+    """Without an eigendecomposition the folds are solved by iterations."""
+    model = GradientBasisRefit(mlp(), alpha=GRID, cv=3, tol=1e-10, random_state=0)
+    expected = clone(model).fit(X, CURVE)
+    found = model.set_params(max_memory=20_000).fit(X, CURVE)
+    assert (found.center_, found.rank_) == (expected.center_, None)
+    np.testing.assert_allclose(found.alpha_, expected.alpha_, rtol=1e-12)
+    np.testing.assert_allclose(found.predict(X_NEW), expected.predict(X_NEW), rtol=1e-3)
+
+
+@pytest.mark.usefixtures("exact_paths")
+@pytest.mark.parametrize("name", ["regression", "binary"])
+def test_a_number_for_alpha_and_folds_choose_the_centre(name):
+    y, splits = TARGETS[name], list(KFold(2).split(X))
+    refit = GradientBasisRefit(mlp(name), alpha=0.1, cv=splits, tol=1e-10).fit(X, y)
+    twins = twins_of_folds(refit, splits, y, np.ones(40))
+    losses = [
+        mean_heldout_loss(twins, splits, y, np.ones(40), center, 0.2)
+        for center in CENTERS
+    ]
+    np.testing.assert_allclose(refit.alpha_path_["loss"], losses, rtol=1e-4)
+    assert refit.alpha_path_["center"].tolist() == list(CENTERS)
+    assert refit.center_ == CENTERS[np.argmin(losses)]
+    assert refit.alpha_ == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("params", "n_networks"),
+    [
+        ({}, 5),
+        ({"alpha": GRID}, 5),
+        ({"alpha": "loo"}, 1),
+        ({"alpha": "evidence"}, 1),
+        ({"alpha": 0.1}, 1),
+        ({"cv": None}, 1),
+        ({"alpha": "loo", "cv": 2}, 2),
+        ({"n_networks": 7}, 10),
+    ],
+    ids=str,
+)
+def test_number_of_trainings(params, n_networks):
+    """Five folds by default; a name or a number for alpha needs one training."""
+    refit = GradientBasisRefit(mlp(), **params).fit(X, CURVE)
+    assert len(refit.estimators_) == n_networks
+    assert refit.center_ in CENTERS
+
+
+# -- the mean of the networks --------------------------------------------------------
+
+
+def test_infinite_alpha_is_the_mean_of_the_networks():
+    """Networks that know the truth are not improved by labels that are all noise."""
+    y = truth(X) + 3 * np.random.default_rng(1).normal(size=40)
+    refit = GradientBasisRefit(Truth(random_state=0), random_state=0, distribution=True)
+    refit.fit(X, y)
+    assert np.isinf(refit.alpha_)
+    assert (refit.center_, refit.n_iter_, refit.duality_gap_) == ("network", 0, 0)
+    mean = np.mean([network.predict(X_NEW) for network in refit.estimators_], 0)
+    np.testing.assert_allclose(refit.predict(X_NEW), mean, rtol=1e-9)
+    features = refit.transform(X_NEW)
+    np.testing.assert_allclose(features @ refit.basis_coef_, mean, rtol=1e-9)
+    loss = np.mean((refit.predict(X) - y) ** 2)
+    np.testing.assert_allclose(refit.refit_loss_, loss, rtol=1e-9)
+    assert 0 <= refit.lower_bound_ <= refit.refit_loss_
+    assert refit.rank_ >= 1
+    _, std = refit.predict(X_NEW, return_std=True)
+    assert ((std > 1.5) & (std < 6)).all()
+
+
+def test_infinite_alpha_of_a_classifier():
+    """Random labels leave the networks' mean of next to nothing as it is."""
+    y = np.tile(["no", "yes"], 20)
+    network = mlp("binary", alpha=1e4)
+    refit = GradientBasisRefit(network, random_state=0).fit(X, y)
+    if np.isinf(refit.alpha_):
+        mean = mean_of_networks(refit.estimators_, X_NEW)[:, 0]
+        np.testing.assert_allclose(refit.decision_function(X_NEW), mean, rtol=1e-9)
+    assert refit.alpha_path_["alpha"][-1] == np.inf
+    assert refit.alpha_path_["center"][-1] == "network"
+
+
+def test_the_mean_is_a_candidate_where_the_centre_may_be_the_network():
+    """Not among candidates that the user gives, nor if the centre is zero."""
+    for params, expected in (
+        ({}, True),
+        ({"center": "network"}, True),
+        ({"center": "zero"}, False),
+        ({"alpha": GRID}, False),
+    ):
+        refit = GradientBasisRefit(mlp(), cv=2, **params).fit(X, CURVE)
+        assert np.isinf(refit.alpha_path_["alpha"]).any() == expected
+
+
+def test_evidence_of_a_frozen_network_has_no_infinite_candidate():
+    """The evidence is no loss; the network's own loss can't be compared with it."""
+    network = FrozenEstimator(mlp(max_iter=500).fit(X, CURVE))
+    refit = GradientBasisRefit(network, alpha="evidence").fit(X, CURVE)
+    assert np.isfinite(refit.alpha_path_["alpha"]).all()
+    assert np.isfinite(refit.alpha_)
+
+
+@pytest.mark.parametrize("seed_", range(3))
+def test_noisy_data_do_not_make_the_refit_worse_than_its_networks(seed_):
+    """On friedman1 with noise 1: at most 1 % above the mean of its own networks."""
+    X, y = make_friedman1(400, noise=1.0, random_state=seed_)
+    inner = make_pipeline(
+        StandardScaler(), MLPRegressor(hidden_layer_sizes=(10,), random_state=0)
+    )
+    refit = GradientBasisRefit(inner, random_state=0).fit(X[:200], y[:200])
+    mean = np.mean([network.predict(X[200:]) for network in refit.estimators_], 0)
+    own, best = (
+        np.sqrt(np.mean((y[200:] - p) ** 2)) for p in (refit.predict(X[200:]), mean)
+    )
+    assert own <= 1.01 * best
+
+
+# -- validation samples --------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("exact_paths")
+@pytest.mark.parametrize("is_frozen", [False, True], ids=["trained", "frozen"])
+@pytest.mark.parametrize("name", ["regression", "multi-output", "binary"])
+def test_choice_on_validation_samples_is_brute_force(name, is_frozen):
+    """One training on the other samples, no warning; the final problem is theirs."""
+    y, s = TARGETS[name], WEIGHT
+    fit, val = slice(0, 28), slice(28, 40)
+    network = mlp(name, max_iter=8)
+    if is_frozen:
+        network = FrozenEstimator(trained(network, X[fit], y[fit], s[fit]))
+    refit = GradientBasisRefit(network, tol=1e-10)
+    refit.fit(
+        X[fit],
+        y[fit],
+        s[fit],
+        X_val=X[val],
+        y_val=y[val],
+        sample_weight_val=s[val],
+    )
+    assert len(refit.estimators_) == 1
+    twin = Twin(refit.estimators_, X[fit], y[fit], s[fit])
+    path = refit.alpha_path_
+    assert path["alpha"][-1] == np.inf
+    assert set(path["center"]) == set(CENTERS)
+    for center, alpha, found in list(zip(*path.values(), strict=True))[::4]:
+        if alpha > 1e-5:
+            losses = twin.losses(X[val], y[val], center, alpha)
+            np.testing.assert_allclose(found, s[val] @ losses / s[val].sum(), rtol=1e-3)
+    best = np.argmin(path["loss"])
+    assert (refit.center_, refit.alpha_) == (path["center"][best], path["alpha"][best])
+    if refit.alpha_ > 1e-6:
+        raw = twin.raw(X_NEW, refit.center_, refit.alpha_)
+        found = refit.transform(X_NEW).reshape(*raw.shape, -1) @ refit.basis_coef_
+        np.testing.assert_allclose(found, raw, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["multi-output", "poisson", "multiclass"])
+def test_weights_of_validation_samples_equal_repetition(name):
+    y, rest = TARGETS[name], np.arange(28, 40)
+    weight = np.array([0, 1, 2, 3] * 3)
+    index = np.repeat(rest, weight)
+    network = FrozenEstimator(trained(mlp(name), X[:28], y[:28]))
+    model = GradientBasisRefit(network)
+    weighted = clone(model).fit(
+        X[:28], y[:28], X_val=X[rest], y_val=y[rest], sample_weight_val=weight
+    )
+    repeated = clone(model).fit(X[:28], y[:28], X_val=X[index], y_val=y[index])
+    unweighted = clone(model).fit(X[:28], y[:28], X_val=X[rest], y_val=y[rest])
+    loss = repeated.alpha_path_["loss"]
+    np.testing.assert_allclose(weighted.alpha_path_["loss"], loss, rtol=1e-9)
+    np.testing.assert_array_equal(weighted.basis_coef_, repeated.basis_coef_)
+    assert abs(unweighted.alpha_path_["loss"][0] / loss[0] - 1) > 1e-3
+
+
+@pytest.mark.usefixtures("exact_paths")
+def test_labels_of_validation_samples_of_a_module():
+    """Numbered as those of the training, also where they lack a class."""
+    y = TARGETS["multiclass"]
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+    some = np.flatnonzero(y != "low")
+    refit = GradientBasisRefit(module, loss="log_loss", alpha=GRID, center="zero")
+    refit.fit(X, y, X_val=X[some], y_val=y[some])
+    chosen = refit.predict_proba(X[some])
+    share = chosen[np.arange(len(some)), np.searchsorted(refit.classes_, y[some])]
+    best = refit.alpha_path_["loss"].min()
+    np.testing.assert_allclose(-np.log(share).mean(), best, rtol=1e-3)
+
+
+def test_several_networks_and_validation_samples():
+    fit, val = slice(0, 28), slice(28, 40)
+    refit = GradientBasisRefit(mlp(), n_networks=3, alpha=GRID, random_state=0)
+    refit.fit(X[fit], CURVE[fit], X_val=X[val], y_val=CURVE[val])
+    assert len(refit.estimators_) == 3
+    twin = Twin(refit.estimators_, X[fit], CURVE[fit], np.ones(28))
+    for center, alpha, found in zip(*refit.alpha_path_.values(), strict=True):
+        losses = twin.losses(X[val], CURVE[val], center, alpha)
+        np.testing.assert_allclose(found, losses.mean(), rtol=1e-5)
+
+
+def test_validation_samples_go_through_the_networks_own_steps():
+    """Targets and inputs alike."""
+    network = make_pipeline(StandardScaler(), mlp())
+    scaler = StandardScaler().fit(X[:28])
+    wide = GradientBasisRefit(network)
+    wide.fit(X[:28], CURVE[:28], X_val=X[28:], y_val=CURVE[28:])
+    by_hand = GradientBasisRefit(mlp()).fit(
+        scaler.transform(X[:28]),
+        CURVE[:28],
+        X_val=scaler.transform(X[28:]),
+        y_val=CURVE[28:],
+    )
+    loss = by_hand.alpha_path_["loss"]
+    np.testing.assert_allclose(wide.alpha_path_["loss"], loss, rtol=1e-9)
+
+
+def test_raw_of_twins():
+    """The twin itself: its network is that of scikit-learn."""
+    network = mlp().fit(X, CURVE)
+    np.testing.assert_allclose(raw_of_network(network, X)[:, 0], network.predict(X))
+    np.testing.assert_array_equal(encoded(network, CURVE)[:, 0], CURVE)
