@@ -179,13 +179,7 @@ class SquaredLoss(SeparableLoss):
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        # From a group's first target on, so that the mean of equal targets is exact.
-        order = group.argsort(stable=True)
-        numbers = torch.arange(n_groups, device=group.device)
-        starts = torch.searchsorted(group[order], numbers).clamp(max=len(group) - 1)
-        first = y[order[starts]]
-        total, mean = _group_means(y - first[group], weight, group, n_groups)
-        mean = first + mean
+        total, mean = _group_means(y, weight, group, n_groups)
         scatter = weight * self.value(y, mean[group])
         value = torch.zeros_like(total).index_add(0, group, scatter)
         return PooledMinimum(value, mean, torch.ones_like(total, dtype=torch.bool))

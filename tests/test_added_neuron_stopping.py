@@ -28,7 +28,7 @@ from sklearn_pgb import (
     AddedNeuronRegressor,
     ResNetBasisClassifier,
 )
-from sklearn_pgb._estimator import class_weights, quiet_training
+from sklearn_pgb._estimator import class_weights
 
 RNG = np.random.default_rng(0)
 MANY = RNG.normal(size=(200, 3))
@@ -76,17 +76,6 @@ def test_running_out_of_epochs_warns(solver):
     with pytest.warns(ConvergenceWarning, match=words):
         model.fit(X, Y)
     assert model.status_ == "max_iter"
-
-
-def test_quiet_training():
-    """For networks that stop early on purpose; the next one warns again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with quiet_training():
-            regressor(max_iter=2).fit(X, Y)
-            regressor(solver="sgd", learning_rate_init=1e9).fit(X, Y)
-    with pytest.warns(ConvergenceWarning):
-        regressor(max_iter=2).fit(X, Y)
 
 
 def test_partial_fit_does_not_warn():

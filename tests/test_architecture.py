@@ -24,6 +24,7 @@ FLOORS = {
     "_losses": 0,
     "_operators": 0,
     "_threads": 0,
+    "_version": 0,
     "_networks": 1,
     "_bases": 1,
     "_training": 2,

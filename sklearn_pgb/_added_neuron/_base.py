@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import _fit_context, is_classifier
 from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import (
     check_array,
@@ -40,7 +41,6 @@ from sklearn_pgb._estimator import (
     check_device,
     dense,
     distinct_rows,
-    warn_of_convergence,
 )
 from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._networks import (
@@ -331,16 +331,18 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             )
             if self.solver == "lbfgs":
                 reached = f"lbfgs failed to converge after {self.n_iter_} iterations."
-            warn_of_convergence(
+            warnings.warn(
                 f"{reached} Increase max_iter, or take the network as it is.",
-                stacklevel=6,
+                ConvergenceWarning,
+                stacklevel=5,
             )
 
     def _warn_of_divergence(self):
-        warn_of_convergence(
+        warnings.warn(
             "The loss diverged; the parameters of the smallest loss were kept. Lower "
             f"learning_rate_init, got {self.learning_rate_init!r}, or standardise X.",
-            stacklevel=7,
+            ConvergenceWarning,
+            stacklevel=6,
         )
 
     # ---------------------------------------------------------------------- subclasses

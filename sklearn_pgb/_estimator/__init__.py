@@ -27,7 +27,6 @@ from sklearn_pgb._estimator._border import (
     share_target_transformation,
     with_seed,
 )
-from sklearn_pgb._estimator._convergence import quiet_training, warn_of_convergence
 from sklearn_pgb._estimator._hooks import fit_hooks, training_contexts
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._targets import (
@@ -73,10 +72,8 @@ __all__ = [
     "open_all",
     "parse_memory",
     "parts_among",
-    "quiet_training",
     "share_target_transformation",
     "train_networks",
     "training_contexts",
-    "warn_of_convergence",
     "with_seed",
 ]

@@ -28,7 +28,6 @@ from sklearn_pgb._estimator import (
     all_or_nothing,
     check_device,
     draw_seeds,
-    final_estimator,
     inputs_of,
     jobs_for,
     open_all,
@@ -48,7 +47,9 @@ from sklearn_pgb._refit._data import (
 )
 from sklearn_pgb._refit._fitting import Refit, TrainedNetworks
 from sklearn_pgb._refit._outputs import (
+    has_probabilities,
     in_shape,
+    is_a_classifier,
     labels,
     network_tags,
     with_absent_classes,
@@ -60,19 +61,6 @@ from sklearn_pgb._refit._training import (
     warn_of_optimism,
 )
 from sklearn_pgb._refit._uncertainty import predictive_std
-
-
-def _is_classifier(self: "GradientBasisRefit") -> bool:
-    if not classifies(self):
-        raise AttributeError("only classifiers have this method")
-    return True
-
-
-def _has_probabilities(self: "GradientBasisRefit") -> bool:
-    hinge = getattr(final_estimator(self.estimator), "loss", None) == "smoothed_hinge"
-    if not classifies(self) or hinge:
-        raise AttributeError("only classifiers with a log loss have this method")
-    return True
 
 
 class GradientBasisRefit(
@@ -499,7 +487,7 @@ class GradientBasisRefit(
         upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
         return y, in_shape(np.abs(upper - lower) / 2, self._flat)
 
-    @available_if(_is_classifier)
+    @available_if(is_a_classifier)
     def decision_function(self, X):
         """Raw outputs of the refit.
 
@@ -515,7 +503,7 @@ class GradientBasisRefit(
         raw = self._raw_of_classes(*self._open(X)).numpy()
         return raw[:, 0] if raw.shape[1] == 1 else raw
 
-    @available_if(_has_probabilities)
+    @available_if(has_probabilities)
     def predict_proba(self, X):
         """Class probabilities.
 
@@ -531,7 +519,7 @@ class GradientBasisRefit(
         raw = self._raw_of_classes(opened, inputs)
         return probabilities(raw, opened[0].loss, self._multilabel)
 
-    @available_if(_has_probabilities)
+    @available_if(has_probabilities)
     def predict_log_proba(self, X):
         """Logarithms of the class probabilities.
 

@@ -1,6 +1,6 @@
 """From raw outputs to predictions, and the tags that go with them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -9,9 +9,28 @@ from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
 from sklearn_pgb._estimator import final_estimator
+from sklearn_pgb._refit._data import classifies
+
+if TYPE_CHECKING:
+    from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
 
 # Log probability of classes without any weight: what float64 can still tell from one.
 LOG_ABSENT = -36.0
+
+
+def is_a_classifier(model: "GradientBasisRefit") -> bool:
+    """Whether it has a decision function; AttributeError otherwise."""
+    if not classifies(model):
+        raise AttributeError("only classifiers have this method")
+    return True
+
+
+def has_probabilities(model: "GradientBasisRefit") -> bool:
+    """Whether its loss gives probabilities; AttributeError otherwise."""
+    hinge = getattr(final_estimator(model.estimator), "loss", None) == "smoothed_hinge"
+    if not classifies(model) or hinge:
+        raise AttributeError("only classifiers with a log loss have this method")
+    return True
 
 
 def labels(raw: Tensor, output_classes: NDArray[Any], multilabel: bool) -> NDArray[Any]:
