@@ -82,7 +82,7 @@ def measure(n_rows):
 def refit(network, X, y):
     """Refit of the fixed network."""
     model = GradientBasisRefit(
-        FrozenEstimator(network), max_memory=MAX_MEMORY, random_state=0
+        FrozenEstimator(network), alpha="loo", max_memory=MAX_MEMORY, random_state=0
     )
     return model.fit(X, y)
 

@@ -200,7 +200,7 @@ def overhead(task):
     models = [
         AddedNeuronRegressor((5,), max_iter=2),
         ResNetBasisRegressor(hidden_layer_sizes=(5,), max_iter=2, cv=None),
-        GradientBasisRefit(FrozenEstimator(network)),
+        GradientBasisRefit(FrozenEstimator(network), alpha="loo"),
     ]
     found = {}
     for model in models:

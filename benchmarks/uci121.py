@@ -95,7 +95,12 @@ def networks(split, seed):
     several = GradientBasisRefit(network, n_networks=N_NETWORKS, random_state=seed)
     split.note("seconds", "refit", timed_fit(several, split.X, split.y)["refit"])
     split.note("seconds", "network", fit_seconds(network, split.X, split.y))
-    one = GradientBasisRefit(FrozenEstimator(network), alpha=several.alpha_)
+    # An infinite alpha, the networks themselves, is no parameter.
+    one = GradientBasisRefit(
+        FrozenEstimator(network),
+        alpha=min(several.alpha_, 1e6),
+        center=several.center_,
+    )
     one.fit(split.X, split.y)
     members = [probabilities(split, member) for member in several.estimators_]
     note(split, "network", probabilities(split, network))

@@ -179,9 +179,19 @@ def standardised(regressor):
 
 
 def refit_of(parameters, n_networks, seed):
-    """Refit of networks with these MLPRegressor parameters."""
+    """Refit of networks with these MLPRegressor parameters.
+
+    A single network, trained on all samples, is refitted by leave-one-out; several are
+    those of the folds by which alpha is chosen.
+    """
     network = standardised(TimedMLPRegressor(**parameters, random_state=seed))
-    return GradientBasisRefit(network, n_networks=n_networks, random_state=seed)
+    return GradientBasisRefit(
+        network,
+        alpha="loo" if n_networks == 1 else "auto",
+        n_networks=n_networks,
+        distribution=True,
+        random_state=seed,
+    )
 
 
 def published_network(name):
