@@ -356,10 +356,10 @@ class GradientBasisRefit(
         data = training_data(
             self, X, y, sample_weight, groups, validation, fit_params, cv
         )
-        warn_of_optimism(self, has_validation)
         seeds = draw_seeds(self.estimator, self.random_state)
         contexts, finish = training_contexts(self, X, y, sample_weight)
         trained, result, noise = train_and_refit(self, data, seeds, effort, contexts)
+        warn_of_optimism(self, has_validation)
         self._store(result, noise, trained, data, seeds)
         if self.verbose:
             print(

@@ -237,7 +237,8 @@ def warn_of_useless_networks(
         raw = opened.network(opened.network.theta, X[rows])
         loss = float(normalized @ opened.loss.value(y[rows], raw))
         best = float(constant.value.sum())
-        if not loss <= best + 1e-6 * abs(best):
+        silent = float(normalized @ opened.loss.value(y[rows], torch.zeros_like(raw)))
+        if not loss <= best + 1e-6 * max(abs(best), abs(silent)):
             warnings.warn(
                 f"The training loss of network {number} is {loss:.3g}, above that of "
                 f"the best constant, {best:.3g}. Scale its inputs and targets, for "
