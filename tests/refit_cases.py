@@ -108,9 +108,12 @@ class Twin:
 
     def losses(self, X, y, center, alpha):
         """The loss of the solution at each new sample."""
-        raw = torch.tensor(self.raw(X, center, alpha))
+        return self.loss_of(y, self.raw(X, center, alpha))
+
+    def loss_of(self, y, raw):
+        """The loss of each raw output."""
         y = encoded(self.networks.estimators_[0], y)
-        return self.loss.value(y, raw).numpy()
+        return self.loss.value(y, torch.tensor(raw)).numpy()
 
 
 def trained(estimator, X, y, weight=None):
