@@ -34,8 +34,9 @@ demo: $(INSTALLED)
 # they work.
 test coverage: export OMP_NUM_THREADS := 1
 
+# One process per core; each file of tests stays in one of them.
 test: lint type
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
 
 # Apart from `test`: tracing each line makes the training loops several times slower.
 coverage: $(INSTALLED)
