@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
 from sklearn_pgb._networks._network import Head, Network, as_float64
+
+# Columns whose distance from zero is this many times their spread count as far.
+FAR = 1e3
 
 
 @dataclass(frozen=True)
@@ -263,10 +267,12 @@ class ChainNetwork(Network):
     def _forward(
         self, weights: list[Tensor], biases: list[Tensor | None], X: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
-        pre_activations, outputs = [], [X]
+        pre_activations: list[Tensor] = []
+        outputs = [X]
         hidden = zip(weights, biases, self.activations, strict=False)
         for weight, bias, activation in hidden:
-            pre_activations.append(F.linear(outputs[-1], weight, bias))
+            affine = F.linear if pre_activations else _affine
+            pre_activations.append(affine(outputs[-1], weight, bias))
             outputs.append(activation.function(pre_activations[-1]))
         outputs.append(F.linear(outputs[-1], weights[-1], biases[-1]))
         return pre_activations, outputs
@@ -279,6 +285,26 @@ class ChainNetwork(Network):
         return Head(
             bias=None if bias is None else slice(start, len(theta)), in_span=theta
         )
+
+
+def _affine(X: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``X W^T + b`` without cancellation between columns far from zero and the bias.
+
+    At an offset of 1e10 float64 leaves six digits of the sum, and bounds on the loss
+    over a layer were off by 1e-7. Differences of such columns to their first entry are
+    exact, and what these entries add to the bias is summed in extended precision.
+    """
+    recorded = weight.requires_grad or torch._C._are_functorch_transforms_active()
+    if bias is None or recorded or not len(X) or X.dtype != torch.float64:
+        return F.linear(X, weight, bias)
+    first = X[0]
+    far = first.abs() > FAR * (X - first).abs().amax(0)
+    if not bool(far.any()):
+        return F.linear(X, weight, bias)
+    center = torch.where(far, first, 0.0)
+    long = [part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)]
+    shift = torch.from_numpy((long[0] @ long[1] + long[2]).astype(np.float64))
+    return F.linear(X - center, weight, shift.to(X.device))
 
 
 def overparameterised_relu_init(
