@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from sklearn_pgb._networks._network import Head, Network, as_float64
 
-# Columns whose distance from zero is this many times their spread count as far.
-FAR = 1e3
+# Columns whose distance from zero is this many times their spread are far from it: their
+# differences are exact in floating point (Sterbenz).
+FAR = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ def _identity_slope(z: Tensor, h: Tensor) -> Tensor:
 
 
 def _logistic_slope(z: Tensor, h: Tensor) -> Tensor:
-    return h * (1 - h)
+    # From z: h (1 - h) has few digits, or none, where h is close to one.
+    return h * (-z).sigmoid()
 
 
 def _tanh_slope(z: Tensor, h: Tensor) -> Tensor:
-    return 1 - h.square()
+    # 1 - h^2 likewise: for z = 10 half of its digits are gone, for z = 20 all.
+    return 4 * (2 * z).sigmoid() * (-2 * z).sigmoid()
 
 
 def _relu_slope(z: Tensor, h: Tensor) -> Tensor:
@@ -298,7 +301,7 @@ def _affine(X: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None or recorded or not len(X) or X.dtype != torch.float64:
         return F.linear(X, weight, bias)
     first = X[0]
-    far = first.abs() > FAR * (X - first).abs().amax(0)
+    far = first.abs() >= FAR * (X - first).abs().amax(0)
     if not bool(far.any()):
         return F.linear(X, weight, bias)
     center = torch.where(far, first, 0.0)
