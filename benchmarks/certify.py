@@ -221,7 +221,10 @@ def jacobian(W, b, v, X, activation):
     """Derivatives of the outputs of one hidden layer by hand; the hidden outputs."""
     z = np.asarray(X, REAL) @ W + b
     h = np.tanh(z) if activation == "tanh" else np.maximum(z, 0)
-    slope = 1 - h**2 if activation == "tanh" else (z > 0).astype(REAL)
+    # Of saturated units 1 - h**2 would have no digits.
+    decay = np.exp(-2 * np.abs(z))
+    saturated = 4 * decay / (1 + decay) ** 2
+    slope = saturated if activation == "tanh" else (z > 0).astype(REAL)
     inner = slope * v
     outer = (inner[:, :, None] * np.asarray(X, REAL)[:, None, :]).reshape(len(X), -1)
     return np.column_stack([outer, inner, h, np.ones(len(X), REAL)]), h
