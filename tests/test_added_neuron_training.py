@@ -399,7 +399,7 @@ def test_callbacks_may_stop(params):
 
 
 @pytest.mark.parametrize(
-    "network", [{"activation": "tanh"}, {"module": dense}], ids=str
+    "network", [{"activation": "tanh"}, {"module": dense}], ids=["layers", "module"]
 )
 def test_starts_keep_the_best(network):
     """What comes out is no worse than any network on the way."""
