@@ -204,22 +204,7 @@ def refit(
     final = problems[choice.center]
     if path is not None and choice.raw is None and 0 < choice.alpha < math.inf:
         choice = _with_left_out(choice, final, path, float(weight.sum()))
-    if math.isinf(choice.alpha):
-        solution = finish(final, *final.zero(), n_iter=0, converged=True)
-        gap = 0.0
-    else:
-        final = final.with_alpha(choice.alpha)
-        solution = solve(
-            final,
-            method=solver,
-            max_memory=effort.max_memory,
-            tol=effort.tol,
-            max_iter=effort.max_iter,
-            start=choice.start,
-            path=path,
-        )
-        warn_if_unconverged(solution, effort.tol, effort.max_iter)
-        gap = solution.gap
+    final, solution, gap = _solved(final, choice, solver, effort, path)
     parameters = space.parameters(
         solution.coef,
         solution.intercept,
@@ -251,6 +236,34 @@ def refit(
         bound=bound,
         rank=rank,
     )
+
+
+def _solved(
+    problem: ConvexProblem,
+    choice: Choice,
+    solver: str,
+    effort: Effort,
+    path: RidgePath | None,
+) -> tuple[ConvexProblem, Solution, float]:
+    """The problem at the chosen alpha, its solution and the certified gap.
+
+    Nothing is solved if alpha is infinite.
+    """
+    if math.isinf(choice.alpha):
+        zero = finish(problem, *problem.zero(), n_iter=0, converged=True)
+        return problem, zero, 0.0
+    problem = problem.with_alpha(choice.alpha)
+    solution = solve(
+        problem,
+        method=solver,
+        max_memory=effort.max_memory,
+        tol=effort.tol,
+        max_iter=effort.max_iter,
+        start=choice.start,
+        path=path,
+    )
+    warn_if_unconverged(solution, effort.tol, effort.max_iter)
+    return problem, solution, solution.gap
 
 
 def _with_left_out(
