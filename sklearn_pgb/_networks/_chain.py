@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sklearn_pgb._networks._network import Head, Network, as_float64
 
-# Columns whose distance from zero is this many times their spread are far from it: their
+# Columns are far from zero if their distance is this many times their spread: their
 # differences are exact in floating point (Sterbenz).
 FAR = 2.0
 
