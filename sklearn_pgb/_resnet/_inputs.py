@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from sklearn_pgb._estimator import dense
+from sklearn_pgb._estimator import check_passed_on, dense
+
+# Features beyond this size have squares that overflow.
+LARGEST_FEATURE = 1e150
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,3 +158,25 @@ def units_input(X: Any, allow_nd: bool) -> NDArray[np.float64]:
         ) from failure
     numbers: NDArray[np.float64] = dense(rows)
     return numbers
+
+
+def check_samples(X):
+    """Refuse what no basis takes as samples."""
+    check_passed_on(X)
+    # A vector of numbers is a mistake, a vector of texts is data.
+    if getattr(X, "ndim", 2) == 1 and is_numeric(X):
+        raise ValueError(
+            f"X must have shape (n_samples, n_features), got {X.shape}. "
+            "Reshape your data, X.reshape(-1, 1) for a single feature."
+        )
+
+
+def check_size(features):
+    """Refuse features of the training rows whose squares overflow."""
+    largest = float(np.abs(features).max(initial=0.0))
+    if largest > LARGEST_FEATURE:
+        raise ValueError(
+            f"X must give features of the basis up to {LARGEST_FEATURE:g}, whose "
+            f"squares can be computed, got {largest:g}. Scale X, or put a "
+            "StandardScaler in front of the basis."
+        )
