@@ -207,3 +207,10 @@ def test_targets_close_to_zero_have_a_loss():
     X = np.random.default_rng(0).normal(size=(20, 2))
     model = ResNetBasisRegressor(max_iter=2, random_state=0).fit(X, X[:, 0] * 1e-310)
     assert np.isfinite(model.loss_)
+
+
+def test_tensor_is_an_input_of_a_basis():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    model = ResNetBasisRegressor(basis=StandardScaler(), max_iter=2, random_state=0)
+    expected = model.fit(X, X[:, 0]).predict(X)
+    assert_allclose(model.fit(torch.from_numpy(X), X[:, 0]).predict(X), expected)

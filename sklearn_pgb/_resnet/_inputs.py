@@ -107,7 +107,9 @@ def is_numeric(X: Any) -> bool:
         columns = X.dtypes if X.ndim == 2 else [X.dtype]
         return all(dtype.kind in "biuf" for dtype in columns)
     try:
-        kind: str = (X if hasattr(X, "dtype") else np.asarray(X)).dtype.kind
+        # The dtype of a tensor has no kind.
+        own: Any = getattr(X, "dtype", None)
+        kind: str = (own if hasattr(own, "kind") else np.asarray(X).dtype).kind
     except ValueError:
         # Rows of different lengths, of words say.
         return False
