@@ -430,7 +430,8 @@ class PoissonLoss(SeparableLoss):
         return -y, torch.full_like(y, torch.inf)
 
     def predict(self, raw: Tensor) -> Tensor:
-        return raw.exp()
+        # The largest number in place of infinity.
+        return raw.exp().clamp(max=torch.finfo(raw.dtype).max)
 
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int

@@ -119,7 +119,8 @@ CONFIGURATIONS = {
     ),
     # --- networks ---
     **{f"network, {name}": regressor(activation=name) for name in ACTIVATIONS},
-    "network, Poisson": regressor(loss="poisson"),
+    # Scores .88 on the data of check_regressors_train, after 20 epochs -.1.
+    "network, Poisson": regressor(loss="poisson", max_iter=100),
     "network, sgd": regressor(solver="sgd"),
     "network, sgd, adaptive": classifier(solver="sgd", learning_rate="adaptive"),
     "network, constant rate": regressor(learning_rate="constant"),

@@ -27,7 +27,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
-from sklearn_pgb import AddedNeuronRegressor, GradientBasisRefit
+from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor, GradientBasisRefit
 from sklearn_pgb._networks import open_network
 
 BOTH = pytest.mark.parametrize(
@@ -572,3 +572,20 @@ def test_failed_fit_keeps_what_was_fitted(name):
     assert vars(model) == before
     assert model.n_features_in_ == 3
     assert_array_equal(model.predict(X), regressor().fit(X, Y).predict(X))
+
+
+def test_errors_of_validation_targets_say_y_val():
+    X = np.arange(40.0).reshape(20, 2)
+    model = AddedNeuronRegressor((2,), max_iter=2)
+    with pytest.raises(ValueError, match=r"^y_val must have 1 targets, as in y, got 2"):
+        model.fit(X, X[:, 0], X_val=X, y_val=X)
+    with pytest.raises(ValueError, match=r"^y_val must be numbers for a regressor"):
+        model.fit(X, X[:, 0], X_val=X, y_val=["a"] * 20)
+    labels = np.arange(20) % 2
+    with pytest.raises(ValueError, match=r"^y_val must be labels among .* got .2. too"):
+        AddedNeuronClassifier((2,)).fit(X, labels, X_val=X, y_val=labels + 1)
+
+
+def test_texts_are_no_targets_of_a_regressor():
+    with pytest.raises(ValueError, match=r"^y must be numbers for a regressor"):
+        AddedNeuronRegressor((2,)).fit(np.eye(3), np.array(["a", "b", "c"], object))

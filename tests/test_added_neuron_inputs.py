@@ -246,3 +246,12 @@ def test_fitted_networks_keep_their_parameters():
     probabilities = labels.predict_proba(X)
     labels.set_params(loss="smoothed_hinge", class_weight="balanced", **changes)
     assert_array_equal(labels.predict_proba(X), probabilities)
+
+
+def test_columns_too_small_to_undo_are_constant():
+    tiny = np.hstack([X, 1e-310 * X[:, :1]])
+    model = regressor().fit(tiny, Y)
+    assert_allclose(model.predict(tiny), regressor().fit(X, Y).predict(X))
+    assert np.isfinite(model.coefs_[0]).all()
+    module = regressor(module=nn.Linear(X.shape[1] + 1, 1)).fit(tiny, Y)
+    assert np.isfinite(module.neurons_["W"]).all()

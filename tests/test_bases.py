@@ -558,3 +558,15 @@ def test_clone(basis, X, y):
     assert isinstance(first, LinearOperator)
     second = again.fit(X, y).operator(X, 2)
     assert_close(first.dense(), second.dense(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("n_outputs", ["1", b"x", [], {0: 1.0}, 0, True, 1.5, 2**63])
+def test_number_of_outputs_must_be_a_count(n_outputs):
+    X = np.arange(6.0).reshape(3, 2)
+    with pytest.raises(ValueError, match="n_outputs must be an integer from 1 to"):
+        InputBasis().fit(X).operator(X, n_outputs)
+
+
+def test_transformer_must_transform():
+    with pytest.raises(TypeError, match=r"transformer must be .*, got Ridge"):
+        FeatureBasis(Ridge()).fit(np.eye(3), np.ones(3))

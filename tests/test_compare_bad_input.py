@@ -34,10 +34,10 @@ def test_scorers_return_numbers():
         compare_bases(LINEAR, X, Y, scoring=lambda model, X, y: {"a": 1.0})
 
 
-def test_errors_name_the_entry():
+def test_scorer_of_what_a_model_lacks_is_refused_with_the_entry():
     labels = (Y > 0).astype(int)
     bases = {"a": LogisticRegression(), "b": SVC()}
-    with pytest.raises(AttributeError) as caught:
+    with pytest.raises(TypeError, match=r"scoring must be .* SVC has none") as caught:
         compare_bases(bases, X, labels, scoring="neg_log_loss", cv=2)
     assert "bases['b']" in caught.value.__notes__[0]
 

@@ -1,5 +1,8 @@
 """Losses against hand values, numerical twins and autograd."""
 
+import math
+import sys
+
 import numpy as np
 import oracles
 import pytest
@@ -294,3 +297,9 @@ def test_encode_errors(loss, y, message):
     """Targets that the loss cannot take are refused."""
     with pytest.raises(ValueError, match=message):
         loss.encode(tensor(y))
+
+
+def test_prediction_of_counts_is_finite():
+    raw = torch.tensor([[-1e4, 0.0, 700.0, 1e4]], dtype=torch.float64)
+    expected = [[0.0, 1.0, math.exp(700.0), sys.float_info.max]]
+    assert PoissonLoss().predict(raw).tolist() == expected

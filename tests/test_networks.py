@@ -21,6 +21,7 @@ from sklearn_pgb._networks import (
     open_network,
     overparameterised_relu_init,
 )
+from sklearn_pgb._networks._network import as_tensor
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -453,3 +454,9 @@ def test_output_errors(X):
 def test_parameter_errors(module, message):
     with pytest.raises(ValueError, match=message):
         open_network(module, loss=SquaredLoss())
+
+
+def test_reversed_sample_becomes_a_tensor():
+    sample = np.arange(6.0).reshape(2, 3)[::-1][:1, ::-1][:, :1]
+    assert as_tensor(sample, np.float64).tolist() == [[5.0]]
+    assert as_tensor(np.arange(3.0)[::-1], np.float64).tolist() == [2.0, 1.0, 0.0]

@@ -189,3 +189,28 @@ def test_divergence_is_reported():
     with pytest.warns(ConvergenceWarning, match="The loss overflowed"):
         model.fit(X, Y)
     assert model.loss_ <= model.basis_lower_bound_ * (1 + 1e-9)
+
+
+def test_features_whose_squares_overflow_are_refused():
+    X = np.random.default_rng(0).normal(size=(20, 2)) * 1e160
+    with pytest.raises(ValueError, match="X must give features of the basis up to"):
+        ResNetBasisRegressor(max_iter=2).fit(X, X[:, 0] / 1e160)
+
+
+def test_dict_of_columns_is_refused():
+    columns = {0: np.arange(20.0), 1: np.ones(20)}
+    with pytest.raises(TypeError, match="X must be an array, a frame or a list"):
+        ResNetBasisRegressor(basis=StandardScaler()).fit(columns, np.arange(20.0))
+
+
+def test_targets_close_to_zero_have_a_loss():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    model = ResNetBasisRegressor(max_iter=2, random_state=0).fit(X, X[:, 0] * 1e-310)
+    assert np.isfinite(model.loss_)
+
+
+def test_tensor_is_an_input_of_a_basis():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    model = ResNetBasisRegressor(basis=StandardScaler(), max_iter=2, random_state=0)
+    expected = model.fit(X, X[:, 0]).predict(X)
+    assert_allclose(model.fit(torch.from_numpy(X), X[:, 0]).predict(X), expected)

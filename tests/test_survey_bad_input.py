@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -98,3 +99,11 @@ def test_residual_network_of_one_start():
     net = ResNetBasisRegressor(hidden_layer_sizes=(2,), max_iter=1)
     found = survey_minima(net, X, Y, n_starts=1, random_state=0)
     assert str(found).startswith("1 starts, 1 distinct ends")
+
+
+def test_search_over_architectures_is_refused():
+    network = MLPRegressor(max_iter=200, solver="lbfgs", random_state=0)
+    search = GridSearchCV(network, {"hidden_layer_sizes": [(1,), (8,)]}, cv=2)
+    X = np.random.default_rng(0).normal(size=(30, 1))
+    with pytest.raises(ValueError, match="estimator must train networks of one size"):
+        survey_minima(search, X, np.sin(5 * X[:, 0]), n_starts=4, random_state=0)

@@ -419,10 +419,11 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         y = self._check_targets(
             check_array(
                 y, ensure_2d=False, dtype=None, accept_sparse=True, input_name="y_val"
-            )
+            ),
+            name="y_val",
         )
         check_consistent_length(X, y)
-        self._learn(y, known=True, classes=None)
+        self._learn(y, known=True, classes=None, name="y_val")
         kept, weight = self._weigh(y, weight)
         return HeldOut(dense(X)[kept], y[kept], weight[kept])
 

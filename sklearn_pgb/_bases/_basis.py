@@ -1,6 +1,7 @@
 """`Basis`, and the bases that hold no network."""
 
 from abc import ABC, abstractmethod
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from sklearn_pgb._networks import as_float64
 from sklearn_pgb._operators import KroneckerOperator, LinearOperator
+
+# More outputs than this are a mistake.
+MOST_OUTPUTS = 2**20
 
 
 class Basis(ABC, BaseEstimator):
@@ -58,12 +62,22 @@ class FeatureColumns(Basis):
         -------
         LinearOperator
         """
-        return KroneckerOperator(self.features(X), n_outputs)
+        check_n_outputs(n_outputs)
+        return KroneckerOperator(self.features(X), int(n_outputs))
 
     @property
     def intercept(self) -> bool:
         """Whether a free intercept per output belongs to the model."""
         return self.fit_intercept
+
+
+def check_n_outputs(n_outputs: Any) -> None:
+    """Refuse what is no number of outputs."""
+    is_int = isinstance(n_outputs, Integral) and not isinstance(n_outputs, bool)
+    if not is_int or not 1 <= n_outputs <= MOST_OUTPUTS:
+        raise ValueError(
+            f"n_outputs must be an integer from 1 to {MOST_OUTPUTS}, got {n_outputs!r}."
+        )
 
 
 def _dense(features: Any) -> Tensor:
@@ -157,6 +171,11 @@ class FeatureBasis(FeatureColumns):
         -------
         self
         """
+        if not hasattr(self.transformer, "transform"):
+            raise TypeError(
+                "transformer must be a scikit-learn transformer or a Pipeline of them, "
+                f"with a method transform, got {self.transformer!r}."
+            )
         self.transformer_ = clone(self.transformer).fit(X, y)
         return self
 

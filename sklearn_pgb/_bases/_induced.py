@@ -1,5 +1,6 @@
 """Bases that a trained network carries inside it."""
 
+from numbers import Integral
 from typing import Any, Self
 
 import torch
@@ -8,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from sklearn_pgb._bases._basis import Basis, FeatureColumns
+from sklearn_pgb._bases._basis import Basis, FeatureColumns, check_n_outputs
 from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._networks import (
     OpenNetwork,
@@ -95,10 +96,12 @@ class LayerBasis(FeatureColumns):
         check_is_fitted(self)
         opened = self.network_
         hidden = opened.network.layers(opened.inputs(X, check=False))[1:-1]
-        if not -len(hidden) <= self.layer < len(hidden):
+        layer: Any = self.layer
+        is_int = isinstance(layer, Integral) and not isinstance(layer, bool)
+        if not is_int or not -len(hidden) <= self.layer < len(hidden):
             raise ValueError(
                 f"layer must be the index of one of the {len(hidden)} hidden layers, "
-                f"got {self.layer}. A module's layers are known only where it is a "
+                f"got {self.layer!r}. A module's layers are known only where it is a "
                 "Sequential of linear layers and activations."
             )
         return hidden[self.layer]
@@ -190,6 +193,7 @@ class TangentColumns(Basis):
             If the network has another number of outputs.
         """
         check_is_fitted(self)
+        check_n_outputs(n_outputs)
         inputs = self.network_.inputs(X, check=False)
         operator = self.space_.operator([inputs] * len(self.space_.networks))
         if operator.n_outputs != n_outputs:

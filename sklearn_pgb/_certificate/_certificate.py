@@ -62,7 +62,8 @@ class Certificate:
         points of an objective without penalty.
     gap_bound : float
         Norm of the gradient times the distance to the best coefficients found on the
-        gradient basis: the gap can't be larger to these. With a penalty, the norm of
+        gradient basis: the gap can't be larger to these. Infinite if no coefficients
+        attain the least loss there. With a penalty, the norm of
         the gradient times the norm budget of `tilted`.
     min_curvature : float or None
         Smallest eigenvalue of the objective's Hessian; of large networks an upper bound

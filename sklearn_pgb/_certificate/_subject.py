@@ -146,9 +146,12 @@ def _check_penalty(penalty: Any, opened: OpenNetwork) -> NDArray[np.float64]:
     """One non-negative number per parameter."""
     if isinstance(penalty, torch.Tensor):
         penalty = penalty.detach().cpu().numpy()
-    values = np.asarray(penalty, dtype=np.float64)
     n_params = opened.network.n_params
-    fits = values.ndim == 0 or values.shape == (n_params,)
+    try:
+        values = np.asarray(penalty, dtype=np.float64)
+        fits = values.ndim == 0 or values.shape == (n_params,)
+    except (TypeError, ValueError):
+        fits = False
     if not fits or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(
             f"penalty must be a number >= 0, or {n_params} of them, one for each "

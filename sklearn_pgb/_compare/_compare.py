@@ -261,7 +261,13 @@ def _score(task: _Task, model: Any, split: Any) -> float:
     weights = {}
     if unseen.weighted and _takes_weights(task.scorer):
         weights = {"sample_weight": unseen.weight}
-    score = task.scorer(model, unseen.X, unseen.y, **weights)
+    try:
+        score = task.scorer(model, unseen.X, unseen.y, **weights)
+    except AttributeError as error:
+        raise TypeError(
+            "scoring must be a scorer of what the model can predict, got one that "
+            f"asks for more: {error}"
+        ) from error
     if not isinstance(score, Real):
         raise TypeError(
             f"scoring must be a scorer that returns a number, got one that returns a "

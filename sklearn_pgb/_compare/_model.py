@@ -178,11 +178,11 @@ class BasisModel(BaseEstimator):
         return self
 
     @abstractmethod
-    def _check_targets(self, y: Any) -> Any:
+    def _check_targets(self, y: Any, name: str = "y") -> Any:
         """Targets in the shape in which they are used."""
 
     @abstractmethod
-    def _learn(self, y: Any, known: bool, classes: Any) -> None:
+    def _learn(self, y: Any, known: bool, classes: Any, name: str = "y") -> None:
         """Learn the labels and number of targets."""
 
     @abstractmethod

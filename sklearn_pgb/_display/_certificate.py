@@ -3,7 +3,9 @@
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_pgb._certificate import certify
+from sklearn_pgb._certificate import Certificate, certify
+from sklearn_pgb._display._checks import check_result, check_text
+from sklearn_pgb._display._training import _axes
 
 TITLES = {
     "certified_global": "global minimum, certified",
@@ -149,14 +151,13 @@ class CertificateDisplay:
         display : CertificateDisplay
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        import matplotlib.pyplot as plt
-
         c = self.certificate
+        check_result(c, Certificate, "certificate", "certify")
+        check_text(self.name, "name")
         n_bases = len(c.table)
-        if ax is None:
-            size = (7.0, 1.8 + 0.42 * n_bases)
-            ax = plt.subplots(figsize=size, layout="constrained")[1]
-        self.ax_, self.figure_ = ax, ax.figure
+        (self.ax_,) = _axes(ax, 1, figsize=(7.0, 1.8 + 0.42 * n_bases))
+        ax = self.ax_
+        self.figure_ = ax.figure
         place = np.arange(n_bases)[::-1]
         edge = self._set_scale()
         values = np.maximum([row.value for row in c.table], edge)

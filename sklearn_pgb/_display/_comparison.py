@@ -3,6 +3,15 @@
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from sklearn_pgb._compare import BasisComparison
+from sklearn_pgb._display._checks import (
+    check_keywords,
+    check_number,
+    check_result,
+    check_text,
+    check_texts,
+    numbers,
+)
 from sklearn_pgb._display._training import _axes, _scale
 
 
@@ -110,6 +119,7 @@ class BasisComparisonDisplay:
         display : BasisComparisonDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_comparison")
+        check_result(comparison, BasisComparison, "comparison", "compare_bases")
         reports = comparison.reports
         display = cls(
             [report.name for report in reports],
@@ -138,11 +148,14 @@ class BasisComparisonDisplay:
         display : BasisComparisonDisplay
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        losses, bounds = (
-            np.asarray(values, dtype=float)
-            for values in (self.train_losses, self.lower_bounds)
-        )
-        scores = np.asarray(self.scores, dtype=float)
+        check_texts(self.names, "names")
+        check_number(self.floor, "floor")
+        for name in ("loss_name", "score_name"):
+            check_text(getattr(self, name), name)
+        check_keywords(bar_kw, "bar_kw")
+        losses = numbers(self.train_losses, "train_losses")
+        bounds = numbers(self.lower_bounds, "lower_bounds")
+        scores = numbers(self.scores, "scores")
         n = len(self.names)
         shapes = losses.shape, bounds.shape, scores.shape[:1], np.ndim(scores)
         if shapes != ((n,), (n,), (n,), 2):

@@ -1,12 +1,14 @@
 """Values and slopes of an objective at the points of a grid."""
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
+from sklearn_pgb._display._checks import numbers
 from sklearn_pgb._networks import ChainNetwork, as_float64
 
 # Rows of one forward and backward pass of a network.
@@ -19,19 +21,33 @@ STEP = np.finfo(float).eps ** (1 / 3)
 
 def points(bounds, count, name):
     """Equally distant points of a range."""
-    low, high = bounds
-    if not -np.inf < low < high < np.inf:
+    ends = numbers(bounds, name)
+    if ends.shape != (2,) or not -np.inf < ends[0] < ends[1] < np.inf:
         raise ValueError(
             f"{name} must be two finite numbers, the smaller one first, got {bounds!r}."
         )
-    if not isinstance(count, Integral) or count < 2:
-        raise ValueError(f"resolution must be an integer of at least 2, got {count}.")
-    return np.linspace(low, high, count)
+    return np.linspace(float(ends[0]), float(ends[1]), count)
+
+
+def counts(resolution):
+    """Points along each of two axes, from one or two integers."""
+    both = resolution if np.ndim(resolution) else (resolution, resolution)
+    if np.shape(both) != (2,):
+        raise ValueError(
+            f"resolution must be one or two integers of at least 2, got {resolution!r}."
+        )
+    count: Any
+    for count in both:
+        if not isinstance(count, Integral) or count < 2:
+            raise ValueError(
+                f"resolution must be an integer of at least 2, got {count!r}."
+            )
+    return int(both[0]), int(both[1])
 
 
 def evaluate(function, x, y):
     """Values of a function of arrays."""
-    values = np.asarray(function(x, y), dtype=float)
+    values = numbers(function(x, y), "the values of function")
     if values.shape != x.shape:
         raise ValueError(
             f"function must return values of the shape of x and y, {x.shape}, got "

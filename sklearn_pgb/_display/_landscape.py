@@ -6,9 +6,16 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from sklearn_pgb._display._checks import (
+    check_count,
+    check_number,
+    check_text,
+    numbers,
+)
 from sklearn_pgb._display._grid import (
     by_autograd,
     by_differences,
+    counts,
     evaluate,
     mean_loss,
     on_plane,
@@ -167,7 +174,11 @@ class LandscapeDisplay:
         display : LandscapeDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_function")
-        n_x, n_y = np.broadcast_to(resolution, 2)
+        if not callable(function):
+            raise TypeError(
+                f"function must be callable with two arrays, got {function!r}."
+            )
+        n_x, n_y = counts(resolution)
         x, y = points(x_range, n_x, "x_range"), points(y_range, n_y, "y_range")
         grid = np.meshgrid(x, y)
         if gradient == "autograd":
@@ -246,10 +257,11 @@ class LandscapeDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         known = named_loss(loss)
-        if not 0 < span < np.inf:
+        check_number(span, "span")
+        if span is None or not 0 < span < np.inf:
             raise ValueError(f"span must be a positive number, got {span!r}.")
         opened = open_network(estimator, loss=known)
-        n_x, n_y = np.broadcast_to(resolution, 2)
+        n_x, n_y = counts(resolution)
         first = points((-span, span), n_x, "span")
         second = points((-span, span), n_y, "span")
         values, slopes = on_plane(
@@ -307,6 +319,9 @@ class LandscapeDisplay:
         check_matplotlib_support(f"{type(self).__name__}.plot")
         if kind not in ("contour", "surface"):
             raise ValueError(f"kind must be 'contour' or 'surface', got {kind!r}.")
+        for name in ("x_name", "y_name", "value_name"):
+            check_text(getattr(self, name), name)
+        check_count(n_arrows, "n_arrows")
         x, y, values, slopes = self._arrays()
         levels, colours = _colours(values, levels, cmap)
         self.contour_ = self.colorbar_ = self.surface_ = None
@@ -342,6 +357,10 @@ class LandscapeDisplay:
                 linewidth=0.3,
             )
         if self.point is not None:
+            if numbers(self.point, "point").shape != (2,):
+                raise ValueError(
+                    f"point must be two numbers or None, got {self.point!r}."
+                )
             (self.point_,) = self.ax_.plot(*self.point, "o", color="tab:red")
 
     def _plot_colorbar(self, levels):
@@ -371,8 +390,8 @@ class LandscapeDisplay:
 
     def _arrays(self):
         """What is drawn, with checked shapes."""
-        x, y = np.asarray(self.x, dtype=float), np.asarray(self.y, dtype=float)
-        values = np.ma.masked_invalid(np.asarray(self.values, dtype=float))
+        x, y = self._axis("x"), self._axis("y")
+        values = np.ma.masked_invalid(numbers(self.values, "values"))
         if values.shape != (len(y), len(x)):
             raise ValueError(
                 f"values must have shape (n_y, n_x) = {(len(y), len(x))}, got "
@@ -384,13 +403,23 @@ class LandscapeDisplay:
             )
         if self.slopes is None:
             return x, y, values, None
-        slopes = np.asarray(self.slopes, dtype=float)
+        slopes = numbers(self.slopes, "slopes")
         if slopes.shape != (2, *values.shape):
             raise ValueError(
                 f"slopes must have shape (2, n_y, n_x) = {(2, *values.shape)}, got "
                 f"{slopes.shape}."
             )
         return x, y, values, slopes
+
+    def _axis(self, name):
+        """Coordinates along one axis of the grid."""
+        axis = numbers(getattr(self, name), name)
+        if axis.ndim != 1 or len(axis) < 2 or not (np.diff(axis) > 0).all():
+            raise ValueError(
+                f"{name} must be at least two increasing numbers, got shape "
+                f"{axis.shape}."
+            )
+        return axis
 
 
 def _axes(ax, kind):
@@ -418,12 +447,18 @@ def _colours(values, levels, cmap):
 
     low, high = values.min(), values.max()
     if np.ndim(levels) == 0:
+        check_count(levels, "levels")
         # A constant is shown as if it varied by its size.
         span = high - low if high - low > 1e-9 * abs(low) else abs(low) or 1.0
         # Squares: the rings of a quadratic bowl are then equally far apart.
         levels = low + np.linspace(0, 1, levels + 1) ** 2 * span
         levels[-1] = max(levels[-1], high)
-    levels = np.asarray(levels, dtype=float)
+    levels = numbers(levels, "levels")
+    if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) > 0).all():
+        raise ValueError(
+            f"levels must be an integer or at least two increasing numbers, got "
+            f"{levels!r}."
+        )
     cmap = plt.get_cmap(cmap)
     beyond: dict[tuple[bool, bool], Any] = {
         (True, True): "both",

@@ -3,7 +3,16 @@
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from sklearn_pgb._display._checks import (
+    check_keywords,
+    check_number,
+    check_result,
+    check_text,
+    check_texts,
+    numbers,
+)
 from sklearn_pgb._display._training import _axes, _scale
+from sklearn_pgb._survey import MinimaSurvey
 
 # Colours and words of the verdicts, in the order of the legend; others follow.
 VERDICTS = {
@@ -100,6 +109,7 @@ class MinimaSurveyDisplay:
         display : MinimaSurveyDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_survey")
+        check_result(survey, MinimaSurvey, "survey", "survey_minima")
         values = survey.floor, survey.linear, survey.best_bound
         bounds = dict(zip(BOUNDS, values, strict=True))
         display = cls(survey.loss, survey.verdict, bounds, name=name)
@@ -120,9 +130,16 @@ class MinimaSurveyDisplay:
         display : MinimaSurveyDisplay
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        losses = np.asarray(self.losses, dtype=float)
+        losses = numbers(self.losses, "losses")
+        if self.verdicts is not None:
+            check_texts(self.verdicts, "verdicts")
+        check_keywords(self.bounds, "bounds")
+        for name, value in (self.bounds or {}).items():
+            check_number(value, f"bounds[{name!r}]")
+        check_text(self.name, "name")
+        check_keywords(line_kw, "line_kw")
         verdicts = np.asarray(
-            [""] * len(losses) if self.verdicts is None else self.verdicts
+            [""] * losses.size if self.verdicts is None else self.verdicts
         )
         if losses.ndim != 1 or verdicts.shape != losses.shape:
             raise ValueError(
@@ -172,7 +189,7 @@ class MinimaSurveyDisplay:
         self.bound_lines_ = {}
         largest = np.nanmax(np.abs(losses), initial=0.0)
         for name, value in (self.bounds or {}).items():
-            if not np.isfinite(value):
+            if value is None or not np.isfinite(value):
                 continue
             # What is zero up to rounding must not stretch a logarithmic axis.
             shown = value if abs(value) > 1e-14 * largest else 0.0

@@ -4,6 +4,12 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from sklearn_pgb._display._checks import (
+    check_keywords,
+    check_number,
+    check_text,
+    numbers,
+)
 from sklearn_pgb._losses import SquaredLoss
 from sklearn_pgb._networks import open_network
 
@@ -175,6 +181,11 @@ class TrainingDisplay:
         display : TrainingDisplay
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
+        for name in ("floor", "loss"):
+            check_number(getattr(self, name), name)
+        for name in ("status", "step_name", "score_name", "name"):
+            check_text(getattr(self, name), name)
+        check_keywords(line_kw, "line_kw")
         self.loss_point_ = self.floor_line_ = self.norm_line_ = self.score_line_ = None
         panels = [(self._plot_loss, _curve(self.loss_curve, "loss_curve"))]
         if self.neuron_norm_curve is not None:
@@ -265,7 +276,7 @@ def _label(ax, x_name, y_name):
 
 def _curve(values, name):
     """A curve as an array of floats; what overflowed leaves a gap."""
-    curve = np.asarray(values, dtype=float)
+    curve = numbers(values, name)
     if curve.ndim != 1:
         raise ValueError(
             f"{name} must be 1-d, one number per point, got shape {curve.shape}. Make "
@@ -297,13 +308,13 @@ def _scale(values):
     return {"value": "log"}
 
 
-def _axes(ax, n_panels):
+def _axes(ax, n_panels, figsize=None):
     """Axes of the panels that are drawn."""
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
 
     if ax is None:
-        size = (4.8 * n_panels, 3.8)
+        size = figsize or (4.8 * n_panels, 3.8)
         axes = plt.subplots(1, n_panels, figsize=size, layout="constrained")[1]
         return np.atleast_1d(axes)
     axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()

@@ -1,6 +1,6 @@
 """Data, seeds, folds and networks on their way across the border."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -154,6 +154,15 @@ def delegates_input(estimator: Any) -> bool:
     return any(isinstance(each, Pipeline) for each in nested(estimator))
 
 
+def check_passed_on(X: Any) -> None:
+    """Refuse what no step of a Pipeline and no transformer takes as samples."""
+    if isinstance(X, Mapping):
+        raise TypeError(
+            f"X must be an array, a frame or a list of samples, got a "
+            f"{type(X).__name__}. Make a data frame of it."
+        )
+
+
 def final_estimator(estimator: Any) -> Any:
     """The estimator inside of pipelines, target transformations, freezes, searches."""
     *_, final = nested(estimator)
@@ -301,6 +310,11 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
         return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
     rows = np.asarray(X)
     rows = rows.reshape(len(rows), -1)
+    if rows.dtype.kind == "c":
+        raise ValueError(
+            "X must have real numbers, got complex ones. Complex data not supported; "
+            "keep real and imaginary parts as two columns."
+        )
     if rows.dtype.kind not in "biuf":
         # Data frames of nullable or mixed dtypes arrive as objects.
         rows = np.column_stack([_sortable(column) for column in rows.T])
@@ -456,7 +470,13 @@ def parts_among(
     position = np.full(_num_samples(X), -1, dtype=np.intp)
     position[rows] = np.arange(len(rows))
     splits = check_cv(splitter, y, classifier=classifier).split(X, y, groups)
-    places = [(position[train], position[test]) for train, test in splits]
+    try:
+        places = [(position[train], position[test]) for train, test in splits]
+    except (TypeError, IndexError) as error:
+        raise ValueError(
+            "cv must be an int, a splitter, or an iterable of pairs (train, test) of "
+            f"row numbers, got {splitter!r}."
+        ) from error
     parts = [(train[train >= 0], test[test >= 0]) for train, test in places]
     parts = [(train, test) for train, test in parts if len(test)]
     if not parts:

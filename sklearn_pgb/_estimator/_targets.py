@@ -129,7 +129,7 @@ def class_weights(
     return factor
 
 
-def _check_label_types(y):
+def _check_label_types(y, name):
     """Refuse labels of types that can't be ordered."""
     if y.dtype.kind != "O":
         return
@@ -139,9 +139,9 @@ def _check_label_types(y):
     }
     if len(kinds) > 1:
         raise TypeError(
-            "y must have labels of one type, strings or numbers, got "
+            f"{name} must have labels of one type, strings or numbers, got "
             f"{', '.join(sorted(kinds))}. Convert them, as by [str(label) for label in "
-            "y]."
+            f"{name}]."
         )
 
 
@@ -162,11 +162,11 @@ class Targets(ABC):
     """What a network estimator asks of its targets; the mixins below answer."""
 
     @abstractmethod
-    def _check_targets(self, y):
-        """Targets in the shape in which they are used, or an error."""
+    def _check_targets(self, y, name="y"):
+        """Targets in the shape in which they are used, or an error that names them."""
 
     @abstractmethod
-    def _learn(self, y, known, classes):
+    def _learn(self, y, known, classes, name="y"):
         """Learn the labels and number of targets, or check them where `known`."""
 
     @abstractmethod
@@ -230,33 +230,42 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
         return self._shape(self._expected(self._raw(X)))
 
     def _expected(self, raw):
-        return np.exp(raw) if as_fitted(self, "loss") == "poisson" else raw
+        if as_fitted(self, "loss") != "poisson":
+            return raw
+        return PoissonLoss().predict(torch.from_numpy(raw)).numpy()
 
     def _shape(self, values):
         return values.ravel() if values.shape[1] == 1 else values
 
-    def _check_targets(self, y):
+    def _check_targets(self, y, name="y"):
         y = np.asarray(y)
         if y.dtype.kind not in "biuf":
-            y = y.astype(np.float64)
+            try:
+                y = y.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{name} must be numbers for a regressor: {error}. Use a "
+                    "classifier for labels."
+                ) from error
         if _is_plain_column(y):
             y = y.ravel()
         y = y.reshape(len(y), -1).astype(np.float64, copy=False)
         largest = float(np.abs(y).max(initial=0.0))
         if largest > LARGEST_TARGET:
             raise ValueError(
-                f"y must have entries up to {LARGEST_TARGET:g}, whose squares can be "
-                f"computed, got {largest:g}. Divide the targets by a constant."
+                f"{name} must have entries up to {LARGEST_TARGET:g}, whose squares can "
+                f"be computed, got {largest:g}. Divide the targets by a constant."
             )
         return y
 
-    def _learn(self, y, known, classes):
+    def _learn(self, y, known, classes, name="y"):
         if not known:
             self._n_targets = y.shape[1]
         elif y.shape[1] != self._n_targets:
+            like = "the fit that is continued" if name == "y" else "y"
             raise ValueError(
-                f"y must have {self._n_targets} targets, as in the fit that is "
-                f"continued, got {y.shape[1]}."
+                f"{name} must have {self._n_targets} targets, as in {like}, got "
+                f"{y.shape[1]}."
             )
 
     def _natural_outputs(self):
@@ -390,15 +399,15 @@ class ClassifierTargets(ClassifierMixin):
             return self.classes_[(raw[:, 0] > 0).astype(int)]
         return self.classes_[raw.argmax(1)]
 
-    def _check_targets(self, y):
+    def _check_targets(self, y, name="y"):
         if isinstance(y, np.ndarray):
-            _check_label_types(y)
+            _check_label_types(y, name)
         check_classification_targets(y)
-        kind = type_of_target(y, input_name="y")
+        kind = type_of_target(y, input_name=name)
         if kind == "multiclass-multioutput":
             raise ValueError(
-                "y must be labels or 0/1 indicators of several labels, got several "
-                "columns of classes. Fit one classifier per column, say with "
+                f"{name} must be labels or 0/1 indicators of several labels, got "
+                "several columns of classes. Fit one classifier per column, say with "
                 "MultiOutputClassifier."
             )
         if kind == "multilabel-indicator":
@@ -412,7 +421,8 @@ class ClassifierTargets(ClassifierMixin):
             unknown = [label for label in class_weight if label not in known]
             if unknown:
                 raise ValueError(
-                    f"class_weight must be for classes {known}, got {unknown} too."
+                    f"class_weight must be for classes {known}, got {unknown} too. "
+                    "Leave these out."
                 )
         return class_weights(class_weight, y, sample_weight)
 
@@ -432,7 +442,7 @@ class ClassifierTargets(ClassifierMixin):
     def _note_classes(self, classes):
         _check_partial_fit_first_call(self, classes)
 
-    def _learn(self, y, known, classes):
+    def _learn(self, y, known, classes, name="y"):
         if not known:
             self._multilabel = y.ndim == 2
             if self._multilabel:
@@ -442,15 +452,18 @@ class ClassifierTargets(ClassifierMixin):
         if self._multilabel:
             if y.ndim != 2 or y.shape[1] != len(self.classes_):
                 raise ValueError(
-                    f"y must have {len(self.classes_)} columns of indicators, as in "
-                    f"the first call, got shape {y.shape}."
+                    f"{name} must have {len(self.classes_)} columns of indicators, as "
+                    f"in the first call, got shape {y.shape}."
                 )
             return
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
+            cure = "Name all labels in the first call."
+            if name != "y":
+                cure = "Add samples of these classes to y, or leave them out."
             raise ValueError(
-                f"y must be labels among classes {self.classes_.tolist()}, got "
-                f"{unknown.tolist()} too. Name all labels in the first call."
+                f"{name} must be labels among classes {self.classes_.tolist()}, got "
+                f"{unknown.tolist()} too. {cure}"
             )
         if len(self.classes_) < 2:
             raise ValueError(

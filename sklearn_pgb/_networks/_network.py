@@ -99,6 +99,9 @@ class _Shared:
 def as_tensor(array: ArrayLike, dtype: type[np.floating[Any]]) -> Tensor:
     """View an array as a tensor; copy only where type or layout differ."""
     plain = np.require(array, dtype, ["C", "A"])
+    if any(stride < 0 for stride in plain.strides):
+        # An axis of one entry may run backwards and count as contiguous.
+        plain = plain.copy()
     if not plain.flags.writeable and plain.size:
         plain = np.asarray(_Shared(plain))
     return torch.from_numpy(plain)

@@ -32,6 +32,7 @@ from sklearn_pgb._estimator import (
     AUTO_FOLDS,
     Parts,
     check_class_weight,
+    check_passed_on,
     class_weights,
     cross_fitting_parts,
     delegates_input,
@@ -213,6 +214,7 @@ def _check_training_data(
             "target y is None."
         )
     else:
+        check_passed_on(X)
         X, y = indexable(X, y)
         validate_data(model, X, skip_check_array=True)
         y = _check_y(y, **targets, estimator=model)
@@ -248,6 +250,7 @@ def check_new_data(model: "GradientBasisRefit", X: Any) -> Any:
     """Check X of a fitted model; a pipeline checks all but the columns itself."""
     if not delegates_input(model.estimator):
         return validate_data(model, X, reset=False, **_accepted(model))
+    check_passed_on(X)
     (X,) = indexable(X)
     if np.ndim(X) == 1 and hasattr(model, "n_features_in_"):
         raise ValueError(
@@ -287,8 +290,8 @@ def _class_codes(model: "GradientBasisRefit", y: Any) -> NDArray[np.intp] | None
     distinct, codes = np.unique(y, axis=0, return_inverse=True)
     if len(distinct) < 2:
         raise ValueError(
-            "y must have at least 2 classes, got 1 class. A classifier can't learn "
-            "from one."
+            "y must have at least 2 classes, got 1 class among the samples of positive "
+            "weight. A classifier can't learn from one."
         )
     return codes.reshape(-1)
 

@@ -59,8 +59,9 @@ from sklearn_pgb._resnet._folds import draw_folds
 from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
     InputScale,
+    check_samples,
+    check_size,
     choose_input,
-    is_numeric,
     units_input,
 )
 from sklearn_pgb._resnet._residual import Request, Samples
@@ -183,6 +184,7 @@ class ResNetBasisBase(
         if len(kept) < len(weight):
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
         basis, inputs = self._fit_basis(X, y)
+        check_size(basis)
         self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
         architecture = self._architecture(inputs, rng)
         n_outputs = self._natural_outputs()
@@ -259,12 +261,7 @@ class ResNetBasisBase(
     def _validate(self, X, basis, **reset):
         """X as numbers without a basis, and as it is with one, which checks it."""
         if basis is not None:
-            # A vector of numbers is a mistake, a vector of texts is data.
-            if getattr(X, "ndim", 2) == 1 and is_numeric(X):
-                raise ValueError(
-                    f"X must have shape (n_samples, n_features), got {X.shape}. "
-                    "Reshape your data, X.reshape(-1, 1) for a single feature."
-                )
+            check_samples(X)
             return validate_data(self, X, skip_check_array=True, **reset)
         return validate_data(
             self,
@@ -510,10 +507,12 @@ class ResNetBasisBase(
         """The objective of the stored model, in the units of the samples."""
         raw = torch.from_numpy((self._forward(rows) - self._centre) / self._unit)
         value = float(samples.weight @ loss.value(samples.y, raw.to(samples.y)))
-        norm = np.square(self.coef_x_).sum()
+        # Divided before they are squared, so that no square underflows.
+        norm = np.square(self.coef_x_ / self._unit).sum()
         if self.residual_scale_ > 0:
-            norm += np.square(self.coef_z_).sum() / self.residual_scale_**2
-        return value + 0.5 * self.alpha_ * float(norm) / self._unit**2
+            coef_z = self.coef_z_ / self._unit / self.residual_scale_
+            norm += np.square(coef_z).sum()
+        return value + 0.5 * self.alpha_ * float(norm)
 
     def residual_weights(self):
         """Weights (W, V) with ``W (phi(x) + V z(x)) + intercept_`` the fitted model.
@@ -591,7 +590,7 @@ class ResNetBasisBase(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        if self.basis is not None:
+        if hasattr(self.basis, "__sklearn_tags__"):
             given = get_tags(self.basis).input_tags
             tags.input_tags.sparse = given.sparse
             tags.input_tags.pairwise = given.pairwise

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from sklearn_pgb._estimator import dense
+from sklearn_pgb._estimator import check_passed_on, dense
+
+# Features beyond this size have squares that overflow.
+LARGEST_FEATURE = 1e150
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +107,9 @@ def is_numeric(X: Any) -> bool:
         columns = X.dtypes if X.ndim == 2 else [X.dtype]
         return all(dtype.kind in "biuf" for dtype in columns)
     try:
-        kind: str = (X if hasattr(X, "dtype") else np.asarray(X)).dtype.kind
+        # The dtype of a tensor has no kind.
+        own: Any = getattr(X, "dtype", None)
+        kind: str = (own if hasattr(own, "kind") else np.asarray(X).dtype).kind
     except ValueError:
         # Rows of different lengths, of words say.
         return False
@@ -155,3 +160,25 @@ def units_input(X: Any, allow_nd: bool) -> NDArray[np.float64]:
         ) from failure
     numbers: NDArray[np.float64] = dense(rows)
     return numbers
+
+
+def check_samples(X):
+    """Refuse what no basis takes as samples."""
+    check_passed_on(X)
+    # A vector of numbers is a mistake, a vector of texts is data.
+    if getattr(X, "ndim", 2) == 1 and is_numeric(X):
+        raise ValueError(
+            f"X must have shape (n_samples, n_features), got {X.shape}. "
+            "Reshape your data, X.reshape(-1, 1) for a single feature."
+        )
+
+
+def check_size(features):
+    """Refuse features of the training rows whose squares overflow."""
+    largest = float(np.abs(features).max(initial=0.0))
+    if largest > LARGEST_FEATURE:
+        raise ValueError(
+            f"X must give features of the basis up to {LARGEST_FEATURE:g}, whose "
+            f"squares can be computed, got {largest:g}. Scale X, or put a "
+            "StandardScaler in front of the basis."
+        )

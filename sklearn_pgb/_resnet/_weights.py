@@ -71,9 +71,9 @@ def residual_weights(
     largest = sigma[0] if len(sigma) else 0.0
     rank = int((sigma > RANK_RTOL * largest).sum())
     missing = R2 - U[:, :rank] @ (U[:, :rank].T @ R2)
-    left, size, _ = np.linalg.svd(missing, full_matrices=False)
+    left, sizes, _ = np.linalg.svd(missing, full_matrices=False)
     threshold = RANK_RTOL * np.linalg.norm(R2, 2) if R2.size else 0.0
-    N = left[:, size > threshold]
+    N = left[:, sizes > threshold]
     n_missing, n_free = N.shape[1], R1.shape[1] - rank
     if n_missing > n_free:
         raise ValueError(
@@ -88,7 +88,9 @@ def residual_weights(
     if n_missing:
         step = delta or DELTA * (largest or 1.0)
     W = R1 + step * N @ Qt[rank : rank + n_missing]
-    V = np.linalg.pinv(W, rcond=RANK_RTOL / 10) @ R2
+    # Divided by their size first, so that no inverse of tiny weights overflows.
+    size = float(np.abs(W).max(initial=0.0)) or 1.0
+    V = np.linalg.pinv(W / size, rcond=RANK_RTOL / 10) @ (R2 / size)
     return ResidualWeights(W, V, n_missing == 0, step)
 
 

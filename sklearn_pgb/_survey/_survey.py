@@ -195,7 +195,17 @@ def _by_joblib(
     fitted = train_networks(
         estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
     )
-    return [training_objective(each, X, y, sample_weight=weight) for each in fitted]
+    objectives = [
+        training_objective(each, X, y, sample_weight=weight) for each in fitted
+    ]
+    sizes = sorted({len(each.network.theta) for each in objectives})
+    if len(sizes) > 1:
+        raise ValueError(
+            "estimator must train networks of one size, got networks of "
+            f"{sizes[0]} to {sizes[-1]} parameters. Fix the architecture that the "
+            "search chooses, as by its best_estimator_."
+        )
+    return objectives
 
 
 def _weight_key(estimator: Any) -> str:

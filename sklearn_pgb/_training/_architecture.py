@@ -73,14 +73,19 @@ class Architecture:
         return self.inputs.transform(X)
 
 
+# Wider layers are a mistake: their weights fit into no memory.
+MOST_UNITS = 2**31
+
+
 def hidden_widths(hidden_layer_sizes: Any) -> list[int]:
     """Units of the hidden layers, from what the user gave for them."""
     sizes = np.atleast_1d(np.asarray(hidden_layer_sizes))
     whole = sizes.size == 0 or sizes.dtype.kind in "iu"
-    if sizes.ndim != 1 or not whole or (sizes <= 0).any():
+    in_range = whole and ((sizes > 0) & (sizes <= MOST_UNITS)).all()
+    if sizes.ndim != 1 or not in_range:
         raise ValueError(
             "hidden_layer_sizes must be integers > 0, one per hidden layer, got "
-            f"{hidden_layer_sizes!r}."
+            f"{hidden_layer_sizes!r}. A layer has at most {MOST_UNITS} units."
         )
     return [int(size) for size in sizes]
 

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 # entry is constant: sums of different order differ by a few of them.
 ROUNDING = 8
 
+# Columns whose entries are below this are constant: weights that undo such a factor
+# overflow.
+SMALLEST = 1e-290
+
 # Rows that are standardized at a time.
 ROWS = 2**13
 
@@ -71,7 +75,7 @@ class InputMap:
         centre, spread = _moments(rows, weight, exponent)
         # Scaled by its power of two, the largest entry of a column is about one.
         rounding = ROUNDING * np.finfo(X.dtype).eps
-        constant = spread <= rounding
+        constant = (spread <= rounding) | (largest < SMALLEST)
         if not centred:
             centre = np.zeros_like(centre)
             spread = np.ldexp(largest, -exponent)
