@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._estimator import Parts
+from sklearn_pgb._resnet._gain import copies, pays
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
 from sklearn_pgb._training import evaluate_units, quasi_newton
@@ -135,7 +136,7 @@ def _is_idle(losses: Sequence[float], floor: float, tol: float) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """Iterations, ridge, and whether units pay, by mean held-out losses."""
+    """Iterations, ridge, and whether units pay, by held-out losses."""
 
     n_iter: int
     alpha: float
@@ -149,28 +150,40 @@ def choose(
 ) -> Choice:
     """Iterations and ridge of the smallest held-out loss, over all folds.
 
-    Without any fold nothing speaks for the units.
+    Units are kept if they beat the basis' own best ridge by more than chance. Without
+    any fold nothing speaks for them.
     """
     if not folds:
         return Choice(0, objective.alpha, False)
     checkpoints = [0, *(c for c in CHECKPOINTS if c < request.max_iter)]
     checkpoints.append(request.max_iter)
     alphas = [factor * objective.alpha for factor in request.factors()]
-    alone = np.zeros(len(alphas))
-    curve = np.zeros((len(checkpoints), len(alphas)))
+    # Weighted losses of each sample, summed over the folds that hold it out.
+    n_samples = len(objective.samples.y)
+    weight = objective.samples.weight.cpu().numpy()
+    alone = np.zeros((len(alphas), n_samples))
+    curve = np.zeros((len(checkpoints), len(alphas), n_samples))
+    times_held = np.zeros(n_samples)
     for seen, unseen in folds:
         held = objective.samples.rows(unseen)
-        share = float(objective.samples.weight[torch.from_numpy(unseen)].sum())
         fold = objective.on(objective.samples.rows(seen))
-        alone += share * np.array([fold.held_out_alone(a, held) for a in alphas])
-        curve += share * held_out_curve(fold, held, theta, request, checkpoints, alphas)
-    curve, alone = (np.nan_to_num(part, nan=np.inf) for part in (curve, alone))
-    best = np.unravel_index(int(np.argmin(curve)), curve.shape)
-    improves = bool(curve[best] < alone.min())
-    n_iter, alpha = 0, alphas[int(alone.argmin())]
+        basis_losses = [fold.held_out_alone(a, held).cpu().numpy() for a in alphas]
+        alone[:, unseen] += weight[unseen] * np.array(basis_losses)
+        losses = held_out_curve(fold, held, theta, request, checkpoints, alphas)
+        curve[..., unseen] += weight[unseen] * losses
+        times_held[unseen] += weight[unseen]
+    alone_means, means = (
+        np.nan_to_num(part.sum(-1), nan=np.inf) for part in (alone, curve)
+    )
+    best = np.unravel_index(int(np.argmin(means)), means.shape)
+    basis = int(alone_means.argmin())
+    improves = pays(alone[basis], curve[best], times_held, copies(objective.samples))
+    n_iter, alpha = 0, alphas[basis]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    return Choice(n_iter, alpha, improves, float(curve[best]), float(alone.min()))
+    return Choice(
+        n_iter, alpha, improves, float(means[best]), float(alone_means[basis])
+    )
 
 
 def held_out_curve(
@@ -181,14 +194,17 @@ def held_out_curve(
     checkpoints: list[int],
     alphas: list[float],
 ) -> np.ndarray:
-    """Held-out losses of each ridge at each checkpoint (n_checkpoints, n_alphas).
+    """Losses of each ridge at each checkpoint (n_checkpoints, n_alphas, n_held).
 
     A fold that has converged, or not improved for so many looks, keeps its last losses
     for the checkpoints that it does not reach.
     """
 
-    def look(theta: Tensor) -> list[float]:
-        return [fold.held_out(theta, alpha, held) for alpha in alphas]
+    def look(theta: Tensor) -> np.ndarray:
+        losses = [fold.held_out(theta, alpha, held) for alpha in alphas]
+        return torch.stack(losses).cpu().numpy()
+
+    weight = held.weight.cpu().numpy()
 
     looks = [look(theta)]
     n_iter = 0
@@ -198,7 +214,7 @@ def held_out_curve(
         n_iter += 1
         if n_iter in checkpoints:
             looks.append(look(theta))
-        least = [min(losses) for losses in looks]
+        least = [(losses @ weight).min() for losses in looks]
         return len(least) > int(np.argmin(least)) + LOOKS
 
     last = descend(fold, theta, request.max_iter, request, on_iteration)
