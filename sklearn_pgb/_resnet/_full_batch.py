@@ -17,9 +17,10 @@ from sklearn_pgb._training import evaluate_units, quasi_newton
 PATIENCE = 5
 
 # Iterations after which the held-out loss is looked at, and looks without a new best
-# after which a fold ends.
+# after which a fold ends. Trained along with the linear part, the units learn less in
+# an iteration, and a look costs as much as many of them: half as many looks will do.
 CHECKPOINTS = (1, 3, 6, 12, 25, 50, 100, 200, 400, 800)
-LOOKS = 3
+LOOKS, JOINT_LOOKS = 3, 2
 
 
 def full_batch(
@@ -155,7 +156,8 @@ def choose(
     """
     if not folds:
         return Choice(0, objective.alpha, False)
-    checkpoints = [0, *(c for c in CHECKPOINTS if c < request.max_iter)]
+    between = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
+    checkpoints = [0, *(c for c in between if c < request.max_iter)]
     checkpoints.append(request.max_iter)
     alphas = [factor * objective.alpha for factor in request.factors()]
     # Weighted losses of each sample, summed over the folds that hold it out.
@@ -197,27 +199,36 @@ def held_out_curve(
     """Losses of each ridge at each checkpoint (n_checkpoints, n_alphas, n_held).
 
     A fold that has converged, or not improved for so many looks, keeps its last losses
-    for the checkpoints that it does not reach.
+    for the checkpoints that it does not reach. Units that have learned more need no
+    weaker ridge: from look to look, ridges weaker than the best keep their losses.
     """
-
-    def look(theta: Tensor) -> np.ndarray:
-        losses = [fold.held_out(theta, alpha, held) for alpha in alphas]
-        return torch.stack(losses).cpu().numpy()
-
     weight = held.weight.cpu().numpy()
+    patience = LOOKS if request.projects else JOINT_LOOKS
+    looks: list[np.ndarray] = []
+    means: list[np.ndarray] = []
 
-    looks = [look(theta)]
+    def look(theta: Tensor) -> None:
+        last = int(np.nan_to_num(means[-1], nan=np.inf).argmin()) if means else None
+        losses = [] if last is None else list(looks[-1])
+        for number, alpha in enumerate(alphas):
+            if last is None or number <= last:
+                found = fold.held_out(theta, alpha, held).cpu().numpy()
+                losses[number : number + 1] = [found]
+        looks.append(np.array(losses))
+        means.append(looks[-1] @ weight)
+
+    look(theta)
     n_iter = 0
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         nonlocal n_iter
         n_iter += 1
         if n_iter in checkpoints:
-            looks.append(look(theta))
-        least = [(losses @ weight).min() for losses in looks]
-        return len(least) > int(np.argmin(least)) + LOOKS
+            look(theta)
+        least = [each.min() for each in means]
+        return len(least) > int(np.argmin(least)) + patience
 
     last = descend(fold, theta, request.max_iter, request, on_iteration)
     if n_iter not in checkpoints:
-        looks.append(look(last))
+        look(last)
     return np.array(looks + looks[-1:] * (len(checkpoints) - len(looks)))
