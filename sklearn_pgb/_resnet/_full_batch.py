@@ -199,8 +199,9 @@ def held_out_curve(
     """Losses of each ridge at each checkpoint (n_checkpoints, n_alphas, n_held).
 
     A fold that has converged, or not improved for so many looks, keeps its last losses
-    for the checkpoints that it does not reach. Units that have learned more need no
-    weaker ridge: from look to look, ridges weaker than the best keep their losses.
+    for the checkpoints that it does not reach. Where looks are expensive, ridges weaker
+    than the best keep their losses from one look to the next, as units that have
+    learned more overfit sooner.
     """
     weight = held.weight.cpu().numpy()
     patience = LOOKS if request.projects else JOINT_LOOKS
@@ -208,13 +209,14 @@ def held_out_curve(
     means: list[np.ndarray] = []
 
     def look(theta: Tensor) -> None:
-        last = int(np.nan_to_num(means[-1], nan=np.inf).argmin()) if means else None
-        losses = [] if last is None else list(looks[-1])
-        for number, alpha in enumerate(alphas):
-            if last is None or number <= last:
-                found = fold.held_out(theta, alpha, held).cpu().numpy()
-                losses[number : number + 1] = [found]
-        looks.append(np.array(losses))
+        count = len(alphas)
+        if looks and not request.projects:
+            count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
+        found = [fold.held_out(theta, alpha, held) for alpha in alphas[:count]]
+        losses = torch.stack(found).cpu().numpy()
+        if count < len(alphas):
+            losses = np.concatenate([losses, looks[-1][count:]])
+        looks.append(losses)
         means.append(looks[-1] @ weight)
 
     look(theta)
