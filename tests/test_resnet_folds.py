@@ -19,11 +19,20 @@ from sklearn_pgb._losses import LogisticLoss
 from sklearn_pgb._resnet import _full_batch
 from sklearn_pgb._resnet._fitting import choose_alpha, total_variance
 from sklearn_pgb._resnet._projection import projection
+from sklearn_pgb._resnet._residual import Samples
 
 CHECKPOINTS = [0, 1, 3, 6, 12, 25, 50, 90]
 REQUEST = SimpleNamespace(
     max_iter=90, tol=1e-9, projects=True, factors=lambda: [4.0, 1.0]
 )
+
+
+def both(loss):
+    """The same loss for both samples of a fold."""
+    return torch.tensor([loss, loss], dtype=torch.float64)
+
+
+HELD = SimpleNamespace(weight=torch.tensor([0.5, 0.5]).double())
 
 
 class Fold:
@@ -33,10 +42,11 @@ class Fold:
 
     def __init__(self, *curves):
         self.curves = list(curves)
-        # The tensors are there for their device alone.
-        y = torch.zeros(4, 1)
-        self.samples = SimpleNamespace(
-            y=y, weight=torch.full((4,), 0.25), rows=lambda index: index
+        self.samples = Samples(
+            basis=torch.arange(4.0)[:, None],
+            inputs=torch.zeros(4, 1),
+            y=torch.zeros(4, 1),
+            weight=torch.full((4,), 0.25).double(),
         )
         self.inner = SimpleNamespace(loss=None)
 
@@ -44,10 +54,10 @@ class Fold:
         return Fold(self.curves.pop(0))
 
     def held_out_alone(self, alpha, held):
-        return 1.0 if alpha == 1 else 1.5
+        return both(1.0 if alpha == 1 else 1.5)
 
     def held_out(self, theta, alpha, held):
-        return self.curves[0](int(theta[-1])) + (0.0 if alpha == 1 else 0.5)
+        return both(self.curves[0](int(theta[-1])) + (0.0 if alpha == 1 else 0.5))
 
     def floor(self):
         return 0.0
@@ -72,10 +82,10 @@ def trainings(monkeypatch):
 
 def curve(held_out):
     found = _full_batch.held_out_curve(
-        Fold(held_out), None, torch.zeros(1), REQUEST, CHECKPOINTS, [4.0, 1.0]
+        Fold(held_out), HELD, torch.zeros(1), REQUEST, CHECKPOINTS, [4.0, 1.0]
     )
     assert_allclose(found[:, 0], found[:, 1] + 0.5)
-    return found[:, 1]
+    return found[:, 1].mean(1)
 
 
 def test_a_fold_that_improves_goes_to_the_end(trainings):
@@ -163,7 +173,7 @@ def test_ridge_of_the_log_loss(generator):
     inner = projection(X, y, weight, LogisticLoss(), True)
     parts = list(KFold(5).split(X))
     rule = partial(SimpleNamespace, total_weight=90.0)
-    found = choose_alpha(inner, rule(leave_one_out=False), lambda: parts)
+    found = choose_alpha(inner, rule(leave_one_out=False), lambda: parts).alpha
     grid = total_variance(X, weight) * OTHER_ALPHAS
 
     def held_out(alpha):
@@ -178,6 +188,6 @@ def test_ridge_of_the_log_loss(generator):
     best = grid[np.argmin([held_out(alpha) for alpha in grid])]
     assert found == pytest.approx(best * 4 / 5)
     assert best not in (grid[0], grid[-1])
-    left_out = choose_alpha(inner, rule(leave_one_out=True), lambda: parts)
-    assert left_out == choose_alpha(inner, rule(leave_one_out=False), None)
+    left_out = choose_alpha(inner, rule(leave_one_out=True), lambda: parts).alpha
+    assert left_out == choose_alpha(inner, rule(leave_one_out=False), None).alpha
     assert left_out in grid

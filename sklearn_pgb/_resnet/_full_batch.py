@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._estimator import Parts
+from sklearn_pgb._resnet._gain import copies, pays
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
 from sklearn_pgb._training import evaluate_units, quasi_newton
@@ -16,9 +17,10 @@ from sklearn_pgb._training import evaluate_units, quasi_newton
 PATIENCE = 5
 
 # Iterations after which the held-out loss is looked at, and looks without a new best
-# after which a fold ends.
+# after which a fold ends. Trained along with the linear part, the units learn less in
+# an iteration, and a look costs as much as many of them: half as many looks will do.
 CHECKPOINTS = (1, 3, 6, 12, 25, 50, 100, 200, 400, 800)
-LOOKS = 3
+LOOKS, JOINT_LOOKS = 3, 2
 
 
 def full_batch(
@@ -135,7 +137,7 @@ def _is_idle(losses: Sequence[float], floor: float, tol: float) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """Iterations, ridge, and whether units pay, by mean held-out losses."""
+    """Iterations, ridge, and whether units pay, by held-out losses."""
 
     n_iter: int
     alpha: float
@@ -149,28 +151,41 @@ def choose(
 ) -> Choice:
     """Iterations and ridge of the smallest held-out loss, over all folds.
 
-    Without any fold nothing speaks for the units.
+    Units are kept if they beat the basis' own best ridge by more than chance. Without
+    any fold nothing speaks for them.
     """
     if not folds:
         return Choice(0, objective.alpha, False)
-    checkpoints = [0, *(c for c in CHECKPOINTS if c < request.max_iter)]
+    between = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
+    checkpoints = [0, *(c for c in between if c < request.max_iter)]
     checkpoints.append(request.max_iter)
     alphas = [factor * objective.alpha for factor in request.factors()]
-    alone = np.zeros(len(alphas))
-    curve = np.zeros((len(checkpoints), len(alphas)))
+    # Weighted losses of each sample, summed over the folds that hold it out.
+    n_samples = len(objective.samples.y)
+    weight = objective.samples.weight.cpu().numpy()
+    alone = np.zeros((len(alphas), n_samples))
+    curve = np.zeros((len(checkpoints), len(alphas), n_samples))
+    times_held = np.zeros(n_samples)
     for seen, unseen in folds:
         held = objective.samples.rows(unseen)
-        share = float(objective.samples.weight[torch.from_numpy(unseen)].sum())
         fold = objective.on(objective.samples.rows(seen))
-        alone += share * np.array([fold.held_out_alone(a, held) for a in alphas])
-        curve += share * held_out_curve(fold, held, theta, request, checkpoints, alphas)
-    curve, alone = (np.nan_to_num(part, nan=np.inf) for part in (curve, alone))
-    best = np.unravel_index(int(np.argmin(curve)), curve.shape)
-    improves = bool(curve[best] < alone.min())
-    n_iter, alpha = 0, alphas[int(alone.argmin())]
+        basis_losses = [fold.held_out_alone(a, held).cpu().numpy() for a in alphas]
+        alone[:, unseen] += weight[unseen] * np.array(basis_losses)
+        losses = held_out_curve(fold, held, theta, request, checkpoints, alphas)
+        curve[..., unseen] += weight[unseen] * losses
+        times_held[unseen] += weight[unseen]
+    alone_means, means = (
+        np.nan_to_num(part.sum(-1), nan=np.inf) for part in (alone, curve)
+    )
+    best = np.unravel_index(int(np.argmin(means)), means.shape)
+    basis = int(alone_means.argmin())
+    improves = pays(alone[basis], curve[best], times_held, copies(objective.samples))
+    n_iter, alpha = 0, alphas[basis]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    return Choice(n_iter, alpha, improves, float(curve[best]), float(alone.min()))
+    return Choice(
+        n_iter, alpha, improves, float(means[best]), float(alone_means[basis])
+    )
 
 
 def held_out_curve(
@@ -181,27 +196,41 @@ def held_out_curve(
     checkpoints: list[int],
     alphas: list[float],
 ) -> np.ndarray:
-    """Held-out losses of each ridge at each checkpoint (n_checkpoints, n_alphas).
+    """Losses of each ridge at each checkpoint (n_checkpoints, n_alphas, n_held).
 
     A fold that has converged, or not improved for so many looks, keeps its last losses
-    for the checkpoints that it does not reach.
+    for the checkpoints that it does not reach. Where looks are expensive, ridges weaker
+    than the best keep their losses from one look to the next, as units that have
+    learned more overfit sooner.
     """
+    weight = held.weight.cpu().numpy()
+    patience = LOOKS if request.projects else JOINT_LOOKS
+    looks: list[np.ndarray] = []
+    means: list[np.ndarray] = []
 
-    def look(theta: Tensor) -> list[float]:
-        return [fold.held_out(theta, alpha, held) for alpha in alphas]
+    def look(theta: Tensor) -> None:
+        count = len(alphas)
+        if looks and not request.projects:
+            count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
+        found = [fold.held_out(theta, alpha, held) for alpha in alphas[:count]]
+        losses = torch.stack(found).cpu().numpy()
+        if count < len(alphas):
+            losses = np.concatenate([losses, looks[-1][count:]])
+        looks.append(losses)
+        means.append(looks[-1] @ weight)
 
-    looks = [look(theta)]
+    look(theta)
     n_iter = 0
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         nonlocal n_iter
         n_iter += 1
         if n_iter in checkpoints:
-            looks.append(look(theta))
-        least = [min(losses) for losses in looks]
-        return len(least) > int(np.argmin(least)) + LOOKS
+            look(theta)
+        least = [each.min() for each in means]
+        return len(least) > int(np.argmin(least)) + patience
 
     last = descend(fold, theta, request.max_iter, request, on_iteration)
     if n_iter not in checkpoints:
-        looks.append(look(last))
+        look(last)
     return np.array(looks + looks[-1:] * (len(checkpoints) - len(looks)))

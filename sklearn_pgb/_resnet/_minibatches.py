@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._estimator import Parts
+from sklearn_pgb._resnet._gain import copies, pays
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
 from sklearn_pgb._training import Adam, Epoch, Schedule, evaluate_units, train
@@ -36,7 +37,8 @@ def minibatches(
         assert held is not None
         assert held_rows is not None
         raw = joint.program(point, held_rows)[0]
-        return torch.tensor([-objective.loss(raw.to(held.y), held)])
+        losses = objective.losses(raw.to(held.y), held)
+        return -(held.weight @ losses)[None].cpu()
 
     losses: list[float] = []
 
@@ -70,14 +72,16 @@ def minibatches(
 def _compared(found: Found, fold: Residual, request: Request, held: Samples) -> Found:
     """With ridge and held-out losses, with and without units, by exact solutions."""
     alphas = [factor * fold.alpha for factor in request.factors()]
-    units = [fold.held_out(found.theta, alpha, held) for alpha in alphas]
-    alone = [fold.held_out_alone(alpha, held) for alpha in alphas]
-    improves = min(units) < min(alone)
-    alpha = alphas[int(np.argmin(units if improves else alone))]
+    units = [fold.held_out(found.theta, alpha, held).cpu().numpy() for alpha in alphas]
+    alone = [fold.held_out_alone(alpha, held).cpu().numpy() for alpha in alphas]
+    weight = held.weight.cpu().numpy()
+    units_means, alone_means = (np.array(part) @ weight for part in (units, alone))
+    best, basis = int(units_means.argmin()), int(alone_means.argmin())
+    improves = pays(weight * alone[basis], weight * units[best], weight, copies(held))
     return replace(
         found,
-        alpha=alpha,
+        alpha=alphas[best if improves else basis],
         improves=improves,
-        held_out=min(units),
-        basis_held_out=min(alone),
+        held_out=float(units_means[best]),
+        basis_held_out=float(alone_means[basis]),
     )

@@ -199,13 +199,14 @@ class NewtonProjection(Projection):
         self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
     ):
         super().__init__(X, y, weight, loss, intercept)
-        self._starts: dict[int, tuple[Tensor, Tensor]] = {}
+        # The last solution by number of units, for any ridge and for each.
+        self._starts: dict[tuple[int, float | None], tuple[Tensor, Tensor]] = {}
 
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         return self._parts(self.exact(Z, alpha, self.tol, self.max_iter))
 
     def rough(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-        if Z.shape[1] and 0 not in self._starts:
+        if Z.shape[1] and (0, None) not in self._starts:
             self.rough(Z[:, :0], alpha)
         return self._parts(self._solution(Z, alpha, None, self.max_iter))
 
@@ -220,7 +221,7 @@ class NewtonProjection(Projection):
     ) -> Solution:
         """A solution to a certified gap of `tol`, or a rough one for None."""
         problem, n_units = self.problem(Z, alpha), Z.shape[1]
-        start = self._starts.get(n_units) or self._padded_start(problem)
+        start = self._start(problem, n_units)
         certified = tol is not None
         goal = self._rough_tol(problem, start) if tol is None else tol
         solver = PathSolver(problem, "auto", MAX_MEMORY)
@@ -229,7 +230,8 @@ class NewtonProjection(Projection):
             # A start far from this problem's solution is worse than none.
             fresh = solver.solve(alpha, None, goal, max_iter, certified)
             solution = min(fresh, solution, key=lambda found: found.value)
-        self._starts[n_units] = solution.coef, solution.intercept
+        found = solution.coef, solution.intercept
+        self._starts[n_units, alpha] = self._starts[n_units, None] = found
         mean = self._centred(Z)[1]
         intercept = self._free(solution.coef, solution.intercept, mean)
         return replace(solution, intercept=intercept)
@@ -247,14 +249,18 @@ class NewtonProjection(Projection):
         constant, here = (abs(float(problem.data_value(raw))) for raw in raws)
         return ROUGH_TOL * max(1.0, ROUGH_TOL * constant / max(here, 1e-300))
 
-    def _padded_start(self, problem: ConvexProblem) -> tuple[Tensor, Tensor] | None:
-        """The solution without units, with zeros for them."""
-        if 0 not in self._starts:
-            return None
-        alone, intercept = self._starts[0]
-        coef = problem.zero()[0]
-        coef[: len(alone)] = alone
-        return coef, intercept
+    def _start(
+        self, problem: ConvexProblem, n_units: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """The last solution for this ridge or any, or zeros for units without one."""
+        for count in (n_units, 0):
+            for alpha in (problem.alpha, None):
+                if (count, alpha) in self._starts:
+                    known, intercept = self._starts[count, alpha]
+                    coef = problem.zero()[0]
+                    coef[: len(known)] = known
+                    return coef, intercept
+        return None
 
 
 def projection(

@@ -138,9 +138,9 @@ class Residual:
         )
         return replace(self, samples=samples, inner=inner)
 
-    def loss(self, raw: Tensor, samples: Samples) -> float:
-        """Mean loss of raw outputs on any samples."""
-        return float(samples.weight @ self.inner.loss.value(samples.y, raw))
+    def losses(self, raw: Tensor, samples: Samples) -> Tensor:
+        """Loss of raw outputs on each of any samples."""
+        return self.inner.loss.value(samples.y, raw)
 
     def floor(self) -> float:
         """A value that no raw outputs can undercut."""
@@ -154,17 +154,17 @@ class Residual:
         solve = self.inner.rough if rough else self.inner.solve
         return solve(self.scale * z, alpha)
 
-    def held_out(self, theta: Tensor, alpha: float, held: Samples) -> float:
-        """Mean loss on other samples with R solved for on these, roughly."""
+    def held_out(self, theta: Tensor, alpha: float, held: Samples) -> Tensor:
+        """Losses on other samples with R solved for on these, roughly."""
         coef, intercept = self.head(theta, alpha, rough=True)
         z, _ = evaluate_units(self.units, theta, held.inputs)
         raw = torch.cat([held.basis, self.scale * z], 1) @ coef + intercept
-        return self.loss(raw, held)
+        return self.losses(raw, held)
 
-    def held_out_alone(self, alpha: float, held: Samples) -> float:
+    def held_out_alone(self, alpha: float, held: Samples) -> Tensor:
         """The same for the model on the basis alone."""
         coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
-        return self.loss(held.basis @ coef + intercept, held)
+        return self.losses(held.basis @ coef + intercept, held)
 
 
 @dataclass(frozen=True, eq=False)
