@@ -494,7 +494,7 @@ def test_refit_of_wrapped_networks():
     target = TransformedTargetRegressor(inner, transformer=StandardScaler())
     for model in (inner, target):
         refit = GradientBasisRefit(model, cv=3, random_state=0).fit(X, 100 + 20 * Y)
-        assert refit.score(X, 100 + 20 * Y) > 0.5
+        assert refit.score(X, 100 + 20 * Y) > 0.4
         assert len(refit.estimators_) == 3
 
 

@@ -29,8 +29,8 @@ def test_grid_is_each_problem_solved(generator, dual, intercept, n_outputs, n_co
             oracles.randn(generator, 7, n_outputs),
         ),
     ]
-    grid = ridge_grid(problem, DenseOperator(new), offsets, ALPHAS, dual)
-    assert grid.heldout_raw.shape == (2, 3, 7, n_outputs)
+    grid, heldout = ridge_grid(problem, DenseOperator(new), offsets, ALPHAS, dual)
+    assert heldout.shape == (2, 3, 7, n_outputs)
     matrix, y = problem.operator.dense().numpy(), problem.y.numpy()
     for row, offset in enumerate(offsets):
         seen, ahead = (0.0, 0.0) if offset is None else (o.numpy() for o in offset)
@@ -38,9 +38,9 @@ def test_grid_is_each_problem_solved(generator, dual, intercept, n_outputs, n_co
             expected, free = oracles.ridge(
                 matrix, y - seen, problem.weight.numpy(), alpha, intercept
             )
-            coef, found = grid.coefficients(row, column)
+            coef, found = grid.coefficients(row, column, problem.operator)
             np.testing.assert_allclose(coef, expected, rtol=1e-6, atol=1e-8)
             np.testing.assert_allclose(found, free, rtol=1e-6, atol=1e-8)
             raw = ahead + new.numpy() @ expected + free
-            found = grid.heldout_raw[row, column]
+            found = heldout[row, column]
             np.testing.assert_allclose(found, raw, rtol=1e-6, atol=1e-8)

@@ -191,7 +191,7 @@ def relu_first(inplace):
 
 def predictions(module, X):
     """Of everything that runs a module, on X."""
-    refit = GradientBasisRefit(module, loss="squared_error").fit(X, Y)
+    refit = GradientBasisRefit(module, loss="squared_error", alpha="loo").fit(X, Y)
     basis = GradientBasis(module, loss="squared_error").fit(X)
     added = AddedNeuronRegressor(module=module, max_iter=3, random_state=0).fit(X, Y)
     resnet = ResNetBasisRegressor(
