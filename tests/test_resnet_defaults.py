@@ -215,10 +215,12 @@ def test_bounds_are_below_the_losses_in_hand(name):
         assert model.basis_lower_bound_ <= model.basis_loss_
 
 
-def test_many_classes_take_little_longer_than_a_network():
+@pytest.mark.parametrize("distance", [0.0, 6.0])
+def test_many_classes_take_little_longer_than_a_network(distance):
     """20 classes of 5 samples: at most 10 times scikit-learn's network."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((100, 6)), np.repeat(np.arange(20), 5)
+    X += distance * rng.standard_normal((20, 6))[y]
     seconds = []
     for model in (MLPClassifier(random_state=0), ResNetBasisClassifier(random_state=0)):
         clone(model).set_params(max_iter=2).fit(X, y)

@@ -9,15 +9,17 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.base import clone
+from sklearn.datasets import make_blobs
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from sklearn.metrics import log_loss, mean_poisson_deviance
 from sklearn.model_selection import KFold
 
-from sklearn_pgb import ResNetBasisRegressor
+from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
 from sklearn_pgb._estimator._alpha import OTHER_ALPHAS
 from sklearn_pgb._losses import LogisticLoss
 from sklearn_pgb._resnet import _full_batch
 from sklearn_pgb._resnet._fitting import choose_alpha, total_variance
+from sklearn_pgb._resnet._gain import pays
 from sklearn_pgb._resnet._projection import projection
 from sklearn_pgb._resnet._residual import Samples
 
@@ -127,6 +129,50 @@ def test_a_fold_that_is_not_finite_counts_for_nothing_else(trainings):
     found = choose(lambda k: 0.9, lambda k: np.nan if k > 3 else 0.9 - 0.01 * k)
     assert found.n_iter == 3
     assert found.improves
+
+
+def test_units_must_gain_a_standard_error():
+    """Of the mean of paired differences; copies of a sample are one draw."""
+    rng = np.random.default_rng(0)
+    alone, weight = rng.uniform(1, 2, 30) / 30, np.full(30, 1 / 30)
+    gains = rng.standard_normal(30)
+    gains -= gains.mean()
+    error = gains.std(ddof=1) / np.sqrt(30)
+    each = np.arange(30)
+    for factor, expected in [(0.99, False), (1.01, True), (-2.0, False)]:
+        units = alone - weight * (gains + factor * error)
+        assert pays(alone, units, weight, each) is expected
+        repeated = (np.repeat(part / 3, 3) for part in (alone, units, weight))
+        assert pays(*repeated, np.repeat(each, 3)) is expected
+        assert pays(9 * alone, 9 * units, 9 * weight, each) is expected
+    nan = np.full(30, np.nan)
+    assert not pays(alone, nan, weight, each)
+    assert not pays(alone, alone, weight, each)
+
+
+@pytest.mark.parametrize("classifier", [False, True])
+def test_pure_noise_leaves_the_units_out(classifier):
+    """In almost all of the draws."""
+    kept = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X, y = rng.standard_normal((60, 5)), rng.standard_normal(60)
+        kind = ResNetBasisClassifier if classifier else ResNetBasisRegressor
+        model = kind(random_state=seed).fit(X, y > 0 if classifier else y)
+        kept += model.residual_scale_ > 0
+    assert kept <= 2
+
+
+def test_labels_that_the_basis_predicts_leave_nothing_for_units():
+    """The ridge's held-out loss says so; its fit is that of logistic regression."""
+    X, y = make_blobs(200, 3, centers=4, cluster_std=0.1, random_state=0)
+    model = ResNetBasisClassifier(random_state=0).fit(X, y)
+    assert model.residual_scale_ == 0
+    assert np.isnan(model.held_out_loss_)
+    assert model.basis_held_out_loss_ < 1e-3 * np.log(4)
+    linear = LogisticRegression(C=1 / (model.alpha_ * 200), tol=1e-10, max_iter=10_000)
+    expected = linear.fit(X, y).predict_proba(X)
+    assert_allclose(model.predict_proba(X), expected, atol=1e-6)
 
 
 def test_no_fold_leaves_the_units_out():

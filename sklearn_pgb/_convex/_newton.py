@@ -251,8 +251,8 @@ def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
 
 def apply_blocks(blocks: Tensor, target: Tensor) -> Tensor:
     """Each output's block times its part of [coefficients, intercept]."""
-    # As rows, for which torch has a routine: twenty times faster than columns. The blocks
-    # are symmetric.
+    # As rows, for which torch has a routine, twenty times faster than columns. The
+    # blocks are symmetric.
     rows = target.view(blocks.shape[1], -1).T[:, None].to(blocks).contiguous()
     return torch.bmm(rows, blocks)[:, 0].T.reshape(-1).to(target)
 

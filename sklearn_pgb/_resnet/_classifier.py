@@ -147,7 +147,8 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
         times the norm of those found.
     held_out_loss_, basis_held_out_loss_ : float
         Mean losses of held-out samples, without penalty, that decided about the units:
-        at the chosen iterations and ridge, and on the basis alone. nan without folds.
+        at the chosen iterations and ridge, and on the basis alone. nan without folds;
+        the first one also where the basis leaves next to nothing to gain.
     loss_curve_ : list of float
         Objective of each iteration, weight decay included.
     n_iter_ : int

@@ -7,8 +7,8 @@ from sklearn_pgb._estimator._border import distinct_rows
 from sklearn_pgb._resnet._residual import Samples
 
 # Standard errors by which the units must beat the basis. Pure noise of 60 rows keeps
-# them for 8 seeds of 20 without, for M with half of one, and for one with one; the
-# model of a sine and a line from 300 rows has the same mean R2 with each, .981.
+# them for 8 seeds of 20 without, and for 1 with one; the model of a sine and a line
+# from 300 rows has the same mean R2 with both, .981.
 STANDARD_ERRORS = 1.0
 
 
