@@ -324,7 +324,7 @@ def _basis(draft, name):
         return f"FeatureBasis({', '.join([draft.transformer(), *words])})"
     network = draft.resnet() if name == "ResNetBasis" else draft.network()
     if draft.chance(0.3 * draft.rate):
-        draft.odd.add("estimator")
+        draft.odd |= {"estimator", "bases"}
         network = draft.one(BAD_NETWORKS)
     return f"{name}({', '.join([network, *words])})"
 

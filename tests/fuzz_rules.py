@@ -276,6 +276,11 @@ def judge_error(error, step, last_line_has_raise=re.compile(r"\braise\b")):
         return None
     if last.filename.startswith(OTHERS) and isinstance(error, (ValueError, TypeError)):
         return None
+    ours = any(frame.filename.startswith(PACKAGE) for frame in frames)
+    theirs = any(frame.filename.startswith(OTHERS) for frame in frames)
+    if theirs and not ours and isinstance(error, (ValueError, TypeError)):
+        # A step of the case that fits a network or pipeline of scikit-learn.
+        return None
     kind = None
     module = type(error).__module__
     if not isinstance(error, (ValueError, TypeError)):

@@ -589,3 +589,10 @@ def test_errors_of_validation_targets_say_y_val():
 def test_texts_are_no_targets_of_a_regressor():
     with pytest.raises(ValueError, match=r"^y must be numbers for a regressor"):
         AddedNeuronRegressor((2,)).fit(np.eye(3), np.array(["a", "b", "c"], object))
+
+
+def test_validation_samples_of_infinite_loss_are_refused():
+    Z = np.random.default_rng(0).normal(size=(20, 2))
+    model = AddedNeuronRegressor((4,), max_iter=2, random_state=0)
+    with pytest.raises(ValueError, match=r"X_val, or .* must have a finite loss"):
+        model.fit(Z, Z[:, 0], X_val=1e160 * Z, y_val=Z[:, 0])

@@ -12,7 +12,7 @@ from fuzz_cases import Case, Step, draw
 from fuzz_rules import run_case
 from sklearn.base import BaseEstimator
 
-N_CALLS = 60
+N_CALLS = 40
 
 
 def test_random_calls_break_no_rule():

@@ -214,3 +214,10 @@ def test_tensor_is_an_input_of_a_basis():
     model = ResNetBasisRegressor(basis=StandardScaler(), max_iter=2, random_state=0)
     expected = model.fit(X, X[:, 0]).predict(X)
     assert_allclose(model.fit(torch.from_numpy(X), X[:, 0]).predict(X), expected)
+
+
+def test_inputs_too_small_to_undo_are_constant():
+    X = np.random.default_rng(0).normal(size=(20, 1))
+    model = ResNetBasisRegressor(max_iter=2, random_state=0).fit(1e-310 * X, X[:, 0])
+    assert np.isfinite(model.loss_)
+    assert np.isfinite(model.predict(X)).all()

@@ -260,7 +260,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         if held_out is not None:
             place = request.loss_unit, request.dtype, request.device
             score = held_out.scorer(self, architecture, loss, *place)
-        return fit_network(
+        result = fit_network(
             architecture,
             loss,
             data,
@@ -272,6 +272,14 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             held_out=score,
             floor=floor,
         )
+        overflows = score is not None and max(result.scores) == -np.inf
+        if overflows and np.isfinite(result.verdict.loss):
+            raise ValueError(
+                "X_val, or the samples of X held out for early stopping, must have a "
+                "finite loss, got infinity in every epoch. Leave out samples far "
+                "beyond the others."
+            )
+        return result
 
     def _partial_fit(self, X, y, classes, sample_weight):
         """One epoch from where the network is."""

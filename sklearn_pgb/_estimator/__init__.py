@@ -36,6 +36,7 @@ from sklearn_pgb._estimator._targets import (
     Targets,
     as_fitted,
     check_class_weight,
+    check_target_size,
     class_weights,
 )
 from sklearn_pgb._estimator._trainer import Trainer, train_networks
@@ -56,6 +57,7 @@ __all__ = [
     "check_class_weight",
     "check_device",
     "check_passed_on",
+    "check_target_size",
     "class_weights",
     "count_outputs",
     "cross_fitting_parts",

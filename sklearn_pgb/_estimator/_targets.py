@@ -87,6 +87,16 @@ def check_class_weight(class_weight: object) -> None:
         )
 
 
+def check_target_size(y: NDArray[Any], name: str = "y") -> None:
+    """Refuse numbers whose squares overflow."""
+    largest = float(np.abs(y).max(initial=0.0))
+    if largest > LARGEST_TARGET:
+        raise ValueError(
+            f"{name} must have entries up to {LARGEST_TARGET:g}, whose squares can "
+            f"be computed, got {largest:g}. Divide the targets by a constant."
+        )
+
+
 def class_weights(
     class_weight: Any,
     y: NDArray[Any],
@@ -250,12 +260,7 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
         if _is_plain_column(y):
             y = y.ravel()
         y = y.reshape(len(y), -1).astype(np.float64, copy=False)
-        largest = float(np.abs(y).max(initial=0.0))
-        if largest > LARGEST_TARGET:
-            raise ValueError(
-                f"{name} must have entries up to {LARGEST_TARGET:g}, whose squares can "
-                f"be computed, got {largest:g}. Divide the targets by a constant."
-            )
+        check_target_size(y, name)
         return y
 
     def _learn(self, y, known, classes, name="y"):

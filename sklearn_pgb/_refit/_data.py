@@ -33,6 +33,7 @@ from sklearn_pgb._estimator import (
     Parts,
     check_class_weight,
     check_passed_on,
+    check_target_size,
     class_weights,
     cross_fitting_parts,
     delegates_input,
@@ -239,7 +240,9 @@ def _check_targets(model: "GradientBasisRefit", y: Any) -> NDArray[Any]:
             f"y must be numeric for a regressor, got {y.dtype}. Use a classifier as "
             "the network, or encode y."
         )
-    if classifies(model):
+    if not classifies(model):
+        check_target_size(y)
+    else:
         check_classification_targets(y)
         if type_of_target(y) != "multilabel-indicator":
             y = column_or_1d(y, warn=True)

@@ -404,6 +404,7 @@ class GradientBasisRefit(
             np.ndim(data.y) == 1 or isinstance(final, MLPRegressor)
         )
         full = len(self.basis_coef_) * n_outputs
+        self._n_components = self.n_components
         self._n_features_out = self.n_components or full
         self._loss = trained.loss
         self._uncertainty = noise
@@ -569,13 +570,12 @@ class GradientBasisRefit(
             jacobian(network.network, rows)
             for network, rows in zip(opened, inputs, strict=True)
         ]
-        if self.n_components is None:
+        count = self._n_components
+        if count is None:
             dense = torch.cat([operator.dense() for operator in operators], -1)
             return dense.flatten(1).cpu().numpy()
         generator = torch.Generator().manual_seed(self._sketch_seed)
-        parts = [
-            operator.sketch(self.n_components, generator) for operator in operators
-        ]
+        parts = [operator.sketch(count, generator) for operator in operators]
         return torch.stack(parts).sum(0).cpu().numpy()
 
     # --------------------------------------------------------------- scikit-learn

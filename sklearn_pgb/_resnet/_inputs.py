@@ -10,6 +10,9 @@ from sklearn.utils import check_array
 
 from sklearn_pgb._estimator import check_passed_on, dense
 
+# Inputs below this size are constant: weights that undo such a factor overflow.
+SMALLEST_FEATURE = 1e-290
+
 # Features beyond this size have squares that overflow.
 LARGEST_FEATURE = 1e150
 
@@ -52,7 +55,8 @@ class InputScale:
             )
         mean = weight @ rows
         largest = np.abs(rows - mean).max(0)
-        constant = largest <= 1e-12 * np.abs(rows).max(0)
+        size = np.abs(rows).max(0)
+        constant = (largest <= 1e-12 * size) | (size < SMALLEST_FEATURE)
         # Divided by their largest, so that no square overflows.
         unit = np.where(constant, 1.0, largest)
         spread = unit * np.sqrt(weight @ np.square((rows - mean) / unit))
@@ -71,7 +75,8 @@ class InputScale:
         self, coefs: NDArray[np.float64], intercepts: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The first layer of a chain for inputs in the units of X."""
-        first = np.where(self.constant, 0.0, 1 / self.spread)[:, None] * coefs
+        inverse = 1 / np.where(self.constant, np.inf, self.spread)
+        first = inverse[:, None] * coefs
         return first, intercepts - self.mean @ first
 
 

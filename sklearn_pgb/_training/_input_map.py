@@ -79,6 +79,9 @@ class InputMap:
         if not centred:
             centre = np.zeros_like(centre)
             spread = np.ldexp(largest, -exponent)
+        # Any number becomes zero there, whatever the units of the training samples.
+        exponent, centre = np.where(constant, 0, (exponent, centre))
+        exponent = exponent.astype(np.intp)
         spread = np.where(constant, np.inf, spread)
         columns = np.arange(rows.shape[1])
         if drop and constant.any():
