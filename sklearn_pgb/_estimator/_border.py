@@ -156,7 +156,7 @@ def delegates_input(estimator: Any) -> bool:
 
 def check_passed_on(X: Any) -> None:
     """Refuse what no step of a Pipeline and no transformer takes as samples."""
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not sp.issparse(X):
         raise TypeError(
             f"X must be an array, a frame or a list of samples, got a "
             f"{type(X).__name__}. Make a data frame of it."

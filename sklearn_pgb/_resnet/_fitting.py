@@ -225,7 +225,8 @@ def warn_if_unconverged(fit: Fit) -> None:
         ("[phi, z]", fit.solution, fit.bound),
         ("phi", fit.basis, fit.basis_bound),
     ]:
-        size = max(abs(part.value), torch.finfo(torch.float64).tiny)
+        # Losses below the rounding of one are zero: one class alone has no minimum.
+        size = max(abs(part.value), torch.finfo(torch.float64).eps / CERTAIN)
         gap = (part.value - bound.value) / size
         if not part.converged and gap > CERTAIN:
             warnings.warn(
