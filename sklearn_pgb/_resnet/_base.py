@@ -7,7 +7,6 @@ from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.base import BaseEstimator, _fit_context, clone, is_classifier
 from sklearn.callback import CallbackSupportMixin
@@ -262,9 +261,7 @@ class ResNetBasisBase(
     def _validate(self, X, basis, **reset):
         """X as numbers without a basis, and as it is with one, which checks it."""
         if basis is not None:
-            check_samples(X)
-            # Transformers take fewer formats of sparse matrices than there are.
-            X = X.tocsr() if sp.issparse(X) and X.format != "csc" else X
+            X = check_samples(X)
             return validate_data(self, X, skip_check_array=True, **reset)
         return validate_data(
             self,

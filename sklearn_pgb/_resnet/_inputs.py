@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
@@ -168,14 +169,17 @@ def units_input(X: Any, allow_nd: bool) -> NDArray[np.float64]:
 
 
 def check_samples(X):
-    """Refuse what no basis takes as samples."""
+    """Samples that a basis may take; sparse ones in a format that most take."""
     check_passed_on(X)
+    if sp.issparse(X) and X.format != "csc":
+        return X.tocsr()
     # A vector of numbers is a mistake, a vector of texts is data.
     if getattr(X, "ndim", 2) == 1 and is_numeric(X):
         raise ValueError(
             f"X must have shape (n_samples, n_features), got {X.shape}. "
             "Reshape your data, X.reshape(-1, 1) for a single feature."
         )
+    return X
 
 
 def check_size(features):
