@@ -46,6 +46,7 @@ from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._networks import (
     ACTIVATIONS,
     as_float64,
+    as_tensor,
 )
 from sklearn_pgb._training import (
     Adam,
@@ -519,9 +520,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
         target = loss.encode(columns)
         weight = torch.from_numpy(weight / weight.sum())
-        # torch shares no memory that must not be written to.
-        inputs = np.require(architecture.standardized(X), None, ["C", "W"])
-        return Data(torch.from_numpy(inputs), target, weight)
+        inputs = architecture.standardized(X)
+        return Data(as_tensor(inputs, inputs.dtype), target, weight)
 
     def _request(self, n_samples, X):
         """The parameters, resolved."""

@@ -171,8 +171,9 @@ def units_input(X: Any, allow_nd: bool) -> NDArray[np.float64]:
 def check_samples(X):
     """Samples that a basis may take; sparse ones in a format that most take."""
     check_passed_on(X)
-    if sp.issparse(X) and X.format != "csc":
-        return X.tocsr()
+    if sp.issparse(X):
+        rows: Any = X
+        return rows if rows.format == "csc" else rows.tocsr()
     # A vector of numbers is a mistake, a vector of texts is data.
     if getattr(X, "ndim", 2) == 1 and is_numeric(X):
         raise ValueError(
