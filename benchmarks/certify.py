@@ -242,7 +242,9 @@ def refitted(rng, family, loss, record, X, y, weight):
     J, h = jacobian(W, b, v, X, activation)
     own = record.value(h @ v + c)
     record.at_most("refit", model.lower_bound_, model.refit_loss_)
-    features = model.transform(X)
+    # The same for equal rows to the last digit, which long coefficients would see.
+    _, first, same = np.unique(X, axis=0, return_index=True, return_inverse=True)
+    features = model.transform(X)[first[same.reshape(-1)]]
     if np.isfinite(own) and np.isfinite(features).all():
         # The columns as they were computed: the slope of a saturated unit is exact to
         # few digits only, which matters to long coefficients.

@@ -1,5 +1,6 @@
 """Solutions by singular values of the basis itself: none of them is squared."""
 
+import math
 from dataclasses import replace
 
 from torch import Tensor
@@ -18,6 +19,11 @@ EQUAL = 1e-12
 # A loss that changes by less than this share, when coefficients are brought to the
 # units of the problem, is not spoilt by rounding.
 SPOILT = 1e-9
+
+
+def _objective(solution: Solution) -> float:
+    """The objective, infinite if coefficients overflow."""
+    return solution.value if math.isfinite(solution.value) else math.inf
 
 
 class SpectralSolver:
@@ -52,9 +58,9 @@ class SpectralSolver:
                 self._least_squares(problem, spectrum, rank)
                 for rank in spectrum.ranks(RTOLS)
             ]
-            least = min(each.value for each in found)
-            equal = least + EQUAL * abs(least)
-            return [each for each in found if each.value <= equal][-1]
+            least = min(_objective(each) for each in found)
+            equal = least + EQUAL * abs(least) if math.isfinite(least) else math.inf
+            return [each for each in found if _objective(each) <= equal][-1]
         return self._newton(problem, spectrum, tol, max_iter)
 
     def _least_squares(
@@ -90,7 +96,7 @@ class SpectralSolver:
             value = float(problem.data_value(inner.raw(gamma, free)))
             if abs(found[-1].value - value) <= max(tol, SPOILT) * abs(value):
                 break
-        return min(found, key=lambda each: each.value)
+        return min(found, key=_objective)
 
     def _decomposed(self) -> tuple[UnitBasis, Tensor, Tensor, Tensor]:
         """The basis, and the decomposition of its centred columns as they are.
