@@ -201,12 +201,16 @@ left.set_xlabel("held-out loss / network's (mean ± standard error)")
 left.legend(frameon=False)
 
 refit = results["digits"][2]
-right.semilogx(refit.alpha_path_["alpha"], refit.alpha_path_["loss"], "o-")
+path = refit.alpha_path_
+for center in ("zero", "network"):
+    of_center = (path["center"] == center) & np.isfinite(path["alpha"])
+    alphas, losses = path["alpha"][of_center], path["loss"][of_center]
+    right.loglog(alphas, losses, "o-", label=f"towards {center}")
 right.axvline(refit.alpha_, color="0.6", lw=1, zorder=0)
-right.set_yscale("log")
 right.set_xlabel("alpha")
-right.set_ylabel("log loss on rows unseen by the network")
-right.set_title("digits: choice of the ridge")
+right.set_ylabel("log loss on held-out samples")
+right.set_title("digits: choice of alpha and centre")
+right.legend(frameon=False)
 
 if len(sys.argv) > 1:
     figure.savefig(sys.argv[1], dpi=120)
