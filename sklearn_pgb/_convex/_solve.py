@@ -141,7 +141,7 @@ def solve(
 
 
 class PathSolver:
-    """Solves one problem for several ridges and shares what it can between them.
+    """Solves one problem for several alphas and shares decompositions between them.
 
     Parameters
     ----------

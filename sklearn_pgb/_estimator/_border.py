@@ -1,6 +1,6 @@
 """Data, seeds, folds and networks on their way across the border."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
-from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold, check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
@@ -28,12 +27,12 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from sklearn_pgb._losses import Loss
-from sklearn_pgb._networks import OpenNetwork, open_network
+from sklearn_pgb._networks import OpenNetwork, nested, open_network
 
 # Folds of cross-fitting where none are asked for.
 AUTO_FOLDS = 5
 
-# What helps where no folds can be drawn by which to choose a ridge.
+# Advice if no folds can be drawn to choose alpha.
 CHOOSE_ALPHA = "Give a number for alpha."
 
 # (train, held out) rows of each fold.
@@ -133,20 +132,6 @@ def aligned(X: Any) -> Any:
     another order: last digits would depend on where a fit runs.
     """
     return np.require(X, requirements="A") if type(X) is np.ndarray else X
-
-
-def nested(estimator: Any) -> Iterator[Any]:
-    """An estimator and what its wrappers hold, from the outermost to the network."""
-    while True:
-        yield estimator
-        if isinstance(estimator, FrozenEstimator | BaseSearchCV):
-            estimator = estimator.estimator
-        elif isinstance(estimator, Pipeline):
-            estimator = estimator.steps[-1][1]
-        elif isinstance(estimator, TransformedTargetRegressor):
-            estimator = estimator.regressor
-        else:
-            return
 
 
 def delegates_input(estimator: Any) -> bool:

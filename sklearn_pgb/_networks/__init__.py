@@ -18,6 +18,7 @@ from sklearn_pgb._networks._open import (
     TrainingTerms,
     check_can_open,
     named_loss,
+    nested,
     open_network,
     unwrap,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "displacements",
     "linear_units",
     "named_loss",
+    "nested",
     "open_module",
     "open_network",
     "overparameterised_relu_init",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -292,6 +292,20 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     )
 
 
+def nested(estimator: Any) -> Iterator[Any]:
+    """An estimator and what its wrappers hold, from the outermost to the network."""
+    while True:
+        yield estimator
+        if isinstance(estimator, FrozenEstimator | BaseSearchCV):
+            estimator = estimator.estimator
+        elif isinstance(estimator, Pipeline):
+            estimator = estimator.steps[-1][1]
+        elif isinstance(estimator, TransformedTargetRegressor):
+            estimator = estimator.regressor
+        else:
+            return
+
+
 def check_can_open(estimator: Any) -> None:
     """Refuse an estimator that could not be opened once it is fitted.
 
@@ -300,16 +314,7 @@ def check_can_open(estimator: Any) -> None:
     TypeError
         If it does not end in a network.
     """
-    final = estimator
-    while True:
-        if isinstance(final, FrozenEstimator | BaseSearchCV):
-            final = final.estimator
-        elif isinstance(final, Pipeline):
-            final = final.steps[-1][1]
-        elif isinstance(final, TransformedTargetRegressor):
-            final = final.regressor
-        else:
-            break
+    *_, final = nested(estimator)
     known = nn.Module | NetworkEstimator | MLPRegressor | MLPClassifier
     if not isinstance(final, known) and not is_skorch(final):
         raise TypeError(_cannot_open(estimator, final))

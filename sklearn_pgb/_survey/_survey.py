@@ -14,10 +14,9 @@ from sklearn_pgb._certificate import TrainingObjective, training_objective
 from sklearn_pgb._estimator import (
     final_estimator,
     fit_parameter,
-    nested,
     train_networks,
 )
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._networks import nested, open_network
 from sklearn_pgb._survey._ends import Setting, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
