@@ -391,7 +391,7 @@ def test_one_residual_makes_the_neuron_run_away():
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("name", CASES)
 def test_weights_equal_repetition(name, solver):
-    """Where one batch holds all samples; the rows of weight zero are not there."""
+    """In batches too; the samples of weight zero are not there."""
     model, y, _, _ = CASES[name]
     weight = np.r_[0.0, 0.0, WEIGHT[2:]]
     model = clone(model).set_params(solver=solver, max_iter=5, alpha=0.1)

@@ -119,7 +119,7 @@ def test_negative_counts():
 
 @BOTH
 def test_batches_larger_than_the_data(model, y):
-    expected = clone(model).fit(X, y)
+    expected = clone(model).set_params(batch_size=40).fit(X, y)
     with pytest.warns(UserWarning, match=r"batch_size=41 is larger than n_samples=40"):
         model = clone(model).set_params(batch_size=41).fit(X, y)
     assert_array_equal(model.predict(X), expected.predict(X))

