@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from oracles import optimum, random_problem, random_targets, random_weight
 
 from sklearn_pgb._certificate._table import descend
@@ -178,6 +179,44 @@ def test_digits_of_columns_and_targets_far_from_zero_are_kept():
     assert far.rank == near.rank == 4
     assert far.value == pytest.approx(near.value, rel=1e-12)
     assert far.lower_bound == pytest.approx(near.lower_bound, rel=1e-9)
+
+
+def test_bound_on_rounded_outputs_holds_for_the_exact_ones():
+    """Nearly linear units: long coefficients see the rounding of hidden outputs."""
+    rng = np.random.default_rng(231)
+    x = rng.normal(size=8).astype(np.longdouble)
+    weights = 10.0 ** rng.uniform(-4, -1.5) * rng.normal(size=4)
+    units = np.tanh(np.outer(x, weights) + rng.normal(size=4))
+    y = rng.normal(size=8)
+    problem = ConvexProblem(
+        KroneckerOperator(torch.tensor(units.astype(float)), 1),
+        torch.tensor(y[:, None]),
+        SquaredLoss(),
+        torch.full((8,), 1 / 8, dtype=torch.float64),
+    )
+    centred = units - units.mean(0)
+    matrix = np.column_stack(
+        [np.ones(8), centred / np.sqrt((centred**2).mean(0))]
+    ) / np.sqrt(np.longdouble(8))
+    target = np.r_[y / np.sqrt(8), np.zeros(5)]
+    least = {False: np.inf, True: np.inf}
+    enclosed = {
+        rounded: infimum(replace(problem, rounded=rounded)) for rounded in least
+    }
+    for ridge in 10.0 ** np.arange(-16, -5, 0.5):
+        rows = np.vstack([matrix, np.sqrt(ridge) * np.eye(5)])
+        coef = np.zeros(5, np.longdouble)
+        for _ in range(4):
+            left = (target - rows @ coef).astype(float)
+            coef += np.linalg.lstsq(rows.astype(float), left, rcond=1e-18)[0]
+        value = float(np.square(matrix @ coef - target[:8]).sum())
+        for rounded, found in enclosed.items():
+            if np.linalg.norm(coef.astype(float)) <= found.norm_budget:
+                least[rounded] = min(least[rounded], value)
+    assert enclosed[True].lower_bound < least[True]
+    # It does not hold by itself.
+    assert enclosed[False].lower_bound > least[False]
+    assert_allclose(enclosed[True].lower_bound, least[True], rtol=1e-4)
 
 
 def test_a_bound_is_never_above_a_value_in_hand(generator):

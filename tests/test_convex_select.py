@@ -150,6 +150,8 @@ def test_search_path_steps_over_noise():
         ([1.0, 1.5, 0.5, 0.4], 2),
         ([-1.0, -0.9, -2.0, -3.0], 2),
         ([1.0, 0.5, 0.4, 0.3], 4),
+        # A plateau is no rise.
+        ([1.0, 1.0005, 1.0009, 0.4], 4),
     ]:
         table = dict(zip(alphas, before + losses, strict=True))
         seen = alphas[: len(before) + n_seen]

@@ -486,9 +486,14 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             samples = Samples(X, y, weight, distinct, groups)
         elif self.module is None:
             merged = samples.merged()
-            # Batches in the user's order are what `shuffle=False` asks for.
-            if self.shuffle or len(merged.y) <= self._batch(len(merged.y)):
+            n_samples = len(merged.y)
+            one_batch = n_samples <= self._batch(n_samples)
+            if one_batch or self.shuffle:
                 samples = merged
+            # Copies of large arrays, or of mapped ones, are not worth it.
+            small = self.standardize and n_samples <= BATCHES * LARGEST_BATCH
+            if one_batch or (self.shuffle and small):
+                samples = samples.in_order_of_values()
         return samples, (X, y, given)
 
     def _split(self, samples, seed):

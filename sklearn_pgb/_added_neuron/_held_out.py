@@ -48,22 +48,30 @@ class Samples:
         )
 
     def merged(self) -> "Samples":
-        """The samples without their copies, in the order of values.
+        """The samples without their copies, in the order of the first ones.
 
-        What is trained on them depends on neither order nor repetition, to the last
-        digit.
+        What is trained on them does not depend on repetition, to the last digit. They
+        are the same arrays if there are no copies.
         """
-        columns = self.y.T if self.y.ndim == 2 else [self.y]
-        codes = [np.unique(column, return_inverse=True)[1] for column in columns]
         _, first, number = np.unique(
-            np.column_stack([self.distinct, *codes]),
-            axis=0,
-            return_index=True,
-            return_inverse=True,
+            self._codes(), axis=0, return_index=True, return_inverse=True
         )
+        if len(first) == len(self.y):
+            return self
         total = np.zeros(len(first))
         np.add.at(total, number.reshape(-1), self.weight)
-        return replace(self.rows(first), weight=total)
+        order = np.argsort(first)
+        return replace(self.rows(first[order]), weight=total[order])
+
+    def in_order_of_values(self) -> "Samples":
+        """The samples sorted: what is trained does not depend on their order."""
+        return self.rows(np.lexsort(self._codes().T[::-1]))
+
+    def _codes(self) -> NDArray[np.intp]:
+        """Numbers of the distinct rows of X and values of each target."""
+        columns = self.y.T if self.y.ndim == 2 else [self.y]
+        codes = [np.unique(column, return_inverse=True)[1] for column in columns]
+        return np.column_stack([self.distinct, *codes])
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,14 @@ class Basis(ABC, BaseEstimator):
 
     `fit` learns what the basis needs; `operator` gives its matrix on any data. Bases
     are cloned and refitted on each training part when they are compared.
+
+    Attributes
+    ----------
+    rounded : bool
+        Whether columns are a network's outputs, which bounds then allow rounding.
     """
+
+    rounded = False
 
     @abstractmethod
     def fit(self, X: Any, y: Any = None) -> Self:

@@ -57,6 +57,8 @@ class LayerBasis(FeatureColumns):
         The trained network.
     """
 
+    rounded = True
+
     def __init__(
         self,
         estimator: Any,
@@ -126,6 +128,8 @@ class ResNetBasis(FeatureColumns):
     network_ : OpenNetwork
         The trained network.
     """
+
+    rounded = True
 
     def __init__(self, estimator: Any, *, fit_intercept: bool = True):
         self.estimator = estimator

@@ -126,6 +126,7 @@ def problem_on(
     *,
     intercept: bool,
     offset: Tensor | None = None,
+    rounded: bool = False,
 ) -> ConvexProblem:
     """The network's loss on a basis, without ridge."""
     return ConvexProblem(
@@ -135,6 +136,7 @@ def problem_on(
         objective.weight,
         intercept=intercept,
         offset=offset,
+        rounded=rounded,
     )
 
 
@@ -189,13 +191,18 @@ def feature_problems(
     for name, basis in bases.items():
         fitted = clone(basis).fit(subject.X, subject.y)
         operator = fitted.operator(subject.X, n_outputs)
-        yield name, problem_on(objective, operator, intercept=fitted.intercept)
+        yield (
+            name,
+            problem_on(
+                objective, operator, intercept=fitted.intercept, rounded=fitted.rounded
+            ),
+        )
     for number, features in enumerate(hidden, 1):
         operator = KroneckerOperator(features, n_outputs)
         name = "inputs and residual units" if residual else f"layer {number}"
-        yield name, problem_on(objective, operator, intercept=bias)
+        yield name, problem_on(objective, operator, intercept=bias, rounded=True)
     for name, operator in joint.items():
-        yield name, problem_on(objective, operator, intercept=bias)
+        yield name, problem_on(objective, operator, intercept=bias, rounded=True)
 
 
 def check_bases(bases: Any) -> dict[str, Basis]:

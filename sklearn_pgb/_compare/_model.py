@@ -221,6 +221,7 @@ class BasisModel(BaseEstimator):
             self._loss_of(self._n_outputs),
             rows.share(),
             intercept=basis.intercept,
+            rounded=basis.rounded,
         )
 
     def _solve(self, problem: ConvexProblem, alpha: float) -> Solution:

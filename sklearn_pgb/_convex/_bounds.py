@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._unit_basis import EPS
+from sklearn_pgb._convex._unit_basis import EPS, PRODUCT_ULPS
 
 # Coefficients so many times as long as those that were found are covered.
 BUDGET = 1e6
-
-# Units in the last place by which a product of a column of norm one with a vector may
-# be off, relative to the vector's norm: the sum's own rounding, and that of the basis.
-PRODUCT_ULPS = 1.5
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,6 @@ def unconditional_bound(problem: ConvexProblem, floor: float = -math.inf) -> Bou
     """The samples' own minima, or the pure-error floor: for every function."""
     own = float(problem.weight @ problem.loss.minimum(problem.y))
     return Bound(own if math.isnan(floor) else max(own, floor), math.inf)
-
-
-def product_rounding(n_columns: int) -> float:
-    """Norm of the errors of products of unit columns with a vector of norm one."""
-    return PRODUCT_ULPS * EPS * math.sqrt(n_columns)
 
 
 def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:

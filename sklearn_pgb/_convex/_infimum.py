@@ -14,14 +14,19 @@ from sklearn_pgb._convex._bounds import (
     best_of,
     conjugate_value,
     into_domain,
-    product_rounding,
     unconditional_bound,
 )
 from sklearn_pgb._convex._newton import PrimalSystem, newton
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._repair import repaired
 from sklearn_pgb._convex._solve import solve
-from sklearn_pgb._convex._unit_basis import EPS, Spectrum, UnitBasis, Units
+from sklearn_pgb._convex._unit_basis import (
+    EPS,
+    Spectrum,
+    UnitBasis,
+    Units,
+    product_rounding,
+)
 from sklearn_pgb._operators import KroneckerOperator
 from sklearn_pgb._threads import threads_for_solve
 
@@ -236,7 +241,7 @@ def _residual_dual(basis: UnitBasis, target: Tensor, left: Tensor) -> Dual:
     value = size**2 + 2 * float((left * (target - left)).sum())
     rounding = product_rounding(1) * size * (size + float(target.norm()))
     along = 2 * float((basis.matrix.T @ left).norm())
-    return Dual(value - rounding, along + 2 * product_rounding(basis.n_live) * size)
+    return Dual(value - rounding, along + 2 * basis.rounding * size)
 
 
 # --- other losses -------------------------------------------------------------------
@@ -275,7 +280,7 @@ def dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
     dual = into_domain(basis.problem, dual)
     rows = basis.fold(dual)
     along = float((basis.matrix.T @ rows).norm())
-    along += product_rounding(basis.n_live) * float(rows.norm())
+    along += basis.rounding * float(rows.norm())
     return Dual(conjugate_value(basis.problem, dual, basis.base), along)
 
 

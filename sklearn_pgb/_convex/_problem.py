@@ -32,6 +32,9 @@ class ConvexProblem:
         Whether b is free; it is zero otherwise.
     offset : Tensor (n_samples, n_outputs) or None
         Fixed part o of the raw outputs.
+    rounded : bool
+        Whether the columns of the basis are a network's outputs, rounded. A bound then
+        holds for the exact ones too.
     """
 
     operator: LinearOperator
@@ -41,6 +44,7 @@ class ConvexProblem:
     alpha: float = 0.0
     intercept: bool = True
     offset: Tensor | None = None
+    rounded: bool = False
 
     def with_alpha(self, alpha: float) -> "ConvexProblem":
         """The same problem with another ridge."""

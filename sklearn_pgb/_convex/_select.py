@@ -14,8 +14,9 @@ from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._operators import LinearOperator
 
-# A relative rise that noise in a held-out loss does not explain.
-CLEAR_RISE = 0.01
+# Relative rises of a held-out loss: one that noise does not explain, and one that is no
+# plateau.
+CLEAR_RISE, RISE = 0.01, 0.001
 
 # Ridges that are looked at in any case. Next to nothing is left of the basis at the
 # strongest, and a rise there, of folds with other class frequencies than all rows, say,
@@ -130,17 +131,19 @@ def search_path(
     """Losses of the ridges from the strongest down to where they keep rising.
 
     `alphas` descend. After the STRONGEST the walk ends at a loss CLEAR_RISE above the
-    best, or two steps behind the best: the weak ridges are the expensive ones, and the
-    loss rises once they fit the noise.
+    best, or at the second RISE since the best: the weak ridges are the expensive ones,
+    and the loss rises once they fit the noise.
     """
     losses: dict[float, float] = {}
     for step, alpha in enumerate(alphas):
         losses[alpha] = loss(alpha)
         if step + 1 < STRONGEST:
             continue
-        best = min(losses, key=losses.__getitem__)
-        behind = step - list(losses).index(best)
-        if behind >= 2 or losses[alpha] > losses[best] + CLEAR_RISE * abs(losses[best]):
+        values = list(losses.values())
+        best = min(values)
+        since = [value - best for value in values[values.index(best) :]]
+        rises = sum(rise > RISE * abs(best) for rise in since)
+        if rises >= 2 or since[-1] > CLEAR_RISE * abs(best):
             break
     return losses
 

@@ -1,5 +1,6 @@
 """A basis with weighted columns of norm one: where ranks and norms are decided."""
 
+import math
 from dataclasses import dataclass, replace
 
 import scipy.linalg
@@ -15,9 +16,23 @@ EPS = torch.finfo(torch.float64).eps
 # place of the column: constants that were computed differ by one or two.
 CONSTANT_ULPS = 8
 
+# Units in the last place by which a network's hidden outputs may be off. (Found on
+# layers of nearly linear units, offsets of 1e5 to 1e9: bounds for coefficients of 1e6
+# were 5e-9 and 6e-7 too large without.)
+OUTPUT_ULPS = 2.0
+
+# Units in the last place by which a product of a column of norm one with a vector may
+# be off, relative to the vector's norm: the sum's own rounding, and that of the basis.
+PRODUCT_ULPS = 1.5
+
 # Singular values of a basis of exact features are rounding below this many units in the
 # last place for each row or column.
 RANK_ULPS = 1.0
+
+
+def product_rounding(n_columns: int) -> float:
+    """Norm of the errors of products of unit columns with a vector of norm one."""
+    return PRODUCT_ULPS * EPS * math.sqrt(n_columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +187,15 @@ class UnitBasis:
         return 1 if self.shared else self.problem.y.shape[1]
 
     @property
-    def n_live(self) -> int:
-        """Columns that are not zero: what rounding can change."""
-        return self.n_free + int((self.units.plain > 0).sum())
+    def rounding(self) -> float:
+        """Norm of the errors of products of the columns with a vector of norm one."""
+        live = self.n_free + int((self.units.plain > 0).sum())
+        error = product_rounding(live)
+        if self.problem.rounded:
+            error += (
+                OUTPUT_ULPS * EPS * float((self.units.plain / self.units.scale).norm())
+            )
+        return error
 
     def fold(self, values: Tensor) -> Tensor:
         """Raw outputs as columns of the matrix' height, times roots of weights."""
