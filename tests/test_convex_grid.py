@@ -1,5 +1,7 @@
 """A grid of ridges equals each of them, solved on its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import oracles
 import pytest
@@ -44,3 +46,21 @@ def test_grid_is_each_problem_solved(generator, dual, intercept, n_outputs, n_co
             raw = ahead + new.numpy() @ expected + free
             found = heldout[row, column]
             np.testing.assert_allclose(found, raw, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("dual", [False, True], ids=["primal", "dual"])
+def test_no_ridge_gives_the_shortest_least_squares(generator, dual):
+    """Of more columns than samples, two of them equal."""
+    problem = oracles.random_problem(SquaredLoss(), generator, n_samples=9, n_coef=30)
+    matrix = problem.operator.dense().clone()
+    matrix[..., 1] = matrix[..., 0]
+    matrix[1] = matrix[0]
+    problem = replace(problem, operator=DenseOperator(matrix), intercept=False)
+    none = torch.zeros(1, dtype=torch.float64)
+    grid, _ = ridge_grid(problem, problem.operator, [None], none, dual)
+    root = problem.weight.sqrt().numpy()[:, None]
+    rows = (root[:, :, None] * matrix.numpy()).reshape(-1, 30)
+    target = (root * problem.y.numpy()).reshape(-1)
+    expected = np.linalg.lstsq(rows, target, rcond=1e-10)[0]
+    coef, _ = grid.coefficients(0, 0, problem.operator)
+    np.testing.assert_allclose(coef, expected, rtol=1e-5, atol=1e-7)

@@ -70,7 +70,10 @@ def ridge_grid(
     path = ridge_path(replace(problem, offset=None), dual)
     n, k = problem.y.shape
     root = problem.weight.sqrt()[:, None]
-    shrink = 1.0 / (path.eigenvalues[:, None] + alphas / 2)
+    curvature = path.eigenvalues[:, None] + alphas / 2
+    # Without a ridge, directions that are rounding are left out.
+    least = torch.finfo(curvature.dtype).eps * len(curvature) * curvature.amax(0)
+    shrink = torch.where(curvature > least, 1.0 / curvature, 0.0)
     weights, means = [], []
     for offset in offsets:
         base = problem.y if offset is None else problem.y - offset[0]
