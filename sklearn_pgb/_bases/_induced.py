@@ -101,8 +101,9 @@ class LayerBasis(FeatureColumns):
         if not is_int or not -len(hidden) <= self.layer < len(hidden):
             raise ValueError(
                 f"layer must be the index of one of the {len(hidden)} hidden layers, "
-                f"got {self.layer!r}. A module's layers are known only where it is a "
-                "Sequential of linear layers and activations."
+                f"got {self.layer!r}. Change it or hidden_layer_sizes; a module's "
+                "layers are known only if it is a Sequential of linear layers and "
+                "activations."
             )
         return hidden[self.layer]
 
