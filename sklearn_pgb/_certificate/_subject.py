@@ -213,12 +213,17 @@ def mlp_ridge(
     n_rows, notes = len(weight), []
     if mlp.early_stopping:
         n_rows -= int(np.ceil(mlp.validation_fraction * n_rows))
+        if not n_rows:
+            raise ValueError(
+                "early_stopping must be False where all samples would be held out, got "
+                f"True with n_samples={len(weight)}."
+            )
         notes.append(
             "Early stopping trained on a part of these rows only; its objective is "
             "taken on all of them."
         )
     size = 200 if mlp.batch_size == "auto" else int(mlp.batch_size)
-    size = min(size, max(n_rows, 1))
+    size = min(size, n_rows)
     full, rest = divmod(n_rows, size)
     sizes = [size] * full + [rest] * (rest > 0)
     # Relative to one batch of all rows.

@@ -241,8 +241,8 @@ def _check_request(estimator: Any, n_starts: Any, polish_iter: Any, tol: Any) ->
         raise ValueError(
             f"polish_iter must be 'auto' or an integer >= 0, got {polish_iter!r}."
         )
-    if not isinstance(tol, int | float | np.number) or not tol > 0:
-        raise ValueError(f"tol must be a number > 0, got {tol!r}.")
+    if not isinstance(tol, int | float | np.number) or not 0 < tol < np.inf:
+        raise ValueError(f"tol must be a finite number > 0, got {tol!r}.")
 
 
 def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
