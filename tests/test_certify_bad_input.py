@@ -117,9 +117,10 @@ def test_numbers_that_are_not_positive(name, value):
         certify(MLP, X, Y, **{name: value})
 
 
-def test_memory_that_is_none():
+@pytest.mark.parametrize("value", ["much", [], None])
+def test_memory_that_is_none(value):
     with pytest.raises(ValueError, match="max_memory must be a positive number"):
-        certify(MLP, X, Y, max_memory="much")
+        certify(MLP, X, Y, max_memory=value)
 
 
 @pytest.mark.parametrize("bases", ["all", [InputBasis()], 3])
