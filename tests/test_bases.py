@@ -571,3 +571,13 @@ def test_number_of_outputs_must_be_a_count(n_outputs):
 def test_transformer_must_transform():
     with pytest.raises(TypeError, match=r"transformer must be .*, got Ridge"):
         FeatureBasis(Ridge()).fit(np.eye(3), np.ones(3))
+
+
+@pytest.mark.parametrize("make", [LayerBasis, GradientBasis])
+def test_estimators_that_are_no_networks_are_not_trained(make, X, y):
+    class Untrainable(Ridge):
+        def fit(self, X, y):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match="estimator must be a network of this package"):
+        make(Untrainable()).fit(X, y)

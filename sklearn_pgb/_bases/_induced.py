@@ -14,6 +14,7 @@ from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._networks import (
     OpenNetwork,
     ResNetNetwork,
+    check_can_open,
     named_loss,
     open_network,
 )
@@ -24,6 +25,7 @@ def train_and_open(estimator: Any, X: Any, y: Any, loss: str | None) -> OpenNetw
     """Open a module or frozen estimator as it is, a clone of any other after `fit`."""
     known = named_loss(loss)
     if not isinstance(estimator, nn.Module | FrozenEstimator):
+        check_can_open(estimator)
         estimator = clone(estimator).fit(X, y)
     opened = open_network(estimator, loss=known)
     inputs = opened.inputs(X)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor, nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._estimator import count_outputs, distinct_rows
+from sklearn_pgb._estimator import count_outputs, dense, distinct_rows
 from sklearn_pgb._losses import (
     Loss,
     SquaredLoss,
@@ -71,7 +71,7 @@ def open_subject(
         raise ValueError(
             "y must be the targets or labels that the network was trained on, got None."
         )
-    opened = _open(estimator, loss)
+    opened, y = _open(estimator, loss), dense(y)
     if sp.issparse(X):
         # Rows cannot be taken out of every format.
         X = cast(Any, X).tocsr()

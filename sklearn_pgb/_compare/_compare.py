@@ -34,6 +34,7 @@ from sklearn_pgb._convex import infimum
 from sklearn_pgb._estimator import (
     Trainer,
     aligned,
+    dense,
     distinct_rows,
     fill_seeds,
     jobs_for,
@@ -181,7 +182,7 @@ def compare_bases(
     X, y, weight = _check_data(X, y, sample_weight)
     name = _resolve_loss(loss, bases, y)
     classifies = name == "log_loss"
-    y = _check_y(y, multi_output=True, y_numeric=not classifies)
+    y = dense(_check_y(y, multi_output=True, y_numeric=not classifies))
     rng = check_random_state(random_state)
     seed, parts_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
     effort = Effort(parse_memory(max_memory), TOL, MAX_ITER)
