@@ -173,8 +173,9 @@ class Draft:
     def inputs(self, n=None, p=None):
         """Expression of some inputs."""
         kind = self.part("X", data.VALID_INPUTS, data.ODD_INPUTS, data.BAD_INPUTS)
-        if kind == "bool" and (p or self.p) == 1:
-            # Two distinct rows are too few for folds.
+        few = "bool", "frame boolean", "collinear", "constant column"
+        if kind in few and (p or self.p) == 1:
+            # One or two distinct rows are too few for folds.
             self.odd.add("X")
         return f"inputs({kind!r}, {n or self.n}, {p or self.p})"
 

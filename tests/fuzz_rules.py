@@ -83,6 +83,7 @@ MAY_BE = {
     "alpha_path_[alpha]": {"inf"},
     "alpha_path_[loss]": {"NaN"},
     "BasisReport.alpha": {"NaN"},
+    "BasisReport.train_loss": {"NaN"},
     "Certificate.gap_bound": {"inf"},
     "held_out_loss_": {"NaN"},
     "basis_held_out_loss_": {"NaN"},

@@ -192,6 +192,7 @@ class Deep(Two):
         (Two, "module must return one tensor, got tuple"),
         (Deep, r"module must return raw outputs of shape \(n_samples, n_outputs\)"),
         (dict, "module must be a torch.nn.Module or a callable.* got dict"),
+        (len, "module must be a torch.nn.Module or a callable.* got an error"),
         (nn.Linear(4, 1), r"module.*X|X.*module|features"),
     ],
 )

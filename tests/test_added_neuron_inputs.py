@@ -1,5 +1,7 @@
 """Standardization inside of networks: their units, exports and certificates."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -19,6 +21,7 @@ from added_neuron_cases import (
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from torch import nn
@@ -255,3 +258,55 @@ def test_columns_too_small_to_undo_are_constant():
     assert np.isfinite(model.coefs_[0]).all()
     module = regressor(module=nn.Linear(X.shape[1] + 1, 1)).fit(tiny, Y)
     assert np.isfinite(module.neurons_["W"]).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_neurons_of_tiny_inputs_have_finite_norms(name):
+    """Their weights have squares that overflow."""
+    tiny, y = 1e-160 * X, CASES[name][1]
+    model = clone(CASES[name][0]).set_params(hidden_layer_sizes=(2,), max_iter=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(tiny, y)
+    assert np.isfinite(model.neuron_norm_curve_).all()
+    largest = max(np.abs(part).max() for part in model.neurons_.values())
+    assert largest <= model.neuron_norm_curve_[-1] * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "factor"),
+    [
+        (regressor(), Y, 1.7e308),
+        (regressor(), Y, 1e160),
+        (regressor(standardize=False), Y, 1e160),
+        (regressor(standardize=False), Y, 1.7e308),
+        (classifier(), LABELS, 1.7e308),
+    ],
+)
+def test_batches_far_beyond_the_first(model, y, factor):
+    model = clone(model).fit(X, y)
+    before = model.loss_, list(model.loss_curve_)
+    with pytest.raises(ValueError, match="X and y must have a finite loss, got"):
+        model.partial_fit(np.full(X.shape, factor), y)
+    assert (model.loss_, list(model.loss_curve_)) == before
+
+
+@pytest.mark.parametrize("factor", [1e160, 1.7e308])
+def test_inputs_that_overflow_without_standardization(factor):
+    model = regressor(standardize=False)
+    with pytest.raises(ValueError, match="X and y must have a finite loss, got"):
+        model.fit(factor * np.linspace(0.5, 1, X.size).reshape(X.shape), Y)
+
+
+def test_no_events_in_samples_of_tiny_weight():
+    """Half an event in all is one in a sample at most."""
+    model = regressor(loss="poisson", alpha=0.0, max_iter=300)
+    model.fit(X, np.zeros(len(X)), 1e-300 * WEIGHT)
+    assert np.isfinite(model.neuron_norm_curve_).all()
+    assert model.predict(X).max() < 1
+
+
+def test_inputs_far_beyond_tiny_ones():
+    model = regressor().fit(1e-160 * X, Y)
+    with pytest.raises(ValueError, match="X must have finite outputs"):
+        model.predict(1e160 * X)

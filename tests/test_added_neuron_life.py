@@ -443,6 +443,23 @@ def test_partial_fit_of_batches(seed):
     assert model.loss_curve_[-1] < 0.7 * model.loss_curve_[0]
 
 
+@pytest.mark.parametrize(
+    "params", [{"tol": "bogus"}, {"beta_1": len}, {"n_starts": "few"}], ids=str
+)
+def test_partial_fit_checks_parameters_that_were_set_after_a_fit(params):
+    (name,) = params
+    model = regressor().fit(X, Y).set_params(**params)
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of AddedNeuronReg"):
+        model.partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("name", ["epsilon", "tol", "alpha"])
+def test_parameters_may_be_large_integers(name):
+    model = regressor(**{name: 10**30}).partial_fit(X, Y)
+    expected = regressor(**{name: 1e30}).partial_fit(X, Y)
+    assert_array_equal(model.predict(X), expected.predict(X))
+
+
 def test_partial_fit_leaves_no_old_verdict():
     """What `fit` found out is no longer true once the network has moved."""
     model = regressor(learning_rate_init=0.1).fit(X, Y)

@@ -22,6 +22,7 @@ from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
+from torch import nn
 
 from sklearn_pgb import (
     AddedNeuronClassifier,
@@ -329,3 +330,20 @@ def test_penalty_of_any_size(alpha, dtype):
 def test_tags_of_counts():
     assert get_tags(regressor(loss="poisson")).target_tags.positive_only
     assert not get_tags(regressor()).target_tags.positive_only
+
+
+@pytest.mark.parametrize("scoring", [len, lambda model, X, y: 1.0, nn.Linear(3, 1)])
+def test_scorers_that_take_other_arguments(scoring):
+    model = regressor(early_stopping=True, scoring=scoring)
+    with pytest.raises(TypeError, match=r"scoring must be called as scorer\("):
+        model.fit(X, Y)
+
+
+@pytest.mark.parametrize("n_starts", [1, 3])
+def test_epochs_that_overflow_are_no_part_of_the_curve(n_starts):
+    model = regressor(learning_rate_init=1e308, n_starts=n_starts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, Y)
+    assert np.isfinite([*model.loss_curve_, model.best_loss_, model.loss_]).all()
+    assert len(model.loss_curve_) < model.n_iter_

@@ -460,7 +460,7 @@ def test_layer_basis(layer, X, y):
 def test_layer_errors(layer, X, y):
     """A layer that does not exist is refused with the number that do."""
     basis = LayerBasis(small_mlp(), layer=layer).fit(X, y)
-    message = f"layer must be .* one of the 2 hidden layers, got {layer}. A module's"
+    message = f"layer must be .* one of the 2 hidden layers, got {layer}. Change it "
     with pytest.raises(ValueError, match=message):
         basis.operator(X, 2)
 
@@ -474,7 +474,8 @@ def test_layers_of_modules(X, generator):
     assert_close(basis.operator(X, 1).features, expected, **EXACT)
     opaque = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 1))
     basis = LayerBasis(opaque, loss="squared_error").fit(X)
-    with pytest.raises(ValueError, match="one of the 0 hidden layers, got -1"):
+    match = "one of the 0 hidden layers, got -1. Change it or hidden_layer_sizes"
+    with pytest.raises(ValueError, match=match):
         basis.operator(X, 1)
 
 
@@ -570,3 +571,13 @@ def test_number_of_outputs_must_be_a_count(n_outputs):
 def test_transformer_must_transform():
     with pytest.raises(TypeError, match=r"transformer must be .*, got Ridge"):
         FeatureBasis(Ridge()).fit(np.eye(3), np.ones(3))
+
+
+@pytest.mark.parametrize("make", [LayerBasis, GradientBasis])
+def test_estimators_that_are_no_networks_are_not_trained(make, X, y):
+    class Untrainable(Ridge):
+        def fit(self, X, y):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match="estimator must be a network of this package"):
+        make(Untrainable()).fit(X, y)

@@ -4,16 +4,22 @@ import numpy as np
 import pytest
 import torch
 from certificate_cases import chain_module, smooth_data, tanh_mlp
+from scipy.sparse import csr_array
+from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
-from sklearn.preprocessing import PolynomialFeatures
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch import nn
 
 from sklearn_pgb import (
     AddedNeuronClassifier,
+    AddedNeuronRegressor,
     GradientBasisRefit,
     InputBasis,
     certify,
+    compare_bases,
+    survey_minima,
 )
 
 X, Y = smooth_data(0)
@@ -117,9 +123,10 @@ def test_numbers_that_are_not_positive(name, value):
         certify(MLP, X, Y, **{name: value})
 
 
-def test_memory_that_is_none():
+@pytest.mark.parametrize("value", ["much", [], None])
+def test_memory_that_is_none(value):
     with pytest.raises(ValueError, match="max_memory must be a positive number"):
-        certify(MLP, X, Y, max_memory="much")
+        certify(MLP, X, Y, max_memory=value)
 
 
 @pytest.mark.parametrize("bases", ["all", [InputBasis()], 3])
@@ -157,3 +164,31 @@ def test_labels_that_the_network_does_not_know():
     mlp = MLPClassifier(hidden_layer_sizes=2, max_iter=2).fit(X, labels)
     with pytest.raises(ValueError, match="unseen labels"):
         certify(mlp, X, labels + 1)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AddedNeuronRegressor(hidden_layer_sizes=(2,), max_iter=2),
+        TransformedTargetRegressor(
+            AddedNeuronRegressor(hidden_layer_sizes=(2,), max_iter=2),
+            transformer=StandardScaler(),
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+def test_sparse_targets_are_made_dense(estimator):
+    sparse, y = csr_array(Y[:, None]), Y[:, None]
+    model = clone(estimator).fit(X, Y)
+    assert certify(model, X, sparse).loss == certify(model, X, y).loss
+    found, expected = (
+        survey_minima(estimator, X, each, n_starts=2, polish_iter=2, random_state=0)
+        for each in (sparse, y)
+    )
+    np.testing.assert_array_equal(found.loss, expected.loss)
+    found, expected = (
+        compare_bases({"a": InputBasis()}, X, each, cv=2, loss="squared_error")
+        for each in (sparse, y)
+    )
+    assert found["a"].scores == expected["a"].scores

@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import PolynomialFeatures
 from sklearn.svm import SVC
 
-from sklearn_pgb import FeatureBasis, GradientBasis, InputBasis, compare_bases
+from sklearn_pgb import (
+    FeatureBasis,
+    GradientBasis,
+    GradientBasisRefit,
+    InputBasis,
+    compare_bases,
+)
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(20, 2)), RNG.normal(size=20)
@@ -34,6 +41,12 @@ def test_scorers_return_numbers():
         compare_bases(LINEAR, X, Y, scoring=lambda model, X, y: {"a": 1.0})
 
 
+@pytest.mark.parametrize("scoring", [len, int, lambda model: 1.0])
+def test_scorers_take_a_model_and_data(scoring):
+    with pytest.raises(TypeError, match="scoring must be a scorer of what the model"):
+        compare_bases(LINEAR, X, Y, scoring=scoring)
+
+
 def test_scorer_of_what_a_model_lacks_is_refused_with_the_entry():
     labels = (Y > 0).astype(int)
     bases = {"a": LogisticRegression(), "b": SVC()}
@@ -45,6 +58,20 @@ def test_scorer_of_what_a_model_lacks_is_refused_with_the_entry():
 @pytest.mark.parametrize("thing", [PolynomialFeatures(), 3])
 def test_entries_must_be_bases_or_estimators(thing):
     with pytest.raises(TypeError, match=r"bases\['a'\] must be a basis or an estimat"):
+        compare_bases({"a": thing}, X, Y)
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        GradientBasisRefit(len),
+        GradientBasis(GridSearchCV(len, {})),
+        GradientBasis(MLPRegressor),
+    ],
+    ids=str,
+)
+def test_entries_must_hold_estimators(thing):
+    with pytest.raises(TypeError, match=r"bases\['a'\] must hold estimators that"):
         compare_bases({"a": thing}, X, Y)
 
 
@@ -67,6 +94,7 @@ def test_loss_must_suit_estimators(estimator, loss):
     ("params", "match"),
     [
         ({"loss": "hinge"}, "loss must be None or among"),
+        ({"loss": np.array([1, 2])}, "loss must be None or among"),
         ({"alpha": -1.0}, "alpha must be 'auto', a number >= 0"),
         ({"alpha": "loo"}, "alpha must be 'auto'"),
         ({"alpha": [0.0, 1.0]}, "array of positive candidates"),
@@ -83,6 +111,8 @@ def test_loss_must_suit_estimators(estimator, loss):
         ({"scoring": {"a": "r2"}}, "scoring must be one score"),
         ({"scoring": "nonsense"}, "scoring"),
         ({"max_memory": "much"}, "max_memory must be a positive number"),
+        ({"max_memory": []}, "max_memory must be a positive number"),
+        ({"cv": np.array(2)}, "cv must be an int, a splitter, or an iterable"),
     ],
 )
 def test_parameters(params, match):
@@ -130,6 +160,11 @@ def test_network_of_another_shape():
     frozen = net.set_params(estimator=FrozenEstimator(net.estimator))
     with pytest.raises(ValueError, match="n_outputs must be 1, the network's, got 2"):
         compare_bases({"a": frozen}, X, targets)
+
+
+def test_largest_alpha_predicts_the_mean():
+    report = compare_bases(LINEAR, 10 * X, Y, alpha=1.7e308, cv=[(range(20),) * 2])
+    np.testing.assert_allclose(report["linear"].scores, 0, atol=1e-12)
 
 
 def test_constant_features_and_targets():

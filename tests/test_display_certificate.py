@@ -118,3 +118,14 @@ def test_given_axes_are_used(seed):
     again = display.plot(axes[0])
     assert again is display
     assert display.ax_ is axes[0]
+
+
+def test_bases_of_one_loss_far_from_the_network(seed):
+    """A logarithmic axis has no limits yet when the first of them are drawn."""
+    certificate = certify(*undertrained(seed))
+    rows = [replace(row, value=0.0, lower_bound=0.0) for row in certificate.table]
+    far = replace(certificate, loss=1e22, tolerance=1e16, floor=0.0, table=tuple(rows))
+    ax = CertificateDisplay.from_certificate(far).ax_
+    assert ax.get_xscale() == "log"
+    assert ax.get_xlim()[0] < 1e13
+    assert ax.get_xlim()[1] > 1e22

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
@@ -12,11 +12,14 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 
 from sklearn_pgb import (
     AddedNeuronClassifier,
+    AddedNeuronRegressor,
     GradientBasisRefit,
     ResNetBasisClassifier,
+    ResNetBasisRegressor,
 )
 from sklearn_pgb._estimator import (
     all_or_nothing,
@@ -71,10 +74,12 @@ def test_memory_is_parsed(text, amount):
     assert parse_memory(text) == amount
 
 
-@pytest.mark.parametrize("text", ["much", "", "GB", "-1GB", "0", "nan", "1PB"])
-def test_memory_that_says_nothing(text):
+@pytest.mark.parametrize(
+    "value", ["much", "", "GB", "-1GB", "0", "nan", "1PB", 0, np.nan, None, [], 1j, len]
+)
+def test_memory_that_says_nothing(value):
     with pytest.raises(ValueError, match="max_memory must be a positive number"):
-        parse_memory(text)
+        parse_memory(value)
 
 
 # -- wrappers ------------------------------------------------------------------------
@@ -439,6 +444,61 @@ def test_parts_of_a_splitter_among_some_rows():
         parts_among(rows[:2], [([0, 1], [5])], X, y, classifier=False)
     with pytest.raises(ValueError, match="must leave some row of positive weight"):
         parts_among(rows, [([2, 3], [0, 1]), ([0], [1])], X, y, classifier=False)
+
+
+@pytest.mark.parametrize("cv", [np.array(2), [1, 2], [([0], [99])]], ids=str)
+def test_splitters_that_are_none(cv):
+    X, y = np.arange(9.0)[:, None], np.zeros(9)
+    with pytest.raises(ValueError, match="cv must be an int, a splitter, or an itera"):
+        parts_among(np.arange(9), cv, X, y, classifier=False)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "method"),
+    [
+        (AddedNeuronRegressor((3,), max_iter=2), "predict"),
+        (AddedNeuronClassifier((3,), max_iter=2), "predict_proba"),
+        (ResNetBasisRegressor(hidden_layer_sizes=(3,), max_iter=2), "predict"),
+        (ResNetBasisClassifier(hidden_layer_sizes=(3,), max_iter=2), "predict_proba"),
+        (GradientBasisRefit(mlp()), "predict"),
+        (GradientBasisRefit(mlp()), "transform"),
+        (GradientBasisRefit(mlp(), n_components=2), "transform"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_outputs_that_overflow(estimator, method):
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    y = X[:, 0] > 0 if is_classifier(estimator) else X[:, 0]
+    model = clone(estimator).fit(X, y)
+    with pytest.raises(ValueError, match="X must have finite outputs"):
+        getattr(model, method)(np.full(X.shape, 1.7e308))
+
+
+@pytest.mark.parametrize("value", [np.array(["poisson", "log_loss"]), None, object()])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AddedNeuronRegressor(),
+        AddedNeuronClassifier(),
+        ResNetBasisRegressor(),
+        ResNetBasisClassifier(),
+        GradientBasisRefit(AddedNeuronRegressor()),
+        GradientBasisRefit(AddedNeuronClassifier()),
+    ],
+    ids=str,
+)
+def test_tags_and_methods_of_parameters_that_are_not_valid(estimator, value):
+    """`fit` refuses them; whoever asks for tags before does not fail."""
+    model = clone(estimator)
+    inner = getattr(model, "estimator", model).set_params(loss=value)
+    assert get_tags(model).estimator_type == get_tags(estimator).estimator_type
+    assert not hasattr(inner, "predict_proba")
+    if hasattr(inner, "partial_fit"):
+        assert hasattr(inner.set_params(solver=value), "partial_fit")
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    with pytest.raises(ValueError, match=r"The '(loss|solver)' parameter of "):
+        model.fit(X, X[:, 0] > 0)
 
 
 @pytest.mark.parametrize("value", [-5, np.nan, np.inf])

@@ -538,3 +538,11 @@ def test_targets_whose_squares_overflow_are_refused():
     X = np.random.default_rng(0).normal(size=(20, 2))
     with pytest.raises(ValueError, match="y must have entries up to 1e\\+150"):
         GradientBasisRefit(MLPRegressor((2,), max_iter=2)).fit(X, 1e160 * X[:, 0])
+
+
+def test_ragged_rows_after_a_fit_of_a_pipeline():
+    refit = GradientBasisRefit(make_pipeline(StandardScaler(), mlp()))
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    with pytest.raises(ValueError, match="inhomogeneous") as caught:
+        refit.fit(X, X[:, 0]).predict([[1.0, 2.0], [3.0]])
+    assert "check_array" in [frame.name for frame in caught.traceback]

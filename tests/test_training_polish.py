@@ -354,3 +354,11 @@ def check_hessian(objective, theta):
     scale = expected.abs().max().item()
     assert_close(result, expected, rtol=0, atol=1e-7 * scale)
     assert_close(result, result.T, rtol=0, atol=0)
+
+
+def test_gradients_whose_squares_overflow():
+    def function(theta):
+        return 1e200 * theta.square().sum(), 2e200 * theta
+
+    found = quasi_newton(function, randn(torch.Generator(), 3), gtol=0.0, max_iter=1)
+    assert found.theta.isfinite().all()

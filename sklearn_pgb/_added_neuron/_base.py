@@ -41,6 +41,7 @@ from sklearn_pgb._estimator import (
     check_device,
     dense,
     distinct_rows,
+    is_option,
 )
 from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._networks import (
@@ -113,7 +114,7 @@ def with_epochs(method):
 
 
 def _check_epochs(estimator):
-    if estimator.solver == "lbfgs":
+    if is_option(estimator.solver, "lbfgs"):
         raise UnsupportedError(
             "solver must be 'adam' or 'sgd' for partial_fit, got 'lbfgs', which is not "
             "stochastic."
@@ -122,6 +123,15 @@ def _check_epochs(estimator):
         raise UnsupportedError(
             "partial_fit does not support early_stopping=True: a batch has no samples "
             "to spare for validation. Set early_stopping to 'auto' or False."
+        )
+
+
+def _check_loss(loss):
+    """Refuse data on which the network overflows."""
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"X and y must have a finite loss, got {loss}. Leave out samples far "
+            "beyond the others, or scale X and y."
         )
 
 
@@ -280,17 +290,19 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             held_out=score,
             floor=floor,
         )
-        overflows = score is not None and max(result.scores) == -np.inf
-        if overflows and np.isfinite(result.verdict.loss):
+        _check_loss(result.verdict.loss)
+        if score is not None and max(result.scores) == -np.inf:
             raise ValueError(
                 "X_val, or the samples of X held out for early stopping, must have a "
                 "finite loss, got infinity in every epoch. Leave out samples far "
-                "beyond the others."
+                "beyond the others, or lower learning_rate_init."
             )
         return result
 
     def _partial_fit(self, X, y, classes, sample_weight):
         """One epoch from where the network is."""
+        # scikit-learn checks the parameters before the first call only.
+        self._validate_params()
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=not first)
@@ -318,6 +330,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
                 memory=None if memory is None else [as_float64(m) for m in memory],
                 seed=seed,
             )
+        _check_loss(value)
         self._forget_fit()
         self._store_network(architecture, theta)
         self.loss_ = value * architecture.scale**2
@@ -575,8 +588,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             neuron_penalty=float(self.neuron_penalty),
             n_starts=int(self.n_starts),
             global_move=self.global_move,
-            adam=Adam(self.beta_1, self.beta_2, self.epsilon),
-            descent=GradientDescent(self.momentum, self.nesterovs_momentum),
+            adam=Adam(*map(float, (self.beta_1, self.beta_2, self.epsilon))),
+            descent=GradientDescent(float(self.momentum), self.nesterovs_momentum),
             max_evaluations=int(self.max_fun),
             dtype=torch.float32 if name == "float32" else torch.float64,
             device=check_device(self.device),

@@ -291,6 +291,7 @@ def one_epoch(
     start = descent.theta[0].clone()
     value = float(descent.epoch(request.schedule.rate)) * request.loss_unit
     if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
+        value = float(objective.value(start[None])) * request.loss_unit
         return _exactly(start), value, None
     return _exactly(descent.theta[0]), value, method.memory()
 

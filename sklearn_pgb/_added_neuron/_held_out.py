@@ -139,7 +139,15 @@ class HeldOut:
             # The answers of a network that is about to diverge may overflow.
             if not np.isfinite(fitted._raw_of(self.X)).all():
                 return -math.inf
-            value = float(scorer(fitted, self.X, self.y, sample_weight=self.weight))
+            try:
+                value = scorer(fitted, self.X, self.y, sample_weight=self.weight)
+                value = float(value)
+            except TypeError as error:
+                raise TypeError(
+                    "scoring must be called as scorer(estimator, X, y, "
+                    "sample_weight=...) and return a number, got "
+                    f"{estimator.scoring!r}: {error}"
+                ) from error
             if math.isnan(value):
                 raise ValueError(
                     "scoring must give numbers on the held-out samples, got nan on "

@@ -9,7 +9,12 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from sklearn_pgb._estimator import as_fitted, check_device, dense
+from sklearn_pgb._estimator import (
+    as_fitted,
+    check_device,
+    dense,
+    finite_outputs,
+)
 from sklearn_pgb._networks import (
     ACTIVATIONS,
     ChainNetwork,
@@ -149,16 +154,15 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     def _raw(self, X):
         """Raw outputs."""
         check_is_fitted(self)
-        return self._raw_of(
-            validate_data(
-                self,
-                X,
-                reset=False,
-                accept_sparse=("csr", "csc"),
-                dtype=(np.float64, np.float32),
-                allow_nd=hasattr(self, "_prototype"),
-            )
+        X = validate_data(
+            self,
+            X,
+            reset=False,
+            accept_sparse=("csr", "csc"),
+            dtype=(np.float64, np.float32),
+            allow_nd=hasattr(self, "_prototype"),
         )
+        return finite_outputs(self._raw_of(X))
 
     def _raw_of(self, X):
         """Raw outputs for validated samples."""
@@ -244,17 +248,20 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         path = [_in_units(each, architecture) for each in verdict.path]
         self.neurons_ = _in_units(verdict.neurons, architecture)
         self.neuron_norm_curve_ = [
-            float(np.sqrt(sum((part**2).sum() for part in each.values())))
+            float(np.hypot.reduce(np.concatenate([*map(np.ravel, each.values())])))
             for each in path
         ]
-        self.loss_curve_ = [loss * scale**2 for loss in result.losses]
+        # Epochs that overflow are left out.
+        finite = np.isfinite(result.losses)
+        curve = np.compress(finite, result.losses) * scale**2
+        self.loss_curve_ = curve.tolist()
         self.best_loss_ = min(self.loss_curve_, default=self.loss_)
         self.n_iter_ = result.n_iter
         self.n_moves_ = result.n_moves
         self.validation_scores_ = self.best_validation_score_ = None
         if validated:
             self.best_loss_ = None
-            self.validation_scores_ = result.scores
+            self.validation_scores_ = np.compress(finite, result.scores).tolist()
             self.best_validation_score_ = max(result.scores)
 
 

@@ -176,7 +176,8 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     neuron_norm_curve_ : list of float
         Norm of (a, b, W) along their descent. It is no certificate.
     loss_curve_ : list of float
-        Objective of each epoch, as the samples were met.
+        Objective of each epoch, as the samples were met; epochs in which it overflows
+        are left out.
     best_loss_ : float or None
         Smallest entry of `loss_curve_`; None with early stopping.
     validation_scores_ : list of float or None

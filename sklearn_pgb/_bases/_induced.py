@@ -14,6 +14,7 @@ from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._networks import (
     OpenNetwork,
     ResNetNetwork,
+    check_can_open,
     named_loss,
     open_network,
 )
@@ -24,6 +25,7 @@ def train_and_open(estimator: Any, X: Any, y: Any, loss: str | None) -> OpenNetw
     """Open a module or frozen estimator as it is, a clone of any other after `fit`."""
     known = named_loss(loss)
     if not isinstance(estimator, nn.Module | FrozenEstimator):
+        check_can_open(estimator)
         estimator = clone(estimator).fit(X, y)
     opened = open_network(estimator, loss=known)
     inputs = opened.inputs(X)
@@ -103,8 +105,9 @@ class LayerBasis(FeatureColumns):
         if not is_int or not -len(hidden) <= self.layer < len(hidden):
             raise ValueError(
                 f"layer must be the index of one of the {len(hidden)} hidden layers, "
-                f"got {self.layer!r}. A module's layers are known only where it is a "
-                "Sequential of linear layers and activations."
+                f"got {self.layer!r}. Change it or hidden_layer_sizes; a module's "
+                "layers are known only if it is a Sequential of linear layers and "
+                "activations."
             )
         return hidden[self.layer]
 

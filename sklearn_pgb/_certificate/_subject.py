@@ -13,7 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor, nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._estimator import count_outputs, distinct_rows
+from sklearn_pgb._estimator import count_outputs, dense, distinct_rows
 from sklearn_pgb._losses import (
     Loss,
     SquaredLoss,
@@ -71,7 +71,7 @@ def open_subject(
         raise ValueError(
             "y must be the targets or labels that the network was trained on, got None."
         )
-    opened = _open(estimator, loss)
+    opened, y = _open(estimator, loss), dense(y)
     if sp.issparse(X):
         # Rows cannot be taken out of every format.
         X = cast(Any, X).tocsr()
@@ -213,12 +213,17 @@ def mlp_ridge(
     n_rows, notes = len(weight), []
     if mlp.early_stopping:
         n_rows -= int(np.ceil(mlp.validation_fraction * n_rows))
+        if not n_rows:
+            raise ValueError(
+                "early_stopping must be False where all samples would be held out, got "
+                f"True with n_samples={len(weight)}."
+            )
         notes.append(
             "Early stopping trained on a part of these rows only; its objective is "
             "taken on all of them."
         )
     size = 200 if mlp.batch_size == "auto" else int(mlp.batch_size)
-    size = min(size, max(n_rows, 1))
+    size = min(size, n_rows)
     full, rest = divmod(n_rows, size)
     sizes = [size] * full + [rest] * (rest > 0)
     # Relative to one batch of all rows.

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.base import clone
 from sklearn.metrics import check_scoring
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import check_random_state, get_tags, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -34,6 +34,7 @@ from sklearn_pgb._convex import infimum
 from sklearn_pgb._estimator import (
     Trainer,
     aligned,
+    dense,
     distinct_rows,
     fill_seeds,
     jobs_for,
@@ -181,7 +182,7 @@ def compare_bases(
     X, y, weight = _check_data(X, y, sample_weight)
     name = _resolve_loss(loss, bases, y)
     classifies = name == "log_loss"
-    y = _check_y(y, multi_output=True, y_numeric=not classifies)
+    y = dense(_check_y(y, multi_output=True, y_numeric=not classifies))
     rng = check_random_state(random_state)
     seed, parts_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
     effort = Effort(parse_memory(max_memory), TOL, MAX_ITER)
@@ -263,7 +264,7 @@ def _score(task: _Task, model: Any, split: Any) -> float:
         weights = {"sample_weight": unseen.weight}
     try:
         score = task.scorer(model, unseen.X, unseen.y, **weights)
-    except AttributeError as error:
+    except (AttributeError, TypeError) as error:
         raise TypeError(
             "scoring must be a scorer of what the model can predict, got one that "
             f"asks for more: {error}"
@@ -421,17 +422,27 @@ def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     return X, y, weight
 
 
+def _kind(name: str, basis: Any) -> str | None:
+    """Type of an estimator or of a basis' network, as its tags have it."""
+    if isinstance(basis, Basis):
+        basis = basis.get_params(deep=False).get("estimator")
+    if not hasattr(basis, "__sklearn_tags__"):
+        return None
+    try:
+        return get_tags(basis).estimator_type
+    except (AttributeError, TypeError) as error:
+        # A wrapper of something that is no estimator.
+        raise TypeError(
+            f"bases[{name!r}] must hold estimators that scikit-learn knows, got "
+            f"{basis!r}. Pass instances of estimators."
+        ) from error
+
+
 def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
-    if loss is not None and loss not in LOSSES:
+    if loss is not None and not (isinstance(loss, str) and loss in LOSSES):
         raise ValueError(f"loss must be None or among {LOSSES}, got {loss!r}.")
-    inner = [
-        basis.get_params(deep=False).get("estimator")
-        if isinstance(basis, Basis)
-        else basis
-        for basis in bases.values()
-    ]
-    inner = [part for part in inner if hasattr(part, "__sklearn_tags__")]
-    classify, regress = any(map(is_classifier, inner)), any(map(is_regressor, inner))
+    kinds = {_kind(name, basis) for name, basis in bases.items()}
+    classify, regress = "classifier" in kinds, "regressor" in kinds
     if classify and regress:
         raise ValueError(
             "bases must hold classifiers or regressors, got both. Compare them apart."

@@ -227,7 +227,7 @@ class BasisModel(BaseEstimator):
     def _solve(self, problem: ConvexProblem, alpha: float) -> Solution:
         effort = self.effort
         solution = solve(
-            problem.with_alpha(alpha * self._size),
+            problem.with_alpha(min(alpha * self._size, np.finfo(float).max)),
             max_memory=effort.max_memory,
             tol=effort.tol,
             max_iter=effort.max_iter,

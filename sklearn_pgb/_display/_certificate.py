@@ -164,14 +164,15 @@ class CertificateDisplay:
         bounds = np.maximum([row.lower_bound for row in c.table], edge)
         better = [row.excess > c.tolerance for row in c.table]
         colours = [BETTER if is_better else WORSE for is_better in better]
-        self.bars_ = ax.hlines(place, bounds, values, colors=colours, lw=5, alpha=0.4)
-        ax.scatter(bounds, place, marker="|", s=120, c=colours)
-        self.points_ = ax.scatter(values, place, c=colours, s=40, zorder=3)
+        # First, as matplotlib can't invert an axis on which all bases have one loss.
         self.loss_line_ = ax.axvline(
             max(c.loss, edge),
             color=NETWORK,
             label=f"the network: {_number(c.loss, c.tolerance)}",
         )
+        self.bars_ = ax.hlines(place, bounds, values, colors=colours, lw=5, alpha=0.4)
+        ax.scatter(bounds, place, marker="|", s=120, c=colours)
+        self.points_ = ax.scatter(values, place, c=colours, s=40, zorder=3)
         self.floor_line_ = self.escape_line_ = None
         floor = c.floor if abs(c.floor) > ROUNDING * c.tolerance else 0.0
         if floor > edge:

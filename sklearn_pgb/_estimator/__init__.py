@@ -37,6 +37,8 @@ from sklearn_pgb._estimator._targets import (
     check_class_weight,
     check_target_size,
     class_weights,
+    finite_outputs,
+    is_option,
 )
 from sklearn_pgb._estimator._trainer import Trainer, train_networks
 
@@ -66,10 +68,12 @@ __all__ = [
     "draw_seeds",
     "fill_seeds",
     "final_estimator",
+    "finite_outputs",
     "fit_hooks",
     "fit_parameter",
     "fold_numbers",
     "inputs_of",
+    "is_option",
     "jobs_for",
     "open_all",
     "parse_memory",

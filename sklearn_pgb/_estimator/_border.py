@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -78,17 +78,14 @@ def dense(X: Any) -> Any:
     return rows.toarray()
 
 
-def parse_memory(max_memory: str | float) -> float:
+def parse_memory(max_memory: Any) -> float:
     """Bytes from a number or a text such as "500MB"."""
-    if not isinstance(max_memory, str):
-        amount = float(max_memory)
-    else:
+    amount = float(max_memory) if isinstance(max_memory, Real) else -1.0
+    if isinstance(max_memory, str):
         text = max_memory.strip().upper().replace("IB", "B")
         unit = next((u for u in ("TB", "GB", "MB", "KB", "B") if text.endswith(u)), "")
-        try:
+        with suppress(ValueError):
             amount = float(text.removesuffix(unit)) * BYTES.get(unit, 1)
-        except ValueError:
-            amount = -1.0
     if not amount > 0:
         raise ValueError(
             "max_memory must be a positive number of bytes or a text such as '500MB' "
@@ -454,8 +451,8 @@ def parts_among(
     """
     position = np.full(_num_samples(X), -1, dtype=np.intp)
     position[rows] = np.arange(len(rows))
-    splits = check_cv(splitter, y, classifier=classifier).split(X, y, groups)
     try:
+        splits = check_cv(splitter, y, classifier=classifier).split(X, y, groups)
         places = [(position[train], position[test]) for train, test in splits]
     except (TypeError, IndexError) as error:
         raise ValueError(

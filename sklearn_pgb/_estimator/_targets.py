@@ -43,9 +43,24 @@ def as_fitted(estimator: Any, name: str) -> Any:
     return kept[name] if name in kept else getattr(estimator, name)
 
 
+def is_option(value: object, option: str) -> bool:
+    """Whether a parameter that may not have been validated is this string."""
+    return isinstance(value, str) and value == option
+
+
+def finite_outputs(outputs: Any) -> Any:
+    """Outputs on X, or an error if they overflow."""
+    if not bool(torch.as_tensor(outputs).isfinite().all()):
+        raise ValueError(
+            "X must have finite outputs of the fitted network, got infinite ones or "
+            "NaN. Leave out samples far beyond those of the training."
+        )
+    return outputs
+
+
 def _has_probabilities(self: "ClassifierTargets") -> bool:
     loss = as_fitted(self, "loss")
-    if loss != "log_loss":
+    if not is_option(loss, "log_loss"):
         raise AttributeError(f"loss must be 'log_loss' for probabilities, got {loss!r}")
     return True
 
@@ -302,6 +317,8 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
     def _start_of_outputs(self, y, weight):
         """Logarithms of mean counts; without any counts, of half an event in all.
 
+        Weights that sum to less than one count as one sample.
+
         Constant targets are predicted exactly from the start.
         """
         constant = not np.ptp(y, axis=0).any()
@@ -309,7 +326,7 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
             return np.zeros(y.shape[1]), constant
         total = weight.sum()
         mean = np.maximum(weight @ y / total, 0.0)
-        return np.log(np.where(mean > 0, mean, 0.5 / total)), constant
+        return np.log(np.where(mean > 0, mean, 0.5 / max(total, 1.0))), constant
 
     def _columns(self, y, n_outputs):
         return y
@@ -321,7 +338,7 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        if self.loss == "poisson":
+        if is_option(self.loss, "poisson"):
             tags.target_tags.positive_only = True
             # Several counts work too, but scikit-learn's checks of several targets
             # pass negative ones, whatever the other tag says.

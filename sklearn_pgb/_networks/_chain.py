@@ -306,7 +306,9 @@ def _affine(X: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(X, weight, bias)
     center = torch.where(far, first, 0.0)
     long = [part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)]
-    shift = torch.from_numpy((long[0] @ long[1] + long[2]).astype(np.float64))
+    # Outputs that are not finite are the caller's to refuse.
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = torch.from_numpy((long[0] @ long[1] + long[2]).astype(np.float64))
     return F.linear(X - center, weight, shift.to(X.device))
 
 

@@ -255,7 +255,7 @@ def check_new_data(model: "GradientBasisRefit", X: Any) -> Any:
         return validate_data(model, X, reset=False, **_accepted(model))
     check_passed_on(X)
     (X,) = indexable(X)
-    if np.ndim(X) == 1 and hasattr(model, "n_features_in_"):
+    if getattr(X, "ndim", 2) == 1 and hasattr(model, "n_features_in_"):
         raise ValueError(
             f"X must have 2 dimensions and {model.n_features_in_} columns, as in fit, "
             "got 1 dimension. Reshape your data: X.reshape(1, -1) is one sample."

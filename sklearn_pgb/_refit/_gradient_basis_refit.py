@@ -28,6 +28,7 @@ from sklearn_pgb._estimator import (
     all_or_nothing,
     check_device,
     draw_seeds,
+    finite_outputs,
     inputs_of,
     jobs_for,
     open_all,
@@ -427,12 +428,11 @@ class GradientBasisRefit(
     def _raw(self, opened: list[OpenNetwork], inputs: list[Tensor]) -> Tensor:
         """Raw outputs of the refit."""
         networks = [network.network for network in opened]
-        raw = tangent_raw(
-            networks, inputs, as_float64(self.basis_coef_).to(inputs[0].device)
-        )
+        coef = as_float64(self.basis_coef_).to(inputs[0].device)
+        raw = tangent_raw(networks, inputs, coef)
         if self._adds_networks:
             raw = raw + mean_raw(networks, inputs)
-        return raw
+        return finite_outputs(raw)
 
     def _raw_of_classes(
         self, opened: list[OpenNetwork], inputs: list[Tensor]
@@ -573,10 +573,10 @@ class GradientBasisRefit(
         count = self._n_components
         if count is None:
             dense = torch.cat([operator.dense() for operator in operators], -1)
-            return dense.flatten(1).cpu().numpy()
+            return finite_outputs(dense.flatten(1).cpu().numpy())
         generator = torch.Generator().manual_seed(self._sketch_seed)
         parts = [operator.sketch(count, generator) for operator in operators]
-        return torch.stack(parts).sum(0).cpu().numpy()
+        return finite_outputs(torch.stack(parts).sum(0).cpu().numpy())
 
     # --------------------------------------------------------------- scikit-learn
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
-from sklearn_pgb._estimator import final_estimator
+from sklearn_pgb._estimator import final_estimator, is_option
 from sklearn_pgb._refit._data import classifies
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def is_a_classifier(model: "GradientBasisRefit") -> bool:
 
 def has_probabilities(model: "GradientBasisRefit") -> bool:
     """Whether its loss gives probabilities; AttributeError otherwise."""
-    hinge = getattr(final_estimator(model.estimator), "loss", None) == "smoothed_hinge"
-    if not classifies(model) or hinge:
+    loss = getattr(final_estimator(model.estimator), "loss", None)
+    if not classifies(model) or is_option(loss, "smoothed_hinge"):
         raise AttributeError("only classifiers with a log loss have this method")
     return True
 

@@ -22,6 +22,7 @@ from sklearn_pgb._estimator import (
     distinct_rows,
     final_estimator,
     inputs_of,
+    is_option,
     open_all,
     share_target_transformation,
     train_networks,
@@ -253,7 +254,7 @@ def _trains_squared_loss(model: "GradientBasisRefit") -> bool:
     if isinstance(model.estimator, torch.nn.Module):
         return model.loss == "squared_error"
     loss = getattr(final_estimator(model.estimator), "loss", "squared_error")
-    return not is_classifier(model.estimator) and loss == "squared_error"
+    return not is_classifier(model.estimator) and is_option(loss, "squared_error")
 
 
 def _draw_folds(data: TrainingData, seed: int) -> Parts | None:

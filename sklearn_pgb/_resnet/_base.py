@@ -37,6 +37,7 @@ from sklearn_pgb._estimator import (
     as_fitted,
     check_device,
     dense,
+    finite_outputs,
     fit_hooks,
 )
 from sklearn_pgb._networks import (
@@ -406,7 +407,7 @@ class ResNetBasisBase(
         """Raw outputs."""
         check_is_fitted(self)
         X = self._validate(X, self.basis_, reset=False)
-        return self._forward(self._network_inputs(X))
+        return finite_outputs(self._forward(self._network_inputs(X)))
 
     def _forward(self, rows):
         """Raw outputs of what `_network_inputs` returns."""

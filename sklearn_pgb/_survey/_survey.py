@@ -12,6 +12,7 @@ from torch import nn
 
 from sklearn_pgb._certificate import TrainingObjective, training_objective
 from sklearn_pgb._estimator import (
+    dense,
     final_estimator,
     fit_parameter,
     train_networks,
@@ -241,14 +242,14 @@ def _check_request(estimator: Any, n_starts: Any, polish_iter: Any, tol: Any) ->
         raise ValueError(
             f"polish_iter must be 'auto' or an integer >= 0, got {polish_iter!r}."
         )
-    if not isinstance(tol, int | float | np.number) or not tol > 0:
-        raise ValueError(f"tol must be a number > 0, got {tol!r}.")
+    if not isinstance(tol, int | float | np.number) or not 0 < tol < np.inf:
+        raise ValueError(f"tol must be a finite number > 0, got {tol!r}.")
 
 
 def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     if y is None:
         raise ValueError("y must be targets or labels, got None.")
-    X, y = indexable(X, y)
+    X, y = indexable(X, dense(y))
     if _num_samples(X) == 0:
         raise ValueError("X must have at least 1 sample, got 0.")
     rows = np.empty((_num_samples(X), 1))

@@ -171,12 +171,15 @@ def module_architecture(
 
 def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """A module of one's own."""
-    made = copy_module(module) if isinstance(module, nn.Module) else module()
+    if isinstance(module, nn.Module):
+        return copy_module(module)
+    expected = "module must be a torch.nn.Module or a callable that returns one, got "
+    try:
+        made = module()
+    except TypeError as error:
+        raise TypeError(f"{expected}an error from it: {error}") from error
     if not isinstance(made, nn.Module):
-        raise TypeError(
-            "module must be a torch.nn.Module or a callable that returns one, got "
-            f"{type(made).__name__} from it."
-        )
+        raise TypeError(f"{expected}{type(made).__name__} from it.")
     return made
 
 

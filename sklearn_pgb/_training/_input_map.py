@@ -109,10 +109,11 @@ class InputMap:
         return len(self.columns) == self.n_features
 
     def _of(self, part: NDArray[Any]) -> NDArray[np.float64]:
-        """Some samples, standardized."""
-        scaled = np.ldexp(part.astype(np.float64), -self.exponent)
-        scaled -= self.centre
-        scaled /= self.spread
+        """Some samples, standardized; infinite if they are far beyond the others."""
+        with np.errstate(over="ignore"):
+            scaled = np.ldexp(part.astype(np.float64), -self.exponent)
+            scaled -= self.centre
+            scaled /= self.spread
         return scaled
 
     def fold(

@@ -157,7 +157,7 @@ def quasi_newton(
     return Polished(
         theta=torch.from_numpy(trace.best),
         value=trace.value,
-        gradient_norm=float(np.linalg.norm(trace.gradient)),
+        gradient_norm=float(torch.from_numpy(trace.gradient).norm()),
         n_iter=max(1, len(losses)),
         n_evaluations=trace.n_evaluations,
         losses=losses,
