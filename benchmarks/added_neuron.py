@@ -13,29 +13,16 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
-from _harness import (
-    Finding,
-    Task,
-    covers,
-    finish,
-    parse_arguments,
-    print_table,
-    run,
-)
+from _harness import Finding, Task, covers, finish, parse_arguments, print_table, run
 
 from sklearn_pgb._added_neuron._search import Moves, search
 from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._networks import ACTIVATIONS
-from sklearn_pgb._training import (
-    Adam,
-    ChainProgram,
-    Objective,
-    Schedule,
-    auxiliary_objective,
-    draw_neurons,
-    train,
-    uniform_initialisation,
-)
+from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._training._auxiliary import auxiliary_objective, draw_neurons
+from sklearn_pgb._training._descent import Adam
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._train import Schedule, train
 
 N_STARTS, STARTS_PER_TASK = 400, 100
 STEPS, RATE = 8_000, 1e-2

@@ -36,8 +36,12 @@ from torch import nn
 
 from sklearn_pgb import certify
 from sklearn_pgb._losses import LogisticLoss, SquaredLoss
-from sklearn_pgb._networks import ChainNetwork, as_float64, open_network
-from sklearn_pgb._training import ChainProgram, Objective, hessian, polish
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._open import open_network
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import hessian, polish
+from sklearn_pgb._training._program import ChainProgram
 
 SEEDS = 25
 SMALL = 5_000

@@ -35,20 +35,13 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor
 from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._networks import (
-    ACTIVATIONS,
-    ChainNetwork,
-    as_float64,
-    open_network,
-)
-from sklearn_pgb._training import (
-    Adam,
-    ChainProgram,
-    Objective,
-    Schedule,
-    train,
-    uniform_initialisation,
-)
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._open import open_network
+from sklearn_pgb._training._descent import Adam
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._train import Schedule, train
 
 BUNDLED = {
     "scikit-learn/digits": load_digits,

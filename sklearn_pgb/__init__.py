@@ -1,26 +1,24 @@
 """Networks for scikit-learn users, with a convex refit and a certificate."""
 
-from sklearn_pgb._added_neuron import AddedNeuronClassifier, AddedNeuronRegressor
-from sklearn_pgb._bases import (
-    FeatureBasis,
-    GradientBasis,
-    InputBasis,
-    LayerBasis,
-    PerturbedGradientBasis,
-    ResNetBasis,
-)
-from sklearn_pgb._certificate import Certificate, certify
-from sklearn_pgb._compare import BasisComparison, compare_bases
-from sklearn_pgb._display import (
-    BasisComparisonDisplay,
-    CertificateDisplay,
-    LandscapeDisplay,
-    MinimaSurveyDisplay,
-    TrainingDisplay,
-)
-from sklearn_pgb._refit import GradientBasisRefit
-from sklearn_pgb._resnet import ResNetBasisClassifier, ResNetBasisRegressor
-from sklearn_pgb._survey import MinimaSurvey, survey_minima
+from sklearn_pgb._added_neuron._classifier import AddedNeuronClassifier
+from sklearn_pgb._added_neuron._regressor import AddedNeuronRegressor
+from sklearn_pgb._bases._basis import FeatureBasis, InputBasis
+from sklearn_pgb._bases._induced import GradientBasis, LayerBasis, ResNetBasis
+from sklearn_pgb._bases._perturbed import PerturbedGradientBasis
+from sklearn_pgb._certificate._certificate import Certificate
+from sklearn_pgb._certificate._certify import certify
+from sklearn_pgb._compare._compare import compare_bases
+from sklearn_pgb._compare._comparison import BasisComparison
+from sklearn_pgb._display._certificate import CertificateDisplay
+from sklearn_pgb._display._comparison import BasisComparisonDisplay
+from sklearn_pgb._display._landscape import LandscapeDisplay
+from sklearn_pgb._display._survey import MinimaSurveyDisplay
+from sklearn_pgb._display._training import TrainingDisplay
+from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
+from sklearn_pgb._resnet._classifier import ResNetBasisClassifier
+from sklearn_pgb._resnet._regressor import ResNetBasisRegressor
+from sklearn_pgb._survey._result import MinimaSurvey
+from sklearn_pgb._survey._survey import survey_minima
 from sklearn_pgb._version import __version__ as __version__
 
 __all__ = [

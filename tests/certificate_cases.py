@@ -8,8 +8,12 @@ from sklearn.neural_network import MLPRegressor
 from torch import nn
 
 from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._networks import ChainNetwork, as_float64, open_network
-from sklearn_pgb._training import ChainProgram, Objective, polish
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._open import open_network
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import polish
+from sklearn_pgb._training._program import ChainProgram
 
 
 def chain_module(weights, activation=nn.Tanh, biases=None):

@@ -3,7 +3,9 @@
 import torch
 
 from sklearn_pgb._losses import SmoothedHingeLoss
-from sklearn_pgb._training import Neurons, Objective, Program
+from sklearn_pgb._training._auxiliary import Neurons
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import Program
 
 
 def tensor(values):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from sklearn_pgb._convex import ConvexProblem
+from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     GammaLoss,
@@ -16,7 +16,7 @@ from sklearn_pgb._losses import (
     SmoothedHingeLoss,
     SquaredLoss,
 )
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators import DenseOperator
 
 # Every loss, and those that take Newton steps.

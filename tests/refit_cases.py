@@ -8,8 +8,8 @@ import torch
 from sklearn.base import clone
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from sklearn_pgb._convex import ConvexProblem
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators import DenseOperator
 
 RNG = np.random.default_rng(0)

@@ -28,7 +28,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor, GradientBasisRefit
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._models._open import open_network
 
 BOTH = pytest.mark.parametrize(
     ("model", "y"), [(regressor(), Y), (classifier(), LABELS)], ids=["real", "labels"]

@@ -32,7 +32,7 @@ from sklearn_pgb import (
     certify,
     survey_minima,
 )
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._models._open import open_network
 
 
 def stamps(n=300):

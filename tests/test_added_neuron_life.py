@@ -37,11 +37,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 from torch import nn
 
-from sklearn_pgb import (
-    AddedNeuronClassifier,
-    AddedNeuronRegressor,
-    GradientBasisRefit,
-)
+from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor, GradientBasisRefit
 
 
 def network():

@@ -29,7 +29,7 @@ from sklearn_pgb import (
     AddedNeuronRegressor,
     ResNetBasisClassifier,
 )
-from sklearn_pgb._estimator import class_weights
+from sklearn_pgb._estimator._targets import class_weights
 
 RNG = np.random.default_rng(0)
 MANY = RNG.normal(size=(200, 3))

@@ -8,6 +8,7 @@ it must find one: a rule that cannot fail is no rule.
 import ast
 import inspect
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,24 +26,26 @@ FLOORS = {
     "_operators": 0,
     "_threads": 0,
     "_version": 0,
-    "_networks": 1,
-    "_bases": 1,
+    "_models": 1,
+    "_geometry": 2,
     "_training": 2,
-    "_convex": 2,
-    "_estimator": 3,
-    "_added_neuron": 4,
-    "_resnet": 4,
-    "_refit": 4,
-    "_certificate": 4,
-    "_compare": 4,
-    "_survey": 4,
-    "_display": 4,
+    "_bases": 3,
+    "_convex": 3,
+    "_estimator": 4,
+    "_added_neuron": 5,
+    "_resnet": 5,
+    "_refit": 5,
+    "_certificate": 5,
+    "_compare": 5,
+    "_survey": 5,
+    "_display": 5,
 }
 # A Jacobian needs derivatives, and the function it differentiates; a survey certifies
 # where its trainings end; a display draws results.
 SIDEWAYS = {
     ("_operators", "_derivatives"),
-    ("_bases", "_networks"),
+    ("_bases", "_models"),
+    ("_bases", "_geometry"),
     ("_survey", "_certificate"),
     ("_display", "_certificate"),
     ("_display", "_compare"),
@@ -50,7 +53,7 @@ SIDEWAYS = {
 }
 # Networks and their training on one side, convex problems on the other: below the
 # border they know of each other only through SIDEWAYS.
-NONCONVEX = {"_networks", "_training"}
+NONCONVEX = {"_models", "_geometry", "_training"}
 CONVEX = {"_bases", "_convex"}
 
 # Spelled in two parts, so that this file does not hold the words it looks for.
@@ -109,6 +112,58 @@ def may_import(room, target):
     if {room, target} & NONCONVEX and {room, target} & CONVEX:
         return False
     return target in FLOORS and FLOORS[target] < FLOORS[room]
+
+
+def package_imports(package):
+    """Yield (file, module file, name or None) for imports of the package's files."""
+    for path in sorted(package.rglob("*.py")):
+        for name in imported_modules(path, package):
+            parts = name.split(".")
+            if parts[0] != package.name:
+                continue
+            module = package.joinpath(*parts[1:]).with_suffix(".py")
+            if module.exists():
+                yield path, module, None
+                continue
+            module = package.joinpath(*parts[1:-1])
+            init = module / "__init__.py"
+            module = init if init.exists() else module.with_suffix(".py")
+            yield path, module, parts[-1]
+
+
+def circle_problems(package):
+    """Find files that import each other, directly or not."""
+    graph = {}
+    for path, module, _ in package_imports(package):
+        graph.setdefault(path, set()).add(module)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [" -> ".join(str(path.relative_to(package)) for path in error.args[1])]
+    return []
+
+
+def borrowed_names(package):
+    """Find imports of a name from a file that does not define it, or of another room's `_name`."""
+    problems = []
+    for path, module, name in package_imports(package):
+        if name is None or (path.parent == package and path.name == "__init__.py"):
+            continue
+        defined = set()
+        for node in ast.parse(module.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined.add(node.name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                defined |= {
+                    each.id for each in ast.walk(node) if isinstance(each, ast.Name)
+                }
+        private = name.startswith("_") and not name.startswith("__")
+        abroad = (
+            path.relative_to(package).parts[0] != module.relative_to(package).parts[0]
+        )
+        if name not in defined or (private and here != there):
+            problems.append(f"{path.relative_to(package)} imports {name}")
+    return problems
 
 
 def length_problems(root):
@@ -269,9 +324,9 @@ def write(folder, files):
         pytest.param("_losses.py", "def f():\n    from . import _bases", id="up-late"),
         pytest.param("_losses/_a.py", "from .._convex import solve", id="up-folder"),
         pytest.param("_losses.py", "from sklearn_pgb import Loss", id="up-front-door"),
-        pytest.param("_networks.py", "import sklearn_pgb._bases", id="sideways"),
+        pytest.param("_models.py", "import sklearn_pgb._bases", id="sideways"),
         pytest.param("_refit.py", "import sklearn_pgb._certificate", id="sideways-top"),
-        pytest.param("_convex.py", "import sklearn_pgb._networks", id="across"),
+        pytest.param("_convex.py", "import sklearn_pgb._models", id="across"),
         pytest.param("_training.py", "import sklearn_pgb._bases", id="across-back"),
         pytest.param("_helpers.py", "", id="no-floor"),
     ],
@@ -281,11 +336,46 @@ def test_wrong_import_is_found(tmp_path, file, line):
     assert len(import_problems(package)) == 1
 
 
+@pytest.mark.parametrize("find", [circle_problems, borrowed_names])
+def test_names_come_from_where_they_are_defined(find):
+    assert find(ROOT / "sklearn_pgb") == []
+
+
+def test_circles_are_found(tmp_path):
+    files = {
+        "_convex/_a.py": "from sklearn_pgb._convex._b import f",
+        "_convex/_b.py": "def f():\n    from sklearn_pgb._convex import _c",
+        "_convex/_c.py": "from ._a import f",
+    }
+    package = write(tmp_path / "sklearn_pgb", files)
+    assert len(circle_problems(package)) == 1
+    (package / "_convex/_c.py").write_text("")
+    assert circle_problems(package) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_right"),
+    [
+        ("from sklearn_pgb._losses import Loss", True),
+        ("from sklearn_pgb._losses import torch", False),
+        ("from sklearn_pgb._losses import _check", False),
+        ("from sklearn_pgb._convex import Loss", False),
+    ],
+)
+def test_borrowed_names_are_found(tmp_path, line, is_right):
+    losses = "import torch\nclass Loss: ...\ndef _check(): ...\n"
+    files = {"_losses.py": losses, "_refit.py": line}
+    files["_convex/__init__.py"] = "from sklearn_pgb._losses import Loss"
+    package = write(tmp_path / "sklearn_pgb", files)
+    found = [each for each in borrowed_names(package) if each.startswith("_refit")]
+    assert (found == []) is is_right
+
+
 @pytest.mark.parametrize(
     ("file", "line"),
     [
         ("_refit.py", "from sklearn_pgb._convex import solve"),
-        ("_bases.py", "from sklearn_pgb._networks import Network"),
+        ("_bases.py", "from sklearn_pgb._models import Network"),
         ("_convex/_path.py", "from sklearn_pgb._convex._solve import solve"),
         ("_convex/_path.py", "from ._solve import solve"),
         ("__init__.py", "from sklearn_pgb._refit import GradientBasisRefit"),

@@ -18,20 +18,22 @@ from torch import nn
 from torch.testing import assert_close
 
 from sklearn_pgb import FeatureBasis, GradientBasis, InputBasis, LayerBasis
-from sklearn_pgb._bases import TangentSpace, jacobian, mean_raw, tangent_raw
-from sklearn_pgb._convex import ConvexProblem, infimum, solve
+from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
+from sklearn_pgb._convex._infimum import infimum
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     LogisticLoss,
     SmoothedHingeLoss,
     SquaredLoss,
 )
-from sklearn_pgb._networks import (
+from sklearn_pgb._models._chain import (
     ACTIVATIONS,
     ChainNetwork,
-    ModuleNetwork,
     overparameterised_relu_init,
 )
+from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators import (
     ChainOperator,
     FunctionOperator,
@@ -108,8 +110,8 @@ def test_GB_2_critical_point(generator):
 
     bias = network.find_head(X).bias
     for operator, intercept in [
-        (jacobian(network, X), False),
-        (jacobian(network, X, without=bias), True),
+        (network.jacobian(X), False),
+        (network.jacobian(X, without=bias), True),
         (KroneckerOperator(network.layers(X)[1], 2), True),
     ]:
         best = refit(operator, y, weight, intercept)
@@ -126,14 +128,14 @@ def test_GB_3_any_point(generator):
     gradient = torch.func.grad(
         lambda theta: oracles.training_loss(network, X, y, weight, theta)
     )(theta)
-    best = refit(jacobian(network, X), y, weight)
+    best = refit(network.jacobian(X), y, weight)
     gap = float(loss) - best.data_value
     assert gap > 0.01
     product = gradient @ (network.find_head(X).in_span - best.coef)
     assert gap == pytest.approx(0.5 * float(product), rel=1e-8)
     # The gradient of the training loss is the adjoint's product with the residual.
     residual = weight[:, None] * SquaredLoss().gradient(y, network(theta, X))
-    assert_close(jacobian(network, X).rmatvec(residual), gradient, **EXACT)
+    assert_close(network.jacobian(X).rmatvec(residual), gradient, **EXACT)
 
     # Predictions are directional derivatives.
     expected = oracles.jacobian(network, X) @ best.coef
@@ -153,8 +155,8 @@ def test_GB_4_linear_model(generator):
     columns = np.arange(8).reshape(4, 2).T.reshape(-1)
     for _ in range(2):
         network = random_chain([4, 2], generator, bias=False)
-        assert_allclose(jacobian(network, X).dense().numpy(), features[..., columns])
-        best = refit(jacobian(network, X), y, weight)
+        assert_allclose(network.jacobian(X).dense().numpy(), features[..., columns])
+        best = refit(network.jacobian(X), y, weight)
         root = np.sqrt(weight.numpy())[:, None]
         coef = np.linalg.lstsq(root * X.numpy(), root * y.numpy())[0]
         assert_allclose(best.coef.reshape(2, 4).T.numpy(), coef, atol=1e-12)
@@ -167,10 +169,10 @@ def test_jacobian_of_linear_layer(generator):
     module = nn.Linear(4, 1).to(torch.float64)
     for network in [random_chain([4, 1], generator), ModuleNetwork(module)]:
         bias = network.find_head(X).bias
-        operator = jacobian(network, X, without=bias)
+        operator = network.jacobian(X, without=bias)
         assert_close(operator.dense()[:, 0], X, rtol=0, atol=0)
         whole = torch.cat([X, torch.ones_like(X[:, :1])], 1)
-        assert_close(jacobian(network, X).dense()[:, 0], whole, rtol=0, atol=0)
+        assert_close(network.jacobian(X).dense()[:, 0], whole, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -183,7 +185,7 @@ def test_GB_5_saturated(depth, n_outputs, generator):
     head = normal(generator, n_outputs, 8)
     relu = ACTIVATIONS["relu"]
     network = ChainNetwork([*weights, head], [*biases, None], [relu] * depth)
-    operator = jacobian(network, X)
+    operator = network.jacobian(X)
     weight = oracles.random_weight(6, generator)
     losses = [SquaredLoss(), LogisticLoss(), SmoothedHingeLoss()]
     if n_outputs > 1:
@@ -227,7 +229,7 @@ def test_jacobian(make, without_bias, generator):
     network, X = make(generator), normal(generator, 6, 4)
     bias = network.find_head(X).bias
     assert bias.stop - bias.start == 2
-    operator = jacobian(network, X, without=bias if without_bias else None)
+    operator = network.jacobian(X, without=bias if without_bias else None)
     chain = isinstance(network, ChainNetwork)
     assert type(operator) is (ChainOperator if chain else FunctionOperator)
     J = oracles.jacobian(network, X)

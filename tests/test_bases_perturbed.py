@@ -15,23 +15,20 @@ from torch import nn
 from torch.testing import assert_close
 
 from sklearn_pgb import GradientBasis, PerturbedGradientBasis
-from sklearn_pgb._bases import (
-    TangentSpace,
-    _rank,
-    generic_rank,
-    jacobian_rank,
-)
-from sklearn_pgb._convex import ConvexProblem, infimum, solve
+from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._convex._infimum import infimum
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._solve import solve
+from sklearn_pgb._geometry import _rank
+from sklearn_pgb._geometry._displacements import displacements
+from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
 from sklearn_pgb._losses import CrossEntropyLoss, SquaredLoss
-from sklearn_pgb._networks import (
-    ACTIVATIONS,
-    ChainNetwork,
-    ModuleNetwork,
-    displacements,
-    open_module,
-)
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._operators import KroneckerOperator, StackedOperator
-from sklearn_pgb._training import ChainProgram, Objective, hessian, polish
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import hessian, polish
+from sklearn_pgb._training._program import ChainProgram
 
 
 def normal(generator, *shape):

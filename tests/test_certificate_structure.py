@@ -9,23 +9,19 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_pgb._certificate._kinks import KinkMargin, kink_margin
-from sklearn_pgb._certificate._linear_structure import (
-    layers_operator,
-    linear_structure,
-)
-from sklearn_pgb._convex import ConvexProblem, solve
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._solve import solve
+from sklearn_pgb._geometry._displacements import displacements
+from sklearn_pgb._geometry._freedom import linear_units
+from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
+from sklearn_pgb._geometry._linear_structure import layers_operator, linear_structure
 from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._networks import (
-    ACTIVATIONS,
-    ChainNetwork,
-    ModuleNetwork,
-    displacements,
-    linear_units,
-)
-from sklearn_pgb._networks._chain import elu, leaky_relu
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork, elu, leaky_relu
+from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators import KroneckerOperator
-from sklearn_pgb._training import ChainProgram, Objective, polish
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import polish
+from sklearn_pgb._training._program import ChainProgram
 
 TANH, RELU, IDENTITY = (ACTIVATIONS[name] for name in ("tanh", "relu", "identity"))
 

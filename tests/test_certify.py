@@ -25,12 +25,13 @@ from sklearn.preprocessing import PolynomialFeatures
 from torch import nn
 
 from sklearn_pgb import Certificate, FeatureBasis, certify
-from sklearn_pgb._bases import jacobian
 from sklearn_pgb._certificate import _curvature, _verdict
 from sklearn_pgb._certificate._escape import Escape, by_displacement
 from sklearn_pgb._certificate._examine import Effort, examine
 from sklearn_pgb._certificate._subject import open_subject
-from sklearn_pgb._networks import ChainNetwork, displacements, open_network
+from sklearn_pgb._geometry._displacements import displacements
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._open import open_network
 
 NAMES = ("inputs", "layer 1", "gradient")
 
@@ -311,7 +312,7 @@ def test_each_value_is_least_squares(seed):
         "inputs": X,
         "quadratic": PolynomialFeatures(2).fit_transform(X),
         "layer 1": network.layers(rows)[1].numpy(),
-        "gradient": jacobian(network, rows).dense()[:, 0].numpy(),
+        "gradient": network.jacobian(rows).dense()[:, 0].numpy(),
     }
     assert [row.basis for row in certificate.table] == list(features)
     for row in certificate.table:
@@ -337,7 +338,7 @@ def test_bounds_enclose_scipy_minima(seed, kind):
     ).fit(X, y)
     opened = open_network(mlp)
     network, targets = opened.network, opened.targets(y)
-    J = jacobian(network, torch.as_tensor(X))
+    J = network.jacobian(torch.as_tensor(X))
 
     def function(coef):
         raw = J.matvec(torch.as_tensor(coef))

@@ -27,7 +27,7 @@ from sklearn_pgb import (
     ResNetBasisRegressor,
     certify,
 )
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._models._open import open_network
 
 
 def labels(seed, n_classes=3, n=50):

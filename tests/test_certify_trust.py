@@ -21,7 +21,7 @@ from sklearn_pgb import (
     certify,
     compare_bases,
 )
-from sklearn_pgb._convex import loss_scale
+from sklearn_pgb._convex._scale import loss_scale
 from sklearn_pgb._losses import LogisticLoss, PoissonLoss, SquaredLoss
 
 pytestmark = pytest.mark.filterwarnings(

@@ -9,8 +9,10 @@ import torch
 from scipy.optimize import linprog
 from torch.testing import assert_close
 
-from sklearn_pgb._convex import ConvexProblem, Spectrum, infimum, lower_bound, solve
-from sklearn_pgb._convex._problem import balance, dual_value
+from sklearn_pgb._convex._infimum import infimum
+from sklearn_pgb._convex._problem import ConvexProblem, balance, dual_value, lower_bound
+from sklearn_pgb._convex._solve import solve
+from sklearn_pgb._convex._unit_basis import Spectrum
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     GammaLoss,

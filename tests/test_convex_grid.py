@@ -7,7 +7,7 @@ import oracles
 import pytest
 import torch
 
-from sklearn_pgb._convex import ridge_grid
+from sklearn_pgb._convex._ridge_grid import ridge_grid
 from sklearn_pgb._losses import SquaredLoss
 from sklearn_pgb._operators import DenseOperator
 

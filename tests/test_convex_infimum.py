@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose
 from oracles import optimum, random_problem, random_targets, random_weight
 
 from sklearn_pgb._certificate._table import descend
-from sklearn_pgb._convex import ConvexProblem, infimum
 from sklearn_pgb._convex import _infimum as module
+from sklearn_pgb._convex._infimum import infimum
+from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     LogisticLoss,

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sklearn_pgb._convex import ConvexProblem, PathSolver, solve
 from sklearn_pgb._convex._newton import (
     DualSystem,
     MatrixFreeSystem,
@@ -18,6 +17,8 @@ from sklearn_pgb._convex._newton import (
     hessian_product,
     newton,
 )
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._solve import PathSolver, solve
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     LogisticLoss,

@@ -12,8 +12,8 @@ from scipy.stats import multivariate_normal
 from torch.testing import assert_close
 
 from sklearn_pgb import _operators
-from sklearn_pgb._convex import column_means, ridge_path, solve
-from sklearn_pgb._convex._ridge import lsmr_ridge
+from sklearn_pgb._convex._ridge import column_means, lsmr_ridge, ridge_path
+from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._losses import SquaredLoss
 
 SHAPES = [(20, 5, 1), (15, 4, 3), (8, 40, 1), (6, 30, 3)]

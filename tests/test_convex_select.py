@@ -9,15 +9,15 @@ import torch
 from torch.testing import assert_close
 
 from sklearn_pgb import _operators
-from sklearn_pgb._convex import (
+from sklearn_pgb._convex import _select
+from sklearn_pgb._convex._ridge import ridge_path
+from sklearn_pgb._convex._select import (
     HeldOutPath,
-    _select,
     approximate_leave_one_out,
     convex_folds,
-    ridge_path,
     search_path,
-    solve,
 )
+from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._losses import (
     CrossEntropyLoss,
     LogisticLoss,

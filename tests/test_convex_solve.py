@@ -13,13 +13,12 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from torch.testing import assert_close
 
-from sklearn_pgb._convex import (
-    ConvexProblem,
+from sklearn_pgb._convex import _solve
+from sklearn_pgb._convex._problem import ConvexProblem, Solution
+from sklearn_pgb._convex._ridge import ridge_path
+from sklearn_pgb._convex._solve import (
     PathSolver,
-    Solution,
-    _solve,
     choose_method,
-    ridge_path,
     solve,
     warn_if_unconverged,
 )
@@ -30,11 +29,7 @@ from sklearn_pgb._losses import (
     SmoothedHingeLoss,
     SquaredLoss,
 )
-from sklearn_pgb._operators import (
-    KroneckerOperator,
-    LinearOperator,
-    StackedOperator,
-)
+from sklearn_pgb._operators import KroneckerOperator, LinearOperator, StackedOperator
 
 all_losses = pytest.mark.parametrize("loss", oracles.LOSSES, ids=repr)
 newton_losses = pytest.mark.parametrize("loss", oracles.NEWTON_LOSSES, ids=repr)

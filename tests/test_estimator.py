@@ -21,7 +21,8 @@ from sklearn_pgb import (
     ResNetBasisClassifier,
     ResNetBasisRegressor,
 )
-from sklearn_pgb._estimator import (
+from sklearn_pgb._estimator._alpha import enough
+from sklearn_pgb._estimator._border import (
     all_or_nothing,
     cross_fitting_parts,
     delegates_input,
@@ -35,10 +36,9 @@ from sklearn_pgb._estimator import (
     parse_memory,
     parts_among,
     share_target_transformation,
-    train_networks,
     with_seed,
 )
-from sklearn_pgb._estimator._alpha import enough
+from sklearn_pgb._estimator._trainer import train_networks
 
 SCALER = StandardScaler()
 

@@ -23,13 +23,9 @@ from sklearn_pgb import (
     compare_bases,
     survey_minima,
 )
-from sklearn_pgb._convex import memory_text
-from sklearn_pgb._estimator import (
-    check_device,
-    jobs_for,
-    parse_memory,
-    train_networks,
-)
+from sklearn_pgb._convex._solve import memory_text
+from sklearn_pgb._estimator._border import check_device, jobs_for, parse_memory
+from sklearn_pgb._estimator._trainer import train_networks
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3))

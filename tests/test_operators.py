@@ -10,7 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from sklearn_pgb import _operators
-from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork, ModuleNetwork
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators import (
     ChainOperator,
     DenseOperator,

@@ -18,8 +18,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_class_weight
 
 from sklearn_pgb import GradientBasisRefit
-from sklearn_pgb._convex import ConvexProblem, convex_folds, solve
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._select import convex_folds
+from sklearn_pgb._convex._solve import solve
+from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators import DenseOperator
 
 RNG = np.random.default_rng(0)

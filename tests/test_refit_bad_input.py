@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_pgb import GradientBasisRefit
-from sklearn_pgb._estimator import parse_memory
+from sklearn_pgb._estimator._border import parse_memory
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 3))

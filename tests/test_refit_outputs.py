@@ -13,10 +13,10 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_pgb import GradientBasisRefit
-from sklearn_pgb._bases import TangentSpace
-from sklearn_pgb._convex import ConvexProblem, Fold, HeldOut
-from sklearn_pgb._convex._problem import finish
-from sklearn_pgb._estimator import inputs_of, open_all
+from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._convex._problem import ConvexProblem, finish
+from sklearn_pgb._convex._select import Fold, HeldOut
+from sklearn_pgb._estimator._border import inputs_of, open_all
 from sklearn_pgb._losses import GammaLoss, SquaredLoss
 from sklearn_pgb._operators import DenseOperator
 from sklearn_pgb._refit._uncertainty import held_out_level, parameter_variance

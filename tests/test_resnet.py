@@ -16,13 +16,17 @@ from torch import nn
 
 from sklearn_pgb import ResNetBasisRegressor
 from sklearn_pgb._losses import CrossEntropyLoss, LogisticLoss, SquaredLoss
-from sklearn_pgb._networks import ACTIVATIONS
+from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._resnet._diagnostics import closed_form, stationarity
 from sklearn_pgb._resnet._full_batch import joint, projected
 from sklearn_pgb._resnet._projection import SquaredProjection, projection
 from sklearn_pgb._resnet._residual import Residual, Samples
 from sklearn_pgb._resnet._weights import residual_weights, warn_if_singular
-from sklearn_pgb._training import ChainProgram, ModuleProgram, uniform_initialisation
+from sklearn_pgb._training._program import (
+    ChainProgram,
+    ModuleProgram,
+    uniform_initialisation,
+)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch import nn
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
-from sklearn_pgb._networks import Squash
+from sklearn_pgb._models._resnet import Squash
 
 FAST = {"hidden_layer_sizes": (6,), "max_iter": 8, "random_state": 0}
 

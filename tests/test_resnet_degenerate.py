@@ -8,11 +8,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.preprocessing import (
-    FunctionTransformer,
-    OneHotEncoder,
-    PolynomialFeatures,
-)
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures
 from torch import nn
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor

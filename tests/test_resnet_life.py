@@ -18,11 +18,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold, LeaveOneOut, cross_val_predict
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import (
-    OneHotEncoder,
-    PolynomialFeatures,
-    StandardScaler,
-)
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 from torch import nn
 
 from sklearn_pgb import (
@@ -35,7 +31,7 @@ from sklearn_pgb import (
 )
 from sklearn_pgb._derivatives import push_forward
 from sklearn_pgb._estimator._alpha import OTHER_ALPHAS, SQUARED_LOSS_ALPHAS
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._models._open import open_network
 
 FAST = {"hidden_layer_sizes": (6,), "max_iter": 8, "random_state": 0}
 

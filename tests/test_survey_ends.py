@@ -10,14 +10,10 @@ from sklearn.preprocessing import scale
 from survey_cases import layers, mlp, survey, wide_targets
 from torch import nn
 
-from sklearn_pgb import (
-    AddedNeuronClassifier,
-    AddedNeuronRegressor,
-    certify,
-)
-from sklearn_pgb._convex import LossScale
+from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor, certify
+from sklearn_pgb._convex._scale import LossScale
 from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._survey import _examination
 from sklearn_pgb._survey._ends import Ends, Setting, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends

@@ -42,7 +42,7 @@ from sklearn_pgb import (
     survey_minima,
 )
 from sklearn_pgb._added_neuron import _base as added_neuron
-from sklearn_pgb._networks import as_float64
+from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._refit import _training as refit_training
 from sklearn_pgb._survey._recipe import find_recipe
 

@@ -18,14 +18,11 @@ from sklearn_pgb._losses import (
     SmoothedHingeLoss,
     SquaredLoss,
 )
-from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
-from sklearn_pgb._training import (
-    ChainProgram,
-    ModuleProgram,
-    Objective,
-    _objective,
-    local_randomness,
-)
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._threads import local_randomness
+from sklearn_pgb._training import _objective
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import ChainProgram, ModuleProgram
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 SINGLE = {"rtol": 1e-4, "atol": 1e-4}

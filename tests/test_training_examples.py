@@ -32,15 +32,13 @@ from sklearn_pgb._losses import (
     SquaredLoss,
     pure_error_floor,
 )
-from sklearn_pgb._networks import ACTIVATIONS
-from sklearn_pgb._training import (
-    ChainProgram,
-    Descent,
-    GradientDescent,
-    Neurons,
-    auxiliary_objective,
+from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._training._auxiliary import Neurons, auxiliary_objective
+from sklearn_pgb._training._descent import Descent, GradientDescent
+from sklearn_pgb._training._polish import hessian
+from sklearn_pgb._training._program import ChainProgram
+from sklearn_pgb._training._reference import (
     help_ratio,
-    hessian,
     neuron_value,
     residual_sums,
     scaled_minimum,

@@ -30,20 +30,20 @@ from sklearn_pgb._losses import (
     SquaredLoss,
     pure_error_floor,
 )
-from sklearn_pgb._networks import ACTIVATIONS
-from sklearn_pgb._training import (
-    ChainProgram,
-    Descent,
-    GradientDescent,
+from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._training._auxiliary import (
     Neurons,
-    Objective,
     auxiliary_objective,
     draw_neurons,
-    hessian,
+    neuron_gradient,
+)
+from sklearn_pgb._training._descent import Descent, GradientDescent
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import hessian, polish
+from sklearn_pgb._training._program import ChainProgram
+from sklearn_pgb._training._reference import (
     identity_defect,
     labels_consistent,
-    neuron_gradient,
-    polish,
     residual_sums,
 )
 

@@ -17,16 +17,11 @@ from sklearn_pgb._losses import (
     SmoothedHingeLoss,
     SquaredLoss,
 )
-from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
-from sklearn_pgb._training import (
-    ChainProgram,
-    Objective,
-    _polish,
-    hessian,
-    polish,
-    quasi_newton,
-    uniform_initialisation,
-)
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._training import _polish
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import hessian, polish, quasi_newton
+from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
 
 LOSSES = [SquaredLoss(), LogisticLoss(), CrossEntropyLoss()]
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)

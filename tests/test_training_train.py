@@ -11,16 +11,11 @@ from sklearn.neural_network import MLPRegressor
 from torch.testing import assert_close
 
 from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._networks import ACTIVATIONS
-from sklearn_pgb._training import (
-    Adam,
-    ChainProgram,
-    GradientDescent,
-    Objective,
-    Schedule,
-    train,
-    uniform_initialisation,
-)
+from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._training._descent import Adam, GradientDescent
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._train import Schedule, train
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

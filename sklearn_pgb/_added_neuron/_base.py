@@ -19,44 +19,28 @@ from sklearn.utils import (
 )
 from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import nn
 
-from sklearn_pgb._added_neuron._fitting import (
-    Data,
-    Request,
-    fit_network,
-    one_epoch,
-)
+from sklearn_pgb._added_neuron._fitting import Data, Request, fit_network, one_epoch
 from sklearn_pgb._added_neuron._held_out import HeldOut, Samples, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
-from sklearn_pgb._estimator import (
-    Targets,
-    VersionedState,
+from sklearn_pgb._estimator._border import (
     all_or_nothing,
     check_device,
     dense,
     distinct_rows,
-    is_option,
 )
+from sklearn_pgb._estimator._state import VersionedState
+from sklearn_pgb._estimator._targets import Targets, is_option
 from sklearn_pgb._losses import pure_error_floor
-from sklearn_pgb._networks import (
-    ACTIVATIONS,
-    as_float64,
-    as_tensor,
-)
-from sklearn_pgb._training import (
-    Adam,
-    GradientDescent,
-    InputMap,
-    Schedule,
-    automatic_rate,
-    local_randomness,
-)
+from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._network import as_float64, as_tensor
+from sklearn_pgb._threads import local_randomness
+from sklearn_pgb._training._descent import Adam, GradientDescent
+from sklearn_pgb._training._input_map import InputMap
+from sklearn_pgb._training._train import Schedule, automatic_rate
 
 # What `fit` finds out about its network, and `partial_fit` does not.
 VERDICT = (

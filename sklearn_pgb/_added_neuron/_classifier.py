@@ -8,8 +8,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
-from sklearn_pgb._estimator import ClassifierTargets, all_or_nothing
-from sklearn_pgb._networks import OpenNetwork
+from sklearn_pgb._estimator._border import all_or_nothing
+from sklearn_pgb._estimator._targets import ClassifierTargets
+from sklearn_pgb._models._open import OpenNetwork
 
 
 class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):

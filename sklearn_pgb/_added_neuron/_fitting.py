@@ -12,20 +12,12 @@ from torch import Tensor
 from sklearn_pgb._added_neuron._monitor import Verdict, monitor
 from sklearn_pgb._added_neuron._search import Moves, search
 from sklearn_pgb._losses import Loss, PureErrorFloor
-from sklearn_pgb._training import (
-    Adam,
-    Architecture,
-    ChainProgram,
-    Descent,
-    Epoch,
-    GradientDescent,
-    Method,
-    ModuleProgram,
-    Objective,
-    Schedule,
-    polish,
-    train,
-)
+from sklearn_pgb._training._architecture import Architecture
+from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Method
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import polish
+from sklearn_pgb._training._program import ChainProgram, ModuleProgram
+from sklearn_pgb._training._train import Epoch, Schedule, train
 
 # Iterations of the final polish, and the gradient at which it stops.
 POLISH_ITERATIONS = 1000

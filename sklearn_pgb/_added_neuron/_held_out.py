@@ -13,7 +13,7 @@ from sklearn.metrics import check_scoring
 from torch import Tensor
 
 from sklearn_pgb._losses import Loss
-from sklearn_pgb._training import Architecture
+from sklearn_pgb._training._architecture import Architecture
 
 
 @dataclass(frozen=True, eq=False)

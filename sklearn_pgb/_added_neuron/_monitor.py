@@ -8,16 +8,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from sklearn_pgb._convex import loss_scale
+from sklearn_pgb._convex._scale import loss_scale
 from sklearn_pgb._losses import PureErrorFloor
 from sklearn_pgb._threads import threads_for
-from sklearn_pgb._training import (
-    Neurons,
-    Objective,
-    draw_neurons,
-    neuron_gradient,
-    residual_sums,
-)
+from sklearn_pgb._training._auxiliary import Neurons, draw_neurons, neuron_gradient
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._reference import residual_sums
 
 # Iterations of the neuron's descent, and how many of its last decide whether it runs
 # away.

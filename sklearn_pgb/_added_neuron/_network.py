@@ -9,24 +9,13 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from sklearn_pgb._estimator import (
-    as_fitted,
-    check_device,
-    dense,
-    finite_outputs,
-)
-from sklearn_pgb._networks import (
-    ACTIVATIONS,
-    ChainNetwork,
-    Network,
-    NetworkEstimator,
-    TrainingTerms,
-    as_float64,
-    open_module,
-)
-from sklearn_pgb._training import (
-    ChainProgram,
-    InputMap,
+from sklearn_pgb._estimator._border import check_device, dense
+from sklearn_pgb._estimator._targets import as_fitted, finite_outputs
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._module import open_module
+from sklearn_pgb._models._network import Network, as_float64
+from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms
+from sklearn_pgb._training._architecture import (
     chain_architecture,
     chain_module,
     chain_parameters,
@@ -35,6 +24,8 @@ from sklearn_pgb._training import (
     network_state,
     restored_module,
 )
+from sklearn_pgb._training._input_map import InputMap
+from sklearn_pgb._training._program import ChainProgram
 
 # Rows of one forward pass in `predict`.
 PREDICTED_ROWS = 2**13

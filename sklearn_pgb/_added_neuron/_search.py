@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._convex import ConvexProblem, solve
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._operators import KroneckerOperator
-from sklearn_pgb._training import (
+from sklearn_pgb._training._auxiliary import (
     AuxiliaryProgram,
-    ChainProgram,
-    Descent,
-    Method,
     Neurons,
-    Objective,
     auxiliary_objective,
     draw_neurons,
-    polish,
 )
+from sklearn_pgb._training._descent import Descent, Method
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import polish
+from sklearn_pgb._training._program import ChainProgram
 
 # Updates between two looks at the progress.
 SEGMENT = 100

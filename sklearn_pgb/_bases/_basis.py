@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sklearn_pgb._networks import as_float64
+from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._operators import KroneckerOperator, LinearOperator
 
 # More outputs than this are a mistake.

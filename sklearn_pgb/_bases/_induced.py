@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from sklearn_pgb._bases._basis import Basis, FeatureColumns, check_n_outputs
 from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._networks import (
+from sklearn_pgb._models._open import (
     OpenNetwork,
-    ResNetNetwork,
     check_can_open,
     named_loss,
     open_network,
 )
+from sklearn_pgb._models._resnet import ResNetNetwork
 from sklearn_pgb._operators import LinearOperator
 
 

@@ -9,14 +9,15 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from sklearn_pgb._bases._induced import TangentColumns, train_and_open
-from sklearn_pgb._bases._rank import (
+from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._geometry._displacements import Displacement, displacements
+from sklearn_pgb._geometry._rank import (
     RANK_RTOL,
     generic_rank,
     jacobian_rank,
     weighted_jacobian,
 )
-from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._networks import Displacement, Network, displacements
+from sklearn_pgb._models._network import Network
 
 # So many displacements are tried for each that is wanted; columns count as new if they
 # leave the span of the others by this, relative to the largest of them.

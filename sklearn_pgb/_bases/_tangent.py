@@ -7,48 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sklearn_pgb._networks import ChainNetwork, Head, Network
-from sklearn_pgb._operators import (
-    ChainOperator,
-    FunctionOperator,
-    LinearOperator,
-    StackedOperator,
-)
-
-
-def jacobian(
-    network: Network, X: Tensor, *, without: slice | None = None
-) -> LinearOperator:
-    """The partial derivatives of a network's raw outputs by its parameters.
-
-    Parameters
-    ----------
-    network : Network
-    X : Tensor (n_samples, ...)
-        As the network sees it.
-    without : slice or None
-        Positions in theta that give no column: the head's bias, or None.
-    """
-    if isinstance(network, ChainNetwork):
-        pre_activations, layers = network.forward(X)
-        slopes = [
-            activation.derivative(z, h)
-            for activation, z, h in zip(
-                network.activations, pre_activations, layers[1:-1], strict=True
-            )
-        ]
-        biases = [bias is not None for bias in network.biases]
-        biases[-1] = biases[-1] and without is None
-        return ChainOperator(layers[:-1], slopes, network.weights, biases)
-    theta = network.theta
-    return FunctionOperator(network, theta, X, _other_positions(len(theta), without))
-
-
-def _other_positions(n_params: int, without: slice | None) -> Tensor:
-    keep = torch.ones(n_params, dtype=torch.bool)
-    if without is not None:
-        keep[without] = False
-    return torch.nonzero(keep)[:, 0]
+from sklearn_pgb._models._network import Head, Network, positions_without
+from sklearn_pgb._operators import StackedOperator
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +71,7 @@ class TangentSpace:
     def operator(self, inputs: Sequence[Tensor]) -> StackedOperator:
         """The scaled columns on these inputs, output biases left out."""
         parts = [
-            jacobian(network, X, without=head.bias if self.intercept else None)
+            network.jacobian(X, without=head.bias if self.intercept else None)
             for network, head, X in zip(self.networks, self.heads, inputs, strict=True)
         ]
         return StackedOperator(parts, self.scales)
@@ -133,7 +93,7 @@ class TangentSpace:
         ):
             bias = head.bias if self.intercept else None
             full = part.new_zeros(network.n_params)
-            full[_other_positions(len(full), bias)] = scale * part
+            full[positions_without(len(full), bias)] = scale * part
             if bias is not None:
                 full[bias] = intercept / count
             if centre:
@@ -157,7 +117,7 @@ def tangent_raw(
     """J c, with one coefficient per parameter of all networks."""
     sizes = [network.n_params for network in networks]
     outputs = [
-        jacobian(network, X).matvec(part)
+        network.jacobian(X).matvec(part)
         for network, X, part in zip(
             networks, inputs, parameters.split(sizes), strict=True
         )

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from sklearn_pgb._bases import Basis
+from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._examine import Effort, Findings, examine
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
-from sklearn_pgb._estimator import distinct_rows, parse_memory
+from sklearn_pgb._estimator._border import distinct_rows, parse_memory
 from sklearn_pgb._threads import threads_for
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sklearn_pgb._certificate._curvature import Curvature
 from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._networks import Displacement
-from sklearn_pgb._training import quasi_newton
+from sklearn_pgb._geometry._displacements import Displacement
+from sklearn_pgb._training._polish import quasi_newton
 
 # Steps of the descent, and lengths of the step that leaves a saddle, relative to theta.
 DESCENT_STEPS = 200

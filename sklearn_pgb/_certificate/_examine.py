@@ -7,15 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_pgb._bases import Basis, generic_rank
+from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._perturbed import new_displacements
 from sklearn_pgb._certificate._curvature import Curvature, curvature
-from sklearn_pgb._certificate._kinks import KinkMargin, kink_margin
-from sklearn_pgb._certificate._linear_structure import (
-    LinearStructure,
-    layers_operator,
-    linear_structure,
-)
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
@@ -28,14 +22,19 @@ from sklearn_pgb._certificate._table import (
     tangent_problem,
 )
 from sklearn_pgb._certificate._tilted import TiltedIdentity, tilted_identity
-from sklearn_pgb._convex import (
-    ConvexProblem,
-    Infimum,
-    LossScale,
-    loss_scale,
+from sklearn_pgb._convex._infimum import Infimum
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._scale import LossScale, loss_scale
+from sklearn_pgb._geometry._displacements import Displacement
+from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
+from sklearn_pgb._geometry._linear_structure import (
+    LinearStructure,
+    layers_operator,
+    linear_structure,
 )
+from sklearn_pgb._geometry._rank import generic_rank
 from sklearn_pgb._losses import PureErrorFloor, pure_error_floor
-from sklearn_pgb._networks import ChainNetwork, Displacement
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators import LinearOperator
 
 # Without a number from the user the tilted bound covers changes of the coefficients so

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sklearn_pgb._derivatives import GradientDerivative, has_second_derivative
 from sklearn_pgb._losses import Loss
-from sklearn_pgb._networks import ModuleNetwork, Network
+from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._network import Network
 
 # Rows of one sweep forward and backward.
 ROWS = 2**13

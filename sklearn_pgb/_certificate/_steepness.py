@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._convex import ConvexProblem, Units
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._unit_basis import Units
 
 # Gradients this small, relative to what they are sums of, are rounding.
 ROUNDING = 1e-14

@@ -13,18 +13,14 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor, nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._estimator import count_outputs, dense, distinct_rows
-from sklearn_pgb._losses import (
-    Loss,
-    SquaredLoss,
-)
-from sklearn_pgb._networks import (
-    ChainNetwork,
-    Head,
+from sklearn_pgb._estimator._border import count_outputs, dense, distinct_rows
+from sklearn_pgb._losses import Loss, SquaredLoss
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._network import Head, as_float64
+from sklearn_pgb._models._open import (
     NetworkEstimator,
     OpenNetwork,
     TrainingTerms,
-    as_float64,
     named_loss,
     open_network,
     unwrap,

@@ -8,18 +8,19 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from sklearn_pgb._bases import Basis, jacobian
+from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject
-from sklearn_pgb._convex import ConvexProblem, Infimum, infimum
-from sklearn_pgb._networks import ResNetNetwork
+from sklearn_pgb._convex._infimum import Infimum, infimum
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._models._resnet import ResNetNetwork
 from sklearn_pgb._operators import (
     FunctionOperator,
     KroneckerOperator,
     LinearOperator,
     StackedOperator,
 )
-from sklearn_pgb._training import quasi_newton
+from sklearn_pgb._training._polish import quasi_newton
 
 # Steps of L-BFGS on a basis that is too large to be factorised, and the flops that they
 # may take.
@@ -145,9 +146,9 @@ def tangent_problem(
 ) -> ConvexProblem:
     """``f + J delta``, with the derivatives at displaced parameters beside J."""
     network, X = objective.network, objective.X
-    parts = [jacobian(network, X)]
+    parts = [network.jacobian(X)]
     theta = network.theta
-    parts += [jacobian(network.at(theta + shift), X) for shift in shifts]
+    parts += [network.at(theta + shift).jacobian(X) for shift in shifts]
     operator = (
         parts[0] if len(parts) == 1 else StackedOperator(parts, [1.0] * len(parts))
     )

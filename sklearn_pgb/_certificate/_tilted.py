@@ -6,7 +6,9 @@ from torch import Tensor
 
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._table import descend
-from sklearn_pgb._convex import ConvexProblem, Infimum, Spectrum, dual_value
+from sklearn_pgb._convex._infimum import Infimum
+from sklearn_pgb._convex._problem import ConvexProblem, dual_value
+from sklearn_pgb._convex._unit_basis import Spectrum
 
 # The penalty's gradient leaves the row space where more than this share of it does;
 # directions whose singular value is below the second share of the largest do not count.

@@ -6,7 +6,8 @@ from sklearn_pgb._certificate._certificate import Verdict
 from sklearn_pgb._certificate._escape import Escape, by_curvature, by_displacement
 from sklearn_pgb._certificate._examine import PERTURBED, Findings, joint_name
 from sklearn_pgb._certificate._subject import Subject
-from sklearn_pgb._networks import ChainNetwork, ResNetNetwork
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._resnet import ResNetNetwork
 
 
 @dataclass(frozen=True, eq=False)

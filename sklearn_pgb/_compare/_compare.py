@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
     check_memory,
 )
 
-from sklearn_pgb._bases import Basis
+from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._compare._comparison import BasisComparison, BasisReport
 from sklearn_pgb._compare._model import (
     BasisClassifier,
@@ -30,9 +30,9 @@ from sklearn_pgb._compare._model import (
     Rows,
     positive,
 )
-from sklearn_pgb._convex import infimum
-from sklearn_pgb._estimator import (
-    Trainer,
+from sklearn_pgb._convex._infimum import infimum
+from sklearn_pgb._estimator._alpha import Effort
+from sklearn_pgb._estimator._border import (
     aligned,
     dense,
     distinct_rows,
@@ -41,9 +41,9 @@ from sklearn_pgb._estimator import (
     parse_memory,
     parts_among,
 )
-from sklearn_pgb._estimator._alpha import Effort
+from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses import pure_error_floor
-from sklearn_pgb._networks import as_float64
+from sklearn_pgb._models._network import as_float64
 
 LOSSES = ("auto", "squared_error", "poisson", "log_loss")
 TOL, MAX_ITER = 1e-6, 100

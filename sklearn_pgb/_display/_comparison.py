@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_pgb._compare import BasisComparison
+from sklearn_pgb._compare._comparison import BasisComparison
 from sklearn_pgb._display._checks import (
     check_keywords,
     check_number,

@@ -9,7 +9,8 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_pgb._display._checks import numbers
-from sklearn_pgb._networks import ChainNetwork, as_float64
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._network import as_float64
 
 # Rows of one forward and backward pass of a network.
 ROWS = 2**13

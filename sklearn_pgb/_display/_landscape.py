@@ -6,12 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_pgb._display._checks import (
-    check_count,
-    check_number,
-    check_text,
-    numbers,
-)
+from sklearn_pgb._display._checks import check_count, check_number, check_text, numbers
 from sklearn_pgb._display._grid import (
     by_autograd,
     by_differences,
@@ -22,7 +17,7 @@ from sklearn_pgb._display._grid import (
     points,
     random_directions,
 )
-from sklearn_pgb._networks import named_loss, open_network
+from sklearn_pgb._models._open import named_loss, open_network
 
 
 class LandscapeDisplay:

@@ -12,7 +12,7 @@ from sklearn_pgb._display._checks import (
     numbers,
 )
 from sklearn_pgb._display._training import _axes, _scale
-from sklearn_pgb._survey import MinimaSurvey
+from sklearn_pgb._survey._result import MinimaSurvey
 
 # Colours and words of the verdicts, in the order of the legend; others follow.
 VERDICTS = {

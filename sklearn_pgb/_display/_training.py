@@ -11,7 +11,7 @@ from sklearn_pgb._display._checks import (
     numbers,
 )
 from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._networks import open_network
+from sklearn_pgb._models._open import open_network
 
 # A curve whose values differ by less than this factor reads better on a linear axis.
 LOG_SPAN = 10.0

@@ -9,18 +9,15 @@ import torch
 from sklearn.utils import _safe_indexing
 from torch import Tensor
 
-from sklearn_pgb._convex import (
-    ConvexProblem,
+from sklearn_pgb._convex._problem import ConvexProblem, Solution
+from sklearn_pgb._convex._ridge import RidgePath, ridge_path
+from sklearn_pgb._convex._select import (
     Fold,
     HeldOutPath,
-    PathSolver,
-    RidgePath,
-    Solution,
     approximate_leave_one_out,
-    choose_method,
-    ridge_path,
     search_path,
 )
+from sklearn_pgb._convex._solve import PathSolver, choose_method
 from sklearn_pgb._estimator._border import Parts, distinct_rows
 
 # Candidates in units of a basis with mean squared row norm one. Far below the smallest

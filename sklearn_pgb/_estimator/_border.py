@@ -20,14 +20,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
-from sklearn.utils.validation import (
-    _num_samples,
-    has_fit_parameter,
-)
+from sklearn.utils.validation import _num_samples, has_fit_parameter
 from torch import Tensor
 
 from sklearn_pgb._losses import Loss
-from sklearn_pgb._networks import OpenNetwork, nested, open_network
+from sklearn_pgb._models._open import OpenNetwork, nested, open_network
 
 # Folds of cross-fitting where none are asked for.
 AUTO_FOLDS = 5

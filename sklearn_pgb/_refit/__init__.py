@@ -1,5 +1,1 @@
 """The convex refit of a trained network on its gradient basis."""
-
-from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
-
-__all__ = ["GradientBasisRefit"]

@@ -9,25 +9,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._bases import TangentSpace, mean_raw
-from sklearn_pgb._convex import (
-    ConvexProblem,
+from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
+from sklearn_pgb._convex._problem import ConvexProblem, Solution
+from sklearn_pgb._convex._ridge import RidgePath
+from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
+from sklearn_pgb._convex._row_space import RowSpace
+from sklearn_pgb._convex._select import (
     Fold,
     HeldOut,
     HeldOutPath,
-    RidgeGrid,
-    RidgePath,
-    RowSpace,
-    Solution,
-    choose_method,
     convex_folds,
-    ridge_grid,
     search_path,
 )
-from sklearn_pgb._estimator import NoFolds, Parts, _alpha
+from sklearn_pgb._convex._solve import choose_method
+from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
+from sklearn_pgb._estimator._border import NoFolds, Parts
 from sklearn_pgb._losses import Loss
-from sklearn_pgb._networks import OpenNetwork
+from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._operators import DenseOperator
 
 NOT_FINITE = (

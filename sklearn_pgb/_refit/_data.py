@@ -1,13 +1,10 @@
 """The data that a user hands to the refit: checked, weighted, encoded."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.base import is_classifier
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import (
     _safe_indexing,
     check_consistent_length,
@@ -28,24 +25,24 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from sklearn_pgb._estimator import (
+from sklearn_pgb._estimator._border import (
     AUTO_FOLDS,
     Parts,
-    check_class_weight,
     check_passed_on,
-    check_target_size,
-    class_weights,
     cross_fitting_parts,
     delegates_input,
     final_estimator,
     fit_parameter,
     parts_among,
 )
+from sklearn_pgb._estimator._targets import (
+    check_class_weight,
+    check_target_size,
+    class_weights,
+)
 from sklearn_pgb._losses import PoissonLoss, SquaredLoss
-from sklearn_pgb._networks import OpenNetwork
-
-if TYPE_CHECKING:
-    from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
+from sklearn_pgb._models._open import OpenNetwork
+from sklearn_pgb._refit._request import RefitRequest
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +95,8 @@ class TrainingData:
 
 
 def training_data(
-    model: "GradientBasisRefit",
+    owner: Any,
+    request: RefitRequest,
     X: Any,
     y: Any,
     sample_weight: Any,
@@ -108,23 +106,23 @@ def training_data(
     cv: Any,
 ) -> TrainingData:
     """Check what `fit` got and leave out the rows without weight."""
-    X, y = _check_training_data(model, X, y)
-    weight = _check_weight(model, X, y, sample_weight)
+    X, y = _check_training_data(owner, request, X, y)
+    weight = _check_weight(request, X, y, sample_weight)
     if groups is not None:
         groups = column_or_1d(groups)
         check_consistent_length(X, groups)
-    heldout = _check_validation(model, y[weight > 0], *validation)
+    heldout = _check_validation(owner, request, y[weight > 0], *validation)
     params = _network_params(
-        model, weight, sample_weight is not None, groups, fit_params
+        owner, request, weight, sample_weight is not None, groups, fit_params
     )
     rows = np.flatnonzero(weight)
     exact = cv != "auto"
     if isinstance(cv, str):
         cv = AUTO_FOLDS
     if cv is not None and not isinstance(cv, int):
-        cv = parts_among(rows, cv, X, y, classifier=classifies(model), groups=groups)
+        cv = parts_among(rows, cv, X, y, classifier=request.classifies, groups=groups)
     classes = None
-    if classifies(model) and y.ndim == 1:
+    if request.classifies and y.ndim == 1:
         classes = np.unique(y)
     # Arrays that are all used are not copied: they may be mapped from a disk. In
     # another order of memory the network's training would round otherwise.
@@ -133,14 +131,14 @@ def training_data(
         params = _check_method_params(X, params, rows)
         X, y, weight = (_safe_indexing(part, rows) for part in (X, y, weight))
         groups = None if groups is None else groups[rows]
-    labels = _class_codes(model, y)
+    labels = _class_codes(request, y)
     return TrainingData(
         X, y, weight, labels, params, cv, exact, groups, classes, heldout
     )
 
 
 def _check_validation(
-    model: "GradientBasisRefit", y: Any, X_val: Any, y_val: Any, weight_val: Any
+    owner: Any, request: RefitRequest, y: Any, X_val: Any, y_val: Any, weight_val: Any
 ) -> tuple[Any, Any, NDArray[np.float64]] | None:
     """Validation samples of positive weight, or None."""
     if X_val is None and y_val is None:
@@ -156,7 +154,7 @@ def _check_validation(
             f"X_val and y_val must be given together, got None for {missing}. Pass "
             "both or neither."
         )
-    X_val, y_val = check_validation_data(model, X_val, y_val)
+    X_val, y_val = check_validation_data(owner, request, X_val, y_val)
     if y_val.ndim != y.ndim or y_val.shape[1:] != y.shape[1:]:
         raise ValueError(
             "y_val must have as many dimensions and columns as y, of shape "
@@ -171,7 +169,7 @@ def _check_validation(
             "sample_weight_val must have a positive entry, but all weights are zero."
         )
     X_val, y_val, weight = (_safe_indexing(p, rows) for p in (X_val, y_val, weight))
-    if classifies(model) and y.ndim == 1:
+    if request.classifies and y.ndim == 1:
         unknown = np.setdiff1d(y_val, y)
         if len(unknown):
             raise ValueError(
@@ -181,66 +179,48 @@ def _check_validation(
     return X_val, y_val, weight
 
 
-def taken_as_is(estimator: Any) -> bool:
-    """Whether the network is not trained here."""
-    return isinstance(estimator, FrozenEstimator | torch.nn.Module)
-
-
-def classifies(model: "GradientBasisRefit") -> bool:
-    """Whether the network is a classifier."""
-    if isinstance(model.estimator, torch.nn.Module):
-        return model.loss == "log_loss"
-    return is_classifier(model.estimator)
-
-
-def _accepted(model: "GradientBasisRefit") -> dict[str, Any]:
-    """What `validate_data` lets pass where the network takes X itself."""
-    return {
-        "dtype": (np.float64, np.float32),
-        "accept_sparse": ("csr", "csc"),
-        "allow_nd": isinstance(model.estimator, torch.nn.Module),
-    }
-
-
 def _check_training_data(
-    model: "GradientBasisRefit", X: Any, y: Any
+    owner: Any, request: RefitRequest, X: Any, y: Any
 ) -> tuple[Any, Any]:
     """Check what is not delegated to the network's own pipeline."""
-    targets: dict[str, Any] = {"multi_output": True, "y_numeric": not classifies(model)}
-    if not delegates_input(model.estimator):
-        X, y = validate_data(model, X, y, **targets, **_accepted(model))
+    targets: dict[str, Any] = {
+        "multi_output": True,
+        "y_numeric": not request.classifies,
+    }
+    if not delegates_input(request.estimator):
+        X, y = validate_data(owner, X, y, **targets, **request.accepted)
     elif y is None:
         raise ValueError(
-            f"This {type(model).__name__} estimator requires y to be passed, but the "
+            f"This {type(owner).__name__} estimator requires y to be passed, but the "
             "target y is None."
         )
     else:
         check_passed_on(X)
         X, y = indexable(X, y)
-        validate_data(model, X, skip_check_array=True)
-        y = _check_y(y, **targets, estimator=model)
-    return X, _check_targets(model, y)
+        validate_data(owner, X, skip_check_array=True)
+        y = _check_y(y, **targets, estimator=owner)
+    return X, _check_targets(request, y)
 
 
 def check_validation_data(
-    model: "GradientBasisRefit", X: Any, y: Any
+    owner: Any, request: RefitRequest, X: Any, y: Any
 ) -> tuple[Any, Any]:
     """Check validation samples like those of the training."""
-    X = check_new_data(model, X)
-    y = _check_y(y, multi_output=True, y_numeric=not classifies(model))
+    X = check_new_data(owner, request, X)
+    y = _check_y(y, multi_output=True, y_numeric=not request.classifies)
     check_consistent_length(X, y)
-    return X, _check_targets(model, y)
+    return X, _check_targets(request, y)
 
 
-def _check_targets(model: "GradientBasisRefit", y: Any) -> NDArray[Any]:
+def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
     """Numbers for a regressor, labels or indicators for a classifier."""
     y = y if isinstance(y, np.ndarray) else y.toarray()
-    if not classifies(model) and y.dtype.kind not in "biuf":
+    if not request.classifies and y.dtype.kind not in "biuf":
         raise ValueError(
             f"y must be numeric for a regressor, got {y.dtype}. Use a classifier as "
             "the network, or encode y."
         )
-    if not classifies(model):
+    if not request.classifies:
         check_target_size(y)
     else:
         check_classification_targets(y)
@@ -249,36 +229,36 @@ def _check_targets(model: "GradientBasisRefit", y: Any) -> NDArray[Any]:
     return y
 
 
-def check_new_data(model: "GradientBasisRefit", X: Any) -> Any:
+def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
     """Check X of a fitted model; a pipeline checks all but the columns itself."""
-    if not delegates_input(model.estimator):
-        return validate_data(model, X, reset=False, **_accepted(model))
+    if not delegates_input(request.estimator):
+        return validate_data(owner, X, reset=False, **request.accepted)
     check_passed_on(X)
     (X,) = indexable(X)
-    if getattr(X, "ndim", 2) == 1 and hasattr(model, "n_features_in_"):
+    if getattr(X, "ndim", 2) == 1 and hasattr(request, "n_features_in_"):
         raise ValueError(
-            f"X must have 2 dimensions and {model.n_features_in_} columns, as in fit, "
+            f"X must have 2 dimensions and {owner.n_features_in_} columns, as in fit, "
             "got 1 dimension. Reshape your data: X.reshape(1, -1) is one sample."
         )
-    validate_data(model, X, reset=False, skip_check_array=True)
+    validate_data(owner, X, reset=False, skip_check_array=True)
     return X
 
 
 def _check_weight(
-    model: "GradientBasisRefit", X: Any, y: Any, sample_weight: Any
+    request: RefitRequest, X: Any, y: Any, sample_weight: Any
 ) -> NDArray[np.float64]:
     """Sample weights times class weights, some of them positive."""
     weight = _check_sample_weight(
         sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
     )
-    if model.class_weight is not None:
-        if not classifies(model):
+    if request.class_weight is not None:
+        if not request.classifies:
             raise ValueError(
                 "class_weight must be None for a regressor, got "
-                f"{model.class_weight!r}. Use sample_weight."
+                f"{request.class_weight!r}. Use sample_weight."
             )
-        check_class_weight(model.class_weight)
-        weight *= class_weights(model.class_weight, y, weight)
+        check_class_weight(request.class_weight)
+        weight *= class_weights(request.class_weight, y, weight)
     if not weight.any():
         raise ValueError(
             "sample_weight must have a positive entry, but all weights are zero."
@@ -286,9 +266,9 @@ def _check_weight(
     return weight
 
 
-def _class_codes(model: "GradientBasisRefit", y: Any) -> NDArray[np.intp] | None:
+def _class_codes(request: RefitRequest, y: Any) -> NDArray[np.intp] | None:
     """Codes of the distinct labels; None for regressors."""
-    if not classifies(model):
+    if not request.classifies:
         return None
     distinct, codes = np.unique(y, axis=0, return_inverse=True)
     if len(distinct) < 2:
@@ -300,7 +280,8 @@ def _class_codes(model: "GradientBasisRefit", y: Any) -> NDArray[np.intp] | None
 
 
 def _network_params(
-    model: "GradientBasisRefit",
+    owner: Any,
+    request: RefitRequest,
     weight: NDArray[np.float64],
     weights_given: bool,
     groups: Any,
@@ -311,12 +292,12 @@ def _network_params(
     With metadata routing the network's requests decide what it gets of the user's
     metadata. Class weights are no metadata: they always reach the network.
     """
-    estimator = model.estimator
-    frozen = taken_as_is(estimator)
+    estimator = request.estimator
+    frozen = request.taken_as_is
     params: dict[str, Any] = {}
     if _routing_enabled() and not frozen:
         routed = process_routing(
-            model,
+            owner,
             "fit",
             **({"sample_weight": weight} if weights_given else {}),
             **({} if groups is None else {"groups": groups}),
@@ -325,11 +306,11 @@ def _network_params(
         params = {k: v for k, v in routed.estimator.fit.items() if v is not None}
         weights_given = False
     else:
-        _raise_for_params(fit_params, model, "fit")
+        _raise_for_params(fit_params, owner, "fit")
         key = fit_parameter(estimator, "groups")
         if groups is not None and key is not None and not frozen:
             params[key] = groups
-    if frozen or not (weights_given or model.class_weight is not None):
+    if frozen or not (weights_given or request.class_weight is not None):
         return params
     key = fit_parameter(estimator, "sample_weight")
     if key is None:

@@ -9,23 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_pgb._bases import TangentSpace, mean_raw, tangent_raw
-from sklearn_pgb._convex import (
-    Bound,
-    ConvexProblem,
-    RidgePath,
-    Solution,
-    Spectrum,
-    finish,
-    infimum,
-    is_affordable,
-    solve,
-    warn_if_unconverged,
-)
-from sklearn_pgb._estimator import Parts, _alpha
+from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
+from sklearn_pgb._convex._bounds import Bound
+from sklearn_pgb._convex._infimum import infimum, is_affordable
+from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
+from sklearn_pgb._convex._ridge import RidgePath
+from sklearn_pgb._convex._solve import solve, warn_if_unconverged
+from sklearn_pgb._convex._unit_basis import Spectrum
+from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import Effort
+from sklearn_pgb._estimator._border import Parts
 from sklearn_pgb._losses import pure_error_floor
-from sklearn_pgb._networks import OpenNetwork
+from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._choice import (
     Candidate,
     Choice,

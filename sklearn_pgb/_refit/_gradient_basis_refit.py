@@ -21,28 +21,31 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sklearn_pgb._bases import TangentSpace, jacobian, mean_raw, tangent_raw
-from sklearn_pgb._estimator import (
+from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
+from sklearn_pgb._estimator._alpha import Effort
+from sklearn_pgb._estimator._border import (
     Seeds,
-    VersionedState,
     all_or_nothing,
     check_device,
     draw_seeds,
-    finite_outputs,
     inputs_of,
     jobs_for,
     open_all,
     parse_memory,
-    training_contexts,
 )
-from sklearn_pgb._estimator._alpha import Effort
-from sklearn_pgb._estimator._targets import log_probabilities, probabilities
+from sklearn_pgb._estimator._hooks import training_contexts
+from sklearn_pgb._estimator._state import VersionedState
+from sklearn_pgb._estimator._targets import (
+    finite_outputs,
+    log_probabilities,
+    probabilities,
+)
 from sklearn_pgb._losses import MODULE_LOSSES
-from sklearn_pgb._networks import OpenNetwork, as_float64
+from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,
-    classifies,
     known_classes,
     training_data,
 )
@@ -55,12 +58,8 @@ from sklearn_pgb._refit._outputs import (
     network_tags,
     with_absent_classes,
 )
-from sklearn_pgb._refit._training import (
-    check_request,
-    choose_cv,
-    train_and_refit,
-    warn_of_optimism,
-)
+from sklearn_pgb._refit._request import RefitRequest
+from sklearn_pgb._refit._training import train_and_refit
 from sklearn_pgb._refit._uncertainty import predictive_std
 
 
@@ -351,16 +350,18 @@ class GradientBasisRefit(
         check_device(self.device)
         jobs_for(1, self.n_jobs)
         has_validation = X_val is not None or y_val is not None
-        check_request(self, has_validation)
-        cv = choose_cv(self, has_validation)
+        request = RefitRequest.of(self)
+        request.check(has_validation)
+        cv = request.resolve_cv(has_validation)
         validation = X_val, y_val, sample_weight_val
-        data = training_data(
-            self, X, y, sample_weight, groups, validation, fit_params, cv
-        )
+        given = X, y, sample_weight, groups, validation, fit_params
+        data = training_data(self, request, *given, cv)
         seeds = draw_seeds(self.estimator, self.random_state)
         contexts, finish = training_contexts(self, X, y, sample_weight)
-        trained, result, noise = train_and_refit(self, data, seeds, effort, contexts)
-        warn_of_optimism(self, has_validation)
+        plan = request, data, seeds, effort, contexts
+        trained, result, noise = train_and_refit(self, *plan)
+        request.warn_of_optimism(has_validation)
+        self._request = request
         self._store(result, noise, trained, data, seeds)
         if self.verbose:
             print(
@@ -409,7 +410,7 @@ class GradientBasisRefit(
         self._n_features_out = self.n_components or full
         self._loss = trained.loss
         self._uncertainty = noise
-        if classifies(self):
+        if self._request.classifies:
             self._multilabel = np.ndim(data.y) == 2
             self._output_classes = known_classes(trained.opened[0], data.y)
             self.classes_ = self._output_classes
@@ -421,7 +422,7 @@ class GradientBasisRefit(
     def _open(self, X: Any) -> tuple[list[OpenNetwork], list[Tensor]]:
         """The networks and X as each of them sees it."""
         check_is_fitted(self)
-        X = check_new_data(self, X)
+        X = check_new_data(self, self._request, X)
         opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
         return opened, inputs_of(opened, X, self.device, check=False)
 
@@ -465,7 +466,7 @@ class GradientBasisRefit(
         """
         opened, inputs = self._open(X)
         raw = self._raw(opened, inputs)
-        if classifies(self):
+        if self._request.classifies:
             if return_std:
                 raise ValueError("return_std must be False for a classifier, got True.")
             return labels(raw.cpu(), self._output_classes, self._multilabel)
@@ -548,7 +549,7 @@ class GradientBasisRefit(
         -------
         float
         """
-        score = accuracy_score if classifies(self) else r2_score
+        score = accuracy_score if RefitRequest.of_fit(self).classifies else r2_score
         return score(y, self.predict(X), sample_weight=sample_weight)
 
     def transform(self, X):
@@ -566,10 +567,8 @@ class GradientBasisRefit(
             in expectation.
         """
         opened, inputs = self._open(X)
-        operators = [
-            jacobian(network.network, rows)
-            for network, rows in zip(opened, inputs, strict=True)
-        ]
+        pairs = zip(opened, inputs, strict=True)
+        operators = [each.network.jacobian(rows) for each, rows in pairs]
         count = self._n_components
         if count is None:
             dense = torch.cat([operator.dense() for operator in operators], -1)
@@ -596,5 +595,5 @@ class GradientBasisRefit(
 
     def __sklearn_tags__(self):
         return network_tags(
-            super().__sklearn_tags__(), self.estimator, classifies(self)
+            super().__sklearn_tags__(), self.estimator, RefitRequest.of(self).classifies
         )

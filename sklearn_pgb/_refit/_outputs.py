@@ -1,6 +1,6 @@
 """From raw outputs to predictions, and the tags that go with them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,27 +8,26 @@ from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
-from sklearn_pgb._estimator import final_estimator, is_option
-from sklearn_pgb._refit._data import classifies
-
-if TYPE_CHECKING:
-    from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
+from sklearn_pgb._estimator._border import final_estimator
+from sklearn_pgb._estimator._targets import is_option
+from sklearn_pgb._refit._request import RefitRequest
 
 # Log probability of classes without any weight: what float64 can still tell from one.
 LOG_ABSENT = -36.0
 
 
-def is_a_classifier(model: "GradientBasisRefit") -> bool:
+def is_a_classifier(refit: Any) -> bool:
     """Whether it has a decision function; AttributeError otherwise."""
-    if not classifies(model):
+    if not RefitRequest.of_fit(refit).classifies:
         raise AttributeError("only classifiers have this method")
     return True
 
 
-def has_probabilities(model: "GradientBasisRefit") -> bool:
+def has_probabilities(refit: Any) -> bool:
     """Whether its loss gives probabilities; AttributeError otherwise."""
-    loss = getattr(final_estimator(model.estimator), "loss", None)
-    if not classifies(model) or is_option(loss, "smoothed_hinge"):
+    request = RefitRequest.of_fit(refit)
+    loss = getattr(final_estimator(request.estimator), "loss", None)
+    if not request.classifies or is_option(loss, "smoothed_hinge"):
         raise AttributeError("only classifiers with a log loss have this method")
     return True
 

@@ -9,20 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._convex import (
-    ConvexProblem,
-    Fold,
-    HeldOutPath,
-    PathSolver,
-    Solution,
-    column_means,
-    convex_folds,
-    search_path,
-)
-from sklearn_pgb._estimator import Parts
+from sklearn_pgb._convex._problem import ConvexProblem, Solution
+from sklearn_pgb._convex._ridge import column_means
+from sklearn_pgb._convex._select import Fold, HeldOutPath, convex_folds, search_path
+from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._estimator._alpha import Effort, enough
+from sklearn_pgb._estimator._border import Parts
 from sklearn_pgb._losses import GammaLoss
-from sklearn_pgb._networks import Network
+from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators import KroneckerOperator, LinearOperator
 from sklearn_pgb._refit._fitting import Refit
 

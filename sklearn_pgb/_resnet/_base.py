@@ -30,25 +30,14 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from sklearn_pgb._estimator import (
-    Targets,
-    VersionedState,
-    all_or_nothing,
-    as_fitted,
-    check_device,
-    dense,
-    finite_outputs,
-    fit_hooks,
-)
-from sklearn_pgb._networks import (
-    ACTIVATIONS,
-    NetworkEstimator,
-    ResNetModule,
-    ResNetNetwork,
-    Squash,
-    TrainingTerms,
-    as_float64,
-)
+from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
+from sklearn_pgb._estimator._hooks import fit_hooks
+from sklearn_pgb._estimator._state import VersionedState
+from sklearn_pgb._estimator._targets import Targets, as_fitted, finite_outputs
+from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms
+from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork, Squash
 from sklearn_pgb._resnet._diagnostics import stationarity
 from sklearn_pgb._resnet._fitting import (
     FULL_BATCH_ROWS,
@@ -71,17 +60,17 @@ from sklearn_pgb._resnet._weights import (
     residual_weights,
     warn_if_singular,
 )
-from sklearn_pgb._training import (
-    ChainProgram,
+from sklearn_pgb._threads import local_randomness
+from sklearn_pgb._training._architecture import (
+    TORCH_ACTIVATIONS,
     chain_architecture,
     chain_module,
     hidden_widths,
-    local_randomness,
     module_architecture,
     network_state,
     restored_module,
 )
-from sklearn_pgb._training._architecture import TORCH_ACTIVATIONS
+from sklearn_pgb._training._program import ChainProgram
 
 # Rows of one forward pass in `predict`.
 PREDICTED_ROWS = 2**13

@@ -5,8 +5,8 @@ from numbers import Real
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._estimator import ClassifierTargets
-from sklearn_pgb._networks import OpenNetwork
+from sklearn_pgb._estimator._targets import ClassifierTargets
+from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 
 

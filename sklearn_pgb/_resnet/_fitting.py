@@ -9,14 +9,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from sklearn_pgb._convex import (
-    Bound,
-    ConvexProblem,
-    Solution,
-    convex_folds,
-    infimum,
-)
-from sklearn_pgb._estimator import Parts
+from sklearn_pgb._convex._bounds import Bound
+from sklearn_pgb._convex._infimum import infimum
+from sklearn_pgb._convex._problem import ConvexProblem, Solution
+from sklearn_pgb._convex._select import convex_folds
 from sklearn_pgb._estimator._alpha import (
     OTHER_ALPHAS,
     SQUARED_LOSS_ALPHAS,
@@ -28,17 +24,15 @@ from sklearn_pgb._estimator._alpha import (
     fixed,
     is_dense,
 )
+from sklearn_pgb._estimator._border import Parts
 from sklearn_pgb._losses import Loss, PoissonLoss
 from sklearn_pgb._resnet._full_batch import full_batch
 from sklearn_pgb._resnet._minibatches import minibatches
-from sklearn_pgb._resnet._projection import (
-    Projection,
-    SquaredProjection,
-    projection,
-)
+from sklearn_pgb._resnet._projection import Projection, SquaredProjection, projection
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
 from sklearn_pgb._threads import threads_for, threads_for_solve
-from sklearn_pgb._training import Program, evaluate_units
+from sklearn_pgb._training._program import Program
+from sklearn_pgb._training._residual import evaluate_units
 
 # What the solvers of the convex problems may spend; the tolerance makes the certified
 # comparison with the basis' own minimum good to 1e-9.

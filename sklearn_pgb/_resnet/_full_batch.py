@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_pgb._estimator import Parts
+from sklearn_pgb._estimator._border import Parts
 from sklearn_pgb._resnet._gain import copies, pays
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
-from sklearn_pgb._training import evaluate_units, quasi_newton
+from sklearn_pgb._training._polish import quasi_newton
+from sklearn_pgb._training._residual import evaluate_units
 
 # Iterations without progress after which L-BFGS ends.
 PATIENCE = 5

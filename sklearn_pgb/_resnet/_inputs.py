@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from sklearn_pgb._estimator import check_passed_on, dense
+from sklearn_pgb._estimator._border import check_passed_on, dense
 
 # Inputs below this size are constant: weights that undo such a factor overflow.
 SMALLEST_FEATURE = 1e-290

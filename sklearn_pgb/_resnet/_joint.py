@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._resnet._residual import Residual, Samples
-from sklearn_pgb._training import Objective, ResidualProgram
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._residual import ResidualProgram
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_pgb._estimator import Parts
+from sklearn_pgb._estimator._border import Parts
 from sklearn_pgb._resnet._gain import copies, pays
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
-from sklearn_pgb._training import Adam, Epoch, Schedule, evaluate_units, train
+from sklearn_pgb._training._descent import Adam
+from sklearn_pgb._training._residual import evaluate_units
+from sklearn_pgb._training._train import Epoch, Schedule, train
 
 
 def minibatches(

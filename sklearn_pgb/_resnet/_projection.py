@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sklearn_pgb._convex import ConvexProblem, PathSolver, Solution, finish
+from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
+from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._operators import KroneckerOperator
 

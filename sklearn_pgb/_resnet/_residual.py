@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._resnet._projection import Projection, projection
-from sklearn_pgb._training import Program, evaluate_units
+from sklearn_pgb._training._program import Program
+from sklearn_pgb._training._residual import evaluate_units
 
 # Multiples of the basis' own ridge among which held-out rows choose: units that have
 # seen the labels need a stronger one.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_pgb._convex import Solution
+from sklearn_pgb._convex._problem import Solution
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._resnet._residual import Samples
 

@@ -9,17 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._bases import jacobian
-from sklearn_pgb._certificate import TrainingObjective
-from sklearn_pgb._convex import (
-    ConvexProblem,
-    Infimum,
-    LossScale,
-    infimum,
-    loss_scale,
-)
+from sklearn_pgb._certificate._objective import TrainingObjective
+from sklearn_pgb._convex._infimum import Infimum, infimum
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._scale import LossScale, loss_scale
 from sklearn_pgb._losses import Loss, pure_error_floor
-from sklearn_pgb._networks import Network, as_float64
+from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._operators import KroneckerOperator
 
 # Two ends are one minimum where their predictions differ by less than this share of the
@@ -119,7 +114,7 @@ def evaluate(objectives: Sequence[TrainingObjective]) -> Ends:
         raw = objective.raw(theta)
         slopes = objective.loss.gradient(objective.y, raw)
         slopes = objective.weight[:, None] * slopes
-        gradient = jacobian(network, objective.X).rmatvec(slopes)
+        gradient = network.jacobian(objective.X).rmatvec(slopes)
         gradient += objective.penalty_gradient(theta)
         loss, ridge = objective.data_value(raw), objective.penalty_value(theta)
         raws.append(raw)

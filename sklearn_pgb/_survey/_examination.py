@@ -3,9 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_pgb._bases import TangentSpace
-from sklearn_pgb._certificate import TrainingObjective, certify_objective, kink_margin
-from sklearn_pgb._convex import ConvexProblem, LossScale, infimum
+from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._certificate._certify import certify_objective
+from sklearn_pgb._certificate._objective import TrainingObjective
+from sklearn_pgb._convex._infimum import infimum
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._scale import LossScale
+from sklearn_pgb._geometry._kinks import kink_margin
 from sklearn_pgb._survey._ends import Ends
 from sklearn_pgb._threads import threads_for
 

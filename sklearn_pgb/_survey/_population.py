@@ -5,9 +5,12 @@ import torch
 from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
-from sklearn_pgb._estimator import jobs_for
+from sklearn_pgb._estimator._border import jobs_for
 from sklearn_pgb._survey._recipe import Recipe
-from sklearn_pgb._training import Adam, polish, train, uniform_initialisation
+from sklearn_pgb._training._descent import Adam
+from sklearn_pgb._training._polish import polish
+from sklearn_pgb._training._program import uniform_initialisation
+from sklearn_pgb._training._train import train
 
 # Members of one tensor program. Small ones run at the cost of their launches, large
 # ones out of the cache.

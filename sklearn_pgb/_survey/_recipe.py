@@ -16,27 +16,23 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import _check_y
 from torch import Tensor
 
-from sklearn_pgb._certificate import mlp_ridge
-from sklearn_pgb._estimator import ClassifierTargets, RegressorTargets, dense
-from sklearn_pgb._networks import (
-    ACTIVATIONS,
-    ChainNetwork,
-    Network,
-    NetworkEstimator,
-    as_float64,
-)
+from sklearn_pgb._certificate._subject import mlp_ridge
+from sklearn_pgb._estimator._border import dense
+from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._network import Network, as_float64
+from sklearn_pgb._models._open import NetworkEstimator
 from sklearn_pgb._survey._ends import Setting
-from sklearn_pgb._training import (
+from sklearn_pgb._training._architecture import (
     Architecture,
-    ChainProgram,
-    InputMap,
-    Objective,
-    Schedule,
-    automatic_rate,
     chain_architecture,
     hidden_widths,
     network_state,
 )
+from sklearn_pgb._training._input_map import InputMap
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import ChainProgram
+from sklearn_pgb._training._train import Schedule, automatic_rate
 
 # Share of the epochs of scikit-learn's networks after which annealed Adam at ten times
 # their rate has reached the loss that they stop at.

@@ -11,13 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sklearn_pgb._networks import (
-    N_CANDIDATES,
-    ModuleNetwork,
-    as_float64,
-    check_samples,
-    copy_module,
-)
+from sklearn_pgb._models._call import copy_module
+from sklearn_pgb._models._checks import N_CANDIDATES, check_samples
+from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._program import (
     ChainProgram,

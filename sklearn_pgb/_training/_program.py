@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_pgb._networks import (
-    Activation,
-    ChainNetwork,
-    ModuleCall,
-)
+from sklearn_pgb._models._call import ModuleCall
+from sklearn_pgb._models._chain import Activation, ChainNetwork
 
 
 class Program(ABC):

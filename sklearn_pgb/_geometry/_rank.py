@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import jacobian
-from sklearn_pgb._networks import Network, pieces
+from sklearn_pgb._geometry._pieces import pieces
+from sklearn_pgb._models._network import Network
 
 # Singular values below this, relative to the largest, are zero; columns have norm one.
 RANK_RTOL = 1e-10
@@ -46,7 +46,7 @@ def jacobian_rank(
     int or None
         None for a Jacobian that is too large.
     """
-    operator = jacobian(network, X)
+    operator = network.jacobian(X)
     entries = operator.n_rows * operator.n_coef
     shorter = min(operator.n_rows, operator.n_coef)
     if entries > MAX_ENTRIES or entries * shorter > max_work:
@@ -111,7 +111,7 @@ def weighted_jacobian(
     network: Network, X: Tensor, weight: Tensor | None = None
 ) -> Tensor:
     """The Jacobian, rows times roots of weights, (n_samples * n_outputs, n_params)."""
-    rows = jacobian(network, X).dense()
+    rows = network.jacobian(X).dense()
     if weight is not None:
         rows = weight.sqrt()[:, None, None] * rows
     return rows.flatten(0, 1)

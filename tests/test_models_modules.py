@@ -22,7 +22,8 @@ from sklearn_pgb import (
     compare_bases,
 )
 from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._networks import ModuleNetwork, open_network
+from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators import FunctionOperator
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_pgb._derivatives import pull_back
-from sklearn_pgb._networks._module import ModuleNetwork
+from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._threads import local_randomness
 
 # Samples that are compared, and those among which distinct ones are chosen.

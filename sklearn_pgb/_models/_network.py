@@ -11,6 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sklearn_pgb._operators import FunctionOperator, LinearOperator
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
@@ -80,6 +82,26 @@ class Network(ABC):
     @abstractmethod
     def find_head(self, X: Tensor) -> Head:
         """Find the output bias and a g with ``f = J g``, on these rows if need be."""
+
+    def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
+        """The partial derivatives of the raw outputs by the parameters.
+
+        Parameters
+        ----------
+        X : Tensor (n_samples, ...)
+        without : slice or None
+            Positions in theta that give no column: the head's bias, or None.
+        """
+        columns = positions_without(self.n_params, without)
+        return FunctionOperator(self, self.theta, X, columns)
+
+
+def positions_without(n_params: int, without: slice | None) -> Tensor:
+    """Positions in theta that are not in a slice."""
+    keep = torch.ones(n_params, dtype=torch.bool)
+    if without is not None:
+        keep[without] = False
+    return torch.nonzero(keep)[:, 0]
 
 
 class _Shared:

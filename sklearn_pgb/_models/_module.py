@@ -12,12 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sklearn_pgb._derivatives import Derivatives
-from sklearn_pgb._networks._call import (
-    ModuleCall,
-    check_parameters,
-    private_copy,
-)
-from sklearn_pgb._networks._chain import (
+from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
+from sklearn_pgb._models._chain import (
     ACTIVATIONS,
     Activation,
     ChainNetwork,
@@ -25,7 +21,7 @@ from sklearn_pgb._networks._chain import (
     leaky_relu,
     softplus,
 )
-from sklearn_pgb._networks._network import Head, Network
+from sklearn_pgb._models._network import Head, Network
 
 # Derivatives this close to what a linear head has differ from it by rounding only.
 _HEAD_TOLERANCE = 1e-10

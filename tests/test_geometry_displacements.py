@@ -6,19 +6,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from sklearn_pgb._networks import (
-    ACTIVATIONS,
-    ChainNetwork,
-    ModuleNetwork,
-    Network,
-    ResNetModule,
-    ResNetNetwork,
-    displacements,
-    open_module,
-    pieces,
-)
-from sklearn_pgb._networks._chain import leaky_relu
-from sklearn_pgb._networks._displacements import _Walk
+from sklearn_pgb._geometry._displacements import _Walk, displacements
+from sklearn_pgb._geometry._pieces import pieces
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork, leaky_relu
+from sklearn_pgb._models._module import ModuleNetwork, open_module
+from sklearn_pgb._models._network import Network
+from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork
 
 EXACT = {"rtol": 1e-13, "atol": 1e-13}
 
@@ -514,7 +507,7 @@ def test_first_order_is_not_enough(generator):
 
 def test_large_modules_are_left_out(generator, monkeypatch):
     """No Jacobian beyond a size; no decomposition of a block beyond a cost."""
-    from sklearn_pgb._networks import _displacements
+    from sklearn_pgb._geometry import _displacements
 
     network = open_module(Residual(torch.zeros(2, 2), torch.ones(2, 3)))
     X = normal(generator, 4, 5)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._networks._chain import ChainNetwork
-from sklearn_pgb._networks._pieces import SEAM_TOLERANCE
+from sklearn_pgb._geometry._pieces import SEAM_TOLERANCE
+from sklearn_pgb._models._chain import ChainNetwork
 
 Path = Callable[[float], Tensor]
 

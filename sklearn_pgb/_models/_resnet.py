@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from sklearn_pgb._networks._module import ModuleNetwork
-from sklearn_pgb._networks._network import Head, Network
+from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._network import Head, Network
 
 
 class Squash(nn.Module):

@@ -28,7 +28,8 @@ from sklearn_pgb._losses import (
     SmoothedHingeLoss,
     SquaredLoss,
 )
-from sklearn_pgb._networks import ChainNetwork, open_network
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._open import open_network
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 MLP = {"hidden_layer_sizes": (7, 5), "max_iter": 5, "random_state": 0}

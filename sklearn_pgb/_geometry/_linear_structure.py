@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._networks import ChainNetwork, linear_units
+from sklearn_pgb._geometry._freedom import linear_units
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators import KroneckerOperator
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sklearn_pgb._networks._chain import Activation, ChainNetwork
-from sklearn_pgb._networks._network import Network
+from sklearn_pgb._models._chain import Activation, ChainNetwork
+from sklearn_pgb._models._network import Network
 
 # Inputs closer to a seam than this, relative to the largest one, may be on it.
 SEAM_TOLERANCE = 1e-8

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._networks._chain import ChainNetwork
-from sklearn_pgb._networks._freedom import (
+from sklearn_pgb._geometry._freedom import (
     Freedom,
     Path,
     chain_families,
     null_space,
     scaling_freedom,
 )
-from sklearn_pgb._networks._module import ModuleNetwork
-from sklearn_pgb._networks._network import Network
-from sklearn_pgb._networks._pieces import SEAM_TOLERANCE, pieces
-from sklearn_pgb._networks._resnet import ResNetNetwork
+from sklearn_pgb._geometry._pieces import SEAM_TOLERANCE, pieces
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._network import Network
+from sklearn_pgb._models._resnet import ResNetNetwork
 from sklearn_pgb._operators import FunctionOperator
 
 # The outputs must stay within this, relative to one plus the largest of them, at each

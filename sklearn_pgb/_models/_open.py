@@ -27,11 +27,11 @@ from sklearn_pgb._losses import (
     PoissonLoss,
     SquaredLoss,
 )
-from sklearn_pgb._networks._chain import ACTIVATIONS, ChainNetwork
-from sklearn_pgb._networks._checks import check_samples
-from sklearn_pgb._networks._module import ModuleNetwork, open_module
-from sklearn_pgb._networks._network import Network, as_float64
-from sklearn_pgb._networks._skorch import is_skorch, read_skorch
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._checks import check_samples
+from sklearn_pgb._models._module import ModuleNetwork, open_module
+from sklearn_pgb._models._network import Network, as_float64
+from sklearn_pgb._models._skorch import is_skorch, read_skorch
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,18 +10,15 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_pgb._losses import (
-    SquaredLoss,
-)
-from sklearn_pgb._networks import (
+from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._models._chain import (
     ACTIVATIONS,
     ChainNetwork,
-    ModuleNetwork,
-    open_module,
-    open_network,
     overparameterised_relu_init,
 )
-from sklearn_pgb._networks._network import as_tensor
+from sklearn_pgb._models._module import ModuleNetwork, open_module
+from sklearn_pgb._models._network import as_tensor
+from sklearn_pgb._models._open import open_network
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

@@ -5,8 +5,9 @@ import oracles
 import pytest
 import torch
 
-from sklearn_pgb._bases import _rank, generic_rank, jacobian_rank
-from sklearn_pgb._networks import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._geometry import _rank
+from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
+from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 
 
 def normal(generator, *shape):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sklearn_pgb._networks import Network, pieces
+from sklearn_pgb._geometry._pieces import pieces
+from sklearn_pgb._models._network import Network
 
 # A kink closer than this, relative to its layer's inputs, may be at the parameters.
 KINK_TOLERANCE = 1e-8

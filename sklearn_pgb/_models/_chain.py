@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
-from sklearn_pgb._networks._network import Head, Network, as_float64
+from sklearn_pgb._models._network import Head, Network, as_float64
+from sklearn_pgb._operators import ChainOperator, LinearOperator
 
 # Columns are far from zero if their distance is this many times their spread: their
 # differences are exact in floating point (Sterbenz).
@@ -279,6 +280,19 @@ class ChainNetwork(Network):
             outputs.append(activation.function(pre_activations[-1]))
         outputs.append(F.linear(outputs[-1], weights[-1], biases[-1]))
         return pre_activations, outputs
+
+    def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
+        """The partial derivatives of the raw outputs, without a matrix of them."""
+        pre_activations, layers = self.forward(X)
+        slopes = [
+            activation.derivative(z, h)
+            for activation, z, h in zip(
+                self.activations, pre_activations, layers[1:-1], strict=True
+            )
+        ]
+        biases = [bias is not None for bias in self.biases]
+        biases[-1] = biases[-1] and without is None
+        return ChainOperator(layers[:-1], slopes, self.weights, biases)
 
     def find_head(self, X: Tensor) -> Head:
         theta, bias = self.theta, self.biases[-1]

@@ -1,0 +1,1 @@
+"""Local geometry of a network: kinks, rank and directions of equal outputs."""

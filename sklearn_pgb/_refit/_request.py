@@ -1,0 +1,148 @@
+"""What a refit was asked for: its parameters, resolved and checked."""
+
+import warnings
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import is_classifier
+from sklearn.frozen import FrozenEstimator
+
+from sklearn_pgb._estimator._border import final_estimator
+from sklearn_pgb._estimator._targets import is_option
+from sklearn_pgb._losses import MODULE_LOSSES
+from sklearn_pgb._models._open import check_can_open, open_network
+
+
+@dataclass(frozen=True, eq=False)
+class RefitRequest:
+    """Parameters of `GradientBasisRefit`, under their names."""
+
+    estimator: Any
+    loss: str
+    alpha: Any
+    center: str
+    cv: Any
+    solver: str
+    n_networks: int
+    class_weight: Any
+    distribution: bool
+    device: Any
+    n_jobs: int | None
+    memory: Any
+
+    @classmethod
+    def of(cls, refit: Any) -> Self:
+        """The parameters that a `GradientBasisRefit` has now."""
+        return cls(**{field.name: getattr(refit, field.name) for field in fields(cls)})
+
+    @classmethod
+    def of_fit(cls, refit: Any) -> Self:
+        """Those of its last `fit`, whatever they are set to later."""
+        return vars(refit).get("_request") or cls.of(refit)
+
+    @property
+    def taken_as_is(self) -> bool:
+        """Whether the network is not trained here."""
+        return isinstance(self.estimator, FrozenEstimator | torch.nn.Module)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the network is a classifier."""
+        if isinstance(self.estimator, torch.nn.Module):
+            return is_option(self.loss, "log_loss")
+        return is_classifier(self.estimator)
+
+    @property
+    def accepted(self) -> dict[str, Any]:
+        """Options of `validate_data` for a network that takes X itself."""
+        return {
+            "dtype": (np.float64, np.float32),
+            "accept_sparse": ("csr", "csc"),
+            "allow_nd": isinstance(self.estimator, torch.nn.Module),
+        }
+
+    def check(self, has_validation: bool) -> None:
+        """Refuse what can't work before anything is trained."""
+        estimator = self.estimator
+        is_module = isinstance(estimator, torch.nn.Module)
+        if is_module == (self.loss == "auto"):
+            raise ValueError(
+                "loss must be 'squared_error', 'log_loss' or 'poisson' for a torch "
+                "module and 'auto' for an estimator, which knows the loss it is "
+                f"trained with, got loss={self.loss!r} with {type(estimator).__name__}."
+            )
+        check_can_open(estimator)
+        frozen = self.taken_as_is
+        if frozen:
+            open_network(estimator, loss=MODULE_LOSSES[self.loss])
+        own_folds = self.cv is not None and not isinstance(self.cv, str)
+        if frozen and (self.n_networks > 1 or own_folds):
+            raise ValueError(
+                "n_networks must be 1 and cv 'auto' or None for a network that is "
+                "taken as it is (a FrozenEstimator or a module), got "
+                f"n_networks={self.n_networks} and cv={self.cv!r}. Pass the estimator "
+                "unfrozen to train several, or X_val and y_val to choose alpha by."
+            )
+        if has_validation and own_folds:
+            raise ValueError(
+                "cv must be 'auto' or None if X_val and y_val are given, which take "
+                f"the place of folds, got cv={self.cv!r}."
+            )
+        if isinstance(self.cv, int | np.integer) and self.cv < 2:
+            raise ValueError(
+                f"cv must be at least 2 folds, got {self.cv!r}. Use cv=5, or cv=None "
+                "for no folds."
+            )
+        if isinstance(self.alpha, str):
+            if self.alpha == "evidence" and not self._trains_squared_loss():
+                raise ValueError(
+                    "alpha='evidence' needs the squared loss, got another one. Use "
+                    "'auto' or 'loo'."
+                )
+        elif np.ndim(self.alpha) > 0:
+            _check_candidates(self.alpha)
+
+    def resolve_cv(self, has_validation: bool) -> Any:
+        """What to cross-fit with, None for networks that are trained on all samples."""
+        if isinstance(self.cv, np.integer):
+            return int(self.cv)
+        if not isinstance(self.cv, str):
+            return self.cv
+        names_a_rule = isinstance(self.alpha, str) and self.alpha != "auto"
+        is_number = np.ndim(self.alpha) == 0 and not isinstance(self.alpha, str)
+        if has_validation or self.taken_as_is or names_a_rule or is_number:
+            return None
+        return "auto"
+
+    def warn_of_optimism(self, has_validation: bool) -> None:
+        """Warn if alpha is chosen on samples that a network may have memorized."""
+        chosen = isinstance(self.alpha, str) and self.alpha == "auto"
+        if self.taken_as_is and chosen and not has_validation:
+            warnings.warn(
+                "The network is taken as it is, so alpha is chosen on samples that it "
+                "may have been trained on, which is optimistic. Pass X_val and y_val "
+                "to fit, or name the way to choose, such as alpha='loo'.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _trains_squared_loss(self) -> bool:
+        if isinstance(self.estimator, torch.nn.Module):
+            return self.loss == "squared_error"
+        loss = getattr(final_estimator(self.estimator), "loss", "squared_error")
+        return not is_classifier(self.estimator) and is_option(loss, "squared_error")
+
+
+def _check_candidates(alphas: Any) -> None:
+    try:
+        values = np.asarray(alphas, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    usable = values.ndim == 1 and len(values) and np.isfinite(values).all()
+    if not usable or values.min() <= 0:
+        raise ValueError(
+            "alpha must be a number >= 0 or a 1-d array of positive candidates, got "
+            f"{alphas!r}. Fit with alpha=0 on its own."
+        )
