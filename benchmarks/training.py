@@ -229,10 +229,10 @@ def population(task):
     for dtype in DTYPES:
         objective = population_objective(X, y, getattr(torch, dtype))
         train_population(objective, 1, 2, rng)
-        for n_networks in (1, N_NETWORKS):
+        for n_models in (1, N_NETWORKS):
             start = time.perf_counter()
-            train_population(objective, n_networks, N_EPOCHS, rng)
-            seconds[f"{dtype} {n_networks}"] = time.perf_counter() - start
+            train_population(objective, n_models, N_EPOCHS, rng)
+            seconds[f"{dtype} {n_models}"] = time.perf_counter() - start
     return {"seconds": seconds}
 
 
@@ -249,9 +249,9 @@ def population_objective(X, y, dtype):
     )
 
 
-def train_population(objective, n_networks, n_epochs, rng):
+def train_population(objective, n_models, n_epochs, rng):
     """Train some networks side by side for a number of epochs."""
-    theta = uniform_initialisation(objective.program, rng, n_networks)
+    theta = uniform_initialisation(objective.program, rng, n_models)
     train(
         objective,
         theta.to(objective.X),

@@ -92,7 +92,7 @@ def networks(split, seed):
     """
     network = TimedMLPClassifier(**NETWORK, random_state=seed)
     network = make_pipeline(StandardScaler(), network)
-    several = GradientBasisRefit(network, n_networks=N_NETWORKS, random_state=seed)
+    several = GradientBasisRefit(network, n_models=N_NETWORKS, random_state=seed)
     split.note("seconds", "refit", timed_fit(several, split.X, split.y)["refit"])
     split.note("seconds", "network", fit_seconds(network, split.X, split.y))
     # An infinite alpha, the networks themselves, is no parameter.

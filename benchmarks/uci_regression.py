@@ -178,7 +178,7 @@ def standardised(regressor):
     return TransformedTargetRegressor(pipeline, transformer=StandardScaler())
 
 
-def refit_of(parameters, n_networks, seed):
+def refit_of(parameters, n_models, seed):
     """Refit of networks with these MLPRegressor parameters.
 
     A single network, trained on all samples, is refitted by leave-one-out; several are
@@ -187,8 +187,8 @@ def refit_of(parameters, n_networks, seed):
     network = standardised(TimedMLPRegressor(**parameters, random_state=seed))
     return GradientBasisRefit(
         network,
-        alpha="loo" if n_networks == 1 else "auto",
-        n_networks=n_networks,
+        alpha="loo" if n_models == 1 else "auto",
+        n_models=n_models,
         distribution=True,
         random_state=seed,
     )

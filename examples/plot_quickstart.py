@@ -169,7 +169,7 @@ print("| certificate | network loss | refit loss | lower bound | gap | alpha |")
 print("| :-- | --: | --: | --: | --: | --: |")
 for name, (_, _, refit) in results.items():
     print(
-        f"| {name} | {refit.network_loss_:.4f} | {refit.refit_loss_:.4f} "
+        f"| {name} | {refit.model_loss_:.4f} | {refit.refit_loss_:.4f} "
         f"| {refit.lower_bound_:.4f} | {refit.duality_gap_:.1e} | {refit.alpha_:.1e} |"
     )
 
@@ -201,8 +201,8 @@ left.set_xlabel("held-out loss / network's (mean ± standard error)")
 left.legend(frameon=False)
 
 refit = results["digits"][2]
-path = refit.alpha_path_
-for center in ("zero", "network"):
+path = refit.cv_results_
+for center in ("zero", "average"):
     of_center = (path["center"] == center) & np.isfinite(path["alpha"])
     alphas, losses = path["alpha"][of_center], path["loss"][of_center]
     right.loglog(alphas, losses, "o-", label=f"towards {center}")

@@ -85,11 +85,11 @@ CONFIGURATIONS = {
     "refit, loo": refit(alpha="loo"),
     "refit, evidence": refit(alpha="evidence"),
     "refit, classifier, alpha, network": refit(
-        MLPClassifier, alpha=1e-3, center="network"
+        MLPClassifier, alpha=1e-3, center="average"
     ),
     "refit, classifier, loo": refit(MLPClassifier, alpha="loo"),
     "refit, zero": refit(center="zero"),
-    "refit, cv 3": refit(cv=3, n_networks=2, random_state=0),
+    "refit, cv 3": refit(cv=3, n_models=2, random_state=0),
     "refit, KFold": refit(cv=KFold(3)),
     "refit, ShuffleSplit": refit(cv=ShuffleSplit(2, random_state=0)),
     "refit, primal": refit(solver="primal", alpha=0.1),

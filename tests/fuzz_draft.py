@@ -17,7 +17,7 @@ JUNK = (
 )  # fmt: skip
 HUGE = ("10**30", "2**63", "inf", "1e308")
 # A huge number of these is an honest order for work without end.
-UNBOUNDED = {"max_iter", "n_starts", "n_networks", "polish_iter", "resolution"}
+UNBOUNDED = {"max_iter", "n_starts", "n_models", "polish_iter", "resolution"}
 
 # Valid values by parameter; those of other parameters stay at the default.
 VALUES = {
@@ -61,7 +61,7 @@ VALUES = {
     "residual_input": ("'X'", "'basis'"),
     "cv": ("None", "2", "3", "KFold(2)", "ShuffleSplit(2, random_state=0)"),
     "center": ("'network'", "'zero'"),
-    "n_networks": ("2",),
+    "n_models": ("2",),
     "n_components": ("2", "5", "100"),
     "max_memory": ("'1MB'", "'10KB'", "1e6", "'2 GB'"),
     "n_jobs": ("1",),

@@ -26,7 +26,7 @@ TARGETS = {
 }
 SQUARED = ["regression", "multi-output"]
 OTHERS = ["poisson", "binary", "multiclass"]
-CENTERS = ("zero", "network")
+CENTERS = ("zero", "average")
 
 
 def mlp(name="regression", **params):
@@ -82,7 +82,7 @@ class Twin:
     def offset(self, X, center):
         """What the basis' part is added to."""
         mean = mean_of_networks(self.networks.estimators_, X)
-        return mean if center == "network" else np.zeros_like(mean)
+        return mean if center == "average" else np.zeros_like(mean)
 
     def raw(self, X, center, alpha):
         """Raw outputs of the solution at new samples."""

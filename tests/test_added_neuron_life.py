@@ -480,8 +480,8 @@ def test_refit(name):
     refit = GradientBasisRefit(model, alpha=0 if y.dtype.kind == "f" else 1e-3)
     refit.fit(X, y)
     if name not in ("stopping", "hinge"):  # Those have rows or weights of their own.
-        assert_allclose(refit.network_loss_, refit.estimator_.loss_, rtol=1e-6)
-    assert refit.refit_loss_ < refit.network_loss_
+        assert_allclose(refit.model_loss_, refit.estimator_.loss_, rtol=1e-6)
+    assert refit.refit_loss_ < refit.model_loss_
     assert refit.predict(X).shape == y.shape
     frozen = GradientBasisRefit(FrozenEstimator(refit.estimator_), alpha=refit.alpha)
     assert_array_equal(frozen.fit(X, y).predict(X), refit.predict(X))

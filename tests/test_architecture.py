@@ -144,7 +144,7 @@ def circle_problems(package):
 
 
 def borrowed_names(package):
-    """Find imports of a name from a file that does not define it, or of another room's `_name`."""
+    """Find imports from a file that does not define the name, or private ones."""
     problems = []
     for path, module, name in package_imports(package):
         if name is None or (path.parent == package and path.name == "__init__.py"):
@@ -158,9 +158,7 @@ def borrowed_names(package):
                     each.id for each in ast.walk(node) if isinstance(each, ast.Name)
                 }
         private = name.startswith("_") and not name.startswith("__")
-        abroad = (
-            path.relative_to(package).parts[0] != module.relative_to(package).parts[0]
-        )
+        here, there = (each.relative_to(package).parts[0] for each in (path, module))
         if name not in defined or (private and here != there):
             problems.append(f"{path.relative_to(package)} imports {name}")
     return problems

@@ -177,7 +177,7 @@ def test_weak_ridge_is_no_worse_than_none_is_by_much(alpha, solver):
     ).fit(X, y)
     frozen = FrozenEstimator(network)
     refit = GradientBasisRefit(frozen, alpha=alpha, solver=solver).fit(X, y)
-    assert refit.refit_loss_ <= refit.network_loss_ * (1 + 1e-9)
+    assert refit.refit_loss_ <= refit.model_loss_ * (1 + 1e-9)
     # The objective at the solution is below that of the network's own parameters.
     assert refit.duality_gap_ <= 1e-5 * np.mean(y**2)
 

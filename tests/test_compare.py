@@ -248,7 +248,7 @@ def test_gradient_basis_is_the_refit(regression, alpha):
     least = GradientBasisRefit(network(), alpha=0.0).fit(X, y)
     assert_allclose(report.train_loss, least.refit_loss_, rtol=1e-9)
     assert_allclose(report.lower_bound, least.lower_bound_, rtol=1e-9)
-    assert report.train_loss <= least.network_loss_
+    assert report.train_loss <= least.model_loss_
     assert report.rank == least.rank_
     assert report.n_coef == 16
 

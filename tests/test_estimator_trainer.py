@@ -120,7 +120,7 @@ def dropout():
 def test_dropout_in_threads_is_that_of_one_thread():
     """Also if torch draws for the package's own network with a module."""
     network = AddedNeuronRegressor(module=dropout(), max_iter=5)
-    model = GradientBasisRefit(network, n_networks=4, alpha=0.1, random_state=0)
+    model = GradientBasisRefit(network, n_models=4, alpha=0.1, random_state=0)
     expected = copy.deepcopy(model).fit(X, Y).predict(X)
     with parallel_config(backend="threading", n_jobs=4):
         assert_array_equal(model.fit(X, Y).predict(X), expected)

@@ -86,10 +86,10 @@ def test_any_module_is_refitted_and_certified(name):
     data = X.copy()
     refit = GradientBasisRefit(module, loss="squared_error", alpha=1e-8).fit(data, Y)
     if name not in ("in_place_relu", "weight_norm"):
-        assert refit.refit_loss_ <= refit.network_loss_ + 1e-9
+        assert refit.refit_loss_ <= refit.model_loss_ + 1e-9
     assert np.isfinite(refit.predict(data)).all()
     found = certify(module, data, Y, loss="squared_error")
-    assert found.loss == pytest.approx(refit.network_loss_, rel=1e-9)
+    assert found.loss == pytest.approx(refit.model_loss_, rel=1e-9)
     assert_array_equal(data, X)
     assert_close(module.state_dict(), before, rtol=0, atol=0)
 

@@ -76,13 +76,13 @@ def mean_loss(refit, raw, y, weight):
 # -- the model -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_networks", [1, 2])
-@pytest.mark.parametrize("center", ["zero", "network"])
+@pytest.mark.parametrize("n_models", [1, 2])
+@pytest.mark.parametrize("center", ["zero", "average"])
 @pytest.mark.parametrize("name", TARGETS)
-def test_prediction_is_jacobian_times_coefficients(name, center, n_networks):
+def test_prediction_is_jacobian_times_coefficients(name, center, n_models):
     """One coefficient per parameter of all networks, shared by all outputs."""
     refit = GradientBasisRefit(
-        mlp(name), alpha=1e-3, center=center, n_networks=n_networks
+        mlp(name), alpha=1e-3, center=center, n_models=n_models
     ).fit(X, TARGETS[name])
     raw = raw_of_refit(refit, X_NEW)
     loss = open_network(refit.estimator_).loss
@@ -105,7 +105,7 @@ def test_prediction_is_jacobian_times_coefficients(name, center, n_networks):
     np.testing.assert_array_equal(refit.predict(X_NEW), label)
 
 
-@pytest.mark.parametrize("center", ["zero", "network"])
+@pytest.mark.parametrize("center", ["zero", "average"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_losses_are_those_of_the_definition(name, center):
     refit = GradientBasisRefit(frozen(name), alpha=1e-2, center=center)
@@ -114,7 +114,7 @@ def test_losses_are_those_of_the_definition(name, center):
         refit, raw_of_network(refit.estimator_, X), TARGETS[name], WEIGHT
     )
     of_refit = mean_loss(refit, raw_of_refit(refit, X), TARGETS[name], WEIGHT)
-    np.testing.assert_allclose(refit.network_loss_, of_network, rtol=1e-12)
+    np.testing.assert_allclose(refit.model_loss_, of_network, rtol=1e-12)
     np.testing.assert_allclose(refit.refit_loss_, of_refit, rtol=1e-9)
     assert refit.lower_bound_ <= refit.refit_loss_
     assert refit.duality_gap_ <= refit.tol * (refit.refit_loss_ + 1)
@@ -131,7 +131,7 @@ def test_without_ridge_the_model_contains_the_network(name, solver):
     if labelled:
         refit.set_params(tol=1e-3)
     refit.fit(X, TARGETS[name], WEIGHT)
-    assert refit.refit_loss_ <= refit.network_loss_ * (1 + 1e-12)
+    assert refit.refit_loss_ <= refit.model_loss_ * (1 + 1e-12)
     assert refit.lower_bound_ <= refit.refit_loss_ * (1 + 1e-12)
     if not labelled:
         # Rounding times coefficients a million times as long is left between them.
@@ -165,11 +165,11 @@ def test_at_a_critical_point_the_network_is_the_minimum():
     """Kawaguchi, Huang and Kaelbling 2019, Theorem 1; away from one it is not."""
     network, y = critical_network()
     refit = GradientBasisRefit(FrozenEstimator(network), alpha=0).fit(X, y)
-    np.testing.assert_allclose(refit.refit_loss_, refit.network_loss_, rtol=1e-6)
-    np.testing.assert_allclose(refit.lower_bound_, refit.network_loss_, rtol=1e-6)
+    np.testing.assert_allclose(refit.refit_loss_, refit.model_loss_, rtol=1e-6)
+    np.testing.assert_allclose(refit.lower_bound_, refit.model_loss_, rtol=1e-6)
     network.coefs_[0] += 0.1
     refit.fit(X, y)
-    assert refit.refit_loss_ < 0.9 * refit.network_loss_
+    assert refit.refit_loss_ < 0.9 * refit.model_loss_
 
 
 def test_rank():
@@ -211,12 +211,12 @@ def test_equals_kernel_ridge():
     np.testing.assert_allclose(refit.predict(X_NEW), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("n_networks", [1, 3])
+@pytest.mark.parametrize("n_models", [1, 3])
 @pytest.mark.parametrize("name", SQUARED)
-def test_squared_loss_is_the_ridge_of_the_definition(name, n_networks):
+def test_squared_loss_is_the_ridge_of_the_definition(name, n_models):
     """Several networks: their scaled bases side by side, one free bias per output."""
     y = TARGETS[name].reshape(40, -1)
-    refit = GradientBasisRefit(mlp(name), alpha=1e-3, n_networks=n_networks)
+    refit = GradientBasisRefit(mlp(name), alpha=1e-3, n_models=n_models)
     refit.fit(X, TARGETS[name])
     ones = np.ones(40)
     phi = oracles.scaled_features(refit, X, X, ones)
@@ -228,7 +228,7 @@ def test_squared_loss_is_the_ridge_of_the_definition(name, n_networks):
 
 def test_center_network_is_a_ridge_on_the_residual():
     network = frozen()
-    refit = GradientBasisRefit(network, alpha=1e-3, center="network").fit(X, CURVE)
+    refit = GradientBasisRefit(network, alpha=1e-3, center="average").fit(X, CURVE)
     ones, residual = np.ones(40), CURVE - network.predict(X)
     phi = oracles.scaled_features(refit, X, X, ones)
     coef, free = oracles.ridge(phi, residual[:, None], ones / 40, 1e-3, True)
@@ -240,9 +240,9 @@ def test_center_network_is_a_ridge_on_the_residual():
 @pytest.mark.parametrize("name", TARGETS)
 def test_large_alpha_returns_the_network(name):
     """But for the free output bias, which moves to the best constant shift."""
-    refit = GradientBasisRefit(
-        mlp(name), alpha=1e9, center="network", n_networks=3
-    ).fit(X, TARGETS[name])
+    refit = GradientBasisRefit(mlp(name), alpha=1e9, center="average", n_models=3).fit(
+        X, TARGETS[name]
+    )
     raw = np.mean([raw_of_network(e, X_NEW) for e in refit.estimators_], 0)
     shift = raw_of_refit(refit, X_NEW) - raw
     np.testing.assert_allclose(shift, np.broadcast_to(shift[0], shift.shape), atol=1e-7)
@@ -285,8 +285,8 @@ def test_leave_one_out_is_brute_force(name, weight):
     for alpha in GRID[::-1]:
         errors = oracles.left_out_errors(phi, y, share, alpha, True, 1 / s)
         expected.append(share @ (errors**2).sum(1))
-    np.testing.assert_array_equal(refit.alpha_path_["alpha"], GRID[::-1])
-    np.testing.assert_allclose(refit.alpha_path_["loss"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(refit.cv_results_["alpha"], GRID[::-1])
+    np.testing.assert_allclose(refit.cv_results_["loss"], expected, rtol=1e-6)
     assert refit.alpha_ == GRID[::-1][np.argmin(expected)]
 
 
@@ -301,7 +301,7 @@ def test_auto_is_leave_one_out_for_a_frozen_network_with_a_squared_loss(name):
     loo.fit(X, TARGETS[name])
     assert auto.alpha_ == loo.alpha_
     assert len(auto.estimators_) == 1
-    path = auto.alpha_path_
+    path = auto.cv_results_
     chosen = (path["alpha"] == auto.alpha_) & (path["center"] == auto.center_)
     assert path["loss"].min() == path["loss"][chosen]
 
@@ -319,7 +319,7 @@ def test_evidence_is_that_of_the_gaussian_process():
         noise = z @ np.linalg.solve(covariance, z) / 39
         return (np.linalg.slogdet(covariance)[1] + 39 * np.log(noise)) / 2
 
-    alphas, scores = refit.alpha_path_["alpha"], refit.alpha_path_["loss"]
+    alphas, scores = refit.cv_results_["alpha"], refit.cv_results_["loss"]
     middle = (alphas > 1e-6) & (alphas < 1)
     expected = np.array([minus_log_evidence(alpha) for alpha in alphas[middle]])
     found = scores[middle]
@@ -331,7 +331,7 @@ def test_approximate_leave_one_out():
     """Close to leaving each row out, for the log loss and a ridge that is not weak."""
     refit = GradientBasisRefit(frozen("binary"), alpha="loo", center="zero")
     refit.fit(X, TARGETS["binary"])
-    alphas, scores = refit.alpha_path_["alpha"], refit.alpha_path_["loss"]
+    alphas, scores = refit.cv_results_["alpha"], refit.cv_results_["loss"]
     assert refit.alpha_ == alphas[np.argmin(scores)]
     opened = open_network(refit.estimator_)
     problem = ConvexProblem(
@@ -370,7 +370,7 @@ def test_cross_fitting_is_brute_force():
             coef, free = oracles.ridge(phi, y, weight / len(seen), alpha, True)
             error = CURVE[held] - (new @ coef + free)[:, 0]
             total[number] += (error**2).sum() / 40
-    path = refit.alpha_path_
+    path = refit.cv_results_
     looked_at = len(path["alpha"])
     # All rows need less ridge, by the folds' share of them.
     np.testing.assert_allclose(
@@ -383,7 +383,7 @@ def test_cross_fitting_is_brute_force():
 def test_fold_networks_have_not_seen_their_fold():
     """And stand side by side, fold by fold, the same number for every fold."""
     splitter = KFold(4)
-    refit = GradientBasisRefit(mlp(), cv=splitter, n_networks=6, random_state=0)
+    refit = GradientBasisRefit(mlp(), cv=splitter, n_models=6, random_state=0)
     refit.fit(X, CURVE)
     assert len(refit.estimators_) == 8
     seeds = [estimator.random_state for estimator in refit.estimators_]
@@ -408,7 +408,7 @@ def test_auto_cross_fits_every_loss(name):
     with pytest.warns(UserWarning, match="The network is taken as it is"):
         refit.fit(X, y)
     assert len(refit.estimators_) == 1
-    assert len(refit.alpha_path_["alpha"]) > 2
+    assert len(refit.cv_results_["alpha"]) > 2
 
 
 @pytest.mark.parametrize("name", ["regression", "multiclass"])
@@ -446,7 +446,7 @@ def test_weights_equal_repetition(name, alpha):
     weighted = clone(model).fit(X, y, weight)
     repeated = clone(model).fit(X[index], y[index])
     np.testing.assert_allclose(weighted.alpha_, repeated.alpha_, rtol=1e-12)
-    for key in ("network_loss_", "refit_loss_"):
+    for key in ("model_loss_", "refit_loss_"):
         np.testing.assert_allclose(
             getattr(weighted, key), getattr(repeated, key), rtol=1e-5, atol=1e-9
         )
@@ -461,7 +461,7 @@ def test_weights_equal_repetition_end_to_end(name, cv):
     weight = WEIGHT * (np.arange(40) % 5 > 0)
     index = np.repeat(np.arange(40), weight.astype(int))
     model = GradientBasisRefit(
-        mlp(name, max_iter=8), cv=cv, n_networks=2, tol=1e-12, random_state=0
+        mlp(name, max_iter=8), cv=cv, n_models=2, tol=1e-12, random_state=0
     )
     y = TARGETS[name]
     weighted = clone(model).fit(X, y, weight)

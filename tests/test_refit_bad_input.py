@@ -144,11 +144,11 @@ def test_labels_that_a_frozen_network_does_not_know():
 # -- requests ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("params", [{"n_networks": 2}, {"cv": 3}])
+@pytest.mark.parametrize("params", [{"n_models": 2}, {"cv": 3}])
 @pytest.mark.parametrize("network", [FROZEN, MODULE], ids=["frozen", "module"])
 def test_networks_that_are_taken_as_they_are(network, params):
     loss = "squared_error" if network is MODULE else "auto"
-    match = "n_networks must be 1 and cv 'auto' or None.*Pass the estimator unfrozen"
+    match = "n_models must be 1 and cv 'auto' or None.*Pass the estimator unfrozen"
     with pytest.raises(ValueError, match=match):
         GradientBasisRefit(network, loss=loss, **params).fit(X, Y)
 
@@ -161,7 +161,7 @@ def test_networks_that_are_taken_as_they_are(network, params):
         {"alpha": np.nan},
         {"alpha": "best"},
         {"center": "mean"},
-        {"n_networks": 0},
+        {"n_models": 0},
         {"n_components": 0},
         {"solver": "cholesky"},
         {"tol": 0},
@@ -413,7 +413,7 @@ def test_collinear_and_constant_columns(alpha):
     assert np.isfinite(model.predict(collinear)).all()
     assert model.lower_bound_ <= model.refit_loss_ * (1 + 1e-9)
     if alpha == 0:
-        assert model.refit_loss_ <= model.network_loss_ * (1 + 1e-9)
+        assert model.refit_loss_ <= model.model_loss_ * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("alpha", ["auto", "loo", "evidence", [0.1, 1.0]], ids=str)

@@ -61,7 +61,7 @@ def mean_heldout_loss(twins, splits, y, weight, center, alpha):
 
 def best_on_average(refit, twins, splits, y, weight, share):
     """The best candidate of each centre and the average, less what averaging gains."""
-    path, finalists = refit.alpha_path_, []
+    path, finalists = refit.cv_results_, []
     for center in CENTERS:
         for infinite in (False, True):
             own = (path["center"] == center) & (np.isinf(path["alpha"]) == infinite)
@@ -86,19 +86,19 @@ def share_of(splits, weight):
 # -- folds ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_networks", [1, 6])
+@pytest.mark.parametrize("n_models", [1, 6])
 @pytest.mark.parametrize("weight", [np.ones(40), WEIGHT], ids=["equal", "weighted"])
 @pytest.mark.parametrize("name", SQUARED)
-def test_choice_on_folds_is_brute_force(name, weight, n_networks):
+def test_choice_on_folds_is_brute_force(name, weight, n_models):
     """Both centres, every alpha, and the mean of the networks itself."""
     y, splits = TARGETS[name], list(KFold(3, shuffle=True, random_state=1).split(X))
-    refit = GradientBasisRefit(mlp(name), cv=splits, n_networks=n_networks)
+    refit = GradientBasisRefit(mlp(name), cv=splits, n_models=n_models)
     refit.fit(X, y, weight)
     twins, share = twins_of_folds(refit, splits, y, weight), share_of(splits, weight)
-    path = refit.alpha_path_
+    path = refit.cv_results_
     candidates = list(zip(path["center"], path["alpha"] / share, strict=True))
     expected = [(c, a) for c in CENTERS for a in SQUARED_LOSS_ALPHAS]
-    expected.append(("network", np.inf))
+    expected.append(("average", np.inf))
     assert [c for c, _ in candidates] == [c for c, _ in expected]
     np.testing.assert_allclose([a for _, a in candidates], [a for _, a in expected])
     # Some of the candidates; below 1e-7 rounding decides.
@@ -119,7 +119,7 @@ def test_choice_on_folds_is_brute_force_for_other_losses(name):
     refit = GradientBasisRefit(mlp(name, max_iter=8), alpha=GRID, cv=splits, tol=1e-10)
     refit.fit(X, y, WEIGHT)
     twins, share = twins_of_folds(refit, splits, y, WEIGHT), share_of(splits, WEIGHT)
-    path = refit.alpha_path_
+    path = refit.cv_results_
     assert set(path["center"]) == set(CENTERS)
     for center, alpha, found in zip(*path.values(), strict=True):
         loss = mean_heldout_loss(twins, splits, y, WEIGHT, center, alpha / share)
@@ -189,14 +189,14 @@ def test_a_number_for_alpha_and_folds_choose_the_centre(name):
         mean_heldout_loss(twins, splits, y, np.ones(40), center, 0.2)
         for center in CENTERS
     ]
-    np.testing.assert_allclose(refit.alpha_path_["loss"], losses, rtol=1e-4)
-    assert refit.alpha_path_["center"].tolist() == list(CENTERS)
+    np.testing.assert_allclose(refit.cv_results_["loss"], losses, rtol=1e-4)
+    assert refit.cv_results_["center"].tolist() == list(CENTERS)
     assert refit.center_ == CENTERS[np.argmin(losses)]
     assert refit.alpha_ == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
-    ("params", "n_networks"),
+    ("params", "n_models"),
     [
         ({}, 5),
         ({"alpha": GRID}, 5),
@@ -205,14 +205,14 @@ def test_a_number_for_alpha_and_folds_choose_the_centre(name):
         ({"alpha": 0.1}, 1),
         ({"cv": None}, 1),
         ({"alpha": "loo", "cv": 2}, 2),
-        ({"n_networks": 7}, 10),
+        ({"n_models": 7}, 10),
     ],
     ids=str,
 )
-def test_number_of_trainings(params, n_networks):
+def test_number_of_trainings(params, n_models):
     """Five folds by default; a name or a number for alpha needs one training."""
     refit = GradientBasisRefit(mlp(), **params).fit(X, CURVE)
-    assert len(refit.estimators_) == n_networks
+    assert len(refit.estimators_) == n_models
     assert refit.center_ in CENTERS
 
 
@@ -225,7 +225,7 @@ def test_infinite_alpha_is_the_mean_of_the_networks():
     refit = GradientBasisRefit(Truth(random_state=0), random_state=0, distribution=True)
     refit.fit(X, y)
     assert np.isinf(refit.alpha_)
-    assert (refit.center_, refit.n_iter_, refit.duality_gap_) == ("network", 0, 0)
+    assert (refit.center_, refit.n_iter_, refit.duality_gap_) == ("average", 0, 0)
     mean = np.mean([network.predict(X_NEW) for network in refit.estimators_], 0)
     np.testing.assert_allclose(refit.predict(X_NEW), mean, rtol=1e-9)
     features = refit.transform(X_NEW)
@@ -246,27 +246,27 @@ def test_infinite_alpha_of_a_classifier():
     if np.isinf(refit.alpha_):
         mean = mean_of_networks(refit.estimators_, X_NEW)[:, 0]
         np.testing.assert_allclose(refit.decision_function(X_NEW), mean, rtol=1e-9)
-    assert refit.alpha_path_["alpha"][-1] == np.inf
-    assert refit.alpha_path_["center"][-1] == "network"
+    assert refit.cv_results_["alpha"][-1] == np.inf
+    assert refit.cv_results_["center"][-1] == "average"
 
 
 def test_the_mean_is_a_candidate_where_the_centre_may_be_the_network():
     """Not among candidates that the user gives, nor if the centre is zero."""
     for params, expected in (
         ({}, True),
-        ({"center": "network"}, True),
+        ({"center": "average"}, True),
         ({"center": "zero"}, False),
         ({"alpha": GRID}, False),
     ):
         refit = GradientBasisRefit(mlp(), cv=2, **params).fit(X, CURVE)
-        assert np.isinf(refit.alpha_path_["alpha"]).any() == expected
+        assert np.isinf(refit.cv_results_["alpha"]).any() == expected
 
 
 def test_evidence_of_a_frozen_network_has_no_infinite_candidate():
     """The evidence is no loss; the network's own loss can't be compared with it."""
     network = FrozenEstimator(mlp(max_iter=500).fit(X, CURVE))
     refit = GradientBasisRefit(network, alpha="evidence").fit(X, CURVE)
-    assert np.isfinite(refit.alpha_path_["alpha"]).all()
+    assert np.isfinite(refit.cv_results_["alpha"]).all()
     assert np.isfinite(refit.alpha_)
 
 
@@ -309,7 +309,7 @@ def test_choice_on_validation_samples_is_brute_force(name, is_frozen):
     )
     assert len(refit.estimators_) == 1
     twin = Twin(refit.estimators_, X[fit], y[fit], s[fit])
-    path = refit.alpha_path_
+    path = refit.cv_results_
     assert path["alpha"][-1] == np.inf
     assert set(path["center"]) == set(CENTERS)
     for center, alpha, found in list(zip(*path.values(), strict=True))[::4]:
@@ -336,10 +336,10 @@ def test_weights_of_validation_samples_equal_repetition(name):
     )
     repeated = clone(model).fit(X[:28], y[:28], X_val=X[index], y_val=y[index])
     unweighted = clone(model).fit(X[:28], y[:28], X_val=X[rest], y_val=y[rest])
-    loss = repeated.alpha_path_["loss"]
-    np.testing.assert_allclose(weighted.alpha_path_["loss"], loss, rtol=1e-9)
+    loss = repeated.cv_results_["loss"]
+    np.testing.assert_allclose(weighted.cv_results_["loss"], loss, rtol=1e-9)
     np.testing.assert_array_equal(weighted.basis_coef_, repeated.basis_coef_)
-    assert abs(unweighted.alpha_path_["loss"][0] / loss[0] - 1) > 1e-3
+    assert abs(unweighted.cv_results_["loss"][0] / loss[0] - 1) > 1e-3
 
 
 @pytest.mark.usefixtures("exact_paths")
@@ -352,17 +352,17 @@ def test_labels_of_validation_samples_of_a_module():
     refit.fit(X, y, X_val=X[some], y_val=y[some])
     chosen = refit.predict_proba(X[some])
     share = chosen[np.arange(len(some)), np.searchsorted(refit.classes_, y[some])]
-    best = refit.alpha_path_["loss"].min()
+    best = refit.cv_results_["loss"].min()
     np.testing.assert_allclose(-np.log(share).mean(), best, rtol=1e-3)
 
 
 def test_several_networks_and_validation_samples():
     fit, val = slice(0, 28), slice(28, 40)
-    refit = GradientBasisRefit(mlp(), n_networks=3, alpha=GRID, random_state=0)
+    refit = GradientBasisRefit(mlp(), n_models=3, alpha=GRID, random_state=0)
     refit.fit(X[fit], CURVE[fit], X_val=X[val], y_val=CURVE[val])
     assert len(refit.estimators_) == 3
     twin = Twin(refit.estimators_, X[fit], CURVE[fit], np.ones(28))
-    for center, alpha, found in zip(*refit.alpha_path_.values(), strict=True):
+    for center, alpha, found in zip(*refit.cv_results_.values(), strict=True):
         losses = twin.losses(X[val], CURVE[val], center, alpha)
         np.testing.assert_allclose(found, losses.mean(), rtol=1e-5)
 
@@ -379,8 +379,8 @@ def test_validation_samples_go_through_the_networks_own_steps():
         X_val=scaler.transform(X[28:]),
         y_val=CURVE[28:],
     )
-    loss = by_hand.alpha_path_["loss"]
-    np.testing.assert_allclose(wide.alpha_path_["loss"], loss, rtol=1e-9)
+    loss = by_hand.cv_results_["loss"]
+    np.testing.assert_allclose(wide.cv_results_["loss"], loss, rtol=1e-9)
 
 
 def test_raw_of_twins():

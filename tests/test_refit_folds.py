@@ -307,7 +307,7 @@ def test_nullable_frame_fits_as_its_numbers(inner):
     nullable = clone(model).fit(frame.astype("Float64"), CURVE)
     np.testing.assert_array_equal(nullable.predict(frame), expected.predict(frame))
     np.testing.assert_array_equal(
-        nullable.alpha_path_["loss"], expected.alpha_path_["loss"]
+        nullable.cv_results_["loss"], expected.cv_results_["loss"]
     )
 
 

@@ -43,7 +43,7 @@ STD = {"distribution": True}
 MODELS = {
     "regressor": (GradientBasisRefit(mlp(), **STD), Y),
     "classifier": (GradientBasisRefit(classifier()), LABELS),
-    "folds": (GradientBasisRefit(mlp(), cv=3, n_networks=4, **STD), Y),
+    "folds": (GradientBasisRefit(mlp(), cv=3, n_models=4, **STD), Y),
     "pipeline": (GradientBasisRefit(make_pipeline(StandardScaler(), mlp()), **STD), Y),
     "targets": (
         GradientBasisRefit(
@@ -157,7 +157,7 @@ def test_fitted_state_is_arrays_and_plain_values(name):
 
 def test_clone_and_fit_leave_parameters_alone():
     network = mlp()
-    model = GradientBasisRefit(network, n_networks=2, random_state=1).fit(X, Y)
+    model = GradientBasisRefit(network, n_models=2, random_state=1).fit(X, Y)
     assert model.estimator is network
     assert not hasattr(network, "coefs_")
     assert not hasattr(clone(model), "basis_coef_")
@@ -169,7 +169,7 @@ def test_clone_and_fit_leave_parameters_alone():
 
 @pytest.mark.parametrize("cv", [None, 3])
 def test_any_number_of_jobs(cv):
-    model = GradientBasisRefit(mlp(), n_networks=3, cv=cv, random_state=0, **STD)
+    model = GradientBasisRefit(mlp(), n_models=3, cv=cv, random_state=0, **STD)
     expected = clone(model).fit(X, Y)
     assert_same(clone(model).set_params(n_jobs=2).fit(X, Y), expected)
     with joblib.parallel_config(backend="threading", n_jobs=2):
@@ -181,7 +181,7 @@ def test_grid_search_and_pipeline():
     model = make_pipeline(StandardScaler(), GradientBasisRefit(mlp(), random_state=0))
     grid = {
         "gradientbasisrefit__estimator__hidden_layer_sizes": [(1,), (8,)],
-        "gradientbasisrefit__center": ["zero", "network"],
+        "gradientbasisrefit__center": ["zero", "average"],
     }
     search = GridSearchCV(model, grid, cv=3).fit(X, Y)
     best = search.best_params_["gradientbasisrefit__estimator__hidden_layer_sizes"]
@@ -407,11 +407,11 @@ def test_module_for_regression(n_outputs):
     y = Y if n_outputs == 1 else np.column_stack([Y, X[:, 0]])
     model = GradientBasisRefit(module, loss="squared_error", alpha=0).fit(X, y)
     assert model.predict(X).shape == y.shape
-    assert model.refit_loss_ < 0.9 * model.network_loss_
+    assert model.refit_loss_ < 0.9 * model.model_loss_
     with torch.no_grad():
         raw = module.double()(torch.tensor(X)).numpy().reshape(y.shape)
     loss = ((raw - y) ** 2).reshape(40, -1).sum(1).mean()
-    np.testing.assert_allclose(model.network_loss_, loss, rtol=1e-12)
+    np.testing.assert_allclose(model.model_loss_, loss, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("torch_seed")
@@ -420,7 +420,7 @@ def test_module_for_counts():
     y = RNG.poisson(np.exp(Y)).astype(float)
     model = GradientBasisRefit(module, loss="poisson", alpha="loo").fit(X, y)
     assert (model.predict(X) > 0).all()
-    assert model.refit_loss_ < model.network_loss_
+    assert model.refit_loss_ < model.model_loss_
 
 
 @pytest.mark.parametrize("n_outputs", [1, 2, 3])
@@ -482,7 +482,7 @@ def test_dropout_and_batch_norm_act_as_in_evaluation():
         assert torch.equal(value, before[key])
     evaluated = module.double().eval()(torch.tensor(X)).detach().numpy()
     loss = ((evaluated[:, 0] - Y) ** 2).mean()
-    np.testing.assert_allclose(model.network_loss_, loss, rtol=1e-9)
+    np.testing.assert_allclose(model.model_loss_, loss, rtol=1e-9)
 
 
 @pytest.mark.usefixtures("torch_seed")
@@ -491,7 +491,7 @@ def test_network_outside_its_own_span():
     module = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1))
     module[2].requires_grad_(False)
     model = GradientBasisRefit(module, loss="squared_error", alpha=0, **STD).fit(X, Y)
-    assert model.refit_loss_ < model.network_loss_
+    assert model.refit_loss_ < model.model_loss_
     with torch.no_grad():
         raw = module.double()(torch.tensor(X)).numpy()[:, 0]
     expected = raw + model.transform(X) @ model.basis_coef_
@@ -523,7 +523,7 @@ def test_skorch():
     net = skorch.NeuralNetRegressor(
         nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)), **common
     )
-    model = GradientBasisRefit(net, n_networks=2).fit(X32, y32)
+    model = GradientBasisRefit(net, n_models=2).fit(X32, y32)
     assert model.predict(X32).shape == (40, 1)
     assert model.score(X32, y32) > 0.3
     codes = np.unique(EASY, return_inverse=True)[1]

@@ -39,16 +39,16 @@ def mlp(kind=MLPRegressor, **params):
 # -- features ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_networks", [1, 2])
+@pytest.mark.parametrize("n_models", [1, 2])
 @pytest.mark.parametrize(
     ("kind", "y"), [(MLPRegressor, Y[:, 0]), (MLPRegressor, Y), (MLPClassifier, LABELS)]
 )
-def test_transform_is_the_jacobian(kind, y, n_networks):
+def test_transform_is_the_jacobian(kind, y, n_models):
     """Of the first output by the parameters of all networks, then of the second."""
-    refit = GradientBasisRefit(mlp(kind), alpha=0.1, n_networks=n_networks).fit(X, y)
+    refit = GradientBasisRefit(mlp(kind), alpha=0.1, n_models=n_models).fit(X, y)
     expected = np.concatenate(oracles.network_features(refit, X_NEW), 2)
     n_outputs, n_params = expected.shape[1:]
-    assert n_params == len(refit.basis_coef_) == n_networks * (9 + 4 * n_outputs)
+    assert n_params == len(refit.basis_coef_) == n_models * (9 + 4 * n_outputs)
     np.testing.assert_allclose(
         refit.transform(X_NEW), expected.reshape(9, -1), rtol=1e-9, atol=1e-12
     )
@@ -59,10 +59,10 @@ def test_transform_is_the_jacobian(kind, y, n_networks):
     )
 
 
-@pytest.mark.parametrize("n_networks", [1, 2])
-def test_sketch_keeps_inner_products(n_networks):
+@pytest.mark.parametrize("n_models", [1, 2])
+def test_sketch_keeps_inner_products(n_models):
     """In expectation; the error falls as one over the root of the columns."""
-    model = GradientBasisRefit(mlp(), alpha=0.1, n_networks=n_networks, random_state=0)
+    model = GradientBasisRefit(mlp(), alpha=0.1, n_models=n_models, random_state=0)
     full = model.fit(X, Y).transform(X_NEW)
     exact = full @ full.T
     errors = []
@@ -115,14 +115,14 @@ def basis(refit, X):
     return TangentSpace.with_scales(networks, inputs, refit._scales).operator(inputs)
 
 
-@pytest.mark.parametrize("n_networks", [1, 2])
+@pytest.mark.parametrize("n_models", [1, 2])
 @pytest.mark.parametrize("solver", ["primal", "dual"])
 @pytest.mark.parametrize("y", [Y[:, 0], Y], ids=["one", "two"])
-def test_parameter_variance_is_the_formula(y, solver, n_networks):
+def test_parameter_variance_is_the_formula(y, solver, n_models):
     """phi^T A^-1 phi with A = sum s phi phi^T + (alpha sum s / 2) I, the bias free."""
     alpha = 1e-2
     refit = GradientBasisRefit(
-        mlp(), alpha=alpha, solver=solver, n_networks=n_networks, distribution=True
+        mlp(), alpha=alpha, solver=solver, n_models=n_models, distribution=True
     ).fit(X, y, WEIGHT)
     phi = oracles.scaled_features(refit, X, X, WEIGHT)
     new = oracles.scaled_features(refit, X_NEW, X, WEIGHT)
@@ -188,7 +188,7 @@ def noisy(n_rows, seed):
         {"alpha": "evidence"},
         {"alpha": "loo"},
         {"cv": 3},
-        {"alpha": "loo", "n_networks": 2},
+        {"alpha": "loo", "n_models": 2},
     ],
     ids=str,
 )
@@ -325,7 +325,7 @@ def test_candidates_of_a_frozen_classifier():
     refit = GradientBasisRefit(
         FrozenEstimator(network), alpha=candidates, center="zero"
     ).fit(X, y)
-    path = refit.alpha_path_
+    path = refit.cv_results_
     # Folds see four fifths of the rows: the ridge for all of them is as much weaker.
     tried = path["alpha"] / 0.8
     np.testing.assert_allclose(tried, candidates[::-1][: len(tried)])

@@ -62,7 +62,7 @@ def test_a_line_for_every_network_and_one_for_the_solution(n_jobs):
     assert sorted(numbers) == ["1", "2", "3"]
     assert lines[-1] == (
         f"Refit: center={model.center_}, alpha={model.alpha_:.3g}, training loss "
-        f"{model.network_loss_:.4g} -> {model.refit_loss_:.4g}"
+        f"{model.model_loss_:.4g} -> {model.refit_loss_:.4g}"
     )
 
 
@@ -136,7 +136,7 @@ def test_progress_bar(inner, n_jobs, capsys):
 def test_callbacks_in_a_search():
     recorder = Recorder()
     model = GradientBasisRefit(mlp(), cv=2)
-    search = GridSearchCV(model, {"center": ["zero", "network"]}, cv=2)
+    search = GridSearchCV(model, {"center": ["zero", "average"]}, cv=2)
     search.set_callbacks(recorder).fit(X, CURVE)
     # Two candidates in two folds, and the best one again; two networks each.
     assert [name for name, _ in recorder.ended].count("network") == 10

@@ -443,8 +443,8 @@ def test_refit_contains_the_model(diabetes):
     """GradientBasisRefit takes it, and without a ridge is never worse on its loss."""
     X, y = diabetes
     network = ResNetBasisRegressor(cv=None, alpha=0.1, **FAST)
-    refit = GradientBasisRefit(network, alpha=1e-6, center="network").fit(X, y)
-    assert refit.refit_loss_ <= refit.network_loss_
+    refit = GradientBasisRefit(network, alpha=1e-6, center="average").fit(X, y)
+    assert refit.refit_loss_ <= refit.model_loss_
     classifier = ResNetBasisClassifier(BASES[2], cv=None, alpha=0.1, **FAST)
     labels = (y > 150).astype(int)
     refit = GradientBasisRefit(classifier, alpha=1e-3).fit(X, labels)

@@ -41,7 +41,7 @@ class Candidate:
 
     Attributes
     ----------
-    center : {"zero", "network"}
+    center : {"zero", "average"}
     alpha : float
         Infinite for the average of the networks itself.
     loss : float
@@ -58,7 +58,7 @@ class Choice:
 
     Attributes
     ----------
-    center : {"zero", "network"}
+    center : {"zero", "average"}
     alpha : float
         Of the problem on all samples; infinite for the average of the networks itself.
     candidates : list of Candidate
@@ -159,7 +159,7 @@ class HeldOutNetworks:
     def fold(self, center: str) -> Fold:
         """The problem on the training samples, and the held-out samples."""
         weight = self.training.weight
-        added = center == "network"
+        added = center == "average"
         problem = ConvexProblem(
             self.space.operator(self.training.inputs),
             self.training.y,
@@ -190,11 +190,11 @@ class HeldOutNetworks:
             coef, intercept = solution
             operator = self.space.operator(samples.inputs)
             raw = operator.matvec(coef) + intercept
-        return raw + self.raw(samples) if at.center == "network" else raw
+        return raw + self.raw(samples) if at.center == "average" else raw
 
     def parameters(self, center: str, coef: Tensor, intercept: Tensor) -> Tensor:
         """A solution as one coefficient per network parameter."""
-        centred = center == "network" and self.space.spans_networks
+        centred = center == "average" and self.space.spans_networks
         return self.space.parameters(coef, intercept, centre=centred)
 
 
@@ -232,7 +232,7 @@ def by_heldout_networks(
     if with_average:
         total = sum(part.heldout_weight for part in parts)
         loss = sum(part.heldout_loss(part.raw(part.heldout)) for part in parts) / total
-        candidates.append(Candidate("network", math.inf, loss))
+        candidates.append(Candidate("average", math.inf, loss))
     if not any(math.isfinite(each.loss) for each in candidates):
         raise ValueError(NOT_FINITE)
     return candidates, solutions
@@ -257,7 +257,7 @@ def _squared(
         grid, heldout = ridge_grid(
             fold.problem,
             fold.held.operator,
-            [raw if center == "network" else None for center in centers],
+            [raw if center == "average" else None for center in centers],
             torch.as_tensor(alphas.copy()).to(fold.problem.y),
             dual=method == "dual",
         )
@@ -472,11 +472,11 @@ def choose_on_training_samples(
         for center, choice in choices.items()
         for alpha, loss in zip(choice.alphas, choice.scores, strict=True)
     ]
-    if with_average and "network" in problems:
-        problem = problems["network"]
+    if with_average and "average" in problems:
+        problem = problems["average"]
         assert problem.offset is not None
         loss = float(problem.data_value(problem.offset))
-        candidates.append(Candidate("network", math.inf, loss))
+        candidates.append(Candidate("average", math.inf, loss))
     finite = [each for each in candidates if math.isfinite(each.loss)]
     if not finite:
         raise ValueError(NOT_FINITE)

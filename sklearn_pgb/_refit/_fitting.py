@@ -1,7 +1,7 @@
 """The refit as one pass over data: networks, basis, choice, solution, bound."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
@@ -62,7 +62,8 @@ class Refit:
         Training loss at `parameters`.
     adds_networks : bool
         Whether the mean of the networks is added to the basis' part.
-    network_loss : float
+    model_loss : float
+        Training loss of the average of the networks.
     span_bound : float
     rank : int or None
     """
@@ -76,7 +77,7 @@ class Refit:
     parameters: Tensor
     loss: float
     adds_networks: bool
-    network_loss: float
+    model_loss: float
     bound: Bound
     rank: int | None
 
@@ -164,7 +165,7 @@ def refit(
     distinct : Tensor (n_samples,)
         The same number for samples that are equal as the user gave them.
     alpha : float, array or str
-    center : {"auto", "zero", "network"}
+    center : {"auto", "zero", "average"}
     solver : {"auto", "primal", "dual", "matrix-free"}
     effort : Effort
     convex_parts : callable
@@ -184,7 +185,7 @@ def refit(
         normalized,
         intercept=space.intercept,
     )
-    problems = {"zero": problem, "network": replace(problem, offset=average)}
+    problems = {"zero": problem, "average": replace(problem, offset=average)}
     centers = _centers(center, alpha, trained, space)
     choice, path = _choose(
         trained,
@@ -203,7 +204,7 @@ def refit(
     parameters = space.parameters(
         solution.coef,
         solution.intercept,
-        centre=choice.center == "network" and space.spans_networks,
+        centre=choice.center == "average" and space.spans_networks,
     )
     loss = solution.data_value
     if choice.parameters is not None:
@@ -227,7 +228,7 @@ def refit(
         parameters=parameters,
         loss=loss,
         adds_networks=not space.spans_networks,
-        network_loss=_network_loss(problem, networks, trained.inputs),
+        model_loss=float(problem.data_value(average)),
         bound=bound,
         rank=rank,
     )
@@ -285,12 +286,12 @@ def _centers(
     part. If nothing is held out and alpha is a number, there is nothing to choose by.
     """
     if not space.spans_networks:
-        return ("network",)
+        return ("average",)
     if center != "auto":
         return (center,)
     if _is_number(alpha) and trained.folds is None and trained.validation is None:
         return ("zero",)
-    return ("zero", "network")
+    return ("zero", "average")
 
 
 def _choose(
@@ -379,7 +380,7 @@ def _choose_on_heldout(
         tuple(problems),
         alphas,
         effort,
-        with_average="network" in problems and isinstance(alpha, str),
+        with_average="average" in problems and isinstance(alpha, str),
     )
     best = best_on_average(parts, candidates, solutions, n_folds)
     solved = [] if math.isinf(best.alpha) else solutions(best)
@@ -395,16 +396,6 @@ def _choose_on_heldout(
             start = side_by_side(solved, n_folds)
     scaled = [replace(each, alpha=each.alpha * share) for each in candidates]
     return Choice(best.center, best.alpha * share, scaled, raw, parameters, start)
-
-
-def _network_loss(
-    problem: ConvexProblem, networks: Sequence[Any], inputs: Sequence[Tensor]
-) -> float:
-    """Loss of the best of the networks on the training data."""
-    return min(
-        float(problem.data_value(network(network.theta, X)))
-        for network, X in zip(networks, inputs, strict=True)
-    )
 
 
 def _span(

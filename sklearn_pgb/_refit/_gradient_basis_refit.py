@@ -115,13 +115,13 @@ class GradientBasisRefit(
         the network is taken as it is. An int or "auto" draws folds over the distinct
         samples, stratified for classifiers; the groups passed to `fit` are kept
         together. None: no folds.
-    center : {"auto", "zero", "network"}, default="auto"
+    center : {"auto", "zero", "average"}, default="auto"
         The point c_0 that the penalty pulls towards: zero, or the network itself (the
         mean of the networks if there are several), to which a large alpha returns.
         "auto" takes the better of both on the samples by which alpha is chosen; the
         mean of the networks itself is a candidate too (`alpha_` is then infinite). If
         nothing is chosen, "auto" is "zero".
-    n_networks : int, default=1
+    n_models : int, default=1
         Networks, trained from different seeds, whose bases stand side by side.
         Cross-fitting rounds up to the same number, at least one, for every fold.
     loss : {"auto", "squared_error", "log_loss", "poisson"}, default="auto"
@@ -164,9 +164,9 @@ class GradientBasisRefit(
         All trained networks, fold by fold.
     alpha_ : float
         The alpha that was used; infinite if the mean of the networks itself was chosen.
-        An alpha chosen on folds is scaled by their share of the data, in `alpha_path_`
+        An alpha chosen on folds is scaled by their share of the data, in `cv_results_`
         too: all samples need less of it.
-    center_ : {"zero", "network"}
+    center_ : {"zero", "average"}
         The centre that was used.
     basis_coef_ : ndarray of shape (n_params,)
         Coefficients c of all networks, in the order of their parameters: for each
@@ -174,8 +174,8 @@ class GradientBasisRefit(
         folds and the loss is the squared one, they are the mean of the problem's
         solution and of the mean of the folds' solutions, which predicts better than
         either.
-    network_loss_ : float
-        Training loss of the network (the best one if there are several), no penalty.
+    model_loss_ : float
+        Training loss of the average of the networks, no penalty.
     refit_loss_ : float
         Training loss of the refit, no penalty.
     lower_bound_ : float
@@ -193,7 +193,7 @@ class GradientBasisRefit(
     rank_ : int or None
         Rank of the basis; None where factorising the Jacobian would exceed `max_memory`
         or take longer than the refit.
-    alpha_path_ : dict of ndarray
+    cv_results_ : dict of ndarray
         "center", "alpha" and "loss", the mean held-out loss of each candidate.
     n_iter_ : int
         Iterations of the convex solver.
@@ -238,8 +238,8 @@ class GradientBasisRefit(
             "array-like",
         ],
         "cv": ["cv_object", StrOptions({"auto"})],
-        "center": [StrOptions({"auto", "zero", "network"})],
-        "n_networks": [Interval(Integral, 1, None, closed="left")],
+        "center": [StrOptions({"auto", "zero", "average"})],
+        "n_models": [Interval(Integral, 1, None, closed="left")],
         "loss": [StrOptions({"auto", "squared_error", "log_loss", "poisson"})],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -262,7 +262,7 @@ class GradientBasisRefit(
         alpha="auto",
         cv="auto",
         center="auto",
-        n_networks=1,
+        n_models=1,
         loss="auto",
         n_components=None,
         class_weight=None,
@@ -281,7 +281,7 @@ class GradientBasisRefit(
         self.alpha = alpha
         self.cv = cv
         self.center = center
-        self.n_networks = n_networks
+        self.n_models = n_models
         self.loss = loss
         self.n_components = n_components
         self.class_weight = class_weight
@@ -366,7 +366,7 @@ class GradientBasisRefit(
         if self.verbose:
             print(
                 f"Refit: center={self.center_}, alpha={self.alpha_:.3g}, training loss "
-                f"{self.network_loss_:.4g} -> {self.refit_loss_:.4g}"
+                f"{self.model_loss_:.4g} -> {self.refit_loss_:.4g}"
             )
         finish()
         return self
@@ -386,13 +386,13 @@ class GradientBasisRefit(
         self.alpha_ = choice.alpha
         self.center_ = choice.center
         self.basis_coef_ = result.parameters.cpu().numpy()
-        self.network_loss_ = result.network_loss
+        self.model_loss_ = result.model_loss
         self.refit_loss_ = result.loss
         self.lower_bound_ = result.bound.value
         self.norm_budget_ = result.bound.norm_budget
         self.duality_gap_ = result.gap
         self.rank_ = result.rank
-        self.alpha_path_ = {
+        self.cv_results_ = {
             name: np.array([getattr(each, name) for each in choice.candidates])
             for name in ("center", "alpha", "loss")
         }

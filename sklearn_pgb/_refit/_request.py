@@ -25,7 +25,7 @@ class RefitRequest:
     center: str
     cv: Any
     solver: str
-    n_networks: int
+    n_models: int
     class_weight: Any
     distribution: bool
     device: Any
@@ -78,11 +78,11 @@ class RefitRequest:
         if frozen:
             open_network(estimator, loss=MODULE_LOSSES[self.loss])
         own_folds = self.cv is not None and not isinstance(self.cv, str)
-        if frozen and (self.n_networks > 1 or own_folds):
+        if frozen and (self.n_models > 1 or own_folds):
             raise ValueError(
-                "n_networks must be 1 and cv 'auto' or None for a network that is "
+                "n_models must be 1 and cv 'auto' or None for a network that is "
                 "taken as it is (a FrozenEstimator or a module), got "
-                f"n_networks={self.n_networks} and cv={self.cv!r}. Pass the estimator "
+                f"n_models={self.n_models} and cv={self.cv!r}. Pass the estimator "
                 "unfrozen to train several, or X_val and y_val to choose alpha by."
             )
         if has_validation and own_folds:

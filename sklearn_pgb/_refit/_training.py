@@ -52,7 +52,7 @@ def train(
         folds = _draw_folds(data, seeds.folds)
         seen = [None] if folds is None else [train for train, _ in folds]
         # Every fold has the same number of networks, and at least one.
-        per_fold = math.ceil(request.n_networks / len(seen))
+        per_fold = math.ceil(request.n_models / len(seen))
         parts = [rows for rows in seen for _ in range(per_fold)]
         estimator = request.estimator
         if len(parts) > 1:
