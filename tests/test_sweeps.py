@@ -350,9 +350,10 @@ def test_fits_do_not_copy_mapped_arrays(mapped, monkeypatch):
 
     watch(added_neuron, "fit_network", lambda args: args[2].X)
     watch(refit_training, "refit", lambda args: args[0].inputs[0])
-    # Standardized inputs are a copy, and so are a batch without
-    # repeated samples and samples without those held out.
+    # Standardized inputs are a copy, and so are samples in the order of values and
+    # samples without those held out.
     params = {"standardize": False, "early_stopping": False, "batch_size": 8}
+    params["shuffle"] = False
     own = AddedNeuronRegressor((3,), max_iter=2, **params, random_state=0)
     one, other = own.fit(mapped, Y).predict(mapped), own.fit(X, Y).predict(X)
     assert_array_equal(one, other)

@@ -22,7 +22,14 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import nn
 
-from sklearn_pgb._added_neuron._fitting import Data, Request, fit_network, one_epoch
+from sklearn_pgb._added_neuron._fitting import (
+    FEW_SAMPLES,
+    Data,
+    Request,
+    automatic_batch,
+    fit_network,
+    one_epoch,
+)
 from sklearn_pgb._added_neuron._held_out import HeldOut, Samples, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
@@ -70,12 +77,6 @@ KEPT = (
     "loss",
     "solver",
 )
-
-# Batches of a training by default: an eighth of the samples, between these. Updates of
-# whole small data sets are too few: against 200, which is scikit-learn's, held-out RMSE
-# falls by 10 % (geometric mean, 20 regression sets of up to 700 samples), and log loss
-# by 1 % (19 sets of up to 1,500).
-BATCHES, SMALLEST_BATCH, LARGEST_BATCH = 8, 32, 200
 
 # Early stopping is the default if at least so many distinct samples are held out.
 AUTO_HELD_OUT = 10
@@ -465,9 +466,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             return n_samples
         if self.batch_size != "auto":
             return int(self.batch_size)
-        # A search descends on smooth objectives and leaves minima by its moves.
-        least = LARGEST_BATCH if self.n_starts > 1 else SMALLEST_BATCH
-        return min(max(n_samples // BATCHES, least), LARGEST_BATCH)
+        return automatic_batch(n_samples, searches=self.n_starts > 1)
 
     def _gather(self, X, y, given, groups):
         """Samples to train on, and what callbacks are told of them."""
@@ -487,8 +486,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             one_batch = n_samples <= self._batch(n_samples)
             if one_batch or self.shuffle:
                 samples = merged
-            # Copies of large arrays, or of mapped ones, are not worth it.
-            small = self.standardize and n_samples <= BATCHES * LARGEST_BATCH
+            # Copies of large arrays are not worth it.
+            small = n_samples <= FEW_SAMPLES
             if one_batch or (self.shuffle and small):
                 samples = samples.in_order_of_values()
         return samples, (X, y, given)

@@ -72,7 +72,8 @@ def ridge_grid(
     root = problem.weight.sqrt()[:, None]
     curvature = path.eigenvalues[:, None] + alphas / 2
     # Without a ridge, directions that are rounding are left out.
-    least = torch.finfo(curvature.dtype).eps * len(curvature) * curvature.amax(0)
+    largest = torch.linalg.vector_norm(path.eigenvalues)
+    least = torch.finfo(curvature.dtype).eps * len(curvature) * largest
     shrink = torch.where(curvature > least, 1.0 / curvature, 0.0)
     weights, means = [], []
     for offset in offsets:
