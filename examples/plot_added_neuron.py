@@ -14,9 +14,8 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.colors import BoundaryNorm
 from scipy.integrate import solve_ivp
-
-from sklearn_pgb import LandscapeDisplay
 
 # Ridge on the amplitude of the added neuron; any positive number will do.
 NEURON_PENALTY = 1.0
@@ -179,30 +178,50 @@ left.plot((0.79306, 0.80612), (0, 0), lw=5, color="tab:green", solid_capstyle="r
 left.annotate("global minima", (0.8, -0.7), ha="center", va="top")
 left.set(xlabel="θ", ylabel="L(θ)", title="(a) the loss", ylim=(-3, 27))
 
-options = {
-    "x_range": (0, 1),
-    "gradient": "autograd",
-    "resolution": 121,
-    "x_name": "θ",
-    "y_name": "b",
-    "value_name": "V(θ, b)",
-}
-LandscapeDisplay.from_function(
-    marginal, y_range=(-2, 2), kind="surface", ax=middle, **options
-)
-middle.set(title="(b) with an added neuron: V(θ, b)", zlabel="")
+levels = np.r_[0, np.geomspace(1e-3, 10, 17)]
+colors = BoundaryNorm(levels, plt.get_cmap("viridis").N, extend="max")
+
+
+def landscape(y_range, count=121):
+    """V and its derivatives on a grid of theta and b."""
+    x = torch.linspace(0, 1, count, dtype=torch.float64)
+    y = torch.linspace(*y_range, count, dtype=torch.float64)
+    grid = [
+        each.clone().requires_grad_() for each in torch.meshgrid(x, y, indexing="xy")
+    ]
+    values = marginal(*grid)
+    slopes = torch.autograd.grad(values.sum(), grid)
+    return [each.detach().numpy() for each in (*grid, values, *slopes)]
+
+
+x, y, values, *_ = landscape((-2, 2))
+style = {"cmap": "viridis", "norm": colors, "linewidth": 0, "antialiased": False}
+middle.plot_surface(x, y, values, rcount=120, ccount=120, **style)
+middle.set(title="(b) with an added neuron: V(θ, b)", xlabel="θ", ylabel="b")
 middle.view_init(elev=35, azim=-40)
 
-levels = np.r_[0, np.geomspace(1e-3, 10, 17)]
-display = LandscapeDisplay.from_function(
-    marginal, y_range=(-2, 4), levels=levels, ax=right, **options
+x, y, values, slope_x, slope_y = landscape((-2, 4))
+contour = right.contourf(x, y, values, levels, norm=colors, extend="max")
+figure.colorbar(
+    contour, ax=right, label="V(θ, b)", ticks=(0, 0.001, 0.01, 0.1, 1, 10), format="%g"
+).minorticks_off()
+every = np.s_[3::8, 3::8]
+length = np.hypot(slope_x, slope_y)[every]
+right.quiver(
+    x[every],
+    y[every],
+    -slope_x[every] / length,
+    -slope_y[every] / length,
+    scale=20,
+    width=0.004,
+    pivot="middle",
+    color="white",
 )
-display.colorbar_.set_ticks((0, 0.001, 0.01, 0.1, 1, 10))
 for start, (_, path) in zip(starts, paths, strict=True):
     solved = loss(number(path[0, -1])) < 1e-6
     right.plot(*path, color="tab:green" if solved else "tab:red", lw=2.5)
     right.plot(*start, "o", color="white", markeredgecolor="0.3")
-right.set(title="(c) where descent goes", ylim=(-2, 4))
+right.set(title="(c) where descent goes", xlabel="θ", ylabel="b", ylim=(-2, 4))
 
 if len(sys.argv) > 1:
     figure.savefig(sys.argv[1], dpi=120)

@@ -15,13 +15,13 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.colors import BoundaryNorm
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from sklearn_pgb import (
     AddedNeuronRegressor,
     GradientBasis,
-    LandscapeDisplay,
     PerturbedGradientBasis,
 )
 
@@ -142,14 +142,23 @@ for name, (_, _, kind) in escapes.items():
 # the tanh networks leave of the sine.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-LandscapeDisplay.from_function(
-    lambda W, V: W**2 + (W * V - 1) ** 2,
-    (-1, 1),
-    (-2, 2),
-    x_name="W",
-    y_name="V",
-    value_name="loss",
-    ax=left,
+W, V = np.meshgrid(np.linspace(-1, 1, 101), np.linspace(-2, 2, 101))
+loss = W**2 + (W * V - 1) ** 2
+levels = 0.2 + np.linspace(0, 1, 21) ** 2 * (loss.max() - 0.2)
+contour = left.contourf(W, V, loss, levels, norm=BoundaryNorm(levels, 256))
+figure.colorbar(contour, ax=left, label="loss", ticks=levels[::4], format="%.2g")
+every = np.s_[4::8, 4::8]
+slopes = 2 * W + 2 * V * (W * V - 1), 2 * W * (W * V - 1)
+length = np.maximum(np.hypot(*slopes), 1e-9)
+left.quiver(
+    W[every],
+    V[every],
+    *(-(slope / length)[every] for slope in slopes),
+    angles="xy",
+    scale=20,
+    width=0.004,
+    pivot="middle",
+    color="white",
 )
 W, V = parameters(escapes["residual network"][0]).tolist()
 path = [(W, V)]
@@ -160,7 +169,8 @@ for _ in range(200):
 left.plot(*zip((0, 0), path[0], strict=True), "k--", lw=2, label="same outputs")
 left.plot(*zip(*path, strict=True), color="tab:orange", lw=2, label="descent")
 left.plot(0, 0, "o", color="white", mec="black", label="gradient zero")
-left.set(title="W (x + V z): a saddle, and the way down", ylim=(-2, 2))
+left.set(title="W (x + V z): a saddle, and the way down", xlabel="W", ylabel="V")
+left.set(ylim=(-2, 2))
 left.legend(loc="upper left", framealpha=0.9)
 
 grid = np.linspace(-2.4, 2.4, 201)[:, None]

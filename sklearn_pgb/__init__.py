@@ -3,7 +3,7 @@
 from sklearn_pgb._added_neuron._classifier import AddedNeuronClassifier
 from sklearn_pgb._added_neuron._regressor import AddedNeuronRegressor
 from sklearn_pgb._bases._basis import FeatureBasis, InputBasis
-from sklearn_pgb._bases._induced import GradientBasis, LayerBasis, ResNetBasis
+from sklearn_pgb._bases._induced import GradientBasis, LayerBasis
 from sklearn_pgb._bases._perturbed import PerturbedGradientBasis
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._certify import certify
@@ -11,7 +11,6 @@ from sklearn_pgb._compare._compare import compare_bases
 from sklearn_pgb._compare._comparison import BasisComparison
 from sklearn_pgb._display._certificate import CertificateDisplay
 from sklearn_pgb._display._comparison import BasisComparisonDisplay
-from sklearn_pgb._display._landscape import LandscapeDisplay
 from sklearn_pgb._display._survey import MinimaSurveyDisplay
 from sklearn_pgb._display._training import TrainingDisplay
 from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
@@ -32,12 +31,10 @@ __all__ = [
     "GradientBasis",
     "GradientBasisRefit",
     "InputBasis",
-    "LandscapeDisplay",
     "LayerBasis",
     "MinimaSurvey",
     "MinimaSurveyDisplay",
     "PerturbedGradientBasis",
-    "ResNetBasis",
     "ResNetBasisClassifier",
     "ResNetBasisRegressor",
     "TrainingDisplay",

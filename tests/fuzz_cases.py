@@ -168,16 +168,13 @@ OWN_USES = {
     "AddedNeuron": (
         *("m.partial_fit(X, y)", "m.partial_fit(X, y)", "m.partial_fit(X[:1], y[:1])"),
         *("m.module_", "m.loss_curve_"),
-        *(
-            "TrainingDisplay.from_estimator(m)",
-            "LandscapeDisplay.from_estimator(m, X, y, resolution=3, random_state=0)",
-        ),
+        "TrainingDisplay.from_estimator(m)",
         "m.partial_fit(X, y, np.ones(len(y)))",
     ),
     "ResNetBasis": (
         *("m.stationarity(X, y)", "m.residual_weights()"),
         "m.closed_form(X, y) if hasattr(m, 'closed_form') else None",
-        *("TrainingDisplay.from_estimator(m)", "ResNetBasis(m).fit(X).features(X)"),
+        *("TrainingDisplay.from_estimator(m)", "LayerBasis(m).fit(X).features(X)"),
     ),
     "GradientBasisRefit": (
         *("m.predict(X, return_std=True)", "m.fit_transform(X, y)"),
@@ -189,7 +186,7 @@ OWN_USES = {
 
 # What an error of a statement may name beyond the odd parts of its case.
 NAMED_BY = {
-    "ResNetBasis(m).fit(X).features(X)": ["y"],
+    "LayerBasis(m).fit(X).features(X)": ["y"],
     "m.residual_weights()": ["n_outputs"],
 }
 
@@ -313,7 +310,7 @@ def _some(draft, names):
 
 
 _BASES = ["InputBasis", "FeatureBasis", "GradientBasis", "LayerBasis"]
-_BASES += ["PerturbedGradientBasis", "ResNetBasis"]
+_BASES += ["PerturbedGradientBasis"]
 
 
 def _basis(draft, name):
@@ -323,7 +320,8 @@ def _basis(draft, name):
         return f"InputBasis({', '.join(words)})"
     if name == "FeatureBasis":
         return f"FeatureBasis({', '.join([draft.transformer(), *words])})"
-    network = draft.resnet() if name == "ResNetBasis" else draft.network()
+    residual = name == "LayerBasis" and draft.chance(0.3)
+    network = draft.resnet() if residual else draft.network()
     if draft.chance(0.3 * draft.rate):
         draft.odd |= {"estimator", "bases"}
         network = draft.one(BAD_NETWORKS)
@@ -384,7 +382,6 @@ def survey(draft, case):
 
 def displays(draft, case):
     """Draw something."""
-    function = "lambda x, y: x**2 - y"
     calls = {
         "TrainingDisplay": ["[3.0, 2.0, 1.0]"],
         "MinimaSurveyDisplay": ["[1.0, 2.0, 2.0]"],
@@ -394,14 +391,11 @@ def displays(draft, case):
             "[0.5, 1.0]",
             "[0.1, 0.2]",
         ],
-        "LandscapeDisplay": ["[0.0, 1.0]", "[0.0, 1.0]", "np.ones((2, 2))"],
-        "LandscapeDisplay.from_function": [function, "(-1, 1)", "(-1, 1)"],
         "CertificateDisplay": ["None"],
     }
     name = draft.one(calls)
     words = list(calls[name])
-    owner = getattr(sklearn_pgb, name.partition(".")[0])
-    target = owner.from_function if "." in name else owner
+    target = getattr(sklearn_pgb, name)
     signature = [
         p for p in inspect.signature(target).parameters.values() if p.name != "kwargs"
     ]

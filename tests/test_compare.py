@@ -29,7 +29,6 @@ from sklearn_pgb import (
     GradientBasisRefit,
     InputBasis,
     LayerBasis,
-    ResNetBasis,
     ResNetBasisRegressor,
     compare_bases,
 )
@@ -263,7 +262,7 @@ def test_induced_bases_stand_in_their_order(regression):
             "inputs": InputBasis(),
             "layer": LayerBasis(net),
             "gradient": GradientBasis(net),
-            "residual": ResNetBasis(resnet),
+            "residual": LayerBasis(resnet),
         },
         X,
         y,

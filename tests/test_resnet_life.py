@@ -16,7 +16,6 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold, LeaveOneOut, cross_val_predict
-from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 from torch import nn
@@ -24,7 +23,6 @@ from torch import nn
 from sklearn_pgb import (
     GradientBasisRefit,
     LayerBasis,
-    ResNetBasis,
     ResNetBasisClassifier,
     ResNetBasisRegressor,
     certify,
@@ -451,20 +449,16 @@ def test_refit_contains_the_model(diabetes):
     assert refit.score(X, labels) > 0.7
 
 
-def test_resnet_basis(diabetes):
+def test_layer_basis(diabetes):
     X, y = diabetes
     model = ResNetBasisRegressor(StandardScaler(), cv=None, alpha=0.1, **FAST).fit(X, y)
-    basis = ResNetBasis(FrozenEstimator(model)).fit(X, y)
+    basis = LayerBasis(FrozenEstimator(model)).fit(X, y)
     operator = basis.operator(X, 1)
     coef = torch.tensor(np.hstack([model.coef_x_, model.coef_z_])).ravel()
     assert_allclose(
         operator.matvec(coef).numpy().ravel() + model.intercept_, model.predict(X)
     )
     assert basis.intercept
-    layer = LayerBasis(FrozenEstimator(model)).fit(X, y).operator(X, 1)
-    assert_allclose(layer.features, operator.features)
-    with pytest.raises(TypeError, match="must be a ResNetBasisRegressor"):
-        ResNetBasis(MLPRegressor(hidden_layer_sizes=(3,), max_iter=2)).fit(X, y)
 
 
 def test_pickle_holds_arrays_only(diabetes):

@@ -17,7 +17,6 @@ from sklearn_pgb._models._open import (
     named_loss,
     open_network,
 )
-from sklearn_pgb._models._resnet import ResNetNetwork
 from sklearn_pgb._operators import LinearOperator
 
 
@@ -110,66 +109,6 @@ class LayerBasis(FeatureColumns):
                 "activations."
             )
         return hidden[self.layer]
-
-
-class ResNetBasis(FeatureColumns):
-    """The features [phi(x), z(x)] of a network with residual units.
-
-    Every output of the model has its own coefficients on them. Local minima of
-    ``W (phi + V z)`` in (W, V) have the least loss over this basis (Kawaguchi and
-    Bengio 2019, Theorem 1).
-
-    Parameters
-    ----------
-    estimator : ResNetBasisRegressor or ResNetBasisClassifier
-        It is cloned and trained in `fit`; a FrozenEstimator is taken as it is.
-    fit_intercept : bool, default=True
-        Whether each output has a free intercept.
-
-    Attributes
-    ----------
-    network_ : OpenNetwork
-        The trained network.
-    """
-
-    rounded = True
-
-    def __init__(self, estimator: Any, *, fit_intercept: bool = True):
-        self.estimator = estimator
-        self.fit_intercept = fit_intercept
-
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Train and open the network.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        TypeError
-            If the estimator is no network with residual units.
-        """
-        opened = train_and_open(self.estimator, X, y, None)
-        if not isinstance(opened.network, ResNetNetwork):
-            raise TypeError(
-                "estimator must be a ResNetBasisRegressor or a ResNetBasisClassifier, "
-                f"got {type(self.estimator).__name__}. LayerBasis and GradientBasis "
-                "take other networks."
-            )
-        self.network_ = opened
-        return self
-
-    def features(self, X: Any) -> Tensor:
-        """[phi, z] on X, float64 of shape (n_samples, n_basis + n_units)."""
-        check_is_fitted(self)
-        inputs = self.network_.inputs(X, check=False)
-        return self.network_.network.layers(inputs)[1]
 
 
 class TangentColumns(Basis):

@@ -1,7 +1,7 @@
 """Checks of what a display was made with, when it is drawn."""
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 
@@ -23,12 +23,6 @@ def check_number(value, name):
     """Refuse what is neither a number nor None."""
     if value is not None and not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or None, got {_described(value)}.")
-
-
-def check_count(value, name):
-    """Refuse what is no integer of at least one."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {_described(value)}.")
 
 
 def check_text(value, name):

@@ -79,7 +79,6 @@ class TrainingDisplay:
 
     See Also
     --------
-    LandscapeDisplay : An objective over two parameters.
     AddedNeuronRegressor : Its attributes are what is drawn.
 
     Examples
