@@ -77,7 +77,9 @@ def rows():
 
 def main():
     """Print the table."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="no effect: it is quick")
+    parser.parse_args()
     table = []
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")

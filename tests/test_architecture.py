@@ -339,6 +339,26 @@ def test_names_come_from_where_they_are_defined(find):
     assert find(ROOT / "sklearn_pgb") == []
 
 
+def test_map_of_the_rooms_is_that_of_the_imports():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    (\d) +(_.*)$", text, re.MULTILINE)
+    drawn = {room: int(floor) for floor, line in lines for room in line.split()}
+    assert drawn == FLOORS
+
+
+def test_cases_of_the_theory_are_listed():
+    text = (ROOT / "doc" / "theory.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\b(?:AN|CV|GB|RN)-\d+\b", text))
+    tested = {
+        f"{family}-{number}"
+        for path in (ROOT / "tests").glob("test_*.py")
+        for family, number in re.findall(
+            r"def test_(AN|CV|GB|RN)_(\d+)", path.read_text(encoding="utf-8")
+        )
+    }
+    assert tested == listed != set()
+
+
 def test_circles_are_found(tmp_path):
     files = {
         "_convex/_a.py": "from sklearn_pgb._convex._b import f",
