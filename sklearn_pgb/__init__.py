@@ -2,7 +2,7 @@
 
 from sklearn_pgb._added_neuron._classifier import AddedNeuronClassifier
 from sklearn_pgb._added_neuron._regressor import AddedNeuronRegressor
-from sklearn_pgb._bases._basis import FeatureBasis, InputBasis
+from sklearn_pgb._bases._basis import Basis, FeatureBasis, InputBasis
 from sklearn_pgb._bases._induced import GradientBasis, LayerBasis
 from sklearn_pgb._bases._perturbed import PerturbedGradientBasis
 from sklearn_pgb._certificate._certificate import Certificate
@@ -13,6 +13,7 @@ from sklearn_pgb._display._certificate import CertificateDisplay
 from sklearn_pgb._display._comparison import BasisComparisonDisplay
 from sklearn_pgb._display._survey import MinimaSurveyDisplay
 from sklearn_pgb._display._training import TrainingDisplay
+from sklearn_pgb._operators import LinearOperator
 from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
 from sklearn_pgb._resnet._classifier import ResNetBasisClassifier
 from sklearn_pgb._resnet._regressor import ResNetBasisRegressor
@@ -23,6 +24,7 @@ from sklearn_pgb._version import __version__ as __version__
 __all__ = [
     "AddedNeuronClassifier",
     "AddedNeuronRegressor",
+    "Basis",
     "BasisComparison",
     "BasisComparisonDisplay",
     "Certificate",
@@ -32,6 +34,7 @@ __all__ = [
     "GradientBasisRefit",
     "InputBasis",
     "LayerBasis",
+    "LinearOperator",
     "MinimaSurvey",
     "MinimaSurveyDisplay",
     "PerturbedGradientBasis",

@@ -15,6 +15,8 @@ from torch import nn
 from sklearn_pgb import (
     AddedNeuronClassifier,
     AddedNeuronRegressor,
+    FeatureBasis,
+    GradientBasis,
     GradientBasisRefit,
     InputBasis,
     certify,
@@ -131,16 +133,28 @@ def test_memory_that_is_none(value):
 
 @pytest.mark.parametrize("bases", ["all", [InputBasis()], 3])
 def test_bases_that_are_no_dict(bases):
-    with pytest.raises(TypeError, match="bases must be 'auto' or a dict"):
+    with pytest.raises(TypeError, match="bases must be a dict from names"):
         certify(MLP, X, Y, bases=bases)
 
 
-@pytest.mark.parametrize(
-    "bases", [{"quadratic": PolynomialFeatures(2)}, {1: InputBasis()}]
-)
-def test_bases_that_are_none(bases):
-    with pytest.raises(TypeError, match="Wrap a transformer in FeatureBasis"):
-        certify(MLP, X, Y, bases=bases)
+def test_bases_with_other_names():
+    with pytest.raises(TypeError, match="bases must have strings as names, got 1"):
+        certify(MLP, X, Y, bases={1: InputBasis()})
+
+
+def test_transformers_and_networks_are_bases():
+    """They are wrapped as a user would wrap them."""
+    bases = {
+        "quadratic": PolynomialFeatures(2),
+        "wrapped": FeatureBasis(PolynomialFeatures(2)),
+        "network": MLP,
+        "own": GradientBasis(MLP),
+    }
+    rows = {row.basis: row for row in certify(MLP, X, Y, bases=bases).table}
+    assert rows["quadratic"].value == rows["wrapped"].value
+    assert rows["network"].value == rows["own"].value
+    with pytest.raises(TypeError, match="estimator must be"):
+        certify(MLP, X, Y, bases={"linear": Ridge()})
 
 
 def test_basis_that_is_not_in_the_table():

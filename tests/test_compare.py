@@ -252,6 +252,16 @@ def test_gradient_basis_is_the_refit(regression, alpha):
     assert report.n_coef == 16
 
 
+def test_transformers_are_bases(regression):
+    X, y = regression
+    features = PolynomialFeatures(2)
+    plain, wrapped = compare(
+        {"plain": features, "wrapped": FeatureBasis(features)}, X, y
+    ).reports
+    assert plain.scores == wrapped.scores
+    assert plain.lower_bound == wrapped.lower_bound
+
+
 def test_induced_bases_stand_in_their_order(regression):
     """At one network: gradient basis below last layer, residual basis below inputs."""
     X, y = regression

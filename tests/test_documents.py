@@ -24,6 +24,7 @@ EXAMPLES = [
     "plot_certificate.py",
     "plot_failure_mode.py",
     "plot_handcrafted_vs_induced.py",
+    "plot_own_basis.py",
 ]
 
 

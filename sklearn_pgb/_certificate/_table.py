@@ -9,6 +9,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from sklearn_pgb._bases._basis import Basis
+from sklearn_pgb._bases._conversion import as_basis, check_names
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._convex._infimum import Infimum, infimum
@@ -210,16 +211,5 @@ def check_bases(bases: Any) -> dict[str, Basis]:
     """The user's bases by name."""
     if isinstance(bases, str) and bases == "auto":
         return {}
-    if not isinstance(bases, Mapping):
-        raise TypeError(
-            "bases must be 'auto' or a dict from names to bases such as "
-            f"FeatureBasis(PolynomialFeatures(2)), got {type(bases).__name__}."
-        )
-    for name, basis in bases.items():
-        if not isinstance(name, str) or not isinstance(basis, Basis):
-            raise TypeError(
-                "bases must be 'auto' or a dict from names to bases such as "
-                "FeatureBasis(PolynomialFeatures(2)), got an entry "
-                f"{name!r}: {type(basis).__name__}. Wrap a transformer in FeatureBasis."
-            )
-    return dict(bases)
+    check_names(bases)
+    return {name: as_basis(basis) for name, basis in bases.items()}

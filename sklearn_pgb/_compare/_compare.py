@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_pgb._bases._basis import Basis
+from sklearn_pgb._bases._conversion import as_basis, check_names
 from sklearn_pgb._compare._comparison import BasisComparison, BasisReport
 from sklearn_pgb._compare._model import (
     BasisClassifier,
@@ -376,23 +377,22 @@ def _name_of(scoring: Any, classifies: bool) -> str:
 
 def _check_bases(bases: Any) -> dict[str, Any]:
     """Copies of bases and estimators, by name."""
-    if not isinstance(bases, Mapping) or not bases:
-        raise TypeError(
-            "bases must be a dict from names to bases or estimators, with at least "
-            f"one entry, got {bases!r}."
-        )
+    check_names(bases)
+    if not bases:
+        raise ValueError("bases must have at least one entry, got an empty dict.")
+    checked = {}
     for name, basis in bases.items():
         estimates = hasattr(basis, "fit") and hasattr(basis, "predict")
-        if not isinstance(basis, Basis) and not estimates:
-            raise TypeError(
-                f"bases[{name!r}] must be a basis or an estimator, got "
-                f"{type(basis).__name__}. Wrap a transformer in FeatureBasis and a "
-                "module in GradientBasis or LayerBasis."
-            )
-    names = [name for name in bases if not isinstance(name, str)]
-    if names:
-        raise TypeError(f"bases must be named by texts, got {names[0]!r}.")
-    return {name: clone(basis) for name, basis in bases.items()}
+        if not estimates and not isinstance(basis, Basis):
+            if not hasattr(basis, "transform"):
+                raise TypeError(
+                    f"bases[{name!r}] must be a basis, a transformer or an estimator, "
+                    f"got {type(basis).__name__}. Wrap a module in GradientBasis or "
+                    "LayerBasis."
+                )
+            basis = as_basis(basis)
+        checked[name] = clone(basis)
+    return checked
 
 
 def _check_scorer(estimator: Any, scoring: Any) -> Callable[..., Any]:
