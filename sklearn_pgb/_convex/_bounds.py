@@ -31,6 +31,7 @@ class Bound:
 
     def within(self, *in_hand: float) -> "Bound":
         """Cap the bound at losses that are known to be attained."""
+        # Losses are NaN if outputs overflow.
         finite = [value for value in in_hand if not math.isnan(value)]
         return Bound(min([self.value, *finite]), self.norm_budget)
 

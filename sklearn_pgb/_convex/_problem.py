@@ -228,6 +228,7 @@ def balance(problem: ConvexProblem, dual: Tensor) -> Tensor:
     lower, upper = problem.loss.dual_bounds(problem.y)
     slack = torch.minimum(dual - lower, upper - dual).amin(1).clamp(0.0, 1.0)
     if not slack.any():
+        # Avoid a division by zero. A dual outside the box has an infinite conjugate.
         slack = torch.ones_like(slack)
     excess = problem.weight @ dual
     return dual - slack[:, None] * (excess / (problem.weight @ slack))

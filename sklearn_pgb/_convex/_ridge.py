@@ -140,6 +140,7 @@ class RidgePath:
         factor = self._fit_factor(shifts)
         k = left.shape[1]
         if k == 1:
+            # One matrix product for all alphas.
             return (left.square()[:, 0] @ factor)[:, None, None, :]
         return torch.stack(
             [torch.einsum("icr,idr->icd", left * column, left) for column in factor.T],
@@ -159,6 +160,7 @@ class RidgePath:
         quadratic = (norm - explained.sum(0)).clamp_min(torch.finfo(e.dtype).tiny)
         k = problem.operator.n_outputs
         n_free = total_weight * k - (k if problem.intercept else 0)
+        # The log determinant of I + K / (alpha / 2).
         spread = torch.log1p(e.clamp_min(0) / shifts).sum(0)
         return -0.5 * (n_free * quadratic.log() + spread)
 
@@ -181,6 +183,7 @@ class RidgePath:
         Directions with eigenvalues up to `least` are left out.
         """
         problem = self.problem
+        # Smaller eigenvalues are rounding, and V is divided by their roots.
         rank = 1e-13 * float(self.eigenvalues.max())
         keep = self.eigenvalues > max(least, rank)
         vectors, eigenvalues = self.vectors[:, keep], self.eigenvalues[keep]
@@ -271,6 +274,7 @@ def _lift_intercept(gram: Tensor, root: Tensor, k: int) -> None:
     """
     constant = _constant_directions(root, k)
     _center_gram(gram, constant)
+    # No eigenvalue is above the trace, so the constants' new eigenvalue is the largest.
     lift = 2.0 * gram.diagonal().sum() + 1.0
     gram.addmm_(lift * constant, constant.T)
 

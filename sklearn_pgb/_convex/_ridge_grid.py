@@ -77,6 +77,7 @@ def ridge_grid(
     shrink = torch.where(curvature > least, 1.0 / curvature, 0.0)
     weights, means = [], []
     for offset in offsets:
+        # Only the targets depend on the offset, so the decomposition is reused.
         base = problem.y if offset is None else problem.y - offset[0]
         mean = problem.weight @ base if problem.intercept else base.new_zeros(k)
         centered = base - mean
@@ -94,7 +95,10 @@ def ridge_grid(
     columns = stacked.flatten(0, 1)
     shape = (len(offsets), len(alphas))
     # The solutions are for centered columns; the intercept accounts for the means.
-    shift = _dot(column_means(problem), problem.operator, columns, dual)
+    rows = column_means(problem)
+    if dual:
+        rows = torch.stack([problem.operator.matvec(row).reshape(-1) for row in rows])
+    shift = columns @ rows.T
     intercepts = torch.stack(means)[:, None] - shift.reshape(*shape, k)
     raw = _raw(problem.operator, heldout, columns, dual).reshape(*shape, -1, k)
     raw += intercepts[:, :, None]
@@ -102,16 +106,6 @@ def ridge_grid(
         if offset is not None:
             raw[index] += offset[1]
     return RidgeGrid(stacked, intercepts, dual), raw
-
-
-def _dot(
-    means: Tensor, training: LinearOperator, columns: Tensor, dual: bool
-) -> Tensor:
-    """Products of the mean rows of the basis with each solution, (n_solutions, k)."""
-    if not dual:
-        return columns @ means.T
-    rows = torch.stack([training.matvec(mean).reshape(-1) for mean in means])
-    return columns @ rows.T
 
 
 def _raw(

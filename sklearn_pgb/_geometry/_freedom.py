@@ -160,9 +160,12 @@ def scaling_freedom(network: ChainNetwork) -> Freedom | None:
         return None
 
     def draw(generator: torch.Generator, size: float) -> Path:
+        uniform = [
+            2 * torch.rand(len(weight), generator=generator, dtype=weight.dtype) - 1
+            for weight in network.weights[:-1]
+        ]
         exponents = [
-            size * chosen * (2 * _uniform(generator, len(weight)) - 1)
-            for chosen, weight in zip(homogeneous, network.weights, strict=False)
+            size * chosen * u for chosen, u in zip(homogeneous, uniform, strict=True)
         ]
         return lambda time: _rescaled(network, exponents, time) - network.theta
 
@@ -221,6 +224,7 @@ def _null_directions(weight: Tensor, units: Tensor) -> Tensor:
 def null_space(matrix: Tensor) -> Tensor:
     """Orthonormal columns that the matrix maps to zero, up to rounding."""
     if len(matrix) > matrix.shape[1]:
+        # R has the same null space and singular values, and is smaller.
         matrix = torch.linalg.qr(matrix, mode="r").R
     _, singular, Vh = torch.linalg.svd(matrix)
     rounding = torch.finfo(matrix.dtype).eps * max(matrix.shape)
@@ -260,7 +264,3 @@ def _augmented(h: Tensor, bias: bool) -> Tensor:
 def _rms(values: Tensor) -> float:
     """Root mean square, or one if all values are zero."""
     return float(values.square().mean().sqrt()) or 1.0
-
-
-def _uniform(generator: torch.Generator, n: int) -> Tensor:
-    return torch.rand(n, generator=generator, dtype=torch.float64)

@@ -126,10 +126,6 @@ class _Recorder(TorchDispatchMode):
         if name in _AT_ZERO:
             self.inputs.append(args[0].clone())
             self.kinked.append(_AT_ZERO[name](*args, **(kwargs or {})))
-        elif _changes_elsewhere(name.removeprefix("aten::")):
+        elif name.removeprefix("aten::").startswith(_ELSEWHERE):
             self.complete = False
         return func(*args, **(kwargs or {}))
-
-
-def _changes_elsewhere(name: str) -> bool:
-    return name.startswith("max_pool") or name.startswith(_ELSEWHERE)

@@ -40,10 +40,10 @@ class _ExactAttention:
         self.lock, self.calls = threading.Lock(), 0
         self.switch: AbstractContextManager[None] = nullcontext()
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         """Reset the count in a forked process, which has no other threads."""
-        inside, self.lock, self.calls = self.calls > 0, threading.Lock(), 0
-        if inside:
+        is_active, self.lock, self.calls = self.calls > 0, threading.Lock(), 0
+        if is_active:
             self.switch.__exit__(None, None, None)
 
     @contextmanager
@@ -64,7 +64,7 @@ class _ExactAttention:
 
 _EXACT_ATTENTION = _ExactAttention()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_EXACT_ATTENTION.renew)
+    os.register_at_fork(after_in_child=_EXACT_ATTENTION.reset)
 
 
 def private_copy(module: nn.Module) -> nn.Module:

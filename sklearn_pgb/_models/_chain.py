@@ -95,6 +95,7 @@ def _elu(z: Tensor, alpha: float) -> Tensor:
 
 
 def _elu_slope(z: Tensor, h: Tensor, alpha: float) -> Tensor:
+    # alpha e^z, from the output h = alpha (e^z - 1).
     return torch.where(z > 0, 1.0, h + alpha)
 
 

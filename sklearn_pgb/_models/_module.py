@@ -157,6 +157,8 @@ class ModuleNetwork(Network):
         for position, shape in self._from_last():
             if bias is None and shape == (n_outputs,):
                 bias = position if _is_identity(push, theta, position) else None
+        # The head has the last weights of the right shape, and g is their part of theta
+        # if J g gives the outputs.
         for position, shape in self._from_last():
             if in_span is None and len(shape) > 1 and shape[0] == n_outputs:
                 weight = torch.zeros_like(theta)

@@ -90,6 +90,7 @@ class OpenNetwork:
             X = step.transform(X)
         sparse = ("csr", "csc")
         if isinstance(self.final, NetworkEstimator | MLPRegressor | MLPClassifier):
+            # Unlike check_array, this also checks feature names and their number.
             X = validate_data(
                 self.final,
                 X,
