@@ -566,9 +566,9 @@ def _group_means(
     mean = sums[:, 1:] / sums[:, :1]
     # Clamp rounding errors: the mean of equal targets must be exactly their value.
     index = group[:, None].expand_as(y)
-    least = mean.scatter_reduce(0, index, y, "amin", include_self=False)
-    most = mean.scatter_reduce(0, index, y, "amax", include_self=False)
-    return sums[:, 0], mean.clamp(least, most)
+    lower = mean.scatter_reduce(0, index, y, "amin", include_self=False)
+    upper = mean.scatter_reduce(0, index, y, "amax", include_self=False)
+    return sums[:, 0], mean.clamp(lower, upper)
 
 
 def _minimum_at_means(

@@ -44,7 +44,7 @@ class LayerBasis(FeatureColumns):
     ----------
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
-        module or a FrozenEstimator is taken as it is.
+        module or a FrozenEstimator is used without training.
     layer : int, default=-1
         Index of the hidden layer: 0 is the first, -1 the last.
     fit_intercept : bool, default=True
@@ -228,7 +228,7 @@ class GradientBasis(TangentColumns):
     ----------
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
-        module or a FrozenEstimator is taken as it is.
+        module or a FrozenEstimator is used without training.
     loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
             default=None
         Training loss of a module; None for an estimator.

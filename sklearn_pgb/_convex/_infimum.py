@@ -45,7 +45,7 @@ STEADY_RTOL = 1e-10
 RTOLS, NEWTON_RTOLS = (1e-12, STEADY_RTOL, 1e-8, 1e-6), (STEADY_RTOL,)
 
 # Bounds are compared by their gain over the trivial bound. One with this fraction of
-# the largest gain counts as equal, and the one with the longest budget is returned.
+# the largest gain counts as equal, and the one with the largest budget is returned.
 # Budgets are a million times the norm of any candidate, or this many times the best's.
 FULL_FRACTION, SMALLER_BUDGETS = 1 - 5e-8, (1e4, 1e2, 1.0)
 
@@ -284,11 +284,11 @@ def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
     normal = 2.0 * operator.n_rows * operator.n_coef**2
     if isinstance(operator, KroneckerOperator):
         normal /= operator.n_outputs
-    least, most = NEWTON_STEPS
+    min_steps, max_steps = NEWTON_STEPS
     steps = NEWTON_FLOPS / max(normal + operator.n_coef**3 / 3, 1.0)
-    if steps < least:
+    if steps < min_steps:
         return descend(inner)[0], False
-    n_steps = int(min(steps, most))
+    n_steps = int(min(steps, max_steps))
     beta, _, _, converged = newton(inner, PrimalSystem(inner), None, 1e-12, n_steps)
     return beta, converged
 
@@ -348,15 +348,15 @@ def _finish(
         rank = None if spectrum is None else spectrum.rank
         nothing = math.inf, bound.value, math.inf, rank, None, math.nan, math.inf
         return Infimum(*nothing)
-    value, least = min(each.value for each in usable), _unit_norm(problem)
+    value, smallest_norm = min(each.value for each in usable), _unit_norm(problem)
     equal = value + EQUAL_RTOL * abs(value)
     best = min(
         (each for each in usable if each.value <= equal), key=lambda each: each.norm
     )
     if spectrum is None:
-        bound = _rough_bound(best, least, unconditional)
+        bound = _rough_bound(best, smallest_norm, unconditional)
     else:
-        bound = _best_bound(usable, best, least, unconditional)
+        bound = _best_bound(usable, best, smallest_norm, unconditional)
     attained: bool | None = True
     if not _have_minima(problem):
         if problem.offset is None or contains_offset:
@@ -380,8 +380,8 @@ def _finish(
 
 def _steady(candidates: list[_Candidate], spectrum: Spectrum | None) -> float:
     """The smallest loss along directions far above rounding."""
-    most = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
-    return min(each.value for each in candidates if each.rank <= most)
+    max_rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
+    return min(each.value for each in candidates if each.rank <= max_rank)
 
 
 def _unit_norm(problem: ConvexProblem) -> float:
@@ -400,13 +400,13 @@ def _unit_norm(problem: ConvexProblem) -> float:
 def _best_bound(
     candidates: list[_Candidate],
     best: _Candidate,
-    least: float,
+    smallest_norm: float,
     unconditional: Bound,
 ) -> Bound:
-    """The longest budget among the bounds that count as equal to the largest."""
-    norms = [max(each.norm, least) for each in candidates]
+    """The bound with the largest budget of those that count as equal to the best."""
+    norms = [max(each.norm, smallest_norm) for each in candidates]
     budgets = {BUDGET * norm for norm in norms}
-    budgets |= {factor * max(best.norm, least) for factor in SMALLER_BUDGETS}
+    budgets |= {factor * max(best.norm, smallest_norm) for factor in SMALLER_BUDGETS}
     duals = [dual for each in candidates for dual in each.duals]
     # No budget is below a million times the norm of the shortest candidate.
     budgets = {budget for budget in budgets if budget >= BUDGET * min(norms)}
@@ -416,7 +416,7 @@ def _best_bound(
         return largest
     enough = unconditional.value + FULL_FRACTION * (largest.value - unconditional.value)
     # A budget above a million times the norm of the best candidate has no use.
-    most_useful = BUDGET * max(best.norm, least)
+    most_useful = BUDGET * max(best.norm, smallest_norm)
     eligible = [b for b in bounds if b.value >= enough and b.norm_budget <= most_useful]
     if not eligible:
         return largest
@@ -433,16 +433,16 @@ def _best_bound(
     return best_of([b for b in eligible if b.norm_budget == longest], unconditional)
 
 
-def _rough_bound(best: _Candidate, least: float, unconditional: Bound) -> Bound:
-    """The longest budget among the bounds with most of the largest gain."""
+def _rough_bound(best: _Candidate, smallest_norm: float, unconditional: Bound) -> Bound:
+    """The bound with the largest budget of those with most of the largest gain."""
     bounds = [
-        dual.bound(factor * max(best.norm, least))
+        dual.bound(factor * max(best.norm, smallest_norm))
         for factor in ROUGH_BUDGETS
         for dual in best.duals
     ]
     largest = best_of(bounds, unconditional).value
     enough = unconditional.value + ROUGH_FRACTION * (largest - unconditional.value)
-    # Bounds are ordered from the longest budget to the shortest.
+    # Bounds are ordered from the largest budget to the smallest.
     eligible = [bound for bound in bounds if bound.value >= enough]
     return best_of(eligible[:1], unconditional)
 
@@ -459,9 +459,9 @@ def _is_unlimited(
     if len(spectrum.singular) < matrix.shape[1]:
         return False
     # Computed singular values are off by a few units in the last place.
-    least = float(spectrum.singular[-1]) - 8 * EPS * math.sqrt(matrix.numel())
+    smallest = float(spectrum.singular[-1]) - 8 * EPS * math.sqrt(matrix.numel())
     target = float(spectrum.basis.fold(problem.y - spectrum.basis.base).norm())
-    return least * bound.norm_budget > target + math.sqrt(max(value, 0.0))
+    return smallest * bound.norm_budget > target + math.sqrt(max(value, 0.0))
 
 
 def _have_minima(problem: ConvexProblem) -> bool:

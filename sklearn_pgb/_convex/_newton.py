@@ -326,7 +326,7 @@ def newton(
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
     # Steps of uncertified solutions need only a few correct digits.
-    forcing, least, last_norm = 0.1, 1e-8 if certified else 1e-2, None
+    forcing, min_forcing, last_norm = 0.1, 1e-8 if certified else 1e-2, None
     for n_iter in range(1, max_iter + 1):
         residual = problem.residual(raw)
         gradient = (
@@ -342,7 +342,7 @@ def newton(
         ):
             return coef, intercept, n_iter, True
         if last_norm is not None:
-            forcing = min(0.1, max(least, 0.9 * (norm / last_norm) ** 2))
+            forcing = min(0.1, max(min_forcing, 0.9 * (norm / last_norm) ** 2))
         last_norm = norm
         goal = forcing * norm
         if certified:

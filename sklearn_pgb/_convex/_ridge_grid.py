@@ -73,8 +73,8 @@ def ridge_grid(
     curvature = path.eigenvalues[:, None] + alphas / 2
     # If alpha = 0, leave out directions below rounding.
     largest = torch.linalg.vector_norm(path.eigenvalues)
-    least = torch.finfo(curvature.dtype).eps * len(curvature) * largest
-    shrink = torch.where(curvature > least, 1.0 / curvature, 0.0)
+    rounding = torch.finfo(curvature.dtype).eps * len(curvature) * largest
+    shrink = torch.where(curvature > rounding, 1.0 / curvature, 0.0)
     weights, means = [], []
     for offset in offsets:
         # Only the targets depend on the offset, so the decomposition is reused.

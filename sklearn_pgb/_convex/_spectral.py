@@ -59,9 +59,9 @@ class SpectralSolver:
                 self._least_squares(problem, spectrum, rank)
                 for rank in spectrum.ranks(RTOLS)
             ]
-            equal = least = min(objective_of(each) for each in candidates)
-            if math.isfinite(least):
-                equal += EQUAL_RTOL * abs(least)
+            equal = smallest = min(objective_of(each) for each in candidates)
+            if math.isfinite(smallest):
+                equal += EQUAL_RTOL * abs(smallest)
             return [each for each in candidates if objective_of(each) <= equal][-1]
         return self._newton(problem, spectrum, tol, max_iter)
 
