@@ -1,4 +1,4 @@
-"""Derivatives by what torch has for a function: in one sweep, or one by one."""
+"""First and second derivatives by the fastest method that torch supports."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,15 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-# A function f(theta, X) -> (n_samples, n_outputs) that acts on each sample alone.
+# A function f(theta, X) -> (n_samples, n_outputs) that treats samples independently.
 SampleFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def pull_back(
     function: Callable[[Tensor], Tensor], theta: Tensor
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The value of a function at theta, and its derivative as a product r -> J^T r."""
-    # Plain autograd takes more functions than torch.func.vjp does.
+    """The value of a function at theta, and the product r -> J^T r."""
+    # Plain autograd supports more functions than torch.func.vjp.
     leaf = theta.detach().requires_grad_()
     with torch.enable_grad():
         raw = function(leaf)
@@ -26,9 +26,9 @@ def pull_back(
 def push_forward(
     function: Callable[[Tensor], Tensor], theta: Tensor
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The value of a function at theta, and its derivative as a product g -> J g."""
-    # The transpose of the VJP is the JVP, and asks less of a module than forward mode,
-    # which custom autograd functions seldom have.
+    """The value of a function at theta, and the product g -> J g."""
+    # Differentiate the VJP, which is linear in its argument, instead of using forward
+    # mode, which custom autograd functions rarely support.
     leaf = theta.detach().requires_grad_()
     with torch.enable_grad():
         raw = function(leaf)
@@ -38,7 +38,7 @@ def push_forward(
 
 
 def _grad(outputs: Tensor, inputs: Tensor, residual: Tensor, **options: bool) -> Tensor:
-    """Derivatives by autograd; zeros if the outputs do not depend on the inputs."""
+    """The product by autograd; zeros if the outputs do not depend on the inputs."""
     if not outputs.requires_grad:
         return torch.zeros_like(inputs)
     result: Tensor = torch.autograd.grad(
@@ -48,21 +48,21 @@ def _grad(outputs: Tensor, inputs: Tensor, residual: Tensor, **options: bool) ->
 
 
 class Derivatives:
-    """First derivatives of a function, exact whatever torch can do with it.
+    """First derivatives of a function, with a fallback if torch does not support it.
 
-    Functions with a backward pass of their own, layers that work in place and branches
-    on values may have a first derivative that torch can't batch over samples, or can't
-    transpose. A backward pass by NumPy leaves no trace in autograd, and its transpose
-    would be wrong without an error. Therefore both are compared with the plain backward
-    pass on two samples before they are used.
+    Torch may fail to batch the derivative over samples, or to transpose it, if the
+    function has a custom backward pass, works in place or branches on values. If a
+    backward pass uses NumPy, autograd does not record it and the transpose is wrong
+    without an error. Therefore both methods are compared with the plain backward pass
+    on two samples before they are used.
 
     Parameters
     ----------
     function : callable (theta, X) -> (n_samples, n_outputs)
     theta : Tensor (n_params,)
-        Where it is differentiated.
+        Parameters at which it is differentiated.
     X : Tensor (n_samples, ...)
-        A few samples, of which two are used to compare.
+        Samples; the first two are used for the comparison.
     """
 
     def __init__(self, function: SampleFunction, theta: Tensor, X: Tensor):
@@ -74,14 +74,14 @@ class Derivatives:
         return pull_back(partial(_of_theta, self.function, X), self.theta)[1](residual)
 
     def push(self, X: Tensor) -> Callable[[Tensor], Tensor]:
-        """The product g -> J g, (n_samples, n_outputs), for any number of g."""
+        """A function that maps directions g to J g, (n_samples, n_outputs)."""
         if self.transposes():
             return self._transposed(X)
         J = self.jacobians(X)
         return lambda direction: J @ direction
 
     def transposes(self) -> bool:
-        """Whether J g needs no J."""
+        """Whether J g can be computed without forming J."""
         return self._is_right("transpose", self._transposed)
 
     def jacobians(self, X: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Derivatives:
         return result
 
     def _rows(self, x: Tensor) -> Tensor:
-        """J of one sample, output by output."""
+        """J of one sample, computed output by output."""
         raw, pull = pull_back(partial(_of_theta, self.function, x), self.theta)
         units = torch.eye(raw.shape[1], dtype=raw.dtype, device=raw.device)
         return torch.stack([pull(unit[None]) for unit in units])
@@ -111,12 +111,12 @@ class Derivatives:
     def _is_right(
         self, name: str, push: Callable[[Tensor], Callable[[Tensor], Tensor]]
     ) -> bool:
-        """Whether a product is the adjoint of the plain backward pass."""
+        """Whether a product works and is the adjoint of the plain backward pass."""
         if name not in self._works:
             try:
                 self._works[name] = self._agrees(push(self._probe))
             except Exception:
-                # Torch and the function itself raise errors of many types.
+                # Torch and the function may raise errors of any type.
                 self._works[name] = False
         return self._works[name]
 
@@ -137,19 +137,19 @@ def _of_theta(function: SampleFunction, X: Tensor, theta: Tensor) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from warning of operations that it batches by a loop."""
+    """Suppress torch's warnings about operations that it batches by a loop."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*performance drop", UserWarning)
         yield
 
 
 class GradientDerivative:
-    """Products of directions with the derivative of a gradient: a Hessian's.
+    """Hessian products, by differentiating a gradient.
 
     Parameters
     ----------
     gradient : Tensor (n_params,)
-        With the graph that leads to `leaf`.
+        Gradient with its autograd graph back to `leaf`.
     leaf : Tensor (n_params,)
     """
 
@@ -157,7 +157,7 @@ class GradientDerivative:
         self._gradient, self._leaf, self._batches = gradient, leaf, True
 
     def __call__(self, directions: Tensor) -> Tensor:
-        """The products, for (n_params,) or a batch of them."""
+        """The products with one direction (n_params,) or a batch of directions."""
         if directions.ndim == 1:
             return self._product(directions)
         if self._batches:
@@ -184,15 +184,15 @@ class GradientDerivative:
 
 
 def has_second_derivative(gradient: Callable[[Tensor], Tensor], theta: Tensor) -> bool:
-    """Whether the derivative that torch has for a gradient is that of its values.
+    """Whether torch differentiates a gradient correctly.
 
-    A backward pass that can't be differentiated raises an error, or counts as a
-    constant without one. So a product is compared with a difference of gradients.
+    If a backward pass cannot be differentiated, torch raises an error or treats it as a
+    constant. Therefore a product is compared with a finite difference of gradients.
 
     Parameters
     ----------
     gradient : callable
-        Maps theta to a gradient (n_params,), with its graph.
+        Maps theta to a gradient (n_params,) with its autograd graph.
     theta : Tensor (n_params,)
     """
     generator = torch.Generator().manual_seed(0)

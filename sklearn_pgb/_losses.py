@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# A dual this close outside its domain is there by rounding only.
+# A dual this close to its domain counts as inside: rounding may have moved it out.
 _DOMAIN_SLACK = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class PooledMinimum:
-    """Least weighted loss that one raw output per group of samples can reach.
+    """Smallest weighted loss of models with one raw output per group of samples.
 
     Attributes
     ----------
     value : Tensor of shape (n_groups,)
         ``inf_q sum_{i in group} w_i l_i(q)``.
     raw : Tensor of shape (n_groups, n_outputs)
-        The minimiser q; entries are infinite where it runs away.
+        The minimizer q; entries are infinite if the infimum is not attained.
     attained : Tensor of shape (n_groups,)
         Whether the infimum is a minimum.
     """
@@ -38,16 +38,15 @@ class PooledMinimum:
 class Loss(ABC):
     """Convex, differentiable loss ``l(q, y)`` of a raw output q.
 
-    With a dual u, the conjugate ``l*(u) = sup_q u.q - l(q, y)`` gives the bound
-    ``l(q, y) >= u.q - l*(u)`` that every certificate is made of.
+    For any dual u, the conjugate ``l*(u) = sup_q u.q - l(q, y)`` gives the lower bound
+    ``l(q, y) >= u.q - l*(u)``. All certificates are based on it.
 
     Conventions
     -----------
-    Raw outputs, targets, duals and directions have shape (n_samples, n_outputs),
-    values shape (n_samples,). Targets are those that `encode` returns. The Hessian
-    of sample i is ``S_i^T S_i``; `hessian_root` returns all S_i, with shape
-    (n_samples, n_outputs) where they are diagonal and
-    (n_samples, n_outputs, n_outputs) where they are not.
+    Raw outputs, targets, duals and directions have shape (n_samples, n_outputs), values
+    shape (n_samples,). Targets are encoded by `encode`. The Hessian of sample i is
+    ``S_i^T S_i``. `hessian_root` returns all S_i, with shape (n_samples, n_outputs) if
+    they are diagonal, otherwise (n_samples, n_outputs, n_outputs).
     """
 
     quadratic: ClassVar[bool] = False
@@ -55,7 +54,7 @@ class Loss(ABC):
 
     @abstractmethod
     def encode(self, y: Tensor) -> Tensor:
-        """Turn real targets, one-hot rows or 0/1 indicators into targets."""
+        """Encode real targets, one-hot rows or 0/1 indicators."""
 
     @abstractmethod
     def value(self, y: Tensor, raw: Tensor) -> Tensor:
@@ -63,10 +62,10 @@ class Loss(ABC):
 
     @abstractmethod
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
-        """Gradient by the raw output."""
+        """Gradient with respect to the raw outputs."""
 
     def value_and_gradient(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Both at once, with what they share computed once."""
+        """Value and gradient, without computing common terms twice."""
         return self.value(y, raw), self.gradient(y, raw)
 
     @abstractmethod
@@ -75,7 +74,7 @@ class Loss(ABC):
 
     @abstractmethod
     def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
-        """Hessian of each sample as a function of its row of a direction."""
+        """A function that multiplies each sample's row by its Hessian."""
 
     @abstractmethod
     def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
@@ -91,21 +90,21 @@ class Loss(ABC):
 
     @abstractmethod
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds of the box that holds the conjugate's domain."""
+        """Lower and upper bounds of a box that contains the conjugate's domain."""
 
     @abstractmethod
     def predict(self, raw: Tensor) -> Tensor:
-        """Turn raw outputs into means or probabilities."""
+        """Convert raw outputs to means or probabilities."""
 
     @abstractmethod
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        """Least weighted loss per group of samples that share one raw output."""
+        """Smallest weighted loss of each group, with one raw output per group."""
 
 
 class SeparableLoss(Loss):
-    """Sum over outputs of a loss of one output, so that Hessians are diagonal."""
+    """A sum of losses of single outputs, which has diagonal Hessians."""
 
     @abstractmethod
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
@@ -117,7 +116,7 @@ class SeparableLoss(Loss):
 
     @abstractmethod
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
-        """Conjugate of each output's loss, for duals inside the domain."""
+        """Conjugate of each output's loss, for duals in its domain."""
 
     def value(self, y: Tensor, raw: Tensor) -> Tensor:
         return self.terms(y, raw).sum(1)
@@ -190,8 +189,8 @@ class CrossEntropyLoss(Loss):
     """Softmax cross entropy, ``l = logsumexp(q) - y.q`` with ``sum(y) = 1``.
 
     ``gradient = p - y`` and ``S = diag(sqrt(p)) (I - 1 p^T)`` with
-    ``p = softmax(q)``; ``conjugate = sum_k p_k log p_k`` where ``p = u + y`` must be
-    a probability vector.
+    ``p = softmax(q)``; ``conjugate = sum_k p_k log p_k`` if ``p = u + y`` is a
+    probability vector.
 
     Parameters
     ----------
@@ -208,7 +207,7 @@ class CrossEntropyLoss(Loss):
 
     def encode(self, y: Tensor) -> Tensor:
         mass = y.sum(1, keepdim=True)
-        # Rows that were rounded to float32 sum to 1 up to 1e-6; the rest is an error.
+        # Rows rounded to float32 sum to 1 up to 1e-6; larger errors are mistakes.
         if bool((y < 0).any()) or bool(((mass - 1).abs() > 1e-6).any()):
             raise ValueError(
                 "y must be one-hot or probability rows, got rows that are negative or "
@@ -218,7 +217,7 @@ class CrossEntropyLoss(Loss):
         return (1 - smoothing) * (y / mass) + smoothing / y.shape[1]
 
     def value(self, y: Tensor, raw: Tensor) -> Tensor:
-        # Loses fewer digits than logsumexp(raw) - y.raw when the fit is good.
+        # If the fit is good, this loses fewer digits than logsumexp(raw) - y.raw.
         return -(y * raw.log_softmax(1)).sum(1)
 
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
@@ -271,8 +270,7 @@ class LogisticLoss(SeparableLoss):
     """Logistic loss, ``l = log(1 + e^q) - y q``, summed over outputs, y in [0, 1].
 
     ``gradient = p - y`` and ``curvature = p (1 - p)`` with ``p = 1 / (1 + e^-q)``;
-    ``conjugate = p log p + (1 - p) log(1 - p)`` where ``p = u + y`` must be in
-    [0, 1].
+    ``conjugate = p log p + (1 - p) log(1 - p)`` if ``p = u + y`` is in [0, 1].
 
     Parameters
     ----------
@@ -295,10 +293,11 @@ class LogisticLoss(SeparableLoss):
         return (1 - self.label_smoothing) * y + self.label_smoothing / 2
 
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
-        # F.softplus drops e^-q above its threshold of 20; logsigmoid keeps it.
+        # F.softplus drops e^-q if q is above its threshold of 20; logsigmoid keeps it.
         return -y * F.logsigmoid(raw) - (1 - y) * F.logsigmoid(-raw)
 
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
+        # Unlike sigmoid(raw) - y, this keeps all digits if the fit is good.
         return (1 - y) * raw.sigmoid() - y * (-raw).sigmoid()
 
     def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
@@ -328,13 +327,14 @@ class SmoothedHingeLoss(SeparableLoss):
     """Smoothed hinge, ``l = max(0, 1 - y q)^power``, summed over outputs, y = -1, +1.
 
     With ``m = max(0, 1 - y q)`` and p the power, ``gradient = -y p m^(p-1)`` and
-    ``curvature = p (p-1) m^(p-2)``, zero where m is; ``conjugate = -t + (p-1)
-    (t/p)^(p/(p-1))`` where ``t = -u y`` must not be negative.
+    ``curvature = p (p-1) m^(p-2)``, or zero if m is zero; ``conjugate = -t + (p-1)
+    (t/p)^(p/(p-1))`` if ``t = -u y`` is not negative.
 
     Parameters
     ----------
     power : float, default=2.0
-        Above 1, where the loss is differentiable; its curvature is bounded from 2.
+        Above 1, so that the loss is differentiable. Its curvature is bounded if the
+        power is at least 2.
     """
 
     power: float = 2.0
@@ -383,8 +383,8 @@ class SmoothedHingeLoss(SeparableLoss):
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        # With k = (minus / plus)^(1/(p-1)) = e^a the minimiser is (1 - k) / (1 + k);
-        # through a, one label alone (a = -inf or inf) needs no case of its own.
+        # With k = (minus / plus)^(1/(p-1)) = e^a, the minimizer is (1 - k) / (1 + k).
+        # Formulas in a also hold for groups with one label only (a = -inf or inf).
         total, positive = _group_means((y > 0).to(y.dtype), weight, group, n_groups)
         plus, minus = total[:, None] * positive, total[:, None] * (1 - positive)
         a = (minus.log() - plus.log()) / (self.power - 1)
@@ -398,8 +398,8 @@ class SmoothedHingeLoss(SeparableLoss):
 class PoissonLoss(SeparableLoss):
     """Poisson loss with log link, ``l = e^q - y q``, summed over outputs, y >= 0.
 
-    ``gradient = e^q - y``, ``curvature = e^q``; ``conjugate = p log p - p`` where
-    ``p = u + y`` must not be negative.
+    ``gradient = e^q - y``, ``curvature = e^q``; ``conjugate = p log p - p`` if
+    ``p = u + y`` is not negative.
     """
 
     def encode(self, y: Tensor) -> Tensor:
@@ -430,7 +430,7 @@ class PoissonLoss(SeparableLoss):
         return -y, torch.full_like(y, torch.inf)
 
     def predict(self, raw: Tensor) -> Tensor:
-        # The largest number in place of infinity.
+        # Return the largest finite number instead of infinity.
         return raw.exp().clamp(max=torch.finfo(raw.dtype).max)
 
     def pooled_minimum(
@@ -444,7 +444,7 @@ class GammaLoss(SeparableLoss):
     """Gamma deviance with log link, ``l = y e^-q - log(y e^-q) - 1``, y > 0.
 
     ``gradient = 1 - y e^-q``, ``curvature = y e^-q``; ``conjugate = p log p - p + 1 +
-    u log y`` where ``p = 1 - u`` must not be negative. Half of it is, up to a constant,
+    u log y`` if ``p = 1 - u`` is not negative. Half of the loss is, up to a constant,
     the negative log likelihood of a normal error with square y and log variance q.
     """
 
@@ -491,19 +491,19 @@ class GammaLoss(SeparableLoss):
 
 @dataclass(frozen=True, eq=False)
 class PureErrorFloor:
-    """Least loss of any function of the inputs.
+    """Smallest loss of any function of the inputs.
 
     Attributes
     ----------
     value : float
         ``sum_j inf_q sum_{i in I_j} w_i l_i(q)`` over the groups I_j of samples with
-        identical inputs; no model of these inputs has a smaller loss.
+        identical inputs. No model on these inputs has a smaller loss.
     attained : bool
         Whether every group's infimum is a minimum.
     group : Tensor of shape (n_samples,)
         Group of each sample.
     raw : Tensor of shape (n_groups, n_outputs)
-        Minimiser of each group; entries are infinite where it runs away.
+        Minimizer of each group; entries are infinite if the infimum is not attained.
     """
 
     value: float
@@ -515,26 +515,23 @@ class PureErrorFloor:
 def pure_error_floor(
     X: Tensor | np.ndarray, y: Tensor, loss: Loss, weight: Tensor
 ) -> PureErrorFloor:
-    """Pool the samples whose inputs are equal and minimise each group's loss.
+    """Minimize the loss over all functions by pooling samples with equal inputs.
 
     Parameters
     ----------
     X : Tensor or ndarray of shape (n_samples, ...)
-        Inputs as the network sees them. Rows are equal when all entries are;
-        -0.0 equals 0.0.
+        Inputs of the network. Samples are equal if all entries are; -0.0 equals 0.0.
     y : Tensor of shape (n_samples, n_outputs)
         Encoded targets.
     loss : Loss
-        The loss to pool.
     weight : Tensor of shape (n_samples,)
         Positive sample weights.
 
     Returns
     -------
     PureErrorFloor
-        The floor and what reaches it.
     """
-    # The sum turns -0.0 into 0.0, and a read-only array into one torch can share.
+    # The sum turns -0.0 into 0.0, and a read-only array into one torch does not copy.
     rows = torch.asarray(X + 0.0).reshape(len(X), -1)
     distinct, group = rows.unique(dim=0, return_inverse=True)
     pooled = loss.pooled_minimum(y, weight, group.to(y.device), len(distinct))
@@ -547,7 +544,7 @@ def pure_error_floor(
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """Compute ``-p log p`` with ``0 log 0 = 0``."""
+    """``-p log p`` with ``0 log 0 = 0``."""
     return -torch.xlogy(p, p)
 
 
@@ -562,16 +559,16 @@ def _check_label_smoothing(label_smoothing: float) -> None:
 def _group_means(
     y: Tensor, weight: Tensor, group: Tensor, n_groups: int
 ) -> tuple[Tensor, Tensor]:
-    """Weights and weighted mean targets of the groups."""
-    # One sum for both, so that the mean of equal 0/1 targets is exactly 0 or 1.
+    """Total weights and weighted mean targets of the groups."""
+    # Sum both at once, so that the mean of equal 0/1 targets is exactly 0 or 1.
     rows = weight[:, None] * torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
     sums = rows.new_zeros(n_groups, rows.shape[1]).index_add(0, group, rows)
     mean = sums[:, 1:] / sums[:, :1]
-    # The mean lies between the targets; that of equal targets is their value.
+    # Clamp rounding errors: the mean of equal targets must be exactly their value.
     index = group[:, None].expand_as(y)
-    least = mean.scatter_reduce(0, index, y, "amin", include_self=False)
-    most = mean.scatter_reduce(0, index, y, "amax", include_self=False)
-    return sums[:, 0], mean.clamp(least, most)
+    lower = mean.scatter_reduce(0, index, y, "amin", include_self=False)
+    upper = mean.scatter_reduce(0, index, y, "amax", include_self=False)
+    return sums[:, 0], mean.clamp(lower, upper)
 
 
 def _minimum_at_means(
@@ -582,13 +579,13 @@ def _minimum_at_means(
     group: Tensor,
     n_groups: int,
 ) -> PooledMinimum:
-    """Pool a loss ``a(q) - y.q``: its weighted sum is that loss at the mean target."""
+    """Pool a loss ``a(q) - y.q``; its weighted sum is the loss at the mean target."""
     total, mean = _group_means(y, weight, group, n_groups)
     raw = link(mean)
     return PooledMinimum(total * loss.minimum(mean), raw, raw.isfinite().all(1))
 
 
-# What the parameter `loss` means for a module; estimators know their own ("auto").
+# Values of the parameter `loss`; "auto" is the training loss of an estimator.
 MODULE_LOSSES: dict[str, Loss | None] = {
     "auto": None,
     "squared_error": SquaredLoss(),

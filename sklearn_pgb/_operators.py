@@ -1,8 +1,8 @@
-"""Linear operators: a basis matrix as an object with products, an adjoint and a kernel.
+"""Linear operators: basis matrices with products, adjoints and kernels.
 
 Conventions
 -----------
-An operator stands for a matrix Phi with ``n_samples * n_outputs`` rows and ``n_coef``
+An operator represents a matrix Phi with ``n_samples * n_outputs`` rows and ``n_coef``
 columns; row ``(i, c)`` has the index ``i * n_outputs + c``. Coefficients are 1-d
 ``(n_coef,)``; raw outputs and residuals are 2-d ``(n_samples, n_outputs)``. Results
 have the dtype and device of the operator's data.
@@ -16,20 +16,20 @@ from torch import Tensor
 
 from sklearn_pgb._derivatives import Derivatives
 
-# Scratch memory of one block of dense rows, of which a few are alive at a time. Large
-# enough for efficient matrix products, small against any `max_memory` in use.
+# Memory of one block of dense rows, of which a few exist at a time. It is large enough
+# for efficient matrix products, and small compared to usual values of `max_memory`.
 BLOCK_BYTES = 2**23
 
 
 def row_blocks(n_samples: int, bytes_per_sample: int) -> Iterator[slice]:
-    """Slices that cover all samples with at most BLOCK_BYTES of dense rows each."""
+    """Split the samples into slices with at most BLOCK_BYTES of dense rows each."""
     size = max(1, BLOCK_BYTES // max(1, bytes_per_sample))
     for start in range(0, n_samples, size):
         yield slice(start, min(start + size, n_samples))
 
 
 def apply_root(root: Tensor, rows: Tensor) -> Tensor:
-    """S_i times the (n_outputs, p) rows of each sample; S_i is diagonal or a block."""
+    """Multiply each sample's (n_outputs, p) rows by S_i, diagonal if root is 2-d."""
     if root.ndim == 2:
         return root[:, :, None] * rows
     return torch.bmm(root, rows)
@@ -38,9 +38,9 @@ def apply_root(root: Tensor, rows: Tensor) -> Tensor:
 class LinearOperator(ABC):
     """A basis matrix Phi that can be applied without being formed.
 
-    Subclasses implement the product, the adjoint, dense rows and the choice of samples;
-    everything else follows from dense rows in bounded memory and is replaced where the
-    structure allows something better.
+    Subclasses implement product, adjoint, dense rows and selection of samples. Other
+    methods use blocks of dense rows in bounded memory, and subclasses override them if
+    their structure allows something faster.
     """
 
     n_samples: int
@@ -59,14 +59,14 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def dense(self, rows: slice = slice(None)) -> Tensor:
-        """The rows of the chosen samples, of shape (n_rows, n_outputs, n_coef)."""
+        """The rows of the given samples, of shape (n_rows, n_outputs, n_coef)."""
 
     @abstractmethod
     def rows(self, index: Tensor) -> "LinearOperator":
-        """The operator of the samples in `index`."""
+        """The operator on the samples in `index`."""
 
     def single(self) -> "LinearOperator":
-        """The operator in float32, or itself where only its own dtype is safe."""
+        """The operator in float32, or itself if it does not support float32."""
         return self
 
     @property
@@ -110,10 +110,10 @@ class LinearOperator(ABC):
         return torch.cat([dense.square().sum(-1) for _, dense in self.blocks()])
 
     def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
-        """Random features (n_samples, n_components) that keep inner products.
+        """Random features (n_samples, n_components) that preserve inner products.
 
-        The expectation of their inner products is ``sum_c <Phi[i, c], Phi[j, c]>``.
-        Each column is one product with a random direction, its outputs added up with
+        The expected inner product of two samples is ``sum_c <Phi[i, c], Phi[j, c]>``.
+        Each column is a product with a random direction, summed over the outputs with
         random signs.
         """
         columns = []
@@ -156,7 +156,7 @@ class DenseOperator(LinearOperator):
 
 
 class KroneckerOperator(LinearOperator):
-    """Phi = B (x) I: every output has its own coefficients on the features B.
+    """Phi = B (x) I: every output has separate coefficients on the features B.
 
     The coefficient of feature j for output c has the index ``j * n_outputs + c``.
     """
@@ -168,7 +168,7 @@ class KroneckerOperator(LinearOperator):
         self.n_coef = self.n_features * n_outputs
         self.dtype, self.device = features.dtype, features.device
 
-    # Both products are of transposes: narrow right factors take twice the time.
+    # Both products use transposes, because narrow right factors take twice the time.
 
     def matvec(self, coef: Tensor) -> Tensor:
         coef = coef.reshape(self.n_features, self.n_outputs)
@@ -198,6 +198,7 @@ class KroneckerOperator(LinearOperator):
             root = torch.ones(n, k, dtype=self.dtype, device=self.device)
         total = self._empty(p, k, p, k).zero_()
         weighted = torch.empty_like(self.features)
+        # If S is diagonal, only the blocks of equal outputs are nonzero.
         for c in range(k):
             for d in [c] if root.ndim == 2 else range(c + 1):
                 weight = (
@@ -225,15 +226,15 @@ class KroneckerOperator(LinearOperator):
 class ChainOperator(LinearOperator):
     """The Jacobian of a chain of linear layers and elementwise activations.
 
-    With layer inputs A_l and the derivatives D_l of the outputs by the layer's
-    pre-activations, the row of sample i and output c holds D_l[i, c] A_l[i]^T for each
-    weight matrix and D_l[i, c] for each bias. The kernel needs neither of them stored
-    per parameter::
+    Let A_l be the layers' inputs and D_l the derivatives of the outputs with respect to
+    the layers' pre-activations. The row of sample i and output c contains
+    D_l[i, c] A_l[i]^T for each weight matrix and D_l[i, c] for each bias. The kernel is
+    computed without forming these rows::
 
         Phi Phi'^T = sum_l (A_l A_l'^T + 1) o (D_l D_l'^T)
 
-    A product is one forward-mode and an adjoint one reverse-mode sweep: two matrix
-    products per layer.
+    A product is a forward-mode sweep and an adjoint product a reverse-mode sweep, each
+    with two matrix products per layer.
 
     Parameters
     ----------
@@ -244,7 +245,7 @@ class ChainOperator(LinearOperator):
     weights : list of Tensor, each (width, width of the layer before)
         Weights of the linear layers.
     biases : list of bool
-        Which layers have bias columns.
+        Whether each layer has bias columns.
     """
 
     def __init__(
@@ -296,7 +297,7 @@ class ChainOperator(LinearOperator):
         return result
 
     def derivatives(self, rows: slice = slice(None)) -> list[Tensor]:
-        """D_l of the chosen samples, each (n_rows, n_outputs, width)."""
+        """D_l of the given samples, each (n_rows, n_outputs, width)."""
         n = len(self.inputs[0][rows])
         k = self.n_outputs
         eye = torch.eye(k, dtype=self.dtype, device=self.device)
@@ -343,6 +344,7 @@ class ChainOperator(LinearOperator):
         right = other.derivatives()
         kernel = self._empty(n, k, m, k)
         for rows in row_blocks(n, k * m * k * self.dtype.itemsize):
+            # The Gram matrix in one block needs the derivatives only once.
             left = right if other is self and rows.stop - rows.start == n else None
             self._add_gram(
                 kernel[rows], left or self.derivatives(rows), right, other, rows
@@ -357,8 +359,9 @@ class ChainOperator(LinearOperator):
         other: "ChainOperator",
         rows: slice,
     ) -> None:
-        """Write the kernel of the chosen samples, (n_rows, k, m, k), layer by layer."""
+        """Compute the kernel of the given samples, (n_rows, k, m, k), by layers."""
         b, k, m, _ = kernel.shape
+        # The head's derivatives are the identity, so its term is a Kronecker product.
         head = self._input_gram(other, len(self.weights) - 1, rows)
         if k == 1:
             kernel.copy_(head.reshape(b, 1, m, 1))
@@ -379,10 +382,10 @@ class ChainOperator(LinearOperator):
         return product.add_(1.0) if self.biases[layer] else product
 
     def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
-        """Random features of the layers' outer products, added up.
+        """Sum of random features of the layers.
 
         The gradient of a linear layer is an outer product, so its sketch is the
-        elementwise product of two small projections; no row of Phi is formed.
+        elementwise product of two small projections and no row of Phi is formed.
         """
         total = self._empty(self.n_samples, n_components).zero_()
         for A, D, bias in zip(
@@ -415,13 +418,12 @@ class FunctionOperator(LinearOperator):
     Parameters
     ----------
     function : callable (theta, X) -> (n_samples, n_outputs)
-        Acts on each sample alone.
+        Its outputs for a sample do not depend on other samples.
     theta : Tensor (n_params,)
-        Where the function is differentiated.
+        Parameters at which the function is differentiated.
     X : Tensor (n_samples, ...)
-        Inputs.
     columns : Tensor of indices into theta
-        The partial derivatives that are columns of the operator.
+        Parameters to differentiate with respect to, one for each column.
     """
 
     def __init__(
@@ -441,7 +443,7 @@ class FunctionOperator(LinearOperator):
 
     def matvec(self, coef: Tensor) -> Tensor:
         if not self._derivatives.transposes() and self._is_small():
-            # A loop over samples is too slow to repeat for each product.
+            # Store the matrix: a loop over samples is too slow for each product.
             if self._matrix is None:
                 self._matrix = self.dense()
             return self._matrix @ coef
@@ -463,7 +465,7 @@ class FunctionOperator(LinearOperator):
 
     def rows(self, index: Tensor) -> "FunctionOperator":
         part = FunctionOperator(self.function, self.theta, self.X[index], self.columns)
-        # What torch can do with the function is known by now.
+        # Reuse the results of the tests for supported transforms.
         part._derivatives = self._derivatives
         return part
 
@@ -472,14 +474,14 @@ class FunctionOperator(LinearOperator):
         return size <= BLOCK_BYTES
 
     def _sample_blocks(self) -> Iterator[slice]:
-        # The intermediate results of a module are unknown; 64 times its input is a
-        # generous guess that keeps convolutional networks within the block size.
+        # The memory of a module's intermediate results is unknown. 64 times its input
+        # is a generous guess that keeps convolutional networks within the block size.
         size = 64 * max(1, self.X[0].numel()) * self.X.element_size()
         return row_blocks(self.n_samples, size)
 
 
 class StackedOperator(LinearOperator):
-    """Operators side by side, each times its scale: [s_1 Phi_1, s_2 Phi_2, ...]."""
+    """Concatenated operators, each times its scale: [s_1 Phi_1, s_2 Phi_2, ...]."""
 
     def __init__(self, operators: Sequence[LinearOperator], scales: Sequence[float]):
         self.operators, self.scales = list(operators), list(scales)
@@ -518,6 +520,7 @@ class StackedOperator(LinearOperator):
 
     def single(self) -> LinearOperator:
         parts = [operator.single() for operator in self.operators]
+        # If one of the operators does not support float32, all stay in float64.
         if len({part.dtype for part in parts}) > 1:
             return self
         return StackedOperator(parts, self.scales)

@@ -1,4 +1,4 @@
-"""What belongs to the process: its threads, and torch's global generator."""
+"""Process-wide state: limits on threads, and torch's global random generator."""
 
 import functools
 import os
@@ -10,87 +10,86 @@ from typing import Any
 import torch
 from threadpoolctl import ThreadpoolController
 
-# Multiplications of a step that are worth a thread of their own: below this threads
-# wait for each other longer than they work.
+# Multiplications per thread of a step. With fewer, threads wait for each other longer
+# than they work.
 WORTH_A_THREAD = 1e7
 
-# Multiplications of a factorisation that are worth a thread of their own. Below them
-# threads bring a few tenths of a second, and last digits that depend on their number:
-# results of small problems are the same on any number of threads.
-FACTORISATION_WORTH_A_THREAD = 1e10
+# Multiplications per thread of a factorization. With fewer, threads save only a few
+# tenths of a second, and the last digits depend on the number of threads. Results of
+# small problems are thus the same with any number of threads.
+FACTORIZATION_WORTH_A_THREAD = 1e10
 
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """The linear algebra libraries of NumPy and SciPy; finding them takes 10 ms."""
+    """The BLAS libraries of NumPy and SciPy, cached as finding them takes 10 ms."""
     return ThreadpoolController().select(user_api="blas")
 
 
-class _Bound:
-    """Who bounds the threads now, where several threads of Python fit at once.
+class _ThreadLimits:
+    """Reference-counted thread limits, used by concurrent fits.
 
-    The limits belong to the process, and threads may leave in any order. So the first
-    one in notes the threads of PyTorch, and none of those that come before all have
-    left takes the bound of another for what there was. The linear algebra listens to
-    the thread that has limited it: that one gives it back itself, and the next one to
-    enter limits it again.
+    The first fit to enter records torch's number of threads, so that later ones do not
+    mistake its limit for the user's setting. Fits may leave in any order. The BLAS
+    limit is per thread: the fit that sets it also resets it, and the next one to enter
+    sets it again.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.here = threading.local()
-        self.inside = 0
+        self.local = threading.local()
+        self.count = 0
         self.limited = False
         self.torch_threads = 0
 
-    def renew(self) -> None:
-        """Start anew in a forked process, in which this thread is the only one."""
+    def reset(self) -> None:
+        """Reset the count in a forked process, which has no other threads."""
         self.lock = threading.Lock()
-        self.inside = getattr(self.here, "depth", 0)
-        if self.inside == 0:
+        self.count = getattr(self.local, "depth", 0)
+        if self.count == 0:
             self.limited = False
 
     def enter(self) -> tuple[int, Any]:
-        """What PyTorch has to get back, and the limiter where there was none."""
+        """Torch's number of threads to restore, and the BLAS limiter if set here."""
         with self.lock:
             before, limiter = torch.get_num_threads(), None
-            depth = getattr(self.here, "depth", 0)
-            if self.inside == 0:
+            depth = getattr(self.local, "depth", 0)
+            if self.count == 0:
                 self.torch_threads = before
             elif depth == 0:
-                # A new thread starts with what the others are bounded to.
+                # A new thread inherits the limit that other fits have set.
                 before = max(before, self.torch_threads)
             if not self.limited:
                 self.limited, limiter = True, _blas().limit(limits=1)
                 limiter.__enter__()
-            self.inside, self.here.depth = self.inside + 1, depth + 1
+            self.count, self.local.depth = self.count + 1, depth + 1
             return before, limiter
 
     def leave(self, before: int, limiter: Any) -> None:
-        """Give the threads back."""
+        """Restore the number of threads and reset the BLAS limiter."""
         with self.lock:
-            self.inside, self.here.depth = self.inside - 1, self.here.depth - 1
+            self.count, self.local.depth = self.count - 1, self.local.depth - 1
             torch.set_num_threads(before)
             if limiter is not None:
                 limiter.__exit__(None, None, None)
                 self.limited = False
 
 
-_BOUND = _Bound()
+_LIMITS = _ThreadLimits()
 
-# Whoever draws from torch's global generator, or seeds it, holds this lock.
+# Lock for drawing from and seeding torch's global generator.
 _GENERATOR = threading.RLock()
 
 
 def _after_fork() -> None:
-    """Make a forked process independent of threads that it does not have.
+    """Reset locks and thread counts in a forked process.
 
-    The threads of PyTorch's pool are not copied, but the child would wait for them in
-    the first operation that is large enough for two, and hang.
+    The threads of PyTorch's pool are not copied. With more than one thread, the child
+    process would wait for them in the first large operation and hang.
     """
     global _GENERATOR
     _GENERATOR = threading.RLock()
-    _BOUND.renew()
+    _LIMITS.reset()
     torch.set_num_threads(1)
 
 
@@ -100,10 +99,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def local_randomness(seed: int | None) -> Iterator[None]:
-    """Seed torch's global generator inside, and leave it as it was.
+    """Seed torch's global generator in a block and restore its state at the end.
 
-    All threads share that generator, so one of them at a time. None draws from it as it
-    is, alone too.
+    All threads use the same generator, so a lock admits one thread at a time. If the
+    seed is None, the block draws from the generator's current state.
     """
     with _GENERATOR:
         if seed is None:
@@ -116,38 +115,38 @@ def local_randomness(seed: int | None) -> Iterator[None]:
 
 @contextmanager
 def threads_for(multiplications: float) -> Iterator[None]:
-    """Bound the threads of a loop, and restore them at its end.
+    """Limit the number of threads in a block and restore it at the end.
 
-    PyTorch gets one thread for every WORTH_A_THREAD multiplications, at most what it
-    has. NumPy and SciPy get one: their idle threads keep the cores that PyTorch needs
-    busy with waiting, which makes loops that use both up to fifteen times slower.
+    PyTorch gets one thread for every WORTH_A_THREAD multiplications, up to its current
+    number. NumPy and SciPy get one thread: their idle threads keep cores busy with
+    waiting, which makes loops that also use PyTorch up to fifteen times slower.
 
     Parameters
     ----------
     multiplications : float
-        Of one step of the loop, in a pass forward.
+        Number of multiplications in the forward pass of one step.
     """
-    before, limiter = _BOUND.enter()
+    before, limiter = _LIMITS.enter()
     try:
         allowed = int(multiplications / WORTH_A_THREAD)
         torch.set_num_threads(max(1, min(before, allowed)))
         yield
     finally:
-        _BOUND.leave(before, limiter)
+        _LIMITS.leave(before, limiter)
 
 
 def threads_for_solve(n_rows: int, n_coef: int) -> AbstractContextManager[None]:
-    """Bound the threads of convex solves on one basis, as `threads_for` does.
+    """Limit the number of threads of convex solves on a basis; see `threads_for`.
 
     Parameters
     ----------
     n_rows : int
-        Of the basis matrix: samples times outputs.
+        Number of rows of the basis matrix, samples times outputs.
     n_coef : int
     """
-    least = min(n_rows, n_coef)
-    # The Gram or normal matrix, and its eigendecomposition.
-    multiplications = float(n_rows) * n_coef * least + 9.0 * least**3
+    shorter = min(n_rows, n_coef)
+    # Cost of the Gram or normal matrix, and of its eigendecomposition.
+    multiplications = float(n_rows) * n_coef * shorter + 9.0 * shorter**3
     return threads_for(
-        multiplications * (WORTH_A_THREAD / FACTORISATION_WORTH_A_THREAD)
+        multiplications * (WORTH_A_THREAD / FACTORIZATION_WORTH_A_THREAD)
     )

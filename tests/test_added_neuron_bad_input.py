@@ -188,7 +188,7 @@ class Deep(Two):
         (nn.ReLU(), "module must have parameters, got ReLU without any"),
         (nn.Sequential, "module must have parameters, got Sequential without any"),
         (frozen, "module must have trainable parameters.*all of them frozen"),
-        (lambda: nn.LazyLinear(1), "module must have initialised parameters.*lazy"),
+        (lambda: nn.LazyLinear(1), "module must have initialized parameters.*lazy"),
         (Two, "module must return one tensor, got tuple"),
         (Deep, r"module must return raw outputs of shape \(n_samples, n_outputs\)"),
         (dict, "module must be a torch.nn.Module or a callable.* got dict"),

@@ -445,7 +445,7 @@ def test_output_errors(X):
     [
         (nn.ReLU(), "module must have parameters, got ReLU without any"),
         (nn.Linear(2, 1).requires_grad_(False), "got Linear with all of them frozen"),
-        (nn.LazyLinear(2), "initialised parameters, got lazy ones in LazyLinear"),
+        (nn.LazyLinear(2), "initialized parameters, got lazy ones in LazyLinear"),
     ],
 )
 def test_parameter_errors(module, message):

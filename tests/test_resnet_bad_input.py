@@ -52,7 +52,7 @@ class Units(nn.Module):
         (lambda h: h.detach(), "must be differentiable by its parameters, got Units"),
         (
             lambda h: torch.tensor(h.numpy()),
-            r"differentiable .* got Units, which says: .* numpy\(\)",
+            r"differentiable .* got Units, which fails with: .* numpy\(\)",
         ),
         (lambda h: h / 0, "module must return finite outputs, got nan or infinity"),
     ],

@@ -1,1 +1,1 @@
-"""Bases: where the columns of a convex model come from."""
+"""Bases, which provide the columns of a convex model."""

@@ -1,4 +1,4 @@
-"""`Basis`, and the bases that hold no network."""
+"""The base class `Basis`, and bases without a network."""
 
 from abc import ABC, abstractmethod
 from numbers import Integral
@@ -13,31 +13,31 @@ from torch import Tensor
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._operators import KroneckerOperator, LinearOperator
 
-# More outputs than this are a mistake.
+# A larger number of outputs is taken for a mistake.
 MOST_OUTPUTS = 2**20
 
 
 class Basis(ABC, BaseEstimator):
     """Columns of a convex model, induced by data, a transformer or a network.
 
-    `fit` learns what the basis needs; `operator` gives its matrix on any data. Bases
-    are cloned and refitted on each training part when they are compared.
+    `fit` fits the basis to training data; `operator` returns its matrix on any data.
+    When bases are compared, a clone is fitted on each training set.
 
     Attributes
     ----------
     rounded : bool
-        Whether columns are a network's outputs, which bounds then allow rounding.
+        Whether columns are outputs of a network, so that bounds allow for rounding.
     """
 
     rounded = False
 
     @abstractmethod
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn what the columns need to know."""
+        """Fit the basis to training data."""
 
     @abstractmethod
     def operator(self, X: Any, n_outputs: int) -> LinearOperator:
-        """The penalised columns on X as a linear operator."""
+        """The penalized columns on X as a linear operator."""
 
     @property
     @abstractmethod
@@ -46,9 +46,9 @@ class Basis(ABC, BaseEstimator):
 
 
 class FeatureColumns(Basis):
-    """Features that every output combines with coefficients of its own.
+    """Features with separate coefficients for each output.
 
-    Subclasses have a parameter `fit_intercept` and give the features.
+    Subclasses have a parameter `fit_intercept` and implement `features`.
     """
 
     fit_intercept: bool
@@ -58,7 +58,7 @@ class FeatureColumns(Basis):
         """The features of X, float64 of shape (n_samples, n_features)."""
 
     def operator(self, X: Any, n_outputs: int) -> LinearOperator:
-        """The features of X, with coefficients of their own for every output.
+        """The features of X, with separate coefficients for each output.
 
         Parameters
         ----------
@@ -79,7 +79,7 @@ class FeatureColumns(Basis):
 
 
 def check_n_outputs(n_outputs: Any) -> None:
-    """Refuse what is no number of outputs."""
+    """Raise an error if this is not a valid number of outputs."""
     is_int = isinstance(n_outputs, Integral) and not isinstance(n_outputs, bool)
     if not is_int or not 1 <= n_outputs <= MOST_OUTPUTS:
         raise ValueError(
@@ -88,7 +88,7 @@ def check_n_outputs(n_outputs: Any) -> None:
 
 
 def _dense(features: Any) -> Tensor:
-    """Features of any container as a float64 tensor."""
+    """Convert a dense or sparse feature matrix to a float64 tensor."""
     features = check_array(features, accept_sparse=("csr", "csc"), dtype=np.float64)
     dense = features if isinstance(features, np.ndarray) else features.toarray()
     return as_float64(dense)
@@ -115,7 +115,7 @@ class InputBasis(FeatureColumns):
         self.fit_intercept = fit_intercept
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Do nothing; the inputs need no learning.
+        """Do nothing; the inputs need no fitting.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class FeatureBasis(FeatureColumns):
     ----------
     transformer : transformer
         Any scikit-learn transformer or Pipeline. It is cloned and fitted; a
-        FrozenEstimator is taken as it is.
+        FrozenEstimator keeps its fit.
     fit_intercept : bool, default=True
         Whether each output has a free intercept.
 

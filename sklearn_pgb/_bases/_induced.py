@@ -1,4 +1,4 @@
-"""Bases that a trained network carries inside it."""
+"""Bases induced by a trained network."""
 
 from numbers import Integral
 from typing import Any, Self
@@ -21,7 +21,7 @@ from sklearn_pgb._operators import LinearOperator
 
 
 def train_and_open(estimator: Any, X: Any, y: Any, loss: str | None) -> OpenNetwork:
-    """Open a module or frozen estimator as it is, a clone of any other after `fit`."""
+    """Open a network; other than modules and frozen estimators it is trained first."""
     known = named_loss(loss)
     if not isinstance(estimator, nn.Module | FrozenEstimator):
         check_can_open(estimator)
@@ -36,21 +36,21 @@ class LayerBasis(FeatureColumns):
     """The outputs of one layer of a network.
 
     Every output of the model has its own coefficients on the layer's units. At a
-    critical point of the training loss the last hidden layer's basis is as good as all
-    of the gradient basis (Kawaguchi, Huang and Kaelbling 2019, Example 3).
+    critical point of the training loss, the last hidden layer's basis is as good as the
+    whole gradient basis (Kawaguchi, Huang and Kaelbling 2019, Example 3).
 
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
-        module or a FrozenEstimator is taken as it is.
+        module or a FrozenEstimator is used without training.
     layer : int, default=-1
-        Which hidden layer, counted as in a list: 0 is the first, -1 the last.
+        Index of the hidden layer: 0 is the first, -1 the last.
     fit_intercept : bool, default=True
         Whether each output has a free intercept.
     loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
             default=None
-        What a module was trained with; None for an estimator, which knows its own.
+        Training loss of a module; None for an estimator.
 
     Attributes
     ----------
@@ -112,9 +112,9 @@ class LayerBasis(FeatureColumns):
 
 
 class TangentColumns(Basis):
-    """Partial derivatives of a network, at one or more parameters.
+    """Partial derivatives of a network at one or more parameter vectors.
 
-    Subclasses open the network and fix the space in `fit`.
+    Subclasses set `network_` and `space_` in `fit`.
     """
 
     network_: OpenNetwork
@@ -127,7 +127,7 @@ class TangentColumns(Basis):
         ----------
         X : array-like of shape (n_samples, n_features)
         n_outputs : int
-            Must be the network's.
+            Number of outputs of the network.
 
         Returns
         -------
@@ -136,7 +136,7 @@ class TangentColumns(Basis):
         Raises
         ------
         ValueError
-            If the network has another number of outputs.
+            If the network has a different number of outputs.
         """
         check_is_fitted(self)
         check_n_outputs(n_outputs)
@@ -151,26 +151,26 @@ class TangentColumns(Basis):
 
     @property
     def intercept(self) -> bool:
-        """Whether the network has an output bias, which stays free."""
+        """Whether the network has output biases, which are not penalized."""
         return self.space_.intercept
 
 
 class GradientBasis(TangentColumns):
-    """The partial derivatives of a network by its parameters.
+    """The partial derivatives of a network with respect to its parameters.
 
-    One coefficient per parameter, shared by all outputs: q(x) = J(x) c. Where the
-    network has a linear head, it is itself a point of this basis, and at a critical
-    point of its training loss the best one (Kawaguchi, Huang and Kaelbling 2019,
-    Theorem 1).
+    The model q(x) = J(x) c has one coefficient per parameter, used by all outputs. If
+    the network has a linear head, it lies in the span of this basis. At a critical
+    point of its training loss, it is the best model in the span (Kawaguchi, Huang and
+    Kaelbling 2019, Theorem 1).
 
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
-        module or a FrozenEstimator is taken as it is.
+        module or a FrozenEstimator is used without training.
     loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
             default=None
-        What a module was trained with; None for an estimator, which knows its own.
+        Training loss of a module; None for an estimator.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The gradient basis at several parameters with the same outputs."""
+"""The gradient basis at several parameter vectors with the same outputs."""
 
 from typing import Any, Self
 
@@ -19,43 +19,42 @@ from sklearn_pgb._geometry._rank import (
 )
 from sklearn_pgb._models._network import Network
 
-# So many displacements are tried for each that is wanted; columns count as new if they
-# leave the span of the others by this, relative to the largest of them.
+# Number of displacements to try for each one requested, and the relative distance from
+# the span of the other columns above which columns count as new.
 TRIALS, NEW_RTOL = 3, 1e-8
 
 
 class PerturbedGradientBasis(TangentColumns):
-    """The partial derivatives of a network at several parameters of equal outputs.
+    """The partial derivatives of a network at several parameters with equal outputs.
 
-    With displacements v_1, v_2, ... of the parameters theta that change no output on
-    the training inputs, the columns are those of ::
+    If displacements v_1, v_2, ... of the parameters theta change no output on the
+    training inputs, the columns are those of ::
 
         [J(theta), J(theta + v_1), J(theta + v_2), ...]
 
-    At a local minimum of the training loss nothing in this basis is better than the
-    network (Kawaguchi, Huang and Kaelbling 2019, Theorem 2). So where something is, the
-    point is no local minimum, whatever its gradient: the network can be moved along
-    v_j at equal loss, and descend from there.
+    At a local minimum of the training loss, no model in this basis is better than the
+    network (Kawaguchi, Huang and Kaelbling 2019, Theorem 2). If a model is better, the
+    point is not a local minimum, even if its gradient is zero: the network can move
+    along v_j at equal loss and descend from there.
 
-    That can happen only where the rank of the Jacobian is lower than at parameters
-    nearby, so the rank is tested first. Where it is not lower, `perturbations_` is
-    empty and the basis is the gradient basis. Neither is a Jacobian perturbed that is
-    too large for the test (more than 2e8 entries, or 5e10 entries times its shorter
-    side).
+    This is only possible if the rank of the Jacobian is lower than at nearby
+    parameters, so the rank is tested first. If it is not lower, `perturbations_` is
+    empty and the basis is the gradient basis. The same holds if the Jacobian is too
+    large for the test (more than 2e8 entries, or 5e10 entries times its shorter side).
 
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
-        module or a FrozenEstimator is taken as it is.
+        module or a FrozenEstimator is used without training.
     n_perturbations : int, default=8
-        How many displacements to use at most. Only such are used whose columns are not
-        in the span of the ones before.
+        Largest number of displacements. A displacement is only used if its columns are
+        not in the span of those before.
     loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
             default=None
-        What a module was trained with; None for an estimator, which knows its own.
+        Training loss of a module; None for an estimator.
     random_state : int, RandomState instance or None, default=None
-        Draws the displacements.
+        Seed of the random displacements.
 
     Attributes
     ----------
@@ -66,17 +65,17 @@ class PerturbedGradientBasis(TangentColumns):
     perturbations_ : ndarray of shape (n, n_params)
         The displacements.
     perturbation_kinds_ : list of str
-        How each was found, in words.
+        Description of each displacement.
     rank_ : int or None
         Rank of the Jacobian on the training inputs; None if it is too large.
     generic_rank_ : int or None
-        Its rank at parameters nearby.
+        Rank of the Jacobian at nearby parameters.
     is_singular_ : bool or None
-        Whether the rank is lower than nearby.
+        Whether the rank is lower than at nearby parameters.
 
     See Also
     --------
-    GradientBasis : The same without displacements.
+    GradientBasis : The partial derivatives without displacements.
 
     References
     ----------
@@ -85,7 +84,7 @@ class PerturbedGradientBasis(TangentColumns):
 
     Examples
     --------
-    The second unit has no influence yet, and a gradient of zero:
+    The second hidden unit has zero weights, and a zero gradient:
 
     >>> import numpy as np
     >>> from sklearn.frozen import FrozenEstimator
@@ -119,7 +118,7 @@ class PerturbedGradientBasis(TangentColumns):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train and open the network, test its rank and displace it.
+        """Train the network, test its rank and compute displacements.
 
         Parameters
         ----------
@@ -159,7 +158,7 @@ class PerturbedGradientBasis(TangentColumns):
         weight: Tensor,
         generator: torch.Generator,
     ) -> None:
-        """Compare the rank of the Jacobian with that at parameters nearby."""
+        """Compare the rank of the Jacobian with its rank at nearby parameters."""
         rank = nearby = jacobian_rank(network, inputs, weight)
         n_rows = len(inputs) * network(network.theta, inputs[:1]).shape[1]
         if rank is not None and rank < min(n_rows, network.n_params):
@@ -177,7 +176,7 @@ def new_displacements(
     n_wanted: int,
     generator: torch.Generator,
 ) -> list[Displacement]:
-    """Displacements whose columns leave the span of those before, one after the other.
+    """Displacements that each add a new direction to the span of the columns.
 
     Parameters
     ----------
@@ -191,7 +190,7 @@ def new_displacements(
     Returns
     -------
     list of Displacement
-        At most `n_wanted`, fewer where they span all that is found.
+        At most `n_wanted`; fewer if no more displacements with new columns are found.
     """
     span = _new_directions(weighted_jacobian(network, X, weight), None, RANK_RTOL)
     kept: list[Displacement] = []
@@ -209,10 +208,10 @@ def new_displacements(
 
 
 def _new_directions(columns: Tensor, span: Tensor | None, rtol: float) -> Tensor:
-    """Orthonormal directions of columns outside of a span, up to rounding."""
+    """Orthonormal directions of the columns outside of a span."""
     size = float(torch.linalg.matrix_norm(columns, 2))
     if span is not None:
-        # Twice, for what is left may be small against what was taken off.
+        # Project twice, because the first residual can be mostly rounding error.
         for _ in range(2):
             columns = columns - span @ (span.T @ columns)
     U, singular, _ = torch.linalg.svd(columns, full_matrices=False)

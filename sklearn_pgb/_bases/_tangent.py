@@ -1,4 +1,4 @@
-"""The tangent space of trained networks: their partial derivatives as columns."""
+"""The partial derivatives of trained networks as columns of a convex model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from sklearn_pgb._operators import StackedOperator
 
 @dataclass(frozen=True, eq=False)
 class TangentSpace:
-    """Partial derivatives of trained networks, side by side.
+    """Partial derivatives of trained networks, concatenated.
 
     Each network's columns are scaled to a mean squared row norm of one over the number
-    of networks, so that the kernel is the mean of the networks' kernels and one ridge
-    means the same for any network and any number of them. The derivatives by the output
-    biases, the same constant for all networks, are the problem's free intercept.
+    of networks. The kernel is then the mean of the networks' kernels, and alpha has the
+    same meaning for any network and any number of them. The derivatives with respect to
+    the output biases are constants and become the problem's intercept.
 
     Attributes
     ----------
@@ -35,12 +35,12 @@ class TangentSpace:
     def of(
         cls, networks: Sequence[Network], inputs: Sequence[Tensor], weight: Tensor
     ) -> Self:
-        """Measure heads and scales on the training inputs, one tensor per network."""
+        """Compute heads and scales on the training inputs, one tensor per network."""
         space = cls.with_scales(networks, inputs, [1.0] * len(networks))
         scales = []
         for part in space.operator(inputs).operators:
             size = float((weight @ part.row_norms()).mean()) * len(networks)
-            # A network without any influence of its parameters keeps its zero columns.
+            # If no parameter changes the outputs, the zero columns are kept.
             scales.append(size**-0.5 if size > 0 else 1.0)
         return replace(space, scales=tuple(scales))
 
@@ -51,7 +51,7 @@ class TangentSpace:
         inputs: Sequence[Tensor],
         scales: Sequence[float],
     ) -> Self:
-        """The space with known scales; a few rows of inputs find the heads."""
+        """The space with known scales; heads are found on a few samples."""
         heads = [
             network.find_head(X[:8])
             for network, X in zip(networks, inputs, strict=True)
@@ -60,12 +60,12 @@ class TangentSpace:
 
     @property
     def intercept(self) -> bool:
-        """Whether an output bias is among the parameters."""
+        """Whether every network has output biases."""
         return all(head.bias is not None for head in self.heads)
 
     @property
     def spans_networks(self) -> bool:
-        """Whether every network is a known point of its own span (f = J g)."""
+        """Whether every network lies in its own span (f = J g) with known g."""
         return all(head.in_span is not None for head in self.heads)
 
     def operator(self, inputs: Sequence[Tensor]) -> StackedOperator:
@@ -77,9 +77,9 @@ class TangentSpace:
         return StackedOperator(parts, self.scales)
 
     def parameters(self, coef: Tensor, intercept: Tensor, centre: bool) -> Tensor:
-        """One coefficient per network parameter, in units of the parameters.
+        """Coefficients of the unscaled derivatives, one per network parameter.
 
-        With `centre` the mean of the networks is added, as the point
+        If `centre`, the mean of the networks is added, which is the point
         (g_1, ..., g_K) / K of the span.
         """
         sizes = [
@@ -104,7 +104,7 @@ class TangentSpace:
 
 
 def mean_raw(networks: Sequence[Network], inputs: Sequence[Tensor]) -> Tensor:
-    """Raw outputs of the networks, averaged."""
+    """Mean raw outputs of the networks."""
     outputs = [
         network(network.theta, X) for network, X in zip(networks, inputs, strict=True)
     ]
@@ -114,7 +114,7 @@ def mean_raw(networks: Sequence[Network], inputs: Sequence[Tensor]) -> Tensor:
 def tangent_raw(
     networks: Sequence[Network], inputs: Sequence[Tensor], parameters: Tensor
 ) -> Tensor:
-    """J c, with one coefficient per parameter of all networks."""
+    """Raw outputs J c, with one coefficient per parameter of all networks."""
     sizes = [network.n_params for network in networks]
     outputs = [
         network.jacobian(X).matvec(part)

@@ -1,1 +1,1 @@
-"""Convex problems on a basis: solutions, certificates and the choice of the ridge."""
+"""Convex problems on a basis: solutions, certificates and the choice of alpha."""

@@ -1,4 +1,4 @@
-"""The one certified lower bound without a ridge, with the norm that it holds up to."""
+"""Certified lower bounds without regularization, and the norms they hold up to."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._unit_basis import EPS, PRODUCT_ULPS
 
-# Coefficients so many times as long as those that were found are covered.
+# Bounds cover coefficients this many times as long as the computed ones.
 BUDGET = 1e6
 
 
@@ -19,51 +19,52 @@ class Bound:
     Attributes
     ----------
     value : float
-        No coefficients c, and intercept b, with ``|[b + m c, D c]| <= norm_budget``
-        have a smaller loss; m are the weighted means of the columns (zero without an
-        intercept) and D the norms of the weighted columns less these.
+        No coefficients c and intercept b with ``|[b + m c, D c]| <= norm_budget`` have
+        a smaller loss. Here m holds the weighted means of the columns (zero without an
+        intercept) and D the norms of the weighted columns after centering.
     norm_budget : float
-        Infinite only for what bounds every function of the inputs.
+        Infinite only if the bound holds for every function of the inputs.
     """
 
     value: float
     norm_budget: float
 
     def within(self, *in_hand: float) -> "Bound":
-        """The bound, never above a value that was attained."""
+        """Cap the bound at losses that are known to be attained."""
+        # Losses are NaN if outputs overflow.
         finite = [value for value in in_hand if not math.isnan(value)]
         return Bound(min([self.value, *finite]), self.norm_budget)
 
 
 @dataclass(frozen=True, eq=False)
 class Dual:
-    """A dual point u in the conjugates' domain, and what it proves.
+    """The two numbers that a bound needs of a dual point u.
 
     Attributes
     ----------
     value : float
-        ``sum_i w_i (u_i o_i - l_i*(u_i))``, less what rounding may have added.
+        ``sum_i w_i (u_i o_i - l_i*(u_i))``, minus its rounding error.
     residual : float
-        ``|[sum w u, D^-1 (Phi - m)^T W u]|``, plus what rounding may have hidden.
+        ``|[sum w u, D^-1 (Phi - m)^T W u]|``, plus its rounding error.
     """
 
     value: float
     residual: float
 
     def bound(self, budget: float) -> Bound:
-        """What it proves of coefficients up to a norm."""
+        """The lower bound for coefficients with norms up to `budget`."""
         value = self.value - budget * self.residual
         return Bound(value if math.isfinite(value) else -math.inf, budget)
 
 
 def unconditional_bound(problem: ConvexProblem, floor: float = -math.inf) -> Bound:
-    """The samples' own minima, or the pure-error floor: for every function."""
+    """A bound for every function: the larger of the samples' minima and `floor`."""
     own = float(problem.weight @ problem.loss.minimum(problem.y))
     return Bound(own if math.isnan(floor) else max(own, floor), math.inf)
 
 
 def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:
-    """The dual with rounding across the edges of the conjugates' domain taken off."""
+    """Project a dual point that rounding moved out of the conjugates' domain."""
     lower, upper = problem.loss.dual_bounds(problem.y)
     dual = dual.clamp(lower, upper)
     if problem.loss.dual_rows_sum_to_zero:
@@ -73,17 +74,17 @@ def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:
 
 
 def conjugate_value(problem: ConvexProblem, dual: Tensor, base: Tensor) -> float:
-    """``sum_i w_i (u_i o_i - l_i*(u_i))`` less the rounding of its terms."""
+    """``sum_i w_i (u_i o_i - l_i*(u_i))`` minus the rounding of its terms."""
     conjugate = problem.loss.conjugate(problem.y, dual)
     along = (dual * base).sum(1)
     value = float(problem.weight @ (along - conjugate))
     size = float(problem.weight @ ((dual * base).abs().sum(1) + conjugate.abs()))
-    # Log losses: p log p is as exact as p, whose digits come from u + y.
+    # For log losses, the error of p log p is that of p = u + y.
     size += float(problem.weight @ dual.abs().sum(1))
     return value - PRODUCT_ULPS * EPS * size
 
 
 def best_of(bounds: list[Bound], unconditional: Bound) -> Bound:
-    """The largest bound; one without a limit on norms is worth more than an equal."""
+    """The largest bound; in a tie the unconditional one."""
     best = max(bounds, key=lambda bound: bound.value, default=unconditional)
     return best if best.value > unconditional.value else unconditional

@@ -1,8 +1,9 @@
-"""The least loss over the span of a basis, with what is certain about it."""
+"""The smallest loss over the span of a basis, between certified bounds."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,69 +31,69 @@ from sklearn_pgb._convex._unit_basis import (
 from sklearn_pgb._operators import KroneckerOperator
 from sklearn_pgb._threads import threads_for_solve
 
-# Up to this many flops (rows times columns times the smaller of both) the basis is
-# factorised; beyond, only products with it are taken.
+# The basis is factorized, and dual points are repaired, up to this many flops (rows
+# times columns times the smaller of both). Larger bases are only multiplied by.
 FACTOR_FLOPS, REPAIR_FLOPS = 4e9, 3e7
 
-# Flops that Newton may take, and its least and largest number of steps.
+# Newton may take this many flops, within a smallest and largest number of steps.
 NEWTON_FLOPS, NEWTON_STEPS = 1e10, (15, 100)
 
-# Coefficients along directions below these shares of the largest singular value may
-# gain next to nothing and be very long; a bound for coefficients so much longer is
-# worth little. All are tried, and the loss decides.
-STEADY = 1e-10
-RTOLS, NEWTON_RTOLS = (1e-12, STEADY, 1e-8, 1e-6), (STEADY,)
+# Coefficients along directions with relative singular values below these can be very
+# long and gain next to nothing, and a bound for even longer ones is of little use. All
+# cutoffs are tried, and the loss decides.
+STEADY_RTOL = 1e-10
+RTOLS, NEWTON_RTOLS = (1e-12, STEADY_RTOL, 1e-8, 1e-6), (STEADY_RTOL,)
 
-# A bound that keeps this share of what the best one is above the trivial one is as
-# good, and holds for longer coefficients. Budgets are a million times the norm of some
-# coefficients found, or this many times that of the best.
-AS_GOOD, SHORTER = 1 - 5e-8, (1e4, 1e2, 1.0)
+# Bounds are compared by their gain over the trivial bound. One with this fraction of
+# the largest gain counts as equal, and the one with the largest budget is returned.
+# Budgets are a million times the norm of any candidate, or this many times the best's.
+FULL_FRACTION, SMALLER_BUDGETS = 1 - 5e-8, (1e4, 1e2, 1.0)
 
-# Where there are only products with the basis, coefficients are found less exactly, and
-# budgets fall short of a million where that keeps this share of the best bound.
-ROUGHLY, ROUGH_BUDGETS = 0.9, (1e6, 1e5, 1e4, 1e3, 1e2, 1e1)
+# Without a factorization, coefficients are less accurate. Budgets are then below a
+# million if a larger one would lose more than a tenth of the largest gain.
+ROUGH_FRACTION, ROUGH_BUDGETS = 0.9, (1e6, 1e5, 1e4, 1e3, 1e2, 1e1)
 
-# Losses this close, relative to themselves, are equal; the shorter coefficients count.
-EQUAL = 1e-12
+# Losses within this relative tolerance are equal; the shortest coefficients are used.
+EQUAL_RTOL = 1e-12
 
-# A log loss this close to its samples' own infima runs away from all; gradients this
-# far from the edge of their domain belong to samples that do not.
-SEPARATED, INSIDE = 1e-10, 1e-8
+# If a log loss is this close to the sum of the samples' infima, the labels count as
+# separated. If all gradients are this far inside their domain, they are not separated.
+SEPARATED_LOSS, INTERIOR_SLACK = 1e-10, 1e-8
 
 
-# Finds coefficients and an intercept by products with the basis.
+# A solver that only multiplies by the basis; returns coefficients and intercept.
 Descend = Callable[[ConvexProblem], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
 class Infimum:
-    """The infimum of a loss over the span of a basis, between two numbers.
+    """Upper and lower bounds on the infimum of a loss over the span of a basis.
 
     Attributes
     ----------
     value : float
-        The loss at coefficients that were found: never below the infimum.
+        The loss at the computed coefficients: an upper bound on the infimum.
     lower_bound : float
-        Never above the infimum over coefficients up to the norm `norm_budget`, nor
-        above a value in hand.
+        A lower bound on the loss of all coefficients with norms up to `norm_budget`,
+        and on all losses known to be attained.
     norm_budget : float
-        On the norm of the intercept and the coefficients of a basis whose weighted and
-        centred columns have norm one; a million times what was found. Infinite only
-        where the bound holds for every function of the inputs.
+        Largest norm of intercept and coefficients that the lower bound covers, after
+        centering the weighted columns and scaling them to norm one: usually a million
+        times `norm`. Infinite only if it covers every function of the inputs.
     rank : int or None
-        Of the basis, intercept included; None where it was not factorised.
+        Rank of the basis, intercept included; None if it was not factorized.
     attained : bool or None
-        Whether some coefficients attain the infimum; None where this is not known.
+        Whether some coefficients attain the infimum; None if unknown.
     norm : float
-        Of the coefficients found, in the terms of `norm_budget`.
+        Norm of the computed coefficients, in the units of `norm_budget`.
     steady : float
-        The loss at coefficients that do without directions whose singular values are
-        below 1e-10 of the largest: what can be gained without very long coefficients.
+        The smallest loss without directions with singular values below 1e-10 of
+        the largest, and so without very long coefficients.
     steady_rank : int or None
-        The number of those directions, where the basis was factorised.
+        Rank without those directions; None if the basis was not factorized.
     unlimited : bool
-        Whether coefficients beyond the budget are known to be worse: the columns are
-        independent, and the squared loss grows with their coefficients.
+        Whether coefficients beyond the budget are known to be worse, because the
+        columns are independent and the squared loss grows with their coefficients.
     spectrum : Spectrum or None
     """
 
@@ -109,15 +110,18 @@ class Infimum:
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """Coordinates that were found, and what a dual point beside them proves.
+class _Candidate:
+    """A minimizer within some rank, and dual points computed beside it.
 
     Attributes
     ----------
     value, norm : float
+        Its loss and the norm of its coefficients.
     raw : Tensor (n_samples, n_outputs)
     duals : list of Dual
     converged : bool
+    rank : int
+        Directions of the basis that the coefficients use.
     """
 
     value: float
@@ -142,36 +146,35 @@ def infimum(
     floor: float = -math.inf,
     in_hand: float = math.inf,
 ) -> Infimum:
-    """Enclose the infimum of a problem without ridge (alpha is ignored).
+    """Bound the infimum of a problem without regularization (alpha is ignored).
 
-    Every bound of the package without a ridge is made here. For a dual point u in the
-    conjugates' domain, and coefficients whose norm is at most B, no loss is below ::
+    For a dual point u in the conjugates' domain, Fenchel duality bounds the loss of all
+    coefficients with norms up to B from below by ::
 
         sum_i w_i (u_i o_i - l_i*(u_i)) - B |D^-1 Phi^T W u|
 
-    by Fenchel duality, with D the norms of the columns. In floating point the last norm
-    is never known to be zero, so B is finite; what rounding can have done to either
-    term is taken off.
+    where D are the norms of the columns. In floating point the last norm is never known
+    to be zero, so B is finite. The rounding error of both terms is subtracted.
 
     Parameters
     ----------
     problem : ConvexProblem
     descend : callable
-        Finds coefficients and an intercept by products with the basis, where a
-        factorisation, or Newton's steps, would take too long; `solve` by default.
+        Solver that only multiplies by the basis, used if a factorization or Newton's
+        steps would take too long. Returns coefficients and intercept.
     max_memory : float
-        Bytes that a factorisation may take.
+        Bytes that a factorization may take.
     contains_offset : bool
         Whether the problem's offset lies in the span.
     floor : float
-        Least loss of any function of the inputs, where it is known.
+        Smallest loss of any function of the inputs, if known.
     in_hand : float
-        A loss that some coefficients have.
+        A loss that some coefficients are known to attain.
 
     Notes
     -----
-    The squared loss is projected on the span, for several ideas of its rank. Other
-    losses take Newton steps on an orthonormal basis of it, and the repaired dual point
+    For the squared loss the targets are projected on the span, with several cutoffs of
+    its rank. Other losses take Newton steps on an orthonormal basis and use dual points
     of `repaired`.
     """
     problem = problem.with_alpha(0.0)
@@ -179,14 +182,14 @@ def infimum(
     with threads_for_solve(operator.n_rows, operator.n_coef):
         if is_affordable(problem, FACTOR_FLOPS, max_memory):
             spectrum = Spectrum.of(problem)
-            found = _factorised(spectrum, descend)
+            candidates = _factorized(spectrum, descend)
         else:
-            spectrum, found = None, [_by_products(problem, descend)]
-        return _finish(problem, found, spectrum, contains_offset, floor, in_hand)
+            spectrum, candidates = None, [_by_products(problem, descend)]
+        return _finish(problem, candidates, spectrum, contains_offset, floor, in_hand)
 
 
 def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bool:
-    """Whether a factorisation of the basis takes at most so much."""
+    """Whether a factorization of the basis stays within these limits."""
     operator = problem.operator
     rows, columns = operator.n_rows, operator.n_coef
     if isinstance(operator, KroneckerOperator):
@@ -195,19 +198,19 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
     return needed <= flops and 4 * 8.0 * rows * columns <= max_memory
 
 
-def _factorised(spectrum: Spectrum, descend: Descend) -> list[_Found]:
+def _factorized(spectrum: Spectrum, descend: Descend) -> list[_Candidate]:
     if not bool(spectrum.basis.matrix.isfinite().all()):
         return [_at_zero(spectrum.basis)]
     quadratic = spectrum.basis.problem.loss.quadratic
-    find = _least_squares if quadratic else _minimised(descend)
+    find = _least_squares if quadratic else partial(_minimized, descend)
     ranks = spectrum.ranks(RTOLS if quadratic else NEWTON_RTOLS)
-    found = [find(spectrum, rank) for rank in ranks]
-    return [_at_zero(spectrum.basis), *found]
+    candidates = [find(spectrum, rank) for rank in ranks]
+    return [_at_zero(spectrum.basis), *candidates]
 
 
-def _at_zero(basis: UnitBasis) -> _Found:
-    """Coefficients of zero: a model in hand of every basis."""
-    return _Found(
+def _at_zero(basis: UnitBasis) -> _Candidate:
+    """Coefficients of zero, which every basis has."""
+    return _Candidate(
         float(basis.problem.data_value(basis.base)), 0.0, basis.base, [], False
     )
 
@@ -215,11 +218,11 @@ def _at_zero(basis: UnitBasis) -> _Found:
 # --- squared loss -------------------------------------------------------------------
 
 
-def _least_squares(spectrum: Spectrum, rank: int) -> _Found:
-    """The squared loss along the first directions of the basis.
+def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
+    """Minimize the squared loss along the first `rank` directions of the basis.
 
-    What is left of the targets is the dual point. It is projected off the span twice,
-    so that rounding of the first time does not remain.
+    The residual of the targets is the dual point. It is projected off the span twice,
+    to remove the rounding error of the first projection.
     """
     basis, U = spectrum.basis, spectrum.U[:, :rank]
     free, target = basis.target()
@@ -227,12 +230,12 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Found:
     across = target
     for _ in range(2):
         across = across - U @ (U.T @ across)
-    # Long coefficients are known to have this loss up to the rounding of outputs.
+    # The outputs of long coefficients are rounded; this is an upper bound on the loss.
     rounding = product_rounding(1) * float(beta.norm())
     value = (float(left.norm()) + rounding) ** 2
     duals = [_residual_dual(basis, target, part) for part in (across, left)]
     raw = basis.base + free + basis.unfold(target - left)
-    return _Found(value, float(beta.norm()), raw, duals, True, rank)
+    return _Candidate(value, float(beta.norm()), raw, duals, True, rank)
 
 
 def _residual_dual(basis: UnitBasis, target: Tensor, left: Tensor) -> Dual:
@@ -247,36 +250,28 @@ def _residual_dual(basis: UnitBasis, target: Tensor, left: Tensor) -> Dual:
 # --- other losses -------------------------------------------------------------------
 
 
-def _minimised(descend: Descend) -> Callable[[Spectrum, int], _Found]:
-    """Newton on orthonormal coordinates; L-BFGS where its steps are dear."""
-
-    def find(spectrum: Spectrum, rank: int) -> _Found:
-        basis = spectrum.basis
-        problem, U = basis.problem, spectrum.U[:, :rank]
-        inner = basis.inner(U)
-        gamma, converged = _minimise(inner, descend)
-        gamma = gamma.reshape(rank, basis.units.width)
-        beta = spectrum.V[:, :rank] @ (gamma / spectrum.singular[:rank, None])
-        raw = basis.raw(beta)
-        value = float(problem.data_value(raw))
-        dual = problem.loss.gradient(problem.y, raw)
-        duals = [dual_of(basis, dual)] if bool(dual.isfinite().all()) else []
-        if duals and _is_repairable(problem, inner.operator.n_coef):
-            span = inner_columns(inner)
-            duals += [dual_of(basis, each) for each in repaired(problem, dual, span)]
-        return _Found(value, float(beta.norm()), raw, duals, converged, rank)
-
-    return find
+def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
+    """Minimize by Newton's method, or by `descend` if its steps are too expensive."""
+    basis = spectrum.basis
+    problem = basis.problem
+    inner = basis.inner(spectrum.U[:, :rank])
+    gamma, converged = _minimize(inner, descend)
+    gamma = gamma.reshape(rank, basis.units.width)
+    beta = spectrum.V[:, :rank] @ (gamma / spectrum.singular[:rank, None])
+    raw = basis.raw(beta)
+    value = float(problem.data_value(raw))
+    dual = problem.loss.gradient(problem.y, raw)
+    duals = [_dual_of(basis, dual)] if bool(dual.isfinite().all()) else []
+    if duals and _is_repairable(problem, inner.operator.n_coef):
+        # Orthonormal columns, as `inner` is a problem on an orthonormal basis.
+        root = inner.weight.sqrt()[:, None, None]
+        span = (root * inner.operator.dense()).flatten(0, 1)
+        duals += [_dual_of(basis, each) for each in repaired(problem, dual, span)]
+    return _Candidate(value, float(beta.norm()), raw, duals, converged, rank)
 
 
-def inner_columns(inner: ConvexProblem) -> Tensor:
-    """Orthonormal columns of the weighted basis, one row for each output."""
-    root = inner.weight.sqrt()[:, None, None]
-    return (root * inner.operator.dense()).flatten(0, 1)
-
-
-def dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
-    """What a dual point proves."""
+def _dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
+    """The terms of the bound at a dual point, after moving it into the domain."""
     dual = into_domain(basis.problem, dual)
     rows = basis.fold(dual)
     along = float((basis.matrix.T @ rows).norm())
@@ -284,39 +279,39 @@ def dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
     return Dual(conjugate_value(basis.problem, dual, basis.base), along)
 
 
-def _minimise(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
+def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
     operator = inner.operator
     normal = 2.0 * operator.n_rows * operator.n_coef**2
     if isinstance(operator, KroneckerOperator):
         normal /= operator.n_outputs
-    least, most = NEWTON_STEPS
+    min_steps, max_steps = NEWTON_STEPS
     steps = NEWTON_FLOPS / max(normal + operator.n_coef**3 / 3, 1.0)
-    if steps < least:
+    if steps < min_steps:
         return descend(inner)[0], False
-    n_steps = int(min(steps, most))
+    n_steps = int(min(steps, max_steps))
     beta, _, _, converged = newton(inner, PrimalSystem(inner), None, 1e-12, n_steps)
     return beta, converged
 
 
 def _is_repairable(problem: ConvexProblem, rank: int) -> bool:
-    # The repair has one more constraint per sample where the loss does not see what is
-    # added to all outputs.
+    # The repair has one more constraint per sample if the loss is invariant to adding
+    # a constant to all outputs.
     rows, columns = problem.y.numel(), rank
     columns += len(problem.y) if problem.loss.dual_rows_sum_to_zero else 0
     return float(rows) * columns * min(rows, columns) <= REPAIR_FLOPS
 
 
-# --- bases that are too large -------------------------------------------------------
+# --- bases too large to factorize ---------------------------------------------------
 
 
-def _by_products(problem: ConvexProblem, descend: Descend) -> _Found:
-    """By products with the basis alone; its columns' norms take one pass over it."""
+def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
+    """A candidate from products with the basis; column norms take one pass over it."""
     coef, free = descend(problem)
     raw = problem.raw(coef, free)
     units = Units.of(problem)
     mean, scale = units.mean, units.scale[:, None]
-    rest, centre = scale * units.columns(coef), free + units.shift(coef)
-    norm = math.hypot(float(rest.norm()), float(centre.norm()))
+    rest, center = scale * units.columns(coef), free + units.shift(coef)
+    norm = math.hypot(float(rest.norm()), float(center.norm()))
     base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     dual = into_domain(problem, problem.loss.gradient(problem.y, raw))
     rows = problem.weight[:, None] * dual
@@ -328,40 +323,40 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Found:
     else:
         sums = torch.zeros_like(sums)
     residual = math.hypot(float((along / scale).norm()), float(sums.norm()))
-    # Columns far from zero have lost digits before they were centred.
-    lost = float((units.plain / units.scale).norm()) + 1.0
-    residual += product_rounding(1) * size * lost
+    # Columns far from zero lose digits to cancellation when they are centered.
+    cancellation = float((units.plain / units.scale).norm()) + 1.0
+    residual += product_rounding(1) * size * cancellation
     proven = Dual(conjugate_value(problem, dual, base), residual)
-    return _Found(float(problem.data_value(raw)), norm, raw, [proven], False)
+    return _Candidate(float(problem.data_value(raw)), norm, raw, [proven], False)
 
 
-# --- what comes of it ---------------------------------------------------------------
+# --- bounds from candidates ---------------------------------------------------------
 
 
 def _finish(
     problem: ConvexProblem,
-    found: list[_Found],
+    candidates: list[_Candidate],
     spectrum: Spectrum | None,
     contains_offset: bool,
     floor: float,
     in_hand: float,
 ) -> Infimum:
-    usable = [each for each in found if math.isfinite(each.value)]
+    usable = [each for each in candidates if math.isfinite(each.value)]
     unconditional = unconditional_bound(problem, floor)
     if not usable:
         bound = unconditional.within(in_hand)
         rank = None if spectrum is None else spectrum.rank
         nothing = math.inf, bound.value, math.inf, rank, None, math.nan, math.inf
         return Infimum(*nothing)
-    value, least = min(each.value for each in usable), _unit_norm(problem)
-    equal = value + EQUAL * abs(value)
+    value, smallest_norm = min(each.value for each in usable), _unit_norm(problem)
+    equal = value + EQUAL_RTOL * abs(value)
     best = min(
         (each for each in usable if each.value <= equal), key=lambda each: each.norm
     )
     if spectrum is None:
-        bound = _rough_bound(best, least, unconditional)
+        bound = _rough_bound(best, smallest_norm, unconditional)
     else:
-        bound = _best_bound(usable, best, least, unconditional)
+        bound = _best_bound(usable, best, smallest_norm, unconditional)
     attained: bool | None = True
     if not _have_minima(problem):
         if problem.offset is None or contains_offset:
@@ -377,22 +372,22 @@ def _finish(
         attained=attained,
         norm=best.norm,
         steady=_steady(usable, spectrum),
-        steady_rank=None if spectrum is None else spectrum.leading(STEADY).rank,
+        steady_rank=None if spectrum is None else spectrum.leading(STEADY_RTOL).rank,
         unlimited=_is_unlimited(problem, spectrum, bound, value),
         spectrum=spectrum,
     )
 
 
-def _steady(found: list[_Found], spectrum: Spectrum | None) -> float:
-    """The least loss along directions that are far from rounding."""
-    most = 0 if spectrum is None else spectrum.ranks((STEADY,))[-1]
-    return min(each.value for each in found if each.rank <= most)
+def _steady(candidates: list[_Candidate], spectrum: Spectrum | None) -> float:
+    """The smallest loss along directions far above rounding."""
+    max_rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
+    return min(each.value for each in candidates if each.rank <= max_rank)
 
 
 def _unit_norm(problem: ConvexProblem) -> float:
-    """Norm of coefficients that count as none beside others: of outputs of size one.
+    """Smallest norm that budgets are multiples of, as computed norms may be zero.
 
-    With the squared loss, the size of the targets takes the place of one.
+    It is the norm of the centered targets for the squared loss, and one for others.
     """
     if not problem.loss.quadratic:
         return 1.0
@@ -403,49 +398,53 @@ def _unit_norm(problem: ConvexProblem) -> float:
 
 
 def _best_bound(
-    found: list[_Found], best: _Found, least: float, unconditional: Bound
+    candidates: list[_Candidate],
+    best: _Candidate,
+    smallest_norm: float,
+    unconditional: Bound,
 ) -> Bound:
-    """The largest bound, or one that is as good for longer coefficients."""
-    norms = [max(each.norm, least) for each in found]
+    """The bound with the largest budget of those that count as equal to the best."""
+    norms = [max(each.norm, smallest_norm) for each in candidates]
     budgets = {BUDGET * norm for norm in norms}
-    budgets |= {factor * max(best.norm, least) for factor in SHORTER}
-    duals = [dual for each in found for dual in each.duals]
-    # None that is shorter than a million times the shortest coefficients found.
+    budgets |= {factor * max(best.norm, smallest_norm) for factor in SMALLER_BUDGETS}
+    duals = [dual for each in candidates for dual in each.duals]
+    # No budget is below a million times the norm of the shortest candidate.
     budgets = {budget for budget in budgets if budget >= BUDGET * min(norms)}
     bounds = [dual.bound(budget) for dual in duals for budget in budgets]
     largest = best_of(bounds, unconditional)
     if not math.isfinite(largest.norm_budget):
         return largest
-    enough = unconditional.value + AS_GOOD * (largest.value - unconditional.value)
-    # Beyond what the best coefficients ask for, a longer budget is worth nothing.
-    goal = BUDGET * max(best.norm, least)
-    able = [b for b in bounds if b.value >= enough and b.norm_budget <= goal]
-    if not able:
+    enough = unconditional.value + FULL_FRACTION * (largest.value - unconditional.value)
+    # A budget above a million times the norm of the best candidate has no use.
+    most_useful = BUDGET * max(best.norm, smallest_norm)
+    eligible = [b for b in bounds if b.value >= enough and b.norm_budget <= most_useful]
+    if not eligible:
         return largest
-    longest = max(bound.norm_budget for bound in able)
+    longest = max(bound.norm_budget for bound in eligible)
     if longest < best.norm:
-        # One that covers the coefficients found, if it is not much worse.
-        enough = unconditional.value + ROUGHLY * (largest.value - unconditional.value)
+        # Prefer budgets that cover the best candidate, if the bound is not much worse.
+        gain = largest.value - unconditional.value
+        enough = unconditional.value + ROUGH_FRACTION * gain
         covering = [
             b for b in bounds if b.value >= enough and b.norm_budget >= best.norm
         ]
         if covering:
             return max(covering, key=lambda bound: bound.value)
-    return best_of([b for b in able if b.norm_budget == longest], unconditional)
+    return best_of([b for b in eligible if b.norm_budget == longest], unconditional)
 
 
-def _rough_bound(best: _Found, least: float, unconditional: Bound) -> Bound:
-    """The bound for the longest coefficients that is almost as good as any."""
+def _rough_bound(best: _Candidate, smallest_norm: float, unconditional: Bound) -> Bound:
+    """The bound with the largest budget of those with most of the largest gain."""
     bounds = [
-        dual.bound(factor * max(best.norm, least))
+        dual.bound(factor * max(best.norm, smallest_norm))
         for factor in ROUGH_BUDGETS
         for dual in best.duals
     ]
     largest = best_of(bounds, unconditional).value
-    enough = unconditional.value + ROUGHLY * (largest - unconditional.value)
-    # From the longest on.
-    able = [bound for bound in bounds if bound.value >= enough]
-    return best_of(able[:1], unconditional)
+    enough = unconditional.value + ROUGH_FRACTION * (largest - unconditional.value)
+    # Bounds are ordered from the largest budget to the smallest.
+    eligible = [bound for bound in bounds if bound.value >= enough]
+    return best_of(eligible[:1], unconditional)
 
 
 def _is_unlimited(
@@ -459,16 +458,16 @@ def _is_unlimited(
     matrix = spectrum.basis.matrix
     if len(spectrum.singular) < matrix.shape[1]:
         return False
-    # Of the matrix itself: singular values are off by a few units in the last place.
-    least = float(spectrum.singular[-1]) - 8 * EPS * math.sqrt(matrix.numel())
+    # Computed singular values are off by a few units in the last place.
+    smallest = float(spectrum.singular[-1]) - 8 * EPS * math.sqrt(matrix.numel())
     target = float(spectrum.basis.fold(problem.y - spectrum.basis.base).norm())
-    return least * bound.norm_budget > target + math.sqrt(max(value, 0.0))
+    return smallest * bound.norm_budget > target + math.sqrt(max(value, 0.0))
 
 
 def _have_minima(problem: ConvexProblem) -> bool:
-    """Whether each sample's own loss has one; the sum then has one on every span.
+    """Whether each sample's loss attains its minimum; so does then their sum.
 
-    The squared loss, the hinge and log losses of smoothed labels have.
+    This holds for the squared loss, the hinge and log losses of smoothed labels.
     """
     n = len(problem.y)
     own = problem.loss.pooled_minimum(problem.y, problem.weight, torch.arange(n), n)
@@ -476,7 +475,7 @@ def _have_minima(problem: ConvexProblem) -> bool:
 
 
 def _along_ray(problem: ConvexProblem, raw: Tensor) -> float:
-    """The least loss among multiples of raw outputs of the model."""
+    """The smallest loss among multiples of the model's raw outputs."""
     scales = (2.0 ** torch.arange(24)).tolist()
     values = [float(problem.data_value(scale * raw)) for scale in scales]
     return min(value for value in values if not math.isnan(value))
@@ -485,15 +484,15 @@ def _along_ray(problem: ConvexProblem, raw: Tensor) -> float:
 def _attained(
     problem: ConvexProblem, raw: Tensor, converged: bool, above: float
 ) -> bool | None:
-    """Whether the infimum is a minimum where single samples have none.
+    """Whether the infimum is a minimum, for losses of samples that have none.
 
-    It is not where the labels are separated, and the loss falls to the samples' own
-    infima along a ray. A dual point well inside its domain, at a stationary point, says
-    that nothing runs away.
+    If the labels are separated, the loss falls to the samples' infima along a ray and
+    there is no minimum. If gradients at a stationary point are well inside their
+    domain, it is a minimum. None if neither is certain.
     """
-    if above <= SEPARATED:
+    if above <= SEPARATED_LOSS:
         return False
     lower, upper = problem.loss.dual_bounds(problem.y)
     dual = problem.loss.gradient(problem.y, raw)
     slack = float(torch.minimum(dual - lower, upper - dual).min())
-    return True if converged and slack > INSIDE else None
+    return True if converged and slack > INTERIOR_SLACK else None

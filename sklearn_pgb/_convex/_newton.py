@@ -11,15 +11,15 @@ from torch import Tensor
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
 from sklearn_pgb._operators import KroneckerOperator, LinearOperator
 
-# Products in float32 serve a step whose residual may be this share of the gradient, and
-# ridges this share of the mean squared row norm: above the rounding, 6e-8 of it.
-SINGLE_FORCING, SINGLE_RIDGE = 1e-3, 1e-7
+# Steps are computed in float32 if the residual may be this fraction of the gradient and
+# alpha is at least this fraction of the mean squared row norm, above the rounding 6e-8.
+SINGLE_FORCING, SINGLE_ALPHA = 1e-3, 1e-7
 
-# Conjugate gradients on ridges below this share of the mean squared row norm are
-# preconditioned; with stronger ones they need a few products only.
-WEAK_RIDGE = 1e-2
+# Conjugate gradients are preconditioned if alpha is below this fraction of the mean
+# squared row norm; a larger alpha needs only a few products without.
+WEAK_ALPHA = 1e-2
 
-# Products of a step after which its preconditioner is made anew for the next one.
+# The preconditioner is recomputed after a step that took more products than this.
 MANY_PRODUCTS = 15
 
 
@@ -39,8 +39,8 @@ class NewtonSystem(ABC):
     ) -> tuple[Tensor, Tensor]:
         """The Newton step in coefficients and intercept.
 
-        An iterative system may stop where the norm of its residual is at most `goal`,
-        or as large a share of the gradient's in another norm.
+        An iterative system may stop when the norm of its residual is at most `goal`, or
+        reduced by the same factor in another norm.
         """
 
 
@@ -67,7 +67,7 @@ class DualSystem(NewtonSystem):
 
     With E the intercept's columns times S, the rows z = S Phi step + E free solve
     ``M z = alpha E free - S Phi g`` and ``E^T z = -h`` for the gradients g and h. The
-    Schur complement is ``alpha E^T M^-1 E``: no difference with E^T E is taken.
+    Schur complement is ``alpha E^T M^-1 E``, which avoids cancellation with E^T E.
     """
 
     def __init__(self, problem: ConvexProblem):
@@ -114,8 +114,8 @@ class DualSystem(NewtonSystem):
 class MatrixFreeSystem(NewtonSystem):
     """Conjugate gradients on Hessian products; no matrix is formed.
 
-    A step that need not be exact takes products in float32, where these are cheap;
-    gradient, line search and certificate stay in float64.
+    Inexact steps use products in float32, which are cheaper. Gradient, line search and
+    certificate stay in float64.
     """
 
     max_products = 500
@@ -123,9 +123,9 @@ class MatrixFreeSystem(NewtonSystem):
     def __init__(self, problem: ConvexProblem):
         self.rough = problem.single()
         size = float(self.rough.weight @ self.rough.operator.row_norms().mean(1))
-        self.least_alpha = SINGLE_RIDGE * size
-        self.weak = WEAK_RIDGE * size
-        # An inverse serves the next steps too, as long as few products do with it.
+        self.least_alpha = SINGLE_ALPHA * size
+        self.weak = WEAK_ALPHA * size
+        # A preconditioner is reused by later steps as long as it keeps products few.
         self._inverse: Callable[[Tensor], Tensor] | None = None
         self._made_for, self._products = math.nan, 0
 
@@ -154,7 +154,7 @@ class MatrixFreeSystem(NewtonSystem):
             goal / float(target.norm()),
             self.max_products,
             self._preconditioner(problem, raw),
-            # Without a ridge, rounding would grow without limit in the null space.
+            # If alpha = 0, rounding errors would grow without limit in the null space.
             flat=1e-12 if problem.alpha == 0 else 0.0,
         )
         return _divide(problem, solution.to(target))
@@ -187,19 +187,18 @@ def conjugate_gradients(
         Multiplies by the matrix.
     target : Tensor (n,)
     forcing : float
-        Share of the target's norm that the residual may keep, in the norm of the
-        preconditioner.
+        Relative tolerance on the residual, in the norm of the preconditioner.
     max_products : int
     precondition : callable or None
-        Multiplies by something like the inverse of the matrix.
+        Multiplies by an approximate inverse of the matrix.
     flat : float
-        Directions with at most this share of the largest curvature end the search.
+        Stop when the curvature is at most this fraction of the largest one so far.
 
     Returns
     -------
     solution : Tensor (n,)
-    reached : bool
-        Whether the residual is as small as it should be.
+    converged : bool
+        Whether the residual is within the tolerance.
     """
     solution = torch.zeros_like(target)
     residual = target.clone()
@@ -224,11 +223,10 @@ def conjugate_gradients(
 
 
 def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
-    """Inverses of the Hessian's blocks, one for each output.
+    """Inverses of the Hessian's diagonal blocks, one for each output.
 
-    Only for outputs that share their features, each with coefficients of its own: the
-    blocks are as wide as the features, however many outputs there are. None if there
-    are no such blocks, or rounding makes one singular.
+    None if the operator is no `KroneckerOperator`, whose blocks are only as wide as the
+    features, or if rounding makes a block singular.
     """
     operator = problem.operator
     if not isinstance(operator, KroneckerOperator):
@@ -251,16 +249,15 @@ def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
 
 def apply_blocks(blocks: Tensor, target: Tensor) -> Tensor:
     """Each output's block times its part of [coefficients, intercept]."""
-    # As rows, for which torch has a routine, twenty times faster than columns. The
-    # blocks are symmetric.
+    # The blocks are symmetric; bmm with row vectors is twenty times faster.
     rows = target.view(blocks.shape[1], -1).T[:, None].to(blocks).contiguous()
     return torch.bmm(rows, blocks)[:, 0].T.reshape(-1).to(target)
 
 
 def hessian_product(problem: ConvexProblem, raw: Tensor) -> Callable[[Tensor], Tensor]:
-    """The Hessian of the objective at `raw`, as a product on [coef, intercept].
+    """A function that multiplies [coef, intercept] by the objective's Hessian at `raw`.
 
-    Without an intercept it is a product on the coefficients alone.
+    If the problem has no intercept, the function multiplies coefficients alone.
     """
     curvature = problem.loss.hessian(problem.y, raw)
     weight = problem.weight[:, None]
@@ -284,11 +281,11 @@ def hessian_product(problem: ConvexProblem, raw: Tensor) -> Callable[[Tensor], T
 def hessian_matrix(
     problem: ConvexProblem, augmented: LinearOperator, raw: Tensor
 ) -> Tensor:
-    """What `hessian_product` multiplies by, with a floor under its diagonal."""
+    """The objective's Hessian at `raw`, with its diagonal bounded away from zero."""
     n_coef = problem.operator.n_coef
     matrix = augmented.normal(weighted_root(problem, raw))
     diagonal = matrix.diagonal()
-    # Directions that neither data nor ridge determine (a saturated intercept, a
+    # Directions that neither data nor penalty determine (a saturated intercept, a
     # rank-deficient basis at alpha = 0) get a curvature far below their columns'.
     floor = 1e-12 * diagonal + torch.finfo(matrix.dtype).tiny
     diagonal[:n_coef] += floor[:n_coef].clamp_min(problem.alpha)
@@ -297,12 +294,12 @@ def hessian_matrix(
 
 
 def _join(problem: ConvexProblem, gradient: tuple[Tensor, Tensor]) -> Tensor:
-    """The gradient by all that is free."""
+    """Coefficients and, if free, intercept as one vector."""
     return torch.cat(gradient) if problem.intercept else gradient[0]
 
 
 def _divide(problem: ConvexProblem, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients and intercept of a step in all that is free."""
+    """The inverse of `_join`; an intercept that is not free is zero."""
     n_coef = problem.operator.n_coef
     if problem.intercept:
         return step[:n_coef], step[n_coef:]
@@ -317,19 +314,19 @@ def newton(
     max_iter: int,
     certified: bool = True,
 ) -> tuple[Tensor, Tensor, int, bool]:
-    """Damped Newton until the certified gap is at most tol times the objective.
+    """Coefficients, intercept, number of iterations and convergence of damped Newton.
 
-    By Fenchel duality the gap is ||gradient||^2 / (2 alpha) where the intercept's
-    gradient is zero; without a ridge the gradient is at most tol times (1 + objective).
-    Not `certified`, it stops after the first step whose quadratic model promised a
-    decrease of at most tol times the objective: far sooner for weak ridges, and all
-    that a comparison of ridges needs.
+    Stops when the certified gap is at most tol * objective. By Fenchel duality the gap
+    is ||gradient||^2 / (2 alpha) if the intercept's gradient is zero. If alpha = 0, the
+    norm of the gradient has to be at most tol * (1 + objective). If not `certified`,
+    stops after the first step with a predicted decrease of at most tol * objective.
+    This is much earlier for small alphas, and enough to compare alphas.
     """
     coef, intercept = problem.zero() if start is None else start
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
-    # A comparison needs no more than a few digits of a step.
-    forcing, least, last_norm = 0.1, 1e-8 if certified else 1e-2, None
+    # Steps of uncertified solutions need only a few correct digits.
+    forcing, min_forcing, last_norm = 0.1, 1e-8 if certified else 1e-2, None
     for n_iter in range(1, max_iter + 1):
         residual = problem.residual(raw)
         gradient = (
@@ -345,12 +342,12 @@ def newton(
         ):
             return coef, intercept, n_iter, True
         if last_norm is not None:
-            forcing = min(0.1, max(least, 0.9 * (norm / last_norm) ** 2))
+            forcing = min(0.1, max(min_forcing, 0.9 * (norm / last_norm) ** 2))
         last_norm = norm
         goal = forcing * norm
         if certified:
-            # A gradient of half the norm that the tolerance asks for is small enough,
-            # unless the intercept's share, which no ridge bounds, keeps the gap open.
+            # Half the gradient norm that the tolerance needs is enough, unless the
+            # unpenalized intercept's part of the gradient keeps the gap open.
             enough = math.sqrt(2 * problem.alpha * tol * abs(value))
             if norm > enough:
                 goal = max(goal, 0.5 * enough)
@@ -372,15 +369,15 @@ def _small_enough(
     value: float,
     tol: float,
 ) -> bool:
-    """Whether the stopping rule of `newton` holds."""
+    """Whether the stopping criterion of certified `newton` holds."""
     if problem.alpha == 0:
         size = max(float(gradient[0].norm()), float(gradient[1].abs().sum()))
         return size <= tol * (1.0 + abs(value))
     gap = float(gradient[0] @ gradient[0]) / (2 * problem.alpha)
     if gap > tol * abs(value):
         return False
-    # The intercept's gradient adds to the gap; the certificate itself says how much, up
-    # to the rounding of the objective.
+    # The intercept's gradient adds to the gap, so compute the certificate itself. It is
+    # exact up to the rounding of the objective.
     rounding = 8 * torch.finfo(raw.dtype).eps
     return value - lower_bound(problem, raw) <= (tol + rounding) * abs(value)
 
@@ -393,10 +390,10 @@ def _line_search(
     gradient: tuple[Tensor, Tensor],
     step: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, float] | None:
-    """The full step where Armijo's rule allows it, or bisection of the slope along it.
+    """Take the full step if Armijo's rule allows it; otherwise bisect its slope.
 
-    Backtracking would stop short of a kink of the gradient every time (the hinge's
-    margins) and never see the curvature behind it. None where nothing falls.
+    Backtracking would always stop before a kink of the gradient (the hinge's margins)
+    and never use the curvature behind it. None if the objective does not decrease.
     """
     slope = float(gradient[0] @ step[0] + gradient[1] @ step[1])
     if not slope < 0:
@@ -404,7 +401,7 @@ def _line_search(
     direction = problem.operator.matvec(step[0]) + step[1]
     along = problem.alpha * float(point[0] @ step[0])
     bend = problem.alpha * float(step[0] @ step[0])
-    # A decrease below the rounding of the objective cannot be seen, and is accepted.
+    # Accept steps that change the objective by no more than its rounding error.
     noise = 4 * torch.finfo(raw.dtype).eps * abs(value)
     low, high, size = 0.0, 1.0, 1.0
     for _ in range(60):
@@ -424,7 +421,7 @@ def _line_search(
 
 
 def weighted_root(problem: ConvexProblem, raw: Tensor) -> Tensor:
-    """sqrt(w_i) S_i, the root of the weighted Hessian of the loss."""
+    """Roots sqrt(w_i) S_i of the weighted Hessian of the loss."""
     root = problem.loss.hessian_root(problem.y, raw)
     weight = problem.weight.sqrt()
     return root * (weight[:, None] if root.ndim == 2 else weight[:, None, None])
@@ -441,7 +438,7 @@ def _apply_transposed(root: Tensor, rows: Tensor) -> Tensor:
 
 
 def _cholesky_solve(matrix: Tensor, target: Tensor) -> Tensor:
-    """Solve a positive definite system; least squares where rounding spoils it."""
+    """Solve a positive definite system, by least squares if rounding spoils it."""
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info) == 0:
         return torch.cholesky_solve(target, factor)

@@ -1,4 +1,4 @@
-"""The one convex problem of the package, its solution and its certified bounds."""
+"""The convex problem behind all solvers, its solution and certified lower bounds."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from sklearn_pgb._operators import KroneckerOperator, LinearOperator, StackedOpe
 
 @dataclass(frozen=True)
 class ConvexProblem:
-    """A loss on a basis, with a ridge on the coefficients and a free intercept.
+    """A loss on a basis, with penalized coefficients and an unpenalized intercept.
 
     The objective is ::
 
@@ -27,14 +27,14 @@ class ConvexProblem:
     weight : Tensor (n_samples,)
         Positive, summing to one.
     alpha : float
-        Ridge on the coefficients; the intercept is never penalised.
+        Regularization strength of the coefficients.
     intercept : bool
         Whether b is free; it is zero otherwise.
     offset : Tensor (n_samples, n_outputs) or None
         Fixed part o of the raw outputs.
     rounded : bool
-        Whether the columns of the basis are a network's outputs, rounded. A bound then
-        holds for the exact ones too.
+        Whether the columns of the basis are a network's outputs in floating point.
+        Bounds then hold for the exact outputs as well.
     """
 
     operator: LinearOperator
@@ -47,11 +47,11 @@ class ConvexProblem:
     rounded: bool = False
 
     def with_alpha(self, alpha: float) -> "ConvexProblem":
-        """The same problem with another ridge."""
+        """The same problem with another regularization strength."""
         return replace(self, alpha=float(alpha))
 
     def single(self) -> "ConvexProblem":
-        """The same problem in float32, where its operator can be had in it."""
+        """The same problem in float32, if its operator supports it."""
         operator = self.operator.single()
         return replace(
             self,
@@ -62,7 +62,7 @@ class ConvexProblem:
         )
 
     def rows(self, index: Tensor) -> "ConvexProblem":
-        """The problem of the samples in `index`, weights summing to one again."""
+        """The problem on the samples in `index`, with weights normalized again."""
         weight = self.weight[index]
         return replace(
             self,
@@ -73,7 +73,7 @@ class ConvexProblem:
         )
 
     def one_output(self) -> "ConvexProblem":
-        """The same for the first output, where each combines the features by itself."""
+        """The same problem for the first output, on features that all outputs use."""
         assert isinstance(self.operator, KroneckerOperator)
         operator = KroneckerOperator(self.operator.features, 1)
         offset = None if self.offset is None else self.offset[:, :1]
@@ -100,7 +100,7 @@ class ConvexProblem:
         )
 
     def augmented(self) -> LinearOperator:
-        """Phi with the intercept's columns behind it, where there is one."""
+        """Phi followed by the intercept's columns, if the problem has an intercept."""
         if not self.intercept:
             return self.operator
         ones = self.weight.new_ones(self.operator.n_samples, 1)
@@ -122,9 +122,9 @@ class Solution:
     raw : Tensor (n_samples, n_outputs)
         Raw outputs on the samples.
     value, data_value : float
-        Objective with and without the ridge term.
+        Objective with and without the penalty.
     lower_bound : float
-        Certified: no coefficients give a smaller objective.
+        Certified lower bound on the objective of all coefficients.
     n_iter : int
     converged : bool
     """
@@ -140,7 +140,7 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """How far the objective can be from the optimum, but for rounding."""
+        """Largest distance of the objective from the optimum, up to rounding."""
         return max(self.value - self.lower_bound, 0.0)
 
 
@@ -152,13 +152,13 @@ def finish(
     converged: bool,
     dual: Tensor | None = None,
 ) -> Solution:
-    """The solution at given coefficients, everything recomputed from them.
+    """Compute value and lower bound at given coefficients.
 
-    A dual point that is known to be better than the gradients there may be given.
+    The lower bound is the better one of the loss gradients' and `dual`'s, if given.
     """
     if problem.loss.dual_rows_sum_to_zero:
-        # The loss does not see what is added to all outputs; without this the
-        # intercept would depend on the solver's start, and the ridge be larger.
+        # The loss is invariant to adding a constant to all outputs. Centering them
+        # makes the intercept independent of the start, and the penalty smallest.
         intercept = intercept - intercept.mean()
         if isinstance(problem.operator, KroneckerOperator):
             per_output = coef.reshape(-1, problem.operator.n_outputs)
@@ -175,7 +175,7 @@ def finish(
         raw=raw,
         value=value,
         data_value=data_value,
-        # In this order a value that is no number leaves the bound as it is.
+        # min() returns its first argument if the second is NaN.
         lower_bound=min(bound, value),
         n_iter=n_iter,
         converged=converged,
@@ -187,31 +187,32 @@ def lower_bound(problem: ConvexProblem, raw: Tensor) -> float:
 
     Any u in the conjugates' domain whose weighted sum vanishes (the intercept's
     condition) gives ``-sum w_i l_i*(u_i) - ||Phi^T W u||^2 / (2 alpha)``. With the
-    loss gradients at the optimum as u the bound is tight. Without a ridge the second
-    term has to vanish, which is the business of `infimum`; the sum of the samples' own
-    minima is returned here.
+    loss gradients at the optimum as u the bound is tight. If alpha = 0, the second term
+    would have to vanish, as in `infimum`; this function then returns the weighted sum
+    of the samples' minima.
     """
     trivial = float(problem.weight @ problem.loss.minimum(problem.y))
     if problem.alpha == 0:
         return trivial
-    # In this order the trivial bound wins over nan, from gradients that overflow.
+    # max() returns its first argument if the second is NaN (overflowing gradients).
     return max(trivial, _ridge_bound(problem, problem.loss.gradient(problem.y, raw)))
 
 
 def _ridge_bound(problem: ConvexProblem, dual: Tensor) -> float:
-    """What one dual point says of the problem with its ridge."""
+    """The lower bound from one dual point, for a positive alpha."""
     if problem.intercept:
         dual = balance(problem, dual)
     normal = problem.operator.rmatvec(problem.weight[:, None] * dual)
     if problem.intercept and problem.loss.quadratic:
-        # Balanced, it does not see a constant; targets far from zero lose digits.
+        # A balanced dual is orthogonal to constants, so center the targets: those far
+        # from zero would lose digits.
         problem = replace(problem, y=problem.y - problem.weight @ problem.y)
     bound = dual_value(problem, dual) - float(normal @ normal) / (2 * problem.alpha)
     return bound
 
 
 def dual_value(problem: ConvexProblem, dual: Tensor) -> float:
-    """-sum_i w_i (l_i*(u_i) - u_i o_i), minus infinity outside the domain."""
+    """-sum_i w_i (l_i*(u_i) - u_i o_i), or minus infinity outside the domain."""
     value = -float(problem.weight @ problem.loss.conjugate(problem.y, dual))
     if problem.offset is not None:
         value += float(problem.weight @ (dual * problem.offset).sum(1))
@@ -219,14 +220,15 @@ def dual_value(problem: ConvexProblem, dual: Tensor) -> float:
 
 
 def balance(problem: ConvexProblem, dual: Tensor) -> Tensor:
-    """The dual with its weighted sum moved to zero inside the conjugate's box.
+    """Move the dual's weighted sum to zero inside the conjugate's box.
 
-    The sum is taken off in proportion to each row's slack, so no coordinate leaves the
-    box unless the sum exceeds all slack; then the conjugate says so by infinity.
+    Each row changes in proportion to its slack, so no coordinate leaves the box unless
+    the sum exceeds the total slack. In that case the conjugate is infinite.
     """
     lower, upper = problem.loss.dual_bounds(problem.y)
     slack = torch.minimum(dual - lower, upper - dual).amin(1).clamp(0.0, 1.0)
     if not slack.any():
+        # Avoid a division by zero. A dual outside the box has an infinite conjugate.
         slack = torch.ones_like(slack)
     excess = problem.weight @ dual
     return dual - slack[:, None] * (excess / (problem.weight @ slack))

@@ -1,4 +1,4 @@
-"""Dual points without a ridge: gradients moved until the basis does not see them."""
+"""Dual points for alpha = 0: gradients made orthogonal to the basis."""
 
 from collections.abc import Iterator
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem
 
-# Coordinates of the dual closer to the edge of their box than this are put on it; the
-# best certified value over the ladder counts.
+# Dual coordinates this close to the edge of their box are pinned to it. All distances
+# are tried, and the caller keeps the best certified value.
 PINNING = (0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
 
-# A violation up to here needs no further step.
+# Stop when the constraints are violated by no more than this.
 EXACT = 1e-13
 
 
 def repaired(problem: ConvexProblem, dual: Tensor, span: Tensor) -> Iterator[Tensor]:
-    """Dual points near a given one that the basis hardly sees.
+    """Dual points near a given one, orthogonal to the basis up to rounding.
 
-    Coordinates near the edge of the conjugates' domain are pinned to it, and the others
-    take the smallest correction. The orthonormal columns of `span` hold the weighted
-    basis and the intercept, one row for each output of each sample.
+    Coordinates near the edge of the conjugates' domain are pinned to it. The others get
+    the smallest correction. The orthonormal columns of `span` hold the weighted basis
+    and the intercept, with one row for each output of each sample.
     """
     for pinning in PINNING:
         candidate = _repair(problem, dual, span, pinning)
@@ -56,7 +56,7 @@ def _repair(
             return None
         outside_low, outside_high = u < lower, u > upper
         if not bool((outside_low | outside_high).any()):
-            # Once more, if it takes off what rounding left of the violation.
+            # Repeat while it reduces the violation that rounding left.
             last = size
             continue
         last = torch.inf
@@ -65,7 +65,7 @@ def _repair(
 
 
 def _constraints(problem: ConvexProblem, U: Tensor) -> Tensor:
-    """Columns whose products with u have to vanish."""
+    """Columns that u has to be orthogonal to."""
     n, k = problem.y.shape
     columns = problem.weight.sqrt().repeat_interleave(k)[:, None] * U
     if not problem.loss.dual_rows_sum_to_zero:

@@ -1,4 +1,4 @@
-"""Squared loss in closed form: every ridge from one eigendecomposition."""
+"""Squared loss in closed form: every alpha from one eigendecomposition."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,25 +15,25 @@ from sklearn_pgb._convex._problem import ConvexProblem
 
 @dataclass(frozen=True)
 class RidgePath:
-    """All ridge solutions of a squared-loss problem, in spectral coordinates.
+    """The solutions of a squared-loss problem for every alpha.
 
-    The weighted and centred basis is ``U diag(sqrt(eigenvalues)) V^T``. With
-    ``t = U^T y`` in the same weights, the solution for a ridge is
-    ``V (sqrt(eigenvalues) t / (eigenvalues + alpha / 2))``: the squared loss has no
-    factor one half, hence alpha / 2.
+    The weighted and centered basis is ``U diag(sqrt(eigenvalues)) V^T``. With
+    ``t = U^T y`` in the same weights, the solution is
+    ``V (sqrt(eigenvalues) t / (eigenvalues + alpha / 2))``. It contains alpha / 2
+    because the squared loss has no factor one half.
 
     Attributes
     ----------
     problem : ConvexProblem
         Its `alpha` is ignored.
     eigenvalues : Tensor (r,)
-        Of the weighted, centred Gram or normal matrix.
+        Eigenvalues of the weighted, centered Gram or normal matrix.
     vectors : Tensor
         Eigenvectors as columns: (n_rows, r) in the dual, (n_coef, r) in the primal.
     target : Tensor (r,)
         U^T y in the dual, V^T Phi^T y in the primal.
     dual : bool
-        Which of the two matrices was decomposed.
+        Whether the Gram matrix was decomposed, not the normal matrix.
     """
 
     problem: ConvexProblem
@@ -43,21 +43,20 @@ class RidgePath:
     dual: bool
 
     def with_offset(self, offset: Tensor | None) -> "RidgePath":
-        """The path of the same problem with another fixed part of the outputs."""
+        """The path of the same problem with another offset."""
         problem = replace(self.problem, offset=offset)
-        base = problem.y if offset is None else problem.y - offset
-        centred = _centre(problem, base)
+        centered = _centered_target(problem)
         if self.dual:
-            moment = (problem.weight.sqrt()[:, None] * centred).reshape(-1)
+            moment = (problem.weight.sqrt()[:, None] * centered).reshape(-1)
         else:
-            moment = problem.operator.rmatvec(problem.weight[:, None] * centred)
+            moment = problem.operator.rmatvec(problem.weight[:, None] * centered)
         return replace(self, problem=problem, target=self.vectors.T @ moment)
 
     def coefficients(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Coefficients and intercept for a positive ridge.
+        """Coefficients and intercept for a positive alpha.
 
-        One step of refinement with the operator itself takes back what the squared
-        condition number of the Gram or normal matrix costs.
+        One step of iterative refinement with the operator itself recovers the digits
+        lost to the squared condition number of the Gram or normal matrix.
         """
         problem = self.problem
         coef, intercept = problem.zero()
@@ -70,9 +69,9 @@ class RidgePath:
         return coef, intercept
 
     def _solve(self, raw: Tensor, coef: Tensor, alpha: float) -> Tensor:
-        """The step from `coef` to the optimum, by the factorised system."""
+        """The step from `coef` to the optimum, by the factorized system."""
         problem, shift = self.problem, alpha / 2
-        residual = _centre(problem, problem.y - raw)
+        residual = _center(problem, problem.y - raw)
         gradient = problem.operator.rmatvec(problem.weight[:, None] * residual)
         gradient -= shift * coef
         if not self.dual:
@@ -81,24 +80,22 @@ class RidgePath:
             )
         # Woodbury: (A + s I)^-1 g = (g - Phi^T U U^T Phi g / (e + s)) / s
         root = problem.weight.sqrt()[:, None]
-        rows = root * _centre(problem, problem.operator.matvec(gradient))
+        rows = root * _center(problem, problem.operator.matvec(gradient))
         inner = self.vectors.T @ rows.reshape(-1) / (self.eigenvalues + shift)
         back = root * (self.vectors @ inner).reshape(rows.shape)
-        return (gradient - self._centred_rmatvec(back)) / shift
+        return (gradient - _centered_rmatvec(problem, back)) / shift
 
-    def _centred_rmatvec(self, residual: Tensor) -> Tensor:
-        """Phi^T of a residual whose intercept part is taken out."""
-        problem = self.problem
-        if problem.intercept:
-            residual = residual - problem.weight[:, None] * residual.sum(0)
-        return problem.operator.rmatvec(residual)
+    def leave_one_out(self, alphas: Tensor, fraction: Tensor) -> Tensor:
+        """Prediction errors y_i - q_i, each without part of its sample's weight.
 
-    def leave_one_out(self, alphas: Tensor, unit: Tensor) -> Tensor:
-        """Prediction errors y_i - q_i when one unit of row i's weight is left out.
+        The errors are ``(I - f_i H_ii)^-1 r_i``, where H_ii are the leverage blocks of
+        the weighted problem, intercept included.
 
-        Closed form: the errors are ``(I - H_ii)^-1 r_i`` with the leverage blocks H_ii
-        of the weighted problem, intercept included. `unit` (n_samples,) is the share of
-        each row's weight that is left out (one for unit weights).
+        Parameters
+        ----------
+        alphas : Tensor (n_alphas,)
+        fraction : Tensor (n_samples,)
+            Part of each sample's weight that is left out; one leaves it out entirely.
 
         Returns
         -------
@@ -107,8 +104,7 @@ class RidgePath:
         problem, shifts = self.problem, alphas / 2
         n, k = problem.y.shape
         root = problem.weight.sqrt()
-        base = problem.y if problem.offset is None else problem.y - problem.offset
-        target = root[:, None] * _centre(problem, base)
+        target = root[:, None] * _centered_target(problem)
         errors = problem.y.new_empty(len(alphas), n, k)
         for rows, left in self._left_vectors():
             fitted = left @ (self._fit_factor(shifts) * self.target[:, None])
@@ -118,7 +114,7 @@ class RidgePath:
                 eye = torch.eye(k, dtype=root.dtype, device=root.device)
                 leverage += (problem.weight[rows, None, None] * eye)[..., None]
             scaled = residual / root[rows, None, None]
-            errors[:, rows] = _unlever(scaled, leverage, unit[rows])
+            errors[:, rows] = _unlever(scaled, leverage, fraction[rows])
         return errors
 
     def _left_vectors(self) -> Iterator[tuple[slice, Tensor]]:
@@ -131,11 +127,11 @@ class RidgePath:
         mean = column_means(problem)
         root = problem.weight.sqrt()
         for rows, dense in problem.operator.blocks():
-            centred = root[rows, None, None] * (dense - mean)
-            yield rows, centred @ self.vectors
+            centered = root[rows, None, None] * (dense - mean)
+            yield rows, centered @ self.vectors
 
     def _fit_factor(self, shifts: Tensor) -> Tensor:
-        """What turns the target coordinates into fitted ones, (r, n_alphas)."""
+        """Factors from target coordinates to fitted ones, (r, n_alphas)."""
         e = self.eigenvalues[:, None]
         return (e if self.dual else 1.0) / (e + shifts)
 
@@ -144,6 +140,7 @@ class RidgePath:
         factor = self._fit_factor(shifts)
         k = left.shape[1]
         if k == 1:
+            # One matrix product for all alphas.
             return (left.square()[:, 0] @ factor)[:, None, None, :]
         return torch.stack(
             [torch.einsum("icr,idr->icd", left * column, left) for column in factor.T],
@@ -151,20 +148,19 @@ class RidgePath:
         )
 
     def log_evidence(self, alphas: Tensor, total_weight: float) -> Tensor:
-        """Log marginal likelihood up to a constant, noise and intercept integrated.
+        """Log marginal likelihood up to a constant, noise and intercept integrated out.
 
-        The model is y ~ N(b, sigma^2 (I + K / (alpha / 2))) with K the weighted kernel;
-        `total_weight` is the number of rows that the weights stand for.
+        The model is y ~ N(b, sigma^2 (I + K / (alpha / 2))) with the weighted kernel K.
+        `total_weight` is the number of samples that the weights stand for.
         """
         problem, shifts = self.problem, alphas / 2
-        base = problem.y if problem.offset is None else problem.y - problem.offset
-        target = _centre(problem, base)
-        norm = problem.weight @ target.square().sum(1)
+        norm = problem.weight @ _centered_target(problem).square().sum(1)
         e = self.eigenvalues[:, None]
         explained = self.target.square()[:, None] * self._fit_factor(shifts)
         quadratic = (norm - explained.sum(0)).clamp_min(torch.finfo(e.dtype).tiny)
         k = problem.operator.n_outputs
         n_free = total_weight * k - (k if problem.intercept else 0)
+        # The log determinant of I + K / (alpha / 2).
         spread = torch.log1p(e.clamp_min(0) / shifts).sum(0)
         return -0.5 * (n_free * quadratic.log() + spread)
 
@@ -184,9 +180,10 @@ class RidgePath:
     def coefficient_spectrum(self, least: float = 0.0) -> tuple[Tensor, Tensor]:
         """Eigenvalues and orthonormal V (n_coef, r) of the basis' row space.
 
-        Directions whose eigenvalue is at most `least` are left out.
+        Directions with eigenvalues up to `least` are left out.
         """
         problem = self.problem
+        # Smaller eigenvalues are rounding, and V is divided by their roots.
         rank = 1e-13 * float(self.eigenvalues.max())
         keep = self.eigenvalues > max(least, rank)
         vectors, eigenvalues = self.vectors[:, keep], self.eigenvalues[keep]
@@ -198,8 +195,8 @@ class RidgePath:
         mean = column_means(problem)
         left = vectors.reshape(n, k, -1)
         for rows, dense in problem.operator.blocks():
-            centred = root[rows, None, None] * (dense - mean)
-            total += centred.flatten(0, 1).T @ left[rows].flatten(0, 1)
+            centered = root[rows, None, None] * (dense - mean)
+            total += centered.flatten(0, 1).T @ left[rows].flatten(0, 1)
         return eigenvalues, total / eigenvalues.sqrt()
 
 
@@ -212,15 +209,18 @@ def _dual_path(problem: ConvexProblem) -> RidgePath:
     k = problem.operator.n_outputs
     root = problem.weight.sqrt().repeat_interleave(k)
     gram = _weighted_gram(problem)
-    base = problem.y if problem.offset is None else problem.y - problem.offset
-    target = (problem.weight.sqrt()[:, None] * _centre(problem, base)).reshape(-1)
+    target = problem.weight.sqrt()[:, None] * _centered_target(problem)
     if problem.intercept:
         _lift_intercept(gram, root, k)
     eigenvalues, vectors = torch.linalg.eigh(gram)
     if problem.intercept:
         eigenvalues, vectors = eigenvalues[:-k], vectors[:, :-k]
     return RidgePath(
-        problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ target, dual=True
+        problem,
+        eigenvalues.clamp_min_(0),
+        vectors,
+        vectors.T @ target.reshape(-1),
+        dual=True,
     )
 
 
@@ -232,32 +232,32 @@ def _weighted_gram(problem: ConvexProblem) -> Tensor:
     return gram
 
 
-def _centred_gram(problem: ConvexProblem) -> Tensor:
-    """The weighted Gram matrix of centred columns."""
+def _centered_gram(problem: ConvexProblem) -> Tensor:
+    """The weighted Gram matrix of centered columns."""
     gram, k = _weighted_gram(problem), problem.operator.n_outputs
     if problem.intercept:
         root = problem.weight.sqrt().repeat_interleave(k)
-        _centre_gram(gram, _constant_directions(root, k))
+        _center_gram(gram, _constant_directions(root, k))
     return gram
 
 
 def _constant_directions(root: Tensor, k: int) -> Tensor:
-    """The weighted constant of each output, as orthonormal columns."""
+    """The weighted constants of the outputs, as orthonormal columns."""
     constant = torch.zeros(len(root), k, dtype=root.dtype, device=root.device)
     for c in range(k):
         constant[c::k, c] = root[c::k]
     return constant
 
 
-def _centre_gram(gram: Tensor, constant: Tensor) -> None:
-    """Project the constants off both sides, in place."""
+def _center_gram(gram: Tensor, constant: Tensor) -> None:
+    """Project the constants out of rows and columns, in place."""
     projected = constant.T @ gram
     gram.addmm_(constant, projected, alpha=-1.0)
     gram.addmm_(gram @ constant, constant.T, alpha=-1.0)
 
 
-def _centred_normal(problem: ConvexProblem) -> Tensor:
-    """The weighted normal matrix of centred columns."""
+def _centered_normal(problem: ConvexProblem) -> Tensor:
+    """The weighted normal matrix of centered columns."""
     n, k = problem.y.shape
     normal = problem.operator.normal(problem.weight.sqrt()[:, None].expand(n, k))
     if problem.intercept:
@@ -267,21 +267,22 @@ def _centred_normal(problem: ConvexProblem) -> Tensor:
 
 
 def _lift_intercept(gram: Tensor, root: Tensor, k: int) -> None:
-    """Centre the Gram in place and move the intercept's directions to its top.
+    """Center the Gram matrix in place and give the constants its largest eigenvalues.
 
-    They come out as the last k eigenvectors and can be dropped, so that no leverage is
-    computed as a difference with them.
+    The constants become the last k eigenvectors, which the caller drops. Leverages are
+    then sums over the other eigenvectors, without cancellation.
     """
     constant = _constant_directions(root, k)
-    _centre_gram(gram, constant)
+    _center_gram(gram, constant)
+    # No eigenvalue is above the trace, so the constants' new eigenvalue is the largest.
     lift = 2.0 * gram.diagonal().sum() + 1.0
     gram.addmm_(lift * constant, constant.T)
 
 
 def _primal_path(problem: ConvexProblem) -> RidgePath:
-    normal = _centred_normal(problem)
-    base = problem.y if problem.offset is None else problem.y - problem.offset
-    moment = problem.operator.rmatvec(problem.weight[:, None] * _centre(problem, base))
+    normal = _centered_normal(problem)
+    weighted = problem.weight[:, None] * _centered_target(problem)
+    moment = problem.operator.rmatvec(weighted)
     eigenvalues, vectors = torch.linalg.eigh(normal)
     return RidgePath(
         problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ moment, dual=False
@@ -289,12 +290,11 @@ def _primal_path(problem: ConvexProblem) -> RidgePath:
 
 
 def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] | None:
-    """Coefficients and intercept for one positive alpha, a factorization cheaper.
+    """Coefficients and intercept for one positive alpha, by a Cholesky factorization.
 
-    None if rounding leaves the Gram or normal matrix indefinite: alpha is too small
-    for it.
+    None if alpha is so small that rounding leaves the matrix indefinite.
     """
-    matrix = _centred_gram(problem) if dual else _centred_normal(problem)
+    matrix = _centered_gram(problem) if dual else _centered_normal(problem)
     matrix.diagonal().add_(problem.alpha / 2)
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info):
@@ -303,16 +303,13 @@ def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] 
     root = problem.weight.sqrt()[:, None]
     coef, intercept = problem.zero()
     rows = problem.y.new_zeros(n, k)
-    # The second step takes back what the squared condition number costs.
+    # The second step recovers the digits lost to the squared condition number.
     for _ in range(2):
-        residual = _centre(problem, problem.y - problem.raw(coef, intercept))
+        residual = _center(problem, problem.y - problem.raw(coef, intercept))
         if dual:
             step = root * residual - (problem.alpha / 2) * rows
             rows = rows + torch.cholesky_solve(step.reshape(-1, 1), factor).view(n, k)
-            scaled = root * rows
-            if problem.intercept:
-                scaled = scaled - problem.weight[:, None] * scaled.sum(0)
-            coef = problem.operator.rmatvec(scaled)
+            coef = _centered_rmatvec(problem, root * rows)
         else:
             gradient = problem.operator.rmatvec(problem.weight[:, None] * residual)
             gradient -= (problem.alpha / 2) * coef
@@ -324,7 +321,7 @@ def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] 
 
 
 def column_means(problem: ConvexProblem) -> Tensor:
-    """Weighted mean rows of the basis, (n_outputs, n_coef); zero if no intercept."""
+    """Weighted column means, (n_outputs, n_coef); zeros if there is no intercept."""
     k = problem.operator.n_outputs
     if not problem.intercept:
         return problem.y.new_zeros(k, problem.operator.n_coef)
@@ -334,19 +331,32 @@ def column_means(problem: ConvexProblem) -> Tensor:
     )
 
 
-def _centre(problem: ConvexProblem, values: Tensor) -> Tensor:
-    """Values minus their weighted mean where there is an intercept."""
+def _center(problem: ConvexProblem, values: Tensor) -> Tensor:
+    """Subtract the weighted mean if the problem has an intercept."""
     return values - problem.weight @ values if problem.intercept else values
 
 
-def _unlever(residual: Tensor, leverage: Tensor, unit: Tensor) -> Tensor:
-    """(I - unit_i H_ii)^-1 r_i, as (n_alphas, n_rows, k)."""
+def _centered_target(problem: ConvexProblem) -> Tensor:
+    """The targets minus the offset, centered if the problem has an intercept."""
+    base = problem.y if problem.offset is None else problem.y - problem.offset
+    return _center(problem, base)
+
+
+def _centered_rmatvec(problem: ConvexProblem, residual: Tensor) -> Tensor:
+    """The transposed, centered basis times a residual."""
+    if problem.intercept:
+        residual = residual - problem.weight[:, None] * residual.sum(0)
+    return problem.operator.rmatvec(residual)
+
+
+def _unlever(residual: Tensor, leverage: Tensor, fraction: Tensor) -> Tensor:
+    """``(I - f_i H_ii)^-1 r_i`` as (n_alphas, n_rows, k)."""
     k = residual.shape[1]
     if k == 1:
-        remaining = 1.0 - unit[:, None] * leverage[:, 0, 0]
-        # Interpolation drives residual and remaining weight to zero together.
+        remaining = 1.0 - fraction[:, None] * leverage[:, 0, 0]
+        # If the model interpolates, residual and remaining weight are both zero.
         return (residual[:, 0] / remaining.clamp_min(1e-12)).T[:, :, None]
-    blocks = leverage.permute(3, 0, 1, 2) * unit[:, None, None]
+    blocks = leverage.permute(3, 0, 1, 2) * fraction[:, None, None]
     eye = torch.eye(k, dtype=residual.dtype, device=residual.device)
     return torch.linalg.solve(eye - blocks, residual.permute(2, 0, 1)[..., None])[
         ..., 0
@@ -359,10 +369,10 @@ def lsmr_ridge(
     max_iter: int,
     start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, int, bool]:
-    """Coefficients and intercept by LSMR; without a start of minimum norm at alpha=0.
+    """Coefficients, intercept, number of iterations and convergence of LSMR.
 
-    The penalty stands in the system as rows of its own: SciPy's `damp` would pull
-    towards the start.
+    Without a start, the solution at alpha = 0 has minimum norm. The penalty is appended
+    to the system as rows, because SciPy's `damp` would shrink towards the start.
     """
     n, k = problem.y.shape
     root = problem.weight.sqrt()[:, None]
@@ -373,18 +383,16 @@ def lsmr_ridge(
         return torch.tensor(values.ravel(), device=problem.y.device)
 
     def forward(coef: NDArray[np.float64]) -> NDArray[np.float64]:
-        raw = root * _centre(problem, operator.matvec(tensor(coef)))
+        raw = root * _center(problem, operator.matvec(tensor(coef)))
         return np.concatenate([raw.reshape(-1).cpu().numpy(), damp * coef.ravel()])
 
     def adjoint(residual: NDArray[np.float64]) -> NDArray[np.float64]:
         residual = residual.ravel()
         scaled = root * tensor(residual[: n * k]).reshape(n, k)
-        if problem.intercept:
-            scaled = scaled - problem.weight[:, None] * scaled.sum(0)
-        return operator.rmatvec(scaled).cpu().numpy() + damp * residual[n * k :]
+        coef = _centered_rmatvec(problem, scaled).cpu().numpy()
+        return coef + damp * residual[n * k :]
 
-    base = problem.y if problem.offset is None else problem.y - problem.offset
-    target = (root * _centre(problem, base)).reshape(-1).cpu().numpy()
+    target = (root * _centered_target(problem)).reshape(-1).cpu().numpy()
     target = np.concatenate([target, np.zeros(operator.n_coef)])
     shape = (len(target), operator.n_coef)
     system = ScipyOperator(shape, matvec=forward, rmatvec=adjoint, dtype=target.dtype)

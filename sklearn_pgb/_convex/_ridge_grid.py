@@ -1,4 +1,4 @@
-"""Squared loss: many alphas and centres on some samples, scored on others."""
+"""Squared loss: solutions and held-out outputs for many alphas and offsets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from sklearn_pgb._operators import LinearOperator
 
 @dataclass(frozen=True, eq=False)
 class RidgeGrid:
-    """Ridge solutions for a grid of centres and alphas.
+    """Solutions for a grid of centers (offsets) and alphas.
 
     Attributes
     ----------
     weights : Tensor (n_centers, n_alphas, n_coef) or (n_centers, n_alphas, n_rows)
-        Coefficients; in the dual those of the centred rows of the basis.
+        Coefficients of the basis or, in the dual, of its centered rows.
     intercepts : Tensor (n_centers, n_alphas, n_outputs)
     dual : bool
     """
@@ -30,7 +30,7 @@ class RidgeGrid:
     def coefficients(
         self, center: int, alpha: int, operator: LinearOperator
     ) -> tuple[Tensor, Tensor]:
-        """Coefficients and intercept at one point of the grid, by its indices.
+        """Coefficients and intercept at the given indices of the grid.
 
         `operator` is the basis on the training samples.
         """
@@ -48,20 +48,20 @@ def ridge_grid(
     alphas: Tensor,
     dual: bool,
 ) -> tuple[RidgeGrid, Tensor]:
-    """Solve for every centre and alpha from one eigendecomposition.
+    """Solve for every center and alpha from one eigendecomposition.
 
     Parameters
     ----------
     problem : ConvexProblem
-        On the training samples.
+        The problem on the training samples.
     heldout : LinearOperator
         The same basis on the held-out samples.
     offsets : sequence of (Tensor, Tensor) or None
-        For each centre the fixed part of the raw outputs, on the training and on the
+        For each center, the fixed part of the raw outputs on the training and on the
         held-out samples.
     alphas : Tensor (n_alphas,)
     dual : bool
-        Whether to decompose the Gram or the normal matrix.
+        Whether to decompose the Gram matrix instead of the normal matrix.
 
     Returns
     -------
@@ -71,21 +71,22 @@ def ridge_grid(
     n, k = problem.y.shape
     root = problem.weight.sqrt()[:, None]
     curvature = path.eigenvalues[:, None] + alphas / 2
-    # Without a ridge, directions that are rounding are left out.
+    # If alpha = 0, leave out directions below rounding.
     largest = torch.linalg.vector_norm(path.eigenvalues)
-    least = torch.finfo(curvature.dtype).eps * len(curvature) * largest
-    shrink = torch.where(curvature > least, 1.0 / curvature, 0.0)
+    rounding = torch.finfo(curvature.dtype).eps * len(curvature) * largest
+    shrink = torch.where(curvature > rounding, 1.0 / curvature, 0.0)
     weights, means = [], []
     for offset in offsets:
+        # Only the targets depend on the offset, so the decomposition is reused.
         base = problem.y if offset is None else problem.y - offset[0]
         mean = problem.weight @ base if problem.intercept else base.new_zeros(k)
-        centred = base - mean
+        centered = base - mean
         if dual:
-            target = path.vectors.T @ (root * centred).reshape(-1)
+            target = path.vectors.T @ (root * centered).reshape(-1)
             solved = path.vectors @ (shrink * target[:, None])
             solved = (root[:, :, None] * solved.reshape(n, k, -1)).flatten(0, 1)
         else:
-            moment = problem.operator.rmatvec(problem.weight[:, None] * centred)
+            moment = problem.operator.rmatvec(problem.weight[:, None] * centered)
             target = path.vectors.T @ moment
             solved = path.vectors @ (shrink * target[:, None])
         weights.append(solved.T)
@@ -93,8 +94,11 @@ def ridge_grid(
     stacked = torch.stack(weights)
     columns = stacked.flatten(0, 1)
     shape = (len(offsets), len(alphas))
-    # The solutions are those of centred columns; the intercept makes up for it.
-    shift = _dot(column_means(problem), problem.operator, columns, dual)
+    # The solutions are for centered columns; the intercept accounts for the means.
+    rows = column_means(problem)
+    if dual:
+        rows = torch.stack([problem.operator.matvec(row).reshape(-1) for row in rows])
+    shift = columns @ rows.T
     intercepts = torch.stack(means)[:, None] - shift.reshape(*shape, k)
     raw = _raw(problem.operator, heldout, columns, dual).reshape(*shape, -1, k)
     raw += intercepts[:, :, None]
@@ -102,16 +106,6 @@ def ridge_grid(
         if offset is not None:
             raw[index] += offset[1]
     return RidgeGrid(stacked, intercepts, dual), raw
-
-
-def _dot(
-    means: Tensor, training: LinearOperator, columns: Tensor, dual: bool
-) -> Tensor:
-    """Products of the mean rows of the basis with each solution, (n_solutions, k)."""
-    if not dual:
-        return columns @ means.T
-    rows = torch.stack([training.matvec(mean).reshape(-1) for mean in means])
-    return columns @ rows.T
 
 
 def _raw(

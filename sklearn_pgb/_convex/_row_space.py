@@ -1,4 +1,4 @@
-"""Bases with more columns than rows, in coordinates of their row space."""
+"""Coordinates of the row space of a basis, for bases with more columns than rows."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sklearn_pgb._operators import DenseOperator, LinearOperator
 
-# Relative eigenvalues of the Gram matrix below this are rounding.
+# Eigenvalues of the Gram matrix below this fraction of the largest are rounding.
 EIGENVALUE_RTOL = 1e-14
 
 
@@ -15,10 +15,10 @@ EIGENVALUE_RTOL = 1e-14
 class RowSpace:
     """Orthonormal coordinates of the row space of a basis.
 
-    The coefficients that a penalty on their norm can prefer lie in the row space, so a
-    problem with many more columns than rows is the same problem on as many features as
-    there are rows. With the Gram matrix ``G = Q diag(e) Q^T`` these features are
-    ``Q sqrt(e)``, and coefficients are ``Phi^T Q beta / sqrt(e)``, of the norm of beta.
+    A penalty on the norm keeps the coefficients in the row space, so a problem with
+    many more columns than rows needs only as many features as there are rows. With the
+    Gram matrix ``G = Q diag(e) Q^T`` these features are ``Q sqrt(e)``. The coefficients
+    ``Phi^T Q beta / sqrt(e)`` have the same norm as beta.
 
     Attributes
     ----------
@@ -43,15 +43,15 @@ class RowSpace:
         return cls(basis, vectors / roots, DenseOperator(features))
 
     def features_of(self, other: LinearOperator) -> DenseOperator:
-        """The features of other samples, from the same basis on them."""
+        """The features of other samples, given the same basis on them."""
         rows = other.cross_gram(self.basis) @ self.vectors
         return DenseOperator(rows.reshape(other.n_samples, other.n_outputs, -1))
 
     def coefficients(self, beta: Tensor) -> Tensor:
-        """Coefficients of the basis."""
+        """Coefficients of the basis at coordinates beta."""
         rows = (self.vectors @ beta).reshape(self.basis.n_samples, -1)
         return self.basis.rmatvec(rows)
 
     def coordinates(self, coef: Tensor) -> Tensor:
-        """The part of some coefficients that lies in the row space."""
+        """Coordinates of the coefficients' projection on the row space."""
         return self.vectors.T @ self.basis.matvec(coef).reshape(-1)

@@ -1,4 +1,4 @@
-"""What differences of a training loss are compared with, in one place."""
+"""The scale that differences of a training loss are compared with."""
 
 import math
 from dataclasses import dataclass
@@ -8,25 +8,23 @@ from torch import Tensor
 
 from sklearn_pgb._losses import Loss
 
-# Units in the last place of a mean of losses that its evaluation may be off by.
+# Largest rounding error of a mean of losses, in units in the last place.
 ROUNDING_ULPS = 16
 
 
 @dataclass(frozen=True)
 class LossScale:
-    """The unit of differences of a loss, and the floor that they are counted from.
+    """Floor and unit of a training loss.
 
     Attributes
     ----------
     floor : float
-        Least loss of any function of the inputs.
+        Smallest loss of any function of the inputs.
     unit : float
-        What the best constant loses above the floor: a loss of ``floor + tol * unit``
-        leaves a share `tol` of what there is to explain. Targets that are all equal
-        leave nothing to explain; then it is what outputs of zero lose, and one if these
-        are perfect.
+        Loss of the best constant model minus the floor. If the targets are constant,
+        the loss of the zero output minus the floor; if that is zero too, one.
     rounding : float
-        By how much two evaluations of the best constant's loss may differ.
+        Largest difference between two evaluations of the best constant's loss.
     """
 
     floor: float
@@ -34,11 +32,11 @@ class LossScale:
     rounding: float
 
     def tolerance(self, tol: float) -> float:
-        """Differences of the loss up to this are none."""
+        """The largest difference of the loss that counts as zero."""
         return tol * self.unit + self.rounding
 
     def certifies(self, value: float, tol: float) -> bool:
-        """Whether a loss is at the floor up to `tol`; nothing certifies nan or inf."""
+        """Whether a loss is at the floor up to `tol`; never true for nan or inf."""
         finite = math.isfinite(value) and math.isfinite(self.floor)
         return finite and value - self.floor <= self.tolerance(tol)
 
@@ -60,8 +58,8 @@ def loss_scale(loss: Loss, y: Tensor, weight: Tensor, floor: float) -> LossScale
     group = torch.zeros(len(y), dtype=torch.long, device=y.device)
     constant = float(loss.pooled_minimum(y, weight, group, 1).value.sum())
     if bool((y == y[:1]).all()):
-        # By the targets themselves, not by their loss: a spread of one around a million
-        # is no constant.
+        # Compare the targets, not their loss: at a mean of a million, rounding of the
+        # loss would hide a spread of one.
         silent = float(weight @ loss.value(y, torch.zeros_like(y)))
         unit, size = silent - floor, max(abs(constant), abs(silent))
         unit = unit if unit > 0 else 1.0

@@ -1,4 +1,4 @@
-"""Choosing the ridge: held-out losses along a path, approximate leave-one-out."""
+"""Choose alpha: held-out losses along a path, approximate leave-one-out."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,33 +14,32 @@ from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._operators import LinearOperator
 
-# Relative rises of a held-out loss: one that noise does not explain, and one that is no
-# plateau.
+# Relative increases of a held-out loss: one too large for noise, and one too large for
+# a plateau.
 CLEAR_RISE, RISE = 0.01, 0.001
 
-# Ridges that are looked at in any case. Next to nothing is left of the basis at the
-# strongest, and a rise there, of folds with other class frequencies than all rows, say,
-# tells nothing of weaker ones.
+# Always evaluate this many of the largest alphas. The model is nearly constant there,
+# so an increase (e.g. due to class imbalance between folds) is not informative.
 STRONGEST = 7
 
-# A comparison of ridges stops Newton after a step that promised this share of the
-# objective: what is left then is of the order of its square, below what neighbours on
-# the path differ by.
+# When alphas are compared, Newton stops after a step that predicted a decrease by this
+# fraction of the objective. The remaining error is of the order of its square, below
+# the differences between neighbors on the path.
 COMPARISON_TOL = 0.1
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Samples that a problem has not seen.
+    """Held-out samples of a problem.
 
     Attributes
     ----------
     index : Tensor (n_samples,)
-        Their numbers among all samples.
+        Indices among all samples.
     operator : LinearOperator
     y : Tensor (n_samples, n_outputs)
     weight : Tensor (n_samples,)
-        In the scale of the whole data, so that folds add up.
+        Weights of the whole data, not normalized, so that folds add up.
     offset : Tensor or None
     """
 
@@ -58,7 +57,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Fold:
-    """A problem on some samples, and samples that it has not seen."""
+    """A problem on training samples, with its held-out samples."""
 
     problem: ConvexProblem
     held: HeldOut
@@ -68,7 +67,7 @@ def convex_folds(
     problem: ConvexProblem,
     parts: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
 ) -> list[Fold]:
-    """Folds of a convex problem by (train, held out) rows."""
+    """Split a convex problem by pairs of training and held-out indices."""
     folds = []
     for train, test in parts:
         index = torch.as_tensor(test, device=problem.y.device)
@@ -79,32 +78,32 @@ def convex_folds(
             problem.weight[index],
             None if problem.offset is None else problem.offset[index],
         )
-        seen = torch.as_tensor(train, device=problem.y.device)
-        folds.append(Fold(problem.rows(seen), held))
+        training = torch.as_tensor(train, device=problem.y.device)
+        folds.append(Fold(problem.rows(training), held))
     return folds
 
 
 class HeldOutPath:
-    """Held-out loss of a ridge, folds pooled, with warm starts between ridges.
+    """Held-out loss for any alpha, pooled over folds, with warm starts between alphas.
 
     Attributes
     ----------
     solutions : dict of float to list of Solution
-        The folds' solutions by ridge.
+        The folds' solutions for each alpha.
     """
 
     def __init__(self, folds: Sequence[Fold], max_memory: float, max_iter: int):
         self.folds = folds
         self.max_iter = max_iter
         self.solutions: dict[float, list[Solution]] = {}
-        # The method is chosen for problems with a ridge, whatever the folds' own is.
+        # The method depends on whether alpha is positive, as it is on the whole path.
         self._solvers = [
             PathSolver(fold.problem.with_alpha(1.0), "auto", max_memory)
             for fold in folds
         ]
 
     def loss(self, alpha: float) -> float:
-        """Mean loss on the held-out samples."""
+        """Mean loss on the held-out samples, started from the nearest alpha so far."""
         near = min(self.solutions, key=lambda a: abs(math.log(a / alpha)), default=None)
         starts = [None] * len(self.folds) if near is None else self.solutions[near]
         self.solutions[alpha] = [
@@ -128,11 +127,11 @@ class HeldOutPath:
 def search_path(
     loss: Callable[[float], float], alphas: Sequence[float]
 ) -> dict[float, float]:
-    """Losses of the ridges from the strongest down to where they keep rising.
+    """Evaluate the loss for descending alphas until it keeps rising.
 
-    `alphas` descend. After the STRONGEST the walk ends at a loss CLEAR_RISE above the
-    best, or at the second RISE since the best: the weak ridges are the expensive ones,
-    and the loss rises once they fit the noise.
+    After the STRONGEST largest alphas, the search stops if a loss is CLEAR_RISE above
+    the best, or at the second RISE since the best. Small alphas are the most expensive
+    ones, and the loss rises once the model fits the noise.
     """
     losses: dict[float, float] = {}
     for step, alpha in enumerate(alphas):
@@ -149,13 +148,13 @@ def search_path(
 
 
 def approximate_leave_one_out(
-    problem: ConvexProblem, solution: Solution, unit: Tensor
+    problem: ConvexProblem, solution: Solution, fraction: Tensor
 ) -> Tensor:
-    """Raw outputs for each sample without it, by one Newton step from the solution.
+    """Raw outputs for each sample of a model without it, by one Newton step.
 
-    ``q_i + A_i (I - D_i A_i)^-1 g_i`` with A_i = J_i H^-1 J_i^T, where g_i and D_i are
-    the gradient and Hessian of the loss that is left out: w_i l_i times `unit`. Exact
-    for the squared loss.
+    They are ``q_i + A_i (I - D_i A_i)^-1 g_i`` with A_i = J_i H^-1 J_i^T, where g_i and
+    D_i are gradient and Hessian of the left-out loss, `fraction` times w_i l_i. The
+    step is exact for the squared loss.
     """
     augmented = problem.augmented()
     root = weighted_root(problem, solution.raw)
@@ -164,14 +163,15 @@ def approximate_leave_one_out(
     penalty[problem.operator.n_coef :] = 0.0
     penalty += 1e-12 * matrix.diagonal() + torch.finfo(matrix.dtype).tiny
     if problem.intercept and problem.loss.dual_rows_sum_to_zero:
-        # What is added to all outputs has no effect; any curvature holds it.
+        # Adding a constant to all outputs has no effect, so the Hessian is singular;
+        # any positive curvature along it gives the same outputs.
         constant = matrix[problem.operator.n_coef :, problem.operator.n_coef :]
         constant += constant.diagonal().mean()
     matrix.diagonal().add_(penalty)
     factor = torch.linalg.cholesky(matrix)
     blocks = root if root.ndim == 3 else torch.diag_embed(root)
-    hessian = unit[:, None, None] * (blocks.mT @ blocks)
-    gradient = unit[:, None] * problem.residual(solution.raw)
+    hessian = fraction[:, None, None] * (blocks.mT @ blocks)
+    gradient = fraction[:, None] * problem.residual(solution.raw)
     raw = solution.raw.clone()
     for rows, dense in augmented.blocks():
         half = torch.linalg.solve_triangular(

@@ -1,4 +1,4 @@
-"""`solve`: one convex problem, three ways, chosen by size."""
+"""Solve a convex problem by the cheapest of three methods that fits into memory."""
 
 import math
 import warnings
@@ -17,31 +17,28 @@ from sklearn_pgb._convex._newton import (
 )
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._ridge import RidgePath, cholesky_ridge, lsmr_ridge, ridge_path
-from sklearn_pgb._convex._spectral import SpectralSolver
+from sklearn_pgb._convex._spectral import SpectralSolver, objective_of
 from sklearn_pgb._operators import DenseOperator, KroneckerOperator
 
-# Cost of one small tensor operation in flops, and Hessian products of one Newton step;
-# both decide between many small products and few large factorisations, for which an
-# order of magnitude is enough.
+# Overhead of a small tensor operation, in flops, and Hessian products per Newton step.
+# Both are rough: they only decide between many small products and few large
+# factorizations.
 LAUNCH_FLOPS = 2.5e5
 PRODUCTS = 30
 LSMR_ITERATIONS = 20_000
 
-# LSMR stops at gradients of this share of those that the certified gap,
-# ||gradient||^2 / (2 alpha), allows for an objective of one.
-LSMR_SHARE = 0.3
-# Bytes that a solution may take, unless the caller says otherwise.
+# LSMR stops at this fraction of the gradient norm that the tolerance on the certified
+# gap, ||gradient||^2 / (2 alpha), allows for an objective of one.
+LSMR_FRACTION = 0.3
+# Default memory limit in bytes.
 MAX_MEMORY = 2.0**30
 
-# Units in the last place by which a gap may be off.
+# Largest rounding error of a gap, in units in the last place.
 ROUNDING_ULPS = 64
 
 
 def memory_text(n_bytes: float) -> str:
-    """A number of bytes in the largest unit that leaves a digit before the point.
-
-    It is rounded up, so that what is said to be enough is enough.
-    """
+    """A number of bytes as text, rounded up so that the named amount is enough."""
     power = min(max(int(math.log2(max(n_bytes, 1))) // 10, 0), 4)
     amount = n_bytes / 2 ** (10 * power)
     unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]
@@ -56,8 +53,7 @@ def choose_method(
     Raises
     ------
     ValueError
-        If not even the vectors of the matrix-free path fit, or not the method that the
-        user asks for.
+        If no method fits, or if `method` names one and it does not fit.
     """
     operator = problem.operator
     p, rows, k = operator.n_coef, operator.n_rows, operator.n_outputs
@@ -84,7 +80,7 @@ def choose_method(
             "matrix-free": PRODUCTS * (product + 15 * LAUNCH_FLOPS),
         }
         if isinstance(operator, KroneckerOperator) and k > 1:
-            # One product for each pair of outputs.
+            # The normal matrix takes one product for each pair of outputs.
             cost["primal"] += 1.5 * k * k * LAUNCH_FLOPS
     if problem.alpha == 0:
         needed.pop("dual")
@@ -118,19 +114,19 @@ def solve(
     ----------
     problem : ConvexProblem
     method : {"auto", "primal", "dual", "matrix-free"}
-        Primal: Cholesky or eigendecomposition as wide as the coefficients; dual: as
-        wide as the rows; matrix-free: LSMR (squared loss) or Newton with conjugate
-        gradients.
+        "primal" and "dual" factorize the matrix of the coefficients and of the rows.
+        "matrix-free" is LSMR for the squared loss and Newton with conjugate gradients
+        for others. "auto" takes the cheapest that fits into memory.
     max_memory : float
-        Bytes that the chosen path may use.
+        Bytes that the method may use.
     tol : float
         Relative tolerance on the certified gap.
     max_iter : int
-        Newton steps.
+        Largest number of Newton steps.
     start : pair of Tensor or None
-        Coefficients and intercept to start Newton from.
+        Warm start: coefficients and intercept.
     path : RidgePath or None
-        A decomposition of this problem, for the squared loss with a ridge.
+        A decomposition of this problem, for the squared loss with alpha > 0.
 
     Returns
     -------
@@ -141,18 +137,18 @@ def solve(
 
 
 class PathSolver:
-    """Solves one problem for several alphas and shares decompositions between them.
+    """Solve one problem for several alphas and reuse its decompositions.
 
     Parameters
     ----------
     problem : ConvexProblem
-        Its `alpha` decides the method only.
+        Its `alpha` is only used to choose the method.
     method : {"auto", "primal", "dual", "matrix-free"}
     max_memory : float
     path : RidgePath or None
-        A decomposition that is there already.
+        A decomposition of the problem, if it is already known.
     single : bool
-        Whether there is one alpha only, for which a factorization is enough.
+        Whether there is only one alpha, for which a Cholesky factorization is enough.
     """
 
     def __init__(
@@ -178,22 +174,22 @@ class PathSolver:
         certified: bool = True,
         falls_back: bool = True,
     ) -> Solution:
-        """The solution for one ridge; see `solve` and `newton`.
+        """The solution for one alpha; see `solve` and `newton`.
 
-        Where the certified gap misses the tolerance other solvers have a go, and the
-        least objective counts. It is never above that of coefficients of zero. Without
-        `falls_back` the first one stands.
+        If the certified gap misses the tolerance, other solvers are tried and the
+        smallest objective is returned, never above that of zero coefficients. If
+        `falls_back` is False, the first solution is returned.
         """
         problem = self.problem.with_alpha(alpha)
         solution = self._first(problem, start, tol, max_iter, certified)
         if not certified or not falls_back or reaches(problem, solution, tol):
             return solution
-        found = [solution, finish(problem, *problem.zero(), 0, False)]
-        found.append(self._by_spectrum(problem, start, tol, max_iter))
-        if problem.loss.quadratic and not reaches(problem, found[-1], tol):
-            found.append(self._by_products(problem, start, tol, max_iter))
-        best = min(found, key=objective_of)
-        bound = max(each.lower_bound for each in found)
+        solutions = [solution, finish(problem, *problem.zero(), 0, False)]
+        solutions.append(self._by_spectrum(problem, start, tol, max_iter))
+        if problem.loss.quadratic and not reaches(problem, solutions[-1], tol):
+            solutions.append(self._by_products(problem, start, tol, max_iter))
+        best = min(solutions, key=objective_of)
+        bound = max(each.lower_bound for each in solutions)
         best = replace(best, lower_bound=bound)
         return replace(best, converged=reaches(problem, best, tol))
 
@@ -205,13 +201,13 @@ class PathSolver:
         max_iter: int,
         certified: bool,
     ) -> Solution:
-        """By the method that was chosen for its cost."""
+        """Solve by the method chosen for its cost."""
         alpha, spectral = problem.alpha, self.method != "matrix-free"
         if alpha == 0 and spectral:
             return self._by_spectrum(problem, start, tol, max_iter)
         if problem.loss.quadratic:
             if not spectral:
-                rough = LSMR_SHARE * (tol * alpha / 2) ** 0.5
+                rough = LSMR_FRACTION * (tol * alpha / 2) ** 0.5
                 return finish(
                     problem, *lsmr_ridge(problem, rough, LSMR_ITERATIONS, start)
                 )
@@ -233,7 +229,7 @@ class PathSolver:
         tol: float,
         max_iter: int,
     ) -> Solution:
-        """By singular values of the basis itself, where they fit into memory."""
+        """Solve by the singular values of the basis, if they fit into memory."""
         operator = problem.operator
         if 4.0 * 8 * operator.n_rows * operator.n_coef > self.max_memory:
             return self._by_products(problem, start, tol, max_iter)
@@ -248,7 +244,7 @@ class PathSolver:
         tol: float,
         max_iter: int,
     ) -> Solution:
-        """By products with the basis: LSMR, or Newton with conjugate gradients."""
+        """Solve by products with the basis: LSMR, or Newton by conjugate gradients."""
         if problem.loss.quadratic:
             return finish(problem, *lsmr_ridge(problem, 1e-14, LSMR_ITERATIONS))
         system = MatrixFreeSystem(problem)
@@ -258,7 +254,7 @@ class PathSolver:
 def _newton_system(
     problem: ConvexProblem, method: str, max_memory: float
 ) -> NewtonSystem:
-    """The linear algebra behind Newton's steps."""
+    """The linear system of Newton's steps for a method."""
     if method == "dual":
         return DualSystem(problem)
     if method == "matrix-free":
@@ -270,17 +266,12 @@ def _newton_system(
     return PrimalSystem(problem)
 
 
-def objective_of(solution: Solution) -> float:
-    """The objective, infinite where it is not a number."""
-    return solution.value if math.isfinite(solution.value) else math.inf
-
-
 def reaches(problem: ConvexProblem, solution: Solution, tol: float) -> bool:
-    """Whether the certified gap is within the tolerance, or else Newton ended well.
+    """Whether the certified gap is within the tolerance.
 
-    The tolerance is relative to the objective, up to the rounding of the loss at
-    coefficients of zero; nothing above that loss will do. Without a ridge no gap is
-    known here.
+    The tolerance is relative to the objective, plus the rounding error of the loss at
+    zero coefficients. An objective above that loss never counts. If alpha = 0, no gap
+    is known and the solver's own stopping criterion decides.
     """
     start = float(problem.data_value(problem.raw(*problem.zero())))
     sizes = [abs(value) for value in (start, solution.value) if math.isfinite(value)]
@@ -293,14 +284,14 @@ def reaches(problem: ConvexProblem, solution: Solution, tol: float) -> bool:
 
 
 def warn_if_unconverged(solution: Solution, tol: float, max_iter: int) -> None:
-    """Say what was reached where the tolerance was not."""
+    """Warn if the solver did not reach `tol`."""
     if solution.converged:
         return
     relative = solution.gap / max(abs(solution.value), torch.finfo(torch.float64).tiny)
     warnings.warn(
         f"The convex solver stopped after {solution.n_iter} of max_iter={max_iter} "
         f"iterations at a relative duality gap of {relative:.1e}, above tol={tol:g}. "
-        "Increase max_iter or alpha, or standardise the inputs.",
+        "Increase max_iter or alpha, or standardize the inputs.",
         ConvergenceWarning,
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""Solutions by singular values of the basis itself: none of them is squared."""
+"""Solutions by the singular values of the basis, which avoid squaring them."""
 
 import math
 from dataclasses import replace
@@ -9,28 +9,29 @@ from sklearn_pgb._convex._newton import PrimalSystem, newton
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._unit_basis import EPS, Spectrum, UnitBasis, thin_svd
 
-# Without a ridge, directions below these shares of the largest are tried with and
-# without: coefficients along them may be so long that rounding spoils the loss.
+# If alpha = 0, solutions with and without directions below these fractions of the
+# largest singular value are compared: coefficients along them may be so long that
+# rounding spoils the loss.
 RTOLS = (1e-12, 1e-10, 1e-8)
 
-# Losses this close, relative to themselves, are equal; the fewest directions count.
-EQUAL = 1e-12
+# Losses within this relative tolerance are equal; the fewest directions are used.
+EQUAL_RTOL = 1e-12
 
-# A loss that changes by less than this share, when coefficients are brought to the
-# units of the problem, is not spoilt by rounding.
-SPOILT = 1e-9
+# Coefficients are accurate if converting them to the problem's units changes the loss
+# by less than this fraction.
+CONVERSION_RTOL = 1e-9
 
 
-def _objective(solution: Solution) -> float:
-    """The objective, infinite if coefficients overflow."""
+def objective_of(solution: Solution) -> float:
+    """The objective, or infinity if coefficients overflow."""
     return solution.value if math.isfinite(solution.value) else math.inf
 
 
 class SpectralSolver:
-    """Solves one problem for any ridge, and for none.
+    """Solve one problem for any alpha, zero included.
 
-    The normal matrix and the Gram have the squares of the singular values, of which
-    those below 1e-8 of the largest are rounding; weak ridges need them.
+    The normal and the Gram matrix square the singular values, so those below 1e-8 of
+    the largest are lost to rounding. Small alphas need them.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class SpectralSolver:
         self._plain: tuple[UnitBasis, Tensor, Tensor, Tensor] | None = None
 
     def solve(self, alpha: float, tol: float, max_iter: int) -> Solution:
-        """The solution for one ridge."""
+        """The solution for one alpha."""
         problem = self.problem.with_alpha(alpha)
         if alpha > 0:
             if problem.loss.quadratic:
@@ -54,19 +55,20 @@ class SpectralSolver:
             self._spectrum = Spectrum.of(problem)
         spectrum = self._spectrum
         if problem.loss.quadratic:
-            found = [
+            candidates = [
                 self._least_squares(problem, spectrum, rank)
                 for rank in spectrum.ranks(RTOLS)
             ]
-            least = min(_objective(each) for each in found)
-            equal = least + EQUAL * abs(least) if math.isfinite(least) else math.inf
-            return [each for each in found if _objective(each) <= equal][-1]
+            equal = smallest = min(objective_of(each) for each in candidates)
+            if math.isfinite(smallest):
+                equal += EQUAL_RTOL * abs(smallest)
+            return [each for each in candidates if objective_of(each) <= equal][-1]
         return self._newton(problem, spectrum, tol, max_iter)
 
     def _least_squares(
         self, problem: ConvexProblem, spectrum: Spectrum, rank: int
     ) -> Solution:
-        """Least squares along the first directions."""
+        """Least squares along the first `rank` directions."""
         free, target = spectrum.basis.target()
         beta, _ = spectrum.least_squares(rank, target)
         coef, intercept = spectrum.basis.coefficients(beta)
@@ -77,12 +79,12 @@ class SpectralSolver:
     def _newton(
         self, problem: ConvexProblem, spectrum: Spectrum, tol: float, max_iter: int
     ) -> Solution:
-        """Newton on an orthonormal basis of the span: condition number one.
+        """Newton on an orthonormal basis of the span, whose condition number is one.
 
-        Where the coefficients in the problem's own units are so long that rounding
-        spoils what was found, directions are left out.
+        If converting the coefficients to the problem's units spoils the loss, small
+        directions are left out.
         """
-        found: list[Solution] = []
+        candidates: list[Solution] = []
         for rank in spectrum.ranks(RTOLS):
             inner = spectrum.basis.inner(spectrum.U[:, :rank])
             gamma, free, n_iter, converged = newton(
@@ -92,16 +94,18 @@ class SpectralSolver:
             scaled = scaled / spectrum.singular[:rank, None]
             parts = spectrum.basis.coefficients(spectrum.V[:, :rank] @ scaled)
             own = shortest(spectrum, rank, *parts)
-            found.append(finish(problem, *own, n_iter, converged))
+            candidates.append(finish(problem, *own, n_iter, converged))
             value = float(problem.data_value(inner.raw(gamma, free)))
-            if abs(found[-1].value - value) <= max(tol, SPOILT) * abs(value):
+            if abs(candidates[-1].value - value) <= max(tol, CONVERSION_RTOL) * abs(
+                value
+            ):
                 break
-        return min(found, key=_objective)
+        return min(candidates, key=objective_of)
 
     def _decomposed(self) -> tuple[UnitBasis, Tensor, Tensor, Tensor]:
-        """The basis, and the decomposition of its centred columns as they are.
+        """The basis, and the singular value decomposition of its centered columns.
 
-        A ridge is no longer the same once columns are scaled.
+        The columns are not scaled, as this would change the penalty.
         """
         if self._plain is None:
             basis = UnitBasis.of(self.problem)
@@ -111,11 +115,11 @@ class SpectralSolver:
         return self._plain
 
     def _ridge(self, problem: ConvexProblem) -> Solution:
-        """The squared loss: damped least squares, with a dual point of full accuracy.
+        """Damped least squares, with a dual point of full accuracy.
 
-        The dual is what is left of the targets. It is put together from its parts along
-        and across the basis; as a difference, it would lose the digits that a gap
-        divided by a weak ridge needs.
+        The dual point is the residual, computed as the sum of its parts along and
+        across the basis. As a difference, it would lose the digits that the gap needs
+        when divided by a small alpha.
         """
         basis, U, singular, V = self._decomposed()
         free, target = basis.target()
@@ -134,7 +138,7 @@ class SpectralSolver:
     def _newton_with_ridge(
         self, problem: ConvexProblem, tol: float, max_iter: int
     ) -> Solution:
-        """Newton on the basis in its own directions: coefficients keep their norm."""
+        """Newton in the singular directions, where coefficients keep their norm."""
         basis, U, singular, V = self._decomposed()
         keep = singular > EPS * singular.amax() if len(singular) else singular > 0
         U, singular, V = U[:, keep], singular[keep], V[:, keep]
@@ -156,15 +160,15 @@ def shortest(
 ) -> tuple[Tensor, Tensor]:
     """The shortest coefficients with the same outputs, in the units of the basis.
 
-    Their directions are those of the rows of the basis. Where units differ so much that
-    these are dependent but for rounding, the coefficients stay as they are.
+    These are the projection on the row space of the basis. If column scales differ so
+    much that rounding spoils the projection, coefficients are returned unchanged.
     """
     basis = spectrum.basis
     matrix, scale = basis.matrix[:, basis.n_free :], basis.units.scale[:, None]
     if rank >= basis.matrix.shape[1]:
         return coef, intercept
     rows = scale * spectrum.V[basis.n_free :, :rank]
-    # The intercept takes directions of its own.
+    # Some of the directions belong to the intercept.
     Q = thin_svd(rows)[0][:, : rank - basis.n_free]
     own = basis.units.columns(coef)
     short = Q @ (Q.T @ own)

@@ -1,4 +1,4 @@
-"""A basis with weighted columns of norm one: where ranks and norms are decided."""
+"""A basis with weighted columns of norm one, which defines ranks and norms."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,26 +12,26 @@ from sklearn_pgb._operators import DenseOperator, KroneckerOperator, LinearOpera
 
 EPS = torch.finfo(torch.float64).eps
 
-# What centring leaves of a column counts as rounding up to so many units in the last
-# place of the column: constants that were computed differ by one or two.
+# A centered column counts as zero up to this many units in the last place of the
+# column: entries of a computed constant differ by one or two.
 CONSTANT_ULPS = 8
 
-# Units in the last place by which a network's hidden outputs may be off. (Found on
-# layers of nearly linear units, offsets of 1e5 to 1e9: bounds for coefficients of 1e6
-# were 5e-9 and 6e-7 too large without.)
+# Rounding error of a network's hidden outputs, in units in the last place. (Measured on
+# layers of nearly linear units with offsets of 1e5 to 1e9. If it is ignored, bounds for
+# coefficients of 1e6 are 5e-9 and 6e-7 too large.)
 OUTPUT_ULPS = 2.0
 
-# Units in the last place by which a product of a column of norm one with a vector may
-# be off, relative to the vector's norm: the sum's own rounding, and that of the basis.
+# Rounding error of the product of a column of norm one with a vector, in units in the
+# last place of the vector's norm. It covers rounding of the sum and of the basis.
 PRODUCT_ULPS = 1.5
 
-# Singular values of a basis of exact features are rounding below this many units in the
-# last place for each row or column.
+# Singular values of exact features below this many units in the last place, for each
+# row or column, are rounding.
 RANK_ULPS = 1.0
 
 
 def product_rounding(n_columns: int) -> float:
-    """Norm of the errors of products of unit columns with a vector of norm one."""
+    """Norm of the rounding errors when unit columns multiply a vector of norm one."""
     return PRODUCT_ULPS * EPS * math.sqrt(n_columns)
 
 
@@ -42,17 +42,17 @@ class Units:
     Attributes
     ----------
     pivot, rest : Tensor (n_outputs or 1, n_columns)
-        What is taken off each column, one after the other, where an intercept is free:
-        one of its own entries, and then its mean. Digits of columns far from zero are
-        kept, and of equal entries nothing is left. Zero elsewhere.
+        Subtracted from each column in this order to center it: one of its entries, then
+        the mean of the difference. Two steps keep the digits of columns far from zero
+        and make constant columns exactly zero. Zeros if there is no intercept.
     scale : Tensor (n_columns,)
-        Norms of the weighted columns less their means: D. Of columns that are constant
-        but for rounding the norm of the column itself, and one for columns of zeros.
+        Norms D of the weighted, centered columns. For columns that are constant up to
+        rounding, the norm before centering; one for columns of zeros.
     plain : Tensor (n_columns,)
-        Norms of the weighted columns themselves.
+        Norms of the weighted columns before centering.
     width : int
-        Coefficients of each column: one for each output that combines the columns by
-        itself.
+        Number of coefficients of each column: the number of outputs if all outputs use
+        the same columns, otherwise one.
     """
 
     pivot: Tensor
@@ -63,7 +63,7 @@ class Units:
 
     @classmethod
     def of(cls, problem: ConvexProblem, dense: Tensor | None = None) -> "Units":
-        """By blocks of rows, unless the basis is there as a whole already."""
+        """Measure a problem's basis, block by block unless its dense form is given."""
         operator = _single_output(problem.operator)
         if dense is not None:
             operator = DenseOperator(dense)
@@ -95,61 +95,60 @@ class Units:
 
     @property
     def mean(self) -> Tensor:
-        """Means of the columns."""
+        """Weighted means of the columns."""
         return self.pivot + self.rest
 
     def apply(self, dense: Tensor) -> Tensor:
-        """Rows of the basis less the means, over the norms."""
+        """Center and scale rows of the basis."""
         return ((dense - self.pivot) - self.rest) / self.scale
 
     def columns(self, coef: Tensor) -> Tensor:
-        """Coefficients, one row for each column."""
+        """Coefficients as a matrix with one row for each column of the basis."""
         return coef.reshape(len(self.scale), self.width)
 
     def shift(self, coef: Tensor) -> Tensor:
-        """What the means of the columns add to each output."""
+        """Contribution of the columns' means to each output."""
         return (self.mean @ self.columns(coef)).reshape(-1)
 
 
 def _single_output(operator: LinearOperator) -> LinearOperator:
-    """The operator, with features that outputs share taken once."""
+    """The operator for one output, if all outputs use the same features."""
     if isinstance(operator, KroneckerOperator):
         return KroneckerOperator(operator.features, 1)
     return operator
 
 
 def _nearest(operator: LinearOperator, mean: Tensor) -> Tensor:
-    """The entry of each column, and output, that is nearest to its mean."""
+    """The entry of each column and output that is nearest to its mean."""
     best, nearest = torch.full_like(mean, torch.inf), mean
     for _, dense in operator.blocks():
         distance, row = (dense - mean).abs().min(0)
         closer = distance < best
-        found = dense.gather(0, row[None])[0]
-        nearest = torch.where(closer, found, nearest)
+        nearest = torch.where(closer, dense.gather(0, row[None])[0], nearest)
         best = torch.where(closer, distance, best)
     return nearest
 
 
 @dataclass(frozen=True, eq=False)
 class UnitBasis:
-    """The weighted basis with columns of norm one, the intercept's among them.
+    """The weighted basis and intercept, with columns of norm one.
 
     With W the weights, m the columns' means and D their norms, coefficients c and an
     intercept b are the coordinates ``beta = [b + m c, D c]`` on it, and the model is ::
 
         sqrt(W) (Phi c + b) = matrix @ beta
 
-    All that is known of a basis without a ridge is decided here: the rank, the norm of
-    coefficients, and how far rounding goes. Units of the columns leave no trace.
+    If alpha = 0, this matrix defines the rank, the norm of coefficients and the size of
+    rounding errors. They are then independent of the columns' scales.
 
     Attributes
     ----------
     problem : ConvexProblem
     units : Units
     matrix : Tensor (n_rows, n_columns)
-        The intercept's columns come first. Outputs that combine the features each by
-        itself share their columns; coordinates then are (n_columns, n_outputs), and
-        (n_columns, 1) otherwise.
+        The intercept's columns come first. If all outputs use the same features, it
+        holds them once and coordinates are (n_columns, n_outputs); otherwise they are
+        (n_columns, 1).
     base : Tensor (n_samples, n_outputs)
         Fixed part of the raw outputs.
     """
@@ -161,7 +160,7 @@ class UnitBasis:
 
     @classmethod
     def of(cls, problem: ConvexProblem) -> "UnitBasis":
-        """Form the matrix."""
+        """Compute the matrix of a problem."""
         operator = _single_output(problem.operator)
         dense = operator.dense()
         units = Units.of(problem, dense)
@@ -176,19 +175,19 @@ class UnitBasis:
 
     @property
     def shared(self) -> bool:
-        """Whether each output combines the same features by itself."""
+        """Whether all outputs use the same features."""
         return isinstance(self.problem.operator, KroneckerOperator)
 
     @property
     def n_free(self) -> int:
-        """Columns of the intercept."""
+        """Number of columns of the intercept."""
         if not self.problem.intercept:
             return 0
         return 1 if self.shared else self.problem.y.shape[1]
 
     @property
     def rounding(self) -> float:
-        """Norm of the errors of products of the columns with a vector of norm one."""
+        """Norm of the rounding errors when the columns multiply a unit vector."""
         live = self.n_free + int((self.units.plain > 0).sum())
         error = product_rounding(live)
         if self.problem.rounded:
@@ -198,7 +197,7 @@ class UnitBasis:
         return error
 
     def fold(self, values: Tensor) -> Tensor:
-        """Raw outputs as columns of the matrix' height, times roots of weights."""
+        """Weight raw outputs and reshape them to columns as long as the matrix's."""
         rows = self.problem.weight.sqrt()[:, None] * values
         return rows if self.shared else rows.reshape(-1, 1)
 
@@ -207,11 +206,11 @@ class UnitBasis:
         return columns.reshape(self.base.shape) / self.problem.weight.sqrt()[:, None]
 
     def raw(self, beta: Tensor) -> Tensor:
-        """Raw outputs at coordinates."""
+        """Raw outputs at coordinates beta."""
         return self.base + self.unfold(self.matrix @ beta)
 
     def coefficients(self, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients and intercept in the problem's own basis."""
+        """Coefficients and intercept of the problem at coordinates beta."""
         free, rest = beta[: self.n_free], beta[self.n_free :]
         coef = (rest / self.units.scale[:, None]).reshape(-1)
         if not self.problem.intercept:
@@ -219,14 +218,15 @@ class UnitBasis:
         return coef, free.reshape(-1) - self.units.shift(coef)
 
     def target(self) -> tuple[Tensor, Tensor]:
-        """Folded targets, and the constant that a free intercept takes off them.
+        """The weighted mean of the targets, and the folded targets minus this mean.
 
-        With the squared loss the intercept's coordinate counts from that constant.
+        If the problem has no intercept, zero takes the mean's place. With the squared
+        loss, the mean is added to the intercept of a solution for these targets.
         """
         problem = self.problem
         target, free = problem.y - self.base, problem.zero()[1]
         if problem.intercept:
-            # As with the columns: nothing is left of equal entries.
+            # As with the columns, equal entries become exactly zero.
             mean = problem.weight @ target
             pivot = target.gather(0, (target - mean).abs().argmin(0)[None])[0]
             free = pivot + problem.weight @ (target - pivot)
@@ -234,7 +234,7 @@ class UnitBasis:
         return free, self.fold(target)
 
     def inner(self, span: Tensor) -> ConvexProblem:
-        """The problem on columns of the matrix' height, an intercept among them."""
+        """The problem for alpha = 0 on weighted columns that include the intercept."""
         n, k = self.problem.y.shape
         root = self.problem.weight.sqrt()
         operator: LinearOperator
@@ -250,7 +250,7 @@ class UnitBasis:
 
 
 def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular value decomposition; by a slower way where the fast one fails."""
+    """Thin singular value decomposition, by gesvd if the fast driver fails."""
     try:
         U, singular, Vh = torch.linalg.svd(matrix, full_matrices=False)
     except RuntimeError:
@@ -263,7 +263,7 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Thin singular value decomposition of a `UnitBasis`, rounding left out.
+    """Thin singular value decomposition of a `UnitBasis`, truncated at rounding.
 
     Attributes
     ----------
@@ -285,7 +285,7 @@ class Spectrum:
         basis = UnitBasis.of(problem)
         matrix = basis.matrix
         if not bool(matrix.isfinite().all()):
-            # Features that overflow: nothing is known of their span.
+            # If features overflow, nothing is known about their span.
             matrix = torch.zeros_like(matrix)
         U, singular, Vh = thin_svd(matrix)
         rtol = RANK_ULPS * EPS * max(basis.matrix.shape)
@@ -294,11 +294,11 @@ class Spectrum:
 
     @property
     def rank(self) -> int:
-        """Of the basis, the intercept included."""
+        """Rank of the basis, intercept included."""
         return len(self.singular) * self.basis.units.width
 
     def ranks(self, rtols: tuple[float, ...]) -> list[int]:
-        """Distinct numbers of singular values above shares of the largest."""
+        """Distinct numbers of singular values above the cutoffs, the largest first."""
         if not len(self.singular):
             return [0]
         counts = [len(self.singular)]
@@ -307,18 +307,18 @@ class Spectrum:
         return sorted(set(counts), reverse=True)
 
     def leading(self, rtol: float) -> "Spectrum":
-        """Without directions below a share of the largest singular value."""
+        """The part with singular values above `rtol` times the largest."""
         rank = self.ranks((rtol,))[-1]
         parts = self.U[:, :rank], self.singular[:rank], self.V[:, :rank]
         return Spectrum(self.basis, *parts)
 
     def least_squares(self, rank: int, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates along the first directions, and what is left of a target."""
+        """Coordinates along the first `rank` directions, and the target's residual."""
         U, V = self.U[:, :rank], self.V[:, :rank]
         beta = target.new_zeros(len(V), target.shape[1])
         left = target
         for _ in range(3):
-            # Steps of refinement: small directions lose digits in the first.
+            # Iterative refinement: small directions lose digits in the first step.
             trial = beta + V @ ((U.T @ left) / self.singular[:rank, None])
             remains = target - self.basis.matrix @ trial
             if not float(remains.norm()) < float(left.norm()):

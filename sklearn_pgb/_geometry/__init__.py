@@ -1,1 +1,1 @@
-"""Local geometry of a network: kinks, rank and directions of equal outputs."""
+"""Local geometry of a network: kinks, rank and directions with equal outputs."""

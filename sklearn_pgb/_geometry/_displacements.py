@@ -1,4 +1,4 @@
-"""`displacements`: other parameters with the same outputs on the samples."""
+"""Find other parameters with the same outputs on the samples."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from sklearn_pgb._models._network import Network
 from sklearn_pgb._models._resnet import ResNetNetwork
 from sklearn_pgb._operators import FunctionOperator
 
-# The outputs must stay within this, relative to one plus the largest of them, at each
-# of these times on the way.
+# Largest change of the outputs, relative to one plus the largest output, and the times
+# on a path at which it is tested.
 OUTPUT_TOLERANCE, TIMES = 1e-12, (0.25, 0.5, 0.75, 1.0)
 
-# A path that meets a kink is cut in half this often: less than a thousandth of the
-# weights' own size is no use, for the columns there would hardly differ. Then another
-# direction is tried, so often.
+# A path that meets a kink is halved up to this many times, down to a thousandth of the
+# weights' size; the columns of closer parameters hardly differ. Then another random
+# direction is tried, up to this many in all.
 N_HALVINGS, N_DIRECTIONS = 10, 3
 
-# A module's Jacobian is formed up to this many entries, and a block of its columns
-# decomposed up to this many times its shorter side.
+# A module's Jacobian is formed up to this many entries. A block of its columns is
+# decomposed up to this many entries times its shorter side.
 JACOBIAN_ENTRIES, BLOCK_WORK = 2e7, 1e10
 
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """A shift of theta that leaves all outputs on the samples as they are.
+    """A shift of theta that changes no output on the samples.
 
     Attributes
     ----------
     shift : Tensor (n_params,)
     kind : str
-        How it was found, in plain words.
+        How it was found, in words.
     change : float
-        Largest change of an output, which is rounding.
+        Largest change of an output by rounding.
     """
 
     shift: Tensor
@@ -64,35 +64,35 @@ def displacements(
 ) -> list[Displacement]:
     """Elements of V[theta, eps]: shifts of theta that change no output on X.
 
-    At a local minimum of the loss all parameters nearby with the same outputs are local
-    minima too, so the gradient vanishes at them. It does so at the displaced parameters
-    of this function as well, which are not near: they lie at the end of a path along
-    which the outputs are the same, and on which no function in pieces, such as ReLU,
-    changes its piece on any sample. There the gradient is an analytic function of the
-    time, and vanishes altogether if it does so at the start.
+    At a local minimum of the loss, all nearby parameters with the same outputs are
+    local minima too, so their gradients vanish. The same holds for the displaced
+    parameters of this function, although they are not near. They lie at the end of a
+    path on which the outputs are constant and no piecewise function, such as ReLU,
+    changes its piece on any sample. On such a path the gradient is an analytic function
+    of the time, so it vanishes everywhere if it vanishes near the start.
 
-    Constructions for a chain: units with zero outgoing weights, directions of linear
-    units that later weights map to zero, shifts of weights orthogonal to all inputs of
-    their layer (silent and duplicate units among them), all of these at once, and one
-    rescaling of ReLU units. For a module: random shifts of one parameter, or of weight
-    and bias of one layer, in the null space of its columns of the Jacobian. Each shift
-    is tested before it is returned.
+    For a chain, the shifts use units with zero outgoing weights, directions of linear
+    units that later weights map to zero, and shifts of weights orthogonal to all inputs
+    of their layer (e.g. of silent and duplicate units). They are used separately and at
+    once, followed by one rescaling of ReLU units. For a module, they are random shifts
+    of one parameter, or of weight and bias of one layer, in the null space of its
+    columns of the Jacobian. Each shift is tested before it is returned.
 
     Parameters
     ----------
     network : Network
     X : Tensor (n_samples, ...)
-        As the network sees it.
+        Inputs of the network.
     generator : torch.Generator
     size : float
-        Size of the shifts relative to that of the weights; shorter where a kink is met.
+        Size of the shifts relative to the weights. They are shorter if they meet kinks.
     limit : int
-        How many to return at most. They come in rounds, one of each family.
+        Largest number of shifts. They are drawn in rounds, one from each family.
 
     Returns
     -------
     list of Displacement
-        Empty where nothing is known.
+        Empty if no shift is known.
 
     References
     ----------
@@ -104,25 +104,25 @@ def displacements(
     if not walk.complete:
         return []
     families = _families(network, X, smooth=not walk.seams)
-    found: list[Displacement] = []
-    while families and len(found) < limit:
+    drawn: list[Displacement] = []
+    while families and len(drawn) < limit:
         for family in list(families):
             displacement = _draw(walk, family, generator, size)
             if displacement is None:
                 families.remove(family)
-            elif len(found) < limit:
-                found.append(displacement)
+            elif len(drawn) < limit:
+                drawn.append(displacement)
     scaling = scaling_freedom(network) if isinstance(network, ChainNetwork) else None
-    if scaling is not None and len(found) < limit:
+    if scaling is not None and len(drawn) < limit:
         displacement = _draw(walk, [scaling], generator, size)
-        found += [] if displacement is None else [displacement]
-    return found
+        drawn += [] if displacement is None else [displacement]
+    return drawn
 
 
 def _draw(
     walk: _Walk, family: list[Freedom], generator: torch.Generator, size: float
 ) -> Displacement | None:
-    """A random member of a family, all of its freedoms added up, or None."""
+    """A random displacement that uses all freedoms of a family, or None."""
     for _ in range(N_DIRECTIONS):
         paths = [freedom.draw(generator, size) for freedom in family]
         stop = walk.find_stop(paths)
@@ -134,10 +134,10 @@ def _draw(
 
 
 def _families(network: Network, X: Tensor, smooth: bool) -> list[list[Freedom]]:
-    """Freedoms that may be used together, the most general family first."""
+    """Lists of freedoms that may be used together, the most general list first."""
     if isinstance(network, ChainNetwork):
-        # Pre-activations that move in several layers at once are no linear functions
-        # of the time: their signs at a few times would not tell those in between.
+        # If several layers move at once, pre-activations are not linear in the time,
+        # so their signs at a few times do not determine the signs in between.
         return chain_families(network, X, together=smooth)
     if isinstance(network, ModuleNetwork | ResNetNetwork):
         return [[freedom] for freedom in _module_freedoms(network, X)]
@@ -145,7 +145,7 @@ def _families(network: Network, X: Tensor, smooth: bool) -> list[list[Freedom]]:
 
 
 class _Walk:
-    """Tests paths through the parameters of one network on fixed samples."""
+    """Test paths through the parameters of one network on fixed samples."""
 
     def __init__(self, network: Network, X: Tensor) -> None:
         self._network, self._X, self._theta = network, X, network.theta
@@ -156,7 +156,7 @@ class _Walk:
         self._signs = [_signs(z) for z in start.inputs]
 
     def find_stop(self, paths: list[Path]) -> float | None:
-        """The time up to which the outputs and all pieces stay, or None."""
+        """The time up to which outputs and pieces are constant, or None."""
         for stop in (0.5**i for i in range(N_HALVINGS + 1)):
             shifts = [_total(paths, stop * time) for time in TIMES]
             if self._keeps_pieces(shifts):
@@ -177,14 +177,14 @@ class _Walk:
         return self.change(shift) <= bound
 
     def _keeps_pieces(self, shifts: list[Tensor]) -> bool:
-        """Whether signs are one on the way; a zero at the start may take either."""
+        """Whether signs are constant along the path; zeros at the start may change."""
         if not self.seams:
             return True
-        on_the_way = [
+        along_path = [
             pieces(self._network, self._X, self._theta + shift).inputs
             for shift in shifts
         ]
-        for signs, *inputs in zip(self._signs, *on_the_way, strict=True):
+        for signs, *inputs in zip(self._signs, *along_path, strict=True):
             last = inputs[-1].sign()
             if not all(bool((z.sign() == last).all()) for z in inputs):
                 return False
@@ -194,7 +194,7 @@ class _Walk:
 
 
 def _signs(z: Tensor) -> Tensor:
-    """Signs of what is away from a seam; zero for the rest."""
+    """Signs of the inputs, or zero if they may be on a seam."""
     return z.sign() * (z.abs() > SEAM_TOLERANCE * z.abs().max())
 
 
@@ -205,7 +205,7 @@ def _total(paths: list[Path], time: float) -> Tensor:
 def _module_freedoms(
     network: ModuleNetwork | ResNetNetwork, X: Tensor
 ) -> Iterator[Freedom]:
-    """Null spaces of the Jacobian's blocks: candidates, exact for linear layers."""
+    """Null spaces of the Jacobian's blocks, which are exact for linear layers."""
     theta = network.theta
     operator = FunctionOperator(network, theta, X, torch.arange(len(theta)))
     if operator.n_rows * operator.n_coef > JACOBIAN_ENTRIES:
@@ -214,15 +214,15 @@ def _module_freedoms(
     rounding = torch.finfo(J.dtype).eps * float(J.norm())
     for name, block in network.blocks().items():
         columns = J[:, block]
-        idle = columns.norm(dim=0) <= rounding
-        width = torch.eye(len(idle), dtype=J.dtype)
-        if idle.any():
-            yield _block_freedom(theta, name, block, width[:, idle])
+        is_zero = columns.norm(dim=0) <= rounding
+        width = torch.eye(len(is_zero), dtype=J.dtype)
+        if is_zero.any():
+            yield _block_freedom(theta, name, block, width[:, is_zero])
         if columns.numel() * min(columns.shape) > BLOCK_WORK:
             continue
-        kernel = null_space(columns[:, ~idle])
+        kernel = null_space(columns[:, ~is_zero])
         if kernel.shape[1]:
-            yield _block_freedom(theta, name, block, width[:, ~idle] @ kernel)
+            yield _block_freedom(theta, name, block, width[:, ~is_zero] @ kernel)
 
 
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:

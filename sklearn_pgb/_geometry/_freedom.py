@@ -1,4 +1,4 @@
-"""Shifts of a chain's parameters that leave its outputs on the samples alone."""
+"""Shifts of a chain's parameters that do not change its outputs on the samples."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Freedom:
     Attributes
     ----------
     kind : str
-        In plain words.
+        Description in words.
     draw : callable
-        Maps a generator and a size to a random path: shifts of theta as a function of
-        the time between 0 and 1.
+        Maps a generator and a size to a random path. A path maps the time, between 0
+        and 1, to a shift of theta.
     """
 
     kind: str
@@ -32,17 +32,17 @@ class Freedom:
 
 
 @dataclass(frozen=True, eq=False)
-class _Unseen:
-    """How a layer's units may move without being seen by the outputs.
+class _NeutralMoves:
+    """Changes of a layer's units that do not change the network's outputs.
 
     Attributes
     ----------
     units : Tensor of bool (width,)
         Units that may take any value.
     directions : Tensor (width, a)
-        Directions of pre-activations, of units that are linear on the samples.
+        Directions in which pre-activations of linear units may move.
     values : Tensor (width, b)
-        Columns that span how the layer's outputs then move.
+        Columns that span the resulting changes of the layer's outputs.
     """
 
     units: Tensor
@@ -51,17 +51,17 @@ class _Unseen:
 
 
 def linear_units(network: ChainNetwork, X: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Each hidden layer's units that are linear near theta on all samples.
+    """Find the units of each hidden layer that are linear near theta on all samples.
 
-    These are the units without activation, and those whose pre-activations keep one
-    sign on whose side the activation is linear, and not zero, as with ReLU or above
-    zero with ELU.
+    A unit is linear if it has no activation, or if its pre-activations all have the
+    same sign and the activation is linear and not zero on this side, e.g. above zero
+    for ReLU and ELU.
 
     Returns
     -------
     list of pairs, one per hidden layer
-        Which units are linear, a bool Tensor (width,), and the units' slopes at the
-        first sample, (width,).
+        A bool Tensor (width,) that is True for linear units, and the units' slopes at
+        the first sample, (width,).
     """
     pre_activations, layers = network.forward(X)
     result = []
@@ -79,13 +79,13 @@ def linear_units(network: ChainNetwork, X: Tensor) -> list[tuple[Tensor, Tensor]
 def chain_families(
     network: ChainNetwork, X: Tensor, *, together: bool
 ) -> list[list[Freedom]]:
-    """Freedoms of a chain, in lists of those that may be used at once.
+    """Freedoms of a chain, in lists of freedoms that may be used together.
 
-    Three things are unseen by the outputs: units that feed nothing, directions of
-    linear units that the product of the later weights maps to zero, and shifts of
-    incoming weights that are orthogonal to a layer's inputs on all samples, as moved
-    by the first two. Shifts of a family can be added up: they are one linear space,
-    along which the outputs do not change.
+    Three changes have no effect on the outputs: of units with zero outgoing weights, of
+    linear units in directions that the product of the later weights maps to zero, and
+    of weights in directions orthogonal to their layer's inputs on all samples,
+    including inputs moved by the first two. The shifts of one list form a linear space
+    on which the outputs are constant.
 
     Parameters
     ----------
@@ -94,21 +94,21 @@ def chain_families(
     together : bool
         Whether units of several layers may move at once.
     """
-    unseen = _unseen_moves(network, X)
-    moves = _unit_freedoms(network, X, unseen)
+    neutral = _neutral_moves(network, X)
+    moves = _unit_freedoms(network, X, neutral)
     families = [_null_freedoms(network, X, None), *([each] for each in moves)]
     if together and moves:
-        families.insert(0, moves + _null_freedoms(network, X, unseen))
+        families.insert(0, moves + _null_freedoms(network, X, neutral))
     return [family for family in families if family]
 
 
 def _unit_freedoms(
-    network: ChainNetwork, X: Tensor, unseen: list[_Unseen]
+    network: ChainNetwork, X: Tensor, neutral: list[_NeutralMoves]
 ) -> list[Freedom]:
-    """Shifts of weights that move units unseen."""
+    """Shifts of incoming weights that move units without effect on the outputs."""
     pre_activations, layers = network.forward(X)
     freedoms = []
-    for layer, moves in enumerate(unseen):
+    for layer, moves in enumerate(neutral):
         inputs = _augmented(layers[layer], network.biases[layer] is not None)
         scale = _rms(pre_activations[layer]) / (_rms(inputs) * inputs.shape[1] ** 0.5)
         any_input = torch.eye(inputs.shape[1], dtype=X.dtype)
@@ -124,16 +124,16 @@ def _unit_freedoms(
 
 
 def _null_freedoms(
-    network: ChainNetwork, X: Tensor, unseen: list[_Unseen] | None
+    network: ChainNetwork, X: Tensor, neutral: list[_NeutralMoves] | None
 ) -> list[Freedom]:
-    """Shifts of weights that are orthogonal to their inputs, moved unseen or fixed."""
+    """Shifts of weights orthogonal to their inputs, which may move if `neutral`."""
     layers, freedoms = network.layers(X), []
-    # The first layer's inputs are data: what is orthogonal to them changes nothing on
-    # the samples, not even a derivative, and would be of no use.
+    # Skip the first layer: shifts orthogonal to the data change no derivative on the
+    # samples either, so they are useless.
     for layer in range(1, len(network.weights)):
         rows = _augmented(layers[layer], network.biases[layer] is not None)
-        if unseen is not None:
-            moved = unseen[layer - 1].values.T
+        if neutral is not None:
+            moved = neutral[layer - 1].values.T
             padding = moved.new_zeros(len(moved), rows.shape[1] - moved.shape[1])
             rows = torch.cat([rows, torch.cat([moved, padding], 1)])
         right = null_space(rows)
@@ -147,10 +147,10 @@ def _null_freedoms(
 
 
 def scaling_freedom(network: ChainNetwork) -> Freedom | None:
-    """Units of ReLU kind: incoming weights times c > 0, outgoing weights by c.
+    """Multiply incoming weights of ReLU-like units by c > 0, divide outgoing ones by c.
 
-    The Jacobian there has the same column space: rescaled networks are the same
-    functions of all their parameters, up to an invertible linear map of these.
+    This does not change the Jacobian's column space, because the rescaling is an
+    invertible linear map of the parameters.
     """
     homogeneous = [
         activation.linear_below and activation.linear_above
@@ -160,9 +160,12 @@ def scaling_freedom(network: ChainNetwork) -> Freedom | None:
         return None
 
     def draw(generator: torch.Generator, size: float) -> Path:
+        uniform = [
+            2 * torch.rand(len(weight), generator=generator, dtype=weight.dtype) - 1
+            for weight in network.weights[:-1]
+        ]
         exponents = [
-            size * chosen * (2 * _uniform(generator, len(weight)) - 1)
-            for chosen, weight in zip(homogeneous, network.weights, strict=False)
+            size * chosen * u for chosen, u in zip(homogeneous, uniform, strict=True)
         ]
         return lambda time: _rescaled(network, exponents, time) - network.theta
 
@@ -170,7 +173,7 @@ def scaling_freedom(network: ChainNetwork) -> Freedom | None:
 
 
 def _rescaled(network: ChainNetwork, exponents: list[Tensor], time: float) -> Tensor:
-    """Theta with each unit's incoming weights times 2^(time * exponent)."""
+    """Theta with the units' incoming weights multiplied by 2^(time * exponent)."""
     factors = [2 ** (time * exponent) for exponent in exponents]
     one = torch.ones(1, dtype=torch.float64)
     incoming, outgoing = [*factors, one], [one, *factors]
@@ -184,25 +187,26 @@ def _rescaled(network: ChainNetwork, exponents: list[Tensor], time: float) -> Te
     return torch.cat(parts)
 
 
-def _unseen_moves(network: ChainNetwork, X: Tensor) -> list[_Unseen]:
-    """How units of each hidden layer may move unseen; from the last layer down."""
+def _neutral_moves(network: ChainNetwork, X: Tensor) -> list[_NeutralMoves]:
+    """Moves of each hidden layer's units without effect, from the last layer down."""
     linear = linear_units(network, X)
     above = torch.zeros(network.n_outputs, 0, dtype=X.dtype)
-    result: list[_Unseen] = []
+    result: list[_NeutralMoves] = []
     for layer in reversed(range(len(network.activations))):
-        # What reaches the next layer in directions that are unseen there is unseen.
+        # Remove the part of the weights that acts in neutral directions of the next
+        # layer, as it has no effect on the outputs.
         weight = network.weights[layer + 1]
-        seen = weight - above @ (above.T @ weight)
-        rounding = torch.finfo(X.dtype).eps * max(seen.shape)
-        units = seen.norm(dim=0) <= rounding * weight.norm()
+        effect = weight - above @ (above.T @ weight)
+        rounding = torch.finfo(X.dtype).eps * max(effect.shape)
+        units = effect.norm(dim=0) <= rounding * weight.norm()
         mask, slopes = linear[layer]
         mask = mask & ~units
-        image = _null_directions(seen, mask)
+        image = _null_directions(effect, mask)
         directions = torch.zeros_like(image)
         directions[mask] = image[mask] / slopes[mask, None]
         directions = torch.linalg.qr(directions).Q
         free = torch.eye(len(units), dtype=X.dtype)[:, units]
-        result.insert(0, _Unseen(units, directions, torch.cat([free, image], 1)))
+        result.insert(0, _NeutralMoves(units, directions, torch.cat([free, image], 1)))
         above = torch.cat([free, directions], 1)
     return result
 
@@ -220,6 +224,7 @@ def _null_directions(weight: Tensor, units: Tensor) -> Tensor:
 def null_space(matrix: Tensor) -> Tensor:
     """Orthonormal columns that the matrix maps to zero, up to rounding."""
     if len(matrix) > matrix.shape[1]:
+        # R has the same null space and singular values, and is smaller.
         matrix = torch.linalg.qr(matrix, mode="r").R
     _, singular, Vh = torch.linalg.svd(matrix)
     rounding = torch.finfo(matrix.dtype).eps * max(matrix.shape)
@@ -230,7 +235,7 @@ def null_space(matrix: Tensor) -> Tensor:
 def _layer_shift(
     network: ChainNetwork, layer: int, left: Tensor, right: Tensor, scale: float
 ) -> Callable[[torch.Generator, float], Path]:
-    """Draws shifts ``left C right^T`` of a layer's [W, b]."""
+    """A function that draws shifts ``left C right^T`` of a layer's [W, b]."""
     sizes = [
         weight.numel() + (0 if bias is None else len(bias))
         for weight, bias in zip(network.weights, network.biases, strict=True)
@@ -252,14 +257,10 @@ def _layer_shift(
 
 
 def _augmented(h: Tensor, bias: bool) -> Tensor:
-    """Inputs of a layer with a one behind them for its bias."""
+    """Inputs of a layer, followed by a one if the layer has a bias."""
     return torch.cat([h, h.new_ones(len(h), int(bias))], 1)
 
 
 def _rms(values: Tensor) -> float:
-    """Root mean square, or one where all values vanish."""
+    """Root mean square, or one if all values are zero."""
     return float(values.square().mean().sqrt()) or 1.0
-
-
-def _uniform(generator: torch.Generator, n: int) -> Tensor:
-    return torch.rand(n, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""How far a network is from its kinks."""
+"""The distance of a network from its kinks."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from torch import Tensor
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._network import Network
 
-# A kink closer than this, relative to its layer's inputs, may be at the parameters.
+# If a kink is closer than this, relative to its layer's inputs, rounding may hide that
+# it is at the parameters.
 KINK_TOLERANCE = 1e-8
 
 
@@ -19,11 +20,11 @@ class KinkMargin:
     Attributes
     ----------
     value : float
-        Smallest absolute input of a kinked function, such as a ReLU unit, in the layer
-        where it is smallest relative to that layer. Infinite where no unit has a kink;
-        nan where kinks may lie elsewhere than at zero, as those of a maximum do.
+        Smallest absolute input of a kinked function, such as ReLU, in the layer with
+        the smallest relative margin. Infinite if no unit has a kink; NaN if kinks may
+        not be at zero, such as the kinks of a maximum.
     scale : float
-        Largest absolute input in that layer; one where there is no kink.
+        Largest absolute input in that layer; one if there is no kink.
     """
 
     value: float
@@ -31,37 +32,37 @@ class KinkMargin:
 
     @property
     def relative(self) -> float:
-        """The margin in units of the layer's scale."""
+        """The margin divided by the layer's scale."""
         return self.value / self.scale if self.scale > 0 else self.value
 
     @property
     def on_kink(self) -> bool:
-        """Whether a kink may be at the parameters; it may where nothing is known."""
+        """Whether a kink may be at the parameters; True if the margin is unknown."""
         return not self.relative > KINK_TOLERANCE
 
 
 def kink_margin(network: Network, X: Tensor) -> KinkMargin:
     """Smallest distance of a kinked unit's input from zero, over all samples.
 
-    What a theorem says of points where the network is differentiable can be used where
-    this is above rounding only; gradients by automatic differentiation show no kink.
+    Theorems about points where the network is differentiable only apply if this margin
+    is above rounding. Automatic differentiation does not detect kinks.
 
     Parameters
     ----------
     network : Network
     X : Tensor (n_samples, ...)
-        As the network sees it.
+        Inputs of the network.
 
     Returns
     -------
     KinkMargin
     """
-    found = pieces(network, X)
-    if not found.complete:
+    recorded = pieces(network, X)
+    if not recorded.complete:
         return KinkMargin(math.nan, 1.0)
     margins = [
         KinkMargin(float(z.abs().min()), float(z.abs().max()))
-        for z, kinked in zip(found.inputs, found.kinked, strict=True)
+        for z, kinked in zip(recorded.inputs, recorded.kinked, strict=True)
         if kinked
     ]
     none = KinkMargin(math.inf, 1.0)

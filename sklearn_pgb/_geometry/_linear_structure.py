@@ -1,4 +1,4 @@
-"""Units of a trained network that act linearly, and the layers they vouch for."""
+"""Linear units of a trained network, and layers with guarantees from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from sklearn_pgb._operators import KroneckerOperator
 
 @dataclass(frozen=True, eq=False)
 class LinearStructure:
-    """Sets of linear units that pass signals on to the outputs.
+    """Sets of linear units that are connected linearly to the outputs.
 
-    Layers count from 0, the inputs, to H + 1, the outputs.
+    Layers are numbered from 0, the inputs, to H + 1, the outputs.
 
     Attributes
     ----------
     units : dict of int to ndarray
-        For each layer from 1 to H + 1 the largest set of units that are linear on all
-        samples and, up to layer H - 1, feed none but such units of the next layer.
+        For each layer from 1 to H + 1, the largest set of units that are linear on all
+        samples and, up to layer H - 1, only feed units of the next layer's set.
     first_layer : int
         The smallest t such that all layers above t have at least `n` such units.
     n : int
@@ -35,25 +35,25 @@ class LinearStructure:
 
     @property
     def layers(self) -> range:
-        """Layers t to H, whose outputs jointly are no better than a local minimum."""
+        """Layers t to H; no model on their joint outputs beats a local minimum."""
         return range(self.first_layer, max(self.units))
 
 
 def linear_structure(network: ChainNetwork, X: Tensor, n: int) -> LinearStructure:
     """Find the locally induced partial linear structure of a trained network.
 
-    A differentiable local minimum whose structure begins at layer t, with ``n`` the
-    number of outputs, has the least loss over all features of the layers t to H
-    jointly, each output with coefficients of its own (layer 0 is the inputs). No unit
-    needs to be designed as linear: a ReLU that is active on all samples is one.
+    If the structure of a differentiable local minimum begins at layer t, with ``n`` the
+    number of outputs, then no linear model on the joint features of layers t to H has
+    a smaller loss (layer 0 is the inputs). Units need not be designed as linear: a ReLU
+    unit that is active on all samples is linear.
 
     Parameters
     ----------
     network : ChainNetwork
     X : Tensor (n_samples, n_inputs)
-        As the network sees it.
+        Inputs of the network.
     n : int
-        Least number of units per layer; the number of outputs for the theorem above.
+        Smallest number of units per layer; the theorem needs the number of outputs.
 
     Returns
     -------
@@ -72,8 +72,8 @@ def linear_structure(network: ChainNetwork, X: Tensor, n: int) -> LinearStructur
     for layer in range(depth, 0, -1):
         mask = linear[layer - 1]
         if layer < depth:
-            # The largest sets come from the top: a unit that feeds one outside of the
-            # largest set above feeds one outside of every smaller set.
+            # Going down from the top gives the largest sets: a unit that feeds a unit
+            # outside the largest set above feeds one outside any smaller set.
             outside = network.weights[layer][~chosen]
             mask = mask & (outside == 0).all(0)
         chosen = mask
@@ -91,15 +91,15 @@ def _indices(mask: Tensor) -> NDArray[np.intp]:
 def layers_operator(
     network: ChainNetwork, X: Tensor, layers: Sequence[int]
 ) -> KroneckerOperator:
-    """Outputs of several layers side by side, with coefficients for every output.
+    """Concatenated outputs of several layers, with coefficients for every output.
 
     Parameters
     ----------
     network : ChainNetwork
     X : Tensor (n_samples, n_inputs)
-        As the network sees it.
+        Inputs of the network.
     layers : sequence of int
-        0 stands for the inputs, 1 for the first hidden layer.
+        Layer numbers: 0 are the inputs, 1 is the first hidden layer.
 
     Returns
     -------

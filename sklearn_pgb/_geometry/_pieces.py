@@ -1,4 +1,4 @@
-"""Where a network changes its formula: kinks, and seams of functions in pieces."""
+"""Find seams of piecewise functions in a network, and kinks among them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sklearn_pgb._models._chain import Activation, ChainNetwork
 from sklearn_pgb._models._network import Network
 
-# Inputs closer to a seam than this, relative to the largest one, may be on it.
+# Inputs closer to a seam than this, relative to the largest input, may be on it.
 SEAM_TOLERANCE = 1e-8
 
-# Functions with one formula above zero and another below, and whether they have a kink
-# there. ELU joins its pieces smoothly for alpha = 1 only, and is never analytic.
+# Functions with different formulas below and above zero, and whether zero is a kink.
+# ELU is differentiable at zero for alpha = 1 only, and never analytic.
 _AT_ZERO: dict[str, Callable[..., bool]] = {
     "aten::relu": lambda x: True,
     "aten::abs": lambda x: True,
@@ -28,7 +28,7 @@ _AT_ZERO: dict[str, Callable[..., bool]] = {
     ),
 }
 
-# Functions that change their formula elsewhere.
+# Piecewise functions with seams that are not at zero.
 _ELSEWHERE = (
     "max",
     "min",
@@ -55,16 +55,16 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """The inputs of a network's functions in pieces, on some samples.
+    """The inputs of a network's piecewise functions, on some samples.
 
     Attributes
     ----------
     inputs : list of Tensor
-        What each function with a seam at zero was applied to, in order.
+        Inputs of each function with a seam at zero, in order.
     kinked : list of bool
-        Whether it has a kink there.
+        Whether the function has a kink at zero.
     complete : bool
-        Whether these are all; False where a maximum, say, has its seams elsewhere.
+        Whether all seams are at zero; False if the network computes e.g. a maximum.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Pieces:
 
 
 def pieces(network: Network, X: Tensor, theta: Tensor | None = None) -> Pieces:
-    """Run a network and note the inputs of its functions in pieces."""
+    """Run a network and record the inputs of its piecewise functions."""
     if isinstance(network, ChainNetwork):
         return _chain_pieces(network if theta is None else network.at(theta), X)
     recorder = _Recorder()
@@ -83,7 +83,7 @@ def pieces(network: Network, X: Tensor, theta: Tensor | None = None) -> Pieces:
 
 
 def _chain_pieces(network: ChainNetwork, X: Tensor) -> Pieces:
-    """The same for a chain, whose activations say what they are."""
+    """The same for a chain, from the properties of its activations."""
     seams = [
         (z, activation)
         for z, activation in zip(
@@ -102,10 +102,10 @@ def _has_kink(activation: Activation) -> bool:
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes what functions in pieces are applied to.
+    """Record the inputs of piecewise functions.
 
-    Every operation passes here, however the module calls it; hooks on layers would miss
-    what ``forward`` calls as a function.
+    All operations pass through a dispatch mode. Hooks on layers would miss functions
+    called in ``forward``.
     """
 
     def __init__(self) -> None:
@@ -121,15 +121,11 @@ class _Recorder(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        # In-place functions end in an underscore.
+        # Names of in-place functions end in an underscore.
         name = str(func._schema.name).removesuffix("_")
         if name in _AT_ZERO:
             self.inputs.append(args[0].clone())
             self.kinked.append(_AT_ZERO[name](*args, **(kwargs or {})))
-        elif _changes_elsewhere(name.removeprefix("aten::")):
+        elif name.removeprefix("aten::").startswith(_ELSEWHERE):
             self.complete = False
         return func(*args, **(kwargs or {}))
-
-
-def _changes_elsewhere(name: str) -> bool:
-    return name.startswith("max_pool") or name.startswith(_ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Ranks of Jacobians, here and nearby."""
+"""Ranks of Jacobians at the parameters and nearby."""
 
 import torch
 from torch import Tensor
@@ -6,16 +6,17 @@ from torch import Tensor
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._network import Network
 
-# Singular values below this, relative to the largest, are zero; columns have norm one.
+# Singular values below this, relative to the largest, count as zero. Columns are scaled
+# to norm one first.
 RANK_RTOL = 1e-10
 
-# Parameters this far away, relative to their size, show the rank nearby. The rank of an
-# analytic function is the same almost everywhere, and shows better from further away;
-# functions in pieces have one rank on each piece.
+# Distances of the nearby parameters, relative to their size. An analytic function has
+# the same rank almost everywhere, and larger distances show it more clearly. Piecewise
+# functions may have another rank on each piece.
 NEARBY, NEARBY_ANALYTIC = (1e-3, 1e-3, 1e-3), (1e-3, 1e-2, 1e-1)
 
-# Up to so many entries (1.6 GB), and so many entries times the shorter side (about 15
-# seconds on one core), a Jacobian is formed and decomposed.
+# Limits up to which a Jacobian is formed and decomposed: entries (1.6 GB), and entries
+# times the shorter side (about 15 seconds on one core).
 MAX_ENTRIES, MAX_WORK = 2e8, 5e10
 
 
@@ -28,23 +29,23 @@ def jacobian_rank(
 ) -> int | None:
     """Numerical rank of the Jacobian of the raw outputs on X.
 
-    It is read from the singular values of the Jacobian itself, not from its Gram, which
-    would square them.
+    It is computed from the Jacobian's singular values; its Gram matrix would square
+    them.
 
     Parameters
     ----------
     network : Network
     X : Tensor (n_samples, ...)
-        As the network sees it.
+        Inputs of the network.
     weight : Tensor (n_samples,) or None
-        Positive weights, by whose roots rows are scaled before the decision.
+        Positive sample weights; rows are multiplied by their square roots.
     max_work : float
-        Largest number of entries times the shorter side that is decomposed.
+        Limit on the number of entries times the shorter side.
 
     Returns
     -------
     int or None
-        None for a Jacobian that is too large.
+        None if the Jacobian is too large.
     """
     operator = network.jacobian(X)
     entries = operator.n_rows * operator.n_coef
@@ -52,7 +53,7 @@ def jacobian_rank(
     if entries > MAX_ENTRIES or entries * shorter > max_work:
         return None
     matrix = weighted_jacobian(network, X, weight)
-    # Units of the parameters are no part of the decision.
+    # Normalize columns, so that the rank does not depend on the parameters' scales.
     norms = matrix.norm(dim=0)
     matrix = matrix / torch.where(norms > 0, norms, 1.0)
     if not bool(matrix.isfinite().all()):
@@ -73,10 +74,10 @@ def generic_rank(
 ) -> int | None:
     """Largest rank of the Jacobian at a few random parameters nearby.
 
-    The rank can only rise by a small change. Where it does, the outputs of the networks
-    nearby form no manifold whose tangent space is the Jacobian's range, and the
-    perturbable gradient basis may hold more than the gradient basis; where it does not,
-    the two are the same (rank theorem).
+    A small change of the parameters can only increase the rank. If it does, nearby
+    outputs form no manifold with the Jacobian's range as tangent space, and the
+    perturbable gradient basis may contain more than the gradient basis. If it does not,
+    the two are equal (rank theorem).
 
     Parameters
     ----------
@@ -90,12 +91,12 @@ def generic_rank(
     Returns
     -------
     int or None
-        None for a Jacobian that is too large.
+        None if the Jacobian is too large.
     """
     theta = network.theta
     size = float(theta.square().mean().sqrt()) or 1.0
-    found = pieces(network, X[:1])
-    analytic = found.complete and not found.inputs
+    recorded = pieces(network, X[:1])
+    analytic = recorded.complete and not recorded.inputs
     largest = None
     for distance in NEARBY_ANALYTIC if analytic else NEARBY:
         noise = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
@@ -110,7 +111,7 @@ def generic_rank(
 def weighted_jacobian(
     network: Network, X: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """The Jacobian, rows times roots of weights, (n_samples * n_outputs, n_params)."""
+    """The Jacobian with weighted rows, (n_samples * n_outputs, n_params)."""
     rows = network.jacobian(X).dense()
     if weight is not None:
         rows = weight.sqrt()[:, None, None] * rows

@@ -18,32 +18,32 @@ from torch.overrides import BaseTorchFunctionMode
 # Layers with a fused forward pass that has no derivatives.
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
-# Modules whose parameters can't be replaced for a call.
+# Modules with parameters that cannot be replaced for a call.
 _WRAPPERS = (
     torch.jit.ScriptModule,
     nn.DataParallel,
     nn.parallel.DistributedDataParallel,
 )
 
-# Where a compiled module keeps what it was made of.
+# Attribute of a compiled module that holds the original module.
 _COMPILED = "_orig_mod"
 
 
 class _ExactAttention:
-    """Bounds attention to the formula whose derivatives can be differentiated again.
+    """Restrict attention to the implementation that has second derivatives.
 
-    Torch's switch belongs to the process and calls may overlap in threads, so the first
-    call that begins notes what there was, and the last one to end restores it.
+    Torch's setting is global to the process, and calls in several threads may overlap.
+    The first call records the setting; the last one to end restores it.
     """
 
     def __init__(self) -> None:
         self.lock, self.calls = threading.Lock(), 0
         self.switch: AbstractContextManager[None] = nullcontext()
 
-    def renew(self) -> None:
-        """Start anew in a forked process, which has none of the other threads."""
-        inside, self.lock, self.calls = self.calls > 0, threading.Lock(), 0
-        if inside:
+    def reset(self) -> None:
+        """Reset the count in a forked process, which has no other threads."""
+        is_active, self.lock, self.calls = self.calls > 0, threading.Lock(), 0
+        if is_active:
             self.switch.__exit__(None, None, None)
 
     @contextmanager
@@ -64,38 +64,38 @@ class _ExactAttention:
 
 _EXACT_ATTENTION = _ExactAttention()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_EXACT_ATTENTION.renew)
+    os.register_at_fork(after_in_child=_EXACT_ATTENTION.reset)
 
 
 def private_copy(module: nn.Module) -> nn.Module:
-    """A copy in float64 on the CPU, in evaluation mode, that shares no memory.
+    """A deep copy in float64 on the CPU, in evaluation mode.
 
     Raises
     ------
     ValueError
-        If the module can't be copied, has no parameters to differentiate by, or has
-        some that are not real numbers.
+        If the module cannot be copied, has no trainable parameters, or has parameters
+        that are not real numbers.
     """
     check_parameters(module)
     copied = copy_module(module).to("cpu", torch.float64).eval()
     for parameter in copied.parameters():
-        # Two parameters that are views of one memory are two parameters.
+        # Parameters may be views of the same memory; separate them.
         parameter.data = parameter.data.clone()
     return copied
 
 
 def copy_module(module: nn.Module) -> nn.Module:
-    """A deep copy without what torch.compile added, or a ValueError that says why not.
+    """A deep copy without compiled code, which has no second derivatives.
 
-    Compiled code has no second derivatives.
+    Raises a ValueError if the module cannot be copied.
     """
     try:
         copied = copy.deepcopy(module)
     except (RuntimeError, TypeError, NotImplementedError) as failure:
         raise ValueError(
             f"module must be one that copy.deepcopy can copy, got "
-            f"{type(module).__name__}, which says: {failure}. Keep locks, files and "
-            "computed tensors out of its attributes."
+            f"{type(module).__name__}, which fails with: {failure}. Keep locks, files "
+            "and computed tensors out of its attributes."
         ) from failure
     copied = copied._modules.get(_COMPILED) or copied
     for part in copied.modules():
@@ -107,16 +107,16 @@ def copy_module(module: nn.Module) -> nn.Module:
 
 
 def check_parameters(module: nn.Module) -> None:
-    """Refuse a module that has nothing to differentiate by."""
+    """Raise a ValueError if a module has no usable trainable parameters."""
     parameters, name = list(module.parameters()), type(module).__name__
     if any(isinstance(part, _WRAPPERS) for part in module.modules()):
         raise ValueError(
-            f"module must be a plain torch.nn.Module, got {name} with parts that torch "
-            "scripted or spread over devices. Pass the module that they were made of."
+            f"module must be a plain torch.nn.Module, got {name} with scripted or "
+            "data-parallel parts. Pass the original module."
         )
     if any(is_lazy(parameter) for parameter in parameters):
         raise ValueError(
-            f"module must have initialised parameters, got lazy ones in {name}. "
+            f"module must have initialized parameters, got lazy ones in {name}. "
             "Run it once on a few samples."
         )
     named = [*module.named_parameters(), *module.named_buffers()]
@@ -150,14 +150,14 @@ def check_parameters(module: nn.Module) -> None:
 
 
 class ModuleCall:
-    """How modules of one architecture are called with parameters of the caller.
+    """Call modules of one architecture with given parameters.
 
     Attributes
     ----------
     names : dict
-        All names of each trainable parameter, by the first one. A layer that stands in
-        several places has one name here, that of the first place. A parameter that
-        belongs to several layers has one for each of them.
+        All names of each trainable parameter, by its first name. A parameter used by
+        several layers has a name for each of them. A layer that occurs several times in
+        the module counts once, by its first name.
 
     Parameters
     ----------
@@ -165,38 +165,39 @@ class ModuleCall:
     """
 
     def __init__(self, module: nn.Module):
-        places: dict[int, list[str]] = {}
+        names_of: dict[int, list[str]] = {}
         for prefix, part in module.named_modules():
             for name, parameter in part._parameters.items():
                 if parameter is not None and parameter.requires_grad:
                     full = f"{prefix}.{name}" if prefix else name
-                    places.setdefault(id(parameter), []).append(full)
-        self.names = {each[0]: each for each in places.values()}
+                    names_of.setdefault(id(parameter), []).append(full)
+        self.names = {each[0]: each for each in names_of.values()}
         parts = list(module.modules())
         self._fused = any(isinstance(part, _FUSED) for part in parts)
-        # Layers of torch's own say whether they attend, others may call a function.
+        # Attention is ruled out only if all layers are torch's own and none is fused;
+        # other layers may call torch's attention function.
         own = all(type(part).__module__.startswith("torch.nn.") for part in parts)
         self._may_attend = self._fused or not own
 
     def __call__(
         self, module: nn.Module, parameters: dict[str, Tensor], X: Tensor
     ) -> Any:
-        """What a module returns.
+        """The module's result with the given parameters.
 
         Parameters
         ----------
         module : torch.nn.Module
         parameters : dict
-            Values by the first name of each.
+            Values by the first name of each parameter.
         X : Tensor (n_samples, ...)
-            It is copied: layers that work in place would change the caller's data.
+            Samples. They are copied, because in-place layers would change them.
         """
-        # With `tie_weights` torch would find the names by itself, but it takes a layer
-        # that stands in two places for two, and leaves the caller's values in it.
+        # `tie_weights` would find the names, but it counts a layer that occurs twice as
+        # two layers and leaves the given values in it.
         values = {n: parameters[key] for key, each in self.names.items() for n in each}
         with (
             _EXACT_ATTENTION() if self._may_attend else nullcontext(),
-            # Any mode of torch functions keeps attention from its fused forward pass.
+            # Any active torch function mode disables the fused forward pass.
             BaseTorchFunctionMode() if self._fused else nullcontext(),
         ):
             return torch.func.functional_call(

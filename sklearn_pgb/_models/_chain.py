@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from sklearn_pgb._models._network import Head, Network, as_float64
 from sklearn_pgb._operators import ChainOperator, LinearOperator
 
-# Columns are far from zero if their distance is this many times their spread: their
-# differences are exact in floating point (Sterbenz).
+# A column is far from zero if its distance from zero is this many times its spread.
+# Differences of its entries are then exact in floating point (Sterbenz).
 FAR = 2.0
 
 
@@ -28,15 +28,15 @@ class Activation:
     Attributes
     ----------
     name : str
-        The name, scikit-learn's where it has one.
+        Its name; scikit-learn's name if it has one.
     function : callable
         Maps the pre-activation z to the output h.
     derivative : callable
-        Maps z and h to ``dh / dz``; at a kink the derivative is that of the left side.
+        Maps z and h to ``dh / dz``, which is the left derivative at a kink.
     linear_below, linear_above : bool
-        Whether it is ``z`` times a constant below zero, and above.
+        Whether it is ``z`` times a constant below and above zero.
     seam : bool
-        Whether it has one formula above zero and another below.
+        Whether it has different formulas below and above zero.
     """
 
     name: str
@@ -56,12 +56,12 @@ def _identity_slope(z: Tensor, h: Tensor) -> Tensor:
 
 
 def _logistic_slope(z: Tensor, h: Tensor) -> Tensor:
-    # From z: h (1 - h) has few digits, or none, where h is close to one.
+    # Not h (1 - h), which loses all digits when h is close to one.
     return h * (-z).sigmoid()
 
 
 def _tanh_slope(z: Tensor, h: Tensor) -> Tensor:
-    # 1 - h^2 likewise: for z = 10 half of its digits are gone, for z = 20 all.
+    # Not 1 - h^2, which loses half of its digits at z = 10 and all at z = 20.
     return 4 * (2 * z).sigmoid() * (-2 * z).sigmoid()
 
 
@@ -95,6 +95,7 @@ def _elu(z: Tensor, alpha: float) -> Tensor:
 
 
 def _elu_slope(z: Tensor, h: Tensor, alpha: float) -> Tensor:
+    # alpha e^z, from the output h = alpha (e^z - 1).
     return torch.where(z > 0, 1.0, h + alpha)
 
 
@@ -126,7 +127,7 @@ def elu(alpha: float) -> Activation:
 
 
 def softplus(beta: float, threshold: float) -> Activation:
-    """``log(1 + e^(beta z)) / beta``, and ``z`` where ``beta z > threshold``."""
+    """``log(1 + e^(beta z)) / beta``, or ``z`` if ``beta z > threshold``."""
     return Activation(
         "softplus",
         partial(_softplus, beta=beta, threshold=threshold),
@@ -166,17 +167,17 @@ ACTIVATIONS = {
 class ChainNetwork(Network):
     """Linear layers with elementwise activations in between.
 
-    With ``h_0 = x``, ``h_l = a_l(W_l h_(l-1) + b_l)`` for each hidden layer and
-    ``f = W h + b`` at the head; theta holds, layer by layer, W row by row and then b.
-    The head gives ``f = J g`` with g equal to theta at the head and zero elsewhere.
+    The hidden layers are ``h_l = a_l(W_l h_(l-1) + b_l)`` with ``h_0 = x``, and the
+    head is ``f = W h + b``. Theta holds W row by row and then b, layer by layer. With g
+    equal to theta at the head and zero elsewhere, ``f = J g``.
 
     Parameters
     ----------
     weights : sequence of shape (n_layers,)
-        The W of each layer, arrays or tensors of shape (n_out, n_in). Those in float64
-        are not copied.
+        W of each layer, arrays or tensors of shape (n_out, n_in). They are not copied
+        if they are float64.
     biases : sequence of shape (n_layers,)
-        The b of each layer, of shape (n_out,), or None for a layer without.
+        b of each layer, of shape (n_out,), or None for a layer without biases.
     activations : sequence of Activation
         One per hidden layer.
     """
@@ -265,7 +266,7 @@ class ChainNetwork(Network):
         return self.forward(X)[1]
 
     def forward(self, X: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Pre-activations of the hidden layers, and `layers`."""
+        """Pre-activations of the hidden layers, and the result of `layers`."""
         return self._forward(self.weights, self.biases, X)
 
     def _forward(
@@ -282,7 +283,7 @@ class ChainNetwork(Network):
         return pre_activations, outputs
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The partial derivatives of the raw outputs, without a matrix of them."""
+        """The partial derivatives of the raw outputs, without forming the matrix."""
         pre_activations, layers = self.forward(X)
         slopes = [
             activation.derivative(z, h)
@@ -307,9 +308,10 @@ class ChainNetwork(Network):
 def _affine(X: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``X W^T + b`` without cancellation between columns far from zero and the bias.
 
-    At an offset of 1e10 float64 leaves six digits of the sum, and bounds on the loss
-    over a layer were off by 1e-7. Differences of such columns to their first entry are
-    exact, and what these entries add to the bias is summed in extended precision.
+    At an offset of 1e10, float64 keeps only six digits of the sum, and bounds on the
+    loss over a layer were off by 1e-7. Therefore the first entry of such columns is
+    subtracted, which is exact, and its product is added to the bias in extended
+    precision.
     """
     recorded = weight.requires_grad or torch._C._are_functorch_transforms_active()
     if bias is None or recorded or not len(X) or X.dtype != torch.float64:
@@ -320,7 +322,7 @@ def _affine(X: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(X, weight, bias)
     center = torch.where(far, first, 0.0)
     long = [part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)]
-    # Outputs that are not finite are the caller's to refuse.
+    # The caller checks that outputs are finite.
     with np.errstate(over="ignore", invalid="ignore"):
         shift = torch.from_numpy((long[0] @ long[1] + long[2]).astype(np.float64))
     return F.linear(X - center, weight, shift.to(X.device))
@@ -329,24 +331,25 @@ def _affine(X: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def overparameterised_relu_init(
     X: Tensor | ArrayLike, width: int, depth: int, *, diagonal: float = 1.0
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Hidden ReLU layers in which every training sample owns a unit.
+    """Hidden ReLU layers with one active unit for each training sample.
 
-    The first layer has row i equal to ``x_i`` and bias ``e - 1``: its pre-activation is
-    e at sample i and not positive at the others, for ``e = (1 - max x_i.x_j) / 2``.
-    Upper layers have `diagonal` > 0 on their diagonal and zeros elsewhere, so the last
-    hidden layer at the samples is ``e diagonal^(depth-1) [I, 0]``, of full row rank:
-    every critical point of the head is a global minimum over all parameters.
+    Unit i of the first layer has weights ``x_i`` and bias ``e - 1``, where
+    ``e = (1 - max x_i.x_j) / 2``. Its pre-activation is e at sample i and not positive
+    at all others. Upper layers have `diagonal` > 0 on their diagonal and zeros
+    elsewhere. The last hidden layer is then ``e diagonal^(depth-1) [I, 0]``. It has
+    full row rank, so every critical point of the head is a global minimum over all
+    parameters.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Distinct rows of norm 1.
+        Distinct samples of norm 1.
     width : int
         Units per hidden layer, at least n_samples.
     depth : int
         Number of hidden layers, at least 1.
     diagonal : float, default=1.0
-        Diagonal of the upper layers. A negative one would silence every unit.
+        Diagonal of the upper layers. A negative one would make all outputs zero.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a torch module must be: a differentiable function of each sample alone."""
+"""Checks that a module is a differentiable, deterministic function of each sample."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from sklearn_pgb._derivatives import pull_back
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._threads import local_randomness
 
-# Samples that are compared, and those among which distinct ones are chosen.
+# Number of samples to compare, and of candidates to choose distinct samples from.
 N_SAMPLES, N_CANDIDATES = 8, 64
 
-# Outputs for the same sample differ by rounding up to these, relative to the spread of
-# the outputs and to their size.
+# Outputs for a sample are equal up to rounding if they differ by no more than this,
+# relative to the spread of the outputs and to their size.
 SPREAD_RTOL, SIZE_RTOL = 1e-6, 1e-9
 
-# Parameters are moved by this, relative to their size: a head of zeros hides what the
-# layers before it do.
+# Checks are repeated at parameters moved by this fraction of their size, because a zero
+# head hides the layers before it.
 NEARBY = 0.1
 
-# Step of a difference of outputs, relative to the size of the parameters, and how well
-# it agrees with the derivative: a part of the parameters that is left out shows.
+# Step of finite differences, relative to the size of the parameters, and tolerance on
+# the derivative. It is large enough for rounding and detects detached parameters.
 STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
 
 
 def check_samples(network: ModuleNetwork, X: Tensor) -> None:
-    """Refuse a module that is no deterministic function of each sample.
+    """Raise an error unless a module is a deterministic function of each sample.
 
-    Outputs of up to eight samples together, of each one alone and of each in a larger
-    batch in another order have to be the same, here and at parameters nearby.
+    Up to eight samples must have the same outputs in one batch, each alone, and in a
+    larger batch in another order. This is tested at the module's parameters and nearby.
 
     Parameters
     ----------
     network : ModuleNetwork
     X : Tensor (n_samples, ...)
-        As the network sees it.
+        Inputs of the network.
 
     Raises
     ------
@@ -47,39 +47,39 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
         If the module is random in evaluation mode, mixes samples, fails, returns no
         finite real outputs of shape (n_samples, n_outputs), or has no derivatives.
     """
-    some, index = _some(X)
+    some, index = _sample_rows(X)
     rows, theta = some[index], network.theta
     generator = torch.Generator().manual_seed(0)
     size = float(theta.square().mean().sqrt()) or 1.0
     noise = torch.randn(len(theta), generator=generator).to(theta)
-    # A random layer draws from torch's generator, which belongs to the user.
+    # Random layers draw from torch's global generator; do not change the user's state.
     with torch.no_grad(), local_randomness(0), warnings.catch_warnings():
-        # Torch warns of a standard deviation of a single sample, say.
+        # Single samples cause warnings, e.g. about their standard deviation.
         warnings.simplefilter("ignore")
         raw = _outputs(network, theta, rows)
         if not raw.isfinite().all():
             raise ValueError(
                 f"module must return finite outputs, got nan or infinity from "
-                f"{network.name} on samples of X. Standardise X, or make its "
+                f"{network.name} on samples of X. Standardize X, or make its "
                 "parameters smaller."
             )
         _check_deterministic(network, theta, rows, raw)
         _check_separate(network, theta, some, index, raw)
         nearby = theta + NEARBY * size * noise
         raw = network(nearby, rows)
-        usual = bool(raw.isfinite().all())
-        if usual:
+        is_finite = bool(raw.isfinite().all())
+        if is_finite:
             _check_separate(network, nearby, some, index, raw)
         _check_differentiable(network, theta, rows[:1])
-        if usual:
-            # Not at theta itself, which may be at a kink.
+        if is_finite:
+            # Theta itself may be at a kink, so use the nearby parameters.
             _check_derivative(network, nearby, rows[:2])
 
 
-def _some(X: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples spread over X, and the positions of distinct ones among them.
+def _sample_rows(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples spread over X, and indices of distinct ones among them.
 
-    Two equal ones if X has no others.
+    If all are equal, the index of the first is repeated.
     """
     some = X[torch.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES)).long()]
     distinct, group = some.flatten(1).unique(dim=0, return_inverse=True)
@@ -89,11 +89,11 @@ def _some(X: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _outputs(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> Tensor:
-    """Raw outputs, or what is wrong with X or the module."""
+    """Raw outputs; raises a ValueError with advice if the module fails."""
     try:
         network.call(theta, rows)
     except Exception as failure:
-        # The module's own errors, of whatever type.
+        # A module may raise errors of any type.
         raise ValueError(
             f"module must take float64 samples as in X, whose shape is (n_samples, "
             f"{', '.join(map(str, rows.shape[1:]))}), got an error from "
@@ -135,7 +135,7 @@ def _check_separate(
             "module must treat each sample by itself, got "
             f"{_mixing_layer(network, theta, rows)}, whose outputs for a sample depend "
             "on the other samples in the batch. Statistics of the batch, or softmax, "
-            "attention, recurrence or normalisation along the first axis, do that. Use "
+            "attention, recurrence or normalization along the first axis, do that. Use "
             "running statistics, and keep the samples on the first axis."
         )
 
@@ -151,7 +151,8 @@ def _check_differentiable(network: ModuleNetwork, theta: Tensor, row: Tensor) ->
     except RuntimeError as failure:
         raise ValueError(
             "module must be differentiable by its parameters, got "
-            f"{_failing_layer(network, theta, row)}, which says: {failure}. {advice}"
+            f"{_failing_layer(network, theta, row)}, which fails with: {failure}. "
+            f"{advice}"
         ) from failure
     if not connected:
         raise ValueError(
@@ -161,7 +162,7 @@ def _check_differentiable(network: ModuleNetwork, theta: Tensor, row: Tensor) ->
 
 
 def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> None:
-    """Compare a product with the derivative with a difference of outputs."""
+    """Compare the derivative along a random direction with a finite difference."""
     generator = torch.Generator().manual_seed(1)
     direction = torch.randn(len(theta), generator=generator).to(theta)
     raw, pull = pull_back(lambda at: network(at, rows), theta)
@@ -175,33 +176,33 @@ def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> No
     if error.abs() > tol:
         raise ValueError(
             "module must have derivatives that agree with its outputs, got "
-            f"{network.name}, whose backward pass says something else. Freeze "
-            "parameters by requires_grad_(False), not by detaching what they compute, "
-            "and round or threshold no outputs of layers."
+            f"{network.name}, whose backward pass gives others. Freeze parameters by "
+            "requires_grad_(False) instead of detaching outputs, and do not round or "
+            "threshold the outputs of layers."
         )
 
 
-def _differ(found: Tensor, expected: Tensor, raw: Tensor) -> bool:
-    """Whether outputs differ by more than rounding; nan differs from everything."""
+def _differ(actual: Tensor, expected: Tensor, raw: Tensor) -> bool:
+    """Whether outputs differ by more than rounding; NaN differs from any value."""
     spread = (raw - raw.mean(0)).abs().max()
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         return True
     tol = SPREAD_RTOL * spread + SIZE_RTOL * raw.abs().max()
-    return not bool(((found - expected).abs() <= tol).all())
+    return not bool(((actual - expected).abs() <= tol).all())
 
 
-# --- which layer it is ----------------------------------------------------------------
+# --- find the layer for the error message ---------------------------------------------
 
 
 class _Trace:
-    """What went into each layer and came out, in the order in which they ended.
+    """Inputs and outputs of the layers, in the order in which their calls ended.
 
     Attributes
     ----------
     calls : list of (str, Tensor, Tensor)
         Layer, input and output.
     running : list of str
-        Layers that did not end, the innermost last.
+        Layers that have not returned, the innermost last.
     """
 
     def __init__(self) -> None:
@@ -222,7 +223,7 @@ class _Trace:
 
 
 def _traced(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> _Trace:
-    """Run a module and note what its layers do, up to an error."""
+    """Run a module and record the calls of its layers, up to the first error."""
     trace, hooks = _Trace(), []
     for name, layer in network.named_layers():
         label = f"its layer {name!r} ({type(layer).__name__})"
@@ -233,7 +234,7 @@ def _traced(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> _Trace:
     try:
         network(theta, rows)
     except Exception:
-        # The caller asks which layer it was.
+        # The trace names the layer that failed.
         return trace
     finally:
         for hook in hooks:
@@ -242,7 +243,7 @@ def _traced(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> _Trace:
 
 
 def _mixing_layer(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> str:
-    """The first layer that treats equal inputs in another way if they are alone."""
+    """The first layer with other outputs if the samples pass through it one by one."""
     together = _traced(network, theta, rows)
     alone = [_traced(network, theta, row) for row in rows.split(1)]
     for number, (label, given, result) in enumerate(together.calls):
@@ -257,14 +258,14 @@ def _mixing_layer(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> str:
 
 
 def _is_same(parts: list[Tensor], whole: Tensor) -> bool:
-    """Whether tensors of single samples make up that of the batch."""
+    """Whether the tensors of single samples, concatenated, equal the batch's."""
     if any(part.shape[1:] != whole.shape[1:] for part in parts):
         return False
     return not _differ(torch.cat(parts), whole, whole)
 
 
 def _failing_layer(network: ModuleNetwork, theta: Tensor, row: Tensor) -> str:
-    """The first layer whose outputs can't be differentiated."""
+    """The first layer with outputs that cannot be differentiated."""
     leaf = theta.detach().requires_grad_()
     with torch.enable_grad():
         trace = _traced(network, leaf, row)

@@ -1,4 +1,4 @@
-"""Any torch module as a network, and modules that are chains in disguise."""
+"""Torch modules as networks; modules that are chains are read as such."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sklearn_pgb._models._chain import (
 )
 from sklearn_pgb._models._network import Head, Network
 
-# Derivatives this close to what a linear head has differ from it by rounding only.
+# Derivatives this close to those of a linear head differ by rounding only.
 _HEAD_TOLERANCE = 1e-10
 
 
@@ -31,15 +31,15 @@ class ModuleNetwork(Network):
     """A torch module in evaluation mode, run by ``torch.func.functional_call``.
 
     Theta holds the parameters that require a gradient, in the order of
-    ``named_parameters``; other parameters and all buffers (batch norm's statistics,
-    say) are constants.
+    ``named_parameters``. Other parameters and all buffers (e.g. the running statistics
+    of batch norm) are constants.
 
     Parameters
     ----------
     module : torch.nn.Module
         Maps inputs with the samples on their first axis to raw outputs of shape
-        (n_samples, n_outputs), or (n_samples,) for one output. It is copied, to the
-        CPU and float64, and not changed.
+        (n_samples, n_outputs), or (n_samples,) for one output. It is copied to the CPU
+        in float64.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -69,11 +69,11 @@ class ModuleNetwork(Network):
 
     @property
     def name(self) -> str:
-        """Type of the module."""
+        """Name of the module's type."""
         return type(self._module).__name__
 
     def named_layers(self) -> Iterator[tuple[str, nn.Module]]:
-        """The module's layers and their names, the module itself left out."""
+        """Names and layers of the module, without the module itself."""
         return ((name, part) for name, part in self._module.named_modules() if name)
 
     def to(self, device: torch.device) -> ModuleNetwork:
@@ -97,9 +97,9 @@ class ModuleNetwork(Network):
         }
 
     def blocks(self) -> dict[str, slice]:
-        """Positions in theta of each named parameter, and of weight and bias jointly.
+        """Positions in theta of each named parameter and of each layer.
 
-        A layer's weight and its bias, which follows it, go by the layer's name.
+        The block of a layer's weight and bias has the layer's name.
         """
         stops = list(accumulate(shape.numel() for shape in self._shapes.values()))
         names = list(self._shapes)
@@ -114,7 +114,7 @@ class ModuleNetwork(Network):
         return result
 
     def call(self, theta: Tensor, X: Tensor) -> Any:
-        """Whatever the module returns."""
+        """The module's result, unchecked."""
         return self._call(self._module, self.split(theta), X)
 
     def apply(self, parameters: dict[str, Tensor], X: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class ModuleNetwork(Network):
         if raw.dtype != X.dtype:
             raise ValueError(
                 f"module must return {X.dtype} when inputs and parameters are of that "
-                f"type, got {raw.dtype}. Convert to no other type, and return raw "
+                f"type, got {raw.dtype}. Do not convert to other types, and return raw "
                 "outputs, not labels."
             )
         if raw.shape == (len(X),):
@@ -148,7 +148,7 @@ class ModuleNetwork(Network):
         return [X, self(self.theta, X)]
 
     def find_head(self, X: Tensor) -> Head:
-        """Find the head by its derivatives on these rows; a few rows suffice."""
+        """Find the head by its derivatives on these samples; a few are enough."""
         theta = self.theta
         raw = self(theta, X)
         push = Derivatives(self, theta, X).push(X)
@@ -157,6 +157,8 @@ class ModuleNetwork(Network):
         for position, shape in self._from_last():
             if bias is None and shape == (n_outputs,):
                 bias = position if _is_identity(push, theta, position) else None
+        # The head has the last weights of the right shape, and g is their part of theta
+        # if J g gives the outputs.
         for position, shape in self._from_last():
             if in_span is None and len(shape) > 1 and shape[0] == n_outputs:
                 weight = torch.zeros_like(theta)
@@ -177,7 +179,7 @@ class ModuleNetwork(Network):
 def _is_identity(
     push: Callable[[Tensor], Tensor], theta: Tensor, position: slice
 ) -> bool:
-    """Whether the derivative by these parameters is the identity on all rows."""
+    """Whether the derivative by these parameters is the identity for all samples."""
     for i in range(position.stop - position.start):
         direction = torch.zeros_like(theta)
         direction[position.start + i] = 1
@@ -188,13 +190,13 @@ def _is_identity(
 
 
 def open_module(module: nn.Module) -> Network:
-    """Open a module as a chain where it is one, as a general module otherwise."""
+    """Open a module as a `ChainNetwork` if possible, otherwise as a `ModuleNetwork`."""
     check_parameters(module)
     return _read_chain(module) or ModuleNetwork(module)
 
 
-# What each module computes between two linear layers. Subclasses may compute anything,
-# so types are compared exactly.
+# Activations of torch modules. Types are compared exactly, because a subclass may
+# compute anything.
 _ACTIVATION_OF: dict[type, Callable[[Any], Activation]] = {
     nn.ReLU: lambda layer: ACTIVATIONS["relu"],
     nn.Tanh: lambda layer: ACTIVATIONS["tanh"],
@@ -210,7 +212,7 @@ _ACTIVATION_OF: dict[type, Callable[[Any], Activation]] = {
 
 
 def _read_chain(module: nn.Module) -> ChainNetwork | None:
-    """Read nested Sequentials of linear layers and activations, or give up."""
+    """Read nested Sequentials of linear layers and activations; None for others."""
     weights: list[Tensor] = []
     biases: list[Tensor | None] = []
     activations: list[Activation] = []
@@ -221,8 +223,8 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
                 return None
             if after_linear:
                 activations.append(ACTIVATIONS["identity"])
-            weights.append(_own(layer.weight))
-            biases.append(None if layer.bias is None else _own(layer.bias))
+            weights.append(_detached(layer.weight))
+            biases.append(None if layer.bias is None else _detached(layer.bias))
             after_linear = True
         elif after_linear and type(layer) in _ACTIVATION_OF:
             activations.append(_ACTIVATION_OF[type(layer)](layer))
@@ -235,13 +237,13 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     return chain if _is_all_of(chain, module) else None
 
 
-def _own(parameter: Tensor) -> Tensor:
-    """A copy, which further training of the module leaves alone."""
+def _detached(parameter: Tensor) -> Tensor:
+    """A copy that does not change if the module is trained further."""
     return parameter.detach().to("cpu", torch.float64, copy=True)
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:
-    """Layers in order, without those that change nothing in evaluation mode."""
+    """Layers in order, without those that are the identity in evaluation mode."""
     if type(module) is nn.Sequential:
         for child in module:
             yield from _leaves(child)
@@ -253,7 +255,7 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_all_of(chain: ChainNetwork, module: nn.Module) -> bool:
-    """Whether the module has no frozen, shared or further parameters and no hooks."""
+    """Whether the module has no frozen, shared or other parameters and no hooks."""
     hooked = any(
         part._forward_hooks or part._forward_pre_hooks for part in module.modules()
     )

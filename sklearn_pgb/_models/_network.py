@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a network."""
+"""The interface of networks, and conversions of arrays to tensors."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sklearn_pgb._operators import FunctionOperator, LinearOperator
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """What is known of a network's last layer.
+    """The last layer of a network, if it is linear.
 
     Attributes
     ----------
     bias : slice or None
-        Positions in theta of the output bias: the derivative of the raw output by
-        these parameters is the identity. None if there is no such bias.
+        Positions in theta of the output bias, for which the derivative of the raw
+        outputs is the identity. None if there is no such bias.
     in_span : Tensor of shape (n_params,) or None
-        A vector g with ``f(X) = J(X) g``: the head's weights and bias in place, zeros
-        elsewhere. None if none is known.
+        A vector g with ``f(X) = J(X) g``: the head's weights and bias, and zeros for
+        all other parameters. None if no such vector is known.
     """
 
     bias: slice | None
@@ -39,8 +39,8 @@ class Network(ABC):
     -----------
     Everything is float64. `theta` has shape (n_params,), raw outputs have shape
     (n_samples, n_outputs); inputs have the samples on their first axis. Calling the
-    network is a pure function of theta and X, which all transforms of torch.func take.
-    `n_inputs` and `n_outputs` are None where only a run can tell.
+    network is a pure function of theta and X and works with all torch.func transforms.
+    `n_inputs` and `n_outputs` are None if they are only known after a forward pass.
     """
 
     @property
@@ -69,28 +69,28 @@ class Network(ABC):
 
     @abstractmethod
     def at(self, theta: Tensor) -> Network:
-        """The same network with these parameters as its own."""
+        """The same network with other parameters."""
 
     @abstractmethod
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
-        """Raw outputs at any parameters."""
+        """Raw outputs at the given parameters."""
 
     @abstractmethod
     def layers(self, X: Tensor) -> list[Tensor]:
-        """Return X, the outputs of the hidden layers that are known, the raw ones."""
+        """X, the outputs of the hidden layers if known, and the raw outputs."""
 
     @abstractmethod
     def find_head(self, X: Tensor) -> Head:
-        """Find the output bias and a g with ``f = J g``, on these rows if need be."""
+        """Find the output bias and a g with ``f = J g``; X may be used to test them."""
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The partial derivatives of the raw outputs by the parameters.
+        """The partial derivatives of the raw outputs with respect to the parameters.
 
         Parameters
         ----------
         X : Tensor (n_samples, ...)
         without : slice or None
-            Positions in theta that give no column: the head's bias, or None.
+            Positions in theta to leave out, usually the output bias.
         """
         columns = positions_without(self.n_params, without)
         return FunctionOperator(self, self.theta, X, columns)
@@ -105,10 +105,10 @@ def positions_without(n_params: int, without: slice | None) -> Tensor:
 
 
 class _Shared:
-    """Read-only memory under an interface that does not say so.
+    """Present a read-only array as writable, to view it as a tensor without a warning.
 
-    torch warns of arrays that it cannot write to, though nothing in this package
-    writes to its inputs: memory-mapped data would be copied for each worker.
+    This package never writes to its inputs. A copy instead would be expensive for
+    memory-mapped data, which several workers use.
     """
 
     def __init__(self, array: NDArray[Any]):
@@ -119,10 +119,10 @@ class _Shared:
 
 
 def as_tensor(array: ArrayLike, dtype: type[np.floating[Any]]) -> Tensor:
-    """View an array as a tensor; copy only where type or layout differ."""
+    """View an array as a tensor; copy only if type or layout differ."""
     plain = np.require(array, dtype, ["C", "A"])
     if any(stride < 0 for stride in plain.strides):
-        # An axis of one entry may run backwards and count as contiguous.
+        # An axis of length one can have a negative stride and count as contiguous.
         plain = plain.copy()
     if not plain.flags.writeable and plain.size:
         plain = np.asarray(_Shared(plain))
@@ -130,7 +130,7 @@ def as_tensor(array: ArrayLike, dtype: type[np.floating[Any]]) -> Tensor:
 
 
 def as_float64(array: Tensor | ArrayLike) -> Tensor:
-    """View as a float64 tensor; copy only where that is impossible."""
+    """View as a float64 tensor; copy only if necessary."""
     if isinstance(array, Tensor):
         return array.detach().to(torch.float64)
     return as_tensor(array, np.float64)

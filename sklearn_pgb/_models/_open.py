@@ -1,4 +1,4 @@
-"""Fitted estimators and modules, opened as networks."""
+"""Open fitted estimators and modules as networks."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ from sklearn_pgb._models._skorch import is_skorch, read_skorch
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network taken out of an estimator, with the way in and the way out.
+    """The network of an estimator, with the estimator's transformations of X and y.
 
     Attributes
     ----------
     network : Network
         Maps `inputs` to raw outputs.
     loss : Loss
-        The loss it was trained with.
+        Training loss.
     kind : {"regressor", "classifier"} or None
-        What the estimator is; None for a bare module.
+        Type of the estimator; None for a module.
     final : estimator or module
-        What was at the end of all pipelines.
+        Estimator or module inside of all pipelines and wrappers.
     steps : tuple of transformers
-        What X goes through before `final`, first to last.
+        Transformers of X, first to last.
     target_transformers : tuple of transformers
-        What y goes through before `final`, first to last.
+        Transformers of y, first to last.
     classes : ndarray or None
         Labels of a binary or multiclass classifier, in the order of its outputs.
     one_column : bool
         Whether the classifier has one output for its two classes.
     preprocess : callable or None
-        What `final` does to validated, dense samples before its network sees them.
+        Maps validated, dense samples of `final` to inputs of its network.
     """
 
     network: Network
@@ -71,15 +71,15 @@ class OpenNetwork:
     preprocess: Callable[[NDArray[Any]], NDArray[np.float64]] | None = None
 
     def inputs(self, X: Any, *, check: bool = True) -> Tensor:
-        """Return the inputs as the network sees them.
+        """Return the inputs of the network.
 
         Parameters
         ----------
         X : array-like, sparse matrix or Tensor
-            What the estimator takes.
+            Inputs of the estimator.
         check : bool, default=True
-            Whether to test on a few samples that a module treats each by itself; see
-            `check_samples`. Only data of a network that was tested can do without.
+            Whether to run `check_samples` on a module. It can be skipped if the module
+            was checked before.
 
         Returns
         -------
@@ -90,6 +90,7 @@ class OpenNetwork:
             X = step.transform(X)
         sparse = ("csr", "csc")
         if isinstance(self.final, NetworkEstimator | MLPRegressor | MLPClassifier):
+            # Unlike check_array, this also checks feature names and their number.
             X = validate_data(
                 self.final,
                 X,
@@ -113,26 +114,26 @@ class OpenNetwork:
         return rows
 
     def _flatten(self, rows: Tensor) -> Tensor:
-        """Give a chain the 2-d rows that it needs, as its own Flatten layer does."""
+        """Reshape samples to the 2-d inputs of a chain, as a Flatten layer would."""
         rows = rows.reshape(len(rows), -1)
         if rows.shape[1] != self.network.n_inputs:
             raise ValueError(
                 f"X must have {self.network.n_inputs} features, as the network's first "
-                f"layer, got {rows.shape[1]}. Pass what the network was trained on."
+                f"layer, got {rows.shape[1]}. Pass inputs like those of the training."
             )
         return rows
 
     def targets(self, y: Any, n_outputs: int | None = None) -> Tensor:
-        """Return the targets as the loss wants them.
+        """Return the encoded targets of the loss.
 
         Parameters
         ----------
         y : array-like or Tensor of shape (n_samples,) or (n_samples, n_outputs)
-            Targets or labels as the estimator takes them. For a bare module: real
-            targets, 0/1 indicators, or, with the cross entropy, class numbers.
+            Targets or labels of the estimator. For a module: real targets, 0/1
+            indicators or, if the loss is the cross entropy, class numbers.
         n_outputs : int, default=None
-            Number of outputs; needed for class numbers where the network does not
-            know it.
+            Number of outputs. It is needed for class numbers if `network.n_outputs` is
+            None.
 
         Returns
         -------
@@ -144,7 +145,13 @@ class OpenNetwork:
         classes = self.classes
         numbered = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
         if numbered and np.ndim(y) == 1:
-            classes = np.arange(_known(n_outputs))
+            if n_outputs is None:
+                raise ValueError(
+                    "y must be one-hot rows, got class numbers for a module whose "
+                    "number of outputs is not known. Pass n_outputs, or one column per "
+                    "class."
+                )
+            classes = np.arange(n_outputs)
         if classes is None:
             columns = self._real_targets(y)
         else:
@@ -153,7 +160,7 @@ class OpenNetwork:
             columns = codes[:, None] == 1 if self.one_column else one_hot
         if n_outputs is not None and columns.shape[1] != n_outputs:
             raise ValueError(
-                f"y must have {n_outputs} columns, as the network has outputs, got "
+                f"y must have {n_outputs} columns, one for each output, got "
                 f"{columns.shape[1]}. Pass targets like those of the training."
             )
         return self.loss.encode(as_float64(columns))
@@ -168,9 +175,10 @@ class OpenNetwork:
         return y.reshape(len(y), -1)
 
     def for_targets(self, y: Any, n_outputs: int) -> OpenNetwork:
-        """The same, with the loss that a module's log loss is on these targets.
+        """The same network with a loss that fits the targets.
 
-        It is the logistic loss if there is one output, or if y holds several labels.
+        The log loss of a module becomes the logistic loss if there is one output or if
+        y is a multilabel indicator matrix.
         """
         is_log_loss = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
         if is_log_loss and (n_outputs == 1 or np.ndim(y) == 2):
@@ -178,7 +186,7 @@ class OpenNetwork:
         return self
 
     def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
-        """Bring predictions back to the space of y, of shape (n_samples, n_outputs)."""
+        """Undo the target transformations of predictions (n_samples, n_outputs)."""
         for transformer in reversed(self.target_transformers):
             raw_prediction = np.asarray(transformer.inverse_transform(raw_prediction))
             raw_prediction = raw_prediction.reshape(len(raw_prediction), -1)
@@ -187,16 +195,16 @@ class OpenNetwork:
 
 @dataclass(frozen=True, eq=False)
 class TrainingTerms:
-    """What an estimator minimised besides the mean loss.
+    """Terms of an estimator's training objective besides the mean loss.
 
     Attributes
     ----------
     penalty : ndarray (n_params,)
         The penalty is ``sum_k penalty_k theta_k^2``, in the units of the loss.
     row_weight : ndarray (n_samples,)
-        Factors of the sample weights: the weights of classes.
+        Factors of the sample weights, from class weights.
     notes : tuple of str
-        How the training differed from minimising this on these rows.
+        Differences between the training and a minimization of this objective.
     """
 
     penalty: NDArray[np.float64]
@@ -205,36 +213,36 @@ class TrainingTerms:
 
 
 class NetworkEstimator(ABC):
-    """An estimator of this package that is a network, and opens itself."""
+    """Base class of this package's networks."""
 
     @abstractmethod
     def _open_network(self) -> OpenNetwork:
-        """The fitted network; `check_is_fitted` comes first."""
+        """The fitted network, after `check_is_fitted`."""
 
     @abstractmethod
     def _training_terms(
         self, rows: NDArray[np.float64], y: Any, weight: NDArray[np.float64]
     ) -> TrainingTerms:
-        """What was minimised on these samples.
+        """The training objective's other terms on these samples.
 
         Parameters
         ----------
         rows : ndarray (n_samples, ...)
-            Inputs as the network sees them.
+            Inputs of the network.
         y : array-like
-            Targets or labels as `fit` takes them.
+            Targets or labels, as in `fit`.
         weight : ndarray (n_samples,)
-            Sample weights in the user's scale.
+            Sample weights, not normalized.
         """
 
 
 def named_loss(name: Any) -> Loss | None:
-    """The loss that a user names; "auto" and None stand for an estimator's own.
+    """The loss with this name; None for None and "auto".
 
     Raises
     ------
     TypeError, ValueError
-        If there is no loss of this name.
+        If there is no loss with this name.
     """
     if name is None:
         return None
@@ -258,8 +266,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
         (GridSearchCV and its like) that ends in one of these in any nesting, or a
         module.
     loss : Loss, default=None
-        The loss. None stands for the loss the estimator was trained with, which a
-        module does not know.
+        The loss. None means the estimator's training loss; modules need a loss.
 
     Returns
     -------
@@ -269,7 +276,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     if loss is not None and not isinstance(loss, Loss):
         raise TypeError(
             f"loss must be a Loss or None, got {type(loss).__name__}. "
-            "`named_loss` gives the one of a name."
+            "`named_loss` returns the loss with a name."
         )
     final, steps, target_transformers = unwrap(estimator)
     if isinstance(final, nn.Module):
@@ -293,7 +300,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
 
 
 def nested(estimator: Any) -> Iterator[Any]:
-    """An estimator and what its wrappers hold, from the outermost to the network."""
+    """An estimator and the estimators it wraps, from the outermost to the network."""
     while True:
         yield estimator
         if isinstance(estimator, FrozenEstimator | BaseSearchCV):
@@ -307,7 +314,7 @@ def nested(estimator: Any) -> Iterator[Any]:
 
 
 def check_can_open(estimator: Any) -> None:
-    """Refuse an estimator that could not be opened once it is fitted.
+    """Check that an estimator can be opened after it is fitted.
 
     Raises
     ------
@@ -321,7 +328,7 @@ def check_can_open(estimator: Any) -> None:
 
 
 def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
-    """Follow fitted wrappers to the final estimator; collect the maps of X and y."""
+    """The final estimator inside fitted wrappers, and the transformers of X and y."""
     steps, target_transformers = [], []
     while True:
         if isinstance(estimator, FrozenEstimator):
@@ -349,8 +356,8 @@ def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
 def _open_bare(module: nn.Module, loss: Loss | None) -> OpenNetwork:
     if loss is None:
         raise ValueError(
-            "loss must be given with a torch module, which does not say what it was "
-            f"trained with, got None. Pass one of {_LOSS_NAMES.partition(', ')[2]}."
+            "loss must be given with a torch module, which does not store its loss, "
+            f"got None. Pass one of {_LOSS_NAMES.partition(', ')[2]}."
         )
     return OpenNetwork(open_module(module), loss, None, module)
 
@@ -385,7 +392,7 @@ def _open_mlp_classifier(mlp: MLPClassifier) -> OpenNetwork:
             classes=mlp.classes_,
             one_column=True,
         )
-    # Several logistic outputs: multilabel, with indicators for targets.
+    # Several logistic outputs: multilabel targets are indicators already.
     return OpenNetwork(network, LogisticLoss(), "classifier", mlp)
 
 
@@ -395,7 +402,7 @@ def _open_skorch(net: Any) -> OpenNetwork:
     network = open_module(module)
     if isinstance(loss, SquaredLoss):
         return OpenNetwork(network, loss, "regressor", net)
-    # skorch's labels are the numbers of the outputs.
+    # The labels of skorch are the indices of its outputs.
     one_column = isinstance(loss, LogisticLoss)
     n_classes = 2 if one_column else network.n_outputs or len(net.classes_)
     return OpenNetwork(
@@ -408,15 +415,6 @@ def _open_skorch(net: Any) -> OpenNetwork:
     )
 
 
-def _known(n_outputs: int | None) -> int:
-    if n_outputs is None:
-        raise ValueError(
-            "y must be one-hot rows, got class numbers for a module whose number of "
-            "outputs is not known. Pass n_outputs, or one column per class."
-        )
-    return n_outputs
-
-
 def _to_numpy(array: Any) -> ArrayLike:
     return array.detach().cpu().numpy() if isinstance(array, Tensor) else array
 
@@ -426,15 +424,12 @@ def _to_dense(array: Any) -> NDArray[np.float64]:
     return array if isinstance(array, np.ndarray) else array.toarray()
 
 
-def _describe(estimator: Any, final: Any) -> str:
-    name = type(estimator).__name__
-    return name if final is estimator else f"{name} that ends in {final!r}"
-
-
 def _cannot_open(estimator: Any, final: Any) -> str:
+    """Message for an estimator without a network."""
+    ending = "" if final is estimator else f" that ends in {final!r}"
     return (
         "estimator must be a network of this package, an MLPRegressor, an "
         "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
         "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
-        f"got {_describe(estimator, final)}. Open the network itself."
+        f"got {type(estimator).__name__}{ending}. Open the network itself."
     )

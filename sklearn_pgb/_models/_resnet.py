@@ -1,4 +1,4 @@
-"""Networks W(x + V z(x)) in the parameters in which they are fitted."""
+"""Networks W(x + V z(x)), parametrized by R1 = W, R2 = W V and the units' theta."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from sklearn_pgb._models._network import Head, Network
 
 
 class Squash(nn.Module):
-    """The identity within a range, bending smoothly to a bound beyond it.
+    """The identity within a range, and a smooth, bounded function outside.
 
-    At a distance d beyond the range the result is ``width tanh(d / width)`` beyond it:
-    the slope is one at the edge of the range, and falls to zero within a few widths.
+    An input at distance d outside the range is mapped to distance
+    ``width tanh(d / width)``: the slope is one at the edge of the range and falls to
+    zero within a few widths.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class Squash(nn.Module):
         self.register_buffer("width", width)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Samples as the units take them."""
+        """Squash each entry of the samples."""
         inside = torch.maximum(torch.minimum(X, self.upper), self.lower)
         return inside + self.width * torch.tanh((X - inside) / self.width)
 
@@ -41,7 +42,7 @@ class Squash(nn.Module):
 class ResNetModule(nn.Module):
     """Raw outputs ``R [phi(x), z(squash(x))] + b``.
 
-    Its inputs are phi(x) and x side by side, or x alone where phi(x) = x.
+    Its inputs are phi(x) and x, concatenated, or only x if phi(x) = x.
 
     Parameters
     ----------
@@ -50,9 +51,9 @@ class ResNetModule(nn.Module):
     units : torch.nn.Module
         z.
     n_basis : int or None
-        Number of features phi; None where they are the inputs of z.
+        Number of features phi; None if phi(x) = x.
     shape : tuple of int
-        Shape in which z takes one sample.
+        Shape of one sample in the input of z.
     squash : Squash, default=None
         None is the identity.
     """
@@ -74,7 +75,7 @@ class ResNetModule(nn.Module):
         basis = X.flatten(1)
         if self.n_basis is not None:
             basis, X = X[:, : self.n_basis], X[:, self.n_basis :]
-        # A copy, for the units may work in place and X holds the basis too.
+        # Copy the inputs: units may work in place, and X also holds the basis.
         units = self.units(X.reshape(-1, *self.shape).clone())
         return torch.cat([basis, units.reshape(len(basis), -1)], 1)
 
@@ -86,8 +87,8 @@ class ResNetModule(nn.Module):
 class ResNetNetwork(Network):
     """A `ResNetModule` as a function of (R, b, theta).
 
-    Its raw outputs are linear in R = [R1, R2]; the network is the point (R, b, 0) of
-    its own gradient basis.
+    Its raw outputs are linear in R = [R1, R2], so the coefficients (R, b, 0) of its
+    gradient basis give the network itself.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ class ResNetNetwork(Network):
 
     @property
     def n_basis(self) -> int | None:
-        """Number of features phi; None where they are the inputs themselves."""
+        """Number of features phi; None if they are the inputs themselves."""
         return self._module.n_basis
 
     @property

@@ -1,4 +1,4 @@
-"""What a skorch net was trained with."""
+"""Read module and training loss of a skorch net."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_skorch(estimator: Any) -> bool:
 
 
 def read_skorch(net: Any) -> tuple[nn.Module, Loss]:
-    """Return the module that makes raw outputs and the loss of a fitted net."""
+    """Return the module that computes raw outputs and the loss of a fitted net."""
     from skorch import (
         NeuralNetBinaryClassifier,
         NeuralNetClassifier,
@@ -49,10 +49,10 @@ def read_skorch(net: Any) -> tuple[nn.Module, Loss]:
 
 
 def without_softmax(module: nn.Module) -> nn.Module:
-    """Return the module up to the softmax that it ends in.
+    """Return the module without its final softmax.
 
-    Under NLLLoss skorch takes the logarithm of what the module returns. So the raw
-    outputs are what the softmax gets.
+    With NLLLoss, skorch takes the logarithm of the module's outputs, so the raw outputs
+    are the inputs of the softmax.
     """
     if type(module) is nn.Sequential and len(module):
         *body, last = module
