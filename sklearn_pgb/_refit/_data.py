@@ -235,7 +235,7 @@ def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
         return validate_data(owner, X, reset=False, **request.accepted)
     check_passed_on(X)
     (X,) = indexable(X)
-    if getattr(X, "ndim", 2) == 1 and hasattr(request, "n_features_in_"):
+    if getattr(X, "ndim", 2) == 1 and hasattr(owner, "n_features_in_"):
         raise ValueError(
             f"X must have 2 dimensions and {owner.n_features_in_} columns, as in fit, "
             "got 1 dimension. Reshape your data: X.reshape(1, -1) is one sample."
