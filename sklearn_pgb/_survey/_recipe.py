@@ -16,7 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import _check_y
 from torch import Tensor
 
-from sklearn_pgb._certificate._subject import mlp_ridge
+from sklearn_pgb._certificate._subject import mlp_penalty
 from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
@@ -166,7 +166,7 @@ def find_recipe(
     if own:
         penalty *= params["alpha"] / (2 * weight.sum())
     else:
-        penalty *= mlp_ridge(final, loss, sample_weight)[0]
+        penalty *= mlp_penalty(final, loss, sample_weight)[0]
         penalty = _in_training_units(penalty, architecture)
     epochs = params["max_iter"] if own else max(1, int(EPOCHS * params["max_iter"]))
     by_lbfgs = params["solver"] == "lbfgs"
