@@ -30,7 +30,7 @@ def test_bases_must_be_a_dict(bases):
 
 
 def test_names_are_texts():
-    with pytest.raises(TypeError, match="bases must be named by texts, got 1"):
+    with pytest.raises(TypeError, match="bases must have strings as names, got 1"):
         compare_bases({1: InputBasis(), "1": InputBasis()}, X, Y)
 
 
@@ -138,7 +138,7 @@ def test_data(X, y, match):
 
 def test_one_sample_has_nothing_to_leave_out():
     split = [(np.array([0]), np.array([1]))]
-    with pytest.raises(ValueError, match="alpha must be a number where n_samples=1"):
+    with pytest.raises(ValueError, match="alpha must be a number if n_samples=1"):
         compare_bases(LINEAR, X[:2], Y[:2], cv=split)
 
 
