@@ -419,7 +419,7 @@ def test_wrong_arrays_are_refused(change, message):
         ),
         (
             {"function": lambda x, y: x.detach(), "gradient": "autograd"},
-            "function must be made of torch operations",
+            "function must use torch operations",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Values and slopes of an objective at the points of a grid."""
+"""Evaluate an objective and its gradient on a grid."""
 
 from numbers import Integral
 from typing import Any
@@ -12,16 +12,16 @@ from sklearn_pgb._display._checks import numbers
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import as_float64
 
-# Rows of one forward and backward pass of a network.
+# Samples of one forward and backward pass, to bound its memory.
 ROWS = 2**13
 
-# Steps of central differences, as a share of the ranges: this root of the precision
-# balances truncation and rounding.
+# Step of central differences, relative to the range. The cube root of the precision
+# balances truncation and rounding errors.
 STEP = np.finfo(float).eps ** (1 / 3)
 
 
 def points(bounds, count, name):
-    """Equally distant points of a range."""
+    """Equally spaced points of a range."""
     ends = numbers(bounds, name)
     if ends.shape != (2,) or not -np.inf < ends[0] < ends[1] < np.inf:
         raise ValueError(
@@ -31,7 +31,7 @@ def points(bounds, count, name):
 
 
 def counts(resolution):
-    """Points along each of two axes, from one or two integers."""
+    """Number of points along each of two axes, from one or two integers."""
     both = resolution if np.ndim(resolution) else (resolution, resolution)
     if np.shape(both) != (2,):
         raise ValueError(
@@ -47,7 +47,7 @@ def counts(resolution):
 
 
 def evaluate(function, x, y):
-    """Values of a function of arrays."""
+    """Evaluate a function on arrays and check the shape of its values."""
     values = numbers(function(x, y), "the values of function")
     if values.shape != x.shape:
         raise ValueError(
@@ -58,7 +58,7 @@ def evaluate(function, x, y):
 
 
 def by_differences(function, x, y):
-    """Central differences, one-sided at the ends of the ranges."""
+    """Gradient by central differences, one-sided at the ends of the ranges."""
     slopes = []
     for moves_x in (True, False):
         coordinate = x if moves_x else y
@@ -73,7 +73,7 @@ def by_differences(function, x, y):
 
 
 def by_autograd(function, x, y):
-    """Values and slopes of a function of tensors."""
+    """Values and gradient of a function of tensors."""
     at = [torch.tensor(part, requires_grad=True) for part in (x, y)]
     values = function(*at)
     if not isinstance(values, torch.Tensor) or values.shape != at[0].shape:
@@ -83,9 +83,8 @@ def by_autograd(function, x, y):
         )
     if not values.requires_grad:
         raise ValueError(
-            "function must be made of torch operations on x and y for "
-            "gradient='autograd', got values without a gradient. Choose "
-            "gradient='differences'."
+            "function must use torch operations on x and y for gradient='autograd', "
+            "got values without a gradient. Use gradient='differences'."
         )
     slopes = torch.autograd.grad(
         values.sum(), at, allow_unused=True, materialize_grads=True
@@ -94,7 +93,7 @@ def by_autograd(function, x, y):
 
 
 def mean_loss(opened, X, y, sample_weight):
-    """The mean loss of parameters and its gradient, as a function."""
+    """Return a function that computes the mean loss and its gradient."""
     network, rows = opened.network, opened.inputs(X)
     n_outputs = network(network.theta, rows[:1]).shape[1]
     targets = opened.targets(y, n_outputs)
@@ -119,7 +118,7 @@ def mean_loss(opened, X, y, sample_weight):
 
 
 def random_directions(network, rng):
-    """Two random directions, each unit's weights as long as the network's own."""
+    """Draw two random directions, with the norm of the network's weights per unit."""
     theta = network.theta
     directions = torch.from_numpy(rng.standard_normal((2, len(theta))))
     for direction in directions:
@@ -134,13 +133,13 @@ def random_directions(network, rng):
     if not directions.any():
         raise ValueError(
             "estimator must have weights other than biases and other than zero, got "
-            f"none in {len(theta)} parameters. There is no direction to draw."
+            f"none in {len(theta)} parameters. Choose another network."
         )
     return directions
 
 
 def _tensors(network, theta):
-    """Views of the parts of theta: weights and biases."""
+    """Views of theta, one per weight matrix and bias."""
     parts = network.split(theta)
     if isinstance(network, ChainNetwork):
         return [part for group in parts for part in group if part is not None]
@@ -148,7 +147,7 @@ def _tensors(network, theta):
 
 
 def on_plane(objective, theta, directions, a, b):
-    """Values and slopes at ``theta + a first + b second``."""
+    """Values and gradient at ``theta + a * directions[0] + b * directions[1]``."""
     values, slopes = np.empty((len(b), len(a))), np.empty((2, len(b), len(a)))
     for i, j in np.ndindex(values.shape):
         at = theta + a[j] * directions[0] + b[i] * directions[1]
