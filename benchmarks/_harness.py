@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, clocks, runs that can be resumed, tables."""
+"""Tools for benchmarks: data, clocks, resumable runs and tables."""
 
 import argparse
 import hashlib
@@ -31,7 +31,7 @@ FOLDER_VARIABLE = "SKLEARN_PGB_DATA"
 
 @cache
 def _loader():
-    """Module load.py of the data folder."""
+    """Import the module load.py of the data folder."""
     folder = os.environ.get(FOLDER_VARIABLE, "")
     path = Path(folder) / "load.py"
     if not folder or not path.is_file():
@@ -47,7 +47,7 @@ def _loader():
 
 
 def load(name):
-    """One data set of the folder as a dict with X, y, task and splits."""
+    """Load a data set as a dict with X, y, task and splits."""
     return _loader().load(name)
 
 
@@ -59,7 +59,7 @@ def data_sets(*patterns):
 
 
 class Split:
-    """One split of a data set, and what was measured on it."""
+    """One split of a data set, and the metrics measured on it."""
 
     def __init__(self, name, index):
         data = load(name)
@@ -70,7 +70,7 @@ class Split:
         self.result = {"rows": len(data["y"])}
 
     def note(self, metric, method, value):
-        """Enter one figure of one method."""
+        """Store one metric of one method."""
         self.result.setdefault(metric, {})[method] = float(value)
 
 
@@ -82,10 +82,10 @@ _TRAININGS = []
 
 
 class _TimedFit:
-    """Mixin that notes how long each training takes."""
+    """Mixin that records the time of each training."""
 
     def fit(self, X, y, sample_weight=None):
-        """Train as the parent does and note the seconds."""
+        """Train as the parent does and record the seconds."""
         start = time.perf_counter()
         super().fit(X, y, sample_weight)
         _TRAININGS.append(time.perf_counter() - start)
@@ -93,17 +93,17 @@ class _TimedFit:
 
 
 class TimedMLPRegressor(_TimedFit, MLPRegressor):
-    """MLPRegressor whose trainings are counted by `timed_fit`."""
+    """MLPRegressor whose trainings are timed by `timed_fit`."""
 
 
 class TimedMLPClassifier(_TimedFit, MLPClassifier):
-    """MLPClassifier whose trainings are counted by `timed_fit`."""
+    """MLPClassifier whose trainings are timed by `timed_fit`."""
 
 
 def timed_fit(refit, X, y):
-    """Fit a refit; its own seconds, and the mean of its networks' trainings.
+    """Fit a refit; return its seconds, and the mean seconds of its networks' trainings.
 
-    The refit's seconds leave out every network training, the fold networks' too.
+    The refit's seconds do not include the trainings of its networks.
     """
     _TRAININGS.clear()
     seconds = fit_seconds(refit, X, y)
@@ -124,7 +124,7 @@ def fit_seconds(estimator, X, y):
 
 
 def memory():
-    """Bytes of resident memory of this process: now and at its peak."""
+    """Resident memory of this process in bytes: current and peak."""
     status = Path("/proc/self/status")
     if not status.is_file():
         # In bytes on macOS, in KiB elsewhere.
@@ -139,13 +139,13 @@ def memory():
 
 
 def in_fresh_process(function, *arguments):
-    """Call a module-level function in a new process; its dict, with peak memory."""
+    """Call a module-level function in a new process; add peak memory to its dict."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_with_peak, function, arguments).result()
 
 
 def _with_peak(function, arguments):
-    """Result of the call and the peak memory of this process after it."""
+    """Call a function; return its result and the peak memory of this process."""
     return {**function(*arguments), "peak_bytes": memory()["peak"]}
 
 
@@ -154,7 +154,7 @@ def _with_peak(function, arguments):
 
 @dataclass(frozen=True)
 class Task:
-    """One row to compute: a part of the benchmark on one split of one set."""
+    """One row to compute: a part of the benchmark on one split of one data set."""
 
     set: str
     split: int
@@ -162,7 +162,7 @@ class Task:
 
 
 def parse_arguments(description, parts=(), max_splits=None):
-    """Command line of a benchmark that runs over data sets."""
+    """Parse the command line of a benchmark that runs over data sets."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument(
@@ -190,20 +190,20 @@ def _names(text):
 
 
 def run(tasks, compute, protocols, options, alone=()):
-    """Rows of the selected tasks, read from --resume or computed now.
+    """Return the rows of the selected tasks, from --resume or newly computed.
 
     Parameters
     ----------
     tasks : list of Task
     compute : callable
-        From a task to a dict that JSON can hold; it runs in a worker with one
-        thread. What it raises is kept in the row under "error".
+        Maps a task to a dict for JSON, in a worker with one thread. If it raises, the
+        row holds the traceback under "error".
     protocols : dict
-        Constants of each part. A row is taken from a file only if it was computed
-        under the same ones.
+        Constants of each part. Rows in the file are reused only if they were computed
+        with the same constants.
     options : argparse.Namespace
     alone : tuple of str
-        Parts that run at the end, one task at a time.
+        Parts that run last, one task at a time.
     """
     marks = {part: _digest(constants) for part, constants in protocols.items()}
     tasks = _selected(tasks, options)
@@ -224,19 +224,19 @@ def run(tasks, compute, protocols, options, alone=()):
 
 
 def _finished(calls, n_jobs):
-    """Results of delayed calls as they come, from workers with one thread each."""
+    """Yield results of delayed calls as they finish, from single-threaded workers."""
     with parallel_config(backend="loky", inner_max_num_threads=1):
         yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls)
 
 
 def _digest(constants):
-    """Short mark that changes with the constants."""
+    """Short hash of the constants."""
     text = json.dumps(constants, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _selected(tasks, options):
-    """The tasks that --only and --parts leave."""
+    """Tasks selected by --only and --parts."""
     names = {task.set for task in tasks}
     for name in options.only:
         if name not in names:
@@ -254,12 +254,12 @@ def _selected(tasks, options):
 
 
 def _task(row):
-    """Task that a row answers."""
+    """Task of a row."""
     return Task(row["set"], row["split"], row["part"])
 
 
 def _read_rows(path):
-    """Rows of a JSON-lines file without the failed ones; the last one wins."""
+    """Successful rows of a JSON-lines file; the last one of each task counts."""
     if path is None or not path.is_file():
         return {}
     rows = map(json.loads, path.read_text().splitlines())
@@ -284,7 +284,7 @@ def covers(rows, tasks):
 
 
 def _guarded(compute, task, mark):
-    """Row of one task, with its warnings and, where it raised, the error."""
+    """Compute the row of one task, with its warnings and any error."""
     row = {"set": task.set, "split": task.split, "part": task.part, "protocol": mark}
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, _one_thread():
@@ -303,7 +303,7 @@ def _guarded(compute, task, mark):
 
 @contextmanager
 def _one_thread():
-    """One thread for BLAS, OpenMP and torch."""
+    """Limit BLAS, OpenMP and torch to one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with threadpool_limits(1):
@@ -346,7 +346,7 @@ def print_table(title, header, lines, n_left=1):
 
 
 def print_scores(title, means, errors=None, digits=4):
-    """Print a frame of means, with "± standard error" where there is one."""
+    """Print a frame of means, with "± standard error" if there is one."""
     if means.empty:
         return
 
@@ -364,16 +364,15 @@ def print_scores(title, means, errors=None, digits=4):
 
 @dataclass(frozen=True)
 class Finding:
-    """One number of the goal as measured; `holds` is None where it was not."""
+    """A claim about the results; `holds` is None if it was not measured."""
 
-    number: str
     claim: str
     figure: str = "not measured"
     holds: bool | None = None
     complete: bool = True
 
     def verdict(self):
-        """Whether the claim holds, with a star where the run was a partial one."""
+        """Whether the claim holds, with a star if the run was partial."""
         if self.holds is None:
             return "-"
         return ("yes" if self.holds else "no") + ("" if self.complete else " *")
@@ -388,9 +387,8 @@ def finish(findings, rows=()):
     for row in failed:
         reason = row["error"].strip().splitlines()[-1]
         print(f"\nFAILED: {row['set']} split {row['split']} {row['part']}: {reason}")
-    lines = [[f.number, f.claim, f.figure, f.verdict()] for f in findings]
-    header = ["number", "goal", "measured", "holds"]
-    print_table("Numbers", header, lines, n_left=4)
+    lines = [[f.claim, f.figure, f.verdict()] for f in findings]
+    print_table("Claims", ["claim", "measured", "holds"], lines, n_left=3)
     if any(finding.verdict().endswith("*") for finding in findings):
         print("\n\\* on a part of the full benchmark only")
     if failed:
@@ -398,14 +396,14 @@ def finish(findings, rows=()):
 
 
 def time_finding(rows, complete, largest=10_000):
-    """Finding of number 4 over the sets of at most `largest` rows in all.
+    """Finding on refit times, over the data sets of at most `largest` samples.
 
-    A row that counts has seconds of "refit" and "network", and its set's "rows".
+    It uses rows with the seconds of "refit" and "network" and the set's "rows".
     """
     claim = "refit time / network's (1 s if less): ≤ 1 on 80 % of the sets, never > 3"
     seconds = scores([row for row in rows if row.get("rows", 0) <= largest], "seconds")
     if not {"refit", "network"} <= set(seconds.columns):
-        return Finding("4", claim, complete=complete)
+        return Finding(claim, complete=complete)
     ratios = (seconds["refit"] / seconds["network"].clip(lower=1.0)).dropna()
     by_set = ratios.groupby("set").mean()
     figure = (
@@ -413,4 +411,4 @@ def time_finding(rows, complete, largest=10_000):
         f"{by_set.idxmax()} {by_set.max():.2f}, worst single run {ratios.max():.2f}"
     )
     holds = bool((by_set <= 1).mean() >= 0.8 and ratios.max() <= 3)
-    return Finding("4", claim, figure, holds, complete)
+    return Finding(claim, figure, holds, complete)

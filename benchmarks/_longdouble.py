@@ -1,12 +1,12 @@
-"""Least losses on a basis in extended precision: oracles without the package."""
+"""Smallest losses on a basis in extended precision, without the package's code."""
 
 import numpy as np
 
 REAL = np.longdouble
 EPS = float(np.finfo(REAL).eps)
 
-# Ridges on equilibrated columns, from none to one that keeps coefficients short; with a
-# norm budget one of them is close to the best within it.
+# Regularization strengths for columns of norm one, from zero to one that keeps
+# coefficients short. For any norm budget, one of the solutions is close to the best.
 RIDGES = (0.0, 1e-30, 1e-24, 1e-18, 1e-12, 1e-6)
 
 
@@ -18,7 +18,7 @@ def equilibrated(features, weight, intercept=True):
         columns = columns - root**2 @ columns
     plain = np.sqrt(((root[:, None] * np.asarray(features, REAL)) ** 2).sum(0))
     norms = np.sqrt(((root[:, None] * columns) ** 2).sum(0))
-    # What is constant but for rounding of float64 is taken for a constant.
+    # Columns that are constant up to rounding of float64 count as constant.
     live = norms > 1e-15 * plain
     columns = columns[:, live] / norms[live]
     if intercept:
@@ -64,7 +64,7 @@ def squared(q, y):
 
 @_loss
 def logistic(q, y):
-    """The same of ``log(1 + e^q) - y q``, y 0 or 1."""
+    """Value, gradient and curvature of ``log(1 + e^q) - y q``, y 0 or 1."""
     s = (2 * y - 1) * q
     value = np.maximum(-s, 0) + np.log1p(np.exp(-np.abs(s)))
     p = 1 / (1 + np.exp(-np.abs(q)))
@@ -74,14 +74,14 @@ def logistic(q, y):
 
 @_loss
 def poisson(q, y):
-    """The same of ``e^q - y q``."""
+    """Value, gradient and curvature of ``e^q - y q``."""
     mean = np.exp(np.clip(q, -1000, 1000))
     return mean - y * q, mean - y, mean
 
 
 @_loss
 def hinge(q, y):
-    """The same of ``max(0, 1 - s q)^2``, s the sign of y = 0 or 1."""
+    """Value, gradient and curvature of ``max(0, 1 - s q)^2``, s = -1 or 1 for y."""
     s = 2 * y - 1
     gap = np.maximum(1 - s * q, 0)
     return gap**2, -2 * s * gap, 2.0 * (gap > 0)
@@ -89,13 +89,13 @@ def hinge(q, y):
 
 @_loss
 def gamma(q, y):
-    """The same of ``y e^-q - log(y e^-q) - 1``."""
+    """Value, gradient and curvature of ``y e^-q - log(y e^-q) - 1``."""
     ratio = y * np.exp(np.clip(-q, -1000, 1000))
     return ratio - np.log(y) + q - 1, 1 - ratio, ratio
 
 
 def pooled(y, weight, loss):
-    """Least weighted loss of one output for all targets, in closed form."""
+    """Smallest weighted loss of a constant output, in closed form."""
     total = weight.sum()
     mean = min(max(weight @ y / total, y.min()), y.max())
     if loss == "squared":
@@ -112,7 +112,7 @@ def pooled(y, weight, loss):
 
 
 def witnesses(features, y, weight, loss, offset=0.0, intercept=True):
-    """Pairs of a value and the norm of equilibrated coefficients that have it."""
+    """Pairs of a value and the norm of the scaled coefficients that attain it."""
     weight = np.asarray(weight, REAL) / np.asarray(weight, REAL).sum()
     y, offset = np.asarray(y, REAL), np.asarray(offset, REAL)
     rows = equilibrated(features, weight, intercept)
@@ -135,7 +135,7 @@ def witnesses(features, y, weight, loss, offset=0.0, intercept=True):
 
 
 def newton(rows, y, weight, function, offset, ridge, coef):
-    """Damped Newton steps, each a least-squares problem."""
+    """Minimize by damped Newton steps, each a least-squares problem."""
 
     def objective(c):
         with np.errstate(over="ignore"):
@@ -147,7 +147,7 @@ def newton(rows, y, weight, function, offset, ridge, coef):
         _, slope, bend = function(rows @ coef + offset, y)
         root = np.sqrt(weight * np.maximum(bend, REAL(1e-300)))
         scale = np.sqrt(2 * REAL(ridge))
-        # The ridge pulls towards zero, not towards the current coefficients.
+        # The penalty pulls towards zero, not towards the current coefficients.
         system = np.vstack(
             [root[:, None] * rows, scale * np.eye(len(coef), dtype=REAL)]
         )
@@ -166,5 +166,5 @@ def newton(rows, y, weight, function, offset, ridge, coef):
 
 
 def least(pairs, budget):
-    """The least value of coefficients within a budget."""
+    """Smallest value of coefficients within a norm budget."""
     return min((value for value, norm in pairs if norm <= budget), default=np.inf)

@@ -1,9 +1,9 @@
 """Narrow networks from many starts: single training, restarts, and the hybrid search.
 
-Number 1: 400 starts of each problem, the same for every method, at equal gradient
-steps. Those of the hybrid's neurons count; its moves, each of which refits the output
-layer for three thresholds, are shown. The joint training of the auxiliary objective,
-without the hybrid, stands beside as a warning: the added neuron takes over the fit.
+All methods use the same 400 starts of each problem and equally many gradient steps,
+including those of the hybrid's neurons. The table also shows the hybrid's moves, each
+of which refits the output layer for three thresholds, and the joint training of the
+auxiliary objective, in which the added neuron fits the targets instead of the network.
 """
 
 from collections.abc import Callable
@@ -28,9 +28,9 @@ N_STARTS, STARTS_PER_TASK = 400, 100
 STEPS, RATE = 8_000, 1e-2
 NEURON_PENALTY, TOL = 1e-2, 1e-6
 
-# A start with a smaller loss is solved.
+# A start is solved if its loss is smaller.
 SOLVED = 1e-3
-# Rows of which multi-start solves less than this have room for something better.
+# Problems of which multi-start solves less than this fraction can be improved on.
 ROOM = 0.98
 
 N_RESAMPLES = 2_000
@@ -41,14 +41,14 @@ N_RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Measure:
-    """What the starts of a row are summarised by; `sign` is that of better."""
+    """Summary of the starts of a row; `sign` is 1 if larger is better, else -1."""
 
     name: str
     of: Callable[[np.ndarray], np.ndarray]
     sign: int
 
 
-SUCCESS = Measure(f"share with L < {SOLVED:g}", lambda L: (L < SOLVED).mean(0), 1)
+SUCCESS = Measure(f"fraction with L < {SOLVED:g}", lambda L: (L < SOLVED).mean(0), 1)
 MEDIAN = Measure("median L", lambda L: np.median(L, axis=0), -1)
 
 
@@ -63,7 +63,7 @@ class Problem:
 
 
 def parity(n_bits):
-    """Whether the product of some signs is positive, by as many units."""
+    """Parity of some signs, for a network with as many hidden units."""
     X = np.array(list(product([-1.0, 1.0], repeat=n_bits)))
     return Problem(X, (X.prod(1) > 0).astype(float), n_bits, SUCCESS)
 
@@ -96,10 +96,10 @@ QUICK_SETS = ("xor/relu", "parity-4/relu")
 
 
 class Starts:
-    """The networks of one task at their starts, and where their restarts come from.
+    """Initial networks of one task, with the generators of their restarts.
 
-    Each start has a generator of its own, so that all methods have the same starts and
-    the same restarts.
+    Each start has its own generator, so that starts and restarts are the same for all
+    methods.
     """
 
     def __init__(self, name, chunk):
@@ -123,13 +123,13 @@ class Starts:
         self.directions = torch.Generator().manual_seed(chunk)
 
     def draw(self, member):
-        """Parameters of one member that starts, or starts anew."""
+        """Draw initial parameters of one network."""
         generator = self.generators[member]
         return uniform_initialisation(self.objective.program, generator, 1)[0]
 
 
 def trained(objective, theta):
-    """A training of all steps, at a constant and then a falling rate."""
+    """Train for all steps, at a constant and then a decreasing rate."""
     schedule = Schedule(rate=RATE, max_epochs=STEPS, patience=STEPS)
     return train(objective, theta, Adam(), schedule, batch_size=objective.n_samples)
 
@@ -150,12 +150,12 @@ def joint(starts):
 
 
 def multi_start(starts):
-    """Training that starts anew where it stagnates."""
+    """Training that restarts when it stagnates."""
     return searched(starts, "restart")
 
 
 def hybrid(starts):
-    """Training that transplants an added neuron, or starts anew, where it stagnates."""
+    """Training that inserts an added neuron, or restarts, when it stagnates."""
     return searched(starts, "transplant")
 
 
@@ -179,7 +179,7 @@ def searched(starts, kind):
 
 
 def outcome(starts, theta, steps):
-    """Row of networks that took this many steps."""
+    """Row of networks that were trained for these steps."""
     return {"losses": starts.objective.value(theta).tolist(), "steps": steps}
 
 
@@ -199,12 +199,12 @@ PROTOCOLS = {
 
 
 def compute(task):
-    """Losses that one method reaches from the starts of one task."""
+    """Final losses of one method from the starts of one task."""
     return METHODS[task.part](Starts(task.set, task.split))
 
 
 def list_tasks(quick):
-    """Every method on every chunk of starts, or on the first one of a few rows."""
+    """Tasks of every method on every chunk of starts, or on the first one of a few."""
     sets = QUICK_SETS if quick else SETS
     chunks = range(1 if quick else N_STARTS // STARTS_PER_TASK)
     return [Task(*task) for task in product(sets, chunks, METHODS)]
@@ -269,7 +269,7 @@ def report(rows):
     steps = steps_finding(rows, complete)
     losses = reached(rows)
     if losses.empty or len(losses.columns) < len(METHODS):
-        return [*(Finding("1", claim, complete=complete) for claim in CLAIMS), steps]
+        return [*(Finding(claim, complete=complete) for claim in CLAIMS), steps]
     names = [name for name in SETS if name in losses.index]
     table = pd.DataFrame({name: compare(name, losses.loc[name]) for name in names}).T
     moved = pd.DataFrame([row for row in rows if row["part"] == "hybrid"])
@@ -293,39 +293,39 @@ def print_comparison(table):
 
 
 def verdict(row):
-    """How the hybrid compares with the two plain ways on one row."""
+    """Compare the hybrid with multi-start and single training on one row."""
     words = "better" if row["better"] else "as good" if row["not worse"] else "WORSE"
     return words if row["not below single"] else f"{words}, BELOW SINGLE"
 
 
 def findings(table, complete):
-    """Number 1: the hybrid against multi-start and single training."""
+    """Findings on the hybrid against multi-start and single training."""
     has_room = table["has room"].astype(bool)
     goods = [table["not worse"], table["better"][has_room], table["not below single"]]
-    shares = (1, 0.5, 1)
+    fractions = (1, 0.5, 1)
     found = []
-    for claim, good, least in zip(CLAIMS, goods, shares, strict=True):
+    for claim, good, least in zip(CLAIMS, goods, fractions, strict=True):
         good = good.astype(bool)
         missing = f"; not {', '.join(good.index[~good])}" if not good.all() else ""
         text = f"on {good.sum()} of {len(good)} rows{missing}"
         holds = bool(good.sum() >= least * len(good))
-        found.append(Finding("1", claim, text, holds, complete))
+        found.append(Finding(claim, text, holds, complete))
     return found
 
 
 def steps_finding(rows, complete):
-    """Number 1: whether the steps were equal."""
+    """Finding on whether the numbers of steps were equal."""
     claim = f"at most {STEPS:,} gradient steps, those of the neurons included"
     most = pd.DataFrame(rows, columns=["part", "steps"]).groupby("part", sort=False)
     most = most["steps"].max()
     if not most.notna().any():
-        return Finding("1", claim, complete=complete)
+        return Finding(claim, complete=complete)
     text = ", ".join(f"{method} {steps:,.0f}" for method, steps in most.items())
-    return Finding("1", claim, text, bool(most.max() <= STEPS), complete)
+    return Finding(claim, text, bool(most.max() <= STEPS), complete)
 
 
 def main():
-    """Run what the command line asks for."""
+    """Run the benchmark from the command line."""
     options = parse_arguments(__doc__, tuple(METHODS))
     rows = run(list_tasks(options.quick), compute, PROTOCOLS, options)
     finish(report(rows), rows)

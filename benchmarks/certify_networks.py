@@ -1,9 +1,9 @@
-"""Certificates of networks whose answer is known, with weight decay, and their cost.
+"""Accuracy and cost of certificates of networks.
 
-Number 1: verdicts and bounds on random small problems that are constructed so that the
-answer is known. Number 2: networks trained with weight decay and polished; the tilted
-gap, with the plain one beside it. Number 3: seconds and memory of `certify` against the
-training of the network, on the small sets.
+Measures verdicts and bounds on random small problems with known answers; the tilted gap
+of networks trained with weight decay and polished, compared with the plain gap; and
+time and memory of `certify`, compared with the training of the network, on small data
+sets.
 """
 
 import time
@@ -49,7 +49,7 @@ SETS = ("uci_regression/*", "dkl_regression/*", "uci121/*")
 QUICK_SETS = ("uci_regression/yacht", "uci121/iris", "uci121/statlog-image")
 UNITS = 50
 
-# Number 2: sets, their first rows, units and penalties.
+# Weight decay: data sets, number of samples, hidden units and penalties.
 DECAY_SETS = (
     "uci_regression/yacht",
     "uci_regression/energy",
@@ -70,7 +70,7 @@ LEAST_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Problem:
-    """A network, its data and what is true of it."""
+    """A network with its data and the correct verdict."""
 
     module: nn.Module
     X: np.ndarray
@@ -126,7 +126,7 @@ def jacobian_of(network, X):
 
 
 def across(network, X, noise):
-    """Noise with what a change of parameters could explain taken off."""
+    """Noise projected onto the complement of the derivatives."""
     J = jacobian_of(network, X)
     for _ in range(2):
         noise = noise - J @ np.linalg.lstsq(J, noise)[0]
@@ -134,7 +134,7 @@ def across(network, X, noise):
 
 
 def objective_of(network, X, y, penalty=None):
-    """The mean squared loss of a chain, with a ridge."""
+    """Mean squared loss of a chain with a ridge penalty."""
     nothing = torch.zeros(network.n_params, dtype=torch.float64)
     return Objective(
         ChainProgram.of(network),
@@ -168,7 +168,7 @@ def at_the_floor(rng):
 
 
 def minimum(rng):
-    """Targets off the outputs across all derivatives, by little: a strict minimum."""
+    """Small residuals orthogonal to all derivatives: a strict minimum."""
     while True:
         network, X = draw(rng)
         noise, y = across(network, X, rng.standard_normal(len(X))), raw_of(network, X)
@@ -181,7 +181,7 @@ def minimum(rng):
 
 
 def saddle(rng):
-    """The same, by so much that the objective curves down."""
+    """Residuals orthogonal to all derivatives, large enough for negative curvature."""
     while True:
         network, X = draw(rng)
         noise, y = across(network, X, rng.standard_normal(len(X))), raw_of(network, X)
@@ -194,9 +194,10 @@ def saddle(rng):
 
 
 def idle_unit(rng):
-    """A critical point with one more unit, of zero weights: all derivatives vanish.
+    """A critical point with an additional unit of zero weights.
 
-    Its second derivatives by incoming and outgoing weights do not, so it is a saddle.
+    All derivatives vanish, but not the mixed second derivatives with respect to its
+    incoming and outgoing weights, so it is a saddle.
     """
     network, X = draw(rng)
     y = raw_of(network, X)
@@ -212,7 +213,7 @@ def idle_unit(rng):
 
 
 def dead_relu(rng):
-    """All units silent on all rows, the output their mean: a flat local minimum."""
+    """All units inactive on all samples, the output the mean: a flat local minimum."""
     d = int(rng.integers(1, 4))
     X = rng.standard_normal((40, d))
     network = random_network(rng, [d, 3, 1], "relu")
@@ -251,12 +252,12 @@ KINDS = {
     "separable": separable,
     "undertrained": undertrained,
 }
-# What a problem of an answer must never be called.
+# Verdicts that would be wrong for each kind of problem.
 MINIMA = ("certified_global", "consistent_with_local_min")
 
 
 def verdicts(kind, seed):
-    """Verdict on one problem, and its bounds against values of other solvers."""
+    """Check the verdict on one problem, and its bounds against other solvers."""
     problem = KINDS[kind](np.random.default_rng([seed, len(kind)]))
     certificate = certify(
         problem.module, problem.X, problem.y, loss=problem.loss, random_state=seed
@@ -289,7 +290,7 @@ def bound_excess(problem, certificate):
 
 
 def best_value(features, problem):
-    """Least loss that SciPy finds on a basis with an intercept."""
+    """Smallest loss that SciPy finds on a basis with an intercept."""
     matrix = np.column_stack([features, np.ones(len(features))])
     if problem.loss == "squared_error":
         coef = np.linalg.lstsq(matrix, problem.y)[0]
@@ -353,7 +354,7 @@ def cost(name, seed):
     X, y = scale(split.X), split.y
     if split.classes is None:
         y = scale(y)
-    # What is imported and compiled once is not part of either.
+    # A first call, so that imports and compilation are not timed.
     tiny = kind(hidden_layer_sizes=2, max_iter=2).fit(X[:50], y[:50])
     certify(tiny, X[:50], y[:50])
     network = kind(hidden_layer_sizes=UNITS, random_state=seed)
@@ -380,7 +381,7 @@ PROTOCOLS = {
 
 
 def compute(task):
-    """Result of one task; of "tilted" the split is the number of the penalty."""
+    """Compute one task; for "tilted" the split is the index of the penalty."""
     if task.part == "verdicts":
         return verdicts(task.set, task.split)
     if task.part == "tilted":
@@ -409,14 +410,16 @@ def report(rows):
     done = {part: covers(rows, tasks_of(full, part)) for part in PROTOCOLS}
     good = [row for row in rows if "error" not in row]
     return [
-        *first_number([r for r in good if r["part"] == "verdicts"], done["verdicts"]),
-        second_number([r for r in good if r["part"] == "tilted"], done["tilted"]),
-        *third_number([r for r in good if r["part"] == "cost"], done["cost"]),
+        *verdict_findings(
+            [r for r in good if r["part"] == "verdicts"], done["verdicts"]
+        ),
+        tilted_finding([r for r in good if r["part"] == "tilted"], done["tilted"]),
+        *cost_findings([r for r in good if r["part"] == "cost"], done["cost"]),
     ]
 
 
-def first_number(rows, complete):
-    """Number 1: verdicts and bounds on problems of known answer."""
+def verdict_findings(rows, complete):
+    """Findings on verdicts and bounds for problems with known answers."""
     claims = (
         "no false 'certified_global'",
         "no false 'not_local_min'",
@@ -424,7 +427,7 @@ def first_number(rows, complete):
         "bounds at or below the best value found (1e-10)",
     )
     if not rows:
-        return [Finding("1", claim, complete=complete) for claim in claims]
+        return [Finding(claim, complete=complete) for claim in claims]
     lines = []
     for kind in KINDS:
         own = [row for row in rows if row["set"] == kind]
@@ -439,20 +442,18 @@ def first_number(rows, complete):
     worst = max(row["bound"] for row in rows)
     of = f"of {len(rows)}"
     return [
-        Finding("1", claims[0], f"{globals_} {of}", globals_ == 0, complete),
-        Finding("1", claims[1], f"{escapes} {of}", escapes == 0, complete),
-        Finding("1", claims[2], f"{right:.1%} {of}", bool(right >= 0.95), complete),
-        Finding(
-            "1", claims[3], f"largest excess {worst:.1e}", worst <= 1e-10, complete
-        ),
+        Finding(claims[0], f"{globals_} {of}", globals_ == 0, complete),
+        Finding(claims[1], f"{escapes} {of}", escapes == 0, complete),
+        Finding(claims[2], f"{right:.1%} {of}", bool(right >= 0.95), complete),
+        Finding(claims[3], f"largest excess {worst:.1e}", worst <= 1e-10, complete),
     ]
 
 
-def second_number(rows, complete):
-    """Number 2: tilted and plain gaps of polished networks."""
+def tilted_finding(rows, complete):
+    """Finding on tilted and plain gaps of polished networks."""
     claim = "tilted gap of polished networks: ≤ 1e-6 relative"
     if not rows:
-        return Finding("2", claim, complete=complete)
+        return Finding(claim, complete=complete)
     header = ["set", "alpha", "gradient", "tilted gap", "plain gap", "norm", "verdict"]
     lines = [
         [
@@ -467,21 +468,21 @@ def second_number(rows, complete):
     print_table("Networks trained with weight decay", header, lines)
     counted = [row for row in rows if row["gradient"] <= POLISHED]
     if not counted:
-        return Finding("2", claim, "no network was polished", False, complete)
+        return Finding(claim, "no network was polished", False, complete)
     worst = max(row["tilted"] for row in counted)
     plain = min(row["plain"] for row in counted)
     text = f"largest {worst:.1e} of {len(counted)} of {len(rows)}; plain ≥ {plain:.1e}"
-    return Finding("2", claim, text, worst <= 1e-6, complete)
+    return Finding(claim, text, worst <= 1e-6, complete)
 
 
-def third_number(rows, complete):
-    """Number 3: seconds and memory."""
+def cost_findings(rows, complete):
+    """Findings on time and memory."""
     claims = (
         f"seconds of certify / training's ({LEAST_SECONDS:g} s if less): ≤ 1",
         "peak memory: ≤ 2 GB",
     )
     if not rows:
-        return [Finding("3", claim, complete=complete) for claim in claims]
+        return [Finding(claim, complete=complete) for claim in claims]
     lines = [
         [
             row["set"],
@@ -502,13 +503,13 @@ def third_number(rows, complete):
         f"largest {ratio.max():.2f} ({ratio.idxmax()[0]}), median {ratio.median():.2f}"
     )
     return [
-        Finding("3", claims[0], text, bool(ratio.max() <= 1), complete),
-        Finding("3", claims[1], f"largest {peak:.2f} GB", peak <= 2, complete),
+        Finding(claims[0], text, bool(ratio.max() <= 1), complete),
+        Finding(claims[1], f"largest {peak:.2f} GB", peak <= 2, complete),
     ]
 
 
 def main():
-    """Run what the command line asks for."""
+    """Run the benchmark from the command line."""
     options = parse_arguments(__doc__, tuple(PROTOCOLS))
     tasks = list_tasks(options.quick)
     rows = run(tasks, compute, PROTOCOLS, options, alone=("cost",))

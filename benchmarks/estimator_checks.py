@@ -1,8 +1,8 @@
 """scikit-learn's checks on every configuration of the package's estimators.
 
-Number 5: each check of `check_estimator` on the defaults and on the configurations of
-tests/common_cases.py, as they are, with metadata routing enabled and, in a process of
-its own, with SCIPY_ARRAY_API=1.
+Runs each check of `check_estimator` on the defaults and on the configurations of
+tests/common_cases.py: by default, with metadata routing enabled and, in a separate
+process, with SCIPY_ARRAY_API=1.
 """
 
 import argparse
@@ -27,7 +27,7 @@ VARIABLE = "SCIPY_ARRAY_API"
 
 
 def check(name, mode):
-    """Failed checks of one configuration in one mode, and the seconds they took."""
+    """Run the checks of one configuration in one mode; return failures and seconds."""
     start = time.perf_counter()
     estimator = (DEFAULTS | CONFIGURATIONS)[name]
     routing = mode == "metadata routing"
@@ -46,7 +46,7 @@ def check(name, mode):
 
 
 def checks(names, modes, n_jobs):
-    """Rows of `check`, as they come, from worker processes with one thread each."""
+    """Yield rows of `check` as they finish, from single-threaded workers."""
     calls = [delayed(check)(name, mode) for mode in modes for name in names]
     with parallel_config(backend="loky", inner_max_num_threads=1):
         run = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
@@ -57,7 +57,7 @@ def checks(names, modes, n_jobs):
 
 
 def with_array_api(options):
-    """Rows of a run of this file in which SciPy has read its variable."""
+    """Rows of this file run in a process with SCIPY_ARRAY_API=1."""
     command = [sys.executable, __file__, "--json", *sys.argv[1:]]
     environment = os.environ | {VARIABLE: "1"}
     run = subprocess.run(
@@ -78,7 +78,7 @@ def parse_arguments():
 
 
 def main():
-    """Run what the command line asks for."""
+    """Run the benchmark from the command line."""
     options = parse_arguments()
     names = list(IN_ROUTING if options.quick else DEFAULTS | CONFIGURATIONS)
     if options.only is not None:
@@ -105,7 +105,7 @@ def main():
     claim = f"no check fails on {len(DEFAULTS)} defaults and at least 40 configurations"
     figure = f"{len(names) - len(bad)} of {len(names)} in {len(modes)} modes"
     complete = options.only is None and not options.quick and len(modes) == len(MODES)
-    finish([Finding("5", claim, figure, not bad, complete)])
+    finish([Finding(claim, figure, not bad, complete)])
 
 
 if __name__ == "__main__":

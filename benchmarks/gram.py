@@ -1,7 +1,7 @@
 """Gram matrix of a network's Jacobian: layer by layer against torch.func.
 
-Number 5: time, error, the largest array held, and the growth of the cost with rows and
-widths, drawn in benchmarks/figures/gram.png.
+Measures time, error, the largest array, and the growth of the cost with samples and
+widths, plotted in benchmarks/figures/gram.png.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FIGURES = Path(__file__).parent / "figures"
 N_INPUTS, HIDDEN = 50, (256, 256)
 ROWS_PER_CHUNK = 250
 
-# Rows and hidden width of the points of the figure; rows are at least the width.
+# Samples and hidden width of the points of the figure; at least as many samples.
 GROWTH = {
     False: ((1000, 1414, 2000, 2828, 4000), (128, 256, 512)),
     True: ((250, 500, 1000), (64, 128)),
@@ -35,7 +35,7 @@ GROWTH = {
 
 
 def structured_gram(module, X):
-    """Gram by the package: no Jacobian is formed."""
+    """Gram matrix by the package, without forming the Jacobian."""
     linear = [layer for layer in module if isinstance(layer, torch.nn.Linear)]
     inputs, slopes = [X], []
     with torch.no_grad():
@@ -48,7 +48,7 @@ def structured_gram(module, X):
 
 
 def functional_gram(module, X):
-    """Gram by torch.func: per-sample Jacobians in row chunks, then one product."""
+    """Gram matrix by torch.func: per-sample Jacobians in chunks, then one product."""
     parameters = {name: p.detach() for name, p in module.named_parameters()}
 
     def output(parameters, x):
@@ -85,14 +85,14 @@ def inputs(n_rows, dtype, seed=1):
 
 
 class LargestResult(TorchDispatchMode):
-    """Notes the most elements that the storage of any torch result holds."""
+    """Records the largest number of elements of the storage of any torch result."""
 
     def __init__(self):
         super().__init__()
         self.numel = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run the operation and look at its results."""
+        """Run the operation and record the size of its results."""
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
@@ -102,7 +102,7 @@ class LargestResult(TorchDispatchMode):
 
 
 def seconds(function, *arguments, repeats):
-    """Median time of some calls after a first one that is not counted."""
+    """Median time of some calls after an untimed first one."""
     times = []
     for _ in range(repeats + 1):
         start = perf_counter()
@@ -112,7 +112,7 @@ def seconds(function, *arguments, repeats):
 
 
 def relative_error(gram, reference):
-    """Frobenius norm of the difference over the reference's."""
+    """Frobenius norm of the difference, relative to the reference's."""
     difference = gram.double() - reference
     return (difference.norm() / reference.norm()).item()
 
@@ -144,7 +144,7 @@ def compare(n_rows, quick):
 
 
 def comparison_findings(n_rows, times, errors, held, complete):
-    """Number 5: speed, largest array and errors of the structured Gram."""
+    """Findings on speed, largest array and errors of the structured Gram matrix."""
     ours = structured_gram.__name__
     single, double = (ours, torch.float32), (ours, torch.float64)
     speedup = times[functional_gram.__name__, torch.float32] / times[single]
@@ -155,7 +155,7 @@ def comparison_findings(n_rows, times, errors, held, complete):
         ("error ≤ 1e-6 in float32", f"{errors[single]:.1e}", errors[single] <= 1e-6),
         ("error ≤ 1e-12 in float64", f"{errors[double]:.1e}", errors[double] <= 1e-12),
     ]
-    return [Finding("5", *outcome, complete=complete) for outcome in outcomes]
+    return [Finding(*outcome, complete=complete) for outcome in outcomes]
 
 
 def measure_growth(quick):
@@ -177,7 +177,7 @@ def measure_growth(quick):
     slope = np.polyfit(np.log(works), np.log(times), 1)[0]
     claim = "cost grows as n² · sum of widths: log-log slope at most 1.1"
     figure = f"slope {slope:.2f} ({FIGURES.name}/{path.name})"
-    return Finding("5", claim, figure, bool(slope <= 1.1), complete=not quick)
+    return Finding(claim, figure, bool(slope <= 1.1), complete=not quick)
 
 
 def draw(points, path):

@@ -1,10 +1,10 @@
 """The default refit against the average of its own fold networks and a single network.
 
-Number 2: on every set of uci_regression and uci121 and on friedman1 with noise one, for
-scikit-learn's networks and the package's: GradientBasisRefit with its defaults, the
-mean of the raw outputs of the networks that it has trained, and one network trained on
-all training samples. Rows go to benchmarks/results/refit_vs_networks.jsonl and are
-reused if the package's code is the same.
+Compares GradientBasisRefit with its defaults, the mean of the raw outputs of the
+networks that it has trained, and one network trained on all training samples. It does
+so for scikit-learn's networks and the package's, on every data set of uci_regression
+and uci121 and on friedman1 with noise one. Rows are written to
+benchmarks/results/refit_vs_networks.jsonl and reused if the package's code is the same.
 """
 
 import ast
@@ -45,8 +45,8 @@ FRIEDMAN = "generated/friedman1"
 FOLDERS = ("uci_regression/*", "uci121/*")
 QUICK_SETS = (FRIEDMAN, "uci_regression/yacht", "uci121/iris", "uci121/wine")
 
-# What each row takes at most: splits of a set, splits of a set that is cut to MAX_TRAIN
-# training samples, and test samples of such a set.
+# Largest number of splits of a data set, and of one that is reduced to MAX_TRAIN
+# training samples and MAX_TEST test samples.
 MAX_SPLITS, MAX_LARGE_SPLITS = 4, 2
 MAX_TRAIN, MAX_TEST = 5_000, 10_000
 FRIEDMAN_SEEDS = 10
@@ -62,7 +62,7 @@ REGRESSOR = {
 CLASSIFIER = REGRESSOR | {"hidden_layer_sizes": (64,), "max_iter": 200}
 
 METHODS = ("refit", "average", "single")
-# Log losses below it count as this much.
+# Log losses are clipped to at least this.
 LEAST_LOSS = 0.01
 # scikit-learn's networks give probabilities, not raw outputs: the rounding of 1 - p.
 LEAST_PROBABILITY = 1e-16
@@ -72,7 +72,7 @@ LEAST_PROBABILITY = 1e-16
 
 
 def network_of(kind, classifies, seed):
-    """One network: behind scalers if it is scikit-learn's."""
+    """One network, with scalers if it is scikit-learn's."""
     if kind == "AddedNeuron":
         network = AddedNeuronClassifier if classifies else AddedNeuronRegressor
         return network(random_state=seed)
@@ -127,7 +127,7 @@ def split_of(task):
 
 
 def note(split, method, model, prediction):
-    """Enter the loss of predicted targets or probabilities."""
+    """Store the loss of predicted targets or probabilities."""
     if split.classes is None:
         split.note("rmse", method, root_mean_squared_error(split.y_test, prediction))
         return
@@ -171,7 +171,7 @@ PARTS = ("MLP", "AddedNeuron")
 
 @cache
 def code_digest():
-    """Mark of the package's code, whatever its comments and layout."""
+    """Hash of the package's code without comments and formatting."""
     folder = Path(sklearn_pgb.__file__).parent
     trees = [ast.dump(ast.parse(p.read_text())) for p in sorted(folder.rglob("*.py"))]
     return hashlib.sha256("".join(trees).encode()).hexdigest()[:12]
@@ -237,7 +237,7 @@ def geometric_mean(ratios):
 
 
 def named(names, table):
-    """How many of the sets, and which, with their ratios."""
+    """Number and names of the data sets, with their ratios."""
     text = f"{len(names)} of {len(table)} sets"
     some = [f"{n.split('/')[1]} {table.at[n, 'ratio']:.3f}" for n in names]
     return text + (f": {', '.join(some)}" if some else "")
@@ -261,12 +261,12 @@ def print_sets(part, losses, sizes):
 
 
 def findings_of(part, losses, sizes, complete):
-    """Number 2 for one kind of network."""
+    """Findings for one kind of network."""
     on_sets = losses[losses.index.get_level_values("set") != FRIEDMAN]
     found = []
 
     def add(claim, figure, holds):
-        found.append(Finding("2", f"{part}: {claim}", figure, bool(holds), complete))
+        found.append(Finding(f"{part}: {claim}", figure, bool(holds), complete))
 
     if len(on_sets):
         table = compare(on_sets, "average")
@@ -325,7 +325,7 @@ def report(rows, tasks):
 
 
 def main():
-    """Run what the command line asks for."""
+    """Run the benchmark from the command line."""
     options = parse_arguments(__doc__, PARTS, max_splits=MAX_SPLITS)
     if options.resume is None and options.out is None and not options.quick:
         RESULTS.parent.mkdir(exist_ok=True)

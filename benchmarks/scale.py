@@ -1,7 +1,7 @@
-"""Time and memory of the refit of one fixed network as the rows grow.
+"""Time and memory of the refit of a fixed network by number of samples.
 
-Number 6: 1,000 to 200,000 generated rows, 20 inputs, 50 tanh units, each size in a
-fresh process.
+There are 1,000 to 200,000 generated samples, 20 inputs and 50 tanh units. Each size
+runs in a new process.
 """
 
 import time
@@ -30,11 +30,11 @@ from sklearn_pgb import GradientBasisRefit
 SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
 QUICK_SIZES = (1_000, 3_000, 10_000, 20_000)
 N_INPUTS, N_TEST, NOISE = 20, 2_000, 0.1
-# The slope is taken from this many rows on.
+# The slope is fitted to sizes from this many samples on.
 LINEAR_FROM = 10_000
 MAX_MEMORY, MAX_BYTES = "1GB", 1e9
 
-# The network is trained briefly on a subsample; the refit sees all rows.
+# The network is trained briefly on a subsample; the refit uses all samples.
 N_TRAINING = 1_000
 NETWORK = {
     "hidden_layer_sizes": (50,),
@@ -61,7 +61,7 @@ def measure(n_rows):
     warnings.simplefilter("ignore", ConvergenceWarning)
     network = MLPRegressor(**NETWORK, random_state=0)
     network.fit(*generate(N_TRAINING, seed=0))
-    # A small fit first, so that lazy imports and thread pools count for no size.
+    # A small fit first, so that lazy imports and thread pools are not measured.
     refit(network, *generate(200, seed=1))
     before = memory()["now"]
     X, y = generate(n_rows, seed=2)
@@ -80,7 +80,7 @@ def measure(n_rows):
 
 
 def refit(network, X, y):
-    """Refit of the fixed network."""
+    """Refit the fixed network."""
     model = GradientBasisRefit(
         FrozenEstimator(network), alpha="loo", max_memory=MAX_MEMORY, random_state=0
     )
@@ -88,13 +88,13 @@ def refit(network, X, y):
 
 
 def compute(task):
-    """Measures of one size."""
+    """Compute the measures of one size."""
     n_rows = int(task.set.removeprefix("generated/"))
     return {"rows": n_rows, **in_fresh_process(measure, n_rows)}
 
 
 def list_tasks(sizes):
-    """One task for each number of rows."""
+    """One task for each number of samples."""
     return [Task(f"generated/{size}", 0, "refit") for size in sizes]
 
 
@@ -107,18 +107,18 @@ def report(rows):
         f"memory of the fit at most {MAX_MEMORY} plus the data",
     )
     if frame.empty:
-        return [Finding("6", claim, complete=complete) for claim in claims]
+        return [Finding(claim, complete=complete) for claim in claims]
     frame = frame.sort_values("rows")
     print_sizes(frame)
     excess = (frame["fit_bytes"] - frame["data_bytes"]).max()
     figure = f"at most the data and {excess / 1e9:.2f} GB"
-    findings = [Finding("6", claims[1], figure, bool(excess <= MAX_BYTES), complete)]
+    findings = [Finding(claims[1], figure, bool(excess <= MAX_BYTES), complete)]
     large = frame[frame["rows"] >= LINEAR_FROM]
     if len(large) < 2:
-        return [Finding("6", claims[0], complete=complete), *findings]
+        return [Finding(claims[0], complete=complete), *findings]
     slope = np.polyfit(np.log(large["rows"]), np.log(large["seconds"]), 1)[0]
     figure = f"slope {slope:.2f} over {len(large)} sizes"
-    return [Finding("6", claims[0], figure, bool(slope <= 1.1), complete), *findings]
+    return [Finding(claims[0], figure, bool(slope <= 1.1), complete), *findings]
 
 
 def print_sizes(frame):
@@ -142,7 +142,7 @@ def print_sizes(frame):
 
 
 def main():
-    """Run what the command line asks for, one size after the other."""
+    """Run the benchmark from the command line, one size after the other."""
     options = parse_arguments(__doc__)
     tasks = list_tasks(QUICK_SIZES if options.quick else SIZES)
     protocols = {"refit": [NETWORK, N_INPUTS, N_TRAINING, NOISE, MAX_MEMORY]}

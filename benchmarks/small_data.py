@@ -1,9 +1,9 @@
-"""Time on small data sets, as multiples of what a user compares it with.
+"""Fit time on small data sets, relative to a comparable fit.
 
-ResNetBasisClassifier on many classes against MLPClassifier, two starts of
-AddedNeuronRegressor against one on wide data, AddedNeuronClassifier against
-MLPClassifier and the default refit against its five trainings, on sparse text-like
-counts. CPU seconds of one thread, medians of three fits.
+Compares ResNetBasisClassifier with MLPClassifier on many classes; two starts of
+AddedNeuronRegressor with one on wide data; and, on sparse text-like counts,
+AddedNeuronClassifier with MLPClassifier and the default refit with its five trainings.
+Times are CPU seconds of one thread, medians of three fits.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def seconds(model, X, y):
 
 
 def classes(n_classes, distance):
-    """Five samples of each class, around centres at a distance."""
+    """Five samples of each class, around centers at a distance."""
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(n_classes), 5)
     X = rng.standard_normal((len(y), 6))
@@ -46,7 +46,7 @@ def classes(n_classes, distance):
 
 
 def rows():
-    """Name, seconds, seconds of the comparison, and the goal of their ratio."""
+    """Yield name, seconds, seconds of the comparison, and the limit of their ratio."""
     network = MLPClassifier(random_state=0)
     residual = ResNetBasisClassifier(random_state=0)
     for distance in (0.0, 1.0, 2.0, 6.0):
@@ -83,10 +83,10 @@ def main():
     table = []
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, ours, theirs, goal in rows():
+        for name, ours, theirs, limit in rows():
             ratio = ours / theirs
-            cells = f"{ours:.3g}", f"{theirs:.3g}", f"{ratio:.2f}", str(goal)
-            table.append((name, *cells, "yes" if ratio <= goal else "no"))
+            cells = f"{ours:.3g}", f"{theirs:.3g}", f"{ratio:.2f}", str(limit)
+            table.append((name, *cells, "yes" if ratio <= limit else "no"))
     header = ("fit", "seconds", "of the comparison", "ratio", "at most", "holds")
     print_table("Small data", header, table)
 

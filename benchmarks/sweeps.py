@@ -1,8 +1,8 @@
 """Surveys, searches and comparisons of bases.
 
-Number 1: a survey of 100 starts against one fit of MLPRegressor. Number 2: a grid
-search on two workers against one process. Number 3: what a fit costs besides its
-algorithm. Number 4: handcrafted against induced bases.
+Measures the time of a survey of 100 starts against one fit of MLPRegressor; a grid
+search on two workers against one process; the overhead of a fit besides its algorithm;
+and the held-out scores of handcrafted and induced bases.
 """
 
 import time
@@ -56,7 +56,7 @@ REPEATS = 3
 
 STARTS, UNITS, ROWS, FEATURES = 100, 50, 1_000, 10
 
-# 24 candidates for number 2.
+# 24 candidates of the grid search.
 GRID = {
     "hidden_layer_sizes": [(20,), (50,), (100,)],
     "alpha": [1e-5, 1e-3, 1e-1, 1.0],
@@ -81,24 +81,24 @@ NETWORK = {
     "solver": "lbfgs",
     "max_iter": 100,
 }
-# The network's weight decay is tuned, as the width of the kernel is.
+# The weight decay of the network is tuned, like the width of the kernel.
 DECAYS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 GRADIENT, LAST = "gradient", "last layer"
 
 
 def synthetic(n_rows, n_features=FEATURES):
-    """Rows of a smooth function with noise."""
+    """Samples of a smooth function with noise."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n_rows, n_features))
     y = X[:, 0] + np.sin(2 * X[:, 1]) * X[:, 2] + 0.1 * rng.standard_normal(n_rows)
     return X, y
 
 
-# --- number 1 -----------------------------------------------------------------
+# --- survey -------------------------------------------------------------------
 
 
 def survey(task):
-    """Seconds of a survey, and of one fit of the same network."""
+    """Time a survey, and one fit of the same network."""
     X, y = synthetic(ROWS)
     network = MLPRegressor(hidden_layer_sizes=(UNITS,), random_state=task.split)
     fits, surveys = [], []
@@ -119,11 +119,11 @@ def survey(task):
     }
 
 
-# --- number 2 -----------------------------------------------------------------
+# --- grid search --------------------------------------------------------------
 
 
 def search(task):
-    """Seconds of a grid search: workers, threads; the fastest of REPEATS in turn."""
+    """Time grid searches by workers and threads; the fastest of REPEATS, in turn."""
     seconds, found = {}, []
     for _ in range(REPEATS):
         for name, n_jobs, threads in ARRANGEMENTS:
@@ -136,26 +136,26 @@ def search(task):
 
 
 def search_seconds(n_jobs, threads, quick):
-    """One search in this process, its workers started before the clock."""
+    """Time one search in this process, with workers that are already running."""
     X, y = synthetic(ROWS)
     grid = QUICK_GRID if quick else GRID
     model = AddedNeuronRegressor(random_state=0)
     torch.set_num_threads(threads)
     with threadpool_limits(threads):
-        # Workers import what they need before the clock starts.
+        # Workers import modules before the clock starts.
         first = clone(model).set_params(max_iter=2)
         warm_up = delayed(fit_seconds)(first, *synthetic(50))
         Parallel(n_jobs=n_jobs)([warm_up] * (2 * n_jobs))
         found = GridSearchCV(model, grid, cv=5, n_jobs=n_jobs)
         seconds = fit_seconds(found, X, y)
-    # This process ends when its workers do; idle ones would wait for minutes.
+    # This process can only end after its workers, which would idle for minutes.
     get_reusable_executor().shutdown()
     return {"seconds": seconds, "scores": found.cv_results_["mean_test_score"].tolist()}
 
 
-# --- number 3 -----------------------------------------------------------------
+# --- overhead -----------------------------------------------------------------
 
-# What the estimators' `fit` calls to do its work; the rest is overhead.
+# Functions that implement the algorithms of the estimators; the rest is overhead.
 WORK = {
     "AddedNeuronRegressor": ["sklearn_pgb._added_neuron._base.fit_network"],
     "ResNetBasisRegressor": ["sklearn_pgb._resnet._base.fit_resnet"],
@@ -168,7 +168,7 @@ WORK = {
 
 @contextmanager
 def timed(names):
-    """List of the seconds that the named functions take."""
+    """Collect the seconds that the named functions take in a list."""
     seconds = []
 
     def watch(function):
@@ -194,7 +194,7 @@ def timed(names):
 
 
 def overhead(task):
-    """Milliseconds of a fit besides its algorithm, on 200 rows."""
+    """Milliseconds of a fit besides its algorithm, on 200 samples."""
     X, y = synthetic(200)
     network = MLPRegressor(hidden_layer_sizes=(5,), max_iter=2).fit(X, y)
     models = [
@@ -214,11 +214,11 @@ def overhead(task):
     return {"overhead": found}
 
 
-# --- number 4 -----------------------------------------------------------------
+# --- bases --------------------------------------------------------------------
 
 
 class TunedKernel(TransformerMixin, BaseEstimator):
-    """Nystroem features of a Gaussian kernel, its width by leave-one-out."""
+    """Nystroem features of a Gaussian kernel, with its width by leave-one-out."""
 
     def fit(self, X, y):
         """Try the widths, in units of the number of features."""
@@ -234,12 +234,12 @@ class TunedKernel(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        """The features of the chosen width."""
+        """Features with the chosen width."""
         return self.kernel_.transform(X)
 
 
 def make_bases(n_features, seed):
-    """What is compared, by name."""
+    """Compared bases and estimators, by name."""
     network = MLPRegressor(random_state=seed, **NETWORK)
     folds = KFold(3, shuffle=True, random_state=seed)
     network = GridSearchCV(network, {"alpha": DECAYS}, cv=folds)
@@ -320,28 +320,28 @@ def report(rows):
         return covers(rows, tasks_of(full, part))
 
     return [
-        first_number(rows, done("survey")),
-        *second_number(rows, done("search")),
-        third_number(rows, done("overhead")),
-        fourth_number(rows, done("bases")),
+        survey_finding(rows, done("survey")),
+        *search_findings(rows, done("search")),
+        overhead_finding(rows, done("overhead")),
+        basis_finding(rows, done("bases")),
     ]
 
 
-def first_number(rows, complete):
-    """Number 1: a survey against one fit."""
+def survey_finding(rows, complete):
+    """Finding on the time of a survey against one fit."""
     claim = f"survey of {STARTS} starts: at most 10 fits of MLPRegressor"
     frame = scores(rows, "survey")
     if frame.empty:
-        return Finding("1", claim, complete=complete)
+        return Finding(claim, complete=complete)
     means, _ = means_and_errors(frame)
     print_scores("Seconds", means)
     print_scores("Training losses", means_and_errors(scores(rows, "survey_loss"))[0])
     ratio = (means["survey"] / means["one fit"]).max()
-    return Finding("1", claim, f"{ratio:.1f} fits", bool(ratio <= 10), complete)
+    return Finding(claim, f"{ratio:.1f} fits", bool(ratio <= 10), complete)
 
 
-def second_number(rows, complete):
-    """Number 2: a search on two workers."""
+def search_findings(rows, complete):
+    """Findings on a search on two workers."""
     claims = (
         "search with 2 jobs: 1.7 times as fast as 1 job with 1 thread",
         "not slower than 1 job with 2 threads",
@@ -349,37 +349,37 @@ def second_number(rows, complete):
     )
     frame = scores(rows, "search")
     if frame.empty:
-        return [Finding("2", claim, complete=complete) for claim in claims]
+        return [Finding(claim, complete=complete) for claim in claims]
     means, _ = means_and_errors(frame)
     print_scores("Seconds of a grid search", means)
     gain = (means["1 job, 1 thread"] / means["2 jobs"]).min()
     over = (means["1 job, 2 threads"] / means["2 jobs"]).min()
     same = bool(scores(rows, "same").to_numpy().all())
     return [
-        Finding("2", claims[0], f"{gain:.2f} times", bool(gain >= 1.7), complete),
-        Finding("2", claims[1], f"{over:.2f} times", bool(over >= 1.0), complete),
-        Finding("2", claims[2], "same" if same else "different", same, complete),
+        Finding(claims[0], f"{gain:.2f} times", bool(gain >= 1.7), complete),
+        Finding(claims[1], f"{over:.2f} times", bool(over >= 1.0), complete),
+        Finding(claims[2], "same" if same else "different", same, complete),
     ]
 
 
-def third_number(rows, complete):
-    """Number 3: overhead of a fit."""
+def overhead_finding(rows, complete):
+    """Finding on the overhead of a fit."""
     claim = "clone, validation, set-up: under 5 ms a fit"
     frame = scores(rows, "overhead")
     if frame.empty:
-        return Finding("3", claim, complete=complete)
+        return Finding(claim, complete=complete)
     means, _ = means_and_errors(frame)
     print_scores("Milliseconds of overhead", means)
     most = means.to_numpy().max()
-    return Finding("3", claim, f"at most {most:.1f} ms", bool(most < 5), complete)
+    return Finding(claim, f"at most {most:.1f} ms", bool(most < 5), complete)
 
 
-def fourth_number(rows, complete):
-    """Number 4: which basis has the best held-out score."""
+def basis_finding(rows, complete):
+    """Finding on the basis with the best held-out score."""
     claim = "gradient basis: best held-out score on 2/3 of the regression sets"
     frame = scores(rows, "score")
     if frame.empty:
-        return Finding("4", claim, complete=complete)
+        return Finding(claim, complete=complete)
     means, _ = means_and_errors(frame)
     print_scores("Held-out R^2 of 5 folds", means)
     print_scores("Training minima", means_and_errors(scores(rows, "least"))[0])
@@ -389,13 +389,13 @@ def fourth_number(rows, complete):
     handcrafted = means.drop(columns=["network", LAST, GRADIENT])
     over = float((means[GRADIENT] > handcrafted.max(axis=1)).mean())
     print(f"\nBest basis: {counts} sets. Gradient above all handcrafted: {over:.0%}")
-    share = float((best == GRADIENT).mean())
-    text = f"{share:.0%} of {len(best)} sets"
-    return Finding("4", claim, text, share >= 2 / 3, complete)
+    fraction = float((best == GRADIENT).mean())
+    text = f"{fraction:.0%} of {len(best)} sets"
+    return Finding(claim, text, fraction >= 2 / 3, complete)
 
 
 def main():
-    """Run what the command line asks for."""
+    """Run the benchmark from the command line."""
     options = parse_arguments(__doc__, tuple(PROTOCOLS))
     tasks = list_tasks(options.quick)
     alone = ("survey", "search", "overhead")

@@ -1,8 +1,8 @@
 """Training time and held-out score against scikit-learn's networks.
 
-Number 2: AddedNeuronClassifier and AddedNeuronRegressor against MLPClassifier and
+Compares AddedNeuronClassifier and AddedNeuronRegressor with MLPClassifier and
 MLPRegressor, all with their defaults, by the time to the training loss at which
-scikit-learn's stopped. Number 3: a population of networks against one.
+scikit-learn's stopped, and the training of a population of networks with that of one.
 """
 
 import time
@@ -58,10 +58,10 @@ SETS = (
 QUICK_SETS = SETS[:4]
 N_FOLDS, QUICK_FOLDS = 5, 2
 DTYPES = ("float32", "float64")
-# Fits of at most SHORT rows are timed several times, one network after the other.
+# Fits of at most SHORT samples are timed several times, alternating the networks.
 SHORT, N_TIMES = 5_000, 5
 
-# Number 3: networks and data of the population.
+# Networks and data of the population.
 N_NETWORKS, N_REPEATS = 32, 5
 N_ROWS, N_INPUTS, N_UNITS = 1_000, 20, 50
 N_EPOCHS, BATCH_SIZE = 100, 200
@@ -72,7 +72,7 @@ N_EPOCHS, BATCH_SIZE = 100, 200
 
 @dataclass(frozen=True)
 class Fold:
-    """Standardised training rows of a set, and the held-out ones on their scale."""
+    """Standardized training and held-out samples of a data set."""
 
     X: np.ndarray
     y: np.ndarray
@@ -82,7 +82,7 @@ class Fold:
 
 
 def read(name):
-    """X, y, the columns of codes, and whether y is real."""
+    """Load X, y, the columns of codes, and whether y is real."""
     if name in BUNDLED:
         return *BUNDLED[name](return_X_y=True), [], False
     data = load(name)
@@ -91,7 +91,7 @@ def read(name):
 
 
 def read_fold(name, index, dtype):
-    """One fold: numbers are standardised on the training part, codes one-hot."""
+    """Load one fold, with numbers standardized on the training part, codes one-hot."""
     X, y, codes, is_regression = read(name)
     splitter = KFold if is_regression else StratifiedKFold
     folds = splitter(N_FOLDS, shuffle=True, random_state=0).split(X, y)
@@ -109,16 +109,16 @@ def read_fold(name, index, dtype):
     )
 
 
-# --- number 2 -------------------------------------------------------------------
+# --- time and score -------------------------------------------------------------
 
 
 class TrainingLoss:
-    """Mean loss on the training rows in float64, no penalty: one ruler for all.
+    """Mean training loss in float64, without penalty, for both kinds of networks.
 
     Parameters
     ----------
     network : MLPClassifier or MLPRegressor
-        A fitted one, which tells the loss and the targets.
+        A fitted network, which defines the loss and the targets.
     """
 
     def __init__(self, network, fold):
@@ -140,8 +140,8 @@ class TrainingLoss:
 class TimeToTarget:
     """Callback that ends a fit after the epoch that reaches a training loss.
 
-    The clock starts with the call of `fit`, so that its checks and its set-up count; it
-    stands still while the loss is evaluated, from the end of an epoch to the next one.
+    The clock starts with the call of `fit`, so that checks and set-up count. It is
+    stopped while the loss is evaluated, from the end of an epoch to the next one.
     """
 
     def __init__(self, training_loss, target):
@@ -149,13 +149,13 @@ class TimeToTarget:
         self.seconds, self.n_epochs, self.reached = 0.0, 0, False
 
     def measure(self, estimator, X, y):
-        """Fit a copy; seconds to the target, infinite where it is not reached."""
+        """Fit a copy; return the seconds to the target, infinite if not reached."""
         self.start = time.perf_counter()
         clone(estimator).set_callbacks(self).fit(X, y)
         return self.seconds if self.reached else np.inf
 
     def setup(self, estimator, context):
-        """Do nothing: the clock runs already."""
+        """Do nothing: the clock is already running."""
 
     def teardown(self, estimator, context):
         """Do nothing."""
@@ -166,7 +166,7 @@ class TimeToTarget:
             self.seconds += time.perf_counter() - self.start
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
-        """Look at the loss and start the clock."""
+        """Evaluate the loss and start the clock."""
         if context.task_name == "epoch":
             self.n_epochs += 1
             self.reached = self.training_loss(fitted_estimator) <= self.target
@@ -183,7 +183,7 @@ def against_scikit_learn(task):
         else (MLPClassifier(), AddedNeuronClassifier())
     )
     for model in (theirs, ours):
-        # A small fit first, so that lazy imports count for no one.
+        # A small fit first, so that lazy imports are not timed.
         clone(model).set_params(max_iter=2).fit(fold.X[:500], fold.y[:500])
         model.set_params(random_state=task.split)
     n_times = N_TIMES if len(fold.y) <= SHORT else 1
@@ -204,7 +204,7 @@ def against_scikit_learn(task):
 
 
 def times(theirs, ours, fold):
-    """Seconds of both fits, and seconds and epochs of ours to the other's loss."""
+    """Seconds of both fits, and seconds and epochs until ours reaches their loss."""
     mlp = fit_seconds(theirs, fold.X, fold.y)
     training_loss = TrainingLoss(theirs, fold)
     clock = TimeToTarget(training_loss, training_loss(theirs))
@@ -217,11 +217,11 @@ def times(theirs, ours, fold):
     }
 
 
-# --- number 3 -------------------------------------------------------------------
+# --- population -----------------------------------------------------------------
 
 
 def population(task):
-    """Seconds of training one network, and several at once, in both dtypes."""
+    """Time the training of one network, and of several at once, in both dtypes."""
     rng = np.random.default_rng(task.split)
     X = rng.standard_normal((N_ROWS, N_INPUTS))
     y = scale(np.sin(X[:, 0] * X[:, 1]) + np.tanh(X[:, 2]) * X[:, 3])
@@ -250,7 +250,7 @@ def population_objective(X, y, dtype):
 
 
 def train_population(objective, n_models, n_epochs, rng):
-    """Train some networks side by side for a number of epochs."""
+    """Train several networks at once for a number of epochs."""
     theta = uniform_initialisation(objective.program, rng, n_models)
     train(
         objective,
@@ -266,7 +266,7 @@ def train_population(objective, n_models, n_epochs, rng):
 
 POPULATION = "population"
 PARTS = {**dict.fromkeys(DTYPES, against_scikit_learn), POPULATION: population}
-# Our defaults belong to the protocol: rows of other ones do not count.
+# Our defaults are part of the protocol: rows with other defaults are not reused.
 DEFAULTS = [AddedNeuronClassifier().get_params(), AddedNeuronRegressor().get_params()]
 PROTOCOLS = {
     **{dtype: [N_FOLDS, SHORT, N_TIMES, DEFAULTS] for dtype in DTYPES},
@@ -275,12 +275,12 @@ PROTOCOLS = {
 
 
 def compute(task):
-    """Row of one task."""
+    """Compute the row of one task."""
     return PARTS[task.part](task)
 
 
 def list_tasks(quick):
-    """Every fold of every set in both dtypes, and the populations."""
+    """Tasks for every fold of every set in both dtypes, and for the populations."""
     sets, n_folds = (QUICK_SETS, QUICK_FOLDS) if quick else (SETS, N_FOLDS)
     tasks = [Task(*task) for task in product(sets, range(n_folds), DTYPES)]
     return tasks + [Task("generated", i, POPULATION) for i in range(N_REPEATS)]
@@ -290,7 +290,7 @@ def list_tasks(quick):
 
 LIMITS = {"float32": (1 / 5, "a fifth"), "float64": (1 / 3, "a third")}
 
-# Header and format of what the table shows.
+# Header and format of the columns of the table.
 COLUMNS = {
     "seconds MLP": ("MLP s", ".3g"),
     "epochs MLP": ("epochs", ".0f"),
@@ -330,14 +330,14 @@ def report(rows):
 
 
 def compare(by_part):
-    """Figures of both networks: (set, dtype) by column."""
+    """Results of both networks: (set, dtype) by column."""
     tables = {dtype: summary(by_part[dtype]) for dtype in DTYPES}
     table = pd.concat(tables, names=["dtype", "set"]).swaplevel()
     return table.loc[[key for key in product(SETS, DTYPES) if key in table.index]]
 
 
 def summary(rows):
-    """Figures of one dtype: medians of times, epochs and losses, means of scores."""
+    """Results of one dtype: medians of times, epochs and losses, means of scores."""
     medians = [
         scores(rows, metric).groupby("set").median().add_prefix(f"{metric} ")
         for metric in ("seconds", "epochs", "loss")
@@ -353,7 +353,7 @@ def summary(rows):
 
 
 def time_findings(ratios, done):
-    """Number 2: time to scikit-learn's training loss over the time of its fit."""
+    """Findings on the time to scikit-learn's training loss over the time of its fit."""
     findings = []
     for dtype, (limit, words) in LIMITS.items():
         claim = (
@@ -363,32 +363,32 @@ def time_findings(ratios, done):
         good = int((of_dtype <= limit).sum())
         text = f"on {good} of {len(of_dtype)} sets"
         holds = good >= min(5, len(of_dtype))
-        findings.append(finding("2", claim, of_dtype, text, holds, done[dtype]))
+        findings.append(finding(claim, of_dtype, text, holds, done[dtype]))
     claim = "time to MLP's loss: never more than half of MLP's"
     text = f"at most {ratios.max():.3f} of it"
     complete = all(done[dtype] for dtype in DTYPES)
-    worst = finding("2", claim, ratios, text, bool((ratios <= 1 / 2).all()), complete)
+    worst = finding(claim, ratios, text, bool((ratios <= 1 / 2).all()), complete)
     return [*findings, worst]
 
 
 def score_findings(table, complete):
-    """Number 2: held-out scores of our networks minus scikit-learn's."""
+    """Findings on held-out scores of our networks minus scikit-learn's."""
     gain = table["score difference"]
     good = gain >= -2 * table["score error"]
     missing = [" ".join(key) for key in good.index[~good]]
     text = f"on {good.sum()} of {len(good)} rows"
     text += f"; not {', '.join(missing)}" if missing else ""
     claim = "held-out score nowhere worse by more than 2 standard errors"
-    nowhere = finding("2", claim, gain, text, bool(good.all()), complete)
+    nowhere = finding(claim, gain, text, bool(good.all()), complete)
     means = gain.groupby("dtype").mean()
     text = ", ".join(f"{mean:+.4f} in {dtype}" for dtype, mean in means.items())
     claim = "held-out score better in the mean over sets"
     holds = bool((means > 0).all())
-    return [nowhere, finding("2", claim, gain, text, holds, complete)]
+    return [nowhere, finding(claim, gain, text, holds, complete)]
 
 
 def population_findings(rows, complete):
-    """Number 3: median over repetitions of the population's time over one's."""
+    """Findings on the median ratio of the population's time and one network's."""
     seconds = scores(rows, "seconds")
     findings = []
     for dtype in DTYPES:
@@ -401,18 +401,18 @@ def population_findings(rows, complete):
         )
         ratio = (all_of_them / one).median()
         text = f"{ratio:.1f} times, {all_of_them.median():.2f} s"
-        findings.append(finding("3", claim, one, text, bool(ratio <= 6), complete))
+        findings.append(finding(claim, one, text, bool(ratio <= 6), complete))
     return findings
 
 
-def finding(number, claim, measured, text, holds, complete):
+def finding(claim, measured, text, holds, complete):
     """Finding on some measured figures, of which there may be none."""
     outcome = (text, holds) if len(measured) else ()
-    return Finding(number, claim, *outcome, complete=complete)
+    return Finding(claim, *outcome, complete=complete)
 
 
 def main():
-    """Run what the command line asks for; times are taken one task after the other."""
+    """Run the tasks of the command line; tasks are timed one after the other."""
     options = parse_arguments(__doc__, tuple(PARTS))
     tasks = list_tasks(options.quick)
     rows = run(tasks, compute, PROTOCOLS, options, alone=tuple(PARTS))

@@ -1,7 +1,7 @@
 """Regression on the sets of the Bayesian deep learning and deep kernel papers.
 
-Numbers 1, 2 and 4: the refit against its own network, published figures, kernel ridge
-and boosting, over the stored splits.
+Compares the refit with its own network, published results, kernel ridge regression and
+boosting, over the stored splits.
 """
 
 from operator import itemgetter
@@ -45,7 +45,7 @@ DKL_SETS = tuple(
     for name in "servo autompg stock airfoil gas skillcraft sml pol kin40k".split()
 )
 
-# Number 1(a): one hidden layer, as in the papers.
+# The published network: one hidden layer, as in the papers.
 NETWORK = {
     "activation": "tanh",
     "max_iter": 400,
@@ -55,7 +55,7 @@ NETWORK = {
 WIDTHS = {PROTEIN: 100}
 DEFAULT_WIDTH = 50
 
-# Number 1(b): the network that the documentation recommends.
+# The network that the documentation recommends.
 RECOMMENDED = {
     "hidden_layer_sizes": (30, 30),
     "activation": "tanh",
@@ -103,12 +103,12 @@ SETS = (*PUBLISHED_RMSE.index, "uci_regression/california", *DKL_SETS)
 
 
 class LeaveOneOutKernelRidge(RegressorMixin, BaseEstimator):
-    """RBF kernel ridge with width and ridge by leave-one-out.
+    """RBF kernel ridge regression with width and alpha by leave-one-out.
 
-    With the hat matrix H = U diag(s / (s + ridge)) U' the leave-one-out residuals are
-    (y - H y)_i / (1 - H_ii): one eigendecomposition per width serves every ridge.
-    Exact up to `n_landmarks` rows. Above, the width is the best of that many rows, and
-    the ridge the best of all rows by Nystroem on them.
+    With the hat matrix H = U diag(s / (s + alpha)) U' the leave-one-out residuals are
+    (y - H y)_i / (1 - H_ii): one eigendecomposition per width serves every alpha.
+    Exact up to `n_landmarks` samples. Above, the width is chosen on that many samples,
+    and alpha on all samples with a Nystroem approximation.
     """
 
     RIDGES = np.logspace(-8, 1, 28)
@@ -124,7 +124,7 @@ class LeaveOneOutKernelRidge(RegressorMixin, BaseEstimator):
             rng = np.random.default_rng(self.random_state)
             some = rng.choice(len(X), self.n_landmarks, replace=False)
         self.landmarks_ = X[some]
-        # Standardised inputs are about sqrt(2 d) apart.
+        # Standardized inputs are about sqrt(2 d) apart.
         widths = np.sqrt(X.shape[1]) * np.exp2(np.arange(-3.0, 4.0))
         best = self._best_of(widths, X[some], y[some])
         near = best["width"] * np.sqrt([0.5, 2.0])
@@ -136,12 +136,12 @@ class LeaveOneOutKernelRidge(RegressorMixin, BaseEstimator):
         return self
 
     def _best_of(self, widths, X, y):
-        """Best of some widths, each with its best ridge."""
+        """Best of some widths, each with its best alpha."""
         fits = (self._ridge_path(width, X, y) for width in widths)
         return min(fits, key=itemgetter("loss"))
 
     def _ridge_path(self, width, X, y):
-        """Leave-one-out loss of the best ridge, with width and coefficients."""
+        """Leave-one-out loss of the best alpha, with width and coefficients."""
         values, vectors = eigh(_rbf(self.landmarks_, self.landmarks_, width))
         kept = values > 1e-12 * values[-1]
         values, left = values[kept], vectors[:, kept]
@@ -172,8 +172,8 @@ def _rbf(A, B, width):
     return np.exp(cdist(A, B, "sqeuclidean") / (-2.0 * width**2))
 
 
-def standardised(regressor):
-    """The regressor behind standardised inputs and targets."""
+def standardized(regressor):
+    """Standardize the inputs and targets of a regressor."""
     pipeline = make_pipeline(StandardScaler(), regressor)
     return TransformedTargetRegressor(pipeline, transformer=StandardScaler())
 
@@ -181,10 +181,10 @@ def standardised(regressor):
 def refit_of(parameters, n_models, seed):
     """Refit of networks with these MLPRegressor parameters.
 
-    A single network, trained on all samples, is refitted by leave-one-out; several are
-    those of the folds by which alpha is chosen.
+    A single network is trained on all samples and refitted by leave-one-out. Several
+    networks are those of the folds on which alpha is chosen.
     """
-    network = standardised(TimedMLPRegressor(**parameters, random_state=seed))
+    network = standardized(TimedMLPRegressor(**parameters, random_state=seed))
     return GradientBasisRefit(
         network,
         alpha="loo" if n_models == 1 else "auto",
@@ -195,7 +195,7 @@ def refit_of(parameters, n_models, seed):
 
 
 def published_network(name):
-    """Parameters of the network of number 1(a) on a set."""
+    """Parameters of the published network on a data set."""
     return {"hidden_layer_sizes": (WIDTHS.get(name, DEFAULT_WIDTH),), **NETWORK}
 
 
@@ -203,7 +203,7 @@ def published_network(name):
 
 
 def note(split, method, prediction, std=None):
-    """Enter the error of a prediction and, with `std`, its likelihood."""
+    """Store the error of a prediction and, with `std`, its likelihood."""
     rmse = root_mean_squared_error(split.y_test, prediction)
     split.note("rmse", method, rmse)
     if std is not None:
@@ -213,15 +213,15 @@ def note(split, method, prediction, std=None):
 
 
 def note_refit(split, method, refit, seconds):
-    """Enter a fitted refit with its likelihood and time."""
+    """Store the results of a fitted refit with its likelihood and time."""
     note(split, method, *refit.predict(split.X_test, return_std=True))
     split.note("seconds", method, seconds["refit"])
 
 
 def networks(split, name, seed):
-    """The network of number 1(a) and its refit.
+    """Evaluate the published network and its refit.
 
-    Where there are published figures, the mean and the refit of several as well.
+    If there are published results, the mean and the refit of several as well.
     """
     parameters = published_network(name)
     refit = refit_of(parameters, 1, seed)
@@ -240,17 +240,17 @@ def networks(split, name, seed):
 
 
 def recommended(split, name, seed):
-    """Refit of several of the recommended networks."""
+    """Evaluate the refit of several of the recommended networks."""
     refit = refit_of(RECOMMENDED, N_NETWORKS, seed)
     note_refit(split, RECOMMENDED_REFIT, refit, timed_fit(refit, split.X, split.y))
 
 
 def rivals(split, name, seed):
-    """Kernel ridge and boosting."""
+    """Evaluate kernel ridge regression and boosting."""
     boosting = HistGradientBoostingRegressor(random_state=seed)
     kernel_ridge = LeaveOneOutKernelRidge(random_state=seed)
     for method, regressor in [("kernel ridge", kernel_ridge), ("boosting", boosting)]:
-        model = standardised(regressor)
+        model = standardized(regressor)
         split.note("seconds", method, fit_seconds(model, split.X, split.y))
         note(split, method, model.predict(split.X_test))
 
@@ -309,19 +309,19 @@ def report(rows, full):
     print_scores("Seconds (refit: without its trainings)", seconds)
     done = covers(rows, tasks_of(full, "networks"))
     papers = [task for task in full if task.set in PUBLISHED_RMSE.index]
-    done_a = covers(rows, tasks_of(papers, "networks"))
-    done_b = covers(rows, tasks_of(papers, "recommended"))
+    done_published = covers(rows, tasks_of(papers, "networks"))
+    done_recommended = covers(rows, tasks_of(papers, "recommended"))
     return [
-        *first_number(*summaries, "a", "refit", done_a),
-        *first_number(*summaries, "b", RECOMMENDED_REFIT, done_b),
-        *second_number(measured[0], done),
+        *published_findings(*summaries, "refit", done_published),
+        *published_findings(*summaries, RECOMMENDED_REFIT, done_recommended),
+        *own_network_findings(measured[0], done),
         time_finding(rows, done),
         footprint_finding(rows),
     ]
 
 
 def print_ranks(label, means, table):
-    """Print mean ranks, with the published columns on their sets, without on all."""
+    """Print mean ranks, on the published data sets with the published methods."""
     with_published = means[means.index.isin(table.index)]
     without = means.drop(columns=table.columns)
     ranks = {
@@ -332,12 +332,12 @@ def print_ranks(label, means, table):
     print_scores(f"{label}, mean rank", lines.reindex(columns=means.columns), digits=3)
 
 
-def first_number(rmse, nll, variant, method, complete):
-    """Number 1, (a) or (b): one refit against the published figures."""
+def published_findings(rmse, nll, method, complete):
+    """Findings on one refit against the published results."""
     below, not_above, n_needed = {
-        "a": ([PBP, ENSEMBLES], [DROPOUT], 4),
-        "b": ([], list(PUBLISHED_RMSE.columns), 5),
-    }[variant]
+        "refit": ([PBP, ENSEMBLES], [DROPOUT], 4),
+        RECOMMENDED_REFIT: ([], list(PUBLISHED_RMSE.columns), 5),
+    }[method]
     means, errors, nlls = (
         frame.reindex(index=PUBLISHED_RMSE.index, columns=[method])[method].dropna()
         for frame in (*rmse, nll[0])
@@ -355,25 +355,25 @@ def first_number(rmse, nll, variant, method, complete):
     for claim, good, needed in checks:
         outcome = (_count(good), bool(good.sum() >= needed)) if len(good) else ()
         claim = f"{method}: {claim}"
-        findings += [Finding(f"1({variant})", claim, *outcome, complete=complete)]
+        findings += [Finding(claim, *outcome, complete=complete)]
     return findings
 
 
 def _count(good):
-    """How many sets hold, and which do not."""
+    """Number of data sets on which a claim holds, and names of the others."""
     text = f"on {good.sum()} of {len(good)} sets"
     missing = [name.split("/")[1] for name in good.index[~good]]
     return text + (f"; not {', '.join(missing)}" if missing else "")
 
 
-def second_number(rmse, complete):
-    """Number 2: the refit's RMSE over its own network's, and the paired difference."""
+def own_network_findings(rmse, complete):
+    """Findings on the refit's RMSE relative to its own network's."""
     claims = (
         "refit's RMSE / network's: geometric mean ≤ 0.75",
         "refit nowhere above its network by more than 2 standard errors",
     )
     if not {"refit", "network"} <= set(rmse.columns):
-        return [Finding("2", claim, complete=False) for claim in claims]
+        return [Finding(claim, complete=False) for claim in claims]
     rmse = rmse[["refit", "network"]].dropna()
     means, _ = means_and_errors(rmse)
     ratio = means["refit"] / means["network"]
@@ -383,24 +383,24 @@ def second_number(rmse, complete):
     worst = f"worst ratio {ratio.max():.3f} ({ratio.idxmax()})"
     text = f"{mean:.3f} over {len(ratio)} sets; {worst}"
     return [
-        Finding("2", claims[0], text, bool(mean <= 0.75), complete),
-        Finding("2", claims[1], _count(good), bool(good.all()), complete),
+        Finding(claims[0], text, bool(mean <= 0.75), complete),
+        Finding(claims[1], _count(good), bool(good.all()), complete),
     ]
 
 
 def footprint_finding(rows):
-    """Number 4 on protein: at most 60 s and 3 GB."""
+    """Finding on the protein data set: at most 60 s and 3 GB."""
     claim = "refit on protein: at most 60 s and 3 GB"
     for row in rows:
         if "footprint" in row:
             seconds, peak = (row["footprint"][key] for key in ("refit", "peak_bytes"))
             text = f"{seconds:.1f} s, {peak / 1e9:.2f} GB"
-            return Finding("4", claim, text, bool(seconds <= 60 and peak <= 3e9))
-    return Finding("4", claim, complete=False)
+            return Finding(claim, text, bool(seconds <= 60 and peak <= 3e9))
+    return Finding(claim, complete=False)
 
 
 def main():
-    """Run what the command line asks for."""
+    """Run the benchmark from the command line."""
     options = parse_arguments(__doc__, tuple(PROTOCOLS))
     tasks = list_tasks(options.quick)
     # A footprint is measured alone, with every core.

@@ -1,14 +1,15 @@
 """
-Three networks, one table: is the training done?
-================================================
+Has the training converged? Certificates of three networks
+==========================================================
 
-A training stops and leaves a number. Is it small because the network is good, or large
-because the training was cut short, or because it is stuck? `certify` answers with
-theorems: it compares the network with everything that convex models can reach on its
-own layers and partial derivatives, with proven lower bounds.
+If the training loss of a network is large, the training may have been too short, or it
+may be at a bad critical point, or the data may be noisy. `certify` distinguishes these
+cases: it compares the network with convex models on its own layers and partial
+derivatives, with proven lower bounds.
 
-Here are three networks of the same shape on the same data: one after a few steps, one
-trained to the end, and one that descent would never leave although it is no minimum.
+This example certifies three networks of the same shape on the same data: one after a
+few steps, one trained to convergence, and one at a critical point that is not a local
+minimum, but at which gradient descent does not move.
 """
 
 import sys
@@ -26,9 +27,9 @@ from sklearn_pgb import CertificateDisplay, certify
 # The data and three networks
 # ---------------------------
 #
-# Two units of tanh and a curve that needs both. The third network is the best network
-# of *one* unit with a second one beside it, whose weights are all zero. All its
-# derivatives vanish, so no gradient method moves it.
+# The target can be fitted by two tanh units, but not by one. The third network is the
+# best network with *one* unit, plus a second unit whose weights are all zero. All its
+# derivatives vanish, so no gradient method can improve it.
 
 rng = np.random.RandomState(0)
 X = np.linspace(-2, 2, 40)[:, None]
@@ -46,7 +47,7 @@ two_units = MLPRegressor(
     random_state=0,
 )
 
-# That the first and the third are cut short is the point.
+# The first and the third network do not converge on purpose.
 warnings.simplefilter("ignore", ConvergenceWarning)
 early = clone(two_units).set_params(max_iter=10).fit(X, y)
 converged = clone(two_units).fit(X, y)
@@ -63,10 +64,10 @@ stuck.intercepts_ = [np.append(one_unit.intercepts_[0], 0.0), one_unit.intercept
 # The same table for each
 # -----------------------
 #
-# "Best loss" is the least loss of a convex model on the basis, "proven bound" the
-# guarantee that nothing on it is better, and the last column how much the network could
-# gain there. At a point where all derivatives vanish that is nothing on its own partial
-# derivatives ("gradient").
+# "Best loss" is the smallest loss found for a convex model on the basis, "proven bound"
+# is a lower bound on the loss of all models on the basis, and "network excess" is the
+# loss of the network minus the best loss. If all derivatives vanish, the excess is zero
+# on the network's own partial derivatives ("gradient").
 
 networks = {"early": early, "converged": converged, "stuck": stuck}
 certificates = {
@@ -75,7 +76,7 @@ certificates = {
 }
 for name, certificate in certificates.items():
     print(f"\n{name}, loss {certificate.loss:.4f}: {certificate.verdict}\n")
-    print("| basis | rank | best loss | proven bound | network above it |")
+    print("| basis | rank | best loss | proven bound | network excess |")
     print("| :-- | --: | --: | --: | --: |")
     for row in certificate.table:
         print(
@@ -84,15 +85,15 @@ for name, certificate in certificates.items():
         )
 
 # %%
-# The stuck network's gradient is zero as well, and so is its gain on its partial
-# derivatives. But its idle unit may have any incoming weights without changing a single
-# output, and the derivatives *there* hold something better: at a local minimum they
-# would not. So there is a way down, and the certificate has followed it.
+# The gradient of the stuck network is zero, and so is its excess on its partial
+# derivatives. But the incoming weights of its unused unit can be changed without
+# changing the outputs, and on the derivatives at the changed weights there is a better
+# model. This is impossible at a local minimum. The certificate confirms it by descent.
 
 print(certificates["stuck"])
 
 # %%
-# The three in one figure
+# All three in one figure
 # -----------------------
 
 figure, axes = plt.subplots(3, 1, figsize=(7.5, 9), layout="constrained")

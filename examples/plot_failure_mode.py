@@ -1,12 +1,13 @@
 """
-When the added neuron runs away
-===============================
+When the added neuron diverges
+==============================
 
-What does an added neuron do for a network that is stuck? A narrow network fails to
-learn the parity of three signs. This example shows what the theory predicts for it:
-trained along, the neuron takes over the fit and drifts off to infinity at the pace of
-half a logarithm, while the network gets worse; and its norm gives nothing away. The
-last part uses the neuron as a compass for moves of the network instead, and that helps.
+A narrow network often fails to learn the parity of three signs. This example adds a
+neuron to a network at a bad local minimum and shows the behavior predicted by theory:
+if both are trained together, the neuron fits the targets and diverges like half a
+logarithm of time, while the network gets worse. The norm of the neuron does not
+indicate a bad local minimum either. The last part uses the neuron to find directions in
+which to change the network, and this helps.
 """
 
 import itertools
@@ -23,18 +24,18 @@ X = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 y = X.prod(axis=1)
 
 # %%
-# Stuck
-# -----
+# Bad local minima
+# ----------------
 #
-# Three hidden units can represent the product of three signs exactly. Six patient
-# trainings from different starts find that less than half of the time.
+# Three hidden units can represent the product of three signs exactly. Less than half of
+# six long trainings from different starts find this solution.
 
 SEEDS = range(6)
 PATIENT = {"max_iter": 2000, "n_iter_no_change": 100, "tol": 1e-6}
 
 
 def train(seed, hidden_layer_sizes=(3,), **parameters):
-    """A fitted network."""
+    """Fit a network with one seed."""
     network = AddedNeuronRegressor(
         hidden_layer_sizes, "elu", alpha=0, random_state=seed, **parameters
     )
@@ -50,8 +51,8 @@ stuck = next(network for network in single if network.loss_ > 0.1)
 print("single trainings:", losses(single))
 
 # %%
-# Take the first that failed. Is it at a local minimum, or only slow? None of many small
-# changes of its parameters lowers the loss.
+# Is the first network that failed at a local minimum? None of many small random changes
+# of its parameters reduces the loss.
 
 module = stuck.module_
 inputs, targets = torch.tensor(X), torch.tensor(y)
@@ -60,7 +61,7 @@ theta = torch.cat([part.flatten() for part in named.values()])
 
 
 def network(theta):
-    """Outputs of the network with other parameters."""
+    """Outputs of the network at the parameters `theta`."""
     sizes = [part.numel() for part in named.values()]
     parts = dict(zip(named, theta.split(sizes), strict=True))
     shaped = {name: parts[name].view(named[name].shape) for name in named}
@@ -72,25 +73,25 @@ def loss(theta):
 
 
 generator = torch.Generator().manual_seed(0)
-print("\nleast change of the loss by 1,000 random changes of the parameters")
+print("\nsmallest change of the loss by 1,000 random changes of the parameters")
 for size in (1e-3, 1e-2, 1e-1):
     noise = size * torch.randn(1000, len(theta), generator=generator, dtype=theta.dtype)
     least = min(loss(theta + change).item() for change in noise) - loss(theta).item()
     print(f"size {size:g}: {least:+.1e}")
 
 # %%
-# Training the neuron along
-# -------------------------
+# Training network and neuron together
+# ------------------------------------
 #
 # One neuron :math:`a \exp(w \cdot x + b)` is added to the output of the stuck network,
 # and :math:`\lambda a^2` to the loss. All local minima of this auxiliary objective are
-# global. So everything is trained together, by following the gradient flow from here.
+# global. Network and neuron are trained together, along the gradient flow.
 
 NEURON_PENALTY = stuck.neuron_penalty
 
 
 def split(point):
-    """The network's parameters, a, b and w."""
+    """Split a point into the network's parameters, a, b and w."""
     return point[: len(theta)], *point[len(theta) : -3], point[-3:]
 
 
@@ -105,7 +106,7 @@ def gradient(point):
     return torch.autograd.grad(auxiliary(point), point)[0]
 
 
-# The neuron starts switched off, in a random direction.
+# Initially the neuron has a = 0 and a random direction.
 direction = torch.randn(3, generator=generator, dtype=theta.dtype) / 3**0.5
 start = torch.cat([theta, torch.zeros(2, dtype=theta.dtype), direction])
 times = np.geomspace(0.1, 1e6, 141)
@@ -122,19 +123,19 @@ path = [torch.tensor(point) for point in flow.y.T]
 
 
 def exponent(point):
-    """The largest w . x + b, and the neuron's output there."""
+    """The largest w . x + b over the samples, and the neuron's output for it."""
     _, a, b, w = split(point)
     largest = (inputs @ w + b).max()
     return largest.item(), (a * largest.exp()).item()
 
 
 # %%
-# The auxiliary objective goes to zero. The loss of the network does not: it ends above
-# the loss of the minimum it was released from, for the two now share the work. And they
-# never arrive. A neuron that contributes :math:`c` at a sample :math:`x` lets its
-# exponent :math:`z = w \cdot x + b` grow by the equation
-# :math:`\dot z = 2 \lambda c^2 (1 + \lVert x \rVert^2) e^{-2 z}`, to escape the
-# penalty on :math:`a = c e^{-z}`. Its solution is half a logarithm of time,
+# The auxiliary objective decreases to zero, but the loss of the network increases above
+# that of the local minimum, because the neuron fits a part of the targets. And they do
+# not converge. If the neuron contributes :math:`c` at a sample :math:`x`, its exponent
+# :math:`z = w \cdot x + b` grows to reduce the penalty on :math:`a = c e^{-z}`:
+# :math:`\dot z = 2 \lambda c^2 (1 + \lVert x \rVert^2) e^{-2 z}`. The solution is half
+# a logarithm of time,
 #
 # .. math::
 #
@@ -154,8 +155,8 @@ for i in range(20, 141, 20):
     )
 
 # %%
-# Steps of a fixed size do not even get that far: the curvature by :math:`a` grows like
-# :math:`e^{2z}` and throws them back.
+# With a fixed step size, the exponent is even smaller: the curvature with respect to
+# :math:`a` grows like :math:`e^{2z}`, so the steps become unstable.
 
 STEP = 0.02
 steps, point = [], start
@@ -165,34 +166,35 @@ for _ in range(5000):
 print(f"\nlargest exponent in 5,000 steps of gradient descent: {max(steps):.2f}")
 
 # %%
-# The monitor
-# -----------
+# The norm is not a test
+# ----------------------
 #
-# Can one tell from a neuron that grows that the network is at a bad minimum? Here is a
-# second network, without hidden units: a linear model, whose loss is convex, at its
-# global minimum. Its neuron runs away just the same. All that a runaway neuron says is
-# that the loss is above the *floor*, the least loss of any function of the inputs, and
-# that is known without it. So the estimators certify by the floor, and report the
-# neuron's norm only to be looked at.
+# Does a growing neuron show that the network is at a bad local minimum? Consider a
+# network without hidden units: a linear model, whose loss is convex, at its global
+# minimum. Its neuron diverges as well. A diverging neuron only shows that the loss is
+# above the *floor*, the smallest loss of any function of the inputs, which can be
+# computed directly. So the estimators certify by the floor, and report the neuron's
+# norm only for plots.
 
 linear = train(0, hidden_layer_sizes=(), solver="lbfgs")
 
 # %%
-# The global move
-# ---------------
+# Global moves
+# ------------
 #
-# With ``n_starts`` above one, the neuron of a stuck network descends on the residuals
-# for a while. Then its direction replaces the weakest hidden unit, the output layer is
-# solved for, and the training goes on; every third time it starts anew. Beside it, the
-# same number of epochs with new starts only. Six seeds are an illustration, no
-# benchmark; networks that are wide for their task rarely get stuck at all.
+# With ``n_starts`` above one, a neuron is trained on the residuals of a network that
+# stagnates. Its direction then replaces the weakest hidden unit, the output layer is
+# solved for, and training continues. Every third time, training restarts from new
+# parameters instead. For comparison, the same number of epochs is used with restarts
+# only. Six seeds are an illustration, not a benchmark. Networks that are wide for their
+# task rarely reach bad local minima.
 
 BUDGET = {"max_iter": 80, "n_starts": 100}
 moved = [train(seed, **BUDGET) for seed in SEEDS]
 restarted = [train(seed, **BUDGET, global_move="restart") for seed in SEEDS]
 for name, networks in {"with transplants": moved, "restarts only": restarted}.items():
     epochs = np.mean([network.n_iter_ for network in networks])
-    print(f"\n{name}: {losses(networks)}, {epochs:.0f} epochs in the mean")
+    print(f"\n{name}: {losses(networks)}, {epochs:.0f} epochs on average")
 
 hybrid = moved[single.index(stuck)]
 compared = {"one start": stuck, "no hidden units": linear, "with moves": hybrid}
@@ -206,9 +208,9 @@ for name, each in compared.items():
     )
 
 # %%
-# Top: the three trainings, and their neurons. The bad minimum and the global minimum of
-# the linear model look alike. Where the floor is reached, the neuron has nothing to do.
-# Bottom: the neuron trained along.
+# Top: the three trainings, and their neurons. The bad local minimum and the global
+# minimum of the linear model look alike. If the floor is reached, the neuron stays
+# small. Bottom: network and neuron trained together.
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
 for name, each in compared.items():
@@ -220,7 +222,7 @@ left.loglog(times, [auxiliary(point) for point in path], label="auxiliary object
 left.loglog(
     times, [loss(split(point)[0]) for point in path], label="loss of the network"
 )
-left.set(xlabel="time", title="trained along: the neuron takes over")
+left.set(xlabel="time", title="trained together: the neuron fits the targets")
 left.legend()
 
 right.semilogx(times, [exponent(point)[0] for point in path], label="gradient flow")
@@ -228,7 +230,7 @@ right.semilogx(times, law, "--", color="0.3", lw=1, label="half a logarithm")
 right.semilogx(
     STEP * np.arange(1, 5001), steps, color="tab:orange", lw=0.8, label="fixed steps"
 )
-right.set(xlabel="time", ylabel="exponent w·x + b", title="... and runs away, slowly")
+right.set(xlabel="time", ylabel="exponent w·x + b", title="... and diverges slowly")
 right.set_ylim(bottom=-2)
 right.legend()
 

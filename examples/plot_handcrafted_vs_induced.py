@@ -1,11 +1,11 @@
 """
-Handcrafted bases against the basis of a trained network
-========================================================
+Compare handcrafted bases with the basis of a trained network
+=============================================================
 
-Polynomials, splines, kernels: which features should a linear model have? A trained
-network answers with a basis of its own, its partial derivatives. `compare_bases` puts
-them on equal terms: the least training loss of each, with a certified lower bound, and
-a held-out score in which transformers and networks are refitted on every training part.
+The features of a linear model can be polynomials, splines or kernel features, or the
+partial derivatives of a trained network. `compare_bases` compares such bases by their
+smallest training losses, with certified lower bounds, and by held-out scores, for which
+transformers and networks are refitted on every training part.
 """
 
 import sys
@@ -30,9 +30,8 @@ from sklearn_pgb import (
 # Six bases and a forest
 # ----------------------
 #
-# Handcrafted bases are any transformer in a `FeatureBasis`. Induced bases take a
-# network, which is trained anew wherever the basis is fitted. Whole estimators stand
-# beside them.
+# Handcrafted bases are transformers in a `FeatureBasis`. Induced bases take a network,
+# which is trained whenever the basis is fitted. Whole estimators can be compared too.
 
 X, y = load_diabetes(return_X_y=True)
 y = (y - y.mean()) / y.std()
@@ -69,10 +68,10 @@ comparison = compare_bases(
 # The table
 # ---------
 #
-# Bound and loss agree wherever there is a bound: no coefficients do better. The rank
-# says how many of the coefficients are needed.
+# The smallest loss is equal to its bound for every basis, so no coefficients are
+# better. The rank is the number of independent coefficients.
 
-print("| basis | least loss | bound | coefficients | rank | held-out R² |")
+print("| basis | smallest loss | bound | coefficients | rank | held-out R² |")
 print("| --- | --: | --: | --: | --: | --: |")
 for name, row in comparison.to_frame().iterrows():
     print(
@@ -81,11 +80,11 @@ for name, row in comparison.to_frame().iterrows():
     )
 
 # %%
-# Both sides of it
-# ----------------
+# Training loss and held-out score
+# --------------------------------
 #
-# The forest remembers its training rows best and predicts worst. The gradient basis
-# contains the network, so its least loss is below the network's.
+# The forest has the smallest training loss and the worst score. The gradient basis
+# contains the network, so its smallest loss is below the network's.
 
 display = BasisComparisonDisplay.from_comparison(comparison)
 

@@ -1,12 +1,11 @@
 """
-A network, beaten by its own gradient basis
-===========================================
+Improve a network by a convex refit
+===================================
 
-Does a trained network know more than it says? Its partial derivatives span a convex
-model that contains the network. This example trains a network on three of
-scikit-learn's bundled data sets, refits that model, and puts both beside handcrafted
-bases and boosting: cross-validated losses, the time they take, and the certificate of
-each refit.
+The partial derivatives of a trained network are the features of a convex model that
+contains the network. This example trains networks on three of scikit-learn's bundled
+data sets, refits them, and compares both with handcrafted bases and boosting by
+cross-validated losses and fit times. It also shows the certificate of each refit.
 """
 
 import sys
@@ -47,13 +46,13 @@ NETWORK = {
 # The models
 # ----------
 #
-# Every model standardises its inputs. The refit takes the network as it is: one line.
-# It trains a network for each of five folds, chooses alpha on samples that each has not
-# seen, and lets the five bases stand side by side.
+# Every model standardizes its inputs. The refit is one line. It trains a network for
+# each of five folds, chooses alpha on held-out samples, and concatenates the five
+# bases.
 
 
-def standardised(model):
-    """Behind standardised inputs, and targets for a regressor."""
+def standardized(model):
+    """Standardize the inputs of a model, and the targets of a regressor."""
     pipeline = make_pipeline(StandardScaler(), model)
     if isinstance(model, MLPRegressor):
         return TransformedTargetRegressor(pipeline, transformer=StandardScaler())
@@ -61,7 +60,7 @@ def standardised(model):
 
 
 def linear_model(classifies, strengths):
-    """Ridge or logistic regression that chooses its own regularisation."""
+    """Ridge or logistic regression with a choice of the regularization strength."""
     if not classifies:
         return RidgeCV(np.logspace(-3, 4, 15))
     return LogisticRegressionCV(
@@ -77,16 +76,16 @@ def linear_model(classifies, strengths):
 def models(classifies):
     """Unfitted models by name."""
     if classifies:
-        network = standardised(MLPClassifier(**NETWORK))
+        network = standardized(MLPClassifier(**NETWORK))
         boosting = HistGradientBoostingClassifier(random_state=0)
     else:
-        network = standardised(MLPRegressor(**NETWORK))
+        network = standardized(MLPRegressor(**NETWORK))
         boosting = HistGradientBoostingRegressor(random_state=0)
     linear = linear_model(classifies, strengths=(0.01, 0.1, 1.0))
     quadratic = make_pipeline(
         StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler()
     )
-    # Kernel features are small: they need weaker regularisation.
+    # Kernel features are small, so they need weaker regularization.
     rbf = make_pipeline(
         StandardScaler(),
         Nystroem(n_components=300, random_state=0),
@@ -103,12 +102,12 @@ def models(classifies):
 
 
 # %%
-# Side by side
-# ------------
+# Held-out losses
+# ---------------
 #
-# Five folds for diabetes and three for the others; the loss is the root mean squared
-# error or the log loss of the held-out rows, the seconds are one fit's, five networks
-# included for the refit.
+# There are five folds for diabetes and three for the other data sets. The loss is the
+# root mean squared error or the log loss on held-out samples. The time is that of one
+# fit, which includes five networks for the refit.
 
 SETS = {
     "diabetes": (load_diabetes, "RMSE"),
@@ -118,7 +117,7 @@ SETS = {
 
 
 def held_out_loss(model, X, y, metric):
-    """RMSE or log loss on rows that the model has not seen."""
+    """RMSE or log loss on held-out samples."""
     if metric == "RMSE":
         return root_mean_squared_error(y, model.predict(X))
     return log_loss(y, model.predict_proba(X))
@@ -160,9 +159,9 @@ for name, (losses, seconds, _) in results.items():
 # The certificate
 # ---------------
 #
-# What the refit knows about itself: its training loss beside the network's, a bound
-# that no coefficients on this basis undercut, how far the solved problem can be from
-# its optimum, and the ridge.
+# The certificate of each refit has the training losses of the network and the refit, a
+# lower bound on the training loss over this basis, and the duality gap of the solved
+# problem. The last column is the chosen alpha.
 
 print()
 print("| certificate | network loss | refit loss | lower bound | gap | alpha |")
@@ -174,8 +173,8 @@ for name, (_, _, refit) in results.items():
     )
 
 # %%
-# Left: held-out losses, the network's set to one. Right: how cross-fitting chose the
-# ridge on the digits.
+# Left: held-out losses, relative to the network's. Right: the choice of alpha by
+# cross-fitting on the digits.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 for offset, (name, (losses, _, _)) in zip(
@@ -209,7 +208,7 @@ for center in ("zero", "average"):
 right.axvline(refit.alpha_, color="0.6", lw=1, zorder=0)
 right.set_xlabel("alpha")
 right.set_ylabel("log loss on held-out samples")
-right.set_title("digits: choice of alpha and centre")
+right.set_title("digits: choice of alpha and center")
 right.legend(frameon=False)
 
 if len(sys.argv) > 1:

@@ -1,12 +1,11 @@
 """
-Three handcrafted bases, each alone and deepened
-================================================
+Add residual units to handcrafted bases
+=======================================
 
-You have a ridge regression on features that you chose. What does a network add to it?
-A ResNet basis puts residual units on top of any scikit-learn transformer, so the
-network contains the linear model: its training objective can't be worse, and certified
-bounds say by how much it is better. Whether the units pay on new data is decided on
-held-out rows.
+A ResNet basis adds residual units to the features of any scikit-learn transformer. The
+network contains the linear model on these features, so its training objective can't be
+worse, and certified bounds show how much better it is. Held-out samples decide whether
+the units are used for predictions.
 """
 
 import sys
@@ -26,9 +25,9 @@ from sklearn_pgb import ResNetBasisRegressor
 # A task and three bases
 # ----------------------
 #
-# How much ink is in the lower half of a handwritten digit, given 16 pixels of the upper
-# half? The bases are the pixels, their squares and products, and a Gaussian kernel's
-# features.
+# The task is to predict the mean brightness of the lower half of a handwritten digit
+# from 18 pixels of the upper half. The bases are the pixels, their squares and
+# products, and features of a Gaussian kernel.
 
 digits = load_digits().images[:600]
 X = digits[:, 1:4, 1:7].reshape(len(digits), -1)
@@ -44,15 +43,16 @@ bases = {
 # Training objectives, with bounds
 # --------------------------------
 #
-# `basis_loss_` is the least objective of ridge regression on the basis, `loss_` that of
-# the deepened model, both with the same ridge and its penalty included. The lower
-# bounds are proven, by duality: no coefficients on the same features do better.
+# `basis_loss_` is the smallest objective of ridge regression on the basis, and `loss_`
+# is the objective of the model with residual units. Both include the penalty, with the
+# same alpha. The lower bounds for all coefficients on the same features are proven by
+# duality.
 
 models = {
     name: ResNetBasisRegressor(basis, random_state=0).fit(X, y)
     for name, basis in bases.items()
 }
-print("basis       alone   [bound]  deepened   [bound]  iterations")
+print("basis       alone   [bound]  residual   [bound]  iterations")
 for name, model in models.items():
     print(
         f"{name:9} {model.basis_loss_:7.4f} {model.basis_lower_bound_:9.4f} "
@@ -76,16 +76,16 @@ for name, basis in bases.items():
 # ------------------
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-place = np.arange(len(bases))
+positions = np.arange(len(bases))
 losses = [[m.basis_loss_ for m in models.values()], [m.loss_ for m in models.values()]]
 bounds = [
     [m.basis_lower_bound_ for m in models.values()],
     [m.lower_bound_ for m in models.values()],
 ]
-colours = ("0.65", "tab:blue")
+colors = ("0.65", "tab:blue")
 for i, label in enumerate(("basis alone", "with residual units")):
-    shift = place + 0.4 * (i - 0.5)
-    axes[0].bar(shift, losses[i], 0.38, color=colours[i], label=label)
+    shift = positions + 0.4 * (i - 0.5)
+    axes[0].bar(shift, losses[i], 0.38, color=colors[i], label=label)
     axes[0].plot(
         shift,
         bounds[i],
@@ -95,9 +95,9 @@ for i, label in enumerate(("basis alone", "with residual units")):
     )
     means = [score[i].mean() for score in scores.values()]
     errors = [score[i].std() / 2 for score in scores.values()]
-    axes[1].bar(shift, means, 0.38, yerr=errors, color=colours[i], capsize=3)
+    axes[1].bar(shift, means, 0.38, yerr=errors, color=colors[i], capsize=3)
 for axis, title in zip(axes, ("training objective", "held-out $R^2$"), strict=True):
-    axis.set_xticks(place, list(bases))
+    axis.set_xticks(positions, list(bases))
     axis.set_title(title)
     axis.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylim(top=1.4 * max(losses[0]))

@@ -1,11 +1,11 @@
 """
-Where do trainings from many starts end?
-========================================
+Compare the minima of trainings from many starts
+================================================
 
-Training a network twice gives two networks. Did one of them get stuck? `survey_minima`
-trains from many starts as one population and on towards critical points, counts the
-distinct ends, says which of them have arrived and compares their losses with what is
-possible at all.
+Trainings from different starts can end at minima with different losses. `survey_minima`
+trains from many starts as one population, polishes the networks to critical points,
+counts the distinct minima, reports which networks have converged and compares their
+losses with lower bounds.
 """
 
 import sys
@@ -17,11 +17,11 @@ from sklearn.neural_network import MLPRegressor
 from sklearn_pgb import MinimaSurveyDisplay, survey_minima
 
 # %%
-# A wave, and networks of two to eight units
-# ------------------------------------------
+# Networks of two to eight units
+# ------------------------------
 #
-# The targets are a noisy wave; four units can follow it. With more units the worst end
-# gets closer to the best one: bad minima become rare.
+# The targets are a noisy sine wave, which four hidden units can fit. With more units,
+# the largest loss gets closer to the smallest one: bad minima become rare.
 
 rng = np.random.default_rng(0)
 X = np.sort(rng.uniform(-1, 1, size=(60, 1)), axis=0)
@@ -40,16 +40,16 @@ for n_units in (2, 4, 8):
 # The summary
 # -----------
 #
-# Copies of a network with permuted units, or with signs flipped, count as one minimum.
+# Networks that only differ by a permutation or signs of units are the same minimum.
 
-print("| units | best loss | median | worst | distinct ends | arrived | bound |")
+print("| units | best loss | median | worst | minima | converged | bound |")
 print("| --: | --: | --: | --: | --: | --: | --: |")
 for n_units, survey in surveys.items():
-    n_arrived = survey.n_starts - survey.verdict.count("not_critical")
+    n_converged = survey.n_starts - survey.verdict.count("not_critical")
     print(
         f"| {n_units} | {survey.loss.min():.4f} | {np.median(survey.loss):.4f} | "
         f"{survey.loss.max():.4f} | {survey.n_minima} | "
-        f"{n_arrived} | {survey.best_bound:.4f} |"
+        f"{n_converged} | {survey.best_bound:.4f} |"
     )
 print()
 print(surveys[4])
@@ -58,8 +58,9 @@ print(surveys[4])
 # The distributions
 # -----------------
 #
-# A step is a minimum that many starts share. Lines are bounds: the linear model, and
-# the gradient basis of the best end: none of its combinations has a smaller loss.
+# Points on a vertical line are one minimum that many starts reach. The other lines are
+# the smallest loss of a linear model, and lower bounds: the floor, and the bound for
+# the gradient basis of the best network.
 
 figure, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
 for ax, (n_units, survey) in zip(axes, surveys.items(), strict=True):

@@ -2,10 +2,11 @@
 A sweep on a Dask cluster
 =========================
 
-A grid search over networks and their refits, on the workers of a Dask cluster. Here the
-cluster is this machine; with the address of a scheduler in its place the same lines run
-on many. The scores are those of a sweep in one process, bit for bit, and trained
-networks are cached: candidates share them, and a sweep that was interrupted goes on.
+Run a grid search over networks and their refits on the workers of a Dask cluster. Here
+the cluster is this machine; pass the address of a scheduler to `Client` to use others.
+The scores are equal to those of a sweep in one process, bit for bit. Trained networks
+are cached, so candidates with the same network train it once, and an interrupted sweep
+can be resumed.
 """
 
 import tempfile
@@ -22,7 +23,7 @@ from sklearn_pgb import AddedNeuronRegressor, GradientBasisRefit
 
 
 def make_search(folder):
-    """Three widths times four ridges; the ridges share their networks."""
+    """Grid search over three widths and four alphas of the refit."""
     network = AddedNeuronRegressor(activation="tanh", random_state=0)
     refit = GradientBasisRefit(network, memory=Memory(folder, verbose=0))
     grid = {
@@ -33,7 +34,7 @@ def make_search(folder):
 
 
 def main():
-    """Search on the cluster, again from the cache, and in this process."""
+    """Search on the cluster, again with the cache, and in one process."""
     X, y = load_diabetes(return_X_y=True)
     X, y = scale(X), scale(y)
     searches, seconds = {}, {}
@@ -46,14 +47,14 @@ def main():
         ) as cluster,
         Client(cluster),
     ):
-        for name, place, config in [
+        for name, cache, config in [
             ("cluster", folder, {"backend": "dask"}),
             ("cluster, from the cache", folder, {"backend": "dask"}),
             ("one process", other, {"backend": "loky", "n_jobs": 1}),
         ]:
             start = time.perf_counter()
             with parallel_config(**config):
-                searches[name] = make_search(place).fit(X, y)
+                searches[name] = make_search(cache).fit(X, y)
             seconds[name] = time.perf_counter() - start
     print("| run | seconds | best R² | width | alpha |")
     print("| --- | --: | --: | --: | --: |")
@@ -63,8 +64,8 @@ def main():
             f"| {name} | {seconds[name]:.1f} | {search.best_score_:.4f} | "
             f"{best['estimator__hidden_layer_sizes'][0]} | {best['alpha']:g} |"
         )
-    found = [s.cv_results_["mean_test_score"] for s in searches.values()]
-    same = all(np.array_equal(found[0], other) for other in found)
+    scores = [s.cv_results_["mean_test_score"] for s in searches.values()]
+    same = all(np.array_equal(scores[0], other) for other in scores)
     print(f"\nThe scores of all runs are {'the same' if same else 'DIFFERENT'}.")
 
 

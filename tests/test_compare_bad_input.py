@@ -142,7 +142,7 @@ def test_data(X, y, match):
 
 def test_one_sample_has_nothing_to_leave_out():
     split = [(np.array([0]), np.array([1]))]
-    with pytest.raises(ValueError, match="alpha must be a number where n_samples=1"):
+    with pytest.raises(ValueError, match="alpha must be a number if n_samples=1"):
         compare_bases(LINEAR, X[:2], Y[:2], cv=split)
 
 

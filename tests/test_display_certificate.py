@@ -49,9 +49,9 @@ def test_points_are_the_table(seed):
 def test_verdict_is_the_title(seed):
     mlp, X, y = undertrained(seed)
     display = CertificateDisplay.from_estimator(mlp, X, y)
-    assert display.ax_.get_title() == "MLPRegressor: training is not done"
+    assert display.ax_.get_title() == "MLPRegressor: training has not converged"
     named = CertificateDisplay.from_estimator(mlp, X, y, name="mine", random_state=0)
-    assert named.ax_.get_title() == "mine: training is not done"
+    assert named.ax_.get_title() == "mine: training has not converged"
 
 
 def test_rows_are_named_in_plain_words(seed):

@@ -37,7 +37,7 @@ def test_display_shows_the_survey(survey):
     lines = {k: line.get_xdata()[0] for k, line in display.bound_lines_.items()}
     assert_allclose(lines["floor"], survey.floor)
     assert_allclose(lines["linear model"], survey.linear)
-    assert_allclose(lines["gradient basis of the best end"], survey.best_bound)
+    assert_allclose(lines["gradient basis of the best network"], survey.best_bound)
     assert display.ax_.get_title() == "two units"
 
 

@@ -366,7 +366,7 @@ def test_frame_and_text(regression):
     assert frame.index.name == "start"
     assert_allclose(frame["excess"], found.loss - found.floor)
     text = str(found)
-    assert text.startswith(f"10 starts, {found.n_minima} distinct ends")
+    assert text.startswith(f"10 starts, {found.n_minima} distinct minima")
     assert "floor 0, linear model" in text
     assert found.verdict[found.best] in text.splitlines()[4]
 

@@ -100,7 +100,7 @@ def test_population_of_one_row():
 def test_residual_network_of_one_start():
     net = ResNetBasisRegressor(hidden_layer_sizes=(2,), max_iter=1)
     found = survey_minima(net, X, Y, n_starts=1, random_state=0)
-    assert str(found).startswith("1 starts, 1 distinct ends")
+    assert str(found).startswith("1 starts, 1 distinct minima")
 
 
 def test_search_over_architectures_is_refused():

@@ -1,1 +1,1 @@
-"""Certificates: what is known of a trained network, and why."""
+"""Certificates of trained networks."""

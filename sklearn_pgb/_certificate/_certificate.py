@@ -1,4 +1,4 @@
-"""`Certificate`: what is known of a trained network."""
+"""Implement `Certificate`, the result of `certify`, and its reports."""
 
 from dataclasses import asdict, dataclass
 from html import escape
@@ -19,19 +19,19 @@ Verdict = Literal[
 
 
 HEADLINES = {
-    "certified_global": "Global minimum, up to the tolerance: certified.",
-    "not_critical": "Training is not done: this is no critical point.",
-    "not_local_min": "Stuck, but at no local minimum: there is a way down.",
-    "consistent_with_local_min": "Nothing speaks against a local minimum.",
+    "certified_global": "Certified global minimum, up to the tolerance.",
+    "not_critical": "Training has not converged: this is not a critical point.",
+    "not_local_min": "Critical point, but not a local minimum: descent is possible.",
+    "consistent_with_local_min": "No test contradicts a local minimum.",
 }
-HEADER = ("basis", "coefs", "rank", "best loss", "proven bound", "network above it")
+HEADER = ("basis", "coefs", "rank", "best loss", "proven bound", "network excess")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
-    """What is known of a trained network, and why; made by `certify`.
+    """Verdict on a trained network and the numbers behind it, computed by `certify`.
 
-    Losses are weighted means over the training rows. The squared loss is
+    Losses are weighted means over the training samples. The squared loss is
     ``|q - y|^2``, without a factor 1/2, and penalties are in the same units. All
     parameters are attributes.
 
@@ -42,77 +42,77 @@ class Certificate:
         The first that holds, in this order.
 
         - "certified_global": the objective is within tolerance of a lower bound that
-          holds for all parameters of the network. This does not ask whether the
-          gradient vanishes.
+          holds for all parameters of the network. The gradient need not vanish.
         - "not_critical": the objective's derivatives do not all vanish. At a critical
-          point nothing on the gradient basis has a smaller loss [1]_, Theorem 1;
-          something has, by more than the tolerance.
+          point no model on the gradient basis has a smaller loss [1]_, Theorem 1, but
+          one was found whose loss is smaller by more than the tolerance.
         - "not_local_min": there are parameters arbitrarily close by with a smaller
-          objective: the perturbed gradient basis holds a smaller loss [1]_, Theorem 2,
-          or the objective curves down. `escape` leads to a smaller objective.
-        - "consistent_with_local_min": none of these tests speaks against a local
-          minimum. That is no proof that it is one.
+          objective, because the perturbed gradient basis has a smaller loss [1]_,
+          Theorem 2, or the objective has negative curvature. `escape` leads to a
+          smaller objective.
+        - "consistent_with_local_min": none of these tests contradicts a local minimum.
+          This does not prove that it is one.
     loss : float
         Mean loss, without penalty.
     penalty, objective : float
-        The penalty of the training, and loss plus penalty.
+        The penalty in training, and loss plus penalty.
     floor : float
-        Least loss of any function of the inputs: rows with equal inputs but different
-        targets have one.
+        Smallest loss of any function of the inputs. It exceeds the smallest value of
+        the loss if samples have equal inputs but different targets.
     floor_attained : bool
-        Whether some function has it. Log losses of labels never do.
+        Whether a function attains the floor. Log losses of labels never do.
     tolerance : float
-        Differences of losses up to this are none: `tol` times what the best constant
-        loses above the floor.
+        Differences of losses up to this are ignored: `tol` times the difference between
+        the loss of the best constant and the floor.
     gradient_norm : float
         Euclidean norm of the objective's gradient.
     gap : float
-        The loss minus a proven lower bound on the gradient basis. Zero at critical
-        points of an objective without penalty.
+        The loss minus a proven lower bound on the loss over the gradient basis. Zero at
+        critical points of an objective without penalty.
     gap_bound : float
         Norm of the gradient times the distance to the best coefficients found on the
-        gradient basis: the gap can't be larger to these. Infinite if no coefficients
-        attain the least loss there. With a penalty, the norm of
-        the gradient times the norm budget of `tilted`.
+        gradient basis, which bounds the difference of their losses. Infinite if no
+        coefficients attain the infimum. With a penalty, the norm of the gradient times
+        the norm budget of `tilted`.
     min_curvature : float or None
-        Smallest eigenvalue of the objective's Hessian; of large networks an upper bound
-        of it, by Lanczos. None where the network has kinks at these parameters.
+        Smallest eigenvalue of the objective's Hessian, or an upper bound of it by
+        Lanczos for large networks. None if the network has kinks at these parameters.
     max_curvature : float or None
-        Largest absolute value of an eigenvalue, in the same way.
+        Largest absolute value of an eigenvalue, computed in the same way.
     kink_margin : float
-        Smallest distance of a ReLU unit's input from zero over all rows. Infinite for
-        smooth networks, nan where it is not known.
+        Smallest distance of a ReLU unit's input from zero over all samples. Infinite
+        for smooth networks, nan if unknown.
     rank, generic_rank : int or None
-        Rank of the derivatives of all outputs by all parameters, and its largest value
-        nearby, without directions below 1e-10 of the largest; None where these are too
-        many.
+        Rank of the derivatives of all outputs with respect to all parameters, and its
+        largest value nearby. Singular values below 1e-10 of the largest are ignored.
+        None if the derivatives are too large to factorize.
     is_singular : bool or None
         Whether `rank` is below `generic_rank`.
     table : tuple of BasisRow
-        One row for each basis, with `basis`, `n_coef`, `rank`, `value` (the loss that
-        was found), `lower_bound` (proven, for coefficients up to the norm
+        One row for each basis, with `basis`, `n_coef`, `rank`, `value` (the smallest
+        loss found), `lower_bound` (proven, for coefficients up to the norm
         `norm_budget`), `gap` (value minus bound), `excess` (the network's loss minus
         value) and `attained`.
     tilted : TiltedIdentity or None
         With a penalty: `objective`, `value`, `lower_bound`, `gap`, `norm_budget`,
-        `unbounded` and `plain_gap`. At a critical point of a penalised objective its
-        gap is zero, not `gap`.
+        `unbounded` and `plain_gap`. At a critical point of a penalized objective, its
+        gap is zero instead of `gap`.
     escape : Escape or None
-        With "not_local_min": `kind`, `start`, `theta`, and the smaller `objective`
-        there.
+        If "not_local_min": `kind`, `start`, `theta`, and the smaller `objective` at
+        `theta`.
     assumptions : tuple of str
-        What the verdict rests on, and which of it was checked.
+        Assumptions of the verdict, and which of them were checked.
     notes : tuple of str
-        What to know when reading the numbers.
+        Caveats about the numbers.
     name : str
         The network's class.
     n_samples, n_params : int
-        Rows of positive weight, and parameters.
+        Number of samples of positive weight, and of parameters.
 
     See Also
     --------
-    certify : Makes it.
-    CertificateDisplay : Draws it.
+    certify : Compute the certificate of a network.
+    CertificateDisplay : Plot a certificate.
 
     References
     ----------
@@ -160,12 +160,12 @@ class Certificate:
     n_params: int
 
     def to_frame(self) -> "pd.DataFrame":
-        """The table as a DataFrame, one row per basis; needs pandas.
+        """Convert the table to a DataFrame, one row per basis; needs pandas.
 
         Returns
         -------
         DataFrame
-            With the columns n_coef, rank, value, lower_bound, gap, excess, attained and
+            Columns n_coef, rank, value, lower_bound, gap, excess, attained and
             norm_budget, indexed by basis.
         """
         import pandas as pd
@@ -186,12 +186,12 @@ class Certificate:
         return frame.astype({"rank": "Int64", "attained": "boolean"})
 
     def row(self, basis: str) -> BasisRow:
-        """The table's row of one basis.
+        """Return the table's row of one basis.
 
         Parameters
         ----------
         basis : str
-            Its name.
+            Name of the basis.
 
         Returns
         -------
@@ -226,7 +226,7 @@ class Certificate:
 
 
 def number(value: float, zero: float = 0.0) -> str:
-    """Four significant digits; what is not above `zero` in size is rounding."""
+    """Format with four significant digits; "0" if the size is at most `zero`."""
     return "0" if abs(value) <= zero else f"{value:.4g}"
 
 
@@ -236,29 +236,29 @@ def headline(certificate: Certificate) -> str:
 
 
 def statements(certificate: Certificate) -> list[str]:
-    """What the numbers say, one sentence or two each."""
+    """Describe the numbers of a certificate in sentences."""
     c, zero = certificate, _rounding(certificate)
     kind = "loss" if c.tilted is None else "loss without penalty"
-    attained = "." if c.floor_attained else ", which none attains with finite outputs."
+    attained = "" if c.floor_attained else " It is not attained by finite outputs."
     lines = [
-        f"Its {kind} is {number(c.loss, zero)}. No function of the inputs is below "
-        f"{number(c.floor, zero)}{attained}"
+        f"The {kind} is {number(c.loss, zero)}. The lower bound for all functions of "
+        f"the inputs is {number(c.floor, zero)}.{attained}"
     ]
     if c.tilted is None:
         lines.append(
-            "On its own partial derivatives a convex model can be better by "
-            f"{number(c.gap, zero)} at most. At a critical point that is 0."
+            "A convex model on the network's partial derivatives can reduce the loss "
+            f"by at most {number(c.gap, zero)}. At a critical point this is 0."
         )
     else:
         lines += _on_penalty(certificate)
     lines.append(
         f"The gradient has norm {number(c.gradient_norm)}. Differences of the loss up "
-        f"to {number(c.tolerance)} count as none."
+        f"to {number(c.tolerance)} are ignored."
     )
     lines += _on_shape(certificate)
     if c.escape is not None:
         lines.append(
-            f"Way down ({c.escape.kind}): the objective falls from "
+            f"Descent ({c.escape.kind}) reduces the objective from "
             f"{number(c.objective)} to {number(c.escape.objective, zero)}."
         )
     return lines
@@ -274,17 +274,17 @@ def _on_penalty(certificate: Certificate) -> list[str]:
     lines = [
         f"With its penalty of {number(c.penalty)} the objective is "
         f"{number(c.objective)}. The convex problem tilted by the penalty can be lower "
-        f"by {number(tilted.gap, zero)} at most, for changes of the coefficients of "
-        f"norm up to {number(tilted.norm_budget)}. At a critical point that is 0."
+        f"by at most {number(tilted.gap, zero)}, for changes of the coefficients with "
+        f"norm up to {number(tilted.norm_budget)}. At a critical point this is 0."
     ]
     if tilted.unbounded:
         lines.append(
-            "Without a limit on that norm there is no bound: the penalty's gradient "
-            "leaves the row space of the derivatives, as it does at no critical point."
+            "Without a limit on this norm there is no bound: the penalty's gradient "
+            "leaves the row space of the derivatives. At a critical point it does not."
         )
     lines.append(
-        "(The identity for objectives without penalty would show "
-        f"{number(c.gap, zero)}, which means nothing here.)"
+        "(The identity for objectives without penalty would give "
+        f"{number(c.gap, zero)}, but does not apply here.)"
     )
     return lines
 
@@ -293,14 +293,14 @@ def _on_shape(certificate: Certificate) -> list[str]:
     c = certificate
     lines = []
     if c.rank is not None:
-        words = f"The derivatives have rank {c.rank}, by {c.n_params} parameters"
+        text = f"The derivatives by {c.n_params} parameters have rank {c.rank}"
         if c.is_singular:
-            words += f": less than the {c.generic_rank} nearby, a singular point"
-        lines.append(words + ".")
+            text += f", less than {c.generic_rank} nearby: a singular point"
+        lines.append(text + ".")
     if c.min_curvature is not None and c.max_curvature is not None:
         least = number(c.min_curvature, 1e-12 * c.max_curvature)
         lines.append(
-            f"The lowest curvature found is {least}, the highest "
+            f"The smallest curvature found is {least}, the largest "
             f"{number(c.max_curvature)}."
         )
     if np.isfinite(c.kink_margin):
@@ -309,7 +309,7 @@ def _on_shape(certificate: Certificate) -> list[str]:
 
 
 def cells(certificate: Certificate) -> list[tuple[str, ...]]:
-    """The table's cells as text."""
+    """Cells of the table as text, row by row."""
     rows: list[tuple[str, ...]] = []
     zero = _rounding(certificate)
     for row in certificate.table:
@@ -326,10 +326,10 @@ def cells(certificate: Certificate) -> list[tuple[str, ...]]:
 
 
 def as_text(certificate: Certificate) -> str:
-    """A short report."""
+    """Format the certificate as a plain-text report."""
     c = certificate
     title = (
-        f"Certificate of {c.name} ({c.n_params} parameters, {c.n_samples} rows)\n"
+        f"Certificate of {c.name} ({c.n_params} parameters, {c.n_samples} samples)\n"
         f"{headline(c)}"
     )
     table = [HEADER, *cells(c)]
@@ -349,7 +349,7 @@ def as_text(certificate: Certificate) -> str:
 
 
 def as_html(certificate: Certificate) -> str:
-    """The report for a notebook."""
+    """Format the certificate as an HTML report for notebooks."""
     c = certificate
     head = "".join(f"<th>{escape(cell)}</th>" for cell in HEADER)
     body = "".join(
@@ -360,7 +360,7 @@ def as_html(certificate: Certificate) -> str:
     rest = "".join(f"<li>{escape(text)}</li>" for text in (*c.assumptions, *c.notes))
     return (
         f"<div><p><b>{escape(headline(c))}</b> {escape(c.name)}, {c.n_params} "
-        f"parameters, {c.n_samples} rows.</p><ul>{points}</ul>"
+        f"parameters, {c.n_samples} samples.</p><ul>{points}</ul>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         f"<details><summary>Assumptions and notes</summary><ul>{rest}</ul></details>"
         "</div>"

@@ -1,4 +1,4 @@
-"""`certify`, the function."""
+"""Implement the function `certify`."""
 
 from numbers import Real
 from typing import Any
@@ -32,17 +32,18 @@ def certify(
     max_memory="1GB",
     random_state=None,
 ):
-    """Say how far a network's training is from done, and how it stands to every basis.
+    """Certify how close a trained network is to a global or local minimum.
 
-    The network is taken as it is. Whatever is said of it is a theorem's conclusion from
-    numbers that are computed in double precision: that it is a global minimum of its
-    training objective, that its derivatives do not vanish, that it is stuck at a point
-    which is no local minimum, or that nothing speaks against a local minimum.
+    The network is not trained further. The verdict follows from theorems and numbers
+    computed in double precision: the network is a global minimum of its training
+    objective, its derivatives do not vanish, it is at a critical point that is not a
+    local minimum, or no test contradicts a local minimum.
 
-    The table encloses the least loss on each basis: the inputs, those of `bases`, the
-    outputs of each hidden layer, several layers jointly where linear units allow a
-    statement on these, and the partial derivatives of the network at its parameters
-    (the gradient basis) and at others with the same outputs (the perturbed one).
+    The table encloses the smallest loss on each basis: the inputs, the bases in
+    `bases`, the outputs of each hidden layer, several layers jointly if linear units
+    allow it, the partial derivatives of the network (the gradient basis), and its
+    partial derivatives at several parameters with the same outputs (the perturbed
+    gradient basis).
 
     Parameters
     ----------
@@ -51,32 +52,32 @@ def certify(
         Pipeline, TransformedTargetRegressor, FrozenEstimator or search that ends in
         one, or a module.
     X : array-like
-        The training data, as the estimator takes them.
+        Training data, in the format that the estimator takes.
     y : array-like
-        The training targets or labels. With a module: real targets, 0/1 indicators or
-        the numbers of classes.
+        Training targets or labels. For a module: real targets, 0/1 indicators or class
+        indices.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights of the training. Class weights of the package's classifiers are
-        multiplied to them.
+        Sample weights used in training. Class weights of the package's classifiers are
+        multiplied in.
     bases : "auto" or dict, default="auto"
-        More bases for the table, by name; they are cloned and fitted on X.
+        Additional bases for the table, by name; they are cloned and fitted on X.
     loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
             default=None
-        The loss of a module's training. An estimator knows its own.
+        Training loss of a module. None for an estimator, which has its own.
     penalty : float or array-like of shape (n_params,), default=None
-        The training minimised the mean loss plus ``sum(penalty * theta ** 2)``. None
-        stands for what the estimator's parameters say, and zero for a module.
+        The training minimized the mean loss plus ``sum(penalty * theta ** 2)``. None
+        uses the estimator's parameters, or zero for a module.
     norm_budget : float, default=None
         With a penalty: the largest norm of changes of the coefficients that its bound
-        covers. None stands for ten times the norm of the parameters.
+        covers. None is ten times the norm of the parameters.
     tol : float, default=1e-6
-        Differences of the loss count as none up to `tol` times what the best constant
-        model loses above the floor. For the squared loss without repeated rows that is
-        a difference of `tol` in R^2.
+        Differences of the loss are ignored up to `tol` times the difference between the
+        loss of the best constant model and the floor. For the squared loss without
+        repeated samples, this is a difference of `tol` in R^2.
     max_memory : float or str, default="1GB"
-        What a factorisation of the partial derivatives may take.
+        Memory limit for factorizing the partial derivatives.
     random_state : int, RandomState instance or None, default=None
-        Draws the parameters at which ranks and outputs are compared.
+        Seed of the parameters at which ranks and outputs are compared.
 
     Returns
     -------
@@ -85,15 +86,15 @@ def certify(
     Raises
     ------
     TypeError
-        If the estimator is no network, or the bases are none. A GradientBasisRefit
-        has certified bounds of its own; its `estimator_` is a network.
+        If the estimator is not a network, or an entry of `bases` is not a basis. For a
+        GradientBasisRefit, pass its `estimator_`: the refit has its own bounds.
     ValueError
-        If the data do not fit the network, or a parameter can't be used. Outputs, a
-        loss or a gradient that are infinite or no numbers certify nothing.
+        If the data do not match the network or a parameter is invalid, or if outputs,
+        loss or gradient are infinite or nan.
 
     See Also
     --------
-    CertificateDisplay : One picture of a certificate.
+    CertificateDisplay : Plot a certificate.
     GradientBasisRefit : The best model on the gradient basis.
 
     References
@@ -103,8 +104,7 @@ def certify(
     Theorems 1, 2 and 4.
 
     Kawaguchi, Kaelbling, "Elimination of All Bad Local Minima in Deep Learning",
-    AISTATS 2020, Theorem 3, of which the identity for penalised objectives is an
-    instance.
+    AISTATS 2020, Theorem 3: its identity for penalized objectives is used here.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def certify(
 def certify_objective(
     objective: TrainingObjective, *, tol: float, max_memory: float, seed: int
 ) -> Certificate:
-    """The certificate of a network with an objective of its own; see `certify`."""
+    """Certify a network with an explicit training objective; see `certify`."""
     head = objective.network.find_head(objective.X[:8])
     name = type(objective.network).__name__
     X = objective.X.flatten(1)
@@ -159,7 +159,7 @@ def certify_objective(
 def _examined(
     subject: Subject, bases: dict[str, Basis], effort: Effort, seed: int
 ) -> Certificate:
-    """Measure and judge."""
+    """Compute the certificate of a subject."""
     work = float(subject.objective.network.n_params) * len(subject.objective.X)
     with threads_for(work):
         generator = torch.Generator().manual_seed(seed)
@@ -171,37 +171,41 @@ def _check_positive(value: Any, name: str) -> None:
         raise ValueError(f"{name} must be a positive number, got {value!r}.")
 
 
-def _certificate(subject: Subject, found: Findings) -> Certificate:
-    """Judge, and put everything together."""
-    judgement = judge(subject, found)
-    gradient_norm = float(found.gradient.norm())
-    gradient_row = found.row("gradient")
+def _certificate(subject: Subject, findings: Findings) -> Certificate:
+    """Assemble the certificate from its findings."""
+    verdict, escape = judge(subject, findings)
+    gradient_norm = float(findings.gradient.norm())
+    gradient_row = findings.row("gradient")
     assert gradient_row is not None
-    distance = found.tangent.norm if found.tangent.attained is not False else np.inf
-    if found.tilted is not None:
-        distance = found.tilted.norm_budget
+    distance = (
+        findings.tangent.norm if findings.tangent.attained is not False else np.inf
+    )
+    if findings.tilted is not None:
+        distance = findings.tilted.norm_budget
     return Certificate(
-        verdict=judgement.verdict,
-        loss=found.loss,
-        penalty=found.penalty,
-        objective=found.objective,
-        floor=found.floor.value,
-        floor_attained=found.floor.attained,
-        tolerance=found.tolerance,
+        verdict=verdict,
+        loss=findings.loss,
+        penalty=findings.penalty,
+        objective=findings.objective,
+        floor=findings.floor.value,
+        floor_attained=findings.floor.attained,
+        tolerance=findings.tolerance,
         gradient_norm=gradient_norm,
-        gap=max(found.loss - gradient_row.lower_bound, 0.0),
+        gap=max(findings.loss - gradient_row.lower_bound, 0.0),
         gap_bound=gradient_norm * distance if gradient_norm else 0.0,
-        min_curvature=None if found.curvature is None else found.curvature.least,
-        max_curvature=None if found.curvature is None else found.curvature.largest,
-        kink_margin=found.margin.value,
-        rank=found.tangent.steady_rank,
-        generic_rank=found.nearby,
-        is_singular=found.singular,
-        table=found.rows,
-        tilted=found.tilted,
-        escape=judgement.escape,
-        assumptions=assumptions(subject, found),
-        notes=notes(subject, found),
+        min_curvature=None if findings.curvature is None else findings.curvature.least,
+        max_curvature=None
+        if findings.curvature is None
+        else findings.curvature.largest,
+        kink_margin=findings.margin.value,
+        rank=findings.tangent.steady_rank,
+        generic_rank=findings.nearby,
+        is_singular=findings.singular,
+        table=findings.rows,
+        tilted=findings.tilted,
+        escape=escape,
+        assumptions=assumptions(subject, findings),
+        notes=notes(subject, findings),
         name=subject.name,
         n_samples=len(subject.objective.X),
         n_params=subject.objective.network.n_params,

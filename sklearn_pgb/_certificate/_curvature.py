@@ -1,4 +1,4 @@
-"""The smallest eigenvalue of the training objective's Hessian."""
+"""Compute the smallest eigenvalue of the training objective's Hessian."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ from torch import Tensor
 
 from sklearn_pgb._certificate._objective import TrainingObjective
 
-# Up to this many parameters the Hessian is formed; above, Lanczos takes its products.
+# The Hessian is formed up to this many parameters. Beyond, Lanczos uses its products.
 DENSE_PARAMS = 300
 
-# Multiplications that Lanczos may spend, the least and the largest number of its steps,
-# and the numbers that its vectors may take.
+# Limits of Lanczos: multiplications in all, smallest and largest number
+# of steps, and numbers stored in its vectors (400 MB).
 BUDGET, STEPS, NUMBERS = 6e9, (20, 150), 5e7
 
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """The lowest curvature that was found, and the size of the largest.
+    """Smallest curvature found, and the size of the largest.
 
     Attributes
     ----------
     least : float
-        ``v^T H v`` at the unit vector `direction`: the smallest eigenvalue where the
-        Hessian was formed, and an upper bound of it in any case.
+        ``v^T H v`` at the unit vector `direction`: the smallest eigenvalue if the
+        Hessian was formed, and an upper bound of it otherwise.
     largest : float
         Largest absolute value of an eigenvalue.
     direction : Tensor (n_params,)
@@ -38,7 +38,7 @@ class Curvature:
 def curvature(
     objective: TrainingObjective, theta: Tensor, generator: torch.Generator
 ) -> Curvature | None:
-    """Lowest curvature of the objective at theta; None if torch has no Hessian."""
+    """Smallest curvature of the objective at theta; None if torch has no Hessian."""
     if not objective.has_hessian(theta):
         return None
     if len(theta) <= DENSE_PARAMS:
@@ -51,9 +51,9 @@ def curvature(
     product = objective.hessian_product(theta)
     start = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
     values, direction = _lanczos(product, start, max(2, n_steps))
-    # Rounding of the Ritz value does not enter what is reported.
-    found = float(direction @ product(direction))
-    return Curvature(found, float(values.abs().max()), direction)
+    # v^T H v is an upper bound of the smallest eigenvalue, unlike a rounded Ritz value.
+    least_curvature = float(direction @ product(direction))
+    return Curvature(least_curvature, float(values.abs().max()), direction)
 
 
 def _lanczos(
@@ -61,26 +61,27 @@ def _lanczos(
 ) -> tuple[Tensor, Tensor]:
     """Ritz values, and the Ritz vector of the smallest one.
 
-    With all vectors kept and orthogonalised anew. ARPACK (scipy's eigsh) returns
-    nothing when its steps run out, and the best vector so far is what is needed here.
+    All vectors are kept and reorthogonalized. Unlike ARPACK (scipy's eigsh), this
+    returns the best vector so far if it does not converge.
     """
     basis = [start / start.norm()]
     diagonal: list[Tensor] = []
-    beside: list[Tensor] = []
+    off_diagonal: list[Tensor] = []
     for _ in range(n_steps):
         image = product(basis[-1])
         diagonal.append(basis[-1] @ image)
         vectors = torch.stack(basis)
+        # Gram-Schmidt needs a second pass to be orthogonal to rounding error.
         for _ in range(2):
             image = image - vectors.T @ (vectors @ image)
         size = image.norm()
         if float(size) <= 1e-12 * float(torch.stack(diagonal).abs().max()):
             break
-        beside.append(size)
+        off_diagonal.append(size)
         basis.append(image / size)
     matrix = torch.diag(torch.stack(diagonal))
     if len(diagonal) > 1:
-        off = torch.stack(beside[: len(diagonal) - 1])
+        off = torch.stack(off_diagonal[: len(diagonal) - 1])
         matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
     values, coordinates = torch.linalg.eigh(matrix)
     direction = torch.stack(basis[: len(diagonal)]).T @ coordinates[:, 0]

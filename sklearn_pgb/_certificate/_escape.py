@@ -1,6 +1,5 @@
-"""The way out of a point that is no local minimum."""
+"""Descend from a critical point that is not a local minimum."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,8 @@ from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._geometry._displacements import Displacement
 from sklearn_pgb._training._polish import quasi_newton
 
-# Steps of the descent, and lengths of the step that leaves a saddle, relative to theta.
+# Steps of the descent, and candidate lengths of the step off a saddle, relative to the
+# norm of theta.
 DESCENT_STEPS = 200
 LENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
 
@@ -24,14 +24,14 @@ class Escape:
     Attributes
     ----------
     kind : str
-        What showed that the network's parameters are no local minimum.
+        Kind of displacement, or "negative curvature".
     start : ndarray (n_params,)
-        Where the descent started: displaced parameters with the same outputs, or a step
+        Start of the descent: displaced parameters with the same outputs, or a step
         along the direction of negative curvature.
     theta : ndarray (n_params,)
-        Where it ended.
+        End of the descent.
     objective : float
-        The training objective there.
+        Training objective at `theta`.
     """
 
     kind: str
@@ -54,24 +54,22 @@ def by_displacement(
 
 
 def by_curvature(
-    objective: TrainingObjective, theta: Tensor, found: Curvature
+    objective: TrainingObjective, theta: Tensor, curvature: Curvature
 ) -> Escape:
     """Descend from the best point along the direction of negative curvature."""
-    starts = list(_along(theta, found.direction))
+    size = max(float(theta.norm()), 1.0)
+    starts = [
+        theta + sign * length * size * curvature.direction
+        for length in LENGTHS
+        for sign in (1.0, -1.0)
+    ]
     values = [float(objective.value_and_gradient(start)[0]) for start in starts]
     start = starts[int(np.nanargmin(values))]
     return _descend(objective, "negative curvature", start)
 
 
-def _along(theta: Tensor, direction: Tensor) -> Iterator[Tensor]:
-    size = max(float(theta.norm()), 1.0)
-    for length in LENGTHS:
-        for sign in (1.0, -1.0):
-            yield theta + sign * length * size * direction
-
-
 def _descend(objective: TrainingObjective, kind: str, start: Tensor) -> Escape:
-    found = quasi_newton(
+    end = quasi_newton(
         objective.value_and_gradient, start, gtol=1e-10, max_iter=DESCENT_STEPS
     )
-    return Escape(kind, start.numpy(), found.theta.numpy(), found.value)
+    return Escape(kind, start.numpy(), end.theta.numpy(), end.value)

@@ -1,4 +1,4 @@
-"""Everything that is measured of a trained network before there is a verdict."""
+"""Compute the numbers from which the verdict on a network follows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,15 +37,14 @@ from sklearn_pgb._losses import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators import LinearOperator
 
-# Without a number from the user the tilted bound covers changes of the coefficients so
-# many times as long as the parameters.
+# Default norm budget of the tilted bound, in multiples of the norm of the parameters.
 NORM_BUDGET = 10.0
 
-# Displacements of the parameters, and entries of a Jacobian times its shorter side up
-# to which ranks nearby are determined.
+# Number of displacements of the parameters, and the largest cost (entries of a Jacobian
+# times its shorter side) at which ranks nearby are determined.
 N_DISPLACEMENTS, RANK_WORK = 8, 1e9
 
-# Gradients this small, relative to what they are sums of, are rounding.
+# Relative rounding error of a gradient, with respect to the sum of its terms' sizes.
 ROUNDING = 1e-14
 
 GRADIENT, PERTURBED = "gradient", "perturbed gradient"
@@ -53,14 +52,14 @@ GRADIENT, PERTURBED = "gradient", "perturbed gradient"
 
 @dataclass(frozen=True)
 class Effort:
-    """What the user allows.
+    """Tolerance and resource limits given by the user.
 
     Attributes
     ----------
     tol : float
     norm_budget : float or None
     max_memory : float
-        Bytes of one factorisation.
+        Bytes of one factorization.
     """
 
     tol: float
@@ -70,7 +69,7 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was measured.
+    """Numbers from which the verdict follows.
 
     Attributes
     ----------
@@ -78,25 +77,25 @@ class Findings:
     floor : PureErrorFloor
     scale : LossScale
     tol, tolerance : float
-        As the user gave it, and in units of the loss.
+        Relative tolerance as given by the user, and tolerance in units of the loss.
     gradient : Tensor (n_params,)
-        Of the objective.
+        Gradient of the objective.
     steepness : Steepness
-        Of the objective, where each derivative is relative to the size of its column.
+        Derivatives of the objective, relative to the norms of the Jacobian's columns.
     margin : KinkMargin
     smooth : bool
-        Whether no unit has its kink at the parameters.
+        Whether no hidden unit is at its kink.
     rows : tuple of BasisRow
     tangent : Infimum
-        Of the gradient basis.
+        Infimum of the loss over the gradient basis.
     linear_bound : float
-        On the loss of all linear models of the inputs; minus infinity if only those
-        with coefficients of limited norm are covered.
+        Bound on the loss of all linear models of the inputs; minus infinity if only
+        coefficients of limited norm are covered.
     head_excess : float
-        What the derivatives by the last layer alone take off the objective, or may take
-        off with a penalty; used where the network is not smooth.
+        Decrease of the objective by a model on the last layer's derivatives, or a bound
+        on it with a penalty; used if the network is not smooth.
     in_span_error : float or None
-        Relative error of ``f = J g``; None where no g is known.
+        Relative error of ``f = J g``; None if no g is known.
     nearby : int or None
         Rank of the Jacobian nearby.
     displaced : list of Displacement
@@ -133,12 +132,12 @@ class Findings:
 
     @property
     def singular(self) -> bool | None:
-        """Whether the Jacobian's rank is below that nearby."""
+        """Whether the Jacobian's rank is below its rank nearby."""
         rank = self.tangent.steady_rank
         return None if rank is None or self.nearby is None else rank < self.nearby
 
     def row(self, name: str) -> BasisRow | None:
-        """The row of one basis, or None."""
+        """Row of one basis, or None."""
         return next((row for row in self.rows if row.basis == name), None)
 
 
@@ -148,13 +147,13 @@ def examine(
     effort: Effort,
     generator: torch.Generator,
 ) -> Findings:
-    """Measure everything.
+    """Compute all findings on a subject.
 
     Parameters
     ----------
     subject : Subject
     bases : mapping
-        The user's, by name.
+        Bases given by the user, by name.
     effort : Effort
     generator : torch.Generator
     """
@@ -164,7 +163,7 @@ def examine(
     if not bool(raw.isfinite().all()):
         raise ValueError(
             "estimator must have finite outputs on X, got infinite ones or NaN. Lower "
-            "its learning rate, or standardise X, and train again."
+            "its learning rate, or standardize X, and train again."
         )
     loss, gradient = objective.data_value(raw), objective.value_and_gradient(theta)[1]
     _check_finite(objective, loss, gradient)
@@ -193,8 +192,8 @@ def examine(
     displaced = []
     rank = tangent.steady_rank
     if smooth and rank is not None and rank < (nearby or 0):
-        # Each displacement takes a factorisation, which only pays where the gradient
-        # basis does not show already that the training is not done.
+        # Each displacement costs a factorization. It is not worth much if the gradient
+        # basis already shows that the point is not critical.
         limit = RANK_WORK if own.excess <= tolerance else RANK_WORK / N_DISPLACEMENTS
         if _work(problem) <= limit:
             displaced = new_displacements(
@@ -206,7 +205,7 @@ def examine(
         rows.append(row_of(PERTURBED, wider, result, loss))
     budget = effort.norm_budget or NORM_BUDGET * (float(theta.norm()) or 1.0)
     tilted = None
-    if objective.penalised:
+    if objective.penalized:
         tilted = tilted_identity(
             objective,
             problem,
@@ -243,7 +242,7 @@ def examine(
 
 
 def _check_finite(objective: TrainingObjective, loss: float, gradient: Tensor) -> None:
-    """No verdict comes from numbers that are none."""
+    """Raise if the loss, penalty or gradient is infinite or nan."""
     wrong = [
         name
         for name, value in [
@@ -256,13 +255,13 @@ def _check_finite(objective: TrainingObjective, loss: float, gradient: Tensor) -
     if wrong:
         raise ValueError(
             f"estimator must have a finite loss and gradient on X and y, got a "
-            f"{wrong[0]} that is infinite or NaN, which certifies nothing. Lower its "
-            "learning rate, or scale X and y, and train again."
+            f"{wrong[0]} that is infinite or NaN. Lower its learning rate, or scale X "
+            "and y, and train again."
         )
 
 
 def _work(problem: ConvexProblem) -> float:
-    """Entries of the basis times its shorter side."""
+    """Cost of factorizing a basis: its entries times its shorter side."""
     rows, columns = problem.operator.n_rows, problem.operator.n_coef
     return float(rows) * columns * min(rows, columns)
 
@@ -270,7 +269,7 @@ def _work(problem: ConvexProblem) -> float:
 def _in_span_error(
     subject: Subject, problem: ConvexProblem, raw: Tensor
 ) -> float | None:
-    """How well ``f = J g`` holds on the rows."""
+    """Relative error of ``f = J g`` on the samples; None if no g is known."""
     in_span = subject.head.in_span
     if in_span is None:
         return None
@@ -281,7 +280,10 @@ def _in_span_error(
 def _joint_layers(
     objective: TrainingObjective,
 ) -> tuple[LinearStructure | None, dict[str, LinearOperator]]:
-    """Layers that jointly are no better than a local minimum, if there are several."""
+    """Linear structure, and the joint operator if it covers several layers.
+
+    A local minimum is as good as the best model on these layers jointly.
+    """
     network = objective.network
     if not isinstance(network, ChainNetwork) or not network.activations:
         return None, {}
@@ -295,7 +297,7 @@ def _joint_layers(
 
 
 def joint_name(structure: LinearStructure) -> str:
-    """What the table calls the layers of a structure."""
+    """Name in the table of the joint layers of a structure."""
     first, last = structure.layers[0], structure.layers[-1]
     return f"{'inputs' if first == 0 else f'layer {first}'} to layer {last} jointly"
 
@@ -303,7 +305,7 @@ def joint_name(structure: LinearStructure) -> str:
 def _rank_nearby(
     objective: TrainingObjective, rank: int | None, generator: torch.Generator
 ) -> int | None:
-    """The Jacobian's rank nearby; it can't be larger than full."""
+    """Generic rank of the Jacobian nearby; equal to `rank` if that is full."""
     network = objective.network
     if rank is None or rank == min(objective.y.numel(), network.n_params):
         return rank
@@ -329,12 +331,12 @@ def _head_excess(
     budget: float,
     effort: Effort,
 ) -> float:
-    """What the last layer alone shows; zero where it is not known."""
+    """Decrease of the objective on the last layer's derivatives; zero if unknown."""
     in_span = subject.head.in_span
     if in_span is None or not in_span.any():
         return 0.0
     columns = torch.nonzero(in_span)[:, 0]
-    if subject.objective.penalised:
+    if subject.objective.penalized:
         return budget * float(gradient[columns].norm())
     problem = head_problem(subject.objective, raw, columns)
     return loss - solve_basis(problem, effort.max_memory).value

@@ -1,4 +1,4 @@
-"""What a network was trained to minimise, and its derivatives at any parameters."""
+"""The training objective of a network, with its gradient and Hessian."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from sklearn_pgb._losses import Loss
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import Network
 
-# Rows of one sweep forward and backward.
+# Samples of one forward and backward pass, to bound its memory.
 ROWS = 2**13
 
-# Rows that show whether there is a Hessian.
+# Samples on which to test whether torch has a Hessian.
 PROBED_ROWS = 4
 
-# Columns of the Hessian that are computed at once.
+# Columns of the Hessian computed in one batch.
 COLUMNS = 32
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingObjective:
-    """Weighted mean loss of a network and a ridge on its parameters.
+    """Weighted mean loss of a network plus a ridge penalty on its parameters.
 
-    With theta the flat parameters it is ::
+    With the flat parameters theta::
 
         O(theta) = sum_i w_i l_i(f(x_i; theta)) + sum_k penalty_k theta_k^2
 
@@ -33,14 +33,14 @@ class TrainingObjective:
     ----------
     network : Network
     X : Tensor (n_samples, ...)
-        As the network sees it.
+        Inputs of the network.
     y : Tensor (n_samples, n_outputs)
         Encoded targets.
     weight : Tensor (n_samples,)
-        Positive, summing to one.
+        Positive weights with sum one.
     loss : Loss
     penalty : Tensor (n_params,)
-        Not negative.
+        Nonnegative coefficients of the squared parameters.
     """
 
     network: Network
@@ -51,8 +51,8 @@ class TrainingObjective:
     penalty: Tensor
 
     @property
-    def penalised(self) -> bool:
-        """Whether there is any ridge."""
+    def penalized(self) -> bool:
+        """Whether any parameter has a penalty."""
         return bool(self.penalty.any())
 
     def raw(self, theta: Tensor) -> Tensor:
@@ -65,15 +65,15 @@ class TrainingObjective:
         return float(self.weight @ self.loss.value(self.y, raw))
 
     def penalty_value(self, theta: Tensor) -> float:
-        """The ridge."""
+        """Value of the penalty."""
         return float(self.penalty @ theta.square())
 
     def penalty_gradient(self, theta: Tensor) -> Tensor:
-        """Its gradient."""
+        """Gradient of the penalty."""
         return 2 * self.penalty * theta
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """O and its gradient."""
+        """Value and gradient of the objective."""
         theta = theta.detach()
         value = self.penalty @ theta.square()
         gradient = self.penalty_gradient(theta)
@@ -85,7 +85,7 @@ class TrainingObjective:
         return value, gradient
 
     def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
-        """The Hessian of O as a function of directions, (n_params,) or a batch."""
+        """Return a function that multiplies the Hessian by one or several vectors."""
         leaf = theta.detach().clone().requires_grad_()
         parts = [
             GradientDerivative(self._gradient(leaf, rows), leaf)
@@ -101,21 +101,21 @@ class TrainingObjective:
         return product
 
     def hessian(self, theta: Tensor) -> Tensor:
-        """The Hessian of O, (n_params, n_params)."""
+        """Hessian of the objective, (n_params, n_params)."""
         product = self.hessian_product(theta)
         eye = torch.eye(len(theta), dtype=theta.dtype)
         dense = torch.cat([product(columns) for columns in eye.split(COLUMNS)])
         return (dense + dense.T) / 2
 
     def has_hessian(self, theta: Tensor) -> bool:
-        """Whether torch can differentiate the gradient; a module may prevent it."""
+        """Whether torch can differentiate the gradient; not true for every module."""
         if not isinstance(self.network, ModuleNetwork):
             return True
         rows = slice(0, PROBED_ROWS)
         return has_second_derivative(lambda at: self._gradient(at, rows), theta)
 
     def _gradient(self, leaf: Tensor, rows: slice) -> Tensor:
-        """Gradient of some samples' losses, with its graph."""
+        """Gradient of the losses of some samples, with its autograd graph."""
         part = self._losses(leaf, rows)
         return torch.autograd.grad(part, leaf, create_graph=True)[0]
 

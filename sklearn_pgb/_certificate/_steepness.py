@@ -1,4 +1,4 @@
-"""Whether derivatives are small, whatever the units of the parameters are."""
+"""Measure the size of derivatives independently of the units of the parameters."""
 
 from dataclasses import dataclass
 
@@ -10,27 +10,27 @@ from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._unit_basis import Units
 
-# Gradients this small, relative to what they are sums of, are rounding.
+# Relative rounding error of a gradient, with respect to the sum of its terms' sizes.
 ROUNDING = 1e-14
 
-# Lengths of a step that are tried, relative to a change of the outputs of size one.
+# Candidate step lengths, in multiples of a step that changes the outputs by one.
 LENGTHS = 2.0 ** np.arange(-60, 61, 1.0)
 
 
 @dataclass(frozen=True)
 class Steepness:
-    """Derivatives relative to the sizes of their columns, and what a step gains.
+    """Derivatives relative to the norms of their columns, and the gain of a step.
 
     Attributes
     ----------
     norm : float
-        Of the derivatives of the objective, each over the norm of the derivatives of
-        the outputs by the same parameter.
+        Norm of the derivatives of the objective, each divided by the norm of the
+        outputs' derivatives with respect to the same parameter.
     is_rounding : bool
-        Whether that is what rounding makes of zero.
+        Whether `norm` is zero up to rounding.
     gain : float
-        What a step down takes off the loss, linear in the parameters, plus the penalty:
-        along all derivatives, or along the largest one alone.
+        Decrease of the objective by a step along the negative gradient, or along its
+        largest component alone, in the model that is linear in the parameters.
     """
 
     norm: float
@@ -41,16 +41,17 @@ class Steepness:
 def steepness(
     objective: TrainingObjective, problem: ConvexProblem, raw: Tensor, gradient: Tensor
 ) -> Steepness:
-    """How steep the objective is at the network's parameters.
+    """Measure the derivatives of the objective at the network's parameters.
 
     Parameters
     ----------
     objective : TrainingObjective
     problem : ConvexProblem
-        The gradient basis, without intercept, the network's outputs being its offset.
+        Problem on the gradient basis, without intercept, with the network's outputs as
+        its offset.
     raw : Tensor (n_samples, n_outputs)
     gradient : Tensor (n_params,)
-        Of the objective.
+        Gradient of the objective.
     """
     scale = Units.of(problem).scale
     relative = gradient / scale
@@ -73,14 +74,14 @@ def steepness(
 def _gain(
     objective: TrainingObjective, problem: ConvexProblem, raw: Tensor, step: Tensor
 ) -> float:
-    """The largest decrease of the linearised objective along a step."""
+    """Largest decrease of the objective along a step, for linearized outputs."""
     theta = objective.network.theta
     change = problem.operator.matvec(step)
     tilt = float(objective.penalty_gradient(theta) @ step)
-    bend = objective.penalty_value(step)
+    curvature = objective.penalty_value(step)
     start = objective.data_value(raw)
-    falls = [
-        start - objective.data_value(raw + t * change) - t * tilt - t * t * bend
+    gains = [
+        start - objective.data_value(raw + t * change) - t * tilt - t * t * curvature
         for t in LENGTHS.tolist()
     ]
-    return max([fall for fall in falls if np.isfinite(fall)], default=0.0)
+    return max([gain for gain in gains if np.isfinite(gain)], default=0.0)

@@ -1,4 +1,4 @@
-"""What is certified: a network taken out of an estimator, with its own objective."""
+"""Extract a network, its data and its training objective from an estimator."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -34,14 +34,14 @@ class Subject:
     Attributes
     ----------
     name : str
-        Of the estimator.
+        Class name of the estimator.
     objective : TrainingObjective
     head : Head
-    X, y : whatever the estimator takes
-        Rows of positive weight.
+    X, y : inputs and targets of the estimator
+        Samples of positive weight.
     notes : tuple of str
     group : Tensor (n_samples,)
-        Number of each row's group of equal rows of X as it was given.
+        Group codes: samples that are equal in the given X have the same number.
     """
 
     name: str
@@ -69,7 +69,7 @@ def open_subject(
         )
     opened, y = _open(estimator, loss), dense(y)
     if sp.issparse(X):
-        # Rows cannot be taken out of every format.
+        # Not every sparse format supports row indexing.
         X = cast(Any, X).tocsr()
     inputs = opened.inputs(X)
     n_outputs = count_outputs(opened, inputs)
@@ -83,19 +83,19 @@ def open_subject(
     kept = np.flatnonzero(weight)
     if not len(kept):
         raise ValueError(
-            "sample_weight and class_weight must leave some row a weight above zero, "
-            "got zero for all of them. Pass the rows of the training."
+            "sample_weight and class_weight must leave some sample a positive weight, "
+            "got zero for all of them. Pass the samples of the training."
         )
     rows = torch.from_numpy(kept)
-    share = as_float64(weight[kept] / weight.sum())
-    rows_given, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
+    normalized = as_float64(weight[kept] / weight.sum())
+    X, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
     own = terms.penalty if penalty is None else _check_penalty(penalty, opened)
     objective = TrainingObjective(
         opened.network,
         inputs[rows],
-        # The training has not seen the labels of rows without weight either.
+        # Training, too, does not count the labels of samples without weight.
         opened.targets(targets, n_outputs),
-        share,
+        normalized,
         opened.loss,
         as_float64(own),
     )
@@ -103,17 +103,17 @@ def open_subject(
         name=type(final).__name__,
         objective=objective,
         head=opened.network.find_head(objective.X[:8]),
-        X=rows_given,
+        X=X,
         y=targets,
         notes=terms.notes if penalty is None else (),
-        group=torch.from_numpy(distinct_rows(rows_given)),
+        group=torch.from_numpy(distinct_rows(X)),
     )
 
 
 def training_objective(
     estimator: Any, X: Any, y: Any, *, sample_weight: Any
 ) -> TrainingObjective:
-    """What a fitted network has minimised on its training data."""
+    """Training objective of a fitted network."""
     subject = open_subject(
         estimator, X, y, sample_weight=sample_weight, loss=None, penalty=None
     )
@@ -121,7 +121,7 @@ def training_objective(
 
 
 def _open(estimator: Any, loss: str | None) -> OpenNetwork:
-    """Open the network; a module needs the loss that it does not know."""
+    """Open the network; `loss` must be given for a module and only for a module."""
     known = named_loss(loss)
     if hasattr(estimator, "refit_loss_"):
         raise TypeError(
@@ -132,14 +132,14 @@ def _open(estimator: Any, loss: str | None) -> OpenNetwork:
     opened = open_network(estimator, loss=known)
     if known is not None and opened.kind is not None:
         raise ValueError(
-            "loss must be None for an estimator, which knows what it was trained with, "
+            "loss must be None for an estimator, which has its own training loss, "
             f"got {loss!r}. Pass a loss with a torch module only."
         )
     return opened
 
 
 def _check_penalty(penalty: Any, opened: OpenNetwork) -> NDArray[np.float64]:
-    """One non-negative number per parameter."""
+    """Check the penalty and broadcast it to one number per parameter."""
     if isinstance(penalty, torch.Tensor):
         penalty = penalty.detach().cpu().numpy()
     n_params = opened.network.n_params
@@ -163,10 +163,10 @@ def _training_terms(
     y: Any,
     given: NDArray[np.float64],
 ) -> tuple[TrainingTerms, NDArray[np.float64]]:
-    """What the estimator minimised besides the mean loss, and the weights of the rows.
+    """Penalty in the estimator's training, and the weights of the samples.
 
-    The package's estimators drop rows without weight before they count classes;
-    scikit-learn's networks count such rows in their batches.
+    The package's estimators drop samples without weight before they count classes;
+    scikit-learn's networks count such samples in their batches.
     """
     if isinstance(final, NetworkEstimator):
         kept = np.flatnonzero(given)
@@ -182,14 +182,14 @@ def _training_terms(
     return TrainingTerms(nothing, np.ones(len(given)), notes), given
 
 
-def mlp_ridge(
+def mlp_penalty(
     mlp: MLPRegressor | MLPClassifier, loss: Loss, weight: NDArray[np.float64]
 ) -> tuple[float, tuple[str, ...]]:
-    """Penalty on the squared weights of scikit-learn's networks, on this loss' scale.
+    """Penalty on the squared weights of scikit-learn's networks, in units of `loss`.
 
-    It is ``alpha / (2 sum(s))``, and twice that for the squared loss, of which theirs
-    is half. In a batch they divide by the batch's weight, so a training by batches
-    minimises the mean loss with ``alpha`` times the mean of ``1 / batch size``.
+    It is ``alpha / (2 sum(s))``, and twice that for the squared loss, because theirs
+    has a factor 1/2. They divide alpha by the weight of each batch, so training in
+    batches minimizes the mean loss with ``alpha`` times the mean of ``1 / batch size``.
 
     Parameters
     ----------
@@ -211,23 +211,23 @@ def mlp_ridge(
         n_rows -= int(np.ceil(mlp.validation_fraction * n_rows))
         if not n_rows:
             raise ValueError(
-                "early_stopping must be False where all samples would be held out, got "
+                "early_stopping must be False if all samples would be held out, got "
                 f"True with n_samples={len(weight)}."
             )
         notes.append(
-            "Early stopping trained on a part of these rows only; its objective is "
-            "taken on all of them."
+            "Early stopping trained on only a part of these samples; the objective is "
+            "computed on all of them."
         )
     size = 200 if mlp.batch_size == "auto" else int(mlp.batch_size)
     size = min(size, n_rows)
     full, rest = divmod(n_rows, size)
     sizes = [size] * full + [rest] * (rest > 0)
-    # Relative to one batch of all rows.
+    # Relative to one batch of all samples.
     factor = len(weight) * float(np.mean([1 / s for s in sizes]))
     if len(sizes) > 1:
         notes.append(
             f"scikit-learn divides alpha by the size of a batch: with {len(sizes)} "
-            f"batches the penalty is {factor:.4g} times that of all rows at once."
+            f"batches the penalty is {factor:.4g} times that of a single batch."
         )
     return strength * factor, tuple(notes)
 
@@ -237,14 +237,14 @@ def _terms_of_mlp(
     opened: OpenNetwork,
     weight: NDArray[np.float64],
 ) -> TrainingTerms:
-    """The ridge of scikit-learn's networks, on the weights alone."""
+    """Penalty of scikit-learn's networks: on the weights, not on the biases."""
     network = opened.network
     assert isinstance(network, ChainNetwork)
-    strength, notes = mlp_ridge(mlp, opened.loss, weight)
+    strength, notes = mlp_penalty(mlp, opened.loss, weight)
     if isinstance(opened.loss, SquaredLoss) and (network.n_outputs or 1) > 1:
         notes += (
-            "scikit-learn's gradient is that of the sum over targets, while its loss_ "
-            "is a mean over them; the sum is taken here.",
+            "scikit-learn computes the gradient of the sum over targets, although its "
+            "loss_ is a mean over them; the sum is used here.",
         )
     parts = []
     for W, b in zip(network.weights, network.biases, strict=True):
@@ -254,19 +254,19 @@ def _terms_of_mlp(
 
 
 def _notes_of_module(final: Any) -> tuple[str, ...]:
-    """What a module's training may have added that is not part of the objective."""
+    """Notes on parts of a module's training that the objective does not include."""
     module = final if isinstance(final, nn.Module) else final.module_
     notes = []
     noisy = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
     if any(isinstance(part, noisy) for part in module.modules()):
         notes.append(
-            "Dropout and batch norm are taken as in prediction; a training with them "
-            "minimised something else."
+            "Dropout and batch norm are in evaluation mode; training with them "
+            "minimized a different objective."
         )
     groups = [] if isinstance(final, nn.Module) else final.optimizer_.param_groups
     if any(group.get("weight_decay") for group in groups):
         notes.append(
-            "The optimiser's weight decay is not part of the objective; pass it as "
+            "The optimizer's weight decay is not part of the objective; pass it as "
             "`penalty`."
         )
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Rows of the certificate's table: the least loss on each basis, enclosed."""
+"""Rows of the certificate's table: bounds on the smallest loss on each basis."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +23,7 @@ from sklearn_pgb._operators import (
 )
 from sklearn_pgb._training._polish import quasi_newton
 
-# Steps of L-BFGS on a basis that is too large to be factorised, and the flops that they
-# may take.
+# Limits of L-BFGS on a basis that is too large to factorize: steps and flops.
 DESCENT_STEPS, DESCENT_FLOPS = 200, 6e9
 
 
@@ -35,23 +34,24 @@ class BasisRow:
     Attributes
     ----------
     basis : str
-        Its name.
+        Name of the basis.
     n_coef : int
-        Number of coefficients, intercepts included.
+        Number of coefficients, including intercepts.
     rank : int or None
-        Of the basis; None where it was too large to be factorised.
+        Rank of the basis; None if it was too large to factorize.
     value : float
-        The loss of coefficients that were found.
+        Smallest loss found.
     lower_bound : float
-        No coefficients have a smaller loss, up to the norm `norm_budget`.
+        Lower bound on the loss of all coefficients up to the norm `norm_budget`.
     norm_budget : float
-        On the norm of the coefficients, each times the norm of its column (weighted;
-        less its mean if there is a free intercept): a million times what was found.
-        Infinite where the bound is that of every function of the inputs.
+        Largest norm of the coefficients for which the bound holds, with each
+        coefficient multiplied by the norm of its column (weighted, and centered if
+        there is an intercept): a million times the norm of the solution. Infinite if
+        the bound holds for every function of the inputs.
     excess : float
         Loss of the network minus `value`: how much better the basis is.
     attained : bool or None
-        Whether the infimum is a minimum; None where that is not known.
+        Whether the infimum is attained; None if unknown.
     """
 
     basis: str
@@ -65,12 +65,12 @@ class BasisRow:
 
     @property
     def gap(self) -> float:
-        """How far `value` may be above the infimum."""
+        """Bound on the difference of `value` and the infimum."""
         return self.value - self.lower_bound
 
 
 def row_of(name: str, problem: ConvexProblem, result: Infimum, loss: float) -> BasisRow:
-    """A row of the table."""
+    """Make a row of the table from a solved problem."""
     n_free = problem.y.shape[1] if problem.intercept else 0
     return BasisRow(
         basis=name,
@@ -85,16 +85,17 @@ def row_of(name: str, problem: ConvexProblem, result: Infimum, loss: float) -> B
 
 
 def solve_basis(problem: ConvexProblem, max_memory: float, **known: Any) -> Infimum:
-    """The infimum of one problem."""
+    """Infimum of one problem, by L-BFGS if it is too large to factorize."""
     return infimum(problem, descend, max_memory=max_memory, **known)
 
 
 def descend(
     problem: ConvexProblem, tilt: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Coefficients and intercept by L-BFGS, from zero, by products with the basis.
+    """Minimize by L-BFGS from zero, using only products with the basis.
 
-    With a `tilt` the objective gets the linear term ``tilt . coef``.
+    Returns coefficients and intercept. A `tilt` adds the linear term ``tilt . coef`` to
+    the objective.
     """
     operator = problem.operator
     p = operator.n_coef
@@ -116,10 +117,10 @@ def descend(
     step = 4.0 * operator.n_samples * max(p, 1)
     n_steps = int(min(DESCENT_STEPS, max(10, DESCENT_FLOPS / step)))
     start = problem.weight.new_zeros(p + n_free)
-    found = quasi_newton(
+    end = quasi_newton(
         function, start, gtol=1e-12, max_iter=n_steps, max_evaluations=2 * n_steps
     ).theta
-    return found[:p], found[p:] if n_free else problem.zero()[1]
+    return end[:p], end[p:] if n_free else problem.zero()[1]
 
 
 def problem_on(
@@ -130,7 +131,7 @@ def problem_on(
     offset: Tensor | None = None,
     rounded: bool = False,
 ) -> ConvexProblem:
-    """The network's loss on a basis, without ridge."""
+    """Convex problem of the network's loss on a basis, without penalty."""
     return ConvexProblem(
         operator,
         objective.y,
@@ -145,7 +146,7 @@ def problem_on(
 def tangent_problem(
     objective: TrainingObjective, raw: Tensor, shifts: list[Tensor]
 ) -> ConvexProblem:
-    """``f + J delta``, with the derivatives at displaced parameters beside J."""
+    """Problem on ``f + J delta``, where J includes the Jacobians at displaced theta."""
     network, X = objective.network, objective.X
     parts = [network.jacobian(X)]
     theta = network.theta
@@ -159,7 +160,7 @@ def tangent_problem(
 def head_problem(
     objective: TrainingObjective, raw: Tensor, columns: Tensor
 ) -> ConvexProblem:
-    """The same with the derivatives by the last layer's parameters alone."""
+    """Problem on ``f + J delta`` with the derivatives of the last layer only."""
     network = objective.network
     operator = FunctionOperator(network, network.theta, objective.X, columns)
     return problem_on(objective, operator, intercept=False, offset=raw)
@@ -168,15 +169,15 @@ def head_problem(
 def feature_problems(
     subject: Subject, bases: Mapping[str, Basis], joint: Mapping[str, LinearOperator]
 ) -> Iterator[tuple[str, ConvexProblem]]:
-    """Bases of features: the inputs, the user's, the network's layers.
+    """Yield the problems on the inputs, the user's bases and the network's layers.
 
     Parameters
     ----------
     subject : Subject
     bases : mapping
-        The user's, by name.
+        Bases given by the user, by name.
     joint : mapping
-        Operators of several layers side by side, by name.
+        Operators that concatenate several layers, by name.
     """
     objective = subject.objective
     n_outputs = objective.y.shape[1]
@@ -186,7 +187,7 @@ def feature_problems(
     residual = isinstance(network, ResNetNetwork)
     hidden = network.layers(objective.X)[1:-1]
     if isinstance(network, ResNetNetwork):
-        # The basis on which the residual units stand.
+        # The first columns are the basis; the residual units follow.
         inputs = hidden[0][:, : network.n_basis or inputs.shape[1]]
     operator: LinearOperator = KroneckerOperator(inputs, n_outputs)
     yield "inputs", problem_on(objective, operator, intercept=True)
@@ -208,7 +209,7 @@ def feature_problems(
 
 
 def check_bases(bases: Any) -> dict[str, Basis]:
-    """The user's bases by name."""
+    """Check the bases given by the user and return them by name."""
     if isinstance(bases, str) and bases == "auto":
         return {}
     check_names(bases)

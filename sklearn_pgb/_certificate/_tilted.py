@@ -1,4 +1,4 @@
-"""The identity of critical points of penalised objectives."""
+"""Bounds from the critical-point identity of penalized objectives."""
 
 from dataclasses import dataclass
 
@@ -10,39 +10,39 @@ from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem, dual_value
 from sklearn_pgb._convex._unit_basis import Spectrum
 
-# The penalty's gradient leaves the row space where more than this share of it does;
-# directions whose singular value is below the second share of the largest do not count.
+# The penalty's gradient leaves the row space of J if a part of this relative size lies
+# outside. Directions with singular values below RTOL times the largest are ignored.
 OUTSIDE, RTOL = 1e-8, 1e-10
 
 
 @dataclass(frozen=True)
 class TiltedIdentity:
-    """A penalised objective against the convex problem tilted by its penalty.
+    """Bounds on the convex problem that is tilted by the gradient of the penalty.
 
-    With the loss L, the penalty R and the derivatives J at theta it is ::
+    With the loss L, the penalty R and the Jacobian J at theta, the problem is ::
 
         inf_delta  L(f + J delta) + grad R(theta) . delta + R(theta)
 
-    over all changes delta of the coefficients with a norm of at most `norm_budget`. At
-    delta = 0 its value is the network's objective; at a critical point of L + R that is
-    the least one.
+    over all changes delta of the coefficients with a norm of at most `norm_budget`. Its
+    value at delta = 0 is the network's objective. At a critical point of L + R this is
+    the minimum.
 
     Attributes
     ----------
     objective : float
         L + R at the network's parameters.
     value : float
-        The problem's value at a delta that was found.
+        Smallest value found.
     lower_bound : float
-        No delta within the budget has a smaller one.
+        Lower bound on the value of every delta within the budget.
     norm_budget : float
     unbounded : bool or None
-        Whether the problem has no lower bound without a limit on the norm: the
-        penalty's gradient leaves the row space of J, which it does not at a critical
-        point. None where J was too large to tell.
+        Whether the problem is unbounded below without a limit on the norm, because the
+        penalty's gradient leaves the row space of J. This does not happen at a critical
+        point. None if J was too large to factorize.
     plain_gap : float
-        What the identity without tilt says: the loss above its bound on the gradient
-        basis. It is not zero at critical points of a penalised objective.
+        Loss minus its lower bound on the gradient basis, as without penalty. It is not
+        zero at critical points of a penalized objective.
     """
 
     objective: float
@@ -54,7 +54,7 @@ class TiltedIdentity:
 
     @property
     def gap(self) -> float:
-        """How far the objective may be above the tilted problem's least value."""
+        """Bound on the objective minus the minimum of the tilted problem."""
         return self.objective - self.lower_bound
 
 
@@ -68,27 +68,27 @@ def tilted_identity(
     floor: float,
     rounding: float,
 ) -> TiltedIdentity:
-    """Enclose the tilted problem within a norm.
+    """Compute upper and lower bounds on the tilted problem within a norm.
 
     Any dual u gives the bound ``-sum w l*(u) + sum w u f - B ||J^T W u + grad R||`` for
-    ``||delta|| <= B``. With the loss' gradients at the network that is the objective
-    minus B times the norm of its gradient; with a factorisation of J they are corrected
-    by what makes the last norm vanish.
+    ``||delta|| <= B``. If u is the loss' gradient at the network, this is the objective
+    minus B times the norm of its gradient. If J was factorized, u is corrected so that
+    the last norm vanishes.
 
     Parameters
     ----------
     objective : TrainingObjective
     problem : ConvexProblem
-        The gradient basis, the network's outputs being its offset.
+        Problem on the gradient basis, with the network's outputs as its offset.
     gradient : Tensor (n_params,)
-        Of the penalised objective.
+        Gradient of the penalized objective.
     tangent : Infimum
-        Of the loss over the gradient basis.
+        Infimum of the loss over the gradient basis.
     norm_budget : float
     floor : float
-        Least loss of any function of the inputs.
+        Smallest loss of any function of the inputs.
     rounding : float
-        By how much the norm of a gradient may be off.
+        Rounding error of the norm of a gradient.
     """
     theta = objective.network.theta
     tilt = objective.penalty_gradient(theta)
@@ -96,13 +96,13 @@ def tilted_identity(
     raw = problem.offset
     assert raw is not None
     start = objective.data_value(raw) + penalty
-    # The bound on the loss alone counts as far as its own budget reaches.
+    # The bound on the loss alone is valid only if its norm budget is large enough.
     plain_bound = floor
     if _covers(tangent, norm_budget):
         plain_bound = max(floor, tangent.lower_bound)
     bound = max(
         start - norm_budget * (float(gradient.norm()) + rounding),
-        # The loss and the tilt each by itself.
+        # Bound the loss and the tilt separately.
         plain_bound + penalty - norm_budget * float(tilt.norm()),
     )
     unbounded = None
@@ -120,8 +120,8 @@ def tilted_identity(
     norm = float(delta.norm())
     if norm > norm_budget:
         delta = delta * (norm_budget / norm)
-    found = problem.data_value(problem.raw(delta, problem.zero()[1])) + tilt @ delta
-    value = min(start, float(found) + penalty)
+    tilted = problem.data_value(problem.raw(delta, problem.zero()[1])) + tilt @ delta
+    value = min(start, float(tilted) + penalty)
     return TiltedIdentity(
         objective=start,
         value=value,
@@ -133,7 +133,7 @@ def tilted_identity(
 
 
 def _covers(tangent: Infimum, norm_budget: float) -> bool:
-    """Whether the bound on the loss holds for changes of the parameters of a norm."""
+    """Whether the bound on the loss holds for all changes up to `norm_budget`."""
     if tangent.norm_budget == float("inf") or tangent.spectrum is None:
         return tangent.norm_budget == float("inf")
     longest = norm_budget * float(tangent.spectrum.basis.units.scale.max())
@@ -143,7 +143,7 @@ def _covers(tangent: Infimum, norm_budget: float) -> bool:
 def _corrected(
     problem: ConvexProblem, raw: Tensor, gradient: Tensor, spectrum: Spectrum
 ) -> Tensor:
-    """The dual nearest to the loss' gradients with ``J^T W u = -grad R``."""
+    """Dual closest to the loss' gradients with ``J^T W u = -grad R``."""
     root = problem.weight.sqrt()[:, None]
     relative = gradient / spectrum.basis.units.scale
     change = spectrum.U @ ((spectrum.V.T @ relative) / spectrum.singular)

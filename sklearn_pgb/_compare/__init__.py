@@ -1,1 +1,1 @@
-"""Bases side by side: training minima with bounds, and held-out scores."""
+"""Comparison of bases by training minima, certified bounds and held-out scores."""

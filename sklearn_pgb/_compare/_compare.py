@@ -1,4 +1,4 @@
-"""`compare_bases`: handcrafted bases, induced bases and estimators on equal terms."""
+"""Implement the function `compare_bases`."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ from sklearn_pgb._models._network import as_float64
 LOSSES = ("auto", "squared_error", "poisson", "log_loss")
 TOL, MAX_ITER = 1e-6, 100
 
-# Probabilities below this count as this, as in scikit-learn's log loss.
+# Probabilities are clipped to at least this, as in scikit-learn's log loss.
 LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
 
 
@@ -68,83 +68,82 @@ def compare_bases(
     memory: Any = None,
     random_state: Any = None,
 ) -> BasisComparison:
-    """Compare bases, handcrafted and induced, and whole estimators.
+    """Compare handcrafted bases, induced bases and estimators on the same data.
 
-    Each basis gets its training minimum, the least loss of any coefficients on all
-    rows ::
+    For each basis, this computes the training minimum, that is the smallest loss of any
+    coefficients on all samples ::
 
         min_{c, b} sum_i w_i l_i((Phi c)_i + b),    w_i = s_i / sum(s)
 
-    with a certified lower bound, and a held-out score: of a model on the same basis
-    with a ridge. Nothing leaks into the score: transformers and networks are cloned
-    and refitted on each training part, and the ridge is chosen there. Estimators are
-    scored on the same splits.
+    with a certified lower bound, and the held-out score of a regularized model on the
+    same basis. The score is free of leakage: transformers and networks are cloned and
+    refitted on each training part, and alpha is chosen on it. Estimators are scored on
+    the same splits.
 
-    A trained network is a point of its own gradient basis, so the training minimum of
-    that basis is at most the network's loss, and equal to it at critical points of the
-    unpenalised loss [1]_.
+    The gradient basis of a trained network contains the network, so its training
+    minimum is at most the network's loss. It is equal at critical points of the loss
+    without penalty [1]_.
 
     Parameters
     ----------
     bases : dict of str to Basis or estimator
-        What to compare, by name. Bases and estimators are cloned; a FrozenEstimator
-        inside is taken as it is, and its score is then no held-out one if it has seen
-        the rows.
+        Bases and estimators to compare, by name. They are cloned. A FrozenEstimator
+        inside is not refitted, so its score is not a held-out score if it was trained
+        on these samples.
     X : array-like or sparse matrix of shape (n_samples, n_features)
-        Whatever bases and estimators take.
+        Inputs of bases and estimators.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Targets or labels.
     loss : {"auto", "squared_error", "poisson", "log_loss"} or None, default="auto"
-        "auto", or None: the log loss where one of the estimators or networks is a
-        classifier, or where there are none and y is not of floats; the squared error
-        ``||q - y||^2`` otherwise.
+        "auto" or None: the log loss if one of the estimators or networks is a
+        classifier, or if there are none and y is not of floats. Otherwise the squared
+        error ``||q - y||^2``.
     alpha : "auto", float or array-like of shape (n_candidates,), default="auto"
-        Ridge of the held-out models, in units of a basis of mean squared row norm one,
-        as in `GradientBasisRefit`. "auto" and several candidates: by leave-one-out
-        with the squared loss; otherwise by cross-fitting with 5 folds inside each
-        training part.
+        Regularization strength of the scored models, after scaling the basis to a mean
+        squared row norm of one, as in `GradientBasisRefit`. "auto" and several
+        candidates: chosen by leave-one-out with the squared loss, or by cross-fitting
+        with 5 folds inside each training part with other losses.
     cv : int, splitter or iterable, default=5
         Splits of the held-out score, as in scikit-learn's `cross_validate`: an int
         makes stratified folds for labels and does not shuffle. For splits by groups
         pass ``splitter.split(X, y, groups)``.
     scoring : str, callable or None, default=None
-        Scorer of scikit-learn; None is R^2 or accuracy. One that takes no sample
-        weights is asked without them.
+        Scorer of scikit-learn; None is R^2 or accuracy. Sample weights are passed if
+        it accepts them.
     n_jobs : int or None, default=None
-        Fits that run at the same time, through joblib. The result does not depend on
-        it.
+        Number of fits that run in parallel, through joblib. The result does not depend
+        on it.
     sample_weight : array-like of shape (n_samples,) or None, default=None
-        Weights of the losses, for the trainings and for the scores.
+        Sample weights, for training and for scores.
     max_memory : str or float, default="1GB"
-        What a linear algebra step may use. Ranks and bounds that need more are left
-        out.
+        Memory limit of a linear algebra step. Ranks and bounds that need more are not
+        computed.
     memory : str, joblib.Memory or None, default=None
-        Cache of trained networks and estimators, or its folder. Bases of one network
-        then share its training on each part of the rows, and a comparison that was
-        interrupted, or gets more bases, goes on where it was. A later call finds what
-        an earlier one has trained only if both have the same integer `random_state`,
-        or the networks have one.
+        Cache of trained networks and estimators, or its folder. Several bases of one
+        network then train it once per training part, and an interrupted or extended
+        comparison reuses earlier trainings. Across calls this needs the same integer
+        `random_state`, here or in the networks.
     random_state : int, RandomState instance or None, default=None
-        Seeds every `random_state` of bases and estimators that is None, all by the same
-        number, and the parts of the cross-fitting.
+        Seed of the cross-fitting folds and, one for all, of every `random_state` of
+        bases and estimators that is None.
 
     Returns
     -------
     BasisComparison
-        With `to_frame()`; `str()` is a table.
+        Has a method `to_frame()`, and prints as a table.
 
     Raises
     ------
     TypeError
-        If an entry is neither a basis nor an estimator, or the scorer returns no
+        If an entry is neither a basis nor an estimator, or the scorer does not return a
         number.
     ValueError
-        If classifiers and regressors are mixed, the data don't suit the loss,
-        `scoring` names several scores, or `memory` is no cache.
+        If classifiers and regressors are mixed, the data are invalid for the loss,
+        `scoring` names several scores, or `memory` is not a cache.
 
     See Also
     --------
-    BasisComparisonDisplay : Draws the result.
+    BasisComparisonDisplay : Plot the result.
     GradientBasisRefit : The refit on the gradient basis as an estimator.
 
     References
@@ -194,7 +193,7 @@ def compare_bases(
         else basis
         for key, basis in bases.items()
     }
-    # One seed for all: bases of one network are then of the same network.
+    # A single seed, so that several bases of one network use the same parameters.
     for model in models.values():
         fill_seeds(model, seed)
     scorer = _check_scorer(next(iter(models.values())), scoring)
@@ -203,19 +202,19 @@ def compare_bases(
     splits = parts_among(kept, cv, X, y, classifier=classifies)
     floor = _floor(kind, name, rows, effort)
     task = _Task(rows, name, floor, effort, scorer, memory, parts_seed)
-    # The fits of one model follow each other: those that share a training with them
-    # come when it is in the memory.
+    # All fits of one model come before those of the next, so that bases of the same
+    # network find its trainings in the cache.
     n_tasks = len(models) * (1 + len(splits))
-    found = Parallel(n_jobs=jobs_for(n_tasks, n_jobs))(
+    results = Parallel(n_jobs=jobs_for(n_tasks, n_jobs))(
         delayed(_fit)(task, key, model, split)
         for key, model in models.items()
         for split in [None, *splits]
     )
     reports = []
     for (key, model), start in zip(
-        models.items(), range(0, len(found), 1 + len(splits)), strict=True
+        models.items(), range(0, len(results), 1 + len(splits)), strict=True
     ):
-        described, *scores = found[start : start + 1 + len(splits)]
+        described, *scores = results[start : start + 1 + len(splits)]
         kind_of = "basis" if isinstance(model, BasisModel) else "estimator"
         reports.append(
             BasisReport(name=key, kind=kind_of, scores=tuple(scores), **described)
@@ -226,7 +225,7 @@ def compare_bases(
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """What all fits share."""
+    """Data and settings common to all fits."""
 
     rows: Rows
     loss: str
@@ -237,7 +236,7 @@ class _Task:
     seed: int
 
     def fit(self, model: Any, rows: Rows) -> tuple[Any, float]:
-        """A clone, fitted, and the seconds that all of it took."""
+        """Fit a clone; return it and the seconds taken, including cached trainings."""
         model, keywords = clone(model), rows.keywords(model)
         if isinstance(model, BasisModel):
             model.fit(rows.X, rows.y, **keywords)
@@ -248,7 +247,7 @@ class _Task:
 
 
 def _fit(task: _Task, name: str, model: Any, split: Any) -> Any:
-    """The score of one split; without a split everything else."""
+    """Score a model on one split or, if `split` is None, describe it."""
     try:
         return _describe(task, model) if split is None else _score(task, model, split)
     except Exception as error:
@@ -258,17 +257,17 @@ def _fit(task: _Task, name: str, model: Any, split: Any) -> Any:
 
 def _score(task: _Task, model: Any, split: Any) -> float:
     """Held-out score of one split."""
-    seen, unseen = task.rows.part(split[0]), task.rows.part(split[1])
-    model, _ = task.fit(model, seen)
+    training, heldout = task.rows.part(split[0]), task.rows.part(split[1])
+    model, _ = task.fit(model, training)
     weights = {}
-    if unseen.weighted and _takes_weights(task.scorer):
-        weights = {"sample_weight": unseen.weight}
+    if heldout.weighted and _takes_weights(task.scorer):
+        weights = {"sample_weight": heldout.weight}
     try:
-        score = task.scorer(model, unseen.X, unseen.y, **weights)
+        score = task.scorer(model, heldout.X, heldout.y, **weights)
     except (AttributeError, TypeError) as error:
         raise TypeError(
             "scoring must be a scorer of what the model can predict, got one that "
-            f"asks for more: {error}"
+            f"fails: {error}"
         ) from error
     if not isinstance(score, Real):
         raise TypeError(
@@ -286,7 +285,7 @@ def _takes_weights(scorer: Any) -> bool:
 
 
 def _describe(task: _Task, model: Any) -> dict[str, Any]:
-    """Everything but the scores: one fit on all rows."""
+    """Fit a model on all samples; return the fields of its report except scores."""
     rows = replace(task.rows, X=aligned(task.rows.X), y=aligned(task.rows.y))
     model, seconds = task.fit(model, rows)
     if not isinstance(model, BasisModel):
@@ -313,7 +312,7 @@ def _describe(task: _Task, model: Any) -> dict[str, Any]:
 
 
 def _estimator_loss(task: _Task, estimator: Any) -> float:
-    """Loss of an estimator's predictions on all rows, nan where it has none."""
+    """Loss of an estimator's predictions on all samples; nan without probabilities."""
     rows = task.rows
     kind = BasisRegressor
     if task.loss == "log_loss":
@@ -343,11 +342,11 @@ def _loss_of_means(kind: Any, task: _Task, mean: NDArray[np.float64]) -> float:
         values = -(target * np.log(p)).sum(1)
         if model._multilabel:
             values -= ((1 - target) * np.log1p(-p)).sum(1)
-    return float(task.rows.share().numpy() @ values)
+    return float(task.rows.normalized_weight().numpy() @ values)
 
 
 def _floor(kind: Any, loss: str, rows: Rows, effort: Effort) -> float:
-    """Least loss of any function of the inputs."""
+    """Smallest loss of any function of the inputs."""
     model = kind(None, loss, 0.0, effort)
     y = model._check_targets(rows.y)
     model._learn(y, known=False, classes=None)
@@ -355,10 +354,10 @@ def _floor(kind: Any, loss: str, rows: Rows, effort: Effort) -> float:
     loss_ = model._loss_of(n_outputs)
     columns = as_float64(model._columns(y, n_outputs))
     group = torch.from_numpy(distinct_rows(rows.X))[:, None]
-    target, share = loss_.encode(columns), rows.share()
-    least = pure_error_floor(group, target, loss_, share).value
-    # The means of single rows leave rounding behind.
-    constant = pure_error_floor(torch.zeros_like(group), target, loss_, share).value
+    target, weight = loss_.encode(columns), rows.normalized_weight()
+    least = pure_error_floor(group, target, loss_, weight).value
+    # Without repeated inputs the floor is zero up to rounding of the group means.
+    constant = pure_error_floor(torch.zeros_like(group), target, loss_, weight).value
     return least if abs(least) > 1e-14 * abs(constant) else 0.0
 
 
@@ -367,7 +366,7 @@ def _name_of(scoring: Any, classifies: bool) -> str:
         return "accuracy" if classifies else "R²"
     if isinstance(scoring, str):
         return scoring
-    # A scorer of `make_scorer` has the name of its function.
+    # A scorer of `make_scorer` holds the function that has the name.
     function = getattr(scoring, "_score_func", scoring)
     return getattr(function, "__name__", "score")
 
@@ -376,7 +375,7 @@ def _name_of(scoring: Any, classifies: bool) -> str:
 
 
 def _check_bases(bases: Any) -> dict[str, Any]:
-    """Copies of bases and estimators, by name."""
+    """Check bases and estimators, and clone them."""
     check_names(bases)
     if not bases:
         raise ValueError("bases must have at least one entry, got an empty dict.")
@@ -396,12 +395,12 @@ def _check_bases(bases: Any) -> dict[str, Any]:
 
 
 def _check_scorer(estimator: Any, scoring: Any) -> Callable[..., Any]:
-    """One scorer."""
+    """Resolve `scoring` to a scorer; raise if it names several scores."""
     if isinstance(scoring, list | tuple | set | Mapping):
         raise ValueError(
             "scoring must be one score: None, a name or a callable, got "
-            f"{scoring!r}. Compare once for each; with `memory` nothing is trained "
-            "twice."
+            f"{scoring!r}. Call compare_bases once for each; with `memory` the models "
+            "are trained only once."
         )
     scorer: Callable[..., Any] = check_scoring(estimator, scoring)
     return scorer
@@ -423,7 +422,7 @@ def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
 
 
 def _kind(name: str, basis: Any) -> str | None:
-    """Type of an estimator or of a basis' network, as its tags have it."""
+    """Type of an estimator or of a basis' network, according to its tags."""
     if isinstance(basis, Basis):
         basis = basis.get_params(deep=False).get("estimator")
     if not hasattr(basis, "__sklearn_tags__"):
@@ -431,7 +430,7 @@ def _kind(name: str, basis: Any) -> str | None:
     try:
         return get_tags(basis).estimator_type
     except (AttributeError, TypeError) as error:
-        # A wrapper of something that is no estimator.
+        # A meta-estimator around an object that is not an estimator.
         raise TypeError(
             f"bases[{name!r}] must hold estimators that scikit-learn knows, got "
             f"{basis!r}. Pass instances of estimators."
@@ -445,7 +444,8 @@ def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
     classify, regress = "classifier" in kinds, "regressor" in kinds
     if classify and regress:
         raise ValueError(
-            "bases must hold classifiers or regressors, got both. Compare them apart."
+            "bases must hold classifiers or regressors, got both. Compare them in "
+            "separate calls."
         )
     if loss in (None, "auto"):
         if classify or regress:
@@ -453,16 +453,16 @@ def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
         return "squared_error" if np.asarray(y).dtype.kind == "f" else "log_loss"
     wrong = regress if loss == "log_loss" else classify
     if wrong:
-        found = "regressors" if loss == "log_loss" else "classifiers"
+        kind = "regressors" if loss == "log_loss" else "classifiers"
         raise ValueError(
-            f"loss must suit the estimators in bases, got {loss!r} for {found}. Leave "
-            "it at 'auto', or exchange the estimators."
+            f"loss must suit the estimators in bases, got {loss!r} for {kind}. Use "
+            "'auto', or other estimators."
         )
     return str(loss)
 
 
 def _check_alpha(alpha: Any) -> Any:
-    """A number >= 0, an array of positive candidates, or "auto"."""
+    """Check for "auto", a number >= 0 or an array of positive candidates."""
     if isinstance(alpha, str) and alpha == "auto":
         return alpha
     problem = ValueError(

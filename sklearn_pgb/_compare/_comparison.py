@@ -1,4 +1,4 @@
-"""`BasisComparison`: what `compare_bases` found."""
+"""Implement `BasisComparison`, the result of `compare_bases`."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns of the printed table, and how an entry is written.
+# Columns of the printed table and their formats.
 PRINTED = {
     "train_loss": "{:.4g}",
     "lower_bound": "{:.4g}",
@@ -23,35 +23,37 @@ PRINTED = {
 
 @dataclass(frozen=True)
 class BasisReport:
-    """One line of a comparison.
+    """Results for one basis or estimator.
 
     Attributes
     ----------
     name : str
     kind : {"basis", "estimator"}
     train_loss : float
-        The least loss of the basis on all rows, without a ridge. Of an estimator the
-        loss of its predictions after its own training; nan where it has none.
+        Smallest loss on the basis over all samples, without penalty. For an estimator,
+        the loss of its predictions after its own training; nan if it has none.
     lower_bound : float
-        Certified: no coefficients have a smaller loss, up to the norm `norm_budget`.
-        Nan for estimators.
+        Certified lower bound on the loss of all coefficients up to the norm
+        `norm_budget`. Nan for estimators.
     norm_budget : float
-        Of the norm of the coefficients, each times the norm of its column (weighted;
-        less its mean if there is a free intercept): a million times what was found.
-        Infinite where the bound is the floor, which holds for every function of the
-        inputs. Nan for estimators.
+        Largest norm of the coefficients for which the bound holds, with each
+        coefficient multiplied by the norm of its column (weighted, and centered if
+        there is an intercept): a million times the norm of the solution. Infinite if
+        the bound is the floor, which holds for every function of the inputs. Nan for
+        estimators.
     n_coef : int or None
-        Coefficients, free intercepts included.
+        Number of coefficients, including intercepts.
     rank : int or None
-        Numerical rank of the basis on all rows, free intercepts included. None where
-        a factorisation does not fit into memory.
+        Numerical rank of the basis on all samples, including intercepts. None if a
+        factorization does not fit into memory.
     alpha : float
-        Ridge chosen on all rows, in units of a basis of mean squared row norm one.
+        Regularization strength chosen on all samples, after scaling the basis to a mean
+        squared row norm of one.
     scores : tuple of float
         Held-out score of each split.
     seconds : float
-        Of one fit on all rows: networks and transformers, choice of the ridge, and
-        solution.
+        Time of one fit on all samples, including networks, transformers and the choice
+        of alpha.
     """
 
     name: str
@@ -66,7 +68,7 @@ class BasisReport:
     seconds: float
 
     def record(self) -> dict[str, Any]:
-        """The line of a table."""
+        """Return the results as a row of a table."""
         scores = np.array(self.scores)
         return {
             "kind": self.kind,
@@ -86,23 +88,23 @@ class BasisReport:
 
 @dataclass(frozen=True)
 class BasisComparison:
-    """Bases and estimators on the same data, loss and splits.
+    """Comparison of bases and estimators on the same data, loss and splits.
 
     Parameters
     ----------
     reports : tuple of BasisReport
-        In the order in which they were given.
+        One report per basis or estimator, in the given order.
     loss : {"squared_error", "poisson", "log_loss"}
-        The loss of `train_loss` and `lower_bound`, a weighted mean over rows.
+        The loss of `train_loss` and `lower_bound`, a weighted mean over samples.
     floor : float
-        Pure-error floor: the least loss of any function of the inputs.
+        Pure-error floor: the smallest loss of any function of the inputs.
     scoring : str
         Name of the held-out score; larger is better.
 
     See Also
     --------
-    compare_bases : Makes it.
-    BasisComparisonDisplay : Draws it.
+    compare_bases : Compute a comparison.
+    BasisComparisonDisplay : Plot a comparison.
     """
 
     reports: tuple[BasisReport, ...]
@@ -111,7 +113,7 @@ class BasisComparison:
     scoring: str
 
     def __getitem__(self, name: str) -> BasisReport:
-        """The report of one basis."""
+        """Return the report of one basis or estimator by name."""
         for report in self.reports:
             if report.name == name:
                 return report
@@ -120,20 +122,20 @@ class BasisComparison:
 
     @property
     def best(self) -> str:
-        """Name of the largest mean held-out score, the first of equals."""
+        """Name of the report with the largest mean score; the first if tied."""
         means = np.array([np.mean(report.scores) for report in self.reports])
-        # A score that is not defined is no good one.
+        # An undefined score ranks last.
         return self.reports[int(np.nan_to_num(means, nan=-np.inf).argmax())].name
 
     def to_frame(self) -> "pd.DataFrame":
-        """The comparison as a data frame.
+        """Convert the comparison to a DataFrame; needs pandas.
 
         Returns
         -------
         DataFrame
-            One row per basis, indexed by name: kind, train_loss, lower_bound, gap,
+            One row per report, indexed by name: kind, train_loss, lower_bound, gap,
             norm_budget, n_coef, rank, alpha, score and score_std over the splits,
-            split0_score and so on, seconds. It needs pandas.
+            split0_score and so on, seconds.
         """
         import pandas as pd
 
@@ -142,7 +144,7 @@ class BasisComparison:
         return frame
 
     def __str__(self) -> str:
-        """A table to read."""
+        """Format the comparison as a table."""
         lines = [["", *PRINTED]]
         for report in self.reports:
             record = report.record()

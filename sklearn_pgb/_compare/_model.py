@@ -1,4 +1,4 @@
-"""A convex model on a basis, as an estimator that a scorer can ask."""
+"""Regularized convex models on a basis, as estimators."""
 
 import time
 from abc import abstractmethod
@@ -23,7 +23,6 @@ from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._estimator._border import (
     AUTO_FOLDS,
-    Parts,
     cross_fitting_parts,
     final_estimator,
     fit_parameter,
@@ -37,11 +36,11 @@ from sklearn_pgb._threads import threads_for_solve
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of positive weight.
+    """Samples of positive weight.
 
     Attributes
     ----------
-    X, y : whatever basis and estimator take
+    X, y : inputs and targets of bases and estimators
     weight : ndarray (n_samples,)
     weighted : bool
         Whether the user gave weights.
@@ -53,21 +52,21 @@ class Rows:
     weighted: bool
 
     def part(self, index: NDArray[np.intp]) -> "Rows":
-        """Some of the rows."""
+        """Return a subset of the samples."""
         X, y = (_safe_indexing(array, index) for array in (self.X, self.y))
         return Rows(X, y, self.weight[index], self.weighted)
 
-    def share(self) -> Tensor:
-        """Weights that sum to one."""
+    def normalized_weight(self) -> Tensor:
+        """Weights divided by their sum."""
         return torch.from_numpy(self.weight / self.weight.sum())
 
     def keywords(self, estimator: Any) -> dict[str, NDArray[np.float64]]:
-        """What `fit` of an estimator gets besides X and y.
+        """Keyword arguments of an estimator's `fit`.
 
         Raises
         ------
         ValueError
-            If there are weights that the estimator can't take.
+            If the user gave weights and the estimator does not accept any.
         """
         if not self.weighted:
             return {}
@@ -75,15 +74,15 @@ class Rows:
         if key is None:
             name = type(final_estimator(estimator)).__name__
             raise ValueError(
-                "sample_weight must be None where an estimator's fit takes no "
-                f"sample_weight, got weights for {name}. Leave it out, or train it "
+                "sample_weight must be None if an estimator's fit takes no "
+                f"sample_weight, got weights for {name}. Remove it, or train it "
                 "yourself and pass it in a FrozenEstimator."
             )
         return {key: self.weight}
 
 
 def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Rows:
-    """The rows of positive weight; all weigh one where none are given."""
+    """Select the samples of positive weight; None is a weight of one for each."""
     if sample_weight is None:
         return Rows(X, y, np.ones(len(y)), False)
     rows = Rows(X, y, sample_weight, True)
@@ -93,14 +92,13 @@ def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Rows:
 def fit_basis(
     basis: Basis, rows: Rows, loss: str, trainer: Trainer, seed: int
 ) -> Basis:
-    """A clone of a basis, fitted; a network inside is trained with the weights."""
+    """Fit a clone of a basis; its network is trained with the sample weights."""
     basis = clone(basis)
     params = basis.get_params(deep=False)
     estimator = params.get("estimator")
     if isinstance(estimator, nn.Module) and params["loss"] is None:
         basis.set_params(loss=loss)
-    as_it_is = estimator is None or isinstance(estimator, nn.Module | FrozenEstimator)
-    if not as_it_is:
+    if not (estimator is None or isinstance(estimator, nn.Module | FrozenEstimator)):
         keywords = rows.keywords(estimator)
         trained = trainer.fit(clone(estimator), rows.X, rows.y, keywords, seed)
         basis.set_params(estimator=FrozenEstimator(trained))
@@ -108,13 +106,13 @@ def fit_basis(
 
 
 class BasisModel(BaseEstimator):
-    """Ridge on the columns of a basis, chosen as `GradientBasisRefit` chooses it.
+    """Linear model on a basis with a ridge penalty and a choice of alpha.
 
     The objective is ``sum_i w_i l_i((Phi c)_i + b) + alpha / 2 * size ||c||^2`` with
-    the basis' mean squared row norm as `size`, so that one alpha means the same for
-    every basis. With the squared loss alpha is chosen by leave-one-out; with others
-    by cross-fitting: the basis is refitted on each part of the rows, networks
-    included, and asked about rows that it has not seen.
+    the basis' mean squared row norm as `size`, so that alpha is comparable between
+    bases. With the squared loss, alpha is chosen by leave-one-out. With other losses it
+    is chosen by cross-fitting: the basis, including any network, is refitted on each
+    training part and scored on held-out samples.
 
     Parameters
     ----------
@@ -123,14 +121,14 @@ class BasisModel(BaseEstimator):
     alpha : "auto", float or array
     effort : Effort
     seed : int
-        Draws the parts, and what networks of other packages draw from torch.
+        Seed of the folds, and of torch for networks of other packages.
     memory : joblib.Memory, str or None
-        Where trained networks are kept.
+        Cache of trained networks.
 
     Attributes
     ----------
     seconds_ : float
-        Of the fit, with the trainings of networks that were loaded from `memory`.
+        Time of the fit, including the trainings of networks loaded from `memory`.
     """
 
     label_smoothing = 0.0
@@ -154,7 +152,7 @@ class BasisModel(BaseEstimator):
     def fit(
         self, X: Any, y: Any, sample_weight: NDArray[np.float64] | None = None
     ) -> Self:
-        """Fit basis and model."""
+        """Fit the basis, choose alpha and fit the model."""
         start = time.perf_counter()
         self._trainer = Trainer(self.memory)
         rows = positive(X, y, sample_weight)
@@ -164,7 +162,7 @@ class BasisModel(BaseEstimator):
         self.problem_ = self._problem(self.basis_, rows)
         squares = self.problem_.operator.row_norms()
         size = float((self.problem_.weight @ squares).mean())
-        self._size = size if size > 0 else 1.0
+        self._size = size if size > 0 else 1.0  # a basis of zeros
         operator = self.problem_.operator
         with threads_for_solve(operator.n_rows, operator.n_coef):
             choice, solution = self._choose(rows)
@@ -175,7 +173,7 @@ class BasisModel(BaseEstimator):
 
     @abstractmethod
     def _check_targets(self, y: Any, name: str = "y") -> Any:
-        """Targets in the shape in which they are used."""
+        """Check the targets and bring them into the shape that `_columns` takes."""
 
     @abstractmethod
     def _learn(self, y: Any, known: bool, classes: Any, name: str = "y") -> None:
@@ -183,7 +181,7 @@ class BasisModel(BaseEstimator):
 
     @abstractmethod
     def _natural_outputs(self) -> int:
-        """Number of raw outputs of a basis that leaves it open."""
+        """Number of raw outputs for a basis that works with any number."""
 
     @abstractmethod
     def _loss_of(self, n_outputs: int) -> Loss:
@@ -198,7 +196,7 @@ class BasisModel(BaseEstimator):
         """Number of raw outputs."""
 
     def _codes(self, y: Any) -> NDArray[np.intp] | None:
-        """Codes by which the parts of the rows are stratified."""
+        """Class codes for stratified folds; None for regressors."""
         return None
 
     def _fit_basis(self, rows: Rows) -> Basis:
@@ -210,12 +208,12 @@ class BasisModel(BaseEstimator):
         return self._loss_of(self._n_outputs).encode(as_float64(columns))
 
     def _problem(self, basis: Basis, rows: Rows) -> ConvexProblem:
-        """The problem of a fitted basis, without a ridge."""
+        """Convex problem on a fitted basis, without penalty."""
         return ConvexProblem(
             basis.operator(rows.X, self._n_outputs),
             self._targets(rows.y),
             self._loss_of(self._n_outputs),
-            rows.share(),
+            rows.normalized_weight(),
             intercept=basis.intercept,
             rounded=basis.rounded,
         )
@@ -229,20 +227,20 @@ class BasisModel(BaseEstimator):
             max_iter=effort.max_iter,
         )
         if alpha > 0:
-            # Without a ridge a separable problem has no solution to converge to.
+            # Without a penalty, a separable problem has no finite solution.
             warn_if_unconverged(solution, effort.tol, effort.max_iter)
         return solution
 
     def _choose(self, rows: Rows) -> tuple[AlphaChoice, Solution | None]:
-        """The ridge, and the solution where it falls off on the way."""
+        """Choose alpha; return the solution too if it is computed on the way."""
         if np.ndim(self.alpha) == 0 and not isinstance(self.alpha, str):
             return _alpha.fixed(float(self.alpha)), None
         problem = self.problem_
         total = float(rows.weight.sum())
         if not _alpha.can_leave_out(problem, total):
             raise ValueError(
-                "alpha must be a number where n_samples=1, as nothing is left when a "
-                f"row is left out, got {self.alpha!r}."
+                "alpha must be a number if n_samples=1, because nothing is left when a "
+                f"sample is left out, got {self.alpha!r}."
             )
         alphas = _alpha.candidates(self.alpha, problem.loss.quadratic) * self._size
         path = None
@@ -255,49 +253,47 @@ class BasisModel(BaseEstimator):
         parts = cross_fitting_parts(
             AUTO_FOLDS, rows.X, self._codes(rows.y), rows.weight, self.seed
         )
-        folds = [self._fold(rows, *part) for part in self._enough(parts, rows.X)]
+        n_folds = _alpha.enough(parts, rows.X)
+        folds = [self._fold(rows, *part) for part in parts[:n_folds]]
         choice, _ = _alpha.by_held_out(folds, problem, alphas, self.effort)
         return self._scaled(choice), None
 
-    def _enough(self, parts: Parts, X: Any) -> Parts:
-        return parts[: _alpha.enough(parts, X)]
-
     def _scaled(self, choice: AlphaChoice) -> AlphaChoice:
-        """The choice in units of a basis of mean squared row norm one."""
+        """Convert a choice to units of a basis with mean squared row norm one."""
         size = self._size
         return AlphaChoice(choice.alpha / size, choice.alphas / size, choice.scores)
 
     def _fold(
         self, rows: Rows, train: NDArray[np.intp], test: NDArray[np.intp]
     ) -> Fold:
-        """The basis fitted on some rows, and rows that it has not seen."""
-        seen, unseen = rows.part(train), rows.part(test)
-        basis = self._fit_basis(seen)
+        """Fit the basis on the training samples; add the held-out samples."""
+        training, heldout = rows.part(train), rows.part(test)
+        basis = self._fit_basis(training)
         index = torch.from_numpy(test)
         held = HeldOut(
             index,
-            basis.operator(unseen.X, self._n_outputs),
-            self._targets(unseen.y),
-            rows.share()[index],
+            basis.operator(heldout.X, self._n_outputs),
+            self._targets(heldout.y),
+            rows.normalized_weight()[index],
         )
-        return Fold(self._problem(basis, seen), held)
+        return Fold(self._problem(basis, training), held)
 
     def _raw(self, X: Any) -> NDArray[np.float64]:
-        """Raw outputs, as the predictions want them."""
+        """Raw outputs of the model."""
         operator = self.basis_.operator(X, self._n_outputs)
         raw = operator.matvec(self._solution.coef) + self._solution.intercept
         return raw.numpy()
 
 
 class BasisRegressor(RegressorTargets, BasisModel):
-    """A convex model of real targets or counts."""
+    """A basis model for real targets or counts."""
 
     def _outputs(self, X: Any) -> int:
         return self._natural_outputs()
 
 
 class BasisClassifier(ClassifierTargets, BasisModel):
-    """A convex model of labels or indicators."""
+    """A basis model for class labels or 0/1 indicators."""
 
     def _outputs(self, X: Any) -> int:
         natural = self._natural_outputs()
@@ -305,7 +301,7 @@ class BasisClassifier(ClassifierTargets, BasisModel):
             self.basis_, GradientBasis | PerturbedGradientBasis
         ):
             return natural
-        # A network may have two outputs for two classes, and its basis has them too.
+        # The number of outputs is the network's, which may be two for two classes.
         inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]), check=False)
         return min(self.basis_.space_.operator([inputs]).n_outputs, 2)
 

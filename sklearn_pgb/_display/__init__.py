@@ -1,1 +1,1 @@
-"""Displays of results and landscapes, after scikit-learn's convention."""
+"""Displays of results and landscapes, following scikit-learn's convention."""

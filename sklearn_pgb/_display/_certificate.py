@@ -1,4 +1,4 @@
-"""`CertificateDisplay`."""
+"""Implement `CertificateDisplay`."""
 
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -10,37 +10,36 @@ from sklearn_pgb._display._training import _axes
 
 TITLES = {
     "certified_global": "global minimum, certified",
-    "not_critical": "training is not done",
-    "not_local_min": "no local minimum, there is a way down",
-    "consistent_with_local_min": "nothing speaks against a local minimum",
+    "not_critical": "training has not converged",
+    "not_local_min": "not a local minimum, descent is possible",
+    "consistent_with_local_min": "no test contradicts a local minimum",
 }
 
-# What the bases are to somebody who has not read the table's documentation.
+# Self-explanatory names of the bases; the others keep their name in the table.
 WORDS = {
     "inputs": "inputs (linear model)",
     "gradient": "partial derivatives",
-    "perturbed gradient": "derivatives, displaced too",
+    "perturbed gradient": "perturbed derivatives",
 }
 
-# A range of losses wider than this reads better on a logarithmic axis.
+# Ratio of the largest and smallest loss from which the axis is logarithmic.
 LOG_SPAN = 100.0
 
-# What is this far below the tolerance is rounding.
+# Losses below this multiple of the tolerance are rounding errors.
 ROUNDING = 1e-3
 
 NETWORK, BETTER, WORSE = "tab:orange", "tab:green", "0.55"
 
 
 class CertificateDisplay:
-    """A network's loss against the least loss on each basis, in one picture.
+    """Plot a network's loss against the smallest loss on each basis.
 
-    Each line of the picture is a basis: features on which a convex model could have
-    been fitted, among them the network's own layers and partial derivatives. Its point
-    is the least loss that was found there; the bar goes down to what is proven: no
-    coefficients have a loss to the left of it. The vertical line is the network. Green
-    bases are better than it, which shows what a convex refit would gain, or that the
-    training is not done. The dashed line is the floor, below which no function of
-    the inputs can be.
+    Each row is a basis: features on which a convex model could have been fitted,
+    including the network's own layers and partial derivatives. The point is the
+    smallest loss found, and the bar extends to the proven lower bound. The vertical
+    line is the network. Green bases are better than the network: a convex refit would
+    reduce the loss, or training has not converged. The dashed line is the floor, a
+    lower bound for all functions of the inputs.
 
     It is recommended to use `from_estimator` or `from_certificate`. All parameters are
     stored as attributes.
@@ -48,9 +47,9 @@ class CertificateDisplay:
     Parameters
     ----------
     certificate : Certificate
-        What to draw.
+        The certificate to plot.
     name : str, default=None
-        Name of the network in front of the verdict; its class where None.
+        Name of the network in the title. None is its class.
 
     Attributes
     ----------
@@ -59,19 +58,20 @@ class CertificateDisplay:
     ax_ : matplotlib Axes
         The axes.
     points_ : matplotlib PathCollection
-        The least losses that were found.
+        The smallest losses found.
     bars_ : matplotlib LineCollection
-        From these to the proven bounds.
+        Bars from the smallest losses to the proven bounds.
     loss_line_ : matplotlib Line2D
         The network's loss.
     floor_line_ : matplotlib Line2D or None
-        The floor; None where a logarithmic axis has no place for it.
+        The floor; None if a logarithmic axis can't show it.
     escape_line_ : matplotlib Line2D or None
-        The loss that was reached by leaving the network's parameters.
+        The loss reached by descent from the network's parameters; None if there is
+        none.
 
     See Also
     --------
-    certify : Makes the certificate.
+    certify : Compute a certificate.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class CertificateDisplay:
     >>> network = MLPRegressor(hidden_layer_sizes=5, random_state=0).fit(X, y)
     >>> display = CertificateDisplay.from_estimator(network, X, y)
     >>> display.ax_.get_title()
-    'MLPRegressor: training is not done'
+    'MLPRegressor: training has not converged'
     >>> plt.close(display.figure_)
     """
 
@@ -93,14 +93,14 @@ class CertificateDisplay:
 
     @classmethod
     def from_certificate(cls, certificate, *, ax=None, name=None):
-        """Draw a certificate.
+        """Plot a certificate.
 
         Parameters
         ----------
         certificate : Certificate
-            What `certify` returned.
+            Result of `certify`.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to plot on. None makes a new figure.
         name : str, default=None
             Name of the network in the title.
 
@@ -113,22 +113,22 @@ class CertificateDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, y, *, ax=None, name=None, **params):
-        """Certify a network and draw the certificate.
+        """Certify a network and plot the certificate.
 
         Parameters
         ----------
         estimator : estimator or torch.nn.Module
-            A fitted network, as `certify` takes it.
+            A fitted network; see `certify`.
         X : array-like
-            The training data.
+            Training data.
         y : array-like
-            The training targets.
+            Training targets.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to plot on. None makes a new figure.
         name : str, default=None
             Name of the network in the title.
         **params : dict
-            More arguments of `certify`.
+            Further arguments of `certify`.
 
         Returns
         -------
@@ -140,12 +140,12 @@ class CertificateDisplay:
         )
 
     def plot(self, ax=None):
-        """Draw.
+        """Plot the certificate.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to plot on. None makes a new figure.
 
         Returns
         -------
@@ -159,21 +159,24 @@ class CertificateDisplay:
         (self.ax_,) = _axes(ax, 1, figsize=(7.0, 1.8 + 0.42 * n_bases))
         ax = self.ax_
         self.figure_ = ax.figure
-        place = np.arange(n_bases)[::-1]
+        positions = np.arange(n_bases)[::-1]
         edge = self._set_scale()
         values = np.maximum([row.value for row in c.table], edge)
         bounds = np.maximum([row.lower_bound for row in c.table], edge)
         better = [row.excess > c.tolerance for row in c.table]
-        colours = [BETTER if is_better else WORSE for is_better in better]
-        # First, as matplotlib can't invert an axis on which all bases have one loss.
+        colors = [BETTER if is_better else WORSE for is_better in better]
+        # Plot the network first: matplotlib can't scale an axis if all losses are
+        # equal.
         self.loss_line_ = ax.axvline(
             max(c.loss, edge),
             color=NETWORK,
             label=f"the network: {_number(c.loss, c.tolerance)}",
         )
-        self.bars_ = ax.hlines(place, bounds, values, colors=colours, lw=5, alpha=0.4)
-        ax.scatter(bounds, place, marker="|", s=120, c=colours)
-        self.points_ = ax.scatter(values, place, c=colours, s=40, zorder=3)
+        self.bars_ = ax.hlines(
+            positions, bounds, values, colors=colors, lw=5, alpha=0.4
+        )
+        ax.scatter(bounds, positions, marker="|", s=120, c=colors)
+        self.points_ = ax.scatter(values, positions, c=colors, s=40, zorder=3)
         self.floor_line_ = self.escape_line_ = None
         floor = c.floor if abs(c.floor) > ROUNDING * c.tolerance else 0.0
         if floor > edge:
@@ -182,10 +185,10 @@ class CertificateDisplay:
                 color="0.3",
                 ls="--",
                 lw=1,
-                label=f"no function is below {_number(floor, c.tolerance)}",
+                label=f"floor: {_number(floor, c.tolerance)}",
             )
         self._plot_escape(edge)
-        self._label(place)
+        self._label(positions)
         return self
 
     def _plot_escape(self, edge):
@@ -197,11 +200,11 @@ class CertificateDisplay:
             max(c.escape.objective, edge),
             color=NETWORK,
             ls=":",
-            label=f"reached on the way down: {reached}",
+            label=f"reached by descent: {reached}",
         )
 
     def _set_scale(self):
-        """Choose the axis; the smallest loss it shows, minus infinity if linear."""
+        """Set the scale; return the smallest loss shown, minus infinity if linear."""
         c = self.certificate
         rounding = ROUNDING * c.tolerance
         losses = np.array([c.loss, *(row.value for row in c.table)])
@@ -213,12 +216,12 @@ class CertificateDisplay:
         self.ax_.set_xscale("log")
         return rounding
 
-    def _label(self, place):
+    def _label(self, positions):
         c, ax = self.certificate, self.ax_
         from matplotlib.lines import Line2D
 
-        ax.set_yticks(place, [WORDS.get(row.basis, row.basis) for row in c.table])
-        ax.set_ylim(-0.6, len(place) - 0.4)
+        ax.set_yticks(positions, [WORDS.get(row.basis, row.basis) for row in c.table])
+        ax.set_ylim(-0.6, len(positions) - 0.4)
         x_label = "training loss"
         if c.tilted is not None:
             x_label += " without penalty"
@@ -229,16 +232,16 @@ class CertificateDisplay:
         ax.spines[["top", "right"]].set_visible(False)
         handles = ax.get_legend_handles_labels()[0]
         excess = [row.excess > c.tolerance for row in c.table]
-        for colour, is_better, label in (
+        for color, is_better, label in (
             (BETTER, True, "a convex model here is better"),
             (WORSE, False, "a convex model here is not better"),
         ):
             if is_better in excess:
-                handles.append(Line2D([], [], color=colour, marker="o", label=label))
+                handles.append(Line2D([], [], color=color, marker="o", label=label))
         ax.legend(
             handles=handles,
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.6 / (0.5 + 0.42 * len(place))),
+            bbox_to_anchor=(0.5, -0.6 / (0.5 + 0.42 * len(positions))),
             ncols=2,
             frameon=False,
             fontsize="small",
@@ -246,5 +249,5 @@ class CertificateDisplay:
 
 
 def _number(value, tolerance):
-    """Three digits; what is far below the tolerance is rounding."""
+    """Format with three digits; "0" if far below the tolerance."""
     return "0" if abs(value) <= ROUNDING * tolerance else f"{value:.3g}"

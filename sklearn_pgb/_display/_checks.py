@@ -1,4 +1,4 @@
-"""Checks of what a display was made with, when it is drawn."""
+"""Check the parameters of displays when they are plotted."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def numbers(values, name):
-    """Numbers as an array of floats."""
+    """Convert numbers to an array of floats."""
     try:
         array = np.asarray(values)
         if array.dtype.kind not in "biufO":
@@ -20,26 +20,26 @@ def numbers(values, name):
 
 
 def check_number(value, name):
-    """Refuse what is neither a number nor None."""
+    """Raise unless `value` is a number or None."""
     if value is not None and not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or None, got {_described(value)}.")
 
 
 def check_text(value, name):
-    """Refuse what is neither a str nor None."""
+    """Raise unless `value` is a str or None."""
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name} must be a str or None, got {_described(value)}.")
 
 
 def check_texts(values, name):
-    """Refuse what is no sequence of one str per entry."""
+    """Raise unless `values` is a sequence of str."""
     is_sequence = isinstance(values, Sequence) or np.ndim(values) == 1
     if not is_sequence or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{name} must be a sequence of str, got {_described(values)}.")
 
 
 def check_keywords(value, name):
-    """Refuse what is neither a dict of keywords nor None."""
+    """Raise unless `value` is a dict with str keys or None."""
     is_dict = isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if value is not None and not is_dict:
         raise TypeError(
@@ -48,15 +48,15 @@ def check_keywords(value, name):
 
 
 def check_result(value, kind, name, maker):
-    """Refuse what is no result of the function that makes this kind."""
+    """Raise unless `value` is of class `kind`, the result of the function `maker`."""
     if not isinstance(value, kind):
         raise TypeError(
-            f"{name} must be a {kind.__name__}, got {_described(value)}. Make it by "
-            f"{maker}."
+            f"{name} must be a {kind.__name__}, got {_described(value)}. Compute it "
+            f"with {maker}."
         )
 
 
 def _described(value):
-    """A value in a message: short ones as they are, others by their type."""
+    """Describe a value in a message: by its repr if short, else by its type."""
     text = repr(value)
     return text if len(text) <= 40 else f"a value of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""`BasisComparisonDisplay`."""
+"""Implement `BasisComparisonDisplay`."""
 
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -16,32 +16,32 @@ from sklearn_pgb._display._training import _axes, _scale
 
 
 class BasisComparisonDisplay:
-    """What each basis can fit, beside what it predicts.
+    """Plot the training loss and the held-out scores of each basis.
 
-    The first panel shows the training loss of each basis at its minimum, with the
-    certified lower bound as a tick: between the two lies all that is unknown. The
-    dashed line is the least loss of any function of the inputs. The second panel
-    shows the held-out score of each split and their mean. A long bar with a good
-    score is a basis that generalises; a short one with a bad score overfits.
+    The first panel shows the smallest training loss found on each basis, with the
+    certified lower bound as a tick. The infimum lies between the two. The dashed line
+    is the smallest loss of any function of the inputs. The second panel shows the
+    held-out score of each split and their mean. A basis with a large training loss and
+    a good score generalizes; one with a small loss and a bad score overfits.
 
     It is recommended to use `from_comparison`. All parameters are stored as attributes.
 
     Parameters
     ----------
     names : sequence of str
-        One per basis, drawn from top to bottom.
+        Names of the bases, plotted from top to bottom.
     train_losses : array-like of shape (n_bases,)
         Training losses.
     lower_bounds : array-like of shape (n_bases,)
-        Certified bounds, nan where there are none.
+        Certified lower bounds; nan if there is none.
     scores : array-like of shape (n_bases, n_splits)
         Held-out scores.
     floor : float, default=None
-        Pure-error floor of the rows.
+        Pure-error floor of the samples.
     loss_name : str, default="training loss"
         Label of the first panel.
     score_name : str, default="score"
-        What `scores` holds.
+        Name of the score.
 
     Attributes
     ----------
@@ -58,11 +58,11 @@ class BasisComparisonDisplay:
     score_points_ : matplotlib Line2D or None
         The scores of the splits.
     mean_points_ : matplotlib Line2D or None
-        Their means.
+        The mean score of each basis.
 
     See Also
     --------
-    compare_bases : Computes what is drawn.
+    compare_bases : Compute a comparison.
 
     Examples
     --------
@@ -103,16 +103,16 @@ class BasisComparisonDisplay:
 
     @classmethod
     def from_comparison(cls, comparison, *, ax=None, bar_kw=None):
-        """Draw a comparison.
+        """Plot a comparison.
 
         Parameters
         ----------
         comparison : BasisComparison
-            What `compare_bases` returned.
+            Result of `compare_bases`.
         ax : matplotlib Axes or array-like of Axes, default=None
-            Where to draw, as in `plot`.
+            Axes of the panels; see `plot`.
         bar_kw : dict, default=None
-            Keywords of the bars, as in `plot`.
+            Keyword arguments of the bars; see `plot`.
 
         Returns
         -------
@@ -133,15 +133,15 @@ class BasisComparisonDisplay:
         return display.plot(ax, bar_kw=bar_kw)
 
     def plot(self, ax=None, *, bar_kw=None):
-        """Draw.
+        """Plot the comparison.
 
         Parameters
         ----------
         ax : matplotlib Axes or array-like of Axes, default=None
-            Where to draw the panels, in their order; a single one shows the training
-            losses. None makes a new figure.
+            Axes of the panels, in order; a single one shows the training losses. None
+            makes a new figure.
         bar_kw : dict, default=None
-            Keywords of the bars, as `Axes.barh` takes them.
+            Keyword arguments of `Axes.barh`.
 
         Returns
         -------
@@ -176,11 +176,11 @@ class BasisComparisonDisplay:
         return self
 
     def _plot_losses(self, ax, losses, bounds, bar_kw):
-        place = np.arange(len(losses))
+        positions = np.arange(len(losses))
         style = {"color": "C0", "alpha": 0.5, "height": 0.6, **bar_kw}
-        self.loss_bars_ = ax.barh(place, losses, **style)
+        self.loss_bars_ = ax.barh(positions, losses, **style)
         (self.bound_line_,) = ax.plot(
-            bounds, place, "k|", markersize=16, label="certified lower bound"
+            bounds, positions, "k|", markersize=16, label="certified lower bound"
         )
         self.floor_line_ = None
         if self.floor is not None:
@@ -193,17 +193,17 @@ class BasisComparisonDisplay:
         _legend(ax)
 
     def _plot_scores(self, ax, scores):
-        place = np.arange(len(scores))
+        positions = np.arange(len(scores))
         (self.score_points_,) = ax.plot(
             scores.ravel(),
-            np.repeat(place, scores.shape[1]),
+            np.repeat(positions, scores.shape[1]),
             "o",
             color="0.6",
             markersize=4,
             label="splits",
         )
         (self.mean_points_,) = ax.plot(
-            scores.mean(1), place, "D", color="C1", label="mean"
+            scores.mean(1), positions, "D", color="C1", label="mean"
         )
         ax.locator_params(axis="x", nbins=6)
         ax.grid(axis="x", color="0.9")
@@ -213,5 +213,5 @@ class BasisComparisonDisplay:
 
 
 def _legend(ax):
-    """A legend below the panel, since bars and points may be anywhere in it."""
+    """Add a legend below the panel, because bars and points may be anywhere in it."""
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9)

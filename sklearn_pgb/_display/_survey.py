@@ -1,4 +1,4 @@
-"""`MinimaSurveyDisplay`."""
+"""Implement `MinimaSurveyDisplay`."""
 
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -14,40 +14,44 @@ from sklearn_pgb._display._checks import (
 from sklearn_pgb._display._training import _axes, _scale
 from sklearn_pgb._survey._result import MinimaSurvey
 
-# Colours and words of the verdicts, in the order of the legend; others follow.
+# Colors and labels of the verdicts, in the order of the legend.
 VERDICTS = {
     "certified_global": ("C2", "global minimum, certified"),
     "consistent_with_local_min": ("C0", "consistent with a local minimum"),
     "critical": ("C9", "critical point"),
-    "not_local_min": ("C1", "no local minimum"),
+    "not_local_min": ("C1", "not a local minimum"),
     "not_critical": ("0.65", "not critical"),
     "undetermined": ("0.85", "undetermined: overflows"),
 }
 
 # Names and line styles of the bounds.
-BOUNDS = {"floor": "--", "linear model": ":", "gradient basis of the best end": "-."}
+BOUNDS = {
+    "floor": "--",
+    "linear model": ":",
+    "gradient basis of the best network": "-.",
+}
 
 
 class MinimaSurveyDisplay:
-    """How the losses of many trainings are distributed, against what is possible.
+    """Plot the distribution of the losses of many trainings, with bounds.
 
-    Each start is a point: its training loss, and the share of starts that ended as low
-    or lower. A step is a minimum that many starts share; a slope, ends that are all
-    different. Lines across the losses are bounds: no function of the inputs is below
-    the floor, no coefficients on the best end's partial derivatives are below its
-    gradient basis' bound, and the linear model is what a network without hidden units
-    could reach.
+    Each start is a point: its training loss, and the fraction of starts with at most
+    this loss. If many starts reach the same minimum, their points form a vertical line.
+    The other vertical lines are losses to compare with: the floor is a bound for all
+    functions of the inputs, the gradient basis bound holds for all models on the best
+    network's partial derivatives, and the linear model is a network without hidden
+    units.
 
     It is recommended to use `from_survey`. All parameters are stored as attributes.
 
     Parameters
     ----------
     losses : array-like of shape (n_starts,)
-        Training losses of the ends.
+        Training losses.
     verdicts : sequence of str, default=None
-        One per start; ends of one verdict have one colour.
+        Verdict on each start, shown by color.
     bounds : dict of str to float, default=None
-        Losses to compare with, by name. What is not finite is left out.
+        Losses to compare with, by name. Values that are not finite are not shown.
     name : str, default=None
         Title.
 
@@ -58,15 +62,15 @@ class MinimaSurveyDisplay:
     ax_ : matplotlib Axes
         The panel.
     step_line_ : matplotlib Line2D
-        The distribution.
+        The distribution function.
     points_ : dict of str to matplotlib Line2D
-        The ends of each verdict.
+        The starts with each verdict.
     bound_lines_ : dict of str to matplotlib Line2D
         The bounds.
 
     See Also
     --------
-    survey_minima : Computes what is drawn.
+    survey_minima : Compute a survey.
 
     Examples
     --------
@@ -91,18 +95,18 @@ class MinimaSurveyDisplay:
 
     @classmethod
     def from_survey(cls, survey, *, ax=None, name=None, line_kw=None):
-        """Draw a survey.
+        """Plot a survey.
 
         Parameters
         ----------
         survey : MinimaSurvey
-            What `survey_minima` returned.
+            Result of `survey_minima`.
         ax : matplotlib Axes, default=None
-            Where to draw, as in `plot`.
+            Axes to plot on; see `plot`.
         name : str, default=None
             Title.
         line_kw : dict, default=None
-            Keywords of the distribution's line, as in `plot`.
+            Keyword arguments of the distribution's line; see `plot`.
 
         Returns
         -------
@@ -116,14 +120,14 @@ class MinimaSurveyDisplay:
         return display.plot(ax, line_kw=line_kw)
 
     def plot(self, ax=None, *, line_kw=None):
-        """Draw.
+        """Plot the survey.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw. None makes a new figure.
+            Axes to plot on. None makes a new figure.
         line_kw : dict, default=None
-            Keywords of the distribution's line, as `Axes.plot` takes them.
+            Keyword arguments of `Axes.step` for the distribution.
 
         Returns
         -------
@@ -150,37 +154,39 @@ class MinimaSurveyDisplay:
         self.figure_ = self.ax_.figure
         order = np.argsort(losses, kind="stable")
         losses, verdicts = losses[order], verdicts[order]
-        share = np.arange(1, len(losses) + 1) / len(losses)
+        fraction = np.arange(1, len(losses) + 1) / len(losses)
         style = {"color": "0.7", "lw": 1, "zorder": 1, **(line_kw or {})}
-        (self.step_line_,) = self.ax_.step(losses, share, where="post", **style)
-        self._plot_points(losses, share, verdicts)
+        (self.step_line_,) = self.ax_.step(losses, fraction, where="post", **style)
+        self._plot_points(losses, fraction, verdicts)
         self._plot_bounds(losses)
         known = losses[np.isfinite(losses)]
         shown = [line.get_xdata()[0] for line in self.bound_lines_.values()]
-        # A bound of zero is below a logarithmic axis; the losses decide.
+        # A bound of zero does not influence the scale: a logarithmic axis omits it.
         values = np.concatenate([known, [value for value in shown if value > 0]])
         self.ax_.set_xscale(**_scale(values))
-        self.ax_.set(xlabel="training loss", ylabel="share of starts", ylim=(0, 1.04))
+        self.ax_.set(
+            xlabel="training loss", ylabel="fraction of starts", ylim=(0, 1.04)
+        )
         if self.name is not None:
             self.ax_.set_title(self.name)
-        # Below the panel, since points may be anywhere in it.
+        # Below the panel, because points may be anywhere in it.
         if self.ax_.get_legend_handles_labels()[0]:
             self.ax_.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9)
         return self
 
-    def _plot_points(self, losses, share, verdicts):
-        found = list(dict.fromkeys(verdicts.tolist()))
-        known = [verdict for verdict in VERDICTS if verdict in found]
-        others = [verdict for verdict in found if verdict not in VERDICTS]
+    def _plot_points(self, losses, fraction, verdicts):
+        present = list(dict.fromkeys(verdicts.tolist()))
+        known = [verdict for verdict in VERDICTS if verdict in present]
+        others = [verdict for verdict in present if verdict not in VERDICTS]
         self.points_ = {}
         for i, verdict in enumerate(known + others):
-            colour, words = VERDICTS.get(verdict, (f"C{3 + i}", verdict))
+            color, words = VERDICTS.get(verdict, (f"C{3 + i}", verdict))
             rows = verdicts == verdict
             (self.points_[verdict],) = self.ax_.plot(
                 losses[rows],
-                share[rows],
+                fraction[rows],
                 "o",
-                color=colour,
+                color=color,
                 markersize=5,
                 label=f"{words} ({rows.sum()})" if words else None,
             )
@@ -191,7 +197,7 @@ class MinimaSurveyDisplay:
         for name, value in (self.bounds or {}).items():
             if value is None or not np.isfinite(value):
                 continue
-            # What is zero up to rounding must not stretch a logarithmic axis.
+            # A bound of zero up to rounding must not extend a logarithmic axis.
             shown = value if abs(value) > 1e-14 * largest else 0.0
             self.bound_lines_[name] = self.ax_.axvline(
                 shown,

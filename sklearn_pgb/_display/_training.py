@@ -1,4 +1,4 @@
-"""`TrainingDisplay`."""
+"""Implement `TrainingDisplay`."""
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -13,10 +13,10 @@ from sklearn_pgb._display._checks import (
 from sklearn_pgb._losses import SquaredLoss
 from sklearn_pgb._models._open import open_network
 
-# A curve whose values differ by less than this factor reads better on a linear axis.
+# Ratio of the largest and smallest value from which an axis is logarithmic.
 LOG_SPAN = 10.0
 
-# "diverging" alone would be read as a training whose loss overflows.
+# "diverging" alone would be mistaken for a training whose loss overflows.
 STATUS_WORDS = {
     "certified_global": "global minimum, certified",
     "diverging": "added neurons diverge",
@@ -25,53 +25,52 @@ STATUS_WORDS = {
 
 
 class TrainingDisplay:
-    """How a network was trained: loss and floor, added neurons, held-out scores.
+    """Plot the training of a network: loss, added neurons and held-out scores.
 
-    The first panel shows the training loss of each epoch above the *floor*, the least
-    loss that any function of the inputs could have: what lies between the two is all
-    that a longer training, another start or a larger network could gain. The second
-    panel shows the norm of the added neurons as they descend on the residuals of the
-    trained network. That it grows says that the network is above the floor, not
-    that it is at a bad local minimum. A third panel shows held-out scores.
+    The first panel shows the training loss of each epoch and the *floor*, the smallest
+    loss of any function of the inputs. Longer training, another start or a larger
+    network can reduce the loss by at most their difference. The second panel shows the
+    norm of the added neurons as they are trained on the residuals of the network. If it
+    grows, the network is above the floor, but not necessarily at a bad local minimum.
+    The third panel shows held-out scores.
 
     It is recommended to use `from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
     loss_curve : array-like of shape (n_epochs,)
-        Training loss of each epoch, penalties included. With several starts it has
-        dips, which end in a jump: there the added neurons descend, and are dropped.
+        Training loss of each epoch, including penalties. With several starts, the loss
+        decreases while neurons are added, and jumps up when they are removed.
     floor : float, default=None
         Pure-error floor of the training samples.
     neuron_norm_curve : array-like of shape (n_points,), default=None
-        Norm of the added neurons at the start of their descent and after each of its
-        iterations.
+        Norm of the added neurons initially and after each iteration of their training.
     validation_scores : array-like of shape (n_epochs,), default=None
         Held-out score of each epoch.
     loss : float, default=None
-        Loss of the network that was kept, without penalties.
+        Loss of the final network, without penalties.
     status : str, default=None
         A `status_` of AddedNeuronRegressor, or any text.
     step_name : str, default="epoch"
-        What an entry of `loss_curve` stands for.
+        Unit of the steps of `loss_curve`.
     score_name : str, default="score"
-        What `validation_scores` holds.
+        Name of the score in `validation_scores`.
     name : str, default=None
-        Name of the training, for the legend. The title then stays empty, so that
-        several trainings can share their axes.
+        Name of the training in the legend. The title is then empty, so that several
+        trainings can be plotted on the same axes.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
         Figure of the panels.
     axes_ : ndarray of matplotlib Axes
-        The panels: loss, then added neurons and scores where there are any.
+        The panels: loss, then added neurons and scores if there are any.
     loss_line_ : matplotlib Line2D
         The loss.
     loss_point_ : matplotlib Line2D or None
-        The loss of the network that was kept.
+        The loss of the final network.
     floor_line_ : matplotlib Line2D or None
-        The floor; a floor of zero is below a logarithmic axis.
+        The floor; not visible if it is zero and the axis is logarithmic.
     norm_line_ : matplotlib Line2D or None
         The norm of the added neurons.
     score_line_ : matplotlib Line2D or None
@@ -79,7 +78,7 @@ class TrainingDisplay:
 
     See Also
     --------
-    AddedNeuronRegressor : Its attributes are what is drawn.
+    AddedNeuronRegressor : Train a network with added neurons.
 
     Examples
     --------
@@ -120,7 +119,7 @@ class TrainingDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, name=None, line_kw=None):
-        """Draw the training of a fitted network.
+        """Plot the training of a fitted network.
 
         Parameters
         ----------
@@ -129,33 +128,33 @@ class TrainingDisplay:
             TransformedTargetRegressor that ends in one. Other networks with a
             `loss_curve_` have no floor and no added neurons.
         ax : matplotlib Axes or array-like of Axes, default=None
-            Where to draw, as in `plot`.
+            Axes of the panels; see `plot`.
         name : str, default=None
-            Name of the training, for the legend.
+            Name of the training in the legend.
         line_kw : dict, default=None
-            Keywords of the lines, as in `plot`.
+            Keyword arguments of the lines; see `plot`.
 
         Returns
         -------
         display : TrainingDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        # Nothing is computed with the loss; it only lets a bare module through to the
-        # message below, which fits better than one about its loss.
+        # The loss is not used. Without it, a bare module would raise an error about its
+        # loss, which is less helpful than the message below.
         network = open_network(estimator, loss=SquaredLoss()).final
         known = vars(network)
         if "loss_curve_" not in known:
             raise TypeError(
                 "estimator must be a network that keeps its loss_curve_, got "
-                f"{type(network).__name__} without one. Train an AddedNeuronRegressor "
-                "or AddedNeuronClassifier."
+                f"{type(network).__name__} without one. Use an AddedNeuronRegressor or "
+                "AddedNeuronClassifier."
             )
         display = cls(
             known["loss_curve_"],
             known.get("floor_"),
             known.get("neuron_norm_curve_"),
             known.get("validation_scores_"),
-            # scikit-learn's networks call the last entry of the curve their loss_.
+            # In scikit-learn's networks, loss_ is only the last entry of the curve.
             loss=known["loss_"] if "floor_" in known else None,
             status=known.get("status_"),
             step_name="iteration" if known["solver"] == "lbfgs" else "epoch",
@@ -165,15 +164,15 @@ class TrainingDisplay:
         return display.plot(ax, line_kw=line_kw)
 
     def plot(self, ax=None, *, line_kw=None):
-        """Draw.
+        """Plot the training.
 
         Parameters
         ----------
         ax : matplotlib Axes or array-like of Axes, default=None
-            Where to draw the panels, in their order; panels without an Axes are left
-            out, so a single one shows the loss. None makes a new figure.
+            Axes of the panels, in order. If there are fewer than panels, the last
+            panels are not shown. None makes a new figure.
         line_kw : dict, default=None
-            Keywords of the lines of all panels, as `Axes.plot` takes them.
+            Keyword arguments of `Axes.plot` for the lines of all panels.
 
         Returns
         -------
@@ -211,7 +210,7 @@ class TrainingDisplay:
                 [self.loss],
                 "o",
                 color=self.loss_line_.get_color(),
-                label=f"network kept: {self.loss:.4g}" if self.name is None else None,
+                label=f"final network: {self.loss:.4g}" if self.name is None else None,
             )
         ax.set_yscale(**_scale(_values(ax)))
         if self.floor is not None:
@@ -222,7 +221,7 @@ class TrainingDisplay:
         ax.legend()
 
     def _plot_floor(self, ax, curve):
-        # What is zero up to rounding must not stretch a logarithmic axis.
+        # A floor of zero up to rounding must not extend a logarithmic axis.
         rounding = np.finfo(float).eps * np.nanmax(np.abs(curve), initial=0.0)
         floor = self.floor if abs(self.floor) > rounding else 0.0
         label = f"floor: {floor:.4g}"
@@ -235,7 +234,7 @@ class TrainingDisplay:
         (self.norm_line_,) = ax.plot(
             np.arange(len(curve)), curve, ".-", **{"label": self.name, **line_kw}
         )
-        _label(ax, "iteration of their descent", "norm of (a, b, W)")
+        _label(ax, "iteration of their training", "norm of (a, b, W)")
         ax.set_title("added neurons (no certificate)")
         if self.name is not None:
             ax.legend()
@@ -264,7 +263,7 @@ class TrainingDisplay:
 
 
 def _label(ax, x_name, y_name):
-    """Label axes whose x counts something."""
+    """Label axes and use integer ticks on x."""
     from matplotlib.ticker import MaxNLocator
 
     ax.set(xlabel=x_name, ylabel=y_name)
@@ -274,28 +273,29 @@ def _label(ax, x_name, y_name):
 
 
 def _curve(values, name):
-    """A curve as an array of floats; what overflowed leaves a gap."""
+    """Convert a curve to floats; values that are not finite leave a gap."""
     curve = numbers(values, name)
     if curve.ndim != 1:
         raise ValueError(
-            f"{name} must be 1-d, one number per point, got shape {curve.shape}. Make "
-            "a display for each curve."
+            f"{name} must be 1-d, one number per point, got shape {curve.shape}. Use "
+            "one display per curve."
         )
     return np.where(np.isfinite(curve), curve, np.nan)
 
 
 def _values(ax):
-    """What the curves on some axes show; lines across, such as floors, have no say."""
+    """Finite values of the curves on some axes, without horizontal lines."""
     curves = [line for line in ax.lines if line.get_transform() == ax.transData]
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in curves])
     return values[np.isfinite(values)]
 
 
 def _scale(values):
-    """The scale of an axis, as keywords of `set_yscale`.
+    """Choose the scale of an axis, as keyword arguments of `set_yscale`.
 
-    Logarithmic where the values are positive and far apart. Exact zeros, which the
-    hinge loss has, get a linear piece below the smallest positive value.
+    The scale is logarithmic if the values are positive and span a factor of LOG_SPAN.
+    Exact zeros, which the hinge loss has, are shown on a linear part of the axis below
+    the smallest positive value.
     """
     positive = values[values > 0]
     if (values < 0).any() or not len(positive):
@@ -308,7 +308,7 @@ def _scale(values):
 
 
 def _axes(ax, n_panels, figsize=None):
-    """Axes of the panels that are drawn."""
+    """Check the given axes, or make one per panel."""
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
 
@@ -320,7 +320,7 @@ def _axes(ax, n_panels, figsize=None):
     if not all(isinstance(panel, Axes) for panel in axes):
         raise TypeError(
             "ax must be a matplotlib Axes or an array of them, got "
-            f"{type(ax).__name__}. Make them by matplotlib.pyplot.subplots."
+            f"{type(ax).__name__}. Make them with matplotlib.pyplot.subplots."
         )
     if not 1 <= len(axes) <= n_panels:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How a refit chooses what its penalty pulls towards, and how strongly."""
+"""Choose the center of a refit's penalty and its strength alpha."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ NOT_FINITE = (
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A centre, an alpha and the mean loss on held-out samples.
+    """A center, an alpha and their mean loss on held-out samples.
 
     Attributes
     ----------
@@ -54,16 +54,17 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A centre and an alpha, and how they were chosen.
+    """The chosen center and alpha, and all candidates.
 
     Attributes
     ----------
     center : {"zero", "average"}
     alpha : float
-        Of the problem on all samples; infinite for the average of the networks itself.
+        Strength for the problem on all samples; infinite for the average of the
+        networks itself.
     candidates : list of Candidate
     raw : Tensor (n_samples, n_outputs) or None
-        Raw outputs for each sample by a model that has not seen it.
+        Held-out raw outputs: each sample's by a model that was not trained on it.
     parameters : Tensor or None
         Mean of the folds' solutions, one coefficient per parameter of all networks.
     start : (Tensor, Tensor) or None
@@ -80,7 +81,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Some of the samples, as some networks see them.
+    """A subset of the samples, as inputs of several networks.
 
     Attributes
     ----------
@@ -88,7 +89,7 @@ class Samples:
         One per network.
     all_y, all_weight : Tensor (n_all, ...)
     index : Tensor (n_samples,)
-        Which of all samples these are.
+        Indices of the subset.
     """
 
     all_inputs: Sequence[Tensor]
@@ -108,16 +109,16 @@ class Samples:
 
     @property
     def weight(self) -> Tensor:
-        """Weights in the user's scale."""
+        """Sample weights as the user gave them, not normalized."""
         return self.all_weight[self.index]
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOutNetworks:
-    """Some networks, samples that they were trained on, and held-out samples.
+    """Networks with their training samples and held-out samples.
 
-    Bases and outputs are computed when they are asked for, and not kept: those of all
-    folds together would take far more memory than one problem.
+    Bases and outputs are recomputed on every call: keeping those of all folds would
+    take far more memory than one problem.
 
     Attributes
     ----------
@@ -136,7 +137,7 @@ class HeldOutNetworks:
     def of(
         cls, opened: Sequence[OpenNetwork], training: Samples, heldout: Samples
     ) -> "HeldOutNetworks":
-        """Measure the scales of the bases on the training samples."""
+        """Scale the bases on the training samples."""
         networks = [network.network for network in opened]
         weight = training.weight
         space = TangentSpace.of(networks, training.inputs, weight / weight.sum())
@@ -157,7 +158,7 @@ class HeldOutNetworks:
         return mean_raw(self.space.networks, samples.inputs)
 
     def fold(self, center: str) -> Fold:
-        """The problem on the training samples, and the held-out samples."""
+        """Problem on the training samples, and its held-out samples."""
         weight = self.training.weight
         added = center == "average"
         problem = ConvexProblem(
@@ -178,13 +179,13 @@ class HeldOutNetworks:
         return Fold(problem, held)
 
     def heldout_loss(self, raw: Tensor) -> float:
-        """Weighted sum of the losses of held-out raw outputs."""
+        """Weighted sum of the losses of raw outputs for the held-out samples."""
         return float(self.heldout.weight @ self.loss.value(self.heldout.y, raw))
 
     def raw_of(
         self, samples: Samples, at: Candidate, solution: Sequence[Tensor]
     ) -> Tensor:
-        """Raw outputs of a solution; of the networks alone if it is empty."""
+        """Raw outputs of a solution, or of the networks alone if it is empty."""
         raw = torch.zeros_like(samples.y)
         if solution:
             coef, intercept = solution
@@ -198,7 +199,7 @@ class HeldOutNetworks:
         return self.space.parameters(coef, intercept, centre=centred)
 
 
-# Coefficients and intercepts of each part at a candidate.
+# Maps a candidate to the coefficients and intercept of each part.
 Solutions = Callable[[Candidate], list[tuple[Tensor, Tensor]]]
 
 
@@ -209,7 +210,7 @@ def by_heldout_networks(
     effort: Effort,
     with_average: bool,
 ) -> tuple[list[Candidate], Solutions]:
-    """Score every candidate on samples that the networks behind it have not seen.
+    """Score every candidate on samples that its networks were not trained on.
 
     Parameters
     ----------
@@ -225,7 +226,7 @@ def by_heldout_networks(
     -------
     candidates : list of Candidate
     solutions : callable
-        Gives each part's coefficients and intercept at a candidate.
+        Maps a candidate to the coefficients and intercept of each part.
     """
     evaluate = _squared if parts[0].loss.quadratic else _general
     candidates, solutions = evaluate(parts, centers, alphas, effort)
@@ -244,7 +245,7 @@ def _squared(
     alphas: NDArray[np.float64],
     effort: Effort,
 ) -> tuple[list[Candidate], Solutions]:
-    """Squared loss: a part at a time, all centres and alphas from one decomposition."""
+    """Squared loss: one decomposition per part serves all centers and alphas."""
     grids: list[RidgeGrid] = []
     losses = np.zeros((len(centers), len(alphas)))
     total = sum(part.heldout_weight for part in parts)
@@ -286,10 +287,10 @@ def _general(
     alphas: NDArray[np.float64],
     effort: Effort,
 ) -> tuple[list[Candidate], Solutions]:
-    """Any loss: Newton's method down the alphas, with warm starts."""
+    """Any loss: Newton's method from large to small alphas, with warm starts."""
     memory = effort.max_memory / len(parts)
     spaces = [_row_space(part.fold("zero"), memory) for part in parts]
-    found: dict[str, dict[float, list[Solution]]] = {}
+    paths: dict[str, dict[float, list[Solution]]] = {}
     candidates: list[Candidate] = []
     for center in centers:
         folds = [
@@ -298,7 +299,7 @@ def _general(
         ]
         path = HeldOutPath(folds, memory, effort.max_iter)
         losses = search_path(path.loss, alphas.tolist())
-        found[center] = path.solutions
+        paths[center] = path.solutions
         candidates += [Candidate(center, a, loss) for a, loss in losses.items()]
 
     def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
@@ -307,14 +308,14 @@ def _general(
                 each.coef if space is None else space[0].coefficients(each.coef),
                 each.intercept,
             )
-            for each, space in zip(found[at.center][at.alpha], spaces, strict=True)
+            for each, space in zip(paths[at.center][at.alpha], spaces, strict=True)
         ]
 
     return candidates, solutions
 
 
 def _row_space(fold: Fold, max_memory: float) -> tuple[RowSpace, DenseOperator] | None:
-    """Coordinates of the row space and held-out features, if that is the best way."""
+    """Row space of the basis and held-out features in it, if dual methods pay."""
     if choose_method(fold.problem.with_alpha(1.0), max_memory) != "dual":
         return None
     space = RowSpace.of(fold.problem.operator)
@@ -322,7 +323,7 @@ def _row_space(fold: Fold, max_memory: float) -> tuple[RowSpace, DenseOperator] 
 
 
 def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
-    """A fold in coordinates of the row space of its basis."""
+    """Express a fold in coordinates of the row space of its basis."""
     if space is None:
         return fold
     return Fold(
@@ -337,14 +338,14 @@ def best_on_average(
     solutions: Solutions,
     n_folds: int,
 ) -> Candidate:
-    """The candidate whose average over all folds is expected to be best.
+    """Select the candidate whose average over all folds is expected to be best.
 
-    A held-out loss is that of one fold's model, while the refit averages those of all
-    folds, from which networks that differ gain more than refits that agree. The best
-    candidate of each centre and the networks themselves are compared again by
-    their held-out losses less that gain. It is the mean loss of the folds' models less
-    the loss of their mean, on all training samples. Most models have seen these, which
-    makes the gains cautious.
+    A held-out loss measures one fold's model, but the refit averages the models of all
+    folds. Averaging helps networks that differ more than refits that agree, so the
+    best candidate of each center and the networks themselves are compared by held-out
+    loss minus that gain. The gain is the mean loss of the folds' models minus the loss
+    of their mean, on all training samples. Most models were trained on these samples,
+    so the gain is underestimated.
     """
     finite = [each for each in candidates if math.isfinite(each.loss)]
     networks = [each for each in finite if math.isinf(each.alpha)]
@@ -370,9 +371,9 @@ def best_on_average(
         loss = parts[0].loss
         alone = sum(float(weight @ loss.value(y, raw)) for raw in raws) / len(raws)
         together = float(weight @ loss.value(y, raws.mean(0)))
-        # Some folds stand for all; the gain from n models is proportional to 1 - 1 / n.
-        share = (1 - 1 / n_folds) / (1 - 1 / len(raws))
-        return share * (alone - together) / float(weight.sum())
+        # Only some folds are solved. The gain of n models is proportional to 1 - 1 / n.
+        ratio = (1 - 1 / n_folds) / (1 - 1 / len(raws))
+        return ratio * (alone - together) / float(weight.sum())
 
     return min(finalists, key=lambda each: each.loss - gain(each))
 
@@ -383,7 +384,7 @@ def all_heldout_raw(
     solved: Sequence[tuple[Tensor, Tensor]],
     y: Tensor,
 ) -> Tensor | None:
-    """Raw outputs of the held-out samples; None unless all were held out."""
+    """Held-out raw outputs of all samples; None unless every sample was held out."""
     raw = torch.full_like(y, torch.nan)
     for number, part in enumerate(parts):
         solution = solved[number] if solved else ()
@@ -396,7 +397,7 @@ def fold_average(
     center: str,
     solved: Sequence[tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """The mean of the folds' models, one coefficient per parameter of all networks."""
+    """Mean of the folds' models, one coefficient per parameter of all networks."""
     each = [
         part.parameters(center, *solution)
         for part, solution in zip(parts, solved, strict=True)
@@ -407,10 +408,9 @@ def fold_average(
 def side_by_side(
     solved: Sequence[tuple[Tensor, Tensor]], n_folds: int
 ) -> tuple[Tensor, Tensor]:
-    """A start for the problem on all bases: the mean of the folds' models.
+    """Mean of the folds' models, as a warm start for the problem on all bases.
 
-    The scales of all bases side by side are those of the folds over the root of their
-    number, hence the root.
+    Concatenating `n_folds` bases divides their scales by the square root of `n_folds`.
     """
     coef = torch.cat([coef for coef, _ in solved]) * n_folds**-0.5
     return coef, torch.stack([intercept for _, intercept in solved]).mean(0)
@@ -424,7 +424,7 @@ def _without_closed_form(
     effort: Effort,
     convex_parts: Callable[[], Parts],
 ) -> AlphaChoice:
-    """By one Newton step per sample or by cross-validation of the convex problem."""
+    """Choose alpha by approximate leave-one-out or convex cross-validation."""
     can_step = not problem.loss.quadratic and _alpha.is_dense(problem)
     if not (rule == "loo" and can_step):
         try:
@@ -447,13 +447,14 @@ def choose_on_training_samples(
     convex_parts: Callable[[], Parts],
     with_average: bool,
 ) -> Choice:
-    """Choose on the samples that the networks were trained on.
+    """Choose center and alpha on the samples that the networks were trained on.
 
-    By leave-one-out or the evidence in closed form, if there is an eigendecomposition
-    (`path`), by one Newton step per sample for other losses and dense problems, and
-    otherwise by cross-validation of the convex problem alone, where folds can be drawn.
-    The features have seen the labels, so the losses are optimistic. `with_average`
-    makes the networks themselves, at their training loss, a candidate.
+    If there is an eigendecomposition (`path`), leave-one-out or the evidence are
+    computed in closed form. Otherwise, rule "loo" takes one Newton step per sample if
+    the loss is not quadratic and the problem dense. In all other cases the convex
+    problem is cross-validated if folds can be drawn. The features were trained on the
+    labels, so the losses are optimistic. `with_average` adds the networks themselves
+    as a candidate, at their training loss.
     """
     choices: dict[str, AlphaChoice] = {}
     for center, problem in problems.items():
@@ -481,7 +482,7 @@ def choose_on_training_samples(
     if not finite:
         raise ValueError(NOT_FINITE)
     best = min(finite, key=lambda each: each.loss)
-    # The networks have no left-out outputs; those of their training stand in.
+    # The networks have no left-out outputs: use their training outputs instead.
     average = problems[best.center].offset
     raw = choices[best.center].raw if math.isfinite(best.alpha) else average
     return Choice(best.center, best.alpha, candidates, raw)

@@ -1,4 +1,4 @@
-"""The data that a user hands to the refit: checked, weighted, encoded."""
+"""Check, weight and encode the data passed to a refit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -47,25 +47,25 @@ from sklearn_pgb._refit._request import RefitRequest
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The rows of positive weight.
+    """The samples of positive weight.
 
     Attributes
     ----------
-    X, y : whatever the network takes
+    X, y : inputs and targets of the network
     weight : ndarray (n_samples,)
         Sample weights times class weights.
     labels : ndarray (n_samples,) or None
         Codes of the distinct labels, for classifiers.
     params : dict
-        Keywords for the networks' `fit`, weights among them where there are any.
+        Keyword arguments of the networks' `fit`, including any sample weights.
     cv : int, list of (train, held out) or None
-        What to cross-fit with.
+        Number of folds, or the folds themselves, for cross-fitting.
     exact : bool
-        Whether fewer distinct rows than `cv` are an error.
+        Whether fewer distinct samples than `cv` are an error.
     groups : ndarray (n_samples,) or None
         Groups that folds keep together.
     classes : ndarray or None
-        Labels of all rows, those without weight included.
+        Labels of all samples, including those of weight zero.
     validation : (X, y, weight) or None
         Validation samples of positive weight.
     """
@@ -82,7 +82,7 @@ class TrainingData:
     validation: tuple[Any, Any, NDArray[np.float64]] | None = None
 
     def parts(self, n_folds: int, seed: int, exact: bool = False) -> Parts:
-        """(train, held out) rows of folds drawn over the distinct rows."""
+        """Draw folds over the distinct samples, as (train, held out) indices."""
         return cross_fitting_parts(
             n_folds,
             self.X,
@@ -105,7 +105,7 @@ def training_data(
     fit_params: dict[str, Any],
     cv: Any,
 ) -> TrainingData:
-    """Check what `fit` got and leave out the rows without weight."""
+    """Check the arguments of `fit` and remove samples of weight zero."""
     X, y = _check_training_data(owner, request, X, y)
     weight = _check_weight(request, X, y, sample_weight)
     if groups is not None:
@@ -124,8 +124,8 @@ def training_data(
     classes = None
     if request.classifies and y.ndim == 1:
         classes = np.unique(y)
-    # Arrays that are all used are not copied: they may be mapped from a disk. In
-    # another order of memory the network's training would round otherwise.
+    # Arrays are not copied if every sample is used: they may be memory-mapped. Others
+    # are made C-contiguous, because rounding in training depends on the memory order.
     in_order = isinstance(X, np.ndarray) and X.flags.c_contiguous
     if len(rows) < len(weight) or not in_order:
         params = _check_method_params(X, params, rows)
@@ -158,7 +158,7 @@ def _check_validation(
     if y_val.ndim != y.ndim or y_val.shape[1:] != y.shape[1:]:
         raise ValueError(
             "y_val must have as many dimensions and columns as y, of shape "
-            f"{y.shape}, got {y_val.shape}. Pass targets like those of the training."
+            f"{y.shape}, got {y_val.shape}. Pass y_val in the format of y."
         )
     weight = _check_sample_weight(
         weight_val, X_val, dtype=np.float64, copy=True, ensure_non_negative=True
@@ -182,7 +182,7 @@ def _check_validation(
 def _check_training_data(
     owner: Any, request: RefitRequest, X: Any, y: Any
 ) -> tuple[Any, Any]:
-    """Check what is not delegated to the network's own pipeline."""
+    """Check X and y, except for the checks left to the network's own pipeline."""
     targets: dict[str, Any] = {
         "multi_output": True,
         "y_numeric": not request.classifies,
@@ -205,7 +205,7 @@ def _check_training_data(
 def check_validation_data(
     owner: Any, request: RefitRequest, X: Any, y: Any
 ) -> tuple[Any, Any]:
-    """Check validation samples like those of the training."""
+    """Check validation samples as training samples are checked."""
     X = check_new_data(owner, request, X)
     y = _check_y(y, multi_output=True, y_numeric=not request.classifies)
     check_consistent_length(X, y)
@@ -213,7 +213,7 @@ def check_validation_data(
 
 
 def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
-    """Numbers for a regressor, labels or indicators for a classifier."""
+    """Check for numeric targets (regressors), or labels or indicators (classifiers)."""
     y = y if isinstance(y, np.ndarray) else y.toarray()
     if not request.classifies and y.dtype.kind not in "biuf":
         raise ValueError(
@@ -230,12 +230,12 @@ def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
 
 
 def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
-    """Check X of a fitted model; a pipeline checks all but the columns itself."""
+    """Check X of a fitted model; a pipeline checks all but the features itself."""
     if not delegates_input(request.estimator):
         return validate_data(owner, X, reset=False, **request.accepted)
     check_passed_on(X)
     (X,) = indexable(X)
-    if getattr(X, "ndim", 2) == 1 and hasattr(request, "n_features_in_"):
+    if getattr(X, "ndim", 2) == 1 and hasattr(owner, "n_features_in_"):
         raise ValueError(
             f"X must have 2 dimensions and {owner.n_features_in_} columns, as in fit, "
             "got 1 dimension. Reshape your data: X.reshape(1, -1) is one sample."
@@ -247,7 +247,7 @@ def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
 def _check_weight(
     request: RefitRequest, X: Any, y: Any, sample_weight: Any
 ) -> NDArray[np.float64]:
-    """Sample weights times class weights, some of them positive."""
+    """Sample weights times class weights; at least one must be positive."""
     weight = _check_sample_weight(
         sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
     )
@@ -287,10 +287,10 @@ def _network_params(
     groups: Any,
     fit_params: dict[str, Any],
 ) -> dict[str, Any]:
-    """Keywords for the networks' `fit`; those that are taken as they are get none.
+    """Keyword arguments of the networks' `fit`; empty if they are not trained.
 
-    With metadata routing the network's requests decide what it gets of the user's
-    metadata. Class weights are no metadata: they always reach the network.
+    With metadata routing, only the metadata that the network requests are passed.
+    Class weights are not metadata and always reach the network.
     """
     estimator = request.estimator
     frozen = request.taken_as_is
@@ -324,7 +324,7 @@ def _network_params(
 
 
 def known_classes(opened: OpenNetwork, y: Any) -> Any:
-    """The network's own labels; a module's are those of y."""
+    """Labels that the network knows; for a module, the labels of y."""
     if np.ndim(y) == 2:
         return np.arange(np.shape(y)[1])
     return np.unique(y) if opened.kind is None else opened.classes
@@ -333,9 +333,10 @@ def known_classes(opened: OpenNetwork, y: Any) -> Any:
 def encode_targets(
     opened: OpenNetwork, n_outputs: int, y: Any, like: Any = None
 ) -> Tensor:
-    """Targets as the loss wants them.
+    """Encode targets for the loss.
 
-    A module's labels are numbered as those of `like` (by default `y`) are sorted.
+    For a module, labels become their index among the sorted labels of `like`, which
+    is `y` by default.
     """
     labelled = not isinstance(opened.loss, SquaredLoss | PoissonLoss)
     if opened.kind is None and labelled and np.ndim(y) == 1:
@@ -344,7 +345,7 @@ def encode_targets(
         if len(distinct) != max(n_outputs, 2):
             raise ValueError(
                 f"y must have {max(n_outputs, 2)} classes for a module with "
-                f"{n_outputs} outputs, got {len(distinct)}. Pass rows of all classes "
-                "that the module was trained on."
+                f"{n_outputs} outputs, got {len(distinct)}. Pass samples of all "
+                "classes that the module was trained on."
             )
     return opened.targets(y, n_outputs)

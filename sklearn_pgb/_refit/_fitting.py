@@ -1,4 +1,4 @@
-"""The refit as one pass over data: networks, basis, choice, solution, bound."""
+"""Refit trained networks: build the basis, choose alpha, solve, bound the loss."""
 
 import math
 from collections.abc import Callable
@@ -34,37 +34,37 @@ from sklearn_pgb._refit._choice import (
     side_by_side,
 )
 
-# Factorising the whole Jacobian for its rank, and repairing a dual point for the
-# infimum over its span, are done in `fit` only where they take a fraction of a second.
+# `fit` factorizes the whole Jacobian for its rank, and repairs a dual point for the
+# infimum over its span, only if that takes a fraction of a second.
 RANK_FLOPS = 1e9
 REPAIR_FLOPS = 1e7
 
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """Everything that a fitted refit is made of.
+    """Result of a refit.
 
     Attributes
     ----------
     space : TangentSpace
     problem : ConvexProblem
-        On all samples, at the chosen alpha and centre.
+        Problem on all samples, at the chosen alpha and center.
     choice : Choice
     solution : Solution
-        Of the problem.
     gap : float
-        Certified distance of its objective from the minimum.
+        Certified distance of the solution's objective from the minimum.
     path : RidgePath or None
     parameters : Tensor
-        Coefficients of the refit, one per parameter of all networks: those of the
-        solution or, after a choice on folds, their mean with the folds' solutions.
+        Coefficients of the refit, one per parameter of all networks: the solution or,
+        if alpha was chosen on folds, its mean with the average of the folds' solutions.
     loss : float
         Training loss at `parameters`.
     adds_networks : bool
-        Whether the mean of the networks is added to the basis' part.
+        Whether predictions add the mean of the networks to the basis model.
     model_loss : float
         Training loss of the average of the networks.
-    span_bound : float
+    bound : Bound
+        Lower bound on the loss over the span of the basis.
     rank : int or None
     """
 
@@ -84,20 +84,20 @@ class Refit:
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetworks:
-    """Trained networks and the rows that each has seen.
+    """Trained networks and the samples that each was trained on.
 
     Attributes
     ----------
     estimators : list
-        Fold by fold where there are folds.
+        In the order of the folds, if there are any.
     opened : list of OpenNetwork
-        The same, opened.
+        The networks of `estimators`.
     inputs : list of Tensor
-        All rows, as each network sees them.
+        Inputs of each network for all samples.
     folds : list of (train, held out) or None
         One per fold; every fold has the same number of networks.
     loss : str
-        What the refit's `loss` stands for, as a key of MODULE_LOSSES.
+        Key of MODULE_LOSSES.
     n_outputs : int
         Raw outputs of each network.
     frozen : bool
@@ -118,7 +118,7 @@ class TrainedNetworks:
     def heldout(
         self, y: Tensor, weight: Tensor, n_folds: int | None
     ) -> list[HeldOutNetworks]:
-        """Networks with samples they have not seen, for the first `n_folds` folds."""
+        """Networks with their held-out samples, for the first `n_folds` folds."""
         if self.validation is not None:
             training, heldout = (
                 Samples(*samples, torch.arange(len(samples[1]), device=y.device))
@@ -128,13 +128,13 @@ class TrainedNetworks:
         assert self.folds is not None
         width = len(self.opened) // len(self.folds)
         result = []
-        for number, rows in enumerate(self.folds[:n_folds]):
+        for number, fold in enumerate(self.folds[:n_folds]):
             part = slice(number * width, (number + 1) * width)
             training, heldout = (
                 Samples(
                     self.inputs[part], y, weight, torch.as_tensor(each, device=y.device)
                 )
-                for each in rows
+                for each in fold
             )
             result.append(HeldOutNetworks.of(self.opened[part], training, heldout))
         return result
@@ -161,18 +161,18 @@ def refit(
     y : Tensor (n_samples, n_outputs)
         Encoded targets.
     weight : Tensor (n_samples,)
-        Sample weights, positive, in the user's scale.
+        Positive sample weights, not normalized.
     distinct : Tensor (n_samples,)
-        The same number for samples that are equal as the user gave them.
+        Group codes: samples with equal inputs have the same number.
     alpha : float, array or str
     center : {"auto", "zero", "average"}
     solver : {"auto", "primal", "dual", "matrix-free"}
     effort : Effort
     convex_parts : callable
-        Gives folds of the convex problem, for losses without a closed form whose
-        networks have seen all samples.
+        Draws folds of the convex problem. They are needed if the networks were trained
+        on all samples and leave-one-out has no closed form.
     with_leverages : bool
-        Whether the eigendecomposition behind leverages is needed.
+        Whether to compute the eigendecomposition that leverages need.
     """
     normalized = weight / weight.sum()
     networks = [opened.network for opened in trained.opened]
@@ -214,7 +214,7 @@ def refit(
             raw = raw + average
         loss = float(problem.data_value(raw))
     floor = pure_error_floor(distinct[:, None], y, problem.loss, normalized)
-    # The networks are in the span, so the centre does not matter for its infimum.
+    # If the networks are in the span, the infimum over it does not depend on the center
     over_span = problem if space.spans_networks else final
     in_hand = min(loss, solution.data_value)
     rank, bound = _span(over_span, in_hand, floor.value, effort.max_memory)
@@ -241,10 +241,7 @@ def _solved(
     effort: Effort,
     path: RidgePath | None,
 ) -> tuple[ConvexProblem, Solution, float]:
-    """The problem at the chosen alpha, its solution and the certified gap.
-
-    Nothing is solved if alpha is infinite.
-    """
+    """Solve at the chosen alpha, with certified gap; nothing if alpha is infinite."""
     if math.isinf(choice.alpha):
         zero = finish(problem, *problem.zero(), n_iter=0, converged=True)
         return problem, zero, 0.0
@@ -265,7 +262,7 @@ def _solved(
 def _with_left_out(
     choice: Choice, problem: ConvexProblem, path: RidgePath, total_weight: float
 ) -> Choice:
-    """The choice with predictions of left-out samples, if there can be any."""
+    """Add left-out predictions to the choice, if samples can be left out."""
     if not _alpha.can_leave_out(problem, total_weight):
         return choice
     alphas = np.array([choice.alpha])
@@ -280,10 +277,10 @@ def _is_number(alpha: object) -> TypeGuard[float]:
 def _centers(
     center: str, alpha: Any, trained: TrainedNetworks, space: TangentSpace
 ) -> tuple[str, ...]:
-    """The centres to choose from.
+    """Centers to choose from.
 
-    A network that is not in the span of its derivatives is always added to the basis'
-    part. If nothing is held out and alpha is a number, there is nothing to choose by.
+    A network outside the span of its derivatives is always added to the basis model.
+    If alpha is a number and nothing is held out, no loss could compare the centers.
     """
     if not space.spans_networks:
         return ("average",)
@@ -304,7 +301,7 @@ def _choose(
     convex_parts: Callable[[], Parts],
     with_leverages: bool,
 ) -> tuple[Choice, RidgePath | None]:
-    """The centre and alpha, by the most honest way there is."""
+    """Choose center and alpha, on held-out samples if there are any."""
     centers = tuple(problems)
     problem = problems[centers[0]]
     quadratic, total_weight = problem.loss.quadratic, float(weight.sum())
@@ -317,7 +314,8 @@ def _choose(
         if not (is_number and float(alpha) == 0.0):
             path = _alpha.spectral_path(problem, solver, effort.max_memory)
     if is_number and (len(centers) == 1 or not has_heldout):
-        choice = _fixed(float(alpha), centers[0])
+        only = Candidate(centers[0], float(alpha), math.nan)
+        choice = Choice(only.center, only.alpha, [only])
     elif on_training_samples:
         if not _alpha.can_leave_out(problem, total_weight):
             raise ValueError(
@@ -332,7 +330,7 @@ def _choose(
             total_weight,
             effort,
             convex_parts,
-            # The evidence is no loss that could be compared with the networks' own.
+            # The evidence can't be compared with the networks' training loss.
             with_average=trained.frozen and rule != "evidence" and alpha is rule,
         )
     else:
@@ -342,11 +340,6 @@ def _choose(
     return choice, path
 
 
-def _fixed(alpha: float, center: str) -> Choice:
-    """The user's own alpha."""
-    return Choice(center, alpha, [Candidate(center, alpha, math.nan)])
-
-
 def _choose_on_heldout(
     trained: TrainedNetworks,
     problems: dict[str, ConvexProblem],
@@ -354,25 +347,26 @@ def _choose_on_heldout(
     weight: Tensor,
     effort: Effort,
 ) -> Choice:
-    """Choose on samples that the networks behind each candidate have not seen."""
+    """Choose center and alpha on samples that the networks were not trained on."""
     problem = next(iter(problems.values()))
     quadratic, n_folds = problem.loss.quadratic, 1
-    rows = None
+    n_scored = None
     if trained.folds is not None:
         n_folds = len(trained.folds)
         if not quadratic:
             X = trained.inputs[0].cpu().numpy()
-            # Two folds tell what the average of all of them gains.
-            rows = max(_alpha.enough(trained.folds, X), 2)
-    parts = trained.heldout(problem.y, weight, rows)
-    # Penalties act against a mean loss, so all samples need less of it than a fold's.
+            # The gain from averaging can't be estimated with fewer than two folds.
+            n_scored = max(_alpha.enough(trained.folds, X), 2)
+    parts = trained.heldout(problem.y, weight, n_scored)
+    # The penalty is relative to a mean loss: with all samples, the same penalty on the
+    # sum of losses is a smaller alpha than on the training samples of one fold.
     left_out = sum(part.heldout_weight for part in parts) / len(parts)
-    share = 1.0
+    fraction = 1.0
     if trained.folds is not None:
-        share -= left_out / float(weight.sum())
+        fraction -= left_out / float(weight.sum())
     is_number = _is_number(alpha)
     if is_number:
-        alphas = np.array([float(alpha) / share])
+        alphas = np.array([float(alpha) / fraction])
     else:
         alphas = _alpha.candidates(alpha, quadratic)
     candidates, solutions = by_heldout_networks(
@@ -394,16 +388,16 @@ def _choose_on_heldout(
             parameters = fold_average(parts, best.center, solved)
         if whole:
             start = side_by_side(solved, n_folds)
-    scaled = [replace(each, alpha=each.alpha * share) for each in candidates]
-    return Choice(best.center, best.alpha * share, scaled, raw, parameters, start)
+    scaled = [replace(each, alpha=each.alpha * fraction) for each in candidates]
+    return Choice(best.center, best.alpha * fraction, scaled, raw, parameters, start)
 
 
 def _span(
     problem: ConvexProblem, in_hand: float, floor: float, max_memory: float
 ) -> tuple[int | None, Bound]:
-    """Rank and a bound on the infimum over the span, where they are affordable.
+    """Rank, and a bound on the infimum over the span, if they are affordable.
 
-    `in_hand` is a loss that some coefficients are known to reach.
+    `in_hand` is the smallest loss that known coefficients reach.
     """
     bound = Bound(floor, np.inf).within(in_hand)
     if not is_affordable(problem, RANK_FLOPS, max_memory):

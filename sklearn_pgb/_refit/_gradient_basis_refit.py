@@ -1,4 +1,4 @@
-"""`GradientBasisRefit`, the estimator."""
+"""Implement the estimator `GradientBasisRefit`."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -73,86 +73,85 @@ class GradientBasisRefit(
 ):
     """Convex refit of a trained network on its own partial derivatives.
 
-    A network f(x; theta) carries a linear model inside it: the features are its partial
-    derivatives J(x), one per parameter, and the network itself is one point of it. The
-    refit solves for the best point::
+    The partial derivatives J(x) of a network f(x; theta), one per parameter, are the
+    features of a linear model that contains the network itself. The refit finds the
+    best coefficients of this model::
 
         min_c  sum_i w_i l(J(x_i) c, y_i) + (alpha / 2) ||c - c_0||^2
 
     with the network's own loss l, weights w_i = s_i / sum(s) for sample weights s, one
-    coefficient per network parameter shared by all outputs, and the coefficients of the
-    output bias left free. The squared loss is ``||q - y||^2`` without a factor 1/2, so
-    alpha equals ``2 Ridge.alpha / sum(s)``. The problem is convex: its solution comes
-    with a certificate. With ``alpha=0`` this is the gradient basis model of [1]_, whose
-    minimum equals the network's loss at every critical point of the training.
+    coefficient per network parameter shared by all outputs, and no penalty on the
+    coefficients of the output bias. The squared loss is ``||q - y||^2`` without a
+    factor 1/2, so alpha equals ``2 Ridge.alpha / sum(s)``. The problem is convex, and
+    its solution is certified. With ``alpha=0`` this is the gradient basis model of
+    [1]_, whose minimum equals the network's loss at every critical point of training.
 
-    Where the network is not in the span of its derivatives (a frozen head, say), the
-    model is f(x) + J(x) c. Dropout and batch norm act as in evaluation mode.
+    If the network is not in the span of its derivatives, for example with a frozen
+    head, the model is f(x) + J(x) c. Dropout and batch norm are in evaluation mode.
 
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
         The network: one of this package, an MLPRegressor, MLPClassifier or skorch net,
         or a Pipeline, TransformedTargetRegressor or search (GridSearchCV and its like)
-        that ends in one. It is cloned and trained in `fit`; inside a
-        :class:`~sklearn.frozen.FrozenEstimator` it is taken as it is. A bare module is
-        taken as trained, and `loss` must be given.
+        that ends in one. It is cloned and trained in `fit`, unless it is inside a
+        :class:`~sklearn.frozen.FrozenEstimator`. A bare module must be trained
+        already, and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
-        Regularization strength, in units of a basis scaled to a mean squared row norm
-        of one. "auto": the best on held-out samples, see `cv`. "loo": leave-one-out in
-        closed form (squared loss), or approximate leave-one-out of a Newton step (other
-        losses, dense problems), or, if neither fits into `max_memory`,
+        Regularization strength, after scaling the basis to a mean squared row norm of
+        one. "auto": the best on held-out samples, see `cv`. "loo": leave-one-out in
+        closed form (squared loss), or approximate leave-one-out with one Newton step
+        (other losses, dense problems), or, if neither fits into `max_memory`,
         cross-validation of the convex problem. "evidence": marginal likelihood (squared
-        loss). These two need one training only, but they are optimistic, because the
-        features have seen the labels: use them for networks that have not memorized
-        their samples. An array gives the candidates.
+        loss). "loo" and "evidence" train only once, but are optimistic because the
+        features were trained on the same labels: use them for networks that have not
+        memorized their samples. An array gives the candidates.
     cv : "auto", int, splitter or None, default="auto"
-        Cross-fitting: one network per fold, every candidate scored on samples that its
-        network has not seen. The fold networks' bases then stand side by side and the
-        final problem is solved on all samples, so the honest choice and the stronger
-        basis come from the same trainings. "auto" is 5 folds, or none if `alpha` is a
-        number, "loo" or "evidence", if validation samples are passed to `fit`, or if
-        the network is taken as it is. An int or "auto" draws folds over the distinct
-        samples, stratified for classifiers; the groups passed to `fit` are kept
-        together. None: no folds.
+        Cross-fitting: one network per fold, with every candidate scored on samples that
+        its network was not trained on. The bases of all fold networks are then
+        concatenated, and the final problem is solved on all samples. "auto" is 5 folds,
+        or none if `alpha` is a number, "loo" or "evidence", if validation samples are
+        passed to `fit`, or if the network is already trained. An int or "auto" draws
+        folds over the distinct samples, stratified for classifiers; the groups passed
+        to `fit` are kept together. None: no folds.
     center : {"auto", "zero", "average"}, default="auto"
         The point c_0 that the penalty pulls towards: zero, or the network itself (the
         mean of the networks if there are several), to which a large alpha returns.
-        "auto" takes the better of both on the samples by which alpha is chosen; the
-        mean of the networks itself is a candidate too (`alpha_` is then infinite). If
-        nothing is chosen, "auto" is "zero".
+        "auto" chooses the better one together with alpha; the mean of the networks
+        itself is a candidate too (`alpha_` is then infinite). If `alpha` is a number
+        and nothing is held out, "auto" is "zero".
     n_models : int, default=1
-        Networks, trained from different seeds, whose bases stand side by side.
+        Number of networks, trained from different seeds, whose bases are concatenated.
         Cross-fitting rounds up to the same number, at least one, for every fold.
     loss : {"auto", "squared_error", "log_loss", "poisson"}, default="auto"
         "auto" is the loss the network was trained with. Needed for a bare module only.
     n_components : int or None, default=None
-        Columns of a random sketch that `transform` returns in place of the Jacobian;
-        it keeps inner products in expectation. `predict` does not use it.
+        Number of features of a random sketch that `transform` returns instead of the
+        Jacobian. It preserves inner products in expectation. Not used by `predict`.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, for classifiers.
     solver : {"auto", "primal", "dual", "matrix-free"}, default="auto"
-        How the convex problem is solved; "auto" goes by size and `max_memory`.
+        Solver of the convex problem; "auto" chooses by size and `max_memory`.
     tol : float, default=1e-4
         Tolerance on the certified gap, relative to the objective.
     max_iter : int, default=100
-        Newton steps at most.
+        Maximum number of Newton steps.
     max_memory : float or str, default="1GB"
-        What the convex solvers may use, in bytes or as a text such as "500MB".
+        Memory limit of the convex solvers, in bytes or as a string such as "500MB".
     memory : str, joblib.Memory or None, default=None
-        Cache of the trained networks, or its folder. Fits on the same samples that
-        differ in the refit alone, such as in `alpha`, then train them once. Networks
-        without a `random_state` come from the cache as well.
+        Cache of the trained networks, or its folder. Repeated fits on the same samples
+        reuse the networks if only parameters of the refit change, such as `alpha`.
+        Networks without a `random_state` are cached as well.
     distribution : bool, default=False
-        Whether to keep what ``predict(X, return_std=True)`` needs, which is as large as
-        the basis.
+        Whether to store the data that ``predict(X, return_std=True)`` needs, which are
+        as large as the basis.
     device : str, torch.device or None, default=None
-        Where the convex problem is solved. None is the CPU.
+        Device of the convex problem. None is the CPU.
     n_jobs : int or None, default=None
-        Networks trained in parallel.
+        Number of networks trained in parallel.
     random_state : int, RandomState instance or None, default=None
-        Seeds of the networks, the folds and the sketch. With None the first network
-        keeps its own `random_state`.
+        Seed of the networks, the folds and the sketch. If None, the first network keeps
+        its own `random_state`.
     verbose : int, default=0
         Whether to print a line for every trained network and for the solution.
 
@@ -161,51 +160,50 @@ class GradientBasisRefit(
     estimator_ : estimator
         The trained network, the first of `estimators_`.
     estimators_ : list
-        All trained networks, fold by fold.
+        All trained networks, in the order of the folds.
     alpha_ : float
         The alpha that was used; infinite if the mean of the networks itself was chosen.
-        An alpha chosen on folds is scaled by their share of the data, in `cv_results_`
-        too: all samples need less of it.
+        An alpha chosen on folds is multiplied by the fraction of samples in a training
+        part, in `cv_results_` too: the penalty weighs the same against the total loss.
     center_ : {"zero", "average"}
-        The centre that was used.
+        The center that was used.
     basis_coef_ : ndarray of shape (n_params,)
         Coefficients c of all networks, in the order of their parameters: for each
-        layer the weights, one row per unit, then the biases. If alpha was chosen on
-        folds and the loss is the squared one, they are the mean of the problem's
-        solution and of the mean of the folds' solutions, which predicts better than
-        either.
+        layer the weights, one row per hidden unit, then the biases. If alpha was chosen
+        on folds with the squared loss, they average the solution on all samples and
+        the mean of the folds' solutions, which predicts better than either.
     model_loss_ : float
-        Training loss of the average of the networks, no penalty.
+        Training loss of the average of the networks, without penalty.
     refit_loss_ : float
-        Training loss of the refit, no penalty.
+        Training loss of the refit, without penalty.
     lower_bound_ : float
-        Certified bound on the training loss over this basis at alpha = 0, for
-        coefficients up to the norm `norm_budget_`; for a large basis the pure-error
+        Certified lower bound on the training loss over this basis at alpha = 0, for
+        coefficients up to the norm `norm_budget_`. For a large basis, the pure-error
         floor.
     norm_budget_ : float
-        Up to which norm of the coefficients `lower_bound_` holds, each of them times
-        the norm of its column (weighted; less its mean if there is a free intercept):
-        a million times the norm of those found. Infinite where the bound is the
-        pure-error floor, which holds for every function of the inputs.
+        Largest norm of the coefficients for which `lower_bound_` holds, with each
+        coefficient multiplied by the norm of its column (weighted, and centered if
+        there is an intercept): a million times the norm of the solution. Infinite if
+        the bound is the pure-error floor, which holds for every function of the inputs.
     duality_gap_ : float
         Certified distance of the solved problem's objective from its minimum; zero if
         `alpha_` is infinite, when nothing is solved.
     rank_ : int or None
-        Rank of the basis; None where factorising the Jacobian would exceed `max_memory`
-        or take longer than the refit.
+        Rank of the basis; None if factorizing the Jacobian would exceed `max_memory` or
+        take longer than the refit.
     cv_results_ : dict of ndarray
-        "center", "alpha" and "loss", the mean held-out loss of each candidate.
+        "center", "alpha" and "loss" (mean held-out loss) of each candidate.
     n_iter_ : int
         Iterations of the convex solver.
     classes_ : ndarray of shape (n_classes,)
-        For classifiers.
+        Class labels, for classifiers.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
 
     See Also
     --------
     GradientBasis : The basis alone.
-    sklearn.kernel_ridge.KernelRidge : The same problem on a handcrafted kernel.
+    sklearn.kernel_ridge.KernelRidge : The same problem with a handcrafted kernel.
 
     References
     ----------
@@ -310,29 +308,29 @@ class GradientBasisRefit(
         groups=None,
         **fit_params,
     ):
-        """Train the network, then refit it.
+        """Train the networks and refit them.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Whatever the network takes.
+            Inputs of the network.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, for the network's training and for the refit. Integer weights in
-            the refit equal repeated samples.
+            Weights for the network's training and for the refit. In the refit, integer
+            weights are equivalent to repeated samples.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
-            Validation samples, by which alpha and the centre are chosen. It is the
-            honest way to choose for a network that is taken as it is.
+            Validation samples, on which alpha and the center are chosen. Recommended
+            for a network that is already trained.
         y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
-            Their targets or labels.
+            Targets or labels of the validation samples.
         sample_weight_val : array-like of shape (n_val,), default=None
-            Their weights.
+            Weights of the validation samples.
         groups : array-like of shape (n_samples,), default=None
-            Groups of samples that folds keep together. A splitter passed as `cv` gets
-            them, and so does the network's `fit` if it takes groups.
+            Groups of samples that folds keep together. They are passed to the splitter
+            if `cv` is one, and to the network's `fit` if it accepts groups.
         **fit_params : dict
-            Routed to the network's `fit` if metadata routing is enabled.
+            Keyword arguments for the network's `fit` if metadata routing is enabled.
 
         Returns
         -------
@@ -379,7 +377,7 @@ class GradientBasisRefit(
         data: TrainingData,
         seeds: Seeds,
     ) -> None:
-        """Keep the result as arrays and plain values."""
+        """Store the result in attributes, as arrays and plain values."""
         solution, choice = result.solution, result.choice
         self.estimators_ = trained.estimators
         self.estimator_ = trained.estimators[0]
@@ -420,7 +418,7 @@ class GradientBasisRefit(
     # ---------------------------------------------------------------- predicting
 
     def _open(self, X: Any) -> tuple[list[OpenNetwork], list[Tensor]]:
-        """The networks and X as each of them sees it."""
+        """Open the networks and transform X into the inputs of each."""
         check_is_fitted(self)
         X = check_new_data(self, self._request, X)
         opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
@@ -449,20 +447,20 @@ class GradientBasisRefit(
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
         return_std : bool, default=False
-            Also return the standard deviation of the predictive distribution, noise
-            included. Squared loss with ``alpha > 0`` only.
+            Whether to also return the predictive standard deviation, including noise.
+            Needs the squared loss and ``alpha > 0``.
 
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Predictions.
         std : ndarray of the same shape
-            With `return_std`.
+            Standard deviations; only returned if `return_std` is true.
 
         Raises
         ------
         ValueError
-            If `return_std` is asked of a refit that has no predictive distribution.
+            If `return_std` is true and the refit has no predictive distribution.
         """
         opened, inputs = self._open(X)
         raw = self._raw(opened, inputs)
@@ -484,8 +482,8 @@ class GradientBasisRefit(
         space = TangentSpace.with_scales(networks, inputs, self._scales)
         operator = space.operator(inputs)
         std = predictive_std(self._uncertainty, operator, networks[0], inputs[0], raw)
-        # Half the difference of the transformed ends: exact for affine target
-        # transformations, first order for others.
+        # Half the transformed interval: exact for affine target transformations, first
+        # order for others.
         upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
         return y, in_shape(np.abs(upper - lower) / 2, self._flat)
 
@@ -500,7 +498,7 @@ class GradientBasisRefit(
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            One column per class, one value for two classes.
+            One column per class, or one value per sample for two classes.
         """
         raw = self._raw_of_classes(*self._open(X)).numpy()
         return raw[:, 0] if raw.shape[1] == 1 else raw
@@ -523,7 +521,7 @@ class GradientBasisRefit(
 
     @available_if(has_probabilities)
     def predict_log_proba(self, X):
-        """Logarithms of the class probabilities.
+        """Log of the class probabilities.
 
         Parameters
         ----------
@@ -562,9 +560,8 @@ class GradientBasisRefit(
         Returns
         -------
         ndarray of shape (n_samples, n_outputs * n_params) or (n_samples, n_components)
-            Partial derivatives of the first output by all parameters, then of the
-            second; with `n_components` that many columns with the same inner products
-            in expectation.
+            Partial derivatives of the first output with respect to all parameters, then
+            of the second, and so on; or the sketch if `n_components` is set.
         """
         opened, inputs = self._open(X)
         pairs = zip(opened, inputs, strict=True)

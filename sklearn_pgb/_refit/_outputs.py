@@ -1,4 +1,4 @@
-"""From raw outputs to predictions, and the tags that go with them."""
+"""Turn raw outputs into predictions; methods and tags that depend on the network."""
 
 from typing import Any
 
@@ -12,19 +12,20 @@ from sklearn_pgb._estimator._border import final_estimator
 from sklearn_pgb._estimator._targets import is_option
 from sklearn_pgb._refit._request import RefitRequest
 
-# Log probability of classes without any weight: what float64 can still tell from one.
+# Log probability of classes without training samples: about log(eps) of float64, so
+# the other probabilities still sum to one.
 LOG_ABSENT = -36.0
 
 
 def is_a_classifier(refit: Any) -> bool:
-    """Whether it has a decision function; AttributeError otherwise."""
+    """Whether the refit has a decision function; AttributeError if not."""
     if not RefitRequest.of_fit(refit).classifies:
         raise AttributeError("only classifiers have this method")
     return True
 
 
 def has_probabilities(refit: Any) -> bool:
-    """Whether its loss gives probabilities; AttributeError otherwise."""
+    """Whether the refit's loss gives probabilities; AttributeError if not."""
     request = RefitRequest.of_fit(refit)
     loss = getattr(final_estimator(request.estimator), "loss", None)
     if not request.classifies or is_option(loss, "smoothed_hinge"):
@@ -33,7 +34,7 @@ def has_probabilities(refit: Any) -> bool:
 
 
 def labels(raw: Tensor, output_classes: NDArray[Any], multilabel: bool) -> NDArray[Any]:
-    """Predicted labels, or 0/1 indicators of several labels."""
+    """Predicted labels, or 0/1 indicators if `multilabel`."""
     if multilabel:
         return (raw > 0).numpy().astype(int)
     if raw.shape[1] == 1:
@@ -44,7 +45,7 @@ def labels(raw: Tensor, output_classes: NDArray[Any], multilabel: bool) -> NDArr
 def with_absent_classes(
     raw: Tensor, output_classes: NDArray[Any], classes: NDArray[Any]
 ) -> Tensor:
-    """Raw outputs of all classes; those that no network knows get next to nothing."""
+    """Raw outputs of all classes; those unknown to the networks get tiny ones."""
     if len(output_classes) == len(classes):
         return raw
     if raw.shape[1] == 1:
@@ -56,12 +57,12 @@ def with_absent_classes(
 
 
 def in_shape(values: NDArray[np.float64], flat: bool) -> NDArray[np.float64]:
-    """Predictions in the shape of the targets of the training."""
+    """Predictions in the shape of the training targets."""
     return values.reshape(-1) if flat else values
 
 
 def network_tags(tags: Tags, estimator: Any, classifies: bool) -> Tags:
-    """The tags of a refit: those of its network, as far as they say of X and y."""
+    """Tags of a refit: its network's tags about X and y, and its own."""
     assert tags.transformer_tags is not None
     tags.transformer_tags.preserves_dtype = []
     inner = None
@@ -72,7 +73,7 @@ def network_tags(tags: Tags, estimator: Any, classifies: bool) -> Tags:
         inner = get_tags(estimator)
         tags.estimator_type = inner.estimator_type
         tags.input_tags = inner.input_tags
-        # A pipeline does not pass on what its last step says of y.
+        # A pipeline does not forward the target tags of its last step.
         tags.target_tags = get_tags(final_estimator(estimator)).target_tags
     tags.target_tags.required = True
     if tags.estimator_type == "classifier":

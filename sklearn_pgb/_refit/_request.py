@@ -1,4 +1,4 @@
-"""What a refit was asked for: its parameters, resolved and checked."""
+"""Check and resolve the parameters of a refit."""
 
 import warnings
 from dataclasses import dataclass, fields
@@ -17,7 +17,7 @@ from sklearn_pgb._models._open import check_can_open, open_network
 
 @dataclass(frozen=True, eq=False)
 class RefitRequest:
-    """Parameters of `GradientBasisRefit`, under their names."""
+    """Parameters of `GradientBasisRefit` that the stages of `fit` need."""
 
     estimator: Any
     loss: str
@@ -34,17 +34,17 @@ class RefitRequest:
 
     @classmethod
     def of(cls, refit: Any) -> Self:
-        """The parameters that a `GradientBasisRefit` has now."""
+        """Current parameters of a `GradientBasisRefit`."""
         return cls(**{field.name: getattr(refit, field.name) for field in fields(cls)})
 
     @classmethod
     def of_fit(cls, refit: Any) -> Self:
-        """Those of its last `fit`, whatever they are set to later."""
+        """Parameters at the last `fit`; the current ones if it is not fitted."""
         return vars(refit).get("_request") or cls.of(refit)
 
     @property
     def taken_as_is(self) -> bool:
-        """Whether the network is not trained here."""
+        """Whether the network is already trained and `fit` only refits it."""
         return isinstance(self.estimator, FrozenEstimator | torch.nn.Module)
 
     @property
@@ -56,7 +56,7 @@ class RefitRequest:
 
     @property
     def accepted(self) -> dict[str, Any]:
-        """Options of `validate_data` for a network that takes X itself."""
+        """Options of `validate_data` for a network that does not check X itself."""
         return {
             "dtype": (np.float64, np.float32),
             "accept_sparse": ("csr", "csc"),
@@ -64,7 +64,7 @@ class RefitRequest:
         }
 
     def check(self, has_validation: bool) -> None:
-        """Refuse what can't work before anything is trained."""
+        """Raise if the parameters can't work together, before any training."""
         estimator = self.estimator
         is_module = isinstance(estimator, torch.nn.Module)
         if is_module == (self.loss == "auto"):
@@ -83,12 +83,12 @@ class RefitRequest:
                 "n_models must be 1 and cv 'auto' or None for a network that is "
                 "taken as it is (a FrozenEstimator or a module), got "
                 f"n_models={self.n_models} and cv={self.cv!r}. Pass the estimator "
-                "unfrozen to train several, or X_val and y_val to choose alpha by."
+                "unfrozen to train several, or pass X_val and y_val to choose alpha."
             )
         if has_validation and own_folds:
             raise ValueError(
-                "cv must be 'auto' or None if X_val and y_val are given, which take "
-                f"the place of folds, got cv={self.cv!r}."
+                "cv must be 'auto' or None if X_val and y_val are given, because they "
+                f"replace the folds, got cv={self.cv!r}."
             )
         if isinstance(self.cv, int | np.integer) and self.cv < 2:
             raise ValueError(
@@ -98,14 +98,14 @@ class RefitRequest:
         if isinstance(self.alpha, str):
             if self.alpha == "evidence" and not self._trains_squared_loss():
                 raise ValueError(
-                    "alpha='evidence' needs the squared loss, got another one. Use "
+                    "alpha='evidence' needs the squared loss, got another loss. Use "
                     "'auto' or 'loo'."
                 )
         elif np.ndim(self.alpha) > 0:
             _check_candidates(self.alpha)
 
     def resolve_cv(self, has_validation: bool) -> Any:
-        """What to cross-fit with, None for networks that are trained on all samples."""
+        """Resolve `cv`; None if the networks are trained on all samples."""
         if isinstance(self.cv, np.integer):
             return int(self.cv)
         if not isinstance(self.cv, str):
@@ -123,7 +123,7 @@ class RefitRequest:
             warnings.warn(
                 "The network is taken as it is, so alpha is chosen on samples that it "
                 "may have been trained on, which is optimistic. Pass X_val and y_val "
-                "to fit, or name the way to choose, such as alpha='loo'.",
+                "to fit, or choose a rule explicitly, such as alpha='loo'.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""From the user's request to trained and opened networks."""
+"""Train and open the networks of a refit."""
 
 import copy
 import math
@@ -40,20 +40,17 @@ def train(
     seeds: Seeds,
     contexts: Callable[[int], Sequence[Any]] | None = None,
 ) -> TrainedNetworks:
-    """Train the networks that the request asks for, and open them.
-
-    `contexts` gives the callback contexts of a number of trainings.
-    """
+    """Train and open the networks; `contexts(n)` creates n callback contexts."""
     folds: Parts | None = None
     frozen = request.taken_as_is
     if frozen:
         estimators = [_on_cpu(request.estimator)]
     else:
         folds = _draw_folds(data, seeds.folds)
-        seen = [None] if folds is None else [train for train, _ in folds]
+        training = [None] if folds is None else [train for train, _ in folds]
         # Every fold has the same number of networks, and at least one.
-        per_fold = math.ceil(request.n_models / len(seen))
-        parts = [rows for rows in seen for _ in range(per_fold)]
+        per_fold = math.ceil(request.n_models / len(training))
+        parts = [rows for rows in training for _ in range(per_fold)]
         estimator = request.estimator
         if len(parts) > 1:
             estimator = share_target_transformation(estimator, data.y)
@@ -73,7 +70,7 @@ def train(
     opened = open_all(estimators, MODULE_LOSSES[loss], request.device)
     inputs = inputs_of(opened, data.X, request.device)
     n_outputs = count_outputs(opened[0], inputs[0])
-    # The log loss of a module with one output, or of several labels, is logistic.
+    # One output, or several labels per sample: the log loss is logistic, not softmax.
     if loss == "log_loss" and (n_outputs == 1 or np.ndim(data.y) == 2):
         loss = "binary_log_loss"
         opened = [replace(network, loss=LogisticLoss()) for network in opened]
@@ -81,11 +78,11 @@ def train(
     if data.validation is not None:
         X_val, y_val, weight = data.validation
         targets = encode_targets(opened[0], n_outputs, y_val, like=data.y)
-        place = inputs[0].device
+        device = inputs[0].device
         validation = (
             inputs_of(opened, X_val, request.device),
-            targets.to(place),
-            torch.tensor(weight, device=place),
+            targets.to(device),
+            torch.tensor(weight, device=device),
         )
     return TrainedNetworks(
         estimators, opened, inputs, folds, loss, n_outputs, frozen, validation
@@ -100,7 +97,7 @@ def train_and_refit(
     effort: Effort,
     contexts: Callable[[int], Sequence[Any]],
 ) -> tuple[TrainedNetworks, Refit, dict[str, Any] | None]:
-    """Networks, their refit and what its predictive distribution needs."""
+    """Train the networks, refit them and fit the noise model if requested."""
     trained = train(owner, request, data, seeds, contexts)
 
     def convex_parts() -> Parts:
@@ -108,16 +105,16 @@ def train_and_refit(
 
     n_coef = sum(opened.network.n_params for opened in trained.opened)
     n_rows = trained.n_outputs * len(trained.inputs[0])
-    place = trained.inputs[0].device
-    y = encode_targets(trained.opened[0], trained.n_outputs, data.y).to(place)
-    weight = torch.tensor(data.weight, device=place)
+    device = trained.inputs[0].device
+    y = encode_targets(trained.opened[0], trained.n_outputs, data.y).to(device)
+    weight = torch.tensor(data.weight, device=device)
     with threads_for_solve(n_rows, n_coef):
         warn_of_useless_networks(trained, y, weight)
         result = refit(
             trained,
             y,
             weight,
-            torch.from_numpy(distinct_rows(data.X)).to(place),
+            torch.from_numpy(distinct_rows(data.X)).to(device),
             alpha=request.alpha,
             center=request.center,
             solver=request.solver,
@@ -150,8 +147,10 @@ def warn_of_useless_networks(
         raw = opened.network(opened.network.theta, X[rows])
         loss = float(normalized @ opened.loss.value(y[rows], raw))
         best = float(constant.value.sum())
-        silent = float(normalized @ opened.loss.value(y[rows], torch.zeros_like(raw)))
-        if not loss <= best + 1e-6 * max(abs(best), abs(silent)):
+        # Losses can be zero or negative, so the loss of the zero output sets the scale
+        # too. `not <=` also catches a loss of nan.
+        zero = float(normalized @ opened.loss.value(y[rows], torch.zeros_like(raw)))
+        if not loss <= best + 1e-6 * max(abs(best), abs(zero)):
             warnings.warn(
                 f"The training loss of network {number} is {loss:.3g}, above that of "
                 f"the best constant, {best:.3g}. Scale its inputs and targets, for "
@@ -163,9 +162,10 @@ def warn_of_useless_networks(
 
 
 def _draw_folds(data: TrainingData, seed: int) -> Parts | None:
-    """Folds to cross-fit with; None if none are asked for.
+    """Folds for cross-fitting; None if `cv` is None.
 
-    The default takes all samples where no folds can be drawn, as for constant inputs.
+    The default `cv` falls back to no folds if none can be drawn, such as for constant
+    inputs.
     """
     if data.cv is None:
         return None
@@ -181,11 +181,11 @@ def _draw_folds(data: TrainingData, seed: int) -> Parts | None:
 
 
 def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:
-    """Every fold's networks must know every class."""
+    """Raise if the training part of a fold lacks a class."""
     if labels is None:
         return
-    for seen, _ in folds:
-        missing = np.setdiff1d(labels, labels[seen])
+    for training, _ in folds:
+        missing = np.setdiff1d(labels, labels[training])
         if len(missing):
             raise ValueError(
                 "cv must leave every class in every training part, but one of them "
@@ -195,7 +195,7 @@ def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:
 
 
 def _on_cpu(estimator: Any) -> Any:
-    """A copy of a module that loads anywhere; a frozen estimator as it is."""
+    """Copy a module to the CPU, so that it loads anywhere; keep other estimators."""
     if isinstance(estimator, torch.nn.Module):
         return copy.deepcopy(estimator).to("cpu")
     return estimator

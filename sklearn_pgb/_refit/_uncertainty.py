@@ -20,22 +20,22 @@ from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators import KroneckerOperator, LinearOperator
 from sklearn_pgb._refit._fitting import Refit
 
-# Ridges of the noise model, whose features have mean squared row norm one. The largest
-# leaves a constant variance: what remains where the noise does not depend on anything.
+# Regularization strengths of the noise model, whose features have mean squared row norm
+# one. The largest leaves a nearly constant variance, for noise that depends on nothing.
 NOISE_ALPHAS = np.logspace(2, -5, 15).tolist()
 
-# Squared errors below this share of their mean are as good as zero; their logarithms
-# would drown the others.
+# Squared errors are clipped at this multiple of their mean: the logarithms of smaller
+# ones would dominate the fit.
 SMALLEST_SQUARE = 1e-6
 
-# Directions that the rows pin down by less than this share of what the ridge does are
-# left to the ridge: that is the relative error of the parameters' variance.
+# Eigenvalues below this multiple of the penalty's are dropped: the penalty alone then
+# determines the variance in their directions, with this relative error.
 NEGLIGIBLE = 1e-4
 
-# A rich noise model is tried where it has ten rows for each of its columns, the rule of
-# thumb of regression: with fewer, cross-validation picks it by accident. Beyond a few
-# hundred columns its Newton steps would take as long as the refit. With the folds, its
-# features are held about COPIES times over.
+# The rich noise model is tried only with ten samples per feature, the rule of thumb of
+# regression: with fewer, cross-validation selects it by chance. Beyond a few hundred
+# features its Newton steps would take as long as the refit. Its features and those of
+# all folds take about COPIES times the memory of the features alone.
 ROWS_PER_COLUMN = 10
 MAX_COLUMNS = 300
 COPIES = 8
@@ -43,20 +43,20 @@ COPIES = 8
 
 @dataclass(frozen=True, eq=False)
 class NoiseModel:
-    """A noise model's features and ridge, and what they are worth on rows held out.
+    """Features and alpha of a noise model, and its held-out loss.
 
     Attributes
     ----------
     rich : bool
         Whether products and the last hidden layer are among the features.
     problem : ConvexProblem
-        Of all rows.
+        Problem on all samples.
     mean, scale : Tensor (n_features,)
     alpha : float
     shift : Tensor (n_outputs,)
-        What the log variance has to rise by to fit the rows held out.
+        Increase of the log variance that fits the held-out samples.
     loss : float
-        Mean loss on them, with that shift.
+        Mean held-out loss with that shift.
     """
 
     rich: bool
@@ -75,36 +75,36 @@ def uncertainty(
     parts: Callable[[], Parts],
     effort: Effort,
 ) -> dict[str, Any] | None:
-    """What the predictive distribution needs, as plain arrays.
+    """Fit the predictive distribution; return its state as plain arrays.
 
     The variance is ``sigma^2(x) (1 + phi^T A^-1 phi)`` with A = sum_i s_i phi_i phi_i^T
-    + (alpha sum_i s_i / 2) I, the intercept free. log sigma^2(x) is a linear model,
-    fitted by the normal likelihood to the errors on rows left out: a convex problem,
-    its ridge chosen by cross-validation. The features are the inputs, the prediction
-    and their squares or, where that fits rows held out better, all products and the
-    last hidden layer of the first network as well. Such a model explains some errors by
-    chance and is overconfident on other rows: its level is raised to the one that rows
-    held out ask for.
+    + (alpha sum_i s_i / 2) I and an unpenalized intercept. log sigma^2(x) is a linear
+    model, fitted to the left-out errors by the normal likelihood: a convex problem with
+    alpha chosen by cross-validation. Its features are the inputs, the prediction and
+    their squares. If the held-out loss is better, all products and the last hidden
+    layer of the first network are added. A fitted noise model explains some errors by
+    chance and is overconfident on new samples, so its level is raised to fit the
+    held-out samples.
 
     Parameters
     ----------
     result : Refit
     X : Tensor (n_samples, ...)
-        Inputs as the first network sees them.
+        Inputs of the first network.
     total_weight : float
     parts : callable
-        Gives folds for the choice of the ridge.
+        Draws folds for the choice of alpha.
     effort : Effort
 
     Returns
     -------
     dict or None
-        None where there is no eigendecomposition, no ridge, no left-out error, or one
-        distinct row.
+        None without an eigendecomposition, a penalty, left-out errors, or two distinct
+        samples.
     """
     path, raw = result.path, result.choice.raw
-    one_row = bool((X == X[0]).all())
-    if path is None or raw is None or result.choice.alpha == 0 or one_row:
+    constant = bool((X == X[0]).all())
+    if path is None or raw is None or result.choice.alpha == 0 or constant:
         return None
     problem = result.problem
     shift = result.choice.alpha / 2
@@ -117,20 +117,21 @@ def uncertainty(
         "total_weight": total_weight,
         "intercept": problem.intercept,
     }
-    amount = (problem.weight * total_weight)[:, None]
-    leverage = path.leverages(result.choice.alpha) / amount
-    unit = amount.clamp(max=1.0)
-    left_out = leverage / (1.0 - unit * leverage).clamp_min(1e-12)
+    weight = (problem.weight * total_weight)[:, None]
+    leverage = path.leverages(result.choice.alpha) / weight
+    # phi^T A^-1 phi without the sample itself, by Sherman-Morrison. A sample of weight
+    # above one counts as repeated, and only one of its copies is left out.
+    left_out = leverage / (1.0 - weight.clamp(max=1.0) * leverage).clamp_min(1e-12)
     squares = (problem.y - raw).square() / (1.0 + left_out)
     all_parts = parts()
     folds = all_parts[: enough(all_parts, X.cpu().numpy())]
-    network, weight = result.space.networks[0], problem.weight
+    network, normalized = result.space.networks[0], problem.weight
     models = []
     for rich in _candidates(network, X, raw, effort.max_memory):
         features = _noise_features(network, X, raw, rich)
-        models.append(_choose_noise(rich, features, squares, weight, folds, effort))
+        models.append(_choose_noise(rich, features, squares, normalized, folds, effort))
     best = min(models, key=lambda model: model.loss)
-    return state | _fit_noise(best, _level(squares, weight), effort)
+    return state | _fit_noise(best, _level(squares, normalized), effort)
 
 
 def predictive_std(
@@ -140,12 +141,12 @@ def predictive_std(
     X: Tensor,
     raw: Tensor,
 ) -> NDArray[np.float64]:
-    """Standard deviations at the samples of an operator, noise included."""
+    """Standard deviations for the samples of an operator, including noise."""
     leverage = parameter_variance(state, operator)
     features = _noise_features(network, X, raw, state["noise_rich"]).cpu().numpy()
     scaled = (features - state["noise_mean"]) / state["noise_scale"]
     log_variance = scaled @ state["noise_coef"] + state["noise_intercept"]
-    # Outside the range of the training rows the exponential knows no measure.
+    # Clip to the range on the training samples: exp() extrapolates without bound.
     low, high = state["noise_range"]
     variance = np.exp(np.clip(log_variance, low, high))
     return np.sqrt(variance * (1.0 + leverage.cpu().numpy()))
@@ -163,7 +164,7 @@ def parameter_variance(state: dict[str, Any], operator: LinearOperator) -> Tenso
     for _, dense in operator.blocks():
         centred = dense - mean
         explained = ((centred @ vectors).square() * shrink).sum(-1)
-        # What the ridge alone holds: directions that no row has pinned down.
+        # In directions that no sample determines, only the penalty bounds the variance.
         parts.append((centred.square().sum(-1) - explained).clamp_min(0) / shift)
     total = torch.cat(parts) + float(state["intercept"])
     return total / state["total_weight"]
@@ -182,15 +183,15 @@ def _candidates(
 
 
 def _hidden(network: Network, X: Tensor) -> list[Tensor]:
-    """The last hidden layer, nothing where none is known."""
+    """The last hidden layer as a list; empty if there is none."""
     return network.layers(X)[1:-1][-1:]
 
 
 def _noise_features(network: Network, X: Tensor, raw: Tensor, rich: bool) -> Tensor:
-    """What the noise may depend on, (n_samples, n_features).
+    """Features of the noise model, of shape (n_samples, n_features).
 
-    The leverage is not among it: on the rows of the training it tells of overfitting,
-    which new rows do not share.
+    The leverage is not one of them: on training samples it reflects overfitting, which
+    does not carry over to new samples.
     """
     values = torch.cat([X.flatten(1), raw], 1)
     if not rich:
@@ -207,7 +208,7 @@ def _choose_noise(
     parts: Parts,
     effort: Effort,
 ) -> NoiseModel:
-    """A model of the log variance on standardised features, its ridge chosen."""
+    """Choose alpha of a noise model on standardized features."""
     mean = weight @ features
     spread = (weight @ (features - mean).square()).sqrt()
     # Mean squared row norm one; a constant feature stays at zero.
@@ -223,17 +224,17 @@ def _choose_noise(
 
 
 def _level(squares: Tensor, weight: Tensor) -> Tensor:
-    """The mean of each output's squares, no zero."""
+    """Mean of each output's squares, clipped to be positive."""
     return (weight @ squares).clamp_min(torch.finfo(squares.dtype).tiny)
 
 
 def held_out_level(
     folds: Sequence[Fold], solutions: Sequence[Solution]
 ) -> tuple[Tensor, float]:
-    """What rows held out say of the level, and the mean loss on them with it.
+    """Shift of the log variance by held-out samples, and their mean loss with it.
 
-    The level of the most likely shift, ``log mean(y e^-q)``. No fit is too cautious on
-    its own rows, so it only rises.
+    The most likely shift is ``log mean(y e^-q)``. It is clipped at zero, because a fit
+    does not overestimate the variance of its own samples.
     """
     y = torch.cat([fold.held.y for fold in folds])
     weight = torch.cat([fold.held.weight for fold in folds])
@@ -249,7 +250,7 @@ def held_out_level(
 
 
 def _fit_noise(model: NoiseModel, level: Tensor, effort: Effort) -> dict[str, Any]:
-    """The log variance, fitted to all rows."""
+    """Fit the noise model to all samples; return its state as arrays."""
     solver = PathSolver(model.problem, "auto", effort.max_memory)
     solution = solver.solve(model.alpha, None, effort.tol, effort.max_iter)
     rise = level.log() + model.shift

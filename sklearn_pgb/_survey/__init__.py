@@ -1,1 +1,1 @@
-"""Where trainings from many starts end, and how their ends stand against bounds."""
+"""Survey of the minima that trainings from many starts reach."""

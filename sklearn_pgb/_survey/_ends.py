@@ -1,4 +1,4 @@
-"""Ends of trainings: what is computed at each of them, whatever the network."""
+"""Evaluate trained networks and number the distinct minima."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,17 @@ from sklearn_pgb._losses import Loss, pure_error_floor
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._operators import KroneckerOperator
 
-# Two ends are one minimum where their predictions differ by less than this share of the
-# targets' spread, and their objectives by less than this share of what there is to
-# explain.
+# Two networks are the same minimum if their predictions differ by less than this,
+# relative to the targets' spread, and their objectives relative to the loss scale.
 SAME = 1e-3
 
-# Targets that spread by less than this share of their size are equal.
+# Targets are constant if their spread relative to their size is below this.
 ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """Data and loss as the networks see them.
+    """Data and loss of the networks.
 
     Attributes
     ----------
@@ -36,7 +35,7 @@ class Setting:
     y : Tensor (n_samples, n_outputs)
         Encoded targets.
     weight : Tensor (n_samples,)
-        Summing to one.
+        Weights with sum one.
     loss : Loss
     """
 
@@ -46,7 +45,7 @@ class Setting:
     loss: Loss
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as arrays, which joblib maps into its workers."""
+        """Pickle as arrays, because joblib memory-maps arrays but not tensors."""
         arrays = (part.numpy() for part in (self.inputs, self.y, self.weight))
         return Setting._of, (*arrays, self.loss)
 
@@ -58,23 +57,23 @@ class Setting:
     def objective(
         self, network: Network, penalty: Tensor | None = None
     ) -> TrainingObjective:
-        """A network's objective on these data, with no penalty where none is given."""
+        """Objective of a network on these data; the default is no penalty."""
         if penalty is None:
             penalty = torch.zeros_like(network.theta)
         parts = (self.inputs, self.y, self.weight, self.loss, penalty)
         return TrainingObjective(network, *parts)
 
     def floor(self) -> float:
-        """Least loss of any function of the inputs."""
+        """Smallest loss of any function of the inputs."""
         rows = self.inputs.flatten(1)
         return pure_error_floor(rows, self.y, self.loss, self.weight).value
 
     def scale(self, floor: float) -> LossScale:
-        """What there is to explain: the least loss of a constant above the floor."""
+        """Scale of losses: the loss of the best constant minus the floor."""
         return loss_scale(self.loss, self.y, self.weight, floor)
 
     def linear(self, floor: float) -> Infimum:
-        """The least loss of a linear model of the inputs."""
+        """Infimum of the loss over linear models of the inputs."""
         rows = self.inputs.flatten(1)
         operator = KroneckerOperator(rows, self.y.shape[1])
         problem = ConvexProblem(
@@ -85,16 +84,16 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """Where the starts ended.
+    """The trained networks, one per start, with their losses.
 
     Attributes
     ----------
     objectives : list of TrainingObjective
-        Of each network, with its data.
+        Objective of each network.
     theta : ndarray (n_starts, n_params)
     raw : Tensor (n_starts, n_samples, n_outputs)
     loss, objective, gradient_norm : ndarray (n_starts,)
-        The loss without and with the penalty, and the norm of the objective's gradient.
+        Loss without penalty, loss plus penalty, and norm of the objective's gradient.
     """
 
     objectives: list[TrainingObjective]
@@ -106,39 +105,39 @@ class Ends:
 
 
 def evaluate(objectives: Sequence[TrainingObjective]) -> Ends:
-    """Loss, objective and gradient of networks of one kind, where they are."""
+    """Compute losses, objectives and gradient norms of networks of equal size."""
     raws, thetas, values = [], [], []
     for objective in objectives:
         network = objective.network
         theta = network.theta
         raw = objective.raw(theta)
-        slopes = objective.loss.gradient(objective.y, raw)
-        slopes = objective.weight[:, None] * slopes
-        gradient = network.jacobian(objective.X).rmatvec(slopes)
+        residual = objective.loss.gradient(objective.y, raw)
+        residual = objective.weight[:, None] * residual
+        gradient = network.jacobian(objective.X).rmatvec(residual)
         gradient += objective.penalty_gradient(theta)
-        loss, ridge = objective.data_value(raw), objective.penalty_value(theta)
+        loss, penalty = objective.data_value(raw), objective.penalty_value(theta)
         raws.append(raw)
         thetas.append(theta.numpy())
-        values.append([loss, loss + ridge, float(gradient.norm())])
+        values.append([loss, loss + penalty, float(gradient.norm())])
     loss, objective, norm = np.array(values).T
     parameters, outputs = np.stack(thetas), torch.stack(raws)
     return Ends(list(objectives), parameters, outputs, loss, objective, norm)
 
 
 def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
-    """Number of the distinct minimum at which each start ended.
+    """Return the number of the distinct minimum of each start.
 
-    Networks are compared by what they predict on the training rows, and by their
-    objective: permutations and signs of units, rescaled ReLU units and silent units
-    change neither. Ends are taken from the smallest objective on; each joins the first
-    minimum that it is close to, or is a new one.
+    Networks are compared by their predictions on the training samples and by their
+    objective, because these do not depend on permutations and signs of hidden units,
+    the scaling of ReLU units, or inactive units. In order of increasing objective, each
+    network is assigned to the first minimum that it is close to, or to a new one.
 
     Parameters
     ----------
     ends : Ends
     setting : Setting
     scale : float
-        What there is to explain.
+        Scale of losses.
     """
     predicted = setting.loss.predict(ends.raw.flatten(0, 1)).view(ends.raw.shape)
     centred = setting.y - setting.weight @ setting.y
@@ -149,10 +148,10 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
     if spread <= ROUNDING * size:
         spread = size or 1.0
     number = np.empty(len(ends.loss), dtype=np.intp)
-    found: list[int] = []
+    minima: list[int] = []
     for start in np.argsort(ends.objective, kind="stable"):
-        number[start] = len(found)
-        for i, other in enumerate(found):
+        number[start] = len(minima)
+        for i, other in enumerate(minima):
             near = ends.objective[start] - ends.objective[other] <= SAME * scale
             if not near:
                 continue
@@ -160,6 +159,6 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
             if float(setting.weight @ difference) ** 0.5 <= SAME * spread:
                 number[start] = i
                 break
-        if number[start] == len(found):
-            found.append(int(start))
+        if number[start] == len(minima):
+            minima.append(int(start))
     return number

@@ -1,4 +1,4 @@
-"""What is said of the ends of trainings: bounds and verdicts."""
+"""Compute bounds and verdicts for the trained networks of a survey."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,14 @@ from sklearn_pgb._geometry._kinks import kink_margin
 from sklearn_pgb._survey._ends import Ends
 from sklearn_pgb._threads import threads_for
 
-# What the decompositions for bounds and verdicts may cost in all, in multiplications;
-# those of the smallest objectives come first.
+# Multiplications allowed for the decompositions behind bounds and verdicts, in all.
+# The networks with the smallest objectives are examined first.
 EXAMINATION_FLOPS = 1e9
 
 # A certificate costs about as much as ten decompositions of its gradient basis.
 CERTIFICATE_COST = 10.0
 
-# Bytes that one factorisation may take.
+# Bytes of one factorization.
 MAX_MEMORY = 2.0**30
 
 
@@ -32,28 +32,28 @@ def examine_ends(
     tol: float,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[str, ...]]:
-    """Bounds over the gradient bases, and a verdict on each end.
+    """Return bounds over the gradient bases, and a verdict on each network.
 
-    One end of each distinct minimum is examined, from the smallest objective on, as far
-    as EXAMINATION_FLOPS reach and at least once. A critical one, or one on a kink, is
-    examined as `certify` does it, and its verdict is that of all critical ends of the
-    minimum; of others there is the bound alone.
+    One network of each distinct minimum is examined, in order of increasing objective,
+    within EXAMINATION_FLOPS and at least once. If it is critical or at a kink, it is
+    certified as by `certify`, and all critical networks of the minimum get its verdict.
+    Otherwise only its bound is computed.
 
     Parameters
     ----------
     ends : Ends
     minimum : ndarray (n_starts,)
-        Number of the distinct minimum of each end.
+        Number of the distinct minimum of each network.
     scale : LossScale
-        What there is to explain.
+        Scale of losses.
     tol : float
-        Differences of the objective, and gradients, are small up to this share of it.
+        Tolerance on objectives and gradient norms, relative to `scale`.
     seed : int
 
     Returns
     -------
     bounds, budgets : ndarray (n_starts,)
-        Of the ends that were examined, and of the best one; nan elsewhere.
+        Values for the examined networks and the best one; nan for others.
     verdicts : tuple of str
     """
     critical = ends.gradient_norm <= tol * scale.unit
@@ -64,25 +64,25 @@ def examine_ends(
     budget = EXAMINATION_FLOPS
     for number in range(int(minimum.max()) + 1):
         members = np.flatnonzero(minimum == number)
-        arrived = members[critical[members]]
-        candidates = arrived if len(arrived) else members
+        converged = members[critical[members]]
+        candidates = converged if len(converged) else members
         first = candidates[ends.objective[candidates].argmin()]
         if not finite[first]:
             continue
         objective = ends.objectives[first]
-        if not len(arrived) and kink_margin(objective.network, objective.X).on_kink:
-            # Where there is no gradient, its norm says nothing.
-            arrived = np.array([first])
-        budget -= _work(objective) * (CERTIFICATE_COST if len(arrived) else 1.0)
+        if not len(converged) and kink_margin(objective.network, objective.X).on_kink:
+            # At a kink the gradient does not exist, so its norm is not informative.
+            converged = np.array([first])
+        budget -= _work(objective) * (CERTIFICATE_COST if len(converged) else 1.0)
         if budget < 0 and number > 0:
             break
-        if len(arrived):
+        if len(converged):
             certificate = certify_objective(
                 objective, tol=tol, max_memory=MAX_MEMORY, seed=seed
             )
             row = certificate.row("gradient")
             bounds[:, first] = row.lower_bound, row.norm_budget
-            verdict[arrived] = certificate.verdict
+            verdict[converged] = certificate.verdict
         else:
             bounds[:, first] = _bound(objective, ends.loss[first], scale.floor)
     if finite.any():
@@ -90,9 +90,9 @@ def examine_ends(
         if np.isnan(bounds[0, best]):
             objective = ends.objectives[best]
             bounds[:, best] = _bound(objective, ends.loss[best], scale.floor)
-    for end, value in enumerate(ends.objective):
-        if scale.certifies(value, tol) and finite[end]:
-            verdict[end] = "certified_global"
+    for start, value in enumerate(ends.objective):
+        if scale.certifies(value, tol) and finite[start]:
+            verdict[start] = "certified_global"
     return *bounds, tuple(verdict.tolist())
 
 

@@ -1,4 +1,4 @@
-"""Training of a population from many starts, and the way to critical points."""
+"""Train a population of networks from many starts, to critical points."""
 
 import numpy as np
 import torch
@@ -12,20 +12,19 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import uniform_initialisation
 from sklearn_pgb._training._train import train
 
-# Members of one tensor program. Small ones run at the cost of their launches, large
-# ones out of the cache.
+# Networks trained by one tensor program. With fewer, the overhead of each operation
+# dominates; with more, their tensors do not fit into the cache.
 GROUP = 50
 
-# Starts that are polished in one task.
+# Networks polished in one task.
 CHUNK = 5
 
-# Multiplications of one iteration of all polishing times the iterations, where their
-# number is left open; fewer than SHORTEST would not lead anywhere, more than LONGEST
-# are not needed.
+# Multiplications allowed for polishing if polish_iter="auto". Fewer than SHORTEST
+# iterations would not reach critical points, and more than LONGEST are not needed.
 POLISH_WORK, SHORTEST, LONGEST = 1e9, 50, 1000
 
-# Up to this many parameters Hessians are cheap enough for Newton steps at the end,
-# which at kinks lead nowhere.
+# Up to this many parameters, Hessians are cheap enough for final Newton steps. These do
+# not help at kinks.
 NEWTON_PARAMS, KINKED = 150, ("relu", "leaky_relu")
 
 
@@ -38,9 +37,9 @@ def train_population(
     seed: int,
     n_jobs: int | None,
 ) -> Tensor:
-    """Parameters at which the starts end, (n_starts, n_params), in training units.
+    """Train from all starts; return parameters of shape (n_starts, n_params).
 
-    Groups and seeds are the same whatever `n_jobs` is.
+    They are in training units. Groups and seeds do not depend on `n_jobs`.
     """
     rng = np.random.RandomState(seed)
     theta = uniform_initialisation(recipe.program, rng, n_starts)
@@ -56,14 +55,14 @@ def train_population(
     if n_iter == 0:
         return theta
     chunks = theta.split(CHUNK)
-    ends = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
+    polished = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
         delayed(_polish)(recipe, chunk, n_iter, gtol) for chunk in chunks
     )
-    return torch.cat(ends)
+    return torch.cat(polished)
 
 
 def _train(recipe: Recipe, theta: Tensor, seed: int) -> Tensor:
-    """A group trained by Adam, in float32: what follows does not need more digits."""
+    """Train a group by Adam, in float32: polishing restores the accuracy."""
     training = train(
         recipe.objective(torch.float32),
         theta.float(),
@@ -76,21 +75,21 @@ def _train(recipe: Recipe, theta: Tensor, seed: int) -> Tensor:
 
 
 def _polish(recipe: Recipe, theta: Tensor, n_iter: int, gtol: float) -> Tensor:
-    """Members on their way to critical points, each on its own."""
+    """Minimize the objective of each network by L-BFGS and Newton steps."""
     objective = recipe.objective(torch.float64)
     small = recipe.program.n_params <= NEWTON_PARAMS
     newton = small and recipe.activation not in KINKED
-    found = [
+    polished = [
         polish(objective, member, gtol=gtol, max_iter=n_iter, newton=newton)
         for member in theta
     ]
-    return torch.stack([polished.theta for polished in found])
+    return torch.stack([each.theta for each in polished])
 
 
-def _polish_iterations(recipe: Recipe, n_starts: int, wanted: int | str) -> int:
-    """Iterations of L-BFGS per start."""
-    if not isinstance(wanted, str):
-        return int(wanted)
+def _polish_iterations(recipe: Recipe, n_starts: int, polish_iter: int | str) -> int:
+    """Number of L-BFGS iterations per start."""
+    if not isinstance(polish_iter, str):
+        return int(polish_iter)
     work = n_starts * len(recipe.columns) * recipe.program.n_params
     affordable = int(min(LONGEST, POLISH_WORK / work))
     return max(recipe.n_iter, affordable if affordable >= SHORTEST else 0)

@@ -1,4 +1,4 @@
-"""From an estimator to the training of a population of chains."""
+"""Derive the training of a population of networks from an estimator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import _check_y
 from torch import Tensor
 
-from sklearn_pgb._certificate._subject import mlp_ridge
+from sklearn_pgb._certificate._subject import mlp_penalty
 from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
@@ -34,13 +34,13 @@ from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import ChainProgram
 from sklearn_pgb._training._train import Schedule, automatic_rate
 
-# Share of the epochs of scikit-learn's networks after which annealed Adam at ten times
-# their rate has reached the loss that they stop at.
+# Epochs relative to scikit-learn's: with an annealed, ten times larger learning rate,
+# Adam reaches the loss of their networks in this fraction of epochs.
 EPOCHS = 0.2
 
 
 class _Targets:
-    """Parameters that the targets of scikit-learn's networks have no name for."""
+    """Parameters of target handling that scikit-learn's networks lack."""
 
     label_smoothing = 0.0
     hinge_power = 2.0
@@ -60,25 +60,25 @@ class _ClassifierTargets(_Targets, ClassifierTargets):
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """A population of chains, with everything that its training needs.
+    """Architecture, data and training parameters of a population of networks.
 
     Attributes
     ----------
     architecture : Architecture
-        Its program's outputs are in units where the targets have mean zero and
-        variance one (squared loss; the targets' own units otherwise).
+        Outputs are in training units: with the squared loss, targets have mean zero and
+        variance one; with other losses they are not scaled.
     activation : str
     setting : Setting
-        In the targets' own units.
+        Data in the original units of the targets.
     columns : ndarray (n_samples, n_outputs)
         Targets before they are encoded.
     penalty : Tensor (n_params,)
-        In the units of the training.
+        Penalty in training units.
     schedule : Schedule
-        No epochs where training is by L-BFGS alone.
+        Zero epochs if the solver is L-BFGS.
     batch_size : int
     n_iter : int
-        Iterations of L-BFGS that the estimator itself asks for.
+        Iterations of L-BFGS set in the estimator.
     """
 
     architecture: Architecture
@@ -92,23 +92,23 @@ class Recipe:
 
     @property
     def program(self) -> ChainProgram:
-        """The program of a member."""
+        """The program that computes a network of the population."""
         program = self.architecture.program
         assert isinstance(program, ChainProgram)
         return program
 
     def objective(self, dtype: torch.dtype) -> Objective:
-        """What the training minimises."""
+        """Training objective, in training units."""
         setting = self.setting
         columns = (self.columns - self.architecture.centre) / self.architecture.scale
         y = setting.loss.encode(as_float64(columns))
         parts = (setting.inputs, y, setting.weight, self.penalty)
-        # A program of one's own: its memory is not shared between threads.
+        # Each call makes its own program, because its buffers are not thread-safe.
         program = ChainProgram(self.program.widths, self.program.activations)
         return Objective(program, setting.loss, *(part.to(dtype) for part in parts))
 
     def own_penalty(self) -> Tensor:
-        """The penalty on parameters in the units of `networks`."""
+        """Penalty on the parameters of `networks`, in the targets' original units."""
         scale, inner = self.architecture.scale, self.penalty.clone()
         head = self.program.shapes[-1]
         outer = slice(len(inner) - head[0] * (head[1] + 1), None)
@@ -116,7 +116,7 @@ class Recipe:
         return inner
 
     def networks(self, theta: Tensor) -> Sequence[Network]:
-        """Members as networks in the targets' own units."""
+        """Convert parameters to networks in the targets' original units."""
         members = []
         for member in theta:
             state = network_state(self.architecture, member)
@@ -129,9 +129,9 @@ class Recipe:
 def find_recipe(
     estimator: Any, X: Any, y: Any, sample_weight: NDArray[np.float64]
 ) -> Recipe | None:
-    """How to train an estimator's network as a population; None for other networks.
+    """Recipe for an estimator's network; None if a population can't train it.
 
-    Steps of pipelines and transformations of targets are fitted once.
+    Steps of pipelines and target transformers are fitted once.
     """
     final = _final(estimator)
     if not _is_chain(final):
@@ -161,12 +161,12 @@ def find_recipe(
     )
     units = _units(targets, y, weight)
     architecture = chain_architecture(program, np.random.RandomState(0), *units)
-    share = as_float64(weight / weight.sum())
+    normalized = as_float64(weight / weight.sum())
     penalty = program.is_weight().double()
     if own:
         penalty *= params["alpha"] / (2 * weight.sum())
     else:
-        penalty *= mlp_ridge(final, loss, sample_weight)[0]
+        penalty *= mlp_penalty(final, loss, sample_weight)[0]
         penalty = _in_training_units(penalty, architecture)
     epochs = params["max_iter"] if own else max(1, int(EPOCHS * params["max_iter"]))
     by_lbfgs = params["solver"] == "lbfgs"
@@ -175,7 +175,9 @@ def find_recipe(
     return Recipe(
         architecture=architecture,
         activation=activation,
-        setting=Setting(as_float64(X), loss.encode(as_float64(columns)), share, loss),
+        setting=Setting(
+            as_float64(X), loss.encode(as_float64(columns)), normalized, loss
+        ),
         columns=columns,
         penalty=penalty,
         schedule=Schedule(
@@ -190,12 +192,12 @@ def find_recipe(
 
 
 def _final(estimator: Any) -> Any:
-    """The network at the end of pipelines and target transformers."""
+    """Final network inside pipelines and target transformers."""
     while True:
         if isinstance(estimator, Pipeline):
             estimator = estimator.steps[-1][1]
         elif isinstance(estimator, TransformedTargetRegressor):
-            # A function of the targets is left to the estimator itself.
+            # With func and inverse_func, the estimator is fitted as a whole.
             if estimator.transformer is None:
                 return estimator
             estimator = estimator.regressor
@@ -204,18 +206,18 @@ def _final(estimator: Any) -> Any:
 
 
 def _is_chain(final: Any) -> bool:
-    """Whether a network is a chain of a known training: MLP* or AddedNeuron*."""
+    """Whether the estimator is MLP* or AddedNeuron*, with known training."""
     if isinstance(final, MLPRegressor | MLPClassifier):
         return True
     if not isinstance(final, NetworkEstimator):
         return False
-    # The networks with added neurons are those that have a penalty on them.
+    # Of the package's networks, only those with added neurons have this parameter.
     params: dict[str, Any] = final.get_params()  # type: ignore[attr-defined]
     return "neuron_penalty" in params and params["module"] is None
 
 
 def _transformed(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
-    """X and y as the network at the end sees them."""
+    """Transform X and y as pipelines and target transformers do before the network."""
     while True:
         if isinstance(estimator, Pipeline):
             if len(estimator.steps) > 1:
@@ -231,7 +233,7 @@ def _transformed(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _targets_of(final: Any) -> Any:
-    """What knows the targets of a network."""
+    """Object that checks and encodes the targets of a network."""
     if isinstance(final, RegressorTargets | ClassifierTargets):
         return clone(final)
     if isinstance(final, MLPRegressor):
@@ -250,17 +252,17 @@ def _class_weights(
 def _units(
     targets: Any, y: NDArray[Any], weight: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
-    """Centre and scale of the targets, in whose units the training runs."""
+    """Center and scale of the targets, which define the training units."""
     if isinstance(targets, RegressorTargets):
         return targets._target_units(y, weight)
     return np.zeros(targets._natural_outputs()), 1.0
 
 
 def _in_training_units(penalty: Tensor, architecture: Architecture) -> Tensor:
-    """A penalty on the parameters of a network in the targets' own units.
+    """Convert a penalty from the targets' original units to training units.
 
-    In units of targets of variance one the hidden layers' share is divided by the
-    variance.
+    Dividing the loss by the variance of the targets divides the penalty of the hidden
+    layers too. That of the output weights is unchanged, as they are scaled themselves.
     """
     program = architecture.program
     assert isinstance(program, ChainProgram)

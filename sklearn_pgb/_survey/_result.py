@@ -1,4 +1,4 @@
-"""`MinimaSurvey`: what `survey_minima` found."""
+"""Implement `MinimaSurvey`, the result of `survey_minima`."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-# Minima in the printed table.
+# Number of minima in the printed table.
 PRINTED = 8
 
 VERDICTS = (
@@ -24,51 +24,53 @@ VERDICTS = (
 
 @dataclass(frozen=True, eq=False)
 class MinimaSurvey:
-    """Where the trainings of one network from many starts ended.
+    """Minima reached by trainings of one network from many starts.
 
     Parameters
     ----------
     loss : ndarray of shape (n_starts,)
-        Weighted mean training loss of each end, without penalties.
+        Weighted mean training loss at the end of each training, without penalty.
     objective : ndarray of shape (n_starts,)
-        The same with the penalty on the weights, where it is known.
+        Loss plus the penalty on the weights, if it is known.
     gradient_norm : ndarray of shape (n_starts,)
         Euclidean norm of the objective's gradient.
     verdict : tuple of str
-        As `certify` judges: "certified_global": the objective is at the floor;
-        "not_local_min": a critical point with a way down; "consistent_with_local_min":
-        one where none was found; "critical": one that was not examined, because the
-        distinct minima before it had taken the time for that; "not_critical": the
-        training is not done; "undetermined": its numbers overflow.
+        As in `certify`. "certified_global": the objective is at the floor.
+        "not_local_min": a critical point from which a descent succeeded.
+        "consistent_with_local_min": a critical point without such a descent.
+        "critical": a critical point that was not examined, because the compute budget
+        was spent on minima with smaller objectives. "not_critical": training has not
+        converged. "undetermined": numerical overflow.
     minimum : ndarray of shape (n_starts,)
-        Number of the distinct minimum at which each start ended, 0 having the smallest
-        objective. Ends that are not critical have numbers as well.
+        Number of the distinct minimum of each start; 0 has the smallest objective.
+        Networks at points that are not critical are numbered as well.
     gradient_basis_bound : ndarray of shape (n_starts,)
-        Certified: no coefficients on the gradient basis of that end have a smaller
-        loss, up to a norm of `gradient_basis_budget`. Nan where it was not computed: it
-        is for one end of each distinct minimum, as far as the time for it reaches, and
-        for the best end always.
+        Certified lower bound on the loss over the network's gradient basis, for
+        coefficients up to a norm of `gradient_basis_budget`. It is computed for one
+        network of each distinct minimum, within a compute budget, and always for the
+        best one. Nan for the others.
     gradient_basis_budget : ndarray of shape (n_starts,)
-        Of the norm of coefficients, each times the norm of its column; see `certify`.
+        Norm budget of the coefficients, each multiplied by the norm of its column; see
+        `Certificate`.
     floor : float
-        Pure-error floor: the least loss of any function of the inputs.
+        Pure-error floor: the smallest loss of any function of the inputs.
     linear : float
-        Least loss of a linear model of the network's inputs.
+        Smallest loss of a linear model of the network's inputs.
     linear_bound : float
-        Its certified lower bound, for coefficients up to a norm of `linear_budget`.
+        Certified lower bound on it, for coefficients up to a norm of `linear_budget`.
     linear_budget : float
     parameters : ndarray of shape (n_starts, n_params)
         The networks' parameters, layer by layer: the transposed weights row by row,
         then the biases.
     population : bool
-        Whether the starts were trained as one population; by joblib otherwise.
+        Whether the starts were trained as one population, and not by separate fits.
     tol : float
-        The tolerance of the verdicts.
+        Tolerance of the verdicts.
 
     See Also
     --------
-    survey_minima : Makes it.
-    MinimaSurveyDisplay : Draws it.
+    survey_minima : Compute a survey.
+    MinimaSurveyDisplay : Plot a survey.
     """
 
     loss: NDArray[np.float64]
@@ -93,32 +95,32 @@ class MinimaSurvey:
 
     @property
     def n_minima(self) -> int:
-        """Number of distinct ends."""
+        """Number of distinct minima."""
         return int(self.minimum.max()) + 1
 
     @property
     def counts(self) -> NDArray[np.intp]:
-        """How many starts ended at each distinct minimum."""
+        """Number of starts that ended at each distinct minimum."""
         return np.bincount(self.minimum)
 
     @property
     def best(self) -> int:
-        """The start of the smallest objective."""
+        """Index of the start with the smallest objective."""
         return int(np.nanargmin(self.objective))
 
     @property
     def best_bound(self) -> float:
-        """The gradient basis' lower bound at the best end."""
+        """Lower bound on the gradient basis of the best network."""
         return float(self.gradient_basis_bound[self.best])
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per start.
+        """Convert the survey to a DataFrame; needs pandas.
 
         Returns
         -------
         DataFrame
-            Indexed by the number of the start: loss, objective, gradient_norm, verdict,
-            minimum, excess over the floor, gradient_basis_bound. It needs pandas.
+            One row per start: loss, objective, gradient_norm, verdict, minimum, excess
+            over the floor, gradient_basis_bound.
         """
         import pandas as pd
 
@@ -136,7 +138,7 @@ class MinimaSurvey:
         return frame.rename_axis("start")
 
     def __str__(self) -> str:
-        """A summary to read."""
+        """Format a summary."""
         low, middle, high = np.quantile(self.loss, [0, 0.5, 1])
         words = [
             f"{self.verdict.count(verdict)} {verdict.replace('_', ' ')}"
@@ -144,11 +146,11 @@ class MinimaSurvey:
             if verdict in self.verdict
         ]
         lines = [
-            f"{self.n_starts} starts, {self.n_minima} distinct ends: "
+            f"{self.n_starts} starts, {self.n_minima} distinct minima: "
             f"{', '.join(words)} (tol={self.tol:g})",
-            f"loss: {low:.4g} at best, {middle:.4g} in the middle, {high:.4g} at worst",
+            f"loss: {low:.4g} (min), {middle:.4g} (median), {high:.4g} (max)",
             f"bounds: floor {_number(self.floor, high)}, linear model "
-            f"{self.linear:.4g}, gradient basis of the best end "
+            f"{self.linear:.4g}, gradient basis of the best network "
             f"{_number(self.best_bound, high)}",
             "minimum  starts      loss  gradient  verdict",
         ]
@@ -165,5 +167,5 @@ class MinimaSurvey:
 
 
 def _number(value: float, largest: float) -> str:
-    """A loss in words; what is zero up to rounding is zero."""
+    """Format a loss; "0" if it is zero up to rounding."""
     return f"{0.0 if abs(value) < 1e-14 * abs(largest) else value:.4g}"

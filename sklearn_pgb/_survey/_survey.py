@@ -1,4 +1,4 @@
-"""`survey_minima`: one network, many starts."""
+"""Implement the function `survey_minima`."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ from sklearn_pgb._survey._population import train_population
 from sklearn_pgb._survey._recipe import Recipe, find_recipe
 from sklearn_pgb._survey._result import MinimaSurvey
 
-# Share of the tolerance to which gradients are brought: the certificate of a penalised
-# objective multiplies them by some hundreds (the norms of the changes that it covers).
+# Gradients are polished to this fraction of the tolerance, because the certificate of a
+# penalized objective multiplies them by its norm budget, which can be several hundred.
 POLISH = 1e-3
 
 
@@ -38,71 +38,69 @@ def survey_minima(
     sample_weight: Any = None,
     random_state: Any = None,
 ) -> MinimaSurvey:
-    """Train a network from many starts and see where they end.
+    """Train a network from many starts and compare the minima that they reach.
 
     The networks of MLPRegressor, MLPClassifier, AddedNeuronRegressor and
-    AddedNeuronClassifier, in pipelines or not, are trained together as one population:
-    from initial parameters drawn as scikit-learn draws them, on the estimator's own
-    objective as `certify` sees it, its penalty included, by this package's training
-    (Adam with an annealed rate, or none with ``solver="lbfgs"``), and then towards
-    critical points by L-BFGS and Newton steps. All rows are used, also where the
-    estimator stops early. Any other network is cloned and fitted as it is, once per
-    start.
+    AddedNeuronClassifier, also inside pipelines, are trained together as one
+    population. Initial parameters are drawn as in scikit-learn, and the objective is
+    the estimator's, including its penalty, as in `certify`. Networks are trained by
+    Adam with an annealed learning rate (not if ``solver="lbfgs"``), and then brought to
+    critical points by L-BFGS and Newton steps. All samples are used, even if the
+    estimator stops early. Any other network is cloned and fitted once per start.
 
-    Ends are numbered as distinct minima by what their networks predict on the rows:
-    two networks that differ by a permutation or signs of hidden units, by rescaled ReLU
-    units or silent units are one minimum.
+    Networks are the same minimum if their predictions on the training samples agree:
+    permutations and signs of hidden units, the scaling of ReLU units and inactive units
+    make no difference.
 
     Parameters
     ----------
     estimator : estimator
         A network, or a Pipeline or TransformedTargetRegressor that ends in one. Losses
-        are in the units in which the network sees the targets.
+        are in the units of the network's targets, after any transformation.
     X : array-like or sparse matrix of shape (n_samples, n_features)
-        Whatever the estimator takes.
+        Inputs of the estimator.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Targets or labels.
     n_starts : int, default=20
-        How many starts.
+        Number of starts.
     polish_iter : int or "auto", default="auto"
-        Iterations of L-BFGS per start after the training of a population, with Newton
-        steps at the end where the network is smooth and has at most 150 parameters.
-        "auto" is 1000 for small problems, fewer for larger ones, and none where it
-        would take much longer than the training: starts then reach no critical point,
-        and the verdicts say so.
+        Number of L-BFGS iterations per start after a population is trained. Newton
+        steps follow if the network is smooth and has at most 150 parameters. "auto" is
+        1000 for small problems, fewer for larger ones, and none if polishing would take
+        much longer than training: the verdicts are then "not_critical".
     tol : float, default=1e-6
-        A start has arrived where the gradient's norm, or the objective's excess over
-        the floor, is at most `tol` times what there is to explain: the loss of the best
-        constant above the floor.
+        A network is critical if its gradient norm is at most `tol` times the difference
+        between the loss of the best constant and the floor, and a certified global
+        minimum if its objective exceeds the floor by no more than that.
     n_jobs : int or None, default=None
-        Tasks that run at the same time, through joblib. The result does not depend on
-        it.
+        Number of tasks that run in parallel, through joblib. The result does not depend
+        on it.
     sample_weight : array-like of shape (n_samples,) or None, default=None
-        Weights of the losses.
+        Sample weights.
     random_state : int, RandomState instance or None, default=None
-        Seeds all starts.
+        Seed of all starts.
 
     Returns
     -------
     MinimaSurvey
-        With `to_frame()`; `str()` is a summary.
+        Has a method `to_frame()`, and prints as a summary.
 
     Raises
     ------
     TypeError
-        If the estimator is no network that can be trained.
+        If the estimator is not a network that can be trained.
     ValueError
-        If the data or a parameter can't be used.
+        If the data or a parameter is invalid.
 
     See Also
     --------
-    MinimaSurveyDisplay : Draws the result.
-    AddedNeuronRegressor : Searches for a global minimum (``n_starts > 1``).
+    MinimaSurveyDisplay : Plot the result.
+    AddedNeuronRegressor : Search for a global minimum (``n_starts > 1``).
 
     Examples
     --------
-    XOR with two units has a minimum of loss zero, up to the penalty, and others at
-    which two of the four points are predicted as zero:
+    XOR with two hidden units has a minimum with a loss of zero, up to the penalty, and
+    others that predict zero for two of the four samples:
 
     >>> import numpy as np
     >>> from sklearn.neural_network import MLPRegressor
@@ -169,12 +167,12 @@ def survey_minima(
 
 
 def _training_scale(recipe: Recipe, scale: float) -> float:
-    """Largest gradient entry, in units of the training, that is small in one's own."""
-    unit = recipe.architecture.scale
-    # In the targets' units a hidden layer's gradient is unit^2 times as large, the
-    # output layer's unit times.
-    in_training_units = scale / unit**2
-    return in_training_units * min(1.0, unit) / recipe.program.n_params**0.5
+    """Convert a limit on the gradient's norm to a limit per entry in training units."""
+    target_scale = recipe.architecture.scale
+    # In the targets' units, gradients of hidden layers are larger by target_scale^2,
+    # and those of the output layer by target_scale.
+    limit = scale / target_scale**2 * min(1.0, target_scale)
+    return limit / recipe.program.n_params**0.5
 
 
 def _by_joblib(
@@ -186,7 +184,7 @@ def _by_joblib(
     seed: int,
     n_jobs: int | None,
 ) -> list[TrainingObjective]:
-    """Clones fitted with a seed each, and what each of them minimised."""
+    """Fit clones with different seeds; return the training objective of each."""
     seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
     params = {} if weight is None else {_weight_key(estimator): weight}
     fitted = train_networks(
@@ -199,8 +197,8 @@ def _by_joblib(
     if len(sizes) > 1:
         raise ValueError(
             "estimator must train networks of one size, got networks of "
-            f"{sizes[0]} to {sizes[-1]} parameters. Fix the architecture that the "
-            "search chooses, as by its best_estimator_."
+            f"{sizes[0]} to {sizes[-1]} parameters. Fix the architecture, for example "
+            "by passing the search's best_estimator_."
         )
     return objectives
 
@@ -222,10 +220,9 @@ def _weight_key(estimator: Any) -> str:
 def _check_request(estimator: Any, n_starts: Any, polish_iter: Any, tol: Any) -> None:
     if any(isinstance(each, nn.Module | FrozenEstimator) for each in nested(estimator)):
         raise TypeError(
-            "estimator must be one that can be trained anew, got "
-            f"{type(estimator).__name__}, which is taken as it is elsewhere. Pass the "
-            "unfrozen estimator, or a module in a skorch net or an "
-            "AddedNeuronRegressor."
+            "estimator must be one that can be trained, got "
+            f"{type(estimator).__name__}, which is already trained. Pass the unfrozen "
+            "estimator, or a module in a skorch net or an AddedNeuronRegressor."
         )
     try:
         open_network(estimator)
