@@ -180,9 +180,11 @@ def compare_bases(
     """
     bases, memory = _check_bases(bases), check_memory(memory)
     X, y, weight = _check_data(X, y, sample_weight)
+    y = dense(_check_y(y, multi_output=True))
     name = _resolve_loss(loss, bases, y)
     classifies = name == "log_loss"
-    y = dense(_check_y(y, multi_output=True, y_numeric=not classifies))
+    if not classifies:
+        y = _check_y(y, multi_output=True, y_numeric=True)
     rng = check_random_state(random_state)
     seed, parts_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
     effort = Effort(parse_memory(max_memory), TOL, MAX_ITER)
@@ -450,7 +452,7 @@ def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
     if loss in (None, "auto"):
         if classify or regress:
             return "log_loss" if classify else "squared_error"
-        return "squared_error" if np.asarray(y).dtype.kind == "f" else "log_loss"
+        return "squared_error" if y.dtype.kind == "f" else "log_loss"
     wrong = regress if loss == "log_loss" else classify
     if wrong:
         kind = "regressors" if loss == "log_loss" else "classifiers"

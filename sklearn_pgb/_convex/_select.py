@@ -1,6 +1,7 @@
 """Choose alpha: held-out losses along a path, approximate leave-one-out."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -104,7 +105,13 @@ class HeldOutPath:
 
     def loss(self, alpha: float) -> float:
         """Mean loss on the held-out samples, started from the nearest alpha so far."""
-        near = min(self.solutions, key=lambda a: abs(math.log(a / alpha)), default=None)
+        # An alpha in units of tiny features may underflow to zero.
+        size = math.log(alpha or sys.float_info.min)
+        near = min(
+            self.solutions,
+            key=lambda a: abs(math.log(a or sys.float_info.min) - size),
+            default=None,
+        )
         starts = [None] * len(self.folds) if near is None else self.solutions[near]
         self.solutions[alpha] = [
             solver.solve(

@@ -273,8 +273,9 @@ def _class_codes(request: RefitRequest, y: Any) -> NDArray[np.intp] | None:
     distinct, codes = np.unique(y, axis=0, return_inverse=True)
     if len(distinct) < 2:
         raise ValueError(
-            "y must have at least 2 classes, got 1 class among the samples of positive "
-            "weight. A classifier can't learn from one."
+            "y must have at least 2 classes, got 1 class among the samples whose "
+            "sample_weight and class_weight are positive. A classifier can't learn "
+            "from one class."
         )
     return codes.reshape(-1)
 

@@ -101,7 +101,7 @@ class RefitRequest:
                     "alpha='evidence' needs the squared loss, got another loss. Use "
                     "'auto' or 'loo'."
                 )
-        elif np.ndim(self.alpha) > 0:
+        elif not isinstance(self.alpha, int | float | np.number):
             _check_candidates(self.alpha)
 
     def resolve_cv(self, has_validation: bool) -> Any:

@@ -152,8 +152,9 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
     for start in np.argsort(ends.objective, kind="stable"):
         number[start] = len(minima)
         for i, other in enumerate(minima):
-            near = ends.objective[start] - ends.objective[other] <= SAME * scale
-            if not near:
+            # An infinite objective is a minimum of its own.
+            limit = ends.objective[other] + SAME * scale
+            if not ends.objective[start] <= min(limit, np.finfo(np.float64).max):
                 continue
             difference = (predicted[start] - predicted[other]).square().sum(1)
             if float(setting.weight @ difference) ** 0.5 <= SAME * spread:

@@ -139,7 +139,7 @@ class MinimaSurvey:
 
     def __str__(self) -> str:
         """Format a summary."""
-        low, middle, high = np.quantile(self.loss, [0, 0.5, 1])
+        low, middle, high = np.quantile(self.loss, [0, 0.5, 1], method="nearest")
         words = [
             f"{self.verdict.count(verdict)} {verdict.replace('_', ' ')}"
             for verdict in VERDICTS

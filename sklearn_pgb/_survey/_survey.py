@@ -171,7 +171,8 @@ def _training_scale(recipe: Recipe, scale: float) -> float:
     target_scale = recipe.architecture.scale
     # In the targets' units, gradients of hidden layers are larger by target_scale^2,
     # and those of the output layer by target_scale.
-    limit = scale / target_scale**2 * min(1.0, target_scale)
+    # One factor at a time, because squares of tiny targets underflow.
+    limit = scale / target_scale / max(1.0, target_scale)
     return limit / recipe.program.n_params**0.5
 
 
