@@ -359,7 +359,7 @@ class GradientBasisRefit(
         plan = request, data, seeds, effort, contexts
         trained, result, noise = train_and_refit(self, *plan)
         request.warn_of_optimism(has_validation)
-        self._request = request
+        self._as_fitted = vars(request).copy()
         self._store(result, noise, trained, data, seeds)
         if self.verbose:
             print(
@@ -408,7 +408,7 @@ class GradientBasisRefit(
         self._n_features_out = self.n_components or full
         self._loss = trained.loss
         self._uncertainty = noise
-        if self._request.classifies:
+        if RefitRequest.of_fit(self).classifies:
             self._multilabel = np.ndim(data.y) == 2
             self._output_classes = known_classes(trained.opened[0], data.y)
             self.classes_ = self._output_classes
@@ -420,7 +420,7 @@ class GradientBasisRefit(
     def _open(self, X: Any) -> tuple[list[OpenNetwork], list[Tensor]]:
         """Open the networks and transform X into the inputs of each."""
         check_is_fitted(self)
-        X = check_new_data(self, self._request, X)
+        X = check_new_data(self, RefitRequest.of_fit(self), X)
         opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
         return opened, inputs_of(opened, X, self.device, check=False)
 
@@ -464,7 +464,7 @@ class GradientBasisRefit(
         """
         opened, inputs = self._open(X)
         raw = self._raw(opened, inputs)
-        if self._request.classifies:
+        if RefitRequest.of_fit(self).classifies:
             if return_std:
                 raise ValueError("return_std must be False for a classifier, got True.")
             return labels(raw.cpu(), self._output_classes, self._multilabel)

@@ -39,8 +39,9 @@ class RefitRequest:
 
     @classmethod
     def of_fit(cls, refit: Any) -> Self:
-        """Parameters at the last `fit`; the current ones if it is not fitted."""
-        return vars(refit).get("_request") or cls.of(refit)
+        """Return the parameters of its last `fit`, whatever they are set to later."""
+        kept = vars(refit).get("_as_fitted")
+        return cls.of(refit) if kept is None else cls(**kept)
 
     @property
     def taken_as_is(self) -> bool:
