@@ -75,6 +75,7 @@ def _lanczos(
         for _ in range(2):
             image = image - vectors.T @ (vectors @ image)
         size = image.norm()
+        # The Krylov space is invariant, so the Ritz values are eigenvalues.
         if float(size) <= 1e-12 * float(torch.stack(diagonal).abs().max()):
             break
         off_diagonal.append(size)

@@ -172,6 +172,7 @@ def examine(
     )
     problem = tangent_problem(objective, raw, [])
     in_span_error = _in_span_error(subject, problem, raw)
+    # f = J g is exact if the head is linear; 1e-8 leaves room for rounding.
     spans = in_span_error is not None and in_span_error <= 1e-8
     known = {"floor": floor.value, "in_hand": loss, "contains_offset": spans}
     tangent = solve_basis(problem, effort.max_memory, **known)
@@ -195,7 +196,8 @@ def examine(
         # Each displacement costs a factorization. It is not worth much if the gradient
         # basis already shows that the point is not critical.
         limit = RANK_WORK if own.excess <= tolerance else RANK_WORK / N_DISPLACEMENTS
-        if _work(problem) <= limit:
+        n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
+        if float(n_rows) * n_coef * min(n_rows, n_coef) <= limit:
             displaced = new_displacements(
                 network, objective.X, objective.weight, N_DISPLACEMENTS, generator
             )
@@ -258,12 +260,6 @@ def _check_finite(objective: TrainingObjective, loss: float, gradient: Tensor) -
             f"{wrong[0]} that is infinite or NaN. Lower its learning rate, or scale X "
             "and y, and train again."
         )
-
-
-def _work(problem: ConvexProblem) -> float:
-    """Cost of factorizing a basis: its entries times its shorter side."""
-    rows, columns = problem.operator.n_rows, problem.operator.n_coef
-    return float(rows) * columns * min(rows, columns)
 
 
 def _in_span_error(

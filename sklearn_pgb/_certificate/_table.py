@@ -114,6 +114,7 @@ def descend(
             return value, gradient
         return value, torch.cat([gradient, residual.sum(0)])
 
+    # Flops of one product with the basis and one with its transpose.
     step = 4.0 * operator.n_samples * max(p, 1)
     n_steps = int(min(DESCENT_STEPS, max(10, DESCENT_FLOPS / step)))
     start = problem.weight.new_zeros(p + n_free)

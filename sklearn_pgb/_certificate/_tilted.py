@@ -118,6 +118,7 @@ def tilted_identity(
         bound = max(bound, other + penalty)
     delta = descend(problem, tilt)[0]
     norm = float(delta.norm())
+    # Any delta within the budget gives an upper bound, so a longer one is rescaled.
     if norm > norm_budget:
         delta = delta * (norm_budget / norm)
     tilted = problem.data_value(problem.raw(delta, problem.zero()[1])) + tilt @ delta

@@ -172,7 +172,7 @@ class BasisComparisonDisplay:
             self._plot_scores(self.axes_[1], scores)
         for panel in self.axes_:
             panel.set_yticks(np.arange(n), self.names)
-            panel.set_ylim(n - 0.5, -0.5)
+            panel.set_ylim(n - 0.5, -0.5)  # the first basis is on top
         return self
 
     def _plot_losses(self, ax, losses, bounds, bar_kw):

@@ -195,8 +195,8 @@ class HeldOutNetworks:
 
     def parameters(self, center: str, coef: Tensor, intercept: Tensor) -> Tensor:
         """A solution as one coefficient per network parameter."""
-        centred = center == "average" and self.space.spans_networks
-        return self.space.parameters(coef, intercept, centre=centred)
+        is_average = center == "average" and self.space.spans_networks
+        return self.space.parameters(coef, intercept, centre=is_average)
 
 
 # Maps a candidate to the coefficients and intercept of each part.
@@ -251,6 +251,7 @@ def _squared(
     total = sum(part.heldout_weight for part in parts)
     for part in parts:
         fold = part.fold("zero")
+        # The choice of the method only depends on whether alpha is positive.
         method = choose_method(fold.problem.with_alpha(1.0), effort.max_memory)
         if method == "matrix-free":
             return _general(parts, centers, alphas, effort)
@@ -288,6 +289,7 @@ def _general(
     effort: Effort,
 ) -> tuple[list[Candidate], Solutions]:
     """Any loss: Newton's method from large to small alphas, with warm starts."""
+    # The problems of all parts are in memory at the same time.
     memory = effort.max_memory / len(parts)
     spaces = [_row_space(part.fold("zero"), memory) for part in parts]
     paths: dict[str, dict[float, list[Solution]]] = {}

@@ -198,8 +198,12 @@ def refit(
         with_leverages,
     )
     final = problems[choice.center]
+    total_weight = float(weight.sum())
     if path is not None and choice.raw is None and 0 < choice.alpha < math.inf:
-        choice = _with_left_out(choice, final, path, float(weight.sum()))
+        if _alpha.can_leave_out(final, total_weight):
+            alphas = np.array([choice.alpha])
+            left_out = _alpha.by_leave_one_out(final, path, alphas, total_weight)
+            choice = replace(choice, raw=left_out.raw)
     final, solution, gap = _solved(final, choice, solver, effort, path)
     parameters = space.parameters(
         solution.coef,
@@ -208,6 +212,7 @@ def refit(
     )
     loss = solution.data_value
     if choice.parameters is not None:
+        # The average of both solutions predicts better than either.
         parameters = (parameters + choice.parameters) / 2
         raw = tangent_raw(networks, trained.inputs, parameters)
         if not space.spans_networks:
@@ -257,17 +262,6 @@ def _solved(
     )
     warn_if_unconverged(solution, effort.tol, effort.max_iter)
     return problem, solution, solution.gap
-
-
-def _with_left_out(
-    choice: Choice, problem: ConvexProblem, path: RidgePath, total_weight: float
-) -> Choice:
-    """Add left-out predictions to the choice, if samples can be left out."""
-    if not _alpha.can_leave_out(problem, total_weight):
-        return choice
-    alphas = np.array([choice.alpha])
-    left_out = _alpha.by_leave_one_out(problem, path, alphas, total_weight)
-    return replace(choice, raw=left_out.raw)
 
 
 def _is_number(alpha: object) -> TypeGuard[float]:
@@ -366,6 +360,7 @@ def _choose_on_heldout(
         fraction -= left_out / float(weight.sum())
     is_number = _is_number(alpha)
     if is_number:
+        # The chosen alpha is multiplied by `fraction` below, so it is the user's again.
         alphas = np.array([float(alpha) / fraction])
     else:
         alphas = _alpha.candidates(alpha, quadratic)

@@ -44,7 +44,11 @@ def train(
     folds: Parts | None = None
     frozen = request.taken_as_is
     if frozen:
-        estimators = [_on_cpu(request.estimator)]
+        estimator = request.estimator
+        if isinstance(estimator, torch.nn.Module):
+            # A copy on the CPU, so that the pickled refit loads anywhere.
+            estimator = copy.deepcopy(estimator).to("cpu")
+        estimators = [estimator]
     else:
         folds = _draw_folds(data, seeds.folds)
         training = [None] if folds is None else [train for train, _ in folds]
@@ -192,10 +196,3 @@ def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:
                 f"lacks {len(missing)} of {labels.max() + 1} classes. Pass an int, "
                 "which draws such folds."
             )
-
-
-def _on_cpu(estimator: Any) -> Any:
-    """Copy a module to the CPU, so that it loads anywhere; keep other estimators."""
-    if isinstance(estimator, torch.nn.Module):
-        return copy.deepcopy(estimator).to("cpu")
-    return estimator

@@ -159,13 +159,15 @@ def parameter_variance(state: dict[str, Any], operator: LinearOperator) -> Tenso
         for name in ("vectors", "eigenvalues", "mean")
     )
     shift = state["shift"]
+    # With A = V diag(e) V^T + shift I, A^-1 is (I - V diag(shrink) V^T) / shift. So the
+    # eigenvectors for zero eigenvalues are not needed.
     shrink = e / (e + shift)
     parts = []
     for _, dense in operator.blocks():
-        centred = dense - mean
-        explained = ((centred @ vectors).square() * shrink).sum(-1)
+        centered = dense - mean
+        explained = ((centered @ vectors).square() * shrink).sum(-1)
         # In directions that no sample determines, only the penalty bounds the variance.
-        parts.append((centred.square().sum(-1) - explained).clamp_min(0) / shift)
+        parts.append((centered.square().sum(-1) - explained).clamp_min(0) / shift)
     total = torch.cat(parts) + float(state["intercept"])
     return total / state["total_weight"]
 

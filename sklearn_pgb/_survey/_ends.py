@@ -140,12 +140,13 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
         Scale of losses.
     """
     predicted = setting.loss.predict(ends.raw.flatten(0, 1)).view(ends.raw.shape)
-    centred = setting.y - setting.weight @ setting.y
+    centered = setting.y - setting.weight @ setting.y
     spread, size = (
         float(setting.weight @ part.square().sum(1)) ** 0.5
-        for part in (centred, setting.y)
+        for part in (centered, setting.y)
     )
     if spread <= ROUNDING * size:
+        # Constant targets: compare predictions relative to their size instead.
         spread = size or 1.0
     number = np.empty(len(ends.loss), dtype=np.intp)
     minima: list[int] = []

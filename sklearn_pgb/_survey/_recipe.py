@@ -145,7 +145,9 @@ def find_recipe(
         _check_y(y, multi_output=True, y_numeric=isinstance(targets, RegressorTargets))
     )
     targets._learn(y, known=False, classes=None)
-    weight = sample_weight * _class_weights(targets, y, sample_weight)
+    weight = sample_weight
+    if isinstance(targets, ClassifierTargets):
+        weight = weight * targets._class_weights(y, sample_weight)
     if not weight.all():
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
     own = isinstance(final, NetworkEstimator)
@@ -159,7 +161,11 @@ def find_recipe(
     program = ChainProgram(
         [X.shape[1], *hidden, n_outputs], [ACTIVATIONS[activation]] * len(hidden)
     )
-    units = _units(targets, y, weight)
+    # Center and scale of the targets define the training units.
+    units = np.zeros(n_outputs), 1.0
+    if isinstance(targets, RegressorTargets):
+        units = targets._target_units(y, weight)
+    # The initial parameters drawn here are not used: each start draws its own.
     architecture = chain_architecture(program, np.random.RandomState(0), *units)
     normalized = as_float64(weight / weight.sum())
     penalty = program.is_weight().double()
@@ -239,23 +245,6 @@ def _targets_of(final: Any) -> Any:
     if isinstance(final, MLPRegressor):
         return _RegressorTargets(final.loss)
     return _ClassifierTargets("log_loss")
-
-
-def _class_weights(
-    targets: Any, y: Any, sample_weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    if isinstance(targets, ClassifierTargets):
-        return targets._class_weights(y, sample_weight)
-    return np.ones(len(y))
-
-
-def _units(
-    targets: Any, y: NDArray[Any], weight: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """Center and scale of the targets, which define the training units."""
-    if isinstance(targets, RegressorTargets):
-        return targets._target_units(y, weight)
-    return np.zeros(targets._natural_outputs()), 1.0
 
 
 def _in_training_units(penalty: Tensor, architecture: Architecture) -> Tensor:
