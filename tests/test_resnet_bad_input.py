@@ -64,7 +64,7 @@ def test_module_that_can_not_be_trained(change, message):
 
 def test_fold_without_training_rows():
     nothing = [(np.arange(0), np.arange(20))]
-    with pytest.raises(ValueError, match="cv must leave some row"):
+    with pytest.raises(ValueError, match="cv must leave training samples"):
         ResNetBasisRegressor(cv=nothing, **FAST).fit(X, Y)
 
 
