@@ -29,8 +29,8 @@ OTHER_ALPHAS = np.logspace(0, -8, 17)
 # factorization, and its leverages give leave-one-out at no extra cost.
 DENSE_SIZE = 1500
 
-# This many distinct held-out samples suffice to compare candidates. More folds would
-# take time and memory, each for its own path, without changing the choice. The squared
+# This many distinct held-out samples suffice to compare candidates. More folds, each
+# with its own path, would take time and memory without changing the choice. The squared
 # loss has a closed form and uses all folds, as their errors also estimate the noise.
 ENOUGH_ROWS = 1000
 
@@ -127,10 +127,7 @@ def by_approximate_leave_one_out(
     total_weight: float,
     effort: Effort,
 ) -> AlphaChoice:
-    """Choose alpha for any loss by approximate leave-one-out.
-
-    Each held-out output is one Newton step away from the solution on all samples.
-    """
+    """Choose alpha for any loss by leave-one-out, with one Newton step per sample."""
     removed = (1.0 / (problem.weight * total_weight)).clamp(max=1.0)
     solver = PathSolver(problem, "auto", effort.max_memory)
     solution: Solution | None = None

@@ -35,7 +35,7 @@ CHOOSE_ALPHA = "Give a number for alpha."
 # (train, held out) rows of each fold.
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
-# More than any machine has cores; larger values are typing errors.
+# No machine has more cores.
 MOST_JOBS = 2**20
 
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
