@@ -261,7 +261,7 @@ def test_weights_that_are_all_zero(model, y):
 
 def test_class_weights_that_are_all_zero():
     model = classifier(class_weight=dict.fromkeys(LABELS, 0))
-    match = "sample_weight and class_weight must leave some sample a weight above zero"
+    match = "sample_weight and class_weight must give some sample a positive weight"
     with pytest.raises(ValueError, match=match):
         model.fit(X, LABELS)
 

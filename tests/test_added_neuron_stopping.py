@@ -308,7 +308,7 @@ def test_labels_of_mixed_types(labels):
 
 @pytest.mark.parametrize("size", [1e160, 1e300])
 def test_targets_whose_squares_overflow(size):
-    match = r"y must have entries up to 1e\+150, .* Divide the targets"
+    match = r"y must have absolute values up to 1e\+150, .* Divide the targets"
     with pytest.raises(ValueError, match=match):
         regressor().fit(X, size * Y)
 

@@ -110,7 +110,7 @@ def test_loss_must_suit_estimators(estimator, loss):
         ({"alpha": "0.1"}, "alpha must be 'auto'"),
         ({"alpha": True}, "alpha must be 'auto'"),
         ({"cv": 30}, "n_splits=30"),
-        ({"cv": []}, "cv must hold out some row"),
+        ({"cv": []}, "cv must hold out some sample"),
         ({"scoring": ["r2"]}, "scoring must be one score"),
         ({"scoring": {"a": "r2"}}, "scoring must be one score"),
         ({"scoring": "nonsense"}, "scoring"),

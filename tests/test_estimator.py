@@ -440,9 +440,9 @@ def test_parts_of_a_splitter_among_some_rows():
     assert seen == [[4, 8], [0, 1, 8], [0, 1, 4]]
     # A fold without any of them is no fold.
     assert len(parts_among(rows[:3], KFold(3), X, y, classifier=False)) == 2
-    with pytest.raises(ValueError, match="must hold out some row of positive weight"):
+    with pytest.raises(ValueError, match="must hold out some sample of positive"):
         parts_among(rows[:2], [([0, 1], [5])], X, y, classifier=False)
-    with pytest.raises(ValueError, match="must leave some row of positive weight"):
+    with pytest.raises(ValueError, match="must leave training samples of positive"):
         parts_among(rows, [([2, 3], [0, 1]), ([0], [1])], X, y, classifier=False)
 
 

@@ -64,7 +64,7 @@ def test_module_that_can_not_be_trained(change, message):
 
 def test_fold_without_training_rows():
     nothing = [(np.arange(0), np.arange(20))]
-    with pytest.raises(ValueError, match="cv must leave some row"):
+    with pytest.raises(ValueError, match="cv must leave training samples"):
         ResNetBasisRegressor(cv=nothing, **FAST).fit(X, Y)
 
 
@@ -88,7 +88,7 @@ def test_module_that_is_not_finite(solver, value):
 
 
 def test_one_row_can_not_be_left_out():
-    with pytest.raises(ValueError, match="alpha must be a number where n_samples=1"):
+    with pytest.raises(ValueError, match="alpha must be a number if n_samples=1"):
         ResNetBasisRegressor(**FAST).fit(X[:1], Y[:1])
     model = ResNetBasisRegressor(alpha=0.1, cv=None, **FAST).fit(X[:1], Y[:1])
     assert model.predict(X[:1]) == pytest.approx(Y[0])
@@ -135,7 +135,7 @@ def test_more_folds_than_rows_are_refused():
 def test_weights_that_are_all_zero():
     with pytest.raises(ValueError, match=r"weights must contain .* non-zero"):
         ResNetBasisRegressor(**FAST).fit(X, Y, np.zeros(20))
-    with pytest.raises(ValueError, match="weight above zero, got zero"):
+    with pytest.raises(ValueError, match="positive weight, got zero"):
         ResNetBasisClassifier(class_weight={0: 0, 1: 0}, **FAST).fit(X, Y > 0)
 
 

@@ -19,7 +19,7 @@ from sklearn_pgb._estimator._alpha import OTHER_ALPHAS
 from sklearn_pgb._losses import LogisticLoss
 from sklearn_pgb._resnet import _full_batch
 from sklearn_pgb._resnet._fitting import choose_alpha, total_variance
-from sklearn_pgb._resnet._gain import pays
+from sklearn_pgb._resnet._gain import is_significant
 from sklearn_pgb._resnet._projection import projection
 from sklearn_pgb._resnet._residual import Samples
 
@@ -141,13 +141,13 @@ def test_units_must_gain_a_standard_error():
     each = np.arange(30)
     for factor, expected in [(0.99, False), (1.01, True), (-2.0, False)]:
         units = alone - weight * (gains + factor * error)
-        assert pays(alone, units, weight, each) is expected
+        assert is_significant(alone, units, weight, each) is expected
         repeated = (np.repeat(part / 3, 3) for part in (alone, units, weight))
-        assert pays(*repeated, np.repeat(each, 3)) is expected
-        assert pays(9 * alone, 9 * units, 9 * weight, each) is expected
+        assert is_significant(*repeated, np.repeat(each, 3)) is expected
+        assert is_significant(9 * alone, 9 * units, 9 * weight, each) is expected
     nan = np.full(30, np.nan)
-    assert not pays(alone, nan, weight, each)
-    assert not pays(alone, alone, weight, each)
+    assert not is_significant(alone, nan, weight, each)
+    assert not is_significant(alone, alone, weight, each)
 
 
 @pytest.mark.parametrize("classifier", [False, True])

@@ -392,7 +392,7 @@ def test_more_outputs_than_features_keep_the_guarantee():
     Y = np.column_stack([X[:, 0], np.sin(3 * X[:, 0]), np.cos(3 * X[:, 0])])
     model = ResNetBasisRegressor(cv=None, alpha=1e-3, **FAST).fit(X, Y)
     assert_promises(model)
-    with pytest.raises(ValueError, match=r"predictions and its bounds do not need"):
+    with pytest.raises(ValueError, match=r"predictions and bounds are valid without"):
         model.residual_weights()
 
 

@@ -509,9 +509,7 @@ def test_memory_knows_mapped_rows(tmp_path, mapped, trainings):
 def test_memory_refuses_what_cannot_be_pickled(tmp_path):
     network = AddedNeuronRegressor(module=lambda: torch.nn.Linear(3, 1), max_iter=2)
     compare_bases({"n": network}, X, Y, cv=2)
-    with pytest.raises(
-        ValueError, match="memory must be None where an estimator can't"
-    ):
+    with pytest.raises(ValueError, match="memory must be None if an estimator can't"):
         compare_bases({"n": network}, X, Y, cv=2, memory=str(tmp_path))
 
 

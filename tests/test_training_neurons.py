@@ -272,7 +272,9 @@ def test_AN_1_conservation(loss, generator):
 
 def test_identity_needs_neurons(generator):
     plain, _, theta = random_case(SquaredLoss(), generator)
-    words = "objective must have added neurons, got one of ChainProgram. Pass what"
+    words = (
+        "objective must have added neurons, got one of ChainProgram. Pass the result"
+    )
     with pytest.raises(TypeError, match=words):
         identity_defect(plain, theta)
 

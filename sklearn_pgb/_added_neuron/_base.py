@@ -1,4 +1,4 @@
-"""What the regressor and the classifier with added neurons share."""
+"""Base class of the regressor and the classifier with added neurons."""
 
 import warnings
 from contextlib import nullcontext
@@ -49,7 +49,7 @@ from sklearn_pgb._training._descent import Adam, GradientDescent
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._train import Schedule, automatic_rate
 
-# What `fit` finds out about its network, and `partial_fit` does not.
+# Fitted attributes that only `fit` sets, not `partial_fit`.
 VERDICT = (
     "auxiliary_loss_",
     "floor_",
@@ -66,7 +66,7 @@ VERDICT = (
     "best_validation_score_",
 )
 
-# Parameters that a fitted network goes by, whatever they are set to later.
+# A fitted network keeps using the values of these parameters at the time of `fit`.
 KEPT = (
     "activation",
     "alpha",
@@ -78,23 +78,23 @@ KEPT = (
     "solver",
 )
 
-# Early stopping is the default if at least so many distinct samples are held out.
+# early_stopping="auto" requires at least this many distinct held-out samples.
 AUTO_HELD_OUT = 10
 
 
 class UnsupportedError(AttributeError, ValueError):
-    """A method that the parameters rule out."""
+    """A method that is not available with the given parameters."""
 
 
 class OfferedIf(_AvailableIfDescriptor):
-    """As scikit-learn's `available_if`, with the check's own error."""
+    """Like scikit-learn's `available_if`, but raises the error of the check itself."""
 
     def _check(self, obj, owner):
         self.check(obj)
 
 
 def with_epochs(method):
-    """Offer a method if its estimator can train for one epoch."""
+    """Make a method available if its estimator can train for a single epoch."""
     return OfferedIf(method, _check_epochs, method.__name__)
 
 
@@ -106,27 +106,27 @@ def _check_epochs(estimator):
         )
     if estimator.early_stopping is True:
         raise UnsupportedError(
-            "partial_fit does not support early_stopping=True: a batch has no samples "
-            "to spare for validation. Set early_stopping to 'auto' or False."
+            "partial_fit does not support early_stopping=True: a batch has no held-out "
+            "samples. Set early_stopping to 'auto' or False."
         )
 
 
 def _check_loss(loss):
-    """Refuse data on which the network overflows."""
+    """Raise an error if the loss overflows."""
     if not np.isfinite(loss):
         raise ValueError(
-            f"X and y must have a finite loss, got {loss}. Leave out samples far "
-            "beyond the others, or scale X and y."
+            f"X and y must have a finite loss, got {loss}. Remove outliers, or scale X "
+            "and y."
         )
 
 
 def _rows(X, kept):
-    """Some rows of X; X itself where that is all of them, as it may be mapped."""
+    """Select samples; return X itself if all are kept, to not copy a memory map."""
     return X if kept.all() else X[kept]
 
 
 class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targets):
-    """Fit, partial fit and state of a network with added neurons."""
+    """Network trained by `fit` or `partial_fit` and monitored by added neurons."""
 
     _parameter_constraints: dict = {
         "hidden_layer_sizes": [
@@ -194,23 +194,23 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            With `module`, of any shape (n_samples, ...) that it takes. A sparse matrix
-            is made dense.
+            With `module`, of any shape (n_samples, ...) that it takes. Sparse matrices
+            are converted to dense ones.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights; integers equal repeated rows, except with `module`, `groups` or
-            batches that are not shuffled.
+            Weights. Integers are equivalent to repeated samples, except with `module`,
+            `groups` or batches that are not shuffled.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
-            Samples for early stopping, in place of a part of X. They are used as given;
-            the steps of a Pipeline are not applied to them unless its
-            `transform_input` names them.
+            Validation samples for early stopping, used instead of a part of X. The
+            steps of a Pipeline are only applied to them if its `transform_input`
+            names them.
         y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
             Targets or labels of `X_val`.
         sample_weight_val : array-like of shape (n_val,), default=None
             Weights of `X_val`.
         groups : array-like of shape (n_samples,), default=None
-            Groups of samples that early stopping holds out, or trains on, as a whole.
+            Groups of samples; early stopping holds out entire groups.
 
         Returns
         -------
@@ -220,7 +220,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         Raises
         ------
         ValueError
-            If the data, the weights or a combination of parameters can't be used.
+            If the data, the weights or a combination of parameters are invalid.
         """
         self._check_combination(X_val, y_val, sample_weight_val)
         warm = self.warm_start and hasattr(self, "loss_curve_")
@@ -229,7 +229,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         if warm:
             self._check_same_classes(y)
         self._learn(y, known=warm, classes=None)
-        samples, told = self._gather(X, y, given, groups)
+        samples, callback_data = self._gather(X, y, given, groups)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         held_out = None
@@ -238,12 +238,12 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         elif self._validates():
             samples, held_out = self._split(samples, seed)
         if sample_weight is None:
-            told = *told[:2], None
+            callback_data = *callback_data[:2], None
         with self._randomness(seed):
             if not warm:
                 self._learn_units(samples.X, samples.y, samples.weight, is_sparse)
             architecture = self._architecture(samples.X, rng, known=warm)
-            hook, finish = hooks(self, architecture, *told)
+            hook, finish = hooks(self, architecture, *callback_data)
             start = self._theta(architecture) if warm else None
             result = self._train(architecture, samples, held_out, start, seed, hook)
         self._forget_fit()
@@ -253,7 +253,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         return self
 
     def _train(self, architecture, samples, held_out, start, seed, hook):
-        """Train a network on samples, judged by those held out, if any."""
+        """Train a network, with early stopping if there are held-out samples."""
         loss = self._loss_of(architecture.n_outputs)
         data = self._data(architecture, samples.X, samples.y, samples.weight, loss)
         group = torch.from_numpy(samples.distinct)[:, None]
@@ -261,8 +261,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         request = self._request(len(samples.y), samples.X)
         score = None
         if held_out is not None:
-            place = request.loss_unit, request.dtype, request.device
-            score = held_out.scorer(self, architecture, loss, *place)
+            units = request.loss_unit, request.dtype, request.device
+            score = held_out.scorer(self, architecture, loss, *units)
         result = fit_network(
             architecture,
             loss,
@@ -279,14 +279,14 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         if score is not None and max(result.scores) == -np.inf:
             raise ValueError(
                 "X_val, or the samples of X held out for early stopping, must have a "
-                "finite loss, got infinity in every epoch. Leave out samples far "
-                "beyond the others, or lower learning_rate_init."
+                "finite loss, got infinity in every epoch. Remove outliers, or lower "
+                "learning_rate_init."
             )
         return result
 
     def _partial_fit(self, X, y, classes, sample_weight):
-        """One epoch from where the network is."""
-        # scikit-learn checks the parameters before the first call only.
+        """Train for one epoch, starting from the current parameters."""
+        # scikit-learn only checks the parameters before the first call.
         self._validate_params()
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
@@ -297,7 +297,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         X, y, weight = (_rows(part, kept) for part in (X, y, weight))
         rng = check_random_state(self.random_state)
         curve = [] if first else self.loss_curve_
-        # A seed that is a number is the same at each call; dropout must not be.
+        # With an integer random_state each call would otherwise repeat its dropout.
         seed = (int(rng.randint(np.iinfo(np.int32).max)) + len(curve)) % 2**31
         memory = getattr(self, "_memory", None)
         with self._randomness(seed):
@@ -328,33 +328,33 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         return self
 
     def _forget_fit(self):
-        """Drop what an earlier fit found out about another network."""
+        """Delete the results of an earlier fit."""
         for name in (*VERDICT, "_memory"):
             if hasattr(self, name):
                 delattr(self, name)
 
     def _warn(self, result):
-        """Warn of a training that did not converge."""
+        """Warn if the training did not converge."""
         if result.diverged:
             self._warn_of_divergence()
         elif self.status_ == "max_iter":
-            # The words of scikit-learn's networks, which users may filter by.
-            reached = (
+            # The messages of scikit-learn's networks, so that users' filters match.
+            message = (
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached "
                 "and the optimization hasn't converged yet."
             )
             if self.solver == "lbfgs":
-                reached = f"lbfgs failed to converge after {self.n_iter_} iterations."
+                message = f"lbfgs failed to converge after {self.n_iter_} iterations."
             warnings.warn(
-                f"{reached} Increase max_iter, or take the network as it is.",
+                f"{message} Increase max_iter, or use the network as it is.",
                 ConvergenceWarning,
                 stacklevel=5,
             )
 
     def _warn_of_divergence(self):
         warnings.warn(
-            "The loss diverged; the parameters of the smallest loss were kept. Lower "
-            f"learning_rate_init, got {self.learning_rate_init!r}, or standardise X.",
+            "The loss diverged; the parameters with the smallest loss were kept. Lower "
+            f"learning_rate_init, got {self.learning_rate_init!r}, or standardize X.",
             ConvergenceWarning,
             stacklevel=6,
         )
@@ -362,20 +362,20 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
     # ---------------------------------------------------------------------- subclasses
 
     def _note_classes(self, classes):
-        """Check the labels that `partial_fit` was told of."""
+        """Check the classes passed to `partial_fit`."""
 
     def _check_same_classes(self, y):
-        """Refuse to go on from a fit with labels that y lacks."""
+        """Raise an error if a warm start has other classes than the previous fit."""
 
     # ---------------------------------------------------------------- data and request
 
     def _keep_parameters(self):
-        """Remember the parameters that predictions and certificates need."""
+        """Store the parameters that predictions and certificates need."""
         params = self.get_params(deep=False)
         self._as_fitted = {name: params[name] for name in KEPT if name in params}
 
     def _check_combination(self, X_val, y_val, sample_weight_val):
-        """Refuse arguments and parameters that do not go together."""
+        """Raise an error if arguments or parameters are incompatible."""
         if (X_val is None) != (y_val is None):
             given, lacks = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
             raise ValueError(f"{lacks} must be given with {given}, got None.")
@@ -383,8 +383,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             raise ValueError("X_val must be given with sample_weight_val, got None.")
         if X_val is not None and self.early_stopping is False:
             raise ValueError(
-                "early_stopping must be True or 'auto' with X_val, got False. Leave "
-                "X_val out to train without early stopping."
+                "early_stopping must be True or 'auto' with X_val, got False. Omit "
+                "X_val to train without early stopping."
             )
         stops = self.early_stopping is True or X_val is not None
         if X_val is not None and self.solver == "lbfgs":
@@ -395,12 +395,12 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         if self.n_starts > 1 and (stops or self.solver == "lbfgs"):
             raise ValueError(
                 "n_starts must be 1 with early stopping or solver='lbfgs', got "
-                f"{self.n_starts}: the search for a global minimum is by minibatches "
-                "and judges networks by their training loss."
+                f"{self.n_starts}: the search for a global minimum uses minibatches "
+                "and compares networks by their training loss."
             )
 
     def _check(self, X, y, sample_weight, known):
-        """Dense samples with their targets and weights; whether X was sparse."""
+        """Validate data; return whether X is sparse, dense X, targets and weights."""
         check_device(self.device)
         X, y = validate_data(
             self,
@@ -418,7 +418,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         return sp.issparse(X), dense(X), self._check_targets(y), weight
 
     def _validation_samples(self, X, y, sample_weight):
-        """Samples that the user gives for early stopping."""
+        """Validate the held-out samples that the user passes."""
         X = validate_data(
             self,
             X,
@@ -442,26 +442,26 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         return HeldOut(dense(X)[kept], y[kept], weight[kept])
 
     def _weigh(self, y, given):
-        """Which samples count, and their weights with those of classes."""
+        """Multiply sample and class weights; return a mask of positive ones, too."""
         weight = given.copy()
         kept = given > 0
         weight[kept] *= self._class_weights(y[kept], given[kept])
         if not weight.any():
             raise ValueError(
-                "sample_weight and class_weight must leave some sample a weight above "
-                "zero, got zero for all of them."
+                "sample_weight and class_weight must give some sample a positive "
+                "weight, got zero for all of them."
             )
         return weight > 0, weight
 
     def _validates(self):
-        """Whether rows may be held out; "lbfgs" takes no part in early stopping."""
+        """Whether samples may be held out; "lbfgs" does not support this."""
         wanted = self.early_stopping
         if wanted == "auto":
             wanted = self.n_starts == 1
         return wanted and self.solver != "lbfgs"
 
     def _batch(self, n_samples):
-        """Samples of one batch, of so many distinct ones."""
+        """Return the batch size for a number of distinct samples."""
         if self.solver == "lbfgs":
             return n_samples
         if self.batch_size != "auto":
@@ -469,7 +469,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         return automatic_batch(n_samples, searches=self.n_starts > 1)
 
     def _gather(self, X, y, given, groups):
-        """Samples to train on, and what callbacks are told of them."""
+        """Return the samples to train on, and the data to pass to callbacks."""
         kept, weight = self._weigh(y, given)
         if groups is not None:
             groups = column_or_1d(groups)
@@ -486,20 +486,20 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             one_batch = n_samples <= self._batch(n_samples)
             if one_batch or self.shuffle:
                 samples = merged
-            # Copies of large arrays are not worth it.
+            # Sorting would copy large arrays.
             small = n_samples <= FEW_SAMPLES
             if one_batch or (self.shuffle and small):
                 samples = samples.in_order_of_values()
         return samples, (X, y, given)
 
     def _split(self, samples, seed):
-        """Samples to train on, and those held out for early stopping."""
+        """Return training samples, and held-out samples for early stopping."""
         fraction, n_units = self.validation_fraction, int(samples.unit.max()) + 1
         if self.early_stopping == "auto" and fraction * n_units < AUTO_HELD_OUT:
             return samples, None
         if not fraction > 0:
             raise ValueError(
-                f"validation_fraction must be > 0 with early_stopping=True, got "
+                "validation_fraction must be > 0 with early_stopping=True, got "
                 f"{fraction}."
             )
         labels = self._labels(samples.y)
@@ -507,20 +507,20 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         if not len(rest):
             raise ValueError(
                 "early_stopping must be False or 'auto' if no label has two distinct "
-                f"samples or groups, got n_samples={len(samples.y)}: there is none to "
-                "spare for validation."
+                f"samples or groups, got n_samples={len(samples.y)}: none of them can "
+                "be held out."
             )
         rest = samples.rows(rest)
         return samples.rows(rows), HeldOut(rest.X, rest.y, rest.weight)
 
     def _randomness(self, seed):
-        """Torch's global generator, which only modules draw from."""
+        """Seed torch's global generator, which only modules use."""
         return nullcontext() if self.module is None else local_randomness(seed)
 
     def _learn_units(self, X, y, weight, is_sparse, may_lack=False):
-        """Learn in which units of inputs and targets the network is trained."""
+        """Compute the standardization of inputs and targets, and initial outputs."""
         self._units = self._target_units(y, weight)
-        # A first batch may lack labels that come later.
+        # A first batch may lack classes that appear later.
         self._output_start = np.zeros(self._natural_outputs()), False
         if not (may_lack and is_classifier(self)):
             self._output_start = self._start_of_outputs(y, weight)
@@ -532,7 +532,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             ).state()
 
     def _data(self, architecture, X, y, weight, loss):
-        """Tensors of the training."""
+        """Convert standardized samples, targets and weights to tensors."""
         columns = self._columns(y, architecture.n_outputs) - architecture.centre
         columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
         target = loss.encode(columns)
@@ -541,7 +541,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         return Data(as_tensor(inputs, inputs.dtype), target, weight)
 
     def _request(self, n_samples, X):
-        """The parameters, resolved."""
+        """Resolve automatic parameters and collect all of them for the training."""
         rate = self.learning_rate_init
         if rate == "auto":
             inputs = self._input_map()
@@ -551,7 +551,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         if self.batch_size != "auto" and batch_size > n_samples:
             warnings.warn(
                 f"batch_size={batch_size} is larger than n_samples={n_samples}; all "
-                "samples make one batch.",
+                "samples form one batch.",
                 stacklevel=5,
             )
         name = self.dtype or X.dtype.name

@@ -14,11 +14,11 @@ from sklearn_pgb._models._open import OpenNetwork
 
 
 class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
-    """Network classifier that says how far its training is from done.
+    """Network classifier that bounds how much its loss can still improve.
 
-    It takes the keywords of `sklearn.neural_network.MLPClassifier` with their meaning,
-    trains several times faster, and compares what it reached with the least loss that
-    any function of the inputs could have. Its objective is ::
+    It supports the parameters of `sklearn.neural_network.MLPClassifier`, trains several
+    times faster, and compares its loss with the smallest loss of any function of the
+    inputs. Its objective is ::
 
         L(theta) = sum_i w_i l(f(x_i; theta), y_i) + alpha / (2 sum(s)) ||W||^2
 
@@ -27,11 +27,11 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
 
         L(f + g) + neuron_penalty ||a||^2,    g(x)_k = a_k exp(w_k . x + b_k)
 
-    whose local minima are all global: they exist exactly where the network attains the
-    pure-error floor. With the log loss of plain labels no finite output does, so there
-    are none and `floor_attained_` is False; label smoothing or the smoothed hinge
-    bring them back. The neurons serve as a monitor, and as a compass for global moves
-    (``n_starts > 1``); they are never part of the predictions.
+    All of its local minima are global, and the network attains the pure-error floor at
+    each of them. With the log loss no finite output attains the floor, so there are no
+    local minima and `floor_attained_` is False, unless label smoothing or the smoothed
+    hinge is used. The neurons monitor the training and guide global moves
+    (``n_starts > 1``). They are never part of the predictions.
 
     Parameters
     ----------
@@ -41,105 +41,104 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
             "gelu_tanh", "elu", "softplus", "leaky_relu"}, default="relu"
         Activation of the hidden layers.
     module : torch.nn.Module or callable, default=None
-        A network of one's own in place of `hidden_layer_sizes` and `activation`: a
-        module, which is copied and trained from its parameters, or a callable without
-        arguments that returns a fresh one. It maps float inputs with the samples on
-        the first axis to raw outputs, one per class (one is enough
+        A custom network, used instead of `hidden_layer_sizes` and `activation`: a
+        module, which is copied and trained from its current parameters, or a callable
+        without arguments that returns a new one. It maps float inputs with the samples
+        on the first axis to raw outputs, one per class (one is enough
         for two classes, several labels need one each).
-        Dropout and batch norm are active in the training only.
+        Dropout and batch norm are only active during training.
     loss : {"log_loss", "smoothed_hinge"}, default="log_loss"
         Logistic or softmax log loss, or ``max(0, 1 - y f)^hinge_power`` summed over
         outputs, one against the rest for more than two classes.
     neuron_penalty : float, default=0.01
-        Ridge on the amplitudes a of the added neurons.
+        Strength of the penalty on the amplitudes a of the added neurons.
     solver : {"adam", "sgd", "lbfgs"}, default="adam"
-        Adam, stochastic gradient descent with momentum, or quasi-Newton steps on all
-        samples.
+        Adam, stochastic gradient descent with momentum, or L-BFGS on all samples.
     alpha : float, default=0.0001
-        Weight decay: ``alpha / (2 sum(s)) ||W||^2`` is added to the mean loss, W being
-        the weights for standardized inputs, biases left out. `GradientBasisRefit`'s
-        alpha has another scale.
+        Weight decay: ``alpha / (2 sum(s)) ||W||^2`` is added to the mean loss for the
+        weights W of standardized inputs; biases are not penalized. The alpha of
+        `GradientBasisRefit` has another scale.
     batch_size : int or "auto", default="auto"
-        Samples of a minibatch. "auto" is an eighth of the samples, at least 32 and at
-        most 200, or all of them if there are fewer. With `n_starts` > 1 it is
-        ``min(200, n_samples)``; "lbfgs" takes all samples.
+        Size of the minibatches. "auto" is an eighth of the samples, at least 32 and at
+        most 200, or all samples if there are fewer. With `n_starts` > 1 it is
+        ``min(200, n_samples)``. "lbfgs" always uses all samples.
     learning_rate : {"anneal", "constant", "invscaling", "adaptive"}, default="anneal"
         "anneal" keeps the initial rate until the loss stagnates or half of `max_iter`
-        have passed and then lets it fall to zero along a cosine. The others are those
-        of scikit-learn's networks, for "adam" too.
+        have passed, then decreases it to zero along a cosine. The others are those of
+        scikit-learn's networks and also apply to "adam".
     learning_rate_init : float or "auto", default="auto"
-        Initial learning rate of "adam" and "sgd". "auto" is 0.01 up to 64 features and
-        falls with the root of their number beyond.
+        Initial learning rate of "adam" and "sgd". "auto" is 0.01 for up to 64 features
+        and decreases with the square root of the number of features beyond.
     power_t : float, default=0.5
         Exponent of "invscaling".
     max_iter : int, default=200
-        Epochs of one training, or iterations of "lbfgs".
+        Maximum number of epochs of one training, or of iterations of "lbfgs".
     shuffle : bool, default=True
-        Whether samples are shuffled before each epoch. Where one batch holds all of
-        them nothing is drawn.
+        Whether to shuffle samples before each epoch, unless one batch holds them all.
     tol : float, default=0.0001
-        An epoch that lowers the loss by less than this is idle. A network is called a
-        global minimum where its loss exceeds the pure-error floor by at most this share
-        of what the best constant loses above it.
+        Smallest decrease of the loss that counts as an improvement. A network is
+        certified as a global minimum if its loss exceeds the pure-error floor by at
+        most `tol` times the excess of the best constant model.
     n_starts : int, default=1
-        Trainings in all. With more than one, a training that stagnates leaves its
-        epochs to the next: up to ``n_starts * max_iter`` epochs are divided between
-        local trainings and global moves, and the best network is polished to a
-        critical point, or towards it above 20,000 parameters. This is the hybrid
-        algorithm; it brings a schedule of the rate of its own and takes neither "lbfgs"
-        nor early stopping.
+        Number of trainings. If it exceeds one, the hybrid algorithm divides up to
+        ``n_starts * max_iter`` epochs between local training and global moves, which
+        begin when the training stagnates. The best network is then polished to a
+        critical point, or towards one if it has more than 20,000 parameters. The
+        algorithm has its own learning rate schedule and supports neither "lbfgs" nor
+        early stopping.
     global_move : {"transplant", "restart"}, default="transplant"
-        How a stagnating training goes on. "transplant" lets the added neuron descend
-        on the residuals, puts its direction in place of the weakest hidden unit and
-        solves for the output layer; every third move is a restart. "restart" always
-        draws new parameters, as a module without a known layout does.
+        Continuation of a training that stagnates. "transplant" trains the added neuron
+        on the residuals, replaces the weakest hidden unit by its direction and solves
+        for the output layer; every third move is a restart. "restart" always draws new
+        parameters. A `module` is always restarted.
     momentum : float, default=0.9
         Momentum of "sgd".
     nesterovs_momentum : bool, default=True
-        Whether to look ahead along the momentum.
+        Whether to use Nesterov's momentum.
     early_stopping : bool or "auto", default="auto"
-        Whether to hold out `validation_fraction` of the samples, to judge stagnation
-        by their score, and to keep the parameters of the best one. "auto" does so if
-        ten or more distinct samples are held out; never with "lbfgs" or
+        Whether to hold out `validation_fraction` of the samples, stop when their score
+        stagnates, and return the parameters of the best score. "auto" does so if this
+        holds out ten or more distinct samples, but never with "lbfgs" or
         ``n_starts > 1``. Equal samples are held out together, and so are groups.
     scoring : str, callable or None, default="loss"
-        Score of the held-out samples: "loss" is minus the training loss, in units where
-        real targets have variance one; else the name of a scorer, or a callable with
-        the signature ``scorer(estimator, X, y, sample_weight=...)``; None is the
+        Score of the held-out samples. "loss" is the negative loss, for a regressor with
+        targets scaled to variance one. Otherwise the name of a scorer, or a callable
+        with the signature ``scorer(estimator, X, y, sample_weight=...)``. None is the
         estimator's own score.
     validation_fraction : float, default=0.1
-        Share of the distinct samples held out for early stopping.
+        Fraction of the distinct samples held out for early stopping.
     beta_1 : float, default=0.9
         Decay of Adam's first moment.
     beta_2 : float, default=0.99
         Decay of Adam's second moment.
     epsilon : float, default=1e-8
-        Added to the root of Adam's second moment.
+        Added to the square root of Adam's second moment.
     n_iter_no_change : int, default=10
-        More idle epochs in a row than this are stagnation.
+        The training stagnates if the loss does not improve by `tol` in more than this
+        many consecutive epochs.
     max_fun : int, default=15000
-        Evaluations of the loss by "lbfgs".
+        Maximum number of loss evaluations of "lbfgs".
     label_smoothing : float, default=0.0
-        Share of each label that is spread over all classes, in [0, 1). Log loss only.
+        Fraction of each label spread over all classes, in [0, 1). Log loss only.
     hinge_power : float, default=2
         Power of the smoothed hinge, at least 2.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, times the sample weights.
+        Weights of the classes, multiplied by the sample weights.
     standardize : bool, default=True
-        Whether the network is trained on standardized inputs: columns less their mean
-        and divided by their standard deviation, sparse ones divided by their largest
-        absolute value. Constant columns are left out. The statistics are those of the
-        weighted training samples, with `partial_fit` and `warm_start` those of the
-        first call. Samples of more than one axis have one mean and one deviation.
+        Whether to standardize the inputs: features are centered and divided by their
+        standard deviation, or only divided by their largest absolute value if X is
+        sparse. Constant features are left out. The statistics are those of the weighted
+        training samples, or of the first call with `partial_fit` and `warm_start`.
+        Samples with more than one axis have a single mean and standard deviation.
     dtype : {"float32", "float64"}, default=None
         Precision of the training; None follows X. Losses, bounds and predictions are
-        computed in float64 either way, and so is all of "lbfgs".
+        always computed in float64, and so is all of "lbfgs".
     warm_start : bool, default=False
-        Whether `fit` goes on from the parameters of the last one.
+        Whether `fit` continues from the parameters of the previous call.
     device : str or torch.device, default=None
-        Where to train; None is the CPU.
+        Device of the training; None is the CPU.
     random_state : int, RandomState instance or None, default=None
-        Seeds initial parameters, shuffling, held-out samples and the neurons.
+        Seed for initial parameters, shuffling, held-out samples and added neurons.
     verbose : bool, default=False
         Whether to print the loss of each epoch.
 
@@ -148,69 +147,70 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
     classes_ : ndarray of shape (n_classes,)
         Labels in the order of the outputs.
     coefs_, intercepts_ : list of ndarray
-        Weights (n_in, n_out) and biases of the layers for inputs as they are given, the
-        standardization included; read-only, in float64. Without `module`.
+        Weights (n_in, n_out) and biases of the layers, which include the
+        standardization. Read-only, in float64, and only without `module`.
     module_ : torch.nn.Module
-        The network as a module in evaluation mode, in float64 on the CPU. It takes
-        inputs as they are given; a `module` follows a layer that standardizes them.
+        The network as a module in evaluation mode, in float64 on the CPU. It includes
+        the standardization of the inputs.
     module_state_ : dict of str to ndarray
-        Parameters and buffers of the user's module; with `module`.
+        Parameters and buffers of the user's module, only with `module`.
     loss_ : float
         Weighted mean loss on the training samples, without penalties.
     floor_ : float
-        Pure-error floor: the least loss of any function of the inputs, positive where
-        equal inputs have different targets.
+        Pure-error floor: the smallest loss of any function of the inputs. It is
+        positive if equal inputs have different targets.
     floor_attained_ : bool
-        Whether some function attains it.
+        Whether some function attains the floor.
     floor_gap_ : float
-        ``loss_ - floor_``, a bound on what any training could still gain.
+        ``loss_ - floor_``, an upper bound on further improvements of the loss.
     residual_ : float
-        Largest norm of a mean loss gradient over samples with equal inputs. Zero
-        exactly at the floor, where alone the auxiliary objective has local minima.
+        Largest norm of the mean loss gradients over samples with equal inputs. It is
+        zero only at the floor, and only then the auxiliary objective has local minima.
     status_ : {"certified_global", "converged", "early_stopped", "max_iter", "stalled"}
-        How the training ended. "certified_global": the loss exceeds the floor by at
-        most `tol` times what the best constant does. "converged": the loss improved by
-        less than `tol` per epoch, or no entry of the objective's gradient exceeds it.
-        "early_stopped": the held-out score improved no more, or a callback asked to
-        stop. "max_iter": it ran out of epochs, iterations or evaluations, of which a
-        ConvergenceWarning tells. "stalled": it diverged, or "lbfgs" found no further
-        decrease. Only the first says anything about global minima.
+        Why the training ended. "certified_global": the loss exceeds the floor by at
+        most `tol` times the excess of the best constant model. "converged": the loss
+        improved by less than `tol` per epoch, or no entry of the objective's gradient
+        exceeds `tol`. "early_stopped": the held-out score stopped improving, or a
+        callback requested the end. "max_iter": the limit of epochs, iterations or
+        evaluations was reached, with a ConvergenceWarning. "stalled": the loss
+        diverged, or "lbfgs" could not decrease it. Only the first refers to global
+        minima.
     monitor_status_ : {"diverging", "stalled"}
-        What the added neuron does on the residuals of the trained network: "diverging"
-        if its amplitude vanishes while its norm grows. It says nothing about the fit.
+        Behavior of the added neuron on the residuals of the trained network:
+        "diverging" if its amplitude vanishes while its norm grows. It does not measure
+        the quality of the fit.
     auxiliary_loss_ : float
-        The loss with the added neurons, the network being kept still.
+        The loss with added neurons, which are trained for the fixed network.
     neurons_ : dict
-        "a", "b" (n_outputs,) and "W" (n_outputs, n_features) of these neurons, for
-        inputs as they are given.
-        Predictions do without them.
+        Arrays "a", "b" (n_outputs,) and "W" (n_outputs, n_features) of these neurons,
+        for unstandardized inputs. Predictions do not use them.
     neuron_norm_curve_ : list of float
-        Norm of (a, b, W) along their descent. It is no certificate.
+        Norm of (a, b, W) along their descent. It is not a certificate.
     loss_curve_ : list of float
-        Objective of each epoch, as the samples were met; epochs in which it overflows
-        are left out.
+        Objective of each epoch, accumulated during the epoch. Epochs in which it
+        overflows are left out.
     best_loss_ : float or None
         Smallest entry of `loss_curve_`; None with early stopping.
     validation_scores_ : list of float or None
         Held-out score of each epoch.
     best_validation_score_ : float or None
-        The largest of them.
+        Largest held-out score.
     n_iter_ : int
-        Epochs or iterations.
+        Number of epochs or iterations.
     n_moves_ : int
-        Global moves.
+        Number of global moves.
     n_layers_ : int
-        Layers, the inputs among them; without `module`.
+        Number of layers, the input layer included; only without `module`.
     n_outputs_ : int
-        Raw outputs.
+        Number of raw outputs.
     n_features_in_ : int
-        Features seen in `fit`.
+        Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
-        Their names, where X has names that are all strings.
+        Names of the features if X has names that are all strings.
 
     See Also
     --------
-    AddedNeuronRegressor : The same for numbers.
+    AddedNeuronRegressor : The corresponding regressor.
     GradientBasisRefit : Convex refit of a trained network.
 
     References
@@ -320,16 +320,16 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def partial_fit(self, X, y, sample_weight=None, classes=None):
-        """Train for one epoch from where the network is.
+        """Train for one epoch, starting from the current parameters.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels; a batch need not have all of them.
+            Labels; a batch may lack some classes.
         sample_weight : array-like of shape (n_samples,), default=None
         classes : array-like of shape (n_classes,), default=None
-            All labels; needed in the first call.
+            All labels; required in the first call.
 
         Returns
         -------
@@ -367,5 +367,5 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the "
                 f"previous call to fit. Previously got {self.classes_}, `y` has "
-                f"{np.unique(y)}. Set warm_start=False to start anew."
+                f"{np.unique(y)}. Set warm_start=False to train a new network."
             )

@@ -1,4 +1,4 @@
-"""One fit, from encoded arrays to a trained network and its verdict."""
+"""Training of a network from encoded arrays, and comparison with the floor."""
 
 import math
 from collections.abc import Callable
@@ -19,32 +19,33 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram, ModuleProgram
 from sklearn_pgb._training._train import Epoch, Schedule, train
 
-# Batches of a training by default: an eighth of the samples, between these. Updates of
-# whole small data sets are too few: against 200, which is scikit-learn's, held-out RMSE
-# falls by 10 % (geometric mean, 20 regression sets of up to 700 samples), and log loss
-# by 1 % (19 sets of up to 1,500).
+# The default batch size is an eighth of the samples, within these limits. On small data
+# larger batches leave too few updates: compared to scikit-learn's 200, held-out RMSE
+# decreases by 10 % (geometric mean, 20 regression sets of up to 700 samples), and log
+# loss by 1 % (19 sets of up to 1,500).
 BATCHES, SMALLEST_BATCH, LARGEST_BATCH = 8, 32, 200
-# Up to here samples are sorted, so that their order does not matter.
+# Up to this many samples are sorted, so that their order does not matter.
 FEW_SAMPLES = BATCHES * LARGEST_BATCH
 
-# Iterations of the final polish, and the gradient at which it stops.
+# Maximum iterations of the final polish, and its tolerance on the gradient.
 POLISH_ITERATIONS = 1000
 POLISH_GTOL = 1e-8
 
-# With more parameters than this an iteration of L-BFGS takes several times as long as
-# an epoch: the polish then has a quarter of the epochs of the search, and none at the
-# floor (100 samples, 1,000 features: 36 s of polish after 2 s of search).
+# With more parameters than this, an iteration of L-BFGS takes several times as long as
+# an epoch (100 samples, 1,000 features: 36 s of polish after 2 s of search). The polish
+# is then limited to a quarter of the search's epochs, and is skipped at the floor.
 POLISHED_PARAMS = 20_000
 
-# A penalty beyond this changes nothing about weights that vanish in any case, and its
-# gradients squared would overflow in float32.
+# Weights already vanish at this penalty. Larger ones would only make squared gradients
+# overflow in float32.
 LARGEST_PENALTY = 1e8
 
 
 def automatic_batch(n_samples: int, searches: bool) -> int:
-    """Samples of one batch by default.
+    """Return the default batch size.
 
-    A search descends on smooth objectives, and leaves their minima by its moves.
+    A search uses larger batches: its moves leave local minima, so it does not need the
+    noise of small ones.
     """
     least = LARGEST_BATCH if searches else SMALLEST_BATCH
     return min(max(n_samples // BATCHES, least), LARGEST_BATCH)
@@ -57,11 +58,11 @@ class Data:
     Attributes
     ----------
     X : Tensor (n_samples, ...)
-        As the network sees them.
+        Preprocessed inputs of the network.
     y : Tensor (n_samples, n_outputs)
         Encoded targets.
     weight : Tensor (n_samples,)
-        Summing to one.
+        Normalized to sum one.
     """
 
     X: Tensor
@@ -69,7 +70,7 @@ class Data:
     weight: Tensor
 
     def rows(self, index: NDArray[np.intp]) -> "Data":
-        """Some of the samples in order, their weights summing to one again."""
+        """Select samples and normalize their weights."""
         if len(index) == len(self.weight):
             return self
         rows = torch.from_numpy(index).to(self.y.device)
@@ -79,10 +80,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked of the training, resolved.
+    """Parameters of the training, with automatic ones resolved.
 
     The training minimizes the objective divided by `loss_unit`, so that steps and
-    tolerances do not depend on the units of counts.
+    tolerances do not depend on the scale of count targets.
     """
 
     solver: str
@@ -101,18 +102,18 @@ class Request:
     loss_unit: float
 
     def method(self) -> Method:
-        """The method of minibatch training."""
+        """Return the optimizer of minibatch training."""
         return self.descent if self.solver == "sgd" else self.adam
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What a fit reached.
+    """Result of a fit.
 
     Attributes
     ----------
     theta : Tensor (n_params,)
-        Float64, on the CPU.
+        In float64, on the CPU.
     losses : list of float
         Objective of each epoch.
     scores : list of float
@@ -136,7 +137,7 @@ class Fit:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training reached, in the order and meaning of `Fit`."""
+    """Result of a training: the attributes of `Fit` without the verdict."""
 
     theta: Tensor
     losses: list[float]
@@ -148,8 +149,8 @@ class Trained:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
-    """Where a training is after an epoch or iteration.
+class Progress:
+    """State of a training after an epoch or iteration.
 
     Attributes
     ----------
@@ -159,9 +160,9 @@ class Moment:
     score : float or None
         Held-out score.
     stagnates : bool
-        Whether stagnation has just been found.
+        Whether stagnation was detected in this epoch.
     rate : float
-        The learning rate from here on.
+        The learning rate of the next epoch.
     """
 
     theta: Tensor
@@ -171,7 +172,7 @@ class Moment:
     rate: float = 0.0
 
 
-Hook = Callable[[Moment], bool]
+Hook = Callable[[Progress], bool]
 
 
 def fit_network(
@@ -187,7 +188,7 @@ def fit_network(
     held_out: Callable[[Tensor], float] | None,
     floor: PureErrorFloor,
 ) -> Fit:
-    """Train, polish where there are several starts, and look at the result.
+    """Train a network, polish it if there are several starts, and monitor the result.
 
     Parameters
     ----------
@@ -196,16 +197,16 @@ def fit_network(
     data : Data
     request : Request
     total_weight : float
-        Of the samples in the user's scale, by which `alpha` is divided.
+        Sum of the unnormalized weights, which divides `alpha`.
     start : Tensor (n_params,) or None
-        Where to start; None draws.
+        Initial parameters; None draws them.
     seed : int
     hook : callable
-        Gets the moment after each epoch; True ends the training.
+        Takes the progress after each epoch; returning True ends the training.
     held_out : callable or None
-        Score of parameters on the validation samples.
+        Returns the score of parameters on the held-out samples.
     floor : PureErrorFloor
-        Of the samples as the user gave them.
+        Floor of the samples before standardization.
     """
     exact = _objective(architecture, loss, data, request, total_weight)
     generator = torch.Generator().manual_seed(seed)
@@ -221,26 +222,26 @@ def fit_network(
         floor.value / request.loss_unit,
     )
     exact = replace(exact, program=exact.program.exact())
-    found, ending = trained.theta, trained.ending
+    theta, ending = trained.theta, trained.ending
     is_chain = isinstance(architecture.program, ChainProgram)
     if request.n_starts > 1 and is_chain:
-        enough = floor.value + request.schedule.tol * request.loss_unit
-        found = _polished(exact, trained, enough)
-    # A module's gradient is that of its training mode.
+        target = floor.value + request.schedule.tol * request.loss_unit
+        theta = _polished(exact, trained, target)
+    # Not for modules: their gradient is that of the training mode.
     if ending in ("max_iter", "stalled") and is_chain:
-        gradient = exact.value_and_gradient(found[None])[1]
+        gradient = exact.value_and_gradient(theta[None])[1]
         if bool(gradient.abs().max() <= request.schedule.tol * request.loss_unit):
             ending = "converged"
     verdict = monitor(
         exact,
-        found,
+        theta,
         floor,
         neuron_penalty=request.neuron_penalty,
         tol=request.schedule.tol,
         generator=generator,
     )
     return Fit(
-        theta=found,
+        theta=theta,
         losses=[loss * request.loss_unit for loss in trained.losses],
         scores=trained.scores,
         n_iter=trained.n_iter,
@@ -251,11 +252,14 @@ def fit_network(
     )
 
 
-def _polished(objective: Objective, trained: Trained, enough: float) -> Tensor:
-    """The network of a search at a critical point, or close to one if it is large."""
+def _polished(objective: Objective, trained: Trained, target: float) -> Tensor:
+    """Move the network of a search to a critical point, or towards it if it is large.
+
+    A large network is not polished if its objective is at most `target`.
+    """
     theta, limit = trained.theta, POLISH_ITERATIONS
     if len(theta) > POLISHED_PARAMS:
-        if float(objective.value(theta[None])) <= enough:
+        if float(objective.value(theta[None])) <= target:
             return theta
         limit = max(1, trained.n_iter // 4)
     return polish(objective, theta, gtol=POLISH_GTOL, max_iter=limit).theta
@@ -272,16 +276,16 @@ def one_epoch(
     memory: list[Tensor] | None,
     seed: int,
 ) -> tuple[Tensor, float, list[Tensor] | None]:
-    """One pass over the samples at the initial rate.
+    """Train for one epoch at the initial learning rate.
 
     Returns
     -------
     theta : Tensor (n_params,)
     loss : float
-        Objective, its samples' losses as they were met.
+        The objective, accumulated during the epoch.
     memory : list of Tensor or None
-        Of the method, for the next epoch; None where the epoch diverged, and theta is
-        where it started.
+        State of the optimizer for the next epoch. If the epoch diverged, it is None and
+        theta is the start.
     """
     objective = _objective(architecture, loss, data, request, total_weight)
     objective = _in_training(objective, request)
@@ -301,8 +305,8 @@ def one_epoch(
     value = float(descent.epoch(request.schedule.rate)) * request.loss_unit
     if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
         value = float(objective.value(start[None])) * request.loss_unit
-        return _exactly(start), value, None
-    return _exactly(descent.theta[0]), value, method.memory()
+        return _to_float64(start), value, None
+    return _to_float64(descent.theta[0]), value, method.memory()
 
 
 def _objective(
@@ -312,10 +316,7 @@ def _objective(
     request: Request,
     total_weight: float,
 ) -> Objective:
-    """Loss and ridge: ``alpha / (2 sum(s))`` on weights, nothing on biases.
-
-    In float64, on the CPU; the program is that of the training.
-    """
+    """Return loss plus ``alpha / (2 sum(s)) ||W||^2``, in float64 on the CPU."""
     program = architecture.program
     assert isinstance(program, ChainProgram | ModuleProgram)
     strength = min(request.alpha / (2 * total_weight), LARGEST_PENALTY)
@@ -324,15 +325,15 @@ def _objective(
 
 
 def _in_training(objective: Objective, request: Request) -> Objective:
-    """The objective in the units, precision and on the device of the training."""
+    """Convert an objective to the scale, precision and device of the training."""
     weight = objective.weight / request.loss_unit
     penalty = objective.penalty / request.loss_unit
     scaled = replace(objective, weight=weight, penalty=penalty)
     if request.solver == "lbfgs":
         return scaled
     parts = (scaled.X, scaled.y, scaled.weight, scaled.penalty)
-    place = request.device, request.dtype
-    return Objective(scaled.program, scaled.loss, *(part.to(*place) for part in parts))
+    moved = (part.to(request.device, request.dtype) for part in parts)
+    return Objective(scaled.program, scaled.loss, *moved)
 
 
 def _train(
@@ -345,7 +346,7 @@ def _train(
     held_out: Callable[[Tensor], float] | None,
     floor: float,
 ) -> Trained:
-    """Train by the solver that the request names."""
+    """Train with the requested solver."""
     if request.solver == "lbfgs":
         return _by_lbfgs(objective, theta, request, hook)
     start = theta[None].to(objective.weight)
@@ -361,7 +362,7 @@ def _train(
         loss, stagnates = float(epoch.loss[0]), bool(epoch.stagnates[0])
         rate = float(epoch.rate[0])
         loss *= request.loss_unit
-        stopped = hook(Moment(epoch.theta[0], loss, score, stagnates, rate))
+        stopped = hook(Progress(epoch.theta[0], loss, score, stagnates, rate))
         return stopped
 
     training = train(
@@ -386,7 +387,7 @@ def _train(
     else:
         ending = "max_iter"
     return Trained(
-        theta=_exactly(training.theta[0]),
+        theta=_to_float64(training.theta[0]),
         losses=training.losses[:, 0].tolist(),
         scores=training.scores[:, 0].tolist() if held_out is not None else [],
         n_iter=training.n_epochs,
@@ -403,7 +404,7 @@ def _by_lbfgs(
 
     def on_iteration(theta: Tensor, loss: float) -> bool:
         nonlocal stopped
-        stopped = hook(Moment(theta, loss * request.loss_unit))
+        stopped = hook(Progress(theta, loss * request.loss_unit))
         return stopped
 
     limit, evaluations = request.schedule.max_epochs, request.max_evaluations
@@ -439,13 +440,13 @@ def _by_search(
 
     def on_epoch(theta: Tensor, loss: Tensor) -> bool:
         nonlocal stopped
-        stopped = hook(Moment(theta[0], float(loss[0]) * request.loss_unit))
+        stopped = hook(Progress(theta[0], float(loss[0]) * request.loss_unit))
         return stopped
 
     program = architecture.program
     has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
     kind = request.global_move if has_hidden else "restart"
-    found = search(
+    result = search(
         objective,
         start,
         request.method(),
@@ -460,15 +461,15 @@ def _by_search(
         on_epoch=on_epoch,
     )
     return Trained(
-        theta=_exactly(found.theta[0]),
-        losses=found.losses[:, 0].tolist(),
+        theta=_to_float64(result.theta[0]),
+        losses=result.losses[:, 0].tolist(),
         scores=[],
-        n_iter=found.n_epochs,
-        n_moves=int(found.n_moves[0]),
+        n_iter=result.n_epochs,
+        n_moves=int(result.n_moves[0]),
         ending="early_stopped" if stopped else "max_iter",
         diverged=False,
     )
 
 
-def _exactly(theta: Tensor) -> Tensor:
+def _to_float64(theta: Tensor) -> Tensor:
     return theta.detach().cpu().double()

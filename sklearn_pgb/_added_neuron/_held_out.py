@@ -1,4 +1,4 @@
-"""Samples of a training: copies merged, some held out, and scores on these."""
+"""Samples of a training: merging of duplicates, and scores of held-out samples."""
 
 import copy
 import math
@@ -28,7 +28,7 @@ class Samples:
     distinct : ndarray (n_samples,)
         Number of the distinct row of X.
     unit : ndarray (n_samples,)
-        Samples of one number are held out together: equal ones, or groups.
+        Number of the group, or of the distinct row; held out together.
     """
 
     X: NDArray[Any]
@@ -38,7 +38,7 @@ class Samples:
     unit: NDArray[np.intp]
 
     def rows(self, index: NDArray[np.intp]) -> "Samples":
-        """Some of the samples."""
+        """Select samples."""
         return Samples(
             self.X[index],
             self.y[index],
@@ -48,10 +48,9 @@ class Samples:
         )
 
     def merged(self) -> "Samples":
-        """The samples without their copies, in the order of the first ones.
+        """Merge duplicates by adding their weights, in the order of first occurrence.
 
-        What is trained on them does not depend on repetition, to the last digit. They
-        are the same arrays if there are no copies.
+        Repeated and weighted samples then give identical trainings.
         """
         _, first, number = np.unique(
             self._codes(), axis=0, return_index=True, return_inverse=True
@@ -64,11 +63,11 @@ class Samples:
         return replace(self.rows(first[order]), weight=total[order])
 
     def in_order_of_values(self) -> "Samples":
-        """The samples sorted: what is trained does not depend on their order."""
+        """Sort the samples, so that the training does not depend on their order."""
         return self.rows(np.lexsort(self._codes().T[::-1]))
 
     def _codes(self) -> NDArray[np.intp]:
-        """Numbers of the distinct rows of X and values of each target."""
+        """Encode the samples and each of their targets as integers."""
         columns = self.y.T if self.y.ndim == 2 else [self.y]
         codes = [np.unique(column, return_inverse=True)[1] for column in columns]
         return np.column_stack([self.distinct, *codes])
@@ -76,12 +75,12 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Samples that judge a training and take no part in it.
+    """Validation samples of a training.
 
     Attributes
     ----------
     X : ndarray (n_samples, ...)
-        As the user gives it.
+        Not standardized.
     y : ndarray
     weight : ndarray (n_samples,)
     """
@@ -99,16 +98,16 @@ class HeldOut:
         dtype: torch.dtype,
         device: torch.device,
     ) -> Callable[[Tensor], float]:
-        """The score of parameters, the larger the better.
+        """Return a function that scores parameters; larger scores are better.
 
         Parameters
         ----------
         estimator : AddedNeuronBase
-            Its `scoring` names the score; "loss" stands for minus the training loss.
+            Its `scoring` determines the score; "loss" is the negative loss.
         architecture : Architecture
         loss : Loss
         loss_unit, dtype, device
-            Of the training.
+            Loss scale, precision and device of the training.
         """
         if estimator.scoring != "loss":
             return self._by_scorer(estimator, architecture)
@@ -136,7 +135,7 @@ class HeldOut:
             if not bool(theta.isfinite().all()):
                 return -math.inf
             fitted._store_network(architecture, theta.detach().cpu().double())
-            # The answers of a network that is about to diverge may overflow.
+            # The outputs of a diverging network may overflow while theta is finite.
             if not np.isfinite(fitted._raw_of(self.X)).all():
                 return -math.inf
             try:
@@ -166,20 +165,19 @@ def split_rows(
     fraction: float,
     seed: int,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to train on and rows held out, both in order.
+    """Return the sorted indices of training and held-out samples.
 
-    Rows of one unit stay together. Labels are spread evenly, and each keeps a row to
-    train on.
+    Samples of one unit stay together. Held-out samples are stratified by label, and
+    each label keeps a training sample.
 
     Parameters
     ----------
     unit : ndarray (n_samples,)
-        Number of each row's unit. Equal rows are one, so that weights act like
-        repetitions.
+        Number of each sample's group or set of duplicates.
     labels : ndarray (n_samples,) or None
     weight : ndarray (n_samples,)
     fraction : float
-        Share of the units that is held out.
+        Fraction of the units to hold out.
     seed : int
     """
     n_units = int(unit.max()) + 1
@@ -191,7 +189,7 @@ def split_rows(
     label = votes.argmax(1)
     order = np.random.RandomState(seed).permutation(n_units)
     order = order[np.argsort(label[order], kind="stable")]
-    # The first of each label always trains.
+    # The first unit of each label is always trained on.
     first = np.unique(label[order], return_index=True)[1]
     order = np.delete(order, first)
     n_held_out = min(math.ceil(fraction * n_units), len(order))

@@ -1,4 +1,4 @@
-"""The monitor: how far a network is from the floor, and what an added neuron does."""
+"""Comparison of a network with the pure-error floor, and descent of added neurons."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,33 +15,33 @@ from sklearn_pgb._training._auxiliary import Neurons, draw_neurons, neuron_gradi
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._reference import residual_sums
 
-# Iterations of the neuron's descent, and how many of its last decide whether it runs
-# away.
+# Iterations of the neurons' descent, and number of the last ones that decide whether
+# the neurons diverge.
 NEURON_ITERATIONS = 30
 WINDOW = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What is known of a trained network.
+    """Comparison of a trained network with the floor.
 
     Attributes
     ----------
     certified : bool
-        Whether the network is a global minimum of the loss up to the tolerance.
+        Whether the network is a global minimum of the loss, up to the tolerance.
     neuron_status : {"diverging", "stalled"}
-        Whether the neurons' norm grows while their amplitudes vanish.
+        "diverging" if the neurons' norm grows while their amplitudes vanish.
     loss : float
         Weighted mean loss, without penalties.
     auxiliary_loss : float
-        The loss with the added neurons, their penalty included.
+        The loss with the added neurons, including their penalty.
     floor : PureErrorFloor
     residual : float
         ``max_j ||s_j|| / Omega_j`` over the distinct inputs.
     neurons : Neurons
-        Of one member.
+        A batch of one member.
     path : list of Neurons
-        The neurons along their descent.
+        The neurons at each iteration of their descent.
     """
 
     certified: bool
@@ -63,13 +63,14 @@ def monitor(
     tol: float,
     generator: torch.Generator,
 ) -> Verdict:
-    """Compare a network with the floor, and let a neuron descend on its residuals.
+    """Compare a network with the floor, and train an added neuron on its residuals.
 
-    The certificate is the loss against the pure-error floor, on the scale of what the
-    best constant loses above it: within `tol` of it the network is a global minimum up
-    to `tol`, whatever the norm of the neuron. Short of it the auxiliary objective has
-    no local minimum in the neuron: its descent stalls or diverges (Theorem 4 of the
-    paper), which says nothing about whether the network is at a bad local minimum.
+    The certificate compares the excess of the loss over the pure-error floor with that
+    of the best constant model. If the ratio is at most `tol`, the network is a global
+    minimum up to `tol`, regardless of the neuron. Above the floor the auxiliary
+    objective has no local minimum in the neuron, so that its descent stalls or diverges
+    (Theorem 4 of the paper). This does not tell whether the network is at a bad local
+    minimum.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def monitor(
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
     return Verdict(
         certified=scale.certifies(loss, tol),
-        neuron_status="diverging" if _runs_away(path) else "stalled",
+        neuron_status="diverging" if _diverges(path) else "stalled",
         loss=loss,
         auxiliary_loss=value,
         floor=floor,
@@ -106,7 +107,7 @@ def _descend(
     neuron_penalty: float,
     generator: torch.Generator,
 ) -> tuple[Neurons, float, list[Neurons]]:
-    """Descent of the auxiliary objective in (a, b, W), the network kept still."""
+    """Minimize the auxiliary objective in (a, b, W); return neurons, value and path."""
     start = draw_neurons(objective, 1, generator)
     k = raw.shape[1]
 
@@ -119,7 +120,7 @@ def _descend(
             objective, raw, neurons_of(flat), neuron_penalty
         )
         if not bool(torch.isfinite(gradient).all()) or not np.isfinite(value):
-            # Enough to make the line search step back.
+            # A large value makes the line search backtrack.
             return worse, np.zeros_like(flat)
         return value, gradient.numpy()
 
@@ -127,7 +128,7 @@ def _descend(
         2 * abs(float(objective.weight @ objective.loss.value(objective.y, raw))) + 1
     )
 
-    def note(intermediate_result: Any) -> None:
+    def record(intermediate_result: Any) -> None:
         path.append(neurons_of(intermediate_result.x.copy()))
 
     flat = start.flat()[0].numpy()
@@ -138,7 +139,7 @@ def _descend(
             flat,
             jac=True,
             method="L-BFGS-B",
-            callback=note,
+            callback=record,
             options={"maxiter": NEURON_ITERATIONS, "maxfun": 2 * NEURON_ITERATIONS},
         )
     value, start_value = function(result.x)[0], function(flat)[0]
@@ -147,15 +148,12 @@ def _descend(
     return neurons_of(result.x), value, path
 
 
-def _runs_away(path: list[Neurons]) -> bool:
-    """Whether (b, W) still grow while a shrinks: the failure mode."""
+def _diverges(path: list[Neurons]) -> bool:
+    """Whether (b, W) grow while a shrinks, the failure mode of the paper."""
     if len(path) <= WINDOW:
         return False
-    then, now = path[-WINDOW - 1], path[-1]
-    grows = _direction(now) > _direction(then)
-    return grows and bool(now.a.abs().max() < then.a.abs().max())
-
-
-def _direction(neurons: Neurons) -> float:
-    """Euclidean norm of (b, W)."""
-    return float(torch.hypot(neurons.b.norm(), neurons.W.norm()))
+    first, last = path[-WINDOW - 1], path[-1]
+    grows = torch.hypot(last.b.norm(), last.W.norm()) > torch.hypot(
+        first.b.norm(), first.W.norm()
+    )
+    return bool(grows and last.a.abs().max() < first.a.abs().max())

@@ -1,4 +1,4 @@
-"""The network of a fitted estimator: how it is built, opened, exported and stored."""
+"""The network of a fitted estimator: building, opening, exporting and storing it."""
 
 from itertools import pairwise
 
@@ -27,20 +27,19 @@ from sklearn_pgb._training._architecture import (
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._program import ChainProgram
 
-# Rows of one forward pass in `predict`.
+# Samples of one forward pass in `predict`, which limits its memory.
 PREDICTED_ROWS = 2**13
 
-
-# Attributes of chains and of modules that hold them.
+# Attributes that store a chain or a module.
 NETWORK = ("_coefs", "_intercepts", "n_layers_", "module_state_", "_prototype")
 
 
 class TrainedNetwork(NetworkEstimator, BaseEstimator):
-    """A network of standardized inputs, kept as arrays.
+    """A network of standardized inputs, stored as arrays.
 
-    `_inputs` holds the statistics of the inputs, `_units` those of the targets,
-    `_output_start` where the outputs start. A chain is kept as `_coefs` and
-    `_intercepts`, which take standardized inputs, a module as its state.
+    `_inputs` holds the statistics of the inputs, `_units` those of the targets and
+    `_output_start` the initial outputs. A chain is stored as `_coefs` and
+    `_intercepts`, which take standardized inputs, and a module as its state.
     """
 
     def _input_map(self):
@@ -49,42 +48,42 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     # ---------------------------------------------------------------------- networks
 
     def _architecture(self, X, rng, known):
-        """The network to train; a `known` module goes on with its statistics."""
+        """Return the network to train; a `known` module keeps its buffers."""
         inputs = self._input_map()
         if self.module is not None:
             exact = self.solver == "lbfgs"
             device = None if exact else check_device(self.device)
             name = "float64" if exact else self.dtype or X.dtype.name
             dtype = torch.float32 if name == "float32" else torch.float64
-            seen = X[:2] if inputs is None else inputs.transform(X[:2])
-            place = dtype, device, inputs
-            architecture = module_architecture(self.module, seen, *place)
+            examples = X[:2] if inputs is None else inputs.transform(X[:2])
+            options = dtype, device, inputs
+            architecture = module_architecture(self.module, examples, *options)
             if known:
                 self._check_module(architecture)
-                return module_architecture(self._fitted_module(), seen, *place)
+                return module_architecture(self._fitted_module(), examples, *options)
             return architecture
         hidden = hidden_widths(self.hidden_layer_sizes)
         activations = [ACTIVATIONS[self.activation]] * len(hidden)
         n_inputs = X.shape[1] if inputs is None else len(inputs.columns)
         widths = [n_inputs, *hidden, self._natural_outputs()]
         program = ChainProgram(widths, activations)
-        centre, scale = self._units
+        center, scale = self._units
         start, constant = self._output_start
-        return chain_architecture(program, rng, centre, scale, inputs, start, constant)
+        return chain_architecture(program, rng, center, scale, inputs, start, constant)
 
     def _check_module(self, architecture):
-        """Refuse to go on with another module than the fitted one."""
+        """Raise an error if the module is not that of the previous fit."""
         new = network_state(architecture, architecture.program.theta()[0])
         shapes = {k: v.shape for k, v in new["module_state_"].items()}
         old = {k: v.shape for k, v in getattr(self, "module_state_", {}).items()}
         if shapes != old:
             raise ValueError(
                 "module must be that of the fit that is continued, got one with other "
-                "parameters. Set warm_start=False to start anew."
+                "parameters. Set warm_start=False to train a new network."
             )
 
     def _theta(self, architecture):
-        """Parameters of the fitted network, for the program of an architecture."""
+        """Return the fitted parameters as `theta` of an architecture's program."""
         if self.module is not None:
             return architecture.draw()
         shapes = [coef.shape for coef in getattr(self, "_coefs", [])]
@@ -93,16 +92,16 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
             raise ValueError(
                 "hidden_layer_sizes, module, features and targets must be those of the "
                 f"fit that is continued, got layers of {widths} for {shapes}. Set "
-                "warm_start=False to start anew."
+                "warm_start=False to train a new network."
             )
         return chain_parameters(architecture, self._coefs, self._intercepts)
 
     def _fitted_module(self):
-        """The user's module with the parameters of the fit."""
+        """Return the user's module with the fitted parameters."""
         return restored_module(self._prototype, self.module_state_)
 
     def _network(self) -> Network:
-        """The fitted network, a function of the standardized inputs."""
+        """Return the fitted network as a function of standardized inputs."""
         if hasattr(self, "_prototype"):
             return open_module(self._fitted_module())
         activation = ACTIVATIONS[as_fitted(self, "activation")]
@@ -113,37 +112,37 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         )
 
     def _preprocess(self, X):
-        """Dense samples as the network sees them."""
+        """Standardize dense samples."""
         inputs = self._input_map()
         return X if inputs is None else inputs.transform(X)
 
     def _training_terms(self, rows, y, weight):
         factor = self._class_weights(np.asarray(y), weight)
         alpha = as_fitted(self, "alpha")
-        # Rows that have no weight at all are the caller's to refuse.
-        share = alpha / (2 * max(float(weight @ factor), np.finfo(float).tiny))
+        # The caller checks that the total weight is positive.
+        strength = alpha / (2 * max(float(weight @ factor), np.finfo(float).tiny))
         notes = []
         if getattr(self, "validation_scores_", None) is not None:
             notes.append(
-                "The training left out a part of these rows for early stopping; its "
-                "objective is taken on all of them."
+                "The training held out a part of these samples for early stopping; its "
+                "objective is evaluated on all of them."
             )
         if hasattr(self, "_prototype"):
             named = self._fitted_module().named_parameters()
             trained = [(p.shape, p.numel()) for _, p in named if p.requires_grad]
-            parts = [np.full(size, share * (len(s) > 1)) for s, size in trained]
+            parts = [np.full(size, strength * (len(s) > 1)) for s, size in trained]
             return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
-        # Targets, and with them the last layer, are scaled in the training.
-        unit = float(self._units[1]) ** 2
+        # The training scales the targets, and with them the last layer and the loss.
+        variance = float(self._units[1]) ** 2
         parts = []
         for layer, coef in enumerate(self._coefs):
             last = layer == len(self._coefs) - 1
-            parts.append(np.full(coef.size, share * (1.0 if last else unit)))
+            parts.append(np.full(coef.size, strength * (1.0 if last else variance)))
             parts.append(np.zeros(coef.shape[1]))
         return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
 
     def _raw(self, X):
-        """Raw outputs."""
+        """Return raw outputs."""
         check_is_fitted(self)
         X = validate_data(
             self,
@@ -156,13 +155,13 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         return finite_outputs(self._raw_of(X))
 
     def _raw_of(self, X):
-        """Raw outputs for validated samples."""
+        """Return raw outputs of validated samples."""
         network, parts = self._network(), []
         for rows in gen_batches(X.shape[0], PREDICTED_ROWS):
             with torch.no_grad():
                 part = as_float64(self._preprocess(dense(X[rows])))
                 if network.n_inputs is not None:
-                    # A chain that began with a layer that flattens.
+                    # A module that begins with a Flatten layer opens as a chain.
                     part = part.flatten(1)
                 parts.append(network(network.theta, part).numpy())
         return np.concatenate(parts)
@@ -171,16 +170,16 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
 
     @property
     def coefs_(self):
-        """Weights of the layers, for inputs as the user gives them."""
+        """Weights of the layers for unstandardized inputs."""
         return self._folded()[0]
 
     @property
     def intercepts_(self):
-        """Biases of the layers, for inputs as the user gives them."""
+        """Biases of the layers for unstandardized inputs."""
         return self._folded()[1]
 
     def _folded(self):
-        """The layers as functions of the user's inputs, not to be written to."""
+        """Return read-only weights and biases for unstandardized inputs."""
         if not hasattr(self, "_coefs"):
             raise AttributeError(
                 f"{type(self).__name__} has no coefs_ and intercepts_ unless it is "
@@ -207,7 +206,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         return nn.Sequential(inputs.module(), module).eval()
 
     def _network_state(self, architecture, theta):
-        """Attributes that hold a network, as arrays."""
+        """Return the attributes that store a network."""
         state = network_state(architecture, theta)
         for name in ("coefs", "intercepts"):
             if f"{name}_" in state:
@@ -215,7 +214,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         return state
 
     def _store_network(self, architecture, theta):
-        """Keep the parameters as arrays."""
+        """Set the attributes that store a network."""
         for name in NETWORK:
             if hasattr(self, name):
                 delattr(self, name)
@@ -223,11 +222,10 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
             setattr(self, name, value)
 
     def _store(self, architecture, result, validated):
-        """Keep everything that a fit reached as arrays and plain values."""
+        """Set the attributes of a fit, as arrays and plain values."""
         self._store_network(architecture, result.theta)
         verdict, scale = result.verdict, architecture.scale
-        # Losses of scaled targets and outputs, in the user's units: only the squared
-        # loss has a scale other than one.
+        # Only targets of the squared loss are scaled, so losses scale by the square.
         self.loss_ = verdict.loss * scale**2
         self.auxiliary_loss_ = verdict.auxiliary_loss * scale**2
         self.floor_ = verdict.floor.value * scale**2
@@ -257,7 +255,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
 
 
 def _in_units(neurons, architecture):
-    """Added neurons of one member as functions of the user's inputs and targets."""
+    """Return the neurons of one member for unstandardized inputs and targets."""
     a, b, W = (part[0].numpy() for part in (neurons.a, neurons.b, neurons.W))
     inputs = architecture.inputs
     if inputs is not None:

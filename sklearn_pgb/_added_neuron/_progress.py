@@ -1,11 +1,11 @@
-"""What a fit tells while it runs: callbacks and printed lines."""
+"""Callbacks and printed progress of a fit."""
 
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
-from sklearn_pgb._added_neuron._fitting import Hook, Moment
+from sklearn_pgb._added_neuron._fitting import Hook, Progress
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._training._architecture import Architecture
 from sklearn_pgb._training._train import SMALLEST_RATE
@@ -14,15 +14,15 @@ from sklearn_pgb._training._train import SMALLEST_RATE
 def hooks(
     estimator: Any, architecture: Architecture, X: Any, y: Any, sample_weight: Any
 ) -> tuple[Hook, Callable[[], None]]:
-    """What runs after each epoch, and after the last one.
+    """Return functions to call after each epoch and at the end of a fit.
 
     Parameters
     ----------
     estimator : AddedNeuronBase
-        Its callbacks are told of each epoch, with the network as it is.
+        Its callbacks get the current network after each epoch.
     architecture : Architecture
     X, y, sample_weight : array or None
-        What callbacks are given.
+        Training data, passed to callbacks.
     """
 
     def state(theta: Tensor) -> dict[str, Any]:
@@ -31,31 +31,31 @@ def hooks(
         )
         return state
 
-    tell, finish = fit_hooks(estimator, X, y, sample_weight, state)
+    call_back, finish = fit_hooks(estimator, X, y, sample_weight, state)
 
-    def hook(moment: Moment) -> bool:
-        stop = tell(moment.theta, moment.loss * architecture.scale**2)
+    def hook(progress: Progress) -> bool:
+        stop = call_back(progress.theta, progress.loss * architecture.scale**2)
         if estimator.verbose:
-            _print(estimator, moment)
+            _print(estimator, progress)
         return stop
 
     return hook, finish
 
 
-def _print(estimator: Any, moment: Moment) -> None:
-    """What scikit-learn's networks print below the loss of an epoch."""
-    judged = "Training loss"
-    if moment.score is not None:
-        judged = "Validation score"
-        print(f"{judged}: {moment.score:f}")
-    if not moment.stagnates:
+def _print(estimator: Any, progress: Progress) -> None:
+    """Print the messages of scikit-learn's networks after an epoch."""
+    criterion = "Training loss"
+    if progress.score is not None:
+        criterion = "Validation score"
+        print(f"{criterion}: {progress.score:f}")
+    if not progress.stagnates:
         return
-    lower = f"Setting learning rate to {moment.rate:f}"
-    if moment.rate <= SMALLEST_RATE:
+    lower = f"Setting learning rate to {progress.rate:f}"
+    if progress.rate <= SMALLEST_RATE:
         lower = "Learning rate too small. Stopping."
     ends = {"anneal": "Annealing.", "adaptive": lower}
     print(
-        f"{judged} did not improve more than tol={estimator.tol:f} for "
+        f"{criterion} did not improve more than tol={estimator.tol:f} for "
         f"{estimator.n_iter_no_change} consecutive epochs. "
         + ends.get(estimator.learning_rate, "Stopping.")
     )

@@ -1,4 +1,4 @@
-"""The hybrid search: local descent, and global moves where it stagnates."""
+"""Hybrid search: local descent, and global moves when it stagnates."""
 
 import math
 from collections.abc import Callable
@@ -21,40 +21,41 @@ from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
-# Updates between two looks at the progress.
+# Number of updates in a segment; progress is checked after each segment.
 SEGMENT = 100
 
-# A segment that lowers the excess over the floor by less than this share is idle; while
-# the rate falls, which is slow in any case, by less than that one. A rate that is not
-# small lets the loss go up and down: a member is stuck after so many idle segments.
-PROGRESS, FLAT = 1e-4, 1e-6
-IDLE = 2
+# A segment stagnates if it decreases the excess over the floor by less than the first
+# fraction, or by less than the second one while the learning rate is annealed, as
+# progress is then slow anyway. At a large learning rate the loss fluctuates, so a
+# member is only stuck after several stagnating segments.
+PROGRESS, ANNEALED_PROGRESS = 1e-4, 1e-6
+STAGNATING_SEGMENTS = 2
 
-# The search returns to the best network after this share of the epochs, and the rate
-# falls until the last share. That is for the polish, which sees all samples at once: an
-# evaluation of the objective counts as an epoch.
+# The search returns to the best network after the first fraction of the epochs, then
+# anneals the learning rate. The second fraction is left for the polish on all samples,
+# and each of its evaluations counts as an epoch.
 RETURN, POLISH = 0.4, 0.2
 
-# Every so manieth move of a member is a restart.
+# Every third move of a member is a restart.
 RESTART_EVERY = 3
 
-# Shares of the samples on which a transplanted unit is active; the best one is kept.
+# Fractions of samples on which a transplanted unit is active; the best one is kept.
 ACTIVE = (0.2, 0.5, 0.8)
 
-# Ridge of the refitted output layer where the objective has none: it only has to keep
-# coefficients of units that coincide from growing.
-HEAD_RIDGE = 1e-8
+# Smallest penalty of the refitted output layer: without one, the coefficients of
+# identical units could grow without bound.
+HEAD_ALPHA = 1e-8
 
 
 @dataclass(frozen=True)
 class Moves:
-    """How a stagnating member goes on.
+    """Global moves of a stagnating member.
 
     Attributes
     ----------
     kind : {"transplant", "restart"}
-        "transplant" puts the direction of the added neuron in place of the weakest
-        hidden unit and refits the output layer; every third move is a restart.
+        "transplant" replaces the weakest hidden unit by the direction of the added
+        neuron and refits the output layer; every third move is a restart.
     restart : callable
         Draws new parameters for one member.
     """
@@ -64,16 +65,16 @@ class Moves:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The best points of a search.
+class SearchResult:
+    """Best networks of a search.
 
     Attributes
     ----------
     theta : Tensor (n_members, n_params)
     value : Tensor (n_members,)
-        The objective there.
+        Their objective.
     losses : Tensor (n_epochs, n_members)
-        The objective along the way; a member that trains its neuron has that loss.
+        The objective of each epoch, the auxiliary one while a neuron is trained.
     n_epochs : int
     n_moves : Tensor (n_members,)
     """
@@ -99,17 +100,17 @@ def search(
     batch_size: int,
     generator: torch.Generator,
     on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
-) -> Found:
-    """Descend the auxiliary objective block by block, and move where that stagnates.
+) -> SearchResult:
+    """Minimize the auxiliary objective by blocks, with moves when that stagnates.
 
-    A member trains its network while the added neuron is switched off (a = 0, where
-    the auxiliary objective equals the loss). Where a segment brings little, the network
-    is kept still for a segment and the neuron descends on the residuals. Its direction
-    then replaces the weakest hidden unit, or the member starts anew. Later it returns
-    to its best network and the rate falls to zero; where one batch holds all samples,
-    in float64, the network is then polished. What is returned is the network of the
-    smallest loss: the value of the auxiliary objective plays no part in the choice, for
-    it may be small at bad networks (Theorem 4 of the paper).
+    A member trains its network with the added neuron switched off: at a = 0 the
+    auxiliary objective equals the loss. If segments stagnate, the network is fixed for
+    one segment and the neuron is trained on the residuals. Its direction then replaces
+    the weakest hidden unit, or the member restarts. Later the member returns to its
+    best network, and the learning rate is annealed to zero. If one batch holds all
+    samples in float64, the network is then polished. The search returns the network
+    with the smallest loss. The auxiliary objective does not enter this choice, as it
+    may be small at bad networks (Theorem 4 of the paper).
 
     Parameters
     ----------
@@ -120,26 +121,25 @@ def search(
     rate : float
         Learning rate.
     max_epochs : int
-        Passes over the samples, those of the neurons and of the polish included.
+        Passes over the samples, including those of the neurons and the polish.
     neuron_penalty : float
     floor : float
         Pure-error floor of the data.
     tol : float
-        A member whose loss is this close to the floor is done.
+        A member is done if its loss exceeds the floor by at most this.
     batch_size : int
     generator : torch.Generator
     on_epoch : callable or None
-        Gets the network's parameters and the losses; the search ends where it returns
-        True.
+        Takes the networks' parameters and losses; returning True ends the search.
 
     Returns
     -------
-    Found
+    SearchResult
 
     References
     ----------
     Kawaguchi and Kaelbling, "Elimination of All Bad Local Minima in Deep Learning",
-    AISTATS 2020: the theory, the failure mode, and the idea of a hybrid.
+    AISTATS 2020. It has the theory, the failure mode and the idea of the hybrid.
     """
     auxiliary = auxiliary_objective(objective, neuron_penalty)
     population = _Population(objective, auxiliary, theta, moves, floor, tol, generator)
@@ -148,11 +148,11 @@ def search(
     losses: list[Tensor] = []
 
     def run(n_epochs: int) -> bool:
-        """Some epochs, fewer if all are at the floor; whether the search goes on."""
-        moving = population.moving()
+        """Train until all members are at the floor; return whether to continue."""
+        trained = population.trained_mask()
         for _ in range(n_epochs):
-            share = (len(losses) + 0.5) / max_epochs
-            losses.append(descent.epoch(rate * _falling(share) * moving))
+            elapsed = (len(losses) + 0.5) / max_epochs
+            losses.append(descent.epoch(rate * _annealing(elapsed) * trained))
             if on_epoch is not None:
                 network = population.program.split(descent.theta)[0]
                 if on_epoch(network, losses[-1]):
@@ -164,18 +164,18 @@ def search(
     n_epochs = max_epochs
     if objective.n_samples == descent.batch_size and _is_exact(objective):
         n_epochs -= int(POLISH * max_epochs)
-    gathered = False
-    goes_on = True
-    while goes_on and len(losses) < n_epochs and not bool(population.done.all()):
-        goes_on = run(min(segment, n_epochs - len(losses)))
-        population.look(descent)
-        if not gathered and len(losses) >= RETURN * max_epochs:
-            population.gather(descent)
-            gathered = True
+    annealing = False
+    running = True
+    while running and len(losses) < n_epochs and not bool(population.done.all()):
+        running = run(min(segment, n_epochs - len(losses)))
+        population.update_best(descent)
+        if not annealing and len(losses) >= RETURN * max_epochs:
+            population.return_to_best(descent)
+            annealing = True
         else:
-            population.move(descent, FLAT if gathered else PROGRESS)
-    evaluations = population.polish(max_epochs - n_epochs) if goes_on else 0
-    return Found(
+            population.move(descent, ANNEALED_PROGRESS if annealing else PROGRESS)
+    evaluations = population.polish(max_epochs - n_epochs) if running else 0
+    return SearchResult(
         population.best_theta,
         population.best,
         torch.stack(losses) if losses else torch.empty(0, len(theta)),
@@ -185,19 +185,19 @@ def search(
 
 
 def _is_exact(objective: Objective) -> bool:
-    """Whether an objective can be polished as it is."""
+    """Whether an objective can be polished: in float64, on the CPU."""
     weight = objective.weight
     return weight.dtype == torch.float64 and weight.device.type == "cpu"
 
 
-def _falling(share: float) -> float:
-    """Share of the rate after a share of the epochs: one, then down along a cosine."""
-    fallen = (share - RETURN) / (1 - POLISH - RETURN)
-    return (1 + math.cos(math.pi * min(max(0.0, fallen), 1.0))) / 2
+def _annealing(elapsed: float) -> float:
+    """Return the learning rate factor: one, then a cosine to zero until the polish."""
+    annealed = (elapsed - RETURN) / (1 - POLISH - RETURN)
+    return (1 + math.cos(math.pi * min(max(0.0, annealed), 1.0))) / 2
 
 
 class _Population:
-    """What the search knows of its members."""
+    """State of the members of a search."""
 
     def __init__(
         self,
@@ -214,12 +214,12 @@ class _Population:
         self.moves, self.generator = moves, generator
         self.floor, self.tol = floor, tol
         self.best_theta, self.best = theta.clone(), objective.value(theta)
-        # Smallest value since the last move, and segments since it fell.
+        # Smallest value since the last move, and number of segments since it decreased.
         self.lowest = torch.full_like(self.best, torch.inf)
-        self.idle = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
-        self.n_moves = torch.zeros_like(self.idle)
-        # Members whose neuron descends while their network is kept still.
-        self.fitting = torch.zeros_like(self.idle, dtype=torch.bool)
+        self.stagnating = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
+        self.n_moves = torch.zeros_like(self.stagnating)
+        # Members that train their neuron while their network is fixed.
+        self.fitting = torch.zeros_like(self.stagnating, dtype=torch.bool)
 
     @property
     def done(self) -> Tensor:
@@ -227,64 +227,64 @@ class _Population:
         return self.best - self.floor <= self.tol
 
     def start(self) -> Tensor:
-        """All parameters, the neurons switched off."""
+        """Return all parameters, with the neurons switched off."""
         neurons = draw_neurons(self.objective, len(self.best), self.generator)
         return self.program.join(self.best_theta, neurons)
 
-    def moving(self) -> Tensor:
-        """Ones where a parameter is trained, zeros where it is kept still."""
+    def trained_mask(self) -> Tensor:
+        """Return one for each trained and zero for each fixed parameter."""
         n_network = self.program.program.n_params
         network = (~self.fitting & ~self.done)[:, None].expand(-1, n_network)
         neurons = self.fitting[:, None].expand(-1, self.program.n_neuron_params)
         return torch.cat([network, neurons], 1).to(self.best_theta)
 
-    def look(self, descent: Descent) -> None:
-        """Keep the best networks."""
+    def update_best(self, descent: Descent) -> None:
+        """Update the best networks, and return to them if the loss diverged."""
         network = self.program.split(descent.theta)[0]
         self.value = self.objective.value(network)
         better = self.value < self.best
         self.best_theta[better] = network[better]
         self.best = torch.where(better, self.value, self.best)
         for member in (~self.value.isfinite()).nonzero()[:, 0].tolist():
-            self._place(descent, member, self.best_theta[member])
+            self._set_network(descent, member, self.best_theta[member])
 
     def move(self, descent: Descent, progress: float) -> None:
-        """Transplant what the neurons found; decide how stuck members go on.
+        """Transplant trained neurons, and restart members or train their neurons.
 
-        Stuck is a member whose last segments each brought less than this share of its
-        excess over the floor.
+        A member is stuck if each of its last segments decreased the excess over the
+        floor by less than the fraction `progress`.
         """
         theta, neurons = self.program.split(descent.theta)
-        # A member that has just been moved has no past to compare with.
+        # After a move there is no earlier value to compare with.
         goal = self.lowest - progress * (self.lowest - self.floor)
-        goes_on = self.lowest.isinf() | (self.value < goal) | self.fitting
-        self.idle = torch.where(goes_on, 0, self.idle + 1)
-        stuck = (self.idle >= IDLE) & ~self.done
+        improves = self.lowest.isinf() | (self.value < goal) | self.fitting
+        self.stagnating = torch.where(improves, 0, self.stagnating + 1)
+        stuck = (self.stagnating >= STAGNATING_SEGMENTS) & ~self.done
         for member in self.fitting.nonzero()[:, 0].tolist():
             of_member = Neurons(neurons.a[member], neurons.b[member], neurons.W[member])
             moved = transplant(self.objective, theta[member], of_member)
-            self._place(descent, member, moved)
+            self._set_network(descent, member, moved)
         restarts = stuck & ((self.n_moves + 1) % RESTART_EVERY == 0)
         if self.moves.kind == "restart":
             restarts = stuck
         for member in restarts.nonzero()[:, 0].tolist():
-            self._place(descent, member, self.moves.restart(member))
-        moved_now = self.fitting | restarts
-        self.n_moves += moved_now
+            self._set_network(descent, member, self.moves.restart(member))
+        has_moved = self.fitting | restarts
+        self.n_moves += has_moved
         lowest = torch.minimum(self.lowest, self.value)
-        self.lowest = torch.where(moved_now | stuck, torch.inf, lowest)
+        self.lowest = torch.where(has_moved | stuck, torch.inf, lowest)
         self.fitting = stuck & ~restarts
 
-    def gather(self, descent: Descent) -> None:
-        """Put every member where its best network is."""
+    def return_to_best(self, descent: Descent) -> None:
+        """Continue from the best network of each member."""
         self.fitting[:] = False
         self.lowest[:] = torch.inf
         for member in range(len(self.best)):
-            self._place(descent, member, self.best_theta[member])
+            self._set_network(descent, member, self.best_theta[member])
 
     def polish(self, max_evaluations: int) -> int:
-        """Polish best networks that are not done; the evaluations of the longest."""
-        longest = 0
+        """Polish networks that are not done; return the most evaluations of any."""
+        most_evaluations = 0
         for member in (~self.done).nonzero()[:, 0].tolist() if max_evaluations else []:
             polished = polish(
                 self.objective,
@@ -295,20 +295,20 @@ class _Population:
             )
             self.best_theta[member] = polished.theta
             self.best[member] = polished.value
-            longest = max(longest, polished.n_evaluations)
-        return longest
+            most_evaluations = max(most_evaluations, polished.n_evaluations)
+        return most_evaluations
 
-    def _place(self, descent: Descent, member: int, theta: Tensor) -> None:
+    def _set_network(self, descent: Descent, member: int, theta: Tensor) -> None:
         neurons = draw_neurons(self.objective, 1, self.generator)
         descent.move(member, self.program.join(theta[None], neurons)[0])
 
 
 def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
-    """A network whose weakest unit looks where an added neuron looks.
+    """Replace the weakest hidden unit by the direction of an added neuron.
 
-    The neuron of the largest contribution gives its direction to the unit of the first
-    hidden layer that contributes least. The output layer is then refitted, which is a
-    convex problem, for a few thresholds of the unit; the best is kept.
+    The unit of the first hidden layer with the smallest contribution gets the direction
+    of the neuron with the largest one. For a few thresholds of this unit, the output
+    layer is refitted, which is a convex problem. The best network is returned.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
         Its program is a `ChainProgram` with a hidden layer.
     theta : Tensor (n_params,)
     neurons : Neurons
-        Of one member: a and b of shape (n_outputs,).
+        Those of one member: a and b have shape (n_outputs,).
 
     Returns
     -------
@@ -336,9 +336,9 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
         return theta
     weights[0][0, unit] = neurons.W[k] / spread
     candidates = []
-    for share in ACTIVE if biases[0] is not None else ACTIVE[:1]:
+    for active in ACTIVE if biases[0] is not None else ACTIVE[:1]:
         if biases[0] is not None:
-            biases[0][0, 0, unit] = -torch.quantile(z, 1 - share) / spread
+            biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread
         refitted = refit_head(objective, theta)
         candidates.append((float(objective.value(refitted[None])), refitted))
     return min(candidates, key=lambda pair: pair[0])[1]
@@ -349,7 +349,7 @@ def _of(bias: Tensor | None) -> Tensor | float:
 
 
 def refit_head(objective: Objective, theta: Tensor) -> Tensor:
-    """The same hidden layers with the best output layer."""
+    """Return parameters with the same hidden layers and the optimal output layer."""
     program = objective.program
     assert isinstance(program, ChainProgram)
     theta = theta.clone()
@@ -358,14 +358,15 @@ def refit_head(objective: Objective, theta: Tensor) -> Tensor:
     hidden = zip(weights, biases, program.activations, strict=False)
     for W, b, activation in hidden:
         h = activation.function(h @ W[0].T + _of(b))
-    ridge = 2 * float(program.split(objective.penalty[None])[0][-1].max())
+    # A convex problem halves its penalty, this objective does not.
+    alpha = 2 * float(program.split(objective.penalty[None])[0][-1].max())
     solution = solve(
         ConvexProblem(
             KroneckerOperator(h.double(), objective.y.shape[1]),
             objective.y.double(),
             objective.loss,
             objective.weight.double(),
-            alpha=max(ridge, HEAD_RIDGE),
+            alpha=max(alpha, HEAD_ALPHA),
             intercept=biases[-1] is not None,
         )
     )

@@ -1,1 +1,1 @@
-"""The border between scikit-learn's world and the package's: arrays in, arrays out."""
+"""Conversion between the arrays of scikit-learn and the tensors of the package."""

@@ -1,4 +1,4 @@
-"""How a convex model chooses its ridge."""
+"""Choice of the regularization strength of a convex model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,33 +20,33 @@ from sklearn_pgb._convex._select import (
 from sklearn_pgb._convex._solve import PathSolver, choose_method
 from sklearn_pgb._estimator._border import Parts, distinct_rows
 
-# Candidates in units of a basis with mean squared row norm one. Far below the smallest
-# the basis is numerically exhausted, above the largest only the intercept is left.
+# Candidates for a basis with mean squared row norm one. Smaller ones make no numerical
+# difference; larger ones leave only the intercept.
 SQUARED_LOSS_ALPHAS = np.logspace(1, -10, 45)
 OTHER_ALPHAS = np.logspace(0, -8, 17)
 
-# Up to this size of the smaller side of the basis a Newton step is a dense
-# factorisation, and its leverages give leave-one-out for free.
+# If the smaller side of the basis has at most this size, a Newton step is a dense
+# factorization, and its leverages give leave-one-out at no extra cost.
 DENSE_SIZE = 1500
 
-# Distinct held-out rows that are enough to compare ridges. Folds beyond them, each with
-# a path of its own, would cost time and memory and not change the choice. The squared
-# loss, in closed form, takes all folds: their errors also say what the noise is.
+# This many distinct held-out samples suffice to compare candidates. More folds, each
+# with its own path, would take time and memory without changing the choice. The squared
+# loss has a closed form and uses all folds, as their errors also estimate the noise.
 ENOUGH_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class AlphaChoice:
-    """A ridge and what it was chosen by.
+    """The chosen alpha, with the scores of all candidates.
 
     Attributes
     ----------
     alpha : float
     alphas : ndarray (n_candidates,)
     scores : ndarray (n_candidates,)
-        Mean held-out loss of each, or minus the log evidence.
+        Mean held-out loss or negative log evidence of each candidate.
     raw : Tensor (n_samples, n_outputs) or None
-        Raw outputs for each sample by a model that has not seen it, at `alpha`.
+        Held-out raw outputs of each sample at `alpha`.
     """
 
     alpha: float
@@ -57,7 +57,7 @@ class AlphaChoice:
 
 @dataclass(frozen=True)
 class Effort:
-    """What the solvers may spend."""
+    """Limits of the solvers: memory in bytes, tolerance and iterations."""
 
     max_memory: float
     tol: float
@@ -65,26 +65,26 @@ class Effort:
 
 
 def fixed(alpha: float) -> AlphaChoice:
-    """No choice at all."""
+    """Wrap an alpha given by the user."""
     return AlphaChoice(float(alpha), np.array([float(alpha)]), np.array([np.nan]))
 
 
 def can_leave_out(problem: ConvexProblem, total_weight: float) -> bool:
-    """Whether anything is left when one unit of weight, or a whole row, is not."""
+    """Whether leave-one-out is possible: two samples, or a total weight above one."""
     return len(problem.weight) > 1 or total_weight > 1.0
 
 
 def candidates(alpha: object, quadratic: bool) -> np.ndarray:
-    """The user's candidates or the default ones, in descending order."""
+    """Return the user's candidates, or the default ones, in descending order."""
     if not isinstance(alpha, str):
         return np.unique(np.asarray(alpha, dtype=float))[::-1]
     return SQUARED_LOSS_ALPHAS if quadratic else OTHER_ALPHAS
 
 
 def enough(parts: Parts, X: Any) -> int:
-    """How many of the folds hold out ENOUGH_ROWS together, or all of them.
+    """Count the first folds that together hold out ENOUGH_ROWS, at most all of them.
 
-    Copies of a row count once, so that integer weights equal repetition.
+    Duplicate samples count once, so that integer weights equal repetition.
     """
     total = 0
     for count, (_, held_out) in enumerate(parts, 1):
@@ -97,15 +97,15 @@ def enough(parts: Parts, X: Any) -> int:
 def by_leave_one_out(
     problem: ConvexProblem, path: RidgePath, alphas: np.ndarray, total_weight: float
 ) -> AlphaChoice:
-    """Squared loss: closed form for every candidate from one eigendecomposition.
+    """Choose alpha for the squared loss by leave-one-out in closed form.
 
-    A row left out is one unit of its weight, so integer weights equal repetition; a row
-    that weighs less than one is left out whole.
+    Leaving a sample out removes one unit of its weight, so that integer weights equal
+    repetition. A sample with weight below one is removed entirely.
     """
     weight = problem.weight
-    unit = (1.0 / (weight * total_weight)).clamp(max=1.0)
+    removed = (1.0 / (weight * total_weight)).clamp(max=1.0)
     errors = path.leave_one_out(
-        torch.as_tensor(alphas.copy(), dtype=weight.dtype), unit
+        torch.as_tensor(alphas.copy(), dtype=weight.dtype), removed
     )
     scores = torch.einsum("i,aic->a", weight, errors.square()).cpu().numpy()
     best = int(np.argmin(scores))
@@ -115,7 +115,7 @@ def by_leave_one_out(
 def by_evidence(
     path: RidgePath, alphas: np.ndarray, total_weight: float
 ) -> AlphaChoice:
-    """Squared loss: the ridge of the largest marginal likelihood."""
+    """Choose the alpha with the largest marginal likelihood, for the squared loss."""
     grid = torch.as_tensor(alphas.copy()).to(path.eigenvalues)
     scores = -path.log_evidence(grid, total_weight).cpu().numpy()
     return AlphaChoice(float(alphas[int(np.argmin(scores))]), alphas, scores)
@@ -127,8 +127,8 @@ def by_approximate_leave_one_out(
     total_weight: float,
     effort: Effort,
 ) -> AlphaChoice:
-    """Other losses, dense problems: one Newton step per sample at each solution."""
-    unit = (1.0 / (problem.weight * total_weight)).clamp(max=1.0)
+    """Choose alpha for any loss by leave-one-out, with one Newton step per sample."""
+    removed = (1.0 / (problem.weight * total_weight)).clamp(max=1.0)
     solver = PathSolver(problem, "auto", effort.max_memory)
     solution: Solution | None = None
 
@@ -137,7 +137,7 @@ def by_approximate_leave_one_out(
         start = None if solution is None else (solution.coef, solution.intercept)
         solution = solver.solve(alpha, start, effort.tol, effort.max_iter)
         current = problem.with_alpha(alpha)
-        raw = approximate_leave_one_out(current, solution, unit)
+        raw = approximate_leave_one_out(current, solution, removed)
         return float(problem.data_value(raw))
 
     return _best(search_path(loss, alphas.tolist()))
@@ -149,23 +149,23 @@ def by_held_out(
     alphas: np.ndarray,
     effort: Effort,
 ) -> tuple[AlphaChoice, list[Solution]]:
-    """Mean loss on rows that a fold's problem has not seen.
+    """Choose the alpha with the smallest mean loss on held-out samples.
 
-    The ridge that wins on the folds' share of the data is scaled by that share for all
-    rows: the strength of a ridge against a mean loss falls with the amount of data.
+    The best alpha is multiplied by the folds' fraction of the data: the optimal penalty
+    of a mean loss decreases with the number of samples.
 
     Returns
     -------
-    AlphaChoice, solutions of the folds at the winning ridge
+    AlphaChoice, solutions of the folds at their best alpha
     """
     path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
     choice = _best(search_path(path.loss, alphas.tolist()))
     solutions = path.solutions[choice.alpha]
     left_out = sum(float(fold.held.weight.sum()) for fold in folds) / len(folds)
-    share = 1.0 - left_out
+    training_fraction = 1.0 - left_out
     choice = AlphaChoice(
-        choice.alpha * share,
-        choice.alphas * share,
+        choice.alpha * training_fraction,
+        choice.alphas * training_fraction,
         choice.scores,
         _held_out_raw(folds, problem, solutions),
     )
@@ -173,7 +173,7 @@ def by_held_out(
 
 
 def _best(losses: dict[float, float]) -> AlphaChoice:
-    """The ridge of the smallest loss."""
+    """Choose the alpha with the smallest loss."""
     alphas = np.array(list(losses))
     scores = np.array(list(losses.values()))
     return AlphaChoice(float(alphas[np.nanargmin(scores)]), alphas, scores)
@@ -182,7 +182,7 @@ def _best(losses: dict[float, float]) -> AlphaChoice:
 def _held_out_raw(
     folds: Sequence[Fold], problem: ConvexProblem, solutions: Sequence[Solution]
 ) -> Tensor | None:
-    """Raw outputs of the held-out rows, None where some row was never held out."""
+    """Return held-out raw outputs, or None if some sample was never held out."""
     raw = torch.full_like(problem.y, torch.nan)
     for fold, solution in zip(folds, solutions, strict=True):
         raw[fold.held.index] = fold.held.raw(solution)
@@ -190,7 +190,7 @@ def _held_out_raw(
 
 
 def is_dense(problem: ConvexProblem) -> bool:
-    """Whether leave-one-out by a Newton step is cheap."""
+    """Whether the problem is small enough for approximate leave-one-out."""
     operator = problem.operator
     return min(operator.n_rows, operator.n_coef) <= DENSE_SIZE
 
@@ -198,7 +198,7 @@ def is_dense(problem: ConvexProblem) -> bool:
 def spectral_path(
     problem: ConvexProblem, solver: str, max_memory: float
 ) -> RidgePath | None:
-    """One eigendecomposition for all ridges, None where it does not fit."""
+    """Return an eigendecomposition for all alphas, or None if it exceeds the memory."""
     probe = problem.with_alpha(1.0)
     method = choose_method(probe, max_memory, solver)
     if method == "matrix-free":

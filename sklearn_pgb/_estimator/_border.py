@@ -1,4 +1,4 @@
-"""Data, seeds, folds and networks on their way across the border."""
+"""Checks and conversion of data, seeds, folds and networks that users pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +26,7 @@ from torch import Tensor
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._models._open import OpenNetwork, nested, open_network
 
-# Folds of cross-fitting where none are asked for.
+# Number of cross-fitting folds if the user gives none.
 AUTO_FOLDS = 5
 
 # Advice if no folds can be drawn to choose alpha.
@@ -35,22 +35,22 @@ CHOOSE_ALPHA = "Give a number for alpha."
 # (train, held out) rows of each fold.
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
-# Nobody has more cores.
+# No machine has more cores.
 MOST_JOBS = 2**20
 
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
-# What scikit-learn needs to end the callbacks of a fit, and removes itself.
+# scikit-learn needs these attributes to end the callbacks of a fit, then removes them.
 OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 
 class NoFolds(ValueError):
-    """No row can be held out."""
+    """No sample can be held out."""
 
 
 def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave an estimator as it was before where its `fit` fails."""
+    """Restore the estimator's previous state if its `fit` fails."""
 
     @wraps(fit)
     def fit_or_restore(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -68,7 +68,7 @@ def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def dense(X: Any) -> Any:
-    """A sparse matrix as an array, anything else as it is."""
+    """Convert a sparse matrix to an array; return anything else unchanged."""
     if not sp.issparse(X):
         return X
     rows: Any = X
@@ -76,7 +76,7 @@ def dense(X: Any) -> Any:
 
 
 def parse_memory(max_memory: Any) -> float:
-    """Bytes from a number or a text such as "500MB"."""
+    """Return the bytes of a number or a string such as "500MB"."""
     amount = float(max_memory) if isinstance(max_memory, Real) else -1.0
     if isinstance(max_memory, str):
         text = max_memory.strip().upper().replace("IB", "B")
@@ -92,21 +92,21 @@ def parse_memory(max_memory: Any) -> float:
 
 
 def check_device(device: Any) -> torch.device:
-    """The device of a parameter, None being the CPU, or an error."""
+    """Return a device that can compute, the CPU if None, or raise an error."""
     try:
-        place = torch.device("cpu" if device is None else device)
-        # A tensor on the device "meta" has no numbers.
-        torch.ones(1, device=place).item()
+        checked = torch.device("cpu" if device is None else device)
+        # Reading a value fails on the device "meta", as its tensors have no data.
+        torch.ones(1, device=checked).item()
     except (RuntimeError, AssertionError, TypeError, ValueError) as failure:
-        # torch asserts that it was compiled for a device.
+        # torch raises AssertionError if it was not compiled for the device.
         raise ValueError(
             f"device must be one that torch can use here, got {device!r}: {failure}"
         ) from failure
-    return place
+    return checked
 
 
 def jobs_for(n_tasks: int, n_jobs: Any) -> int | None:
-    """`n_jobs` for joblib, at most one for each task, or an error."""
+    """Check `n_jobs` and limit it to the number of tasks."""
     if n_jobs is None:
         return None
     is_int = isinstance(n_jobs, Integral) and not isinstance(n_jobs, bool)
@@ -115,26 +115,26 @@ def jobs_for(n_tasks: int, n_jobs: Any) -> int | None:
             f"n_jobs must be None or an int other than 0 between -{MOST_JOBS} and "
             f"{MOST_JOBS}, got {n_jobs!r}. -1 uses all cores."
         )
-    # joblib starts as many processes as it is told to.
+    # joblib would start idle processes.
     return min(int(n_jobs), max(n_tasks, 1))
 
 
 def aligned(X: Any) -> Any:
-    """An array whose numbers stand at multiples of their size; other data as they are.
+    """Return an array aligned in memory; return other data unchanged.
 
-    Arrays that come over a wire may lie anywhere, and NumPy then multiplies them in
-    another order: last digits would depend on where a fit runs.
+    Arrays received from another process may be unaligned. NumPy adds their products in
+    a different order, so the last digits would depend on the process of the fit.
     """
     return np.require(X, requirements="A") if type(X) is np.ndarray else X
 
 
 def delegates_input(estimator: Any) -> bool:
-    """Whether X goes through a Pipeline, which checks it in its own way."""
+    """Whether X goes to a Pipeline, which does its own checks."""
     return any(isinstance(each, Pipeline) for each in nested(estimator))
 
 
 def check_passed_on(X: Any) -> None:
-    """Refuse what no step of a Pipeline and no transformer takes as samples."""
+    """Raise an error if X is a mapping, which no transformer takes as samples."""
     if isinstance(X, Mapping) and not sp.issparse(X):
         raise TypeError(
             f"X must be an array, a frame or a list of samples, got a "
@@ -143,13 +143,13 @@ def check_passed_on(X: Any) -> None:
 
 
 def final_estimator(estimator: Any) -> Any:
-    """The estimator inside of pipelines, target transformations, freezes, searches."""
+    """Return the estimator inside pipelines, target transformers and searches."""
     *_, final = nested(estimator)
     return final
 
 
 def fit_parameter(estimator: Any, name: str) -> str | None:
-    """The keyword by which `fit` hands a parameter to the final estimator's fit."""
+    """Return the keyword of `fit` that reaches the final estimator, if it takes one."""
     chain = list(nested(estimator))
     if not has_fit_parameter(chain[-1], name):
         return None
@@ -160,8 +160,8 @@ def fit_parameter(estimator: Any, name: str) -> str | None:
 def share_target_transformation(estimator: Any, y: Any) -> Any:
     """Fit a TransformedTargetRegressor's transformer once, for all networks.
 
-    Networks trained on different rows would otherwise predict in different spaces, and
-    their mean would mean nothing.
+    Otherwise networks trained on different samples would predict differently
+    transformed targets, which cannot be averaged.
     """
     name, inner = None, None
     if isinstance(estimator, Pipeline):
@@ -179,8 +179,8 @@ def share_target_transformation(estimator: Any, y: Any) -> Any:
         return estimator
     columns = np.asarray(y).reshape(len(y), -1)
     transformer = clone(estimator.transformer).fit(columns)
-    # A FrozenEstimator would be the natural wrapper, but TransformedTargetRegressor
-    # calls `fit(y)`, which it does not take.
+    # FrozenEstimator does not work here: its `fit` requires two arguments, and
+    # TransformedTargetRegressor passes only y.
     fixed = FunctionTransformer(
         transformer.transform, transformer.inverse_transform, check_inverse=False
     )
@@ -189,13 +189,13 @@ def share_target_transformation(estimator: Any, y: Any) -> Any:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Seeds of one fit, drawn before anything runs in parallel.
+    """Seeds of one fit, drawn before the parallel trainings start.
 
     Attributes
     ----------
     folds, sketch, networks : int
     keep_first : bool
-        Whether the first network is trained exactly as given.
+        Whether the first network keeps the estimator's own seed.
     """
 
     folds: int
@@ -204,7 +204,7 @@ class Seeds:
     keep_first: bool
 
     def of_networks(self, count: int) -> list[int | None]:
-        """One seed per network; None stands for the estimator's own."""
+        """Return one seed per network; None stands for the estimator's own."""
         rng = np.random.RandomState(self.networks)
         seeds: list[int | None] = rng.randint(
             np.iinfo(np.int32).max, size=count
@@ -213,7 +213,7 @@ class Seeds:
 
 
 def draw_seeds(estimator: Any, random_state: Any) -> Seeds:
-    """Seeds from `random_state`, or else from the estimator's own, if it has one."""
+    """Draw seeds from `random_state`, or if it is None, from the estimator's own."""
     source = random_state
     if source is None:
         own = (estimator.get_params()[key] for key in _seed_keys(estimator))
@@ -225,7 +225,7 @@ def draw_seeds(estimator: Any, random_state: Any) -> Seeds:
 
 
 def _seed_keys(estimator: Any) -> list[str]:
-    """Names of the parameters that seed an estimator and its parts."""
+    """Return the names of all `random_state` parameters, nested ones included."""
     if not hasattr(estimator, "get_params"):
         return []
     keys = sorted(estimator.get_params())
@@ -233,14 +233,14 @@ def _seed_keys(estimator: Any) -> list[str]:
 
 
 def with_seed(estimator: Any, seed: int | None) -> Any:
-    """A clone with every `random_state` set; None leaves them as they are."""
+    """Clone an estimator and set every `random_state`, unless `seed` is None."""
     copy = clone(estimator)
     keys = _seed_keys(copy) if seed is not None else []
     return copy.set_params(**dict.fromkeys(keys, seed)) if keys else copy
 
 
 def fill_seeds(estimator: Any, seed: int) -> None:
-    """Set every `random_state` that is None, in place; numbers stay."""
+    """Set every `random_state` that is None, in place."""
     params = estimator.get_params()
     missing = [key for key in _seed_keys(estimator) if params[key] is None]
     if missing:
@@ -250,31 +250,31 @@ def fill_seeds(estimator: Any, seed: int) -> None:
 def open_all(
     estimators: Sequence[Any], loss: Loss | None, device: Any
 ) -> list[OpenNetwork]:
-    """Open trained estimators, their networks on a device."""
+    """Open trained estimators and move their networks to a device."""
     opened = [open_network(estimator, loss=loss) for estimator in estimators]
     if device is None:
         return opened
-    place = check_device(device)
-    return [replace(o, network=o.network.to(place)) for o in opened]
+    checked = check_device(device)
+    return [replace(o, network=o.network.to(checked)) for o in opened]
 
 
 def inputs_of(
     opened: Sequence[OpenNetwork], X: Any, device: Any, *, check: bool = True
 ) -> list[Tensor]:
-    """X as each network sees it, on a device; see `OpenNetwork.inputs`."""
+    """Return the preprocessed inputs of each network, see `OpenNetwork.inputs`."""
     return [each.inputs(X, check=check).to(device or "cpu") for each in opened]
 
 
 def count_outputs(opened: OpenNetwork, inputs: Tensor) -> int:
-    """Number of raw outputs, by a run on one row."""
+    """Return the number of raw outputs, from a forward pass on one sample."""
     return opened.network(opened.network.theta, inputs[:1]).shape[1]
 
 
 def distinct_rows(X: Any) -> NDArray[np.intp]:
-    """Number of each row's group of identical rows, numbered in the order of values.
+    """Number the distinct samples; equal samples have the same number.
 
-    The numbers depend on the set of rows only, not on their order or repetition, and
-    on the values only, not on the container or dtype that holds them.
+    The numbers follow the order of values. They do not depend on the order or
+    repetition of samples, nor on the container or dtype.
     """
     is_sparse = sp.issparse(X)
     if is_sparse:
@@ -285,7 +285,7 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
             csr.indices[start:stop].tobytes() + csr.data[start:stop].tobytes()
             for start, stop in zip(csr.indptr[:-1], csr.indptr[1:], strict=True)
         ]
-        # Byte strings of unequal length would lose trailing zeros; objects do not.
+        # As an object array: NumPy's byte strings would drop trailing zero bytes.
         return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
     rows = np.asarray(X)
     rows = rows.reshape(len(rows), -1)
@@ -295,13 +295,13 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
             "keep real and imaginary parts as two columns."
         )
     if rows.dtype.kind not in "biuf":
-        # Data frames of nullable or mixed dtypes arrive as objects.
+        # Data frames with nullable or mixed dtypes become object arrays.
         rows = np.column_stack([_sortable(column) for column in rows.T])
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _sortable(column: NDArray[Any]) -> NDArray[Any]:
-    """A column of objects as numbers that sort like its values."""
+    """Encode a column of objects as numbers in the same order."""
     missing = np.array([is_scalar_nan(x) or is_pandas_na(x) for x in column])
     values = column[~missing]
     if not any(isinstance(value, str) for value in values):
@@ -320,33 +320,33 @@ def fold_numbers(
     weight: NDArray[np.float64],
     n_folds: int,
     seed: int,
-    cure: str = CHOOSE_ALPHA,
+    advice: str = CHOOSE_ALPHA,
     groups: Any = None,
     exact: bool = False,
 ) -> NDArray[np.intp]:
-    """The fold in which each row is held out, -1 for rows that always train.
+    """Return the fold that holds out each sample, -1 if it is always trained on.
 
-    Folds are drawn over the distinct rows, so copies of a row stay together and weights
-    act like repetitions; rows of one group stay together too. With `labels` the folds
-    are stratified by the heaviest label of each distinct row or group. Rows are never
-    held out if some class would then be missing from the training part.
+    Duplicate samples are in one fold, so that weights act like repetitions, and so are
+    the samples of a group. With `labels` the folds are stratified by the label of the
+    largest weight in each set of duplicates or group. A sample is not held out if a
+    class would then be missing from the training samples.
 
     Raises
     ------
     NoFolds
-        If no row can be held out.
+        If no sample can be held out.
     ValueError
-        If, with `exact`, there are fewer distinct rows or groups than `n_folds`.
+        If `exact` and there are fewer distinct samples or groups than `n_folds`.
     """
     unit = distinct_rows(X)
-    what = "distinct rows"
+    noun = "distinct rows"
     if groups is not None:
-        unit, what = _joined(unit, groups), "groups"
+        unit, noun = _joined(unit, groups), "groups"
     n_units = int(unit.max()) + 1
     if n_units < 2:
         raise NoFolds(
-            f"cross-fitting needs at least 2 {what}, got {n_units} "
-            f"(n_samples={len(unit)}, 1 sample is too few). {cure}"
+            f"cross-fitting needs at least 2 {noun}, got {n_units} "
+            f"(n_samples={len(unit)}, 1 sample is too few). {advice}"
         )
     fold = np.full(n_units, -1, dtype=np.intp)
     free = np.arange(n_units)
@@ -358,12 +358,12 @@ def fold_numbers(
         free = np.flatnonzero(np.bincount(label)[label] > 1)
         if len(free) < 2:
             raise NoFolds(
-                f"cross-fitting needs a class with at least 2 {what}, got "
-                f"{n_units} {what} of {len(np.unique(label))} classes. {cure}"
+                f"cross-fitting needs a class with at least 2 {noun}, got "
+                f"{n_units} {noun} of {len(np.unique(label))} classes. {advice}"
             )
     if exact and n_folds > len(free):
         raise ValueError(
-            f"cv must be at most the number of {what} that can be held out, "
+            f"cv must be at most the number of {noun} that can be held out, "
             f"{len(free)}, got {n_folds}. Use fewer folds, such as cv=5."
         )
     n_folds = min(n_folds, len(free))
@@ -375,13 +375,13 @@ def fold_numbers(
     shuffled = free[np.random.RandomState(seed).permutation(len(free))]
     shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
     fold[shuffled] = np.arange(len(shuffled)) % n_folds
-    return _keep_classes(fold, votes > 0, what, cure)[unit]
+    return _keep_classes(fold, votes > 0, noun, advice)[unit]
 
 
 def _keep_classes(
-    fold: NDArray[np.intp], present: NDArray[np.bool_], what: str, cure: str
+    fold: NDArray[np.intp], present: NDArray[np.bool_], noun: str, advice: str
 ) -> NDArray[np.intp]:
-    """Never hold out a class whose units are all in one fold."""
+    """Always train on the samples of a class that lies in a single fold."""
     for has_class in present.T:
         folds = np.unique(fold[has_class])
         if len(folds) == 1:
@@ -389,8 +389,8 @@ def _keep_classes(
     kept = np.unique(fold[fold >= 0])
     if not len(kept):
         raise NoFolds(
-            f"cross-fitting needs every class in at least 2 {what} for some fold to "
-            f"be held out, but each fold would lose one. {cure}"
+            f"cross-fitting needs a fold that can be held out without losing a class, "
+            f"got every class in too few {noun}. {advice}"
         )
     numbers = np.full(fold.max() + 2, -1, dtype=np.intp)
     numbers[kept] = np.arange(len(kept))
@@ -398,7 +398,7 @@ def _keep_classes(
 
 
 def _joined(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
-    """Number of each row's unit: rows that share a group or are equal are one unit."""
+    """Number the sets of samples that are equal or in the same group."""
     group = np.unique(column_or_1d(groups), return_inverse=True)[1]
     check_consistent_length(distinct, group)
     n_rows = int(distinct.max()) + 1
@@ -406,7 +406,7 @@ def _joined(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
     links = sp.coo_array(
         (np.ones(len(group)), (distinct, n_rows + group)), shape=(size, size)
     )
-    # Numbered by their first distinct row, so that order and repetition don't matter.
+    # Numbered by the first distinct sample: independent of order and repetition.
     component = connected_components(links, directed=False)[1][:n_rows]
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse][distinct]
@@ -418,12 +418,12 @@ def cross_fitting_parts(
     labels: NDArray[np.intp] | None,
     weight: NDArray[np.float64],
     seed: int,
-    cure: str = CHOOSE_ALPHA,
+    advice: str = CHOOSE_ALPHA,
     groups: Any = None,
     exact: bool = False,
 ) -> Parts:
-    """(train, held out) rows of folds drawn as `fold_numbers` does."""
-    fold = fold_numbers(X, labels, weight, n_folds, seed, cure, groups, exact)
+    """Return the (train, held out) indices of the folds of `fold_numbers`."""
+    fold = fold_numbers(X, labels, weight, n_folds, seed, advice, groups, exact)
     return [
         (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
         for number in range(int(fold.max()) + 1)
@@ -439,33 +439,33 @@ def parts_among(
     classifier: bool,
     groups: Any = None,
 ) -> Parts:
-    """(train, held out) rows of a splitter of all rows, as numbers among `rows`.
+    """Return a splitter's (train, held out) samples as positions in `rows`.
 
     Raises
     ------
     ValueError
-        If none of `rows` is held out, or nothing is left to train on.
+        If no sample of `rows` is held out, or a fold has no training samples.
     """
     position = np.full(_num_samples(X), -1, dtype=np.intp)
     position[rows] = np.arange(len(rows))
     try:
         splits = check_cv(splitter, y, classifier=classifier).split(X, y, groups)
-        places = [(position[train], position[test]) for train, test in splits]
+        splits = [(position[train], position[test]) for train, test in splits]
     except (TypeError, IndexError) as error:
         raise ValueError(
             "cv must be an int, a splitter, or an iterable of pairs (train, test) of "
             f"row numbers, got {splitter!r}."
         ) from error
-    parts = [(train[train >= 0], test[test >= 0]) for train, test in places]
+    parts = [(train[train >= 0], test[test >= 0]) for train, test in splits]
     parts = [(train, test) for train, test in parts if len(test)]
     if not parts:
         raise ValueError(
-            "cv must hold out some row of positive weight, but it holds out none. "
-            "Pass an int, or a splitter that has held-out rows."
+            "cv must hold out some sample of positive weight, but it holds out none. "
+            "Pass an int, or a splitter with held-out samples."
         )
     if not all(len(train) for train, _ in parts):
         raise ValueError(
-            "cv must leave some row of positive weight to train on, but a fold has "
-            "none. Pass an int, or a splitter whose folds all have training rows."
+            "cv must leave training samples of positive weight in each fold, but a "
+            "fold has none. Pass an int, or another splitter."
         )
     return parts

@@ -13,21 +13,21 @@ def fit_hooks(
     sample_weight: Any,
     state: Callable[[Tensor], dict[str, Any]],
 ) -> tuple[Callable[[Tensor, float], bool], Callable[[], None]]:
-    """What runs after each iteration of a fit, and after the last one.
+    """Return functions to call after each iteration and at the end of a fit.
 
     Parameters
     ----------
     estimator : estimator
         It supports callbacks and has the parameter `verbose`.
     X, y, sample_weight
-        What it is fitted on.
+        Training data, passed to callbacks.
     state : callable
-        Fitted attributes that hold the network with given parameters.
+        Returns the fitted attributes of a network with the given parameters.
 
     Returns
     -------
     hook : callable
-        Gets parameters and loss; True where a callback asks to stop.
+        Takes parameters and loss; returns True if a callback asks to stop.
     finish : callable
     """
     info = {
@@ -63,19 +63,19 @@ def fit_hooks(
 def training_contexts(
     estimator: Any, X: Any, y: Any, sample_weight: Any
 ) -> tuple[Callable[[int], list[Any]], Callable[[], None]]:
-    """The callback tasks of a fit that trains several estimators in parallel.
+    """Create callback contexts for a fit that trains several networks in parallel.
 
     Parameters
     ----------
     estimator : estimator
         It supports callbacks.
     X, y, sample_weight
-        What it is fitted on.
+        Training data, passed to callbacks.
 
     Returns
     -------
     contexts : callable
-        Gives the contexts of a number of trainings.
+        Returns as many contexts as there are trainings.
     finish : callable
         Ends the fit.
     """

@@ -1,4 +1,4 @@
-"""Pickles that know the version of the package that wrote them."""
+"""Pickles that store the version of the package."""
 
 import warnings
 from typing import Any
@@ -9,10 +9,10 @@ KEY = "_sklearn_pgb_version"
 
 
 class VersionedState:
-    """Mixin of estimators whose pickles carry the version of this package."""
+    """Mixin that stores the version of this package in pickles."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """The attributes, and the version."""
+        """Return the attributes and the version."""
         state: Any = super().__getstate__()
         return {**state, KEY: __version__}
 

@@ -1,4 +1,4 @@
-"""Targets of network estimators: from y to columns for a loss, and back."""
+"""Targets of network estimators: encoding of y for a loss, and decoding."""
 
 import math
 import warnings
@@ -30,30 +30,30 @@ from sklearn_pgb._losses import (
     SquaredLoss,
 )
 
-# Targets beyond this size have squares that overflow.
+# The squares of larger targets, summed over samples, would overflow.
 LARGEST_TARGET = 1e150
 
-# Log probability at which a class without any weight starts.
+# Initial log probability of a class without any weight.
 ABSENT = -10.0
 
 
 def as_fitted(estimator: Any, name: str) -> Any:
-    """A parameter as it was in `fit`, where an estimator keeps it in `_as_fitted`."""
+    """Return a parameter's value during `fit` if it was stored in `_as_fitted`."""
     kept = vars(estimator).get("_as_fitted", {})
     return kept[name] if name in kept else getattr(estimator, name)
 
 
 def is_option(value: object, option: str) -> bool:
-    """Whether a parameter that may not have been validated is this string."""
+    """Whether a parameter, which may not be validated yet, is this string."""
     return isinstance(value, str) and value == option
 
 
 def finite_outputs(outputs: Any) -> Any:
-    """Outputs on X, or an error if they overflow."""
+    """Return the outputs, or raise an error if they overflow."""
     if not bool(torch.as_tensor(outputs).isfinite().all()):
         raise ValueError(
             "X must have finite outputs of the fitted network, got infinite ones or "
-            "NaN. Leave out samples far beyond those of the training."
+            "NaN. Leave out samples far outside the range of the training samples."
         )
     return outputs
 
@@ -66,16 +66,16 @@ def _has_probabilities(self: "ClassifierTargets") -> bool:
 
 
 def probabilities(raw: Tensor, loss: Loss, multilabel: bool) -> NDArray[np.float64]:
-    """Probability of each class, or of each label alone, from raw outputs.
+    """Return the probability of each class, or of each label, from raw outputs.
 
-    None is zero: those that would underflow become tiny numbers in the same order.
-    Those of labels are below one.
+    No probability is zero: those that would underflow become tiny numbers in the same
+    order. Probabilities of labels are also below one.
     """
     logarithms = torch.from_numpy(log_probabilities(raw, multilabel))
     tiny = float(np.finfo(np.float64).tiny)
     below = math.log(tiny) - logarithms
     if raw.shape[1] > 1 and not multilabel:
-        # Also if the loss has one output, and another class has no weight.
+        # Softmax also applies if the loss has one output because a class has no weight.
         p = raw.softmax(1)
     else:
         p = loss.predict(raw if multilabel else torch.cat([-raw, raw], 1))
@@ -84,14 +84,14 @@ def probabilities(raw: Tensor, loss: Loss, multilabel: bool) -> NDArray[np.float
 
 
 def log_probabilities(raw: Tensor, multilabel: bool) -> NDArray[np.float64]:
-    """Their logarithms, also where a probability underflows."""
+    """Return log probabilities, which are finite even if a probability underflows."""
     if raw.shape[1] > 1 and not multilabel:
         return raw.log_softmax(1).numpy()
     return logsigmoid(raw if multilabel else torch.cat([-raw, raw], 1)).numpy()
 
 
 def check_class_weight(class_weight: object) -> None:
-    """Refuse weights of classes that are no weights."""
+    """Raise an error if a class weight is negative or not finite."""
     if not isinstance(class_weight, dict):
         return
     values = np.array(list(class_weight.values()), dtype=np.float64)
@@ -103,12 +103,12 @@ def check_class_weight(class_weight: object) -> None:
 
 
 def check_target_size(y: NDArray[Any], name: str = "y") -> None:
-    """Refuse numbers whose squares overflow."""
+    """Raise an error if squared targets would overflow."""
     largest = float(np.abs(y).max(initial=0.0))
     if largest > LARGEST_TARGET:
         raise ValueError(
-            f"{name} must have entries up to {LARGEST_TARGET:g}, whose squares can "
-            f"be computed, got {largest:g}. Divide the targets by a constant."
+            f"{name} must have absolute values up to {LARGEST_TARGET:g}, as larger "
+            f"squares overflow, got {largest:g}. Divide the targets by a constant."
         )
 
 
@@ -117,17 +117,17 @@ def class_weights(
     y: NDArray[Any],
     sample_weight: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Factor of each sample's weight by its class.
+    """Return the factor of each sample's weight that belongs to its class.
 
-    "balanced" makes the weights of all classes equal, sample weights included, so that
-    weights equal repetition; classes without any weight do not count.
+    "balanced" gives all classes the same total weight. It counts sample weights, so
+    that weights equal repetition, and ignores classes without any weight.
 
     Parameters
     ----------
     class_weight : dict, "balanced" or None
-        Classes that a dict lacks have the weight one.
+        Classes missing from a dict have weight one.
     y : ndarray (n_samples,) or (n_samples, n_labels)
-        Labels, or 0/1 indicators of several labels, whose factors are multiplied.
+        Labels, or 0/1 indicators of several labels; their factors are multiplied.
     sample_weight : ndarray (n_samples,) or None
     """
     check_class_weight(class_weight)
@@ -137,7 +137,7 @@ def class_weights(
     if isinstance(class_weight, dict):
         if y.ndim == 2:
             return compute_sample_weight(class_weight, y)
-        # scikit-learn's function refuses weights of labels that a batch lacks.
+        # scikit-learn's function raises an error if a batch lacks one of the labels.
         for label, weight in class_weight.items():
             factor[y == label] = weight
         return factor
@@ -155,7 +155,7 @@ def class_weights(
 
 
 def _check_label_types(y, name):
-    """Refuse labels of types that can't be ordered."""
+    """Raise an error if labels have mixed types, which cannot be sorted."""
     if y.dtype.kind != "O":
         return
     kinds = {
@@ -165,13 +165,13 @@ def _check_label_types(y, name):
     if len(kinds) > 1:
         raise TypeError(
             f"{name} must have labels of one type, strings or numbers, got "
-            f"{', '.join(sorted(kinds))}. Convert them, as by [str(label) for label in "
-            f"{name}]."
+            f"{', '.join(sorted(kinds))}. Convert them, for example by "
+            f"[str(label) for label in {name}]."
         )
 
 
 def _is_plain_column(y):
-    """Whether y is a column that should have been 1-d, which gets a warning."""
+    """Whether y is a single column; warn if so, since it should be 1-d."""
     if y.ndim != 2 or y.shape[1] != 1:
         return False
     warnings.warn(
@@ -184,61 +184,61 @@ def _is_plain_column(y):
 
 
 class Targets(ABC):
-    """What a network estimator asks of its targets; the mixins below answer."""
+    """Interface between a network estimator and its targets."""
 
     @abstractmethod
     def _check_targets(self, y, name="y"):
-        """Targets in the shape in which they are used, or an error that names them."""
+        """Check and reshape targets; errors refer to them as `name`."""
 
     @abstractmethod
     def _learn(self, y, known, classes, name="y"):
-        """Learn the labels and number of targets, or check them where `known`."""
+        """Store the labels and number of targets, or check them if `known`."""
 
     @abstractmethod
     def _natural_outputs(self):
-        """Number of raw outputs of a network that is not the user's module."""
+        """Return the number of raw outputs, unless the user gives a module."""
 
     @abstractmethod
     def _loss_of(self, n_outputs):
-        """The loss for a network with this many raw outputs, or an error."""
+        """Return the loss for this number of raw outputs, or raise an error."""
 
     @abstractmethod
     def _columns(self, y, n_outputs):
-        """Targets of shape (n_samples, n_outputs) for `Loss.encode`."""
+        """Return targets of shape (n_samples, n_outputs) for `Loss.encode`."""
 
     def _target_units(self, y, weight):
-        """Centre and scale of the targets, in whose units a network is trained."""
+        """Return the center and scale that standardize the targets for training."""
         return np.zeros(self._natural_outputs()), 1.0
 
     def _start_of_outputs(self, y, weight):
-        """Where the outputs of a network start.
+        """Return the initial outputs of a network.
 
         Returns
         -------
         start : ndarray (n_outputs,)
-            What is added to its output biases.
+            Added to the output biases.
         constant : bool
-            Whether the outputs are to be these constants alone.
+            Whether the output weights start at zero.
         """
         return np.zeros(self._natural_outputs()), False
 
     def _unit_of_loss(self, y, weight):
-        """By what the loss is divided in a training."""
+        """Return the constant that divides the loss during training."""
         return 1.0
 
     def _class_weights(self, y, sample_weight=None):
-        """Factor of each sample's weight by its class."""
+        """Return the factor of each sample's weight that belongs to its class."""
         return np.ones(len(y))
 
     def _labels(self, y):
-        """Labels by which held-out rows are stratified."""
+        """Return the labels that stratify held-out samples, if any."""
         return None
 
 
 class RegressorTargets(MultiOutputMixin, RegressorMixin):
-    """A regressor whose raw outputs `_raw(X)` are those of a network.
+    """Mixin of regressors that return a network's raw outputs from `_raw(X)`.
 
-    It has the parameter `loss`, "squared_error" or "poisson".
+    They have the parameter `loss`, "squared_error" or "poisson".
     """
 
     def predict(self, X):
@@ -303,23 +303,22 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
         if self.loss == "poisson":
             return np.zeros(y.shape[1]), 1.0
         weight = weight / weight.sum()
-        # From the first sample on, so that the mean of equal targets is exact.
-        centre = y[0] + weight @ (y - y[0])
-        deviation = y - centre
+        # Relative to the first sample, so that the mean of equal targets is exact.
+        center = y[0] + weight @ (y - y[0])
+        deviation = y - center
         # Divided by a power of two first, so that squares do not underflow.
         unit = 2.0 ** np.frexp(np.abs(deviation).max())[1]
         spread = unit * np.sqrt((weight @ (deviation / unit) ** 2).mean())
-        # One scale for all targets keeps the objective that of the user's units. What
-        # is left of constant targets is rounding.
-        floor = 1e-12 * np.abs(centre).max()
-        return centre, float(spread) if spread > floor else 1.0
+        # One scale for all targets, since separate ones would change the objective.
+        # The deviation of constant targets is only rounding error.
+        floor = 1e-12 * np.abs(center).max()
+        return center, float(spread) if spread > floor else 1.0
 
     def _start_of_outputs(self, y, weight):
-        """Logarithms of mean counts; without any counts, of half an event in all.
+        """Return log mean counts; if all counts are zero, assume half an event in all.
 
-        Weights that sum to less than one count as one sample.
-
-        Constant targets are predicted exactly from the start.
+        A total weight below one counts as one sample. Constant targets are predicted
+        exactly from the start.
         """
         constant = not np.ptp(y, axis=0).any()
         if self.loss != "poisson":
@@ -332,7 +331,7 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
         return y
 
     def _unit_of_loss(self, y, weight):
-        """The mean count, of which the loss and its gradient are multiples."""
+        """Return the mean count: the Poisson loss and its gradient scale with it."""
         mean = weight @ y.mean(1) / weight.sum() if self.loss == "poisson" else 1.0
         return float(mean) if mean > 0 else 1.0
 
@@ -340,18 +339,18 @@ class RegressorTargets(MultiOutputMixin, RegressorMixin):
         tags = super().__sklearn_tags__()
         if is_option(self.loss, "poisson"):
             tags.target_tags.positive_only = True
-            # Several counts work too, but scikit-learn's checks of several targets
-            # pass negative ones, whatever the other tag says.
+            # Several counts work too, but scikit-learn's multi-output checks pass
+            # negative targets despite the tag `positive_only`.
             tags.target_tags.multi_output = False
         return tags
 
 
 class ClassifierTargets(ClassifierMixin):
-    """A classifier whose raw outputs `_raw(X)` are those of a network.
+    """Mixin of classifiers that return a network's raw outputs from `_raw(X)`.
 
-    It has the parameters `loss` ("log_loss" or "smoothed_hinge"), `label_smoothing`,
-    `hinge_power` and `class_weight`. Two classes need one output, several labels one
-    each.
+    They have the parameters `loss` ("log_loss" or "smoothed_hinge"), `label_smoothing`,
+    `hinge_power` and `class_weight`. Two classes need one output; several labels need
+    one output each.
     """
 
     def predict(self, X):
@@ -364,12 +363,12 @@ class ClassifierTargets(ClassifierMixin):
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Labels, or 0/1 indicators of several labels.
+            Labels, or 0/1 indicators if there are several labels.
         """
         return self._label(self._raw(X))
 
     def decision_function(self, X):
-        """Raw outputs: positive for the second class, or one column per class.
+        """Return raw outputs, for two classes a number that favors the second class.
 
         Parameters
         ----------
@@ -386,7 +385,7 @@ class ClassifierTargets(ClassifierMixin):
 
     @available_if(_has_probabilities)
     def predict_proba(self, X):
-        """Predict probabilities. With ``loss="log_loss"`` only.
+        """Predict probabilities, only available with ``loss="log_loss"``.
 
         Parameters
         ----------
@@ -395,14 +394,15 @@ class ClassifierTargets(ClassifierMixin):
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`; of each label alone where there are several.
+            Columns in the order of `classes_`. With several labels, each column is the
+            probability of one label.
         """
         raw = torch.from_numpy(self._raw(X))
         return probabilities(raw, self._loss_of(raw.shape[1]), self._multilabel)
 
     @available_if(_has_probabilities)
     def predict_log_proba(self, X):
-        """Logarithms of `predict_proba`.
+        """Predict log probabilities, only available with ``loss="log_loss"``.
 
         Parameters
         ----------
@@ -429,8 +429,8 @@ class ClassifierTargets(ClassifierMixin):
         if kind == "multiclass-multioutput":
             raise ValueError(
                 f"{name} must be labels or 0/1 indicators of several labels, got "
-                "several columns of classes. Fit one classifier per column, say with "
-                "MultiOutputClassifier."
+                "several columns of classes. Fit one classifier per column, for "
+                "example with MultiOutputClassifier."
             )
         if kind == "multilabel-indicator":
             return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
@@ -444,12 +444,12 @@ class ClassifierTargets(ClassifierMixin):
             if unknown:
                 raise ValueError(
                     f"class_weight must be for classes {known}, got {unknown} too. "
-                    "Leave these out."
+                    "Remove these."
                 )
         return class_weights(class_weight, y, sample_weight)
 
     def _start_of_outputs(self, y, weight):
-        """Classes without any weight start at a small probability."""
+        """Return outputs at which classes without weight have a small probability."""
         start = np.zeros(self._natural_outputs())
         if self._multilabel or self.loss != "log_loss" or self.label_smoothing:
             return start, False
@@ -480,12 +480,12 @@ class ClassifierTargets(ClassifierMixin):
             return
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            cure = "Name all labels in the first call."
+            advice = "Name all labels in the first call."
             if name != "y":
-                cure = "Add samples of these classes to y, or leave them out."
+                advice = "Add samples of these classes to y, or leave them out."
             raise ValueError(
                 f"{name} must be labels among classes {self.classes_.tolist()}, got "
-                f"{unknown.tolist()} too. {cure}"
+                f"{unknown.tolist()} too. {advice}"
             )
         if len(self.classes_) < 2:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Training of networks, remembered where the user gives a memory."""
+"""Training of networks, cached if the user gives a memory."""
 
 import pickle
 import time
@@ -22,7 +22,7 @@ from sklearn_pgb._threads import local_randomness
 
 
 class Trainer:
-    """Fits estimators, or loads what was fitted to the same rows before.
+    """Fits estimators, or loads earlier fits to the same data from a cache.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Trainer:
     Attributes
     ----------
     saved : float
-        Seconds that the trainings took when they were done less what they took now.
+        Seconds saved by the cache: original training times minus loading times.
     """
 
     def __init__(self, memory: Any):
@@ -51,21 +51,21 @@ class Trainer:
         state: torch.Tensor | None = None,
         context: Any = None,
     ) -> Any:
-        """The estimator, fitted, or its like from the memory.
+        """Return the fitted estimator, from the cache if possible.
 
         Parameters
         ----------
         estimator : estimator
-            It is fitted in place where it is fitted.
+            Fitted in place unless its fit is cached.
         X, y : array-like
         fit_params : dict
         seed : int or None
-            Of torch's global generator, which networks of other packages draw from.
-            None leaves it as it is.
+            Seed of torch's global generator, used by networks of other packages. None
+            does not set it.
         state : Tensor or None
-            Where that generator starts if there is no seed; None leaves it as it is.
+            State of that generator if there is no seed. None does not set it.
         context : CallbackContext or None
-            The task that the training is.
+            Callback context of the training.
 
         Raises
         ------
@@ -85,10 +85,10 @@ class Trainer:
 
 
 class _Hasher(NumpyHasher):
-    """joblib's hasher, for which equal tensors are equal."""
+    """joblib's hasher, extended to give equal tensors the same hash."""
 
     def save(self, obj: Any) -> None:
-        """Hash a tensor's values; its storage has a name of its own in each copy."""
+        """Hash a tensor's values, as the name of its storage differs in each copy."""
         if isinstance(obj, torch.Tensor):
             values = obj.detach().cpu().numpy()
             obj = (type(obj).__name__, str(obj.device), obj.requires_grad, values)
@@ -96,14 +96,14 @@ class _Hasher(NumpyHasher):
 
 
 def _key(estimator: Any, *parts: Any) -> str:
-    """A hash of everything that a training depends on, mapped arrays as others."""
+    """Hash everything that a training depends on; memory-mapped arrays by value."""
     try:
         key: str = _Hasher("md5", coerce_mmap=True).hash((estimator, *parts))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
-            "memory must be None where an estimator can't be pickled, as one with a "
-            "lambda or a function that is defined inside of another, got "
-            # joblib's second argument shows all of the data.
+            "memory must be None if an estimator can't be pickled, for example one "
+            "with a lambda or a nested function, got "
+            # Only the first argument: joblib's second one contains all of the data.
             f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "
             "functions at the top of a module that workers can import."
         ) from error
@@ -120,10 +120,10 @@ def _train(
     state: torch.Tensor | None,
     context: Any = None,
 ) -> tuple[Any, float]:
-    """The estimator, fitted, and the seconds that it took."""
+    """Return the fitted estimator and the seconds of its training."""
     start = time.perf_counter()
     with ExitStack() as stack:
-        # Of others, scikit-learn would say for every network that they know none.
+        # For estimators without callbacks scikit-learn would warn at every network.
         if context is not None and isinstance(estimator, CallbackSupportMixin):
             stack.enter_context(context.propagate_callback_context(estimator))
         if not _draws_locally(estimator):
@@ -135,9 +135,9 @@ def _train(
 
 
 def _draws_locally(estimator: Any) -> bool:
-    """Whether all of an estimator is known to leave torch's global generator alone.
+    """Whether an estimator and its parts never use torch's global generator.
 
-    Others take turns, as they draw from one generator; these may train in threads.
+    Such estimators can train in parallel threads; others must train in turn.
     """
     parts = [estimator, *estimator.get_params().values()]
     packages = {
@@ -160,16 +160,15 @@ def train_networks(
     caller: Any = None,
     contexts: Sequence[Any] | None = None,
 ) -> list[Any]:
-    """Train one clone per seed, each on its part of the rows (None: all).
+    """Train one clone per seed, each on its part of the samples (None: all).
 
-    With `memory`, a joblib.Memory or its folder, networks that were trained before are
-    loaded. `contexts` are the callback contexts of the trainings, tasks of `caller`;
-    its parameter `verbose` says whether to print progress. That a network reached its
-    own `max_iter` is no news to a caller, so convergence warnings are not repeated for
-    every network.
+    Networks cached in `memory`, a joblib.Memory or its folder, are loaded. `contexts`
+    are the callback contexts of the trainings, subtasks of `caller`. Progress is
+    printed if `caller.verbose`. With a caller, convergence warnings of single networks
+    are suppressed.
     """
     contexts = [None] * len(seeds) if contexts is None else contexts
-    # Workers in other processes have generators of their own.
+    # Workers in other processes have their own generators.
     state = torch.get_rng_state()
     tasks = [
         delayed(_train_part)(
@@ -182,7 +181,7 @@ def train_networks(
     try:
         return Parallel(n_jobs=jobs_for(len(parts), n_jobs))(tasks)
     except pickle.PicklingError as error:
-        # skorch pickles its modules by name, which workers look up in their __main__.
+        # skorch pickles modules by name, and workers have a different __main__.
         raise ValueError(
             "n_jobs must be None or 1 for an estimator that workers can't pickle, got "
             f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "

@@ -1,1 +1,1 @@
-"""ResNet-basis models: residual units on top of any basis, by variable projection."""
+"""ResNet-basis models: residual units on a basis, trained by variable projection."""

@@ -1,4 +1,4 @@
-"""What the regressor and the classifier on a ResNet basis share."""
+"""Base class of the regressor and the classifier on a ResNet basis."""
 
 import warnings
 from collections.abc import Callable
@@ -43,7 +43,7 @@ from sklearn_pgb._resnet._fitting import (
     FULL_BATCH_ROWS,
     fit_resnet,
     is_worse,
-    projection_pays,
+    projection_is_cheap,
 )
 from sklearn_pgb._resnet._folds import draw_folds
 from sklearn_pgb._resnet._inputs import (
@@ -72,10 +72,10 @@ from sklearn_pgb._training._architecture import (
 )
 from sklearn_pgb._training._program import ChainProgram
 
-# Rows of one forward pass in `predict`.
+# Samples of one forward pass in `predict`, which limits its memory.
 PREDICTED_ROWS = 2**13
 
-# Parameters that a fitted model goes on to use: they are kept as they were in `fit`.
+# A fitted model keeps using the values of these parameters at the time of `fit`.
 KEPT = {
     "activation",
     "class_weight",
@@ -86,14 +86,14 @@ KEPT = {
     "weight_decay",
 }
 
-# Attributes of the units of a former fit.
-OF_UNITS = ("coefs_", "intercepts_", "n_layers_", "module_state_", "_prototype")
+# Attributes that store the units; a new fit deletes those of the previous one.
+UNIT_ATTRIBUTES = ("coefs_", "intercepts_", "n_layers_", "module_state_", "_prototype")
 
 
 class ResNetBasisBase(
     VersionedState, CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator
 ):
-    """Fit, predictions and state of residual units on top of a basis."""
+    """Model with residual units on top of a basis."""
 
     _parameter_constraints: dict = {
         "basis": [HasMethods(["fit", "transform"]), None],
@@ -124,20 +124,20 @@ class ResNetBasisBase(
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
     def fit(self, X, y, sample_weight=None, *, groups=None):
-        """Fit the basis, train the residual units, solve for the linear part.
+        """Fit the basis, train the residual units and solve for the linear part.
 
         Parameters
         ----------
         X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
-            Whatever `basis` takes; numbers without one. With `module`, of any shape
-            (n_samples, ...) that it takes.
+            Any input of `basis`, or numbers without a basis. With `module`, of any
+            shape (n_samples, ...) that it takes.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights; where each step takes all samples, integers equal repeated rows.
-            `basis` is fitted without them.
+            Weights. Integers are equivalent to repeated samples with the solver
+            "lbfgs". `basis` is fitted without weights.
         groups : array-like of shape (n_samples,), default=None
-            Groups of samples. Folds do not divide them, and a splitter gets them.
+            Groups of samples. Folds do not divide them; they are passed to a splitter.
 
         Returns
         -------
@@ -147,7 +147,7 @@ class ResNetBasisBase(
         Raises
         ------
         ValueError
-            If the data, the weights or a combination of parameters can't be used.
+            If the data, the weights or a combination of parameters are invalid.
         """
         self._keep_parameters()
         X, y, weight = self._check(X, y, sample_weight, self.basis)
@@ -158,8 +158,8 @@ class ResNetBasisBase(
         weight[weight > 0] *= self._class_weights(y[weight > 0], weight[weight > 0])
         if not weight.any():
             raise ValueError(
-                "sample_weight and class_weight must leave some sample a weight above "
-                "zero, got zero for all of them."
+                "sample_weight and class_weight must give some sample a positive "
+                "weight, got zero for all of them."
             )
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
@@ -168,7 +168,7 @@ class ResNetBasisBase(
         return self
 
     def _fit(self, X, y, weight, groups, rng, seed):
-        """Fit on checked rows."""
+        """Fit on validated samples."""
         kept = np.flatnonzero(weight > 0)
         all_X, all_y = X, y
         if len(kept) < len(weight):
@@ -179,31 +179,33 @@ class ResNetBasisBase(
         architecture = self._architecture(inputs, rng)
         n_outputs = self._natural_outputs()
         loss = self._loss_of(n_outputs)
-        self._centre, self._unit = self._target_units(y, weight)
+        self._center, self._scale = self._target_units(y, weight)
         if not self.fit_intercept:
-            self._centre = np.zeros(n_outputs)
-        columns = (self._columns(y, n_outputs) - self._centre) / self._unit
-        share = as_float64(weight / weight.sum())
+            self._center = np.zeros(n_outputs)
+        columns = (self._columns(y, n_outputs) - self._center) / self._scale
+        normalized_weight = as_float64(weight / weight.sum())
         rows = self._stack(basis, inputs)
-        scale = InputScale.of(inputs, share.numpy(), self._is_chain)
+        scale = InputScale.of(inputs, normalized_weight.numpy(), self._is_chain)
         device = check_device(self.device)
         samples = Samples(
             as_float64(basis).to(device),
             as_float64(scale.standardized(inputs)).to(device),
             loss.encode(as_float64(columns)).to(device),
-            share.to(device),
+            normalized_weight.to(device),
         )
-        solve: list[Callable] = []
+        # Solves for the linear part of the last iteration if a callback needs it.
+        last_head: list[Callable] = []
 
         def state(theta: Tensor) -> dict:
-            return self._state(architecture, theta, scale, *solve[-1]())
+            return self._state(architecture, theta, scale, *last_head[-1]())
 
         hook, finish = fit_hooks(self, X, y, weight, state)
 
         def on_iteration(theta: Tensor, loss: float, head: Callable) -> bool:
-            solve[:] = [head]
-            return hook(theta.detach(), loss * self._unit**2)
+            last_head[:] = [head]
+            return hook(theta.detach(), loss * self._scale**2)
 
+        labels = self._labels(y)
         folds = partial(
             draw_folds,
             self.cv,
@@ -212,7 +214,9 @@ class ResNetBasisBase(
             groups,
             rows=rows,
             kept=kept,
-            labels=self._fold_labels(y),
+            labels=None
+            if labels is None
+            else np.unique(labels, return_inverse=True)[1],
             weight=weight,
             seed=seed,
             classifier=is_classifier(self),
@@ -229,14 +233,14 @@ class ResNetBasisBase(
         )
         model = architecture, scale, rows, samples, loss
         self._store(result, *model)
-        if is_worse(self.loss_, self.basis_loss_, self._unit**2):
+        if is_worse(self.loss_, self.basis_loss_, self._scale**2):
             self._store(result.without_units(), *model)
         finish()
-        if result.found.diverged:
+        if result.training.diverged:
             warnings.warn(
-                f"The loss overflowed after {self.n_iter_} epochs; the parameters of "
+                f"The loss overflowed after {self.n_iter_} epochs; the parameters with "
                 "the smallest loss were kept. Lower learning_rate_init, got "
-                f"{self.learning_rate_init}, or standardise X.",
+                f"{self.learning_rate_init}, or standardize X.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -249,7 +253,7 @@ class ResNetBasisBase(
         self._is_chain, self._has_folds = self.module is None, self.cv is not None
 
     def _validate(self, X, basis, **reset):
-        """X as numbers without a basis, and as it is with one, which checks it."""
+        """Validate X; with a basis only its feature names, as it does the rest."""
         if basis is not None:
             X = check_samples(X)
             return validate_data(self, X, skip_check_array=True, **reset)
@@ -263,7 +267,7 @@ class ResNetBasisBase(
         )
 
     def _check(self, X, y, sample_weight, basis, **reset):
-        """X, targets and sample weights."""
+        """Validate X, targets and sample weights."""
         check_device(self.device)
         if y is None:
             raise ValueError(
@@ -279,10 +283,10 @@ class ResNetBasisBase(
         return X, self._check_targets(y), weight
 
     def _fit_basis(self, X, y):
-        """Fit a clone of the basis; `_features` of its own training rows.
+        """Fit a clone of the basis and return `_features` of the training samples.
 
-        As in a Pipeline they come from `fit_transform` where there is one, which may
-        differ from `transform`: a TargetEncoder cross-fits them.
+        As in a Pipeline, they come from `fit_transform` if the basis has it. They may
+        differ from those of `transform`: TargetEncoder uses cross-fitting.
         """
         self.basis_, self.residual_input_ = None, "X"
         if self.basis is None:
@@ -295,7 +299,7 @@ class ResNetBasisBase(
         return self._with_inputs(features, X)
 
     def _features(self, X):
-        """Features of the basis (n_samples, n_basis), and inputs of the units."""
+        """Return the features (n_samples, n_basis) and the inputs of the units."""
         if self.basis_ is None:
             inputs = dense(X)
             return inputs.reshape(len(inputs), -1), inputs
@@ -308,23 +312,19 @@ class ResNetBasisBase(
         return basis, units_input(X, allow_nd=not self._is_chain)
 
     def _network_inputs(self, X):
-        """What `_network` takes for X."""
+        """Return features and inputs of the units as one matrix."""
         return self._stack(*self._features(X))
 
     def _stack(self, basis, inputs):
-        """Both side by side, or the inputs alone where they are the basis too."""
+        """Stack features and inputs, or return the inputs if both are the same."""
         if self.basis_ is None or self.residual_input_ == "basis":
             return inputs
         return np.hstack([basis, inputs.reshape(len(inputs), -1)])
 
-    def _fold_labels(self, y):
-        labels = self._labels(y)
-        return None if labels is None else np.unique(labels, return_inverse=True)[1]
-
     def _request(self, samples, n_units, loss, weight, seed):
-        """The parameters, resolved."""
+        """Resolve automatic parameters and collect all of them for the training."""
         is_small = len(samples.y) <= FULL_BATCH_ROWS
-        # A module's buffers stay in float64.
+        # Modules train in float64, as their buffers are not converted.
         single = self.dtype == "float32" and self.module is None
         return Request(
             alpha=None if isinstance(self.alpha, str) else float(self.alpha),
@@ -332,7 +332,7 @@ class ResNetBasisBase(
             decay=float(self.weight_decay),
             intercept=bool(self.fit_intercept),
             full_batch=is_small if self.solver == "auto" else self.solver == "lbfgs",
-            projects=projection_pays(samples, n_units, loss),
+            projects=projection_is_cheap(samples, n_units, loss),
             max_iter=int(self.max_iter),
             tol=float(self.tol),
             batch_size=min(int(self.batch_size), len(samples.y)),
@@ -345,14 +345,14 @@ class ResNetBasisBase(
     # ---------------------------------------------------------------------- networks
 
     def _architecture(self, inputs, rng):
-        """The residual units to train."""
+        """Return the residual units to train."""
         if self.module is not None:
             return module_architecture(self.module, inputs, torch.float64, self.device)
         hidden = hidden_widths(self.hidden_layer_sizes)
         if not hidden:
             raise ValueError(
-                "hidden_layer_sizes must have at least one layer, got none. The basis "
-                "alone is a linear model; give the residual units a width."
+                "hidden_layer_sizes must have at least one layer, got none. Pass the "
+                "number of residual units."
             )
         program = ChainProgram(
             [inputs.shape[1], *hidden], [ACTIVATIONS[self.activation]] * len(hidden)
@@ -360,7 +360,7 @@ class ResNetBasisBase(
         return chain_architecture(program, rng, np.zeros(hidden[-1]), 1.0)
 
     def _units(self):
-        """The residual units as a torch module."""
+        """Return the residual units as a torch module."""
         if not self._is_chain:
             return restored_module(self._prototype, self.module_state_)
         activation = as_fitted(self, "activation")
@@ -371,12 +371,12 @@ class ResNetBasisBase(
     def module_(self):
         """The network as a torch module in evaluation mode, on the CPU.
 
-        Its inputs are the features of the basis and X side by side, or X alone without
+        Its inputs are the features of the basis and X in one matrix, or X alone without
         a basis.
         """
         coef = np.hstack([self.coef_x_, self.coef_z_])
         has_bias = as_fitted(self, "fit_intercept")
-        # Without initial parameters, which are drawn from torch's global generator.
+        # Skips the initialization, which would use torch's global generator.
         head = nn.utils.skip_init(
             nn.Linear, coef.shape[1], len(coef), bias=has_bias, dtype=torch.float64
         )
@@ -393,13 +393,13 @@ class ResNetBasisBase(
         ).eval()
 
     def _raw(self, X):
-        """Raw outputs."""
+        """Return raw outputs."""
         check_is_fitted(self)
         X = self._validate(X, self.basis_, reset=False)
         return finite_outputs(self._forward(self._network_inputs(X)))
 
     def _forward(self, rows):
-        """Raw outputs of what `_network_inputs` returns."""
+        """Return raw outputs for the matrix of `_network_inputs`."""
         network, parts = ResNetNetwork(self.module_), []
         for batch in gen_batches(len(rows), PREDICTED_ROWS):
             with torch.no_grad():
@@ -408,7 +408,7 @@ class ResNetBasisBase(
         return np.concatenate(parts)
 
     def _opening(self):
-        """Network, last part and steps of `OpenNetwork`."""
+        """Return the network, final estimator and steps of `OpenNetwork`."""
         network = ResNetNetwork(self.module_)
         if self.basis_ is None:
             return network, self, ()
@@ -416,43 +416,43 @@ class ResNetBasisBase(
 
     def _training_terms(self, rows, y, weight):
         factor = self._class_weights(np.asarray(y), weight)
-        # Rows that have no weight at all are the caller's to refuse.
-        share = weight * factor / max(weight @ factor, np.finfo(float).tiny)
-        on_x = np.full(self.coef_x_.shape, self.alpha_ / 2)
+        # The caller checks that the total weight is positive.
+        total = max(weight @ factor, np.finfo(float).tiny)
+        penalty_x = np.full(self.coef_x_.shape, self.alpha_ / 2)
         notes = []
         if self.residual_scale_ > 0:
-            z_share = self.alpha_ / 2 / self.residual_scale_**2
+            penalty_z = self.alpha_ / 2 / self.residual_scale_**2
         else:
-            z_share = 0.0
+            penalty_z = 0.0
             notes.append("The fit left the residual units out; their weights are zero.")
-        head = np.hstack([on_x, np.full(self.coef_z_.shape, z_share)])
+        head = np.hstack([penalty_x, np.full(self.coef_z_.shape, penalty_z)])
         if self._has_folds:
             notes.append(
                 "The residual units were trained for a number of iterations that was "
-                "chosen on held-out rows; the linear part was solved for exactly."
+                "chosen on held-out samples; the linear part was solved for exactly."
             )
         shared = self.basis_ is None or self.residual_input_ == "basis"
         inputs = rows if shared else rows[:, self._n_basis :]
-        spread = InputScale.of(inputs, share, self._is_chain).spread
-        decay = self._unit**2 * as_fitted(self, "weight_decay")
+        spread = InputScale.of(inputs, weight * factor / total, self._is_chain).spread
+        decay = self._scale**2 * as_fitted(self, "weight_decay")
         n_free = len(head) if as_fitted(self, "fit_intercept") else 0
         parts = [head.ravel(), np.zeros(n_free)]
         trained = [p for p in self._units().parameters() if p.requires_grad]
         for position, weights in enumerate(trained):
             entry = np.full(weights.shape, decay if weights.ndim > 1 else 0.0)
-            # Inputs are standardised in the training.
+            # The decay applies to weights of standardized inputs.
             parts.append((entry * spread**2 if position == 0 else entry).ravel())
         return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
 
     # ------------------------------------------------------------------------- state
 
     def _state(self, architecture, theta, scale, coef, intercept):
-        """Attributes that hold the model, in the units of X and of the targets."""
-        coef = self._unit * coef.cpu().numpy()
+        """Return the attributes of the model for unstandardized inputs and targets."""
+        coef = self._scale * coef.cpu().numpy()
         state = {
             "coef_x_": coef[: self._n_basis].T.copy(),
             "coef_z_": coef[self._n_basis :].T.copy(),
-            "intercept_": self._centre + self._unit * intercept.cpu().numpy(),
+            "intercept_": self._center + self._scale * intercept.cpu().numpy(),
             **network_state(architecture, theta.cpu().double()),
             "n_outputs_": len(intercept),
             "input_range_": np.array([scale.lower, scale.upper]),
@@ -464,63 +464,63 @@ class ResNetBasisBase(
         return state
 
     def _store(self, result, architecture, scale, rows, samples, loss):
-        """Keep everything that a fit reached as arrays and plain values."""
+        """Set the attributes of a fit, as arrays and plain values."""
         solution, basis = result.solution, result.basis
         state = self._state(
             architecture, result.theta, scale, result.coef, solution.intercept
         )
-        for name in OF_UNITS:
+        for name in UNIT_ATTRIBUTES:
             self.__dict__.pop(name, None)
         for name, value in state.items():
             setattr(self, name, value)
-        # Losses of scaled targets, in the user's units: only the squared loss has any.
-        unit = self._unit**2
+        # Only targets of the squared loss are scaled, so losses scale by the square.
+        variance = self._scale**2
         self.alpha_ = result.alpha
         self.residual_scale_ = result.scale
-        self.loss_ = unit * self._objective(rows, samples, loss)
-        self.residual_basis_loss_ = unit * solution.value
-        self.basis_loss_ = unit * basis.value
-        self.lower_bound_ = min(unit * result.bound.value, self.loss_)
-        self.norm_budget_ = self._unit * result.bound.norm_budget
-        self.basis_lower_bound_ = unit * result.basis_bound.value
-        self.basis_norm_budget_ = self._unit * result.basis_bound.norm_budget
+        self.loss_ = variance * self._objective(rows, samples, loss)
+        self.residual_basis_loss_ = variance * solution.value
+        self.basis_loss_ = variance * basis.value
+        self.lower_bound_ = min(variance * result.bound.value, self.loss_)
+        self.norm_budget_ = self._scale * result.bound.norm_budget
+        self.basis_lower_bound_ = variance * result.basis_bound.value
+        self.basis_norm_budget_ = self._scale * result.basis_bound.norm_budget
         self.improvement_ = self.basis_loss_ - self.loss_
-        self.held_out_loss_ = unit * result.found.held_out
-        self.basis_held_out_loss_ = unit * result.found.basis_held_out
-        self.loss_curve_ = [unit * loss for loss in result.found.losses]
-        self.n_iter_ = result.found.n_iter
-        self._loss_increase = unit * increase_of_export(
-            self.coef_x_, self.coef_z_, self._unit, solution, samples, loss
+        self.held_out_loss_ = variance * result.training.held_out
+        self.basis_held_out_loss_ = variance * result.training.basis_held_out
+        self.loss_curve_ = [variance * loss for loss in result.training.losses]
+        self.n_iter_ = result.training.n_iter
+        self._loss_increase = variance * increase_of_export(
+            self.coef_x_, self.coef_z_, self._scale, solution, samples, loss
         )
 
     def _objective(self, rows, samples, loss):
-        """The objective of the stored model, in the units of the samples."""
-        raw = torch.from_numpy((self._forward(rows) - self._centre) / self._unit)
+        """Evaluate the objective of the stored model for standardized targets."""
+        raw = torch.from_numpy((self._forward(rows) - self._center) / self._scale)
         value = float(samples.weight @ loss.value(samples.y, raw.to(samples.y)))
-        # Divided before they are squared, so that no square underflows.
-        norm = np.square(self.coef_x_ / self._unit).sum()
+        # Divided before squaring, so that no square underflows.
+        norm = np.square(self.coef_x_ / self._scale).sum()
         if self.residual_scale_ > 0:
-            coef_z = self.coef_z_ / self._unit / self.residual_scale_
+            coef_z = self.coef_z_ / self._scale / self.residual_scale_
             norm += np.square(coef_z).sum()
         return value + 0.5 * self.alpha_ * float(norm)
 
     def residual_weights(self):
-        """Weights (W, V) with ``W (phi(x) + V z(x)) + intercept_`` the fitted model.
+        """Compute ResNet weights: the model is ``W (phi(x) + V z(x)) + intercept_``.
 
         Returns
         -------
         weights : ResidualWeights
-            `W` (n_outputs, n_basis), `V` (n_basis, n_units); `mapping_exact` says
-            whether W is `coef_x_`. It is not where the range of `coef_x_` does not hold
-            that of `coef_z_`: W then differs by `delta`, V is of the size of 1 / delta,
-            and `loss_increase` is what that adds to the mean training loss.
+            `W` (n_outputs, n_basis) and `V` (n_basis, n_units). `mapping_exact` is True
+            if W is `coef_x_`, which requires that the range of `coef_x_` contains that
+            of `coef_z_`. Otherwise W differs from it by `delta`, V is of size
+            1 / delta, and `loss_increase` is the increase of the mean training loss.
 
         Raises
         ------
         ValueError
-            If no such weights exist, which takes more outputs than features of the
+            If no such weights exist. This requires more outputs than features of the
             basis (one more with the log loss of several classes). The model itself, its
-            predictions and its bounds do not need them.
+            predictions and its bounds do not need the weights.
         """
         check_is_fitted(self)
         weights = residual_weights(self.coef_x_, self.coef_z_)
@@ -529,29 +529,29 @@ class ResNetBasisBase(
         return replace(weights, loss_increase=self._loss_increase)
 
     def stationarity(self, X, y, sample_weight=None):
-        """First-order conditions of the weights (W, V) of `residual_weights`.
+        """Evaluate first-order conditions of the weights (W, V).
 
-        With D the gradient of the loss by the raw outputs, every local minimum of the
-        mean loss in (W, V) has ``E[phi D] = 0`` and ``E[z D] = 0`` [1]_. So has a fit
-        without a ridge on its training rows, where W is `coef_x_`; a ridge makes them
-        ``-alpha_ R1^T`` and ``-alpha_ R2^T / residual_scale_^2``.
+        With the gradient D of the loss in the raw outputs, every local minimum of the
+        mean loss in (W, V) has ``E[phi D] = 0`` and ``E[z D] = 0`` [1]_. A fit with
+        ``alpha=0`` has the same on its training samples if W is `coef_x_`. A positive
+        alpha changes them to ``-alpha_ R1^T`` and ``-alpha_ R2^T / residual_scale_^2``.
 
         Parameters
         ----------
         X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
-            Samples, as `fit` takes them.
+            Samples to evaluate.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the mean.
+            Weights of the samples.
 
         Returns
         -------
         conditions : Stationarity
-            `x_residual` is ``E[phi D]`` and `z_residual` is ``E[z D]``; the gradients
-            `W_gradient` and `V_gradient`; `W_least`, the smallest singular value of W,
-            and `V_norm`. ``gap_bound(W, V, R1, R2)`` bounds how far the mean loss at
-            (W, V) can be above that of R1 = `coef_x_` and R2 = `coef_z_`.
+            `x_residual` is ``E[phi D]``, `z_residual` is ``E[z D]``, `W_gradient` and
+            `V_gradient` are gradients, `W_least` is the smallest singular value of W
+            and `V_norm` the norm of V. ``gap_bound(W, V, R1, R2)`` bounds the excess of
+            the mean loss at (W, V) over that of R1 = `coef_x_` and R2 = `coef_z_`.
 
         References
         ----------
@@ -568,7 +568,7 @@ class ResNetBasisBase(
         return stationarity(phi, z, weight[:, None] * slope, weights.W, weights.V)
 
     def _evaluated(self, X, y, sample_weight):
-        """Features [phi, z], targets, and weights that sum to one, of any samples."""
+        """Return features [phi, z], targets and normalized weights of any samples."""
         X, y, weight = self._check(X, y, sample_weight, self.basis_, reset=False)
         self._learn(y, known=True, classes=None)
         weight *= self._class_weights(y, weight)

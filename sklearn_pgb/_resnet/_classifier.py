@@ -17,86 +17,85 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
 
         q(x) = R1 phi(x) + R2 z(x; theta) + b
 
-    a ResNet ``W (phi + V z)`` in the parameters in which it is fitted [1]_. R1 and R2
-    are solved for, so the objective ::
+    which is a ResNet ``W (phi + V z)`` with R1 = W and R2 = W V [1]_. As R1 and R2 are
+    optimal for any theta, the objective ::
 
         sum_i w_i l(q(x_i), y_i) + alpha / 2 (||R1||^2 + ||R2||^2 / s^2)
 
     with w_i = s_i / sum(s) for sample weights s is never above that of the logistic
-    model on the same basis with the same alpha, for any theta: `improvement_` says by
-    how much, and `lower_bound_` certifies it. z is trained for as many iterations as
-    pay on held-out rows.
+    model on the same basis with the same alpha. The difference is `improvement_`, and
+    `lower_bound_` certifies the solution. The number of training iterations of z is
+    chosen on held-out samples.
 
     Parameters
     ----------
     basis : transformer, default=None
-        Any scikit-learn transformer or Pipeline; it is cloned and fitted, a
-        FrozenEstimator is taken as it is. None is X itself. Its output is made dense.
-        Features of the training rows, which all losses and bounds are about, come from
-        `fit_transform` as in a Pipeline.
+        Any scikit-learn transformer or Pipeline; it is cloned and fitted, unless it is
+        a FrozenEstimator. None is X itself. Sparse features are converted to dense
+        ones. As in a Pipeline, `fit_transform` gives the features of the training
+        samples, which determine all losses and bounds.
     hidden_layer_sizes : int or array-like of shape (n_layers,), default=(64,)
-        Units of the layers of z; those of the last layer are the features z.
+        Units of each layer of z. The outputs of the last layer are the features z.
     activation : {"identity", "logistic", "tanh", "relu", "silu", "gelu", \
             "gelu_tanh", "elu", "softplus", "leaky_relu"}, default="silu"
         Activation of all layers of z.
     module : torch.nn.Module or callable, default=None
-        Residual units of one's own in place of `hidden_layer_sizes` and `activation`: a
+        Custom residual units, used instead of `hidden_layer_sizes` and `activation`: a
         module, which is copied, or a callable without arguments that returns one. It
         maps float inputs with the samples on the first axis to (n_samples, n_units).
-        Full-batch training runs it in evaluation mode.
+        Full-batch training uses its evaluation mode.
     residual_input : {"auto", "X", "basis"}, default="auto"
-        What z sees: X, or the features of `basis`. "auto" is X where all its columns
-        are of numeric types, unless the fitted basis makes numbers of missing values
-        (an imputer, an encoder with a place for them): X may lack what the features
-        have. With `module`, name the one that it takes.
+        Inputs of z: X, or the features of `basis`. "auto" is X if all its columns have
+        numeric types, unless the fitted basis accepts missing values (for example an
+        imputer), which z does not. With `module`, choose the inputs that it takes.
     loss : {"log_loss", "smoothed_hinge"}, default="log_loss"
-        Logistic loss for two classes and for several labels, cross entropy of the
-        softmax for more classes; or ``max(0, 1 - y q)^hinge_power``, one output per
-        class.
+        "log_loss" is the logistic loss for two classes and for several labels, and the
+        softmax cross entropy for more classes. "smoothed_hinge" is
+        ``max(0, 1 - y q)^hinge_power``, with one output per class.
     alpha : float, "auto" or "loo", default="auto"
-        Ridge on R1 and R2, in the objective above. A rule takes that of the basis' own
-        model, and with `cv` the best on held-out rows of it and stronger ones. "loo":
-        leave-one-out by one Newton step, where that is not too large. "auto": by the
-        `cv` folds, or leave-one-out without them. It leaves one unit of weight out, so
-        a weight of 1000 counts as 1000 rows. For the log loss alpha is 1 / (C sum(s)),
-        with the C of `sklearn.linear_model.LogisticRegression`.
+        Regularization strength in the objective above. The rules choose it for the
+        model on the basis alone; with `cv`, larger multiples are tried as well. "loo"
+        is leave-one-out by one Newton step, if the problem is small enough. "auto" uses
+        the `cv` folds, or leave-one-out without them. Leave-one-out removes one unit of
+        weight, so a weight of 1000 counts as 1000 samples. For the log loss alpha is
+        1 / (C sum(s)), with the C of `sklearn.linear_model.LogisticRegression`.
     weight_decay : float, default=0.001
-        Ridge on the weights of z while it is trained, on standardised inputs and
-        targets. It decides where z ends, and is no part of the losses reported.
+        Penalty on the squared weights of z during training, for standardized inputs and
+        targets. It affects the trained z, but is not part of the reported losses.
     fit_intercept : bool, default=True
-        Whether each output has a free intercept.
+        Whether each output has an intercept.
     solver : {"auto", "lbfgs", "adam"}, default="auto"
-        Both minimise the objective above plus the decay of z. "lbfgs" trains z on all
-        samples. The linear part is solved for at each step (variable projection), or
-        trained along if that is cheaper: with many classes, say. "adam" trains
-        everything by minibatches. The linear part is solved for at the end. "auto" is
-        "lbfgs" for up to 10,000 samples.
+        Both minimize the objective above plus the decay of z. "lbfgs" trains z on all
+        samples. It solves for the linear part at each step (variable projection), or
+        trains it together with z if that is cheaper, for example with many classes.
+        "adam" trains everything on minibatches and solves for the linear part at the
+        end. "auto" is "lbfgs" for up to 10,000 samples.
     max_iter : int, default=100
-        Iterations of "lbfgs" or epochs of "adam"; at most, with `cv`.
+        Iterations of "lbfgs" or epochs of "adam". With `cv` this is the maximum.
     cv : int, splitter or iterable, default=5
-        Folds by which the number of iterations is chosen. The units are left out if the
-        model on the basis alone has a smaller held-out loss, or if nothing can be held
-        out, as all samples are equal. An int draws folds over the distinct samples, or
-        over the `groups` passed to `fit`, and takes as many as hold 1,000 samples;
-        "adam" takes one. None trains for `max_iter` on all samples.
+        Folds to choose the number of iterations. The units are left out if the model on
+        the basis alone has a smaller held-out loss, or if all samples are equal, so
+        that none can be held out. An int draws folds of the distinct samples, or of the
+        `groups` passed to `fit`, and uses as many as hold out 1,000 samples; "adam"
+        uses one. None trains for `max_iter` on all samples.
     tol : float, default=1e-5
-        Training ends when the objective stagnates to this relative tolerance.
+        Training ends when the objective stagnates up to this relative tolerance.
     batch_size : int, default=200
-        Samples of a minibatch of "adam".
+        Size of the minibatches of "adam".
     learning_rate_init : float, default=0.01
         Initial learning rate of "adam".
     label_smoothing : float, default=0.0
-        Share of the log loss' targets that is spread evenly over the classes.
+        Fraction of the targets of the log loss that is spread evenly over the classes.
     hinge_power : float, default=2
         Power of the smoothed hinge, at least 2.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, times `sample_weight`.
+        Weights of the classes, multiplied by `sample_weight`.
     dtype : {"float32", "float64"}, default="float64"
         Precision of "adam" without `module`. All solutions and bounds are in float64.
     device : str or torch.device, default=None
-        Where to train; None is the CPU.
+        Device of the training; None is the CPU.
     random_state : int, RandomState instance or None, default=None
-        Seeds initial parameters, folds and shuffling.
+        Seed for initial parameters, folds and shuffling.
     verbose : bool, default=False
         Whether to print the objective of each iteration.
 
@@ -105,69 +104,70 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
     basis_ : transformer or None
         The fitted basis.
     coef_x_ : ndarray of shape (n_outputs, n_basis)
-        R1.
+        The matrix R1.
     coef_z_ : ndarray of shape (n_outputs, n_units)
-        R2; zero where held-out rows spoke for the basis alone.
+        The matrix R2; zero if the basis alone is better on held-out samples.
     intercept_ : ndarray of shape (n_outputs,)
     coefs_, intercepts_ : list of ndarray
-        Weights (n_in, n_out) and biases of the layers of z, for squashed inputs in the
-        units of X; without `module`. Constant inputs have zero weights.
+        Weights (n_in, n_out) and biases of the layers of z for unstandardized, squashed
+        inputs; only without `module`. Constant inputs have zero weights.
     input_range_ : ndarray of shape (2, n_inputs)
-        Smallest and largest value of each input of z in the training. Within them z
-        takes its inputs as they are. Beyond them they are squashed smoothly, so that
-        one extreme sample does not take z far from where it was trained.
+        Smallest and largest training value of each input of z. Values in this range are
+        not changed. Values outside are squashed smoothly, so that an extreme sample
+        does not make z extrapolate.
     input_scale_ : ndarray of shape (n_inputs,)
-        Standard deviations of the inputs, the most by which a squashed input can be
-        beyond its range.
+        Standard deviations of the inputs. A squashed input exceeds its range by at most
+        this.
     module_state_ : dict of str to ndarray
-        Parameters and buffers of z; with `module`.
+        Parameters and buffers of z; only with `module`.
     module_ : torch.nn.Module
         The whole network in evaluation mode, in float64 on the CPU.
     residual_input_ : {"X", "basis"}
-        What z sees, as `residual_input` chose it; "X" without a basis.
+        Inputs of z chosen by `residual_input`; "X" without a basis.
     residual_scale_ : float
-        s in the objective: it gives z, at its start, the variance of the basis, of
-        standardised columns with ``alpha=0``. Zero where the units were left out.
+        The constant s in the objective. It makes the variance of the initial s z equal
+        to that of the basis (of its standardized columns if ``alpha=0``). Zero if the
+        units were left out.
     alpha_ : float
-        The ridge, the same for all losses below.
+        Regularization strength of all losses below.
     loss_ : float
         Objective of the model, penalty included.
     basis_loss_ : float
-        The least objective on the basis alone.
+        Minimum of the objective on the basis alone.
     residual_basis_loss_ : float
-        The least objective on [phi, z], by which `loss_` is judged.
+        Minimum of the objective on [phi, z], which `loss_` should attain.
     improvement_ : float
         ``basis_loss_ - loss_``; never negative.
     lower_bound_, basis_lower_bound_ : float
-        Certified: no linear model on [phi, z], or on phi, has a smaller objective, up
-        to the norms below.
+        Certified lower bounds on the objective of any linear model on [phi, z] and on
+        phi, for coefficients within the norms below.
     norm_budget_, basis_norm_budget_ : float
-        Infinite with a ridge. With ``alpha=0`` the bounds hold for coefficients, each
-        times the standard deviation of its column, of a norm up to this: a million
-        times the norm of those found.
+        Infinite with a positive alpha. With ``alpha=0`` the bounds hold for
+        coefficients up to this norm, in units of standardized columns. It is a million
+        times the norm of the solution.
     held_out_loss_, basis_held_out_loss_ : float
-        Mean losses of held-out samples, without penalty, that decided about the units:
-        at the chosen iterations and ridge, and on the basis alone. nan without folds;
-        the first one also where the basis leaves next to nothing to gain.
+        Mean losses of held-out samples, without penalty, that decide about the units:
+        with the chosen iterations and alpha, and on the basis alone. nan without folds;
+        the first one also if the loss on the basis is nearly zero.
     loss_curve_ : list of float
         Objective of each iteration, weight decay included.
     n_iter_ : int
-        Iterations or epochs of the training of z on all rows.
+        Number of iterations or epochs of the training of z on all samples.
     classes_ : ndarray of shape (n_classes,)
-        Labels, or column numbers of several labels.
+        Labels, or column indices if there are several labels.
     n_layers_ : int
-        Layers of z, its inputs among them; without `module`.
+        Number of layers of z, its inputs included; only without `module`.
     n_outputs_ : int
-        Raw outputs.
+        Number of raw outputs.
     n_features_in_ : int
-        Features seen in `fit`.
+        Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
-        Their names, where X has names that are all strings.
+        Names of the features if X has names that are all strings.
 
     See Also
     --------
-    ResNetBasisRegressor : The same for numbers.
-    GradientBasisRefit : Convex refit of a trained network, of this one too.
+    ResNetBasisRegressor : The corresponding regressor.
+    GradientBasisRefit : Convex refit of a trained network, including this one.
 
     References
     ----------

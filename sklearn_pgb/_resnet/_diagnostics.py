@@ -1,4 +1,4 @@
-"""Closed form and stationarity of ResNets in (W, V): what theory says in numbers."""
+"""Closed-form losses and first-order conditions of ResNets in (W, V)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
-# Relative singular values below this are rounding of exact features.
+# Relative singular values below this are rounding errors.
 RANK_RTOL = 1e-13
 
 
@@ -18,9 +18,9 @@ class ClosedForm:
     Attributes
     ----------
     basis_loss : float
-        The minimum over R1 of ``E||R1 x - y||^2``: the linear model on x.
+        The minimum over R1 of ``E||R1 x - y||^2``, the loss of a linear model on x.
     improvement : float
-        What the residual units take off; never negative.
+        Decrease of the loss by the residual units; never negative.
     """
 
     basis_loss: float
@@ -35,24 +35,24 @@ class ClosedForm:
 def closed_form(
     X: ArrayLike, Z: ArrayLike, Y: ArrayLike, weight: ArrayLike | None = None
 ) -> ClosedForm:
-    """The squared loss of every local minimum of ``W (x + V z)``.
+    """Compute the squared loss of all local minima of ``W (x + V z)``.
 
-    With ``P_N[X]`` the projection across the columns of X it is ::
+    It is ::
 
         (1 / m) (||P_N[X] Y||^2 - ||P[P_N[X] Z] P_N[X] Y||^2)
 
-    by two thin singular value decompositions. Append a column of ones to X for an
-    intercept.
+    where ``P_N[X]`` projects onto the orthogonal complement of the columns of X. For an
+    intercept, append a column of ones to X.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
     Z : array-like of shape (n_samples, n_units)
     Y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        With n_outputs at most n_features; the closed form is the minimum over the
-        basis [x, z] in any case.
+        If n_outputs exceeds n_features, the result is still the minimum over linear
+        models on [x, z].
     weight : array-like of shape (n_samples,), default=None
-        Weights of the mean, divided by their sum; None weighs all samples the same.
+        Sample weights, which are normalized; None gives equal weights.
 
     References
     ----------
@@ -63,24 +63,24 @@ def closed_form(
     z = check_array(Z, dtype=np.float64, ensure_min_features=0)
     y = check_array(Y, dtype=np.float64, ensure_2d=False)
     check_consistent_length(x, z, y)
-    share = _check_sample_weight(weight, x, ensure_non_negative=True)
-    root = np.sqrt(share / share.sum())[:, None]
-    across = _range(root * x)
-    residual, units = (_off(across, root * part) for part in (y.reshape(len(x), -1), z))
-    # Units that are linear in x leave rounding only, which is no direction.
-    along = _range(units, float(np.linalg.norm(root * z)))
-    improvement = float(np.square(along.T @ residual).sum())
+    checked = _check_sample_weight(weight, x, ensure_non_negative=True)
+    root = np.sqrt(checked / checked.sum())[:, None]
+    U = _range(root * x)
+    residual, units = (_off(U, root * part) for part in (y.reshape(len(x), -1), z))
+    # Relative to z: units that are linear in x leave only rounding errors here.
+    directions = _range(units, float(np.linalg.norm(root * z)))
+    improvement = float(np.square(directions.T @ residual).sum())
     return ClosedForm(float(np.square(residual).sum()), improvement)
 
 
 def _range(A: NDArray[np.float64], size: float = 0.0) -> NDArray[np.float64]:
-    """Orthonormal columns that span those of A."""
+    """Return an orthonormal basis of the range of A."""
     U, sigma, _ = np.linalg.svd(A, full_matrices=False)
     return U[:, sigma > RANK_RTOL * max(size, sigma.max(initial=0.0))]
 
 
 def _off(U: NDArray[np.float64], A: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A less its projection, twice, so that rounding is projected too."""
+    """Subtract the projection of A on U; twice, to also remove rounding errors."""
     for _ in range(2):
         A = A - U @ (U.T @ A)
     return A
@@ -93,7 +93,7 @@ class Stationarity:
     Attributes
     ----------
     x_residual : ndarray (n_features, n_outputs)
-        ``E[x D]`` with D the gradient of the loss by the raw outputs.
+        ``E[x D]`` for the gradient D of the loss in the raw outputs.
     z_residual : ndarray (n_units, n_outputs)
         ``E[z D]``. Both vanish at every local minimum in (W, V) [1]_, Lemma 2.
     W_gradient, V_gradient : ndarray
@@ -121,11 +121,11 @@ class Stationarity:
         R1: NDArray[np.float64],
         R2: NDArray[np.float64],
     ) -> float:
-        """How far the loss at (W, V) can be above that of the linear model (R1, R2).
+        """Bound the loss at (W, V) minus that of the linear model (R1, R2).
 
-        With s the smallest singular value of W it is ``(|g_W| + |V| |g_V| / s)
-        |W - R1| + (|g_V| / s) |W V - R2|``: small gradients say nothing where W is
-        close to singular or V is large.
+        The bound is ``(|g_W| + |V| |g_V| / s) |W - R1| + (|g_V| / s) |W V - R2|`` for
+        the smallest singular value s of W. Small gradients do not imply a small bound
+        if W is close to singular or V is large.
         """
         if self.W_least == 0:
             return np.inf
@@ -142,19 +142,19 @@ def stationarity(
     W: NDArray[np.float64],
     V: NDArray[np.float64],
 ) -> Stationarity:
-    """Lemma 2's residuals and the gradients by W and V.
+    """Compute the residuals of Lemma 2 and the gradients in W and V.
 
     Parameters
     ----------
     X : ndarray (n_samples, n_features)
     Z : ndarray (n_samples, n_units)
     gradient : ndarray (n_samples, n_outputs)
-        ``w_i`` times the gradient of the loss at each sample's raw outputs.
+        Weight of each sample times the gradient of its loss in the raw outputs.
     W : ndarray (n_outputs, n_features)
     V : ndarray (n_features, n_units)
     """
     x_residual, z_residual = X.T @ gradient, Z.T @ gradient
-    # W has a trivial left kernel only where it is not taller than wide.
+    # If W has more rows than columns, its left kernel is not trivial.
     sigma = np.linalg.svd(W, compute_uv=False)
     least = float(sigma.min()) if W.shape[0] <= W.shape[1] else 0.0
     return Stationarity(

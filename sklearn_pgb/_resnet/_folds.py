@@ -1,4 +1,4 @@
-"""Folds by which the iterations and the ridge of a ResNet basis are chosen."""
+"""Folds to choose the iterations and alpha of a ResNet basis."""
 
 from functools import partial
 from numbers import Integral
@@ -29,11 +29,11 @@ def draw_folds(
     seed: int,
     classifier: bool,
 ) -> Parts:
-    """(train, held out) rows of each fold, as numbers among the kept samples.
+    """Return the (train, held out) indices of each fold among the kept samples.
 
-    A splitter gets all samples. An int draws folds over the distinct kept samples, as
-    many as hold enough of them. There are none if nothing can be held out: all samples
-    are equal, say, or each class has one.
+    A splitter divides all samples. An int draws folds of the distinct kept samples, as
+    many as hold out enough of them. The list is empty if nothing can be held out, for
+    example if all samples are equal or each class has one sample.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ def draw_folds(
     X, y, groups
         All samples; groups may be None.
     rows : ndarray (n_kept, n_columns)
-        Kept samples as numbers.
+        Features and inputs of the kept samples.
     kept : ndarray (n_kept,)
-        Numbers of the samples of positive weight.
+        Indices of the samples with positive weight.
     labels : ndarray (n_kept,) or None
-        Classes by which folds are stratified.
+        Classes to stratify the folds.
     weight : ndarray (n_kept,)
     seed : int
     classifier : bool
@@ -53,8 +53,8 @@ def draw_folds(
     Raises
     ------
     ValueError
-        If a splitter or groups leave nothing to hold out or to train on, or if more
-        than AUTO_FOLDS folds are asked for and not so many can be drawn.
+        If a splitter or groups leave no held-out or training samples, or if more than
+        AUTO_FOLDS folds are requested and cannot be drawn.
     """
     if not isinstance(cv, Integral):
         return parts_among(kept, cv, X, y, classifier=classifier, groups=groups)

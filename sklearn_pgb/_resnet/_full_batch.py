@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._estimator._border import Parts
-from sklearn_pgb._resnet._gain import copies, pays
+from sklearn_pgb._resnet._gain import is_significant, number_duplicates
 from sklearn_pgb._resnet._joint import Joint
-from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
+from sklearn_pgb._resnet._residual import Hook, Request, Residual, Samples, Training
 from sklearn_pgb._training._polish import quasi_newton
 from sklearn_pgb._training._residual import evaluate_units
 
-# Iterations without progress after which L-BFGS ends.
+# L-BFGS stops after this many iterations without progress.
 PATIENCE = 5
 
-# Iterations after which the held-out loss is looked at, and looks without a new best
-# after which a fold ends. Trained along with the linear part, the units learn less in
-# an iteration, and a look costs as much as many of them: half as many looks will do.
+# The held-out loss is evaluated after these iterations, and a fold stops after this
+# many evaluations without a new best. In joint training the units learn less in each
+# iteration, and an evaluation is as expensive as many of them, so half as many suffice.
 CHECKPOINTS = (1, 3, 6, 12, 25, 50, 100, 200, 400, 800)
-LOOKS, JOINT_LOOKS = 3, 2
+EVALUATIONS, JOINT_EVALUATIONS = 3, 2
 
 
 def full_batch(
@@ -30,8 +30,8 @@ def full_batch(
     request: Request,
     parts: Callable[[], Parts] | None,
     hook: Hook,
-) -> Found:
-    """L-BFGS, for as many iterations as pay on held-out samples."""
+) -> Training:
+    """Train by L-BFGS for the number of iterations that is best on held-out samples."""
     choice = Choice(request.max_iter, objective.alpha, True)
     if parts is not None:
         choice = choose(objective, theta, request, parts())
@@ -42,7 +42,7 @@ def full_batch(
         return hook(theta, value, lambda: objective.head(theta, objective.alpha))
 
     theta = descend(objective, theta, choice.n_iter, request, on_iteration)
-    return Found(
+    return Training(
         theta,
         choice.alpha,
         losses,
@@ -60,10 +60,10 @@ def descend(
     request: Request,
     on_iteration: Callable[[Tensor, float], bool],
 ) -> Tensor:
-    """Parameters of the units after at most so many iterations.
+    """Train the units for at most `max_iter` iterations.
 
-    The linear part is solved for at each step, or trained along if that is cheaper; the
-    objective is the same.
+    Variable projection and joint training minimize the same objective; the request
+    determines the cheaper one.
     """
     function, start = projected(objective), theta
     if not request.projects:
@@ -71,29 +71,29 @@ def descend(
     size, floor = len(theta), objective.floor()
     losses: list[float] = []
 
-    def note(point: Tensor, value: float) -> bool:
+    def record(point: Tensor, value: float) -> bool:
         losses.append(value)
         stop = on_iteration(point[-size:].to(theta.device), value)
-        return stop or _is_idle(losses, floor, request.tol)
+        return stop or _stagnates(losses, floor, request.tol)
 
     if max_iter == 0:
         on_iteration(theta, float(function(start)[0]))
         return theta
-    found = quasi_newton(
-        function, start, gtol=1e-9, max_iter=max_iter, on_iteration=note
+    minimum = quasi_newton(
+        function, start, gtol=1e-9, max_iter=max_iter, on_iteration=record
     )
     if not losses:
-        on_iteration(theta, found.value)
-    return found.theta[-size:].to(theta.device)
+        on_iteration(theta, minimum.value)
+    return minimum.theta[-size:].to(theta.device)
 
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def projected(objective: Residual) -> Function:
-    """Variable projection: the minimum over the linear part, by the units alone.
+    """Return the objective of variable projection, minimized over the linear part.
 
-    Its gradient is that of the objective at the minimising R, which need not be
+    Its gradient is that of the objective at the minimizing R, which need not be
     differentiated (envelope theorem).
     """
     samples, inner = objective.samples, objective.inner
@@ -116,21 +116,21 @@ def projected(objective: Residual) -> Function:
 
 
 def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
-    """The objective of all parameters, and where they start."""
+    """Return the objective of all parameters, and their initial values."""
     samples = objective.samples
     z, _ = evaluate_units(objective.units, theta, samples.inputs[:1])
-    whole = Joint(objective, samples, torch.float64)
-    together = whole.objective(z.shape[1])
+    model = Joint(objective, samples, torch.float64)
+    whole = model.objective(z.shape[1])
 
     def function(point: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = together.value_and_gradient(point[None].to(samples.y.device))
+        value, gradient = whole.value_and_gradient(point[None].to(samples.y.device))
         return value[0].cpu(), gradient[0].cpu()
 
-    return function, whole.start(theta)
+    return function, model.start(theta)
 
 
-def _is_idle(losses: Sequence[float], floor: float, tol: float) -> bool:
-    """Whether the last PATIENCE iterations have brought next to nothing."""
+def _stagnates(losses: Sequence[float], floor: float, tol: float) -> bool:
+    """Whether the last PATIENCE iterations hardly decreased the loss."""
     if len(losses) <= PATIENCE:
         return False
     return losses[-1 - PATIENCE] - losses[-1] <= tol * (losses[-1] - floor)
@@ -138,7 +138,7 @@ def _is_idle(losses: Sequence[float], floor: float, tol: float) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """Iterations, ridge, and whether units pay, by held-out losses."""
+    """Iterations, alpha and whether to keep the units, chosen by held-out losses."""
 
     n_iter: int
     alpha: float
@@ -150,15 +150,15 @@ class Choice:
 def choose(
     objective: Residual, theta: Tensor, request: Request, folds: Parts
 ) -> Choice:
-    """Iterations and ridge of the smallest held-out loss, over all folds.
+    """Choose the iterations and alpha of the smallest held-out loss over all folds.
 
-    Units are kept if they beat the basis' own best ridge by more than chance. Without
-    any fold nothing speaks for them.
+    Units are kept if they are significantly better than the basis alone with its best
+    alpha. Without folds they are left out.
     """
     if not folds:
         return Choice(0, objective.alpha, False)
-    between = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
-    checkpoints = [0, *(c for c in between if c < request.max_iter)]
+    planned = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
+    checkpoints = [0, *(c for c in planned if c < request.max_iter)]
     checkpoints.append(request.max_iter)
     alphas = [factor * objective.alpha for factor in request.factors()]
     # Weighted losses of each sample, summed over the folds that hold it out.
@@ -166,21 +166,22 @@ def choose(
     weight = objective.samples.weight.cpu().numpy()
     alone = np.zeros((len(alphas), n_samples))
     curve = np.zeros((len(checkpoints), len(alphas), n_samples))
-    times_held = np.zeros(n_samples)
-    for seen, unseen in folds:
-        held = objective.samples.rows(unseen)
-        fold = objective.on(objective.samples.rows(seen))
+    total_weight = np.zeros(n_samples)
+    for train, test in folds:
+        held = objective.samples.rows(test)
+        fold = objective.on(objective.samples.rows(train))
         basis_losses = [fold.held_out_alone(a, held).cpu().numpy() for a in alphas]
-        alone[:, unseen] += weight[unseen] * np.array(basis_losses)
+        alone[:, test] += weight[test] * np.array(basis_losses)
         losses = held_out_curve(fold, held, theta, request, checkpoints, alphas)
-        curve[..., unseen] += weight[unseen] * losses
-        times_held[unseen] += weight[unseen]
+        curve[..., test] += weight[test] * losses
+        total_weight[test] += weight[test]
     alone_means, means = (
         np.nan_to_num(part.sum(-1), nan=np.inf) for part in (alone, curve)
     )
     best = np.unravel_index(int(np.argmin(means)), means.shape)
     basis = int(alone_means.argmin())
-    improves = pays(alone[basis], curve[best], times_held, copies(objective.samples))
+    duplicates = number_duplicates(objective.samples)
+    improves = is_significant(alone[basis], curve[best], total_weight, duplicates)
     n_iter, alpha = 0, alphas[basis]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
@@ -197,41 +198,40 @@ def held_out_curve(
     checkpoints: list[int],
     alphas: list[float],
 ) -> np.ndarray:
-    """Losses of each ridge at each checkpoint (n_checkpoints, n_alphas, n_held).
+    """Evaluate losses (n_checkpoints, n_alphas, n_held) of a fold.
 
-    A fold that has converged, or not improved for so many looks, keeps its last losses
-    for the checkpoints that it does not reach. Where looks are expensive, ridges weaker
-    than the best keep their losses from one look to the next, as units that have
-    learned more overfit sooner.
+    Converged or abandoned folds keep their last losses at later checkpoints. If
+    evaluations are expensive, alphas smaller than the best also keep their last losses:
+    the longer the units are trained, the sooner small alphas overfit.
     """
     weight = held.weight.cpu().numpy()
-    patience = LOOKS if request.projects else JOINT_LOOKS
-    looks: list[np.ndarray] = []
+    patience = EVALUATIONS if request.projects else JOINT_EVALUATIONS
+    curve: list[np.ndarray] = []
     means: list[np.ndarray] = []
 
-    def look(theta: Tensor) -> None:
+    def evaluate(theta: Tensor) -> None:
         count = len(alphas)
-        if looks and not request.projects:
+        if curve and not request.projects:
             count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
-        found = [fold.held_out(theta, alpha, held) for alpha in alphas[:count]]
-        losses = torch.stack(found).cpu().numpy()
+        evaluated = [fold.held_out(theta, alpha, held) for alpha in alphas[:count]]
+        losses = torch.stack(evaluated).cpu().numpy()
         if count < len(alphas):
-            losses = np.concatenate([losses, looks[-1][count:]])
-        looks.append(losses)
-        means.append(looks[-1] @ weight)
+            losses = np.concatenate([losses, curve[-1][count:]])
+        curve.append(losses)
+        means.append(losses @ weight)
 
-    look(theta)
+    evaluate(theta)
     n_iter = 0
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         nonlocal n_iter
         n_iter += 1
         if n_iter in checkpoints:
-            look(theta)
-        least = [each.min() for each in means]
-        return len(least) > int(np.argmin(least)) + patience
+            evaluate(theta)
+        smallest = [each.min() for each in means]
+        return len(smallest) > int(np.argmin(smallest)) + patience
 
     last = descend(fold, theta, request.max_iter, request, on_iteration)
     if n_iter not in checkpoints:
-        look(last)
-    return np.array(looks + looks[-1:] * (len(checkpoints) - len(looks)))
+        evaluate(last)
+    return np.array(curve + curve[-1:] * (len(checkpoints) - len(curve)))

@@ -1,4 +1,4 @@
-"""What the network of a ResNet basis sees of X: features of the basis, and numbers."""
+"""Inputs of the network of a ResNet basis: checks, choice and standardization."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from sklearn.utils import check_array
 
 from sklearn_pgb._estimator._border import check_passed_on, dense
 
-# Inputs below this size are constant: weights that undo such a factor overflow.
+# Smaller inputs count as constant, as standardizing them would make weights overflow.
 SMALLEST_FEATURE = 1e-290
 
-# Features beyond this size have squares that overflow.
+# The squares of larger features, summed over samples, would overflow.
 LARGEST_FEATURE = 1e150
 
 
 @dataclass(frozen=True, eq=False)
 class InputScale:
-    """How the inputs of the units are standardised, and squashed beyond their range.
+    """Standardization of the inputs of the units, and their training range.
 
     Attributes
     ----------
     mean, spread : ndarray of the shape of one sample, or numbers
-        By which the training standardises; zero and one for a module of the user's.
+        Center and scale of the training; zero and one for a user's module.
     constant : ndarray of bool or bool
-        Inputs without any variation. The units do not see them.
+        Inputs without variation, which are set to zero.
     lower, upper, width : ndarray or numbers
-        The range of the training samples, and the scale on which inputs beyond it are
-        squashed: their standard deviation.
+        Range of the training samples, and the scale of squashing beyond it, which is
+        the standard deviation.
     """
 
     mean: Any
@@ -42,23 +42,22 @@ class InputScale:
 
     @classmethod
     def of(
-        cls, inputs: NDArray[np.float64], share: NDArray[np.float64], is_chain: bool
+        cls, inputs: NDArray[np.float64], weight: NDArray[np.float64], is_chain: bool
     ) -> "InputScale":
-        """The scale of samples whose weights sum to one.
+        """Compute the scale of samples with normalized weights.
 
-        Positions of images and sequences share one range.
+        All positions of images and sequences have one common range.
         """
-        rows, weight = inputs, share
+        rows = inputs
         if inputs.ndim > 2:
             rows = inputs.reshape(-1, 1)
-            weight = np.repeat(
-                share / (len(rows) / len(share)), len(rows) // len(share)
-            )
+            n_positions = len(rows) // len(weight)
+            weight = np.repeat(weight / n_positions, n_positions)
         mean = weight @ rows
         largest = np.abs(rows - mean).max(0)
         size = np.abs(rows).max(0)
         constant = (largest <= 1e-12 * size) | (size < SMALLEST_FEATURE)
-        # Divided by their largest, so that no square overflows.
+        # Divided by the largest deviation, so that no square overflows.
         unit = np.where(constant, 1.0, largest)
         spread = unit * np.sqrt(weight @ np.square((rows - mean) / unit))
         spread = np.where(constant, 1.0, spread)
@@ -68,21 +67,21 @@ class InputScale:
         return cls(0.0, 1.0, False, lower, upper, spread)
 
     def standardized(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Inputs as the units see them in the training."""
+        """Standardize inputs for the training of the units."""
         result: NDArray[np.float64] = (inputs - self.mean) / self.spread
         return np.where(self.constant, 0.0, result)
 
     def fold(
         self, coefs: NDArray[np.float64], intercepts: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The first layer of a chain for inputs in the units of X."""
+        """Convert the first layer of a chain to unstandardized inputs."""
         inverse = 1 / np.where(self.constant, np.inf, self.spread)
         first = inverse[:, None] * coefs
         return first, intercepts - self.mean @ first
 
 
 class BasisAndInputs:
-    """What the network of a fitted estimator sees: phi(x), and x where z takes it.
+    """Transformer from X to the inputs of a fitted network: phi(x), and x for z.
 
     Parameters
     ----------
@@ -93,40 +92,41 @@ class BasisAndInputs:
         self.estimator = estimator
 
     def transform(self, X: Any) -> NDArray[np.float64]:
-        """Features of the basis and inputs of the units, side by side."""
+        """Return features of the basis and inputs of the units as one matrix."""
         rows: NDArray[np.float64] = self.estimator._network_inputs(X)
         return rows
 
 
 def choose_input(basis: Any, X: Any) -> str:
-    """What the units see where that is left open: "X" or "basis".
+    """Choose the inputs of the units automatically: "X" or "basis".
 
-    Column types and the fitted basis decide, and not the values of these rows, so that
-    later rows that the basis takes do not stop at the units.
+    The choice depends on column types and the fitted basis, not on the values of the
+    training samples, so that the units accept all samples that the basis accepts.
     """
     return "X" if is_numeric(X) and not takes_missing(basis, X) else "basis"
 
 
 def is_numeric(X: Any) -> bool:
-    """Whether every column is of a numeric or boolean type."""
+    """Whether all columns have a numeric or boolean type."""
     if hasattr(X, "iloc"):
         columns = X.dtypes if X.ndim == 2 else [X.dtype]
         return all(dtype.kind in "biuf" for dtype in columns)
     try:
-        # The dtype of a tensor has no kind.
-        own: Any = getattr(X, "dtype", None)
-        kind: str = (own if hasattr(own, "kind") else np.asarray(X).dtype).kind
+        # The dtype of a tensor has no `kind`.
+        dtype: Any = getattr(X, "dtype", None)
+        kind: str = (dtype if hasattr(dtype, "kind") else np.asarray(X).dtype).kind
     except ValueError:
-        # Rows of different lengths, of words say.
+        # Samples of different lengths, such as lists of words.
         return False
     return kind in "biuf"
 
 
 def takes_missing(basis: Any, X: Any) -> bool:
-    """Whether a fitted basis makes numbers of missing values.
+    """Whether a fitted basis converts missing values to numbers.
 
-    Its tags do not say: those of a Pipeline are silent, and a scaler that takes missing
-    values hands them on. So it is asked for the features of a row without any value.
+    Its tags are not sufficient: those of a Pipeline omit it, and a scaler that accepts
+    missing values returns missing values. So this transforms a sample of missing
+    values.
     """
     values = check_array(
         X,
@@ -147,34 +147,34 @@ def takes_missing(basis: Any, X: Any) -> bool:
             features = basis.transform(row)
             finite = np.isfinite(np.asarray(dense(features), dtype=np.float64))
     except Exception:
-        # Each transformer has its own way to refuse missing values.
+        # Transformers raise various errors for missing values.
         return False
     return bool(finite.any())
 
 
 def units_input(X: Any, allow_nd: bool) -> NDArray[np.float64]:
-    """X as the units take it, or an error that names the other choice."""
+    """Convert X to inputs of the units; errors mention the alternative, the basis."""
     try:
         rows = check_array(
             X, accept_sparse=("csr", "csc"), dtype=np.float64, allow_nd=allow_nd
         )
     except (TypeError, ValueError) as failure:
         raise ValueError(
-            "X must be an array of numbers where the residual units see it "
+            "X must be an array of numbers if it is the input of the residual units "
             f"(residual_input_='X'), got an error: {failure} Set "
-            "residual_input='basis' to let them see the features of the basis."
+            "residual_input='basis' to use the features of the basis instead."
         ) from failure
     numbers: NDArray[np.float64] = dense(rows)
     return numbers
 
 
 def check_samples(X):
-    """Samples that a basis may take; sparse ones in a format that most take."""
+    """Check the type of X; convert sparse matrices to a common format."""
     check_passed_on(X)
     if sp.issparse(X):
         rows: Any = X
         return rows if rows.format == "csc" else rows.tocsr()
-    # A vector of numbers is a mistake, a vector of texts is data.
+    # A 1d array of numbers is a mistake; one of strings is input of text vectorizers.
     if getattr(X, "ndim", 2) == 1 and is_numeric(X):
         raise ValueError(
             f"X must have shape (n_samples, n_features), got {X.shape}. "
@@ -184,11 +184,11 @@ def check_samples(X):
 
 
 def check_size(features):
-    """Refuse features of the training rows whose squares overflow."""
+    """Raise an error if squared features would overflow."""
     largest = float(np.abs(features).max(initial=0.0))
     if largest > LARGEST_FEATURE:
         raise ValueError(
-            f"X must give features of the basis up to {LARGEST_FEATURE:g}, whose "
-            f"squares can be computed, got {largest:g}. Scale X, or put a "
-            "StandardScaler in front of the basis."
+            f"X must give features of the basis up to {LARGEST_FEATURE:g}, as larger "
+            f"squares overflow, got {largest:g}. Scale X, or put a StandardScaler in "
+            "front of the basis."
         )

@@ -1,4 +1,4 @@
-"""The linear part and the units as one program, all parameters trained together."""
+"""The linear part and the units as one program, to train them together."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,16 @@ from sklearn_pgb._training._residual import ResidualProgram
 
 @dataclass(frozen=True, eq=False)
 class Joint:
-    """A residual objective as a function of R, b and the units' parameters at once.
+    """A residual objective as a function of R, b and the parameters of the units.
 
-    Its minimum over R and b is the function of the units that variable projection
-    minimises: same loss, same ridge, same decay. The columns of the basis are
-    standardised inside.
+    Its minimum over R and b is the objective of variable projection, with the same
+    loss, penalty and decay. It is a function of standardized columns of the basis.
 
     Attributes
     ----------
     residual : Residual
     whole : Samples
-        By whose moments the basis is standardised.
+        Samples that determine the means and standard deviations of the columns.
     dtype : torch.dtype
     """
 
@@ -31,7 +30,7 @@ class Joint:
     dtype: torch.dtype
 
     def program(self, n_units: int) -> ResidualProgram:
-        """Raw outputs, by all parameters."""
+        """Return the program from all parameters to raw outputs."""
         samples = self.residual.samples
         return ResidualProgram(
             self.residual.units,
@@ -43,20 +42,20 @@ class Joint:
         )
 
     def rows(self, samples: Samples) -> Tensor:
-        """Standardised basis and inputs of the units, as the program takes them."""
+        """Stack standardized features and inputs of the units for the program."""
         basis = (samples.basis - self.whole.mean()) / self.whole.spread()
         return torch.cat([basis, samples.inputs.flatten(1)], 1).to(self.dtype)
 
     def objective(self, n_units: int) -> Objective:
-        """The objective of all parameters."""
+        """Return the objective of all parameters."""
         residual, samples = self.residual, self.residual.samples
         k = samples.y.shape[1]
-        ridge = residual.alpha / 2 / self.whole.spread().square()
-        units = ridge.new_full((n_units * k,), residual.alpha / 2)
+        # Coefficients of standardized columns are larger by the standard deviations.
+        on_basis = residual.alpha / 2 / self.whole.spread().square()
         penalty = [
-            ridge.repeat_interleave(k),
-            units,
-            ridge.new_zeros(k),
+            on_basis.repeat_interleave(k),
+            on_basis.new_full((n_units * k,), residual.alpha / 2),
+            on_basis.new_zeros(k),
             residual.penalty,
         ]
         return Objective(
@@ -69,15 +68,15 @@ class Joint:
         )
 
     def start(self, theta: Tensor) -> Tensor:
-        """All parameters, the linear part being solved for roughly.
+        """Return initial parameters, with a rough solution for the linear part.
 
-        From zeros the units would get no gradient but that of their decay, which Adam,
-        whose steps have one size, follows until nothing is left of them.
+        If the linear part started at zero, the only gradient of the units would be that
+        of their decay. Adam normalizes its steps and would shrink the units to zero.
         """
         coef, intercept = self.residual.head(theta, self.residual.alpha, rough=True)
         n_basis = self.residual.samples.basis.shape[1]
         A, B = coef[:n_basis], coef[n_basis:]
         spread = self.whole.spread()[:, None]
-        free = intercept + self.whole.mean() @ A
-        parts = [(spread * A).reshape(-1), B.reshape(-1), free, theta]
+        bias = intercept + self.whole.mean() @ A
+        parts = [(spread * A).reshape(-1), B.reshape(-1), bias, theta]
         return torch.cat(parts).to(self.dtype)

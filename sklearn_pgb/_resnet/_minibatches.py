@@ -1,4 +1,4 @@
-"""Training of all parameters together by minibatches, for large data."""
+"""Training of all parameters together on minibatches, for large data."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._estimator._border import Parts
-from sklearn_pgb._resnet._gain import copies, pays
+from sklearn_pgb._resnet._gain import is_significant, number_duplicates
 from sklearn_pgb._resnet._joint import Joint
-from sklearn_pgb._resnet._residual import Found, Hook, Request, Residual, Samples
+from sklearn_pgb._resnet._residual import Hook, Request, Residual, Samples, Training
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._residual import evaluate_units
 from sklearn_pgb._training._train import Epoch, Schedule, train
@@ -22,18 +22,18 @@ def minibatches(
     request: Request,
     parts: Callable[[], Parts] | None,
     hook: Hook,
-) -> Found:
-    """Adam on all parameters together; one part of the samples says when to stop."""
+) -> Training:
+    """Train all parameters by Adam, with early stopping on the first fold."""
     samples = objective.samples
     folds = [] if parts is None else parts()
-    seen, unseen = folds[0] if folds else (np.arange(len(samples.y)), None)
-    shown, held = samples.rows(seen), None if unseen is None else samples.rows(unseen)
-    fold = objective.on(shown)
-    together = Joint(fold, samples, request.dtype)
+    rows, test = folds[0] if folds else (np.arange(len(samples.y)), None)
+    held = None if test is None else samples.rows(test)
+    fold = objective.on(samples.rows(rows))
+    model = Joint(fold, samples, request.dtype)
     z, _ = evaluate_units(objective.units, theta, samples.inputs[:1])
-    joint = together.objective(z.shape[1])
+    joint = model.objective(z.shape[1])
     size = len(theta)
-    held_rows = None if held is None else together.rows(held)
+    held_rows = None if held is None else model.rows(held)
 
     def validate(point: Tensor) -> Tensor:
         assert held is not None
@@ -49,9 +49,9 @@ def minibatches(
         inner = epoch.theta[0, -size:].detach().to(samples.y)
         return hook(inner, losses[-1], lambda: objective.head(inner, objective.alpha))
 
-    training = train(
+    trained = train(
         joint,
-        together.start(theta)[None],
+        model.start(theta)[None],
         Adam(),
         Schedule(rate=request.rate, max_epochs=request.max_iter, tol=request.tol),
         batch_size=request.batch_size,
@@ -59,29 +59,33 @@ def minibatches(
         validate=validate if held is not None else None,
         on_epoch=on_epoch,
     )
-    theta = training.theta[0, -size:].detach().to(samples.y)
-    found = Found(
-        theta,
+    training = Training(
+        trained.theta[0, -size:].detach().to(samples.y),
         objective.alpha,
         losses,
-        training.n_epochs,
+        trained.n_epochs,
         improves=parts is None,
-        diverged=bool(training.diverged[0]),
+        diverged=bool(trained.diverged[0]),
     )
-    return found if held is None else _compared(found, fold, request, held)
+    return training if held is None else _compared(training, fold, request, held)
 
 
-def _compared(found: Found, fold: Residual, request: Request, held: Samples) -> Found:
-    """With ridge and held-out losses, with and without units, by exact solutions."""
+def _compared(
+    training: Training, fold: Residual, request: Request, held: Samples
+) -> Training:
+    """Choose alpha and whether to keep the units, by exact solutions on the fold."""
+    theta = training.theta
     alphas = [factor * fold.alpha for factor in request.factors()]
-    units = [fold.held_out(found.theta, alpha, held).cpu().numpy() for alpha in alphas]
+    units = [fold.held_out(theta, alpha, held).cpu().numpy() for alpha in alphas]
     alone = [fold.held_out_alone(alpha, held).cpu().numpy() for alpha in alphas]
     weight = held.weight.cpu().numpy()
     units_means, alone_means = (np.array(part) @ weight for part in (units, alone))
     best, basis = int(units_means.argmin()), int(alone_means.argmin())
-    improves = pays(weight * alone[basis], weight * units[best], weight, copies(held))
+    improves = is_significant(
+        weight * alone[basis], weight * units[best], weight, number_duplicates(held)
+    )
     return replace(
-        found,
+        training,
         alpha=alphas[best if improves else basis],
         improves=improves,
         held_out=float(units_means[best]),

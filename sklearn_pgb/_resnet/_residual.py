@@ -1,4 +1,4 @@
-"""The objective of the residual units alone: the linear part is solved for."""
+"""The objective of the residual units, and data of their training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,8 +12,8 @@ from sklearn_pgb._resnet._projection import Projection, projection
 from sklearn_pgb._training._program import Program
 from sklearn_pgb._training._residual import evaluate_units
 
-# Multiples of the basis' own ridge among which held-out rows choose: units that have
-# seen the labels need a stronger one.
+# Candidate multiples of the alpha of the basis alone. Units fitted to the targets
+# overfit more than a fixed basis, so they need a larger alpha.
 FACTORS = (16.0, 4.0, 1.0)
 
 
@@ -25,11 +25,11 @@ class Samples:
     ----------
     basis : Tensor (n_samples, n_basis)
     inputs : Tensor (n_samples, ...)
-        As the residual units take them.
+        Standardized inputs of the residual units.
     y : Tensor (n_samples, n_outputs)
         Encoded targets.
     weight : Tensor (n_samples,)
-        Summing to one.
+        Normalized to sum one.
     """
 
     basis: Tensor
@@ -38,7 +38,7 @@ class Samples:
     weight: Tensor
 
     def rows(self, index: NDArray[np.intp]) -> "Samples":
-        """Some of the samples, their weights summing to one again."""
+        """Select samples and normalize their weights."""
         rows = torch.from_numpy(index).to(self.y.device)
         weight = self.weight[rows]
         return Samples(
@@ -46,35 +46,35 @@ class Samples:
         )
 
     def mean(self) -> Tensor:
-        """Means of the basis' columns."""
+        """Return the means of the basis columns."""
         return self.weight @ self.basis
 
     def spread(self) -> Tensor:
-        """Standard deviations of the basis' columns; one for constant ones."""
-        centred = self.basis - self.mean()
-        spread = (self.weight @ centred.square()).sqrt()
+        """Return standard deviations of the basis columns; one for constant columns."""
+        centered = self.basis - self.mean()
+        spread = (self.weight @ centered.square()).sqrt()
         floor = 1e-12 * self.basis.abs().amax(0)
         return torch.where(spread > floor, spread, 1.0)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked of the fit, resolved.
+    """Parameters of the fit, with automatic ones resolved.
 
     Attributes
     ----------
     alpha : float or None
-        None stands for a choice.
+        None if it has to be chosen.
     leave_one_out : bool
-        Whether the choice is by leave-one-out whatever the loss.
+        Whether to choose alpha by leave-one-out for any loss.
     decay : float
-        Ridge on the weights of the units.
+        Weight decay of the units.
     full_batch : bool
-        Whether each step takes all samples.
+        Whether each step uses all samples.
     projects : bool
-        Whether the linear part is solved for at each of these steps.
+        Whether full-batch steps solve for the linear part.
     total_weight : float
-        Of the samples in the user's scale.
+        Sum of the unnormalized weights.
     """
 
     alpha: float | None
@@ -92,21 +92,21 @@ class Request:
     seed: int
 
     def factors(self) -> list[float]:
-        """Multiples of the ridge among which to choose; a number is kept as it is.
+        """Return candidate multiples of alpha, only one if the user gives a number.
 
-        They descend, as strong ridges are solved quickly and start the weaker ones.
+        They descend: large alphas are solved quickly and warm-start smaller ones.
         """
         return [1.0] if self.alpha is not None else list(FACTORS)
 
 
-# Gets parameters of the units, objective, and what solves for R^T and intercept there;
-# True ends the training.
+# Takes the parameters of the units, the objective, and a function that solves for R^T
+# and intercept. Returning True ends the training.
 Hook = Callable[[Tensor, float, Callable[[], tuple[Tensor, Tensor]]], bool]
 
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    """The objective: a loss on [phi, z], a ridge on R, a decay on the units.
+    """The objective: a loss on [phi, z], a penalty on R and a decay of the units.
 
     Attributes
     ----------
@@ -116,9 +116,9 @@ class Residual:
         Solves for R and intercept at given units.
     alpha : float
     scale : float
-        Constant in front of the units.
+        Factor of the units.
     penalty : Tensor (n_params,)
-        Ridge on the parameters of the units.
+        Weight decay of each parameter of the units.
     """
 
     units: Program
@@ -129,7 +129,7 @@ class Residual:
     penalty: Tensor
 
     def on(self, samples: Samples) -> "Residual":
-        """The same objective on other samples."""
+        """Return the same objective on other samples."""
         inner = projection(
             samples.basis,
             samples.y,
@@ -140,37 +140,37 @@ class Residual:
         return replace(self, samples=samples, inner=inner)
 
     def losses(self, raw: Tensor, samples: Samples) -> Tensor:
-        """Loss of raw outputs on each of any samples."""
+        """Return the loss of raw outputs for each of the given samples."""
         return self.inner.loss.value(samples.y, raw)
 
     def floor(self) -> float:
-        """A value that no raw outputs can undercut."""
+        """Return a lower bound on the loss of any raw outputs."""
         return float(self.samples.weight @ self.inner.loss.minimum(self.samples.y))
 
     def head(
         self, theta: Tensor, alpha: float, rough: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The minimising R^T, in units of scale times z, and intercept."""
+        """Return the minimizing R^T, for scaled z, and intercept."""
         z, _ = evaluate_units(self.units, theta, self.samples.inputs)
         solve = self.inner.rough if rough else self.inner.solve
         return solve(self.scale * z, alpha)
 
     def held_out(self, theta: Tensor, alpha: float, held: Samples) -> Tensor:
-        """Losses on other samples with R solved for on these, roughly."""
+        """Return losses of held-out samples for a rough solution on the others."""
         coef, intercept = self.head(theta, alpha, rough=True)
         z, _ = evaluate_units(self.units, theta, held.inputs)
         raw = torch.cat([held.basis, self.scale * z], 1) @ coef + intercept
         return self.losses(raw, held)
 
     def held_out_alone(self, alpha: float, held: Samples) -> Tensor:
-        """The same for the model on the basis alone."""
+        """Return the same losses for the model on the basis alone."""
         coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
         return self.losses(held.basis @ coef + intercept, held)
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """Units after training, and what held-out samples say of them.
+class Training:
+    """Trained units, and their held-out losses.
 
     Attributes
     ----------
@@ -180,9 +180,9 @@ class Found:
         The objective after each iteration or epoch.
     n_iter : int
     improves : bool
-        Whether the units are kept.
+        Whether to keep the units.
     held_out, basis_held_out : float
-        Mean losses of held-out samples with the units and without; nan without folds.
+        Mean held-out losses with and without the units; nan without folds.
     diverged : bool
     """
 

@@ -1,4 +1,4 @@
-"""From the convex parameters R = (R1, R2) back to the weights (W, V) of a ResNet."""
+"""Conversion of the convex parameters R = (R1, R2) to ResNet weights (W, V)."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from sklearn_pgb._convex._problem import Solution
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._resnet._residual import Samples
 
-# Relative singular value below which a direction of R1 counts as absent, and the one
-# below which the mapping back is too ill-conditioned to be trusted silently.
+# The numerical rank of R1 counts relative singular values above the first number. The
+# others are limits on W and V; beyond them a warning says that W is nearly singular.
 RANK_RTOL, LEAST_SIGMA, LARGEST_NORM = 1e-10, 1e-6, 1e6
 
-# Size of what is added to R1 where its range does not hold that of R2, relative to R1.
+# Size of W - R1, relative to R1, if the range of R1 does not contain that of R2.
 DELTA = 1e-3
 
 
@@ -29,11 +29,11 @@ class ResidualWeights:
     V : ndarray (n_basis, n_units)
         ``W V`` is R2.
     mapping_exact : bool
-        Whether W is R1, so that the network is the fitted model.
+        Whether W is R1, so that the network equals the fitted model.
     delta : float
         Otherwise the size of W - R1; V grows like 1 / delta.
     loss_increase : float
-        What that adds to the mean training loss, penalties left out.
+        Increase of the mean training loss, without penalties.
     """
 
     W: NDArray[np.float64]
@@ -46,27 +46,27 @@ class ResidualWeights:
 def residual_weights(
     R1: NDArray[np.float64], R2: NDArray[np.float64], delta: float | None = None
 ) -> ResidualWeights:
-    """W and V with ``W V = R2`` and W equal or close to R1.
+    """Compute W and V such that ``W V = R2`` and W is equal or close to R1.
 
-    ``W V = R2`` with ``W = R1`` can be solved exactly if the range of R1 holds that of
-    R2. Otherwise ``W = R1 + delta N M^T``, with N an orthonormal basis of what is
-    missing and M directions that R1 maps to zero: no finite weights attain the infimum
-    then, and V grows like 1 / delta.
+    W = R1 is possible if the range of R1 contains that of R2. Otherwise no finite
+    weights attain the infimum, and ``W = R1 + delta N M^T``, where N is an orthonormal
+    basis of the missing part of the range and R1 maps the directions M to zero. V grows
+    like 1 / delta.
 
     Parameters
     ----------
     R1 : ndarray (n_outputs, n_basis)
     R2 : ndarray (n_outputs, n_units)
     delta : float, default=None
-        None is a thousandth of R1's largest singular value.
+        None is a thousandth of the largest singular value of R1.
 
     Raises
     ------
     ValueError
-        If n_outputs - rank(R1) directions are missing and fewer are free: at most
-        n_basis outputs can be independent in W (phi + V z).
+        If R1 has fewer free directions than are missing: at most n_basis outputs of
+        W (phi + V z) can be independent.
     """
-    # Thin: no more directions can be missing than it holds besides R1's own.
+    # The thin SVD has all free directions that can be used.
     U, sigma, Qt = np.linalg.svd(R1, full_matrices=False)
     largest = sigma[0] if len(sigma) else 0.0
     rank = int((sigma > RANK_RTOL * largest).sum())
@@ -80,15 +80,14 @@ def residual_weights(
             f"n_outputs must be <= n_features of the basis for weights (W, V), got "
             f"{R1.shape[0]} outputs on {R1.shape[1]} basis features: W (phi + V z) has "
             f"rank {R1.shape[1]} at most, and the fitted model has "
-            f"{rank + n_missing}. The fitted model, its predictions and its bounds "
-            "do not need (W, V) and hold as they are. Add features to the basis if "
-            "the weights themselves are needed."
+            f"{rank + n_missing}. Add features to the basis if you need these weights; "
+            "predictions and bounds are valid without them."
         )
     step = 0.0
     if n_missing:
         step = delta or DELTA * (largest or 1.0)
     W = R1 + step * N @ Qt[rank : rank + n_missing]
-    # Divided by their size first, so that no inverse of tiny weights overflows.
+    # Normalized first, so that the inverse of tiny weights does not overflow.
     size = float(np.abs(W).max(initial=0.0)) or 1.0
     V = np.linalg.pinv(W / size, rcond=RANK_RTOL / 10) @ (R2 / size)
     return ResidualWeights(W, V, n_missing == 0, step)
@@ -102,9 +101,9 @@ def increase_of_export(
     samples: Samples,
     loss: Loss,
 ) -> float:
-    """What `residual_weights` adds to the mean loss; nan where there are none.
+    """Return the increase of the mean loss by `residual_weights`, nan without any.
 
-    The solution is of targets in the given unit.
+    The solution is that of targets divided by `unit`.
     """
     try:
         weights = residual_weights(R1, R2)
@@ -119,9 +118,10 @@ def increase_of_export(
 
 
 def warn_if_singular(weights: ResidualWeights, softmax: bool = False) -> None:
-    """Say where rounding or descent on (W, V) could go wrong.
+    """Warn if (W, V) are so close to singular that their gradients are unreliable.
 
-    A softmax does not see what is added to all outputs, so W counts up to that.
+    A softmax is invariant to a constant added to all outputs, so that the mean of W
+    over outputs is removed first.
     """
     W = weights.W
     if softmax:
@@ -133,8 +133,8 @@ def warn_if_singular(weights: ResidualWeights, softmax: bool = False) -> None:
         warnings.warn(
             "The weights (W, V) are close to singular: the smallest singular value of "
             f"W is {least:.1e} at a norm of {largest:.1e}, and V has norm {norm:.1e}. "
-            "Small gradients by (W, V) say nothing there; trust the gap loss_ - "
-            "lower_bound_.",
+            "Small gradients in (W, V) do not imply a small loss there; use the gap "
+            "loss_ - lower_bound_ instead.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -1,1 +1,1 @@
-"""Training: nonconvex objectives of populations of networks, and the way down."""
+"""Training: nonconvex objectives of populations of networks, and their minimization."""

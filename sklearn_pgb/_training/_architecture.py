@@ -1,4 +1,4 @@
-"""Networks that can be drawn anew, and what a fitted estimator keeps of them."""
+"""Networks with random initial parameters, and their fitted attributes."""
 
 import copy
 import inspect
@@ -39,21 +39,21 @@ TORCH_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """A network that can be drawn anew.
+    """A network with random initial parameters.
 
     Attributes
     ----------
     program : Program
-        Of one member.
+        A program of one member.
     n_outputs : int
     draw : callable
-        Parameters (n_params,) of a fresh member.
+        Draws initial parameters (n_params,).
     centre : ndarray (n_outputs,)
     scale : float
-        The program's outputs are those of the fitted network less `centre` and divided
-        by `scale`: targets have mean zero and variance one in the training.
+        Center and scale that standardize the targets of the training. The outputs of
+        the fitted network are those of the program times `scale`, plus `centre`.
     inputs : InputMap or None
-        The standardization of the inputs; None stands for inputs as they are.
+        The standardization of the inputs; None if there is none.
     """
 
     program: Program
@@ -64,18 +64,18 @@ class Architecture:
     inputs: InputMap | None = None
 
     def standardized(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        """Samples as the program takes them, in float64."""
+        """Return standardized samples in float64."""
         if self.inputs is None:
             return np.asarray(X, dtype=np.float64)
         return self.inputs.transform(X)
 
 
-# Wider layers are a mistake: their weights fit into no memory.
+# The weights of wider layers would not fit into memory.
 MOST_UNITS = 2**31
 
 
 def hidden_widths(hidden_layer_sizes: Any) -> list[int]:
-    """Units of the hidden layers, from what the user gave for them."""
+    """Return the number of units of each hidden layer."""
     sizes = np.atleast_1d(np.asarray(hidden_layer_sizes))
     whole = sizes.size == 0 or sizes.dtype.kind in "iu"
     in_range = whole and ((sizes > 0) & (sizes <= MOST_UNITS)).all()
@@ -96,7 +96,7 @@ def chain_architecture(
     start: NDArray[np.float64] | None = None,
     constant: bool = False,
 ) -> Architecture:
-    """A chain, its parameters drawn as scikit-learn draws them.
+    """Create a chain with scikit-learn's distribution of initial parameters.
 
     Parameters
     ----------
@@ -106,10 +106,10 @@ def chain_architecture(
     scale : float
     inputs : InputMap or None
     start : ndarray (n_outputs,) or None
-        What is added to the biases of the outputs.
+        Added to the initial output biases.
     constant : bool
-        Whether the outputs start as constants: the output weights are zero, and its
-        biases are `start` alone.
+        Whether the initial outputs are constants: output weights are zero, and output
+        biases are `start`.
     """
     n_outputs, n_hidden = program.shapes[-1]
 
@@ -131,18 +131,18 @@ def module_architecture(
     device: Any,
     inputs: InputMap | None = None,
 ) -> Architecture:
-    """A torch module; draws after the first are made or reset anew.
+    """Create an architecture; draws after the first reset the module or make another.
 
     Parameters
     ----------
     module : torch.nn.Module or callable
-        A module, which is copied, or what returns one.
+        A module, which is copied, or a function that returns one.
     X : ndarray (n_samples, ...)
-        As the module sees it; some rows of it show what the module returns.
+        Standardized samples; the module is checked on some of them.
     dtype : torch.dtype
     device : str, torch.device or None
     inputs : InputMap or None
-        What X went through.
+        The standardization of X.
     """
     first = _make(module)
     probe = ModuleNetwork(first)
@@ -151,23 +151,23 @@ def module_architecture(
     )
     check_samples(probe, few)
     n_outputs = probe(probe.theta, few[:1]).shape[1]
-    place = torch.device(device or "cpu")
-    program = ModuleProgram([first.to(place, dtype)])
-    waiting = [program.theta()[0]]
+    options = torch.device(device or "cpu"), dtype
+    program = ModuleProgram([first.to(*options)])
+    current = [program.theta()[0]]
 
     def draw() -> Tensor:
-        if waiting:
-            return waiting.pop()
-        fresh = _make(module)
+        if current:
+            return current.pop()
+        drawn = _make(module)
         if isinstance(module, nn.Module):
-            _reset(fresh)
-        return ModuleProgram([fresh.to(place, dtype)]).theta()[0]
+            _reset(drawn)
+        return ModuleProgram([drawn.to(*options)]).theta()[0]
 
     return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0, inputs)
 
 
 def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
-    """A module of one's own."""
+    """Copy a module, or call a function that returns one."""
     if isinstance(module, nn.Module):
         return copy_module(module)
     expected = "module must be a torch.nn.Module or a callable that returns one, got "
@@ -181,7 +181,7 @@ def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
 
 
 def _reset(module: nn.Module) -> None:
-    """Draw the parameters of all layers that can do so."""
+    """Reset the parameters of all layers with a method `reset_parameters`."""
     for layer in module.modules():
         reset = inspect.getattr_static(type(layer), "reset_parameters", None)
         if reset is not None:
@@ -189,7 +189,7 @@ def _reset(module: nn.Module) -> None:
 
 
 def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
-    """Fitted attributes that hold a network, arrays but for a module's layout."""
+    """Return the fitted attributes of a network: arrays, and a module's prototype."""
     program = architecture.program
     if isinstance(program, ChainProgram):
         weights, biases = program.split(theta[None])
@@ -222,7 +222,7 @@ def chain_parameters(
     coefs: list[NDArray[Any]],
     intercepts: list[NDArray[Any]],
 ) -> Tensor:
-    """Parameters of a chain's program from fitted attributes."""
+    """Return the parameters of a chain's program from its fitted attributes."""
     scale = architecture.scale
     parts = [part for pair in zip(coefs, intercepts, strict=True) for part in pair]
     parts[-2:] = [coefs[-1] / scale, (intercepts[-1] - architecture.centre) / scale]
@@ -230,7 +230,7 @@ def chain_parameters(
 
 
 def restored_module(prototype: nn.Module, state: dict[str, Any]) -> nn.Module:
-    """The prototype with the arrays of a state, in evaluation mode."""
+    """Return a copy of the prototype with the given state, in evaluation mode."""
     module = copy.deepcopy(prototype)
     tensors = {name: torch.tensor(value) for name, value in state.items()}
     module.load_state_dict(tensors)
@@ -240,11 +240,11 @@ def restored_module(prototype: nn.Module, state: dict[str, Any]) -> nn.Module:
 def chain_module(
     coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], activation: str
 ) -> nn.Module:
-    """A Sequential of linear layers and activations, in float64."""
+    """Return a Sequential of linear layers and activations, in float64."""
     layers: list[nn.Module] = []
     for coef, intercept in zip(coefs, intercepts, strict=True):
         n_in, n_out = coef.shape
-        # Without initial parameters, which are drawn from torch's global generator.
+        # Skips the initialization, which would use torch's global generator.
         linear = nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=torch.float64)
         linear.weight.data = torch.tensor(coef.T, dtype=torch.float64)
         linear.bias.data = torch.tensor(intercept, dtype=torch.float64)

@@ -27,21 +27,21 @@ class Neurons:
     W: Tensor
 
     def exponentials(self, X: Tensor) -> Tensor:
-        """E_ik = exp(w_k . x_i + b_k), (n_members, n_samples, n_outputs)."""
+        """Return E_ik = exp(w_k . x_i + b_k), (n_members, n_samples, n_outputs)."""
         return torch.baddbmm(self.b[:, None], _rows(X, len(self.a)), self.W.mT).exp()
 
     def __call__(self, X: Tensor) -> Tensor:
-        """a_k E_ik, finite wherever the product is, and zero where a is."""
+        """Return a_k E_ik, computed so that it is finite even if E_ik overflows."""
         z = torch.baddbmm(self.b[:, None], _rows(X, len(self.a)), self.W.mT)
         log_size = self.a.abs().log()[:, None]
         return self.a.sign()[:, None] * (log_size + z).exp()
 
     def flat(self) -> Tensor:
-        """All of them as (n_members, n_params): a, b and W row by row."""
+        """Return all parameters, (n_members, n_params): a, b and W row by row."""
         return torch.cat([self.a, self.b, self.W.flatten(1)], 1)
 
     def norm(self) -> Tensor:
-        """Euclidean norm of (a, b, W) of each member."""
+        """Return the Euclidean norm of (a, b, W) of each member."""
         return self.flat().norm(dim=1)
 
 
@@ -71,14 +71,14 @@ class AuxiliaryProgram(Program):
         self.n_params = program.n_params + self.n_neuron_params
 
     def split(self, theta: Tensor) -> tuple[Tensor, Neurons]:
-        """The network's parameters and the added neurons."""
+        """Split into the parameters of the network and the added neurons."""
         k = self.n_outputs
         sizes = [self.program.n_params, k, k, k * self.n_features]
         network, a, b, W = theta.split(sizes, 1)
         return network, Neurons(a, b, W.unflatten(1, (k, self.n_features)))
 
     def join(self, network: Tensor, neurons: Neurons) -> Tensor:
-        """The parameters of all members from their parts."""
+        """Join the parameters of the network and the added neurons."""
         return torch.cat([network, neurons.flat()], 1)
 
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
@@ -107,7 +107,7 @@ class AuxiliaryProgram(Program):
 
 
 def auxiliary_objective(objective: Objective, neuron_penalty: float) -> Objective:
-    """The objective with added neurons, ``L(f + g) + neuron_penalty ||a||^2``."""
+    """Add neurons to an objective: ``L(f + g) + neuron_penalty ||a||^2``."""
     n_features = objective.X[:1].numel()
     n_outputs = objective.y.shape[1]
     program = AuxiliaryProgram(objective.program, n_features, n_outputs)
@@ -120,16 +120,16 @@ def auxiliary_objective(objective: Objective, neuron_penalty: float) -> Objectiv
 def neuron_gradient(
     objective: Objective, raw: Tensor, neurons: Neurons, neuron_penalty: float
 ) -> tuple[float, Tensor]:
-    """The auxiliary objective and its gradient by (a, b, W) at fixed raw outputs.
+    """Compute the auxiliary objective and its gradient in (a, b, W) at fixed outputs.
 
     Parameters
     ----------
     objective : Objective
-        Gives loss, samples and weights; its own penalty is left out.
+        Provides loss, samples and weights; its penalty is not included.
     raw : Tensor (n_samples, n_outputs)
         Raw outputs of the network.
     neurons : Neurons
-        Of one member.
+        Those of one member.
     neuron_penalty : float
 
     Returns
@@ -148,9 +148,9 @@ def neuron_gradient(
 
 
 def _neuron_adjoint(neurons: Neurons, X: Tensor, residual: Tensor) -> Neurons:
-    """Gradient of <residual, neurons(X)> by a, b and W."""
+    """Return the gradient of <residual, neurons(X)> in a, b and W."""
     to_a = residual * neurons.exponentials(X)
-    # Through the neurons themselves, which are finite where an exponential is not.
+    # Uses the neurons' outputs, which are finite even if an exponential overflows.
     to_b = residual * neurons(X)
     return Neurons(to_a.sum(1), to_b.sum(1), to_b.mT @ _rows(X, len(residual)))
 
@@ -158,17 +158,17 @@ def _neuron_adjoint(neurons: Neurons, X: Tensor, residual: Tensor) -> Neurons:
 def draw_neurons(
     objective: Objective, n_members: int, generator: torch.Generator, scale: float = 1.0
 ) -> Neurons:
-    """Neurons that are switched off (a = 0, b = 0), in random directions.
+    """Draw neurons with random directions that are switched off (a = 0, b = 0).
 
-    The directions are normal, of a size that gives ``w . x`` a standard deviation of
-    about `scale`, whatever the units of the features.
+    The directions are normally distributed and scaled so that ``w . x`` has a standard
+    deviation of about `scale`.
     """
-    # Divided by the largest entry: squares of large units would overflow.
+    # Divided by the largest entry, as squares of large features could overflow.
     X = objective.X.flatten(1)
-    share = objective.weight[:, None]
+    weight = objective.weight[:, None]
     largest = float(X.abs().max()) or 1.0
     X = X / largest
-    spread = (share * (X - (share * X).sum(0)).square()).sum(0).sqrt()
+    spread = (weight * (X - (weight * X).sum(0)).square()).sum(0).sqrt()
     size = largest * float(spread.norm()) or 1.0
     n_features, n_outputs = objective.X[:1].numel(), objective.y.shape[1]
     shape = (n_members, n_outputs, n_features)
@@ -178,5 +178,5 @@ def draw_neurons(
 
 
 def _rows(X: Tensor, n_members: int) -> Tensor:
-    """Flat samples for each member."""
+    """Flatten samples and expand them to all members."""
     return X.flatten(1).expand(n_members, len(X), -1)

@@ -1,4 +1,4 @@
-"""Minibatch descent of a population: Adam, stochastic gradients, epochs."""
+"""Minibatch descent of a population by Adam or stochastic gradient descent."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from sklearn_pgb._training._objective import Objective
 
-# Entries of X that are shuffled at a time.
+# Entries of X that are shuffled at a time, which limits the memory of the copy.
 SHUFFLED = 2**22
 
 
 class Method(ABC):
-    """How a gradient becomes a step.
+    """Rule that turns gradients into steps.
 
     Conventions
     -----------
@@ -24,23 +24,23 @@ class Method(ABC):
 
     @abstractmethod
     def start(self, theta: Tensor) -> None:
-        """Forget everything and get ready for a population."""
+        """Initialize the state for a population."""
 
     @abstractmethod
     def memory(self) -> list[Tensor]:
-        """What `recall` needs to go on as if nothing had happened."""
+        """Return the state for `recall`."""
 
     @abstractmethod
     def recall(self, memory: list[Tensor]) -> None:
-        """Go on from the memory of an earlier descent, after `start`."""
+        """Restore the state of an earlier descent, after `start`."""
 
     @abstractmethod
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
-        """Move theta."""
+        """Update theta in place."""
 
     @abstractmethod
     def forget(self, member: int) -> None:
-        """Forget the past of one member, which has been moved elsewhere."""
+        """Reset the state of a member whose parameters were replaced."""
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ class Adam(Method):
 
     def start(self, theta: Tensor) -> None:
         self.first, self.second = torch.zeros_like(theta), torch.zeros_like(theta)
-        # Powers of the decays, one per member: members may start at different times.
+        # Powers of the decays for each member, as members may restart.
         self.powers = np.ones((2, len(theta)))
         self.decays = np.array([[self.beta_1], [self.beta_2]])
 
@@ -128,23 +128,23 @@ class GradientDescent(Method):
 
 
 class Descent:
-    """A population on its way down an objective.
+    """Minibatch descent of a population on an objective.
 
     Parameters
     ----------
     objective : Objective
     theta : Tensor (n_members, n_params)
-        Start; it is copied.
+        Initial parameters, which are copied.
     method : Method
     batch_size : int
     generator : torch.Generator or None
-        Shuffles the samples before each epoch; None keeps their order. Where one batch
-        holds all samples nothing is drawn.
+        Shuffles the samples before each epoch, unless one batch holds them all; None
+        keeps their order.
 
     Attributes
     ----------
     theta : Tensor (n_members, n_params)
-        Where the population is.
+        Current parameters.
     """
 
     def __init__(
@@ -163,12 +163,12 @@ class Descent:
         method.start(self.theta)
 
     def epoch(self, rate: float | Tensor) -> Tensor:
-        """One pass over the samples.
+        """Train on each sample once.
 
         Returns
         -------
         Tensor (n_members,)
-            The objective of each member, its samples' losses as they were met.
+            The objective of each member, accumulated during the epoch.
         """
         objective, theta = self.objective, self.theta
         n, size = objective.n_samples, self.batch_size
@@ -177,6 +177,7 @@ class Descent:
             for X, y, weight in zip(*(part.split(size) for part in run), strict=True):
                 value, gradient = objective.batch(theta, X, y, weight)
                 total += value
+                # A smaller last batch still gives the mean gradient of its samples.
                 if len(X) < size:
                     gradient *= size / len(X)
                 gradient.addcmul_(objective.penalty, theta, value=2.0)
@@ -185,12 +186,12 @@ class Descent:
         return total + torch.square(theta, out=self._squares) @ objective.penalty
 
     def move(self, member: int, theta: Tensor) -> None:
-        """Put one member elsewhere, at rest."""
+        """Replace the parameters of a member and reset its method."""
         self.theta[member] = theta
         self.method.forget(member)
 
     def _shuffled(self):  # type: ignore[no-untyped-def]
-        """Runs of whole batches in random order, a batch's weights summing to one."""
+        """Yield shuffled parts of whole batches, with mean batch weights of one."""
         objective, n, size = self.objective, self.objective.n_samples, self.batch_size
         data = objective.X, objective.y, objective.weight
         if size == n:

@@ -11,35 +11,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# A column whose standard deviation is at most so many units of rounding of its largest
-# entry is constant: sums of different order differ by a few of them.
+# A column is constant if its standard deviation is at most this many rounding units of
+# its largest entry. Sums in a different order differ by a few units.
 ROUNDING = 8
 
-# Columns whose entries are below this are constant: weights that undo such a factor
-# overflow.
+# Columns with smaller entries count as constant, as standardizing them would make
+# weights overflow.
 SMALLEST = 1e-290
 
-# Rows that are standardized at a time.
+# Samples that are standardized at a time, which limits the memory.
 ROWS = 2**13
 
 
 @dataclass(frozen=True, eq=False)
 class InputMap:
-    """The affine map of each column, ``z = (x 2^-exponent - centre) / spread``.
+    """Standardization of each column, ``z = (x 2^-exponent - centre) / spread``.
 
-    Powers of two are exact, so that squares neither overflow nor lose digits, whatever
-    the units of a column.
+    The exact scaling by powers of two avoids overflow and underflow of squares.
 
     Attributes
     ----------
     columns : ndarray (n_columns,)
-        Features that the network sees, as numbers of columns of X.
+        Indices of the columns of X that the network uses.
     exponent : ndarray (n_columns,) or (1,)
     centre, spread : ndarray of the same shape
         One number for all positions if samples have more than one axis. An infinite
-        spread stands for a constant, which becomes zero.
+        spread maps constant columns to zero.
     n_features : int
-        Columns of X.
+        Number of columns of X.
     """
 
     columns: NDArray[np.intp]
@@ -52,19 +51,19 @@ class InputMap:
     def fit(
         cls, X: NDArray[Any], weight: NDArray[np.float64], *, centred: bool, drop: bool
     ) -> InputMap:
-        """Means and standard deviations of weighted samples.
+        """Compute means and standard deviations of weighted samples.
 
         Parameters
         ----------
         X : ndarray (n_samples, ...)
         weight : ndarray (n_samples,)
-            Positive.
+            Positive weights.
         centred : bool
-            Whether the columns are centred; otherwise they are divided by their largest
-            absolute value, which keeps zeros and the size of rare features.
+            Whether to center columns. Otherwise they are divided by their largest
+            absolute value, which preserves zeros and the size of rare features.
         drop : bool
-            Whether constant columns are left out; they become zero otherwise. The last
-            column is never left out.
+            Whether to drop constant columns, except one if all are constant. Otherwise
+            they become zero.
         """
         weight = weight / weight.sum()
         rows = X if X.ndim == 2 else X.reshape(len(X), -1)
@@ -73,13 +72,13 @@ class InputMap:
             largest = largest.max(keepdims=True)
         exponent = np.frexp(largest)[1].astype(np.intp)
         centre, spread = _moments(rows, weight, exponent)
-        # Scaled by its power of two, the largest entry of a column is about one.
+        # The largest entry of a column is about one after scaling by its power of two.
         rounding = ROUNDING * np.finfo(X.dtype).eps
         constant = (spread <= rounding) | (largest < SMALLEST)
         if not centred:
             centre = np.zeros_like(centre)
             spread = np.ldexp(largest, -exponent)
-        # Any number becomes zero there, whatever the units of the training samples.
+        # Maps any finite value of a constant column to zero.
         exponent, centre = np.where(constant, 0, (exponent, centre))
         exponent = exponent.astype(np.intp)
         spread = np.where(constant, np.inf, spread)
@@ -91,7 +90,7 @@ class InputMap:
         return cls(columns, exponent, centre, spread, rows.shape[1])
 
     def state(self) -> dict[str, Any]:
-        """Arrays and plain values from which the map can be made again."""
+        """Return the arguments of the constructor, to store the map."""
         return dict(vars(self))
 
     def transform(self, X: NDArray[Any]) -> NDArray[np.float64]:
@@ -109,7 +108,7 @@ class InputMap:
         return len(self.columns) == self.n_features
 
     def _of(self, part: NDArray[Any]) -> NDArray[np.float64]:
-        """Some samples, standardized; infinite if they are far beyond the others."""
+        """Standardize a part of the samples; extreme values may become infinite."""
         with np.errstate(over="ignore"):
             scaled = np.ldexp(part.astype(np.float64), -self.exponent)
             scaled -= self.centre
@@ -119,7 +118,7 @@ class InputMap:
     def fold(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """A linear layer of the standardized inputs as one of the columns of X.
+        """Convert a linear layer of standardized inputs to one of the columns of X.
 
         Parameters
         ----------
@@ -139,18 +138,18 @@ class InputMap:
     def fold_flat(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """As `fold`, for a layer of all positions of samples of any shape."""
+        """Convert a layer like `fold`, for flattened samples of any shape."""
         if len(self.exponent) == len(coef):
             return self.fold(coef, intercept)
         scaled = coef / self.spread
         return np.ldexp(scaled, -self.exponent), intercept - self.centre * scaled.sum(0)
 
     def n_inputs(self, shape: tuple[int, ...]) -> int:
-        """Numbers of one standardized sample, for samples of this shape of X."""
+        """Return the size of a standardized sample if X has this shape."""
         return len(self.columns) if len(shape) == 2 else self.n_features
 
     def module(self) -> nn.Module:
-        """The map as a layer without parameters, in float64."""
+        """Return the map as a layer without parameters, in float64."""
         return Standardization(self)
 
 
@@ -170,7 +169,7 @@ class Standardization(nn.Module):
         self.register_buffer("spread", torch.from_numpy(inputs.spread.copy()))
 
     def forward(self, X: Tensor) -> Tensor:
-        """``(x scale - centre) / spread``."""
+        """Return ``(x scale - centre) / spread``."""
         scale, centre, spread = self.buffers()
         return (X * scale - centre) / spread
 
@@ -178,11 +177,11 @@ class Standardization(nn.Module):
 def _moments(
     rows: NDArray[Any], weight: NDArray[np.float64], exponent: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted means and standard deviations of columns divided by powers of two.
+    """Return weighted means and standard deviations of columns scaled by powers of two.
 
-    With one exponent for several columns they are those of all entries together.
+    If several columns have one exponent, they have a common mean and deviation.
     """
-    together = len(exponent) < rows.shape[1]
+    pools = len(exponent) < rows.shape[1]
 
     def parts() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         for start in range(0, len(rows), ROWS):
@@ -190,12 +189,12 @@ def _moments(
             yield weight[part], np.ldexp(rows[part].astype(np.float64), -exponent)
 
     def pooled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values.mean(keepdims=True) if together else values
+        return values.mean(keepdims=True) if pools else values
 
-    # A shift by the first row keeps the mean of equal entries exact. Products of
-    # matrices would round a column by what stands beside it.
+    # Subtracting the first sample keeps the mean of equal entries exact. No matrix
+    # products are used, as their rounding of a column depends on the others.
     first = next(parts())[1][0]
-    first = first[:1] if together else first
+    first = first[:1] if pools else first
     centre = first + pooled(sum((w[:, None] * (z - first)).sum(0) for w, z in parts()))
     square = pooled(sum((w[:, None] * (z - centre) ** 2).sum(0) for w, z in parts()))
     return centre, np.sqrt(square)

@@ -1,4 +1,4 @@
-"""What training minimises: a loss on a program's outputs, with a ridge."""
+"""Objective of a training: a loss on a program's outputs, with a penalty."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from torch import Tensor
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._training._program import Program
 
-# Samples times members of one sweep over all data.
+# Samples times members of one forward pass over all data, which limits its memory.
 SWEEP = 2**14
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Weighted mean loss of a program's raw outputs, and a ridge on its parameters.
+    """Weighted mean loss of a program's raw outputs, and a penalty on its parameters.
 
     For each member of the population ::
 
@@ -28,9 +28,9 @@ class Objective:
     y : Tensor (n_samples, n_outputs)
         Encoded targets (`Loss.encode`).
     weight : Tensor (n_samples,)
-        Positive, summing to one.
+        Positive and normalized.
     penalty : Tensor (n_params,)
-        Not negative.
+        Nonnegative.
     """
 
     program: Program
@@ -46,11 +46,11 @@ class Objective:
         return len(self.X)
 
     def value(self, theta: Tensor) -> Tensor:
-        """L of each member, ridge included, of shape (n_members,)."""
+        """Return L of each member, of shape (n_members,)."""
         return self.data_value(theta) + theta.square() @ self.penalty
 
     def data_value(self, theta: Tensor) -> Tensor:
-        """L of each member without its ridge."""
+        """Return L of each member without the penalty."""
         total = theta.new_zeros(len(theta))
         for rows in self._sweeps(theta):
             raw = self.program(theta, self.X[rows])
@@ -58,7 +58,7 @@ class Objective:
         return total
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """L of each member and its gradient, (n_members, n_params)."""
+        """Return L of each member and its gradient, (n_members, n_params)."""
         value = theta.square() @ self.penalty
         gradient = 2 * self.penalty * theta
         for rows in self._sweeps(theta):
@@ -72,7 +72,7 @@ class Objective:
     def batch(
         self, theta: Tensor, X: Tensor, y: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Weighted loss of some samples and its gradient, without the ridge."""
+        """Return the weighted loss of a batch and its gradient, without the penalty."""
         raw, tape = self.program.forward(theta, X)
         flat = raw.reshape(-1, raw.shape[2])
         repeated = y if len(theta) == 1 else y.repeat(len(theta), 1)
@@ -82,7 +82,7 @@ class Objective:
         return value.view(len(theta), -1) @ weight, gradient
 
     def _losses(self, raw: Tensor, y: Tensor) -> Tensor:
-        """Loss of each member and sample, (n_members, n_samples)."""
+        """Return the loss of each member and sample, (n_members, n_samples)."""
         flat = raw.reshape(-1, raw.shape[2])
         return self.loss.value(y.repeat(len(raw), 1), flat).view(len(raw), -1)
 

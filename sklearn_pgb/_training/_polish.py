@@ -1,4 +1,4 @@
-"""`polish`: from a good point to a critical point, deterministically."""
+"""`polish`: full-batch minimization to a critical point."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,24 +14,25 @@ from torch import Tensor
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._objective import Objective
 
-# Up to this many parameters the Hessian is formed and factorised, so many times.
+# Maximum number of parameters for Newton's method, which forms and factorizes the
+# Hessian, and maximum number of its steps.
 DENSE_PARAMS, NEWTON_STEPS = 600, 50
 
 
 @dataclass(frozen=True, eq=False)
 class Polished:
-    """Where a polish ended.
+    """Result of a polish.
 
     Attributes
     ----------
     theta : Tensor (n_params,)
     value : float
-        The objective, ridge included.
+        The objective, penalty included.
     gradient_norm : float
-        Its gradient's Euclidean norm.
+        Euclidean norm of the gradient.
     n_iter : int
     n_evaluations : int
-        Of the objective and its gradient by L-BFGS.
+        Evaluations of the objective and gradient by L-BFGS.
     losses : list of float
         The objective after each iteration.
     """
@@ -54,11 +55,11 @@ def polish(
     newton: bool = True,
     on_iteration: Callable[[Tensor, float], bool] | None = None,
 ) -> Polished:
-    """Minimise an objective on all samples: L-BFGS, and Newton at the end.
+    """Minimize an objective on all samples by L-BFGS, followed by Newton's method.
 
-    L-BFGS stops where rounding hides the decrease of the objective, at gradients around
-    1e-6. Newton steps on the gradient go on from there: with the absolute values of the
-    Hessian's eigenvalues they descend near saddles too.
+    L-BFGS stops when the decrease of the objective is below rounding errors, at
+    gradients around 1e-6. Newton steps then decrease the gradient further. They use the
+    absolute values of the Hessian's eigenvalues, to also descend near saddles.
 
     Parameters
     ----------
@@ -66,15 +67,15 @@ def polish(
         In float64.
     theta : Tensor (n_params,)
     gtol : float
-        Largest entry of the gradient at which to stop.
+        Stop if no entry of the gradient exceeds this.
     max_iter : int
-        Iterations of L-BFGS.
+        Maximum iterations of L-BFGS.
     max_evaluations : int
-        Evaluations of the objective in L-BFGS.
+        Maximum evaluations of the objective by L-BFGS.
     newton : bool
-        Whether to go on by Newton steps, up to DENSE_PARAMS parameters.
+        Whether to use Newton's method if there are at most DENSE_PARAMS parameters.
     on_iteration : callable or None
-        Gets parameters and objective; the polish ends where it returns True.
+        Takes parameters and objective. The polish ends if it returns True.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def polish(
     losses: list[float] = []
     stopped = False
 
-    def note(theta: Tensor, value: float) -> bool:
+    def record(theta: Tensor, value: float) -> bool:
         nonlocal stopped
         losses.append(value)
         stopped = on_iteration is not None and on_iteration(theta, value)
@@ -102,15 +103,15 @@ def polish(
             gtol=gtol,
             max_iter=max_iter,
             max_evaluations=max_evaluations,
-            on_iteration=note,
+            on_iteration=record,
         )
-        found = rough.theta
-        if newton and not stopped and len(found) <= DENSE_PARAMS:
-            found = _newton(objective, found, gtol, note)
-        value, gradient = function(found)
+        theta = rough.theta
+        if newton and not stopped and len(theta) <= DENSE_PARAMS:
+            theta = _newton(objective, theta, gtol, record)
+        value, gradient = function(theta)
     return replace(
         rough,
-        theta=found,
+        theta=theta,
         value=float(value),
         gradient_norm=float(gradient.norm()),
         n_iter=max(1, len(losses)),
@@ -127,18 +128,18 @@ def quasi_newton(
     max_evaluations: int = 15_000,
     on_iteration: Callable[[Tensor, float], bool] | None = None,
 ) -> Polished:
-    """L-BFGS on a function that gives its value and gradient; see `polish`."""
+    """Minimize a function that returns value and gradient by L-BFGS; see `polish`."""
     start = theta.detach().cpu().double().numpy().copy()
     trace = _Trace(function, start, max_evaluations)
     losses: list[float] = []
 
     def callback(intermediate_result: Any) -> None:
         losses.append(float(intermediate_result.fun))
-        at = torch.from_numpy(intermediate_result.x.copy())
-        if on_iteration is not None and on_iteration(at, losses[-1]):
+        point = torch.from_numpy(intermediate_result.x.copy())
+        if on_iteration is not None and on_iteration(point, losses[-1]):
             raise StopIteration
 
-    # SciPy looks at its own limit of evaluations after a line search only.
+    # SciPy only checks its own limit of evaluations after each line search.
     with suppress(_ExhaustedError):
         minimize(
             trace,
@@ -165,7 +166,7 @@ def quasi_newton(
 
 
 class _ExhaustedError(Exception):
-    """No evaluation is left."""
+    """The limit of evaluations is reached."""
 
 
 class _Trace:
@@ -182,8 +183,8 @@ class _Trace:
         self.best, self.value = start, float(value)
         self.gradient = gradient.numpy().copy()
         self.n_evaluations = 1
-        # Enough to make the line search step back; from a huge value it would
-        # interpolate to where it came from and stop.
+        # Returned instead of overflow. It makes the line search backtrack; after a much
+        # larger value it would interpolate to a step of zero and stop.
         self.worse = 2 * abs(self.value) + 1
 
     def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -202,7 +203,7 @@ class _Trace:
 
 
 def hessian(objective: Objective, theta: Tensor) -> Tensor:
-    """Hessian of the objective of one member, (n_params, n_params)."""
+    """Return the Hessian of the objective of one member, (n_params, n_params)."""
 
     def value(theta: Tensor) -> Tensor:
         raw = objective.program.differentiable(theta, objective.X)
@@ -217,9 +218,9 @@ def _newton(
     objective: Objective,
     theta: Tensor,
     gtol: float,
-    note: Callable[[Tensor, float], bool],
+    on_iteration: Callable[[Tensor, float], bool],
 ) -> Tensor:
-    """Newton steps that lower the gradient's norm and do not raise the objective."""
+    """Take Newton steps if they decrease the gradient and keep the objective."""
 
     def measure(theta: Tensor) -> tuple[float, Tensor]:
         value, gradient = objective.value_and_gradient(theta[None])
@@ -231,18 +232,18 @@ def _newton(
             break
         eigenvalues, vectors = torch.linalg.eigh(hessian(objective, theta))
         size = eigenvalues.abs()
-        along = vectors.T @ gradient
+        coordinates = vectors.T @ gradient
         noise = 4 * np.finfo(float).eps * max(1.0, abs(value))
         for damping in (1e-10, 1e-6, 1e-3, 1e-1, 10.0):
             floor = damping * float(size.max()) + 1e-300
-            trial = theta - vectors @ (along / size.clamp(min=floor))
+            trial = theta - vectors @ (coordinates / size.clamp(min=floor))
             new_value, new_gradient = measure(trial)
-            falls = float(new_gradient.norm()) < float(gradient.norm())
-            if falls and new_value <= value + noise:
+            decreases = float(new_gradient.norm()) < float(gradient.norm())
+            if decreases and new_value <= value + noise:
                 break
         else:
             break
         theta, value, gradient = trial, new_value, new_gradient
-        if note(theta, value):
+        if on_iteration(theta, value):
             break
     return theta

@@ -1,4 +1,4 @@
-"""Networks as tensor programs: a population of parameters, forward and backward."""
+"""Forward and backward passes of a population of networks."""
 
 from __future__ import annotations
 
@@ -19,50 +19,47 @@ from sklearn_pgb._models._chain import Activation, ChainNetwork
 class Program(ABC):
     """Raw outputs of a population of networks, and the adjoint of their derivative.
 
-    A tape, and the raw outputs with it, live until the next `forward`: programs reuse
-    their memory.
-
     Conventions
     -----------
-    `theta` has shape (n_members, n_params): one row per member, laid out as the flat
-    parameters of the network. Inputs have the samples on their first axis and are
-    shared by all members; raw outputs and residuals have shape
-    (n_members, n_samples, n_outputs). Everything has the dtype of theta. What `forward`
-    and `backward` return may lie in memory that the next call uses again.
+    `theta` has shape (n_members, n_params). Each row holds the flat parameters of one
+    member. Inputs have the samples on their first axis and are the same for all
+    members. Raw outputs and residuals have shape (n_members, n_samples, n_outputs).
+    Everything has the dtype of theta. Memory is reused: results of `forward` are valid
+    until `backward` or the next `forward`, those of `backward` until the next one.
     """
 
     n_params: int
 
     @abstractmethod
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
-        """Raw outputs, and the tape that `backward` reads."""
+        """Return raw outputs, and intermediate results (a tape) for `backward`."""
 
     @abstractmethod
     def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
-        """J^T residual of each member, of shape (n_members, n_params)."""
+        """Return J^T residual of each member, of shape (n_members, n_params)."""
 
     @abstractmethod
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
-        """Raw outputs (n_samples, n_outputs) of one member for torch.func."""
+        """Return raw outputs (n_samples, n_outputs) of one member, for torch.func."""
 
     def exact(self) -> Program:
-        """The same program in float64 on the CPU."""
+        """Return the same program in float64 on the CPU."""
         return self
 
     def statistics(self, member: int) -> list[Tensor]:
-        """Copies of what a member has learned besides its parameters."""
+        """Copy the buffers of a member, such as batch norm statistics."""
         return []
 
     def set_statistics(self, member: int, statistics: list[Tensor]) -> None:
-        """Put back what `statistics` returned."""
+        """Restore the buffers that `statistics` returned."""
         assert not statistics
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
-        """Raw outputs alone."""
+        """Return raw outputs only."""
         return self.forward(theta, X)[0]
 
 
-# Zeros where h is not positive, in one pass and in place; it has no public name.
+# Sets entries to zero where h is not positive, in place. It has no public name.
 _MASK = torch.ops.aten.threshold_backward.grad_input
 
 
@@ -83,8 +80,9 @@ def _keep(delta: Tensor, h: Tensor) -> Tensor:
     return delta
 
 
-# Activations whose derivative can be read from their output: the function in place, and
-# the product of a delta with the derivative, which may destroy the output.
+# Activations with a derivative that is a function of their output. The first function
+# applies the activation in place. The second multiplies delta by the derivative and may
+# overwrite the output.
 IN_PLACE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = {
     "identity": (lambda z: z, _keep),
     "relu": (torch.relu_, _pull_relu),
@@ -96,17 +94,17 @@ IN_PLACE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = 
 class ChainProgram(Program):
     """A chain of linear layers and elementwise activations, without autograd.
 
-    Each sweep is one batched matrix product per layer and direction.
+    Each pass takes one batched matrix product per layer and direction.
 
     Parameters
     ----------
     widths : sequence of int
-        Number of inputs, units of each hidden layer, number of outputs.
+        Number of inputs, units of each hidden layer, and number of outputs.
     activations : sequence of Activation
-        One per hidden layer; one more puts an activation on the outputs too, which
-        `backward` then destroys.
+        One per hidden layer. One more also activates the outputs, which `backward` then
+        overwrites.
     biases : sequence of bool or None
-        Which layers have a bias; None stands for all.
+        Whether each layer has a bias. If None, all have one.
     """
 
     def __init__(
@@ -129,7 +127,7 @@ class ChainProgram(Program):
 
     @classmethod
     def of(cls, network: ChainNetwork) -> ChainProgram:
-        """The program of a chain."""
+        """Create the program of a chain network."""
         widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
         biases = [bias is not None for bias in network.biases]
         return cls(widths, network.activations, biases)
@@ -145,7 +143,7 @@ class ChainProgram(Program):
         return weights, biases
 
     def is_weight(self) -> Tensor:
-        """Which entries of a member's parameters are weights, not biases."""
+        """Return a mask of the parameters that are weights, not biases."""
         parts = []
         for (n_out, n_in), bias in zip(self.shapes, self.biases, strict=True):
             parts.append(torch.ones(n_out * n_in, dtype=torch.bool))
@@ -182,12 +180,12 @@ class ChainProgram(Program):
             inputs, bias = outputs[layer], to_biases[layer]
             n_out, n_in = self.shapes[layer]
             if n_in < n_out:
-                # Narrow right factors are slow: the transposed product, and a copy.
+                # Transposed, as products with a narrow right factor are slow.
                 product = self._buffer(("product",), theta, (len(theta), n_in, n_out))
                 torch.bmm(inputs.mT, delta, out=product)
                 to_weights[layer].copy_(product.mT)
             elif len(theta) > 1:
-                # A result with gaps between its members would be computed one by one.
+                # torch would compute members one by one into a non-contiguous result.
                 product = self._buffer(("product",), theta, (len(theta), n_out, n_in))
                 torch.bmm(delta.mT, inputs, out=product)
                 to_weights[layer].copy_(product)
@@ -205,7 +203,7 @@ class ChainProgram(Program):
         return gradient
 
     def _pull(self, delta: Tensor, layer: int, tape: Any) -> Tensor:
-        """Delta times the derivative of a layer's activation, in place."""
+        """Multiply delta by the derivative of a layer's activation, in place."""
         pre_activations, outputs, _ = tape
         activation, z, h = self.activations[layer], pre_activations[layer], layer + 1
         if z is None:
@@ -224,19 +222,19 @@ class ChainProgram(Program):
         return h
 
     def _views(self, use: str, theta: Tensor) -> Any:
-        """What `split` returns, found anew only where theta lies elsewhere.
+        """Return the views of `split`, cached if theta has the same memory as before.
 
-        The views keep their memory alive, so nothing else can come to lie there.
+        The views keep the memory alive, so its address is not reused.
         """
-        place = theta.data_ptr(), theta.shape, theta.stride(), theta.dtype
-        if use not in self._parts or self._parts[use][0] != place:
-            self._parts[use] = place, self.split(theta)
+        key = theta.data_ptr(), theta.shape, theta.stride(), theta.dtype
+        if use not in self._parts or self._parts[use][0] != key:
+            self._parts[use] = key, self.split(theta)
         return self._parts[use][1]
 
     def _buffer(self, use: Any, theta: Tensor, shape: Sequence[int]) -> Tensor:
-        """Memory, the same at every call of this use and size.
+        """Return cached memory for this use and size.
 
-        New memory costs more than the arithmetic on it, as the system clears it.
+        Allocation is more expensive than the arithmetic, as the system clears memory.
         """
         key = (use, tuple(shape), theta.dtype, theta.device)
         if key not in self._buffers:
@@ -245,15 +243,15 @@ class ChainProgram(Program):
 
 
 class ModuleProgram(Program):
-    """Any torch module in training mode, by autograd.
+    """Any torch module in training mode, differentiated by autograd.
 
-    Dropout is active and batch norm uses and updates its statistics. Random layers draw
-    from torch's global generator; see `local_randomness`.
+    Dropout is active, and batch norm updates its statistics. Random layers use torch's
+    global generator; see `local_randomness`.
 
     Parameters
     ----------
     modules : sequence of torch.nn.Module
-        One per member, of the same architecture; they keep the buffers.
+        One per member, with the same architecture; they hold the buffers.
     """
 
     def __init__(self, modules: Sequence[nn.Module]):
@@ -264,7 +262,7 @@ class ModuleProgram(Program):
         self.n_params = sum(shape.numel() for shape in self.shapes.values())
 
     def theta(self) -> Tensor:
-        """Parameters of all members."""
+        """Return the parameters of all members."""
         rows = [
             torch.cat([module.get_parameter(n).detach().flatten() for n in self.shapes])
             for module in self.modules
@@ -272,7 +270,7 @@ class ModuleProgram(Program):
         return torch.stack(rows)
 
     def is_weight(self) -> Tensor:
-        """Which entries of a member's parameters belong to matrices or kernels."""
+        """Return a mask of the parameters of matrices and kernels."""
         return torch.cat(
             [
                 torch.full((shape.numel(),), len(shape) > 1)
@@ -297,7 +295,7 @@ class ModuleProgram(Program):
         return torch.stack(gradients)
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
-        """Raw outputs in evaluation mode."""
+        """Return raw outputs in evaluation mode."""
         with torch.no_grad():
             raw = [
                 self._run(module.eval(), row, X)
@@ -333,9 +331,9 @@ class ModuleProgram(Program):
 def uniform_initialisation(
     program: ChainProgram, rng: np.random.RandomState, n_members: int
 ) -> Tensor:
-    """Glorot's uniform weights and biases, as scikit-learn draws them.
+    """Draw Glorot's uniform weights and biases with scikit-learn's distribution.
 
-    Each entry is uniform in +-sqrt(c / (n_in + n_out)), with c = 2 where the first
+    Each entry is uniform in +-sqrt(c / (n_in + n_out)), with c = 2 if the first
     activation is logistic and 6 otherwise.
     """
     logistic = program.activations[:1] and program.activations[0].name == "logistic"

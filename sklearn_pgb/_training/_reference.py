@@ -1,4 +1,4 @@
-"""What the theory of added neurons says of a point: residual sums, identities, bounds.
+"""Quantities of the theory of added neurons: residual sums, identities, bounds.
 
 References
 ----------
@@ -35,8 +35,8 @@ class ResidualSums:
     def largest(self) -> float:
         """The certificate ``max_j ||s_j|| / Omega_j``.
 
-        It is zero exactly where the loss equals the pure-error floor, for convex
-        losses; and the auxiliary objective has a local minimum exactly there.
+        For convex losses it is zero if and only if the loss equals the pure-error
+        floor, and only then the auxiliary objective has a local minimum.
         """
         return float((self.sums.norm(dim=1) / self.weight).max())
 
@@ -44,7 +44,7 @@ class ResidualSums:
 def residual_sums(
     loss: Loss, y: Tensor, raw: Tensor, weight: Tensor, group: Tensor
 ) -> ResidualSums:
-    """Residual sums at the distinct inputs.
+    """Compute the residual sums of the distinct inputs.
 
     Parameters
     ----------
@@ -69,24 +69,24 @@ def labels_consistent(y: Tensor, group: Tensor) -> bool:
 
 
 def identity_defect(objective: Objective, theta: Tensor) -> Tensor:
-    """``a_k dL/da_k - dL/db_k - 2 lambda a_k^2``, zero at every point.
+    """Compute ``a_k dL/da_k - dL/db_k - 2 lambda a_k^2``, which is zero everywhere.
 
     Parameters
     ----------
     objective : Objective
-        With added neurons (`auxiliary_objective`).
+        An objective with added neurons (`auxiliary_objective`).
     theta : Tensor (n_members, n_params)
 
     Returns
     -------
     Tensor (n_members, n_outputs)
-        The defect of the identity that all of EB's theorems rest on; rounding only.
+        Rounding errors of the identity that all theorems of EB are based on.
     """
     program = objective.program
     if not isinstance(program, AuxiliaryProgram):
         raise TypeError(
             "objective must have added neurons, got one of "
-            f"{type(program).__name__}. Pass what auxiliary_objective returns."
+            f"{type(program).__name__}. Pass the result of auxiliary_objective."
         )
     _, neurons = program.split(theta)
     _, gradient = program.split(objective.value_and_gradient(theta)[1])
@@ -98,10 +98,10 @@ def identity_defect(objective: Objective, theta: Tensor) -> Tensor:
 def neuron_value(
     loss: Loss, X: Tensor, y: Tensor, weight: Tensor, raw: Tensor, W: Tensor
 ) -> tuple[float, Tensor]:
-    """The least loss of added neurons in given directions, the network being fixed.
+    """Minimize the loss over added neurons in given directions, for a fixed network.
 
-    ``inf_c sum_i w_i l_i(f_i + c o exp(W x_i))``: the ridge on a does not appear, as
-    ``a = c e^-b`` vanishes for large b (EB; the infimum over a and b at fixed W).
+    The result is ``inf_c sum_i w_i l_i(f_i + c o exp(W x_i))``, the infimum of EB over
+    a and b at fixed W. It has no penalty, as ``a = c e^-b`` vanishes for large b.
 
     Parameters
     ----------
@@ -115,16 +115,16 @@ def neuron_value(
     -------
     value : float
     c : Tensor (n_outputs,)
-        In units of the largest exponential of each output, which is set to one.
+        Coefficients of exponentials that are scaled to a maximum of one.
     """
     z = X.flatten(1) @ W.T
     exponentials = (z - z.amax(0)).exp()
     c = raw.new_zeros(raw.shape[1])
     value = float(weight @ loss.value(y, raw))
     for _ in range(100):
-        at = raw + c * exponentials
-        gradient = (weight[:, None] * loss.gradient(y, at) * exponentials).sum(0)
-        root = loss.hessian_root(y, at)
+        current = raw + c * exponentials
+        gradient = (weight[:, None] * loss.gradient(y, current) * exponentials).sum(0)
+        root = loss.hessian_root(y, current)
         root = torch.diag_embed(root) if root.ndim == 2 else root
         rows = (root * exponentials[:, None]) * weight.sqrt()[:, None, None]
         hessian = torch.einsum("icd,ice->de", rows, rows)
@@ -132,7 +132,7 @@ def neuron_value(
         step = -torch.linalg.solve(hessian, gradient)
         size = 1.0
         while size > 1e-8:
-            trial = float(weight @ loss.value(y, at + size * step * exponentials))
+            trial = float(weight @ loss.value(y, current + size * step * exponentials))
             if trial < value:
                 break
             size /= 2
@@ -143,10 +143,10 @@ def neuron_value(
 
 
 def help_ratio(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
-    """How much larger added neurons make the gradient by the network's parameters.
+    """Return the factor by which added neurons increase the gradient of the network.
 
-    ``||A r[f + g]|| / ||A r[f]||``, infinite where the network is critical and the
-    neurons help (EB, Example 2).
+    It is ``||A r[f + g]|| / ||A r[f]||``, and infinite if the network is at a critical
+    point that the neurons change (EB, Example 2).
     """
     program = objective.program
 
@@ -165,11 +165,11 @@ def help_ratio(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
 def scaled_objective(
     loss: float | Tensor, a: float | Tensor, b: float | Tensor, penalty: float
 ) -> Tensor:
-    """``L (1 + (a e^b - 1)^2) + penalty a^2``: no added unit, one scalar pair.
+    """Return ``L (1 + (a e^b - 1)^2) + penalty a^2`` for one pair of scalars a and b.
 
-    The transformation of Sohl-Dickstein and Kawaguchi (2019). It has no bad local
-    minima either, but its gradient by theta is a positive multiple of that of L, so
-    gradient flow takes the same path: kept for teaching.
+    The transformation of Sohl-Dickstein and Kawaguchi (2019) has no bad local minima
+    either. But its gradient in theta is a positive multiple of that of L, so that
+    gradient flow follows the same path. It is only a reference.
     """
     loss, a, b = (torch.as_tensor(v, dtype=torch.float64) for v in (loss, a, b))
     return loss * (1 + (a * b.exp() - 1).square()) + penalty * a.square()
@@ -178,7 +178,7 @@ def scaled_objective(
 def scaled_minimum(
     loss: float | Tensor, b: float | Tensor, penalty: float
 ) -> tuple[Tensor, Tensor]:
-    """The a that minimises `scaled_objective` at fixed b, and the minimum."""
+    """Minimize `scaled_objective` over a; return the minimizer and the minimum."""
     loss, b = (torch.as_tensor(v, dtype=torch.float64) for v in (loss, b))
     a = loss / (loss * b.exp() + penalty * (-b).exp())
     return a, scaled_objective(loss, a, b, penalty)

@@ -1,4 +1,4 @@
-"""A linear model with residual units: the program behind ResNet-basis estimators."""
+"""Program of a linear model with residual units."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,11 @@ from sklearn_pgb._training._program import ChainProgram, Program
 
 
 class ResidualProgram(Program):
-    """Raw outputs ``phi A + scale z(x; theta) B + b``, all parameters trained together.
+    """Raw outputs ``phi A + scale z(x; theta) B + b`` as a function of all parameters.
 
-    Its inputs are phi and x side by side, (n_samples, n_basis + size of x).
-
-    A member's parameters are A, B, b and those of z, in this order; entry (j, c) of A
-    and B has the index ``j * n_outputs + c``, as in `KroneckerOperator`.
+    Its inputs are phi and x in one matrix, (n_samples, n_basis + size of x). The
+    parameters of a member are A, B, b and those of z. Entry (j, c) of A and B has the
+    index ``j * n_outputs + c``, as in `KroneckerOperator`.
 
     Parameters
     ----------
@@ -23,9 +22,9 @@ class ResidualProgram(Program):
         The residual units z, (n_samples, n_units).
     n_basis, n_units, n_outputs : int
     shape : tuple of int
-        Shape in which the units take one sample.
+        Shape of one sample for the units.
     scale : float
-        A constant in front of z.
+        Factor of z.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class ResidualProgram(Program):
             self.scale * (z.mT @ residual),
             residual.sum(1, keepdim=True),
         ]
-        # Last, for the units may reuse the memory of their outputs.
+        # Computed last, as the units may overwrite their outputs.
         to_units = self.units.backward(inner, tape, self.scale * (residual @ B.mT))
         return torch.cat([*(part.flatten(1) for part in to_head), to_units], 1)
 
@@ -85,10 +84,10 @@ class ResidualProgram(Program):
 def evaluate_units(
     units: Program, theta: Tensor, X: Tensor
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Outputs of one member in evaluation mode, and the product with J^T.
+    """Return outputs of one member in evaluation mode, and a function d -> J^T d.
 
-    Outputs and product live until the next evaluation; the product may be taken once
-    and destroys the outputs.
+    Results are valid until the next evaluation. The function can be called once and
+    overwrites the outputs.
     """
     if isinstance(units, ChainProgram):
         raw, tape = units.forward(theta[None], X)

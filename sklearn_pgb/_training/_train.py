@@ -1,4 +1,4 @@
-"""`train`: one local training of a population of networks."""
+"""`train`: minibatch training of a population of networks."""
 
 import math
 from collections.abc import Callable
@@ -12,29 +12,29 @@ from sklearn_pgb._training._descent import Descent, Method
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import Program
 
-# Share of the epochs in which the rate falls to zero.
-TAIL = 0.5
+# Fraction of the epochs in which the learning rate is annealed to zero.
+ANNEALED = 0.5
 
-# Initial learning rate of networks with up to RATE_FEATURES inputs. A step of Adam
-# moves every weight alike, and so a unit the further the more inputs it has.
+# Initial learning rate of networks with up to RATE_FEATURES inputs. Adam changes all
+# weights by similar amounts, so the change of a unit grows with its number of inputs.
 RATE, RATE_FEATURES = 1e-2, 64
 
-# An adaptive rate is not divided further.
+# Adaptive training ends at this learning rate.
 SMALLEST_RATE = 1e-6
 
-# A loss so many times that of the first epoch has diverged, though it may not yet
-# overflow.
+# A loss has diverged if it exceeds that of the first epoch by this factor, even if it
+# does not overflow yet.
 EXPLOSION = 1e8
 
 
 def automatic_rate(n_features: int) -> float:
-    """Initial learning rate of Adam for samples with so many features."""
+    """Return the initial learning rate of Adam for a number of features."""
     return RATE * min(1.0, (RATE_FEATURES / n_features) ** 0.5)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate, and when training ends.
+    """Learning rates and stopping criteria of a training.
 
     Attributes
     ----------
@@ -42,16 +42,16 @@ class Schedule:
         Initial learning rate.
     kind : {"anneal", "constant", "invscaling", "adaptive"}
         "anneal" keeps the rate until the score stagnates or half of `max_epochs` have
-        passed, and then lets it fall to zero along a cosine: as many epochs as were
-        spent before the stagnation began, at least `patience`. "constant" ends
-        where the score stagnates; "invscaling" divides the rate by
-        (updates so far)^power; "adaptive" divides it by five at each stagnation and
+        passed, then decreases it to zero along a cosine. This takes as many epochs as
+        were spent before the stagnation began, at least `patience`. "constant" and
+        "invscaling" end when the score stagnates; the latter divides the rate by
+        (updates so far)^power. "adaptive" divides it by five at each stagnation and
         ends at SMALLEST_RATE.
     max_epochs : int
     tol : float
-        An epoch that does not improve the best score by more than this is idle.
+        Smallest increase of the best score that counts as an improvement.
     patience : int
-        More idle epochs in a row than this are stagnation.
+        The score stagnates if more than this many consecutive epochs do not improve it.
     power : float
         Exponent of "invscaling".
     """
@@ -66,19 +66,19 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """An epoch that has just ended.
+    """State of a training after an epoch.
 
     Attributes
     ----------
     theta : Tensor (n_members, n_params)
     loss : Tensor (n_members,)
-        The objective, as the samples were met.
+        The objective, accumulated during the epoch.
     score : Tensor (n_members,)
-        Held-out score, or minus the loss.
+        Held-out score, or negative loss.
     stagnates : Tensor (n_members,)
-        Whether stagnation has just been found.
+        Whether stagnation was detected in this epoch.
     rate : Tensor (n_members,)
-        The learning rate, divided already where that is what stagnation does.
+        The learning rate of the next epoch, before annealing or scaling.
     """
 
     theta: Tensor
@@ -90,19 +90,19 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What a training reached.
+    """Result of a training.
 
     Attributes
     ----------
     theta : Tensor (n_members, n_params)
     losses : Tensor (n_epochs, n_members)
-        Objective of each epoch, its samples' losses as they were met.
+        Objective of each epoch, accumulated during the epoch.
     scores : Tensor (n_epochs, n_members)
-        Held-out scores; no columns without validation.
+        Held-out scores; no columns if there is no validation.
     n_epochs : int
     stagnated, diverged : Tensor (n_members,)
-        Whether the score stopped improving, and whether the loss exploded; `theta` are
-        then the parameters of the smallest loss.
+        Whether the score stopped improving, and whether the loss diverged. In the
+        latter case `theta` has the parameters with the smallest loss.
     """
 
     theta: Tensor
@@ -124,40 +124,41 @@ def train(
     validate: Callable[[Tensor], Tensor] | None = None,
     on_epoch: Callable[[Epoch], bool] | None = None,
 ) -> Training:
-    """Train a population by minibatches.
+    """Train a population on minibatches.
 
     Parameters
     ----------
     objective : Objective
     theta : Tensor (n_members, n_params)
-        Starts.
+        Initial parameters.
     method : Method
     schedule : Schedule
     batch_size : int
     generator : torch.Generator or None
-        Shuffles the samples; None keeps their order.
+        Shuffles the samples. If None, their order is kept.
     validate : callable or None
-        Held-out score of each member, the larger the better. Stagnation is then that
-        of the score, and the parameters of the best score are returned.
+        Returns the held-out score of each member; larger scores are better. If given,
+        it determines stagnation, and the result has the parameters of the best score.
     on_epoch : callable or None
-        Gets each epoch as it ends; training ends where it returns True.
+        Takes each epoch when it ends. The training ends if it returns True.
 
     Returns
     -------
     Training
     """
     descent = Descent(objective, theta, method, batch_size, generator)
-    pace = _Pace(schedule, len(theta), math.ceil(objective.n_samples / batch_size))
+    n_batches = math.ceil(objective.n_samples / batch_size)
+    progress = _Progress(schedule, len(theta), n_batches)
     best = _Best(objective.program, descent.theta)
     before = torch.empty_like(descent.theta)
     losses, scores = [], []
     with threads_for(theta.numel() * min(batch_size, objective.n_samples)):
-        while not pace.finished.all():
+        while not progress.finished.all():
             before.copy_(descent.theta)
-            loss = descent.epoch(pace.rates())
-            if pace.finished.any():
-                # A rate of zero does not stop what momentum is left.
-                descent.theta[pace.finished] = before[pace.finished]
+            loss = descent.epoch(progress.rates())
+            if progress.finished.any():
+                # Momentum keeps moving parameters even at a learning rate of zero.
+                descent.theta[progress.finished] = before[progress.finished]
             losses.append(loss)
             allowed = EXPLOSION * losses[0].abs().clamp(min=1 / EXPLOSION)
             diverged = ~(loss.abs() <= allowed) | ~descent.theta.sum(1).isfinite()
@@ -165,31 +166,32 @@ def train(
             if validate is not None:
                 score = validate(descent.theta)
                 scores.append(score)
-            # The losses of an epoch are rather those of the parameters before it.
-            judged = before if validate is None else descent.theta
-            best.update(judged, torch.where(loss.isfinite(), score, -torch.inf))
+            # Losses are accumulated during the epoch, so they correspond more closely
+            # to the parameters at its start.
+            scored = before if validate is None else descent.theta
+            best.update(scored, torch.where(loss.isfinite(), score, -torch.inf))
             best.restore(descent.theta, diverged)
-            idle = pace.update(score, diverged)
-            epoch = Epoch(descent.theta, loss, score, idle, pace.rate)
+            stagnates = progress.update(score, diverged)
+            epoch = Epoch(descent.theta, loss, score, stagnates, progress.rate)
             if on_epoch is not None and on_epoch(epoch):
                 break
     if validate is not None:
-        if pace.diverged.any():
-            # No epoch may have been better than none.
+        if progress.diverged.any():
+            # The initial parameters may be better than those of any epoch.
             best.update(theta, validate(theta))
-        best.restore(descent.theta, torch.ones_like(pace.finished))
+        best.restore(descent.theta, torch.ones_like(progress.finished))
     return Training(
         theta=descent.theta,
         losses=torch.stack(losses),
         scores=torch.stack(scores) if scores else torch.empty(len(losses), 0),
         n_epochs=len(losses),
-        stagnated=pace.stagnated,
-        diverged=pace.diverged,
+        stagnated=progress.stagnated,
+        diverged=progress.diverged,
     )
 
 
 class _Best:
-    """The parameters and statistics of each member's best score."""
+    """Parameters and buffers of each member at its best score."""
 
     def __init__(self, program: Program, theta: Tensor):
         self.program, self.theta = program, theta.clone()
@@ -213,18 +215,19 @@ class _Best:
             self.program.set_statistics(member, self.statistics[member])
 
 
-class _Pace:
-    """Learning rates of the members, and which of them have finished."""
+class _Progress:
+    """Learning rates of the members, and their stagnation and divergence."""
 
     def __init__(self, schedule: Schedule, n_members: int, updates_per_epoch: int):
         self.schedule, self.updates = schedule, updates_per_epoch
         self.epoch = 0
         self.best = torch.full((n_members,), -torch.inf, dtype=torch.float64)
-        self.idle = torch.zeros(n_members, dtype=torch.long)
+        # Number of consecutive epochs without improvement.
+        self.stagnating = torch.zeros(n_members, dtype=torch.long)
         self.rate = torch.full((n_members,), schedule.rate, dtype=torch.float64)
-        # Epochs at which the fall of the rate begins and ends.
-        start = math.ceil((1 - TAIL) * schedule.max_epochs)
-        self.fall = torch.full((n_members,), start)
+        # Epochs in which the annealing begins and the training ends.
+        start = math.ceil((1 - ANNEALED) * schedule.max_epochs)
+        self.start = torch.full((n_members,), start)
         self.end = torch.full((n_members,), schedule.max_epochs)
         self.stagnated = torch.zeros(n_members, dtype=torch.bool)
         self.diverged = torch.zeros(n_members, dtype=torch.bool)
@@ -234,39 +237,39 @@ class _Pace:
         return (self.epoch >= self.end) | self.diverged
 
     def rates(self) -> float | Tensor:
-        """Rates of the coming epoch, zero for members that have finished."""
+        """Return the learning rates of the next epoch, zero for finished members."""
         rate, schedule = self.rate, self.schedule
         if schedule.kind == "anneal":
-            length = (self.end - self.fall).double().clamp(min=1)
-            share = (self.epoch + 0.5 - self.fall.double()) / length
-            rate = rate * (1 + (math.pi * share.clamp(0, 1)).cos()) / 2
+            length = (self.end - self.start).double().clamp(min=1)
+            annealed = (self.epoch + 0.5 - self.start.double()) / length
+            rate = rate * (1 + (math.pi * annealed.clamp(0, 1)).cos()) / 2
         elif schedule.kind == "invscaling":
             rate = rate / (1 + self.epoch * self.updates) ** schedule.power
         rate = torch.where(self.finished, 0.0, rate)
         return float(rate[0]) if len(rate) == 1 else rate[:, None]
 
     def update(self, score: Tensor, diverged: Tensor) -> Tensor:
-        """Note the scores of an epoch; members whose stagnation has just been found."""
+        """Record the scores of an epoch; return a mask of members that now stagnate."""
         score, schedule = score.cpu().double(), self.schedule
         self.epoch += 1
         self.diverged |= diverged.cpu() & (self.epoch <= self.end)
-        idle = ~(score > self.best + schedule.tol)
-        self.idle = torch.where(idle, self.idle + 1, 0)
+        improves = score > self.best + schedule.tol
+        self.stagnating = torch.where(improves, 0, self.stagnating + 1)
         self.best = torch.maximum(self.best, score.nan_to_num(nan=-torch.inf))
-        now = found = (self.idle > schedule.patience) & ~self.finished
+        stagnates = (self.stagnating > schedule.patience) & ~self.finished
         if schedule.kind == "anneal":
-            now = found = now & (self.epoch < self.fall)
+            stagnates = stagnates & (self.epoch < self.start)
             length = max(schedule.patience, self.epoch - schedule.patience)
-            self.fall = torch.where(now, self.epoch, self.fall)
-            self.end = torch.where(
-                now, self.end.clamp(max=self.epoch + length), self.end
-            )
-        elif schedule.kind == "adaptive":
-            self.rate = torch.where(now, self.rate / 5, self.rate)
-            self.idle = torch.where(now, 0, self.idle)
-            now = now & (self.rate <= SMALLEST_RATE)
-            self.end = torch.where(now, self.epoch, self.end)
-        else:
-            self.end = torch.where(now, self.epoch, self.end)
-        self.stagnated |= now
-        return found
+            self.start = torch.where(stagnates, self.epoch, self.start)
+            end = self.end.clamp(max=self.epoch + length)
+            self.end = torch.where(stagnates, end, self.end)
+            self.stagnated |= stagnates
+            return stagnates
+        ends = stagnates
+        if schedule.kind == "adaptive":
+            self.rate = torch.where(stagnates, self.rate / 5, self.rate)
+            self.stagnating = torch.where(stagnates, 0, self.stagnating)
+            ends = stagnates & (self.rate <= SMALLEST_RATE)
+        self.end = torch.where(ends, self.epoch, self.end)
+        self.stagnated |= ends
+        return stagnates
