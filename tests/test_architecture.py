@@ -24,6 +24,7 @@ FLOORS = {
     "_derivatives": 0,
     "_losses": 0,
     "_operators": 0,
+    "_sklearn": 0,
     "_threads": 0,
     "_version": 0,
     "_models": 1,
@@ -147,7 +148,8 @@ def borrowed_names(package):
     """Find imports from a file that does not define the name, or private ones."""
     problems = []
     for path, module, name in package_imports(package):
-        if name is None or (path.parent == package and path.name == "__init__.py"):
+        front_door = path.parent == package and path.name == "__init__.py"
+        if name is None or front_door or module.name == "_sklearn.py":
             continue
         defined = set()
         for node in ast.parse(module.read_text(encoding="utf-8")).body:
@@ -161,6 +163,18 @@ def borrowed_names(package):
         here, there = (each.relative_to(package).parts[0] for each in (path, module))
         if name not in defined or (private and here != there):
             problems.append(f"{path.relative_to(package)} imports {name}")
+    return problems
+
+
+def private_sklearn_imports(package):
+    """Find imports of scikit-learn's private names outside `_sklearn.py`."""
+    problems = []
+    for path in sorted(package.rglob("*.py")):
+        for name in imported_modules(path, package):
+            parts = name.split(".")
+            private = any(part.startswith("_") for part in parts)
+            if parts[0] == "sklearn" and private and path.name != "_sklearn.py":
+                problems.append(f"{path.relative_to(package)} imports {name}")
     return problems
 
 
@@ -357,6 +371,13 @@ def test_cases_of_the_theory_are_listed():
         )
     }
     assert tested == listed != set()
+
+
+def test_private_names_of_sklearn_have_one_door(tmp_path):
+    assert private_sklearn_imports(ROOT / "sklearn_pgb") == []
+    line = "from sklearn.utils.validation import _check_y"
+    package = write(tmp_path / "sklearn_pgb", {"_refit.py": line, "_sklearn.py": line})
+    assert len(private_sklearn_imports(package)) == 1
 
 
 def test_circles_are_found(tmp_path):

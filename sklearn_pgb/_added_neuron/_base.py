@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.base import _fit_context, is_classifier
+from sklearn.base import is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
@@ -17,9 +17,7 @@ from sklearn.utils import (
     check_random_state,
     column_or_1d,
 )
-from sklearn.utils._available_if import _AvailableIfDescriptor
-from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import validate_data
 from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
@@ -44,6 +42,14 @@ from sklearn_pgb._estimator._targets import Targets, is_option
 from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
+from sklearn_pgb._sklearn import (
+    Interval,
+    Options,
+    StrOptions,
+    _AvailableIfDescriptor,
+    _check_sample_weight,
+    _fit_context,
+)
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training._descent import Adam, GradientDescent
 from sklearn_pgb._training._input_map import InputMap

@@ -3,14 +3,13 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._targets import ClassifierTargets
 from sklearn_pgb._models._open import OpenNetwork
+from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
 
 
 class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):

@@ -8,8 +8,7 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.utils import _safe_indexing, check_consistent_length
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils import check_consistent_length
 from torch import Tensor, nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
@@ -25,6 +24,7 @@ from sklearn_pgb._models._open import (
     open_network,
     unwrap,
 )
+from sklearn_pgb._sklearn import _check_sample_weight, _safe_indexing
 
 
 @dataclass(frozen=True, eq=False)

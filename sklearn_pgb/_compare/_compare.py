@@ -14,12 +14,7 @@ from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state, get_tags, indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _check_y,
-    _num_samples,
-    check_memory,
-)
+from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._conversion import as_basis, check_names
@@ -45,6 +40,7 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses import pure_error_floor
 from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._sklearn import _check_sample_weight, _check_y, _num_samples
 
 LOSSES = ("auto", "squared_error", "poisson", "log_loss")
 TOL, MAX_ITER = 1e-6, 100

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
 from sklearn_pgb._bases._basis import Basis
@@ -31,6 +30,7 @@ from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._sklearn import _safe_indexing
 from sklearn_pgb._threads import threads_for_solve
 
 

@@ -1,12 +1,12 @@
 """Implement `CertificateDisplay`."""
 
 import numpy as np
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._certify import certify
 from sklearn_pgb._display._checks import check_result, check_text
 from sklearn_pgb._display._training import _axes
+from sklearn_pgb._sklearn import check_matplotlib_support
 
 TITLES = {
     "certified_global": "global minimum, certified",

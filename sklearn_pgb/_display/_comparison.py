@@ -1,7 +1,6 @@
 """Implement `BasisComparisonDisplay`."""
 
 import numpy as np
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_pgb._compare._comparison import BasisComparison
 from sklearn_pgb._display._checks import (
@@ -13,6 +12,7 @@ from sklearn_pgb._display._checks import (
     numbers,
 )
 from sklearn_pgb._display._training import _axes, _scale
+from sklearn_pgb._sklearn import check_matplotlib_support
 
 
 class BasisComparisonDisplay:

@@ -1,7 +1,6 @@
 """Implement `MinimaSurveyDisplay`."""
 
 import numpy as np
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_pgb._display._checks import (
     check_keywords,
@@ -12,6 +11,7 @@ from sklearn_pgb._display._checks import (
     numbers,
 )
 from sklearn_pgb._display._training import _axes, _scale
+from sklearn_pgb._sklearn import check_matplotlib_support
 from sklearn_pgb._survey._result import MinimaSurvey
 
 # Colors and labels of the verdicts, in the order of the legend.

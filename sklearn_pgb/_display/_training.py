@@ -2,7 +2,6 @@
 
 import numpy as np
 from sklearn.base import is_classifier
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_pgb._display._checks import (
     check_keywords,
@@ -12,6 +11,7 @@ from sklearn_pgb._display._checks import (
 )
 from sklearn_pgb._losses import SquaredLoss
 from sklearn_pgb._models._open import open_network
+from sklearn_pgb._sklearn import check_matplotlib_support
 
 # Ratio of the largest and smallest value from which an axis is logarithmic.
 LOG_SPAN = 10.0

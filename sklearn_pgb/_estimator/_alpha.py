@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import _safe_indexing
 from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
@@ -19,6 +18,7 @@ from sklearn_pgb._convex._select import (
 )
 from sklearn_pgb._convex._solve import PathSolver, choose_method
 from sklearn_pgb._estimator._border import Parts, distinct_rows
+from sklearn_pgb._sklearn import _safe_indexing
 
 # Candidates for a basis with mean squared row norm one. Smaller ones make no numerical
 # difference; larger ones leave only the intercept.

@@ -15,16 +15,15 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import KFold, check_cv
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
-from sklearn.utils.validation import _num_samples, has_fit_parameter
+from sklearn.utils.validation import has_fit_parameter
 from torch import Tensor
 
 from sklearn_pgb._losses import Loss
 from sklearn_pgb._models._open import OpenNetwork, nested, open_network
+from sklearn_pgb._sklearn import BaseSearchCV, _num_samples, is_pandas_na, is_scalar_nan
 
 # Number of cross-fitting folds if the user gives none.
 AUTO_FOLDS = 5

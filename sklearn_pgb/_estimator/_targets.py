@@ -13,11 +13,7 @@ from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    check_classification_targets,
-    type_of_target,
-)
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -29,6 +25,7 @@ from sklearn_pgb._losses import (
     SmoothedHingeLoss,
     SquaredLoss,
 )
+from sklearn_pgb._sklearn import _check_partial_fit_first_call
 
 # The squares of larger targets, summed over samples, would overflow.
 LARGEST_TARGET = 1e150

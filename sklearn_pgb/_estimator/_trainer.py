@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params, check_memory
+from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._estimator._border import aligned, jobs_for, with_seed
+from sklearn_pgb._sklearn import _check_method_params, _safe_indexing
 from sklearn_pgb._threads import local_randomness
 
 

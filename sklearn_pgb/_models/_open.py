@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelEncoder
@@ -32,6 +31,7 @@ from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._skorch import is_skorch, read_skorch
+from sklearn_pgb._sklearn import BaseSearchCV
 
 
 @dataclass(frozen=True, eq=False)

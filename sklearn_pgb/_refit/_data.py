@@ -5,24 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import (
-    _safe_indexing,
-    check_consistent_length,
-    column_or_1d,
-    indexable,
-)
-from sklearn.utils.metadata_routing import (
-    _raise_for_params,
-    _routing_enabled,
-    process_routing,
-)
+from sklearn.utils import check_consistent_length, column_or_1d, indexable
+from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    _check_method_params,
-    _check_sample_weight,
-    _check_y,
-    validate_data,
-)
+from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from sklearn_pgb._estimator._border import (
@@ -43,6 +29,14 @@ from sklearn_pgb._estimator._targets import (
 from sklearn_pgb._losses import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._request import RefitRequest
+from sklearn_pgb._sklearn import (
+    _check_method_params,
+    _check_sample_weight,
+    _check_y,
+    _raise_for_params,
+    _routing_enabled,
+    _safe_indexing,
+)
 
 
 @dataclass(frozen=True, eq=False)

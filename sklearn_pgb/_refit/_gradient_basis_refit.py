@@ -10,12 +10,10 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     MetaEstimatorMixin,
     TransformerMixin,
-    _fit_context,
 )
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.neural_network import MLPRegressor
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -61,6 +59,7 @@ from sklearn_pgb._refit._outputs import (
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
 from sklearn_pgb._refit._uncertainty import predictive_std
+from sklearn_pgb._sklearn import HasMethods, Interval, StrOptions, _fit_context
 
 
 class GradientBasisRefit(

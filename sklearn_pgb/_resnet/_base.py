@@ -8,22 +8,17 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, _fit_context, clone, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.pipeline import _fit_transform_one
 from sklearn.utils import (
-    _safe_indexing,
     check_array,
     check_random_state,
     column_or_1d,
     gen_batches,
     get_tags,
 )
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
-    _check_sample_weight,
-    _check_y,
     check_consistent_length,
     check_is_fitted,
     validate_data,
@@ -59,6 +54,16 @@ from sklearn_pgb._resnet._weights import (
     increase_of_export,
     residual_weights,
     warn_if_singular,
+)
+from sklearn_pgb._sklearn import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _check_sample_weight,
+    _check_y,
+    _fit_context,
+    _fit_transform_one,
+    _safe_indexing,
 )
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training._architecture import (

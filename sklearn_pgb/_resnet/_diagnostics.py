@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length
-from sklearn.utils.validation import _check_sample_weight
+
+from sklearn_pgb._sklearn import _check_sample_weight
 
 # Relative singular values below this are rounding errors.
 RANK_RTOL = 1e-13

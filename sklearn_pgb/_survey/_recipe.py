@@ -13,7 +13,6 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
-from sklearn.utils.validation import _check_y
 from torch import Tensor
 
 from sklearn_pgb._certificate._subject import mlp_penalty
@@ -22,6 +21,7 @@ from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._open import NetworkEstimator
+from sklearn_pgb._sklearn import _check_y
 from sklearn_pgb._survey._ends import Setting
 from sklearn_pgb._training._architecture import (
     Architecture,

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, indexable
-from sklearn.utils.validation import _check_sample_weight, _num_samples
 from torch import nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
@@ -15,6 +14,7 @@ from sklearn_pgb._certificate._subject import training_objective
 from sklearn_pgb._estimator._border import dense, final_estimator, fit_parameter
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import nested, open_network
+from sklearn_pgb._sklearn import _check_sample_weight, _num_samples
 from sklearn_pgb._survey._ends import Setting, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
