@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from torch import nn
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
@@ -191,10 +191,30 @@ def test_divergence_is_reported():
     assert model.loss_ <= model.basis_lower_bound_ * (1 + 1e-9)
 
 
-def test_features_whose_squares_overflow_are_refused():
+@pytest.mark.parametrize("basis", [None, MaxAbsScaler()])
+def test_inputs_whose_squares_overflow_are_refused(basis):
+    """Of the basis, or of the residual units beside a basis that scales."""
     X = np.random.default_rng(0).normal(size=(20, 2)) * 1e160
-    with pytest.raises(ValueError, match="X must give features of the basis up to"):
-        ResNetBasisRegressor(max_iter=2).fit(X, X[:, 0] / 1e160)
+    model = ResNetBasisRegressor(basis, residual_input="X", max_iter=2)
+    with pytest.raises(ValueError, match="X must have entries and features of the"):
+        model.fit(X, X[:, 0] / 1e160)
+
+
+@pytest.mark.parametrize(
+    ("params", "size"),
+    [
+        ({"weight_decay": 1e308}, 1.0),
+        ({"residual_input": "X", "alpha": 1e-308}, 1e-300),
+        ({"solver": "adam", "learning_rate_init": 1e308, "batch_size": 1}, 1.0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_extreme_numbers_leave_finite_results(params, size):
+    X = size * np.random.default_rng(0).normal(size=(20, 3))
+    model = ResNetBasisRegressor(max_iter=3, random_state=0, **params)
+    model.fit(X, X[:, 0] / size)
+    assert np.isfinite([model.loss_, *model.loss_curve_]).all()
+    assert np.isfinite(model.predict(X)).all()
 
 
 def test_dict_of_columns_is_refused():

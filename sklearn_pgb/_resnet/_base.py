@@ -1,5 +1,6 @@
 """Base class of the regressor and the classifier on a ResNet basis."""
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -180,6 +181,7 @@ class ResNetBasisBase(
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
         basis, inputs = self._fit_basis(X, y)
         check_size(basis)
+        check_size(inputs)
         self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
         architecture = self._architecture(inputs, rng)
         n_outputs = self._natural_outputs()
@@ -492,7 +494,8 @@ class ResNetBasisBase(
         self.improvement_ = self.basis_loss_ - self.loss_
         self.held_out_loss_ = variance * result.training.held_out
         self.basis_held_out_loss_ = variance * result.training.basis_held_out
-        self.loss_curve_ = [variance * loss for loss in result.training.losses]
+        losses = [variance * loss for loss in result.training.losses]
+        self.loss_curve_ = [loss for loss in losses if math.isfinite(loss)]
         self.n_iter_ = result.training.n_iter
         self._loss_increase = variance * increase_of_export(
             self.coef_x_, self.coef_z_, self._scale, solution, samples, loss
@@ -503,11 +506,12 @@ class ResNetBasisBase(
         raw = torch.from_numpy((self._forward(rows) - self._center) / self._scale)
         value = float(samples.weight @ loss.value(samples.y, raw.to(samples.y)))
         # Divided before squaring, so that no square underflows.
-        norm = np.square(self.coef_x_ / self._scale).sum()
+        parts = [self.coef_x_ / self._scale]
         if self.residual_scale_ > 0:
-            coef_z = self.coef_z_ / self._scale / self.residual_scale_
-            norm += np.square(coef_z).sum()
-        return value + 0.5 * self.alpha_ * float(norm)
+            parts.append(self.coef_z_ / self._scale / self.residual_scale_)
+        # Coefficients of tiny features are so large that their squares overflow.
+        root = math.sqrt(self.alpha_)
+        return value + 0.5 * sum(float(np.square(root * each).sum()) for each in parts)
 
     def residual_weights(self):
         """Compute ResNet weights: the model is ``W (phi(x) + V z(x)) + intercept_``.

@@ -65,6 +65,10 @@ SOLVED = 1e-3
 PROJECTION_FLOPS, NEWTON_UNKNOWNS = 5e8, 250
 
 
+# Weights vanish under this weight decay, and squared gradients do not overflow.
+LARGEST_DECAY = 1e8
+
+
 @dataclass(frozen=True, eq=False)
 class Fit:
     """Result of a fit, for standardized inputs and targets.
@@ -175,7 +179,7 @@ def fit_resnet(
             choice = choose_alpha(inner, request, parts)
         alpha = choice.alpha
         scale = unit_scale(units, theta, samples)
-        penalty = torch.where(is_weight, request.decay, 0.0).to(samples.y)
+        penalty = is_weight.to(samples.y) * min(request.decay, LARGEST_DECAY)
         start = Residual(units, samples, inner, alpha, scale, penalty)
         solved = parts is not None and is_solved(loss, choice)
         train = full_batch if request.full_batch or solved else minibatches

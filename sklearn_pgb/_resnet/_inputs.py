@@ -188,7 +188,7 @@ def check_size(features):
     largest = float(np.abs(features).max(initial=0.0))
     if largest > LARGEST_FEATURE:
         raise ValueError(
-            f"X must give features of the basis up to {LARGEST_FEATURE:g}, as larger "
-            f"squares overflow, got {largest:g}. Scale X, or put a StandardScaler in "
-            "front of the basis."
+            f"X must have entries and features of the basis up to {LARGEST_FEATURE:g}, "
+            f"because larger squares overflow, got {largest:g}. Scale X, for example "
+            "with a StandardScaler."
         )
