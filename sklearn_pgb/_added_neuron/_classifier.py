@@ -243,8 +243,8 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
     def __init__(
         self,
         hidden_layer_sizes=(100,),
-        activation="relu",
         *,
+        activation="relu",
         module=None,
         loss="log_loss",
         neuron_penalty=0.01,

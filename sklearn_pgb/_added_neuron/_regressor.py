@@ -229,8 +229,8 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     def __init__(
         self,
         hidden_layer_sizes=(100,),
-        activation="relu",
         *,
+        activation="relu",
         module=None,
         loss="squared_error",
         neuron_penalty=0.01,
