@@ -98,7 +98,11 @@ bases = {
     "network": network,
 }
 comparison = compare_bases(bases, X, y, random_state=0)
-print(comparison)
+print("| basis | training error | lower bound | held-out R2 |")
+print("| :-- | --: | --: | --: |")
+for report in comparison.reports:
+    losses = f"{report.train_loss:.3f} | {report.lower_bound:.3f}"
+    print(f"| {report.name} | {losses} | {np.mean(report.scores):.2f} |")
 
 certificate = certify(
     network.fit(X, y), X, y, bases={"Fourier features": FourierBasis()}
