@@ -37,7 +37,7 @@ PATIENT = {"max_iter": 2000, "n_iter_no_change": 100, "tol": 1e-6}
 def train(seed, hidden_layer_sizes=(3,), **parameters):
     """Fit a network with one seed."""
     network = AddedNeuronRegressor(
-        hidden_layer_sizes, "elu", alpha=0, random_state=seed, **parameters
+        hidden_layer_sizes, activation="elu", alpha=0, random_state=seed, **parameters
     )
     return network.fit(X, y)
 

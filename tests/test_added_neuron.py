@@ -282,7 +282,7 @@ def test_xor_is_certified(activation, global_move, seed):
     """Two units do it, if they look the right way."""
     model = AddedNeuronRegressor(
         (2,),
-        activation,
+        activation=activation,
         n_starts=40,
         max_iter=300,
         alpha=0,
@@ -302,7 +302,12 @@ def test_xor_of_classes_is_certified(seed):
     """With margins and with smoothed labels, where the floor is attained."""
     for params in ({"loss": "smoothed_hinge"}, {"label_smoothing": 0.1}):
         model = AddedNeuronClassifier(
-            (2,), "tanh", n_starts=40, max_iter=300, alpha=0, random_state=seed
+            (2,),
+            activation="tanh",
+            n_starts=40,
+            max_iter=300,
+            alpha=0,
+            random_state=seed,
         ).set_params(**params)
         model.fit(CORNERS, [0, 1, 1, 0])
         assert model.status_ == "certified_global"
@@ -313,7 +318,12 @@ def test_xor_of_classes_is_certified(seed):
 def test_interpolation_is_certified(seed):
     """A wide network and distinct inputs."""
     model = AddedNeuronRegressor(
-        (60,), "tanh", alpha=0, max_iter=1000, random_state=seed, n_iter_no_change=1000
+        (60,),
+        activation="tanh",
+        alpha=0,
+        max_iter=1000,
+        random_state=seed,
+        n_iter_no_change=1000,
     ).fit(X[:15], Y[:15])
     assert model.status_ == "certified_global"
     assert model.floor_ == 0
@@ -324,7 +334,12 @@ def test_group_means_are_certified(seed):
     """Conflicting targets: the floor is their spread, and it can be reached."""
     twice = np.repeat(X[:8], 2, axis=0)
     model = AddedNeuronRegressor(
-        (60,), "tanh", alpha=0, max_iter=1000, random_state=seed, n_iter_no_change=1000
+        (60,),
+        activation="tanh",
+        alpha=0,
+        max_iter=1000,
+        random_state=seed,
+        n_iter_no_change=1000,
     ).fit(twice, Y[:16])
     pairs = Y[:16].reshape(8, 2)
     assert_allclose(model.floor_, pairs.var(axis=1).mean(), rtol=1e-12)

@@ -429,7 +429,7 @@ def test_global_moves(global_move, seed):
     recorder = Recorder(lambda fitted: fitted.coefs_[0].copy())
     model = AddedNeuronRegressor(
         (1,),
-        "relu",
+        activation="relu",
         n_starts=5,
         max_iter=400,
         learning_rate_init=0.1,
@@ -485,14 +485,18 @@ def test_starts_help(seed):
     corners = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     params = {"alpha": 0, "max_iter": 200, "n_iter_no_change": 1000}
     single = [
-        AddedNeuronRegressor((2,), "relu", random_state=s, **params)
+        AddedNeuronRegressor((2,), activation="relu", random_state=s, **params)
         .fit(corners, [0, 1, 1, 0])
         .loss_
         for s in range(6)
     ]
     assert max(single) > 0.1
     several = AddedNeuronRegressor(
-        (2,), "relu", n_starts=20, random_state=int(np.argmax(single)), **params
+        (2,),
+        activation="relu",
+        n_starts=20,
+        random_state=int(np.argmax(single)),
+        **params,
     ).fit(corners, [0, 1, 1, 0])
     assert several.loss_ < 1e-6
 

@@ -113,7 +113,7 @@ def test_ends_are_those_of_sklearn(regression):
 def test_ends_are_those_of_the_packages_own_training(regression):
     """A longer descent by the estimator itself does not get below its survey's best."""
     X, y = regression
-    net = AddedNeuronRegressor((2,), "tanh", alpha=0.1)
+    net = AddedNeuronRegressor((2,), activation="tanh", alpha=0.1)
     found = survey(net, X, y, n_starts=12)
     assert set(found.verdict) == {"consistent_with_local_min"}
     net.set_params(solver="lbfgs", max_iter=5000, tol=1e-9)
@@ -311,7 +311,7 @@ def test_residual_networks_are_trained_one_by_one(regression):
 
 def test_class_weights_count(labels):
     X, y = labels
-    net = AddedNeuronClassifier((2,), "tanh", alpha=0.1, solver="lbfgs")
+    net = AddedNeuronClassifier((2,), activation="tanh", alpha=0.1, solver="lbfgs")
     factor = {"a": 1.0, "b": 3.0, "c": 1.0}
     weighted = survey(net.set_params(class_weight=factor), X, y)
     given = survey(

@@ -204,7 +204,9 @@ def test_ends_of_small_gradients_have_arrived():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 3))
     y = X[:, 0] + X[:, 1] * X[:, 2] + 0.1 * rng.normal(size=60)
-    net = AddedNeuronClassifier((3,), "tanh", max_iter=20, label_smoothing=0.1)
+    net = AddedNeuronClassifier(
+        (3,), activation="tanh", max_iter=20, label_smoothing=0.1
+    )
     found = survey(net, X, np.digitize(y, [-0.5, 0.5]))
     assert set(found.verdict) == {"consistent_with_local_min"}
 

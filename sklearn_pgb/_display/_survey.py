@@ -79,7 +79,7 @@ class MinimaSurveyDisplay:
     >>> from sklearn_pgb import AddedNeuronClassifier, MinimaSurveyDisplay
     >>> from sklearn_pgb import survey_minima
     >>> X, y = load_iris(return_X_y=True)
-    >>> network = AddedNeuronClassifier((3,), "tanh", alpha=0.1, solver="lbfgs")
+    >>> network = AddedNeuronClassifier((3,), activation="tanh", solver="lbfgs")
     >>> survey = survey_minima(network, X, y, n_starts=5, random_state=0)
     >>> display = MinimaSurveyDisplay.from_survey(survey)
     >>> display.ax_.get_xlabel()
