@@ -1,4 +1,4 @@
-"""Bases from whatever a user gives by name."""
+"""Conversion of transformers and networks to bases."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,12 @@ from sklearn_pgb._models._open import check_can_open
 
 
 def as_basis(value: Any) -> Basis:
-    """A copy of a basis, the features of a transformer, or a network's gradient basis.
+    """Return a copy of a basis, or wrap a transformer or a network.
 
     Raises
     ------
     TypeError
-        If it is none of these.
+        If `value` is neither a basis, a transformer nor a network.
     """
     if isinstance(value, Basis):
         return clone(value)
@@ -27,7 +27,7 @@ def as_basis(value: Any) -> Basis:
 
 
 def check_names(bases: Any) -> None:
-    """Refuse anything but a dict from names."""
+    """Raise an error unless `bases` is a dict with strings as keys."""
     if not isinstance(bases, Mapping):
         raise TypeError(
             "bases must be a dict from names to bases, transformers or estimators, got "

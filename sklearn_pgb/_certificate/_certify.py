@@ -60,7 +60,8 @@ def certify(
         Sample weights used in training. Class weights of the package's classifiers are
         multiplied in.
     bases : "auto" or dict, default="auto"
-        Additional bases for the table, by name; they are cloned and fitted on X.
+        Additional bases for the table, by name: bases, transformers (their features)
+        and networks (their gradient bases). They are cloned and fitted on X.
     loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
             default=None
         Training loss of a module. None for an estimator, which has its own.
@@ -86,7 +87,7 @@ def certify(
     Raises
     ------
     TypeError
-        If the estimator is not a network, or an entry of `bases` is not a basis. For a
+        If the estimator is not a network, or an entry of `bases` is not one of these. For a
         GradientBasisRefit, pass its `estimator_`: the refit has its own bounds.
     ValueError
         If the data do not match the network or a parameter is invalid, or if outputs,
