@@ -87,7 +87,7 @@ def certify(
     Raises
     ------
     TypeError
-        If the estimator is not a network, or an entry of `bases` is not one of these. For a
+        If the estimator is not a network, or an entry of `bases` is none of these. For a
         GradientBasisRefit, pass its `estimator_`: the refit has its own bounds.
     ValueError
         If the data do not match the network or a parameter is invalid, or if outputs,

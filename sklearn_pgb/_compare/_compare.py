@@ -83,9 +83,9 @@ def compare_bases(
     Parameters
     ----------
     bases : dict of str to Basis, transformer or estimator
-        Bases, transformers and estimators to compare, by name. They are cloned. A FrozenEstimator
-        inside is not refitted, so its score is not a held-out score if it was trained
-        on these samples.
+        Bases, transformers and estimators to compare, by name. They are cloned. A
+        FrozenEstimator inside is not refitted, so its score is not a held-out score if
+        it was trained on these samples.
     X : array-like or sparse matrix of shape (n_samples, n_features)
         Inputs of bases and estimators.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
