@@ -87,8 +87,8 @@ def certify(
     Raises
     ------
     TypeError
-        If the estimator is not a network, or an entry of `bases` is none of these. For a
-        GradientBasisRefit, pass its `estimator_`: the refit has its own bounds.
+        If the estimator is not a network, or an entry of `bases` has another type. A
+        GradientBasisRefit has bounds of its own; pass its `estimator_`.
     ValueError
         If the data do not match the network or a parameter is invalid, or if outputs,
         loss or gradient are infinite or nan.
