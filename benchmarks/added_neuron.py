@@ -16,7 +16,7 @@ import torch
 from _harness import Finding, Task, covers, finish, parse_arguments, print_table, run
 
 from sklearn_pgb._added_neuron._search import Moves, search
-from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import auxiliary_objective, draw_neurons
 from sklearn_pgb._training._descent import Adam

@@ -40,7 +40,8 @@ from sklearn_pgb import (
     compare_bases,
     survey_minima,
 )
-from sklearn_pgb._losses import GammaLoss, SmoothedHingeLoss
+from sklearn_pgb._losses._classification import SmoothedHingeLoss
+from sklearn_pgb._losses._regression import GammaLoss
 
 PROBLEMS, QUICK = 10_000, 300
 SLACK = 1e-9

@@ -35,7 +35,8 @@ from sklearn.preprocessing import scale
 from torch import nn
 
 from sklearn_pgb import certify
-from sklearn_pgb._losses import LogisticLoss, SquaredLoss
+from sklearn_pgb._losses._classification import LogisticLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import open_network

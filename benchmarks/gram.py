@@ -17,7 +17,7 @@ from torch.func import functional_call, jacrev, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sklearn_pgb._operators import ChainOperator
+from sklearn_pgb._operators._chain import ChainOperator
 
 FIGURES = Path(__file__).parent / "figures"
 

@@ -13,7 +13,7 @@ from sklearn_pgb._display._certificate import CertificateDisplay
 from sklearn_pgb._display._comparison import BasisComparisonDisplay
 from sklearn_pgb._display._survey import MinimaSurveyDisplay
 from sklearn_pgb._display._training import TrainingDisplay
-from sklearn_pgb._operators import LinearOperator
+from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._refit._gradient_basis_refit import GradientBasisRefit
 from sklearn_pgb._resnet._classifier import ResNetBasisClassifier
 from sklearn_pgb._resnet._regressor import ResNetBasisRegressor

@@ -10,14 +10,11 @@ from typing import Any
 import torch
 from threadpoolctl import ThreadpoolController
 
-# Multiplications per thread of a step. With fewer, threads wait for each other longer
-# than they work.
-WORTH_A_THREAD = 1e7
-
-# Multiplications per thread of a factorization. With fewer, threads save only a few
-# tenths of a second, and the last digits depend on the number of threads. Results of
-# small problems are thus the same with any number of threads.
-FACTORIZATION_WORTH_A_THREAD = 1e10
+from sklearn_pgb._budget import (
+    FACTORIZATION_WORTH_A_THREAD,
+    WORTH_A_THREAD,
+    factorization_flops,
+)
 
 
 @functools.cache
@@ -146,7 +143,7 @@ def threads_for_solve(n_rows: int, n_coef: int) -> AbstractContextManager[None]:
     """
     shorter = min(n_rows, n_coef)
     # Cost of the Gram or normal matrix, and of its eigendecomposition.
-    multiplications = float(n_rows) * n_coef * shorter + 9.0 * shorter**3
+    multiplications = factorization_flops(n_rows, n_coef) + 9.0 * shorter**3
     return threads_for(
         multiplications * (WORTH_A_THREAD / FACTORIZATION_WORTH_A_THREAD)
     )

@@ -7,7 +7,7 @@ import torch
 from sklearn.neural_network import MLPRegressor
 from torch import nn
 
-from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import open_network

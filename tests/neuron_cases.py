@@ -2,7 +2,7 @@
 
 import torch
 
-from sklearn_pgb._losses import SmoothedHingeLoss
+from sklearn_pgb._losses._classification import SmoothedHingeLoss
 from sklearn_pgb._training._auxiliary import Neurons
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import Program

@@ -8,16 +8,14 @@ import torch
 from scipy.optimize import minimize
 
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
-    GammaLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
+from sklearn_pgb._losses._regression import GammaLoss, PoissonLoss, SquaredLoss
 from sklearn_pgb._models._open import open_network
-from sklearn_pgb._operators import DenseOperator
+from sklearn_pgb._operators._dense import DenseOperator
 
 # Every loss, and those that take Newton steps.
 LOSSES = [

@@ -10,7 +10,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._models._open import open_network
-from sklearn_pgb._operators import DenseOperator
+from sklearn_pgb._operators._dense import DenseOperator
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))

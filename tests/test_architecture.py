@@ -21,25 +21,26 @@ MAX_LINES = 600
 
 # Imports point from a higher floor to a lower one.
 FLOORS = {
-    "_derivatives": 0,
-    "_losses": 0,
-    "_operators": 0,
-    "_sklearn": 0,
-    "_threads": 0,
-    "_version": 0,
-    "_models": 1,
-    "_geometry": 2,
-    "_training": 2,
-    "_bases": 3,
-    "_convex": 3,
-    "_estimator": 4,
-    "_added_neuron": 5,
-    "_resnet": 5,
-    "_refit": 5,
-    "_certificate": 5,
-    "_compare": 5,
-    "_survey": 5,
-    "_display": 5,
+    "_budget": 0,
+    "_derivatives": 1,
+    "_losses": 1,
+    "_operators": 1,
+    "_sklearn": 1,
+    "_threads": 1,
+    "_version": 1,
+    "_models": 2,
+    "_geometry": 3,
+    "_training": 3,
+    "_bases": 4,
+    "_convex": 4,
+    "_estimator": 5,
+    "_added_neuron": 6,
+    "_resnet": 6,
+    "_refit": 6,
+    "_certificate": 6,
+    "_compare": 6,
+    "_survey": 6,
+    "_display": 6,
 }
 # A Jacobian needs derivatives, and the function it differentiates; a survey certifies
 # where its trainings end; a display draws results.
@@ -86,6 +87,31 @@ def imported_modules(path, package):
             up = parents[: len(parents) - node.level + 1] if node.level else []
             source = ".".join([*up, *filter(None, [node.module])])
             yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def stray_constants(package):
+    """Yield names of module-level numbers outside `_budget.py`, with their file."""
+    for path in sorted(package.rglob("*.py")):
+        if path.name == "_budget.py":
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and is_number(node.value):
+                targets = getattr(node, "targets", None) or [node.target]
+                names = [
+                    each.id
+                    for target in targets
+                    for each in ast.walk(target)
+                    if isinstance(each, ast.Name)
+                ]
+                yield from (f"{path.relative_to(package)}: {name}" for name in names)
+
+
+def is_number(node):
+    """Whether an expression is a number, or arithmetic or a tuple of numbers."""
+    if node is None or any(isinstance(e, ast.Call | ast.Dict) for e in ast.walk(node)):
+        return False
+    values = [e.value for e in ast.walk(node) if isinstance(e, ast.Constant)]
+    return bool(values) and all(type(value) in (int, float) for value in values)
 
 
 def import_problems(package):
@@ -295,6 +321,10 @@ def test_imports_point_down():
     assert import_problems(ROOT / "sklearn_pgb") == []
 
 
+def test_numeric_constants_are_in_the_budget():
+    assert list(stray_constants(ROOT / "sklearn_pgb")) == []
+
+
 def test_files_are_short():
     assert length_problems(ROOT) == []
 
@@ -378,6 +408,23 @@ def test_private_names_of_sklearn_have_one_door(tmp_path):
     line = "from sklearn.utils.validation import _check_y"
     package = write(tmp_path / "sklearn_pgb", {"_refit.py": line, "_sklearn.py": line})
     assert len(private_sklearn_imports(package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "n_found"),
+    [
+        ("TOL = 1e-3", 1),
+        ("STEPS, SIZES = 3, (1, -2)", 2),
+        ("TOL: float = 1e-3", 1),
+        ("LIMIT = 2 * BOUND", 1),
+        ("NAMES = ('a', 'b')", 0),
+        ("def f(tol=1e-3): pass", 0),
+    ],
+)
+def test_stray_constants_are_found(tmp_path, line, n_found):
+    (tmp_path / "_a.py").write_text(line)
+    (tmp_path / "_budget.py").write_text("TOL = 1e-3")
+    assert len(list(stray_constants(tmp_path))) == n_found
 
 
 def test_circles_are_found(tmp_path):

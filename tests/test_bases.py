@@ -22,24 +22,22 @@ from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import solve
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import (
     ACTIVATIONS,
     ChainNetwork,
     overparameterised_relu_init,
 )
 from sklearn_pgb._models._module import ModuleNetwork
-from sklearn_pgb._operators import (
-    ChainOperator,
-    FunctionOperator,
-    KroneckerOperator,
-    LinearOperator,
-)
+from sklearn_pgb._operators._chain import ChainOperator
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._function import FunctionOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

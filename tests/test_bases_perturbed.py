@@ -22,10 +22,12 @@ from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._geometry import _rank
 from sklearn_pgb._geometry._displacements import displacements
 from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
-from sklearn_pgb._losses import CrossEntropyLoss, SquaredLoss
+from sklearn_pgb._losses._classification import CrossEntropyLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
-from sklearn_pgb._operators import KroneckerOperator, StackedOperator
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._stacked import StackedOperator
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import hessian, polish
 from sklearn_pgb._training._program import ChainProgram

@@ -15,10 +15,10 @@ from sklearn_pgb._geometry._displacements import displacements
 from sklearn_pgb._geometry._freedom import linear_units
 from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
 from sklearn_pgb._geometry._linear_structure import layers_operator, linear_structure
-from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork, elu, leaky_relu
 from sklearn_pgb._models._module import ModuleNetwork
-from sklearn_pgb._operators import KroneckerOperator
+from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram

@@ -22,7 +22,8 @@ from sklearn_pgb import (
     compare_bases,
 )
 from sklearn_pgb._convex._scale import loss_scale
-from sklearn_pgb._losses import LogisticLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._classification import LogisticLoss
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning", "ignore::RuntimeWarning"

@@ -13,15 +13,13 @@ from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem, balance, dual_value, lower_bound
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._convex._unit_basis import Spectrum
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
-    GammaLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
-from sklearn_pgb._operators import DenseOperator, KroneckerOperator
+from sklearn_pgb._losses._regression import GammaLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 
 all_losses = pytest.mark.parametrize("loss", oracles.LOSSES, ids=repr)
 intercepts = pytest.mark.parametrize("intercept", [True, False])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sklearn_pgb._convex._ridge_grid import ridge_grid
-from sklearn_pgb._losses import SquaredLoss
-from sklearn_pgb._operators import DenseOperator
+from sklearn_pgb._losses._regression import SquaredLoss
+from sklearn_pgb._operators._dense import DenseOperator
 
 ALPHAS = torch.tensor([1.0, 1e-2, 1e-4], dtype=torch.float64)
 

@@ -13,14 +13,13 @@ from sklearn_pgb._certificate._table import descend
 from sklearn_pgb._convex import _infimum as module
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
-from sklearn_pgb._operators import DenseOperator, KroneckerOperator
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 
 LOSSES = [
     SquaredLoss(),

@@ -19,13 +19,13 @@ from sklearn_pgb._convex._newton import (
 )
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import PathSolver, solve
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
 )
-from sklearn_pgb._operators import KroneckerOperator
+from sklearn_pgb._losses._regression import PoissonLoss
+from sklearn_pgb._operators._dense import KroneckerOperator
 
 newton_losses = pytest.mark.parametrize("loss", oracles.NEWTON_LOSSES, ids=repr)
 intercepts = pytest.mark.parametrize("intercept", [True, False])

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sklearn_pgb import _operators
 from sklearn_pgb._convex import _select
 from sklearn_pgb._convex._ridge import ridge_path
 from sklearn_pgb._convex._select import (
@@ -18,13 +17,13 @@ from sklearn_pgb._convex._select import (
     search_path,
 )
 from sklearn_pgb._convex._solve import solve
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._operators import _operator
 
 LOSSES = [SquaredLoss(), CrossEntropyLoss(), LogisticLoss(), PoissonLoss()]
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
@@ -42,7 +41,7 @@ def test_exact_for_squared_loss(
 ):
     """One Newton step is the refit, as the closed form is."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
     problem = oracles.random_problem(
         SquaredLoss(), generator, 15, 5, n_outputs, intercept=intercept, offset=True
     )

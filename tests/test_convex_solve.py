@@ -22,14 +22,15 @@ from sklearn_pgb._convex._solve import (
     solve,
     warn_if_unconverged,
 )
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
-from sklearn_pgb._operators import KroneckerOperator, LinearOperator, StackedOperator
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._stacked import StackedOperator
 
 all_losses = pytest.mark.parametrize("loss", oracles.LOSSES, ids=repr)
 newton_losses = pytest.mark.parametrize("loss", oracles.NEWTON_LOSSES, ids=repr)

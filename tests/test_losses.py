@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
-    pure_error_floor,
 )
+from sklearn_pgb._losses._floor import pure_error_floor
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 
 LOSSES = [*oracles.LOSSES, SmoothedHingeLoss(power=1.5)]
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import (
     ACTIVATIONS,
     ChainNetwork,

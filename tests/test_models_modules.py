@@ -21,10 +21,10 @@ from sklearn_pgb import (
     certify,
     compare_bases,
 )
-from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._open import open_network
-from sklearn_pgb._operators import FunctionOperator
+from sklearn_pgb._operators._function import FunctionOperator
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((20, 6)), RNG.standard_normal((20, 2))

@@ -21,13 +21,12 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._open import open_network
 

@@ -9,18 +9,14 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_pgb import _operators
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork
-from sklearn_pgb._operators import (
-    ChainOperator,
-    DenseOperator,
-    FunctionOperator,
-    KroneckerOperator,
-    LinearOperator,
-    StackedOperator,
-    apply_root,
-)
+from sklearn_pgb._operators import _operator
+from sklearn_pgb._operators._chain import ChainOperator
+from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
+from sklearn_pgb._operators._function import FunctionOperator
+from sklearn_pgb._operators._operator import LinearOperator, apply_root
+from sklearn_pgb._operators._stacked import StackedOperator
 
 N_SAMPLES, N_OUTPUTS = 7, 3
 DTYPES = [torch.float64, torch.float32]
@@ -161,7 +157,7 @@ def test_adjoint_identity(case, dtype, generator):
 def test_dense_twin(case, dtype, block_bytes, generator, monkeypatch):
     """Every product is that of the matrix, in blocks of any size."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
     operator, twin = case(generator, dtype)
     n, k, p = twin.shape
     matrix = twin.reshape(n * k, p)
@@ -187,7 +183,7 @@ def test_dense_twin(case, dtype, block_bytes, generator, monkeypatch):
 def test_rows_and_cross_gram(case, dtype, block_bytes, generator, monkeypatch):
     """Chosen samples, in any order, give their rows; kernels with any operator."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
     operator, twin = case(generator, dtype)
     p = operator.n_coef
     index = torch.tensor([6, 0, 3, 3])
@@ -211,7 +207,7 @@ def test_rows_and_cross_gram(case, dtype, block_bytes, generator, monkeypatch):
 def test_normal(case, dtype, kind, block_bytes, generator, monkeypatch):
     """``Phi^T S^T S Phi`` for the identity, diagonals and full blocks."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
     operator, twin = case(generator, dtype)
     blocks = {
         "none": torch.eye(N_OUTPUTS, dtype=torch.float64).repeat(N_SAMPLES, 1, 1),
@@ -300,7 +296,7 @@ def test_kernels_of_two_chains(generator):
 def test_function_equals_chain(block_bytes, generator, monkeypatch):
     """Both operators of one network are the same matrix."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
     network = random_chain([4, 6, 5, 3], ACTIVATIONS["gelu"], generator)
     X = normal(generator, 8, 4)
     chain = chain_operator(network, X)
@@ -322,7 +318,7 @@ def test_function_equals_chain(block_bytes, generator, monkeypatch):
 def test_function_of_images(block_bytes, generator, monkeypatch):
     """A convolutional net without its head's bias, on inputs of four axes."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operators, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
     network = conv_net(generator)
     images = normal(generator, 5, 1, 6, 6)
     columns = torch.arange(network.n_params - 3)

@@ -22,7 +22,7 @@ from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._select import convex_folds
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._models._open import open_network
-from sklearn_pgb._operators import DenseOperator
+from sklearn_pgb._operators._dense import DenseOperator
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))

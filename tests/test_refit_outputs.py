@@ -17,8 +17,8 @@ from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._convex._problem import ConvexProblem, finish
 from sklearn_pgb._convex._select import Fold, HeldOut
 from sklearn_pgb._estimator._border import inputs_of, open_all
-from sklearn_pgb._losses import GammaLoss, SquaredLoss
-from sklearn_pgb._operators import DenseOperator
+from sklearn_pgb._losses._regression import GammaLoss, SquaredLoss
+from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._refit._uncertainty import held_out_level, parameter_variance
 
 RNG = np.random.default_rng(0)

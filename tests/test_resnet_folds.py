@@ -16,7 +16,7 @@ from sklearn.model_selection import KFold
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
 from sklearn_pgb._estimator._alpha import OTHER_ALPHAS
-from sklearn_pgb._losses import LogisticLoss
+from sklearn_pgb._losses._classification import LogisticLoss
 from sklearn_pgb._resnet import _full_batch
 from sklearn_pgb._resnet._fitting import choose_alpha, total_variance
 from sklearn_pgb._resnet._gain import is_significant

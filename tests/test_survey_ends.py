@@ -12,7 +12,7 @@ from torch import nn
 
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor, certify
 from sklearn_pgb._convex._scale import LossScale
-from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._survey import _examination
 from sklearn_pgb._survey._ends import Ends, Setting, distinct, evaluate

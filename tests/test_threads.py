@@ -9,7 +9,8 @@ from sklearn.datasets import load_iris
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_pgb import AddedNeuronClassifier, ResNetBasisClassifier
-from sklearn_pgb._threads import WORTH_A_THREAD, threads_for, threads_for_solve
+from sklearn_pgb._budget import WORTH_A_THREAD
+from sklearn_pgb._threads import threads_for, threads_for_solve
 
 
 def threads():

@@ -10,14 +10,12 @@ from oracles import randn
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
-    GammaLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
+from sklearn_pgb._losses._regression import GammaLoss, PoissonLoss, SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training import _objective

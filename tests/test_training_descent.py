@@ -10,7 +10,8 @@ from oracles import randn
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch.testing import assert_close
 
-from sklearn_pgb._losses import CrossEntropyLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._classification import CrossEntropyLoss
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._training import _descent
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent

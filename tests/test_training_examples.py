@@ -24,14 +24,13 @@ from oracles import randn
 from scipy.optimize import minimize, minimize_scalar
 from torch.testing import assert_close
 
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
-    pure_error_floor,
 )
+from sklearn_pgb._losses._floor import pure_error_floor
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import Neurons, auxiliary_objective
 from sklearn_pgb._training._descent import Descent, GradientDescent

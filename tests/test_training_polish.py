@@ -10,13 +10,12 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.testing import assert_close
 
-from sklearn_pgb._losses import (
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._training import _polish
 from sklearn_pgb._training._objective import Objective
@@ -91,10 +90,10 @@ def test_newton_is_for_few_parameters(generator, monkeypatch):
     """Beyond DENSE_PARAMS parameters there is no Hessian."""
     objective, theta = problem(SquaredLoss(), generator)
     first = polish(objective, theta, gtol=1e-11, newton=False)
-    monkeypatch.setattr(_polish, "DENSE_PARAMS", len(theta) - 1)
+    monkeypatch.setattr(_polish, "POLISH_DENSE_PARAMS", len(theta) - 1)
     assert_close(polish(objective, theta, gtol=1e-11).theta, first.theta)
     assert polish(objective, theta, gtol=1e-11).n_iter == first.n_iter
-    monkeypatch.setattr(_polish, "DENSE_PARAMS", len(theta))
+    monkeypatch.setattr(_polish, "POLISH_DENSE_PARAMS", len(theta))
     assert polish(objective, theta, gtol=1e-11).n_iter > first.n_iter
 
 

@@ -10,7 +10,7 @@ from oracles import randn
 from sklearn.neural_network import MLPRegressor
 from torch.testing import assert_close
 
-from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._training._descent import Adam, GradientDescent
 from sklearn_pgb._training._objective import Objective

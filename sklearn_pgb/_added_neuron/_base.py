@@ -31,6 +31,7 @@ from sklearn_pgb._added_neuron._fitting import (
 from sklearn_pgb._added_neuron._held_out import HeldOut, Samples, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
+from sklearn_pgb._budget import AUTO_HELD_OUT
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     check_device,
@@ -39,7 +40,7 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._targets import Targets, is_option
-from sklearn_pgb._losses import pure_error_floor
+from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
 from sklearn_pgb._sklearn import (
@@ -83,9 +84,6 @@ KEPT = (
     "loss",
     "solver",
 )
-
-# early_stopping="auto" requires at least this many distinct held-out samples.
-AUTO_HELD_OUT = 10
 
 
 class UnsupportedError(AttributeError, ValueError):

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from sklearn_pgb._added_neuron._monitor import Verdict, monitor
 from sklearn_pgb._added_neuron._search import Moves, search
-from sklearn_pgb._losses import Loss, PureErrorFloor
+from sklearn_pgb._budget import (
+    BATCHES,
+    LARGEST_BATCH,
+    LARGEST_PENALTY,
+    POLISH_GTOL,
+    POLISH_ITERATIONS,
+    POLISHED_PARAMS,
+    SMALLEST_BATCH,
+)
+from sklearn_pgb._losses._floor import PureErrorFloor
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._training._architecture import Architecture
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Method
 from sklearn_pgb._training._objective import Objective
@@ -19,26 +29,8 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram, ModuleProgram
 from sklearn_pgb._training._train import Epoch, Schedule, train
 
-# The default batch size is an eighth of the samples, within these limits. On small data
-# larger batches leave too few updates: compared to scikit-learn's 200, held-out RMSE
-# decreases by 10 % (geometric mean, 20 regression sets of up to 700 samples), and log
-# loss by 1 % (19 sets of up to 1,500).
-BATCHES, SMALLEST_BATCH, LARGEST_BATCH = 8, 32, 200
 # Up to this many samples are sorted, so that their order does not matter.
 FEW_SAMPLES = BATCHES * LARGEST_BATCH
-
-# Maximum iterations of the final polish, and its tolerance on the gradient.
-POLISH_ITERATIONS = 1000
-POLISH_GTOL = 1e-8
-
-# With more parameters than this, an iteration of L-BFGS takes several times as long as
-# an epoch (100 samples, 1,000 features: 36 s of polish after 2 s of search). The polish
-# is then limited to a quarter of the search's epochs, and is skipped at the floor.
-POLISHED_PARAMS = 20_000
-
-# Weights already vanish at this penalty. Larger ones would only make squared gradients
-# overflow in float32.
-LARGEST_PENALTY = 1e8
 
 
 def automatic_batch(n_samples: int, searches: bool) -> int:

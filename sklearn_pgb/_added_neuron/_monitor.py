@@ -8,17 +8,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from sklearn_pgb._budget import NEURON_ITERATIONS, WINDOW
 from sklearn_pgb._convex._scale import loss_scale
-from sklearn_pgb._losses import PureErrorFloor
+from sklearn_pgb._losses._floor import PureErrorFloor
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._auxiliary import Neurons, draw_neurons, neuron_gradient
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._reference import residual_sums
-
-# Iterations of the neurons' descent, and number of the last ones that decide whether
-# the neurons diverge.
-NEURON_ITERATIONS = 30
-WINDOW = 10
 
 
 @dataclass(frozen=True, eq=False)

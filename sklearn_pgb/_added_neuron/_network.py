@@ -9,6 +9,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from sklearn_pgb._budget import PASS_ROWS
 from sklearn_pgb._estimator._border import check_device, dense
 from sklearn_pgb._estimator._targets import as_fitted, finite_outputs
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
@@ -26,9 +27,6 @@ from sklearn_pgb._training._architecture import (
 )
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._program import ChainProgram
-
-# Samples of one forward pass in `predict`, which limits its memory.
-PREDICTED_ROWS = 2**13
 
 # Attributes that store a chain or a module.
 NETWORK = ("_coefs", "_intercepts", "n_layers_", "module_state_", "_prototype")
@@ -157,7 +155,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     def _raw_of(self, X):
         """Return raw outputs of validated samples."""
         network, parts = self._network(), []
-        for rows in gen_batches(X.shape[0], PREDICTED_ROWS):
+        for rows in gen_batches(X.shape[0], PASS_ROWS):
             with torch.no_grad():
                 part = as_float64(self._preprocess(dense(X[rows])))
                 if network.n_inputs is not None:

@@ -7,9 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    ACTIVE,
+    ANNEALED_PROGRESS,
+    HEAD_ALPHA,
+    POLISH,
+    PROGRESS,
+    RESTART_EVERY,
+    RETURN,
+    SEGMENT,
+    STAGNATING_SEGMENTS,
+)
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import solve
-from sklearn_pgb._operators import KroneckerOperator
+from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._training._auxiliary import (
     AuxiliaryProgram,
     Neurons,
@@ -20,31 +31,6 @@ from sklearn_pgb._training._descent import Descent, Method
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
-
-# Number of updates in a segment; progress is checked after each segment.
-SEGMENT = 100
-
-# A segment stagnates if it decreases the excess over the floor by less than the first
-# fraction, or by less than the second one while the learning rate is annealed, as
-# progress is then slow anyway. At a large learning rate the loss fluctuates, so a
-# member is only stuck after several stagnating segments.
-PROGRESS, ANNEALED_PROGRESS = 1e-4, 1e-6
-STAGNATING_SEGMENTS = 2
-
-# The search returns to the best network after the first fraction of the epochs, then
-# anneals the learning rate. The second fraction is left for the polish on all samples,
-# and each of its evaluations counts as an epoch.
-RETURN, POLISH = 0.4, 0.2
-
-# Every third move of a member is a restart.
-RESTART_EVERY = 3
-
-# Fractions of samples on which a transplanted unit is active; the best one is kept.
-ACTIVE = (0.2, 0.5, 0.8)
-
-# Smallest penalty of the refitted output layer: without one, the coefficients of
-# identical units could grow without bound.
-HEAD_ALPHA = 1e-8
 
 
 @dataclass(frozen=True)

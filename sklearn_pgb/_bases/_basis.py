@@ -10,11 +10,10 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sklearn_pgb._budget import MOST_OUTPUTS
 from sklearn_pgb._models._network import as_float64
-from sklearn_pgb._operators import KroneckerOperator, LinearOperator
-
-# A larger number of outputs is taken for a mistake.
-MOST_OUTPUTS = 2**20
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 class Basis(ABC, BaseEstimator):

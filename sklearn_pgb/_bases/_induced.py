@@ -17,7 +17,7 @@ from sklearn_pgb._models._open import (
     named_loss,
     open_network,
 )
-from sklearn_pgb._operators import LinearOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 def train_and_open(estimator: Any, X: Any, y: Any, loss: str | None) -> OpenNetwork:

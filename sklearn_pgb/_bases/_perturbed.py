@@ -10,18 +10,10 @@ from torch import Tensor
 
 from sklearn_pgb._bases._induced import TangentColumns, train_and_open
 from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._budget import NEW_RTOL, RANK_RTOL, TRIALS
 from sklearn_pgb._geometry._displacements import Displacement, displacements
-from sklearn_pgb._geometry._rank import (
-    RANK_RTOL,
-    generic_rank,
-    jacobian_rank,
-    weighted_jacobian,
-)
+from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank, weighted_jacobian
 from sklearn_pgb._models._network import Network
-
-# Number of displacements to try for each one requested, and the relative distance from
-# the span of the other columns above which columns count as new.
-TRIALS, NEW_RTOL = 3, 1e-8
 
 
 class PerturbedGradientBasis(TangentColumns):

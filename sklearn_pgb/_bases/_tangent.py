@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._models._network import Head, Network, positions_without
-from sklearn_pgb._operators import StackedOperator
+from sklearn_pgb._operators._stacked import StackedOperator
 
 
 @dataclass(frozen=True, eq=False)

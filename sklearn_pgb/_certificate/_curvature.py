@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    HESSIAN_PARAMS,
+    LANCZOS_FLOPS,
+    LANCZOS_NUMBERS,
+    LANCZOS_STEPS,
+)
 from sklearn_pgb._certificate._objective import TrainingObjective
-
-# The Hessian is formed up to this many parameters. Beyond, Lanczos uses its products.
-DENSE_PARAMS = 300
-
-# Limits of Lanczos: multiplications in all, smallest and largest number
-# of steps, and numbers stored in its vectors (400 MB).
-BUDGET, STEPS, NUMBERS = 6e9, (20, 150), 5e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +40,15 @@ def curvature(
     """Smallest curvature of the objective at theta; None if torch has no Hessian."""
     if not objective.has_hessian(theta):
         return None
-    if len(theta) <= DENSE_PARAMS:
+    if len(theta) <= HESSIAN_PARAMS:
         values, vectors = torch.linalg.eigh(objective.hessian(theta))
         return Curvature(float(values[0]), float(values.abs().max()), vectors[:, 0])
     # Products cost about a dozen passes over the network.
     cost = 12.0 * len(theta) * len(objective.X)
-    least, most = STEPS
-    n_steps = int(min(most, max(least, BUDGET / cost), NUMBERS / len(theta)))
+    least, most = LANCZOS_STEPS
+    n_steps = int(
+        min(most, max(least, LANCZOS_FLOPS / cost), LANCZOS_NUMBERS / len(theta))
+    )
     product = objective.hessian_product(theta)
     start = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
     values, direction = _lanczos(product, start, max(2, n_steps))

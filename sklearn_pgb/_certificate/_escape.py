@@ -6,15 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._budget import ESCAPE_LENGTHS, ESCAPE_STEPS
 from sklearn_pgb._certificate._curvature import Curvature
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._geometry._displacements import Displacement
 from sklearn_pgb._training._polish import quasi_newton
-
-# Steps of the descent, and candidate lengths of the step off a saddle, relative to the
-# norm of theta.
-DESCENT_STEPS = 200
-LENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +56,7 @@ def by_curvature(
     size = max(float(theta.norm()), 1.0)
     starts = [
         theta + sign * length * size * curvature.direction
-        for length in LENGTHS
+        for length in ESCAPE_LENGTHS
         for sign in (1.0, -1.0)
     ]
     values = [float(objective.value_and_gradient(start)[0]) for start in starts]
@@ -70,6 +66,6 @@ def by_curvature(
 
 def _descend(objective: TrainingObjective, kind: str, start: Tensor) -> Escape:
     end = quasi_newton(
-        objective.value_and_gradient, start, gtol=1e-10, max_iter=DESCENT_STEPS
+        objective.value_and_gradient, start, gtol=1e-10, max_iter=ESCAPE_STEPS
     )
     return Escape(kind, start.numpy(), end.theta.numpy(), end.value)

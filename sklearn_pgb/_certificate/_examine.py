@@ -9,6 +9,13 @@ from torch import Tensor
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._perturbed import new_displacements
+from sklearn_pgb._budget import (
+    GRADIENT_ROUNDING,
+    N_DISPLACEMENTS,
+    NEARBY_RANK_FLOPS,
+    TILTED_BUDGET,
+    factorization_flops,
+)
 from sklearn_pgb._certificate._curvature import Curvature, curvature
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._steepness import Steepness, steepness
@@ -33,19 +40,9 @@ from sklearn_pgb._geometry._linear_structure import (
     linear_structure,
 )
 from sklearn_pgb._geometry._rank import generic_rank
-from sklearn_pgb._losses import PureErrorFloor, pure_error_floor
+from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._chain import ChainNetwork
-from sklearn_pgb._operators import LinearOperator
-
-# Default norm budget of the tilted bound, in multiples of the norm of the parameters.
-NORM_BUDGET = 10.0
-
-# Number of displacements of the parameters, and the largest cost (entries of a Jacobian
-# times its shorter side) at which ranks nearby are determined.
-N_DISPLACEMENTS, RANK_WORK = 8, 1e9
-
-# Relative rounding error of a gradient, with respect to the sum of its terms' sizes.
-ROUNDING = 1e-14
+from sklearn_pgb._operators._operator import LinearOperator
 
 GRADIENT, PERTURBED = "gradient", "perturbed gradient"
 
@@ -195,9 +192,13 @@ def examine(
     if smooth and rank is not None and rank < (nearby or 0):
         # Each displacement costs a factorization. It is not worth much if the gradient
         # basis already shows that the point is not critical.
-        limit = RANK_WORK if own.excess <= tolerance else RANK_WORK / N_DISPLACEMENTS
+        limit = (
+            NEARBY_RANK_FLOPS
+            if own.excess <= tolerance
+            else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
+        )
         n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
-        if float(n_rows) * n_coef * min(n_rows, n_coef) <= limit:
+        if factorization_flops(n_rows, n_coef) <= limit:
             displaced = new_displacements(
                 network, objective.X, objective.weight, N_DISPLACEMENTS, generator
             )
@@ -205,7 +206,7 @@ def examine(
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, effort.max_memory, **known)
         rows.append(row_of(PERTURBED, wider, result, loss))
-    budget = effort.norm_budget or NORM_BUDGET * (float(theta.norm()) or 1.0)
+    budget = effort.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
     tilted = None
     if objective.penalized:
         tilted = tilted_identity(
@@ -306,7 +307,7 @@ def _rank_nearby(
     if rank is None or rank == min(objective.y.numel(), network.n_params):
         return rank
     return generic_rank(
-        network, objective.X, generator, objective.weight, max_work=RANK_WORK
+        network, objective.X, generator, objective.weight, max_work=NEARBY_RANK_FLOPS
     )
 
 
@@ -316,7 +317,7 @@ def _rounding(
     residual = problem.residual(raw).abs()
     sizes = problem.operator.row_norms().sqrt()
     tilt = objective.penalty_gradient(objective.network.theta)
-    return ROUNDING * (float((residual * sizes).sum()) + float(tilt.norm()))
+    return GRADIENT_ROUNDING * (float((residual * sizes).sum()) + float(tilt.norm()))
 
 
 def _head_excess(

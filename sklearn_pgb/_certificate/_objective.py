@@ -6,19 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import HESSIAN_COLUMNS, PASS_ROWS, PROBED_ROWS
 from sklearn_pgb._derivatives import GradientDerivative, has_second_derivative
-from sklearn_pgb._losses import Loss
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import Network
-
-# Samples of one forward and backward pass, to bound its memory.
-ROWS = 2**13
-
-# Samples on which to test whether torch has a Hessian.
-PROBED_ROWS = 4
-
-# Columns of the Hessian computed in one batch.
-COLUMNS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +96,7 @@ class TrainingObjective:
         """Hessian of the objective, (n_params, n_params)."""
         product = self.hessian_product(theta)
         eye = torch.eye(len(theta), dtype=theta.dtype)
-        dense = torch.cat([product(columns) for columns in eye.split(COLUMNS)])
+        dense = torch.cat([product(columns) for columns in eye.split(HESSIAN_COLUMNS)])
         return (dense + dense.T) / 2
 
     def has_hessian(self, theta: Tensor) -> bool:
@@ -124,5 +116,5 @@ class TrainingObjective:
         return self.weight[rows] @ self.loss.value(self.y[rows], raw)
 
     def _sweeps(self) -> Iterator[slice]:
-        for start in range(0, len(self.X), ROWS):
-            yield slice(start, start + ROWS)
+        for start in range(0, len(self.X), PASS_ROWS):
+            yield slice(start, start + PASS_ROWS)

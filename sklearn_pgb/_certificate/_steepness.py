@@ -6,12 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import GRADIENT_ROUNDING
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._unit_basis import Units
-
-# Relative rounding error of a gradient, with respect to the sum of its terms' sizes.
-ROUNDING = 1e-14
 
 # Candidate step lengths, in multiples of a step that changes the outputs by one.
 LENGTHS = 2.0 ** np.arange(-60, 61, 1.0)
@@ -59,7 +57,7 @@ def steepness(
     residual = problem.weight.sqrt()[:, None] * problem.loss.gradient(problem.y, raw)
     tilt = objective.penalty_gradient(objective.network.theta) / scale
     size = float(residual.norm()) * len(scale) ** 0.5 + float(tilt.norm())
-    if not norm > ROUNDING * size:
+    if not norm > GRADIENT_ROUNDING * size:
         return Steepness(norm, True, 0.0)
     largest = torch.zeros_like(relative)
     best = int(relative.abs().argmax())

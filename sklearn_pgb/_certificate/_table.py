@@ -10,21 +10,17 @@ from torch import Tensor
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._conversion import as_basis, check_names
+from sklearn_pgb._budget import DESCENT_FLOPS, DESCENT_STEPS
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._convex._infimum import Infimum, infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._models._resnet import ResNetNetwork
-from sklearn_pgb._operators import (
-    FunctionOperator,
-    KroneckerOperator,
-    LinearOperator,
-    StackedOperator,
-)
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._function import FunctionOperator
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._stacked import StackedOperator
 from sklearn_pgb._training._polish import quasi_newton
-
-# Limits of L-BFGS on a basis that is too large to factorize: steps and flops.
-DESCENT_STEPS, DESCENT_FLOPS = 200, 6e9
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sklearn_pgb._budget import OUTSIDE, RTOL
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._table import descend
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem, dual_value
 from sklearn_pgb._convex._unit_basis import Spectrum
-
-# The penalty's gradient leaves the row space of J if a part of this relative size lies
-# outside. Directions with singular values below RTOL times the largest are ignored.
-OUTSIDE, RTOL = 1e-8, 1e-10
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._conversion import as_basis, check_names
+from sklearn_pgb._budget import COMPARE_TOL, MAX_ITER
 from sklearn_pgb._compare._comparison import BasisComparison, BasisReport
 from sklearn_pgb._compare._model import (
     BasisClassifier,
@@ -38,12 +39,11 @@ from sklearn_pgb._estimator._border import (
     parts_among,
 )
 from sklearn_pgb._estimator._trainer import Trainer
-from sklearn_pgb._losses import pure_error_floor
+from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._sklearn import _check_sample_weight, _check_y, _num_samples
 
 LOSSES = ("auto", "squared_error", "poisson", "log_loss")
-TOL, MAX_ITER = 1e-6, 100
 
 # Probabilities are clipped to at least this, as in scikit-learn's log loss.
 LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
@@ -183,7 +183,7 @@ def compare_bases(
         y = _check_y(y, multi_output=True, y_numeric=True)
     rng = check_random_state(random_state)
     seed, parts_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
-    effort = Effort(parse_memory(max_memory), TOL, MAX_ITER)
+    effort = Effort(parse_memory(max_memory), COMPARE_TOL, MAX_ITER)
     kind = BasisClassifier if classifies else BasisRegressor
     models = {
         key: kind(basis, name, _check_alpha(alpha), effort, parts_seed, memory)

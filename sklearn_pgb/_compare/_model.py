@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._induced import GradientBasis
 from sklearn_pgb._bases._perturbed import PerturbedGradientBasis
+from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._select import Fold, HeldOut
 from sklearn_pgb._convex._solve import solve, warn_if_unconverged
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._estimator._border import (
-    AUTO_FOLDS,
     cross_fitting_parts,
     final_estimator,
     fit_parameter,
 )
 from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
 from sklearn_pgb._estimator._trainer import Trainer
-from sklearn_pgb._losses import Loss
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._sklearn import _safe_indexing
 from sklearn_pgb._threads import threads_for_solve

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sklearn_pgb._budget import PRODUCT_ULPS
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._unit_basis import EPS, PRODUCT_ULPS
-
-# Bounds cover coefficients this many times as long as the computed ones.
-BUDGET = 1e6
+from sklearn_pgb._convex._unit_basis import EPS
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,25 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    COEF_BUDGET,
+    EQUAL_RTOL,
+    FACTOR_FLOPS,
+    FULL_FRACTION,
+    INFIMUM_RTOLS,
+    INTERIOR_SLACK,
+    NEWTON_FLOPS,
+    NEWTON_RTOLS,
+    NEWTON_STEPS,
+    REPAIR_FLOPS,
+    ROUGH_BUDGETS,
+    ROUGH_FRACTION,
+    SEPARATED_LOSS,
+    SMALLER_BUDGETS,
+    STEADY_RTOL,
+    factorization_flops,
+)
 from sklearn_pgb._convex._bounds import (
-    BUDGET,
     Bound,
     Dual,
     best_of,
@@ -28,38 +45,8 @@ from sklearn_pgb._convex._unit_basis import (
     Units,
     product_rounding,
 )
-from sklearn_pgb._operators import KroneckerOperator
+from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._threads import threads_for_solve
-
-# The basis is factorized, and dual points are repaired, up to this many flops (rows
-# times columns times the smaller of both). Larger bases are only multiplied by.
-FACTOR_FLOPS, REPAIR_FLOPS = 4e9, 3e7
-
-# Newton may take this many flops, within a smallest and largest number of steps.
-NEWTON_FLOPS, NEWTON_STEPS = 1e10, (15, 100)
-
-# Coefficients along directions with relative singular values below these can be very
-# long and gain next to nothing, and a bound for even longer ones is of little use. All
-# cutoffs are tried, and the loss decides.
-STEADY_RTOL = 1e-10
-RTOLS, NEWTON_RTOLS = (1e-12, STEADY_RTOL, 1e-8, 1e-6), (STEADY_RTOL,)
-
-# Bounds are compared by their gain over the trivial bound. One with this fraction of
-# the largest gain counts as equal, and the one with the largest budget is returned.
-# Budgets are a million times the norm of any candidate, or this many times the best's.
-FULL_FRACTION, SMALLER_BUDGETS = 1 - 5e-8, (1e4, 1e2, 1.0)
-
-# Without a factorization, coefficients are less accurate. Budgets are then below a
-# million if a larger one would lose more than a tenth of the largest gain.
-ROUGH_FRACTION, ROUGH_BUDGETS = 0.9, (1e6, 1e5, 1e4, 1e3, 1e2, 1e1)
-
-# Losses within this relative tolerance are equal; the shortest coefficients are used.
-EQUAL_RTOL = 1e-12
-
-# If a log loss is this close to the sum of the samples' infima, the labels count as
-# separated. If all gradients are this far inside their domain, they are not separated.
-SEPARATED_LOSS, INTERIOR_SLACK = 1e-10, 1e-8
-
 
 # A solver that only multiplies by the basis; returns coefficients and intercept.
 Descend = Callable[[ConvexProblem], tuple[Tensor, Tensor]]
@@ -194,7 +181,7 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
     rows, columns = operator.n_rows, operator.n_coef
     if isinstance(operator, KroneckerOperator):
         rows, columns = operator.features.shape
-    needed = float(rows) * columns * min(rows, columns)
+    needed = factorization_flops(rows, columns)
     return needed <= flops and 4 * 8.0 * rows * columns <= max_memory
 
 
@@ -203,7 +190,7 @@ def _factorized(spectrum: Spectrum, descend: Descend) -> list[_Candidate]:
         return [_at_zero(spectrum.basis)]
     quadratic = spectrum.basis.problem.loss.quadratic
     find = _least_squares if quadratic else partial(_minimized, descend)
-    ranks = spectrum.ranks(RTOLS if quadratic else NEWTON_RTOLS)
+    ranks = spectrum.ranks(INFIMUM_RTOLS if quadratic else NEWTON_RTOLS)
     candidates = [find(spectrum, rank) for rank in ranks]
     return [_at_zero(spectrum.basis), *candidates]
 
@@ -298,7 +285,7 @@ def _is_repairable(problem: ConvexProblem, rank: int) -> bool:
     # a constant to all outputs.
     rows, columns = problem.y.numel(), rank
     columns += len(problem.y) if problem.loss.dual_rows_sum_to_zero else 0
-    return float(rows) * columns * min(rows, columns) <= REPAIR_FLOPS
+    return factorization_flops(rows, columns) <= REPAIR_FLOPS
 
 
 # --- bases too large to factorize ---------------------------------------------------
@@ -405,18 +392,18 @@ def _best_bound(
 ) -> Bound:
     """The bound with the largest budget of those that count as equal to the best."""
     norms = [max(each.norm, smallest_norm) for each in candidates]
-    budgets = {BUDGET * norm for norm in norms}
+    budgets = {COEF_BUDGET * norm for norm in norms}
     budgets |= {factor * max(best.norm, smallest_norm) for factor in SMALLER_BUDGETS}
     duals = [dual for each in candidates for dual in each.duals]
     # No budget is below a million times the norm of the shortest candidate.
-    budgets = {budget for budget in budgets if budget >= BUDGET * min(norms)}
+    budgets = {budget for budget in budgets if budget >= COEF_BUDGET * min(norms)}
     bounds = [dual.bound(budget) for dual in duals for budget in budgets]
     largest = best_of(bounds, unconditional)
     if not math.isfinite(largest.norm_budget):
         return largest
     enough = unconditional.value + FULL_FRACTION * (largest.value - unconditional.value)
     # A budget above a million times the norm of the best candidate has no use.
-    most_useful = BUDGET * max(best.norm, smallest_norm)
+    most_useful = COEF_BUDGET * max(best.norm, smallest_norm)
     eligible = [b for b in bounds if b.value >= enough and b.norm_budget <= most_useful]
     if not eligible:
         return largest

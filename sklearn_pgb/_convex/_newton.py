@@ -8,19 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import MANY_PRODUCTS, SINGLE_ALPHA, SINGLE_FORCING, WEAK_ALPHA
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
-from sklearn_pgb._operators import KroneckerOperator, LinearOperator
-
-# Steps are computed in float32 if the residual may be this fraction of the gradient and
-# alpha is at least this fraction of the mean squared row norm, above the rounding 6e-8.
-SINGLE_FORCING, SINGLE_ALPHA = 1e-3, 1e-7
-
-# Conjugate gradients are preconditioned if alpha is below this fraction of the mean
-# squared row norm; a larger alpha needs only a few products without.
-WEAK_ALPHA = 1e-2
-
-# The preconditioner is recomputed after a step that took more products than this.
-MANY_PRODUCTS = 15
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 class NewtonSystem(ABC):

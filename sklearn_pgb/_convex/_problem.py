@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sklearn_pgb._losses import Loss
-from sklearn_pgb._operators import KroneckerOperator, LinearOperator, StackedOperator
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._stacked import StackedOperator
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import PINNING, REPAIR_RTOL
 from sklearn_pgb._convex._problem import ConvexProblem
-
-# Dual coordinates this close to the edge of their box are pinned to it. All distances
-# are tried, and the caller keeps the best certified value.
-PINNING = (0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
-
-# Stop when the constraints are violated by no more than this.
-EXACT = 1e-13
 
 
 def repaired(problem: ConvexProblem, dual: Tensor, span: Tensor) -> Iterator[Tensor]:
@@ -43,7 +37,7 @@ def _repair(
         u = torch.where(low, lower, torch.where(high, upper, u))
         violation = constraints.T @ u
         size = float(violation.abs().max())
-        if size <= EXACT or size >= last:
+        if size <= REPAIR_RTOL or size >= last:
             return u.reshape(dual.shape)
         free = ~(low | high)
         if not bool(free.any()):

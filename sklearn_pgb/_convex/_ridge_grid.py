@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._ridge import column_means, ridge_path
-from sklearn_pgb._operators import LinearOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 @dataclass(frozen=True, eq=False)

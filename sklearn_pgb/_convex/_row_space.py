@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._operators import DenseOperator, LinearOperator
-
-# Eigenvalues of the Gram matrix below this fraction of the largest are rounding.
-EIGENVALUE_RTOL = 1e-14
+from sklearn_pgb._budget import EIGENVALUE_RTOL
+from sklearn_pgb._operators._dense import DenseOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 @dataclass(frozen=True, eq=False)

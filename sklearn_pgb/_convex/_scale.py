@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._losses import Loss
-
-# Largest rounding error of a mean of losses, in units in the last place.
-ROUNDING_ULPS = 16
+from sklearn_pgb._budget import MEAN_ULPS
+from sklearn_pgb._losses._loss import Loss
 
 
 @dataclass(frozen=True)
@@ -65,5 +63,5 @@ def loss_scale(loss: Loss, y: Tensor, weight: Tensor, floor: float) -> LossScale
         unit = unit if unit > 0 else 1.0
     else:
         unit, size = constant - floor, abs(constant)
-    rounding = ROUNDING_ULPS * torch.finfo(torch.float64).eps * size
+    rounding = MEAN_ULPS * torch.finfo(torch.float64).eps * size
     return LossScale(floor, max(unit, 0.0), rounding)

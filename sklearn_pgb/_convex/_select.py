@@ -10,23 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._budget import CLEAR_RISE, COMPARISON_TOL, RISE, STRONGEST
 from sklearn_pgb._convex._newton import weighted_root
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._solve import PathSolver
-from sklearn_pgb._operators import LinearOperator
-
-# Relative increases of a held-out loss: one too large for noise, and one too large for
-# a plateau.
-CLEAR_RISE, RISE = 0.01, 0.001
-
-# Always evaluate this many of the largest alphas. The model is nearly constant there,
-# so an increase (e.g. due to class imbalance between folds) is not informative.
-STRONGEST = 7
-
-# When alphas are compared, Newton stops after a step that predicted a decrease by this
-# fraction of the objective. The remaining error is of the order of its square, below
-# the differences between neighbors on the path.
-COMPARISON_TOL = 0.1
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 @dataclass(frozen=True)

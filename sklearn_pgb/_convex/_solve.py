@@ -8,6 +8,14 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    GAP_ULPS,
+    LAUNCH_FLOPS,
+    LSMR_FRACTION,
+    LSMR_ITERATIONS,
+    MAX_MEMORY,
+    PRODUCTS,
+)
 from sklearn_pgb._convex._newton import (
     DualSystem,
     MatrixFreeSystem,
@@ -18,23 +26,7 @@ from sklearn_pgb._convex._newton import (
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._ridge import RidgePath, cholesky_ridge, lsmr_ridge, ridge_path
 from sklearn_pgb._convex._spectral import SpectralSolver, objective_of
-from sklearn_pgb._operators import DenseOperator, KroneckerOperator
-
-# Overhead of a small tensor operation, in flops, and Hessian products per Newton step.
-# Both are rough: they only decide between many small products and few large
-# factorizations.
-LAUNCH_FLOPS = 2.5e5
-PRODUCTS = 30
-LSMR_ITERATIONS = 20_000
-
-# LSMR stops at this fraction of the gradient norm that the tolerance on the certified
-# gap, ||gradient||^2 / (2 alpha), allows for an objective of one.
-LSMR_FRACTION = 0.3
-# Default memory limit in bytes.
-MAX_MEMORY = 2.0**30
-
-# Largest rounding error of a gap, in units in the last place.
-ROUNDING_ULPS = 64
+from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 
 
 def memory_text(n_bytes: float) -> str:
@@ -275,7 +267,7 @@ def reaches(problem: ConvexProblem, solution: Solution, tol: float) -> bool:
     """
     start = float(problem.data_value(problem.raw(*problem.zero())))
     sizes = [abs(value) for value in (start, solution.value) if math.isfinite(value)]
-    rounding = ROUNDING_ULPS * torch.finfo(torch.float64).eps * max(sizes, default=0.0)
+    rounding = GAP_ULPS * torch.finfo(torch.float64).eps * max(sizes, default=0.0)
     if not math.isfinite(solution.value) or solution.value > start + rounding:
         return False
     if problem.alpha == 0:

@@ -5,21 +5,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from sklearn_pgb._budget import CONVERSION_RTOL, EQUAL_RTOL, SPECTRAL_RTOLS
 from sklearn_pgb._convex._newton import PrimalSystem, newton
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._unit_basis import EPS, Spectrum, UnitBasis, thin_svd
-
-# If alpha = 0, solutions with and without directions below these fractions of the
-# largest singular value are compared: coefficients along them may be so long that
-# rounding spoils the loss.
-RTOLS = (1e-12, 1e-10, 1e-8)
-
-# Losses within this relative tolerance are equal; the fewest directions are used.
-EQUAL_RTOL = 1e-12
-
-# Coefficients are accurate if converting them to the problem's units changes the loss
-# by less than this fraction.
-CONVERSION_RTOL = 1e-9
 
 
 def objective_of(solution: Solution) -> float:
@@ -57,7 +46,7 @@ class SpectralSolver:
         if problem.loss.quadratic:
             candidates = [
                 self._least_squares(problem, spectrum, rank)
-                for rank in spectrum.ranks(RTOLS)
+                for rank in spectrum.ranks(SPECTRAL_RTOLS)
             ]
             equal = smallest = min(objective_of(each) for each in candidates)
             if math.isfinite(smallest):
@@ -85,7 +74,7 @@ class SpectralSolver:
         directions are left out.
         """
         candidates: list[Solution] = []
-        for rank in spectrum.ranks(RTOLS):
+        for rank in spectrum.ranks(SPECTRAL_RTOLS):
             inner = spectrum.basis.inner(spectrum.U[:, :rank])
             gamma, free, n_iter, converged = newton(
                 inner, PrimalSystem(inner), None, min(tol, 1e-10), max_iter

@@ -7,27 +7,12 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import CONSTANT_ULPS, OUTPUT_ULPS, PRODUCT_ULPS, RANK_ULPS
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._operators import DenseOperator, KroneckerOperator, LinearOperator
+from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 EPS = torch.finfo(torch.float64).eps
-
-# A centered column counts as zero up to this many units in the last place of the
-# column: entries of a computed constant differ by one or two.
-CONSTANT_ULPS = 8
-
-# Rounding error of a network's hidden outputs, in units in the last place. (Measured on
-# layers of nearly linear units with offsets of 1e5 to 1e9. If it is ignored, bounds for
-# coefficients of 1e6 are 5e-9 and 6e-7 too large.)
-OUTPUT_ULPS = 2.0
-
-# Rounding error of the product of a column of norm one with a vector, in units in the
-# last place of the vector's norm. It covers rounding of the sum and of the basis.
-PRODUCT_ULPS = 1.5
-
-# Singular values of exact features below this many units in the last place, for each
-# row or column, are rounding.
-RANK_ULPS = 1.0
 
 
 def product_rounding(n_columns: int) -> float:

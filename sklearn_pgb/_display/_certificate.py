@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklearn_pgb._budget import AXIS_ROUNDING, CERTIFICATE_LOG_SPAN
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._certify import certify
 from sklearn_pgb._display._checks import check_result, check_text
@@ -22,11 +23,6 @@ WORDS = {
     "perturbed gradient": "perturbed derivatives",
 }
 
-# Ratio of the largest and smallest loss from which the axis is logarithmic.
-LOG_SPAN = 100.0
-
-# Losses below this multiple of the tolerance are rounding errors.
-ROUNDING = 1e-3
 
 NETWORK, BETTER, WORSE = "tab:orange", "tab:green", "0.55"
 
@@ -178,7 +174,7 @@ class CertificateDisplay:
         ax.scatter(bounds, positions, marker="|", s=120, c=colors)
         self.points_ = ax.scatter(values, positions, c=colors, s=40, zorder=3)
         self.floor_line_ = self.escape_line_ = None
-        floor = c.floor if abs(c.floor) > ROUNDING * c.tolerance else 0.0
+        floor = c.floor if abs(c.floor) > AXIS_ROUNDING * c.tolerance else 0.0
         if floor > edge:
             self.floor_line_ = ax.axvline(
                 floor,
@@ -206,12 +202,12 @@ class CertificateDisplay:
     def _set_scale(self):
         """Set the scale; return the smallest loss shown, minus infinity if linear."""
         c = self.certificate
-        rounding = ROUNDING * c.tolerance
+        rounding = AXIS_ROUNDING * c.tolerance
         losses = np.array([c.loss, *(row.value for row in c.table)])
         if (losses < -rounding).any() or c.floor < -rounding:
             return -np.inf
         shown = np.maximum(losses, rounding)
-        if shown.max() < LOG_SPAN * shown.min():
+        if shown.max() < CERTIFICATE_LOG_SPAN * shown.min():
             return -np.inf
         self.ax_.set_xscale("log")
         return rounding
@@ -250,4 +246,4 @@ class CertificateDisplay:
 
 def _number(value, tolerance):
     """Format with three digits; "0" if far below the tolerance."""
-    return "0" if abs(value) <= ROUNDING * tolerance else f"{value:.3g}"
+    return "0" if abs(value) <= AXIS_ROUNDING * tolerance else f"{value:.3g}"

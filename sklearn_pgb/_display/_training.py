@@ -3,18 +3,16 @@
 import numpy as np
 from sklearn.base import is_classifier
 
+from sklearn_pgb._budget import TRAINING_LOG_SPAN
 from sklearn_pgb._display._checks import (
     check_keywords,
     check_number,
     check_text,
     numbers,
 )
-from sklearn_pgb._losses import SquaredLoss
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._sklearn import check_matplotlib_support
-
-# Ratio of the largest and smallest value from which an axis is logarithmic.
-LOG_SPAN = 10.0
 
 # "diverging" alone would be mistaken for a training whose loss overflows.
 STATUS_WORDS = {
@@ -293,14 +291,14 @@ def _values(ax):
 def _scale(values):
     """Choose the scale of an axis, as keyword arguments of `set_yscale`.
 
-    The scale is logarithmic if the values are positive and span a factor of LOG_SPAN.
-    Exact zeros, which the hinge loss has, are shown on a linear part of the axis below
-    the smallest positive value.
+    The scale is logarithmic if the values are positive and span a factor of
+    TRAINING_LOG_SPAN. Exact zeros, which the hinge loss has, are shown on a linear part
+    of the axis below the smallest positive value.
     """
     positive = values[values > 0]
     if (values < 0).any() or not len(positive):
         return {"value": "linear"}
-    if positive.max() < LOG_SPAN * positive.min():
+    if positive.max() < TRAINING_LOG_SPAN * positive.min():
         return {"value": "linear"}
     if len(positive) < len(values):
         return {"value": "symlog", "linthresh": positive.min()}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import DENSE_SIZE, ENOUGH_ROWS
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import RidgePath, ridge_path
 from sklearn_pgb._convex._select import (
@@ -24,15 +25,6 @@ from sklearn_pgb._sklearn import _safe_indexing
 # difference; larger ones leave only the intercept.
 SQUARED_LOSS_ALPHAS = np.logspace(1, -10, 45)
 OTHER_ALPHAS = np.logspace(0, -8, 17)
-
-# If the smaller side of the basis has at most this size, a Newton step is a dense
-# factorization, and its leverages give leave-one-out at no extra cost.
-DENSE_SIZE = 1500
-
-# This many distinct held-out samples suffice to compare candidates. More folds, each
-# with its own path, would take time and memory without changing the choice. The squared
-# loss has a closed form and uses all folds, as their errors also estimate the noise.
-ENOUGH_ROWS = 1000
 
 
 @dataclass(frozen=True)

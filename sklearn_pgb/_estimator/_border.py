@@ -21,12 +21,10 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.validation import has_fit_parameter
 from torch import Tensor
 
-from sklearn_pgb._losses import Loss
+from sklearn_pgb._budget import MOST_JOBS
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._open import OpenNetwork, nested, open_network
 from sklearn_pgb._sklearn import BaseSearchCV, _num_samples, is_pandas_na, is_scalar_nan
-
-# Number of cross-fitting folds if the user gives none.
-AUTO_FOLDS = 5
 
 # Advice if no folds can be drawn to choose alpha.
 CHOOSE_ALPHA = "Give a number for alpha."
@@ -34,8 +32,6 @@ CHOOSE_ALPHA = "Give a number for alpha."
 # (train, held out) rows of each fold.
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
-# No machine has more cores.
-MOST_JOBS = 2**20
 
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 

@@ -17,21 +17,15 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sklearn_pgb._losses import (
+from sklearn_pgb._budget import ABSENT, LARGEST_TARGET
+from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
-    Loss,
-    PoissonLoss,
     SmoothedHingeLoss,
-    SquaredLoss,
 )
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._sklearn import _check_partial_fit_first_call
-
-# The squares of larger targets, summed over samples, would overflow.
-LARGEST_TARGET = 1e150
-
-# Initial log probability of a class without any weight.
-ABSENT = -10.0
 
 
 def as_fitted(estimator: Any, name: str) -> Any:

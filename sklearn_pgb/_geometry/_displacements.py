@@ -8,6 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    BLOCK_WORK,
+    JACOBIAN_ENTRIES,
+    N_DIRECTIONS,
+    N_HALVINGS,
+    OUTPUT_TOLERANCE,
+    SEAM_TOLERANCE,
+    TIMES,
+)
 from sklearn_pgb._geometry._freedom import (
     Freedom,
     Path,
@@ -15,25 +24,12 @@ from sklearn_pgb._geometry._freedom import (
     null_space,
     scaling_freedom,
 )
-from sklearn_pgb._geometry._pieces import SEAM_TOLERANCE, pieces
+from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._models._resnet import ResNetNetwork
-from sklearn_pgb._operators import FunctionOperator
-
-# Largest change of the outputs, relative to one plus the largest output, and the times
-# on a path at which it is tested.
-OUTPUT_TOLERANCE, TIMES = 1e-12, (0.25, 0.5, 0.75, 1.0)
-
-# A path that meets a kink is halved up to this many times, down to a thousandth of the
-# weights' size; the columns of closer parameters hardly differ. Then another random
-# direction is tried, up to this many in all.
-N_HALVINGS, N_DIRECTIONS = 10, 3
-
-# A module's Jacobian is formed up to this many entries. A block of its columns is
-# decomposed up to this many entries times its shorter side.
-JACOBIAN_ENTRIES, BLOCK_WORK = 2e7, 1e10
+from sklearn_pgb._operators._function import FunctionOperator
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._geometry._pieces import SEAM_TOLERANCE
+from sklearn_pgb._budget import SEAM_TOLERANCE
 from sklearn_pgb._models._chain import ChainNetwork
 
 Path = Callable[[float], Tensor]

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sklearn_pgb._budget import KINK_TOLERANCE
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._network import Network
-
-# If a kink is closer than this, relative to its layer's inputs, rounding may hide that
-# it is at the parameters.
-KINK_TOLERANCE = 1e-8
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sklearn_pgb._geometry._freedom import linear_units
 from sklearn_pgb._models._chain import ChainNetwork
-from sklearn_pgb._operators import KroneckerOperator
+from sklearn_pgb._operators._dense import KroneckerOperator
 
 
 @dataclass(frozen=True, eq=False)

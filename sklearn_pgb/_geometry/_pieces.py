@@ -13,9 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sklearn_pgb._models._chain import Activation, ChainNetwork
 from sklearn_pgb._models._network import Network
 
-# Inputs closer to a seam than this, relative to the largest input, may be on it.
-SEAM_TOLERANCE = 1e-8
-
 # Functions with different formulas below and above zero, and whether zero is a kink.
 # ELU is differentiable at zero for alpha = 1 only, and never analytic.
 _AT_ZERO: dict[str, Callable[..., bool]] = {

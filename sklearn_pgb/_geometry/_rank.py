@@ -3,21 +3,16 @@
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    MAX_ENTRIES,
+    MAX_WORK,
+    NEARBY_ANALYTIC,
+    NEARBY_STEPS,
+    RANK_RTOL,
+    factorization_flops,
+)
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._network import Network
-
-# Singular values below this, relative to the largest, count as zero. Columns are scaled
-# to norm one first.
-RANK_RTOL = 1e-10
-
-# Distances of the nearby parameters, relative to their size. An analytic function has
-# the same rank almost everywhere, and larger distances show it more clearly. Piecewise
-# functions may have another rank on each piece.
-NEARBY, NEARBY_ANALYTIC = (1e-3, 1e-3, 1e-3), (1e-3, 1e-2, 1e-1)
-
-# Limits up to which a Jacobian is formed and decomposed: entries (1.6 GB), and entries
-# times the shorter side (about 15 seconds on one core).
-MAX_ENTRIES, MAX_WORK = 2e8, 5e10
 
 
 def jacobian_rank(
@@ -48,9 +43,8 @@ def jacobian_rank(
         None if the Jacobian is too large.
     """
     operator = network.jacobian(X)
-    entries = operator.n_rows * operator.n_coef
-    shorter = min(operator.n_rows, operator.n_coef)
-    if entries > MAX_ENTRIES or entries * shorter > max_work:
+    work = factorization_flops(operator.n_rows, operator.n_coef)
+    if operator.n_rows * operator.n_coef > MAX_ENTRIES or work > max_work:
         return None
     matrix = weighted_jacobian(network, X, weight)
     # Normalize columns, so that the rank does not depend on the parameters' scales.
@@ -98,7 +92,7 @@ def generic_rank(
     recorded = pieces(network, X[:1])
     analytic = recorded.complete and not recorded.inputs
     largest = None
-    for distance in NEARBY_ANALYTIC if analytic else NEARBY:
+    for distance in NEARBY_ANALYTIC if analytic else NEARBY_STEPS:
         noise = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
         nearby = network.at(theta + distance * size * noise)
         rank = jacobian_rank(nearby, X, weight, max_work=max_work)

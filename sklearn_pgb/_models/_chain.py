@@ -13,12 +13,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
+from sklearn_pgb._budget import FAR
 from sklearn_pgb._models._network import Head, Network, as_float64
-from sklearn_pgb._operators import ChainOperator, LinearOperator
-
-# A column is far from zero if its distance from zero is this many times its spread.
-# Differences of its entries are then exact in floating point (Sterbenz).
-FAR = 2.0
+from sklearn_pgb._operators._chain import ChainOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 @dataclass(frozen=True)

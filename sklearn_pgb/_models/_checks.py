@@ -9,24 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklearn_pgb._budget import (
+    DERIVATIVE_RTOL,
+    N_CANDIDATES,
+    N_SAMPLES,
+    NEARBY,
+    SIZE_RTOL,
+    SPREAD_RTOL,
+    STEP,
+)
 from sklearn_pgb._derivatives import pull_back
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._threads import local_randomness
-
-# Number of samples to compare, and of candidates to choose distinct samples from.
-N_SAMPLES, N_CANDIDATES = 8, 64
-
-# Outputs for a sample are equal up to rounding if they differ by no more than this,
-# relative to the spread of the outputs and to their size.
-SPREAD_RTOL, SIZE_RTOL = 1e-6, 1e-9
-
-# Checks are repeated at parameters moved by this fraction of their size, because a zero
-# head hides the layers before it.
-NEARBY = 0.1
-
-# Step of finite differences, relative to the size of the parameters, and tolerance on
-# the derivative. It is large enough for rounding and detects detached parameters.
-STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
 
 
 def check_samples(network: ModuleNetwork, X: Tensor) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sklearn_pgb._budget import HEAD_TOLERANCE
 from sklearn_pgb._derivatives import Derivatives
 from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
 from sklearn_pgb._models._chain import (
@@ -22,9 +23,6 @@ from sklearn_pgb._models._chain import (
     softplus,
 )
 from sklearn_pgb._models._network import Head, Network
-
-# Derivatives this close to those of a linear head differ by rounding only.
-_HEAD_TOLERANCE = 1e-10
 
 
 class ModuleNetwork(Network):
@@ -165,7 +163,7 @@ class ModuleNetwork(Network):
                 for part in [position] if bias is None else [position, bias]:
                     weight[part] = theta[part]
                 error = (push(weight) - raw).abs().max()
-                in_span = weight if error <= _HEAD_TOLERANCE * raw.abs().max() else None
+                in_span = weight if error <= HEAD_TOLERANCE * raw.abs().max() else None
         return Head(bias, in_span)
 
     def _from_last(self) -> Iterator[tuple[slice, torch.Size]]:
@@ -184,7 +182,7 @@ def _is_identity(
         direction = torch.zeros_like(theta)
         direction[position.start + i] = 1
         error = push(direction) - direction[position]
-        if not error.abs().max() <= _HEAD_TOLERANCE:
+        if not error.abs().max() <= HEAD_TOLERANCE:
             return False
     return True
 

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sklearn_pgb._operators import FunctionOperator, LinearOperator
+from sklearn_pgb._operators._function import FunctionOperator
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,14 +18,10 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from sklearn_pgb._losses import (
-    MODULE_LOSSES,
-    CrossEntropyLoss,
-    LogisticLoss,
-    Loss,
-    PoissonLoss,
-    SquaredLoss,
-)
+from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._losses._named import MODULE_LOSSES
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork, open_module

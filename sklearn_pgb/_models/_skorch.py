@@ -9,7 +9,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from sklearn_pgb._losses import CrossEntropyLoss, LogisticLoss, Loss, SquaredLoss
+from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._losses._regression import SquaredLoss
 
 
 def is_skorch(estimator: Any) -> bool:

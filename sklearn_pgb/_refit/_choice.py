@@ -25,9 +25,9 @@ from sklearn_pgb._convex._solve import choose_method
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._estimator._border import NoFolds, Parts
-from sklearn_pgb._losses import Loss
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._open import OpenNetwork
-from sklearn_pgb._operators import DenseOperator
+from sklearn_pgb._operators._dense import DenseOperator
 
 NOT_FINITE = (
     "The loss must be finite on held-out samples for some alpha, but it overflows for "

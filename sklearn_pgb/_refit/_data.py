@@ -11,8 +11,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
-    AUTO_FOLDS,
     Parts,
     check_passed_on,
     cross_fitting_parts,
@@ -26,7 +26,7 @@ from sklearn_pgb._estimator._targets import (
     check_target_size,
     class_weights,
 )
-from sklearn_pgb._losses import PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._sklearn import (

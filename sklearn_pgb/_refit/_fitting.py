@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
+from sklearn_pgb._budget import FIT_RANK_FLOPS, FIT_REPAIR_FLOPS
 from sklearn_pgb._convex._bounds import Bound
 from sklearn_pgb._convex._infimum import infimum, is_affordable
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
@@ -19,7 +20,7 @@ from sklearn_pgb._convex._unit_basis import Spectrum
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._border import Parts
-from sklearn_pgb._losses import pure_error_floor
+from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._choice import (
     Candidate,
@@ -33,11 +34,6 @@ from sklearn_pgb._refit._choice import (
     fold_average,
     side_by_side,
 )
-
-# `fit` factorizes the whole Jacobian for its rank, and repairs a dual point for the
-# infimum over its span, only if that takes a fraction of a second.
-RANK_FLOPS = 1e9
-REPAIR_FLOPS = 1e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,10 +391,10 @@ def _span(
     `in_hand` is the smallest loss that known coefficients reach.
     """
     bound = Bound(floor, np.inf).within(in_hand)
-    if not is_affordable(problem, RANK_FLOPS, max_memory):
+    if not is_affordable(problem, FIT_RANK_FLOPS, max_memory):
         return None, bound
     if not problem.loss.quadratic and not is_affordable(
-        problem, REPAIR_FLOPS, max_memory
+        problem, FIT_REPAIR_FLOPS, max_memory
     ):
         return Spectrum.of(problem).rank, bound
     least = infimum(problem, max_memory=max_memory, floor=floor, in_hand=in_hand)

@@ -38,7 +38,7 @@ from sklearn_pgb._estimator._targets import (
     log_probabilities,
     probabilities,
 )
-from sklearn_pgb._losses import MODULE_LOSSES
+from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._data import (

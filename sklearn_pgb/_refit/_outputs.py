@@ -8,13 +8,10 @@ from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
+from sklearn_pgb._budget import LOG_ABSENT
 from sklearn_pgb._estimator._border import final_estimator
 from sklearn_pgb._estimator._targets import is_option
 from sklearn_pgb._refit._request import RefitRequest
-
-# Log probability of classes without training samples: about log(eps) of float64, so
-# the other probabilities still sum to one.
-LOG_ABSENT = -36.0
 
 
 def is_a_classifier(refit: Any) -> bool:

@@ -11,7 +11,7 @@ from sklearn.frozen import FrozenEstimator
 
 from sklearn_pgb._estimator._border import final_estimator
 from sklearn_pgb._estimator._targets import is_option
-from sklearn_pgb._losses import MODULE_LOSSES
+from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._open import check_can_open, open_network
 
 

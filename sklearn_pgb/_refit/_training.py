@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._border import (
-    AUTO_FOLDS,
     NoFolds,
     Parts,
     Seeds,
@@ -25,7 +25,8 @@ from sklearn_pgb._estimator._border import (
     share_target_transformation,
 )
 from sklearn_pgb._estimator._trainer import train_networks
-from sklearn_pgb._losses import MODULE_LOSSES, LogisticLoss
+from sklearn_pgb._losses._classification import LogisticLoss
+from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._refit._data import TrainingData, encode_targets
 from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
 from sklearn_pgb._refit._request import RefitRequest

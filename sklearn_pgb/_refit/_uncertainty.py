@@ -9,36 +9,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    NOISE_COLUMNS,
+    NOISE_COPIES,
+    NOISE_NEGLIGIBLE,
+    NOISE_ROWS_PER_COLUMN,
+    SMALLEST_SQUARE,
+)
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import column_means
 from sklearn_pgb._convex._select import Fold, HeldOutPath, convex_folds, search_path
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._estimator._alpha import Effort, enough
 from sklearn_pgb._estimator._border import Parts
-from sklearn_pgb._losses import GammaLoss
+from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import Network
-from sklearn_pgb._operators import KroneckerOperator, LinearOperator
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._refit._fitting import Refit
 
 # Regularization strengths of the noise model, whose features have mean squared row norm
 # one. The largest leaves a nearly constant variance, for noise that depends on nothing.
 NOISE_ALPHAS = np.logspace(2, -5, 15).tolist()
-
-# Squared errors are clipped at this multiple of their mean: the logarithms of smaller
-# ones would dominate the fit.
-SMALLEST_SQUARE = 1e-6
-
-# Eigenvalues below this multiple of the penalty's are dropped: the penalty alone then
-# determines the variance in their directions, with this relative error.
-NEGLIGIBLE = 1e-4
-
-# The rich noise model is tried only with ten samples per feature, the rule of thumb of
-# regression: with fewer, cross-validation selects it by chance. Beyond a few hundred
-# features its Newton steps would take as long as the refit. Its features and those of
-# all folds take about COPIES times the memory of the features alone.
-ROWS_PER_COLUMN = 10
-MAX_COLUMNS = 300
-COPIES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +100,7 @@ def uncertainty(
         return None
     problem = result.problem
     shift = result.choice.alpha / 2
-    eigenvalues, vectors = path.coefficient_spectrum(NEGLIGIBLE * shift)
+    eigenvalues, vectors = path.coefficient_spectrum(NOISE_NEGLIGIBLE * shift)
     state: dict[str, Any] = {
         "vectors": vectors.cpu().numpy(),
         "eigenvalues": eigenvalues.cpu().numpy(),
@@ -179,8 +171,8 @@ def _candidates(
     values = X[:1].flatten(1).shape[1] + raw.shape[1]
     columns = values * (values + 3) // 2
     columns += sum(h.shape[1] for h in _hidden(network, X[:1]))
-    fits = COPIES * 8.0 * len(X) * columns <= max_memory
-    most = min(len(X) // ROWS_PER_COLUMN, MAX_COLUMNS)
+    fits = NOISE_COPIES * 8.0 * len(X) * columns <= max_memory
+    most = min(len(X) // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
     return [False, True] if fits and columns <= most else [False]
 
 

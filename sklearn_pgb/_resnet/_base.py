@@ -26,6 +26,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
+from sklearn_pgb._budget import FULL_BATCH_ROWS, PASS_ROWS
 from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._estimator._state import VersionedState
@@ -35,12 +36,7 @@ from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms
 from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork, Squash
 from sklearn_pgb._resnet._diagnostics import stationarity
-from sklearn_pgb._resnet._fitting import (
-    FULL_BATCH_ROWS,
-    fit_resnet,
-    is_worse,
-    projection_is_cheap,
-)
+from sklearn_pgb._resnet._fitting import fit_resnet, is_worse, projection_is_cheap
 from sklearn_pgb._resnet._folds import draw_folds
 from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
@@ -77,9 +73,6 @@ from sklearn_pgb._training._architecture import (
     restored_module,
 )
 from sklearn_pgb._training._program import ChainProgram
-
-# Samples of one forward pass in `predict`, which limits its memory.
-PREDICTED_ROWS = 2**13
 
 # A fitted model keeps using the values of these parameters at the time of `fit`.
 KEPT = {
@@ -408,7 +401,7 @@ class ResNetBasisBase(
     def _forward(self, rows):
         """Return raw outputs for the matrix of `_network_inputs`."""
         network, parts = ResNetNetwork(self.module_), []
-        for batch in gen_batches(len(rows), PREDICTED_ROWS):
+        for batch in gen_batches(len(rows), PASS_ROWS):
             with torch.no_grad():
                 part = network(network.theta, as_float64(rows[batch]))
             parts.append(part.numpy())

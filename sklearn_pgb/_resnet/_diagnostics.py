@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length
 
+from sklearn_pgb._budget import FEATURE_RANK_RTOL
 from sklearn_pgb._sklearn import _check_sample_weight
-
-# Relative singular values below this are rounding errors.
-RANK_RTOL = 1e-13
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def closed_form(
 def _range(A: NDArray[np.float64], size: float = 0.0) -> NDArray[np.float64]:
     """Return an orthonormal basis of the range of A."""
     U, sigma, _ = np.linalg.svd(A, full_matrices=False)
-    return U[:, sigma > RANK_RTOL * max(size, sigma.max(initial=0.0))]
+    return U[:, sigma > FEATURE_RANK_RTOL * max(size, sigma.max(initial=0.0))]
 
 
 def _off(U: NDArray[np.float64], A: NDArray[np.float64]) -> NDArray[np.float64]:

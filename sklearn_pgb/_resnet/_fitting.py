@@ -9,6 +9,15 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    GAP_RTOL,
+    LARGEST_DECAY,
+    LOSS_ROUNDING,
+    NEWTON_UNKNOWNS,
+    PROJECTION_FLOPS,
+    SOLVED,
+    WORSE_RTOL,
+)
 from sklearn_pgb._convex._bounds import Bound
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
@@ -25,7 +34,8 @@ from sklearn_pgb._estimator._alpha import (
     is_dense,
 )
 from sklearn_pgb._estimator._border import Parts
-from sklearn_pgb._losses import Loss, PoissonLoss
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._resnet._full_batch import full_batch
 from sklearn_pgb._resnet._minibatches import minibatches
 from sklearn_pgb._resnet._projection import Projection, SquaredProjection, projection
@@ -37,36 +47,6 @@ from sklearn_pgb._training._residual import evaluate_units
 # Limits of the convex solvers. With this tolerance the certified comparison with the
 # minimum on the basis alone is accurate to 1e-9.
 EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
-
-# Accept solutions with a relative duality gap below this even if the solver did not
-# report convergence.
-GAP_RTOL = 1e-6
-
-# A loss is worse than that of the basis if it exceeds it by more than this fraction of
-# the loss and of the targets' variance; smaller differences are rounding errors.
-WORSE_RTOL = 1e-9
-
-# Relative standard deviations below this are rounding errors of constants.
-ROUNDING = 1e-12
-
-# solver="auto" uses full batches for at most this many samples.
-FULL_BATCH_ROWS = 10_000
-
-# If the best held-out loss of the basis alone is below this fraction of the loss at the
-# largest alpha, the units have nothing to gain. Skipping their selection makes fits on
-# separable classes, which have the most expensive solutions, five times faster.
-SOLVED = 1e-3
-
-# Variable projection is used up to this number of samples times squared unknowns and,
-# with Newton's method, up to this number of unknowns. Beyond, joint training is faster:
-# for 1,300 images of ten digits both take 3 s, but for 20 classes of 5 samples 0.2 s
-# instead of 3.2. Below, variable projection reaches smaller losses in fewer steps: on
-# two moons the held-out log loss after 100 steps is .25 instead of .27.
-PROJECTION_FLOPS, NEWTON_UNKNOWNS = 5e8, 250
-
-
-# Weights vanish under this weight decay, and squared gradients do not overflow.
-LARGEST_DECAY = 1e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +263,7 @@ def total_variance(rows: Tensor, weight: Tensor) -> float:
     """Return the sum of weighted variances; zero if it is only rounding error."""
     mean = weight @ rows
     variance = float(weight @ (rows - mean).square().sum(1))
-    return variance if variance > ROUNDING**2 * float(mean @ mean) else 0.0
+    return variance if variance > LOSS_ROUNDING**2 * float(mean @ mean) else 0.0
 
 
 def projection_is_cheap(samples: Samples, n_units: int, loss: Loss) -> bool:

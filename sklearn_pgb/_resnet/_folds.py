@@ -7,13 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._alpha import enough
-from sklearn_pgb._estimator._border import (
-    AUTO_FOLDS,
-    Parts,
-    cross_fitting_parts,
-    parts_among,
-)
+from sklearn_pgb._estimator._border import Parts, cross_fitting_parts, parts_among
 
 
 def draw_folds(

@@ -7,21 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import CHECKPOINTS, EVALUATIONS, JOINT_EVALUATIONS, PATIENCE
 from sklearn_pgb._estimator._border import Parts
 from sklearn_pgb._resnet._gain import is_significant, number_duplicates
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import Hook, Request, Residual, Samples, Training
 from sklearn_pgb._training._polish import quasi_newton
 from sklearn_pgb._training._residual import evaluate_units
-
-# L-BFGS stops after this many iterations without progress.
-PATIENCE = 5
-
-# The held-out loss is evaluated after these iterations, and a fold stops after this
-# many evaluations without a new best. In joint training the units learn less in each
-# iteration, and an evaluation is as expensive as many of them, so half as many suffice.
-CHECKPOINTS = (1, 3, 6, 12, 25, 50, 100, 200, 400, 800)
-EVALUATIONS, JOINT_EVALUATIONS = 3, 2
 
 
 def full_batch(

@@ -9,13 +9,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
+from sklearn_pgb._budget import LARGEST_FEATURE, SMALLEST_FEATURE
 from sklearn_pgb._estimator._border import check_passed_on, dense
-
-# Smaller inputs count as constant, as standardizing them would make weights overflow.
-SMALLEST_FEATURE = 1e-290
-
-# The squares of larger features, summed over samples, would overflow.
-LARGEST_FEATURE = 1e150
 
 
 @dataclass(frozen=True, eq=False)

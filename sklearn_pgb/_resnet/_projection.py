@@ -6,21 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import FEATURE_RANK_RTOL, MAX_MEMORY, ROUGH_TOL, WEAK
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._solve import PathSolver
-from sklearn_pgb._losses import Loss
-from sklearn_pgb._operators import KroneckerOperator
-
-# Singular values below the first fraction of the largest are rounding errors. A penalty
-# suppresses them if its square root exceeds the second fraction.
-RANK_RTOL, WEAK = 1e-13, 1e-10
-
-# A rough solution stops after a Newton step that predicts a decrease by this fraction
-# of the objective. The remaining error is of the order of its square.
-ROUGH_TOL = 0.01
-
-# Limit of the memory of Newton systems, in bytes.
-MAX_MEMORY = 2.0**30
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._operators._dense import KroneckerOperator
 
 
 class Projection(ABC):
@@ -113,7 +103,7 @@ class SquaredProjection(Projection):
         U, S, Vh = torch.linalg.svd(self.root * self.X, full_matrices=False)
         # A centered constant column only contains rounding errors relative to its mean.
         largest = torch.maximum(S.max(), self.mean.norm())
-        keep = S > RANK_RTOL * largest.clamp_min(torch.finfo(S.dtype).tiny)
+        keep = S > FEATURE_RANK_RTOL * largest.clamp_min(torch.finfo(S.dtype).tiny)
         self.U, self.S, self.V = U[:, keep], S[keep], Vh[keep].T
         centered, self.y_mean = self._centered(y)
         self.along, self.across = self._divide(self.root * centered)
@@ -153,7 +143,7 @@ class SquaredProjection(Projection):
         n_units, target = along.shape[1], self.across
         if shift <= (WEAK * size) ** 2:
             U, S, Vh = torch.linalg.svd(across, full_matrices=False)
-            keep = S > RANK_RTOL * size
+            keep = S > FEATURE_RANK_RTOL * size
             across, target = S[keep, None] * Vh[keep], U[:, keep].T @ target
             if shift == 0:
                 return Vh[keep].T @ (target / S[keep, None])

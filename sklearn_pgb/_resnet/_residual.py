@@ -8,13 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._budget import FACTORS
 from sklearn_pgb._resnet._projection import Projection, projection
 from sklearn_pgb._training._program import Program
 from sklearn_pgb._training._residual import evaluate_units
-
-# Candidate multiples of the alpha of the basis alone. Units fitted to the targets
-# overfit more than a fixed basis, so they need a larger alpha.
-FACTORS = (16.0, 4.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

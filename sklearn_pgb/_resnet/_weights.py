@@ -7,16 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sklearn_pgb._budget import DELTA, LARGEST_NORM, LEAST_SIGMA, RANK_RTOL
 from sklearn_pgb._convex._problem import Solution
-from sklearn_pgb._losses import Loss
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._resnet._residual import Samples
-
-# The numerical rank of R1 counts relative singular values above the first number. The
-# others are limits on W and V; beyond them a warning says that W is nearly singular.
-RANK_RTOL, LEAST_SIGMA, LARGEST_NORM = 1e-10, 1e-6, 1e6
-
-# Size of W - R1, relative to R1, if the range of R1 does not contain that of R2.
-DELTA = 1e-3
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,20 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._budget import CONSTANT_RTOL, SAME_MINIMUM
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._convex._infimum import Infimum, infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._scale import LossScale, loss_scale
-from sklearn_pgb._losses import Loss, pure_error_floor
+from sklearn_pgb._losses._floor import pure_error_floor
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._network import Network, as_float64
-from sklearn_pgb._operators import KroneckerOperator
-
-# Two networks are the same minimum if their predictions differ by less than this,
-# relative to the targets' spread, and their objectives relative to the loss scale.
-SAME = 1e-3
-
-# Targets are constant if their spread relative to their size is below this.
-ROUNDING = 1e-14
+from sklearn_pgb._operators._dense import KroneckerOperator
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +140,7 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
         float(setting.weight @ part.square().sum(1)) ** 0.5
         for part in (centered, setting.y)
     )
-    if spread <= ROUNDING * size:
+    if spread <= CONSTANT_RTOL * size:
         # Constant targets: compare predictions relative to their size instead.
         spread = size or 1.0
     number = np.empty(len(ends.loss), dtype=np.intp)
@@ -154,11 +149,11 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
         number[start] = len(minima)
         for i, other in enumerate(minima):
             # An infinite objective is a minimum of its own.
-            limit = ends.objective[other] + SAME * scale
+            limit = ends.objective[other] + SAME_MINIMUM * scale
             if not ends.objective[start] <= min(limit, np.finfo(np.float64).max):
                 continue
             difference = (predicted[start] - predicted[other]).square().sum(1)
-            if float(setting.weight @ difference) ** 0.5 <= SAME * spread:
+            if float(setting.weight @ difference) ** 0.5 <= SAME_MINIMUM * spread:
                 number[start] = i
                 break
         if number[start] == len(minima):

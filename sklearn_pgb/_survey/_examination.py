@@ -4,6 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._budget import (
+    CERTIFICATE_COST,
+    EXAMINATION_FLOPS,
+    MAX_MEMORY,
+    factorization_flops,
+)
 from sklearn_pgb._certificate._certify import certify_objective
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._convex._infimum import infimum
@@ -12,16 +18,6 @@ from sklearn_pgb._convex._scale import LossScale
 from sklearn_pgb._geometry._kinks import kink_margin
 from sklearn_pgb._survey._ends import Ends
 from sklearn_pgb._threads import threads_for
-
-# Multiplications allowed for the decompositions behind bounds and verdicts, in all.
-# The networks with the smallest objectives are examined first.
-EXAMINATION_FLOPS = 1e9
-
-# A certificate costs about as much as ten decompositions of its gradient basis.
-CERTIFICATE_COST = 10.0
-
-# Bytes of one factorization.
-MAX_MEMORY = 2.0**30
 
 
 def examine_ends(
@@ -97,9 +93,8 @@ def examine_ends(
 
 
 def _work(objective: TrainingObjective) -> float:
-    """Multiplications of a decomposition of the gradient basis."""
-    rows, columns = objective.y.numel(), objective.network.n_params
-    return float(rows) * columns * min(rows, columns)
+    """Cost of a decomposition of the gradient basis."""
+    return factorization_flops(objective.y.numel(), objective.network.n_params)
 
 
 def _bound(

@@ -5,23 +5,19 @@ import torch
 from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
+from sklearn_pgb._budget import (
+    LONGEST,
+    POLISH_CHUNK,
+    POLISH_WORK,
+    POPULATION_GROUP,
+    SHORTEST,
+)
 from sklearn_pgb._estimator._border import jobs_for
 from sklearn_pgb._survey._recipe import Recipe
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import uniform_initialisation
 from sklearn_pgb._training._train import train
-
-# Networks trained by one tensor program. With fewer, the overhead of each operation
-# dominates; with more, their tensors do not fit into the cache.
-GROUP = 50
-
-# Networks polished in one task.
-CHUNK = 5
-
-# Multiplications allowed for polishing if polish_iter="auto". Fewer than SHORTEST
-# iterations would not reach critical points, and more than LONGEST are not needed.
-POLISH_WORK, SHORTEST, LONGEST = 1e9, 50, 1000
 
 # Up to this many parameters, Hessians are cheap enough for final Newton steps. These do
 # not help at kinks.
@@ -45,7 +41,7 @@ def train_population(
     theta = uniform_initialisation(recipe.program, rng, n_starts)
     n_iter = _polish_iterations(recipe, n_starts, polish_iter)
     if recipe.schedule.max_epochs:
-        groups = theta.split(GROUP)
+        groups = theta.split(POPULATION_GROUP)
         seeds = rng.randint(np.iinfo(np.int32).max, size=len(groups)).tolist()
         parts = Parallel(n_jobs=jobs_for(len(groups), n_jobs))(
             delayed(_train)(recipe, group, seed)
@@ -54,7 +50,7 @@ def train_population(
         theta = torch.cat(parts)
     if n_iter == 0:
         return theta
-    chunks = theta.split(CHUNK)
+    chunks = theta.split(POLISH_CHUNK)
     polished = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
         delayed(_polish)(recipe, chunk, n_iter, gtol) for chunk in chunks
     )

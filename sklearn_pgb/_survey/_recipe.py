@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
 from torch import Tensor
 
+from sklearn_pgb._budget import EPOCH_RATIO
 from sklearn_pgb._certificate._subject import mlp_penalty
 from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
@@ -33,10 +34,6 @@ from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import ChainProgram
 from sklearn_pgb._training._train import Schedule, automatic_rate
-
-# Epochs relative to scikit-learn's: with an annealed, ten times larger learning rate,
-# Adam reaches the loss of their networks in this fraction of epochs.
-EPOCHS = 0.2
 
 
 class _Targets:
@@ -174,7 +171,9 @@ def find_recipe(
     else:
         penalty *= mlp_penalty(final, loss, sample_weight)[0]
         penalty = _in_training_units(penalty, architecture)
-    epochs = params["max_iter"] if own else max(1, int(EPOCHS * params["max_iter"]))
+    epochs = (
+        params["max_iter"] if own else max(1, int(EPOCH_RATIO * params["max_iter"]))
+    )
     by_lbfgs = params["solver"] == "lbfgs"
     rate = params["learning_rate_init"] if own else "auto"
     batch_size = params["batch_size"]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_pgb._budget import PRINTED
+
 if TYPE_CHECKING:
     import pandas as pd
 
-# Number of minima in the printed table.
-PRINTED = 8
 
 VERDICTS = (
     "certified_global",

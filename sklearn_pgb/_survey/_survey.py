@@ -9,6 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, indexable
 from torch import nn
 
+from sklearn_pgb._budget import SURVEY_POLISH
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import training_objective
 from sklearn_pgb._estimator._border import dense, final_estimator, fit_parameter
@@ -20,10 +21,6 @@ from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
 from sklearn_pgb._survey._recipe import Recipe, find_recipe
 from sklearn_pgb._survey._result import MinimaSurvey
-
-# Gradients are polished to this fraction of the tolerance, because the certificate of a
-# penalized objective multiplies them by its norm budget, which can be several hundred.
-POLISH = 1e-3
 
 
 def survey_minima(
@@ -127,7 +124,7 @@ def survey_minima(
             recipe,
             n_starts,
             polish_iter=polish_iter,
-            gtol=POLISH * tol * _training_scale(recipe, scale.unit),
+            gtol=SURVEY_POLISH * tol * _training_scale(recipe, scale.unit),
             seed=seed,
             n_jobs=n_jobs,
         )

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sklearn_pgb._budget import MOST_UNITS, N_CANDIDATES
 from sklearn_pgb._models._call import copy_module
-from sklearn_pgb._models._checks import N_CANDIDATES, check_samples
+from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._training._input_map import InputMap
@@ -68,10 +69,6 @@ class Architecture:
         if self.inputs is None:
             return np.asarray(X, dtype=np.float64)
         return self.inputs.transform(X)
-
-
-# The weights of wider layers would not fit into memory.
-MOST_UNITS = 2**31
 
 
 def hidden_widths(hidden_layer_sizes: Any) -> list[int]:

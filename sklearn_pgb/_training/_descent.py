@@ -7,10 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import SHUFFLED
 from sklearn_pgb._training._objective import Objective
-
-# Entries of X that are shuffled at a time, which limits the memory of the copy.
-SHUFFLED = 2**22
 
 
 class Method(ABC):

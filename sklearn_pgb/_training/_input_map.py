@@ -11,16 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# A column is constant if its standard deviation is at most this many rounding units of
-# its largest entry. Sums in a different order differ by a few units.
-ROUNDING = 8
-
-# Columns with smaller entries count as constant, as standardizing them would make
-# weights overflow.
-SMALLEST = 1e-290
-
-# Samples that are standardized at a time, which limits the memory.
-ROWS = 2**13
+from sklearn_pgb._budget import INPUT_ULPS, PASS_ROWS, SMALLEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +64,7 @@ class InputMap:
         exponent = np.frexp(largest)[1].astype(np.intp)
         centre, spread = _moments(rows, weight, exponent)
         # The largest entry of a column is about one after scaling by its power of two.
-        rounding = ROUNDING * np.finfo(X.dtype).eps
+        rounding = INPUT_ULPS * np.finfo(X.dtype).eps
         constant = (spread <= rounding) | (largest < SMALLEST)
         if not centred:
             centre = np.zeros_like(centre)
@@ -97,8 +88,8 @@ class InputMap:
         """Standardize dense samples, (n_samples, n_columns) or (n_samples, ...)."""
         shape = X.shape if X.ndim > 2 else (len(X), len(self.columns))
         result = np.empty(shape)
-        for start in range(0, len(X), ROWS):
-            rows = slice(start, start + ROWS)
+        for start in range(0, len(X), PASS_ROWS):
+            rows = slice(start, start + PASS_ROWS)
             part = X[rows] if X.ndim > 2 or self._keeps_all else X[rows, self.columns]
             result[rows] = self._of(part)
         return result
@@ -184,8 +175,8 @@ def _moments(
     pools = len(exponent) < rows.shape[1]
 
     def parts() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        for start in range(0, len(rows), ROWS):
-            part = slice(start, start + ROWS)
+        for start in range(0, len(rows), PASS_ROWS):
+            part = slice(start, start + PASS_ROWS)
             yield weight[part], np.ldexp(rows[part].astype(np.float64), -exponent)
 
     def pooled(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sklearn_pgb._losses import Loss
+from sklearn_pgb._budget import SWEEP
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._training._program import Program
-
-# Samples times members of one forward pass over all data, which limits its memory.
-SWEEP = 2**14
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from sklearn_pgb._budget import POLISH_DENSE_PARAMS, POLISH_NEWTON_STEPS
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._objective import Objective
-
-# Maximum number of parameters for Newton's method, which forms and factorizes the
-# Hessian, and maximum number of its steps.
-DENSE_PARAMS, NEWTON_STEPS = 600, 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +70,8 @@ def polish(
     max_evaluations : int
         Maximum evaluations of the objective by L-BFGS.
     newton : bool
-        Whether to use Newton's method if there are at most DENSE_PARAMS parameters.
+        Whether to use Newton's method if there are at most POLISH_DENSE_PARAMS
+        parameters.
     on_iteration : callable or None
         Takes parameters and objective. The polish ends if it returns True.
 
@@ -106,7 +104,7 @@ def polish(
             on_iteration=record,
         )
         theta = rough.theta
-        if newton and not stopped and len(theta) <= DENSE_PARAMS:
+        if newton and not stopped and len(theta) <= POLISH_DENSE_PARAMS:
             theta = _newton(objective, theta, gtol, record)
         value, gradient = function(theta)
     return replace(
@@ -227,7 +225,7 @@ def _newton(
         return float(value), gradient[0]
 
     value, gradient = measure(theta)
-    for _ in range(NEWTON_STEPS):
+    for _ in range(POLISH_NEWTON_STEPS):
         if float(gradient.abs().max()) <= gtol:
             break
         eigenvalues, vectors = torch.linalg.eigh(hessian(objective, theta))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._losses import Loss
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._training._auxiliary import AuxiliaryProgram, Neurons
 from sklearn_pgb._training._objective import Objective
 

@@ -7,24 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sklearn_pgb._budget import ANNEALED, EXPLOSION, RATE, RATE_FEATURES, SMALLEST_RATE
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._descent import Descent, Method
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import Program
-
-# Fraction of the epochs in which the learning rate is annealed to zero.
-ANNEALED = 0.5
-
-# Initial learning rate of networks with up to RATE_FEATURES inputs. Adam changes all
-# weights by similar amounts, so the change of a unit grows with its number of inputs.
-RATE, RATE_FEATURES = 1e-2, 64
-
-# Adaptive training ends at this learning rate.
-SMALLEST_RATE = 1e-6
-
-# A loss has diverged if it exceeds that of the first epoch by this factor, even if it
-# does not overflow yet.
-EXPLOSION = 1e8
 
 
 def automatic_rate(n_features: int) -> float:

@@ -1,0 +1,525 @@
+"""Numbers that decide about cost, accuracy and effort, with their origins.
+
+Every constant of the package's algorithms is here, by the part that uses it. Public
+parameters have their defaults in signatures.
+"""
+
+
+def factorization_flops(n_rows: int, n_columns: int) -> float:
+    """Cost of decomposing a matrix, up to a constant: the unit of all limits in flops.
+
+    It is the product of both sides and the shorter side.
+    """
+    return float(n_rows) * n_columns * min(n_rows, n_columns)
+
+
+# --- threads ------------------------------------------------------------------
+
+# Multiplications per thread of a step. With fewer, threads wait for each other longer
+# than they work.
+WORTH_A_THREAD = 1e7
+
+# Multiplications per thread of a factorization. With fewer, threads save only a few
+# tenths of a second, and the last digits depend on the number of threads. Results of
+# small problems are thus the same with any number of threads.
+FACTORIZATION_WORTH_A_THREAD = 1e10
+
+# --- operators ----------------------------------------------------------------
+
+# Memory of one block of dense rows, of which a few exist at a time. It is large enough
+# for efficient matrix products, and small compared to usual values of `max_memory`.
+BLOCK_BYTES = 2**23
+
+# --- losses -------------------------------------------------------------------
+
+# A dual this close to its domain counts as inside: rounding may have moved it out.
+DOMAIN_SLACK = 1e-12
+
+# --- models -------------------------------------------------------------------
+
+# A column is far from zero if its distance from zero is this many times its spread.
+# Differences of its entries are then exact in floating point (Sterbenz).
+FAR = 2.0
+
+# Number of samples to compare, and of candidates to choose distinct samples from.
+N_SAMPLES, N_CANDIDATES = 8, 64
+
+# Outputs for a sample are equal up to rounding if they differ by no more than this,
+# relative to the spread of the outputs and to their size.
+SPREAD_RTOL, SIZE_RTOL = 1e-6, 1e-9
+
+# Checks are repeated at parameters moved by this fraction of their size, because a zero
+# head hides the layers before it.
+NEARBY = 0.1
+
+# Step of finite differences, relative to the size of the parameters, and tolerance on
+# the derivative. It is large enough for rounding and detects detached parameters.
+STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
+
+# Derivatives this close to those of a linear head differ by rounding only.
+HEAD_TOLERANCE = 1e-10
+
+# --- training -----------------------------------------------------------------
+
+# The weights of wider layers would not fit into memory.
+MOST_UNITS = 2**31
+
+# Entries of X that are shuffled at a time, which limits the memory of the copy.
+SHUFFLED = 2**22
+
+# A column is constant if its standard deviation is at most this many rounding units of
+# its largest entry. Sums in a different order differ by a few units.
+INPUT_ULPS = 8
+
+# Columns with smaller entries count as constant, as standardizing them would make
+# weights overflow.
+SMALLEST = 1e-290
+
+# Samples times members of one forward pass over all data, which limits its memory.
+SWEEP = 2**14
+
+# Maximum number of parameters for Newton's method, which forms and factorizes the
+# Hessian, and maximum number of its steps.
+POLISH_DENSE_PARAMS, POLISH_NEWTON_STEPS = 600, 50
+
+# Fraction of the epochs in which the learning rate is annealed to zero.
+ANNEALED = 0.5
+
+# Initial learning rate of networks with up to RATE_FEATURES inputs. Adam changes all
+# weights by similar amounts, so the change of a unit grows with its number of inputs.
+RATE, RATE_FEATURES = 1e-2, 64
+
+# Adaptive training ends at this learning rate.
+SMALLEST_RATE = 1e-6
+
+# A loss has diverged if it exceeds that of the first epoch by this factor, even if it
+# does not overflow yet.
+EXPLOSION = 1e8
+
+# --- geometry -----------------------------------------------------------------
+
+# Largest change of the outputs, relative to one plus the largest output, and the times
+# on a path at which it is tested.
+OUTPUT_TOLERANCE, TIMES = 1e-12, (0.25, 0.5, 0.75, 1.0)
+
+# A path that meets a kink is halved up to this many times, down to a thousandth of the
+# weights' size; the columns of closer parameters hardly differ. Then another random
+# direction is tried, up to this many in all.
+N_HALVINGS, N_DIRECTIONS = 10, 3
+
+# A module's Jacobian is formed up to this many entries. A block of its columns is
+# decomposed up to this many entries times its shorter side.
+JACOBIAN_ENTRIES, BLOCK_WORK = 2e7, 1e10
+
+# If a kink is closer than this, relative to its layer's inputs, rounding may hide that
+# it is at the parameters.
+KINK_TOLERANCE = 1e-8
+
+# Inputs closer to a seam than this, relative to the largest input, may be on it.
+SEAM_TOLERANCE = 1e-8
+
+# Singular values below this, relative to the largest, count as zero. Columns are scaled
+# to norm one first.
+RANK_RTOL = 1e-10
+
+# Distances of the nearby parameters, relative to their size. An analytic function has
+# the same rank almost everywhere, and larger distances show it more clearly. Piecewise
+# functions may have another rank on each piece.
+NEARBY_STEPS, NEARBY_ANALYTIC = (1e-3, 1e-3, 1e-3), (1e-3, 1e-2, 1e-1)
+
+# Limits up to which a Jacobian is formed and decomposed: entries (1.6 GB), and entries
+# times the shorter side (about 15 seconds on one core).
+MAX_ENTRIES, MAX_WORK = 2e8, 5e10
+
+# --- bases --------------------------------------------------------------------
+
+# A larger number of outputs is taken for a mistake.
+MOST_OUTPUTS = 2**20
+
+# Number of displacements to try for each one requested, and the relative distance from
+# the span of the other columns above which columns count as new.
+TRIALS, NEW_RTOL = 3, 1e-8
+
+# --- convex -------------------------------------------------------------------
+
+# Bounds cover coefficients this many times as long as the computed ones.
+COEF_BUDGET = 1e6
+
+# The basis is factorized, and dual points are repaired, up to this many flops (rows
+# times columns times the smaller of both). Larger bases are only multiplied by.
+FACTOR_FLOPS, REPAIR_FLOPS = 4e9, 3e7
+
+# Newton may take this many flops, within a smallest and largest number of steps.
+NEWTON_FLOPS, NEWTON_STEPS = 1e10, (15, 100)
+
+# Coefficients along directions with relative singular values below these can be very
+# long and gain next to nothing, and a bound for even longer ones is of little use. All
+# cutoffs are tried, and the loss decides.
+STEADY_RTOL = 1e-10
+INFIMUM_RTOLS, NEWTON_RTOLS = (1e-12, STEADY_RTOL, 1e-8, 1e-6), (STEADY_RTOL,)
+
+# Bounds are compared by their gain over the trivial bound. One with this fraction of
+# the largest gain counts as equal, and the one with the largest budget is returned.
+# Budgets are a million times the norm of any candidate, or this many times the best's.
+FULL_FRACTION, SMALLER_BUDGETS = 1 - 5e-8, (1e4, 1e2, 1.0)
+
+# Without a factorization, coefficients are less accurate. Budgets are then below a
+# million if a larger one would lose more than a tenth of the largest gain.
+ROUGH_FRACTION, ROUGH_BUDGETS = 0.9, (1e6, 1e5, 1e4, 1e3, 1e2, 1e1)
+
+# Losses within this relative tolerance are equal; the shortest coefficients are used.
+EQUAL_RTOL = 1e-12
+
+# If a log loss is this close to the sum of the samples' infima, the labels count as
+# separated. If all gradients are this far inside their domain, they are not separated.
+SEPARATED_LOSS, INTERIOR_SLACK = 1e-10, 1e-8
+
+# Steps are computed in float32 if the residual may be this fraction of the gradient and
+# alpha is at least this fraction of the mean squared row norm, above the rounding 6e-8.
+SINGLE_FORCING, SINGLE_ALPHA = 1e-3, 1e-7
+
+# Conjugate gradients are preconditioned if alpha is below this fraction of the mean
+# squared row norm; a larger alpha needs only a few products without.
+WEAK_ALPHA = 1e-2
+
+# The preconditioner is recomputed after a step that took more products than this.
+MANY_PRODUCTS = 15
+
+# Dual coordinates this close to the edge of their box are pinned to it. All distances
+# are tried, and the caller keeps the best certified value.
+PINNING = (0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
+
+# Stop when the constraints are violated by no more than this.
+REPAIR_RTOL = 1e-13
+
+# Eigenvalues of the Gram matrix below this fraction of the largest are rounding.
+EIGENVALUE_RTOL = 1e-14
+
+# Largest rounding error of a mean of losses, in units in the last place.
+MEAN_ULPS = 16
+
+# Relative increases of a held-out loss: one too large for noise, and one too large for
+# a plateau.
+CLEAR_RISE, RISE = 0.01, 0.001
+
+# Always evaluate this many of the largest alphas. The model is nearly constant there,
+# so an increase (e.g. due to class imbalance between folds) is not informative.
+STRONGEST = 7
+
+# When alphas are compared, Newton stops after a step that predicted a decrease by this
+# fraction of the objective. The remaining error is of the order of its square, below
+# the differences between neighbors on the path.
+COMPARISON_TOL = 0.1
+
+# Overhead of a small tensor operation, in flops, and Hessian products per Newton step.
+# Both are rough: they only decide between many small products and few large
+# factorizations.
+LAUNCH_FLOPS = 2.5e5
+PRODUCTS = 30
+LSMR_ITERATIONS = 20_000
+
+# LSMR stops at this fraction of the gradient norm that the tolerance on the certified
+# gap, ||gradient||^2 / (2 alpha), allows for an objective of one.
+LSMR_FRACTION = 0.3
+
+# Default memory limit in bytes.
+MAX_MEMORY = 2.0**30
+
+# Largest rounding error of a gap, in units in the last place.
+GAP_ULPS = 64
+
+# If alpha = 0, solutions with and without directions below these fractions of the
+# largest singular value are compared: coefficients along them may be so long that
+# rounding spoils the loss.
+SPECTRAL_RTOLS = (1e-12, 1e-10, 1e-8)
+
+# Coefficients are accurate if converting them to the problem's units changes the loss
+# by less than this fraction.
+CONVERSION_RTOL = 1e-9
+
+# A centered column counts as zero up to this many units in the last place of the
+# column: entries of a computed constant differ by one or two.
+CONSTANT_ULPS = 8
+
+# Rounding error of a network's hidden outputs, in units in the last place. (Measured on
+# layers of nearly linear units with offsets of 1e5 to 1e9. If it is ignored, bounds for
+# coefficients of 1e6 are 5e-9 and 6e-7 too large.)
+OUTPUT_ULPS = 2.0
+
+# Rounding error of the product of a column of norm one with a vector, in units in the
+# last place of the vector's norm. It covers rounding of the sum and of the basis.
+PRODUCT_ULPS = 1.5
+
+# Singular values of exact features below this many units in the last place, for each
+# row or column, are rounding.
+RANK_ULPS = 1.0
+
+# --- estimator ----------------------------------------------------------------
+
+# If the smaller side of the basis has at most this size, a Newton step is a dense
+# factorization, and its leverages give leave-one-out at no extra cost.
+DENSE_SIZE = 1500
+
+# This many distinct held-out samples suffice to compare candidates. More folds, each
+# with its own path, would take time and memory without changing the choice. The squared
+# loss has a closed form and uses all folds, as their errors also estimate the noise.
+ENOUGH_ROWS = 1000
+
+# Number of cross-fitting folds if the user gives none.
+AUTO_FOLDS = 5
+
+# No machine has more cores.
+MOST_JOBS = 2**20
+
+# The squares of larger targets, summed over samples, would overflow.
+LARGEST_TARGET = 1e150
+
+# Initial log probability of a class without any weight.
+ABSENT = -10.0
+
+# --- refit --------------------------------------------------------------------
+
+# `fit` factorizes the whole Jacobian for its rank, and repairs a dual point for the
+# infimum over its span, only if that takes a fraction of a second.
+FIT_RANK_FLOPS = 1e9
+FIT_REPAIR_FLOPS = 1e7
+
+# Log probability of classes without training samples: about log(eps) of float64, so
+# the other probabilities still sum to one.
+LOG_ABSENT = -36.0
+
+# Squared errors are clipped at this multiple of their mean: the logarithms of smaller
+# ones would dominate the fit.
+SMALLEST_SQUARE = 1e-6
+
+# Eigenvalues below this multiple of the penalty's are dropped: the penalty alone then
+# determines the variance in their directions, with this relative error.
+NOISE_NEGLIGIBLE = 1e-4
+
+# The rich noise model is tried only with ten samples per feature, the rule of thumb of
+# regression: with fewer, cross-validation selects it by chance. Beyond a few hundred
+# features its Newton steps would take as long as the refit. Its features and those of
+# all folds take about NOISE_COPIES times the memory of the features alone.
+NOISE_ROWS_PER_COLUMN = 10
+NOISE_COLUMNS = 300
+NOISE_COPIES = 8
+
+# --- added_neuron -------------------------------------------------------------
+
+# early_stopping="auto" requires at least this many distinct held-out samples.
+AUTO_HELD_OUT = 10
+
+# The default batch size is an eighth of the samples, within these limits. On small data
+# larger batches leave too few updates: compared to scikit-learn's 200, held-out RMSE
+# decreases by 10 % (geometric mean, 20 regression sets of up to 700 samples), and log
+# loss by 1 % (19 sets of up to 1,500).
+BATCHES, SMALLEST_BATCH, LARGEST_BATCH = 8, 32, 200
+
+# Maximum iterations of the final polish, and its tolerance on the gradient.
+POLISH_ITERATIONS = 1000
+POLISH_GTOL = 1e-8
+
+# With more parameters than this, an iteration of L-BFGS takes several times as long as
+# an epoch (100 samples, 1,000 features: 36 s of polish after 2 s of search). The polish
+# is then limited to a quarter of the search's epochs, and is skipped at the floor.
+POLISHED_PARAMS = 20_000
+
+# Weights already vanish at this penalty. Larger ones would only make squared gradients
+# overflow in float32.
+LARGEST_PENALTY = 1e8
+
+# Iterations of the neurons' descent, and number of the last ones that decide whether
+# the neurons diverge.
+NEURON_ITERATIONS = 30
+WINDOW = 10
+
+# Samples of one forward pass in `predict`, which limits its memory.
+PASS_ROWS = 2**13
+
+# Number of updates in a segment; progress is checked after each segment.
+SEGMENT = 100
+
+# A segment stagnates if it decreases the excess over the floor by less than the first
+# fraction, or by less than the second one while the learning rate is annealed, as
+# progress is then slow anyway. At a large learning rate the loss fluctuates, so a
+# member is only stuck after several stagnating segments.
+PROGRESS, ANNEALED_PROGRESS = 1e-4, 1e-6
+STAGNATING_SEGMENTS = 2
+
+# The search returns to the best network after the first fraction of the epochs, then
+# anneals the learning rate. The second fraction is left for the polish on all samples,
+# and each of its evaluations counts as an epoch.
+RETURN, POLISH = 0.4, 0.2
+
+# Every third move of a member is a restart.
+RESTART_EVERY = 3
+
+# Fractions of samples on which a transplanted unit is active; the best one is kept.
+ACTIVE = (0.2, 0.5, 0.8)
+
+# Smallest penalty of the refitted output layer: without one, the coefficients of
+# identical units could grow without bound.
+HEAD_ALPHA = 1e-8
+
+# --- resnet -------------------------------------------------------------------
+
+# Relative singular values below this are rounding errors.
+FEATURE_RANK_RTOL = 1e-13
+
+# Accept solutions with a relative duality gap below this even if the solver did not
+# report convergence.
+GAP_RTOL = 1e-6
+
+# A loss is worse than that of the basis if it exceeds it by more than this fraction of
+# the loss and of the targets' variance; smaller differences are rounding errors.
+WORSE_RTOL = 1e-9
+
+# Relative standard deviations below this are rounding errors of constants.
+LOSS_ROUNDING = 1e-12
+
+# solver="auto" uses full batches for at most this many samples.
+FULL_BATCH_ROWS = 10_000
+
+# If the best held-out loss of the basis alone is below this fraction of the loss at the
+# largest alpha, the units have nothing to gain. Skipping their selection makes fits on
+# separable classes, which have the most expensive solutions, five times faster.
+SOLVED = 1e-3
+
+# Variable projection is used up to this number of samples times squared unknowns and,
+# with Newton's method, up to this number of unknowns. Beyond, joint training is faster:
+# for 1,300 images of ten digits both take 3 s, but for 20 classes of 5 samples 0.2 s
+# instead of 3.2. Below, variable projection reaches smaller losses in fewer steps: on
+# two moons the held-out log loss after 100 steps is .25 instead of .27.
+PROJECTION_FLOPS, NEWTON_UNKNOWNS = 5e8, 250
+
+# Weights vanish under this weight decay, and squared gradients do not overflow.
+LARGEST_DECAY = 1e8
+
+# L-BFGS stops after this many iterations without progress.
+PATIENCE = 5
+
+# The held-out loss is evaluated after these iterations, and a fold stops after this
+# many evaluations without a new best. In joint training the units learn less in each
+# iteration, and an evaluation is as expensive as many of them, so half as many suffice.
+CHECKPOINTS = (1, 3, 6, 12, 25, 50, 100, 200, 400, 800)
+EVALUATIONS, JOINT_EVALUATIONS = 3, 2
+
+# The gain must exceed this many standard errors. On 60 samples of pure noise the units
+# are kept for 8 of 20 seeds at zero, and for 1 at one standard error. On 300 samples of
+# a sine plus a line the mean R2 is .981 at both.
+STANDARD_ERRORS = 1.0
+
+# Smaller inputs count as constant, as standardizing them would make weights overflow.
+SMALLEST_FEATURE = 1e-290
+
+# The squares of larger features, summed over samples, would overflow.
+LARGEST_FEATURE = 1e150
+
+# A penalty suppresses rounding errors of singular values if its square root exceeds
+# this fraction of the largest.
+WEAK = 1e-10
+
+# A rough solution stops after a Newton step that predicts a decrease by this fraction
+# of the objective. The remaining error is of the order of its square.
+ROUGH_TOL = 0.01
+
+# Candidate multiples of the alpha of the basis alone. Units fitted to the targets
+# overfit more than a fixed basis, so they need a larger alpha.
+FACTORS = (16.0, 4.0, 1.0)
+
+# Limits on W and V; beyond them a warning says that W is nearly singular.
+LEAST_SIGMA, LARGEST_NORM = 1e-6, 1e6
+
+# Size of W - R1, relative to R1, if the range of R1 does not contain that of R2.
+DELTA = 1e-3
+
+# --- certificate --------------------------------------------------------------
+
+# The Hessian is formed up to this many parameters. Beyond, Lanczos uses its products.
+HESSIAN_PARAMS = 300
+
+# Limits of Lanczos: multiplications in all, smallest and largest number
+# of steps, and numbers stored in its vectors (400 MB).
+LANCZOS_FLOPS, LANCZOS_STEPS, LANCZOS_NUMBERS = 6e9, (20, 150), 5e7
+
+# Steps of the descent, and candidate lengths of the step off a saddle, relative to the
+# norm of theta.
+ESCAPE_STEPS = 200
+ESCAPE_LENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
+
+# Default norm budget of the tilted bound, in multiples of the norm of the parameters.
+TILTED_BUDGET = 10.0
+
+# Number of displacements of the parameters, and the largest cost (entries of a Jacobian
+# times its shorter side) at which ranks nearby are determined.
+N_DISPLACEMENTS, NEARBY_RANK_FLOPS = 8, 1e9
+
+# Relative rounding error of a gradient, with respect to the sum of its terms' sizes.
+GRADIENT_ROUNDING = 1e-14
+
+# Samples on which to test whether torch has a Hessian.
+PROBED_ROWS = 4
+
+# Columns of the Hessian computed in one batch.
+HESSIAN_COLUMNS = 32
+
+# Limits of L-BFGS on a basis that is too large to factorize: steps and flops.
+DESCENT_STEPS, DESCENT_FLOPS = 200, 6e9
+
+# The penalty's gradient leaves the row space of J if a part of this relative size lies
+# outside. Directions with singular values below RTOL times the largest are ignored.
+OUTSIDE, RTOL = 1e-8, 1e-10
+
+# --- compare ------------------------------------------------------------------
+
+# Limits of the convex solves of a comparison.
+COMPARE_TOL, MAX_ITER = 1e-6, 100
+
+# --- survey -------------------------------------------------------------------
+
+# Two networks are the same minimum if their predictions differ by less than this,
+# relative to the targets' spread, and their objectives relative to the loss scale.
+SAME_MINIMUM = 1e-3
+
+# Targets are constant if their spread relative to their size is below this.
+CONSTANT_RTOL = 1e-14
+
+# Multiplications allowed for the decompositions behind bounds and verdicts, in all.
+# The networks with the smallest objectives are examined first.
+EXAMINATION_FLOPS = 1e9
+
+# A certificate costs about as much as ten decompositions of its gradient basis.
+CERTIFICATE_COST = 10.0
+
+# Networks trained by one tensor program. With fewer, the overhead of each operation
+# dominates; with more, their tensors do not fit into the cache.
+POPULATION_GROUP = 50
+
+# Networks polished in one task.
+POLISH_CHUNK = 5
+
+# Multiplications allowed for polishing if polish_iter="auto". Fewer than SHORTEST
+# iterations would not reach critical points, and more than LONGEST are not needed.
+POLISH_WORK, SHORTEST, LONGEST = 1e9, 50, 1000
+
+# Epochs relative to scikit-learn's: with an annealed, ten times larger learning rate,
+# Adam reaches the loss of their networks in this fraction of epochs.
+EPOCH_RATIO = 0.2
+
+# Number of minima in the printed table.
+PRINTED = 8
+
+# Gradients are polished to this fraction of the tolerance, because the certificate of a
+# penalized objective multiplies them by its norm budget, which can be several hundred.
+SURVEY_POLISH = 1e-3
+
+# --- display ------------------------------------------------------------------
+
+# Ratio of the largest and smallest loss from which the axis is logarithmic.
+CERTIFICATE_LOG_SPAN = 100.0
+
+# Losses below this multiple of the tolerance are rounding errors.
+AXIS_ROUNDING = 1e-3
+
+# Ratio of the largest and smallest value from which an axis is logarithmic.
+TRAINING_LOG_SPAN = 10.0

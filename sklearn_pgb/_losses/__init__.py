@@ -1,0 +1,1 @@
+"""Losses with gradients, Hessians, conjugates and floors."""

@@ -1,0 +1,65 @@
+"""The smallest loss that any function of the inputs can reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_pgb._losses._loss import Loss
+
+
+@dataclass(frozen=True, eq=False)
+class PureErrorFloor:
+    """Smallest loss of any function of the inputs.
+
+    Attributes
+    ----------
+    value : float
+        ``sum_j inf_q sum_{i in I_j} w_i l_i(q)`` over the groups I_j of samples with
+        identical inputs. No model on these inputs has a smaller loss.
+    attained : bool
+        Whether every group's infimum is a minimum.
+    group : Tensor of shape (n_samples,)
+        Group of each sample.
+    raw : Tensor of shape (n_groups, n_outputs)
+        Minimizer of each group; entries are infinite if the infimum is not attained.
+    """
+
+    value: float
+    attained: bool
+    group: Tensor
+    raw: Tensor
+
+
+def pure_error_floor(
+    X: Tensor | np.ndarray, y: Tensor, loss: Loss, weight: Tensor
+) -> PureErrorFloor:
+    """Minimize the loss over all functions by pooling samples with equal inputs.
+
+    Parameters
+    ----------
+    X : Tensor or ndarray of shape (n_samples, ...)
+        Inputs of the network. Samples are equal if all entries are; -0.0 equals 0.0.
+    y : Tensor of shape (n_samples, n_outputs)
+        Encoded targets.
+    loss : Loss
+    weight : Tensor of shape (n_samples,)
+        Positive sample weights.
+
+    Returns
+    -------
+    PureErrorFloor
+    """
+    # The sum turns -0.0 into 0.0, and a read-only array into one torch does not copy.
+    rows = torch.asarray(X + 0.0).reshape(len(X), -1)
+    distinct, group = rows.unique(dim=0, return_inverse=True)
+    pooled = loss.pooled_minimum(y, weight, group.to(y.device), len(distinct))
+    return PureErrorFloor(
+        value=float(pooled.value.sum()),
+        attained=bool(pooled.attained.all()),
+        group=group,
+        raw=pooled.raw,
+    )

@@ -1,0 +1,168 @@
+"""The interface of losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._budget import DOMAIN_SLACK
+
+
+@dataclass(frozen=True, eq=False)
+class PooledMinimum:
+    """Smallest weighted loss of models with one raw output per group of samples.
+
+    Attributes
+    ----------
+    value : Tensor of shape (n_groups,)
+        ``inf_q sum_{i in group} w_i l_i(q)``.
+    raw : Tensor of shape (n_groups, n_outputs)
+        The minimizer q; entries are infinite if the infimum is not attained.
+    attained : Tensor of shape (n_groups,)
+        Whether the infimum is a minimum.
+    """
+
+    value: Tensor
+    raw: Tensor
+    attained: Tensor
+
+
+class Loss(ABC):
+    """Convex, differentiable loss ``l(q, y)`` of a raw output q.
+
+    For any dual u, the conjugate ``l*(u) = sup_q u.q - l(q, y)`` gives the lower bound
+    ``l(q, y) >= u.q - l*(u)``. All certificates are based on it.
+
+    Conventions
+    -----------
+    Raw outputs, targets, duals and directions have shape (n_samples, n_outputs), values
+    shape (n_samples,). Targets are encoded by `encode`. The Hessian of sample i is
+    ``S_i^T S_i``. `hessian_root` returns all S_i, with shape (n_samples, n_outputs) if
+    they are diagonal, otherwise (n_samples, n_outputs, n_outputs).
+    """
+
+    quadratic: ClassVar[bool] = False
+    dual_rows_sum_to_zero: ClassVar[bool] = False
+
+    @abstractmethod
+    def encode(self, y: Tensor) -> Tensor:
+        """Encode real targets, one-hot rows or 0/1 indicators."""
+
+    @abstractmethod
+    def value(self, y: Tensor, raw: Tensor) -> Tensor:
+        """Loss of each sample."""
+
+    @abstractmethod
+    def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
+        """Gradient with respect to the raw outputs."""
+
+    def value_and_gradient(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and gradient, without computing common terms twice."""
+        return self.value(y, raw), self.gradient(y, raw)
+
+    @abstractmethod
+    def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
+        """Roots S_i of the Hessians."""
+
+    @abstractmethod
+    def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
+        """A function that multiplies each sample's row by its Hessian."""
+
+    @abstractmethod
+    def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
+        """Diagonals of the Hessians, (n_samples, n_outputs)."""
+
+    @abstractmethod
+    def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
+        """Conjugate of each sample, infinite outside its domain."""
+
+    @abstractmethod
+    def minimum(self, y: Tensor) -> Tensor:
+        """Infimum over q of each sample's loss."""
+
+    @abstractmethod
+    def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds of a box that contains the conjugate's domain."""
+
+    @abstractmethod
+    def predict(self, raw: Tensor) -> Tensor:
+        """Convert raw outputs to means or probabilities."""
+
+    @abstractmethod
+    def pooled_minimum(
+        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+    ) -> PooledMinimum:
+        """Smallest weighted loss of each group, with one raw output per group."""
+
+
+class SeparableLoss(Loss):
+    """A sum of losses of single outputs, which has diagonal Hessians."""
+
+    @abstractmethod
+    def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        """Loss of each output."""
+
+    @abstractmethod
+    def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
+        """Second derivative of each output's loss."""
+
+    @abstractmethod
+    def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
+        """Conjugate of each output's loss, for duals in its domain."""
+
+    def value(self, y: Tensor, raw: Tensor) -> Tensor:
+        return self.terms(y, raw).sum(1)
+
+    def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
+        return self.curvature(y, raw).sqrt()
+
+    def hessian_diagonal(self, y: Tensor, raw: Tensor) -> Tensor:
+        return self.curvature(y, raw)
+
+    def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
+        return self.curvature(y, raw).mul
+
+    def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
+        lower, upper = self.dual_bounds(y)
+        inside = (dual >= lower - DOMAIN_SLACK) & (dual <= upper + DOMAIN_SLACK)
+        terms = self.conjugate_terms(y, dual.clamp(lower, upper))
+        return torch.where(inside, terms, torch.inf).sum(1)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """``-p log p`` with ``0 log 0 = 0``."""
+    return -torch.xlogy(p, p)
+
+
+def group_means(
+    y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+) -> tuple[Tensor, Tensor]:
+    """Total weights and weighted mean targets of the groups."""
+    # Sum both at once, so that the mean of equal 0/1 targets is exactly 0 or 1.
+    rows = weight[:, None] * torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
+    sums = rows.new_zeros(n_groups, rows.shape[1]).index_add(0, group, rows)
+    mean = sums[:, 1:] / sums[:, :1]
+    # Clamp rounding errors: the mean of equal targets must be exactly their value.
+    index = group[:, None].expand_as(y)
+    lower = mean.scatter_reduce(0, index, y, "amin", include_self=False)
+    upper = mean.scatter_reduce(0, index, y, "amax", include_self=False)
+    return sums[:, 0], mean.clamp(lower, upper)
+
+
+def minimum_at_means(
+    loss: Loss,
+    link: Callable[[Tensor], Tensor],
+    y: Tensor,
+    weight: Tensor,
+    group: Tensor,
+    n_groups: int,
+) -> PooledMinimum:
+    """Pool a loss ``a(q) - y.q``; its weighted sum is the loss at the mean target."""
+    total, mean = group_means(y, weight, group, n_groups)
+    raw = link(mean)
+    return PooledMinimum(total * loss.minimum(mean), raw, raw.isfinite().all(1))

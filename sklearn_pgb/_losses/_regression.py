@@ -1,0 +1,159 @@
+"""Losses of real targets and counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._losses._loss import (
+    PooledMinimum,
+    SeparableLoss,
+    entropy,
+    group_means,
+    minimum_at_means,
+)
+
+
+@dataclass(frozen=True)
+class SquaredLoss(SeparableLoss):
+    """Squared error, ``l = |q - y|^2``, without a factor 1/2.
+
+    ``gradient = 2 (q - y)``, ``conjugate = u.y + |u|^2 / 4``.
+    """
+
+    quadratic: ClassVar[bool] = True
+
+    def encode(self, y: Tensor) -> Tensor:
+        return y
+
+    def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        return (raw - y).square()
+
+    def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
+        return 2 * (raw - y)
+
+    def value_and_gradient(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        residual = raw - y
+        return residual.square().sum(1), residual.mul_(2)
+
+    def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
+        return torch.full_like(raw, 2.0)
+
+    def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
+        return dual * y + dual.square() / 4
+
+    def minimum(self, y: Tensor) -> Tensor:
+        return y.new_zeros(len(y))
+
+    def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        upper = torch.full_like(y, torch.inf)
+        return -upper, upper
+
+    def predict(self, raw: Tensor) -> Tensor:
+        return raw
+
+    def pooled_minimum(
+        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+    ) -> PooledMinimum:
+        total, mean = group_means(y, weight, group, n_groups)
+        scatter = weight * self.value(y, mean[group])
+        value = torch.zeros_like(total).index_add(0, group, scatter)
+        return PooledMinimum(value, mean, torch.ones_like(total, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class PoissonLoss(SeparableLoss):
+    """Poisson loss with log link, ``l = e^q - y q``, summed over outputs, y >= 0.
+
+    ``gradient = e^q - y``, ``curvature = e^q``; ``conjugate = p log p - p`` if
+    ``p = u + y`` is not negative.
+    """
+
+    def encode(self, y: Tensor) -> Tensor:
+        if bool((y < 0).any()):
+            raise ValueError(
+                f"y must be >= 0 for the Poisson loss, got {y.min():g}. "
+                "Use the squared loss for targets that can be negative."
+            )
+        return y
+
+    def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        return raw.exp() - y * raw
+
+    def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
+        return raw.exp() - y
+
+    def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
+        return raw.exp()
+
+    def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
+        p = (dual + y).clamp(min=0)
+        return -entropy(p) - p
+
+    def minimum(self, y: Tensor) -> Tensor:
+        return (y + entropy(y)).sum(1)
+
+    def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return -y, torch.full_like(y, torch.inf)
+
+    def predict(self, raw: Tensor) -> Tensor:
+        # Return the largest finite number instead of infinity.
+        return raw.exp().clamp(max=torch.finfo(raw.dtype).max)
+
+    def pooled_minimum(
+        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+    ) -> PooledMinimum:
+        return minimum_at_means(self, torch.log, y, weight, group, n_groups)
+
+
+@dataclass(frozen=True)
+class GammaLoss(SeparableLoss):
+    """Gamma deviance with log link, ``l = y e^-q - log(y e^-q) - 1``, y > 0.
+
+    ``gradient = 1 - y e^-q``, ``curvature = y e^-q``; ``conjugate = p log p - p + 1 +
+    u log y`` if ``p = 1 - u`` is not negative. Half of the loss is, up to a constant,
+    the negative log likelihood of a normal error with square y and log variance q.
+    """
+
+    def encode(self, y: Tensor) -> Tensor:
+        if bool((y <= 0).any()):
+            raise ValueError(
+                f"y must be > 0 for the gamma loss, got {y.min():g}. Use the Poisson "
+                "loss for targets that can be zero."
+            )
+        return y
+
+    def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        ratio = y.log() - raw
+        return ratio.expm1() - ratio
+
+    def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
+        return -(y.log() - raw).expm1()
+
+    def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
+        return (y.log() - raw).exp()
+
+    def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
+        p = (1 - dual).clamp(min=0)
+        return -entropy(p) - p + 1 + dual * y.log()
+
+    def minimum(self, y: Tensor) -> Tensor:
+        return y.new_zeros(len(y))
+
+    def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(y, -torch.inf), torch.ones_like(y)
+
+    def predict(self, raw: Tensor) -> Tensor:
+        return raw.exp()
+
+    def pooled_minimum(
+        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+    ) -> PooledMinimum:
+        total, mean = group_means(y, weight, group, n_groups)
+        raw = mean.log()
+        deviance = weight * self.value(y, raw[group])
+        value = torch.zeros_like(total).index_add(0, group, deviance)
+        return PooledMinimum(value, raw, torch.ones_like(total, dtype=torch.bool))

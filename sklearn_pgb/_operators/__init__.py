@@ -1,0 +1,1 @@
+"""Linear operators: basis matrices with products, adjoints and kernels."""

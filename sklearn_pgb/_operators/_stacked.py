@@ -1,0 +1,73 @@
+"""Operators side by side."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._operators._operator import LinearOperator
+
+
+class StackedOperator(LinearOperator):
+    """Concatenated operators, each times its scale: [s_1 Phi_1, s_2 Phi_2, ...]."""
+
+    def __init__(self, operators: Sequence[LinearOperator], scales: Sequence[float]):
+        self.operators, self.scales = list(operators), list(scales)
+        first = operators[0]
+        self.n_samples, self.n_outputs = first.n_samples, first.n_outputs
+        self.sizes = [operator.n_coef for operator in operators]
+        self.n_coef = sum(self.sizes)
+        self.dtype, self.device = first.dtype, first.device
+
+    def matvec(self, coef: Tensor) -> Tensor:
+        total = torch.zeros(
+            self.n_samples, self.n_outputs, dtype=self.dtype, device=self.device
+        )
+        for part, operator, scale in zip(
+            coef.split(self.sizes), self.operators, self.scales, strict=True
+        ):
+            total.add_(operator.matvec(part), alpha=scale)
+        return total
+
+    def rmatvec(self, residual: Tensor) -> Tensor:
+        return torch.cat(
+            [
+                scale * operator.rmatvec(residual)
+                for operator, scale in zip(self.operators, self.scales, strict=True)
+            ]
+        )
+
+    def dense(self, rows: slice = slice(None)) -> Tensor:
+        return torch.cat(
+            [
+                operator.dense(rows).mul(scale)
+                for operator, scale in zip(self.operators, self.scales, strict=True)
+            ],
+            -1,
+        )
+
+    def single(self) -> LinearOperator:
+        parts = [operator.single() for operator in self.operators]
+        # If one of the operators does not support float32, all stay in float64.
+        if len({part.dtype for part in parts}) > 1:
+            return self
+        return StackedOperator(parts, self.scales)
+
+    def rows(self, index: Tensor) -> "StackedOperator":
+        return StackedOperator([op.rows(index) for op in self.operators], self.scales)
+
+    def cross_gram(self, other: LinearOperator) -> Tensor:
+        if not isinstance(other, StackedOperator) or other.sizes != self.sizes:
+            return super().cross_gram(other)
+        kernel = self._empty(self.n_rows, other.n_rows).zero_()
+        for left, right, s, t in zip(
+            self.operators, other.operators, self.scales, other.scales, strict=True
+        ):
+            part = left.gram() if self is other else left.cross_gram(right)
+            kernel.add_(part, alpha=s * t)
+        return kernel
+
+    def row_norms(self) -> Tensor:
+        norms = torch.stack([operator.row_norms() for operator in self.operators])
+        squares = torch.tensor(self.scales, dtype=self.dtype, device=self.device)
+        return torch.tensordot(squares.square(), norms, 1)
