@@ -30,6 +30,13 @@ FACTORIZATION_WORTH_A_THREAD = 1e10
 # for efficient matrix products, and small compared to usual values of `max_memory`.
 BLOCK_BYTES = 2**23
 
+# Size of a block of counters that stays in the cache of one core. Kernels of 10,000
+# samples take 3 s with 160 kB and 500 trees, 5 s with 640 kB.
+CACHE_BYTES = 160_000
+
+# Largest count of a byte.
+MOST_COUNTS = 255
+
 # --- losses -------------------------------------------------------------------
 
 # A dual this close to its domain counts as inside: rounding may have moved it out.

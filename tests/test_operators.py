@@ -11,10 +11,12 @@ from torch.testing import assert_close
 
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork
-from sklearn_pgb._operators import _operator
+from sklearn_pgb._operators import _leaves, _operator
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 from sklearn_pgb._operators._function import FunctionOperator
+from sklearn_pgb._operators._leaves import LeafOperator
+from sklearn_pgb._operators._mapped import MappedOperator, mapped
 from sklearn_pgb._operators._operator import LinearOperator, apply_root
 from sklearn_pgb._operators._stacked import StackedOperator
 
@@ -109,7 +111,59 @@ def stacked_case(generator, dtype):
     return StackedOperator(operators, scales), torch.cat(twin, -1)
 
 
-CASES = [dense_case, kronecker_case, chain_case, function_case, stacked_case]
+def leaf_operator(generator, outputs, dtype=torch.float64, n_leaves=(3, 1, 5, 2, 4, 2)):
+    """Random leaf numbers, and a loop that writes the indicators."""
+    scale = normal(generator, len(n_leaves))
+    columns = [
+        torch.randint(0, count, (N_SAMPLES,), generator=generator) for count in n_leaves
+    ]
+    leaves = torch.stack(columns, 1).int()
+    operator = LeafOperator(leaves, n_leaves, scale.to(dtype), outputs, N_OUTPUTS)
+    width = N_OUTPUTS if outputs is None else 1
+    twin = torch.zeros(N_SAMPLES, N_OUTPUTS, sum(n_leaves), width, dtype=torch.float64)
+    for i in range(N_SAMPLES):
+        for tree, start in enumerate(np.cumsum([0, *n_leaves])[:-1]):
+            for c in range(N_OUTPUTS):
+                if outputs is None or outputs[tree] == c:
+                    place = start + leaves[i, tree], 0 if outputs is not None else c
+                    twin[i, c][place] = scale[tree]
+    return operator, twin.flatten(2)
+
+
+def leaf_case(generator, dtype):
+    return leaf_operator(generator, torch.tensor([0, 1, 2, 0, 2, 0]), dtype)
+
+
+def vector_leaf_case(generator, dtype):
+    return leaf_operator(generator, None, dtype)
+
+
+def stacked_leaves_case(generator, dtype):
+    """Trees of two models, one of them a sum of two."""
+    cases = [vector_leaf_case(generator, dtype) for _ in range(3)]
+    operators, twins = zip(*cases, strict=True)
+    inner = StackedOperator(operators[1:], [0.5, 3.0])
+    twin = [2 * twins[0], -0.5 * twins[1], -3 * twins[2]]
+    return StackedOperator([operators[0], inner], [2.0, -1.0]), torch.cat(twin, -1)
+
+
+def mapped_case(generator, dtype):
+    operator, twin = chain_case(generator, dtype)
+    matrix = normal(generator, N_OUTPUTS, N_OUTPUTS)
+    return MappedOperator(operator, matrix), matrix @ twin
+
+
+CASES = [
+    dense_case,
+    kronecker_case,
+    chain_case,
+    function_case,
+    stacked_case,
+    leaf_case,
+    vector_leaf_case,
+    stacked_leaves_case,
+    mapped_case,
+]
 all_operators = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: case.__name__.removesuffix("_case")
 )
@@ -223,6 +277,66 @@ def test_normal(case, dtype, kind, block_bytes, generator, monkeypatch):
     check_close(operator.normal(root), scaled.T @ scaled, dtype)
     if root is not None:
         check_close(apply_root(root, twin.to(dtype)), scaled.reshape(twin.shape), dtype)
+
+
+# --- leaves --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [leaf_case, vector_leaf_case])
+def test_sparse_leaves(case, generator):
+    """The sparse matrix has the rows of the dense one and one entry per tree."""
+    operator, twin = case(generator, torch.float64)
+    sparse = operator.sparse()
+    assert_close(torch.tensor(sparse.toarray()), twin.flatten(0, 1), rtol=0, atol=0)
+    assert sparse.nnz == (6 if operator.outputs is not None else 18) * N_SAMPLES
+
+
+@pytest.mark.parametrize("case", [leaf_case, vector_leaf_case])
+def test_sketch_of_leaves(case, generator):
+    """Inner products are those of the rows, summed over the outputs, on average."""
+    operator, twin = case(generator, torch.float64)
+    sketch = operator.sketch(20_000, generator)
+    kernel = torch.einsum("icp,jcp->ij", twin, twin)
+    # The standard deviation is about sqrt(2 / 20,000) = 1 % of the largest entry.
+    assert (sketch @ sketch.T - kernel).abs().max() <= 0.06 * kernel.max()
+
+
+def test_more_trees_than_a_byte_counts(generator):
+    """300 trees with equal leaves put every pair of samples together 300 times."""
+    leaves = torch.zeros(5, 300, dtype=torch.int32)
+    scale = torch.ones(300, dtype=torch.float64)
+    outputs = torch.zeros(300, dtype=torch.long)
+    operator = LeafOperator(leaves, [1] * 300, scale, outputs, 1)
+    assert_close(operator.gram(), torch.full((5, 5), 300.0, dtype=torch.float64))
+
+
+def test_blocks_of_counts(generator, monkeypatch):
+    """The kernel does not depend on the size of its blocks."""
+    operator, _ = leaf_case(generator, torch.float64)
+    expected = operator.gram()
+    monkeypatch.setattr(_leaves, "CACHE_BYTES", 3 * N_SAMPLES)
+    assert_close(operator.gram(), expected, rtol=0, atol=0)
+    other = operator.rows(torch.arange(4))
+    assert_close(operator.cross_gram(other), expected[:, :12], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("case", "matrix", "kind"),
+    [
+        (leaf_case, np.eye(3), LeafOperator),
+        (leaf_case, [[0, 2, 0], [0, 0, 0], [3, 0, -1], [0, 0, 0]], LeafOperator),
+        (leaf_case, [[1, 1, 1], [0, 2, 0]], MappedOperator),
+        (vector_leaf_case, -2 * np.eye(3), LeafOperator),
+        (vector_leaf_case, [[1, 0, 0], [0, 2, 0]], MappedOperator),
+    ],
+)
+def test_mapped_leaves(case, matrix, kind, generator):
+    """Multiples and permutations of outputs keep the structure of trees."""
+    operator, twin = case(generator, torch.float64)
+    matrix = torch.tensor(np.array(matrix, dtype=float))
+    result = mapped(operator, matrix)
+    assert type(result) is kind
+    assert_close(result.dense(), matrix @ twin)
 
 
 # --- chains --------------------------------------------------------------------------

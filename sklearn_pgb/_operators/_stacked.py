@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -67,7 +68,24 @@ class StackedOperator(LinearOperator):
             kernel.add_(part, alpha=s * t)
         return kernel
 
+    def normal(self, root: Tensor | None = None) -> Tensor:
+        leaves = as_leaves(self)
+        return super().normal(root) if leaves is None else leaves.normal(root)
+
     def row_norms(self) -> Tensor:
         norms = torch.stack([operator.row_norms() for operator in self.operators])
         squares = torch.tensor(self.scales, dtype=self.dtype, device=self.device)
         return torch.tensordot(squares.square(), norms, 1)
+
+
+def as_leaves(operator: LinearOperator) -> LeafOperator | None:
+    """One operator of all trees, if there are only trees with the same kind of leaf."""
+    if isinstance(operator, LeafOperator):
+        return operator
+    if not isinstance(operator, StackedOperator):
+        return None
+    parts = [as_leaves(part) for part in operator.operators]
+    leaves = [part for part in parts if part is not None]
+    if len(leaves) < len(parts) or len({part.outputs is None for part in leaves}) > 1:
+        return None
+    return LeafOperator.side_by_side(leaves, operator.scales)

@@ -1,0 +1,289 @@
+"""The Jacobian of trees with respect to their leaf values."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_pgb._budget import CACHE_BYTES, MOST_COUNTS
+from sklearn_pgb._operators._operator import LinearOperator, row_blocks
+
+
+class LeafOperator(LinearOperator):
+    """Indicators of the leaves that the samples fall into, each times its tree's scale.
+
+    The trees either belong to one output each (boosting), with one coefficient per
+    leaf, or to all outputs (forests, whose leaves hold vectors). Then there is one
+    coefficient per leaf and output, and leaf j of all trees has the coefficient
+    ``j * n_outputs + c`` for output c. The kernel of one output is ::
+
+        Phi Phi'^T = sum_t scale_t^2 [leaf_t(x) = leaf_t(x')]
+
+    Only leaf numbers are stored, and no dense indicators are formed.
+
+    Parameters
+    ----------
+    leaves : Tensor of int (n_samples, n_trees)
+        Numbers of the leaves, from zero in each tree.
+    n_leaves : sequence of int
+        Number of leaves of each tree.
+    scale : Tensor (n_trees,)
+        Value of the indicators of each tree.
+    outputs : Tensor of int (n_trees,) or None
+        Output of each tree; None if every tree belongs to all outputs.
+    n_outputs : int
+    """
+
+    def __init__(
+        self,
+        leaves: Tensor,
+        n_leaves: Sequence[int],
+        scale: Tensor,
+        outputs: Tensor | None,
+        n_outputs: int,
+    ):
+        self.leaves, self.n_leaves, self.scale = leaves, list(n_leaves), scale
+        self.outputs, self.n_outputs = outputs, n_outputs
+        self.n_samples = len(leaves)
+        self.total_leaves = sum(self.n_leaves)
+        self.width = n_outputs if outputs is None else 1
+        self.n_coef = self.total_leaves * self.width
+        self.dtype, self.device = scale.dtype, leaves.device
+        starts = np.cumsum([0, *self.n_leaves])[:-1]
+        self._starts = torch.as_tensor(starts, device=leaves.device)
+
+    @classmethod
+    def side_by_side(
+        cls, operators: Sequence["LeafOperator"], scales: Sequence[float]
+    ) -> "LeafOperator":
+        """One operator of the trees of several, whose leaves hold the same."""
+        first = operators[0]
+        outputs = [op.outputs for op in operators if op.outputs is not None]
+        return cls(
+            torch.cat([op.leaves for op in operators], 1),
+            [count for op in operators for count in op.n_leaves],
+            torch.cat([op.scale * s for op, s in zip(operators, scales, strict=True)]),
+            torch.cat(outputs) if outputs else None,
+            first.n_outputs,
+        )
+
+    def columns(self, rows: slice) -> Tensor:
+        """Numbers of the samples' leaves among those of all trees."""
+        return self.leaves[rows] + self._starts
+
+    def matvec(self, coef: Tensor) -> Tensor:
+        values = coef.reshape(self.total_leaves, self.width)
+        out = self._empty(self.n_samples, self.n_outputs).zero_()
+        for rows in self._sample_blocks():
+            terms = values[self.columns(rows)] * self.scale[:, None]
+            if self.outputs is None:
+                out[rows] = terms.sum(1)
+            else:
+                out[rows] = out[rows].index_add_(1, self.outputs, terms[:, :, 0])
+        return out
+
+    def rmatvec(self, residual: Tensor) -> Tensor:
+        total = self._empty(self.total_leaves, self.width).zero_()
+        for rows in self._sample_blocks():
+            columns = self.columns(rows).reshape(-1)
+            for c in range(self.width):
+                own = residual[rows, c : c + 1]
+                if self.outputs is not None:
+                    own = residual[rows][:, self.outputs]
+                weights = (own * self.scale).reshape(-1)
+                total[:, c] += torch.bincount(columns, weights, self.total_leaves)
+        return total.reshape(-1)
+
+    def dense(self, rows: slice = slice(None)) -> Tensor:
+        columns = self.columns(rows)
+        n, k = len(columns), self.n_outputs
+        dense = self._empty(n, k, self.total_leaves, self.width).zero_()
+        samples = torch.arange(n, device=self.device)[:, None]
+        scale = self.scale.expand(columns.shape)
+        if self.outputs is not None:
+            dense[samples, self.outputs, columns, 0] = scale
+        else:
+            for c in range(k):
+                dense[samples, c, columns, c] = scale
+        return dense.reshape(n, k, self.n_coef)
+
+    def single(self) -> "LeafOperator":
+        return LeafOperator(
+            self.leaves, self.n_leaves, self.scale.float(), self.outputs, self.n_outputs
+        )
+
+    def rows(self, index: Tensor) -> "LeafOperator":
+        return LeafOperator(
+            self.leaves[index], self.n_leaves, self.scale, self.outputs, self.n_outputs
+        )
+
+    def sparse(self) -> sp.csr_array:
+        """The matrix, with the rows of each sample next to each other."""
+        parts = [
+            sp.kron(self._matrix(slice(None), c), _cell(self, c), "csr")
+            for c in range(self.n_outputs)
+        ]
+        return sp.csr_array(sum(parts[1:], parts[0]))
+
+    def cross_gram(self, other: LinearOperator) -> Tensor:
+        same = isinstance(other, LeafOperator) and other.n_leaves == self.n_leaves
+        if not isinstance(other, LeafOperator) or not same:
+            return super().cross_gram(other)
+        n, m, k = self.n_samples, other.n_samples, self.n_outputs
+        kernel = self._empty(n, k, m, k)
+        if k > 1:
+            kernel.zero_()
+        # Trees of different outputs have no leaf in common.
+        for c in range(k):
+            if c == 0 or self.outputs is not None:
+                block = torch.as_tensor(self._shared_leaves(other, c))
+            kernel[:, c, :, c] = block
+        return kernel.reshape(n * k, m * k)
+
+    def normal(self, root: Tensor | None = None) -> Tensor:
+        p, n_trees = self.total_leaves, len(self.n_leaves)
+        total = self._empty(p, self.width, p, self.width).zero_()
+        scale = self.scale
+        for rows in self._sample_blocks():
+            columns = self.columns(rows)
+            weight = self._squared_roots(root, rows)
+            for tree, (start, size) in enumerate(self._ranges()):
+                later = slice(tree, n_trees)
+                cells = (self.leaves[rows, tree, None].long() * p) + columns[:, later]
+                for c in range(self.width):
+                    for d in range(self.width):
+                        own = weight[:, c, d, None]
+                        if self.outputs is not None:
+                            own = weight[:, self.outputs[tree], self.outputs[later]]
+                        own = own * scale[tree] * scale[later]
+                        block = torch.bincount(
+                            cells.reshape(-1), own.reshape(-1), size * p
+                        ).reshape(size, p)
+                        total[start : start + size, c, :, d] += block
+        for start, size in self._ranges():
+            # Only pairs with later trees were counted.
+            stop = start + size
+            total[stop:, :, start:stop] = total[start:stop, :, stop:].permute(
+                2, 3, 0, 1
+            )
+        return total.reshape(self.n_coef, self.n_coef)
+
+    def mapped(self, matrix: Tensor) -> "LeafOperator | None":
+        """The operator with raw outputs times a matrix, if it has this structure."""
+        if self.outputs is None:
+            if not torch.equal(
+                matrix, matrix[0, 0] * torch.eye(len(matrix)).to(matrix)
+            ):
+                return None
+            factor, outputs = matrix[0, 0].expand(len(self.scale)), None
+        else:
+            if bool((matrix.count_nonzero(0) > 1).any()):
+                return None
+            # Each output is a multiple of one of the new ones.
+            target = matrix.abs().argmax(0)
+            factor = matrix[target, torch.arange(matrix.shape[1])][self.outputs]
+            outputs = target[self.outputs]
+        scale = self.scale * factor
+        return LeafOperator(self.leaves, self.n_leaves, scale, outputs, len(matrix))
+
+    def row_norms(self) -> Tensor:
+        squares = self.scale.square()
+        norms = squares.sum().expand(self.n_outputs)
+        if self.outputs is not None:
+            norms = self._empty(self.n_outputs).zero_()
+            norms.index_add_(0, self.outputs, squares)
+        return norms.expand(self.n_samples, -1).clone()
+
+    def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
+        directions = self._normal(generator, self.total_leaves, n_components)
+        result = self._empty(self.n_samples, n_components)
+        for rows in self._sample_blocks():
+            product = self._matrix(rows) @ directions.cpu().numpy()
+            result[rows] = torch.as_tensor(product).to(result)
+        # All outputs have the same inner products if they share the leaves.
+        return result * (self.width / n_components) ** 0.5
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        """First leaf and number of leaves of each tree."""
+        return zip(self._starts.tolist(), self.n_leaves, strict=True)
+
+    def _squared_roots(self, root: Tensor | None, rows: slice) -> Tensor:
+        """S^T S of the given samples, (n_rows, n_outputs, n_outputs)."""
+        if root is None:
+            k = self.n_outputs
+            return torch.eye(k).to(self.scale).expand(len(self.leaves[rows]), k, k)
+        if root.ndim == 2:
+            return torch.diag_embed(root[rows].square())
+        return root[rows].mT @ root[rows]
+
+    def _shared_leaves(self, other: "LeafOperator", output: int) -> NDArray[np.float64]:
+        """The kernel of one output: how many trees put two samples into one leaf.
+
+        Matches are counted in bytes, in blocks that stay in the cache. A sparse
+        product takes ten times as long.
+        """
+        n, m = self.n_samples, other.n_samples
+        kernel = np.zeros((n, m))
+        symmetric = other is self
+        squares = (self.scale * other.scale).cpu().numpy()
+        own = np.ones(len(squares), dtype=bool)
+        if self.outputs is not None:
+            own = (self.outputs == output).cpu().numpy()
+        left, right = (each._codes() for each in (self, other))
+        height = max(1, CACHE_BYTES // max(m, 1))
+        for square in np.unique(squares[own]):
+            trees = np.flatnonzero(own & (squares == square))
+            for first in range(0, len(trees), MOST_COUNTS):
+                chunk = trees[first : first + MOST_COUNTS]
+                for start in range(0, n, height):
+                    rows = slice(start, min(start + height, n))
+                    columns = slice(start if symmetric else 0, m)
+                    shape = rows.stop - start, m - columns.start
+                    counts = np.zeros(shape, dtype=np.uint8)
+                    equal = np.empty(shape, dtype=bool)
+                    for tree in chunk:
+                        matches = left[tree, rows, None], right[tree, columns]
+                        np.equal(*matches, out=equal)
+                        np.add(counts, equal.view(np.uint8), out=counts)
+                    kernel[rows, columns] += square * counts
+        if symmetric:
+            for start in range(0, n, height):
+                rows = slice(start, min(start + height, n))
+                kernel[rows.stop :, rows] = kernel[rows, rows.stop :].T
+        return kernel
+
+    def _codes(self) -> NDArray[np.unsignedinteger]:
+        """Leaf numbers (n_trees, n_samples) in the smallest type."""
+        most = max(self.n_leaves, default=1) - 1
+        leaves = self.leaves.T.cpu().numpy()
+        return np.ascontiguousarray(leaves, dtype=np.min_scalar_type(most))
+
+    def _matrix(self, rows: slice, output: int | None = None) -> sp.csr_array:
+        """Sparse indicators of the trees of one output, one column per leaf of all."""
+        columns, scale = self.columns(rows), self.scale
+        if output is not None and self.outputs is not None:
+            own = self.outputs == output
+            columns, scale = columns[:, own], scale[own]
+        n, n_trees = columns.shape
+        return sp.csr_array(
+            (
+                scale.expand(n, n_trees).reshape(-1).cpu().numpy(),
+                columns.reshape(-1).cpu().numpy(),
+                np.arange(n + 1) * n_trees,
+            ),
+            shape=(n, self.total_leaves),
+        )
+
+    def _sample_blocks(self) -> Iterator[slice]:
+        size = 3 * len(self.n_leaves) * self.width * self.dtype.itemsize
+        return row_blocks(self.n_samples, size)
+
+
+def _cell(operator: LeafOperator, output: int) -> sp.coo_array:
+    """The block that each indicator stands for in the rows of one sample."""
+    cell = np.zeros((operator.n_outputs, operator.width))
+    cell[output, output if operator.outputs is None else 0] = 1.0
+    return sp.coo_array(cell)
