@@ -1,11 +1,13 @@
 """Private names of scikit-learn, all in one place: a new version may move them."""
 
 from sklearn.base import _fit_context
+from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import _fit_transform_one
 from sklearn.utils import _safe_indexing
 from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled
@@ -23,6 +25,7 @@ __all__ = [
     "Interval",
     "Options",
     "StrOptions",
+    "TreePredictor",
     "_AvailableIfDescriptor",
     "_check_method_params",
     "_check_partial_fit_first_call",
@@ -31,6 +34,7 @@ __all__ = [
     "_fit_context",
     "_fit_transform_one",
     "_num_samples",
+    "_openmp_effective_n_threads",
     "_raise_for_params",
     "_routing_enabled",
     "_safe_indexing",

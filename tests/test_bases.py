@@ -11,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
@@ -529,7 +530,7 @@ def test_modules_need_a_loss(make, X):
     with pytest.raises(
         TypeError, match="estimator must be a network of this package, an MLPRegressor"
     ):
-        make(Ridge()).fit(X, X[:, 0])
+        make(KNeighborsRegressor()).fit(X, X[:, 0])
 
 
 def test_basis_of_classifier(X):
@@ -575,7 +576,7 @@ def test_transformer_must_transform():
 
 @pytest.mark.parametrize("make", [LayerBasis, GradientBasis])
 def test_estimators_that_are_no_networks_are_not_trained(make, X, y):
-    class Untrainable(Ridge):
+    class Untrainable(KNeighborsRegressor):
         def fit(self, X, y):
             raise AssertionError
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -229,7 +229,7 @@ def test_wrong_curve_is_refused(name):
 def test_estimator_without_a_training_is_refused(data):
     X, y, _ = data
     with pytest.raises(TypeError, match="estimator must be a network of this package"):
-        TrainingDisplay.from_estimator(Ridge().fit(X, y))
+        TrainingDisplay.from_estimator(KNeighborsRegressor().fit(X, y))
     with pytest.raises(NotFittedError):
         TrainingDisplay.from_estimator(AddedNeuronRegressor())
     lbfgs = MLPRegressor(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=5).fit(X, y)

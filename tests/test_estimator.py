@@ -25,7 +25,6 @@ from sklearn_pgb._estimator._alpha import enough
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     cross_fitting_parts,
-    delegates_input,
     distinct_rows,
     draw_seeds,
     final_estimator,
@@ -39,6 +38,7 @@ from sklearn_pgb._estimator._border import (
     with_seed,
 )
 from sklearn_pgb._estimator._trainer import train_networks
+from sklearn_pgb._models._open import checks_inputs
 
 SCALER = StandardScaler()
 
@@ -122,7 +122,7 @@ def test_wrappers_are_looked_through(name):
     """The final estimator, who checks X, and the keyword that carries weights."""
     estimator, delegates, key = WRAPPED[name]
     assert isinstance(final_estimator(estimator), MLPRegressor)
-    assert delegates_input(estimator) is delegates
+    assert checks_inputs(estimator) is delegates
     if key is None:
         return
     assert fit_parameter(estimator, "sample_weight") == key

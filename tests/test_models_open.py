@@ -11,8 +11,8 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -336,10 +336,13 @@ def test_unfitted(estimator):
     ("estimator", "message"),
     [
         (
-            Ridge(),
-            "estimator must be a network of this package, an MLPReg.* got Ridge",
+            KNeighborsRegressor(),
+            "estimator must be a network of this package, an MLPReg.* got KNeigh",
         ),
-        (make_pipeline(PCA(), Ridge()), r"got Pipeline that ends in Ridge\(\)"),
+        (
+            make_pipeline(PCA(), KNeighborsRegressor()),
+            r"got Pipeline that ends in KNeigh",
+        ),
         ("network", "got str"),
     ],
     ids=str,

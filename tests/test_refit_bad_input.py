@@ -12,8 +12,8 @@ import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import KFold
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -52,10 +52,10 @@ class NoNetwork(BaseEstimator):
 @pytest.mark.parametrize(
     "estimator",
     [
-        LinearRegression(),
+        KNeighborsRegressor(),
         NoNetwork(),
-        make_pipeline(StandardScaler(), Ridge()),
-        FrozenEstimator(Ridge().fit(X, Y)),
+        make_pipeline(StandardScaler(), KNeighborsRegressor()),
+        FrozenEstimator(KNeighborsRegressor().fit(X, Y)),
     ],
     ids=str,
 )
@@ -503,7 +503,7 @@ def test_unfitted(method):
 FAILURES = {
     "parameter": {"alpha": [-1.0]},
     "memory": {"max_memory": 100},
-    "network": {"estimator": Ridge()},
+    "network": {"estimator": KNeighborsRegressor()},
     "folds": {"cv": [([0, 1], [])]},
 }
 

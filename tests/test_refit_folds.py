@@ -7,8 +7,8 @@ from refit_cases import CURVE, TARGETS, WEIGHT, X_NEW, Twin, X, mlp
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.compose import make_column_transformer
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -219,7 +219,7 @@ def test_more_folds_than_samples_are_an_error_before_any_training(cv):
     [
         GridSearchCV(Plain(), {}),
         make_pipeline(StandardScaler(), GridSearchCV(Plain(), {})),
-        GridSearchCV(make_pipeline(StandardScaler(), Ridge()), {}),
+        GridSearchCV(make_pipeline(StandardScaler(), KNeighborsRegressor()), {}),
     ],
     ids=["search", "pipeline", "inside"],
 )

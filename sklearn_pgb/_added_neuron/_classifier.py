@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._targets import ClassifierTargets
-from sklearn_pgb._models._open import OpenNetwork
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
 
 

@@ -15,7 +15,7 @@ from sklearn_pgb._estimator._targets import as_fitted, finite_outputs
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._network import Network, as_float64
-from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms
+from sklearn_pgb._models._opened import NetworkEstimator, TrainingTerms
 from sklearn_pgb._training._architecture import (
     chain_architecture,
     chain_module,

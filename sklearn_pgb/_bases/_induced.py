@@ -11,12 +11,8 @@ from torch import Tensor, nn
 
 from sklearn_pgb._bases._basis import Basis, FeatureColumns, check_n_outputs
 from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._models._open import (
-    OpenNetwork,
-    check_can_open,
-    named_loss,
-    open_network,
-)
+from sklearn_pgb._models._open import check_can_open, named_loss, open_network
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -198,6 +194,6 @@ class GradientBasis(TangentColumns):
         """
         self.network_ = train_and_open(self.estimator, X, y, self.loss)
         inputs = self.network_.inputs(X, check=False)
-        weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
+        weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
         self.space_ = TangentSpace.of([self.network_.network], [inputs], weight)
         return self

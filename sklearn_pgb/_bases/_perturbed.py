@@ -125,7 +125,7 @@ class PerturbedGradientBasis(TangentColumns):
         generator = torch.Generator().manual_seed(seed)
         self.network_ = train_and_open(self.estimator, X, y, self.loss)
         network, inputs = self.network_.network, self.network_.inputs(X, check=False)
-        weight = torch.full((len(inputs),), 1 / len(inputs), dtype=inputs.dtype)
+        weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
         self._test_rank(network, inputs, weight, generator)
         kept: list[Displacement] = []
         if self.is_singular_:

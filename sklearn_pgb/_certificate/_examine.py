@@ -42,6 +42,7 @@ from sklearn_pgb._geometry._linear_structure import (
 from sklearn_pgb._geometry._rank import generic_rank
 from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._combined import is_linear_in_theta
 from sklearn_pgb._operators._operator import LinearOperator
 
 GRADIENT, PERTURBED = "gradient", "perturbed gradient"
@@ -99,6 +100,7 @@ class Findings:
     structure : LinearStructure or None
     tilted : TiltedIdentity or None
     curvature : Curvature or None
+        None if the network is not smooth or is linear in its parameters.
     """
 
     loss: float
@@ -184,7 +186,11 @@ def examine(
             linear_bound = result.lower_bound
     own = row_of(GRADIENT, problem, tangent, loss)
     rows.append(own)
-    nearby = _rank_nearby(objective, tangent.steady_rank, generator)
+    is_linear = is_linear_in_theta(network)
+    # The derivatives of a model that is linear in its parameters are constant.
+    nearby = tangent.steady_rank
+    if not is_linear:
+        nearby = _rank_nearby(objective, tangent.steady_rank, generator)
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
     tolerance = scale.tolerance(effort.tol)
     displaced = []
@@ -240,7 +246,9 @@ def examine(
         displaced=displaced,
         structure=structure,
         tilted=tilted,
-        curvature=curvature(objective, theta, generator) if smooth else None,
+        curvature=curvature(objective, theta, generator)
+        if smooth and not is_linear
+        else None,
     )
 
 

@@ -12,19 +12,15 @@ from sklearn.utils import check_consistent_length
 from torch import Tensor, nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
+from sklearn_pgb._certificate._terms import terms_of_other
 from sklearn_pgb._estimator._border import count_outputs, dense, distinct_rows
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Head, as_float64
-from sklearn_pgb._models._open import (
-    NetworkEstimator,
-    OpenNetwork,
-    TrainingTerms,
-    named_loss,
-    open_network,
-    unwrap,
-)
+from sklearn_pgb._models._open import named_loss, open_network, unwrap
+from sklearn_pgb._models._opened import NetworkEstimator, OpenNetwork, TrainingTerms
+from sklearn_pgb._models._skorch import is_skorch
 from sklearn_pgb._sklearn import _check_sample_weight, _safe_indexing
 
 
@@ -107,7 +103,10 @@ def open_subject(
         X=X,
         y=targets,
         notes=terms.notes if penalty is None else (),
-        group=torch.from_numpy(distinct_rows(X)),
+        # For trees, samples with the same leaves are the same.
+        group=torch.from_numpy(
+            distinct_rows(X if opened.encode is None else objective.X.numpy())
+        ),
     )
 
 
@@ -178,9 +177,12 @@ def _training_terms(
         return terms, weight
     if isinstance(final, MLPRegressor | MLPClassifier):
         return _terms_of_mlp(final, opened, given), given
-    nothing = np.zeros(opened.network.n_params)
-    notes = _notes_of_module(final)
-    return TrainingTerms(nothing, np.ones(len(given)), notes), given
+    if isinstance(final, nn.Module) or is_skorch(final):
+        nothing = np.zeros(opened.network.n_params)
+        notes = _notes_of_module(final)
+        return TrainingTerms(nothing, np.ones(len(given)), notes), given
+    terms = terms_of_other(final, opened, y, given)
+    return terms, given * terms.row_weight
 
 
 def mlp_penalty(

@@ -15,6 +15,8 @@ from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._convex._infimum import Infimum, infimum
 from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._models._combined import CombinedModel
+from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._resnet import ResNetNetwork
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._function import FunctionOperator
@@ -182,12 +184,15 @@ def feature_problems(
     inputs = objective.X.flatten(1)
     network = objective.network
     residual = isinstance(network, ResNetNetwork)
+    takes_features = not isinstance(network, LeafModel | CombinedModel)
     hidden = network.layers(objective.X)[1:-1]
     if isinstance(network, ResNetNetwork):
         # The first columns are the basis; the residual units follow.
         inputs = hidden[0][:, : network.n_basis or inputs.shape[1]]
-    operator: LinearOperator = KroneckerOperator(inputs, n_outputs)
-    yield "inputs", problem_on(objective, operator, intercept=True)
+    operator: LinearOperator
+    if takes_features:
+        operator = KroneckerOperator(inputs, n_outputs)
+        yield "inputs", problem_on(objective, operator, intercept=True)
     for name, basis in bases.items():
         fitted = clone(basis).fit(subject.X, subject.y)
         operator = fitted.operator(subject.X, n_outputs)

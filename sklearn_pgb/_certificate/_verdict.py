@@ -7,6 +7,7 @@ from sklearn_pgb._certificate._escape import Escape, by_curvature, by_displaceme
 from sklearn_pgb._certificate._examine import PERTURBED, Findings, joint_name
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._combined import is_linear_in_theta
 from sklearn_pgb._models._resnet import ResNetNetwork
 
 
@@ -34,8 +35,14 @@ def global_bound(subject: Subject, findings: Findings) -> float:
     The floor is a bound for all functions of the inputs. A network of linear units is a
     linear model of the inputs, so the bound of these applies too, unless it is limited
     to coefficients within a norm budget.
+
+    The objective of a model that is linear in its parameters is convex, so the bound on
+    its gradient basis is one for all parameters within the norm budget.
     """
     network = subject.objective.network
+    if is_linear_in_theta(network):
+        own = findings.tilted or findings.tangent
+        return max(findings.floor.value, own.lower_bound)
     if isinstance(network, ChainNetwork) and all(
         activation.name == "identity" for activation in network.activations
     ):
@@ -158,6 +165,13 @@ def notes(subject: Subject, findings: Findings) -> tuple[str, ...]:
         texts.append(
             "The labels are separable on some bases, so their infimum is not attained: "
             "coefficients grow without limit."
+        )
+    if is_linear_in_theta(subject.objective.network):
+        budget = (findings.tilted or findings.tangent).norm_budget
+        limit = "" if budget == float("inf") else f" up to a norm of {budget:.2g}"
+        texts.append(
+            "The model is linear in its parameters, so its objective is convex. The "
+            f"verdict is about all parameters{limit}."
         )
     if isinstance(subject.objective.network, ResNetNetwork):
         texts.append(

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from sklearn_pgb._budget import MOST_JOBS
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._models._open import OpenNetwork, nested, open_network
+from sklearn_pgb._models._open import nested, open_network
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._sklearn import BaseSearchCV, _num_samples, is_pandas_na, is_scalar_nan
 
 # Advice if no folds can be drawn to choose alpha.
@@ -121,11 +122,6 @@ def aligned(X: Any) -> Any:
     a different order, so the last digits would depend on the process of the fit.
     """
     return np.require(X, requirements="A") if type(X) is np.ndarray else X
-
-
-def delegates_input(estimator: Any) -> bool:
-    """Whether X goes to a Pipeline, which does its own checks."""
-    return any(isinstance(each, Pipeline) for each in nested(estimator))
 
 
 def check_passed_on(X: Any) -> None:

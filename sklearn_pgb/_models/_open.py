@@ -1,235 +1,38 @@
-"""Open fitted estimators and modules as networks."""
+"""Open fitted estimators and modules as functions of their parameters."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._models._boosters import check_booster, is_booster, open_booster
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
-from sklearn_pgb._models._checks import check_samples
-from sklearn_pgb._models._module import ModuleNetwork, open_module
-from sklearn_pgb._models._network import Network, as_float64
+from sklearn_pgb._models._combinations import (
+    check_combination,
+    is_combination,
+    open_combination,
+    unfitted_members,
+)
+from sklearn_pgb._models._linear import is_linear_model, open_linear
+from sklearn_pgb._models._module import open_module
+from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._opened import NetworkEstimator, OpenNetwork
 from sklearn_pgb._models._skorch import is_skorch, read_skorch
+from sklearn_pgb._models._trees import check_trees, is_tree_model, open_trees
 from sklearn_pgb._sklearn import BaseSearchCV
-
-
-@dataclass(frozen=True, eq=False)
-class OpenNetwork:
-    """The network of an estimator, with the estimator's transformations of X and y.
-
-    Attributes
-    ----------
-    network : Network
-        Maps `inputs` to raw outputs.
-    loss : Loss
-        Training loss.
-    kind : {"regressor", "classifier"} or None
-        Type of the estimator; None for a module.
-    final : estimator or module
-        Estimator or module inside of all pipelines and wrappers.
-    steps : tuple of transformers
-        Transformers of X, first to last.
-    target_transformers : tuple of transformers
-        Transformers of y, first to last.
-    classes : ndarray or None
-        Labels of a binary or multiclass classifier, in the order of its outputs.
-    one_column : bool
-        Whether the classifier has one output for its two classes.
-    preprocess : callable or None
-        Maps validated, dense samples of `final` to inputs of its network.
-    """
-
-    network: Network
-    loss: Loss
-    kind: Literal["regressor", "classifier"] | None
-    final: Any
-    steps: tuple[Any, ...] = ()
-    target_transformers: tuple[Any, ...] = ()
-    classes: NDArray[Any] | None = None
-    one_column: bool = False
-    preprocess: Callable[[NDArray[Any]], NDArray[np.float64]] | None = None
-
-    def inputs(self, X: Any, *, check: bool = True) -> Tensor:
-        """Return the inputs of the network.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or Tensor
-            Inputs of the estimator.
-        check : bool, default=True
-            Whether to run `check_samples` on a module. It can be skipped if the module
-            was checked before.
-
-        Returns
-        -------
-        Tensor of shape (n_samples, n_inputs), or (n_samples, ...) for a module
-            Float64, on the CPU.
-        """
-        for step in self.steps:
-            X = step.transform(X)
-        sparse = ("csr", "csc")
-        if isinstance(self.final, NetworkEstimator | MLPRegressor | MLPClassifier):
-            # Unlike check_array, this also checks feature names and their number.
-            X = validate_data(
-                self.final,
-                X,
-                reset=False,
-                accept_sparse=sparse,
-                dtype=np.float64,
-                allow_nd=True,
-            )
-        else:
-            X = check_array(
-                _to_numpy(X), accept_sparse=sparse, dtype=np.float64, allow_nd=True
-            )
-        dense = _to_dense(X)
-        if self.preprocess is not None:
-            dense = self.preprocess(dense)
-        rows = as_float64(dense)
-        if self.network.n_inputs is not None:
-            return self._flatten(rows)
-        if check and isinstance(self.network, ModuleNetwork):
-            check_samples(self.network, rows)
-        return rows
-
-    def _flatten(self, rows: Tensor) -> Tensor:
-        """Reshape samples to the 2-d inputs of a chain, as a Flatten layer would."""
-        rows = rows.reshape(len(rows), -1)
-        if rows.shape[1] != self.network.n_inputs:
-            raise ValueError(
-                f"X must have {self.network.n_inputs} features, as the network's first "
-                f"layer, got {rows.shape[1]}. Pass inputs like those of the training."
-            )
-        return rows
-
-    def targets(self, y: Any, n_outputs: int | None = None) -> Tensor:
-        """Return the encoded targets of the loss.
-
-        Parameters
-        ----------
-        y : array-like or Tensor of shape (n_samples,) or (n_samples, n_outputs)
-            Targets or labels of the estimator. For a module: real targets, 0/1
-            indicators or, if the loss is the cross entropy, class numbers.
-        n_outputs : int, default=None
-            Number of outputs. It is needed for class numbers if `network.n_outputs` is
-            None.
-
-        Returns
-        -------
-        Tensor of shape (n_samples, n_outputs)
-            Encoded targets.
-        """
-        n_outputs = self.network.n_outputs or n_outputs
-        y = _to_numpy(y)
-        classes = self.classes
-        numbered = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
-        if numbered and np.ndim(y) == 1:
-            if n_outputs is None:
-                raise ValueError(
-                    "y must be one-hot rows, got class numbers for a module whose "
-                    "number of outputs is not known. Pass n_outputs, or one column per "
-                    "class."
-                )
-            classes = np.arange(n_outputs)
-        if classes is None:
-            columns = self._real_targets(y)
-        else:
-            codes = LabelEncoder().fit(classes).transform(column_or_1d(y))
-            one_hot = codes[:, None] == np.arange(len(classes))
-            columns = codes[:, None] == 1 if self.one_column else one_hot
-        if n_outputs is not None and columns.shape[1] != n_outputs:
-            raise ValueError(
-                f"y must have {n_outputs} columns, one for each output, got "
-                f"{columns.shape[1]}. Pass targets like those of the training."
-            )
-        return self.loss.encode(as_float64(columns))
-
-    def _real_targets(self, y: Any) -> NDArray[np.float64]:
-        y = check_array(
-            y, accept_sparse=True, dtype=np.float64, ensure_2d=False, input_name="y"
-        )
-        y = _to_dense(y)
-        for transformer in self.target_transformers:
-            y = np.asarray(transformer.transform(y.reshape(len(y), -1)))
-        return y.reshape(len(y), -1)
-
-    def for_targets(self, y: Any, n_outputs: int) -> OpenNetwork:
-        """The same network with a loss that fits the targets.
-
-        The log loss of a module becomes the logistic loss if there is one output or if
-        y is a multilabel indicator matrix.
-        """
-        is_log_loss = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
-        if is_log_loss and (n_outputs == 1 or np.ndim(y) == 2):
-            return replace(self, loss=LogisticLoss())
-        return self
-
-    def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
-        """Undo the target transformations of predictions (n_samples, n_outputs)."""
-        for transformer in reversed(self.target_transformers):
-            raw_prediction = np.asarray(transformer.inverse_transform(raw_prediction))
-            raw_prediction = raw_prediction.reshape(len(raw_prediction), -1)
-        return raw_prediction
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingTerms:
-    """Terms of an estimator's training objective besides the mean loss.
-
-    Attributes
-    ----------
-    penalty : ndarray (n_params,)
-        The penalty is ``sum_k penalty_k theta_k^2``, in the units of the loss.
-    row_weight : ndarray (n_samples,)
-        Factors of the sample weights, from class weights.
-    notes : tuple of str
-        Differences between the training and a minimization of this objective.
-    """
-
-    penalty: NDArray[np.float64]
-    row_weight: NDArray[np.float64]
-    notes: tuple[str, ...] = ()
-
-
-class NetworkEstimator(ABC):
-    """Base class of this package's networks."""
-
-    @abstractmethod
-    def _open_network(self) -> OpenNetwork:
-        """The fitted network, after `check_is_fitted`."""
-
-    @abstractmethod
-    def _training_terms(
-        self, rows: NDArray[np.float64], y: Any, weight: NDArray[np.float64]
-    ) -> TrainingTerms:
-        """The training objective's other terms on these samples.
-
-        Parameters
-        ----------
-        rows : ndarray (n_samples, ...)
-            Inputs of the network.
-        y : array-like
-            Targets or labels, as in `fit`.
-        weight : ndarray (n_samples,)
-            Sample weights, not normalized.
-        """
 
 
 def named_loss(name: Any) -> Loss | None:
@@ -257,10 +60,11 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        A fitted network of this package, MLPRegressor, MLPClassifier or skorch net, a
-        Pipeline, TransformedTargetRegressor, FrozenEstimator or search
-        (GridSearchCV and its like) that ends in one of these in any nesting, or a
-        module.
+        A fitted model: a network of this package, MLPRegressor, MLPClassifier or skorch
+        net; trees, forests and boosted trees of scikit-learn, LightGBM, XGBoost or
+        CatBoost; a linear model; a vote, a bag or a MultiOutputRegressor of these; a
+        Pipeline, TransformedTargetRegressor, FrozenEstimator or search (GridSearchCV
+        and its like) that ends in one of these in any nesting; or a module.
     loss : Loss, default=None
         The loss. None means the estimator's training loss; modules need a loss.
 
@@ -285,6 +89,14 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
         opened = _open_mlp_classifier(final)
     elif is_skorch(final):
         opened = _open_skorch(final)
+    elif is_tree_model(final):
+        opened = open_trees(final)
+    elif is_booster(final):
+        opened = open_booster(final)
+    elif is_linear_model(final):
+        opened = open_linear(final)
+    elif is_combination(final):
+        opened = open_combination(final, open_network)
     else:
         raise TypeError(_cannot_open(estimator, final))
     return replace(
@@ -315,12 +127,43 @@ def check_can_open(estimator: Any) -> None:
     Raises
     ------
     TypeError
-        If it does not end in a network.
+        If it does not end in a model that can be opened.
+    ValueError
+        If the model has a loss, or another parameter, with which it can't be opened.
     """
     *_, final = nested(estimator)
-    known = nn.Module | NetworkEstimator | MLPRegressor | MLPClassifier
-    if not isinstance(final, known) and not is_skorch(final):
+    if is_tree_model(final):
+        check_trees(final)
+    elif is_booster(final):
+        check_booster(final)
+    elif is_combination(final):
+        check_combination(final)
+        for member in unfitted_members(final):
+            check_can_open(member)
+    elif not (is_network(final) or is_linear_model(final)):
         raise TypeError(_cannot_open(estimator, final))
+
+
+def is_network(estimator: Any) -> bool:
+    """Whether a model ends in a network."""
+    *_, final = nested(estimator)
+    known = nn.Module | NetworkEstimator | MLPRegressor | MLPClassifier
+    return isinstance(final, known) or is_skorch(final)
+
+
+def has_trees(estimator: Any) -> bool:
+    """Whether a model, fitted or not, is made of trees or has members that are."""
+    *_, final = nested(estimator)
+    if is_combination(final):
+        return any(has_trees(member) for member in unfitted_members(final))
+    return is_tree_model(final) or is_booster(final)
+
+
+def checks_inputs(estimator: Any) -> bool:
+    """Whether X goes to a model that checks it and may take missing values."""
+    *chain, final = nested(estimator)
+    is_own = is_tree_model(final) or is_booster(final) or is_combination(final)
+    return is_own or any(isinstance(each, Pipeline) for each in chain)
 
 
 def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
@@ -411,21 +254,13 @@ def _open_skorch(net: Any) -> OpenNetwork:
     )
 
 
-def _to_numpy(array: Any) -> ArrayLike:
-    return array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-
-
-def _to_dense(array: Any) -> NDArray[np.float64]:
-    """Densify what `check_array` returned."""
-    return array if isinstance(array, np.ndarray) else array.toarray()
-
-
 def _cannot_open(estimator: Any, final: Any) -> str:
-    """Message for an estimator without a network."""
+    """Message for an estimator that is no model that can be opened."""
     ending = "" if final is estimator else f" that ends in {final!r}"
     return (
         "estimator must be a network of this package, an MLPRegressor, an "
-        "MLPClassifier, a skorch net, a torch module, or a Pipeline, "
+        "MLPClassifier, a skorch net, a torch module, trees, a linear model, a "
+        "combination of these as in the user guide, or a Pipeline, "
         "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
-        f"got {type(estimator).__name__}{ending}. Open the network itself."
+        f"got {type(estimator).__name__}{ending}. Open the model itself."
     )

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._stacked import StackedOperator
 
 
 class MappedOperator(LinearOperator):
@@ -59,5 +60,8 @@ def mapped(operator: LinearOperator, matrix: Tensor) -> LinearOperator:
         matrix, torch.eye(len(matrix)).to(matrix)
     ):
         return operator
+    if isinstance(operator, StackedOperator):
+        parts = [mapped(part, matrix) for part in operator.operators]
+        return StackedOperator(parts, operator.scales)
     leaves = operator.mapped(matrix) if isinstance(operator, LeafOperator) else None
     return MappedOperator(operator, matrix) if leaves is None else leaves

@@ -16,7 +16,6 @@ from sklearn_pgb._estimator._border import (
     Parts,
     check_passed_on,
     cross_fitting_parts,
-    delegates_input,
     final_estimator,
     fit_parameter,
     parts_among,
@@ -27,7 +26,8 @@ from sklearn_pgb._estimator._targets import (
     class_weights,
 )
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._models._open import OpenNetwork
+from sklearn_pgb._models._open import checks_inputs
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._sklearn import (
     _check_method_params,
@@ -181,7 +181,7 @@ def _check_training_data(
         "multi_output": True,
         "y_numeric": not request.classifies,
     }
-    if not delegates_input(request.estimator):
+    if not checks_inputs(request.estimator):
         X, y = validate_data(owner, X, y, **targets, **request.accepted)
     elif y is None:
         raise ValueError(
@@ -225,7 +225,7 @@ def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
 
 def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
     """Check X of a fitted model; a pipeline checks all but the features itself."""
-    if not delegates_input(request.estimator):
+    if not checks_inputs(request.estimator):
         return validate_data(owner, X, reset=False, **request.accepted)
     check_passed_on(X)
     (X,) = indexable(X)

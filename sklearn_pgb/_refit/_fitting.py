@@ -21,7 +21,7 @@ from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._border import Parts
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._models._open import OpenNetwork
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._choice import (
     Candidate,
     Choice,

@@ -40,7 +40,7 @@ from sklearn_pgb._estimator._targets import (
 )
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._network import as_float64
-from sklearn_pgb._models._open import OpenNetwork
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,

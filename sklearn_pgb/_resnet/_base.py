@@ -33,7 +33,7 @@ from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._targets import Targets, as_fitted, finite_outputs
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64
-from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms
+from sklearn_pgb._models._opened import NetworkEstimator, TrainingTerms
 from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork, Squash
 from sklearn_pgb._resnet._diagnostics import stationarity
 from sklearn_pgb._resnet._fitting import fit_resnet, is_worse, projection_is_cheap

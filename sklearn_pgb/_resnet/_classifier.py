@@ -5,7 +5,7 @@ from numbers import Real
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._estimator._targets import ClassifierTargets
-from sklearn_pgb._models._open import OpenNetwork
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._sklearn import Interval, StrOptions
 

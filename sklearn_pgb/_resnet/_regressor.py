@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._estimator._targets import RegressorTargets, as_fitted
-from sklearn_pgb._models._open import OpenNetwork
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._resnet._diagnostics import closed_form
 from sklearn_pgb._sklearn import StrOptions

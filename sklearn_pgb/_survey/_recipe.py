@@ -21,7 +21,7 @@ from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._models._network import Network, as_float64
-from sklearn_pgb._models._open import NetworkEstimator
+from sklearn_pgb._models._opened import NetworkEstimator
 from sklearn_pgb._sklearn import _check_y
 from sklearn_pgb._survey._ends import Setting
 from sklearn_pgb._training._architecture import (

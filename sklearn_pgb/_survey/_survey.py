@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, indexable
 from torch import nn
@@ -14,7 +13,7 @@ from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import training_objective
 from sklearn_pgb._estimator._border import dense, final_estimator, fit_parameter
 from sklearn_pgb._estimator._trainer import train_networks
-from sklearn_pgb._models._open import nested, open_network
+from sklearn_pgb._models._open import is_network, nested
 from sklearn_pgb._sklearn import _check_sample_weight, _num_samples
 from sklearn_pgb._survey._ends import Setting, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
@@ -222,10 +221,11 @@ def _check_request(estimator: Any, n_starts: Any, polish_iter: Any, tol: Any) ->
             f"{type(estimator).__name__}, which is already trained. Pass the unfrozen "
             "estimator, or a module in a skorch net or an AddedNeuronRegressor."
         )
-    try:
-        open_network(estimator)
-    except NotFittedError:
-        pass
+    if not is_network(estimator):
+        raise TypeError(
+            "estimator must be a network, whose trainings end at many points, got "
+            f"{type(estimator).__name__}. `certify` takes any model that can be opened."
+        )
     whole = (int, np.integer)
     if not isinstance(n_starts, whole) or isinstance(n_starts, bool) or n_starts < 1:
         raise ValueError(f"n_starts must be an integer >= 1, got {n_starts!r}.")

@@ -1,0 +1,103 @@
+"""Training objectives of models that are not networks."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import (
+    ElasticNet,
+    ElasticNetCV,
+    Lasso,
+    LassoCV,
+    Ridge,
+    RidgeCV,
+)
+from sklearn.utils.class_weight import compute_sample_weight
+
+from sklearn_pgb._models._linear import is_linear_model
+from sklearn_pgb._models._opened import OpenNetwork, TrainingTerms
+
+
+def terms_of_other(
+    final: Any, opened: OpenNetwork, y: Any, weight: NDArray[np.float64]
+) -> TrainingTerms:
+    """Penalty, class weights and notes of a linear model, trees or a combination.
+
+    Parameters
+    ----------
+    final : estimator
+    opened : OpenNetwork
+    y : array-like
+    weight : ndarray (n_samples,)
+        Sample weights, not normalized.
+    """
+    notes = [] if opened.surrogate is None else [_note_on(opened.surrogate)]
+    penalty = np.zeros(opened.network.n_params)
+    if is_linear_model(final):
+        # Theta holds the coefficients of each output, then the intercepts.
+        n_outputs = opened.network.n_outputs or 1
+        strengths = np.broadcast_to(_strength(final, weight), n_outputs)
+        n_coef = n_outputs * final.n_features_in_
+        penalty[:n_coef] = np.repeat(strengths, final.n_features_in_)
+        if getattr(final, "solver", None) == "liblinear":
+            penalty[n_coef:] = strengths / final.intercept_scaling**2
+        notes += _notes_of_linear(final)
+    else:
+        notes.append(
+            "Thresholds of trees are not parameters. Parts of the training other than "
+            "the loss, such as samples drawn for each member or penalties on leaf "
+            "values, are not part of the objective."
+        )
+    row_weight = np.ones(len(weight))
+    class_weight = getattr(final, "class_weight", None)
+    if isinstance(class_weight, dict) or class_weight == "balanced":
+        row_weight = compute_sample_weight(class_weight, y)
+    return TrainingTerms(penalty, row_weight, tuple(notes))
+
+
+def _strength(model: Any, weight: NDArray[np.float64]) -> Any:
+    """Penalty on the squared coefficients, in units of the mean loss.
+
+    The squared loss of the package has no factor 1/2.
+    """
+    if isinstance(model, Ridge | RidgeCV):
+        alpha = model.alpha_ if isinstance(model, RidgeCV) else model.alpha
+        return np.asarray(alpha) / weight.sum()
+    if isinstance(model, Lasso | LassoCV | ElasticNet | ElasticNetCV):
+        cross_validated = isinstance(model, LassoCV | ElasticNetCV)
+        alpha = model.alpha_ if cross_validated else model.alpha
+        return alpha * (1 - _l1_ratio(model))
+    if hasattr(model, "C_") or hasattr(model, "C"):
+        C = np.ravel(model.C_ if hasattr(model, "C_") else model.C)[0]
+        return (1 - _l1_ratio(model)) / (2 * C * weight.sum())
+    # A PoissonRegressor has an alpha, a LinearRegression none.
+    return getattr(model, "alpha", 0.0) / 2
+
+
+def _l1_ratio(model: Any) -> float:
+    if isinstance(model, Lasso | LassoCV):
+        return 1.0
+    own = getattr(model, "l1_ratio_", getattr(model, "l1_ratio", None))
+    ratio = 0.0 if own is None else np.ravel(own)[0]
+    return 0.0 if ratio is None else float(ratio)
+
+
+def _notes_of_linear(model: Any) -> list[str]:
+    notes = []
+    if _l1_ratio(model) > 0:
+        notes.append(
+            "The training had an L1 penalty, which is not part of the objective, so "
+            "its derivatives do not vanish."
+        )
+    if getattr(model, "positive", False):
+        notes.append(
+            "The coefficients were restricted to positive ones; the bounds are for all."
+        )
+    return notes
+
+
+def _note_on(surrogate: str) -> str:
+    return (
+        f"The certificate is about a surrogate, {surrogate}. It says nothing about the "
+        "averaged probabilities that the estimator predicts."
+    )

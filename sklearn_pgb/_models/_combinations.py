@@ -1,0 +1,221 @@
+"""Open combinations of estimators: votes, bags, and one estimator per output."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.ensemble import (
+    BaggingClassifier,
+    BaggingRegressor,
+    VotingClassifier,
+    VotingRegressor,
+)
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._regression import SquaredLoss
+from sklearn_pgb._models._combined import CombinedModel
+from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._trees import log_loss
+
+VOTES = VotingRegressor, VotingClassifier
+BAGS = BaggingRegressor, BaggingClassifier
+CLASSIFIERS = VotingClassifier, BaggingClassifier
+
+SURROGATE = "the weighted average of the members' raw outputs, such as log odds"
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One model of a combination.
+
+    Attributes
+    ----------
+    opened : OpenNetwork
+    columns : slice
+        Its columns of the inputs.
+    matrix : Tensor (n_outputs, outputs of the member)
+        Maps its raw outputs to those of the combination.
+    shift : Tensor (n_outputs,)
+        Added to them.
+    features : ndarray or None
+        Features that it takes; None is all of them.
+    """
+
+    opened: OpenNetwork
+    columns: slice
+    matrix: Tensor
+    shift: Tensor
+    features: NDArray[np.intp] | None
+
+
+def is_combination(estimator: Any) -> bool:
+    """Whether this combines the predictions of several estimators."""
+    return isinstance(estimator, VOTES + BAGS + (MultiOutputRegressor,))
+
+
+def check_combination(estimator: Any) -> None:
+    """Check that a combination adds raw outputs."""
+    if getattr(estimator, "voting", "soft") != "soft":
+        raise ValueError(
+            f"voting must be 'soft' to open a {type(estimator).__name__}, got "
+            f"{estimator.voting!r}: votes are not differentiable. Set voting='soft'."
+        )
+
+
+def unfitted_members(estimator: Any) -> list[Any]:
+    """The estimators that a combination trains."""
+    if isinstance(estimator, VOTES):
+        return [each for _, each in estimator.estimators if not isinstance(each, str)]
+    if estimator.estimator is not None:
+        return [estimator.estimator]
+    is_bag = isinstance(estimator, BaggingClassifier)
+    return [DecisionTreeClassifier() if is_bag else DecisionTreeRegressor()]
+
+
+def open_combination(
+    estimator: Any, open_member: Callable[[Any], OpenNetwork]
+) -> OpenNetwork:
+    """Open a fitted combination; `open_member` opens its members."""
+    check_is_fitted(estimator)
+    check_combination(estimator)
+    classifies = isinstance(estimator, CLASSIFIERS)
+    opened = [open_member(each) for each in estimator.estimators_]
+    for member in opened:
+        _check_loss(estimator, member, classifies)
+    members = _members(estimator, opened)
+    model = CombinedModel(
+        [member.opened.network for member in members],
+        [member.columns for member in members],
+        [member.matrix for member in members],
+        torch.stack([member.shift for member in members]).sum(0),
+    )
+    encode = partial(_encode, estimator, members)
+    if not classifies:
+        return OpenNetwork(model, SquaredLoss(), "regressor", estimator, encode=encode)
+    loss = log_loss(model.n_outputs)
+    return OpenNetwork(
+        model,
+        loss,
+        "classifier",
+        estimator,
+        classes=np.asarray(estimator.classes_),
+        one_column=isinstance(loss, LogisticLoss),
+        encode=encode,
+        surrogate=SURROGATE,
+    )
+
+
+def _check_loss(estimator: Any, member: OpenNetwork, classifies: bool) -> None:
+    wanted = LogisticLoss | CrossEntropyLoss if classifies else SquaredLoss
+    n_outputs = member.network.n_outputs
+    if not isinstance(member.loss, wanted) or n_outputs is None:
+        kind = "a log loss" if classifies else "the squared loss"
+        raise ValueError(
+            f"the members of a {type(estimator).__name__} must have {kind} and a known "
+            f"number of outputs to be opened together, got a "
+            f"{type(member.final).__name__} with {type(member.loss).__name__}. Replace "
+            "it, or open it alone."
+        )
+
+
+def _members(estimator: Any, opened: Sequence[OpenNetwork]) -> list[Member]:
+    """The members, with the maps of their outputs."""
+    count, start = len(opened), 0
+    weights, features = np.full(count, 1 / count), [None] * count
+    n_outputs = opened[0].network.n_outputs or 1
+    if isinstance(estimator, CLASSIFIERS):
+        n_classes = len(estimator.classes_)
+        n_outputs = 1 if n_classes == 2 else n_classes
+    if isinstance(estimator, VOTES) and estimator.weights is not None:
+        pairs = zip(estimator.estimators, estimator.weights, strict=True)
+        used = [weight for (_, each), weight in pairs if not isinstance(each, str)]
+        weights = np.array(used) / np.sum(used)
+    if isinstance(estimator, BAGS):
+        features = estimator.estimators_features_
+    result = []
+    for number, member in enumerate(opened):
+        if isinstance(estimator, MultiOutputRegressor):
+            matrix = torch.zeros(count, 1, dtype=torch.float64)
+            matrix[number] = 1.0
+        elif member.classes is not None:
+            # A vote averages columns; a bag trains its members on class numbers.
+            classes = np.arange(len(member.classes))
+            if isinstance(estimator, BAGS):
+                classes = member.classes
+            matrix = weights[number] * _of_classes(classes, member, n_outputs)
+        else:
+            matrix = weights[number] * torch.eye(n_outputs, dtype=torch.float64)
+        slope, shift = _target_map(member)
+        stop = start + _n_columns(member)
+        result.append(
+            Member(
+                member,
+                slice(start, stop),
+                matrix * slope,
+                matrix @ shift,
+                features[number],
+            )
+        )
+        start = stop
+    return result
+
+
+def _of_classes(
+    classes: NDArray[np.intp], member: OpenNetwork, n_outputs: int
+) -> Tensor:
+    """Map the outputs of a member that knows some classes to those of all."""
+    columns = torch.eye(len(classes), dtype=torch.float64)
+    if member.one_column:
+        # The log odds are the difference of both classes' raw outputs.
+        columns = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
+    total = torch.zeros(max(n_outputs, 2), columns.shape[1], dtype=torch.float64)
+    total[classes] = columns
+    return total if n_outputs > 1 else total[1:] - total[:1]
+
+
+def _target_map(member: OpenNetwork) -> tuple[Tensor, Tensor]:
+    """Slope and shift of each output, from the member's target transformers."""
+    n_outputs = member.network.n_outputs or 1
+    probes = np.random.RandomState(0).standard_normal((8, n_outputs))
+    probes[:2] = np.zeros(n_outputs), np.ones(n_outputs)
+    values = member.untransform(probes)
+    shift, slope = values[0], values[1] - values[0]
+    if not np.allclose(values, shift + probes * slope, rtol=1e-9, atol=1e-9):
+        raise ValueError(
+            "the transformers of y of the members must multiply and shift, as a "
+            f"StandardScaler does, got {member.target_transformers!r}. Transform y "
+            "outside of the combination."
+        )
+    return torch.tensor(slope), torch.tensor(shift)
+
+
+def _n_columns(member: OpenNetwork) -> int:
+    """Number of columns of the member's inputs."""
+    n_inputs = member.network.n_inputs
+    return member.final.n_features_in_ if n_inputs is None else n_inputs
+
+
+def _encode(estimator: Any, members: Sequence[Member], X: Any) -> Tensor:
+    """The inputs of all members, side by side."""
+    if isinstance(estimator, BAGS):
+        X = validate_data(
+            estimator,
+            X,
+            reset=False,
+            dtype=None,
+            accept_sparse=("csr", "csc"),
+            ensure_all_finite=False,
+        )
+    parts = []
+    for member in members:
+        own = X if member.features is None else X[:, member.features]
+        parts.append(member.opened.inputs(own).flatten(1))
+    return torch.cat(parts, 1)

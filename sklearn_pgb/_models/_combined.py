@@ -1,0 +1,189 @@
+"""Sums of models as one model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._leaves import LeafModel
+from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._network import Head, Network, positions_without
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._mapped import mapped
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._stacked import StackedOperator
+
+
+class CombinedModel(Network):
+    """A sum of models ``f(x) = sum_m A_m f_m(x_m; theta_m) + b``.
+
+    The output biases of the members are collinear, so they are part of b. Theta holds
+    the members' other parameters, member by member, and then b.
+
+    Parameters
+    ----------
+    members : sequence of Network
+    columns : sequence of slice
+        Columns of the inputs that each member takes.
+    matrices : sequence of Tensor (n_outputs, outputs of the member)
+        A_m.
+    bias : Tensor (n_outputs,)
+        Added to the biases of the members.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Network],
+        columns: Sequence[slice],
+        matrices: Sequence[Tensor],
+        bias: Tensor,
+    ) -> None:
+        self.columns, self.matrices = list(columns), list(matrices)
+        self.members: list[Network] = []
+        self.biases: list[slice | None] = []
+        self.bias = bias
+        for member, matrix in zip(members, matrices, strict=True):
+            position = _bias_of(member)
+            if position is not None:
+                theta = member.theta
+                self.bias = self.bias + matrix @ theta[position]
+                theta[position] = 0
+                member = member.at(theta)
+            self.members.append(member)
+            self.biases.append(position)
+        if not any(self.biases) and not bool(bias.any()):
+            self.bias = bias[:0]
+
+    @property
+    def n_inputs(self) -> int:
+        return max(columns.stop for columns in self.columns)
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.matrices[0])
+
+    @property
+    def n_params(self) -> int:
+        return sum(self._sizes())
+
+    @property
+    def theta(self) -> Tensor:
+        pairs = zip(self.members, self.biases, strict=True)
+        return torch.cat(
+            [*(_without(member.theta, bias) for member, bias in pairs), self.bias]
+        )
+
+    def to(self, device: torch.device) -> CombinedModel:
+        moved = copy.copy(self)
+        moved.members = [member.to(device) for member in self.members]
+        moved.matrices = [matrix.to(device) for matrix in self.matrices]
+        moved.bias = self.bias.to(device)
+        return moved
+
+    def at(self, theta: Tensor) -> CombinedModel:
+        moved = copy.copy(self)
+        *parts, bias = self._split(theta.detach().clone())
+        moved.members = [
+            member.at(part) for member, part in zip(self.members, parts, strict=True)
+        ]
+        moved.bias = bias
+        return moved
+
+    def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
+        *parts, bias = self._split(theta)
+        terms = [
+            member(part, rows) @ matrix.T
+            for member, part, rows, matrix in zip(
+                self.members, parts, self.inputs(X), self.matrices, strict=True
+            )
+        ]
+        total = torch.stack(terms).sum(0)
+        return total + bias if len(bias) else total
+
+    def inputs(self, X: Tensor) -> list[Tensor]:
+        """The inputs of each member."""
+        parts = [X[:, columns] for columns in self.columns]
+        return [
+            part if isinstance(member, LeafModel) else part.to(torch.float64)
+            for member, part in zip(self.members, parts, strict=True)
+        ]
+
+    def layers(self, X: Tensor) -> list[Tensor]:
+        return [X, self(self.theta, X)]
+
+    def find_head(self, X: Tensor) -> Head:
+        n_params, parts = self.n_params, []
+        bias = slice(n_params - len(self.bias), n_params) if len(self.bias) else None
+        if not len(X):
+            return Head(bias, None)
+        for member, rows, own in zip(
+            self.members, self.inputs(X), self.biases, strict=True
+        ):
+            in_span = member.find_head(rows).in_span
+            if in_span is None:
+                return Head(bias, None)
+            parts.append(_without(in_span, own))
+        return Head(bias, torch.cat([*parts, self.bias]))
+
+    def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
+        """The Jacobians of the members side by side."""
+        parts = [
+            mapped(member.jacobian(rows, without=bias), matrix)
+            for member, rows, bias, matrix in zip(
+                self.members, self.inputs(X), self.biases, self.matrices, strict=True
+            )
+        ]
+        if without is None and len(self.bias):
+            ones = self.bias.new_ones(len(X), 1)
+            parts.append(KroneckerOperator(ones, self.n_outputs))
+        return StackedOperator(parts, [1.0] * len(parts))
+
+    def _sizes(self) -> list[int]:
+        pairs = zip(self.members, self.biases, strict=True)
+        return [
+            *(len(positions_without(member.n_params, bias)) for member, bias in pairs),
+            len(self.bias),
+        ]
+
+    def _split(self, theta: Tensor) -> list[Tensor]:
+        """Theta of each member, with zeros as its output bias, and b."""
+        *parts, bias = theta.split(self._sizes())
+        full = [
+            part
+            if own is None
+            else torch.cat(
+                [
+                    part[: own.start],
+                    part.new_zeros(own.stop - own.start),
+                    part[own.start :],
+                ]
+            )
+            for part, own in zip(parts, self.biases, strict=True)
+        ]
+        return [*full, bias]
+
+
+def is_linear_in_theta(network: Network) -> bool:
+    """Whether the raw outputs are known to be linear in all parameters."""
+    if isinstance(network, CombinedModel):
+        return all(is_linear_in_theta(member) for member in network.members)
+    if isinstance(network, ChainNetwork):
+        return not network.activations
+    return isinstance(network, LeafModel)
+
+
+def _bias_of(member: Network) -> slice | None:
+    """Position of the output bias in theta; None for modules, which keep their own."""
+    if isinstance(member, ModuleNetwork):
+        return None
+    return member.find_head(torch.empty(0, member.n_inputs or 0)).bias
+
+
+def _without(theta: Tensor, bias: slice | None) -> Tensor:
+    if bias is None:
+        return theta
+    return torch.cat([theta[: bias.start], theta[bias.stop :]])

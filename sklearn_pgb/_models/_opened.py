@@ -1,0 +1,241 @@
+"""An opened model: its function, loss, and maps of inputs and targets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._models._checks import check_samples
+from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._network import Network, as_float64
+
+
+@dataclass(frozen=True, eq=False)
+class OpenNetwork:
+    """The model of an estimator, with the estimator's transformations of X and y.
+
+    Attributes
+    ----------
+    network : Network
+        Maps `inputs` to raw outputs.
+    loss : Loss
+        Training loss.
+    kind : {"regressor", "classifier"} or None
+        Type of the estimator; None for a module.
+    final : estimator or module
+        Estimator or module inside of all pipelines and wrappers.
+    steps : tuple of transformers
+        Transformers of X, first to last.
+    target_transformers : tuple of transformers
+        Transformers of y, first to last.
+    classes : ndarray or None
+        Labels of a binary or multiclass classifier, in the order of its outputs.
+    one_column : bool
+        Whether the classifier has one output for its two classes.
+    preprocess : callable or None
+        Maps validated, dense samples of `final` to inputs of its network.
+    encode : callable or None
+        Maps samples, as `final` takes them, to inputs of the network. It replaces
+        validation and `preprocess`.
+    surrogate : str or None
+        The function that was opened, if it is not the one that `final` predicts with.
+    """
+
+    network: Network
+    loss: Loss
+    kind: Literal["regressor", "classifier"] | None
+    final: Any
+    steps: tuple[Any, ...] = ()
+    target_transformers: tuple[Any, ...] = ()
+    classes: NDArray[Any] | None = None
+    one_column: bool = False
+    preprocess: Callable[[NDArray[Any]], NDArray[np.float64]] | None = None
+    encode: Callable[[Any], Tensor] | None = None
+    surrogate: str | None = None
+
+    def inputs(self, X: Any, *, check: bool = True) -> Tensor:
+        """Return the inputs of the network.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or Tensor
+            Inputs of the estimator.
+        check : bool, default=True
+            Whether to run `check_samples` on a module. It can be skipped if the module
+            was checked before.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, n_inputs), or (n_samples, ...) for a module
+            Float64, or integers if they are leaf numbers of trees. On the CPU.
+        """
+        for step in self.steps:
+            X = step.transform(X)
+        if self.encode is not None:
+            return self.encode(X)
+        sparse = ("csr", "csc")
+        if hasattr(self.final, "n_features_in_"):
+            # Unlike check_array, this also checks feature names and their number.
+            X = validate_data(
+                self.final,
+                X,
+                reset=False,
+                accept_sparse=sparse,
+                dtype=np.float64,
+                allow_nd=True,
+            )
+        else:
+            X = check_array(
+                _to_numpy(X), accept_sparse=sparse, dtype=np.float64, allow_nd=True
+            )
+        dense = _to_dense(X)
+        if self.preprocess is not None:
+            dense = self.preprocess(dense)
+        rows = as_float64(dense)
+        if self.network.n_inputs is not None:
+            return self._flatten(rows)
+        if check and isinstance(self.network, ModuleNetwork):
+            check_samples(self.network, rows)
+        return rows
+
+    def _flatten(self, rows: Tensor) -> Tensor:
+        """Reshape samples to the 2-d inputs of a chain, as a Flatten layer would."""
+        rows = rows.reshape(len(rows), -1)
+        if rows.shape[1] != self.network.n_inputs:
+            raise ValueError(
+                f"X must have {self.network.n_inputs} features, as the network's first "
+                f"layer, got {rows.shape[1]}. Pass inputs like those of the training."
+            )
+        return rows
+
+    def targets(self, y: Any, n_outputs: int | None = None) -> Tensor:
+        """Return the encoded targets of the loss.
+
+        Parameters
+        ----------
+        y : array-like or Tensor of shape (n_samples,) or (n_samples, n_outputs)
+            Targets or labels of the estimator. For a module: real targets, 0/1
+            indicators or, if the loss is the cross entropy, class numbers.
+        n_outputs : int, default=None
+            Number of outputs. It is needed for class numbers if `network.n_outputs` is
+            None.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, n_outputs)
+            Encoded targets.
+        """
+        n_outputs = self.network.n_outputs or n_outputs
+        y = _to_numpy(y)
+        classes = self.classes
+        numbered = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
+        if numbered and np.ndim(y) == 1:
+            if n_outputs is None:
+                raise ValueError(
+                    "y must be one-hot rows, got class numbers for a module whose "
+                    "number of outputs is not known. Pass n_outputs, or one column per "
+                    "class."
+                )
+            classes = np.arange(n_outputs)
+        if classes is None:
+            columns = self._real_targets(y)
+        else:
+            codes = LabelEncoder().fit(classes).transform(column_or_1d(y))
+            one_hot = codes[:, None] == np.arange(len(classes))
+            columns = codes[:, None] == 1 if self.one_column else one_hot
+        if n_outputs is not None and columns.shape[1] != n_outputs:
+            raise ValueError(
+                f"y must have {n_outputs} columns, one for each output, got "
+                f"{columns.shape[1]}. Pass targets like those of the training."
+            )
+        return self.loss.encode(as_float64(columns))
+
+    def _real_targets(self, y: Any) -> NDArray[np.float64]:
+        y = check_array(
+            y, accept_sparse=True, dtype=np.float64, ensure_2d=False, input_name="y"
+        )
+        y = _to_dense(y)
+        for transformer in self.target_transformers:
+            y = np.asarray(transformer.transform(y.reshape(len(y), -1)))
+        return y.reshape(len(y), -1)
+
+    def for_targets(self, y: Any, n_outputs: int) -> OpenNetwork:
+        """The same network with a loss that fits the targets.
+
+        The log loss of a module becomes the logistic loss if there is one output or if
+        y is a multilabel indicator matrix.
+        """
+        is_log_loss = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
+        if is_log_loss and (n_outputs == 1 or np.ndim(y) == 2):
+            return replace(self, loss=LogisticLoss())
+        return self
+
+    def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
+        """Undo the target transformations of predictions (n_samples, n_outputs)."""
+        for transformer in reversed(self.target_transformers):
+            raw_prediction = np.asarray(transformer.inverse_transform(raw_prediction))
+            raw_prediction = raw_prediction.reshape(len(raw_prediction), -1)
+        return raw_prediction
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTerms:
+    """Terms of an estimator's training objective besides the mean loss.
+
+    Attributes
+    ----------
+    penalty : ndarray (n_params,)
+        The penalty is ``sum_k penalty_k theta_k^2``, in the units of the loss.
+    row_weight : ndarray (n_samples,)
+        Factors of the sample weights, from class weights.
+    notes : tuple of str
+        Differences between the training and a minimization of this objective.
+    """
+
+    penalty: NDArray[np.float64]
+    row_weight: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
+
+
+class NetworkEstimator(ABC):
+    """Base class of this package's networks."""
+
+    @abstractmethod
+    def _open_network(self) -> OpenNetwork:
+        """The fitted network, after `check_is_fitted`."""
+
+    @abstractmethod
+    def _training_terms(
+        self, rows: NDArray[np.float64], y: Any, weight: NDArray[np.float64]
+    ) -> TrainingTerms:
+        """The training objective's other terms on these samples.
+
+        Parameters
+        ----------
+        rows : ndarray (n_samples, ...)
+            Inputs of the network.
+        y : array-like
+            Targets or labels, as in `fit`.
+        weight : ndarray (n_samples,)
+            Sample weights, not normalized.
+        """
+
+
+def _to_numpy(array: Any) -> ArrayLike:
+    return array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+
+
+def _to_dense(array: Any) -> NDArray[np.float64]:
+    """Densify what `check_array` returned."""
+    return array if isinstance(array, np.ndarray) else array.toarray()

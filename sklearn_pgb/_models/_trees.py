@@ -1,0 +1,281 @@
+"""Open scikit-learn's trees, forests and boosted trees."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._models._leaves import LeafModel
+from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._sklearn import TreePredictor, _openmp_effective_n_threads
+
+HISTOGRAM = HistGradientBoostingRegressor, HistGradientBoostingClassifier
+BOOSTED = *HISTOGRAM, GradientBoostingRegressor, GradientBoostingClassifier
+SINGLE = DecisionTreeRegressor, DecisionTreeClassifier
+AVERAGED = (
+    *SINGLE,
+    RandomForestRegressor,
+    RandomForestClassifier,
+    ExtraTreesRegressor,
+    ExtraTreesClassifier,
+)
+LOSSES: dict[str, Loss] = {"squared_error": SquaredLoss(), "poisson": PoissonLoss()}
+OF_MEANS = "squared_error", "friedman_mse", "poisson"
+
+SURROGATE = (
+    "the average of the trees' log odds, which are smoothed by one sample with the "
+    "classes' frequencies, because the trees' probabilities can be zero"
+)
+
+
+def is_tree_model(estimator: Any) -> bool:
+    """Whether this is one of scikit-learn's trees or tree ensembles."""
+    return isinstance(estimator, BOOSTED + AVERAGED)
+
+
+def check_trees(estimator: Any) -> None:
+    """Check that a model of trees, fitted or not, has a loss that can be opened."""
+    name = type(estimator).__name__
+    if isinstance(estimator, BOOSTED):
+        loss = estimator.loss
+        if loss not in (*LOSSES, "log_loss"):
+            raise ValueError(
+                f"loss must be 'squared_error', 'poisson' or 'log_loss' to open a "
+                f"{name}, got {loss!r}. Train it with one of these."
+            )
+        init = getattr(estimator, "init", None)
+        if not (init is None or isinstance(init, str)):
+            raise ValueError(
+                f"init must be None or 'zero' to open a {name}, got {init!r}, whose "
+                "predictions are not constant. Leave it out, or combine both models "
+                "in a VotingRegressor."
+            )
+    elif hasattr(estimator, "predict_proba"):
+        return
+    elif estimator.criterion not in OF_MEANS:
+        raise ValueError(
+            f"criterion must be one of {OF_MEANS} to open a {name}, got "
+            f"{estimator.criterion!r}, whose leaves do not hold means. Train it with "
+            "'squared_error'."
+        )
+
+
+def open_trees(estimator: Any) -> OpenNetwork:
+    """Open a fitted tree, forest or boosted trees."""
+    check_is_fitted(estimator)
+    check_trees(estimator)
+    if isinstance(estimator, HISTOGRAM):
+        return _open_histogram(estimator)
+    if isinstance(estimator, BOOSTED):
+        return _open_boosting(estimator)
+    return _open_averaged(estimator)
+
+
+def boosted(
+    estimator: Any,
+    loss: Loss,
+    n_leaves: Sequence[int],
+    values: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    scale: float,
+    encode: Callable[[Any], Tensor],
+) -> OpenNetwork:
+    """Boosted trees, opened; tree t belongs to output t modulo the number of outputs.
+
+    Parameters
+    ----------
+    estimator : estimator
+    loss : Loss
+    n_leaves : sequence of int
+    values : ndarray (n_leaves,) or (n_leaves, n_outputs)
+        If there are two axes, every tree belongs to all outputs.
+    bias : ndarray (n_outputs,)
+    scale : float
+    encode : callable
+        Maps X to leaf numbers.
+    """
+    outputs = None
+    if values.ndim == 1:
+        outputs = torch.arange(len(n_leaves)) % len(bias)
+    model = LeafModel(
+        n_leaves,
+        torch.tensor(values, dtype=torch.float64),
+        torch.tensor(bias, dtype=torch.float64),
+        torch.full((len(n_leaves),), scale, dtype=torch.float64),
+        outputs,
+    )
+    return of_loss(model, loss, estimator, encode)
+
+
+def of_loss(
+    model: LeafModel,
+    loss: Loss,
+    estimator: Any,
+    encode: Callable[[Any], Tensor],
+    surrogate: str | None = None,
+) -> OpenNetwork:
+    """A model of trees with the kind and the classes that belong to its loss."""
+    classifies = isinstance(loss, LogisticLoss | CrossEntropyLoss)
+    return OpenNetwork(
+        model,
+        loss,
+        "classifier" if classifies else "regressor",
+        estimator,
+        classes=np.asarray(estimator.classes_) if classifies else None,
+        one_column=isinstance(loss, LogisticLoss),
+        encode=encode,
+        surrogate=surrogate,
+    )
+
+
+def log_loss(n_outputs: int) -> Loss:
+    """Loss of a classifier with this many raw outputs."""
+    return LogisticLoss() if n_outputs == 1 else CrossEntropyLoss()
+
+
+def _open_histogram(model: Any) -> OpenNetwork:
+    predictors = [tree for iteration in model._predictors for tree in iteration]
+    is_leaf = [tree.nodes["is_leaf"].astype(bool) for tree in predictors]
+    # The node values contain the learning rate.
+    values = [
+        tree.nodes["value"][leaf]
+        for tree, leaf in zip(predictors, is_leaf, strict=True)
+    ]
+    bias = np.asarray(model._baseline_prediction).reshape(-1)
+
+    def encode(X: Any) -> Tensor:
+        X = model._preprocess_X(X, reset=False)
+        known = model._bin_mapper.make_known_categories_bitsets()
+        leaves = np.empty((len(X), len(predictors)), dtype=np.int32)
+        n_threads = _openmp_effective_n_threads()
+        for number, (tree, leaf) in enumerate(zip(predictors, is_leaf, strict=True)):
+            # Predict with leaf numbers in place of the values.
+            nodes = tree.nodes.copy()
+            nodes["value"][leaf] = np.arange(leaf.sum())
+            bitsets = tree.binned_left_cat_bitsets, tree.raw_left_cat_bitsets
+            numbered = TreePredictor(nodes, *bitsets)
+            leaves[:, number] = numbered.predict(X, *known, n_threads)
+        return torch.from_numpy(leaves)
+
+    loss = LOSSES.get(model.loss) or log_loss(len(bias))
+    counts = [len(part) for part in values]
+    return boosted(model, loss, counts, _joined(values), bias, 1.0, encode)
+
+
+def _open_boosting(model: Any) -> OpenNetwork:
+    trees = [tree.tree_ for tree in model.estimators_.reshape(-1)]
+    lookup = LeafLookup.of([tree.children_left == -1 for tree in trees])
+    values = np.concatenate([tree.value[:, 0, 0] for tree in trees])[lookup.is_leaf]
+    n_outputs = model.estimators_.shape[1]
+    # Only the shape of X matters for a constant.
+    start = model._raw_predict_init(np.zeros((1, model.n_features_in_), np.float32))
+    loss = LOSSES.get(model.loss) or log_loss(n_outputs)
+    return boosted(
+        model,
+        loss,
+        lookup.n_leaves,
+        values,
+        start.reshape(-1),
+        model.learning_rate,
+        lambda X: lookup.leaves(model.apply(X).reshape(-1, len(trees))),
+    )
+
+
+def _open_averaged(model: Any) -> OpenNetwork:
+    single = isinstance(model, SINGLE)
+    trees = [each.tree_ for each in ([model] if single else model.estimators_)]
+    lookup = LeafLookup.of([tree.children_left == -1 for tree in trees])
+    classifies = hasattr(model, "predict_proba")
+    if classifies and model.n_outputs_ > 1:
+        raise ValueError(
+            f"y must have one column to open a {type(model).__name__}, got "
+            f"{model.n_outputs_}. Train one classifier per column."
+        )
+    read = _smoothed_log_odds if classifies else _means
+    values = np.concatenate([read(tree) for tree in trees])[lookup.is_leaf]
+    n_outputs = values.shape[1]
+    leaves = LeafModel(
+        lookup.n_leaves,
+        torch.tensor(values),
+        torch.zeros(n_outputs, dtype=torch.float64),
+        torch.full((len(trees),), 1 / len(trees), dtype=torch.float64),
+    )
+    loss = log_loss(n_outputs) if classifies else SquaredLoss()
+
+    def encode(X: Any) -> Tensor:
+        return lookup.leaves(model.apply(X).reshape(-1, len(trees)))
+
+    surrogate = SURROGATE if classifies else None
+    return of_loss(leaves, loss, model, encode, surrogate)
+
+
+class LeafLookup:
+    """Leaf numbers of nodes.
+
+    Parameters
+    ----------
+    is_leaf : ndarray of bool (n_nodes,)
+        Whether each node of all trees is a leaf.
+    starts : ndarray (n_trees,)
+        First node of each tree.
+    n_leaves : list of int
+        Number of leaves of each tree.
+    """
+
+    def __init__(
+        self, is_leaf: NDArray[np.bool_], starts: NDArray[np.intp], n_leaves: list[int]
+    ):
+        self.is_leaf, self.starts, self.n_leaves = is_leaf, starts, n_leaves
+        first = np.cumsum([0, *n_leaves])[:-1]
+        sizes = np.diff([*starts, len(is_leaf)])
+        numbers = np.cumsum(is_leaf) - 1 - np.repeat(first, sizes)
+        self._numbers = numbers.astype(np.int32)
+
+    @classmethod
+    def of(cls, trees: Sequence[NDArray[np.bool_]]) -> "LeafLookup":
+        """From one array per tree that says which of its nodes are leaves."""
+        starts = np.cumsum([0, *(len(tree) for tree in trees)])[:-1]
+        return cls(np.concatenate(trees), starts, [int(tree.sum()) for tree in trees])
+
+    def leaves(self, nodes: Any) -> Tensor:
+        """Leaf numbers of samples, from their nodes (n_samples, n_trees)."""
+        places = np.asarray(nodes).astype(np.intp) + self.starts
+        return torch.from_numpy(self._numbers[places])
+
+
+def _means(tree: Any) -> NDArray[np.float64]:
+    """Values of a regression tree's nodes, (n_nodes, n_outputs)."""
+    return tree.value[:, :, 0]
+
+
+def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
+    """Raw outputs of a classification tree's nodes: one column for two classes."""
+    frequencies = tree.value[:, 0, :]
+    weight = tree.weighted_n_node_samples[:, None]
+    smoothed = (frequencies * weight + frequencies[:1]) / (weight + 1)
+    logs = np.log(np.maximum(smoothed, np.finfo(float).tiny))
+    if logs.shape[1] != 2:
+        return logs
+    return logs[:, 1:] - logs[:, :1]
+
+
+def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(parts) if len(parts) else np.empty(0)
