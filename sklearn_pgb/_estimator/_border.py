@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.model_selection import KFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import MOST_JOBS
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._models._combinations import unfitted_members
 from sklearn_pgb._models._open import nested, open_network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._sklearn import BaseSearchCV, _num_samples, is_pandas_na, is_scalar_nan
@@ -142,7 +144,11 @@ def final_estimator(estimator: Any) -> Any:
 def fit_parameter(estimator: Any, name: str) -> str | None:
     """Return the keyword of `fit` that reaches the final estimator, if it takes one."""
     chain = list(nested(estimator))
-    if not has_fit_parameter(chain[-1], name):
+    members = [chain[-1]]
+    if isinstance(chain[-1], VotingRegressor | VotingClassifier):
+        # They pass their keywords on.
+        members = unfitted_members(chain[-1])
+    if not all(has_fit_parameter(member, name) for member in members):
         return None
     names = [each.steps[-1][0] for each in chain if isinstance(each, Pipeline)]
     return "__".join([*names, name])
@@ -288,6 +294,11 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
     if rows.dtype.kind not in "biuf":
         # Data frames with nullable or mixed dtypes become object arrays.
         rows = np.column_stack([_sortable(column) for column in rows.T])
+    if rows.dtype.kind == "f" and np.isnan(rows).any():
+        # Missing values are equal in columns, but not in rows.
+        rows = np.column_stack(
+            [np.unique(column, return_inverse=True)[1] for column in rows.T]
+        )
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
 
 

@@ -17,7 +17,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
@@ -134,13 +134,16 @@ def of_loss(
 ) -> OpenNetwork:
     """A model of trees with the kind and the classes that belong to its loss."""
     classifies = isinstance(loss, LogisticLoss | CrossEntropyLoss)
+    multilabel = isinstance(loss, LogisticLoss) and model.n_outputs > 1
     return OpenNetwork(
         model,
         loss,
         "classifier" if classifies else "regressor",
         estimator,
-        classes=np.asarray(estimator.classes_) if classifies else None,
-        one_column=isinstance(loss, LogisticLoss),
+        classes=None
+        if multilabel or not classifies
+        else np.asarray(estimator.classes_),
+        one_column=isinstance(loss, LogisticLoss) and not multilabel,
         encode=encode,
         surrogate=surrogate,
     )
@@ -187,6 +190,12 @@ def _open_boosting(model: Any) -> OpenNetwork:
     n_outputs = model.estimators_.shape[1]
     # Only the shape of X matters for a constant.
     start = model._raw_predict_init(np.zeros((1, model.n_features_in_), np.float32))
+
+    def encode(X: Any) -> Tensor:
+        # Unlike `apply`, `predict` takes lists and refuses missing values.
+        X = validate_data(model, X, reset=False, dtype=np.float32, accept_sparse="csr")
+        return lookup.leaves(model.apply(X).reshape(-1, len(trees)))
+
     loss = LOSSES.get(model.loss) or log_loss(n_outputs)
     return boosted(
         model,
@@ -195,7 +204,7 @@ def _open_boosting(model: Any) -> OpenNetwork:
         values,
         start.reshape(-1),
         model.learning_rate,
-        lambda X: lookup.leaves(model.apply(X).reshape(-1, len(trees))),
+        encode,
     )
 
 
@@ -204,10 +213,12 @@ def _open_averaged(model: Any) -> OpenNetwork:
     trees = [each.tree_ for each in ([model] if single else model.estimators_)]
     lookup = LeafLookup.of([tree.children_left == -1 for tree in trees])
     classifies = hasattr(model, "predict_proba")
-    if classifies and model.n_outputs_ > 1:
+    multilabel = classifies and model.n_outputs_ > 1
+    if multilabel and any(classes.tolist() != [0, 1] for classes in model.classes_):
         raise ValueError(
-            f"y must have one column to open a {type(model).__name__}, got "
-            f"{model.n_outputs_}. Train one classifier per column."
+            "y must have one column, or columns of zeros and ones, to open a "
+            f"{type(model).__name__}, got columns with the labels {model.classes_!r}. "
+            "Train one classifier per column."
         )
     read = _smoothed_log_odds if classifies else _means
     values = np.concatenate([read(tree) for tree in trees])[lookup.is_leaf]
@@ -218,7 +229,7 @@ def _open_averaged(model: Any) -> OpenNetwork:
         torch.zeros(n_outputs, dtype=torch.float64),
         torch.full((len(trees),), 1 / len(trees), dtype=torch.float64),
     )
-    loss = log_loss(n_outputs) if classifies else SquaredLoss()
+    loss = log_loss(1 if multilabel else n_outputs) if classifies else SquaredLoss()
 
     def encode(X: Any) -> Tensor:
         return lookup.leaves(model.apply(X).reshape(-1, len(trees)))
@@ -267,14 +278,17 @@ def _means(tree: Any) -> NDArray[np.float64]:
 
 
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
-    """Raw outputs of a classification tree's nodes: one column for two classes."""
-    frequencies = tree.value[:, 0, :]
-    weight = tree.weighted_n_node_samples[:, None]
+    """Raw outputs of a classification tree's nodes: one column for two classes.
+
+    There is one for each target of several, which have two classes.
+    """
+    frequencies = tree.value
+    weight = tree.weighted_n_node_samples[:, None, None]
     smoothed = (frequencies * weight + frequencies[:1]) / (weight + 1)
     logs = np.log(np.maximum(smoothed, np.finfo(float).tiny))
-    if logs.shape[1] != 2:
-        return logs
-    return logs[:, 1:] - logs[:, :1]
+    if logs.shape[2] != 2:
+        return logs[:, 0]
+    return logs[:, :, 1] - logs[:, :, 0]
 
 
 def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

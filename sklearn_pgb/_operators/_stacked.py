@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
@@ -89,3 +92,19 @@ def as_leaves(operator: LinearOperator) -> LeafOperator | None:
     if len(leaves) < len(parts) or len({part.outputs is None for part in leaves}) > 1:
         return None
     return LeafOperator.side_by_side(leaves, operator.scales)
+
+
+def sparse_rows(operator: LinearOperator) -> sp.csr_array | None:
+    """The matrix of trees and their biases; None for other operators."""
+    if isinstance(operator, LeafOperator):
+        return operator.sparse()
+    if isinstance(operator, KroneckerOperator) and operator.n_features == 1:
+        ones, eye = operator.features.cpu().numpy(), np.eye(operator.n_outputs)
+        return sp.csr_array(sp.kron(ones, eye))
+    if not isinstance(operator, StackedOperator):
+        return None
+    parts = [part for part in map(sparse_rows, operator.operators) if part is not None]
+    if len(parts) < len(operator.operators):
+        return None
+    scaled = [part * s for part, s in zip(parts, operator.scales, strict=True)]
+    return sp.csr_array(sp.hstack(scaled, "csr"))

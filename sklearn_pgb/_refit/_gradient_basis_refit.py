@@ -4,6 +4,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.base import (
     BaseEstimator,
@@ -41,6 +42,7 @@ from sklearn_pgb._estimator._targets import (
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._operators._stacked import sparse_rows
 from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,
@@ -393,14 +395,18 @@ class GradientBasisRefit(
             name: np.array([getattr(each, name) for each in choice.candidates])
             for name in ("center", "alpha", "loss")
         }
-        self.n_iter_ = solution.n_iter
+        # scikit-learn expects at least one, even if there is nothing to solve.
+        self.n_iter_ = max(solution.n_iter, 1)
         self._scales = list(result.space.scales)
         self._adds_networks = result.adds_networks
         self._sketch_seed = seeds.sketch
         n_outputs = result.problem.operator.n_outputs
         final = trained.opened[0].final
         self._flat = n_outputs == 1 and (
-            np.ndim(data.y) == 1 or isinstance(final, MLPRegressor)
+            np.ndim(data.y) == 1
+            or isinstance(final, MLPRegressor)
+            # Trees and votes predict one target in one dimension.
+            or trained.opened[0].encode is not None
         )
         full = len(self.basis_coef_) * n_outputs
         self._n_components = self.n_components
@@ -558,20 +564,27 @@ class GradientBasisRefit(
 
         Returns
         -------
-        ndarray of shape (n_samples, n_outputs * n_params) or (n_samples, n_components)
+        ndarray or sparse array of shape (n_samples, n_outputs * n_params) or ndarray \
+                of shape (n_samples, n_components)
             Partial derivatives of the first output with respect to all parameters, then
-            of the second, and so on; or the sketch if `n_components` is set.
+            of the second, and so on, sparse if the models are trees; or the sketch if
+            `n_components` is set.
         """
         opened, inputs = self._open(X)
-        pairs = zip(opened, inputs, strict=True)
-        operators = [each.network.jacobian(rows) for each, rows in pairs]
+        operators = [
+            each.network.jacobian(rows)
+            for each, rows in zip(opened, inputs, strict=True)
+        ]
         count = self._n_components
-        if count is None:
-            dense = torch.cat([operator.dense() for operator in operators], -1)
-            return finite_outputs(dense.flatten(1).cpu().numpy())
-        generator = torch.Generator().manual_seed(self._sketch_seed)
-        parts = [operator.sketch(count, generator) for operator in operators]
-        return finite_outputs(torch.stack(parts).sum(0).cpu().numpy())
+        if count is not None:
+            generator = torch.Generator().manual_seed(self._sketch_seed)
+            parts = [operator.sketch(count, generator) for operator in operators]
+            return finite_outputs(torch.stack(parts).sum(0).cpu().numpy())
+        sparse = [part for part in map(sparse_rows, operators) if part is not None]
+        if len(sparse) == len(operators):
+            return sp.hstack(sparse, "csr").reshape(len(inputs[0]), -1).tocsr()
+        dense = torch.cat([operator.dense() for operator in operators], -1)
+        return finite_outputs(dense.flatten(1).cpu().numpy())
 
     # --------------------------------------------------------------- scikit-learn
 

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import PoissonRegressor
 
 from sklearn_pgb._estimator._border import final_estimator
 from sklearn_pgb._estimator._targets import is_option
 from sklearn_pgb._losses._named import MODULE_LOSSES
-from sklearn_pgb._models._open import check_can_open, open_network
+from sklearn_pgb._models._open import check_can_open, has_trees, open_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,8 @@ class RefitRequest:
                 f"n_models={self.n_models} and cv={self.cv!r}. Pass the estimator "
                 "unfrozen to train several, or pass X_val and y_val to choose alpha."
             )
+        if has_trees(estimator):
+            self._check_held_out(has_validation)
         if has_validation and own_folds:
             raise ValueError(
                 "cv must be 'auto' or None if X_val and y_val are given, because they "
@@ -105,6 +108,27 @@ class RefitRequest:
         elif not isinstance(self.alpha, int | float | np.number):
             _check_candidates(self.alpha)
 
+    def _check_held_out(self, has_validation: bool) -> None:
+        """Raise if trees would be refitted on samples that they have memorized."""
+        if self.taken_as_is and not has_validation:
+            raise ValueError(
+                "X_val and y_val must be given for trees in a FrozenEstimator, because "
+                "trees memorize the samples they were trained on, got None. Pass "
+                "samples that the trees have not seen, or the estimator unfrozen."
+            )
+        if self.cv is None and not has_validation:
+            raise ValueError(
+                "cv must not be None for trees, because they memorize the samples they "
+                "were trained on. Use cv='auto' or a number of folds, or pass X_val "
+                "and y_val."
+            )
+        if isinstance(self.alpha, str) and self.alpha != "auto":
+            raise ValueError(
+                "alpha must be 'auto', a number or an array for trees, because they "
+                f"memorize the samples they were trained on, got {self.alpha!r}, which "
+                "chooses on these samples. Use 'auto'."
+            )
+
     def resolve_cv(self, has_validation: bool) -> Any:
         """Resolve `cv`; None if the networks are trained on all samples."""
         if isinstance(self.cv, np.integer):
@@ -113,9 +137,9 @@ class RefitRequest:
             return self.cv
         names_a_rule = isinstance(self.alpha, str) and self.alpha != "auto"
         is_number = np.ndim(self.alpha) == 0 and not isinstance(self.alpha, str)
-        if has_validation or self.taken_as_is or names_a_rule or is_number:
+        if has_validation or self.taken_as_is or names_a_rule:
             return None
-        return "auto"
+        return "auto" if has_trees(self.estimator) or not is_number else None
 
     def warn_of_optimism(self, has_validation: bool) -> None:
         """Warn if alpha is chosen on samples that a network may have memorized."""
@@ -132,8 +156,10 @@ class RefitRequest:
     def _trains_squared_loss(self) -> bool:
         if isinstance(self.estimator, torch.nn.Module):
             return self.loss == "squared_error"
-        loss = getattr(final_estimator(self.estimator), "loss", "squared_error")
-        return not is_classifier(self.estimator) and is_option(loss, "squared_error")
+        final = final_estimator(self.estimator)
+        if is_classifier(final) or isinstance(final, PoissonRegressor):
+            return False
+        return is_option(getattr(final, "loss", "squared_error"), "squared_error")
 
 
 def _check_candidates(alphas: Any) -> None:
