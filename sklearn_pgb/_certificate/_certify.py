@@ -48,9 +48,10 @@ def certify(
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        A fitted network of this package, MLPRegressor, MLPClassifier or skorch net, a
-        Pipeline, TransformedTargetRegressor, FrozenEstimator or search that ends in
-        one, or a module.
+        A fitted network of this package, MLPRegressor, MLPClassifier or skorch net;
+        trees, boosted trees, a linear model, a vote or a bag; a Pipeline,
+        TransformedTargetRegressor, FrozenEstimator or search that ends in one of these;
+        or a module.
     X : array-like
         Training data, in the format that the estimator takes.
     y : array-like

@@ -98,7 +98,7 @@ def compare_bases(
         Regularization strength of the scored models, after scaling the basis to a mean
         squared row norm of one, as in `GradientBasisRefit`. "auto" and several
         candidates: chosen by leave-one-out with the squared loss, or by cross-fitting
-        with 5 folds inside each training part with other losses.
+        with 5 folds inside each training part with other losses and for trees.
     cv : int, splitter or iterable, default=5
         Splits of the held-out score, as in scikit-learn's `cross_validate`: an int
         makes stratified folds for labels and does not shuffle. For splits by groups

@@ -30,6 +30,7 @@ from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._open import has_trees
 from sklearn_pgb._sklearn import _safe_indexing
 from sklearn_pgb._threads import threads_for_solve
 
@@ -98,6 +99,11 @@ def fit_basis(
     estimator = params.get("estimator")
     if isinstance(estimator, nn.Module) and params["loss"] is None:
         basis.set_params(loss=loss)
+    if isinstance(estimator, FrozenEstimator) and has_trees(estimator):
+        raise ValueError(
+            "bases must not hold trees in a FrozenEstimator, because trees memorize "
+            f"the samples they were trained on, got {estimator!r}. Pass them unfrozen."
+        )
     if not (estimator is None or isinstance(estimator, nn.Module | FrozenEstimator)):
         keywords = rows.keywords(estimator)
         trained = trainer.fit(clone(estimator), rows.X, rows.y, keywords, seed)
@@ -110,9 +116,9 @@ class BasisModel(BaseEstimator):
 
     The objective is ``sum_i w_i l_i((Phi c)_i + b) + alpha / 2 * size ||c||^2`` with
     the basis' mean squared row norm as `size`, so that alpha is comparable between
-    bases. With the squared loss, alpha is chosen by leave-one-out. With other losses it
-    is chosen by cross-fitting: the basis, including any network, is refitted on each
-    training part and scored on held-out samples.
+    bases. With the squared loss, alpha is chosen by leave-one-out. With other losses,
+    and on bases of trees, it is chosen by cross-fitting: the basis, including any
+    network, is refitted on each training part and scored on held-out samples.
 
     Parameters
     ----------
@@ -244,7 +250,9 @@ class BasisModel(BaseEstimator):
             )
         alphas = _alpha.candidates(self.alpha, problem.loss.quadratic) * self._size
         path = None
-        if problem.loss.quadratic:
+        # Trees memorize their samples, so leaving them out afterwards says nothing.
+        memorized = has_trees(self.basis.get_params(deep=False).get("estimator"))
+        if problem.loss.quadratic and not memorized:
             path = _alpha.spectral_path(problem, "auto", self.effort.max_memory)
         if path is not None:
             choice = _alpha.by_leave_one_out(problem, path, alphas, total)

@@ -127,11 +127,17 @@ def aligned(X: Any) -> Any:
 
 
 def check_passed_on(X: Any) -> None:
-    """Raise an error if X is a mapping, which no transformer takes as samples."""
+    """Raise an error if X is a mapping or empty, which no transformer takes."""
     if isinstance(X, Mapping) and not sp.issparse(X):
         raise TypeError(
             f"X must be an array, a frame or a list of samples, got a "
             f"{type(X).__name__}. Make a data frame of it."
+        )
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    if len(shape) == 2 and shape[1] == 0:
+        raise ValueError(
+            f"X must have features, got 0 feature(s) (shape={shape}) while a minimum "
+            "of 1 is required."
         )
 
 

@@ -4,7 +4,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.base import (
     BaseEstimator,
@@ -42,7 +41,6 @@ from sklearn_pgb._estimator._targets import (
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._operators._stacked import sparse_rows
 from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,
@@ -54,6 +52,7 @@ from sklearn_pgb._refit._outputs import (
     has_probabilities,
     in_shape,
     is_a_classifier,
+    jacobian_features,
     labels,
     network_tags,
     with_absent_classes,
@@ -93,11 +92,12 @@ class GradientBasisRefit(
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        The network: one of this package, an MLPRegressor, MLPClassifier or skorch net,
-        or a Pipeline, TransformedTargetRegressor or search (GridSearchCV and its like)
-        that ends in one. It is cloned and trained in `fit`, unless it is inside a
-        :class:`~sklearn.frozen.FrozenEstimator`. A bare module must be trained
-        already, and `loss` must be given.
+        The network: one of this package, an MLPRegressor, MLPClassifier or skorch net.
+        Trees, boosted trees, linear models, votes and bags are refitted too; "network"
+        stands for them below. It may end a Pipeline, TransformedTargetRegressor or
+        search (GridSearchCV and its like). It is cloned and trained in `fit`, unless it
+        is inside a :class:`~sklearn.frozen.FrozenEstimator`. A bare module must be
+        trained already, and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
         Regularization strength, after scaling the basis to a mean squared row norm of
         one. "auto": the best on held-out samples, see `cv`. "loo": leave-one-out in
@@ -114,7 +114,8 @@ class GradientBasisRefit(
         or none if `alpha` is a number, "loo" or "evidence", if validation samples are
         passed to `fit`, or if the network is already trained. An int or "auto" draws
         folds over the distinct samples, stratified for classifiers; the groups passed
-        to `fit` are kept together. None: no folds.
+        to `fit` are kept together. None: no folds. Trees memorize their samples, so
+        they are always cross-fitted, also if `alpha` is a number.
     center : {"auto", "zero", "average"}, default="auto"
         The point c_0 that the penalty pulls towards: zero, or the network itself (the
         mean of the networks if there are several), to which a large alpha returns.
@@ -341,7 +342,7 @@ class GradientBasisRefit(
         Raises
         ------
         TypeError
-            If the estimator is not a network that the package can open.
+            If the estimator is not a model that the package can open.
         ValueError
             If the data, the weights or a combination of parameters can't be used.
         """
@@ -571,20 +572,9 @@ class GradientBasisRefit(
             `n_components` is set.
         """
         opened, inputs = self._open(X)
-        operators = [
-            each.network.jacobian(rows)
-            for each, rows in zip(opened, inputs, strict=True)
-        ]
-        count = self._n_components
-        if count is not None:
-            generator = torch.Generator().manual_seed(self._sketch_seed)
-            parts = [operator.sketch(count, generator) for operator in operators]
-            return finite_outputs(torch.stack(parts).sum(0).cpu().numpy())
-        sparse = [part for part in map(sparse_rows, operators) if part is not None]
-        if len(sparse) == len(operators):
-            return sp.hstack(sparse, "csr").reshape(len(inputs[0]), -1).tocsr()
-        dense = torch.cat([operator.dense() for operator in operators], -1)
-        return finite_outputs(dense.flatten(1).cpu().numpy())
+        pairs = zip(opened, inputs, strict=True)
+        operators = [each.network.jacobian(rows) for each, rows in pairs]
+        return jacobian_features(operators, self._n_components, self._sketch_seed)
 
     # --------------------------------------------------------------- scikit-learn
 

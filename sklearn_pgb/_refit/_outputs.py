@@ -1,8 +1,10 @@
 """Turn raw outputs into predictions; methods and tags that depend on the network."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from sklearn_pgb._budget import LOG_ABSENT
 from sklearn_pgb._estimator._border import final_estimator
-from sklearn_pgb._estimator._targets import is_option
+from sklearn_pgb._estimator._targets import finite_outputs, is_option
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._stacked import sparse_rows
 from sklearn_pgb._refit._request import RefitRequest
 
 
@@ -56,6 +60,25 @@ def with_absent_classes(
 def in_shape(values: NDArray[np.float64], flat: bool) -> NDArray[np.float64]:
     """Predictions in the shape of the training targets."""
     return values.reshape(-1) if flat else values
+
+
+def jacobian_features(
+    operators: Sequence[LinearOperator], n_components: int | None, seed: int
+) -> Any:
+    """Jacobians side by side, one output after the other, or a sketch of them.
+
+    They are a sparse array if all models are trees.
+    """
+    if n_components is not None:
+        generator = torch.Generator().manual_seed(seed)
+        parts = [operator.sketch(n_components, generator) for operator in operators]
+        return finite_outputs(torch.stack(parts).sum(0).cpu().numpy())
+    sparse = [part for part in map(sparse_rows, operators) if part is not None]
+    if len(sparse) == len(operators):
+        rows = sp.hstack(sparse, "csr")
+        return rows.reshape(operators[0].n_samples, -1).tocsr()
+    dense = torch.cat([operator.dense() for operator in operators], -1)
+    return finite_outputs(dense.flatten(1).cpu().numpy())
 
 
 def network_tags(tags: Tags, estimator: Any, classifies: bool) -> Tags:
