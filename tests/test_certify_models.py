@@ -33,6 +33,7 @@ from sklearn_pgb import (
     certify,
     compare_bases,
 )
+from sklearn_pgb._estimator import _alpha
 
 WEIGHT = np.random.default_rng(0).integers(1, 4, 120).astype(float)
 CONVERGED = {"tol": 1e-12, "max_iter": 10_000}
@@ -140,8 +141,18 @@ def test_bases_of_the_user_take_the_inputs_of_the_trees():
     assert row.value == pytest.approx(np.mean(residual**2))
 
 
-def test_comparison_of_trees_with_other_bases():
+def test_trees_are_not_compared_by_leave_one_out(monkeypatch):
     """Alpha is chosen on samples that the trees have not seen."""
+
+    def refuse(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(_alpha, "by_leave_one_out", refuse)
+    trees = GradientBasis(DecisionTreeRegressor(max_depth=2))
+    compare_bases({"trees": trees}, X, Y["real"], cv=2)
+
+
+def test_comparison_of_trees_with_other_bases():
     X, y = make_friedman1(400, noise=1.0, random_state=0)
     trees = HistGradientBoostingRegressor(max_iter=40, random_state=0)
     bases = {"trees": GradientBasis(trees), "linear": GradientBasis(LinearRegression())}

@@ -516,3 +516,12 @@ def test_class_weights_that_are_no_weights(estimator, value):
     model = clone(estimator).set_params(class_weight={0: 1, 1: value})
     with pytest.raises(ValueError, match="class_weight must hold finite numbers >= 0"):
         model.fit(X, (X[:, 0] > 0).astype(int))
+
+
+@pytest.mark.parametrize("kind", [float, object])
+def test_missing_values_are_equal(kind):
+    """Samples that miss the same values are the same sample."""
+    X = np.array([[np.nan, 1], [0, 1], [np.nan, 1], [np.nan, 2]], dtype=kind)
+    codes = distinct_rows(X)
+    assert codes[0] == codes[2]
+    assert len(set(codes)) == 3
