@@ -196,7 +196,7 @@ class GradientBasisRefit(
     cv_results_ : dict of ndarray
         "center", "alpha" and "loss" (mean held-out loss) of each candidate.
     n_iter_ : int
-        Iterations of the convex solver.
+        Iterations of the convex solver, at least one.
     classes_ : ndarray of shape (n_classes,)
         Class labels, for classifiers.
     n_features_in_ : int
