@@ -402,7 +402,7 @@ def test_one_row_of_each_class():
     model = GradientBasisRefit(classifier()).fit(X[:3], ["a", "b", "c"])
     assert len(model.estimators_) == 1
     assert model.predict_proba(X).shape == (30, 3)
-    with pytest.raises(ValueError, match="needs a class with at least 2 distinct rows"):
+    with pytest.raises(ValueError, match="at least 2 distinct rows of one class"):
         model.set_params(cv=3).fit(X[:3], ["a", "b", "c"])
 
 

@@ -340,7 +340,7 @@ def fold_numbers(
     n_units = int(unit.max()) + 1
     if n_units < 2:
         raise NoFolds(
-            f"cross-fitting needs at least 2 {noun}, got {n_units} "
+            f"X must have at least 2 {noun} for cross-fitting, got {n_units} "
             f"(n_samples={len(unit)}, 1 sample is too few). {advice}"
         )
     fold = np.full(n_units, -1, dtype=np.intp)
@@ -353,7 +353,7 @@ def fold_numbers(
         free = np.flatnonzero(np.bincount(label)[label] > 1)
         if len(free) < 2:
             raise NoFolds(
-                f"cross-fitting needs a class with at least 2 {noun}, got "
+                f"X must have at least 2 {noun} of one class for cross-fitting, got "
                 f"{n_units} {noun} of {len(np.unique(label))} classes. {advice}"
             )
     if exact and n_folds > len(free):
@@ -384,8 +384,8 @@ def _keep_classes(
     kept = np.unique(fold[fold >= 0])
     if not len(kept):
         raise NoFolds(
-            f"cross-fitting needs a fold that can be held out without losing a class, "
-            f"got every class in too few {noun}. {advice}"
+            f"X must have more {noun} of each class for cross-fitting, got no fold "
+            f"that can be held out without losing a class. {advice}"
         )
     numbers = np.full(fold.max() + 2, -1, dtype=np.intp)
     numbers[kept] = np.arange(len(kept))
