@@ -225,6 +225,18 @@ def test_normal(case, dtype, kind, block_bytes, generator, monkeypatch):
         check_close(apply_root(root, twin.to(dtype)), scaled.reshape(twin.shape), dtype)
 
 
+@all_operators
+def test_shared_features(case, generator):
+    """They give the whole matrix; without them, `one_output` is the operator."""
+    operator, twin = case(generator, torch.float64)
+    features, one = operator.shared_features, operator.one_output()
+    if features is None:
+        assert one is operator
+    else:
+        assert_close(KroneckerOperator(features, N_OUTPUTS).dense(), twin)
+        assert_close(one.dense()[:, 0], features)
+
+
 # --- chains --------------------------------------------------------------------------
 
 
