@@ -35,7 +35,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._training._descent import Adam

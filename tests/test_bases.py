@@ -28,11 +28,8 @@ from sklearn_pgb._losses._classification import (
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import (
-    ACTIVATIONS,
-    ChainNetwork,
-    overparameterised_relu_init,
-)
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork, overparameterised_relu_init
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import KroneckerOperator

@@ -24,7 +24,8 @@ from sklearn_pgb._geometry._displacements import displacements
 from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
 from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._stacked import StackedOperator

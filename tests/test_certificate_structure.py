@@ -16,7 +16,8 @@ from sklearn_pgb._geometry._freedom import linear_units
 from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
 from sklearn_pgb._geometry._linear_structure import layers_operator, linear_structure
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork, elu, leaky_relu
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._training._objective import Objective
@@ -24,6 +25,7 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
 TANH, RELU, IDENTITY = (ACTIVATIONS[name] for name in ("tanh", "relu", "identity"))
+ELU, LEAKY = ACTIVATIONS["elu"], ACTIVATIONS["leaky_relu"]
 
 
 def normal(generator, *shape):
@@ -74,11 +76,11 @@ def always(sign, activation, generator, x=3.0):
     [
         (RELU, 1, 1.0),
         (RELU, -1, None),
-        (leaky_relu(0.3), 1, 1.0),
-        (leaky_relu(0.3), -1, 0.3),
-        (leaky_relu(0.0), -1, None),
-        (elu(0.5), 1, 1.0),
-        (elu(0.5), -1, None),
+        (LEAKY.at(negative_slope=0.3), 1, 1.0),
+        (LEAKY.at(negative_slope=0.3), -1, 0.3),
+        (LEAKY.at(negative_slope=0.0), -1, None),
+        (ELU.at(alpha=0.5), 1, 1.0),
+        (ELU.at(alpha=0.5), -1, None),
         (TANH, 1, None),
         (ACTIVATIONS["softplus"], 1, None),
     ],
@@ -346,7 +348,7 @@ def test_GB_16_active_relu():
 
 def lane(generator):
     """Two layers of an ELU unit above zero and two others, which it does not feed."""
-    network = random_chain(generator, [2, 3, 3, 1], [elu(1.0)] * 2)
+    network = random_chain(generator, [2, 3, 3, 1], [ELU.at(alpha=1.0)] * 2)
     network.biases[0][0] = network.biases[1][0] = 8.0
     network.weights[1][:, 0] = torch.tensor([1.0, 0.0, 0.0])
     return network, normal(generator, 40, 2)
@@ -453,9 +455,9 @@ def test_kink_margin_by_hand():
     [
         (TANH, True),
         (IDENTITY, True),
-        (elu(1.0), True),
-        (elu(0.5), False),
-        (leaky_relu(0.1), False),
+        (ELU.at(alpha=1.0), True),
+        (ELU.at(alpha=0.5), False),
+        (LEAKY.at(negative_slope=0.1), False),
         (RELU, False),
     ],
 )

@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from sklearn_pgb._geometry._displacements import _Walk, displacements
 from sklearn_pgb._geometry._pieces import pieces
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork, leaky_relu
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork
@@ -343,7 +344,10 @@ def _null_vector(matrix):
     return torch.linalg.svd(matrix)[2][-1]
 
 
-@pytest.mark.parametrize("activation", [ACTIVATIONS["relu"], leaky_relu(0.3)])
+@pytest.mark.parametrize(
+    "activation",
+    [ACTIVATIONS["relu"], ACTIVATIONS["leaky_relu"].at(negative_slope=0.3)],
+)
 def test_always_active_units_move_as_linear(activation, generator):
     """Units on one side of a kink move where later weights do not see it, and stay."""
     network = random_chain(generator, [3, 4, 2])

@@ -7,7 +7,8 @@ import torch
 
 from sklearn_pgb._geometry import _rank
 from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 
 
 def normal(generator, *shape):

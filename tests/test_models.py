@@ -11,11 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import (
-    ACTIVATIONS,
-    ChainNetwork,
-    overparameterised_relu_init,
-)
+from sklearn_pgb._models._activations import ACTIVATIONS, read_activation
+from sklearn_pgb._models._chain import ChainNetwork, overparameterised_relu_init
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._network import as_tensor
 from sklearn_pgb._models._open import open_network
@@ -59,6 +56,22 @@ def test_activation_derivatives(activation):
     h = activation.function(z)
     (expected,) = torch.autograd.grad(h.sum(), z)
     assert_close(activation.derivative(z, h).detach(), expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
+def test_activations_are_one_record(activation):
+    """The module and the in-place pair compute what function and derivative do."""
+    z = torch.linspace(-30, 30, 241, dtype=torch.float64)
+    h = activation.function(z)
+    assert_close(activation.module()(z), h, rtol=0, atol=0)
+    assert read_activation(activation.module()) == activation
+    if activation.in_place is not None:
+        forward, pull = activation.in_place
+        delta = torch.linspace(-1, 2, 241, dtype=torch.float64)
+        expected = delta * activation.derivative(z, h)
+        output = forward(z.clone())
+        assert_close(output, h, rtol=0, atol=0)
+        assert_close(pull(delta, output), expected, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)

@@ -16,7 +16,8 @@ from sklearn_pgb._losses._classification import (
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._regression import GammaLoss, PoissonLoss, SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training import _objective
 from sklearn_pgb._training._objective import Objective

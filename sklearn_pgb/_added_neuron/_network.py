@@ -12,7 +12,8 @@ from torch import nn
 from sklearn_pgb._budget import PASS_ROWS
 from sklearn_pgb._estimator._border import check_device, dense
 from sklearn_pgb._estimator._targets import as_fitted, finite_outputs
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms

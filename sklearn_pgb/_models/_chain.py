@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,152 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sklearn_pgb._budget import FAR
+from sklearn_pgb._models._activations import Activation
 from sklearn_pgb._models._network import Head, Network, as_float64
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._operator import LinearOperator
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An elementwise function and its derivative.
-
-    Attributes
-    ----------
-    name : str
-        Its name; scikit-learn's name if it has one.
-    function : callable
-        Maps the pre-activation z to the output h.
-    derivative : callable
-        Maps z and h to ``dh / dz``, which is the left derivative at a kink.
-    linear_below, linear_above : bool
-        Whether it is ``z`` times a constant below and above zero.
-    seam : bool
-        Whether it has different formulas below and above zero.
-    """
-
-    name: str
-    function: Callable[[Tensor], Tensor]
-    derivative: Callable[[Tensor, Tensor], Tensor]
-    linear_below: bool = False
-    linear_above: bool = False
-    seam: bool = False
-
-
-def _identity(z: Tensor) -> Tensor:
-    return z
-
-
-def _identity_slope(z: Tensor, h: Tensor) -> Tensor:
-    return torch.ones_like(z)
-
-
-def _logistic_slope(z: Tensor, h: Tensor) -> Tensor:
-    # Not h (1 - h), which loses all digits when h is close to one.
-    return h * (-z).sigmoid()
-
-
-def _tanh_slope(z: Tensor, h: Tensor) -> Tensor:
-    # Not 1 - h^2, which loses half of its digits at z = 10 and all at z = 20.
-    return 4 * (2 * z).sigmoid() * (-2 * z).sigmoid()
-
-
-def _relu_slope(z: Tensor, h: Tensor) -> Tensor:
-    return (z > 0).to(z.dtype)
-
-
-def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
-    sigmoid = z.sigmoid()
-    return sigmoid + h * (1 - sigmoid)
-
-
-def _gelu(z: Tensor, approximate: str) -> Tensor:
-    return F.gelu(z, approximate=approximate)
-
-
-def _gelu_slope(z: Tensor, h: Tensor) -> Tensor:
-    density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(z) + z * density
-
-
-def _gelu_tanh_slope(z: Tensor, h: Tensor) -> Tensor:
-    # h = z (1 + tanh(c (z + a z^3))) / 2 with the constants of the GELU paper.
-    a, c = 0.044715, math.sqrt(2 / math.pi)
-    tanh = (c * (z + a * z**3)).tanh()
-    return (1 + tanh + z * (1 - tanh.square()) * c * (1 + 3 * a * z.square())) / 2
-
-
-def _elu(z: Tensor, alpha: float) -> Tensor:
-    return F.elu(z, alpha)
-
-
-def _elu_slope(z: Tensor, h: Tensor, alpha: float) -> Tensor:
-    # alpha e^z, from the output h = alpha (e^z - 1).
-    return torch.where(z > 0, 1.0, h + alpha)
-
-
-def _softplus(z: Tensor, beta: float, threshold: float) -> Tensor:
-    return F.softplus(z, beta, threshold)
-
-
-def _softplus_slope(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
-    return torch.where(beta * z > threshold, 1.0, (beta * z).sigmoid())
-
-
-def _leaky_relu(z: Tensor, slope: float) -> Tensor:
-    return F.leaky_relu(z, slope)
-
-
-def _leaky_relu_slope(z: Tensor, h: Tensor, slope: float) -> Tensor:
-    return torch.where(z > 0, torch.ones_like(z), slope)
-
-
-def elu(alpha: float) -> Activation:
-    """``z`` above zero, ``alpha (e^z - 1)`` below."""
-    return Activation(
-        "elu",
-        partial(_elu, alpha=alpha),
-        partial(_elu_slope, alpha=alpha),
-        linear_above=True,
-        seam=True,
-    )
-
-
-def softplus(beta: float, threshold: float) -> Activation:
-    """``log(1 + e^(beta z)) / beta``, or ``z`` if ``beta z > threshold``."""
-    return Activation(
-        "softplus",
-        partial(_softplus, beta=beta, threshold=threshold),
-        partial(_softplus_slope, beta=beta, threshold=threshold),
-    )
-
-
-def leaky_relu(slope: float) -> Activation:
-    """``z`` above zero, ``slope z`` below."""
-    return Activation(
-        "leaky_relu",
-        partial(_leaky_relu, slope=slope),
-        partial(_leaky_relu_slope, slope=slope),
-        linear_below=True,
-        linear_above=True,
-        seam=True,
-    )
-
-
-ACTIVATIONS = {
-    activation.name: activation
-    for activation in [
-        Activation("identity", _identity, _identity_slope, True, True),
-        Activation("logistic", torch.sigmoid, _logistic_slope),
-        Activation("tanh", torch.tanh, _tanh_slope),
-        Activation("relu", torch.relu, _relu_slope, True, True, seam=True),
-        Activation("silu", F.silu, _silu_slope),
-        Activation("gelu", partial(_gelu, approximate="none"), _gelu_slope),
-        Activation("gelu_tanh", partial(_gelu, approximate="tanh"), _gelu_tanh_slope),
-        elu(alpha=1.0),
-        softplus(beta=1.0, threshold=20.0),
-        leaky_relu(slope=0.01),
-    ]
-}
 
 
 class ChainNetwork(Network):

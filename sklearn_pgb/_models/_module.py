@@ -13,15 +13,13 @@ from torch.nn.parameter import is_lazy
 
 from sklearn_pgb._budget import HEAD_TOLERANCE
 from sklearn_pgb._derivatives import Derivatives
-from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
-from sklearn_pgb._models._chain import (
+from sklearn_pgb._models._activations import (
     ACTIVATIONS,
     Activation,
-    ChainNetwork,
-    elu,
-    leaky_relu,
-    softplus,
+    read_activation,
 )
+from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Head, Network
 
 
@@ -193,22 +191,6 @@ def open_module(module: nn.Module) -> Network:
     return _read_chain(module) or ModuleNetwork(module)
 
 
-# Activations of torch modules. Types are compared exactly, because a subclass may
-# compute anything.
-_ACTIVATION_OF: dict[type, Callable[[Any], Activation]] = {
-    nn.ReLU: lambda layer: ACTIVATIONS["relu"],
-    nn.Tanh: lambda layer: ACTIVATIONS["tanh"],
-    nn.Sigmoid: lambda layer: ACTIVATIONS["logistic"],
-    nn.SiLU: lambda layer: ACTIVATIONS["silu"],
-    nn.GELU: lambda layer: ACTIVATIONS[
-        "gelu_tanh" if layer.approximate == "tanh" else "gelu"
-    ],
-    nn.ELU: lambda layer: elu(layer.alpha),
-    nn.Softplus: lambda layer: softplus(layer.beta, layer.threshold),
-    nn.LeakyReLU: lambda layer: leaky_relu(layer.negative_slope),
-}
-
-
 def _read_chain(module: nn.Module) -> ChainNetwork | None:
     """Read nested Sequentials of linear layers and activations; None for others."""
     weights: list[Tensor] = []
@@ -216,6 +198,7 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     activations: list[Activation] = []
     after_linear = False
     for layer in _leaves(module):
+        activation = read_activation(layer)
         if type(layer) is nn.Linear and not is_lazy(layer.weight):
             if weights and layer.in_features != len(weights[-1]):
                 return None
@@ -224,8 +207,8 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
             weights.append(_detached(layer.weight))
             biases.append(None if layer.bias is None else _detached(layer.bias))
             after_linear = True
-        elif after_linear and type(layer) in _ACTIVATION_OF:
-            activations.append(_ACTIVATION_OF[type(layer)](layer))
+        elif after_linear and activation is not None:
+            activations.append(activation)
             after_linear = False
         else:
             return None
