@@ -129,7 +129,7 @@ class TrainingLoss:
 
     def __call__(self, estimator):
         """Loss of an estimator with `coefs_` and `intercepts_`."""
-        chain = ChainNetwork(
+        chain = ChainNetwork.mlp(
             [as_float64(coef).T for coef in estimator.coefs_],
             [as_float64(intercept) for intercept in estimator.intercepts_],
             [ACTIVATIONS[estimator.activation]] * (len(estimator.coefs_) - 1),

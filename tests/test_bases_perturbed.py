@@ -40,7 +40,7 @@ def normal(generator, *shape):
 
 def random_chain(generator, sizes, name="tanh", bias=True):
     pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         [normal(generator, *pair) for pair in pairs],
         [normal(generator, n_out) if bias else None for n_out, _ in pairs],
         [ACTIVATIONS[name]] * (len(sizes) - 2),
@@ -158,7 +158,7 @@ def embedded_unit(w2=0.0, v2=0.0):
         objective, torch.tensor([1.16841203, 0.99000204]).double(), gtol=1e-12
     ).theta
     assert abs(float(w) - 1.16841203) <= 1e-7
-    network = ChainNetwork(
+    network = ChainNetwork.mlp(
         [torch.tensor([[w], [w2]]), torch.tensor([[v, v2]])],
         [None, None],
         [ACTIVATIONS["tanh"]],
@@ -203,7 +203,7 @@ def test_GB_9_found():
 
 def test_GB_10_dead_relu(generator):
     """A dead network has no better point in any basis of its own derivatives."""
-    network = ChainNetwork([[[-1.0]], [[0.7]]], [None, None], [ACTIVATIONS["relu"]])
+    network = ChainNetwork.mlp([[[-1.0]], [[0.7]]], [None, None], [ACTIVATIONS["relu"]])
     X = torch.tensor([[1.0], [2.0], [3.0]]).double()
     y = 2 * X - 1
     assert not columns(network, X)[0].dense().any()
@@ -225,7 +225,7 @@ def test_GB_10_dead_relu(generator):
 
 def linear_pair(generator, W1, W2):
     X = normal(generator, 10, 3)
-    return ChainNetwork([W1, W2], [None, None], [ACTIVATIONS["identity"]]), X
+    return ChainNetwork.mlp([W1, W2], [None, None], [ACTIVATIONS["identity"]]), X
 
 
 def union_rank(*networks_and_inputs):

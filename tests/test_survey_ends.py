@@ -30,7 +30,7 @@ def regression():
 
 def chain(weights, activation="tanh"):
     W, b, V, c = (torch.tensor(part, dtype=torch.float64) for part in weights)
-    return ChainNetwork([W, V], [b, c], [ACTIVATIONS[activation]])
+    return ChainNetwork.mlp([W, V], [b, c], [ACTIVATIONS[activation]])
 
 
 def numbers(networks):

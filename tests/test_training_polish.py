@@ -44,7 +44,7 @@ def problem(loss, generator, name="tanh", ridge=1e-2, n_samples=25):
 def gradient_by_autograd(objective, theta):
     """Gradient of the objective by autograd through a ChainNetwork."""
     weights, biases = objective.program.split(theta[None])
-    network = ChainNetwork(
+    network = ChainNetwork.mlp(
         [W[0] for W in weights],
         [b.reshape(-1) for b in biases],
         objective.program.activations,

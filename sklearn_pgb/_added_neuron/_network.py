@@ -104,7 +104,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         if hasattr(self, "_prototype"):
             return open_module(self._fitted_module())
         activation = ACTIVATIONS[as_fitted(self, "activation")]
-        return ChainNetwork(
+        return ChainNetwork.mlp(
             [as_float64(coef).T for coef in self._coefs],
             [as_float64(intercept) for intercept in self._intercepts],
             [activation] * (len(self._coefs) - 1),

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sklearn_pgb._models._layers import Layer
+from sklearn_pgb._operators._layers import LayerDerivative, Slope
+
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(Layer):
     """An elementwise function and its derivative.
 
     Attributes
@@ -23,11 +26,11 @@ class Activation:
     layer : type
         Type of the torch module.
     formula : callable
-        Maps the pre-activation z and the parameters to the output h.
+        Maps the pre-activation z and the arguments to the output h.
     slope : callable
-        Maps z, h and the parameters to ``dh / dz``, which is the left derivative at a
+        Maps z, h and the arguments to ``dh / dz``, which is the left derivative at a
         kink.
-    parameters : dict
+    arguments : dict
         Arguments of `formula`, `slope` and the torch module, which also stores them as
         attributes.
     linear_below, linear_above : bool
@@ -44,7 +47,7 @@ class Activation:
     layer: type[nn.Module]
     formula: Callable[..., Tensor]
     slope: Callable[..., Tensor]
-    parameters: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     linear_below: bool = False
     linear_above: bool = False
     seam: bool = False
@@ -52,28 +55,33 @@ class Activation:
         tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]] | None
     ) = None
 
-    def function(self, z: Tensor) -> Tensor:
-        """The output h at a pre-activation z."""
-        return self.formula(z, **self.parameters)
+    def __call__(self, h: Tensor) -> Tensor:
+        return self.formula(h, **self.arguments)
+
+    def n_outputs(self, n_inputs: int) -> int:
+        return n_inputs
 
     def derivative(self, z: Tensor, h: Tensor) -> Tensor:
-        """``dh / dz`` at a pre-activation and its output."""
-        return self.slope(z, h, **self.parameters)
+        """``dh / dz`` at pre-activations and their outputs."""
+        return self.slope(z, h, **self.arguments)
+
+    def jacobian(self, h: Tensor, out: Tensor, bias: bool) -> LayerDerivative:
+        return Slope(self.derivative(h, out))
 
     @property
     def kink(self) -> bool:
         """Whether the derivative jumps at zero."""
         sides = torch.tensor([-1e-300, 1e-300], dtype=torch.float64)
-        below, above = self.derivative(sides, self.function(sides))
+        below, above = self.derivative(sides, self(sides))
         return bool(below != above)
 
-    def at(self, **parameters: Any) -> Activation:
-        """The activation with other parameters."""
-        return replace(self, parameters=parameters)
+    def with_arguments(self, **arguments: Any) -> Activation:
+        """The activation with other arguments."""
+        return replace(self, arguments=arguments)
 
     def module(self) -> nn.Module:
         """A new torch module."""
-        return self.layer(**self.parameters)
+        return self.layer(**self.arguments)
 
 
 def _identity(z: Tensor) -> Tensor:
@@ -226,10 +234,10 @@ def read_activation(module: nn.Module) -> Activation | None:
     Types are compared exactly, because a subclass may compute anything.
     """
     found = [
-        each.at(**{name: getattr(module, name) for name in each.parameters})
+        each.with_arguments(**{name: getattr(module, name) for name in each.arguments})
         for each in ACTIVATIONS.values()
         if each.layer is type(module)
     ]
-    # GELU has two entries, so those with the same parameters come first.
+    # GELU has two entries, so those with the same arguments come first.
     exact = [each for each in found if each in ACTIVATIONS.values()]
     return next(iter(exact + found), None)

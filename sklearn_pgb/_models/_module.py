@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from sklearn_pgb._models._activations import (
 )
 from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
 from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
 from sklearn_pgb._models._network import Head, Network
 
 
@@ -192,34 +193,46 @@ def open_module(module: nn.Module) -> Network:
 
 
 def _read_chain(module: nn.Module) -> ChainNetwork | None:
-    """Read nested Sequentials of linear layers and activations; None for others."""
-    weights: list[Tensor] = []
-    biases: list[Tensor | None] = []
-    activations: list[Activation] = []
-    after_linear = False
-    for layer in _leaves(module):
-        activation = read_activation(layer)
-        if type(layer) is nn.Linear and not is_lazy(layer.weight):
-            if weights and layer.in_features != len(weights[-1]):
-                return None
-            if after_linear:
-                activations.append(ACTIVATIONS["identity"])
-            weights.append(_detached(layer.weight))
-            biases.append(None if layer.bias is None else _detached(layer.bias))
-            after_linear = True
-        elif after_linear and activation is not None:
-            activations.append(activation)
-            after_linear = False
-        else:
+    """Read nested Sequentials of linear layers, activations and layer norms.
+
+    None for other modules, and for those that do not end in a layer with a head's form.
+    """
+    chain: list[Layer] = []
+    for part in _leaves(module):
+        layer = _read_layer(part)
+        if layer is None:
             return None
-    if not after_linear:
+        if chain and isinstance(chain[-1], Linear) and isinstance(layer, Linear):
+            chain.append(ACTIVATIONS["identity"])
+        chain.append(layer)
+    linear = [layer for layer in chain if isinstance(layer, Linear)]
+    if not linear or isinstance(chain[-1], Activation):
         return None
-    chain = ChainNetwork(weights, biases, activations)
-    return chain if _is_all_of(chain, module) else None
+    width: int | None = linear[0].weight.shape[1]
+    for layer in chain:
+        width = None if width is None else layer.n_outputs(width)
+    network = ChainNetwork(chain)
+    return network if width is not None and _is_all_of(network, module) else None
 
 
-def _detached(parameter: Tensor) -> Tensor:
+def _read_layer(part: nn.Module) -> Layer | None:
+    """Read one layer; None for others than those of chains."""
+    if type(part) is nn.Linear and not is_lazy(part.weight):
+        return Linear(_detached(part.weight), _detached(part.bias))
+    if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1:
+        weight, bias = _detached(part.weight), _detached(part.bias)
+        return LayerNorm(part.normalized_shape[0], part.eps, weight, bias)
+    return read_activation(part)
+
+
+@overload
+def _detached(parameter: Tensor) -> Tensor: ...
+@overload
+def _detached(parameter: None) -> None: ...
+def _detached(parameter: Tensor | None) -> Tensor | None:
     """A copy that does not change if the module is trained further."""
+    if parameter is None:
+        return None
     return parameter.detach().to("cpu", torch.float64, copy=True)
 
 

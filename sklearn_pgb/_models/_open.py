@@ -362,7 +362,7 @@ def _open_bare(module: nn.Module, loss: Loss | None) -> OpenNetwork:
 def _mlp_chain(mlp: MLPRegressor | MLPClassifier) -> ChainNetwork:
     check_is_fitted(mlp)
     activation = ACTIVATIONS[mlp.activation]
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         weights=[as_float64(coef).T for coef in mlp.coefs_],
         biases=mlp.intercepts_,
         activations=[activation] * (len(mlp.coefs_) - 1),

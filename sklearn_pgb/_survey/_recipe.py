@@ -120,7 +120,7 @@ class Recipe:
             state = network_state(self.architecture, member)
             weights = [as_float64(coef).T for coef in state["coefs_"]]
             activations = [ACTIVATIONS[self.activation]] * (len(weights) - 1)
-            members.append(ChainNetwork(weights, state["intercepts_"], activations))
+            members.append(ChainNetwork.mlp(weights, state["intercepts_"], activations))
         return members
 
 

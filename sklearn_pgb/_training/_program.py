@@ -96,7 +96,8 @@ class ChainProgram(Program):
 
     @classmethod
     def of(cls, network: ChainNetwork) -> ChainProgram:
-        """Create the program of a chain network."""
+        """Create the program of linear layers with activations in between."""
+        assert network.is_mlp
         widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
         biases = [bias is not None for bias in network.biases]
         return cls(widths, network.activations, biases)
@@ -134,7 +135,7 @@ class ChainProgram(Program):
                 activation = self.activations[layer]
                 in_place = activation.in_place
                 pre_activations.append(z if in_place is None else None)
-                z = activation.function(z) if in_place is None else in_place[0](z)
+                z = activation(z) if in_place is None else in_place[0](z)
             outputs.append(z)
         return outputs[-1], (pre_activations, outputs, weights)
 
@@ -187,7 +188,7 @@ class ChainProgram(Program):
             if b is not None:
                 h = h + b[0]
             if layer < len(self.activations):
-                h = self.activations[layer].function(h)
+                h = self.activations[layer](h)
         return h
 
     def _views(self, use: str, theta: Tensor) -> Any:
