@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from sklearn_pgb import GradientBasisRefit, LayerBasis, certify
 from sklearn_pgb._geometry._displacements import displacements
+from sklearn_pgb._geometry._freedom import scaling_freedom
 from sklearn_pgb._geometry._kinks import kink_margin
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._chain import ChainNetwork
@@ -148,21 +149,36 @@ def test_sketch(name, generator):
     assert ((kernels.mean(0) - expected).abs() <= 5 * standard_error).all()
 
 
-def test_kernels_of_different_chains(generator):
-    """Layers of equal size but different kinds have the kernel of their matrices."""
-    first = nn.Sequential(nn.Linear(6, 2), nn.LayerNorm(2, bias=False))
-    second = nn.Sequential(nn.Linear(6, 2), nn.Linear(2, 1, bias=False))
-    third = nn.Sequential(nn.Linear(6, 2), nn.LayerNorm(2))
-    X = samples(generator)
-    operators = [open_module(module).jacobian(X) for module in (first, second)]
-    assert operators[0].n_coef == operators[1].n_coef
-    left, right = (each.dense().flatten(0, 1) for each in operators)
-    assert_close(operators[0].cross_gram(operators[1]), left @ right.T, **EXACT)
-    # Without its bias as a column, a layer norm has as many as without bias.
-    network = open_module(third)
-    shifted = network.jacobian(X, without=network.find_head(X).bias)
-    expected = left @ shifted.dense().flatten(0, 1).T
-    assert_close(operators[0].cross_gram(shifted), expected, **EXACT)
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (nn.LayerNorm(2, bias=False), nn.Linear(2, 1, bias=False)),
+        (nn.LayerNorm(2), nn.LayerNorm(2, bias=False)),
+    ],
+)
+def test_kernels_of_different_chains(left, right, generator):
+    """Columns of equal number but other meaning have the kernel of their matrices."""
+    X, first = samples(generator), nn.Linear(6, 2)
+    networks = [open_module(nn.Sequential(first, last)) for last in (left, right)]
+    operators = [
+        each.jacobian(
+            X, without=each.find_head(X).bias if each.n_params == 18 else None
+        )
+        for each in networks
+    ]
+    assert operators[0].n_coef == operators[1].n_coef == 16
+    matrices = [each.dense().flatten(0, 1) for each in operators]
+    kernel = operators[0].cross_gram(operators[1])
+    assert_close(kernel, matrices[0] @ matrices[1].T, **EXACT)
+
+
+def test_kernel_of_linear_layers_of_equal_size(generator):
+    """Two inputs and a bias are as many columns as three inputs."""
+    with_bias = open_module(nn.Linear(2, 4)).jacobian(normal(generator, 5, 2))
+    without = open_module(nn.Linear(3, 4, bias=False)).jacobian(normal(generator, 5, 3))
+    assert with_bias.n_coef == without.n_coef
+    expected = with_bias.dense().flatten(0, 1) @ without.dense().flatten(0, 1).T
+    assert_close(with_bias.cross_gram(without), expected, **EXACT)
 
 
 # --- the head and the layers ---------------------------------------------------------
@@ -209,6 +225,7 @@ def test_geometry_is_that_of_the_module(name, generator):
     X, twin = samples(generator), ModuleNetwork(module)
     assert not network.is_mlp
     assert not network.is_linear
+    assert scaling_freedom(network) is None
     assert_close(pieces(network, X).inputs, pieces(twin, X).inputs, **EXACT)
     assert pieces(network, X).kinked == pieces(twin, X).kinked
     assert kink_margin(network, X).on_kink == kink_margin(twin, X).on_kink

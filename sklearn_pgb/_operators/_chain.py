@@ -114,8 +114,11 @@ class ChainOperator(LinearOperator):
 
     @property
     def kinds(self) -> list[tuple[Any, ...]]:
-        """Kinds of the layers with parameters."""
-        return [layer.kind for layer in self.columns]
+        """Types and sizes of the layers with parameters."""
+        return [
+            (type(layer), layer.inputs.shape[1], layer.width, layer.n_coef)
+            for layer in self.columns
+        ]
 
     def _add_gram(
         self,

@@ -27,16 +27,10 @@ class LayerDerivative(ABC):
         Number of outputs of the layer.
     n_coef : int
         Number of parameters.
-    kind : tuple
-        Equal for layers whose columns have the same meaning.
     """
 
     width: int
     n_coef: int = 0
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        return type(self), self.width, self.n_coef
 
     @abstractmethod
     def push(self, tangent: Tensor | None, coef: Tensor) -> Tensor | None:
@@ -231,10 +225,6 @@ class Norm(Columns):
         self.gamma, self.shift = gamma, shift
         self.width = inputs.shape[1]
         self.n_coef = self.width * (int(gamma is not None) + int(shift))
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        return *super().kind, self.gamma is None
 
     def push(self, tangent: Tensor | None, coef: Tensor) -> Tensor | None:
         out = None if tangent is None else self._project(tangent, self.inputs)
