@@ -502,6 +502,9 @@ POLISH_CHUNK = 5
 # iterations would not reach critical points, and more than LONGEST are not needed.
 POLISH_WORK, SHORTEST, LONGEST = 1e9, 50, 1000
 
+# Up to this many parameters, Hessians are cheap enough for final Newton steps.
+NEWTON_PARAMS = 150
+
 # Epochs relative to scikit-learn's: with an annealed, ten times larger learning rate,
 # Adam reaches the loss of their networks in this fraction of epochs.
 EPOCH_RATIO = 0.2

@@ -106,6 +106,18 @@ def stray_constants(package):
                 yield from (f"{path.relative_to(package)}: {name}" for name in names)
 
 
+def operator_switches(package):
+    """Yield lines of `_convex` that ask for an operator's type, with their file."""
+    for path in sorted((package / "_convex").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "isinstance"
+                and re.search(r"Operator\b", ast.unparse(node.args[1]))
+            ):
+                yield f"{path.name}: {ast.unparse(node)}"
+
+
 def is_number(node):
     """Whether an expression is a number, or arithmetic or a tuple of numbers."""
     if node is None or any(isinstance(e, ast.Call | ast.Dict) for e in ast.walk(node)):
@@ -325,6 +337,10 @@ def test_numeric_constants_are_in_the_budget():
     assert list(stray_constants(ROOT / "sklearn_pgb")) == []
 
 
+def test_solvers_ask_operators_and_not_their_types():
+    assert list(operator_switches(ROOT / "sklearn_pgb")) == []
+
+
 def test_files_are_short():
     assert length_problems(ROOT) == []
 
@@ -425,6 +441,20 @@ def test_stray_constants_are_found(tmp_path, line, n_found):
     (tmp_path / "_a.py").write_text(line)
     (tmp_path / "_budget.py").write_text("TOL = 1e-3")
     assert len(list(stray_constants(tmp_path))) == n_found
+
+
+@pytest.mark.parametrize(
+    ("line", "n_found"),
+    [
+        ("isinstance(operator, KroneckerOperator)", 1),
+        ("isinstance(problem.operator, (Tensor, _dense.DenseOperator))", 1),
+        ("isinstance(operator, Tensor)", 0),
+        ("operator.shared_features is None", 0),
+    ],
+)
+def test_switches_on_operators_are_found(tmp_path, line, n_found):
+    write(tmp_path, {"_convex/_a.py": line, "_operators/_b.py": line})
+    assert len(list(operator_switches(tmp_path))) == n_found
 
 
 def test_circles_are_found(tmp_path):

@@ -41,7 +41,7 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._targets import Targets, is_option
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
 from sklearn_pgb._sklearn import (
     Interval,

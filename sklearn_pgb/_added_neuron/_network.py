@@ -12,7 +12,8 @@ from torch import nn
 from sklearn_pgb._budget import PASS_ROWS
 from sklearn_pgb._estimator._border import check_device, dense
 from sklearn_pgb._estimator._targets import as_fitted, finite_outputs
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms
@@ -103,7 +104,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         if hasattr(self, "_prototype"):
             return open_module(self._fitted_module())
         activation = ACTIVATIONS[as_fitted(self, "activation")]
-        return ChainNetwork(
+        return ChainNetwork.mlp(
             [as_float64(coef).T for coef in self._coefs],
             [as_float64(intercept) for intercept in self._intercepts],
             [activation] * (len(self._coefs) - 1),

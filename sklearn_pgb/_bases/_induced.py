@@ -105,8 +105,8 @@ class LayerBasis(FeatureColumns):
             raise ValueError(
                 f"layer must be the index of one of the {len(hidden)} hidden layers, "
                 f"got {self.layer!r}. Change it or hidden_layer_sizes; a module's "
-                "layers are known only if it is a Sequential of linear layers and "
-                "activations."
+                "layers are known only if it is a Sequential of linear layers, "
+                "activations and layer norms that ends in a linear layer."
             )
         return hidden[self.layer]
 

@@ -282,7 +282,9 @@ def _joint_layers(
     A local minimum is as good as the best model on these layers jointly.
     """
     network = objective.network
-    if not isinstance(network, ChainNetwork) or not network.activations:
+    if not (
+        isinstance(network, ChainNetwork) and network.is_mlp and network.activations
+    ):
         return None, {}
     structure = linear_structure(network, objective.X, objective.y.shape[1])
     layers = structure.layers

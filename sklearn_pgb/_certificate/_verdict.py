@@ -6,7 +6,6 @@ from sklearn_pgb._certificate._certificate import Verdict
 from sklearn_pgb._certificate._escape import Escape, by_curvature, by_displacement
 from sklearn_pgb._certificate._examine import PERTURBED, Findings, joint_name
 from sklearn_pgb._certificate._subject import Subject
-from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._resnet import ResNetNetwork
 
 
@@ -35,10 +34,7 @@ def global_bound(subject: Subject, findings: Findings) -> float:
     linear model of the inputs, so the bound of these applies too, unless it is limited
     to coefficients within a norm budget.
     """
-    network = subject.objective.network
-    if isinstance(network, ChainNetwork) and all(
-        activation.name == "identity" for activation in network.activations
-    ):
+    if subject.objective.network.is_linear:
         return max(findings.floor.value, findings.linear_bound)
     return findings.floor.value
 

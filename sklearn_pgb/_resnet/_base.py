@@ -31,7 +31,7 @@ from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._targets import Targets, as_fitted, finite_outputs
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms
 from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork, Squash
@@ -64,7 +64,6 @@ from sklearn_pgb._sklearn import (
 )
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training._architecture import (
-    TORCH_ACTIVATIONS,
     chain_architecture,
     chain_module,
     hidden_widths,
@@ -365,7 +364,7 @@ class ResNetBasisBase(
             return restored_module(self._prototype, self.module_state_)
         activation = as_fitted(self, "activation")
         chain = chain_module(self.coefs_, self.intercepts_, activation)
-        return nn.Sequential(*chain.children(), TORCH_ACTIVATIONS[activation]())
+        return nn.Sequential(*chain.children(), ACTIVATIONS[activation].module())
 
     @property
     def module_(self):

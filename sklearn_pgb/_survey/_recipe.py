@@ -19,7 +19,8 @@ from sklearn_pgb._budget import EPOCH_RATIO
 from sklearn_pgb._certificate._subject import mlp_penalty
 from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._open import NetworkEstimator
 from sklearn_pgb._sklearn import _check_y
@@ -119,7 +120,7 @@ class Recipe:
             state = network_state(self.architecture, member)
             weights = [as_float64(coef).T for coef in state["coefs_"]]
             activations = [ACTIVATIONS[self.activation]] * (len(weights) - 1)
-            members.append(ChainNetwork(weights, state["intercepts_"], activations))
+            members.append(ChainNetwork.mlp(weights, state["intercepts_"], activations))
         return members
 
 
