@@ -38,8 +38,8 @@ from sklearn_pgb._estimator._border import (
     dense,
     distinct_rows,
 )
+from sklearn_pgb._estimator._predictors import is_option
 from sklearn_pgb._estimator._state import VersionedState
-from sklearn_pgb._estimator._targets import Targets, is_option
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
@@ -129,7 +129,7 @@ def _rows(X, kept):
     return X if kept.all() else X[kept]
 
 
-class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targets):
+class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
     """Network trained by `fit` or `partial_fit` and monitored by added neurons."""
 
     _parameter_constraints: dict = {
@@ -232,7 +232,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=warm)
         if warm:
             self._check_same_classes(y)
-        self._learn(y, known=warm, classes=None)
+            self._targets.check(y)
+        else:
+            self._learn(y)
         samples, callback_data = self._gather(X, y, given, groups)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
@@ -258,8 +260,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
 
     def _train(self, architecture, samples, held_out, start, seed, hook):
         """Train a network, with early stopping if there are held-out samples."""
-        loss = self._loss_of(architecture.n_outputs)
-        data = self._data(architecture, samples.X, samples.y, samples.weight, loss)
+        loss = self._targets.loss_for(architecture.n_outputs)
+        data = self._data(architecture, samples.X, samples.y, samples.weight)
         group = torch.from_numpy(samples.distinct)[:, None]
         floor = pure_error_floor(group, data.y, loss, data.weight)
         request = self._request(len(samples.y), samples.X)
@@ -295,8 +297,10 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=not first)
-        self._note_classes(classes)
-        self._learn(y, known=not first, classes=classes)
+        if first:
+            self._learn(y, classes)
+        else:
+            self._targets.check(y)
         kept, weight = self._weigh(y, given)
         X, y, weight = (_rows(part, kept) for part in (X, y, weight))
         rng = check_random_state(self.random_state)
@@ -308,11 +312,11 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             if first:
                 self._learn_units(X, y, weight, is_sparse, may_lack=True)
             architecture = self._architecture(X, rng, known=not first)
-            loss = self._loss_of(architecture.n_outputs)
+            loss = self._targets.loss_for(architecture.n_outputs)
             theta, value, memory = one_epoch(
                 architecture,
                 loss,
-                self._data(architecture, X, y, weight, loss),
+                self._data(architecture, X, y, weight),
                 self._request(len(X), X),
                 total_weight=float(weight.sum()),
                 start=None if first else self._theta(architecture),
@@ -365,9 +369,6 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
 
     # ---------------------------------------------------------------------- subclasses
 
-    def _note_classes(self, classes):
-        """Check the classes passed to `partial_fit`."""
-
     def _check_same_classes(self, y):
         """Raise an error if a warm start has other classes than the previous fit."""
 
@@ -419,7 +420,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
-        return sp.issparse(X), dense(X), self._check_targets(y), weight
+        return sp.issparse(X), dense(X), self._kind_of_targets.checked(y), weight
 
     def _validation_samples(self, X, y, sample_weight):
         """Validate the held-out samples that the user passes."""
@@ -434,14 +435,14 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
-        y = self._check_targets(
+        y = self._kind_of_targets.checked(
             check_array(
                 y, ensure_2d=False, dtype=None, accept_sparse=True, input_name="y_val"
             ),
             name="y_val",
         )
         check_consistent_length(X, y)
-        self._learn(y, known=True, classes=None, name="y_val")
+        self._targets.check(y, name="y_val")
         kept, weight = self._weigh(y, weight)
         return HeldOut(dense(X)[kept], y[kept], weight[kept])
 
@@ -449,7 +450,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         """Multiply sample and class weights; return a mask of positive ones, too."""
         weight = given.copy()
         kept = given > 0
-        weight[kept] *= self._class_weights(y[kept], given[kept])
+        weight[kept] *= self._targets.class_factors(y[kept], given[kept])
         if not weight.any():
             raise ValueError(
                 "sample_weight and class_weight must give some sample a positive "
@@ -506,7 +507,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
                 "validation_fraction must be > 0 with early_stopping=True, got "
                 f"{fraction}."
             )
-        labels = self._labels(samples.y)
+        labels = self._targets.strata(samples.y)
         rows, rest = split_rows(samples.unit, labels, samples.weight, fraction, seed)
         if not len(rest):
             raise ValueError(
@@ -523,23 +524,23 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
 
     def _learn_units(self, X, y, weight, is_sparse, may_lack=False):
         """Compute the standardization of inputs and targets, and initial outputs."""
-        self._units = self._target_units(y, weight)
+        targets = self._targets
+        self._units = targets.units(y, weight)
         # A first batch may lack classes that appear later.
-        self._output_start = np.zeros(self._natural_outputs()), False
+        self._output_start = np.zeros(targets.n_outputs), False
         if not (may_lack and is_classifier(self)):
-            self._output_start = self._start_of_outputs(y, weight)
-        self._loss_unit = self._unit_of_loss(y, weight)
+            self._output_start = targets.start(y, weight)
+        self._loss_unit = targets.loss_unit(y, weight)
         self._inputs = None
         if self.standardize:
             self._inputs = InputMap.fit(
                 X, weight, centred=not is_sparse, drop=self.module is None
             ).state()
 
-    def _data(self, architecture, X, y, weight, loss):
+    def _data(self, architecture, X, y, weight):
         """Convert standardized samples, targets and weights to tensors."""
-        columns = self._columns(y, architecture.n_outputs) - architecture.centre
-        columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
-        target = loss.encode(columns)
+        units = architecture.centre, architecture.scale
+        target = self._targets.encode(y, architecture.n_outputs, *units)
         weight = torch.from_numpy(weight / weight.sum())
         inputs = architecture.standardized(X)
         return Data(as_tensor(inputs, inputs.dtype), target, weight)

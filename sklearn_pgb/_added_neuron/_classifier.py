@@ -7,12 +7,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
-from sklearn_pgb._estimator._targets import ClassifierTargets
+from sklearn_pgb._estimator._predictors import NetworkClassifier
 from sklearn_pgb._models._open import OpenNetwork
-from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
+from sklearn_pgb._sklearn import (
+    Interval,
+    StrOptions,
+    _check_partial_fit_first_call,
+    _fit_context,
+)
 
 
-class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
+class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
     """Network classifier that bounds how much its loss can still improve.
 
     It supports the parameters of `sklearn.neural_network.MLPClassifier`, trains several
@@ -339,12 +344,13 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
         ValueError
             If `classes` is missing in the first call, or a label is not among them.
         """
+        _check_partial_fit_first_call(self, classes)
         return self._partial_fit(X, y, classes, sample_weight)
 
     def _open_network(self):
         check_is_fitted(self)
         network = self._network()
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         if self._multilabel:
             return OpenNetwork(
                 network, loss, "classifier", self, preprocess=self._preprocess

@@ -113,9 +113,8 @@ class HeldOut:
             return self._by_scorer(estimator, architecture)
         z = architecture.standardized(self.X)
         inputs = torch.from_numpy(z).to(device, dtype)
-        columns = estimator._columns(self.y, architecture.n_outputs)
-        columns = (columns - architecture.centre) / architecture.scale
-        target = loss.encode(torch.as_tensor(columns, dtype=torch.float64))
+        units = architecture.centre, architecture.scale
+        target = estimator._targets.encode(self.y, architecture.n_outputs, *units)
         weight = torch.from_numpy(self.weight / self.weight.sum() / loss_unit)
 
         def score(theta: Tensor) -> float:

@@ -11,7 +11,8 @@ from torch import nn
 
 from sklearn_pgb._budget import PASS_ROWS
 from sklearn_pgb._estimator._border import check_device, dense
-from sklearn_pgb._estimator._targets import as_fitted, finite_outputs
+from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._state import as_fitted
 from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._network import Network, as_float64
@@ -63,7 +64,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         hidden = hidden_widths(self.hidden_layer_sizes)
         activations = [ACTIVATIONS[self.activation]] * len(hidden)
         n_inputs = X.shape[1] if inputs is None else len(inputs.columns)
-        widths = [n_inputs, *hidden, self._natural_outputs()]
+        widths = [n_inputs, *hidden, self._targets.n_outputs]
         program = ChainProgram(widths, activations)
         center, scale = self._units
         start, constant = self._output_start
@@ -115,7 +116,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         return X if inputs is None else inputs.transform(X)
 
     def _training_terms(self, rows, y, weight):
-        factor = self._class_weights(np.asarray(y), weight)
+        factor = self._targets.class_factors(np.asarray(y), weight)
         alpha = as_fitted(self, "alpha")
         # The caller checks that the total weight is positive.
         strength = alpha / (2 * max(float(weight @ factor), np.finfo(float).tiny))

@@ -4,12 +4,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
-from sklearn_pgb._estimator._targets import RegressorTargets
+from sklearn_pgb._estimator._predictors import NetworkRegressor
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._sklearn import StrOptions, _fit_context
 
 
-class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
+class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
     """Network regressor that bounds how much its loss can still improve.
 
     It supports the parameters of `sklearn.neural_network.MLPRegressor`, trains several
@@ -316,7 +316,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     def _open_network(self):
         check_is_fitted(self)
         network = self._network()
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         return OpenNetwork(
             network, loss, "regressor", self, preprocess=self._preprocess
         )

@@ -40,13 +40,11 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._losses._named import LOSSES
 from sklearn_pgb._sklearn import _check_sample_weight, _check_y, _num_samples
+from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 
-LOSSES = ("auto", "squared_error", "poisson", "log_loss")
-
-# Probabilities are clipped to at least this, as in scikit-learn's log loss.
-LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
+NAMES = ("auto", "squared_error", "poisson", "log_loss")
 
 
 def compare_bases(
@@ -198,8 +196,11 @@ def compare_bases(
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
     rows = positive(X, y, weight)
     splits = parts_among(kept, cv, X, y, classifier=classifies)
-    floor = _floor(kind, name, rows, effort)
-    task = _Task(rows, name, floor, effort, scorer, memory, parts_seed)
+    kind_of_targets = LabelTargets if classifies else RealTargets
+    checked = kind_of_targets.checked(rows.y)
+    targets = kind_of_targets.of(checked, LOSSES[name])
+    floor = _floor(targets, checked, rows)
+    task = _Task(rows, checked, targets, floor, effort, scorer, memory, parts_seed)
     # All fits of one model come before those of the next, so that bases of the same
     # network find its trainings in the cache.
     n_tasks = len(models) * (1 + len(splits))
@@ -226,7 +227,8 @@ class _Task:
     """Data and settings common to all fits."""
 
     rows: Rows
-    loss: str
+    y: NDArray[Any]
+    targets: Targets
     floor: float
     effort: Effort
     scorer: Callable[..., Any]
@@ -311,51 +313,26 @@ def _describe(task: _Task, model: Any) -> dict[str, Any]:
 
 def _estimator_loss(task: _Task, estimator: Any) -> float:
     """Loss of an estimator's predictions on all samples; nan without probabilities."""
-    rows = task.rows
-    kind = BasisRegressor
-    if task.loss == "log_loss":
-        kind = BasisClassifier
-        if not hasattr(estimator, "predict_proba"):
-            return float("nan")
-        predicted = estimator.predict_proba(rows.X)
-    else:
-        predicted = estimator.predict(rows.X)
-    return _loss_of_means(kind, task, np.asarray(predicted, dtype=np.float64))
-
-
-def _loss_of_means(kind: Any, task: _Task, mean: NDArray[np.float64]) -> float:
-    """Weighted mean loss of predicted means or probabilities."""
-    model = kind(None, task.loss, 0.0, task.effort)
-    y = model._check_targets(task.rows.y)
-    model._learn(y, known=False, classes=None)
+    rows, targets = task.rows, task.targets
+    method = "predict_proba" if targets.loss.is_classification else "predict"
+    if not hasattr(estimator, method):
+        return float("nan")
+    mean = np.asarray(getattr(estimator, method)(rows.X), dtype=np.float64)
     mean = mean.reshape(len(mean), -1)
-    target = model._columns(y, mean.shape[1])
-    if task.loss == "squared_error":
-        values = ((mean - target) ** 2).sum(1)
-    elif task.loss == "poisson":
-        mean = np.maximum(mean, LEAST_PROBABILITY)
-        values = (mean - target * np.log(mean)).sum(1)
-    else:
-        p = np.clip(mean, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-        values = -(target * np.log(p)).sum(1)
-        if model._multilabel:
-            values -= ((1 - target) * np.log1p(-p)).sum(1)
-    return float(task.rows.normalized_weight().numpy() @ values)
+    y = targets.encode(task.y, mean.shape[1])
+    values = targets.loss_for(mean.shape[1]).value_of_mean(y, torch.from_numpy(mean))
+    return float(rows.normalized_weight() @ values)
 
 
-def _floor(kind: Any, loss: str, rows: Rows, effort: Effort) -> float:
+def _floor(targets: Targets, y: NDArray[Any], rows: Rows) -> float:
     """Smallest loss of any function of the inputs."""
-    model = kind(None, loss, 0.0, effort)
-    y = model._check_targets(rows.y)
-    model._learn(y, known=False, classes=None)
-    n_outputs = model._natural_outputs()
-    loss_ = model._loss_of(n_outputs)
-    columns = as_float64(model._columns(y, n_outputs))
+    n_outputs = targets.n_outputs
+    target, loss = targets.encode(y, n_outputs), targets.loss_for(n_outputs)
     group = torch.from_numpy(distinct_rows(rows.X))[:, None]
-    target, weight = loss_.encode(columns), rows.normalized_weight()
-    least = pure_error_floor(group, target, loss_, weight).value
+    weight = rows.normalized_weight()
+    least = pure_error_floor(group, target, loss, weight).value
     # Without repeated inputs the floor is zero up to rounding of the group means.
-    constant = pure_error_floor(torch.zeros_like(group), target, loss_, weight).value
+    constant = pure_error_floor(torch.zeros_like(group), target, loss, weight).value
     return least if abs(least) > 1e-14 * abs(constant) else 0.0
 
 
@@ -436,8 +413,8 @@ def _kind(name: str, basis: Any) -> str | None:
 
 
 def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
-    if loss is not None and not (isinstance(loss, str) and loss in LOSSES):
-        raise ValueError(f"loss must be None or among {LOSSES}, got {loss!r}.")
+    if loss is not None and not (isinstance(loss, str) and loss in NAMES):
+        raise ValueError(f"loss must be None or among {NAMES}, got {loss!r}.")
     kinds = {_kind(name, basis) for name, basis in bases.items()}
     classify, regress = "classifier" in kinds, "regressor" in kinds
     if classify and regress:

@@ -1,7 +1,6 @@
 """Regularized convex models on a basis, as estimators."""
 
 import time
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,11 +25,10 @@ from sklearn_pgb._estimator._border import (
     final_estimator,
     fit_parameter,
 )
-from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
+from sklearn_pgb._estimator._predictors import NetworkClassifier, NetworkRegressor
 from sklearn_pgb._estimator._trainer import Trainer
-from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._sklearn import _safe_indexing
+from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
@@ -131,8 +129,6 @@ class BasisModel(BaseEstimator):
         Time of the fit, including the trainings of networks loaded from `memory`.
     """
 
-    label_smoothing = 0.0
-
     def __init__(
         self,
         basis: Basis,
@@ -156,7 +152,7 @@ class BasisModel(BaseEstimator):
         start = time.perf_counter()
         self._trainer = Trainer(self.memory)
         rows = positive(X, y, sample_weight)
-        self._learn(self._check_targets(rows.y), known=False, classes=None)
+        self._learn(self._kind_of_targets.checked(rows.y))
         self.basis_ = self._fit_basis(rows)
         self._n_outputs = self._outputs(rows.X)
         self.problem_ = self._problem(self.basis_, rows)
@@ -171,48 +167,31 @@ class BasisModel(BaseEstimator):
         self.seconds_ = time.perf_counter() - start + self._trainer.saved
         return self
 
-    @abstractmethod
-    def _check_targets(self, y: Any, name: str = "y") -> Any:
-        """Check the targets and bring them into the shape that `_columns` takes."""
-
-    @abstractmethod
-    def _learn(self, y: Any, known: bool, classes: Any, name: str = "y") -> None:
-        """Learn the labels and number of targets."""
-
-    @abstractmethod
-    def _natural_outputs(self) -> int:
-        """Number of raw outputs for a basis that works with any number."""
-
-    @abstractmethod
-    def _loss_of(self, n_outputs: int) -> Loss:
-        """The loss for this many raw outputs."""
-
-    @abstractmethod
-    def _columns(self, y: Any, n_outputs: int) -> NDArray[np.float64]:
-        """Targets of shape (n_samples, n_outputs) for `Loss.encode`."""
-
-    @abstractmethod
-    def _outputs(self, X: Any) -> int:
-        """Number of raw outputs."""
-
-    def _codes(self, y: Any) -> NDArray[np.intp] | None:
-        """Class codes for stratified folds; None for regressors."""
-        return None
-
     def _fit_basis(self, rows: Rows) -> Basis:
         return fit_basis(self.basis, rows, self.loss, self._trainer, self.seed)
 
-    def _targets(self, y: Any) -> Tensor:
+    def _outputs(self, X: Any) -> int:
+        """Number of raw outputs: the network's may be two for two classes."""
+        targets = self._targets
+        has_network = isinstance(self.basis_, GradientBasis | PerturbedGradientBasis)
+        if not (targets.loss.is_classification and has_network):
+            return targets.n_outputs
+        if targets.n_outputs > 1:
+            return targets.n_outputs
+        inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]), check=False)
+        return min(self.basis_.space_.operator([inputs]).n_outputs, 2)
+
+    def _encoded(self, y: Any) -> Tensor:
         """Encoded targets."""
-        columns = self._columns(self._check_targets(y), self._n_outputs)
-        return self._loss_of(self._n_outputs).encode(as_float64(columns))
+        checked = self._kind_of_targets.checked(y)
+        return self._targets.encode(checked, self._n_outputs)
 
     def _problem(self, basis: Basis, rows: Rows) -> ConvexProblem:
         """Convex problem on a fitted basis, without penalty."""
         return ConvexProblem(
             basis.operator(rows.X, self._n_outputs),
-            self._targets(rows.y),
-            self._loss_of(self._n_outputs),
+            self._encoded(rows.y),
+            self._targets.loss_for(self._n_outputs),
             rows.normalized_weight(),
             intercept=basis.intercept,
             rounded=basis.rounded,
@@ -250,9 +229,8 @@ class BasisModel(BaseEstimator):
             choice = _alpha.by_leave_one_out(problem, path, alphas, total)
             solution = solve(problem.with_alpha(choice.alpha), path=path)
             return self._scaled(choice), solution
-        parts = cross_fitting_parts(
-            AUTO_FOLDS, rows.X, self._codes(rows.y), rows.weight, self.seed
-        )
+        labels = class_codes(rows.y) if problem.loss.is_classification else None
+        parts = cross_fitting_parts(AUTO_FOLDS, rows.X, labels, rows.weight, self.seed)
         n_folds = _alpha.enough(parts, rows.X)
         folds = [self._fold(rows, *part) for part in parts[:n_folds]]
         choice, _ = _alpha.by_held_out(folds, problem, alphas, self.effort)
@@ -273,7 +251,7 @@ class BasisModel(BaseEstimator):
         held = HeldOut(
             index,
             basis.operator(heldout.X, self._n_outputs),
-            self._targets(heldout.y),
+            self._encoded(heldout.y),
             rows.normalized_weight()[index],
         )
         return Fold(self._problem(basis, training), held)
@@ -285,25 +263,9 @@ class BasisModel(BaseEstimator):
         return raw.numpy()
 
 
-class BasisRegressor(RegressorTargets, BasisModel):
+class BasisRegressor(NetworkRegressor, BasisModel):
     """A basis model for real targets or counts."""
 
-    def _outputs(self, X: Any) -> int:
-        return self._natural_outputs()
 
-
-class BasisClassifier(ClassifierTargets, BasisModel):
+class BasisClassifier(NetworkClassifier, BasisModel):
     """A basis model for class labels or 0/1 indicators."""
-
-    def _outputs(self, X: Any) -> int:
-        natural = self._natural_outputs()
-        if natural > 1 or not isinstance(
-            self.basis_, GradientBasis | PerturbedGradientBasis
-        ):
-            return natural
-        # The number of outputs is the network's, which may be two for two classes.
-        inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]), check=False)
-        return min(self.basis_.space_.operator([inputs]).n_outputs, 2)
-
-    def _codes(self, y: Any) -> NDArray[np.intp] | None:
-        return np.unique(y, axis=0, return_inverse=True)[1].reshape(-1)

@@ -25,6 +25,7 @@ class SquaredLoss(SeparableLoss):
     """
 
     quadratic: ClassVar[bool] = True
+    standardizable: ClassVar[bool] = True
 
     def encode(self, y: Tensor) -> Tensor:
         return y
@@ -51,9 +52,6 @@ class SquaredLoss(SeparableLoss):
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         upper = torch.full_like(y, torch.inf)
         return -upper, upper
-
-    def predict(self, raw: Tensor) -> Tensor:
-        return raw
 
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
@@ -103,10 +101,20 @@ class PoissonLoss(SeparableLoss):
         # Return the largest finite number instead of infinity.
         return raw.exp().clamp(max=torch.finfo(raw.dtype).max)
 
+    def link(self, mean: Tensor) -> Tensor:
+        return mean.log()
+
+    def value_of_mean(self, y: Tensor, mean: Tensor) -> Tensor:
+        mean = mean.clamp(min=torch.finfo(mean.dtype).eps)
+        return (mean - y * mean.log()).sum(1)
+
+    def unit(self, mean: float) -> float:
+        return mean if mean > 0 else 1.0
+
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        return minimum_at_means(self, torch.log, y, weight, group, n_groups)
+        return minimum_at_means(self, y, weight, group, n_groups)
 
 
 @dataclass(frozen=True)
@@ -149,11 +157,14 @@ class GammaLoss(SeparableLoss):
     def predict(self, raw: Tensor) -> Tensor:
         return raw.exp()
 
+    def link(self, mean: Tensor) -> Tensor:
+        return mean.log()
+
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
         total, mean = group_means(y, weight, group, n_groups)
-        raw = mean.log()
+        raw = self.link(mean)
         deviance = weight * self.value(y, raw[group])
         value = torch.zeros_like(total).index_add(0, group, deviance)
         return PooledMinimum(value, raw, torch.ones_like(total, dtype=torch.bool))

@@ -140,7 +140,7 @@ class OpenNetwork:
         y = _to_numpy(y)
         classes = self.classes
         numbered = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
-        if numbered and np.ndim(y) == 1:
+        if numbered and classes is None and np.ndim(y) == 1:
             if n_outputs is None:
                 raise ValueError(
                     "y must be one-hot rows, got class numbers for a module whose "

@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length, column_or_1d, indexable
 from sklearn.utils.metadata_routing import process_routing
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
-from torch import Tensor
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
@@ -21,13 +19,6 @@ from sklearn_pgb._estimator._border import (
     fit_parameter,
     parts_among,
 )
-from sklearn_pgb._estimator._targets import (
-    check_class_weight,
-    check_target_size,
-    class_weights,
-)
-from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._sklearn import (
     _check_method_params,
@@ -36,6 +27,12 @@ from sklearn_pgb._sklearn import (
     _raise_for_params,
     _routing_enabled,
     _safe_indexing,
+)
+from sklearn_pgb._targets import (
+    LabelTargets,
+    check_target_size,
+    class_codes,
+    class_weights,
 )
 
 
@@ -209,17 +206,14 @@ def check_validation_data(
 def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
     """Check for numeric targets (regressors), or labels or indicators (classifiers)."""
     y = y if isinstance(y, np.ndarray) else y.toarray()
-    if not request.classifies and y.dtype.kind not in "biuf":
+    if request.classifies:
+        return LabelTargets.checked(y)
+    if y.dtype.kind not in "biuf":
         raise ValueError(
             f"y must be numeric for a regressor, got {y.dtype}. Use a classifier as "
             "the network, or encode y."
         )
-    if not request.classifies:
-        check_target_size(y)
-    else:
-        check_classification_targets(y)
-        if type_of_target(y) != "multilabel-indicator":
-            y = column_or_1d(y, warn=True)
+    check_target_size(y)
     return y
 
 
@@ -251,7 +245,6 @@ def _check_weight(
                 "class_weight must be None for a regressor, got "
                 f"{request.class_weight!r}. Use sample_weight."
             )
-        check_class_weight(request.class_weight)
         weight *= class_weights(request.class_weight, y, weight)
     if not weight.any():
         raise ValueError(
@@ -264,14 +257,14 @@ def _class_codes(request: RefitRequest, y: Any) -> NDArray[np.intp] | None:
     """Codes of the distinct labels; None for regressors."""
     if not request.classifies:
         return None
-    distinct, codes = np.unique(y, axis=0, return_inverse=True)
-    if len(distinct) < 2:
+    codes = class_codes(y)
+    if not codes.any():
         raise ValueError(
             "y must have at least 2 classes, got 1 class among the samples whose "
             "sample_weight and class_weight are positive. A classifier can't learn "
             "from one class."
         )
-    return codes.reshape(-1)
+    return codes
 
 
 def _network_params(
@@ -316,31 +309,3 @@ def _network_params(
             "in a FrozenEstimator to weight the refit alone."
         )
     return params | {key: weight}
-
-
-def known_classes(opened: OpenNetwork, y: Any) -> Any:
-    """Labels that the network knows; for a module, the labels of y."""
-    if np.ndim(y) == 2:
-        return np.arange(np.shape(y)[1])
-    return np.unique(y) if opened.kind is None else opened.classes
-
-
-def encode_targets(
-    opened: OpenNetwork, n_outputs: int, y: Any, like: Any = None
-) -> Tensor:
-    """Encode targets for the loss.
-
-    For a module, labels become their index among the sorted labels of `like`, which
-    is `y` by default.
-    """
-    labelled = not isinstance(opened.loss, SquaredLoss | PoissonLoss)
-    if opened.kind is None and labelled and np.ndim(y) == 1:
-        distinct = np.unique(y if like is None else like)
-        y = np.searchsorted(distinct, y)
-        if len(distinct) != max(n_outputs, 2):
-            raise ValueError(
-                f"y must have {max(n_outputs, 2)} classes for a module with "
-                f"{n_outputs} outputs, got {len(distinct)}. Pass samples of all "
-                "classes that the module was trained on."
-            )
-    return opened.targets(y, n_outputs)

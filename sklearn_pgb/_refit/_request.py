@@ -10,7 +10,7 @@ from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 
 from sklearn_pgb._estimator._border import final_estimator
-from sklearn_pgb._estimator._targets import is_option
+from sklearn_pgb._estimator._predictors import is_option
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._open import check_can_open, open_network
 

@@ -4,13 +4,13 @@ from numbers import Real
 
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._estimator._targets import ClassifierTargets
+from sklearn_pgb._estimator._predictors import NetworkClassifier
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._sklearn import Interval, StrOptions
 
 
-class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
+class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
     """Residual units on top of a basis: never worse in training than the linear model.
 
     With phi the output of `basis` the model is ::
@@ -247,7 +247,7 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
     def _open_network(self):
         check_is_fitted(self)
         network, final, steps = self._opening()
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         if self._multilabel:
             return OpenNetwork(network, loss, "classifier", final, steps=steps)
         return OpenNetwork(

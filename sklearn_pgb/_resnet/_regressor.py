@@ -3,14 +3,15 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._estimator._targets import RegressorTargets, as_fitted
+from sklearn_pgb._estimator._predictors import NetworkRegressor
+from sklearn_pgb._estimator._state import as_fitted
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._resnet._diagnostics import closed_form
 from sklearn_pgb._sklearn import StrOptions
 
 
-class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
+class ResNetBasisRegressor(NetworkRegressor, ResNetBasisBase):
     """Residual units on top of a basis: never worse in training than ridge regression.
 
     With phi the output of `basis` the model is ::
@@ -268,5 +269,5 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     def _open_network(self):
         check_is_fitted(self)
         network, final, steps = self._opening()
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         return OpenNetwork(network, loss, "regressor", final, steps=steps)
