@@ -1,6 +1,9 @@
 """Losses against hand values, numerical twins and autograd."""
 
+import ast
+import inspect
 import math
+import re
 import sys
 
 import numpy as np
@@ -9,16 +12,37 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    AddedNeuronRegressor,
+    GradientBasis,
+    GradientBasisRefit,
+    LayerBasis,
+    PerturbedGradientBasis,
+    ResNetBasisClassifier,
+    ResNetBasisRegressor,
+    certify,
+    compare_bases,
+)
 from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._floor import pure_error_floor
+from sklearn_pgb._losses._named import (
+    CLASSIFICATION,
+    LOSSES,
+    MODULE_LOSSES,
+    OF_MEANS,
+    REGRESSION,
+    loss_with,
+    one_of,
+)
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 
-LOSSES = [*oracles.LOSSES, SmoothedHingeLoss(power=1.5)]
-all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+ALL = [*oracles.LOSSES, SmoothedHingeLoss(power=1.5)]
+all_losses = pytest.mark.parametrize("loss", ALL, ids=repr)
 
 
 def tensor(values):
@@ -263,9 +287,9 @@ def test_tails():
 
 def test_flags():
     """Only the squared loss is quadratic, only softmax duals sum to zero."""
-    assert [loss.quadratic for loss in LOSSES] == [True] + 9 * [False]
-    centred = [isinstance(loss, CrossEntropyLoss) for loss in LOSSES]
-    assert [loss.dual_rows_sum_to_zero for loss in LOSSES] == centred
+    assert [loss.quadratic for loss in ALL] == [True] + 9 * [False]
+    centred = [isinstance(loss, CrossEntropyLoss) for loss in ALL]
+    assert [loss.dual_rows_sum_to_zero for loss in ALL] == centred
 
 
 @pytest.mark.parametrize("loss_class", [CrossEntropyLoss, LogisticLoss])
@@ -302,3 +326,54 @@ def test_prediction_of_counts_is_finite():
     raw = torch.tensor([[-1e4, 0.0, 700.0, 1e4]], dtype=torch.float64)
     expected = [[0.0, 1.0, math.exp(700.0), sys.float_info.max]]
     assert PoissonLoss().predict(raw).tolist() == expected
+
+
+# -- losses by name ------------------------------------------------------------------
+
+OF_MODULES = [name for name in MODULE_LOSSES if name != "auto"]
+DOCUMENTED = {
+    AddedNeuronRegressor: REGRESSION,
+    ResNetBasisRegressor: REGRESSION,
+    AddedNeuronClassifier: CLASSIFICATION,
+    ResNetBasisClassifier: CLASSIFICATION,
+    GradientBasisRefit: ["auto", *OF_MEANS],
+    compare_bases: ["auto", *OF_MEANS],
+    certify: OF_MODULES,
+    GradientBasis: OF_MODULES,
+    LayerBasis: OF_MODULES,
+    PerturbedGradientBasis: OF_MODULES,
+}
+
+
+@pytest.mark.parametrize("thing", DOCUMENTED, ids=lambda thing: thing.__name__)
+def test_documented_losses_are_those_of_the_table(thing):
+    listed = re.search(r"^loss : \{(.*?)\}", inspect.getdoc(thing), re.M)[1]
+    assert set(ast.literal_eval(f"[{listed}]")) == set(DOCUMENTED[thing])
+
+
+def test_names_of_losses():
+    """Each loss has its own name; parameters of estimators become its fields."""
+    assert all(loss.name == name for name, loss in LOSSES.items())
+    for loss in LOSSES.values():
+        defaults = {key: getattr(loss, field) for key, field in loss.parameters.items()}
+        assert loss_with({"loss": loss.name, "alpha": 1.0} | defaults) == loss
+    hinge = loss_with({"loss": "smoothed_hinge", "hinge_power": 3.0})
+    assert hinge == SmoothedHingeLoss(power=3.0)
+    assert one_of(["a", "b", "c"]) == "'a', 'b' or 'c'"
+    assert one_of(["a"]) == "'a'"
+
+
+@all_losses
+def test_loss_of_means_is_that_of_raw_outputs(loss, seed):
+    """`link` is the inverse of `predict`, up to a constant for the softmax."""
+    y, raw, _ = sample(loss, seed)
+    mean = loss.predict(raw)
+    assert_close(loss.predict(loss.link(mean)), mean, rtol=1e-12, atol=1e-12)
+    assert_close(loss.value_of_mean(y, mean), loss.value(y, raw))
+
+
+@pytest.mark.parametrize("loss", [PoissonLoss(), CrossEntropyLoss(), LogisticLoss()])
+def test_loss_of_impossible_means_is_finite(loss):
+    mean = tensor([[0.0, 1.0]])
+    assert loss.value_of_mean(1 - mean, mean).isfinite().all()
+    assert loss.value_of_mean(mean, mean).isfinite().all()

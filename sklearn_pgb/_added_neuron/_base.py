@@ -38,7 +38,6 @@ from sklearn_pgb._estimator._border import (
     dense,
     distinct_rows,
 )
-from sklearn_pgb._estimator._predictors import is_option
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._models._chain import ACTIVATIONS
@@ -103,7 +102,8 @@ def with_epochs(method):
 
 
 def _check_epochs(estimator):
-    if is_option(estimator.solver, "lbfgs"):
+    # The parameter may not be validated yet.
+    if isinstance(estimator.solver, str) and estimator.solver == "lbfgs":
         raise UnsupportedError(
             "solver must be 'adam' or 'sgd' for partial_fit, got 'lbfgs', which is not "
             "stochastic."

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._predictors import NetworkClassifier
+from sklearn_pgb._losses._named import CLASSIFICATION
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._sklearn import (
     Interval,
@@ -239,7 +240,7 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
 
     _parameter_constraints: dict = {
         **AddedNeuronBase._parameter_constraints,
-        "loss": [StrOptions({"log_loss", "smoothed_hinge"})],
+        "loss": [StrOptions(set(CLASSIFICATION))],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "hinge_power": [Interval(Real, 2, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],

@@ -5,6 +5,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._predictors import NetworkRegressor
+from sklearn_pgb._losses._named import REGRESSION
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._sklearn import StrOptions, _fit_context
 
@@ -223,7 +224,7 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
 
     _parameter_constraints: dict = {
         **AddedNeuronBase._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
+        "loss": [StrOptions(set(REGRESSION))],
     }
 
     def __init__(

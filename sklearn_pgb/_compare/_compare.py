@@ -40,11 +40,11 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._losses._named import LOSSES
+from sklearn_pgb._losses._named import LOSSES, OF_MEANS
 from sklearn_pgb._sklearn import _check_sample_weight, _check_y, _num_samples
 from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 
-NAMES = ("auto", "squared_error", "poisson", "log_loss")
+NAMES = ("auto", *OF_MEANS)
 
 
 def compare_bases(
@@ -176,7 +176,7 @@ def compare_bases(
     X, y, weight = _check_data(X, y, sample_weight)
     y = dense(_check_y(y, multi_output=True))
     name = _resolve_loss(loss, bases, y)
-    classifies = name == "log_loss"
+    classifies = LOSSES[name].is_classification
     if not classifies:
         y = _check_y(y, multi_output=True, y_numeric=True)
     rng = check_random_state(random_state)
@@ -426,9 +426,9 @@ def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
         if classify or regress:
             return "log_loss" if classify else "squared_error"
         return "squared_error" if y.dtype.kind == "f" else "log_loss"
-    wrong = regress if loss == "log_loss" else classify
-    if wrong:
-        kind = "regressors" if loss == "log_loss" else "classifiers"
+    for_labels = LOSSES[loss].is_classification
+    if regress if for_labels else classify:
+        kind = "regressors" if for_labels else "classifiers"
         raise ValueError(
             f"loss must suit the estimators in bases, got {loss!r} for {kind}. Use "
             "'auto', or other estimators."

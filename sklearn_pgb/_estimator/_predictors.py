@@ -9,13 +9,8 @@ from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
 from sklearn_pgb._estimator._state import as_fitted, fitted_parameters
-from sklearn_pgb._losses._named import loss_with
+from sklearn_pgb._losses._named import find_loss, loss_with
 from sklearn_pgb._targets import LabelTargets, RealTargets
-
-
-def is_option(value: object, option: str) -> bool:
-    """Whether a parameter, which may not be validated yet, is this string."""
-    return isinstance(value, str) and value == option
 
 
 def finite_outputs(outputs: Any) -> Any:
@@ -60,7 +55,8 @@ class NetworkRegressor(MultiOutputMixin, RegressorMixin):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        if is_option(self.loss, "poisson"):
+        loss = find_loss(self.loss)
+        if loss is not None and loss.is_positive:
             tags.target_tags.positive_only = True
             # Several counts work too, but scikit-learn's multi-output checks pass
             # negative targets despite the tag `positive_only`.
@@ -69,9 +65,10 @@ class NetworkRegressor(MultiOutputMixin, RegressorMixin):
 
 
 def _has_probabilities(self: "NetworkClassifier") -> bool:
-    loss = as_fitted(self, "loss")
-    if not is_option(loss, "log_loss"):
-        raise AttributeError(f"loss must be 'log_loss' for probabilities, got {loss!r}")
+    name = as_fitted(self, "loss")
+    loss = find_loss(name)
+    if loss is None or not loss.predicts_means:
+        raise AttributeError(f"loss must be 'log_loss' for probabilities, got {name!r}")
     return True
 
 

@@ -37,6 +37,7 @@ class CrossEntropyLoss(Loss):
     """
 
     label_smoothing: float = 0.0
+    name: ClassVar[str] = "log_loss"
     is_classification: ClassVar[bool] = True
     parameters: ClassVar[Mapping[str, str]] = {"label_smoothing": "label_smoothing"}
     dual_rows_sum_to_zero: ClassVar[bool] = True
@@ -131,6 +132,7 @@ class LogisticLoss(SeparableLoss):
     """
 
     label_smoothing: float = 0.0
+    name: ClassVar[str] = "binary_log_loss"
     is_classification: ClassVar[bool] = True
     parameters: ClassVar[Mapping[str, str]] = {"label_smoothing": "label_smoothing"}
 
@@ -199,7 +201,9 @@ class SmoothedHingeLoss(SeparableLoss):
     """
 
     power: float = 2.0
+    name: ClassVar[str] = "smoothed_hinge"
     is_classification: ClassVar[bool] = True
+    predicts_means: ClassVar[bool] = False
     parameters: ClassVar[Mapping[str, str]] = {"hinge_power": "power"}
 
     def __post_init__(self) -> None:

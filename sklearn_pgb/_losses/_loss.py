@@ -46,7 +46,13 @@ class Loss(ABC):
     they are diagonal, otherwise (n_samples, n_outputs, n_outputs).
     """
 
+    # Value of the parameter `loss` of estimators.
+    name: ClassVar[str]
     is_classification: ClassVar[bool] = False
+    # Whether `predict` gives means or probabilities.
+    predicts_means: ClassVar[bool] = True
+    # Whether no target may be negative.
+    is_positive: ClassVar[bool] = False
     quadratic: ClassVar[bool] = False
     dual_rows_sum_to_zero: ClassVar[bool] = False
     # Whether l(s q + c, s y + c) = s^2 l(q, y), so that training may standardize y.
@@ -104,7 +110,7 @@ class Loss(ABC):
 
     def value_of_mean(self, y: Tensor, mean: Tensor) -> Tensor:
         """Loss of predicted means or probabilities, which are kept away from zero."""
-        return self.value(y, mean)
+        return self.value(y, self.link(mean))
 
     def unit(self, mean: float) -> float:
         """Return the size of the loss of targets with this mean, for training."""

@@ -24,6 +24,7 @@ class SquaredLoss(SeparableLoss):
     ``gradient = 2 (q - y)``, ``conjugate = u.y + |u|^2 / 4``.
     """
 
+    name: ClassVar[str] = "squared_error"
     quadratic: ClassVar[bool] = True
     standardizable: ClassVar[bool] = True
 
@@ -69,6 +70,9 @@ class PoissonLoss(SeparableLoss):
     ``gradient = e^q - y``, ``curvature = e^q``; ``conjugate = p log p - p`` if
     ``p = u + y`` is not negative.
     """
+
+    name: ClassVar[str] = "poisson"
+    is_positive: ClassVar[bool] = True
 
     def encode(self, y: Tensor) -> Tensor:
         if bool((y < 0).any()):
@@ -125,6 +129,9 @@ class GammaLoss(SeparableLoss):
     u log y`` if ``p = 1 - u`` is not negative. Half of the loss is, up to a constant,
     the negative log likelihood of a normal error with square y and log variance q.
     """
+
+    name: ClassVar[str] = "gamma"
+    is_positive: ClassVar[bool] = True
 
     def encode(self, y: Tensor) -> Tensor:
         if bool((y <= 0).any()):

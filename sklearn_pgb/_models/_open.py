@@ -176,10 +176,10 @@ class OpenNetwork:
         The log loss of a module becomes the logistic loss if there is one output or if
         y is a multilabel indicator matrix.
         """
-        is_log_loss = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
-        if is_log_loss and (n_outputs == 1 or np.ndim(y) == 2):
-            return replace(self, loss=LogisticLoss())
-        return self
+        if self.kind is not None:
+            return self
+        loss = self.loss.for_outputs(n_outputs, independent=np.ndim(y) == 2)
+        return replace(self, loss=loss)
 
     def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
         """Undo the target transformations of predictions (n_samples, n_outputs)."""

@@ -35,7 +35,7 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import VersionedState
-from sklearn_pgb._losses._named import MODULE_LOSSES
+from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._data import (
@@ -233,7 +233,7 @@ class GradientBasisRefit(
         "cv": ["cv_object", StrOptions({"auto"})],
         "center": [StrOptions({"auto", "zero", "average"})],
         "n_models": [Interval(Integral, 1, None, closed="left")],
-        "loss": [StrOptions({"auto", "squared_error", "log_loss", "poisson"})],
+        "loss": [StrOptions({"auto", *OF_MEANS})],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "solver": [StrOptions({"auto", "primal", "dual", "matrix-free"})],

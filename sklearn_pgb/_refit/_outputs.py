@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import LOG_ABSENT
 from sklearn_pgb._estimator._border import final_estimator
-from sklearn_pgb._estimator._predictors import is_option
+from sklearn_pgb._losses._named import find_loss
 from sklearn_pgb._refit._request import RefitRequest
 
 
@@ -24,8 +24,9 @@ def is_a_classifier(refit: Any) -> bool:
 def has_probabilities(refit: Any) -> bool:
     """Whether the refit's loss gives probabilities; AttributeError if not."""
     request = RefitRequest.of_fit(refit)
-    loss = getattr(final_estimator(request.estimator), "loss", None)
-    if not request.classifies or is_option(loss, "smoothed_hinge"):
+    loss = find_loss(getattr(final_estimator(request.estimator), "loss", None))
+    has_none = loss is not None and not loss.predicts_means
+    if has_none or not request.classifies:
         raise AttributeError("only classifiers with a log loss have this method")
     return True
 

@@ -25,7 +25,6 @@ from sklearn_pgb._estimator._border import (
     share_target_transformation,
 )
 from sklearn_pgb._estimator._trainer import train_networks
-from sklearn_pgb._losses._classification import LogisticLoss
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._data import TrainingData
@@ -79,8 +78,8 @@ def train(
     n_outputs = count_outputs(opened[0], inputs[0])
     if request.classifies:
         opened = [_with_classes(each, data.y, n_outputs) for each in opened]
-        if loss == "log_loss" and isinstance(opened[0].loss, LogisticLoss):
-            loss = "binary_log_loss"
+    if isinstance(request.estimator, torch.nn.Module):
+        loss = opened[0].loss.name
     validation = None
     if data.validation is not None:
         X_val, y_val, weight = data.validation

@@ -5,6 +5,7 @@ from numbers import Real
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._estimator._predictors import NetworkClassifier
+from sklearn_pgb._losses._named import CLASSIFICATION
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._sklearn import Interval, StrOptions
@@ -189,7 +190,7 @@ class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
 
     _parameter_constraints: dict = {
         **ResNetBasisBase._parameter_constraints,
-        "loss": [StrOptions({"log_loss", "smoothed_hinge"})],
+        "loss": [StrOptions(set(CLASSIFICATION))],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "hinge_power": [Interval(Real, 2, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],

@@ -35,7 +35,6 @@ from sklearn_pgb._estimator._alpha import (
 )
 from sklearn_pgb._estimator._border import Parts
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._resnet._full_batch import full_batch
 from sklearn_pgb._resnet._minibatches import minibatches
 from sklearn_pgb._resnet._projection import Projection, SquaredProjection, projection
@@ -313,8 +312,6 @@ def is_solved(loss: Loss, choice: AlphaChoice) -> bool:
     Always False for numbers and counts, as their loss can always decrease further, and
     without held-out scores.
     """
-    if loss.quadratic or isinstance(loss, PoissonLoss):
-        return False
-    if not np.isfinite(choice.scores).all():
+    if not loss.is_classification or not np.isfinite(choice.scores).all():
         return False
     return bool(choice.scores.min() <= SOLVED * choice.scores[0])

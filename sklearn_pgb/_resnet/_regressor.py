@@ -5,6 +5,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._estimator._predictors import NetworkRegressor
 from sklearn_pgb._estimator._state import as_fitted
+from sklearn_pgb._losses._named import REGRESSION
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._resnet._diagnostics import closed_form
@@ -181,7 +182,7 @@ class ResNetBasisRegressor(NetworkRegressor, ResNetBasisBase):
 
     _parameter_constraints: dict = {
         **ResNetBasisBase._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
+        "loss": [StrOptions(set(REGRESSION))],
     }
 
     def __init__(
@@ -254,11 +255,11 @@ class ResNetBasisRegressor(NetworkRegressor, ResNetBasisBase):
            minima in ResNets", Neural Networks 118, 2019, Theorem 2.
         """
         check_is_fitted(self)
-        loss = as_fitted(self, "loss")
-        if loss != "squared_error":
+        loss = self._targets.loss
+        if not loss.quadratic:
             raise ValueError(
-                f"loss must be 'squared_error' for the closed form, got {loss!r}. See "
-                "lower_bound_ for other losses."
+                "loss must be 'squared_error' for the closed form, got "
+                f"{loss.name!r}. See lower_bound_ for other losses."
             )
         features, y, weight = self._evaluated(X, y, sample_weight)
         phi, z = features[:, : self._n_basis], features[:, self._n_basis :]
