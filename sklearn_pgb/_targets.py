@@ -54,8 +54,11 @@ class Targets(ABC):
         """Raise an error if other checked targets have other labels or columns."""
 
     @abstractmethod
-    def loss_for(self, n_outputs: int) -> Loss:
-        """Return the loss for this number of raw outputs, or raise an error."""
+    def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
+        """Return the loss for this number of raw outputs, or raise an error.
+
+        It is the loss of targets divided by `scale`, which divides it by the square.
+        """
 
     @abstractmethod
     def columns(self, y: NDArray[Any], n_outputs: int) -> NDArray[np.float64]:
@@ -120,7 +123,7 @@ class Targets(ABC):
     ) -> Tensor:
         """Return encoded targets (n_samples, n_outputs), in the units of `units`."""
         columns = (self.columns(y, n_outputs) - center) / scale
-        return self.loss_for(n_outputs).encode(torch.from_numpy(columns))
+        return self.loss_for(n_outputs, scale).encode(torch.from_numpy(columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,14 +176,14 @@ class RealTargets(Targets):
                 f"{y.shape[1]}."
             )
 
-    def loss_for(self, n_outputs: int) -> Loss:
+    def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
         """Return the loss if there is one output per target."""
         if n_outputs != self.n_targets:
             raise ValueError(
                 f"module must return {self.n_targets} outputs, one per target, got "
                 f"{n_outputs}. Change its last layer."
             )
-        return self.loss
+        return self.loss.in_units(scale)
 
     def columns(self, y: NDArray[Any], n_outputs: int) -> NDArray[np.float64]:
         """Return the targets themselves."""
@@ -298,7 +301,7 @@ class LabelTargets(Targets):
                 f"{unknown.tolist()} too. {advice}"
             )
 
-    def loss_for(self, n_outputs: int) -> Loss:
+    def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
         """Return the loss for one output per class or, for two classes, one in all."""
         if n_outputs not in (self.n_outputs, len(self.classes)):
             raise ValueError(

@@ -40,6 +40,7 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._losses._floor import pure_error_floor
+from sklearn_pgb._losses._named import PARAMETERS
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
 from sklearn_pgb._sklearn import (
@@ -78,10 +79,9 @@ KEPT = (
     "alpha",
     "class_weight",
     "early_stopping",
-    "hinge_power",
-    "label_smoothing",
     "loss",
     "solver",
+    *PARAMETERS,
 )
 
 
@@ -260,7 +260,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
 
     def _train(self, architecture, samples, held_out, start, seed, hook):
         """Train a network, with early stopping if there are held-out samples."""
-        loss = self._targets.loss_for(architecture.n_outputs)
+        loss = self._loss(architecture)
         data = self._data(architecture, samples.X, samples.y, samples.weight)
         group = torch.from_numpy(samples.distinct)[:, None]
         floor = pure_error_floor(group, data.y, loss, data.weight)
@@ -312,7 +312,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             if first:
                 self._learn_units(X, y, weight, is_sparse, may_lack=True)
             architecture = self._architecture(X, rng, known=not first)
-            loss = self._targets.loss_for(architecture.n_outputs)
+            loss = self._loss(architecture)
             theta, value, memory = one_epoch(
                 architecture,
                 loss,
@@ -536,6 +536,10 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             self._inputs = InputMap.fit(
                 X, weight, centred=not is_sparse, drop=self.module is None
             ).state()
+
+    def _loss(self, architecture):
+        """Return the loss of standardized targets."""
+        return self._targets.loss_for(architecture.n_outputs, architecture.scale)
 
     def _data(self, architecture, X, y, weight):
         """Convert standardized samples, targets and weights to tensors."""

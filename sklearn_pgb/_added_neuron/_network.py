@@ -224,7 +224,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         """Set the attributes of a fit, as arrays and plain values."""
         self._store_network(architecture, result.theta)
         verdict, scale = result.verdict, architecture.scale
-        # Only targets of the squared loss are scaled, so losses scale by the square.
+        # Targets are only scaled if losses then scale by the square.
         self.loss_ = verdict.loss * scale**2
         self.auxiliary_loss_ = verdict.auxiliary_loss * scale**2
         self.floor_ = verdict.floor.value * scale**2

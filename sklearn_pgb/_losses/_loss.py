@@ -55,7 +55,8 @@ class Loss(ABC):
     is_positive: ClassVar[bool] = False
     quadratic: ClassVar[bool] = False
     dual_rows_sum_to_zero: ClassVar[bool] = False
-    # Whether l(s q + c, s y + c) = s^2 l(q, y), so that training may standardize y.
+    # Whether l(s q + c, s y + c) = s^2 l'(q, y) with the loss l' of `in_units(s)`, so
+    # that training may standardize y.
     standardizable: ClassVar[bool] = False
     # Fields that are set by parameters of estimators: {parameter: field}.
     parameters: ClassVar[Mapping[str, str]] = {}
@@ -115,6 +116,10 @@ class Loss(ABC):
     def unit(self, mean: float) -> float:
         """Return the size of the loss of targets with this mean, for training."""
         return 1.0
+
+    def in_units(self, scale: float) -> Loss:
+        """Return the loss of targets that are divided by `scale`."""
+        return self
 
     def for_outputs(self, n_outputs: int, *, independent: bool) -> Loss:
         """Return the loss for a number of outputs, each with its own label or not."""

@@ -42,6 +42,9 @@ MODULE_LOSSES: dict[str, Loss | None] = {
     **{name: loss for name, loss in LOSSES.items() if loss.predicts_means},
 }
 
+# Parameters of estimators that set fields of losses.
+PARAMETERS = sorted({key for loss in LOSSES.values() for key in loss.parameters})
+
 
 def find_loss(name: object) -> Loss | None:
     """Return the loss with this name, or None if there is none."""

@@ -31,6 +31,7 @@ from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import VersionedState, as_fitted
+from sklearn_pgb._losses._named import PARAMETERS
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import NetworkEstimator, TrainingTerms
@@ -79,10 +80,9 @@ KEPT = {
     "activation",
     "class_weight",
     "fit_intercept",
-    "hinge_power",
-    "label_smoothing",
     "loss",
     "weight_decay",
+    *PARAMETERS,
 }
 
 # Attributes that store the units; a new fit deletes those of the previous one.
@@ -180,8 +180,8 @@ class ResNetBasisBase(
         architecture = self._architecture(inputs, rng)
         targets = self._targets
         n_outputs = targets.n_outputs
-        loss = targets.loss_for(n_outputs)
         self._center, self._scale = targets.units(y, weight)
+        loss = targets.loss_for(n_outputs, self._scale)
         if not self.fit_intercept:
             self._center = np.zeros(n_outputs)
         normalized_weight = as_float64(weight / weight.sum())
@@ -474,7 +474,7 @@ class ResNetBasisBase(
             self.__dict__.pop(name, None)
         for name, value in state.items():
             setattr(self, name, value)
-        # Only targets of the squared loss are scaled, so losses scale by the square.
+        # Targets are only scaled if losses then scale by the square.
         variance = self._scale**2
         self.alpha_ = result.alpha
         self.residual_scale_ = result.scale

@@ -44,8 +44,8 @@ class Recipe:
     Attributes
     ----------
     architecture : Architecture
-        Outputs are in training units: with the squared loss, targets have mean zero and
-        variance one; with other losses they are not scaled.
+        Outputs are in training units: targets have mean zero and variance one if the
+        loss is standardizable; otherwise they are not scaled.
     activation : str
     setting : Setting
         Data in the original units of the targets.
@@ -83,10 +83,11 @@ class Recipe:
         setting, architecture = self.setting, self.architecture
         units = architecture.centre, architecture.scale
         y = self.targets.encode(self.y, architecture.n_outputs, *units)
+        loss = self.targets.loss_for(architecture.n_outputs, architecture.scale)
         parts = (setting.inputs, y, setting.weight, self.penalty)
         # Each call makes its own program, because its buffers are not thread-safe.
         program = ChainProgram(self.program.widths, self.program.activations)
-        return Objective(program, setting.loss, *(part.to(dtype) for part in parts))
+        return Objective(program, loss, *(part.to(dtype) for part in parts))
 
     def own_penalty(self) -> Tensor:
         """Penalty on the parameters of `networks`, in the targets' original units."""
