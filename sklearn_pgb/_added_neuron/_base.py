@@ -48,6 +48,7 @@ from sklearn_pgb._sklearn import (
     Options,
     StrOptions,
     _AvailableIfDescriptor,
+    _check_partial_fit_first_call,
     _check_sample_weight,
     _fit_context,
 )
@@ -297,6 +298,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=not first)
+        if is_classifier(self):
+            _check_partial_fit_first_call(self, classes)
         if first:
             self._learn(y, classes)
         else:

@@ -10,12 +10,7 @@ from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._predictors import NetworkClassifier
 from sklearn_pgb._losses._named import CLASSIFICATION
 from sklearn_pgb._models._open import OpenNetwork
-from sklearn_pgb._sklearn import (
-    Interval,
-    StrOptions,
-    _check_partial_fit_first_call,
-    _fit_context,
-)
+from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
 
 
 class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
@@ -345,7 +340,6 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
         ValueError
             If `classes` is missing in the first call, or a label is not among them.
         """
-        _check_partial_fit_first_call(self, classes)
         return self._partial_fit(X, y, classes, sample_weight)
 
     def _open_network(self):
