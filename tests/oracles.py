@@ -14,7 +14,12 @@ from sklearn_pgb._losses._classification import (
     LogisticLoss,
     SmoothedHingeLoss,
 )
-from sklearn_pgb._losses._regression import GammaLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._regression import (
+    GammaLoss,
+    HuberLoss,
+    PoissonLoss,
+    SquaredLoss,
+)
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._dense import DenseOperator
 
@@ -29,6 +34,7 @@ LOSSES = [
     SmoothedHingeLoss(power=3.0),
     PoissonLoss(),
     GammaLoss(),
+    HuberLoss(delta=0.7),
 ]
 NEWTON_LOSSES = LOSSES[1:]
 
@@ -157,6 +163,7 @@ def _positive(shape, generator):
 # Functions that draw targets, by the name of the loss.
 DRAWS = {
     "squared_error": _real,
+    "huber": _real,
     "poisson": partial(_integers, high=4),
     "gamma": _positive,
     "log_loss": _one_hot,

@@ -39,7 +39,7 @@ from sklearn_pgb._losses._named import (
     loss_with,
     one_of,
 )
-from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._regression import HuberLoss, PoissonLoss, SquaredLoss
 
 ALL = [*oracles.LOSSES, SmoothedHingeLoss(power=1.5)]
 all_losses = pytest.mark.parametrize("loss", ALL, ids=repr)
@@ -120,6 +120,8 @@ def test_fenchel_equality(loss, seed):
         (SmoothedHingeLoss(power=1.5), [-1.0], [0.7], -0.6491851851852),
         (SquaredLoss(), [2.0], [3.0], 8.25),
         (PoissonLoss(), [2.0], [1.0], 3 * np.log(3) - 3),
+        (HuberLoss(), [2.0], [2.7], 2.7 * 2 + 1.35**2),
+        (HuberLoss(), [2.0], [-2.701], np.inf),
     ],
     ids=str,
 )
@@ -227,6 +229,37 @@ def test_AN_0_floor():
     assert loss - floor.value == pytest.approx(5.735, abs=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 0.3, 7.0, 1e9])
+@pytest.mark.parametrize("loss", [SquaredLoss(), HuberLoss()], ids=repr)
+def test_units_of_standardizable_losses(loss, scale, seed):
+    """Targets divided by s divide the loss, in these units, by its square."""
+    y, raw, _ = sample(loss, seed)
+    divided = loss.in_units(scale).value(y / scale + 3, raw / scale + 3)
+    assert_close(divided * scale**2, loss.value(y, raw), rtol=1e-5, atol=1e-12)
+    assert [other.name for other in LOSSES.values() if other.standardizable] == [
+        "squared_error",
+        "huber",
+    ]
+
+
+def test_huber_location():
+    """The median if delta is small, the mean if it is large, else by hand."""
+    y = tensor([[0.0], [1.0], [2.0], [9.0], [4.0], [4.0]])
+    weight, group = tensor([1, 1, 1, 1, 2, 3]), torch.tensor([0, 0, 0, 0, 1, 1])
+    for delta, location in (100, 3.0), (3, 2.0), (1e-3, 1.5):
+        pooled = HuberLoss(delta).pooled_minimum(y, weight, group, 2)
+        assert pooled.raw[1] == 4
+        assert pooled.value[1] == 0
+        if delta > 1:
+            assert_close(pooled.raw[0], tensor([location]), rtol=1e-14, atol=0)
+    # Any point between the middle targets is best for a tiny delta.
+    assert 1 <= pooled.raw[0] <= 2
+    tiny = HuberLoss().pooled_minimum(
+        tensor([[0.0], [5e-324]]), weight[:2], torch.zeros(2, dtype=torch.long), 1
+    )
+    assert tiny.value == 0
+
+
 @pytest.mark.parametrize(
     ("power", "raw", "value"),
     [(2.0, 0.5, 3.0), (3.0, 0.267949192431, 3.215390309173)],
@@ -287,7 +320,7 @@ def test_tails():
 
 def test_flags():
     """Only the squared loss is quadratic, only softmax duals sum to zero."""
-    assert [loss.quadratic for loss in ALL] == [True] + 9 * [False]
+    assert [loss.quadratic for loss in ALL] == [True] + 10 * [False]
     centred = [isinstance(loss, CrossEntropyLoss) for loss in ALL]
     assert [loss.dual_rows_sum_to_zero for loss in ALL] == centred
 
@@ -297,6 +330,12 @@ def test_flags():
 def test_label_smoothing_error(loss_class, label_smoothing):
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got"):
         loss_class(label_smoothing=label_smoothing)
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, np.nan])
+def test_huber_delta_error(delta):
+    with pytest.raises(ValueError, match=r"delta must be > 0, got .*Use 1.35"):
+        HuberLoss(delta=delta)
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5, np.nan])

@@ -1,5 +1,7 @@
 """`AddedNeuronRegressor`."""
 
+from numbers import Real
+
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
@@ -7,7 +9,7 @@ from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._predictors import NetworkRegressor
 from sklearn_pgb._losses._named import REGRESSION
 from sklearn_pgb._models._open import OpenNetwork
-from sklearn_pgb._sklearn import StrOptions, _fit_context
+from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
 
 
 class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
@@ -44,8 +46,9 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
         without arguments that returns a new one. It maps float inputs with the samples
         on the first axis to raw outputs, (n_samples, n_targets).
         Dropout and batch norm are only active during training.
-    loss : {"squared_error", "poisson"}, default="squared_error"
-        "poisson" has a log link: ``exp(f) - y f``.
+    loss : {"squared_error", "poisson", "huber"}, default="squared_error"
+        "poisson" has a log link: ``exp(f) - y f``. "huber" is the squared loss for
+        errors up to `huber_delta` and linear beyond: ``2 delta |f - y| - delta^2``.
     neuron_penalty : float, default=0.01
         Strength of the penalty on the amplitudes a of the added neurons.
     solver : {"adam", "sgd", "lbfgs"}, default="adam"
@@ -115,6 +118,10 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
         many consecutive epochs.
     max_fun : int, default=15000
         Maximum number of loss evaluations of "lbfgs".
+    huber_delta : float, default=1.35
+        Largest error that is squared with ``loss="huber"``, in the units of y. 1.35
+        times the standard deviation of normal noise keeps 95 % of the efficiency of
+        the squared loss.
     standardize : bool, default=True
         Whether to standardize the inputs: features are centered and divided by their
         standard deviation, or only divided by their largest absolute value if X is
@@ -225,6 +232,7 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
     _parameter_constraints: dict = {
         **AddedNeuronBase._parameter_constraints,
         "loss": [StrOptions(set(REGRESSION))],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
@@ -256,6 +264,7 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
         epsilon=1e-8,
         n_iter_no_change=10,
         max_fun=15000,
+        huber_delta=1.35,
         standardize=True,
         dtype=None,
         warm_start=False,
@@ -289,6 +298,7 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.huber_delta = huber_delta
         self.standardize = standardize
         self.dtype = dtype
         self.warm_start = warm_start

@@ -88,10 +88,12 @@ def compare_bases(
         Inputs of bases and estimators.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Targets or labels.
-    loss : {"auto", "squared_error", "poisson", "log_loss"} or None, default="auto"
+    loss : {"auto", "squared_error", "poisson", "huber", "log_loss"} or None, \
+            default="auto"
         "auto" or None: the log loss if one of the estimators or networks is a
         classifier, or if there are none and y is not of floats. Otherwise the squared
-        error ``||q - y||^2``.
+        error ``||q - y||^2``. "huber" is the squared error up to errors of 1.35 and
+        linear beyond: divide y by the standard deviation of the noise.
     alpha : "auto", float or array-like of shape (n_candidates,), default="auto"
         Regularization strength of the scored models, after scaling the basis to a mean
         squared row norm of one, as in `GradientBasisRefit`. "auto" and several

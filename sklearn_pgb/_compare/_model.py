@@ -115,7 +115,7 @@ class BasisModel(BaseEstimator):
     Parameters
     ----------
     basis : Basis
-    loss : {"squared_error", "poisson", "log_loss"}
+    loss : {"squared_error", "poisson", "huber", "log_loss"}
     alpha : "auto", float or array
     effort : Effort
     seed : int

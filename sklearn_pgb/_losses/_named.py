@@ -11,13 +11,14 @@ from sklearn_pgb._losses._classification import (
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._regression import HuberLoss, PoissonLoss, SquaredLoss
 
 LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
         SquaredLoss(),
         PoissonLoss(),
+        HuberLoss(),
         CrossEntropyLoss(),
         LogisticLoss(),
         SmoothedHingeLoss(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,6 +62,80 @@ class SquaredLoss(SeparableLoss):
         scatter = weight * self.value(y, mean[group])
         value = torch.zeros_like(total).index_add(0, group, scatter)
         return PooledMinimum(value, mean, torch.ones_like(total, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class HuberLoss(SeparableLoss):
+    """Huber loss, squared up to errors of size delta and linear beyond.
+
+    With ``r = q - y``, ``l = r^2`` if ``|r| <= delta``, else ``2 delta |r| - delta^2``,
+    summed over outputs; ``gradient = 2 clip(r, -delta, delta)``, ``conjugate = u.y +
+    |u|^2 / 4`` if ``|u| <= 2 delta``.
+
+    Parameters
+    ----------
+    delta : float, default=1.35
+        In the units of y.
+    """
+
+    delta: float = 1.35
+    name: ClassVar[str] = "huber"
+    standardizable: ClassVar[bool] = True
+    parameters: ClassVar[Mapping[str, str]] = {"huber_delta": "delta"}
+
+    def __post_init__(self) -> None:
+        if not self.delta > 0:
+            raise ValueError(
+                f"delta must be > 0, got {self.delta}. Use 1.35 times the standard "
+                "deviation of the noise."
+            )
+
+    def in_units(self, scale: float) -> HuberLoss:
+        return HuberLoss(self.delta / scale)
+
+    def encode(self, y: Tensor) -> Tensor:
+        return y
+
+    def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        residual = raw - y
+        clipped = residual.clamp(-self.delta, self.delta)
+        return clipped * (2 * residual - clipped)
+
+    def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
+        return 2 * (raw - y).clamp(-self.delta, self.delta)
+
+    def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
+        return 2.0 * ((raw - y).abs() <= self.delta).to(raw.dtype)
+
+    def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
+        return dual * y + dual.square() / 4
+
+    def minimum(self, y: Tensor) -> Tensor:
+        return y.new_zeros(len(y))
+
+    def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        upper = torch.full_like(y, 2 * self.delta)
+        return -upper, upper
+
+    def pooled_minimum(
+        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+    ) -> PooledMinimum:
+        index, rows = group[:, None].expand_as(y), weight[:, None]
+        zeros = y.new_zeros(n_groups, y.shape[1])
+        lower = zeros.scatter_reduce(0, index, y, "amin", include_self=False)
+        upper = zeros.scatter_reduce(0, index, y, "amax", include_self=False)
+        # Bisection of the monotone gradient, down to the rounding of y.
+        limits = torch.finfo(y.dtype)
+        size = torch.maximum(lower.abs(), upper.abs())
+        rounding = (2 * limits.eps * size).clamp(min=limits.tiny)
+        raw = (lower + upper) / 2
+        while bool((upper - lower > rounding).any()):
+            slope = zeros.index_add(0, group, rows * self.gradient(y, raw[group]))
+            lower = torch.where(slope <= 0, raw, lower)
+            upper = torch.where(slope >= 0, raw, upper)
+            raw = (lower + upper) / 2
+        value = zeros[:, 0].index_add(0, group, weight * self.value(y, raw[group]))
+        return PooledMinimum(value, raw, torch.ones_like(value, dtype=torch.bool))
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,9 @@ class GradientBasisRefit(
     n_models : int, default=1
         Number of networks, trained from different seeds, whose bases are concatenated.
         Cross-fitting rounds up to the same number, at least one, for every fold.
-    loss : {"auto", "squared_error", "log_loss", "poisson"}, default="auto"
-        "auto" is the loss the network was trained with. Needed for a bare module only.
+    loss : {"auto", "squared_error", "poisson", "huber", "log_loss"}, default="auto"
+        "auto" is the loss the network was trained with. Needed for a bare module only;
+        "huber" is then the squared loss for errors up to 1.35 and linear beyond.
     n_components : int or None, default=None
         Number of features of a random sketch that `transform` returns instead of the
         Jacobian. It preserves inner products in expectation. Not used by `predict`.
