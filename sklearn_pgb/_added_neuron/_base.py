@@ -32,12 +32,8 @@ from sklearn_pgb._added_neuron._held_out import HeldOut, Samples, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._budget import AUTO_HELD_OUT
-from sklearn_pgb._estimator._border import (
-    all_or_nothing,
-    check_device,
-    dense,
-    distinct_rows,
-)
+from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
+from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import PARAMETERS

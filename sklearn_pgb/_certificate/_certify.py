@@ -14,7 +14,8 @@ from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
-from sklearn_pgb._estimator._border import distinct_rows, parse_memory
+from sklearn_pgb._estimator._border import parse_memory
+from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._threads import threads_for
 
 

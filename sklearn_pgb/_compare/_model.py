@@ -20,11 +20,8 @@ from sklearn_pgb._convex._select import Fold, HeldOut
 from sklearn_pgb._convex._solve import solve, warn_if_unconverged
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
-from sklearn_pgb._estimator._border import (
-    cross_fitting_parts,
-    final_estimator,
-    fit_parameter,
-)
+from sklearn_pgb._estimator._border import final_estimator, fit_parameter
+from sklearn_pgb._estimator._folds import cross_fitting_parts
 from sklearn_pgb._estimator._predictors import NetworkClassifier, NetworkRegressor
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._sklearn import _safe_indexing

@@ -24,7 +24,7 @@ from sklearn_pgb._convex._select import (
 from sklearn_pgb._convex._solve import choose_method
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
-from sklearn_pgb._estimator._border import NoFolds, Parts
+from sklearn_pgb._estimator._folds import NoFolds, Parts
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._operators._dense import DenseOperator

@@ -11,14 +11,12 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
-    Parts,
     check_passed_on,
-    cross_fitting_parts,
     delegates_input,
     final_estimator,
     fit_parameter,
-    parts_among,
 )
+from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, parts_among
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._sklearn import (
     _check_method_params,

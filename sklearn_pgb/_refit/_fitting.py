@@ -19,7 +19,7 @@ from sklearn_pgb._convex._solve import solve, warn_if_unconverged
 from sklearn_pgb._convex._unit_basis import Spectrum
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import Effort
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._models._open import OpenNetwork
 from sklearn_pgb._refit._choice import (

@@ -23,10 +23,8 @@ from torch import Tensor
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._border import (
-    Seeds,
     all_or_nothing,
     check_device,
-    draw_seeds,
     inputs_of,
     jobs_for,
     open_all,
@@ -34,6 +32,7 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._seeds import Seeds, draw_seeds
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS
 from sklearn_pgb._models._network import as_float64

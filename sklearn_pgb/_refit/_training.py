@@ -15,15 +15,13 @@ from torch import Tensor
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._border import (
-    NoFolds,
-    Parts,
-    Seeds,
     count_outputs,
-    distinct_rows,
     inputs_of,
     open_all,
     share_target_transformation,
 )
+from sklearn_pgb._estimator._folds import NoFolds, Parts, distinct_rows
+from sklearn_pgb._estimator._seeds import Seeds
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._open import OpenNetwork

@@ -33,7 +33,7 @@ from sklearn_pgb._estimator._alpha import (
     fixed,
     is_dense,
 )
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._resnet._full_batch import full_batch
 from sklearn_pgb._resnet._minibatches import minibatches

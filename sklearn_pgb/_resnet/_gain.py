@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._budget import STANDARD_ERRORS
-from sklearn_pgb._estimator._border import distinct_rows
+from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._resnet._residual import Samples
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._resnet._gain import is_significant, number_duplicates
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import Hook, Request, Residual, Samples, Training
