@@ -33,6 +33,7 @@ FLOORS = {
     "_training": 3,
     "_bases": 4,
     "_convex": 4,
+    "_samples": 4,
     "_targets": 4,
     "_estimator": 5,
     "_added_neuron": 6,

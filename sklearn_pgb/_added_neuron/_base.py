@@ -22,13 +22,12 @@ from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
     FEW_SAMPLES,
-    Data,
     Request,
     automatic_batch,
     fit_network,
     one_epoch,
 )
-from sklearn_pgb._added_neuron._held_out import HeldOut, Samples, split_rows
+from sklearn_pgb._added_neuron._held_out import NumberedSamples, scorer, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._budget import AUTO_HELD_OUT
@@ -39,6 +38,7 @@ from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import PARAMETERS
 from sklearn_pgb._models._chain import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import (
     Interval,
     Options,
@@ -232,46 +232,48 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             self._targets.check(y)
         else:
             self._learn(y)
-        samples, callback_data = self._gather(X, y, given, groups)
+        numbered, callback_data = self._gather(X, y, given, groups)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         held_out = None
         if X_val is not None:
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
         elif self._validates():
-            samples, held_out = self._split(samples, seed)
+            numbered, held_out = self._split(numbered, seed)
         if sample_weight is None:
             callback_data = *callback_data[:2], None
+        samples = numbered.samples
         with self._randomness(seed):
             if not warm:
-                self._learn_units(samples.X, samples.y, samples.weight, is_sparse)
+                self._learn_units(samples, is_sparse)
             architecture = self._architecture(samples.X, rng, known=warm)
             hook, finish = hooks(self, architecture, *callback_data)
             start = self._theta(architecture) if warm else None
-            result = self._train(architecture, samples, held_out, start, seed, hook)
+            result = self._train(architecture, numbered, held_out, start, seed, hook)
         self._forget_fit()
         self._store(architecture, result, held_out is not None)
         finish()
         self._warn(result)
         return self
 
-    def _train(self, architecture, samples, held_out, start, seed, hook):
+    def _train(self, architecture, numbered, held_out, start, seed, hook):
         """Train a network, with early stopping if there are held-out samples."""
+        samples = numbered.samples
         loss = self._loss(architecture)
-        data = self._data(architecture, samples.X, samples.y, samples.weight)
-        group = torch.from_numpy(samples.distinct)[:, None]
+        data = self._data(architecture, samples)
+        group = torch.from_numpy(numbered.distinct)[:, None]
         floor = pure_error_floor(group, data.y, loss, data.weight)
         request = self._request(len(samples.y), samples.X)
         score = None
         if held_out is not None:
             units = request.loss_unit, request.dtype, request.device
-            score = held_out.scorer(self, architecture, loss, *units)
+            score = scorer(held_out, self, architecture, loss, *units)
         result = fit_network(
             architecture,
             loss,
             data,
             request,
-            total_weight=float(samples.weight.sum()),
+            total_weight=samples.total,
             start=start,
             seed=seed,
             hook=hook,
@@ -301,7 +303,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         else:
             self._targets.check(y)
         kept, weight = self._weigh(y, given)
-        X, y, weight = (_rows(part, kept) for part in (X, y, weight))
+        samples = Samples(*(_rows(part, kept) for part in (X, y, weight)))
+        X = samples.X
         rng = check_random_state(self.random_state)
         curve = [] if first else self.loss_curve_
         # With an integer random_state each call would otherwise repeat its dropout.
@@ -309,15 +312,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         memory = getattr(self, "_memory", None)
         with self._randomness(seed):
             if first:
-                self._learn_units(X, y, weight, is_sparse, may_lack=True)
+                self._learn_units(samples, is_sparse, may_lack=True)
             architecture = self._architecture(X, rng, known=not first)
             loss = self._loss(architecture)
             theta, value, memory = one_epoch(
                 architecture,
                 loss,
-                self._data(architecture, X, y, weight),
+                self._data(architecture, samples),
                 self._request(len(X), X),
-                total_weight=float(weight.sum()),
+                total_weight=samples.total,
                 start=None if first else self._theta(architecture),
                 memory=None if memory is None else [as_float64(m) for m in memory],
                 seed=seed,
@@ -443,7 +446,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         check_consistent_length(X, y)
         self._targets.check(y, name="y_val")
         kept, weight = self._weigh(y, weight)
-        return HeldOut(dense(X)[kept], y[kept], weight[kept])
+        return Samples(dense(X)[kept], y[kept], weight[kept])
 
     def _weigh(self, y, given):
         """Multiply sample and class weights; return a mask of positive ones, too."""
@@ -481,48 +484,48 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             groups = np.unique(groups[kept], return_inverse=True)[1].reshape(-1)
         X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
         distinct = distinct_rows(X)
-        samples = Samples(X, y, weight, distinct, distinct)
-        if groups is not None:
-            samples = Samples(X, y, weight, distinct, groups)
-        elif self.module is None:
-            merged = samples.merged()
-            n_samples = len(merged.y)
+        unit = distinct if groups is None else groups
+        numbered = NumberedSamples(Samples(X, y, weight), distinct, unit)
+        if groups is None and self.module is None:
+            merged = numbered.merged()
+            n_samples = len(merged.distinct)
             one_batch = n_samples <= self._batch(n_samples)
             if one_batch or self.shuffle:
-                samples = merged
+                numbered = merged
             # Sorting would copy large arrays.
             small = n_samples <= FEW_SAMPLES
             if one_batch or (self.shuffle and small):
-                samples = samples.in_order_of_values()
-        return samples, (X, y, given)
+                numbered = numbered.in_order_of_values()
+        return numbered, (X, y, given)
 
-    def _split(self, samples, seed):
+    def _split(self, numbered, seed):
         """Return training samples, and held-out samples for early stopping."""
-        fraction, n_units = self.validation_fraction, int(samples.unit.max()) + 1
+        fraction, n_units = self.validation_fraction, int(numbered.unit.max()) + 1
         if self.early_stopping == "auto" and fraction * n_units < AUTO_HELD_OUT:
-            return samples, None
+            return numbered, None
         if not fraction > 0:
             raise ValueError(
                 "validation_fraction must be > 0 with early_stopping=True, got "
                 f"{fraction}."
             )
+        samples, unit = numbered.samples, numbered.unit
         labels = self._targets.strata(samples.y)
-        rows, rest = split_rows(samples.unit, labels, samples.weight, fraction, seed)
+        rows, rest = split_rows(unit, labels, samples.weight, fraction, seed)
         if not len(rest):
             raise ValueError(
                 "early_stopping must be False or 'auto' if no label has two distinct "
                 f"samples or groups, got n_samples={len(samples.y)}: none of them can "
                 "be held out."
             )
-        rest = samples.rows(rest)
-        return samples.rows(rows), HeldOut(rest.X, rest.y, rest.weight)
+        return numbered.rows(rows), samples.rows(rest)
 
     def _randomness(self, seed):
         """Seed torch's global generator, which only modules use."""
         return nullcontext() if self.module is None else local_randomness(seed)
 
-    def _learn_units(self, X, y, weight, is_sparse, may_lack=False):
+    def _learn_units(self, samples, is_sparse, may_lack=False):
         """Compute the standardization of inputs and targets, and initial outputs."""
+        y, weight = samples.y, samples.weight
         targets = self._targets
         self._units = targets.units(y, weight)
         # A first batch may lack classes that appear later.
@@ -533,20 +536,20 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._inputs = None
         if self.standardize:
             self._inputs = InputMap.fit(
-                X, weight, centred=not is_sparse, drop=self.module is None
+                samples.X, weight, centred=not is_sparse, drop=self.module is None
             ).state()
 
     def _loss(self, architecture):
         """Return the loss of standardized targets."""
         return self._targets.loss_for(architecture.n_outputs, architecture.scale)
 
-    def _data(self, architecture, X, y, weight):
+    def _data(self, architecture, samples):
         """Convert standardized samples, targets and weights to tensors."""
         units = architecture.centre, architecture.scale
-        target = self._targets.encode(y, architecture.n_outputs, *units)
-        weight = torch.from_numpy(weight / weight.sum())
-        inputs = architecture.standardized(X)
-        return Data(as_tensor(inputs, inputs.dtype), target, weight)
+        target = self._targets.encode(samples.y, architecture.n_outputs, *units)
+        weight = torch.from_numpy(samples.normalized_weight)
+        inputs = architecture.standardized(samples.X)
+        return Samples(as_tensor(inputs, inputs.dtype), target, weight)
 
     def _request(self, n_samples, X):
         """Resolve automatic parameters and collect all of them for the training."""

@@ -24,8 +24,8 @@ from sklearn_pgb._compare._model import (
     BasisClassifier,
     BasisModel,
     BasisRegressor,
-    Rows,
     positive,
+    weight_keywords,
 )
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._estimator._alpha import Effort
@@ -35,6 +35,7 @@ from sklearn_pgb._estimator._seeds import fill_seeds
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import LOSSES, OF_MEANS
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import _check_sample_weight, _check_y, _num_samples
 from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 
@@ -190,13 +191,13 @@ def compare_bases(
         fill_seeds(model, seed)
     scorer = _check_scorer(next(iter(models.values())), scoring)
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
-    rows = positive(X, y, weight)
+    samples = positive(X, y, weight)
     splits = parts_among(kept, cv, X, y, classifier=classifies)
     kind_of_targets = LabelTargets if classifies else RealTargets
-    checked = kind_of_targets.checked(rows.y)
+    checked = kind_of_targets.checked(samples.y)
     targets = kind_of_targets.of(checked, LOSSES[name])
-    floor = _floor(targets, checked, rows)
-    task = _Task(rows, checked, targets, floor, effort, scorer, memory, parts_seed)
+    floor = _floor(targets, checked, samples)
+    task = _Task(samples, checked, targets, floor, effort, scorer, memory, parts_seed)
     # All fits of one model come before those of the next, so that bases of the same
     # network find its trainings in the cache.
     n_tasks = len(models) * (1 + len(splits))
@@ -222,7 +223,7 @@ def compare_bases(
 class _Task:
     """Data and settings common to all fits."""
 
-    rows: Rows
+    samples: Samples
     y: NDArray[Any]
     targets: Targets
     floor: float
@@ -231,14 +232,14 @@ class _Task:
     memory: Any
     seed: int
 
-    def fit(self, model: Any, rows: Rows) -> tuple[Any, float]:
+    def fit(self, model: Any, samples: Samples) -> tuple[Any, float]:
         """Fit a clone; return it and the seconds taken, including cached trainings."""
-        model, keywords = clone(model), rows.keywords(model)
+        model, keywords = clone(model), weight_keywords(model, samples)
         if isinstance(model, BasisModel):
-            model.fit(rows.X, rows.y, **keywords)
+            model.fit(samples.X, samples.y, **keywords)
             return model, model.seconds_
         start, trainer = time.perf_counter(), Trainer(self.memory)
-        model = trainer.fit(model, rows.X, rows.y, keywords, self.seed)
+        model = trainer.fit(model, samples.X, samples.y, keywords, self.seed)
         return model, time.perf_counter() - start + trainer.saved
 
 
@@ -253,7 +254,7 @@ def _fit(task: _Task, name: str, model: Any, split: Any) -> Any:
 
 def _score(task: _Task, model: Any, split: Any) -> float:
     """Held-out score of one split."""
-    training, heldout = task.rows.part(split[0]), task.rows.part(split[1])
+    training, heldout = task.samples.rows(split[0]), task.samples.rows(split[1])
     model, _ = task.fit(model, training)
     weights = {}
     if heldout.weighted and _takes_weights(task.scorer):
@@ -282,8 +283,9 @@ def _takes_weights(scorer: Any) -> bool:
 
 def _describe(task: _Task, model: Any) -> dict[str, Any]:
     """Fit a model on all samples; return the fields of its report except scores."""
-    rows = replace(task.rows, X=aligned(task.rows.X), y=aligned(task.rows.y))
-    model, seconds = task.fit(model, rows)
+    samples = task.samples
+    samples = replace(samples, X=aligned(samples.X), y=aligned(samples.y))
+    model, seconds = task.fit(model, samples)
     if not isinstance(model, BasisModel):
         return {
             "train_loss": _estimator_loss(task, model),
@@ -309,23 +311,23 @@ def _describe(task: _Task, model: Any) -> dict[str, Any]:
 
 def _estimator_loss(task: _Task, estimator: Any) -> float:
     """Loss of an estimator's predictions on all samples; nan without probabilities."""
-    rows, targets = task.rows, task.targets
+    samples, targets = task.samples, task.targets
     method = "predict_proba" if targets.loss.is_classification else "predict"
     if not hasattr(estimator, method):
         return float("nan")
-    mean = np.asarray(getattr(estimator, method)(rows.X), dtype=np.float64)
+    mean = np.asarray(getattr(estimator, method)(samples.X), dtype=np.float64)
     mean = mean.reshape(len(mean), -1)
     y = targets.encode(task.y, mean.shape[1])
     values = targets.loss_for(mean.shape[1]).value_of_mean(y, torch.from_numpy(mean))
-    return float(rows.normalized_weight() @ values)
+    return float(samples.normalized_weight @ values.numpy())
 
 
-def _floor(targets: Targets, y: NDArray[Any], rows: Rows) -> float:
+def _floor(targets: Targets, y: NDArray[Any], samples: Samples) -> float:
     """Smallest loss of any function of the inputs."""
     n_outputs = targets.n_outputs
     target, loss = targets.encode(y, n_outputs), targets.loss_for(n_outputs)
-    group = torch.from_numpy(distinct_rows(rows.X))[:, None]
-    weight = rows.normalized_weight()
+    group = torch.from_numpy(distinct_rows(samples.X))[:, None]
+    weight = torch.from_numpy(samples.normalized_weight)
     least = pure_error_floor(group, target, loss, weight).value
     # Without repeated inputs the floor is zero up to rounding of the group means.
     constant = pure_error_floor(torch.zeros_like(group), target, loss, weight).value

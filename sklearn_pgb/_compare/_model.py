@@ -1,7 +1,6 @@
 """Regularized convex models on a basis, as estimators."""
 
 import time
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -20,72 +19,36 @@ from sklearn_pgb._convex._select import Fold, HeldOut
 from sklearn_pgb._convex._solve import solve, warn_if_unconverged
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
-from sklearn_pgb._estimator._border import final_estimator, fit_parameter
+from sklearn_pgb._estimator._border import weight_keyword
 from sklearn_pgb._estimator._folds import cross_fitting_parts
 from sklearn_pgb._estimator._predictors import NetworkClassifier, NetworkRegressor
 from sklearn_pgb._estimator._trainer import Trainer
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import _safe_indexing
 from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Samples of positive weight.
-
-    Attributes
-    ----------
-    X, y : inputs and targets of bases and estimators
-    weight : ndarray (n_samples,)
-    weighted : bool
-        Whether the user gave weights.
-    """
-
-    X: Any
-    y: Any
-    weight: NDArray[np.float64]
-    weighted: bool
-
-    def part(self, index: NDArray[np.intp]) -> "Rows":
-        """Return a subset of the samples."""
-        X, y = (_safe_indexing(array, index) for array in (self.X, self.y))
-        return Rows(X, y, self.weight[index], self.weighted)
-
-    def normalized_weight(self) -> Tensor:
-        """Weights divided by their sum."""
-        return torch.from_numpy(self.weight / self.weight.sum())
-
-    def keywords(self, estimator: Any) -> dict[str, NDArray[np.float64]]:
-        """Keyword arguments of an estimator's `fit`.
-
-        Raises
-        ------
-        ValueError
-            If the user gave weights and the estimator does not accept any.
-        """
-        if not self.weighted:
-            return {}
-        key = fit_parameter(estimator, "sample_weight")
-        if key is None:
-            name = type(final_estimator(estimator)).__name__
-            raise ValueError(
-                "sample_weight must be None if an estimator's fit takes no "
-                f"sample_weight, got weights for {name}. Remove it, or train it "
-                "yourself and pass it in a FrozenEstimator."
-            )
-        return {key: self.weight}
-
-
-def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Rows:
+def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Samples:
     """Select the samples of positive weight; None is a weight of one for each."""
     if sample_weight is None:
-        return Rows(X, y, np.ones(len(y)), False)
-    rows = Rows(X, y, sample_weight, True)
-    return rows if sample_weight.all() else rows.part(np.flatnonzero(sample_weight))
+        return Samples(X, y, np.ones(len(y)), weighted=False)
+    samples = Samples(X, y, sample_weight)
+    if sample_weight.all():
+        return samples
+    return samples.rows(np.flatnonzero(sample_weight))
+
+
+def weight_keywords(estimator: Any, samples: Samples) -> dict[str, NDArray[np.float64]]:
+    """Return the keyword arguments of an estimator's `fit`."""
+    if not samples.weighted:
+        return {}
+    advice = "Remove it, or train it yourself and pass it in a FrozenEstimator."
+    return {weight_keyword(estimator, advice): samples.weight}
 
 
 def fit_basis(
-    basis: Basis, rows: Rows, loss: str, trainer: Trainer, seed: int
+    basis: Basis, samples: Samples, loss: str, trainer: Trainer, seed: int
 ) -> Basis:
     """Fit a clone of a basis; its network is trained with the sample weights."""
     basis = clone(basis)
@@ -94,10 +57,10 @@ def fit_basis(
     if isinstance(estimator, nn.Module) and params["loss"] is None:
         basis.set_params(loss=loss)
     if not (estimator is None or isinstance(estimator, nn.Module | FrozenEstimator)):
-        keywords = rows.keywords(estimator)
-        trained = trainer.fit(clone(estimator), rows.X, rows.y, keywords, seed)
+        keywords = weight_keywords(estimator, samples)
+        trained = trainer.fit(clone(estimator), samples.X, samples.y, keywords, seed)
         basis.set_params(estimator=FrozenEstimator(trained))
-    return basis.fit(rows.X, rows.y)
+    return basis.fit(samples.X, samples.y)
 
 
 class BasisModel(BaseEstimator):
@@ -148,24 +111,24 @@ class BasisModel(BaseEstimator):
         """Fit the basis, choose alpha and fit the model."""
         start = time.perf_counter()
         self._trainer = Trainer(self.memory)
-        rows = positive(X, y, sample_weight)
-        self._learn(self._kind_of_targets.checked(rows.y))
-        self.basis_ = self._fit_basis(rows)
-        self._n_outputs = self._outputs(rows.X)
-        self.problem_ = self._problem(self.basis_, rows)
+        samples = positive(X, y, sample_weight)
+        self._learn(self._kind_of_targets.checked(samples.y))
+        self.basis_ = self._fit_basis(samples)
+        self._n_outputs = self._outputs(samples.X)
+        self.problem_ = self._problem(self.basis_, samples)
         squares = self.problem_.operator.row_norms()
         size = float((self.problem_.weight @ squares).mean())
         self._size = size if size > 0 else 1.0  # a basis of zeros
         operator = self.problem_.operator
         with threads_for_solve(operator.n_rows, operator.n_coef):
-            choice, solution = self._choose(rows)
+            choice, solution = self._choose(samples)
             self._solution = solution or self._solve(self.problem_, choice.alpha)
         self.alpha_ = choice.alpha
         self.seconds_ = time.perf_counter() - start + self._trainer.saved
         return self
 
-    def _fit_basis(self, rows: Rows) -> Basis:
-        return fit_basis(self.basis, rows, self.loss, self._trainer, self.seed)
+    def _fit_basis(self, samples: Samples) -> Basis:
+        return fit_basis(self.basis, samples, self.loss, self._trainer, self.seed)
 
     def _outputs(self, X: Any) -> int:
         """Number of raw outputs: the network's may be two for two classes."""
@@ -183,13 +146,13 @@ class BasisModel(BaseEstimator):
         checked = self._kind_of_targets.checked(y)
         return self._targets.encode(checked, self._n_outputs)
 
-    def _problem(self, basis: Basis, rows: Rows) -> ConvexProblem:
+    def _problem(self, basis: Basis, samples: Samples) -> ConvexProblem:
         """Convex problem on a fitted basis, without penalty."""
         return ConvexProblem(
-            basis.operator(rows.X, self._n_outputs),
-            self._encoded(rows.y),
+            basis.operator(samples.X, self._n_outputs),
+            self._encoded(samples.y),
             self._targets.loss_for(self._n_outputs),
-            rows.normalized_weight(),
+            torch.from_numpy(samples.normalized_weight),
             intercept=basis.intercept,
             rounded=basis.rounded,
         )
@@ -207,12 +170,12 @@ class BasisModel(BaseEstimator):
             warn_if_unconverged(solution, effort.tol, effort.max_iter)
         return solution
 
-    def _choose(self, rows: Rows) -> tuple[AlphaChoice, Solution | None]:
+    def _choose(self, samples: Samples) -> tuple[AlphaChoice, Solution | None]:
         """Choose alpha; return the solution too if it is computed on the way."""
         if np.ndim(self.alpha) == 0 and not isinstance(self.alpha, str):
             return _alpha.fixed(float(self.alpha)), None
         problem = self.problem_
-        total = float(rows.weight.sum())
+        total = samples.total
         if not _alpha.can_leave_out(problem, total):
             raise ValueError(
                 "alpha must be a number if n_samples=1, because nothing is left when a "
@@ -226,10 +189,12 @@ class BasisModel(BaseEstimator):
             choice = _alpha.by_leave_one_out(problem, path, alphas, total)
             solution = solve(problem.with_alpha(choice.alpha), path=path)
             return self._scaled(choice), solution
-        labels = class_codes(rows.y) if problem.loss.is_classification else None
-        parts = cross_fitting_parts(AUTO_FOLDS, rows.X, labels, rows.weight, self.seed)
-        n_folds = _alpha.enough(parts, rows.X)
-        folds = [self._fold(rows, *part) for part in parts[:n_folds]]
+        labels = class_codes(samples.y) if problem.loss.is_classification else None
+        parts = cross_fitting_parts(
+            AUTO_FOLDS, samples.X, labels, samples.weight, self.seed
+        )
+        n_folds = _alpha.enough(parts, samples.X)
+        folds = [self._fold(samples, *part) for part in parts[:n_folds]]
         choice, _ = _alpha.by_held_out(folds, problem, alphas, self.effort)
         return self._scaled(choice), None
 
@@ -239,17 +204,17 @@ class BasisModel(BaseEstimator):
         return AlphaChoice(choice.alpha / size, choice.alphas / size, choice.scores)
 
     def _fold(
-        self, rows: Rows, train: NDArray[np.intp], test: NDArray[np.intp]
+        self, samples: Samples, train: NDArray[np.intp], test: NDArray[np.intp]
     ) -> Fold:
         """Fit the basis on the training samples; add the held-out samples."""
-        training, heldout = rows.part(train), rows.part(test)
+        training, heldout = samples.rows(train), samples.rows(test)
         basis = self._fit_basis(training)
         index = torch.from_numpy(test)
         held = HeldOut(
             index,
             basis.operator(heldout.X, self._n_outputs),
             self._encoded(heldout.y),
-            rows.normalized_weight()[index],
+            torch.from_numpy(samples.normalized_weight)[index],
         )
         return Fold(self._problem(basis, training), held)
 

@@ -137,6 +137,18 @@ def fit_parameter(estimator: Any, name: str) -> str | None:
     return "__".join([*names, name])
 
 
+def weight_keyword(estimator: Any, advice: str) -> str:
+    """Return the keyword of `fit` for sample weights, or raise if there is none."""
+    key = fit_parameter(estimator, "sample_weight")
+    if key is None:
+        name = type(final_estimator(estimator)).__name__
+        raise ValueError(
+            "sample_weight must be None for an estimator whose fit takes no "
+            f"sample_weight, got weights for {name}. {advice}"
+        )
+    return key
+
+
 def share_target_transformation(estimator: Any, y: Any) -> Any:
     """Fit a TransformedTargetRegressor's transformer once, for all networks.
 

@@ -13,11 +13,12 @@ from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
     check_passed_on,
     delegates_input,
-    final_estimator,
     fit_parameter,
+    weight_keyword,
 )
 from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, parts_among
 from sklearn_pgb._refit._request import RefitRequest
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import (
     _check_method_params,
     _check_sample_weight,
@@ -55,7 +56,7 @@ class TrainingData:
         Groups that folds keep together.
     classes : ndarray or None
         Labels of all samples, including those of weight zero.
-    validation : (X, y, weight) or None
+    validation : Samples or None
         Validation samples of positive weight.
     """
 
@@ -68,7 +69,7 @@ class TrainingData:
     exact: bool = False
     groups: Any = None
     classes: NDArray[Any] | None = None
-    validation: tuple[Any, Any, NDArray[np.float64]] | None = None
+    validation: Samples | None = None
 
     def parts(self, n_folds: int, seed: int, exact: bool = False) -> Parts:
         """Draw folds over the distinct samples, as (train, held out) indices."""
@@ -128,7 +129,7 @@ def training_data(
 
 def _check_validation(
     owner: Any, request: RefitRequest, y: Any, X_val: Any, y_val: Any, weight_val: Any
-) -> tuple[Any, Any, NDArray[np.float64]] | None:
+) -> Samples | None:
     """Validation samples of positive weight, or None."""
     if X_val is None and y_val is None:
         if weight_val is not None:
@@ -157,15 +158,15 @@ def _check_validation(
         raise ValueError(
             "sample_weight_val must have a positive entry, but all weights are zero."
         )
-    X_val, y_val, weight = (_safe_indexing(p, rows) for p in (X_val, y_val, weight))
+    validation = Samples(X_val, y_val, weight).rows(rows)
     if request.classifies and y.ndim == 1:
-        unknown = np.setdiff1d(y_val, y)
+        unknown = np.setdiff1d(validation.y, y)
         if len(unknown):
             raise ValueError(
                 f"y_val must hold labels of y, got {unknown.tolist()} too. Add samples "
                 "of these classes to the training data, or leave them out."
             )
-    return X_val, y_val, weight
+    return validation
 
 
 def _check_training_data(
@@ -298,12 +299,8 @@ def _network_params(
             params[key] = groups
     if frozen or not (weights_given or request.class_weight is not None):
         return params
-    key = fit_parameter(estimator, "sample_weight")
-    if key is None:
-        name = type(final_estimator(estimator)).__name__
-        raise ValueError(
-            "sample_weight and class_weight must be None for a network whose fit takes "
-            f"no sample_weight, got weights for {name}. Train it yourself and pass it "
-            "in a FrozenEstimator to weight the refit alone."
-        )
-    return params | {key: weight}
+    advice = (
+        "Leave out class_weight too, or train it yourself and pass it in a "
+        "FrozenEstimator to weight the refit alone."
+    )
+    return params | {weight_keyword(estimator, advice): weight}

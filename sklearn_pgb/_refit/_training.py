@@ -29,6 +29,7 @@ from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._uncertainty import uncertainty
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._targets import LabelTargets
 from sklearn_pgb._threads import threads_for_solve
 
@@ -80,13 +81,11 @@ def train(
         loss = opened[0].loss.name
     validation = None
     if data.validation is not None:
-        X_val, y_val, weight = data.validation
-        targets = opened[0].targets(y_val, n_outputs)
-        device = inputs[0].device
-        validation = (
-            inputs_of(opened, X_val, request.device),
-            targets.to(device),
-            torch.tensor(weight, device=device),
+        given, device = data.validation, inputs[0].device
+        validation = Samples(
+            tuple(inputs_of(opened, given.X, request.device)),
+            opened[0].targets(given.y, n_outputs).to(device),
+            torch.tensor(given.weight, device=device),
         )
     return TrainedNetworks(
         estimators, opened, inputs, folds, loss, n_outputs, frozen, validation

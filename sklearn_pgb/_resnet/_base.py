@@ -47,7 +47,7 @@ from sklearn_pgb._resnet._inputs import (
     choose_input,
     units_input,
 )
-from sklearn_pgb._resnet._residual import Request, Samples
+from sklearn_pgb._resnet._residual import BasisSamples, Request
 from sklearn_pgb._resnet._weights import (
     increase_of_export,
     residual_weights,
@@ -188,7 +188,7 @@ class ResNetBasisBase(
         rows = self._stack(basis, inputs)
         scale = InputScale.of(inputs, normalized_weight.numpy(), self._is_chain)
         device = check_device(self.device)
-        samples = Samples(
+        samples = BasisSamples(
             as_float64(basis).to(device),
             as_float64(scale.standardized(inputs)).to(device),
             targets.encode(y, n_outputs, self._center, self._scale).to(device),
