@@ -27,7 +27,7 @@ class Targets(ABC):
     Attributes
     ----------
     loss : Loss
-        Loss in the units of the targets, for `n_outputs` raw outputs.
+        Loss in the units of the targets; `loss_for` adapts it to a number of outputs.
     """
 
     loss: Loss
@@ -57,7 +57,8 @@ class Targets(ABC):
     def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
         """Return the loss for this number of raw outputs, or raise an error.
 
-        It is the loss of targets divided by `scale`, which divides it by the square.
+        It takes targets that are divided by `scale`; their losses are divided by its
+        square.
         """
 
     @abstractmethod
@@ -206,8 +207,9 @@ class RealTargets(Targets):
         if self.loss.standardizable:
             return np.zeros(self.n_targets), constant
         total = weight.sum()
-        mean = np.maximum(weight @ y / total, 0.0)
-        mean = np.where(mean > 0, mean, 0.5 / max(total, 1.0))
+        mean = weight @ y / total
+        if self.loss.is_positive:
+            mean = np.where(mean > 0, mean, 0.5 / max(total, 1.0))
         return self.loss.link(torch.from_numpy(mean)).numpy(), constant
 
     def loss_unit(self, y: NDArray[Any], weight: NDArray[np.float64]) -> float:

@@ -116,3 +116,14 @@ def test_class_weights_are_those_of_repeated_samples():
     assert_allclose(class_weights(None, y), 1)
     lost = class_weights("balanced", y, weight * (y != "c"))
     assert_allclose(lost[:3], [1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("y", "n_outputs"), [(LABELS, 2), (LABELS, 1), (BINARY, 3), (INDICATORS, 1)]
+)
+def test_other_numbers_of_outputs(y, n_outputs):
+    targets = LabelTargets.of(y, CrossEntropyLoss())
+    n_classes = len(targets.classes)
+    match = f"module must return {n_classes} outputs, .* got {n_outputs}"
+    with pytest.raises(ValueError, match=match):
+        targets.loss_for(n_outputs)
