@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sklearn_pgb._budget import ABSENT, LARGEST_TARGET
+from sklearn_pgb._budget import ABSENT, LARGEST_TARGET, LEAST_SCALE
 from sklearn_pgb._losses._loss import Loss
 
 
@@ -112,8 +112,19 @@ class Targets(ABC):
         spread = unit * np.sqrt((weight @ (deviation / unit) ** 2).mean())
         # One scale for all targets, since separate ones would change the objective.
         # The deviation of constant targets is only rounding error.
-        floor = 1e-12 * np.abs(center).max()
-        return center, float(spread) if spread > floor else 1.0
+        if not spread > 1e-12 * np.abs(center).max():
+            return center, 1.0
+        if not self.loss.quadratic:
+            # The best constant and the root of its loss, as for the squared loss.
+            group = torch.zeros(len(y), dtype=torch.long)
+            columns = self.encode(y, y.shape[1], center, float(spread))
+            loss = self.loss_for(y.shape[1], float(spread))
+            best = loss.pooled_minimum(columns, torch.from_numpy(weight), group, 1)
+            center = center + spread * best.raw[0].numpy()
+            size = float(torch.from_numpy(weight) @ (columns - best.raw).abs().mean(1))
+            root = math.sqrt(float(best.value) / y.shape[1])
+            spread *= max(root, LEAST_SCALE * size)
+        return center, float(spread)
 
     def encode(
         self,

@@ -116,6 +116,19 @@ def test_outliers_count_less(data):
     assert errors[0] < 0.5 * errors[1]
 
 
+def test_units_are_trained_despite_outliers(seed):
+    """Decay and tolerances are relative to a scale that outliers hardly change."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(200, 2))
+    curve = np.sin(2 * X[:, 0]) + X[:, 1] ** 2
+    y = curve + 0.1 * rng.normal(size=200)
+    y[::10] += 20 * rng.normal(size=20)
+    model = ResNetBasisRegressor(
+        None, 20, loss="huber", huber_delta=0.3, alpha=1e-3, random_state=0
+    ).fit(X, y)
+    assert np.mean((model.predict(X) - curve) ** 2) < 0.1 * curve.var()
+
+
 def test_floor_of_repeated_samples(data):
     """The best location of each group, by SciPy."""
     X, y, weight = data

@@ -113,7 +113,7 @@ def test_unsupported_activation():
 
 
 def test_loss_of_a_module():
-    match = "loss must be 'squared_error', 'poisson' or 'log_loss' for a torch module"
+    match = "loss must be 'squared_error', 'poisson', 'huber' or 'log_loss' for a torch"
     with pytest.raises(ValueError, match=match):
         GradientBasisRefit(MODULE).fit(X, Y)
     with pytest.raises(ValueError, match=match):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from added_neuron_cases import huber
 from numpy.testing import assert_allclose
 from sklearn.preprocessing import LabelBinarizer
 
@@ -11,7 +12,7 @@ from sklearn_pgb._losses._classification import (
     LogisticLoss,
     SmoothedHingeLoss,
 )
-from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._regression import HuberLoss, PoissonLoss, SquaredLoss
 from sklearn_pgb._targets import LabelTargets, RealTargets, class_weights
 
 LABELS = np.array(["b", "a", "c", "b", "a"])
@@ -32,6 +33,23 @@ def test_units_standardize_targets(n_targets, seed):
     assert_allclose((weight @ encoded**2).mean(), 1, rtol=1e-12)
     raw = encoded * scale + center
     assert_allclose(targets.decode(raw), y.ravel() if n_targets == 1 else y)
+
+
+@pytest.mark.parametrize("delta", [0.3, 2.0])
+def test_best_constant_of_the_huber_loss_has_loss_one(delta, seed):
+    """So decay and tolerances mean the same as for the squared loss."""
+    y = 7 + np.random.default_rng(seed).standard_t(1, size=(50, 1))
+    weight = np.arange(1.0, 51)
+    targets = RealTargets.of(y, HuberLoss(delta))
+    center, scale = targets.units(y, weight)
+    encoded = targets.encode(y, 1, center, scale).numpy()
+    loss = huber(delta / scale)
+    weight /= weight.sum()
+    assert_allclose(weight @ loss(encoded, 0.0), 1, rtol=1e-9)
+    for other in -0.1, 0.1:
+        assert weight @ loss(encoded, other) > 1
+    center, scale = RealTargets.of(y, HuberLoss(1e-9)).units(y, weight)
+    assert_allclose(scale, 0.1 * weight @ np.abs(y - center))
 
 
 def test_counts_are_not_standardized():
