@@ -44,8 +44,7 @@ class Recipe:
     Attributes
     ----------
     architecture : Architecture
-        Outputs are in training units: targets have mean zero and variance one if the
-        loss is standardizable; otherwise they are not scaled.
+        Outputs are in the training units of `Targets.units`.
     activation : str
     setting : Setting
         Data in the original units of the targets.
