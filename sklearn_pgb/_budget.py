@@ -274,6 +274,10 @@ MOST_JOBS = 2**20
 # The squares of larger targets, summed over samples, would overflow.
 LARGEST_TARGET = 1e150
 
+# Least scale of standardized targets, relative to their mean absolute deviation: for
+# losses that are linear almost everywhere, standardized targets would be too large.
+LEAST_SCALE = 0.1
+
 # Initial log probability of a class without any weight.
 ABSENT = -10.0
 

@@ -33,6 +33,8 @@ FLOORS = {
     "_training": 3,
     "_bases": 4,
     "_convex": 4,
+    "_samples": 4,
+    "_targets": 4,
     "_estimator": 5,
     "_added_neuron": 6,
     "_resnet": 6,
@@ -202,6 +204,24 @@ def borrowed_names(package):
         if name not in defined or (private and here != there):
             problems.append(f"{path.relative_to(package)} imports {name}")
     return problems
+
+
+def stacked_mixins(package):
+    """Find mixins that inherit from classes of the package: they have one level."""
+    nodes = [
+        node
+        for path in sorted(package.rglob("*.py"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    ours = {node.name for node in nodes}
+    return [
+        f"{node.name} inherits from {base.id}"
+        for node in nodes
+        if (ast.get_docstring(node) or "").startswith("Mixin")
+        for base in node.bases
+        if isinstance(base, ast.Name) and base.id in ours
+    ]
 
 
 def private_sklearn_imports(package):
@@ -397,6 +417,14 @@ def test_wrong_import_is_found(tmp_path, file, line):
 @pytest.mark.parametrize("find", [circle_problems, borrowed_names])
 def test_names_come_from_where_they_are_defined(find):
     assert find(ROOT / "sklearn_pgb") == []
+
+
+def test_mixins_have_one_level(tmp_path):
+    assert stacked_mixins(ROOT / "sklearn_pgb") == []
+    mixin = 'class {}:\n    """Mixin of models."""\n'
+    text = mixin.format("A(Foreign)") + mixin.format("B(A)") + "class C(A, B): ..."
+    package = write(tmp_path / "sklearn_pgb", {"_a.py": text})
+    assert stacked_mixins(package) == ["B inherits from A"]
 
 
 def test_map_of_the_rooms_is_that_of_the_imports():

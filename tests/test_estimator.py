@@ -24,20 +24,21 @@ from sklearn_pgb import (
 from sklearn_pgb._estimator._alpha import enough
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
-    cross_fitting_parts,
     delegates_input,
-    distinct_rows,
-    draw_seeds,
     final_estimator,
     fit_parameter,
-    fold_numbers,
     inputs_of,
     open_all,
     parse_memory,
-    parts_among,
     share_target_transformation,
-    with_seed,
 )
+from sklearn_pgb._estimator._folds import (
+    cross_fitting_parts,
+    distinct_rows,
+    fold_numbers,
+    parts_among,
+)
+from sklearn_pgb._estimator._seeds import draw_seeds, with_seed
 from sklearn_pgb._estimator._trainer import train_networks
 
 SCALER = StandardScaler()

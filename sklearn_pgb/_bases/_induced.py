@@ -48,8 +48,8 @@ class LayerBasis(FeatureColumns):
         Index of the hidden layer: 0 is the first, -1 the last.
     fit_intercept : bool, default=True
         Whether each output has a free intercept.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
-            default=None
+    loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
+            None, default=None
         Training loss of a module; None for an estimator.
 
     Attributes
@@ -168,8 +168,8 @@ class GradientBasis(TangentColumns):
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
         module or a FrozenEstimator is used without training.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
-            default=None
+    loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
+            None, default=None
         Training loss of a module; None for an estimator.
 
     Attributes

@@ -141,7 +141,7 @@ class OpenNetwork:
         y = _to_numpy(y)
         classes = self.classes
         numbered = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
-        if numbered and np.ndim(y) == 1:
+        if numbered and classes is None and np.ndim(y) == 1:
             if n_outputs is None:
                 raise ValueError(
                     "y must be one-hot rows, got class numbers for a module whose "
@@ -177,10 +177,10 @@ class OpenNetwork:
         The log loss of a module becomes the logistic loss if there is one output or if
         y is a multilabel indicator matrix.
         """
-        is_log_loss = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
-        if is_log_loss and (n_outputs == 1 or np.ndim(y) == 2):
-            return replace(self, loss=LogisticLoss())
-        return self
+        if self.kind is not None:
+            return self
+        loss = self.loss.for_outputs(n_outputs, independent=np.ndim(y) == 2)
+        return replace(self, loss=loss)
 
     def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
         """Undo the target transformations of predictions (n_samples, n_outputs)."""

@@ -85,6 +85,6 @@ def _polish_iterations(recipe: Recipe, n_starts: int, polish_iter: int | str) ->
     """Number of L-BFGS iterations per start."""
     if not isinstance(polish_iter, str):
         return int(polish_iter)
-    work = n_starts * len(recipe.columns) * recipe.program.n_params
+    work = n_starts * len(recipe.y) * recipe.program.n_params
     affordable = int(min(LONGEST, POLISH_WORK / work))
     return max(recipe.n_iter, affordable if affordable >= SHORTEST else 0)
