@@ -162,6 +162,7 @@ CONFIGURATIONS = {
     **{f"network, {name}": regressor(activation=name) for name in ACTIVATIONS},
     # Scores .88 on the data of check_regressors_train, after 20 epochs -.1.
     "network, Poisson": regressor(loss="poisson", max_iter=100),
+    "network, Huber": regressor(loss="huber", huber_delta=0.5),
     "network, sgd": regressor(solver="sgd"),
     "network, sgd, adaptive": classifier(solver="sgd", learning_rate="adaptive"),
     "network, constant rate": regressor(learning_rate="constant"),
@@ -209,6 +210,7 @@ CONFIGURATIONS = {
     "ResNet, projection": units(GaussianRandomProjection(2, random_state=0), cv=2),
     "ResNet, units on the basis": units(MaxAbsScaler(), residual_input="basis"),
     "ResNet, Poisson": units(loss="poisson"),
+    "ResNet, Huber": units(loss="huber", huber_delta=0.5),
     "ResNet, hinge": class_units(loss="smoothed_hinge"),
     "ResNet, adam": units(solver="adam"),
     "ResNet, adam, float32": class_units(solver="adam", dtype="float32"),

@@ -43,7 +43,6 @@ from tree_cases import (
     soft_vote,
 )
 
-from sklearn_pgb._models._combined import is_linear_in_theta
 from sklearn_pgb._models._open import check_can_open, has_trees, open_network
 
 EXACT = TREES | LINEAR | COMBINATIONS
@@ -109,7 +108,7 @@ def test_other_parameters(name, generator):
     copy = network.to(torch.device("cpu"))
     assert_allclose(copy.theta, network.theta)
     assert_allclose(network.layers(inputs)[-1], raw_of(opened, X), rtol=1e-12)
-    if is_linear_in_theta(network):
+    if network.is_linear_in_theta:
         jacobian = network.jacobian(inputs)
         assert_allclose(jacobian.matvec(theta), network(theta, inputs), atol=1e-12)
 

@@ -341,6 +341,6 @@ def test_evidence_needs_the_squared_loss():
 def test_weights_that_a_member_does_not_take():
     pipeline = make_pipeline(LinearRegression())
     vote = VotingRegressor([("a", pipeline), ("b", LinearRegression())])
-    match = "must be None for a network whose fit takes no sample_weight"
+    match = "must be None for an estimator whose fit takes no sample_weight"
     with pytest.raises(ValueError, match=match):
         GradientBasisRefit(vote).fit(X, REAL, WEIGHT)

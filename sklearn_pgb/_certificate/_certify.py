@@ -14,7 +14,8 @@ from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
-from sklearn_pgb._estimator._border import distinct_rows, parse_memory
+from sklearn_pgb._estimator._border import parse_memory
+from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._threads import threads_for
 
 
@@ -63,9 +64,10 @@ def certify(
     bases : "auto" or dict, default="auto"
         Additional bases for the table, by name: bases, transformers (their features)
         and networks (their gradient bases). They are cloned and fitted on X.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
-            default=None
-        Training loss of a module. None for an estimator, which has its own.
+    loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
+            None, default=None
+        Training loss of a module; "huber" is linear for errors beyond 1.35. None for
+        an estimator, which has its own loss.
     penalty : float or array-like of shape (n_params,), default=None
         The training minimized the mean loss plus ``sum(penalty * theta ** 2)``. None
         uses the estimator's parameters, or zero for a module.

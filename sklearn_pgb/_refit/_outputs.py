@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sklearn_pgb._budget import LOG_ABSENT
 from sklearn_pgb._estimator._border import final_estimator
-from sklearn_pgb._estimator._targets import finite_outputs, is_option
+from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._losses._named import find_loss
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import sparse_rows
 from sklearn_pgb._refit._request import RefitRequest
@@ -28,19 +29,11 @@ def is_a_classifier(refit: Any) -> bool:
 def has_probabilities(refit: Any) -> bool:
     """Whether the refit's loss gives probabilities; AttributeError if not."""
     request = RefitRequest.of_fit(refit)
-    loss = getattr(final_estimator(request.estimator), "loss", None)
-    if not request.classifies or is_option(loss, "smoothed_hinge"):
+    loss = find_loss(getattr(final_estimator(request.estimator), "loss", None))
+    has_none = loss is not None and not loss.predicts_means
+    if has_none or not request.classifies:
         raise AttributeError("only classifiers with a log loss have this method")
     return True
-
-
-def labels(raw: Tensor, output_classes: NDArray[Any], multilabel: bool) -> NDArray[Any]:
-    """Predicted labels, or 0/1 indicators if `multilabel`."""
-    if multilabel:
-        return (raw > 0).numpy().astype(int)
-    if raw.shape[1] == 1:
-        return output_classes[(raw[:, 0] > 0).numpy().astype(int)]
-    return output_classes[raw.argmax(1).numpy()]
 
 
 def with_absent_classes(
