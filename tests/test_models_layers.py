@@ -220,6 +220,7 @@ def test_geometry_is_that_of_the_module(name, generator):
     X, twin = samples(generator), ModuleNetwork(module)
     assert not network.is_mlp
     assert not network.is_linear
+    assert not network.is_linear_in_theta
     assert scaling_freedom(network) is None
     assert_close(pieces(network, X).inputs, pieces(twin, X).inputs, **EXACT)
     assert pieces(network, X).kinked == pieces(twin, X).kinked
