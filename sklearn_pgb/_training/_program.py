@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from sklearn_pgb._models._activations import Activation
 from sklearn_pgb._models._call import ModuleCall
-from sklearn_pgb._models._chain import ChainNetwork
 
 
 class Program(ABC):
@@ -93,14 +92,6 @@ class ChainProgram(Program):
         self.n_params = sum(self.sizes)
         self._buffers: dict[Any, Tensor] = {}
         self._parts: dict[str, tuple[Any, Any]] = {}
-
-    @classmethod
-    def of(cls, network: ChainNetwork) -> ChainProgram:
-        """Create the program of linear layers with activations in between."""
-        assert network.is_mlp
-        widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
-        biases = [bias is not None for bias in network.biases]
-        return cls(widths, network.activations, biases)
 
     def split(self, theta: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
         """View theta as weights (n_members, n_out, n_in) and biases."""
