@@ -148,7 +148,10 @@ def search(
         return True
 
     n_epochs = max_epochs
-    if objective.n_samples == descent.batch_size and _is_exact(objective):
+    # Only objectives in float64 on the CPU can be polished.
+    weight = objective.weight
+    is_exact = weight.dtype == torch.float64 and weight.device.type == "cpu"
+    if objective.n_samples == descent.batch_size and is_exact:
         n_epochs -= int(POLISH * max_epochs)
     annealing = False
     running = True
@@ -168,12 +171,6 @@ def search(
         len(losses) + evaluations,
         population.n_moves,
     )
-
-
-def _is_exact(objective: Objective) -> bool:
-    """Whether an objective can be polished: in float64, on the CPU."""
-    weight = objective.weight
-    return weight.dtype == torch.float64 and weight.device.type == "cpu"
 
 
 def _annealing(elapsed: float) -> float:

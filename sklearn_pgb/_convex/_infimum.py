@@ -168,7 +168,12 @@ def infimum(
     with threads_for_solve(operator.n_rows, operator.n_coef):
         if is_affordable(problem, FACTOR_FLOPS, max_memory):
             spectrum = Spectrum.of(problem)
-            candidates = _factorized(spectrum, descend)
+            candidates = [_at_zero(spectrum.basis)]
+            if bool(spectrum.basis.matrix.isfinite().all()):
+                quadratic = problem.loss.quadratic
+                find = _least_squares if quadratic else partial(_minimized, descend)
+                ranks = spectrum.ranks(INFIMUM_RTOLS if quadratic else NEWTON_RTOLS)
+                candidates += [find(spectrum, rank) for rank in ranks]
         else:
             spectrum, candidates = None, [_by_products(problem, descend)]
         return _finish(problem, candidates, spectrum, contains_offset, floor, in_hand)
@@ -180,16 +185,6 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
     rows, columns = operator.n_rows, operator.n_coef
     needed = factorization_flops(rows, columns)
     return needed <= flops and 4 * 8.0 * rows * columns <= max_memory
-
-
-def _factorized(spectrum: Spectrum, descend: Descend) -> list[_Candidate]:
-    if not bool(spectrum.basis.matrix.isfinite().all()):
-        return [_at_zero(spectrum.basis)]
-    quadratic = spectrum.basis.problem.loss.quadratic
-    find = _least_squares if quadratic else partial(_minimized, descend)
-    ranks = spectrum.ranks(INFIMUM_RTOLS if quadratic else NEWTON_RTOLS)
-    candidates = [find(spectrum, rank) for rank in ranks]
-    return [_at_zero(spectrum.basis), *candidates]
 
 
 def _at_zero(basis: UnitBasis) -> _Candidate:

@@ -73,11 +73,15 @@ class DualSystem(NewtonSystem):
     ) -> tuple[Tensor, Tensor]:
         root = weighted_root(problem, raw)
         factor = self._factor(root, problem.alpha)
-        target = _apply(root, problem.operator.matvec(gradient[0])).reshape(-1, 1)
-        solved = torch.cholesky_solve(target, factor)[:, 0]
+        is_diagonal = root.ndim == 2
+        pushed = problem.operator.matvec(gradient[0])
+        target = (
+            root * pushed if is_diagonal else torch.einsum("icd,id->ic", root, pushed)
+        )
+        solved = torch.cholesky_solve(target.reshape(-1, 1), factor)[:, 0]
         rows, free = -solved, torch.zeros_like(gradient[1])
         if problem.intercept:
-            blocks = root if root.ndim == 3 else torch.diag_embed(root)
+            blocks = torch.diag_embed(root) if is_diagonal else root
             columns = blocks.flatten(0, 1)
             inverse = torch.cholesky_solve(columns, factor)
             schur = problem.alpha * columns.T @ inverse
@@ -85,7 +89,8 @@ class DualSystem(NewtonSystem):
             moment = columns.T @ solved - gradient[1]
             free = _cholesky_solve(schur, moment[:, None])[:, 0]
             rows = problem.alpha * inverse @ free - solved
-        back = _apply_transposed(root, rows.reshape(raw.shape))
+        rows = rows.reshape(raw.shape)
+        back = root * rows if is_diagonal else torch.einsum("idc,id->ic", root, rows)
         return -(gradient[0] + problem.operator.rmatvec(back)) / problem.alpha, free
 
     def _factor(self, root: Tensor, alpha: float) -> Tensor:
@@ -413,16 +418,6 @@ def weighted_root(problem: ConvexProblem, raw: Tensor) -> Tensor:
     root = problem.loss.hessian_root(problem.y, raw)
     weight = problem.weight.sqrt()
     return root * (weight[:, None] if root.ndim == 2 else weight[:, None, None])
-
-
-def _apply(root: Tensor, rows: Tensor) -> Tensor:
-    """S_i times the raw outputs of each sample."""
-    return root * rows if root.ndim == 2 else torch.einsum("icd,id->ic", root, rows)
-
-
-def _apply_transposed(root: Tensor, rows: Tensor) -> Tensor:
-    """S_i^T times a vector of each sample."""
-    return root * rows if root.ndim == 2 else torch.einsum("idc,id->ic", root, rows)
 
 
 def _cholesky_solve(matrix: Tensor, target: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Training of the units on all samples at once, by L-BFGS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,9 @@ def descend(
     def record(point: Tensor, value: float) -> bool:
         losses.append(value)
         stop = on_iteration(point[-size:].to(theta.device), value)
-        return stop or _stagnates(losses, floor, request.tol)
+        if stop or len(losses) <= PATIENCE:
+            return stop
+        return losses[-1 - PATIENCE] - value <= request.tol * (value - floor)
 
     if max_iter == 0:
         on_iteration(theta, float(function(start)[0]))
@@ -125,13 +127,6 @@ def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
         return value[0].cpu(), gradient[0].cpu()
 
     return function, model.start(theta)
-
-
-def _stagnates(losses: Sequence[float], floor: float, tol: float) -> bool:
-    """Whether the last PATIENCE iterations hardly decreased the loss."""
-    if len(losses) <= PATIENCE:
-        return False
-    return losses[-1 - PATIENCE] - losses[-1] <= tol * (losses[-1] - floor)
 
 
 @dataclass(frozen=True)
