@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._added_neuron._monitor import Verdict, monitor
-from sklearn_pgb._added_neuron._search import Moves, search
+from sklearn_pgb._added_neuron._search import search
 from sklearn_pgb._budget import (
     BATCHES,
     LARGEST_BATCH,
@@ -411,12 +411,13 @@ def _by_search(
 
     program = architecture.program
     has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
-    kind = request.global_move if has_hidden else "restart"
+    move = request.global_move if has_hidden else "restart"
     result = search(
         objective,
         start,
         request.method(),
-        Moves(kind, lambda _: architecture.draw().to(start)),
+        move=move,
+        restart=lambda: architecture.draw().to(start),
         rate=request.schedule.rate,
         max_epochs=request.n_starts * request.schedule.max_epochs,
         neuron_penalty=request.neuron_penalty,

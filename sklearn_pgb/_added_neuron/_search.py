@@ -33,23 +33,6 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
 
-@dataclass(frozen=True)
-class Moves:
-    """Global moves of a stagnating member.
-
-    Attributes
-    ----------
-    kind : {"transplant", "restart"}
-        "transplant" replaces the weakest hidden unit by the direction of the added
-        neuron and refits the output layer; every third move is a restart.
-    restart : callable
-        Draws new parameters for one member.
-    """
-
-    kind: str
-    restart: Callable[[int], Tensor]
-
-
 @dataclass(frozen=True, eq=False)
 class SearchResult:
     """Best networks of a search.
@@ -76,8 +59,9 @@ def search(
     objective: Objective,
     theta: Tensor,
     method: Method,
-    moves: Moves,
     *,
+    move: str,
+    restart: Callable[[], Tensor],
     rate: float,
     max_epochs: int,
     neuron_penalty: float,
@@ -103,7 +87,12 @@ def search(
     objective : Objective
     theta : Tensor (n_members, n_params)
     method : Method
-    moves : Moves
+    move : {"transplant", "restart"}
+        Global move of a stagnating member. "transplant" replaces the weakest hidden
+        unit by the direction of the added neuron and refits the output layer; every
+        third move is a restart.
+    restart : callable
+        Draws new parameters for one member.
     rate : float
         Learning rate.
     max_epochs : int
@@ -128,7 +117,9 @@ def search(
     AISTATS 2020. It has the theory, the failure mode and the idea of the hybrid.
     """
     auxiliary = auxiliary_objective(objective, neuron_penalty)
-    population = _Population(objective, auxiliary, theta, moves, floor, tol, generator)
+    population = _Population(
+        objective, auxiliary, theta, move, restart, floor, tol, generator
+    )
     descent = Descent(auxiliary, population.start(), method, batch_size, generator)
     segment = max(1, SEGMENT // math.ceil(objective.n_samples / descent.batch_size))
     losses: list[Tensor] = []
@@ -187,14 +178,15 @@ class _Population:
         objective: Objective,
         auxiliary: Objective,
         theta: Tensor,
-        moves: Moves,
+        kind: str,
+        restart: Callable[[], Tensor],
         floor: float,
         tol: float,
         generator: torch.Generator,
     ):
         assert isinstance(auxiliary.program, AuxiliaryProgram)
         self.objective, self.program = objective, auxiliary.program
-        self.moves, self.generator = moves, generator
+        self.kind, self.restart, self.generator = kind, restart, generator
         self.floor, self.tol = floor, tol
         self.best_theta, self.best = theta.clone(), objective.value(theta)
         # Smallest value since the last move, and number of segments since it decreased.
@@ -248,10 +240,10 @@ class _Population:
             moved = transplant(self.objective, theta[member], of_member)
             self._set_network(descent, member, moved)
         restarts = stuck & ((self.n_moves + 1) % RESTART_EVERY == 0)
-        if self.moves.kind == "restart":
+        if self.kind == "restart":
             restarts = stuck
         for member in restarts.nonzero()[:, 0].tolist():
-            self._set_network(descent, member, self.moves.restart(member))
+            self._set_network(descent, member, self.restart())
         has_moved = self.fitting | restarts
         self.n_moves += has_moved
         lowest = torch.minimum(self.lowest, self.value)

@@ -76,8 +76,8 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
     attempts = []
     if findings.tilted is None and findings.displaced:
         names = [PERTURBED]
-        if findings.structure is not None and len(findings.structure.layers) > 1:
-            names.append(joint_name(findings.structure))
+        if findings.linear_layers is not None and len(findings.linear_layers) > 1:
+            names.append(joint_name(findings.linear_layers))
         rows = [row for row in map(findings.row, names) if row is not None]
         if any(row.excess > findings.tolerance for row in rows):
             attempts.append(by_displacement(objective, theta, findings.displaced))
