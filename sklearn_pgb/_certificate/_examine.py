@@ -181,6 +181,7 @@ def examine(
     for name, each in feature_problems(subject, bases, joint):
         result = solve_basis(each, effort.max_memory, floor=floor.value)
         rows.append(row_of(name, each, result, loss))
+        # A bound within a norm budget does not cover products of large weights.
         if name == "inputs" and result.unlimited:
             linear_bound = result.lower_bound
     own = row_of(GRADIENT, problem, tangent, loss)

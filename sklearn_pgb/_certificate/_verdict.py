@@ -41,6 +41,7 @@ def global_bound(subject: Subject, findings: Findings) -> float:
     if network.is_linear_in_theta:
         own = findings.tilted or findings.tangent
         return max(findings.floor.value, own.lower_bound)
+    # A deep linear network can't represent more than the linear models of its inputs.
     if network.is_linear:
         return max(findings.floor.value, findings.linear_bound)
     return findings.floor.value
@@ -54,6 +55,7 @@ def is_not_critical(findings: Findings) -> bool:
     sure to exist, so only these are used. The gain of a single gradient step is
     sufficient evidence by itself.
     """
+    # The gradient is more accurate than losses on bases, so it decides first.
     if findings.steepness.is_rounding:
         return False
     if not findings.smooth:

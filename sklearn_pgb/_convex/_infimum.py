@@ -212,6 +212,7 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     # The outputs of long coefficients are rounded; this is an upper bound on the loss.
     rounding = product_rounding(1) * float(beta.norm())
     value = (float(left.norm()) + rounding) ** 2
+    # Any vector gives a valid bound; which is tighter depends on the rounding of beta.
     duals = [_residual_dual(basis, target, part) for part in (across, left)]
     raw = basis.base + free + basis.unfold(target - left)
     return _Candidate(value, float(beta.norm()), raw, duals, True, rank)
@@ -328,6 +329,7 @@ def _finish(
         nothing = math.inf, bound.value, math.inf, rank, None, math.nan, math.inf
         return Infimum(*nothing)
     value, smallest_norm = min(each.value for each in usable), _unit_norm(problem)
+    # Among candidates of equal loss the shortest one gives the smallest norm to cover.
     equal = value + EQUAL_RTOL * abs(value)
     best = min(
         (each for each in usable if each.value <= equal), key=lambda each: each.norm
@@ -455,6 +457,8 @@ def _have_minima(problem: ConvexProblem) -> bool:
 
 def _along_ray(problem: ConvexProblem, raw: Tensor) -> float:
     """The smallest loss among multiples of the model's raw outputs."""
+    # If labels are separable, longer multiples of a separating model have smaller
+    # losses.
     scales = (2.0 ** torch.arange(24)).tolist()
     values = [float(problem.data_value(scale * raw)) for scale in scales]
     return min(value for value in values if not math.isnan(value))

@@ -60,6 +60,8 @@ class RidgePath:
         """
         problem = self.problem
         coef, intercept = problem.zero()
+        # The second step refines the solution: it removes most of the rounding of the
+        # first.
         for _ in range(2):
             raw = problem.raw(coef, intercept)
             coef = coef + self._solve(raw, coef, alpha)
@@ -112,6 +114,8 @@ class RidgePath:
             leverage = self._leverage(left, shifts)
             if problem.intercept:
                 eye = torch.eye(k, dtype=root.dtype, device=root.device)
+                # The columns are centered, so the intercept's leverage just adds; it is
+                # the weight.
                 leverage += (problem.weight[rows, None, None] * eye)[..., None]
             scaled = residual / root[rows, None, None]
             errors[:, rows] = _unlever(scaled, leverage, fraction[rows])
@@ -157,8 +161,10 @@ class RidgePath:
         norm = problem.weight @ _centered_target(problem).square().sum(1)
         e = self.eigenvalues[:, None]
         explained = self.target.square()[:, None] * self._fit_factor(shifts)
+        # If the basis explains everything, rounding can make the difference negative.
         quadratic = (norm - explained.sum(0)).clamp_min(torch.finfo(e.dtype).tiny)
         k = problem.operator.n_outputs
+        # Integrating out the intercept takes one degree of freedom for each output.
         n_free = total_weight * k - (k if problem.intercept else 0)
         # The log determinant of I + K / (alpha / 2).
         spread = torch.log1p(e.clamp_min(0) / shifts).sum(0)

@@ -146,6 +146,7 @@ class _Walk:
 
     def find_stop(self, paths: list[Path]) -> float | None:
         """The time up to which outputs and pieces are constant, or None."""
+        # A shift that crosses a kink is halved until it stays on the piece.
         for stop in (0.5**i for i in range(N_HALVINGS + 1)):
             shifts = [_total(paths, stop * time) for time in TIMES]
             if self._keeps_pieces(shifts):
@@ -210,6 +211,7 @@ def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
 
 
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
+    # Blocks of zeros, such as initial biases, get shifts of size one.
     own = float(theta[block].square().mean().sqrt()) or 1.0
     scale = own * (len(basis) / basis.shape[1]) ** 0.5
 

@@ -104,6 +104,7 @@ class ChainOperator(LinearOperator):
         n, m, k = self.n_samples, other.n_samples, self.n_outputs
         right = other.derivatives()
         kernel = self._empty(n, k, m, k).zero_()
+        # Blocks of rows bound the memory of each layer's part of the kernel.
         for rows in row_blocks(n, k * m * k * self.dtype.itemsize):
             # The Gram matrix in one block needs the derivatives only once.
             is_whole = other is self and rows.stop - rows.start == n

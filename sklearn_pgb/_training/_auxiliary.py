@@ -112,6 +112,7 @@ def auxiliary_objective(objective: Objective, neuron_penalty: float) -> Objectiv
     n_outputs = objective.y.shape[1]
     program = AuxiliaryProgram(objective.program, n_features, n_outputs)
     extra = objective.penalty.new_zeros(program.n_neuron_params)
+    # Only a is penalized: at a = 0 any b and W have the same objective.
     extra[:n_outputs] = neuron_penalty
     penalty = torch.cat([objective.penalty, extra])
     return replace(objective, program=program, penalty=penalty)

@@ -60,7 +60,9 @@ class InputMap:
         rows = X if X.ndim == 2 else X.reshape(len(X), -1)
         largest = np.maximum(rows.max(0), -rows.min(0)).astype(np.float64)
         if X.ndim > 2:
+            # Entries of an image or sequence are one quantity, so they share one scale.
             largest = largest.max(keepdims=True)
+        # Powers of two change no digit, and keep squares of extreme values finite.
         exponent = np.frexp(largest)[1].astype(np.intp)
         centre, spread = _moments(rows, weight, exponent)
         # The largest entry of a column is about one after scaling by its power of two.

@@ -167,6 +167,8 @@ class ChainProgram(Program):
         """Multiply delta by the derivative of a layer's activation, in place."""
         pre_activations, outputs, _ = tape
         activation, z, h = self.activations[layer], pre_activations[layer], layer + 1
+        # In place, derivatives are computed from outputs, so pre-activations are
+        # overwritten.
         if activation.in_place is not None:
             return activation.in_place[1](delta, outputs[h])
         return delta.mul_(activation.derivative(z, outputs[h]))
@@ -242,6 +244,8 @@ class ModuleProgram(Program):
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
         leaves = [row.detach().requires_grad_() for row in theta]
         with torch.enable_grad():
+            # One after the other, as torch can't batch updates of batch norm
+            # statistics.
             raw = [
                 self._run(module.train(), leaf, X)
                 for module, leaf in zip(self.modules, leaves, strict=True)
