@@ -143,14 +143,14 @@ def test_images_are_flattened(generator):
 def test_neurons_that_are_off(generator):
     """Drawn neurons change nothing; where a is zero no exponential is too large."""
     plain, auxiliary, theta = random_case(SquaredLoss(), generator, 400)
-    neurons = draw_neurons(plain, 400, generator, scale=2.0)
+    neurons = draw_neurons(plain, 400, generator)
     assert not neurons.a.any()
     assert not neurons.b.any()
     assert neurons.W.shape == (400, 2, 3)
-    # On the samples w . x has the deviation `scale`, in the mean over many draws.
+    # On the samples w . x has the deviation one, in the mean over many draws.
     z = torch.einsum("mkp,ip->mki", neurons.W, plain.X)
     variance = (plain.weight * (z - (plain.weight * z).sum(-1, True)) ** 2).sum(-1)
-    assert variance.mean().item() ** 0.5 == pytest.approx(2, rel=0.08)
+    assert variance.mean().item() ** 0.5 == pytest.approx(1, rel=0.08)
     network = auxiliary.program.split(theta)[0]
     joined = auxiliary.program.join(network, neurons)
     assert_close(auxiliary.value(joined), plain.value(network), **EXACT)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,35 +32,13 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
 
-@dataclass(frozen=True, eq=False)
-class SearchResult:
-    """Best networks of a search.
-
-    Attributes
-    ----------
-    theta : Tensor (n_members, n_params)
-    value : Tensor (n_members,)
-        Their objective.
-    losses : Tensor (n_epochs, n_members)
-        The objective of each epoch, the auxiliary one while a neuron is trained.
-    n_epochs : int
-    n_moves : Tensor (n_members,)
-    """
-
-    theta: Tensor
-    value: Tensor
-    losses: Tensor
-    n_epochs: int
-    n_moves: Tensor
-
-
 def search(
     objective: Objective,
     theta: Tensor,
     method: Method,
     *,
     move: str,
-    restart: Callable[[], Tensor],
+    restart: Callable[[int], Tensor],
     rate: float,
     max_epochs: int,
     neuron_penalty: float,
@@ -70,7 +47,7 @@ def search(
     batch_size: int,
     generator: torch.Generator,
     on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
-) -> SearchResult:
+) -> tuple[Tensor, Tensor, int, Tensor]:
     """Minimize the auxiliary objective by blocks, with moves when that stagnates.
 
     A member trains its network with the added neuron switched off: at a = 0 the
@@ -92,7 +69,7 @@ def search(
         unit by the direction of the added neuron and refits the output layer; every
         third move is a restart.
     restart : callable
-        Draws new parameters for one member.
+        Draws new parameters for one member, given its number.
     rate : float
         Learning rate.
     max_epochs : int
@@ -109,7 +86,12 @@ def search(
 
     Returns
     -------
-    SearchResult
+    theta : Tensor (n_members, n_params)
+        The best networks.
+    losses : Tensor (n_epochs, n_members)
+        The objective of each epoch, the auxiliary one while a neuron is trained.
+    n_epochs : int
+    n_moves : Tensor (n_members,)
 
     References
     ----------
@@ -138,30 +120,26 @@ def search(
                 break
         return True
 
-    n_epochs = max_epochs
+    n_trained = max_epochs
     # Only objectives in float64 on the CPU can be polished.
     weight = objective.weight
     is_exact = weight.dtype == torch.float64 and weight.device.type == "cpu"
     if objective.n_samples == descent.batch_size and is_exact:
-        n_epochs -= int(POLISH * max_epochs)
+        n_trained -= int(POLISH * max_epochs)
     annealing = False
     running = True
-    while running and len(losses) < n_epochs and not bool(population.done.all()):
-        running = run(min(segment, n_epochs - len(losses)))
+    while running and len(losses) < n_trained and not bool(population.done.all()):
+        running = run(min(segment, n_trained - len(losses)))
         population.update_best(descent)
         if not annealing and len(losses) >= RETURN * max_epochs:
             population.return_to_best(descent)
             annealing = True
         else:
             population.move(descent, ANNEALED_PROGRESS if annealing else PROGRESS)
-    evaluations = population.polish(max_epochs - n_epochs) if running else 0
-    return SearchResult(
-        population.best_theta,
-        population.best,
-        torch.stack(losses) if losses else torch.empty(0, len(theta)),
-        len(losses) + evaluations,
-        population.n_moves,
-    )
+    evaluations = population.polish(max_epochs - n_trained) if running else 0
+    curve = torch.stack(losses) if losses else torch.empty(0, len(theta))
+    n_epochs = len(losses) + evaluations
+    return population.best_theta, curve, n_epochs, population.n_moves
 
 
 def _annealing(elapsed: float) -> float:
@@ -179,7 +157,7 @@ class _Population:
         auxiliary: Objective,
         theta: Tensor,
         kind: str,
-        restart: Callable[[], Tensor],
+        restart: Callable[[int], Tensor],
         floor: float,
         tol: float,
         generator: torch.Generator,
@@ -243,7 +221,7 @@ class _Population:
         if self.kind == "restart":
             restarts = stuck
         for member in restarts.nonzero()[:, 0].tolist():
-            self._set_network(descent, member, self.restart())
+            self._set_network(descent, member, self.restart(member))
         has_moved = self.fitting | restarts
         self.n_moves += has_moved
         lowest = torch.minimum(self.lowest, self.value)

@@ -150,6 +150,8 @@ def choose(
     """
     if not folds:
         return Choice(0, objective.alpha, False)
+    # Solutions are expensive if the training does not project, so half of the
+    # checkpoints are left out.
     planned = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
     checkpoints = [0, *(c for c in planned if c < request.max_iter)]
     checkpoints.append(request.max_iter)
@@ -171,6 +173,7 @@ def choose(
     alone_means, means = (
         np.nan_to_num(part.sum(-1), nan=np.inf) for part in (alone, curve)
     )
+    # Iterations and alpha are chosen together: trained units need another alpha.
     best = np.unravel_index(int(np.argmin(means)), means.shape)
     basis = int(alone_means.argmin())
     duplicates = number_duplicates(objective.samples)
