@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from _harness import Finding, Task, covers, finish, parse_arguments, print_table, run
 
-from sklearn_pgb._added_neuron._search import Moves, search
+from sklearn_pgb._added_neuron._search import search
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import auxiliary_objective, draw_neurons
@@ -161,11 +161,12 @@ def hybrid(starts):
 
 def searched(starts, kind):
     """Row of a search with one kind of move."""
-    found = search(
+    theta, _, n_epochs, n_moves = search(
         starts.objective,
         starts.theta,
         Adam(),
-        Moves(kind, starts.draw),
+        move=kind,
+        restart=starts.draw,
         rate=RATE,
         max_epochs=STEPS,
         neuron_penalty=NEURON_PENALTY,
@@ -174,8 +175,8 @@ def searched(starts, kind):
         batch_size=starts.objective.n_samples,
         generator=starts.directions,
     )
-    moves = found.n_moves.double().mean().item()
-    return {**outcome(starts, found.theta, found.n_epochs), "moves": moves}
+    moves = n_moves.double().mean().item()
+    return {**outcome(starts, theta, n_epochs), "moves": moves}
 
 
 def outcome(starts, theta, steps):

@@ -137,8 +137,9 @@ def across(network, X, noise):
 def objective_of(network, X, y, penalty=None):
     """Mean squared loss of a chain with a ridge penalty."""
     nothing = torch.zeros(network.n_params, dtype=torch.float64)
+    widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
     return Objective(
-        ChainProgram.of(network),
+        ChainProgram(widths, network.activations),
         SquaredLoss(),
         as_float64(X),
         as_float64(y)[:, None],

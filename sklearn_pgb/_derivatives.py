@@ -202,11 +202,13 @@ def has_second_derivative(gradient: Callable[[Tensor], Tensor], theta: Tensor) -
         product = GradientDerivative(gradient(leaf), leaf)(direction)
     except Exception:
         return False
+    # About the cube root of the rounding error, which balances it with the truncation.
     step = 1e-5 * (float(theta.square().mean().sqrt()) or 1.0)
     ends = [
         gradient((theta + sign * step * direction).requires_grad_()).detach()
         for sign in (1, -1)
     ]
     error = (product - (ends[0] - ends[1]) / (2 * step)).norm()
+    # Differences of nearly equal gradients lose digits; this much may be rounding.
     rounding = 1e-10 * max(float(end.norm()) for end in ends) / step
     return bool(error <= 1e-3 * product.norm() + rounding)

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.utils import indexable
 from torch import Tensor
 
-from sklearn_pgb._sklearn import _safe_indexing
+from sklearn_pgb._sklearn import _check_sample_weight, _num_samples, _safe_indexing
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,3 +53,19 @@ def _rows(part: Any, index: Any) -> Any:
     if isinstance(part, Tensor):
         return part[torch.as_tensor(index, device=part.device)]
     return _safe_indexing(part, index)
+
+
+def check_samples(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Raise if there are no samples, targets or valid weights; None has no weights."""
+    if y is None:
+        raise ValueError("y must be targets or labels, got None.")
+    X, y = indexable(X, y)
+    if _num_samples(X) == 0:
+        raise ValueError("X must have at least 1 sample, got 0.")
+    if sample_weight is None:
+        return X, y, None
+    rows = np.empty((_num_samples(X), 1))
+    weight = _check_sample_weight(
+        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+    )
+    return X, y, weight

@@ -93,6 +93,25 @@ class Targets(ABC):
     ) -> NDArray[np.float64]:
         """Return the factor of each sample's weight that belongs to its class."""
 
+    def weigh(
+        self, y: NDArray[Any], sample_weight: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Multiply sample weights by class weights; samples of weight zero are absent.
+
+        Raises
+        ------
+        ValueError
+            If no weight is positive.
+        """
+        weight, kept = sample_weight.copy(), sample_weight > 0
+        weight[kept] *= self.class_factors(y[kept], sample_weight[kept])
+        if not weight.any():
+            raise ValueError(
+                "sample_weight and class_weight must give some sample a positive "
+                "weight, got zero for all of them."
+            )
+        return weight
+
     @abstractmethod
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
         """Return the labels that stratify held-out samples, if any."""

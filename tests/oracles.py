@@ -22,6 +22,7 @@ from sklearn_pgb._losses._regression import (
 )
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._dense import DenseOperator
+from sklearn_pgb._training._program import ChainProgram
 
 # Every loss, and those that take Newton steps.
 LOSSES = [
@@ -339,3 +340,32 @@ def critical_targets(network, X, weight, noise):
         scaled = scaled - J @ np.linalg.lstsq(J, scaled)[0]
     residual = torch.tensor(scaled).reshape(noise.shape) / root
     return network(network.theta, X) + residual
+
+
+# --- chains --------------------------------------------------------------------------
+
+
+def program_of(network):
+    """The program of a chain of linear layers with activations in between."""
+    widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
+    biases = [bias is not None for bias in network.biases]
+    return ChainProgram(widths, network.activations, biases)
+
+
+def saturated_relu(X, width, depth, *, diagonal=1.0):
+    """Weights and biases of ReLU layers with one active unit for each unit row of X.
+
+    Unit i of the first layer has weights ``x_i`` and bias ``e - 1``, where
+    ``e = (1 - max x_i.x_j) / 2``, so that only sample i activates it. The last hidden
+    layer is ``e diagonal^(depth-1) [I, 0]`` (Kawaguchi, Huang, Kaelbling, Neural
+    Computation 31(12), 2019, Example 2).
+    """
+    X = torch.as_tensor(X)
+    n_samples, n_features = X.shape
+    largest = (X @ X.T - 2 * torch.eye(n_samples)).max()
+    first = X.new_zeros(width, n_features)
+    first[:n_samples] = X
+    upper = diagonal * torch.eye(width, dtype=X.dtype)
+    biases = [X.new_zeros(width) for _ in range(depth)]
+    biases[0] += (1 - largest) / 2 - 1
+    return [first] + [upper] * (depth - 1), biases

@@ -30,7 +30,7 @@ from sklearn_pgb._losses._classification import (
 )
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
-from sklearn_pgb._models._chain import ChainNetwork, overparameterised_relu_init
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import KroneckerOperator
@@ -177,7 +177,7 @@ def test_GB_5_saturated(depth, n_outputs, generator):
     """Where every sample owns a unit, the rank is full and nothing is left to lose."""
     X = normal(generator, 6, 3)
     X /= X.norm(dim=1, keepdim=True)
-    weights, biases = overparameterised_relu_init(X, width=8, depth=depth)
+    weights, biases = oracles.saturated_relu(X, width=8, depth=depth)
     head = normal(generator, n_outputs, 8)
     relu = ACTIVATIONS["relu"]
     network = ChainNetwork.mlp([*weights, head], [*biases, None], [relu] * depth)

@@ -14,7 +14,7 @@ from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._geometry._displacements import displacements
 from sklearn_pgb._geometry._freedom import linear_units
 from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
-from sklearn_pgb._geometry._linear_structure import layers_operator, linear_structure
+from sklearn_pgb._geometry._linear_structure import layers_operator, linear_layers
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
@@ -115,7 +115,7 @@ def test_units_on_a_kink_are_not_linear(margin, linear, generator):
 # --- structure -----------------------------------------------------------------------
 
 
-def naive_structure(network, linear, n):
+def naive_first_layer(network, linear, n):
     """The definition, by removing units until nothing changes."""
     depth = len(network.activations)
     sets = {
@@ -133,13 +133,13 @@ def naive_structure(network, linear, n):
                     changed = True
     for t in range(depth + 1):
         if all(len(sets[layer]) >= n for layer in range(t + 1, depth + 2)):
-            return sets, t
+            return t
     raise AssertionError
 
 
 @pytest.mark.parametrize("n_outputs", [1, 2])
 def test_structure_is_the_definition(n_outputs, generator):
-    """Random linear units and random zeros: the same sets and the same first layer."""
+    """Random linear units and random zeros: the same first layer."""
     first = []
     for _ in range(40):
         sizes = [2, 4, 4, 4, n_outputs]
@@ -152,11 +152,8 @@ def test_structure_is_the_definition(n_outputs, generator):
             ((z > 0).all(0) | (z < 0).all(0)).numpy() & (z[0] > 0).numpy()
             for z in network.forward(X)[0]
         ]
-        structure = linear_structure(network, X, n_outputs)
-        sets, t = naive_structure(network, linear, n_outputs)
-        assert {layer: set(units) for layer, units in structure.units.items()} == sets
-        assert structure.first_layer == t
-        assert list(structure.layers) == list(range(t, 4))
+        t = naive_first_layer(network, linear, n_outputs)
+        assert linear_layers(network, X, n_outputs) == range(t, 4)
         first.append(t)
     assert len(set(first)) >= 3
 
@@ -164,30 +161,18 @@ def test_structure_is_the_definition(n_outputs, generator):
 def test_structure_by_hand(generator):
     """A lane of active units through two layers, with one leak."""
     network, X = lane(generator)
-    structure = linear_structure(network, X, 1)
-    assert {layer: list(units) for layer, units in structure.units.items()} == {
-        1: [0],
-        2: [0],
-        3: [0],
-    }
-    assert structure.first_layer == 0
-    assert structure.n == 1
+    assert linear_layers(network, X, 1) == range(3)
     # Two such units per layer are not there.
-    assert linear_structure(network, X, 2).first_layer == 2
+    assert linear_layers(network, X, 2) == range(2, 3)
     # The first layer's unit feeds another than the lane.
     network.weights[1][2, 0] = 1e-300
-    leaking = linear_structure(network, X, 1)
-    assert list(leaking.units[1]) == []
-    assert leaking.first_layer == 1
-    assert list(leaking.layers) == [1, 2]
+    assert linear_layers(network, X, 1) == range(1, 3)
 
 
 def test_no_hidden_layer(generator):
     """A linear model is compared with its inputs."""
     network = random_chain(generator, [3, 2], [])
-    structure = linear_structure(network, normal(generator, 5, 3), 2)
-    assert list(structure.layers) == [0]
-    assert list(structure.units[1]) == [0, 1]
+    assert linear_layers(network, normal(generator, 5, 3), 2) == range(1)
 
 
 def test_layers_operator(generator):
@@ -300,9 +285,9 @@ def test_GB_15_deep_linear(generator):
         assert result.value == pytest.approx(residual, abs=1e-8)
         weights = program.split(result.theta[None])[0]
         network = ChainNetwork.mlp([W[0] for W in weights], [None] * 3, [IDENTITY] * 2)
-        structure = linear_structure(network, X, 2)
-        assert list(structure.layers) == [0, 1, 2]
-        joint = least_loss(layers_operator(network, X, structure.layers), y)
+        layers = linear_layers(network, X, 2)
+        assert layers == range(3)
+        joint = least_loss(layers_operator(network, X, layers), y)
         assert joint == pytest.approx(residual, abs=1e-10)
     assert n_converged
 
@@ -338,10 +323,10 @@ def test_GB_16_active_relu():
         if critical and active:
             n_active += 1
             assert loss == pytest.approx(joint, abs=1e-9)
-            assert linear_structure(network, X, 1).first_layer == 0
+            assert linear_layers(network, X, 1)[0] == 0
         elif critical:
             losses_over_joint.append(loss - joint)
-            assert linear_structure(network, X, 1).first_layer == 1
+            assert linear_layers(network, X, 1)[0] == 1
     assert n_active >= 3
     assert max(losses_over_joint) > 1e-3
 
@@ -400,7 +385,7 @@ def test_GB_17_lane(layers, generator):
 
     assert torch.func.grad(loss)(point).norm() <= 1e-9
     if layers is lane_of_elu:
-        assert linear_structure(network, X, 1).first_layer == 0
+        assert linear_layers(network, X, 1)[0] == 0
 
     features = torch.cat([X, *layers(network, network.theta, X)[:2]], 1)
     joint = least_loss(KroneckerOperator(features, 1), y, True)
@@ -417,7 +402,7 @@ def test_GB_17_closed_lane():
     generator = torch.Generator().manual_seed(0)
     network, X = lane(generator)
     network.weights[2][:, 0] = 0
-    assert linear_structure(network, X, 1).first_layer == 0
+    assert linear_layers(network, X, 1)[0] == 0
     found = displacements(network, X, generator=generator, limit=16)
     theta = network.theta
     networks = [network, *(network.at(theta + each.shift) for each in found)]

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS, read_activation
-from sklearn_pgb._models._chain import ChainNetwork, overparameterised_relu_init
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._network import as_tensor
 from sklearn_pgb._models._open import open_network
@@ -186,7 +186,7 @@ def test_chain_errors(weights, biases, n_activations, message):
 def test_GB_5_overparameterised_relu():
     """Every sample owns a unit: identity features, none at a negative diagonal."""
     X = np.eye(3)
-    weights, biases = overparameterised_relu_init(X, width=3, depth=2, diagonal=2.0)
+    weights, biases = oracles.saturated_relu(X, width=3, depth=2, diagonal=2.0)
     head, relu = np.eye(3), [ACTIVATIONS["relu"]] * 2
     network = ChainNetwork.mlp([*weights, head], [*biases, None], relu)
     eye = torch.eye(3, dtype=torch.float64)
@@ -201,7 +201,7 @@ def test_overparameterised_relu_rank(seed):
     """Any distinct unit rows give a last hidden layer of full row rank."""
     X = np.random.default_rng(seed).standard_normal((6, 3))
     X /= np.linalg.norm(X, axis=1, keepdims=True)
-    weights, biases = overparameterised_relu_init(X, width=8, depth=3)
+    weights, biases = oracles.saturated_relu(X, width=8, depth=3)
     assert [weight.shape for weight in weights] == [(8, 3), (8, 8), (8, 8)]
     head = ChainNetwork.mlp(
         [*weights, np.ones((1, 8))], [*biases, None], [ACTIVATIONS["relu"]] * 3
@@ -212,21 +212,6 @@ def test_overparameterised_relu_rank(seed):
     expected = torch.zeros(6, 8, dtype=torch.float64)
     expected[:, :6] = scale * torch.eye(6).double()
     assert_close(features, expected, **EXACT)
-
-
-@pytest.mark.parametrize(
-    ("X", "options", "message"),
-    [
-        (np.eye(3), {"width": 2, "depth": 1}, "width must be >= n_samples = 3"),
-        (np.eye(3), {"width": 3, "depth": 0}, "depth >= 1 .* got 3, 0"),
-        (np.eye(3), {"width": 3, "depth": 1, "diagonal": -1.0}, "diagonal > 0"),
-        (2 * np.eye(3), {"width": 3, "depth": 1}, "rows of norm 1"),
-        (np.ones((2, 1)), {"width": 3, "depth": 1}, "distinct rows"),
-    ],
-)
-def test_overparameterised_relu_errors(X, options, message):
-    with pytest.raises(ValueError, match=message):
-        overparameterised_relu_init(X, **options)
 
 
 # --- torch modules -------------------------------------------------------------------

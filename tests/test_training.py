@@ -134,7 +134,7 @@ def test_layout(biases, generator):
     ]
     activations = [ACTIVATIONS["tanh"], ACTIVATIONS["silu"]]
     network = ChainNetwork.mlp(weights, offsets, activations)
-    program = ChainProgram.of(network)
+    program = oracles.program_of(network)
     assert program.n_params == network.n_params
     X, residual = randn(generator, 7, 4), randn(generator, 1, 7, 2)
     raw, gradient = sweep(program, network.theta[None], X, residual)

@@ -15,8 +15,12 @@ from neuron_cases import (
     constant,
     example_1,
     example_1_objective,
+    help_ratio,
+    neuron_value,
     objective_of,
     point,
+    scaled_minimum,
+    scaled_objective,
     tensor,
     value_at,
 )
@@ -29,20 +33,13 @@ from sklearn_pgb._losses._classification import (
     LogisticLoss,
     SmoothedHingeLoss,
 )
-from sklearn_pgb._losses._floor import pure_error_floor
+from sklearn_pgb._losses._floor import largest_residual, pure_error_floor
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import Neurons, auxiliary_objective
 from sklearn_pgb._training._descent import Descent, GradientDescent
 from sklearn_pgb._training._polish import hessian
 from sklearn_pgb._training._program import ChainProgram
-from sklearn_pgb._training._reference import (
-    help_ratio,
-    neuron_value,
-    residual_sums,
-    scaled_minimum,
-    scaled_objective,
-)
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -329,8 +326,8 @@ def test_AN_15_and_AN_17_equal_inputs(loss, generator):
     auxiliary = fixed_outputs(loss, [0.0, 0.0], X, y, weight=SUMMED)
     floor = pure_error_floor(auxiliary.X, auxiliary.y, loss, auxiliary.weight)
     raw = torch.zeros(2, 1, dtype=torch.float64)
-    sums = residual_sums(loss, auxiliary.y, raw, auxiliary.weight, floor.group)
-    assert sums.largest == 0
+    group = floor.group
+    assert largest_residual(loss, auxiliary.y, raw, auxiliary.weight, group) == 0
     assert floor.attained
     assert floor.value == pytest.approx(2, abs=1e-14)
     assert value_at(auxiliary, [0.0], 0.0, 0.0, [0.0, 0.0]) == 2

@@ -302,7 +302,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             self._learn(y, classes)
         else:
             self._targets.check(y)
-        kept, weight = self._weigh(y, given)
+        weight = self._targets.weigh(y, given)
+        kept = weight > 0
         samples = Samples(*(_rows(part, kept) for part in (X, y, weight)))
         X = samples.X
         rng = check_random_state(self.random_state)
@@ -445,20 +446,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         )
         check_consistent_length(X, y)
         self._targets.check(y, name="y_val")
-        kept, weight = self._weigh(y, weight)
+        weight = self._targets.weigh(y, weight)
+        kept = weight > 0
         return Samples(dense(X)[kept], y[kept], weight[kept])
-
-    def _weigh(self, y, given):
-        """Multiply sample and class weights; return a mask of positive ones, too."""
-        weight = given.copy()
-        kept = given > 0
-        weight[kept] *= self._targets.class_factors(y[kept], given[kept])
-        if not weight.any():
-            raise ValueError(
-                "sample_weight and class_weight must give some sample a positive "
-                "weight, got zero for all of them."
-            )
-        return weight > 0, weight
 
     def _validates(self):
         """Whether samples may be held out; "lbfgs" does not support this."""
@@ -477,7 +467,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
 
     def _gather(self, X, y, given, groups):
         """Return the samples to train on, and the data to pass to callbacks."""
-        kept, weight = self._weigh(y, given)
+        weight = self._targets.weigh(y, given)
+        kept = weight > 0
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._added_neuron._monitor import Verdict, monitor
-from sklearn_pgb._added_neuron._search import Moves, search
+from sklearn_pgb._added_neuron._search import search
 from sklearn_pgb._budget import (
     BATCHES,
     LARGEST_BATCH,
@@ -292,6 +292,7 @@ def _objective(
 
 def _in_training(objective: Objective, request: Request) -> Objective:
     """Convert an objective to the scale, precision and device of the training."""
+    # Learning rates and tolerances do not depend on the units of the targets then.
     weight = objective.weight / request.loss_unit
     penalty = objective.penalty / request.loss_unit
     scaled = replace(objective, weight=weight, penalty=penalty)
@@ -411,12 +412,14 @@ def _by_search(
 
     program = architecture.program
     has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
-    kind = request.global_move if has_hidden else "restart"
-    result = search(
+    # A transplant needs a hidden unit to replace.
+    move = request.global_move if has_hidden else "restart"
+    theta, losses, n_epochs, n_moves = search(
         objective,
         start,
         request.method(),
-        Moves(kind, lambda _: architecture.draw().to(start)),
+        move=move,
+        restart=lambda _: architecture.draw().to(start),
         rate=request.schedule.rate,
         max_epochs=request.n_starts * request.schedule.max_epochs,
         neuron_penalty=request.neuron_penalty,
@@ -427,11 +430,11 @@ def _by_search(
         on_epoch=on_epoch,
     )
     return Trained(
-        theta=_to_float64(result.theta[0]),
-        losses=result.losses[:, 0].tolist(),
+        theta=_to_float64(theta[0]),
+        losses=losses[:, 0].tolist(),
         scores=[],
-        n_iter=result.n_epochs,
-        n_moves=int(result.n_moves[0]),
+        n_iter=n_epochs,
+        n_moves=int(n_moves[0]),
         ending="early_stopped" if stopped else "max_iter",
         diverged=False,
     )

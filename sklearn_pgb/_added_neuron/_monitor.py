@@ -10,11 +10,10 @@ from scipy.optimize import minimize
 
 from sklearn_pgb._budget import NEURON_ITERATIONS, WINDOW
 from sklearn_pgb._convex._scale import loss_scale
-from sklearn_pgb._losses._floor import PureErrorFloor
+from sklearn_pgb._losses._floor import PureErrorFloor, largest_residual
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._auxiliary import Neurons, draw_neurons, neuron_gradient
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._reference import residual_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ def monitor(
     """
     raw = objective.program(theta[None], objective.X)[0]
     loss = float(objective.data_value(theta[None]))
-    sums = residual_sums(
+    residual = largest_residual(
         objective.loss, objective.y, raw, objective.weight, floor.group
     )
     neurons, value, path = _descend(objective, raw, neuron_penalty, generator)
@@ -91,7 +90,7 @@ def monitor(
         loss=loss,
         auxiliary_loss=value,
         floor=floor,
-        residual=sums.largest,
+        residual=residual,
         neurons=neurons,
         path=path,
     )

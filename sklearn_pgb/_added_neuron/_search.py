@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,51 +32,13 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
 
-@dataclass(frozen=True)
-class Moves:
-    """Global moves of a stagnating member.
-
-    Attributes
-    ----------
-    kind : {"transplant", "restart"}
-        "transplant" replaces the weakest hidden unit by the direction of the added
-        neuron and refits the output layer; every third move is a restart.
-    restart : callable
-        Draws new parameters for one member.
-    """
-
-    kind: str
-    restart: Callable[[int], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class SearchResult:
-    """Best networks of a search.
-
-    Attributes
-    ----------
-    theta : Tensor (n_members, n_params)
-    value : Tensor (n_members,)
-        Their objective.
-    losses : Tensor (n_epochs, n_members)
-        The objective of each epoch, the auxiliary one while a neuron is trained.
-    n_epochs : int
-    n_moves : Tensor (n_members,)
-    """
-
-    theta: Tensor
-    value: Tensor
-    losses: Tensor
-    n_epochs: int
-    n_moves: Tensor
-
-
 def search(
     objective: Objective,
     theta: Tensor,
     method: Method,
-    moves: Moves,
     *,
+    move: str,
+    restart: Callable[[int], Tensor],
     rate: float,
     max_epochs: int,
     neuron_penalty: float,
@@ -86,7 +47,7 @@ def search(
     batch_size: int,
     generator: torch.Generator,
     on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
-) -> SearchResult:
+) -> tuple[Tensor, Tensor, int, Tensor]:
     """Minimize the auxiliary objective by blocks, with moves when that stagnates.
 
     A member trains its network with the added neuron switched off: at a = 0 the
@@ -103,7 +64,12 @@ def search(
     objective : Objective
     theta : Tensor (n_members, n_params)
     method : Method
-    moves : Moves
+    move : {"transplant", "restart"}
+        Global move of a stagnating member. "transplant" replaces the weakest hidden
+        unit by the direction of the added neuron and refits the output layer; every
+        third move is a restart.
+    restart : callable
+        Draws new parameters for one member, given its number.
     rate : float
         Learning rate.
     max_epochs : int
@@ -120,7 +86,12 @@ def search(
 
     Returns
     -------
-    SearchResult
+    theta : Tensor (n_members, n_params)
+        The best networks.
+    losses : Tensor (n_epochs, n_members)
+        The objective of each epoch, the auxiliary one while a neuron is trained.
+    n_epochs : int
+    n_moves : Tensor (n_members,)
 
     References
     ----------
@@ -128,7 +99,9 @@ def search(
     AISTATS 2020. It has the theory, the failure mode and the idea of the hybrid.
     """
     auxiliary = auxiliary_objective(objective, neuron_penalty)
-    population = _Population(objective, auxiliary, theta, moves, floor, tol, generator)
+    population = _Population(
+        objective, auxiliary, theta, move, restart, floor, tol, generator
+    )
     descent = Descent(auxiliary, population.start(), method, batch_size, generator)
     segment = max(1, SEGMENT // math.ceil(objective.n_samples / descent.batch_size))
     losses: list[Tensor] = []
@@ -147,33 +120,26 @@ def search(
                 break
         return True
 
-    n_epochs = max_epochs
-    if objective.n_samples == descent.batch_size and _is_exact(objective):
-        n_epochs -= int(POLISH * max_epochs)
+    n_trained = max_epochs
+    # Only objectives in float64 on the CPU can be polished.
+    weight = objective.weight
+    is_exact = weight.dtype == torch.float64 and weight.device.type == "cpu"
+    if objective.n_samples == descent.batch_size and is_exact:
+        n_trained -= int(POLISH * max_epochs)
     annealing = False
     running = True
-    while running and len(losses) < n_epochs and not bool(population.done.all()):
-        running = run(min(segment, n_epochs - len(losses)))
+    while running and len(losses) < n_trained and not bool(population.done.all()):
+        running = run(min(segment, n_trained - len(losses)))
         population.update_best(descent)
         if not annealing and len(losses) >= RETURN * max_epochs:
             population.return_to_best(descent)
             annealing = True
         else:
             population.move(descent, ANNEALED_PROGRESS if annealing else PROGRESS)
-    evaluations = population.polish(max_epochs - n_epochs) if running else 0
-    return SearchResult(
-        population.best_theta,
-        population.best,
-        torch.stack(losses) if losses else torch.empty(0, len(theta)),
-        len(losses) + evaluations,
-        population.n_moves,
-    )
-
-
-def _is_exact(objective: Objective) -> bool:
-    """Whether an objective can be polished: in float64, on the CPU."""
-    weight = objective.weight
-    return weight.dtype == torch.float64 and weight.device.type == "cpu"
+    evaluations = population.polish(max_epochs - n_trained) if running else 0
+    curve = torch.stack(losses) if losses else torch.empty(0, len(theta))
+    n_epochs = len(losses) + evaluations
+    return population.best_theta, curve, n_epochs, population.n_moves
 
 
 def _annealing(elapsed: float) -> float:
@@ -190,14 +156,15 @@ class _Population:
         objective: Objective,
         auxiliary: Objective,
         theta: Tensor,
-        moves: Moves,
+        kind: str,
+        restart: Callable[[int], Tensor],
         floor: float,
         tol: float,
         generator: torch.Generator,
     ):
         assert isinstance(auxiliary.program, AuxiliaryProgram)
         self.objective, self.program = objective, auxiliary.program
-        self.moves, self.generator = moves, generator
+        self.kind, self.restart, self.generator = kind, restart, generator
         self.floor, self.tol = floor, tol
         self.best_theta, self.best = theta.clone(), objective.value(theta)
         # Smallest value since the last move, and number of segments since it decreased.
@@ -251,10 +218,10 @@ class _Population:
             moved = transplant(self.objective, theta[member], of_member)
             self._set_network(descent, member, moved)
         restarts = stuck & ((self.n_moves + 1) % RESTART_EVERY == 0)
-        if self.moves.kind == "restart":
+        if self.kind == "restart":
             restarts = stuck
         for member in restarts.nonzero()[:, 0].tolist():
-            self._set_network(descent, member, self.moves.restart(member))
+            self._set_network(descent, member, self.restart(member))
         has_moved = self.fitting | restarts
         self.n_moves += has_moved
         lowest = torch.minimum(self.lowest, self.value)

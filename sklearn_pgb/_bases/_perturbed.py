@@ -207,4 +207,5 @@ def _new_directions(columns: Tensor, span: Tensor | None, rtol: float) -> Tensor
         for _ in range(2):
             columns = columns - span @ (span.T @ columns)
     U, singular, _ = torch.linalg.svd(columns, full_matrices=False)
+    # Relative to the columns before projection: what is left may be rounding only.
     return U[:, singular > max(rtol * size, torch.finfo(U.dtype).tiny)]

@@ -39,6 +39,8 @@ class TangentSpace:
         space = cls.with_scales(networks, inputs, [1.0] * len(networks))
         scales = []
         for part in space.operator(inputs).operators:
+            # Mean squared row norm one over all networks, so that alpha has the same
+            # meaning for networks of any size.
             size = float((weight @ part.row_norms()).mean()) * len(networks)
             # If no parameter changes the outputs, the zero columns are kept.
             scales.append(size**-0.5 if size > 0 else 1.0)

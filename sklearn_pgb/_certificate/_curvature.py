@@ -50,6 +50,7 @@ def curvature(
         min(most, max(least, LANCZOS_FLOPS / cost), LANCZOS_NUMBERS / len(theta))
     )
     product = objective.hessian_product(theta)
+    # A random start has a part along every eigenvector, almost surely.
     start = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
     values, direction = _lanczos(product, start, max(2, n_steps))
     # v^T H v is an upper bound of the smallest eigenvalue, unlike a rounded Ritz value.

@@ -40,6 +40,8 @@ def by_displacement(
     objective: TrainingObjective, theta: Tensor, displaced: list[Displacement]
 ) -> Escape:
     """Descend from the displaced parameters with the largest gradient."""
+    # All displaced parameters have the same outputs, so the steepest one decreases
+    # fastest.
     best = max(
         displaced,
         key=lambda each: float(
@@ -54,6 +56,8 @@ def by_curvature(
 ) -> Escape:
     """Descend from the best point along the direction of negative curvature."""
     size = max(float(theta.norm()), 1.0)
+    # At a critical point L-BFGS would not move; the best length depends on higher
+    # orders.
     starts = [
         theta + sign * length * size * curvature.direction
         for length in ESCAPE_LENGTHS

@@ -35,9 +35,8 @@ from sklearn_pgb._convex._scale import LossScale, loss_scale
 from sklearn_pgb._geometry._displacements import Displacement
 from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
 from sklearn_pgb._geometry._linear_structure import (
-    LinearStructure,
     layers_operator,
-    linear_structure,
+    linear_layers,
 )
 from sklearn_pgb._geometry._rank import generic_rank
 from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
@@ -96,7 +95,8 @@ class Findings:
     nearby : int or None
         Rank of the Jacobian nearby.
     displaced : list of Displacement
-    structure : LinearStructure or None
+    linear_layers : range or None
+        Layers whose joint features a local minimum can't be worse than.
     tilted : TiltedIdentity or None
     curvature : Curvature or None
         None if the network is not smooth or is linear in its parameters.
@@ -119,7 +119,7 @@ class Findings:
     in_span_error: float | None
     nearby: int | None
     displaced: list[Displacement]
-    structure: LinearStructure | None
+    linear_layers: range | None
     tilted: TiltedIdentity | None
     curvature: Curvature | None
 
@@ -176,11 +176,12 @@ def examine(
     tangent = solve_basis(problem, effort.max_memory, **known)
     margin = kink_margin(network, objective.X)
     smooth = not margin.on_kink
-    structure, joint = _joint_layers(objective)
+    layers, joint = _joint_layers(objective)
     rows, linear_bound = [], -np.inf
     for name, each in feature_problems(subject, bases, joint):
         result = solve_basis(each, effort.max_memory, floor=floor.value)
         rows.append(row_of(name, each, result, loss))
+        # A bound within a norm budget does not cover products of large weights.
         if name == "inputs" and result.unlimited:
             linear_bound = result.lower_bound
     own = row_of(GRADIENT, problem, tangent, loss)
@@ -242,7 +243,7 @@ def examine(
         in_span_error=in_span_error,
         nearby=nearby,
         displaced=displaced,
-        structure=structure,
+        linear_layers=layers,
         tilted=tilted,
         curvature=curvature(objective, theta, generator)
         if smooth and not network.is_linear_in_theta
@@ -282,8 +283,8 @@ def _in_span_error(
 
 def _joint_layers(
     objective: TrainingObjective,
-) -> tuple[LinearStructure | None, dict[str, LinearOperator]]:
-    """Linear structure, and the joint operator if it covers several layers.
+) -> tuple[range | None, dict[str, LinearOperator]]:
+    """Linear layers, and their joint operator if there are several.
 
     A local minimum is as good as the best model on these layers jointly.
     """
@@ -292,18 +293,15 @@ def _joint_layers(
         isinstance(network, ChainNetwork) and network.is_mlp and network.activations
     ):
         return None, {}
-    structure = linear_structure(network, objective.X, objective.y.shape[1])
-    layers = structure.layers
+    layers = linear_layers(network, objective.X, objective.y.shape[1])
     if len(layers) < 2:
-        return structure, {}
-    return structure, {
-        joint_name(structure): layers_operator(network, objective.X, layers)
-    }
+        return layers, {}
+    return layers, {joint_name(layers): layers_operator(network, objective.X, layers)}
 
 
-def joint_name(structure: LinearStructure) -> str:
-    """Name in the table of the joint layers of a structure."""
-    first, last = structure.layers[0], structure.layers[-1]
+def joint_name(layers: range) -> str:
+    """Name in the table of the joint features of several layers."""
+    first, last = layers[0], layers[-1]
     return f"{'inputs' if first == 0 else f'layer {first}'} to layer {last} jointly"
 
 

@@ -97,6 +97,7 @@ class TrainingObjective:
         product = self.hessian_product(theta)
         eye = torch.eye(len(theta), dtype=theta.dtype)
         dense = torch.cat([product(columns) for columns in eye.split(HESSIAN_COLUMNS)])
+        # Eigensolvers read one triangle only; average out the rounding of both.
         return (dense + dense.T) / 2
 
     def has_hessian(self, theta: Tensor) -> bool:

@@ -59,6 +59,7 @@ def steepness(
     size = float(residual.norm()) * len(scale) ** 0.5 + float(tilt.norm())
     if not norm > GRADIENT_ROUNDING * size:
         return Steepness(norm, True, 0.0)
+    # A single large derivative can gain more than a step in all of them.
     largest = torch.zeros_like(relative)
     best = int(relative.abs().argmax())
     largest[best] = relative[best]

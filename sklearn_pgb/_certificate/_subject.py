@@ -100,6 +100,7 @@ def open_subject(
     return Subject(
         name=type(final).__name__,
         objective=objective,
+        # The head has the same form on all samples, so a few are enough to find it.
         head=opened.network.find_head(objective.X[:8]),
         X=X,
         y=targets,

@@ -161,6 +161,7 @@ def head_problem(
 ) -> ConvexProblem:
     """Problem on ``f + J delta`` with the derivatives of the last layer only."""
     network = objective.network
+    # A chain's own operator holds the columns of all layers; this takes any subset.
     operator = FunctionOperator(network, network.theta, objective.X, columns)
     return problem_on(objective, operator, intercept=False, offset=raw)
 
@@ -194,6 +195,7 @@ def feature_problems(
         operator = KroneckerOperator(inputs, n_outputs)
         yield "inputs", problem_on(objective, operator, intercept=True)
     for name, basis in bases.items():
+        # The user's basis stays unfitted, as estimators do not change their parameters.
         fitted = clone(basis).fit(subject.X, subject.y)
         operator = fitted.operator(subject.X, n_outputs)
         yield (

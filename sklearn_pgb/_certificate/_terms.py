@@ -35,7 +35,12 @@ def terms_of_other(
     class_weight = getattr(final, "class_weight", None)
     if isinstance(class_weight, dict) or class_weight == "balanced":
         row_weight = compute_sample_weight(class_weight, y)
-    notes = [] if opened.surrogate is None else [_note_on(opened.surrogate)]
+    notes = []
+    if opened.surrogate is not None:
+        notes.append(
+            f"The certificate is about a surrogate, {opened.surrogate}. It says "
+            "nothing about the averaged probabilities that the estimator predicts."
+        )
     penalty = np.zeros(opened.network.n_params)
     if is_linear_model(final):
         # Theta holds the coefficients of each output, then the intercepts.
@@ -94,10 +99,3 @@ def _notes_of_linear(model: Any) -> list[str]:
             "The coefficients were restricted to positive ones; the bounds are for all."
         )
     return notes
-
-
-def _note_on(surrogate: str) -> str:
-    return (
-        f"The certificate is about a surrogate, {surrogate}. It says nothing about the "
-        "averaged probabilities that the estimator predicts."
-    )

@@ -106,8 +106,12 @@ def tilted_identity(
     if tangent.spectrum is not None:
         steady = tangent.spectrum.leading(RTOL)
         relative = tilt / steady.basis.units.scale
+        # If the tilt has a part that no output sees, the tilted loss decreases along it
+        # without limit.
         outside = relative - steady.V @ (steady.V.T @ relative)
         unbounded = float(outside.norm()) > OUTSIDE * float(relative.norm())
+        # Only along steady directions: dividing by tiny singular values would move u
+        # far away.
         corrected = _corrected(problem, raw, gradient, steady)
         normal = problem.operator.rmatvec(problem.weight[:, None] * corrected) + tilt
         residual = norm_budget * (float(normal.norm()) + rounding)
@@ -118,6 +122,8 @@ def tilted_identity(
     # Any delta within the budget gives an upper bound, so a longer one is rescaled.
     if norm > norm_budget:
         delta = delta * (norm_budget / norm)
+    # The penalty is replaced by its tangent: a convex problem whose optimum is the
+    # network if and only if that is critical.
     tilted = problem.data_value(problem.raw(delta, problem.zero()[1])) + tilt @ delta
     value = min(start, float(tilted) + penalty)
     return TiltedIdentity(
@@ -134,6 +140,8 @@ def _covers(tangent: Infimum, norm_budget: float) -> bool:
     """Whether the bound on the loss holds for all changes up to `norm_budget`."""
     if tangent.norm_budget == float("inf") or tangent.spectrum is None:
         return tangent.norm_budget == float("inf")
+    # The bound's norm multiplies each coefficient by the norm of its column; the
+    # largest one gives a sufficient condition.
     longest = norm_budget * float(tangent.spectrum.basis.units.scale.max())
     return longest <= tangent.norm_budget
 

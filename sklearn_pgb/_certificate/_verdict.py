@@ -41,6 +41,7 @@ def global_bound(subject: Subject, findings: Findings) -> float:
     if network.is_linear_in_theta:
         own = findings.tilted or findings.tangent
         return max(findings.floor.value, own.lower_bound)
+    # A deep linear network can't represent more than the linear models of its inputs.
     if network.is_linear:
         return max(findings.floor.value, findings.linear_bound)
     return findings.floor.value
@@ -54,6 +55,7 @@ def is_not_critical(findings: Findings) -> bool:
     sure to exist, so only these are used. The gain of a single gradient step is
     sufficient evidence by itself.
     """
+    # The gradient is more accurate than losses on bases, so it decides first.
     if findings.steepness.is_rounding:
         return False
     if not findings.smooth:
@@ -76,8 +78,8 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
     attempts = []
     if findings.tilted is None and findings.displaced:
         names = [PERTURBED]
-        if findings.structure is not None and len(findings.structure.layers) > 1:
-            names.append(joint_name(findings.structure))
+        if findings.linear_layers is not None and len(findings.linear_layers) > 1:
+            names.append(joint_name(findings.linear_layers))
         rows = [row for row in map(findings.row, names) if row is not None]
         if any(row.excess > findings.tolerance for row in rows):
             attempts.append(by_displacement(objective, theta, findings.displaced))

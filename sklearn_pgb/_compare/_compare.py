@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
-from sklearn.utils import check_random_state, get_tags, indexable
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
@@ -35,8 +35,8 @@ from sklearn_pgb._estimator._seeds import fill_seeds
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import LOSSES, OF_MEANS
-from sklearn_pgb._samples import Samples
-from sklearn_pgb._sklearn import _check_sample_weight, _check_y, _num_samples
+from sklearn_pgb._samples import Samples, check_samples
+from sklearn_pgb._sklearn import _check_y
 from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 
 NAMES = ("auto", *OF_MEANS)
@@ -170,7 +170,7 @@ def compare_bases(
     gradient       31    31
     """
     bases, memory = _check_bases(bases), check_memory(memory)
-    X, y, weight = _check_data(X, y, sample_weight)
+    X, y, weight = check_samples(X, y, sample_weight)
     y = dense(_check_y(y, multi_output=True))
     name = _resolve_loss(loss, bases, y)
     classifies = LOSSES[name].is_classification
@@ -377,21 +377,6 @@ def _check_scorer(estimator: Any, scoring: Any) -> Callable[..., Any]:
         )
     scorer: Callable[..., Any] = check_scoring(estimator, scoring)
     return scorer
-
-
-def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    if y is None:
-        raise ValueError("y must be targets or labels, got None.")
-    X, y = indexable(X, y)
-    if _num_samples(X) == 0:
-        raise ValueError("X must have at least 1 sample, got 0.")
-    if sample_weight is None:
-        return X, y, None
-    rows = np.empty((_num_samples(X), 1))
-    weight = _check_sample_weight(
-        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
-    )
-    return X, y, weight
 
 
 def _kind(name: str, basis: Any) -> str | None:

@@ -67,6 +67,8 @@ def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:
     dual = dual.clamp(lower, upper)
     if problem.loss.dual_rows_sum_to_zero:
         p = (dual + problem.y).clamp(0, 1)
+        # Dual points are probabilities minus targets, so the probabilities are
+        # normalized again.
         dual = p / p.sum(1, keepdim=True) - problem.y
     return dual
 
@@ -85,4 +87,5 @@ def conjugate_value(problem: ConvexProblem, dual: Tensor, base: Tensor) -> float
 def best_of(bounds: list[Bound], unconditional: Bound) -> Bound:
     """The largest bound; in a tie the unconditional one."""
     best = max(bounds, key=lambda bound: bound.value, default=unconditional)
+    # The unconditional bound holds for coefficients of any norm, so it wins a tie.
     return best if best.value > unconditional.value else unconditional

@@ -168,7 +168,12 @@ def infimum(
     with threads_for_solve(operator.n_rows, operator.n_coef):
         if is_affordable(problem, FACTOR_FLOPS, max_memory):
             spectrum = Spectrum.of(problem)
-            candidates = _factorized(spectrum, descend)
+            candidates = [_at_zero(spectrum.basis)]
+            if bool(spectrum.basis.matrix.isfinite().all()):
+                quadratic = problem.loss.quadratic
+                find = _least_squares if quadratic else partial(_minimized, descend)
+                ranks = spectrum.ranks(INFIMUM_RTOLS if quadratic else NEWTON_RTOLS)
+                candidates += [find(spectrum, rank) for rank in ranks]
         else:
             spectrum, candidates = None, [_by_products(problem, descend)]
         return _finish(problem, candidates, spectrum, contains_offset, floor, in_hand)
@@ -180,16 +185,6 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
     rows, columns = operator.n_rows, operator.n_coef
     needed = factorization_flops(rows, columns)
     return needed <= flops and 4 * 8.0 * rows * columns <= max_memory
-
-
-def _factorized(spectrum: Spectrum, descend: Descend) -> list[_Candidate]:
-    if not bool(spectrum.basis.matrix.isfinite().all()):
-        return [_at_zero(spectrum.basis)]
-    quadratic = spectrum.basis.problem.loss.quadratic
-    find = _least_squares if quadratic else partial(_minimized, descend)
-    ranks = spectrum.ranks(INFIMUM_RTOLS if quadratic else NEWTON_RTOLS)
-    candidates = [find(spectrum, rank) for rank in ranks]
-    return [_at_zero(spectrum.basis), *candidates]
 
 
 def _at_zero(basis: UnitBasis) -> _Candidate:
@@ -217,6 +212,7 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     # The outputs of long coefficients are rounded; this is an upper bound on the loss.
     rounding = product_rounding(1) * float(beta.norm())
     value = (float(left.norm()) + rounding) ** 2
+    # Any vector gives a valid bound; which is tighter depends on the rounding of beta.
     duals = [_residual_dual(basis, target, part) for part in (across, left)]
     raw = basis.base + free + basis.unfold(target - left)
     return _Candidate(value, float(beta.norm()), raw, duals, True, rank)
@@ -246,7 +242,12 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
     value = float(problem.data_value(raw))
     dual = problem.loss.gradient(problem.y, raw)
     duals = [_dual_of(basis, dual)] if bool(dual.isfinite().all()) else []
-    if duals and _is_repairable(problem, inner.operator.n_coef):
+    columns = inner.operator.n_coef
+    if problem.loss.dual_rows_sum_to_zero:
+        # One more constraint per sample, as the loss is invariant to adding a constant
+        # to all outputs.
+        columns += len(problem.y)
+    if duals and factorization_flops(problem.y.numel(), columns) <= REPAIR_FLOPS:
         # Orthonormal columns, as `inner` is a problem on an orthonormal basis.
         root = inner.weight.sqrt()[:, None, None]
         span = (root * inner.operator.dense()).flatten(0, 1)
@@ -275,14 +276,6 @@ def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
     n_steps = int(min(steps, max_steps))
     beta, _, _, converged = newton(inner, PrimalSystem(inner), None, 1e-12, n_steps)
     return beta, converged
-
-
-def _is_repairable(problem: ConvexProblem, rank: int) -> bool:
-    # The repair has one more constraint per sample if the loss is invariant to adding
-    # a constant to all outputs.
-    rows, columns = problem.y.numel(), rank
-    columns += len(problem.y) if problem.loss.dual_rows_sum_to_zero else 0
-    return factorization_flops(rows, columns) <= REPAIR_FLOPS
 
 
 # --- bases too large to factorize ---------------------------------------------------
@@ -333,6 +326,7 @@ def _finish(
         nothing = math.inf, bound.value, math.inf, rank, None, math.nan, math.inf
         return Infimum(*nothing)
     value, smallest_norm = min(each.value for each in usable), _unit_norm(problem)
+    # Among candidates of equal loss the shortest one gives the smallest norm to cover.
     equal = value + EQUAL_RTOL * abs(value)
     best = min(
         (each for each in usable if each.value <= equal), key=lambda each: each.norm
@@ -341,12 +335,11 @@ def _finish(
         bound = _rough_bound(best, smallest_norm, unconditional)
     else:
         bound = _best_bound(usable, best, smallest_norm, unconditional)
-    attained: bool | None = True
-    if not _have_minima(problem):
-        if problem.offset is None or contains_offset:
-            value = min(value, _along_ray(problem, best.raw))
-        trivial = float(problem.weight @ problem.loss.minimum(problem.y))
-        attained = _attained(problem, best.raw, best.converged, value - trivial)
+    has_rays = problem.offset is None or contains_offset
+    value, attained = _attainment(problem, best, value, has_rays)
+    # Directions far above rounding only.
+    rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
+    steady = min(each.value for each in usable if each.rank <= rank)
     bound = bound.within(value, in_hand)
     return Infimum(
         value=value,
@@ -355,17 +348,11 @@ def _finish(
         rank=None if spectrum is None else spectrum.rank,
         attained=attained,
         norm=best.norm,
-        steady=_steady(usable, spectrum),
+        steady=steady,
         steady_rank=None if spectrum is None else spectrum.leading(STEADY_RTOL).rank,
         unlimited=_is_unlimited(problem, spectrum, bound, value),
         spectrum=spectrum,
     )
-
-
-def _steady(candidates: list[_Candidate], spectrum: Spectrum | None) -> float:
-    """The smallest loss along directions far above rounding."""
-    max_rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
-    return min(each.value for each in candidates if each.rank <= max_rank)
 
 
 def _unit_norm(problem: ConvexProblem) -> float:
@@ -448,35 +435,31 @@ def _is_unlimited(
     return smallest * bound.norm_budget > target + math.sqrt(max(value, 0.0))
 
 
-def _have_minima(problem: ConvexProblem) -> bool:
-    """Whether each sample's loss attains its minimum; so does then their sum.
-
-    This holds for the squared loss, the hinge and log losses of smoothed labels.
-    """
-    n = len(problem.y)
-    own = problem.loss.pooled_minimum(problem.y, problem.weight, torch.arange(n), n)
-    return bool(own.attained.all())
-
-
-def _along_ray(problem: ConvexProblem, raw: Tensor) -> float:
-    """The smallest loss among multiples of the model's raw outputs."""
-    scales = (2.0 ** torch.arange(24)).tolist()
-    values = [float(problem.data_value(scale * raw)) for scale in scales]
-    return min(value for value in values if not math.isnan(value))
-
-
-def _attained(
-    problem: ConvexProblem, raw: Tensor, converged: bool, above: float
-) -> bool | None:
-    """Whether the infimum is a minimum, for losses of samples that have none.
+def _attainment(
+    problem: ConvexProblem, best: _Candidate, value: float, has_rays: bool
+) -> tuple[float, bool | None]:
+    """Return the infimum, and whether it is a minimum; None if this is not certain.
 
     If the labels are separated, the loss falls to the samples' infima along a ray and
     there is no minimum. If gradients at a stationary point are well inside their
-    domain, it is a minimum. None if neither is certain.
+    domain, it is a minimum. `has_rays` tells whether multiples of the outputs are
+    models, too.
     """
-    if above <= SEPARATED_LOSS:
-        return False
+    n = len(problem.y)
+    own = problem.loss.pooled_minimum(problem.y, problem.weight, torch.arange(n), n)
+    if bool(own.attained.all()):
+        # Each sample's loss has a minimum (squared, hinge, smoothed labels), so does
+        # their sum.
+        return value, True
+    if has_rays:
+        # Longer multiples of a model that separates the labels have smaller losses.
+        scales = (2.0 ** torch.arange(24)).tolist()
+        values = [float(problem.data_value(scale * best.raw)) for scale in scales]
+        value = min(value, *(each for each in values if not math.isnan(each)))
+    trivial = float(problem.weight @ problem.loss.minimum(problem.y))
+    if value - trivial <= SEPARATED_LOSS:
+        return value, False
     lower, upper = problem.loss.dual_bounds(problem.y)
-    dual = problem.loss.gradient(problem.y, raw)
+    dual = problem.loss.gradient(problem.y, best.raw)
     slack = float(torch.minimum(dual - lower, upper - dual).min())
-    return True if converged and slack > INTERIOR_SLACK else None
+    return value, True if best.converged and slack > INTERIOR_SLACK else None

@@ -73,19 +73,26 @@ class DualSystem(NewtonSystem):
     ) -> tuple[Tensor, Tensor]:
         root = weighted_root(problem, raw)
         factor = self._factor(root, problem.alpha)
-        target = _apply(root, problem.operator.matvec(gradient[0])).reshape(-1, 1)
-        solved = torch.cholesky_solve(target, factor)[:, 0]
+        is_diagonal = root.ndim == 2
+        pushed = problem.operator.matvec(gradient[0])
+        target = (
+            root * pushed if is_diagonal else torch.einsum("icd,id->ic", root, pushed)
+        )
+        solved = torch.cholesky_solve(target.reshape(-1, 1), factor)[:, 0]
         rows, free = -solved, torch.zeros_like(gradient[1])
         if problem.intercept:
-            blocks = root if root.ndim == 3 else torch.diag_embed(root)
+            blocks = torch.diag_embed(root) if is_diagonal else root
             columns = blocks.flatten(0, 1)
             inverse = torch.cholesky_solve(columns, factor)
             schur = problem.alpha * columns.T @ inverse
+            # The intercept has no penalty, so the Schur complement is singular if the
+            # loss is flat in it, e.g. for saturated probabilities.
             schur.diagonal().add_(1e-12 * float(schur.diagonal().mean()) + 1e-300)
             moment = columns.T @ solved - gradient[1]
             free = _cholesky_solve(schur, moment[:, None])[:, 0]
             rows = problem.alpha * inverse @ free - solved
-        back = _apply_transposed(root, rows.reshape(raw.shape))
+        rows = rows.reshape(raw.shape)
+        back = root * rows if is_diagonal else torch.einsum("idc,id->ic", root, rows)
         return -(gradient[0] + problem.operator.rmatvec(back)) / problem.alpha, free
 
     def _factor(self, root: Tensor, alpha: float) -> Tensor:
@@ -199,6 +206,8 @@ def conjugate_gradients(
         image = product(direction)
         curvature, size = float(direction @ image), float(direction @ direction)
         largest = max(largest, curvature / max(size, torch.finfo(target.dtype).tiny))
+        # Without a penalty, a direction of no curvature is rounding error. A step along
+        # it would be arbitrarily long.
         if curvature <= flat * largest * size:
             return solution, False
         rate = norm / curvature
@@ -230,6 +239,7 @@ def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
         torch.mm(features.T, curvature[:, c, None] * features, out=blocks[c])
     diagonal = blocks.diagonal(dim1=1, dim2=2)
     diagonal[:, :n_features] += problem.alpha
+    # Rounding can make a block of dependent features slightly indefinite.
     diagonal *= 1 + 10 * torch.finfo(blocks.dtype).eps
     factors, info = torch.linalg.cholesky_ex(blocks)
     return None if bool(info.any()) else torch.cholesky_inverse(factors)
@@ -330,6 +340,8 @@ def newton(
         ):
             return coef, intercept, n_iter, True
         if last_norm is not None:
+            # Eisenstat and Walker's second choice: the residual of a step follows the
+            # square of the last decrease, so that convergence stays superlinear.
             forcing = min(0.1, max(min_forcing, 0.9 * (norm / last_norm) ** 2))
         last_norm = norm
         goal = forcing * norm
@@ -344,6 +356,7 @@ def newton(
         if moved is None:
             return coef, intercept, n_iter, False
         coef, intercept, raw, data_value = moved
+        # At its minimum, the quadratic model is lower by half the slope along the step.
         promised = -0.5 * float(gradient[0] @ step[0] + gradient[1] @ step[1])
         if not certified and promised <= tol * abs(value):
             return coef, intercept, n_iter, True
@@ -361,6 +374,8 @@ def _small_enough(
     if problem.alpha == 0:
         size = max(float(gradient[0].norm()), float(gradient[1].abs().sum()))
         return size <= tol * (1.0 + abs(value))
+    # This part of the gap takes no further product with the basis, so it is tested
+    # first.
     gap = float(gradient[0] @ gradient[0]) / (2 * problem.alpha)
     if gap > tol * abs(value):
         return False
@@ -413,16 +428,6 @@ def weighted_root(problem: ConvexProblem, raw: Tensor) -> Tensor:
     root = problem.loss.hessian_root(problem.y, raw)
     weight = problem.weight.sqrt()
     return root * (weight[:, None] if root.ndim == 2 else weight[:, None, None])
-
-
-def _apply(root: Tensor, rows: Tensor) -> Tensor:
-    """S_i times the raw outputs of each sample."""
-    return root * rows if root.ndim == 2 else torch.einsum("icd,id->ic", root, rows)
-
-
-def _apply_transposed(root: Tensor, rows: Tensor) -> Tensor:
-    """S_i^T times a vector of each sample."""
-    return root * rows if root.ndim == 2 else torch.einsum("idc,id->ic", root, rows)
 
 
 def _cholesky_solve(matrix: Tensor, target: Tensor) -> Tensor:

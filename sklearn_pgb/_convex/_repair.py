@@ -34,6 +34,7 @@ def _repair(
     low, high = u <= lower + pinning, u >= upper - pinning
     last = torch.inf
     for _ in range(20):
+        # The correction would push coordinates this close to the edge out of their box.
         u = torch.where(low, lower, torch.where(high, upper, u))
         violation = constraints.T @ u
         size = float(violation.abs().max())
@@ -46,6 +47,7 @@ def _repair(
             constraints[free].T, -violation[:, None], driver="gelsd"
         ).solution[:, 0]
         u[free] += step
+        # The free coordinates can't satisfy the constraints: too many are pinned.
         if float((constraints.T @ u).abs().max()) > 1e-9:
             return None
         outside_low, outside_high = u < lower, u > upper
@@ -54,6 +56,8 @@ def _repair(
             last = size
             continue
         last = torch.inf
+        # Active set: coordinates that left their box are pinned, and the others
+        # corrected again.
         low, high = low | outside_low, high | outside_high
     return None
 
@@ -64,5 +68,7 @@ def _constraints(problem: ConvexProblem, U: Tensor) -> Tensor:
     columns = problem.weight.sqrt().repeat_interleave(k)[:, None] * U
     if not problem.loss.dual_rows_sum_to_zero:
         return columns
+    # The gradients of a softmax sum to zero for each sample; a correction must keep
+    # that.
     eye = torch.eye(n, dtype=U.dtype, device=U.device).repeat_interleave(k, 0)
     return torch.cat([columns, eye], 1)

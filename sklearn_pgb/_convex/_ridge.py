@@ -60,6 +60,8 @@ class RidgePath:
         """
         problem = self.problem
         coef, intercept = problem.zero()
+        # The second step refines the solution: it removes most of the rounding of the
+        # first.
         for _ in range(2):
             raw = problem.raw(coef, intercept)
             coef = coef + self._solve(raw, coef, alpha)
@@ -112,6 +114,8 @@ class RidgePath:
             leverage = self._leverage(left, shifts)
             if problem.intercept:
                 eye = torch.eye(k, dtype=root.dtype, device=root.device)
+                # The columns are centered, so the intercept's leverage just adds; it is
+                # the weight.
                 leverage += (problem.weight[rows, None, None] * eye)[..., None]
             scaled = residual / root[rows, None, None]
             errors[:, rows] = _unlever(scaled, leverage, fraction[rows])
@@ -157,8 +161,10 @@ class RidgePath:
         norm = problem.weight @ _centered_target(problem).square().sum(1)
         e = self.eigenvalues[:, None]
         explained = self.target.square()[:, None] * self._fit_factor(shifts)
+        # If the basis explains everything, rounding can make the difference negative.
         quadratic = (norm - explained.sum(0)).clamp_min(torch.finfo(e.dtype).tiny)
         k = problem.operator.n_outputs
+        # Integrating out the intercept takes one degree of freedom for each output.
         n_free = total_weight * k - (k if problem.intercept else 0)
         # The log determinant of I + K / (alpha / 2).
         spread = torch.log1p(e.clamp_min(0) / shifts).sum(0)
@@ -202,7 +208,14 @@ class RidgePath:
 
 def ridge_path(problem: ConvexProblem, dual: bool) -> RidgePath:
     """Decompose the Gram (dual) or the normal matrix (primal) once."""
-    return _dual_path(problem) if dual else _primal_path(problem)
+    if dual:
+        return _dual_path(problem)
+    weighted = problem.weight[:, None] * _centered_target(problem)
+    moment = problem.operator.rmatvec(weighted)
+    eigenvalues, vectors = torch.linalg.eigh(_centered_normal(problem))
+    return RidgePath(
+        problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ moment, dual=False
+    )
 
 
 def _dual_path(problem: ConvexProblem) -> RidgePath:
@@ -211,7 +224,12 @@ def _dual_path(problem: ConvexProblem) -> RidgePath:
     gram = _weighted_gram(problem)
     target = problem.weight.sqrt()[:, None] * _centered_target(problem)
     if problem.intercept:
-        _lift_intercept(gram, root, k)
+        constant = _constant_directions(root, k)
+        _center_gram(gram, constant)
+        # No eigenvalue is above the trace, so this makes the constants the last k
+        # eigenvectors. Without them, leverages are sums without cancellation.
+        lift = 2.0 * gram.diagonal().sum() + 1.0
+        gram.addmm_(lift * constant, constant.T)
     eigenvalues, vectors = torch.linalg.eigh(gram)
     if problem.intercept:
         eigenvalues, vectors = eigenvalues[:-k], vectors[:, :-k]
@@ -264,29 +282,6 @@ def _centered_normal(problem: ConvexProblem) -> Tensor:
         mean = column_means(problem)
         normal.addmm_(mean.T, mean, alpha=-1.0)
     return normal
-
-
-def _lift_intercept(gram: Tensor, root: Tensor, k: int) -> None:
-    """Center the Gram matrix in place and give the constants its largest eigenvalues.
-
-    The constants become the last k eigenvectors, which the caller drops. Leverages are
-    then sums over the other eigenvectors, without cancellation.
-    """
-    constant = _constant_directions(root, k)
-    _center_gram(gram, constant)
-    # No eigenvalue is above the trace, so the constants' new eigenvalue is the largest.
-    lift = 2.0 * gram.diagonal().sum() + 1.0
-    gram.addmm_(lift * constant, constant.T)
-
-
-def _primal_path(problem: ConvexProblem) -> RidgePath:
-    normal = _centered_normal(problem)
-    weighted = problem.weight[:, None] * _centered_target(problem)
-    moment = problem.operator.rmatvec(weighted)
-    eigenvalues, vectors = torch.linalg.eigh(normal)
-    return RidgePath(
-        problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ moment, dual=False
-    )
 
 
 def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] | None:

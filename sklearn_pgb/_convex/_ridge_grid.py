@@ -97,6 +97,8 @@ def ridge_grid(
     # The solutions are for centered columns; the intercept accounts for the means.
     rows = column_means(problem)
     if dual:
+        # In the dual, coefficients are Phi^T times the weights, so multiply the means
+        # by Phi.
         rows = torch.stack([problem.operator.matvec(row).reshape(-1) for row in rows])
     shift = columns @ rows.T
     intercepts = torch.stack(means)[:, None] - shift.reshape(*shape, k)

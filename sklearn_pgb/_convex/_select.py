@@ -165,6 +165,7 @@ def approximate_leave_one_out(
     matrix.diagonal().add_(penalty)
     factor = torch.linalg.cholesky(matrix)
     blocks = root if root.ndim == 3 else torch.diag_embed(root)
+    # Only the left-out part of a sample's loss is removed from the Hessian.
     hessian = fraction[:, None, None] * (blocks.mT @ blocks)
     gradient = fraction[:, None] * problem.residual(solution.raw)
     raw = solution.raw.clone()

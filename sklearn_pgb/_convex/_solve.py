@@ -181,6 +181,7 @@ class PathSolver:
         if problem.loss.quadratic and not reaches(problem, solutions[-1], tol):
             solutions.append(self._by_products(problem, start, tol, max_iter))
         best = min(solutions, key=objective_of)
+        # Every bound is valid for the same problem, also that of a worse solution.
         bound = max(each.lower_bound for each in solutions)
         best = replace(best, lower_bound=bound)
         return replace(best, converged=reaches(problem, best, tol))
@@ -199,6 +200,8 @@ class PathSolver:
             return self._by_spectrum(problem, start, tol, max_iter)
         if problem.loss.quadratic:
             if not spectral:
+                # The gap is |gradient|^2 / (2 alpha), so the tolerance on the gradient
+                # is a root.
                 rough = LSMR_FRACTION * (tol * alpha / 2) ** 0.5
                 return finish(
                     problem, *lsmr_ridge(problem, rough, LSMR_ITERATIONS, start)
@@ -207,6 +210,8 @@ class PathSolver:
                 factored = cholesky_ridge(problem, self.method == "dual")
                 if factored is not None:
                     return finish(problem, *factored, 1, True)
+            # An eigendecomposition costs several times a factorization, but solves
+            # every alpha.
             self._path = self._path or ridge_path(problem, self.method == "dual")
             return finish(problem, *self._path.coefficients(alpha), 1, True)
         if self._system is None:

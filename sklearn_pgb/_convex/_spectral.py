@@ -51,6 +51,8 @@ class SpectralSolver:
             equal = smallest = min(objective_of(each) for each in candidates)
             if math.isfinite(smallest):
                 equal += EQUAL_RTOL * abs(smallest)
+            # The last of the equal ones has the smallest rank, and so the shortest
+            # coefficients.
             return [each for each in candidates if objective_of(each) <= equal][-1]
         return self._newton(problem, spectrum, tol, max_iter)
 
@@ -116,6 +118,7 @@ class SpectralSolver:
         shrunk = sigma.square() + problem.alpha / 2
         coef = (V @ (sigma / shrunk * along)).reshape(-1)
         across = target - U @ along
+        # The second projection removes the rounding error of the first.
         across = across - U @ (U.T @ across)
         left = across + U @ (problem.alpha / 2 / shrunk * along)
         intercept = problem.zero()[1]
@@ -129,6 +132,7 @@ class SpectralSolver:
     ) -> Solution:
         """Newton in the singular directions, where coefficients keep their norm."""
         basis, U, singular, V = self._decomposed()
+        # Directions below rounding have no effect on the outputs.
         keep = singular > EPS * singular.amax() if len(singular) else singular > 0
         U, singular, V = U[:, keep], singular[keep], V[:, keep]
         inner = basis.inner(U * singular)

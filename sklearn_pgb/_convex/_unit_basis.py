@@ -66,12 +66,16 @@ class Units:
         size = torch.zeros_like(total[0])
         for _, dense in operator.blocks():
             size = torch.maximum(size, dense.abs().amax((0, 1)))
+        # Columns are divided by their largest entry first, as squares could over- or
+        # underflow.
         size = torch.where(size > 0, size, 1.0)
         for rows, dense in operator.blocks():
             root = weight[rows].sqrt()
             plain += (root * dense / size).square().sum((0, 1))
             squares += (root * (((dense - pivot) - total) / size)).square().sum((0, 1))
         norms, plain = size * squares.sqrt(), size * plain.sqrt()
+        # Centering a constant column leaves rounding errors, which must not be scaled
+        # to one.
         scale = torch.where(norms > CONSTANT_ULPS * EPS * plain, norms, plain)
         width = problem.operator.n_outputs // operator.n_outputs
         scale = torch.where(scale > 0, scale, 1.0)

@@ -197,10 +197,11 @@ class TrainingDisplay:
         return self
 
     def _plot_loss(self, ax, curve, line_kw):
+        label = f"each {self.step_name}"
+        if self.name is not None:
+            label = ", ".join(filter(None, [self.name, self._gap()]))
         (self.loss_line_,) = ax.plot(
-            np.arange(1, len(curve) + 1),
-            curve,
-            **{"label": self._loss_label(), **line_kw},
+            np.arange(1, len(curve) + 1), curve, **{"label": label, **line_kw}
         )
         if self.loss is not None:
             (self.loss_point_,) = ax.plot(
@@ -215,7 +216,8 @@ class TrainingDisplay:
             self._plot_floor(ax, curve)
         _label(ax, self.step_name, "training loss")
         if self.name is None:
-            ax.set_title(self._title())
+            words = STATUS_WORDS.get(self.status, self.status)
+            ax.set_title(": ".join(filter(None, [words, self._gap()])))
         ax.legend()
 
     def _plot_floor(self, ax, curve):
@@ -244,15 +246,6 @@ class TrainingDisplay:
         _label(ax, self.step_name, f"held-out {self.score_name}")
         if self.name is not None:
             ax.legend()
-
-    def _loss_label(self):
-        if self.name is None:
-            return f"each {self.step_name}"
-        return ", ".join(filter(None, [self.name, self._gap()]))
-
-    def _title(self):
-        words = STATUS_WORDS.get(self.status, self.status)
-        return ": ".join(filter(None, [words, self._gap()]))
 
     def _gap(self):
         if self.floor is None or self.loss is None:

@@ -153,13 +153,17 @@ def by_held_out(
     path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
     choice = _best(search_path(path.loss, alphas.tolist()))
     solutions = path.solutions[choice.alpha]
+    raw = torch.full_like(problem.y, torch.nan)
+    for fold, solution in zip(folds, solutions, strict=True):
+        raw[fold.held.index] = fold.held.raw(solution)
     left_out = sum(float(fold.held.weight.sum()) for fold in folds) / len(folds)
     training_fraction = 1.0 - left_out
     choice = AlphaChoice(
         choice.alpha * training_fraction,
         choice.alphas * training_fraction,
         choice.scores,
-        _held_out_raw(folds, problem, solutions),
+        # Some samples may not be held out in any fold.
+        None if bool(raw.isnan().any()) else raw,
     )
     return choice, solutions
 
@@ -169,16 +173,6 @@ def _best(losses: dict[float, float]) -> AlphaChoice:
     alphas = np.array(list(losses))
     scores = np.array(list(losses.values()))
     return AlphaChoice(float(alphas[np.nanargmin(scores)]), alphas, scores)
-
-
-def _held_out_raw(
-    folds: Sequence[Fold], problem: ConvexProblem, solutions: Sequence[Solution]
-) -> Tensor | None:
-    """Return held-out raw outputs, or None if some sample was never held out."""
-    raw = torch.full_like(problem.y, torch.nan)
-    for fold, solution in zip(folds, solutions, strict=True):
-        raw[fold.held.index] = fold.held.raw(solution)
-    return None if bool(raw.isnan().any()) else raw
 
 
 def is_dense(problem: ConvexProblem) -> bool:

@@ -98,7 +98,12 @@ def displacements(
     walk = _Walk(network, X)
     if not walk.complete:
         return []
-    families = _families(network, X, smooth=not walk.seams)
+    if isinstance(network, ChainNetwork) and network.is_mlp:
+        # If several layers move at once, pre-activations are not linear in the time,
+        # so their signs at a few times do not determine the signs in between.
+        families = chain_families(network, X, together=not walk.seams)
+    else:
+        families = [[freedom] for freedom in _block_freedoms(network, X)]
     drawn: list[Displacement] = []
     while families and len(drawn) < limit:
         for family in list(families):
@@ -128,15 +133,6 @@ def _draw(
     return None
 
 
-def _families(network: Network, X: Tensor, smooth: bool) -> list[list[Freedom]]:
-    """Lists of freedoms that may be used together, the most general list first."""
-    if isinstance(network, ChainNetwork) and network.is_mlp:
-        # If several layers move at once, pre-activations are not linear in the time,
-        # so their signs at a few times do not determine the signs in between.
-        return chain_families(network, X, together=smooth)
-    return [[freedom] for freedom in _block_freedoms(network, X)]
-
-
 class _Walk:
     """Test paths through the parameters of one network on fixed samples."""
 
@@ -150,10 +146,12 @@ class _Walk:
 
     def find_stop(self, paths: list[Path]) -> float | None:
         """The time up to which outputs and pieces are constant, or None."""
+        # A shift that crosses a kink is halved until it stays on the piece.
         for stop in (0.5**i for i in range(N_HALVINGS + 1)):
             shifts = [_total(paths, stop * time) for time in TIMES]
             if self._keeps_pieces(shifts):
-                kept = all(self._keeps_outputs(shift) for shift in shifts)
+                bound = OUTPUT_TOLERANCE * (1 + float(self._raw.abs().max()))
+                kept = all(self.change(shift) <= bound for shift in shifts)
                 return stop if kept else None
         return None
 
@@ -164,10 +162,6 @@ class _Walk:
     def _run(self, theta: Tensor) -> Tensor:
         with torch.no_grad():
             return self._network(theta, self._X)
-
-    def _keeps_outputs(self, shift: Tensor) -> bool:
-        bound = OUTPUT_TOLERANCE * (1 + float(self._raw.abs().max()))
-        return self.change(shift) <= bound
 
     def _keeps_pieces(self, shifts: list[Tensor]) -> bool:
         """Whether signs are constant along the path; zeros at the start may change."""
@@ -217,6 +211,7 @@ def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
 
 
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
+    # Blocks of zeros, such as initial biases, get shifts of size one.
     own = float(theta[block].square().mean().sqrt()) or 1.0
     scale = own * (len(basis) / basis.shape[1]) ** 0.5
 

@@ -71,6 +71,7 @@ def linear_units(network: ChainNetwork, X: Tensor) -> list[tuple[Tensor, Tensor]
         margin = SEAM_TOLERANCE * z.abs().max() if activation.seam else -torch.inf
         above = activation.linear_above & (z > margin).all(0)
         below = activation.linear_below & (-z > margin).all(0)
+        # A linear unit has the same slope on all samples, so the first one is enough.
         slope = activation.derivative(z[:1], h[:1])[0]
         result.append(((above | below) & (slope != 0), slope))
     return result
@@ -110,6 +111,8 @@ def _unit_freedoms(
     freedoms = []
     for layer, moves in enumerate(neutral):
         inputs = _augmented(layers[layer], network.biases[layer] is not None)
+        # With this scale a random shift changes pre-activations by about their own
+        # size.
         scale = _rms(pre_activations[layer]) / (_rms(inputs) * inputs.shape[1] ** 0.5)
         any_input = torch.eye(inputs.shape[1], dtype=X.dtype)
         width = torch.eye(len(moves.units), dtype=X.dtype)
@@ -133,6 +136,7 @@ def _null_freedoms(
     for layer in range(1, len(network.weights)):
         rows = _augmented(layers[layer], network.biases[layer] is not None)
         if neutral is not None:
+            # Weights orthogonal to these columns ignore the moves of the units below.
             moved = neutral[layer - 1].values.T
             padding = moved.new_zeros(len(moved), rows.shape[1] - moved.shape[1])
             rows = torch.cat([rows, torch.cat([moved, padding], 1)])
@@ -153,6 +157,7 @@ def scaling_freedom(network: ChainNetwork) -> Freedom | None:
     invertible linear map of the parameters. None if there are no such units, or if
     layer norms follow them.
     """
+    # c relu(z / c) = relu(z) holds for functions that are linear on each side of zero.
     homogeneous = [
         activation.linear_below and activation.linear_above
         for activation in network.activations
@@ -198,6 +203,7 @@ def _neutral_moves(network: ChainNetwork, X: Tensor) -> list[_NeutralMoves]:
         # layer, as it has no effect on the outputs.
         weight = network.weights[layer + 1]
         effect = weight - above @ (above.T @ weight)
+        # Outgoing weights that cancel leave rounding errors in place of zeros.
         rounding = torch.finfo(X.dtype).eps * max(effect.shape)
         units = effect.norm(dim=0) <= rounding * weight.norm()
         mask, slopes = linear[layer]
@@ -205,6 +211,7 @@ def _neutral_moves(network: ChainNetwork, X: Tensor) -> list[_NeutralMoves]:
         image = _null_directions(effect, mask)
         directions = torch.zeros_like(image)
         directions[mask] = image[mask] / slopes[mask, None]
+        # Orthonormal, because the next layer's effect is computed by projection.
         directions = torch.linalg.qr(directions).Q
         free = torch.eye(len(units), dtype=X.dtype)[:, units]
         result.insert(0, _NeutralMoves(units, directions, torch.cat([free, image], 1)))

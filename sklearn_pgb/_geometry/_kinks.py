@@ -55,6 +55,7 @@ def kink_margin(network: Network, X: Tensor) -> KinkMargin:
     KinkMargin
     """
     recorded = pieces(network, X)
+    # A maximum has its kinks where its inputs are equal, which is not recorded.
     if not recorded.complete:
         return KinkMargin(math.nan, 1.0)
     margins = [

@@ -1,11 +1,8 @@
 """Linear units of a trained network, and layers with guarantees from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._geometry._freedom import linear_units
@@ -13,39 +10,14 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators._dense import KroneckerOperator
 
 
-@dataclass(frozen=True, eq=False)
-class LinearStructure:
-    """Sets of linear units that are connected linearly to the outputs.
+def linear_layers(network: ChainNetwork, X: Tensor, n: int) -> range:
+    """Find the layers of the locally induced partial linear structure of a network.
 
-    Layers are numbered from 0, the inputs, to H + 1, the outputs.
-
-    Attributes
-    ----------
-    units : dict of int to ndarray
-        For each layer from 1 to H + 1, the largest set of units that are linear on all
-        samples and, up to layer H - 1, only feed units of the next layer's set.
-    first_layer : int
-        The smallest t such that all layers above t have at least `n` such units.
-    n : int
-    """
-
-    units: dict[int, NDArray[np.intp]]
-    first_layer: int
-    n: int
-
-    @property
-    def layers(self) -> range:
-        """Layers t to H; no model on their joint outputs beats a local minimum."""
-        return range(self.first_layer, max(self.units))
-
-
-def linear_structure(network: ChainNetwork, X: Tensor, n: int) -> LinearStructure:
-    """Find the locally induced partial linear structure of a trained network.
-
-    If the structure of a differentiable local minimum begins at layer t, with ``n`` the
-    number of outputs, then no linear model on the joint features of layers t to H has
-    a smaller loss (layer 0 is the inputs). Units need not be designed as linear: a ReLU
-    unit that is active on all samples is linear.
+    Each layer above the first of them has at least `n` units that are linear on all
+    samples and, except in the last hidden layer, only feed such units of the next
+    layer. Units need not be designed as linear: a ReLU unit that is active on all
+    samples is linear. If ``n`` is the number of outputs, then at a differentiable local
+    minimum no linear model on the joint features of these layers has a smaller loss.
 
     Parameters
     ----------
@@ -57,7 +29,8 @@ def linear_structure(network: ChainNetwork, X: Tensor, n: int) -> LinearStructur
 
     Returns
     -------
-    LinearStructure
+    range
+        Layer numbers up to the last hidden layer; 0 are the inputs.
 
     References
     ----------
@@ -66,26 +39,20 @@ def linear_structure(network: ChainNetwork, X: Tensor, n: int) -> LinearStructur
     Theorem 4.
     """
     linear = [mask for mask, _ in linear_units(network, X)]
-    depth = len(linear)
+    first = depth = len(linear)
     chosen = torch.ones(network.n_outputs, dtype=torch.bool)
-    units = {depth + 1: _indices(chosen)}
-    for layer in range(depth, 0, -1):
-        mask = linear[layer - 1]
-        if layer < depth:
+    while first > 0:
+        mask = linear[first - 1]
+        if first < depth:
             # Going down from the top gives the largest sets: a unit that feeds a unit
             # outside the largest set above feeds one outside any smaller set.
-            outside = network.weights[layer][~chosen]
+            outside = network.weights[first][~chosen]
             mask = mask & (outside == 0).all(0)
         chosen = mask
-        units[layer] = _indices(chosen)
-    first = depth
-    while first > 0 and len(units[first]) >= n:
+        if int(chosen.sum()) < n:
+            break
         first -= 1
-    return LinearStructure(units, first, n)
-
-
-def _indices(mask: Tensor) -> NDArray[np.intp]:
-    return np.flatnonzero(mask.numpy())
+    return range(first, depth + 1)
 
 
 def layers_operator(

@@ -72,23 +72,14 @@ class Pieces:
 def pieces(network: Network, X: Tensor, theta: Tensor | None = None) -> Pieces:
     """Run a network and record the inputs of its piecewise functions."""
     if isinstance(network, ChainNetwork):
-        return _chain_pieces(network if theta is None else network.at(theta), X)
+        chain = network if theta is None else network.at(theta)
+        pairs = zip(chain.forward(X)[0], chain.activations, strict=True)
+        seams = [(z, activation.kink) for z, activation in pairs if activation.seam]
+        return Pieces([z for z, _ in seams], [kink for _, kink in seams])
     recorder = _Recorder()
     with torch.no_grad(), recorder:
         network(network.theta if theta is None else theta, X)
     return Pieces(recorder.inputs, recorder.kinked, recorder.complete)
-
-
-def _chain_pieces(network: ChainNetwork, X: Tensor) -> Pieces:
-    """The same for a chain, from the properties of its activations."""
-    seams = [
-        (z, activation)
-        for z, activation in zip(
-            network.forward(X)[0], network.activations, strict=True
-        )
-        if activation.seam
-    ]
-    return Pieces([z for z, _ in seams], [each.kink for _, each in seams])
 
 
 class _Recorder(TorchDispatchMode):

@@ -54,6 +54,7 @@ def jacobian_rank(
         return None
     if len(matrix) < matrix.shape[1]:
         matrix = matrix.T
+    # R has the same singular values, and is square.
     singular = torch.linalg.svdvals(torch.linalg.qr(matrix, mode="r").R)
     return int((singular > RANK_RTOL * singular.max()).sum())
 

@@ -63,3 +63,27 @@ def pure_error_floor(
         group=group,
         raw=pooled.raw,
     )
+
+
+def largest_residual(
+    loss: Loss, y: Tensor, raw: Tensor, weight: Tensor, group: Tensor
+) -> float:
+    """Largest mean gradient of the loss over samples with equal inputs.
+
+    It is ``max_j |sum_{i in I_j} w_i grad l_i(f(x_i))| / sum_{i in I_j} w_i``. For
+    convex losses it is zero if and only if the loss equals the pure-error floor, and
+    only then the objective with added neurons has a local minimum.
+
+    Parameters
+    ----------
+    loss : Loss
+    y, raw : Tensor of shape (n_samples, n_outputs)
+    weight : Tensor of shape (n_samples,)
+    group : Tensor of shape (n_samples,)
+        Group of each sample (`PureErrorFloor.group`).
+    """
+    n_groups = int(group.max()) + 1
+    rows = weight[:, None] * loss.gradient(y, raw)
+    sums = rows.new_zeros(n_groups, rows.shape[1]).index_add(0, group, rows)
+    total = weight.new_zeros(n_groups).index_add(0, group, weight)
+    return float((sums.norm(dim=1) / total).max())

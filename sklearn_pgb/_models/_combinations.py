@@ -135,6 +135,7 @@ def _members(estimator: Any, opened: Sequence[OpenNetwork]) -> list[Member]:
         n_outputs = 1 if n_classes == 2 else n_classes
     if isinstance(estimator, VOTES) and estimator.weights is not None:
         pairs = zip(estimator.estimators, estimator.weights, strict=True)
+        # Members that were dropped have a weight, but take no part.
         used = [weight for (_, each), weight in pairs if not isinstance(each, str)]
         weights = np.array(used) / np.sum(used)
     if isinstance(estimator, BAGS):
@@ -153,7 +154,10 @@ def _members(estimator: Any, opened: Sequence[OpenNetwork]) -> list[Member]:
         else:
             matrix = weights[number] * torch.eye(n_outputs, dtype=torch.float64)
         slope, shift = _target_map(member)
-        stop = start + _n_columns(member)
+        n_inputs = member.network.n_inputs
+        if n_inputs is None:
+            n_inputs = member.final.n_features_in_
+        stop = start + n_inputs
         result.append(
             Member(
                 member,
@@ -194,12 +198,6 @@ def _target_map(member: OpenNetwork) -> tuple[Tensor, Tensor]:
             "outside of the combination."
         )
     return torch.tensor(slope), torch.tensor(shift)
-
-
-def _n_columns(member: OpenNetwork) -> int:
-    """Number of columns of the member's inputs."""
-    n_inputs = member.network.n_inputs
-    return member.final.n_features_in_ if n_inputs is None else n_inputs
 
 
 def _encode(estimator: Any, members: Sequence[Member], X: Any) -> Tensor:

@@ -46,7 +46,11 @@ class CombinedModel(Network):
         self.biases: list[slice | None] = []
         self.bias = bias
         for member, matrix in zip(members, matrices, strict=True):
-            position = _bias_of(member)
+            position = None
+            if not isinstance(member, ModuleNetwork):
+                # Modules keep their own bias.
+                inputs = torch.empty(0, member.n_inputs or 0)
+                position = member.find_head(inputs).bias
             if position is not None:
                 theta = member.theta
                 self.bias = self.bias + matrix @ theta[position]
@@ -169,13 +173,6 @@ class CombinedModel(Network):
             for part, own in zip(parts, self.biases, strict=True)
         ]
         return [*full, bias]
-
-
-def _bias_of(member: Network) -> slice | None:
-    """Position of the output bias in theta; None for modules, which keep their own."""
-    if isinstance(member, ModuleNetwork):
-        return None
-    return member.find_head(torch.empty(0, member.n_inputs or 0)).bias
 
 
 def _without(theta: Tensor, bias: slice | None) -> Tensor:

@@ -152,6 +152,8 @@ class ModuleNetwork(Network):
         n_outputs = raw.shape[1]
         bias = weight = in_span = None
         for position, shape in self._from_last():
+            # Only the derivative tells: a vector of this size may be anywhere in the
+            # module.
             if bias is None and shape == (n_outputs,):
                 bias = position if _is_identity(push, theta, position) else None
         # The head has the last weights of the right shape, and g is their part of theta

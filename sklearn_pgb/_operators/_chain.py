@@ -104,12 +104,18 @@ class ChainOperator(LinearOperator):
         n, m, k = self.n_samples, other.n_samples, self.n_outputs
         right = other.derivatives()
         kernel = self._empty(n, k, m, k).zero_()
+        # Blocks of rows bound the memory of each layer's part of the kernel.
         for rows in row_blocks(n, k * m * k * self.dtype.itemsize):
             # The Gram matrix in one block needs the derivatives only once.
-            left = right if other is self and rows.stop - rows.start == n else None
-            self._add_gram(
-                kernel[rows], left or self.derivatives(rows), right, other, rows
-            )
+            is_whole = other is self and rows.stop - rows.start == n
+            left = right if is_whole else self.derivatives(rows)
+            for layer, D, twin, E in zip(
+                self.columns, left, other.columns, right, strict=True
+            ):
+                if layer is self.layers[-1]:
+                    layer.add_output_gram(kernel[rows], twin, rows)
+                else:
+                    layer.add_gram(kernel[rows], D, twin, E, rows)
         return kernel.reshape(n * k, m * k)
 
     @property
@@ -119,23 +125,6 @@ class ChainOperator(LinearOperator):
             (type(layer), layer.inputs.shape[1], layer.width, layer.n_coef)
             for layer in self.columns
         ]
-
-    def _add_gram(
-        self,
-        kernel: Tensor,
-        left: list[Tensor],
-        right: list[Tensor],
-        other: "ChainOperator",
-        rows: slice,
-    ) -> None:
-        """Add the kernel of the given samples, (n_rows, k, m, k), by layers."""
-        for layer, D, twin, E in zip(
-            self.columns, left, other.columns, right, strict=True
-        ):
-            if layer is self.layers[-1]:
-                layer.add_output_gram(kernel, twin, rows)
-            else:
-                layer.add_gram(kernel, D, twin, E, rows)
 
     def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
         """Sum of random features of the layers."""

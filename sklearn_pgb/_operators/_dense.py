@@ -50,7 +50,12 @@ class KroneckerOperator(LinearOperator):
         return (residual.T @ self.features).T.reshape(-1)
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
-        return self._expand(self.features[rows])
+        features = self.features[rows]
+        n, p, k = len(features), self.n_features, self.n_outputs
+        total = features.new_zeros(n, k, p, k)
+        values = features[:, :, None].expand(n, p, k)
+        torch.diagonal(total, dim1=1, dim2=3).copy_(values)
+        return total.reshape(n, k, self.n_coef)
 
     def single(self) -> "KroneckerOperator":
         return KroneckerOperator(self.features.float(), self.n_outputs)
@@ -94,9 +99,3 @@ class KroneckerOperator(LinearOperator):
     def row_norms(self) -> Tensor:
         norms = self.features.square().sum(1, keepdim=True)
         return norms.expand(self.n_samples, self.n_outputs).clone()
-
-    def _expand(self, features: Tensor) -> Tensor:
-        n, p, k = len(features), self.n_features, self.n_outputs
-        rows = features.new_zeros(n, k, p, k)
-        torch.diagonal(rows, dim1=1, dim2=3).copy_(features[:, :, None].expand(n, p, k))
-        return rows.reshape(n, k, self.n_coef)

@@ -40,7 +40,8 @@ class FunctionOperator(LinearOperator):
         self._matrix: Tensor | None = None
 
     def matvec(self, coef: Tensor) -> Tensor:
-        if not self._derivatives.transposes() and self._is_small():
+        size = self.n_rows * self.n_coef * self.theta.element_size()
+        if not self._derivatives.transposes() and size <= BLOCK_BYTES:
             # Store the matrix: a loop over samples is too slow for each product.
             if self._matrix is None:
                 self._matrix = self.dense()
@@ -66,10 +67,6 @@ class FunctionOperator(LinearOperator):
         # Reuse the results of the tests for supported transforms.
         part._derivatives = self._derivatives
         return part
-
-    def _is_small(self) -> bool:
-        size = self.n_rows * self.n_coef * self.theta.element_size()
-        return size <= BLOCK_BYTES
 
     def _sample_blocks(self) -> Iterator[slice]:
         # The memory of a module's intermediate results is unknown. 64 times its input

@@ -169,11 +169,15 @@ class Linear(Columns):
     ) -> None:
         b, k, m, _ = kernel.shape
         inner = left.reshape(b * k, -1) @ right.reshape(m * k, -1).T
+        # The kernel of outer products is the product of both kernels, so no row is
+        # formed.
         outer = self._input_gram(other, rows)
         inner.view(b, k, m, k).mul_(outer[:, None, :, None])
         kernel += inner.view_as(kernel)
 
     def add_output_gram(self, kernel: Tensor, other: Linear, rows: slice) -> None:
+        # For D = I the second kernel is the identity, so only equal outputs have a
+        # part.
         diagonal = torch.diagonal(kernel, dim1=1, dim2=3)
         diagonal += self._input_gram(other, rows)[:, :, None]
 
@@ -182,6 +186,7 @@ class Linear(Columns):
         return product.add_(1.0) if self.bias else product
 
     def row_norms(self, D: Tensor, rows: slice) -> Tensor:
+        # The norm of an outer product is the product of the norms.
         size = self.inputs[rows].square().sum(1) + float(self.bias)
         return size[:, None] * D.square().sum(-1)
 

@@ -152,6 +152,8 @@ class LeafOperator(LinearOperator):
             weight = self._squared_roots(root, rows)
             for tree, (start, size) in enumerate(self._ranges()):
                 later = slice(tree, n_trees)
+                # One count over pairs (own leaf, column) replaces a product of
+                # indicator matrices.
                 cells = (self.leaves[rows, tree, None].long() * p) + columns[:, later]
                 for c in range(self.width):
                     for d in range(self.width):
@@ -180,6 +182,7 @@ class LeafOperator(LinearOperator):
                 return None
             factor, outputs = matrix[0, 0].expand(len(self.scale)), None
         else:
+            # A tree would add to several outputs, which this operator can't represent.
             if bool((matrix.count_nonzero(0) > 1).any()):
                 return None
             # Each output is a multiple of one of the new ones.
@@ -240,8 +243,11 @@ class LeafOperator(LinearOperator):
                 chunk = trees[first : first + MOST_COUNTS]
                 for start in range(0, n, height):
                     rows = slice(start, min(start + height, n))
+                    # Of a symmetric kernel only the upper blocks are counted, then
+                    # mirrored.
                     columns = slice(start if symmetric else 0, m)
                     shape = rows.stop - start, m - columns.start
+                    # A byte holds the matches of at most MOST_COUNTS trees.
                     counts = np.zeros(shape, dtype=np.uint8)
                     equal = np.empty(shape, dtype=bool)
                     for tree in chunk:

@@ -72,6 +72,8 @@ class StackedOperator(LinearOperator):
         return kernel
 
     def normal(self, root: Tensor | None = None) -> Tensor:
+        # Stacked trees count pairs of leaves between all of them; blocks of dense rows
+        # are slow.
         leaves = as_leaves(self)
         return super().normal(root) if leaves is None else leaves.normal(root)
 

@@ -153,13 +153,7 @@ class ResNetBasisBase(
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
         self._learn(y)
-        kept = weight > 0
-        weight[kept] *= self._targets.class_factors(y[kept], weight[kept])
-        if not weight.any():
-            raise ValueError(
-                "sample_weight and class_weight must give some sample a positive "
-                "weight, got zero for all of them."
-            )
+        weight = self._targets.weigh(y, weight)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         with local_randomness(seed):

@@ -1,6 +1,6 @@
 """Training of the units on all samples at once, by L-BFGS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,9 @@ def descend(
     def record(point: Tensor, value: float) -> bool:
         losses.append(value)
         stop = on_iteration(point[-size:].to(theta.device), value)
-        return stop or _stagnates(losses, floor, request.tol)
+        if stop or len(losses) <= PATIENCE:
+            return stop
+        return losses[-1 - PATIENCE] - value <= request.tol * (value - floor)
 
     if max_iter == 0:
         on_iteration(theta, float(function(start)[0]))
@@ -127,13 +129,6 @@ def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
     return function, model.start(theta)
 
 
-def _stagnates(losses: Sequence[float], floor: float, tol: float) -> bool:
-    """Whether the last PATIENCE iterations hardly decreased the loss."""
-    if len(losses) <= PATIENCE:
-        return False
-    return losses[-1 - PATIENCE] - losses[-1] <= tol * (losses[-1] - floor)
-
-
 @dataclass(frozen=True)
 class Choice:
     """Iterations, alpha and whether to keep the units, chosen by held-out losses."""
@@ -155,6 +150,8 @@ def choose(
     """
     if not folds:
         return Choice(0, objective.alpha, False)
+    # Solutions are expensive if the training does not project, so half of the
+    # checkpoints are left out.
     planned = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
     checkpoints = [0, *(c for c in planned if c < request.max_iter)]
     checkpoints.append(request.max_iter)
@@ -176,6 +173,7 @@ def choose(
     alone_means, means = (
         np.nan_to_num(part.sum(-1), nan=np.inf) for part in (alone, curve)
     )
+    # Iterations and alpha are chosen together: trained units need another alpha.
     best = np.unravel_index(int(np.argmin(means)), means.shape)
     basis = int(alone_means.argmin())
     duplicates = number_duplicates(objective.samples)

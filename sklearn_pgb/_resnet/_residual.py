@@ -50,6 +50,7 @@ class BasisSamples:
         """Return standard deviations of the basis columns; one for constant columns."""
         centered = self.basis - self.mean()
         spread = (self.weight @ centered.square()).sqrt()
+        # The deviation of a constant column is rounding, relative to its size.
         floor = 1e-12 * self.basis.abs().amax(0)
         return torch.where(spread > floor, spread, 1.0)
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import check_random_state
 from torch import nn
 
 from sklearn_pgb._budget import SURVEY_POLISH
@@ -14,7 +14,7 @@ from sklearn_pgb._certificate._subject import training_objective
 from sklearn_pgb._estimator._border import dense, weight_keyword
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import is_network, nested
-from sklearn_pgb._sklearn import _check_sample_weight, _num_samples
+from sklearn_pgb._samples import check_samples
 from sklearn_pgb._survey._ends import Setting, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
@@ -111,7 +111,10 @@ def survey_minima(
     ([0.0, 0.5], {'consistent_with_local_min'})
     """
     _check_request(estimator, n_starts, polish_iter, tol)
-    X, y, weight = _check_data(X, y, sample_weight)
+    X, y, weight = check_samples(X, y, sample_weight)
+    y = dense(y)
+    if weight is None:
+        weight = np.ones(len(y))
     rng = check_random_state(random_state)
     seed = int(rng.randint(np.iinfo(np.int32).max))
     recipe = find_recipe(estimator, X, y, weight)
@@ -227,16 +230,3 @@ def _check_request(estimator: Any, n_starts: Any, polish_iter: Any, tol: Any) ->
         )
     if not isinstance(tol, int | float | np.number) or not 0 < tol < np.inf:
         raise ValueError(f"tol must be a finite number > 0, got {tol!r}.")
-
-
-def _check_data(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    if y is None:
-        raise ValueError("y must be targets or labels, got None.")
-    X, y = indexable(X, dense(y))
-    if _num_samples(X) == 0:
-        raise ValueError("X must have at least 1 sample, got 0.")
-    rows = np.empty((_num_samples(X), 1))
-    weight = _check_sample_weight(
-        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
-    )
-    return X, y, weight

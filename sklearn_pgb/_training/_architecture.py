@@ -145,7 +145,11 @@ def module_architecture(
             return current.pop()
         drawn = _make(module)
         if isinstance(module, nn.Module):
-            _reset(drawn)
+            # The copy of an instance has its parameters.
+            for layer in drawn.modules():
+                reset = inspect.getattr_static(type(layer), "reset_parameters", None)
+                if reset is not None:
+                    reset(layer)
         return ModuleProgram([drawn.to(*options)]).theta()[0]
 
     return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0, inputs)
@@ -163,14 +167,6 @@ def _make(module: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise TypeError(f"{expected}{type(made).__name__} from it.")
     return made
-
-
-def _reset(module: nn.Module) -> None:
-    """Reset the parameters of all layers with a method `reset_parameters`."""
-    for layer in module.modules():
-        reset = inspect.getattr_static(type(layer), "reset_parameters", None)
-        if reset is not None:
-            reset(layer)
 
 
 def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:

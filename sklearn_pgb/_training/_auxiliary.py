@@ -112,6 +112,7 @@ def auxiliary_objective(objective: Objective, neuron_penalty: float) -> Objectiv
     n_outputs = objective.y.shape[1]
     program = AuxiliaryProgram(objective.program, n_features, n_outputs)
     extra = objective.penalty.new_zeros(program.n_neuron_params)
+    # Only a is penalized: at a = 0 any b and W have the same objective.
     extra[:n_outputs] = neuron_penalty
     penalty = torch.cat([objective.penalty, extra])
     return replace(objective, program=program, penalty=penalty)
@@ -156,12 +157,12 @@ def _neuron_adjoint(neurons: Neurons, X: Tensor, residual: Tensor) -> Neurons:
 
 
 def draw_neurons(
-    objective: Objective, n_members: int, generator: torch.Generator, scale: float = 1.0
+    objective: Objective, n_members: int, generator: torch.Generator
 ) -> Neurons:
     """Draw neurons with random directions that are switched off (a = 0, b = 0).
 
     The directions are normally distributed and scaled so that ``w . x`` has a standard
-    deviation of about `scale`.
+    deviation of about one.
     """
     # Divided by the largest entry, as squares of large features could overflow.
     X = objective.X.flatten(1)
@@ -173,7 +174,7 @@ def draw_neurons(
     n_features, n_outputs = objective.X[:1].numel(), objective.y.shape[1]
     shape = (n_members, n_outputs, n_features)
     W = torch.randn(shape, generator=generator, dtype=torch.float64)
-    W = (W * (scale / size)).to(objective.penalty)
+    W = (W * (1.0 / size)).to(objective.penalty)
     return Neurons(W.new_zeros(shape[:2]), W.new_zeros(shape[:2]), W)
 
 

@@ -78,6 +78,7 @@ class Adam(Method):
         self.second.addcmul_(gradient, gradient, value=1 - self.beta_2)
         self.powers *= self.decays
         correction = np.sqrt(1 - self.powers[1]) / (1 - self.powers[0])
+        # The gradient is not needed any more, so its memory is reused.
         scale = torch.sqrt(self.second, out=gradient).add_(self.epsilon)
         if isinstance(rate, float) and len(theta) == 1:
             theta.addcdiv_(self.first, scale, value=-rate * float(correction[0]))
@@ -180,6 +181,7 @@ class Descent:
                     gradient *= size / len(X)
                 gradient.addcmul_(objective.penalty, theta, value=2.0)
                 self.method.step(theta, gradient, rate)
+        # Undo the scaling of the batches' weights.
         total *= size / n
         return total + torch.square(theta, out=self._squares) @ objective.penalty
 
@@ -200,6 +202,7 @@ class Descent:
             yield data
             return
         order = torch.randperm(n, generator=self.generator).to(objective.y.device)
+        # Part after part, so that the shuffled copies take little memory.
         per_run = size * max(1, SHUFFLED // (size * objective.X[:1].numel()))
         for rows in order.split(per_run):
             yield tuple(part[rows] for part in data)

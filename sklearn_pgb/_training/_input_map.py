@@ -60,7 +60,9 @@ class InputMap:
         rows = X if X.ndim == 2 else X.reshape(len(X), -1)
         largest = np.maximum(rows.max(0), -rows.min(0)).astype(np.float64)
         if X.ndim > 2:
+            # Entries of an image or sequence are one quantity, so they share one scale.
             largest = largest.max(keepdims=True)
+        # Powers of two change no digit, and keep squares of extreme values finite.
         exponent = np.frexp(largest)[1].astype(np.intp)
         centre, spread = _moments(rows, weight, exponent)
         # The largest entry of a column is about one after scaling by its power of two.
@@ -88,15 +90,12 @@ class InputMap:
         """Standardize dense samples, (n_samples, n_columns) or (n_samples, ...)."""
         shape = X.shape if X.ndim > 2 else (len(X), len(self.columns))
         result = np.empty(shape)
+        keeps_all = X.ndim > 2 or len(self.columns) == self.n_features
         for start in range(0, len(X), PASS_ROWS):
             rows = slice(start, start + PASS_ROWS)
-            part = X[rows] if X.ndim > 2 or self._keeps_all else X[rows, self.columns]
+            part = X[rows] if keeps_all else X[rows, self.columns]
             result[rows] = self._of(part)
         return result
-
-    @property
-    def _keeps_all(self) -> bool:
-        return len(self.columns) == self.n_features
 
     def _of(self, part: NDArray[Any]) -> NDArray[np.float64]:
         """Standardize a part of the samples; extreme values may become infinite."""

@@ -73,6 +73,7 @@ class Objective:
         """Return the weighted loss of a batch and its gradient, without the penalty."""
         raw, tape = self.program.forward(theta, X)
         flat = raw.reshape(-1, raw.shape[2])
+        # The loss takes 2-d outputs, so members are stacked below each other.
         repeated = y if len(theta) == 1 else y.repeat(len(theta), 1)
         value, residual = self.loss.value_and_gradient(repeated, flat)
         residual = residual.view(raw.shape).mul_(weight[:, None])

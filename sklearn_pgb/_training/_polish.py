@@ -149,6 +149,8 @@ def quasi_newton(
                 "maxiter": max_iter,
                 "maxfun": max_evaluations,
                 "gtol": gtol,
+                # Near a critical point all decreases are small, so only the gradient
+                # decides.
                 "ftol": 0.0,
                 "maxcor": 20,
             },
@@ -186,6 +188,7 @@ class _Trace:
         self.worse = 2 * abs(self.value) + 1
 
     def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        # SciPy evaluates the start again.
         if self.n_evaluations == 1 and np.array_equal(flat, self.best):
             return self.value, self.gradient.copy()
         if self.n_evaluations >= self.max_evaluations:
@@ -194,6 +197,8 @@ class _Trace:
         value, gradient = self.function(torch.from_numpy(flat))
         if not bool(value.isfinite()):
             return self.worse, np.zeros_like(flat)
+        # L-BFGS-B can return a point that is worse than an earlier trial of a line
+        # search.
         if float(value) <= self.value:
             self.best, self.value = flat.copy(), float(value)
             self.gradient = gradient.numpy().copy()
@@ -229,6 +234,8 @@ def _newton(
         if float(gradient.abs().max()) <= gtol:
             break
         eigenvalues, vectors = torch.linalg.eigh(hessian(objective, theta))
+        # Negative curvature is taken as positive, so that a step still descends near a
+        # saddle.
         size = eigenvalues.abs()
         coordinates = vectors.T @ gradient
         noise = 4 * np.finfo(float).eps * max(1.0, abs(value))
@@ -236,6 +243,8 @@ def _newton(
             floor = damping * float(size.max()) + 1e-300
             trial = theta - vectors @ (coordinates / size.clamp(min=floor))
             new_value, new_gradient = measure(trial)
+            # The objective is flat up to rounding here, so only the gradient shows
+            # progress.
             decreases = float(new_gradient.norm()) < float(gradient.norm())
             if decreases and new_value <= value + noise:
                 break

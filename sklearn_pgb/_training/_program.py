@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from sklearn_pgb._models._activations import Activation
 from sklearn_pgb._models._call import ModuleCall
-from sklearn_pgb._models._chain import ChainNetwork
 
 
 class Program(ABC):
@@ -94,14 +93,6 @@ class ChainProgram(Program):
         self._buffers: dict[Any, Tensor] = {}
         self._parts: dict[str, tuple[Any, Any]] = {}
 
-    @classmethod
-    def of(cls, network: ChainNetwork) -> ChainProgram:
-        """Create the program of linear layers with activations in between."""
-        assert network.is_mlp
-        widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
-        biases = [bias is not None for bias in network.biases]
-        return cls(widths, network.activations, biases)
-
     def split(self, theta: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
         """View theta as weights (n_members, n_out, n_in) and biases."""
         parts = iter(theta.split(self.sizes, 1))
@@ -176,6 +167,8 @@ class ChainProgram(Program):
         """Multiply delta by the derivative of a layer's activation, in place."""
         pre_activations, outputs, _ = tape
         activation, z, h = self.activations[layer], pre_activations[layer], layer + 1
+        # In place, derivatives are computed from outputs, so pre-activations are
+        # overwritten.
         if activation.in_place is not None:
             return activation.in_place[1](delta, outputs[h])
         return delta.mul_(activation.derivative(z, outputs[h]))
@@ -251,6 +244,8 @@ class ModuleProgram(Program):
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
         leaves = [row.detach().requires_grad_() for row in theta]
         with torch.enable_grad():
+            # One after the other, as torch can't batch updates of batch norm
+            # statistics.
             raw = [
                 self._run(module.train(), leaf, X)
                 for module, leaf in zip(self.modules, leaves, strict=True)

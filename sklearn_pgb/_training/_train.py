@@ -147,6 +147,8 @@ def train(
                 # Momentum keeps moving parameters even at a learning rate of zero.
                 descent.theta[progress.finished] = before[progress.finished]
             losses.append(loss)
+            # A loss near zero in the first epoch must not make every later one an
+            # explosion.
             allowed = EXPLOSION * losses[0].abs().clamp(min=1 / EXPLOSION)
             diverged = ~(loss.abs() <= allowed) | ~descent.theta.sum(1).isfinite()
             score = -loss
@@ -246,6 +248,7 @@ class _Progress:
         stagnates = (self.stagnating > schedule.patience) & ~self.finished
         if schedule.kind == "anneal":
             stagnates = stagnates & (self.epoch < self.start)
+            # Anneal for about as many epochs as the training took until it stagnated.
             length = max(schedule.patience, self.epoch - schedule.patience)
             self.start = torch.where(stagnates, self.epoch, self.start)
             end = self.end.clamp(max=self.epoch + length)
@@ -254,6 +257,7 @@ class _Progress:
             return stagnates
         ends = stagnates
         if schedule.kind == "adaptive":
+            # Divided by five, as scikit-learn's "adaptive" does.
             self.rate = torch.where(stagnates, self.rate / 5, self.rate)
             self.stagnating = torch.where(stagnates, 0, self.stagnating)
             ends = stagnates & (self.rate <= SMALLEST_RATE)
