@@ -420,8 +420,9 @@ EVALUATIONS, JOINT_EVALUATIONS = 3, 2
 # a sine plus a line the mean R2 is .981 at both.
 STANDARD_ERRORS = 1.0
 
-# Smaller inputs count as constant, as standardizing them would make weights overflow.
-SMALLEST_FEATURE = 1e-290
+# Features with smaller entries count as constant: their squares would vanish, and
+# standardizing them would make weights overflow.
+SMALLEST_FEATURE = 1e-150
 
 # The squares of larger features, summed over samples, would overflow.
 LARGEST_FEATURE = 1e150

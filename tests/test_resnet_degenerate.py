@@ -217,3 +217,17 @@ def test_units_far_from_zero():
         losses.append(model.loss_)
         assert_allclose(model.lower_bound_, model.loss_, rtol=1e-8)
     assert_allclose(losses[1], losses[0], rtol=1e-6)
+
+
+def test_features_with_vanishing_squares_count_as_zero(seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(40, 2)), rng.normal(size=40)
+    tiny = X * [1.0, 1e-160]
+    kwargs = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0, "cv": None}
+    for weight_decay in (0.0, 1e-3):
+        model = ResNetBasisRegressor(weight_decay=weight_decay, **kwargs).fit(tiny, y)
+        without = tiny * [1.0, 0.0]
+        plain = ResNetBasisRegressor(weight_decay=weight_decay, **kwargs)
+        plain.fit(without, y)
+        np.testing.assert_allclose(model.predict(tiny), plain.predict(without))
+        assert np.isfinite([model.loss_, model.basis_loss_, model.lower_bound_]).all()

@@ -43,9 +43,9 @@ from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
     InputScale,
     check_samples,
-    check_size,
     choose_input,
     units_input,
+    usable_features,
 )
 from sklearn_pgb._resnet._residual import BasisSamples, Request
 from sklearn_pgb._resnet._weights import (
@@ -167,8 +167,7 @@ class ResNetBasisBase(
         if len(kept) < len(weight):
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
         basis, inputs = self._fit_basis(X, y)
-        check_size(basis)
-        check_size(inputs)
+        basis, inputs = usable_features(basis), usable_features(inputs)
         self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
         architecture = self._architecture(inputs, rng)
         targets = self._targets

@@ -178,12 +178,15 @@ def check_samples(X):
     return X
 
 
-def check_size(features):
-    """Raise an error if squared features would overflow."""
-    largest = float(np.abs(features).max(initial=0.0))
+def usable_features(features):
+    """Set columns to zero if their squares would vanish; raise if one overflows."""
+    sizes = np.abs(features).max(0, initial=0.0)
+    largest = float(sizes.max(initial=0.0))
     if largest > LARGEST_FEATURE:
         raise ValueError(
             f"X must have entries and features of the basis up to {LARGEST_FEATURE:g}, "
             f"because larger squares overflow, got {largest:g}. Scale X, for example "
             "with a StandardScaler."
         )
+    tiny = (sizes > 0) & (sizes < SMALLEST_FEATURE)
+    return np.where(tiny, 0.0, features) if tiny.any() else features
