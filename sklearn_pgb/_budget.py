@@ -261,6 +261,10 @@ PRODUCT_ULPS = 1.5
 # row or column, are rounding.
 RANK_ULPS = 1.0
 
+# Curvatures of samples are at least this fraction of the largest one, so that working
+# responses stay finite.
+LEAST_CURVATURE = 1e-9
+
 # --- estimator ----------------------------------------------------------------
 
 # If the smaller side of the basis has at most this size, a Newton step is a dense
@@ -310,6 +314,14 @@ NOISE_NEGLIGIBLE = 1e-4
 NOISE_ROWS_PER_COLUMN = 10
 NOISE_COLUMNS = 300
 NOISE_COPIES = 8
+
+# Search for weights of kernels, alpha and the center. Weights of groups after the first
+# start at FIRST_WEIGHT. Alpha decreases from STRONGEST_ALPHA by COARSE_STEP; neighbors
+# of the best differ by FINE_STEP. Solutions are only compared, so a few rough Newton
+# steps suffice.
+FIRST_WEIGHT, STRONGEST_ALPHA, LEAST_ALPHA = 0.3, 1.0, 1e-9
+COARSE_STEP, FINE_STEP = 10.0, 10.0**0.5
+MIXTURE_SWEEPS, MIXTURE_TOL, MIXTURE_STEPS = 3, 1e-3, 20
 
 # --- added_neuron -------------------------------------------------------------
 
@@ -530,3 +542,15 @@ AXIS_ROUNDING = 1e-3
 
 # Ratio of the largest and smallest value from which an axis is logarithmic.
 TRAINING_LOG_SPAN = 10.0
+
+# --- tables ---------------------------------------------------------------------
+
+# Inputs of networks approach this many standard deviations.
+SQUASH = 3.0
+
+# Columns with at most this many categories become indicators, and those with fewer
+# samples than RARE_SAMPLES share one.
+MOST_ONE_HOT, RARE_SAMPLES = 30, 3
+
+# scikit-learn's histograms have 255 bins, one of them for missing values.
+MOST_TREE_CODES = 254
