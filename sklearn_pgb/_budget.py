@@ -323,6 +323,18 @@ FIRST_WEIGHT, STRONGEST_ALPHA, LEAST_ALPHA = 0.3, 1.0, 1e-9
 COARSE_STEP, FINE_STEP = 10.0, 10.0**0.5
 MIXTURE_SWEEPS, MIXTURE_TOL, MIXTURE_STEPS = 3, 1e-3, 20
 
+# A mixture is chosen on so many samples that trying it takes this many flops: about
+# 1,900 for the squared loss and 1,000 for two classes. The best mixtures are averaged,
+# if their loss is at most GOOD_ENOUGH times the smallest: over 14 sets the mean of five
+# has a 0.1 % smaller error than the best one, and never a much larger one.
+CHOICE_FLOPS, AVERAGED_MIXTURES, GOOD_ENOUGH = 6e9, 5, 1.05
+
+# Limits of kernels: entries of one for all outputs (a gigabyte for five), and flops of
+# all factorizations, with this many for one solution of a loss that is not quadratic.
+# If all samples together exceed them, folds are solved alone, with fewer mixtures.
+KERNEL_ENTRIES, KERNEL_FLOPS, NEWTON_SOLVES, FEW_MIXTURES = 2.5e7, 1e12, 8, 3
+SOLUTION_TOL = 1e-7
+
 # --- added_neuron -------------------------------------------------------------
 
 # early_stopping="auto" requires at least this many distinct held-out samples.
@@ -554,3 +566,10 @@ MOST_ONE_HOT, RARE_SAMPLES = 30, 3
 
 # scikit-learn's histograms have 255 bins, one of them for missing values.
 MOST_TREE_CODES = 254
+
+# Built-in models of the estimators for tables, chosen on generated data and small mixed
+# tables: with the forest the error is 3 % smaller than without (14 sets); boosted trees
+# of 15 leaves and 300 iterations are no better (.899 of CatBoost's error, .895).
+NETWORK_UNITS = (64, 64)
+TREE_ITERATIONS, TREE_LEAVES = 150, 8
+FOREST_TREES, FOREST_LEAF = 100, 3

@@ -11,7 +11,9 @@ from sklearn_pgb._losses._loss import Loss
 
 @dataclass(frozen=True, eq=False)
 class KernelProblem:
-    """A penalized loss over functions of reproducing kernels::
+    """A penalized loss over functions of reproducing kernel Hilbert spaces.
+
+    It is ::
 
         min_{f, b}  sum_i w_i l(f(x_i) + b + o_i, y_i) + (alpha / 2) sum_c ||f_c||^2
 

@@ -114,18 +114,20 @@ class MixtureSearch:
     loss : Loss
     losses : dict
         Mean held-out loss of each mixture.
+    solutions : dict
+        Solution of each mixture in each fold.
     """
 
     folds: Sequence[KernelFold]
     loss: Loss
     losses: dict[Mixture, float] = field(default_factory=dict)
-    _solutions: dict[Mixture, list[KernelSolution]] = field(default_factory=dict)
+    solutions: dict[Mixture, list[KernelSolution]] = field(default_factory=dict)
 
     def evaluate(self, mixture: Mixture, near: Mixture | None = None) -> float:
         """Mean held-out loss, starting from the solutions of a similar mixture."""
         if mixture in self.losses:
             return self.losses[mixture]
-        starts = self._solutions.get(near) if near is not None else None
+        starts = self.solutions.get(near) if near is not None else None
         total = value = 0.0
         solutions = []
         for number, fold in enumerate(self.folds):
@@ -140,7 +142,7 @@ class MixtureSearch:
             losses = self.loss.value(fold.y_heldout, raw)
             value += float(fold.weight_heldout @ losses)
             total += float(fold.weight_heldout.sum())
-        self._solutions[mixture] = solutions
+        self.solutions[mixture] = solutions
         self.losses[mixture] = value / total if math.isfinite(value) else math.inf
         return self.losses[mixture]
 

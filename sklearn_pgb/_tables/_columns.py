@@ -58,7 +58,7 @@ def read_table(X: Any) -> Table:
         nor labels.
     """
     if sp.issparse(X):
-        X = X.toarray()
+        X = sp.csr_array(X).toarray()
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
         names = tuple(str(name) for name in frame.columns)
@@ -100,7 +100,9 @@ def _from_array(column: NDArray[Any], name: Any) -> NDArray[Any]:
         values = [np.nan if _is_missing(value) else value for value in column]
         return np.array(values, dtype=np.float64)
     if all(isinstance(value, date | np.datetime64) for value in present):
-        return _days(np.array([None if _is_missing(v) else v for v in column], "M8[us]"))
+        return _days(
+            np.array([None if _is_missing(v) else v for v in column], "M8[us]")
+        )
     return _labels(column, name)
 
 

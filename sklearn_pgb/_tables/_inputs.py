@@ -28,20 +28,20 @@ class RobustSquash(TransformerMixin, BaseEstimator):
 
     def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
         """Learn the center and the scale of each column."""
-        low, self._center, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
+        low, self.center_, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
         # The interquartile range of the standard normal distribution is 1.349.
         spread = (high - low) / 1.349
         spread = np.where(spread > 0, spread, X.std(0))
-        self._scale = np.where(spread > 0, spread, 1.0)
+        self.scale_ = np.where(spread > 0, spread, 1.0)
         return self
 
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scaled columns, of the same shape as X."""
-        Z = (X - self._center) / self._scale
+        Z = (X - self.center_) / self.scale_
         return Z / np.sqrt(1 + (Z / SQUASH) ** 2)
 
 
-def network_inputs(labels: Labels, random_state: int) -> ColumnTransformer:
+def network_inputs(labels: Labels) -> ColumnTransformer:
     """Return a transformer of matrices into inputs of a network.
 
     Missing numbers become the median, with an indicator column. Columns with few
@@ -59,7 +59,7 @@ def network_inputs(labels: Labels, random_state: int) -> ColumnTransformer:
     impute = SimpleImputer(
         strategy="median", add_indicator=True, keep_empty_features=True
     )
-    means = TargetEncoder(random_state=random_state)
+    means = TargetEncoder(random_state=0)
     return ColumnTransformer(
         [
             ("numbers", make_pipeline(impute, RobustSquash()), numbers),
@@ -69,9 +69,7 @@ def network_inputs(labels: Labels, random_state: int) -> ColumnTransformer:
     )
 
 
-def tree_inputs(
-    labels: Labels, random_state: int
-) -> tuple[ColumnTransformer | str, list[int]]:
+def tree_inputs(labels: Labels) -> tuple[ColumnTransformer | str, list[int]]:
     """Return a transformer of matrices into inputs of trees, or "passthrough".
 
     Trees take missing values and codes as they are. Columns with more categories than
@@ -81,9 +79,23 @@ def tree_inputs(
     many = [j for j, size in enumerate(sizes) if size > MOST_TREE_CODES]
     if not many:
         return "passthrough", [j for j, size in enumerate(sizes) if size]
-    means = TargetEncoder(random_state=random_state)
+    means = TargetEncoder(random_state=0)
     others = [j for j in range(len(labels)) if j not in many]
     inputs = ColumnTransformer(
         [("others", "passthrough", others), ("means", means, many)]
     )
     return inputs, [k for k, j in enumerate(others) if sizes[j]]
+
+
+def forest_inputs(labels: Labels) -> ColumnTransformer | str:
+    """Return a transformer of matrices into numbers, categories as mean targets."""
+    coded = [j for j, known in enumerate(labels) if known is not None]
+    if not coded:
+        return "passthrough"
+    numbers = [j for j, known in enumerate(labels) if known is None]
+    return ColumnTransformer(
+        [
+            ("numbers", "passthrough", numbers),
+            ("means", TargetEncoder(random_state=0), coded),
+        ]
+    )

@@ -1,7 +1,6 @@
 """Tables as matrices of numbers and category codes."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -127,7 +126,7 @@ def _chosen(table: Table, categorical: ArrayLike | None) -> NDArray[np.bool_]:
     return chosen
 
 
-def _by_frequency(column: Sequence[Any]) -> tuple[Any, ...]:
+def _by_frequency(column: NDArray[Any]) -> tuple[Any, ...]:
     """Labels, the most frequent first; ties in the order of their text."""
     counts = Counter(value for value in column if not _is_missing(value))
     return tuple(sorted(counts, key=lambda label: (-counts[label], str(label))))

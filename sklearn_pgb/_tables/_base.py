@@ -1,0 +1,322 @@
+"""The common part of the estimators for tables."""
+
+from abc import ABC, abstractmethod
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.callback import CallbackSupportMixin
+from sklearn.pipeline import Pipeline
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._estimator._border import (
+    all_or_nothing,
+    cross_fitting_parts,
+    fit_parameter,
+    jobs_for,
+    parse_memory,
+    parts_among,
+)
+from sklearn_pgb._estimator._hooks import training_contexts
+from sklearn_pgb._estimator._state import VersionedState
+from sklearn_pgb._estimator._trainer import train_networks
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._models._open import open_network
+from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._refit._groups import FoldModels, GroupRefit, apply_sets, refit_groups
+from sklearn_pgb._sklearn import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _check_sample_weight,
+    _fit_context,
+)
+from sklearn_pgb._tables._inputs import forest_inputs
+from sklearn_pgb._tables._members import forest, network, trees
+from sklearn_pgb._tables._reader import TableReader
+from sklearn_pgb._threads import threads_for_solve
+
+
+class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
+    """Members trained on folds, and one convex model on all of their bases."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "network": [HasMethods(["fit", "predict"]), StrOptions({"drop"}), None],
+        "trees": [HasMethods(["fit", "predict"]), StrOptions({"drop"}), None],
+        "forest": [HasMethods(["fit", "predict"]), StrOptions({"drop"}), None],
+        "others": ["array-like"],
+        "cv": ["cv_object", StrOptions({"auto"})],
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+        "max_memory": [str, Interval(Real, 0, None, closed="neither")],
+        "memory": [str, HasMethods("cache"), None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @abstractmethod
+    def _encode(self, y: Any) -> NDArray[Any]:
+        """Check targets, store what they look like, and return those of the members."""
+
+    @abstractmethod
+    def _strata(self, y: NDArray[Any]) -> NDArray[np.intp] | None:
+        """Codes that stratify the folds, if any."""
+
+    @abstractmethod
+    def _class_factors(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """Factor of each sample's weight that belongs to its class."""
+
+    @abstractmethod
+    def _score_heldout(self, y: Any, raw: Tensor, weight: NDArray[np.float64]) -> float:
+        """Score of predictions for samples that no model has seen."""
+
+    @property
+    @abstractmethod
+    def _loss_name(self) -> str:
+        """Name of the loss of all members."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def fit(self, X, y, sample_weight=None, *, groups=None):
+        """Train the members on folds and refit them together.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+            Numbers, strings, categories, booleans and dates; missing values are fine.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets or labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples, for the members and for the refit.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of samples that folds keep together.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If the data or a combination of parameters can't be used.
+        """
+        max_memory = parse_memory(self.max_memory)
+        jobs_for(1, self.n_jobs)
+        reader, Z = _read(self, X, self.categorical_features)
+        codes = self._encode(y)
+        check_consistent_length(Z, codes)
+        weight = _check_sample_weight(
+            sample_weight, Z, dtype=np.float64, copy=True, ensure_non_negative=True
+        )
+        weight *= self._class_factors(codes)
+        if not weight.any():
+            raise ValueError(
+                "sample_weight must have a positive entry, but all weights are zero."
+            )
+        rows = np.flatnonzero(weight)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(Z, groups)
+        Z, codes, weight = Z[rows], codes[rows], weight[rows]
+        rng = check_random_state(self.random_state)
+        seeds = rng.randint(np.iinfo(np.int32).max, size=2)
+        parts = self._folds(Z, codes, weight, rows, groups, int(seeds[0]))
+        members = self._members(reader, codes)
+        contexts, finish = training_contexts(self, X, y, sample_weight)
+        is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
+        trained = self._train(
+            members, parts, Z, codes, weight if is_weighted else None, seeds, contexts
+        )
+        self._reader = {"names": reader.names, "labels": reader.labels}
+        self._refit(trained, parts, Z, codes, weight, max_memory, int(seeds[1]))
+        self.estimators_ = trained
+        self.member_names_ = [name for name, _ in members]
+        finish()
+        return self
+
+    def _folds(self, Z, codes, weight, rows, groups, seed):
+        """Folds over the distinct samples, or those of the user's splitter."""
+        if self.cv is not None and not isinstance(self.cv, str | Integral):
+            return parts_among(rows, self.cv, Z, codes, classifier=False, groups=groups)
+        n_folds = AUTO_FOLDS if self.cv is None or self.cv == "auto" else int(self.cv)
+        if n_folds < 2:
+            raise ValueError(f"cv must be at least 2 folds, got {n_folds}. Use cv=5.")
+        return cross_fitting_parts(
+            n_folds,
+            Z,
+            self._strata(codes),
+            weight,
+            seed,
+            advice="Add samples.",
+            groups=None if groups is None else groups[rows],
+            exact=self.cv != "auto",
+        )
+
+    def _members(self, reader, codes):
+        """Named pipelines, each from the matrix of the table to predictions."""
+        labels, loss = reader.labels, self._loss_name
+        n_targets = codes.shape[1] if codes.ndim == 2 else 1
+        members = []
+        if not isinstance(self.network, str):
+            members.append(("network", network(labels, loss, self.network)))
+        if not isinstance(self.trees, str):
+            members.append(("trees", trees(labels, loss, n_targets, self.trees)))
+        # The leaves of a forest hold means, which are no raw outputs of other losses.
+        wanted = self.forest is not None or loss in ("squared_error", "log_loss")
+        if not isinstance(self.forest, str) and wanted:
+            members.append(("forest", forest(labels, loss, self.forest)))
+        for entry in self.others:
+            try:
+                name, member = entry
+            except (TypeError, ValueError):
+                raise ValueError(
+                    "others must be pairs (name, estimator), as in VotingRegressor, "
+                    f"got {entry!r}."
+                ) from None
+            steps = [("inputs", forest_inputs(labels)), ("model", clone(member))]
+            members.append((name, Pipeline(steps)))
+        if not members:
+            raise ValueError(
+                "network, trees and forest must not all be 'drop' without others, as "
+                "nothing is left. Keep one of them."
+            )
+        return members
+
+    def _train(self, members, parts, Z, codes, weight, seeds, contexts):
+        """Trained members of each fold."""
+        rng = np.random.RandomState(seeds[0])
+        hooks = contexts(len(members) * len(parts))
+        columns = []
+        for number, (name, member) in enumerate(members):
+            params = {}
+            if weight is not None:
+                key = fit_parameter(member, "sample_weight")
+                if key is None:
+                    raise ValueError(
+                        "sample_weight and class_weight must be None for members "
+                        f"whose fit takes no sample_weight, got weights for {name!r}. "
+                        "Replace or drop it."
+                    )
+                params[key] = weight
+            numbers = slice(number * len(parts), (number + 1) * len(parts))
+            columns.append(
+                train_networks(
+                    member,
+                    rng.randint(np.iinfo(np.int32).max, size=len(parts)).tolist(),
+                    [train for train, _ in parts],
+                    Z,
+                    codes,
+                    params,
+                    self.n_jobs,
+                    self.memory,
+                    caller=self,
+                    contexts=hooks[numbers],
+                )
+            )
+        return [list(fold) for fold in zip(*columns, strict=True)]
+
+    def _refit(self, trained, parts, Z, codes, weight, max_memory, seed):
+        """Solve the convex problem and store its solution."""
+        share = torch.from_numpy(weight)
+        folds = []
+        with threads_for_solve(len(Z), len(Z)):
+            for members, (train, heldout) in zip(trained, parts, strict=True):
+                opened = [_open(each, self._loss_name) for each in members]
+                index = torch.from_numpy(train), torch.from_numpy(heldout)
+                folds.append(FoldModels.of(opened, Z, share, *index))
+            first = folds[0].opened[0]
+            self._loss: Loss = first.loss
+            y = first.targets(codes)
+            result = refit_groups(
+                folds, y, share, self._loss, max_memory=max_memory, seed=seed
+            )
+        self._store(result)
+        self.oof_score_ = self._score_heldout(codes, result.heldout_raw, weight)
+
+    def _store(self, result: GroupRefit) -> None:
+        """Store the solution as arrays and plain values."""
+        mixtures = result.mixtures
+        self.alpha_ = np.array([mixture.alpha for mixture in mixtures])
+        self.group_weights_ = np.array([mixture.weights for mixture in mixtures])
+        self.stack_weights_ = result.stack.numpy()
+        self.cv_results_ = {
+            "weights": np.array([m.weights for m in result.search.losses]),
+            "alpha": np.array([m.alpha for m in result.search.losses]),
+            "center": np.array(
+                ["average" if m.centered else "zero" for m in result.search.losses]
+            ),
+            "loss": np.array(list(result.search.losses.values())),
+        }
+        self.basis_coef_ = [
+            [coef.numpy() for coef in fold] for fold in result.coefficients
+        ]
+        self.intercept_ = result.intercept.numpy()
+        self._centered = result.centered
+
+    def _raw(self, X: Any) -> Tensor:
+        """Raw outputs for new samples, (n_samples, n_outputs)."""
+        check_is_fitted(self)
+        Z = _read_new(self, X)
+        total = torch.from_numpy(self.intercept_).expand(len(Z), -1).clone()
+        scale = self._centered / len(self.estimators_)
+        for members, coefs in zip(self.estimators_, self.basis_coef_, strict=True):
+            pairs = zip(members, coefs, self.stack_weights_, strict=True)
+            for member, coef, stack in pairs:
+                opened = _open(member, self._loss_name)
+                model, inputs = opened.network, opened.inputs(Z, check=False)
+                if scale * stack > 0:
+                    total += scale * float(stack) * model(model.theta, inputs)
+                if coef.any():
+                    bias = model.find_head(inputs[:8]).bias
+                    operator = model.jacobian(inputs, without=bias)
+                    total += apply_sets(operator, torch.from_numpy(coef))
+        return total
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "basis_coef_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        tags.target_tags.required = True
+        return tags
+
+
+def _open(member: Any, loss: str) -> OpenNetwork:
+    opened = open_network(member)
+    if opened.target_transformers:
+        raise ValueError(
+            "members must not transform y, got a TransformedTargetRegressor. Pass its "
+            "regressor."
+        )
+    return opened
+
+
+def _read(
+    estimator: Any, X: Any, categorical: Any
+) -> tuple[TableReader, NDArray[np.float64]]:
+    """Read the training table."""
+    reader, Z = TableReader.of(X, categorical)
+    validate_data(estimator, X, skip_check_array=True)
+    return reader, check_array(Z, ensure_all_finite="allow-nan", input_name="X")
+
+
+def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:
+    """Read a table with the columns of the training table."""
+    validate_data(estimator, X, skip_check_array=True, reset=False)
+    Z = TableReader(**estimator._reader).read(X)
+    return check_array(Z, ensure_all_finite="allow-nan", input_name="X")
