@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
+    NoFolds,
     all_or_nothing,
     cross_fitting_parts,
     fit_parameter,
@@ -42,6 +43,7 @@ from sklearn_pgb._sklearn import (
     _check_sample_weight,
     _fit_context,
 )
+from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._inputs import forest_inputs
 from sklearn_pgb._tables._members import forest, network, trees
 from sklearn_pgb._tables._reader import TableReader
@@ -114,6 +116,11 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         max_memory = parse_memory(self.max_memory)
         jobs_for(1, self.n_jobs)
         reader, Z = _read(self, X, self.categorical_features)
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None."
+            )
         codes = self._encode(y)
         check_consistent_length(Z, codes)
         weight = _check_sample_weight(
@@ -128,10 +135,10 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(Z, groups)
-        Z, codes, weight = Z[rows], codes[rows], weight[rows]
         rng = check_random_state(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2)
         parts = self._folds(Z, codes, weight, rows, groups, int(seeds[0]))
+        Z, codes, weight = Z[rows], codes[rows], weight[rows]
         members = self._members(reader, codes)
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
@@ -152,16 +159,23 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         n_folds = AUTO_FOLDS if self.cv is None or self.cv == "auto" else int(self.cv)
         if n_folds < 2:
             raise ValueError(f"cv must be at least 2 folds, got {n_folds}. Use cv=5.")
-        return cross_fitting_parts(
-            n_folds,
-            Z,
-            self._strata(codes),
-            weight,
-            seed,
-            advice="Add samples.",
-            groups=None if groups is None else groups[rows],
-            exact=self.cv != "auto",
-        )
+        options = {
+            "labels": self._strata(codes[rows]),
+            "weight": weight[rows],
+            "seed": seed,
+            "advice": "Add samples.",
+            "groups": None if groups is None else groups[rows],
+            "exact": self.cv != "auto",
+        }
+        try:
+            return cross_fitting_parts(n_folds, Z[rows], **options)
+        except NoFolds:
+            if self.cv != "auto" or groups is not None:
+                raise
+            # Too few distinct samples: their duplicates are held out one by one.
+            return cross_fitting_parts(
+                n_folds, np.arange(len(rows))[:, None], **options
+            )
 
     def _members(self, reader, codes):
         """Named pipelines, each from the matrix of the table to predictions."""
@@ -311,12 +325,14 @@ def _read(
 ) -> tuple[TableReader, NDArray[np.float64]]:
     """Read the training table."""
     reader, Z = TableReader.of(X, categorical)
+    Z = check_array(Z, ensure_all_finite="allow-nan", input_name="X")
     validate_data(estimator, X, skip_check_array=True)
-    return reader, check_array(Z, ensure_all_finite="allow-nan", input_name="X")
+    return reader, Z
 
 
 def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:
     """Read a table with the columns of the training table."""
+    table = read_table(X)
     validate_data(estimator, X, skip_check_array=True, reset=False)
-    Z = TableReader(**estimator._reader).read(X)
+    Z = TableReader(**estimator._reader).read(table)
     return check_array(Z, ensure_all_finite="allow-nan", input_name="X")

@@ -162,7 +162,8 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
-        return self.classes_[_best(self._raw(X))]
+        best = _best(self._raw(X))
+        return self.classes_[best]
 
     def decision_function(self, X):
         """Predict log odds of the second of two classes, or logits of several.

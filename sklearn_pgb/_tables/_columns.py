@@ -24,18 +24,12 @@ class Table:
     columns : tuple of ndarray (n_samples,)
         Numbers are float64 with NaN for missing values. Categories are objects with
         None for missing values; booleans are numbers, and dates are days since 1970.
+    n_samples : int
     """
 
     names: tuple[str, ...] | None
     columns: tuple[NDArray[Any], ...]
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
-
-    @property
-    def is_category(self) -> NDArray[np.bool_]:
-        """Whether each column holds categories."""
-        return np.array([column.dtype == object for column in self.columns])
+    n_samples: int
 
 
 def read_table(X: Any) -> Table:
@@ -58,24 +52,28 @@ def read_table(X: Any) -> Table:
         nor labels.
     """
     if sp.issparse(X):
-        X = sp.csr_array(X).toarray()
+        X = X.toarray()  # type: ignore[attr-defined]
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
         names = tuple(str(name) for name in frame.columns)
         columns = [_from_series(frame[:, j], names[j]) for j in range(len(names))]
-        return Table(names, tuple(columns))
+        return Table(names, tuple(columns), len(frame))
     array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if array.dtype.kind == "c":
+        raise ValueError(
+            "X must have real numbers, got complex ones. Complex data not supported; "
+            "keep real and imaginary parts as two columns."
+        )
     if array.dtype.kind in "US":
         # A list with strings and numbers: keep the numbers.
         array = np.asarray(X, dtype=object)
     if array.ndim != 2:
         raise ValueError(
-            f"X must be a table with 2 axes, got {array.ndim}. Reshape your data: "
+            f"X must be a table with 2 axes, got {array.ndim}. Reshape your data, for example: "
             "X.reshape(-1, 1) is one feature, X.reshape(1, -1) one sample."
         )
-    return Table(
-        None, tuple(_from_array(array[:, j], j) for j in range(array.shape[1]))
-    )
+    columns = [_from_array(array[:, j], j) for j in range(array.shape[1])]
+    return Table(None, tuple(columns), len(array))
 
 
 def _from_series(series: Any, name: str) -> NDArray[Any]:

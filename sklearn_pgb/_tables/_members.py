@@ -29,7 +29,7 @@ from sklearn_pgb._tables._inputs import (
 
 
 def network(labels: Labels, loss: str, model: Any = None) -> Pipeline:
-    """Return the network: smooth units, whose derivatives refit far better than ReLU."""
+    """Return the network; derivatives of smooth units refit best."""
     if model is None:
         kind = AddedNeuronClassifier if loss == "log_loss" else AddedNeuronRegressor
         model = kind(NETWORK_UNITS, loss=loss, activation="silu")

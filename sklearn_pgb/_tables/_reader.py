@@ -45,7 +45,9 @@ class TableReader:
             The table as the reader maps it.
         """
         table = read_table(X)
-        chosen = table.is_category | _chosen(table, categorical)
+        chosen = _chosen(table, categorical)
+        for j, column in enumerate(table.columns):
+            chosen[j] |= column.dtype == object
         labels = tuple(
             _by_frequency(column) if is_category else None
             for column, is_category in zip(table.columns, chosen, strict=True)
@@ -58,7 +60,7 @@ class TableReader:
         """Positions of the columns with categories."""
         return [j for j, labels in enumerate(self.labels) if labels is not None]
 
-    def read(self, X: Any) -> NDArray[np.float64]:
+    def read(self, table: Table) -> NDArray[np.float64]:
         """Map a table; labels that the training table lacks count as missing.
 
         Raises
@@ -66,7 +68,6 @@ class TableReader:
         ValueError
             If the columns are not those of the training table.
         """
-        table = read_table(X)
         if self.names is not None and table.names is not None:
             if table.names != self.names:
                 missing = [name for name in self.names if name not in table.names]
@@ -84,7 +85,7 @@ class TableReader:
         return self._matrix(table)
 
     def _matrix(self, table: Table) -> NDArray[np.float64]:
-        matrix = np.empty((len(table), len(table.columns)))
+        matrix = np.empty((table.n_samples, len(table.columns)))
         for j, (column, labels) in enumerate(
             zip(table.columns, self.labels, strict=True)
         ):
