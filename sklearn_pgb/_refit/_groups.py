@@ -134,6 +134,8 @@ class GroupRefit:
     ----------
     stack : Tensor (n_groups,)
         Weights of the groups' raw outputs in the stacked average.
+    shift : Tensor (n_outputs,)
+        Added to the stacked average.
     mixtures : list of Mixture
         The mixtures that are averaged; empty if the stacked average itself is best.
     search : MixtureSearch
@@ -147,6 +149,7 @@ class GroupRefit:
     """
 
     stack: Tensor
+    shift: Tensor
     mixtures: list[Mixture]
     search: MixtureSearch
     coefficients: list[list[Tensor]]
@@ -217,6 +220,7 @@ def refit_groups(
     centered = sum(m.centered for m in mixtures) / len(mixtures) if mixtures else 1.0
     return GroupRefit(
         stack,
+        shift,
         mixtures,
         search,
         coefficients,

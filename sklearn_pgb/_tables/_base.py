@@ -173,9 +173,8 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             if self.cv != "auto" or groups is not None:
                 raise
             # Too few distinct samples: their duplicates are held out one by one.
-            return cross_fitting_parts(
-                n_folds, np.arange(len(rows))[:, None], **options
-            )
+            numbers = np.arange(len(rows))[:, None]
+            return cross_fitting_parts(n_folds, numbers, **options)
 
     def _members(self, reader, codes):
         """Named pipelines, each from the matrix of the table to predictions."""
@@ -264,6 +263,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         self.alpha_ = np.array([mixture.alpha for mixture in mixtures])
         self.group_weights_ = np.array([mixture.weights for mixture in mixtures])
         self.stack_weights_ = result.stack.numpy()
+        self.stack_intercept_ = result.shift.numpy()
         self.cv_results_ = {
             "weights": np.array([m.weights for m in result.search.losses]),
             "alpha": np.array([m.alpha for m in result.search.losses]),

@@ -83,6 +83,8 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
         Weight of each member's kernel.
     stack_weights_ : ndarray of shape (n_members,)
         Weights of the members in the stacked average, the center of some mixtures.
+    stack_intercept_ : ndarray of shape (n_outputs,)
+        Added to the stacked average.
     basis_coef_ : list of list of ndarray
         For each fold and member, coefficients of its derivatives, without the biases.
     intercept_ : ndarray of shape (n_outputs,)

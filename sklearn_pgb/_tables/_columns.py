@@ -69,7 +69,7 @@ def read_table(X: Any) -> Table:
         array = np.asarray(X, dtype=object)
     if array.ndim != 2:
         raise ValueError(
-            f"X must be a table with 2 axes, got {array.ndim}. Reshape your data, for example: "
+            f"X must be a table with 2 axes, got {array.ndim}. Reshape your data: "
             "X.reshape(-1, 1) is one feature, X.reshape(1, -1) one sample."
         )
     columns = [_from_array(array[:, j], j) for j in range(array.shape[1])]
