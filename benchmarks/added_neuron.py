@@ -17,7 +17,7 @@ from _harness import Finding, Task, covers, finish, parse_arguments, print_table
 
 from sklearn_pgb._added_neuron._search import Moves, search
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import auxiliary_objective, draw_neurons
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._objective import Objective

@@ -205,7 +205,7 @@ def idle_unit(rng):
     y = y + 0.3 * across(network, X, rng.standard_normal(len(X)))
     W, V = network.weights
     b, c = network.biases
-    wider = ChainNetwork(
+    wider = ChainNetwork.mlp(
         [torch.cat([W, 0 * W[:1]]), torch.cat([V, 0 * V[:, :1]], 1)],
         [torch.cat([b, 0 * b[:1]]), c],
         network.activations,

@@ -1,7 +1,8 @@
 """Gram matrix of a network's Jacobian: layer by layer against torch.func.
 
 Measures time, error, the largest array, and the growth of the cost with samples and
-widths, plotted in benchmarks/figures/gram.png.
+widths, plotted in benchmarks/figures/gram.png; and for a network with layer norms, the
+time of each product against that of the operator of any function.
 """
 
 import argparse
@@ -17,7 +18,9 @@ from torch.func import functional_call, jacrev, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._operators._chain import ChainOperator
+from sklearn_pgb._operators._layers import Linear, Slope
 
 FIGURES = Path(__file__).parent / "figures"
 
@@ -36,15 +39,16 @@ GROWTH = {
 
 def structured_gram(module, X):
     """Gram matrix by the package, without forming the Jacobian."""
-    linear = [layer for layer in module if isinstance(layer, torch.nn.Linear)]
-    inputs, slopes = [X], []
+    derivatives, h = [], X
     with torch.no_grad():
-        for layer in linear[:-1]:
-            inputs.append(torch.relu(layer(inputs[-1])))
-            slopes.append((inputs[-1] > 0).to(X.dtype))
-        weights = [layer.weight for layer in linear]
-        operator = ChainOperator(inputs, slopes, weights, [True] * len(linear))
-        return operator.gram()
+        for layer in module:
+            out = layer(h)
+            if isinstance(layer, torch.nn.Linear):
+                derivatives.append(Linear(h, layer.weight, True))
+            else:
+                derivatives.append(Slope((out > 0).to(X.dtype)))
+            h = out
+        return ChainOperator(derivatives).gram()
 
 
 def functional_gram(module, X):
@@ -180,6 +184,43 @@ def measure_growth(quick):
     return Finding(claim, figure, bool(slope <= 1.1), complete=not quick)
 
 
+def compare_norm(n_rows, quick):
+    """Print the time of products of a network with layer norms; findings on speed."""
+    torch.manual_seed(0)
+    layers = []
+    for n_in in (N_INPUTS, 64):
+        layers += [torch.nn.Linear(n_in, 64), torch.nn.LayerNorm(64), torch.nn.ReLU()]
+    module = torch.nn.Sequential(*layers, torch.nn.Linear(64, 1))
+    X = inputs(n_rows, torch.float64)
+    operators = open_module(module).jacobian(X), ModuleNetwork(module).jacobian(X)
+    generator = torch.Generator().manual_seed(0)
+    coef = torch.randn(operators[0].n_coef, generator=generator, dtype=X.dtype)
+    residual = torch.randn(n_rows, 1, generator=generator, dtype=X.dtype)
+    products = {
+        "gram": lambda operator: operator.gram(),
+        "row_norms": lambda operator: operator.row_norms(),
+        "sketch": lambda operator: operator.sketch(32, generator),
+        "matvec": lambda operator: operator.matvec(coef),
+        "rmatvec": lambda operator: operator.rmatvec(residual),
+    }
+    lines, speedups = [], {}
+    for name, product in products.items():
+        ours, general = (seconds(product, each, repeats=3) for each in operators)
+        speedups[name] = general / ours
+        lines.append([name, f"{ours:.4f}", f"{general:.4f}", f"{speedups[name]:.1f}"])
+    title = f"Products with {n_rows:,} rows, {N_INPUTS}-64-64-1 ReLU with layer norms"
+    print_table(title, ["product", "chain", "function", "ratio"], lines, n_left=1)
+    return [
+        Finding(
+            f"{name} with layer norms at least 5 times faster",
+            f"{speedups[name]:.1f} times",
+            speedups[name] >= 5,
+            complete=not quick,
+        )
+        for name in ("gram", "row_norms", "sketch")
+    ]
+
+
 def draw(points, path):
     """Figure of time against n² times the sum of widths."""
     import matplotlib
@@ -205,7 +246,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rows")
     quick = parser.parse_args().quick
-    findings = compare(500 if quick else 2_000, quick)
+    n_rows = 500 if quick else 2_000
+    findings = compare(n_rows, quick) + compare_norm(n_rows, quick)
     finish([*findings, measure_growth(quick)])
 
 

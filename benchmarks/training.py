@@ -35,7 +35,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._training._descent import Adam
@@ -128,7 +129,7 @@ class TrainingLoss:
 
     def __call__(self, estimator):
         """Loss of an estimator with `coefs_` and `intercepts_`."""
-        chain = ChainNetwork(
+        chain = ChainNetwork.mlp(
             [as_float64(coef).T for coef in estimator.coefs_],
             [as_float64(intercept) for intercept in estimator.intercepts_],
             [ACTIVATIONS[estimator.activation]] * (len(estimator.coefs_) - 1),

@@ -285,6 +285,10 @@ MOST_JOBS = 2**20
 # The squares of larger targets, summed over samples, would overflow.
 LARGEST_TARGET = 1e150
 
+# Least scale of standardized targets, relative to their mean absolute deviation: for
+# losses that are linear almost everywhere, standardized targets would be too large.
+LEAST_SCALE = 0.1
+
 # Initial log probability of a class without any weight.
 ABSENT = -10.0
 
@@ -532,6 +536,9 @@ POLISH_CHUNK = 5
 # Multiplications allowed for polishing if polish_iter="auto". Fewer than SHORTEST
 # iterations would not reach critical points, and more than LONGEST are not needed.
 POLISH_WORK, SHORTEST, LONGEST = 1e9, 50, 1000
+
+# Up to this many parameters, Hessians are cheap enough for final Newton steps.
+NEWTON_PARAMS = 150
 
 # Epochs relative to scikit-learn's: with an annealed, ten times larger learning rate,
 # Adam reaches the loss of their networks in this fraction of epochs.

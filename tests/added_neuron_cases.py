@@ -37,6 +37,14 @@ def poisson(y, raw):
     return (np.exp(raw) - y * raw).sum(1)
 
 
+def huber(delta):
+    def value(y, raw):
+        size = np.abs(raw - y)
+        return np.where(size > delta, delta * (2 * size - delta), size**2).sum(1)
+
+    return value
+
+
 def logistic(y, raw):
     return (np.logaddexp(0, raw) - y * raw).sum(1)
 
@@ -57,6 +65,12 @@ CASES = {
     "regression": (regressor(), Y, Y[:, None], squared),
     "two targets": (regressor(), np.c_[Y, 9 * X[:, 0]], np.c_[Y, 9 * X[:, 0]], squared),
     "counts": (regressor(loss="poisson"), COUNTS, COUNTS[:, None], poisson),
+    "huber": (
+        regressor(loss="huber", huber_delta=3.0),
+        np.c_[10 * Y, 90 * X[:, 0]],
+        np.c_[10 * Y, 90 * X[:, 0]],
+        huber(3.0),
+    ),
     "binary": (classifier(), BINARY, YES, logistic),
     "classes": (classifier(), LABELS, ONE_HOT, softmax),
     "labels": (classifier(), INDICATORS, INDICATORS, logistic),

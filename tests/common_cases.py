@@ -8,12 +8,21 @@ and `IN_SUITE` run in the test suite, all of them in benchmarks/estimator_checks
 
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestRegressor,
+    VotingClassifier,
+    VotingRegressor,
+)
 from sklearn.kernel_approximation import PolynomialCountSketch, RBFSampler
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures
 from sklearn.random_projection import GaussianRandomProjection
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.estimator_checks import check_estimator
 
 from sklearn_pgb import (
@@ -23,6 +32,8 @@ from sklearn_pgb import (
     ResNetBasisClassifier,
     ResNetBasisRegressor,
 )
+
+SEED = {"random_state": 0}
 
 
 def network(kind, **params):
@@ -60,6 +71,13 @@ def class_units(basis=None, **params):
     params = {"hidden_layer_sizes": (4,), "max_iter": 5, "random_state": 0} | params
     return ResNetBasisClassifier(basis, **params)
 
+
+# Their trees depend on weights in another way than on repetitions.
+TREES = {
+    "histogram": HistGradientBoostingRegressor(max_iter=3, min_samples_leaf=2, **SEED),
+    "forest": RandomForestRegressor(3, **SEED),
+    "boosting": GradientBoostingClassifier(n_estimators=3, **SEED),
+}
 
 DEFAULTS = {
     "AddedNeuronRegressor": AddedNeuronRegressor(),
@@ -117,10 +135,34 @@ CONFIGURATIONS = {
     "refit of added neurons, classifier": GradientBasisRefit(
         classifier(hidden_layer_sizes=(4,), activation="tanh", max_iter=10)
     ),
+    # --- refits of other models ---
+    "refit of a tree": GradientBasisRefit(DecisionTreeRegressor(random_state=0)),
+    "refit of linear model": GradientBasisRefit(LinearRegression()),
+    "refit of logistic regression": GradientBasisRefit(LogisticRegression()),
+    "refit of vote": GradientBasisRefit(
+        VotingRegressor(
+            [
+                ("linear", LinearRegression()),
+                ("stump", DecisionTreeRegressor(max_depth=1)),
+            ]
+        ),
+        cv=2,
+    ),
+    "refit of soft vote": GradientBasisRefit(
+        VotingClassifier(
+            [
+                ("linear", LogisticRegression()),
+                ("tree", DecisionTreeClassifier(**SEED)),
+            ],
+            voting="soft",
+        ),
+        cv=2,
+    ),
     # --- networks ---
     **{f"network, {name}": regressor(activation=name) for name in ACTIVATIONS},
     # Scores .88 on the data of check_regressors_train, after 20 epochs -.1.
     "network, Poisson": regressor(loss="poisson", max_iter=100),
+    "network, Huber": regressor(loss="huber", huber_delta=0.5),
     "network, sgd": regressor(solver="sgd"),
     "network, sgd, adaptive": classifier(solver="sgd", learning_rate="adaptive"),
     "network, constant rate": regressor(learning_rate="constant"),
@@ -168,6 +210,7 @@ CONFIGURATIONS = {
     "ResNet, projection": units(GaussianRandomProjection(2, random_state=0), cv=2),
     "ResNet, units on the basis": units(MaxAbsScaler(), residual_input="basis"),
     "ResNet, Poisson": units(loss="poisson"),
+    "ResNet, Huber": units(loss="huber", huber_delta=0.5),
     "ResNet, hinge": class_units(loss="smoothed_hinge"),
     "ResNet, adam": units(solver="adam"),
     "ResNet, adam, float32": class_units(solver="adam", dtype="float32"),
@@ -193,6 +236,9 @@ IN_SUITE = (
     "refit, cv 3",
     "refit, pipeline",
     "refit of added neurons",
+    "refit of a tree",
+    "refit of linear model",
+    "refit of vote",
     "network, Poisson",
     "network, lbfgs",
     "network, hinge",

@@ -28,6 +28,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from fuzz_cases import draw
 from fuzz_rules import Fault, run_case
+from joblib.externals.loky import get_reusable_executor
 
 TIME_LIMIT = 20.0
 
@@ -55,6 +56,8 @@ def _work(connection, seed):
         connection.send(
             Outcome(index, time.process_time() - start, faults, case.line())
         )
+    # Python waits for child processes before joblib ends its own.
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 class Worker:

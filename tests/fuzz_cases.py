@@ -205,7 +205,7 @@ def _partial_fits(draft, case):
     y = draft.targets(counts="'poisson'" in model)
     case.setup += [f"y = {y}", f"m = {model}"]
     if draft.classifies:
-        case.setup.append("classes = np.unique(y)")
+        case.setup.append("classes = distinct(y)")
         words = draft.one([", classes=classes", "", ", classes=classes"])
         if draft.chance(draft.rate):
             draft.odd.add("classes")

@@ -351,6 +351,14 @@ BAD_LABELS = {
 }
 
 
+def distinct(y):
+    """Distinct labels, sorted if they can be."""
+    try:
+        return np.unique(y)
+    except (TypeError, ValueError):
+        return list(y)
+
+
 def labels(kind, n=20, seed=0):
     """Labels of one kind."""
     makers = {**VALID_LABELS, **ODD_LABELS}

@@ -82,7 +82,7 @@ OWN_VALUES = {
     },
     "AddedNeuronRegressor": {
         "solver": ("'adam'", "'sgd'", "'lbfgs'"),
-        "loss": ("'poisson'",),
+        "loss": ("'poisson'", "'huber'"),
     },
     "AddedNeuronClassifier": {
         "solver": ("'adam'", "'sgd'", "'lbfgs'"),
@@ -90,7 +90,7 @@ OWN_VALUES = {
     },
     "ResNetBasisRegressor": {
         "solver": ("'adam'", "'lbfgs'"),
-        "loss": ("'poisson'",),
+        "loss": ("'poisson'", "'huber'"),
         "alpha": ("'auto'", "'loo'", "0.0", "0.1"),
     },
     "ResNetBasisClassifier": {
@@ -99,11 +99,11 @@ OWN_VALUES = {
         "alpha": ("'auto'", "'loo'", "0.0", "0.1"),
     },
     "compare_bases": {
-        "loss": ("None", "'squared_error'", "'log_loss'", "'poisson'"),
+        "loss": ("None", "'squared_error'", "'log_loss'", "'poisson'", "'huber'"),
         "scoring": ("'accuracy'", "'r2'", "'neg_log_loss'", "'max_error'"),
         "cv": ("2", "3", "KFold(2)"),
     },
-    "certify": {"loss": ("'squared_error'", "'log_loss'", "'poisson'")},
+    "certify": {"loss": ("'squared_error'", "'log_loss'", "'poisson'", "'huber'")},
 }
 # Parameters that a case sets by itself.
 RESERVED = {"estimator", "basis", "module", "transformer", "bases", "memory", "X", "y"}

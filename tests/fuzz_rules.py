@@ -194,7 +194,12 @@ def global_state():
         # torch sets this one when it first compiles.
         "environment": {k: v for k, v in os.environ.items() if "INDUCTOR" not in k},
         "folder": os.getcwd(),
-        "threads": threading.active_count(),
+        # Those of joblib's process pool, which it keeps for the next call, don't count.
+        "threads": sum(
+            not type(thread).__module__.startswith("joblib")
+            and thread.name != "QueueFeederThread"
+            for thread in threading.enumerate()
+        ),
         "signals": (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)),
         "matplotlib": dict(mpl.rcParams),
     }
@@ -319,6 +324,9 @@ def _in_validation(frames):
 def _names(step):
     """Arguments that an error of a step may name."""
     names = step.odd | set(re.findall(r"(\w+)=", step.text))
+    if step.odd:
+        # An odd argument, such as folds that are too small, may make data the cause.
+        names |= set(re.findall(r"\b[Xy]\b", step.text))
     return names | ({"estimator"} if "from_estimator" in step.text else set())
 
 

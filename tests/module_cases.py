@@ -170,6 +170,64 @@ TAKEN = {
 }
 
 
+# Chains with layer norms before, between and after their linear layers.
+NORMED = {
+    "after_linear": lambda: nn.Sequential(
+        nn.Linear(6, 5), nn.LayerNorm(5), nn.Tanh(), nn.Dropout(0.3), nn.Linear(5, 2)
+    ),
+    "after_activation": lambda: nn.Sequential(
+        nn.Linear(6, 5), nn.ReLU(), nn.LayerNorm(5), nn.Identity(), nn.Linear(5, 2)
+    ),
+    "first": lambda: nn.Sequential(
+        nn.LayerNorm(6, eps=0.1), nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 2)
+    ),
+    "plain_first": lambda: nn.Sequential(
+        nn.LayerNorm(6, elementwise_affine=False),
+        nn.Linear(6, 4),
+        nn.ELU(),
+        nn.Linear(4, 2),
+    ),
+    "two": lambda: nn.Sequential(
+        nn.Linear(6, 5, bias=False),
+        nn.LayerNorm(5, bias=False),
+        nn.SiLU(),
+        nn.Linear(5, 4),
+        nn.Softplus(),
+        nn.LayerNorm(4, elementwise_affine=False),
+        nn.Linear(4, 2, bias=False),
+    ),
+    "no_activation": lambda: nn.Sequential(
+        nn.Linear(6, 4), nn.LayerNorm(4, eps=1e-3), nn.Linear(4, 2)
+    ),
+    "twice": lambda: nn.Sequential(
+        nn.Linear(6, 4), nn.LayerNorm(4), nn.LayerNorm(4), nn.Sigmoid(), nn.Linear(4, 2)
+    ),
+    "last": lambda: nn.Sequential(
+        nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2), nn.LayerNorm(2, eps=0.5)
+    ),
+    "last_without_bias": lambda: nn.Sequential(
+        nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2), nn.LayerNorm(2, 0.5, bias=False)
+    ),
+    "last_without_parameters": lambda: nn.Sequential(
+        nn.Linear(6, 4),
+        nn.Tanh(),
+        nn.Linear(4, 2),
+        nn.LayerNorm(2, 0.5, elementwise_affine=False),
+    ),
+}
+
+
+class Opaque(nn.Module):
+    """A module whose layers are not read."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, X):
+        return self.module(X)
+
+
 class AlwaysTraining(nn.BatchNorm1d):
     """Left in training mode."""
 

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,12 @@ from sklearn_pgb._losses._classification import (
     LogisticLoss,
     SmoothedHingeLoss,
 )
-from sklearn_pgb._losses._regression import GammaLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._regression import (
+    GammaLoss,
+    HuberLoss,
+    PoissonLoss,
+    SquaredLoss,
+)
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._dense import DenseOperator
 
@@ -28,6 +34,7 @@ LOSSES = [
     SmoothedHingeLoss(power=3.0),
     PoissonLoss(),
     GammaLoss(),
+    HuberLoss(delta=0.7),
 ]
 NEWTON_LOSSES = LOSSES[1:]
 
@@ -133,19 +140,36 @@ def check_head(network, X):
 
 def random_targets(loss, n_samples, generator, n_outputs=3):
     """Random encoded targets, one sample in each row."""
-    shape = (n_samples, n_outputs)
-    if isinstance(loss, SquaredLoss):
-        y = torch.randn(shape, generator=generator, dtype=torch.float64)
-    elif isinstance(loss, CrossEntropyLoss):
-        labels = torch.randint(n_outputs, (n_samples,), generator=generator)
-        y = torch.eye(n_outputs, dtype=torch.float64)[labels]
-    elif isinstance(loss, PoissonLoss):
-        y = torch.randint(4, shape, generator=generator).double()
-    elif isinstance(loss, GammaLoss):
-        y = 0.1 + torch.rand(shape, generator=generator, dtype=torch.float64)
-    else:
-        y = torch.randint(2, shape, generator=generator).double()
-    return loss.encode(y)
+    return loss.encode(DRAWS[loss.name]((n_samples, n_outputs), generator))
+
+
+def _one_hot(shape, generator):
+    labels = torch.randint(shape[1], shape[:1], generator=generator)
+    return torch.eye(shape[1], dtype=torch.float64)[labels]
+
+
+def _integers(shape, generator, high=2):
+    return torch.randint(high, shape, generator=generator).double()
+
+
+def _real(shape, generator):
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _positive(shape, generator):
+    return 0.1 + torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+# Functions that draw targets, by the name of the loss.
+DRAWS = {
+    "squared_error": _real,
+    "huber": _real,
+    "poisson": partial(_integers, high=4),
+    "gamma": _positive,
+    "log_loss": _one_hot,
+    "binary_log_loss": _integers,
+    "smoothed_hinge": _integers,
+}
 
 
 def random_weight(n_samples, generator):

@@ -29,7 +29,6 @@ from sklearn_pgb import (
     AddedNeuronRegressor,
     ResNetBasisClassifier,
 )
-from sklearn_pgb._estimator._targets import class_weights
 
 RNG = np.random.default_rng(0)
 MANY = RNG.normal(size=(200, 3))
@@ -265,19 +264,6 @@ def test_one_row_held_out():
 
 
 # -- classes and weights -------------------------------------------------------------
-
-
-def test_class_weights_are_those_of_repeated_samples():
-    y = np.array(["a", "b", "b", "c", "c", "c"])
-    weight = np.array([2.0, 1, 1, 1, 0, 3])
-    repeated = np.repeat(y, weight.astype(int))
-    expected = {k: 8 / 3 / np.sum(repeated == k) for k in "abc"}
-    found = class_weights("balanced", y, weight)[weight > 0]
-    assert_allclose(found, [expected[k] for k in y[weight > 0]])
-    assert_allclose(class_weights({"a": 3}, y, weight), [3, 1, 1, 1, 1, 1])
-    assert_allclose(class_weights(None, y), 1)
-    lost = class_weights("balanced", y, weight * (y != "c"))
-    assert_allclose(lost[:3], [1, 1, 1])
 
 
 @pytest.mark.parametrize(

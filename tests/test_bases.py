@@ -29,11 +29,8 @@ from sklearn_pgb._losses._classification import (
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import (
-    ACTIVATIONS,
-    ChainNetwork,
-    overparameterised_relu_init,
-)
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork, overparameterised_relu_init
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import KroneckerOperator
@@ -59,7 +56,7 @@ def normal(generator, *shape):
 
 def random_chain(sizes, generator, name="tanh", bias=True):
     pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         [normal(generator, *pair) for pair in pairs],
         [normal(generator, n_out) if bias else None for n_out, _ in pairs],
         [ACTIVATIONS[name]] * (len(sizes) - 2),
@@ -183,7 +180,7 @@ def test_GB_5_saturated(depth, n_outputs, generator):
     weights, biases = overparameterised_relu_init(X, width=8, depth=depth)
     head = normal(generator, n_outputs, 8)
     relu = ACTIVATIONS["relu"]
-    network = ChainNetwork([*weights, head], [*biases, None], [relu] * depth)
+    network = ChainNetwork.mlp([*weights, head], [*biases, None], [relu] * depth)
     operator = network.jacobian(X)
     weight = oracles.random_weight(6, generator)
     losses = [SquaredLoss(), LogisticLoss(), SmoothedHingeLoss()]
@@ -305,7 +302,7 @@ def test_mean_raw(generator):
 
 def test_space_without_influence(generator):
     """Columns of zeros are left as they are; the intercept remains."""
-    network = ChainNetwork([torch.zeros(2, 4)], [torch.zeros(2)], [])
+    network = ChainNetwork.mlp([torch.zeros(2, 4)], [torch.zeros(2)], [])
     X = torch.zeros(5, 4, dtype=torch.float64)
     space = TangentSpace.of([network], [X], torch.full((5,), 0.2).double())
     assert space.scales == (1.0,)

@@ -24,7 +24,8 @@ from sklearn_pgb._geometry._displacements import displacements
 from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
 from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._stacked import StackedOperator
@@ -39,7 +40,7 @@ def normal(generator, *shape):
 
 def random_chain(generator, sizes, name="tanh", bias=True):
     pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         [normal(generator, *pair) for pair in pairs],
         [normal(generator, n_out) if bias else None for n_out, _ in pairs],
         [ACTIVATIONS[name]] * (len(sizes) - 2),
@@ -157,7 +158,7 @@ def embedded_unit(w2=0.0, v2=0.0):
         objective, torch.tensor([1.16841203, 0.99000204]).double(), gtol=1e-12
     ).theta
     assert abs(float(w) - 1.16841203) <= 1e-7
-    network = ChainNetwork(
+    network = ChainNetwork.mlp(
         [torch.tensor([[w], [w2]]), torch.tensor([[v, v2]])],
         [None, None],
         [ACTIVATIONS["tanh"]],
@@ -202,7 +203,7 @@ def test_GB_9_found():
 
 def test_GB_10_dead_relu(generator):
     """A dead network has no better point in any basis of its own derivatives."""
-    network = ChainNetwork([[[-1.0]], [[0.7]]], [None, None], [ACTIVATIONS["relu"]])
+    network = ChainNetwork.mlp([[[-1.0]], [[0.7]]], [None, None], [ACTIVATIONS["relu"]])
     X = torch.tensor([[1.0], [2.0], [3.0]]).double()
     y = 2 * X - 1
     assert not columns(network, X)[0].dense().any()
@@ -224,7 +225,7 @@ def test_GB_10_dead_relu(generator):
 
 def linear_pair(generator, W1, W2):
     X = normal(generator, 10, 3)
-    return ChainNetwork([W1, W2], [None, None], [ACTIVATIONS["identity"]]), X
+    return ChainNetwork.mlp([W1, W2], [None, None], [ACTIVATIONS["identity"]]), X
 
 
 def union_rank(*networks_and_inputs):

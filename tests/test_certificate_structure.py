@@ -16,7 +16,8 @@ from sklearn_pgb._geometry._freedom import linear_units
 from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
 from sklearn_pgb._geometry._linear_structure import layers_operator, linear_structure
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork, elu, leaky_relu
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._training._objective import Objective
@@ -24,6 +25,7 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
 TANH, RELU, IDENTITY = (ACTIVATIONS[name] for name in ("tanh", "relu", "identity"))
+ELU, LEAKY = ACTIVATIONS["elu"], ACTIVATIONS["leaky_relu"]
 
 
 def normal(generator, *shape):
@@ -32,7 +34,7 @@ def normal(generator, *shape):
 
 def random_chain(generator, sizes, activations, bias=True):
     pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         [normal(generator, *pair) for pair in pairs],
         [normal(generator, n_out) if bias else None for n_out, _ in pairs],
         activations,
@@ -74,11 +76,11 @@ def always(sign, activation, generator, x=3.0):
     [
         (RELU, 1, 1.0),
         (RELU, -1, None),
-        (leaky_relu(0.3), 1, 1.0),
-        (leaky_relu(0.3), -1, 0.3),
-        (leaky_relu(0.0), -1, None),
-        (elu(0.5), 1, 1.0),
-        (elu(0.5), -1, None),
+        (LEAKY.with_arguments(negative_slope=0.3), 1, 1.0),
+        (LEAKY.with_arguments(negative_slope=0.3), -1, 0.3),
+        (LEAKY.with_arguments(negative_slope=0.0), -1, None),
+        (ELU.with_arguments(alpha=0.5), 1, 1.0),
+        (ELU.with_arguments(alpha=0.5), -1, None),
         (TANH, 1, None),
         (ACTIVATIONS["softplus"], 1, None),
     ],
@@ -238,7 +240,7 @@ def test_GB_6_skip_connections(generator):
     assert loss > 0.1
     assert joint == pytest.approx(loss, abs=1e-9)
 
-    chain = ChainNetwork(
+    chain = ChainNetwork.mlp(
         [p.weight for p in (module.first, module.second, module.out_second)],
         [p.bias for p in (module.first, module.second, module.out_second)],
         [TANH, TANH],
@@ -297,7 +299,7 @@ def test_GB_15_deep_linear(generator):
         n_converged += 1
         assert result.value == pytest.approx(residual, abs=1e-8)
         weights = program.split(result.theta[None])[0]
-        network = ChainNetwork([W[0] for W in weights], [None] * 3, [IDENTITY] * 2)
+        network = ChainNetwork.mlp([W[0] for W in weights], [None] * 3, [IDENTITY] * 2)
         structure = linear_structure(network, X, 2)
         assert list(structure.layers) == [0, 1, 2]
         joint = least_loss(layers_operator(network, X, structure.layers), y)
@@ -312,7 +314,7 @@ def relu_run(generator, X, y, bias):
     start[2] = bias
     result = polish(plain_objective(program, X, y), start, gtol=1e-9, max_iter=3000)
     first, head = result.theta[:9].reshape(3, 3), result.theta[9:][None]
-    network = ChainNetwork([first, head], [None, None], [RELU])
+    network = ChainNetwork.mlp([first, head], [None, None], [RELU])
     off_kinks = kink_margin(network, X).value > 1e-6
     active = bool((network.forward(X)[0][0] > 0).all(0).any())
     return network, result.value, result.gradient_norm <= 1e-8 and off_kinks, active
@@ -346,7 +348,7 @@ def test_GB_16_active_relu():
 
 def lane(generator):
     """Two layers of an ELU unit above zero and two others, which it does not feed."""
-    network = random_chain(generator, [2, 3, 3, 1], [elu(1.0)] * 2)
+    network = random_chain(generator, [2, 3, 3, 1], [ELU.with_arguments(alpha=1.0)] * 2)
     network.biases[0][0] = network.biases[1][0] = 8.0
     network.weights[1][:, 0] = torch.tensor([1.0, 0.0, 0.0])
     return network, normal(generator, 40, 2)
@@ -354,7 +356,8 @@ def lane(generator):
 
 def lane_of_tanh(network, theta, X):
     """Both hidden layers and outputs, tanh units beside units that are the identity."""
-    (W1, W2, W3), (b1, b2, b3) = network.split(theta)
+    moved = ChainNetwork(network.split(theta))
+    (W1, W2, W3), (b1, b2, b3) = moved.weights, moved.biases
 
     def act(z):
         return torch.cat([z[:, :1], z[:, 1:].tanh()], 1)
@@ -435,7 +438,7 @@ def test_GB_17_closed_lane():
 def test_kink_margin_by_hand():
     """The layer closest to a kink relative to its size counts."""
     X = torch.tensor([[1.0], [2.0]]).double()
-    network = ChainNetwork(
+    network = ChainNetwork.mlp(
         [[[1.0], [-3.0]], [[100.0, 0.0]], [[1.0]]],
         [[0.5, 0.0], [-152.0], [0.0]],
         [RELU, RELU],
@@ -453,9 +456,9 @@ def test_kink_margin_by_hand():
     [
         (TANH, True),
         (IDENTITY, True),
-        (elu(1.0), True),
-        (elu(0.5), False),
-        (leaky_relu(0.1), False),
+        (ELU.with_arguments(alpha=1.0), True),
+        (ELU.with_arguments(alpha=0.5), False),
+        (LEAKY.with_arguments(negative_slope=0.1), False),
         (RELU, False),
     ],
 )
@@ -471,7 +474,9 @@ def test_which_activations_have_kinks(activation, smooth, generator):
 
 def test_kink_margin_of_silent_layers():
     """A layer of zeros is on its kinks."""
-    network = ChainNetwork([torch.zeros(2, 1), torch.ones(1, 2)], [None, None], [RELU])
+    network = ChainNetwork.mlp(
+        [torch.zeros(2, 1), torch.ones(1, 2)], [None, None], [RELU]
+    )
     margin = kink_margin(network, torch.ones(3, 1).double())
     assert (margin.value, margin.relative) == (0.0, 0.0)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import sklearn
 from common_cases import (
     CONFIGURATIONS,
@@ -17,10 +18,13 @@ from common_cases import (
     DEFAULTS_IN_SUITE,
     IN_ROUTING,
     IN_SUITE,
+    TREES,
     failures,
     requesting,
 )
 from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_pgb import GradientBasisRefit
 
 
 def in_suite(names):
@@ -31,6 +35,15 @@ def in_suite(names):
 @parametrize_with_checks(in_suite(DEFAULTS_IN_SUITE + IN_SUITE))
 def test_sklearn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_refits_of_trees_fail_no_other_check(name):
+    """Trees whose weights are no repetitions do not pass on other failures."""
+    refit = GradientBasisRefit(TREES[name], cv=2)
+    kinds = "dense", "sparse"
+    inherited = {f"check_sample_weight_equivalence_on_{kind}_data" for kind in kinds}
+    assert failures(refit).keys() <= inherited
 
 
 with sklearn.config_context(enable_metadata_routing=True):

@@ -24,19 +24,20 @@ from sklearn_pgb import (
 from sklearn_pgb._estimator._alpha import enough
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
-    cross_fitting_parts,
-    distinct_rows,
-    draw_seeds,
     final_estimator,
     fit_parameter,
-    fold_numbers,
     inputs_of,
     open_all,
     parse_memory,
-    parts_among,
     share_target_transformation,
-    with_seed,
 )
+from sklearn_pgb._estimator._folds import (
+    cross_fitting_parts,
+    distinct_rows,
+    fold_numbers,
+    parts_among,
+)
+from sklearn_pgb._estimator._seeds import draw_seeds, with_seed
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import checks_inputs
 
@@ -398,11 +399,11 @@ def test_more_folds_than_rows(labels):
 
 def test_too_few_rows_for_folds():
     with pytest.raises(
-        ValueError, match=r"at least 2 distinct rows, got 1.*n_samples=3"
+        ValueError, match=r"at least 2 distinct rows for .*, got 1.*n_samples=3"
     ):
         fold_numbers(np.ones((3, 2)), None, np.ones(3), 5, seed=0)
     with pytest.raises(
-        ValueError, match="a class with at least 2 distinct rows, got 2"
+        ValueError, match=r"at least 2 distinct rows of one class .*, got 2"
     ):
         fold_numbers(np.eye(2), np.array([0, 1]), np.ones(2), 5, seed=0)
 
@@ -516,3 +517,12 @@ def test_class_weights_that_are_no_weights(estimator, value):
     model = clone(estimator).set_params(class_weight={0: 1, 1: value})
     with pytest.raises(ValueError, match="class_weight must hold finite numbers >= 0"):
         model.fit(X, (X[:, 0] > 0).astype(int))
+
+
+@pytest.mark.parametrize("kind", [float, object])
+def test_missing_values_are_equal(kind):
+    """Samples that miss the same values are the same sample."""
+    X = np.array([[np.nan, 1], [0, 1], [np.nan, 1], [np.nan, 2]], dtype=kind)
+    codes = distinct_rows(X)
+    assert codes[0] == codes[2]
+    assert len(set(codes)) == 3

@@ -207,7 +207,7 @@ def test_memory_in_a_message_is_enough(n_bytes, text):
 @pytest.mark.parametrize("loss", ["squared", "hinge", ""])
 def test_losses_that_do_not_exist(loss):
     """The message lists the names that there are."""
-    names = "'squared_error', 'poisson', 'log_loss', 'binary_log_loss'"
+    names = "'squared_error', 'poisson', 'huber', 'log_loss', 'binary_log_loss'"
     with pytest.raises(ValueError, match=f"loss must be one of 'auto', {names} or"):
         GradientBasis(nn.Linear(3, 1), loss=loss).fit(X)
 

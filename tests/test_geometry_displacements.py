@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from sklearn_pgb._geometry._displacements import _Walk, displacements
 from sklearn_pgb._geometry._pieces import pieces
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork, leaky_relu
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork
@@ -22,7 +23,7 @@ def normal(generator, *shape):
 
 def random_chain(generator, sizes, name="tanh", bias=True):
     pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         [normal(generator, *pair) for pair in pairs],
         [normal(generator, n_out) if bias else None for n_out, _ in pairs],
         [ACTIVATIONS[name]] * (len(sizes) - 2),
@@ -187,7 +188,7 @@ def test_seams_elsewhere(function, generator):
 def test_GB_11_null_vector(generator):
     """Hidden outputs (1, 0, 1), (0, 1, 1): outgoing weights move along (1, 1, -1)."""
     first = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).double()
-    network = ChainNetwork(
+    network = ChainNetwork.mlp(
         [first, normal(generator, 2, 3)], [None, None], [ACTIVATIONS["relu"]]
     )
     X = torch.eye(2).double()
@@ -315,7 +316,7 @@ def test_linear_product(n_outputs, generator):
     """Null spaces of later products in a linear chain: Theorem 4's own moves."""
     network = random_chain(generator, [3, 4, 5, n_outputs], "identity", bias=False)
     left, right = normal(generator, 5, 2), normal(generator, 2, 4)
-    network.weights[1] = left @ right
+    network.weights[1][:] = left @ right
     X = normal(generator, 20, 3)
     found = displacements(network, X, generator=generator, limit=80)
     check(network, X, found)
@@ -343,11 +344,14 @@ def _null_vector(matrix):
     return torch.linalg.svd(matrix)[2][-1]
 
 
-@pytest.mark.parametrize("activation", [ACTIVATIONS["relu"], leaky_relu(0.3)])
+@pytest.mark.parametrize(
+    "activation",
+    [ACTIVATIONS["relu"], ACTIVATIONS["leaky_relu"].with_arguments(negative_slope=0.3)],
+)
 def test_always_active_units_move_as_linear(activation, generator):
     """Units on one side of a kink move where later weights do not see it, and stay."""
     network = random_chain(generator, [3, 4, 2])
-    network.activations[0] = activation
+    network.chain[1] = activation
     network.biases[0][:] = torch.tensor([20.0, 20.0, 20.0, 0.0])
     slopes = torch.ones(3).double()
     if activation.name == "leaky_relu":
@@ -385,7 +389,7 @@ def test_relu_shift_is_cut_at_the_kink(generator):
 
     def find(margin):
         X = torch.tensor([[1.0], [1.0 + 2 * margin]]).double()
-        network = ChainNetwork(
+        network = ChainNetwork.mlp(
             [[[1.0], [-1.0]], [[1.0, 0.0]]],
             [torch.tensor([0.0, 1.0 + margin]).double(), None],
             [ACTIVATIONS["relu"]],
@@ -424,7 +428,7 @@ def test_nothing_known(name, generator):
 def test_paths_that_come_back():
     """Outputs and pieces must stay on the whole way, not only at its end."""
     X = torch.ones(1, 1).double()
-    network = ChainNetwork([[[1.0]], [[0.0]]], [None, None], [ACTIVATIONS["relu"]])
+    network = ChainNetwork.mlp([[[1.0]], [[0.0]]], [None, None], [ACTIVATIONS["relu"]])
     walk = _Walk(network, X)
     unit, head = torch.eye(2).double()
     assert walk.find_stop([lambda time: time * unit]) == 1

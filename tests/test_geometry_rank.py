@@ -7,7 +7,8 @@ import torch
 
 from sklearn_pgb._geometry import _rank
 from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 
 
 def normal(generator, *shape):
@@ -16,7 +17,7 @@ def normal(generator, *shape):
 
 def random_chain(generator, sizes, name="tanh"):
     pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         [normal(generator, *pair) for pair in pairs],
         [normal(generator, n_out) for n_out, _ in pairs],
         [ACTIVATIONS[name]] * (len(sizes) - 2),
@@ -25,7 +26,7 @@ def random_chain(generator, sizes, name="tanh"):
 
 def product(w, v):
     """F = w v x, both trained."""
-    return ChainNetwork([[[v]], [[w]]], [None, None], [ACTIVATIONS["identity"]])
+    return ChainNetwork.mlp([[[v]], [[w]]], [None, None], [ACTIVATIONS["identity"]])
 
 
 @pytest.mark.parametrize(("at", "expected"), [(0.0, (0, 1)), (1.0, (1, 1))])
@@ -57,7 +58,7 @@ def test_rank_is_not_decided_from_the_gram():
     singular = torch.diag(torch.tensor([1.0, 1e-9, 1e-12])).double()
     rotation = torch.linalg.qr(torch.arange(9.0).double().reshape(3, 3).sin()).Q
     X = singular @ rotation
-    network = ChainNetwork([torch.ones(1, 3)], [None], [])
+    network = ChainNetwork.mlp([torch.ones(1, 3)], [None], [])
     assert jacobian_rank(network, X) == 2
     # With weights that make up for it, the third one does too.
     assert jacobian_rank(network, X, torch.tensor([1e-8, 1.0, 1e6]).double()) == 3
@@ -66,7 +67,7 @@ def test_rank_is_not_decided_from_the_gram():
 def test_units_of_the_parameters_leave_the_rank():
     """A column of size 1e-30 is a column, and a silent one is none."""
     X = torch.diag(torch.tensor([1.0, 1e-30, 0.0])).double()
-    network = ChainNetwork([torch.ones(1, 3)], [None], [])
+    network = ChainNetwork.mlp([torch.ones(1, 3)], [None], [])
     assert jacobian_rank(network, X) == 2
 
 

@@ -1,6 +1,9 @@
 """Losses against hand values, numerical twins and autograd."""
 
+import ast
+import inspect
 import math
+import re
 import sys
 
 import numpy as np
@@ -9,16 +12,37 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    AddedNeuronRegressor,
+    GradientBasis,
+    GradientBasisRefit,
+    LayerBasis,
+    PerturbedGradientBasis,
+    ResNetBasisClassifier,
+    ResNetBasisRegressor,
+    certify,
+    compare_bases,
+)
 from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._named import (
+    CLASSIFICATION,
+    LOSSES,
+    MODULE_LOSSES,
+    OF_MEANS,
+    REGRESSION,
+    loss_with,
+    one_of,
+)
+from sklearn_pgb._losses._regression import HuberLoss, PoissonLoss, SquaredLoss
 
-LOSSES = [*oracles.LOSSES, SmoothedHingeLoss(power=1.5)]
-all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+ALL = [*oracles.LOSSES, SmoothedHingeLoss(power=1.5)]
+all_losses = pytest.mark.parametrize("loss", ALL, ids=repr)
 
 
 def tensor(values):
@@ -96,6 +120,8 @@ def test_fenchel_equality(loss, seed):
         (SmoothedHingeLoss(power=1.5), [-1.0], [0.7], -0.6491851851852),
         (SquaredLoss(), [2.0], [3.0], 8.25),
         (PoissonLoss(), [2.0], [1.0], 3 * np.log(3) - 3),
+        (HuberLoss(), [2.0], [2.7], 2.7 * 2 + 1.35**2),
+        (HuberLoss(), [2.0], [-2.701], np.inf),
     ],
     ids=str,
 )
@@ -203,6 +229,37 @@ def test_AN_0_floor():
     assert loss - floor.value == pytest.approx(5.735, abs=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 0.3, 7.0, 1e9])
+@pytest.mark.parametrize("loss", [SquaredLoss(), HuberLoss()], ids=repr)
+def test_units_of_standardizable_losses(loss, scale, seed):
+    """Targets divided by s divide the loss, in these units, by its square."""
+    y, raw, _ = sample(loss, seed)
+    divided = loss.in_units(scale).value(y / scale + 3, raw / scale + 3)
+    assert_close(divided * scale**2, loss.value(y, raw), rtol=1e-5, atol=1e-12)
+    assert [other.name for other in LOSSES.values() if other.standardizable] == [
+        "squared_error",
+        "huber",
+    ]
+
+
+def test_huber_location():
+    """The median if delta is small, the mean if it is large, else by hand."""
+    y = tensor([[0.0], [1.0], [2.0], [9.0], [4.0], [4.0]])
+    weight, group = tensor([1, 1, 1, 1, 2, 3]), torch.tensor([0, 0, 0, 0, 1, 1])
+    for delta, location in (100, 3.0), (3, 2.0), (1e-3, 1.5):
+        pooled = HuberLoss(delta).pooled_minimum(y, weight, group, 2)
+        assert pooled.raw[1] == 4
+        assert pooled.value[1] == 0
+        if delta > 1:
+            assert_close(pooled.raw[0], tensor([location]), rtol=1e-14, atol=0)
+    # Any point between the middle targets is best for a tiny delta.
+    assert 1 <= pooled.raw[0] <= 2
+    tiny = HuberLoss().pooled_minimum(
+        tensor([[0.0], [5e-324]]), weight[:2], torch.zeros(2, dtype=torch.long), 1
+    )
+    assert tiny.value == 0
+
+
 @pytest.mark.parametrize(
     ("power", "raw", "value"),
     [(2.0, 0.5, 3.0), (3.0, 0.267949192431, 3.215390309173)],
@@ -263,9 +320,9 @@ def test_tails():
 
 def test_flags():
     """Only the squared loss is quadratic, only softmax duals sum to zero."""
-    assert [loss.quadratic for loss in LOSSES] == [True] + 9 * [False]
-    centred = [isinstance(loss, CrossEntropyLoss) for loss in LOSSES]
-    assert [loss.dual_rows_sum_to_zero for loss in LOSSES] == centred
+    assert [loss.quadratic for loss in ALL] == [True] + 10 * [False]
+    centred = [isinstance(loss, CrossEntropyLoss) for loss in ALL]
+    assert [loss.dual_rows_sum_to_zero for loss in ALL] == centred
 
 
 @pytest.mark.parametrize("loss_class", [CrossEntropyLoss, LogisticLoss])
@@ -273,6 +330,12 @@ def test_flags():
 def test_label_smoothing_error(loss_class, label_smoothing):
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got"):
         loss_class(label_smoothing=label_smoothing)
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, np.nan])
+def test_huber_delta_error(delta):
+    with pytest.raises(ValueError, match=r"delta must be > 0, got .*Use 1.35"):
+        HuberLoss(delta=delta)
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5, np.nan])
@@ -302,3 +365,54 @@ def test_prediction_of_counts_is_finite():
     raw = torch.tensor([[-1e4, 0.0, 700.0, 1e4]], dtype=torch.float64)
     expected = [[0.0, 1.0, math.exp(700.0), sys.float_info.max]]
     assert PoissonLoss().predict(raw).tolist() == expected
+
+
+# -- losses by name ------------------------------------------------------------------
+
+OF_MODULES = [name for name in MODULE_LOSSES if name != "auto"]
+DOCUMENTED = {
+    AddedNeuronRegressor: REGRESSION,
+    ResNetBasisRegressor: REGRESSION,
+    AddedNeuronClassifier: CLASSIFICATION,
+    ResNetBasisClassifier: CLASSIFICATION,
+    GradientBasisRefit: ["auto", *OF_MEANS],
+    compare_bases: ["auto", *OF_MEANS],
+    certify: OF_MODULES,
+    GradientBasis: OF_MODULES,
+    LayerBasis: OF_MODULES,
+    PerturbedGradientBasis: OF_MODULES,
+}
+
+
+@pytest.mark.parametrize("thing", DOCUMENTED, ids=lambda thing: thing.__name__)
+def test_documented_losses_are_those_of_the_table(thing):
+    listed = re.search(r"^loss : \{(.*?)\}", inspect.getdoc(thing), re.M)[1]
+    assert set(ast.literal_eval(f"[{listed}]")) == set(DOCUMENTED[thing])
+
+
+def test_names_of_losses():
+    """Each loss has its own name; parameters of estimators become its fields."""
+    assert all(loss.name == name for name, loss in LOSSES.items())
+    for loss in LOSSES.values():
+        defaults = {key: getattr(loss, field) for key, field in loss.parameters.items()}
+        assert loss_with({"loss": loss.name, "alpha": 1.0} | defaults) == loss
+    hinge = loss_with({"loss": "smoothed_hinge", "hinge_power": 3.0})
+    assert hinge == SmoothedHingeLoss(power=3.0)
+    assert one_of(["a", "b", "c"]) == "'a', 'b' or 'c'"
+    assert one_of(["a"]) == "'a'"
+
+
+@all_losses
+def test_loss_of_means_is_that_of_raw_outputs(loss, seed):
+    """`link` is the inverse of `predict`, up to a constant for the softmax."""
+    y, raw, _ = sample(loss, seed)
+    mean = loss.predict(raw)
+    assert_close(loss.predict(loss.link(mean)), mean, rtol=1e-12, atol=1e-12)
+    assert_close(loss.value_of_mean(y, mean), loss.value(y, raw))
+
+
+@pytest.mark.parametrize("loss", [PoissonLoss(), CrossEntropyLoss(), LogisticLoss()])
+def test_loss_of_impossible_means_is_finite(loss):
+    mean = tensor([[0.0, 1.0]])
+    assert loss.value_of_mean(1 - mean, mean).isfinite().all()
+    assert loss.value_of_mean(mean, mean).isfinite().all()

@@ -11,11 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import (
-    ACTIVATIONS,
-    ChainNetwork,
-    overparameterised_relu_init,
-)
+from sklearn_pgb._models._activations import ACTIVATIONS, read_activation
+from sklearn_pgb._models._chain import ChainNetwork, overparameterised_relu_init
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._network import as_tensor
 from sklearn_pgb._models._open import open_network
@@ -46,7 +43,7 @@ def random_chain(sizes, activation, seed, bias=True):
         torch.randn(n_out, generator=generator, dtype=torch.float64) if bias else None
         for n_out, _ in pairs
     ]
-    return ChainNetwork(weights, biases, [activation] * (len(sizes) - 2))
+    return ChainNetwork.mlp(weights, biases, [activation] * (len(sizes) - 2))
 
 
 # --- activations and chains ----------------------------------------------------------
@@ -56,9 +53,25 @@ def random_chain(sizes, activation, seed, bias=True):
 def test_activation_derivatives(activation):
     """Derivatives agree with autograd, kinks and thresholds included."""
     z = torch.linspace(-30, 30, 241, dtype=torch.float64, requires_grad=True)
-    h = activation.function(z)
+    h = activation(z)
     (expected,) = torch.autograd.grad(h.sum(), z)
     assert_close(activation.derivative(z, h).detach(), expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
+def test_activations_are_one_record(activation):
+    """The module and the in-place pair compute what function and derivative do."""
+    z = torch.linspace(-30, 30, 241, dtype=torch.float64)
+    h = activation(z)
+    assert_close(activation.module()(z), h, rtol=0, atol=0)
+    assert read_activation(activation.module()) == activation
+    if activation.in_place is not None:
+        forward, pull = activation.in_place
+        delta = torch.linspace(-1, 2, 241, dtype=torch.float64)
+        expected = delta * activation.derivative(z, h)
+        output = forward(z.clone())
+        assert_close(output, h, rtol=0, atol=0)
+        assert_close(pull(delta, output), expected, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
@@ -74,7 +87,7 @@ def test_chain(activation, bias, seed):
         expected = layers[i] @ network.weights[i].T
         expected = expected + network.biases[i] if bias else expected
         assert_close(pre_activations[i], expected, **EXACT)
-        assert_close(layers[i + 1], activation.function(expected), **EXACT)
+        assert_close(layers[i + 1], activation(expected), **EXACT)
     assert_close(network(network.theta, X), layers[-1], rtol=0, atol=0)
     assert network.theta.shape == (network.n_params,)
     assert (network.n_inputs, network.n_outputs) == (4, 3)
@@ -82,25 +95,25 @@ def test_chain(activation, bias, seed):
 
 def test_chain_theta_order():
     """Theta holds each layer's weight row by row and then its bias."""
-    network = ChainNetwork(
+    network = ChainNetwork.mlp(
         [[[0.0, 1.0], [2.0, 3.0]], [[6.0, 7.0]]],
         [[4.0, 5.0], None],
         [ACTIVATIONS["tanh"]],
     )
     assert_close(network.theta, torch.arange(8, dtype=torch.float64))
-    weights, biases = network.split(network.theta)
-    assert_close(weights, network.weights)
-    assert_close(biases[0], network.biases[0])
-    assert biases[1] is None
+    first, _, head = network.split(network.theta)
+    assert_close([first.weight, head.weight], list(network.weights))
+    assert_close(first.bias, network.biases[0])
+    assert head.bias is None
 
 
 def test_chain_shares_arrays():
     """Float64 arrays are not copied, read-only ones neither, as these may be mapped."""
     weight = np.ones((3, 4))
-    network = ChainNetwork([weight], [np.zeros(3)], [])
+    network = ChainNetwork.mlp([weight], [np.zeros(3)], [])
     assert network.weights[0].data_ptr() == weight.ctypes.data
     weight.setflags(write=False)
-    network = ChainNetwork([weight], [None], [])
+    network = ChainNetwork.mlp([weight], [None], [])
     assert network.weights[0].data_ptr() == weight.ctypes.data
     assert_close(network.theta, torch.ones(12).double())
 
@@ -167,7 +180,7 @@ def test_GB_1_exponential():
 def test_chain_errors(weights, biases, n_activations, message):
     """Layers that do not fit are refused."""
     with pytest.raises(ValueError, match=message):
-        ChainNetwork(weights, biases, [ACTIVATIONS["relu"]] * n_activations)
+        ChainNetwork.mlp(weights, biases, [ACTIVATIONS["relu"]] * n_activations)
 
 
 def test_GB_5_overparameterised_relu():
@@ -175,12 +188,12 @@ def test_GB_5_overparameterised_relu():
     X = np.eye(3)
     weights, biases = overparameterised_relu_init(X, width=3, depth=2, diagonal=2.0)
     head, relu = np.eye(3), [ACTIVATIONS["relu"]] * 2
-    network = ChainNetwork([*weights, head], [*biases, None], relu)
+    network = ChainNetwork.mlp([*weights, head], [*biases, None], relu)
     eye = torch.eye(3, dtype=torch.float64)
     layers = network.layers(torch.tensor(X))
     assert_close(layers[1], eye / 2, rtol=0, atol=0)
     assert_close(layers[2], eye, rtol=0, atol=0)
-    negative = ChainNetwork([weights[0], -weights[1], head], [*biases, None], relu)
+    negative = ChainNetwork.mlp([weights[0], -weights[1], head], [*biases, None], relu)
     assert_close(negative.layers(torch.tensor(X))[2], 0 * eye, rtol=0, atol=0)
 
 
@@ -190,7 +203,7 @@ def test_overparameterised_relu_rank(seed):
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     weights, biases = overparameterised_relu_init(X, width=8, depth=3)
     assert [weight.shape for weight in weights] == [(8, 3), (8, 8), (8, 8)]
-    head = ChainNetwork(
+    head = ChainNetwork.mlp(
         [*weights, np.ones((1, 8))], [*biases, None], [ACTIVATIONS["relu"]] * 3
     )
     features = head.layers(torch.tensor(X))[3]
@@ -236,6 +249,10 @@ CHAINS = {
     "elu": lambda: nn.Sequential(nn.Linear(4, 5), nn.ELU(alpha=0.7), nn.Linear(5, 3)),
     "softplus": lambda: nn.Sequential(
         nn.Linear(4, 5), nn.Softplus(2.0, 3.0), nn.Linear(5, 3)
+    ),
+    "tanh_first": lambda: nn.Sequential(nn.Tanh(), nn.Linear(4, 3)),
+    "two_activations": lambda: nn.Sequential(
+        nn.Linear(4, 5), nn.Tanh(), nn.ReLU(), nn.Linear(5, 3)
     ),
     "leaky": lambda: nn.Sequential(nn.Linear(4, 5), nn.LeakyReLU(0.3), nn.Linear(5, 3)),
 }
@@ -286,7 +303,7 @@ def test_sequential_is_chain(name, X):
     for activation, z, h in zip(
         network.activations, pre_activations, layers[1:], strict=False
     ):
-        slope = torch.func.vmap(torch.func.grad(activation.function))(z.reshape(-1))
+        slope = torch.func.vmap(torch.func.grad(activation))(z.reshape(-1))
         assert_close(activation.derivative(z, h).reshape(-1), slope, **EXACT)
     oracles.check_head(network, rows)
 
@@ -316,8 +333,12 @@ def hooked():
         partly_frozen,
         hooked,
         lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()),
-        lambda: nn.Sequential(nn.Tanh(), nn.Linear(4, 3)),
-        lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.ReLU(), nn.Linear(3, 1)),
+        lambda: nn.Sequential(nn.LayerNorm(4)),
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Tanh()),
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (2, 2)), nn.LayerNorm((2, 2)), nn.Flatten(), nn.Linear(4, 3)
+        ),
+        lambda: nn.Sequential(nn.LayerNorm(4).requires_grad_(False), nn.Linear(4, 3)),
         lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)),
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)),
     ],

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
-from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._operators import _leaves, _operator
-from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._leaves import LeafOperator
@@ -32,7 +32,7 @@ def normal(generator, *shape):
 def random_chain(sizes, activation, generator, bias=True, head_bias=True):
     pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
     has_bias = [bias] * (len(pairs) - 1) + [head_bias]
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         [normal(generator, *pair) / pair[1] ** 0.5 for pair in pairs],
         [
             normal(generator, n_out) if has else None
@@ -44,19 +44,8 @@ def random_chain(sizes, activation, generator, bias=True, head_bias=True):
 
 def chain_operator(network, X, dtype=torch.float64):
     """The operator built from the chain's layers alone."""
-    pre_activations, layers = network.forward(X)
-    slopes = [
-        activation.derivative(z, h).to(dtype)
-        for activation, z, h in zip(
-            network.activations, pre_activations, layers[1:-1], strict=True
-        )
-    ]
-    return ChainOperator(
-        [h.to(dtype) for h in layers[:-1]],
-        slopes,
-        [weight.to(dtype) for weight in network.weights],
-        [bias is not None for bias in network.biases],
-    )
+    operator = network.jacobian(X)
+    return operator if dtype == operator.dtype else operator.single()
 
 
 def conv_net(generator):
@@ -88,6 +77,18 @@ def kronecker_case(generator, dtype):
 def chain_case(generator, dtype):
     network = random_chain([4, 5, 6, N_OUTPUTS], ACTIVATIONS["tanh"], generator)
     X = normal(generator, N_SAMPLES, 4)
+    return chain_operator(network, X, dtype), oracles.jacobian(network, X)
+
+
+def normed_case(generator, dtype):
+    """A chain with layer norms after two of its layers."""
+    module = nn.Sequential(
+        *(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 6), nn.SiLU()),
+        *(nn.LayerNorm(6, bias=False), nn.Linear(6, N_OUTPUTS)),
+    )
+    for parameter in module.parameters():
+        parameter.data = normal(generator, *parameter.shape)
+    network, X = open_module(module), normal(generator, N_SAMPLES, 4)
     return chain_operator(network, X, dtype), oracles.jacobian(network, X)
 
 
@@ -157,6 +158,7 @@ CASES = [
     dense_case,
     kronecker_case,
     chain_case,
+    normed_case,
     function_case,
     stacked_case,
     leaf_case,
@@ -277,6 +279,18 @@ def test_normal(case, dtype, kind, block_bytes, generator, monkeypatch):
     check_close(operator.normal(root), scaled.T @ scaled, dtype)
     if root is not None:
         check_close(apply_root(root, twin.to(dtype)), scaled.reshape(twin.shape), dtype)
+
+
+@all_operators
+def test_shared_features(case, generator):
+    """They give the whole matrix; without them, `one_output` is the operator."""
+    operator, twin = case(generator, torch.float64)
+    features, one = operator.shared_features, operator.one_output()
+    if features is None:
+        assert one is operator
+    else:
+        assert_close(KroneckerOperator(features, N_OUTPUTS).dense(), twin)
+        assert_close(one.dense()[:, 0], features)
 
 
 # --- leaves --------------------------------------------------------------------------

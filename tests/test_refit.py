@@ -155,7 +155,8 @@ def critical_network():
     start = opened.network.theta.numpy()
     theta = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-9}).x
     assert abs(loss(theta)[1]).max() < 1e-8
-    weights, biases = opened.network.split(torch.tensor(theta))
+    moved = opened.network.at(torch.tensor(theta))
+    weights, biases = moved.weights, moved.biases
     network.coefs_ = [weight.numpy().T.copy() for weight in weights]
     network.intercepts_ = [bias.numpy().copy() for bias in biases]
     return network, y

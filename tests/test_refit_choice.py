@@ -225,7 +225,7 @@ def test_infinite_alpha_is_the_mean_of_the_networks():
     refit = GradientBasisRefit(Truth(random_state=0), random_state=0, distribution=True)
     refit.fit(X, y)
     assert np.isinf(refit.alpha_)
-    assert (refit.center_, refit.n_iter_, refit.duality_gap_) == ("average", 0, 0)
+    assert (refit.center_, refit.n_iter_, refit.duality_gap_) == ("average", 1, 0)
     mean = np.mean([network.predict(X_NEW) for network in refit.estimators_], 0)
     np.testing.assert_allclose(refit.predict(X_NEW), mean, rtol=1e-9)
     features = refit.transform(X_NEW)

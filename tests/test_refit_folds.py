@@ -117,7 +117,7 @@ def test_samples_without_weight_take_their_groups_with_them():
 
 def test_groups_that_cannot_be_used():
     model = GradientBasisRefit(mlp())
-    with pytest.raises(ValueError, match="at least 2 groups, got 1"):
+    with pytest.raises(ValueError, match="at least 2 groups for cross-fitting, got 1"):
         model.fit(X, CURVE, groups=np.zeros(40))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit(X, CURVE, groups=GROUPS[:-1])

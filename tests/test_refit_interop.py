@@ -435,7 +435,12 @@ def test_module_for_classification(n_outputs):
     assert probability.shape == (40, len(set(y)))
     np.testing.assert_allclose(probability.sum(1), 1)
     assert model.score(X, y) > 0.7
-    assert model.decision_function(X).ndim == (1 if n_outputs == 1 else 2)
+    decision = model.decision_function(X)
+    if n_outputs == 3:
+        assert decision.shape == (40, 3)
+    else:
+        odds = probability[:, 1] / probability[:, 0]
+        np.testing.assert_allclose(decision, np.log(odds), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.usefixtures("torch_seed")

@@ -17,11 +17,11 @@ from torch import nn
 from sklearn_pgb import ResNetBasisRegressor
 from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._resnet._diagnostics import closed_form, stationarity
 from sklearn_pgb._resnet._full_batch import joint, projected
 from sklearn_pgb._resnet._projection import SquaredProjection, projection
-from sklearn_pgb._resnet._residual import Residual, Samples
+from sklearn_pgb._resnet._residual import BasisSamples, Residual
 from sklearn_pgb._resnet._weights import residual_weights, warn_if_singular
 from sklearn_pgb._training._program import (
     ChainProgram,
@@ -411,7 +411,7 @@ def residual_of(loss, rng, alpha, program=None):
     if not isinstance(loss, SquaredLoss):
         y = loss.encode((y > 0).double())
     weight = tensor(rng.uniform(0.1, 1, 30))
-    samples = Samples(X, X, y, weight / weight.sum())
+    samples = BasisSamples(X, X, y, weight / weight.sum())
     inner = projection(X, y, samples.weight, loss, True)
     penalty = torch.full((program.n_params,), 1e-3, dtype=torch.float64)
     return Residual(program, samples, inner, alpha, 0.7, penalty)

@@ -21,7 +21,7 @@ from sklearn_pgb._resnet import _full_batch
 from sklearn_pgb._resnet._fitting import choose_alpha, total_variance
 from sklearn_pgb._resnet._gain import is_significant
 from sklearn_pgb._resnet._projection import projection
-from sklearn_pgb._resnet._residual import Samples
+from sklearn_pgb._resnet._residual import BasisSamples
 
 CHECKPOINTS = [0, 1, 3, 6, 12, 25, 50, 90]
 REQUEST = SimpleNamespace(
@@ -44,7 +44,7 @@ class Fold:
 
     def __init__(self, *curves):
         self.curves = list(curves)
-        self.samples = Samples(
+        self.samples = BasisSamples(
             basis=torch.arange(4.0)[:, None],
             inputs=torch.zeros(4, 1),
             y=torch.zeros(4, 1),

@@ -13,7 +13,8 @@ from torch import nn
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor, certify
 from sklearn_pgb._convex._scale import LossScale
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._survey import _examination
 from sklearn_pgb._survey._ends import Ends, Setting, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
@@ -29,7 +30,7 @@ def regression():
 
 def chain(weights, activation="tanh"):
     W, b, V, c = (torch.tensor(part, dtype=torch.float64) for part in weights)
-    return ChainNetwork([W, V], [b, c], [ACTIVATIONS[activation]])
+    return ChainNetwork.mlp([W, V], [b, c], [ACTIVATIONS[activation]])
 
 
 def numbers(networks):

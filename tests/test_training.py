@@ -16,7 +16,8 @@ from sklearn_pgb._losses._classification import (
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._regression import GammaLoss, PoissonLoss, SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training import _objective
 from sklearn_pgb._training._objective import Objective
@@ -132,7 +133,7 @@ def test_layout(biases, generator):
         for w, has in zip(weights, biases, strict=True)
     ]
     activations = [ACTIVATIONS["tanh"], ACTIVATIONS["silu"]]
-    network = ChainNetwork(weights, offsets, activations)
+    network = ChainNetwork.mlp(weights, offsets, activations)
     program = ChainProgram.of(network)
     assert program.n_params == network.n_params
     X, residual = randn(generator, 7, 4), randn(generator, 1, 7, 2)
@@ -145,7 +146,7 @@ def test_layout(biases, generator):
     assert [b is not None for b in parts[1]] == biases
     ones = [torch.ones_like(w) for w in weights]
     zeros = [None if b is None else torch.zeros_like(b) for b in offsets]
-    marks = ChainNetwork(ones, zeros, activations).theta.bool()
+    marks = ChainNetwork.mlp(ones, zeros, activations).theta.bool()
     assert_close(program.is_weight(), marks)
 
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training import _descent
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent
 from sklearn_pgb._training._objective import Objective

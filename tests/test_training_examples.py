@@ -31,7 +31,7 @@ from sklearn_pgb._losses._classification import (
 )
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import Neurons, auxiliary_objective
 from sklearn_pgb._training._descent import Descent, GradientDescent
 from sklearn_pgb._training._polish import hessian

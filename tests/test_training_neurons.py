@@ -26,7 +26,7 @@ from torch.testing import assert_close
 from sklearn_pgb._losses._classification import CrossEntropyLoss, SmoothedHingeLoss
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import (
     Neurons,
     auxiliary_objective,

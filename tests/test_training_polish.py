@@ -16,7 +16,8 @@ from sklearn_pgb._losses._classification import (
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._training import _polish
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import hessian, polish, quasi_newton
@@ -43,7 +44,7 @@ def problem(loss, generator, name="tanh", ridge=1e-2, n_samples=25):
 def gradient_by_autograd(objective, theta):
     """Gradient of the objective by autograd through a ChainNetwork."""
     weights, biases = objective.program.split(theta[None])
-    network = ChainNetwork(
+    network = ChainNetwork.mlp(
         [W[0] for W in weights],
         [b.reshape(-1) for b in biases],
         objective.program.activations,

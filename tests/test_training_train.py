@@ -11,7 +11,7 @@ from sklearn.neural_network import MLPRegressor
 from torch.testing import assert_close
 
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._descent import Adam, GradientDescent
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import ChainProgram, uniform_initialisation

@@ -22,32 +22,29 @@ from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
     FEW_SAMPLES,
-    Data,
     Request,
     automatic_batch,
     fit_network,
     one_epoch,
 )
-from sklearn_pgb._added_neuron._held_out import HeldOut, Samples, split_rows
+from sklearn_pgb._added_neuron._held_out import NumberedSamples, scorer, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._budget import AUTO_HELD_OUT
-from sklearn_pgb._estimator._border import (
-    all_or_nothing,
-    check_device,
-    dense,
-    distinct_rows,
-)
+from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
+from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._estimator._state import VersionedState
-from sklearn_pgb._estimator._targets import Targets, is_option
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._losses._named import PARAMETERS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import (
     Interval,
     Options,
     StrOptions,
     _AvailableIfDescriptor,
+    _check_partial_fit_first_call,
     _check_sample_weight,
     _fit_context,
 )
@@ -79,10 +76,9 @@ KEPT = (
     "alpha",
     "class_weight",
     "early_stopping",
-    "hinge_power",
-    "label_smoothing",
     "loss",
     "solver",
+    *PARAMETERS,
 )
 
 
@@ -103,7 +99,8 @@ def with_epochs(method):
 
 
 def _check_epochs(estimator):
-    if is_option(estimator.solver, "lbfgs"):
+    # The parameter may not be validated yet.
+    if isinstance(estimator.solver, str) and estimator.solver == "lbfgs":
         raise UnsupportedError(
             "solver must be 'adam' or 'sgd' for partial_fit, got 'lbfgs', which is not "
             "stochastic."
@@ -129,7 +126,7 @@ def _rows(X, kept):
     return X if kept.all() else X[kept]
 
 
-class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targets):
+class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
     """Network trained by `fit` or `partial_fit` and monitored by added neurons."""
 
     _parameter_constraints: dict = {
@@ -232,47 +229,51 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=warm)
         if warm:
             self._check_same_classes(y)
-        self._learn(y, known=warm, classes=None)
-        samples, callback_data = self._gather(X, y, given, groups)
+            self._targets.check(y)
+        else:
+            self._learn(y)
+        numbered, callback_data = self._gather(X, y, given, groups)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         held_out = None
         if X_val is not None:
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
         elif self._validates():
-            samples, held_out = self._split(samples, seed)
+            numbered, held_out = self._split(numbered, seed)
         if sample_weight is None:
             callback_data = *callback_data[:2], None
+        samples = numbered.samples
         with self._randomness(seed):
             if not warm:
-                self._learn_units(samples.X, samples.y, samples.weight, is_sparse)
+                self._learn_units(samples, is_sparse)
             architecture = self._architecture(samples.X, rng, known=warm)
             hook, finish = hooks(self, architecture, *callback_data)
             start = self._theta(architecture) if warm else None
-            result = self._train(architecture, samples, held_out, start, seed, hook)
+            result = self._train(architecture, numbered, held_out, start, seed, hook)
         self._forget_fit()
         self._store(architecture, result, held_out is not None)
         finish()
         self._warn(result)
         return self
 
-    def _train(self, architecture, samples, held_out, start, seed, hook):
+    def _train(self, architecture, numbered, held_out, start, seed, hook):
         """Train a network, with early stopping if there are held-out samples."""
-        loss = self._loss_of(architecture.n_outputs)
-        data = self._data(architecture, samples.X, samples.y, samples.weight, loss)
-        group = torch.from_numpy(samples.distinct)[:, None]
+        samples = numbered.samples
+        loss = self._loss(architecture)
+        data = self._data(architecture, samples)
+        group = torch.from_numpy(numbered.distinct)[:, None]
         floor = pure_error_floor(group, data.y, loss, data.weight)
         request = self._request(len(samples.y), samples.X)
         score = None
         if held_out is not None:
             units = request.loss_unit, request.dtype, request.device
-            score = held_out.scorer(self, architecture, loss, *units)
+            score = scorer(held_out, self, architecture, loss, *units)
         result = fit_network(
             architecture,
             loss,
             data,
             request,
-            total_weight=float(samples.weight.sum()),
+            total_weight=samples.total,
             start=start,
             seed=seed,
             hook=hook,
@@ -295,10 +296,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=not first)
-        self._note_classes(classes)
-        self._learn(y, known=not first, classes=classes)
+        if is_classifier(self):
+            _check_partial_fit_first_call(self, classes)
+        if first:
+            self._learn(y, classes)
+        else:
+            self._targets.check(y)
         kept, weight = self._weigh(y, given)
-        X, y, weight = (_rows(part, kept) for part in (X, y, weight))
+        samples = Samples(*(_rows(part, kept) for part in (X, y, weight)))
+        X = samples.X
         rng = check_random_state(self.random_state)
         curve = [] if first else self.loss_curve_
         # With an integer random_state each call would otherwise repeat its dropout.
@@ -306,15 +312,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         memory = getattr(self, "_memory", None)
         with self._randomness(seed):
             if first:
-                self._learn_units(X, y, weight, is_sparse, may_lack=True)
+                self._learn_units(samples, is_sparse, may_lack=True)
             architecture = self._architecture(X, rng, known=not first)
-            loss = self._loss_of(architecture.n_outputs)
+            loss = self._loss(architecture)
             theta, value, memory = one_epoch(
                 architecture,
                 loss,
-                self._data(architecture, X, y, weight, loss),
+                self._data(architecture, samples),
                 self._request(len(X), X),
-                total_weight=float(weight.sum()),
+                total_weight=samples.total,
                 start=None if first else self._theta(architecture),
                 memory=None if memory is None else [as_float64(m) for m in memory],
                 seed=seed,
@@ -364,9 +370,6 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         )
 
     # ---------------------------------------------------------------------- subclasses
-
-    def _note_classes(self, classes):
-        """Check the classes passed to `partial_fit`."""
 
     def _check_same_classes(self, y):
         """Raise an error if a warm start has other classes than the previous fit."""
@@ -419,7 +422,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
-        return sp.issparse(X), dense(X), self._check_targets(y), weight
+        return sp.issparse(X), dense(X), self._kind_of_targets.checked(y), weight
 
     def _validation_samples(self, X, y, sample_weight):
         """Validate the held-out samples that the user passes."""
@@ -434,22 +437,22 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
-        y = self._check_targets(
+        y = self._kind_of_targets.checked(
             check_array(
                 y, ensure_2d=False, dtype=None, accept_sparse=True, input_name="y_val"
             ),
             name="y_val",
         )
         check_consistent_length(X, y)
-        self._learn(y, known=True, classes=None, name="y_val")
+        self._targets.check(y, name="y_val")
         kept, weight = self._weigh(y, weight)
-        return HeldOut(dense(X)[kept], y[kept], weight[kept])
+        return Samples(dense(X)[kept], y[kept], weight[kept])
 
     def _weigh(self, y, given):
         """Multiply sample and class weights; return a mask of positive ones, too."""
         weight = given.copy()
         kept = given > 0
-        weight[kept] *= self._class_weights(y[kept], given[kept])
+        weight[kept] *= self._targets.class_factors(y[kept], given[kept])
         if not weight.any():
             raise ValueError(
                 "sample_weight and class_weight must give some sample a positive "
@@ -481,68 +484,72 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork, Targ
             groups = np.unique(groups[kept], return_inverse=True)[1].reshape(-1)
         X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
         distinct = distinct_rows(X)
-        samples = Samples(X, y, weight, distinct, distinct)
-        if groups is not None:
-            samples = Samples(X, y, weight, distinct, groups)
-        elif self.module is None:
-            merged = samples.merged()
-            n_samples = len(merged.y)
+        unit = distinct if groups is None else groups
+        numbered = NumberedSamples(Samples(X, y, weight), distinct, unit)
+        if groups is None and self.module is None:
+            merged = numbered.merged()
+            n_samples = len(merged.distinct)
             one_batch = n_samples <= self._batch(n_samples)
             if one_batch or self.shuffle:
-                samples = merged
+                numbered = merged
             # Sorting would copy large arrays.
             small = n_samples <= FEW_SAMPLES
             if one_batch or (self.shuffle and small):
-                samples = samples.in_order_of_values()
-        return samples, (X, y, given)
+                numbered = numbered.in_order_of_values()
+        return numbered, (X, y, given)
 
-    def _split(self, samples, seed):
+    def _split(self, numbered, seed):
         """Return training samples, and held-out samples for early stopping."""
-        fraction, n_units = self.validation_fraction, int(samples.unit.max()) + 1
+        fraction, n_units = self.validation_fraction, int(numbered.unit.max()) + 1
         if self.early_stopping == "auto" and fraction * n_units < AUTO_HELD_OUT:
-            return samples, None
+            return numbered, None
         if not fraction > 0:
             raise ValueError(
                 "validation_fraction must be > 0 with early_stopping=True, got "
                 f"{fraction}."
             )
-        labels = self._labels(samples.y)
-        rows, rest = split_rows(samples.unit, labels, samples.weight, fraction, seed)
+        samples, unit = numbered.samples, numbered.unit
+        labels = self._targets.strata(samples.y)
+        rows, rest = split_rows(unit, labels, samples.weight, fraction, seed)
         if not len(rest):
             raise ValueError(
                 "early_stopping must be False or 'auto' if no label has two distinct "
                 f"samples or groups, got n_samples={len(samples.y)}: none of them can "
                 "be held out."
             )
-        rest = samples.rows(rest)
-        return samples.rows(rows), HeldOut(rest.X, rest.y, rest.weight)
+        return numbered.rows(rows), samples.rows(rest)
 
     def _randomness(self, seed):
         """Seed torch's global generator, which only modules use."""
         return nullcontext() if self.module is None else local_randomness(seed)
 
-    def _learn_units(self, X, y, weight, is_sparse, may_lack=False):
+    def _learn_units(self, samples, is_sparse, may_lack=False):
         """Compute the standardization of inputs and targets, and initial outputs."""
-        self._units = self._target_units(y, weight)
+        y, weight = samples.y, samples.weight
+        targets = self._targets
+        self._units = targets.units(y, weight)
         # A first batch may lack classes that appear later.
-        self._output_start = np.zeros(self._natural_outputs()), False
+        self._output_start = np.zeros(targets.n_outputs), False
         if not (may_lack and is_classifier(self)):
-            self._output_start = self._start_of_outputs(y, weight)
-        self._loss_unit = self._unit_of_loss(y, weight)
+            self._output_start = targets.start(y, weight)
+        self._loss_unit = targets.loss_unit(y, weight)
         self._inputs = None
         if self.standardize:
             self._inputs = InputMap.fit(
-                X, weight, centred=not is_sparse, drop=self.module is None
+                samples.X, weight, centred=not is_sparse, drop=self.module is None
             ).state()
 
-    def _data(self, architecture, X, y, weight, loss):
+    def _loss(self, architecture):
+        """Return the loss of standardized targets."""
+        return self._targets.loss_for(architecture.n_outputs, architecture.scale)
+
+    def _data(self, architecture, samples):
         """Convert standardized samples, targets and weights to tensors."""
-        columns = self._columns(y, architecture.n_outputs) - architecture.centre
-        columns = torch.tensor(columns / architecture.scale, dtype=torch.float64)
-        target = loss.encode(columns)
-        weight = torch.from_numpy(weight / weight.sum())
-        inputs = architecture.standardized(X)
-        return Data(as_tensor(inputs, inputs.dtype), target, weight)
+        units = architecture.centre, architecture.scale
+        target = self._targets.encode(samples.y, architecture.n_outputs, *units)
+        weight = torch.from_numpy(samples.normalized_weight)
+        inputs = architecture.standardized(samples.X)
+        return Samples(as_tensor(inputs, inputs.dtype), target, weight)
 
     def _request(self, n_samples, X):
         """Resolve automatic parameters and collect all of them for the training."""

@@ -7,12 +7,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
-from sklearn_pgb._estimator._targets import ClassifierTargets
+from sklearn_pgb._estimator._predictors import NetworkClassifier
+from sklearn_pgb._losses._named import CLASSIFICATION
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
 
 
-class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
+class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
     """Network classifier that bounds how much its loss can still improve.
 
     It supports the parameters of `sklearn.neural_network.MLPClassifier`, trains several
@@ -234,7 +235,7 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
 
     _parameter_constraints: dict = {
         **AddedNeuronBase._parameter_constraints,
-        "loss": [StrOptions({"log_loss", "smoothed_hinge"})],
+        "loss": [StrOptions(set(CLASSIFICATION))],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "hinge_power": [Interval(Real, 2, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -344,7 +345,7 @@ class AddedNeuronClassifier(ClassifierTargets, AddedNeuronBase):
     def _open_network(self):
         check_is_fitted(self)
         network = self._network()
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         if self._multilabel:
             return OpenNetwork(
                 network, loss, "classifier", self, preprocess=self._preprocess

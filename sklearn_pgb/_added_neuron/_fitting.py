@@ -4,9 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._added_neuron._monitor import Verdict, monitor
@@ -22,6 +20,7 @@ from sklearn_pgb._budget import (
 )
 from sklearn_pgb._losses._floor import PureErrorFloor
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._training._architecture import Architecture
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Method
 from sklearn_pgb._training._objective import Objective
@@ -41,33 +40,6 @@ def automatic_batch(n_samples: int, searches: bool) -> int:
     """
     least = LARGEST_BATCH if searches else SMALLEST_BATCH
     return min(max(n_samples // BATCHES, least), LARGEST_BATCH)
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """Samples of positive weight, in float64 on the CPU.
-
-    Attributes
-    ----------
-    X : Tensor (n_samples, ...)
-        Preprocessed inputs of the network.
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor (n_samples,)
-        Normalized to sum one.
-    """
-
-    X: Tensor
-    y: Tensor
-    weight: Tensor
-
-    def rows(self, index: NDArray[np.intp]) -> "Data":
-        """Select samples and normalize their weights."""
-        if len(index) == len(self.weight):
-            return self
-        rows = torch.from_numpy(index).to(self.y.device)
-        weight = self.weight[rows]
-        return Data(self.X[rows], self.y[rows], weight / weight.sum())
 
 
 @dataclass(frozen=True)
@@ -170,7 +142,7 @@ Hook = Callable[[Progress], bool]
 def fit_network(
     architecture: Architecture,
     loss: Loss,
-    data: Data,
+    data: Samples,
     request: Request,
     *,
     total_weight: float,
@@ -186,7 +158,9 @@ def fit_network(
     ----------
     architecture : Architecture
     loss : Loss
-    data : Data
+    data : Samples
+        Tensors in float64 on the CPU: preprocessed inputs, encoded targets and
+        normalized weights.
     request : Request
     total_weight : float
         Sum of the unnormalized weights, which divides `alpha`.
@@ -260,7 +234,7 @@ def _polished(objective: Objective, trained: Trained, target: float) -> Tensor:
 def one_epoch(
     architecture: Architecture,
     loss: Loss,
-    data: Data,
+    data: Samples,
     request: Request,
     *,
     total_weight: float,
@@ -304,7 +278,7 @@ def one_epoch(
 def _objective(
     architecture: Architecture,
     loss: Loss,
-    data: Data,
+    data: Samples,
     request: Request,
     total_weight: float,
 ) -> Objective:

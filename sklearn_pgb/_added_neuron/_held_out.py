@@ -13,41 +13,33 @@ from sklearn.metrics import check_scoring
 from torch import Tensor
 
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._training._architecture import Architecture
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """Samples of positive weight.
+class NumberedSamples:
+    """Samples of positive weight, with the numbers of their inputs and groups.
 
     Attributes
     ----------
-    X : ndarray (n_samples, ...)
-    y : ndarray (n_samples,) or (n_samples, n_outputs)
-    weight : ndarray (n_samples,)
+    samples : Samples
     distinct : ndarray (n_samples,)
         Number of the distinct row of X.
     unit : ndarray (n_samples,)
         Number of the group, or of the distinct row; held out together.
     """
 
-    X: NDArray[Any]
-    y: NDArray[Any]
-    weight: NDArray[np.float64]
+    samples: Samples
     distinct: NDArray[np.intp]
     unit: NDArray[np.intp]
 
-    def rows(self, index: NDArray[np.intp]) -> "Samples":
+    def rows(self, index: NDArray[np.intp]) -> "NumberedSamples":
         """Select samples."""
-        return Samples(
-            self.X[index],
-            self.y[index],
-            self.weight[index],
-            self.distinct[index],
-            self.unit[index],
-        )
+        samples = self.samples.rows(index)
+        return NumberedSamples(samples, self.distinct[index], self.unit[index])
 
-    def merged(self) -> "Samples":
+    def merged(self) -> "NumberedSamples":
         """Merge duplicates by adding their weights, in the order of first occurrence.
 
         Repeated and weighted samples then give identical trainings.
@@ -55,107 +47,95 @@ class Samples:
         _, first, number = np.unique(
             self._codes(), axis=0, return_index=True, return_inverse=True
         )
-        if len(first) == len(self.y):
+        if len(first) == len(self.distinct):
             return self
         total = np.zeros(len(first))
-        np.add.at(total, number.reshape(-1), self.weight)
+        np.add.at(total, number.reshape(-1), self.samples.weight)
         order = np.argsort(first)
-        return replace(self.rows(first[order]), weight=total[order])
+        kept = self.rows(first[order])
+        return replace(kept, samples=replace(kept.samples, weight=total[order]))
 
-    def in_order_of_values(self) -> "Samples":
+    def in_order_of_values(self) -> "NumberedSamples":
         """Sort the samples, so that the training does not depend on their order."""
         return self.rows(np.lexsort(self._codes().T[::-1]))
 
     def _codes(self) -> NDArray[np.intp]:
         """Encode the samples and each of their targets as integers."""
-        columns = self.y.T if self.y.ndim == 2 else [self.y]
+        y = self.samples.y
+        columns = y.T if y.ndim == 2 else [y]
         codes = [np.unique(column, return_inverse=True)[1] for column in columns]
         return np.column_stack([self.distinct, *codes])
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Validation samples of a training.
+def scorer(
+    samples: Samples,
+    estimator: Any,
+    architecture: Architecture,
+    loss: Loss,
+    loss_unit: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[[Tensor], float]:
+    """Return a function that scores parameters; larger scores are better.
 
-    Attributes
+    Parameters
     ----------
-    X : ndarray (n_samples, ...)
-        Not standardized.
-    y : ndarray
-    weight : ndarray (n_samples,)
+    samples : Samples
+        Validation samples, not standardized.
+    estimator : AddedNeuronBase
+        Its `scoring` determines the score; "loss" is the negative loss.
+    architecture : Architecture
+    loss : Loss
+    loss_unit, dtype, device
+        Loss scale, precision and device of the training.
     """
+    if estimator.scoring != "loss":
+        return _by_scorer(samples, estimator, architecture)
+    z = architecture.standardized(samples.X)
+    inputs = torch.from_numpy(z).to(device, dtype)
+    units = architecture.centre, architecture.scale
+    target = estimator._targets.encode(samples.y, architecture.n_outputs, *units)
+    weight = torch.from_numpy(samples.normalized_weight / loss_unit)
 
-    X: NDArray[Any]
-    y: NDArray[Any]
-    weight: NDArray[np.float64]
+    def score(theta: Tensor) -> float:
+        raw = architecture.program(theta[None], inputs)[0].cpu().double()
+        value = -float(weight @ loss.value(target, raw))
+        return value if math.isfinite(value) else -math.inf
 
-    def scorer(
-        self,
-        estimator: Any,
-        architecture: Architecture,
-        loss: Loss,
-        loss_unit: float,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Callable[[Tensor], float]:
-        """Return a function that scores parameters; larger scores are better.
+    return score
 
-        Parameters
-        ----------
-        estimator : AddedNeuronBase
-            Its `scoring` determines the score; "loss" is the negative loss.
-        architecture : Architecture
-        loss : Loss
-        loss_unit, dtype, device
-            Loss scale, precision and device of the training.
-        """
-        if estimator.scoring != "loss":
-            return self._by_scorer(estimator, architecture)
-        z = architecture.standardized(self.X)
-        inputs = torch.from_numpy(z).to(device, dtype)
-        columns = estimator._columns(self.y, architecture.n_outputs)
-        columns = (columns - architecture.centre) / architecture.scale
-        target = loss.encode(torch.as_tensor(columns, dtype=torch.float64))
-        weight = torch.from_numpy(self.weight / self.weight.sum() / loss_unit)
 
-        def score(theta: Tensor) -> float:
-            raw = architecture.program(theta[None], inputs)[0].cpu().double()
-            value = -float(weight @ loss.value(target, raw))
-            return value if math.isfinite(value) else -math.inf
+def _by_scorer(
+    samples: Samples, estimator: Any, architecture: Architecture
+) -> Callable[[Tensor], float]:
+    fitted = copy.copy(estimator)
+    scorer = check_scoring(fitted, estimator.scoring)
+    X, y, weight = samples.X, samples.y, samples.weight
 
-        return score
+    def score(theta: Tensor) -> float:
+        if not bool(theta.isfinite().all()):
+            return -math.inf
+        fitted._store_network(architecture, theta.detach().cpu().double())
+        # The outputs of a diverging network may overflow while theta is finite.
+        if not np.isfinite(fitted._raw_of(X)).all():
+            return -math.inf
+        try:
+            value = float(scorer(fitted, X, y, sample_weight=weight))
+        except TypeError as error:
+            raise TypeError(
+                "scoring must be called as scorer(estimator, X, y, "
+                "sample_weight=...) and return a number, got "
+                f"{estimator.scoring!r}: {error}"
+            ) from error
+        if math.isnan(value):
+            raise ValueError(
+                "scoring must give numbers on the held-out samples, got nan on "
+                f"{len(y)} of them. Increase validation_fraction, or set "
+                "scoring='loss'."
+            )
+        return value
 
-    def _by_scorer(
-        self, estimator: Any, architecture: Architecture
-    ) -> Callable[[Tensor], float]:
-        fitted = copy.copy(estimator)
-        scorer = check_scoring(fitted, estimator.scoring)
-
-        def score(theta: Tensor) -> float:
-            if not bool(theta.isfinite().all()):
-                return -math.inf
-            fitted._store_network(architecture, theta.detach().cpu().double())
-            # The outputs of a diverging network may overflow while theta is finite.
-            if not np.isfinite(fitted._raw_of(self.X)).all():
-                return -math.inf
-            try:
-                value = scorer(fitted, self.X, self.y, sample_weight=self.weight)
-                value = float(value)
-            except TypeError as error:
-                raise TypeError(
-                    "scoring must be called as scorer(estimator, X, y, "
-                    "sample_weight=...) and return a number, got "
-                    f"{estimator.scoring!r}: {error}"
-                ) from error
-            if math.isnan(value):
-                raise ValueError(
-                    "scoring must give numbers on the held-out samples, got nan on "
-                    f"{len(self.y)} of them. Increase validation_fraction, or set "
-                    "scoring='loss'."
-                )
-            return value
-
-        return score
+    return score
 
 
 def split_rows(

@@ -11,8 +11,10 @@ from torch import nn
 
 from sklearn_pgb._budget import PASS_ROWS
 from sklearn_pgb._estimator._border import check_device, dense
-from sklearn_pgb._estimator._targets import as_fitted, finite_outputs
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._state import as_fitted
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._opened import NetworkEstimator, TrainingTerms
@@ -63,7 +65,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         hidden = hidden_widths(self.hidden_layer_sizes)
         activations = [ACTIVATIONS[self.activation]] * len(hidden)
         n_inputs = X.shape[1] if inputs is None else len(inputs.columns)
-        widths = [n_inputs, *hidden, self._natural_outputs()]
+        widths = [n_inputs, *hidden, self._targets.n_outputs]
         program = ChainProgram(widths, activations)
         center, scale = self._units
         start, constant = self._output_start
@@ -103,7 +105,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         if hasattr(self, "_prototype"):
             return open_module(self._fitted_module())
         activation = ACTIVATIONS[as_fitted(self, "activation")]
-        return ChainNetwork(
+        return ChainNetwork.mlp(
             [as_float64(coef).T for coef in self._coefs],
             [as_float64(intercept) for intercept in self._intercepts],
             [activation] * (len(self._coefs) - 1),
@@ -115,7 +117,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         return X if inputs is None else inputs.transform(X)
 
     def _training_terms(self, rows, y, weight):
-        factor = self._class_weights(np.asarray(y), weight)
+        factor = self._targets.class_factors(np.asarray(y), weight)
         alpha = as_fitted(self, "alpha")
         # The caller checks that the total weight is positive.
         strength = alpha / (2 * max(float(weight @ factor), np.finfo(float).tiny))
@@ -223,7 +225,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         """Set the attributes of a fit, as arrays and plain values."""
         self._store_network(architecture, result.theta)
         verdict, scale = result.verdict, architecture.scale
-        # Only targets of the squared loss are scaled, so losses scale by the square.
+        # Targets are only scaled if losses then scale by the square.
         self.loss_ = verdict.loss * scale**2
         self.auxiliary_loss_ = verdict.auxiliary_loss * scale**2
         self.floor_ = verdict.floor.value * scale**2

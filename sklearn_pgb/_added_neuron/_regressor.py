@@ -1,15 +1,18 @@
 """`AddedNeuronRegressor`."""
 
+from numbers import Real
+
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
-from sklearn_pgb._estimator._targets import RegressorTargets
+from sklearn_pgb._estimator._predictors import NetworkRegressor
+from sklearn_pgb._losses._named import REGRESSION
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._sklearn import StrOptions, _fit_context
+from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
 
 
-class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
+class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
     """Network regressor that bounds how much its loss can still improve.
 
     It supports the parameters of `sklearn.neural_network.MLPRegressor`, trains several
@@ -43,8 +46,9 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         without arguments that returns a new one. It maps float inputs with the samples
         on the first axis to raw outputs, (n_samples, n_targets).
         Dropout and batch norm are only active during training.
-    loss : {"squared_error", "poisson"}, default="squared_error"
-        "poisson" has a log link: ``exp(f) - y f``.
+    loss : {"squared_error", "poisson", "huber"}, default="squared_error"
+        "poisson" has a log link: ``exp(f) - y f``. "huber" is the squared loss for
+        errors up to `huber_delta` and linear beyond: ``2 delta |f - y| - delta^2``.
     neuron_penalty : float, default=0.01
         Strength of the penalty on the amplitudes a of the added neurons.
     solver : {"adam", "sgd", "lbfgs"}, default="adam"
@@ -114,6 +118,10 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         many consecutive epochs.
     max_fun : int, default=15000
         Maximum number of loss evaluations of "lbfgs".
+    huber_delta : float, default=1.35
+        Largest error that is squared with ``loss="huber"``, in the units of y. 1.35
+        times the standard deviation of normal noise keeps 95 % of the efficiency of
+        the squared loss.
     standardize : bool, default=True
         Whether to standardize the inputs: features are centered and divided by their
         standard deviation, or only divided by their largest absolute value if X is
@@ -223,7 +231,8 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
 
     _parameter_constraints: dict = {
         **AddedNeuronBase._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
+        "loss": [StrOptions(set(REGRESSION))],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
@@ -255,6 +264,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         epsilon=1e-8,
         n_iter_no_change=10,
         max_fun=15000,
+        huber_delta=1.35,
         standardize=True,
         dtype=None,
         warm_start=False,
@@ -288,6 +298,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.huber_delta = huber_delta
         self.standardize = standardize
         self.dtype = dtype
         self.warm_start = warm_start
@@ -316,7 +327,7 @@ class AddedNeuronRegressor(RegressorTargets, AddedNeuronBase):
     def _open_network(self):
         check_is_fitted(self)
         network = self._network()
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         return OpenNetwork(
             network, loss, "regressor", self, preprocess=self._preprocess
         )

@@ -316,7 +316,7 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     spread = z.std(correction=0)
     theta = theta.clone()
     weights, biases = program.split(theta[None])
-    hidden = program.activations[0].function(X @ weights[0][0].T + _of(biases[0]))
+    hidden = program.activations[0](X @ weights[0][0].T + _of(biases[0]))
     unit = int((weights[1][0].norm(dim=0) * hidden.std(0, correction=0)).argmin())
     if not float(spread) > 0:
         return theta
@@ -343,7 +343,7 @@ def refit_head(objective: Objective, theta: Tensor) -> Tensor:
     h = objective.X.flatten(1)
     hidden = zip(weights, biases, program.activations, strict=False)
     for W, b, activation in hidden:
-        h = activation.function(h @ W[0].T + _of(b))
+        h = activation(h @ W[0].T + _of(b))
     # A convex problem halves its penalty, this objective does not.
     alpha = 2 * float(program.split(objective.penalty[None])[0][-1].max())
     solution = solve(

@@ -44,8 +44,8 @@ class LayerBasis(FeatureColumns):
         Index of the hidden layer: 0 is the first, -1 the last.
     fit_intercept : bool, default=True
         Whether each output has a free intercept.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
-            default=None
+    loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
+            None, default=None
         Training loss of a module; None for an estimator.
 
     Attributes
@@ -101,8 +101,8 @@ class LayerBasis(FeatureColumns):
             raise ValueError(
                 f"layer must be the index of one of the {len(hidden)} hidden layers, "
                 f"got {self.layer!r}. Change it or hidden_layer_sizes; a module's "
-                "layers are known only if it is a Sequential of linear layers and "
-                "activations."
+                "layers are known only if it is a Sequential of linear layers, "
+                "activations and layer norms that ends in a linear layer."
             )
         return hidden[self.layer]
 
@@ -164,8 +164,8 @@ class GradientBasis(TangentColumns):
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
         module or a FrozenEstimator is used without training.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
-            default=None
+    loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
+            None, default=None
         Training loss of a module; None for an estimator.
 
     Attributes

@@ -42,8 +42,8 @@ class PerturbedGradientBasis(TangentColumns):
     n_perturbations : int, default=8
         Largest number of displacements. A displacement is only used if its columns are
         not in the span of those before.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
-            default=None
+    loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
+            None, default=None
         Training loss of a module; None for an estimator.
     random_state : int, RandomState instance or None, default=None
         Seed of the random displacements.

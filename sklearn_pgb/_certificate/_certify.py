@@ -14,7 +14,8 @@ from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
-from sklearn_pgb._estimator._border import distinct_rows, parse_memory
+from sklearn_pgb._estimator._border import parse_memory
+from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._threads import threads_for
 
 
@@ -48,9 +49,10 @@ def certify(
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        A fitted network of this package, MLPRegressor, MLPClassifier or skorch net, a
-        Pipeline, TransformedTargetRegressor, FrozenEstimator or search that ends in
-        one, or a module.
+        A fitted network of this package, MLPRegressor, MLPClassifier or skorch net;
+        trees, boosted trees, a linear model, a vote or a bag; a Pipeline,
+        TransformedTargetRegressor, FrozenEstimator or search that ends in one of these;
+        or a module.
     X : array-like
         Training data, in the format that the estimator takes.
     y : array-like
@@ -62,9 +64,10 @@ def certify(
     bases : "auto" or dict, default="auto"
         Additional bases for the table, by name: bases, transformers (their features)
         and networks (their gradient bases). They are cloned and fitted on X.
-    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"} or None, \
-            default=None
-        Training loss of a module. None for an estimator, which has its own.
+    loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
+            None, default=None
+        Training loss of a module; "huber" is linear for errors beyond 1.35. None for
+        an estimator, which has its own loss.
     penalty : float or array-like of shape (n_params,), default=None
         The training minimized the mean loss plus ``sum(penalty * theta ** 2)``. None
         uses the estimator's parameters, or zero for a module.

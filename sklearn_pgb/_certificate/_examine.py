@@ -42,7 +42,6 @@ from sklearn_pgb._geometry._linear_structure import (
 from sklearn_pgb._geometry._rank import generic_rank
 from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._chain import ChainNetwork
-from sklearn_pgb._models._combined import is_linear_in_theta
 from sklearn_pgb._operators._operator import LinearOperator
 
 GRADIENT, PERTURBED = "gradient", "perturbed gradient"
@@ -186,10 +185,9 @@ def examine(
             linear_bound = result.lower_bound
     own = row_of(GRADIENT, problem, tangent, loss)
     rows.append(own)
-    is_linear = is_linear_in_theta(network)
     # The derivatives of a model that is linear in its parameters are constant.
     nearby = tangent.steady_rank
-    if not is_linear:
+    if not network.is_linear_in_theta:
         nearby = _rank_nearby(objective, tangent.steady_rank, generator)
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
     tolerance = scale.tolerance(effort.tol)
@@ -247,7 +245,7 @@ def examine(
         structure=structure,
         tilted=tilted,
         curvature=curvature(objective, theta, generator)
-        if smooth and not is_linear
+        if smooth and not network.is_linear_in_theta
         else None,
     )
 
@@ -290,7 +288,9 @@ def _joint_layers(
     A local minimum is as good as the best model on these layers jointly.
     """
     network = objective.network
-    if not isinstance(network, ChainNetwork) or not network.activations:
+    if not (
+        isinstance(network, ChainNetwork) and network.is_mlp and network.activations
+    ):
         return None, {}
     structure = linear_structure(network, objective.X, objective.y.shape[1])
     layers = structure.layers

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._terms import terms_of_other
-from sklearn_pgb._estimator._border import count_outputs, dense, distinct_rows
+from sklearn_pgb._estimator._border import count_outputs, dense
+from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork

@@ -31,12 +31,16 @@ def terms_of_other(
     weight : ndarray (n_samples,)
         Sample weights, not normalized.
     """
+    row_weight = np.ones(len(weight))
+    class_weight = getattr(final, "class_weight", None)
+    if isinstance(class_weight, dict) or class_weight == "balanced":
+        row_weight = compute_sample_weight(class_weight, y)
     notes = [] if opened.surrogate is None else [_note_on(opened.surrogate)]
     penalty = np.zeros(opened.network.n_params)
     if is_linear_model(final):
         # Theta holds the coefficients of each output, then the intercepts.
         n_outputs = opened.network.n_outputs or 1
-        strengths = np.broadcast_to(_strength(final, weight), n_outputs)
+        strengths = np.broadcast_to(_strength(final, weight * row_weight), n_outputs)
         n_coef = n_outputs * final.n_features_in_
         penalty[:n_coef] = np.repeat(strengths, final.n_features_in_)
         if getattr(final, "solver", None) == "liblinear":
@@ -48,10 +52,6 @@ def terms_of_other(
             "the loss, such as samples drawn for each member or penalties on leaf "
             "values, are not part of the objective."
         )
-    row_weight = np.ones(len(weight))
-    class_weight = getattr(final, "class_weight", None)
-    if isinstance(class_weight, dict) or class_weight == "balanced":
-        row_weight = compute_sample_weight(class_weight, y)
     return TrainingTerms(penalty, row_weight, tuple(notes))
 
 

@@ -6,8 +6,6 @@ from sklearn_pgb._certificate._certificate import Verdict
 from sklearn_pgb._certificate._escape import Escape, by_curvature, by_displacement
 from sklearn_pgb._certificate._examine import PERTURBED, Findings, joint_name
 from sklearn_pgb._certificate._subject import Subject
-from sklearn_pgb._models._chain import ChainNetwork
-from sklearn_pgb._models._combined import is_linear_in_theta
 from sklearn_pgb._models._resnet import ResNetNetwork
 
 
@@ -40,12 +38,10 @@ def global_bound(subject: Subject, findings: Findings) -> float:
     its gradient basis is one for all parameters within the norm budget.
     """
     network = subject.objective.network
-    if is_linear_in_theta(network):
+    if network.is_linear_in_theta:
         own = findings.tilted or findings.tangent
         return max(findings.floor.value, own.lower_bound)
-    if isinstance(network, ChainNetwork) and all(
-        activation.name == "identity" for activation in network.activations
-    ):
+    if network.is_linear:
         return max(findings.floor.value, findings.linear_bound)
     return findings.floor.value
 
@@ -166,7 +162,7 @@ def notes(subject: Subject, findings: Findings) -> tuple[str, ...]:
             "The labels are separable on some bases, so their infimum is not attained: "
             "coefficients grow without limit."
         )
-    if is_linear_in_theta(subject.objective.network):
+    if subject.objective.network.is_linear_in_theta:
         budget = (findings.tilted or findings.tangent).norm_budget
         limit = "" if budget == float("inf") else f" up to a norm of {budget:.2g}"
         texts.append(

@@ -24,29 +24,22 @@ from sklearn_pgb._compare._model import (
     BasisClassifier,
     BasisModel,
     BasisRegressor,
-    Rows,
     positive,
+    weight_keywords,
 )
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._estimator._alpha import Effort
-from sklearn_pgb._estimator._border import (
-    aligned,
-    dense,
-    distinct_rows,
-    fill_seeds,
-    jobs_for,
-    parse_memory,
-    parts_among,
-)
+from sklearn_pgb._estimator._border import aligned, dense, jobs_for, parse_memory
+from sklearn_pgb._estimator._folds import distinct_rows, parts_among
+from sklearn_pgb._estimator._seeds import fill_seeds
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._losses._named import LOSSES, OF_MEANS
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import _check_sample_weight, _check_y, _num_samples
+from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 
-LOSSES = ("auto", "squared_error", "poisson", "log_loss")
-
-# Probabilities are clipped to at least this, as in scikit-learn's log loss.
-LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
+NAMES = ("auto", *OF_MEANS)
 
 
 def compare_bases(
@@ -90,15 +83,17 @@ def compare_bases(
         Inputs of bases and estimators.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Targets or labels.
-    loss : {"auto", "squared_error", "poisson", "log_loss"} or None, default="auto"
+    loss : {"auto", "squared_error", "poisson", "huber", "log_loss"} or None, \
+            default="auto"
         "auto" or None: the log loss if one of the estimators or networks is a
         classifier, or if there are none and y is not of floats. Otherwise the squared
-        error ``||q - y||^2``.
+        error ``||q - y||^2``. "huber" is the squared error up to errors of 1.35 and
+        linear beyond: divide y by the standard deviation of the noise.
     alpha : "auto", float or array-like of shape (n_candidates,), default="auto"
         Regularization strength of the scored models, after scaling the basis to a mean
         squared row norm of one, as in `GradientBasisRefit`. "auto" and several
         candidates: chosen by leave-one-out with the squared loss, or by cross-fitting
-        with 5 folds inside each training part with other losses.
+        with 5 folds inside each training part with other losses and for trees.
     cv : int, splitter or iterable, default=5
         Splits of the held-out score, as in scikit-learn's `cross_validate`: an int
         makes stratified folds for labels and does not shuffle. For splits by groups
@@ -178,7 +173,7 @@ def compare_bases(
     X, y, weight = _check_data(X, y, sample_weight)
     y = dense(_check_y(y, multi_output=True))
     name = _resolve_loss(loss, bases, y)
-    classifies = name == "log_loss"
+    classifies = LOSSES[name].is_classification
     if not classifies:
         y = _check_y(y, multi_output=True, y_numeric=True)
     rng = check_random_state(random_state)
@@ -196,10 +191,13 @@ def compare_bases(
         fill_seeds(model, seed)
     scorer = _check_scorer(next(iter(models.values())), scoring)
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
-    rows = positive(X, y, weight)
+    samples = positive(X, y, weight)
     splits = parts_among(kept, cv, X, y, classifier=classifies)
-    floor = _floor(kind, name, rows, effort)
-    task = _Task(rows, name, floor, effort, scorer, memory, parts_seed)
+    kind_of_targets = LabelTargets if classifies else RealTargets
+    checked = kind_of_targets.checked(samples.y)
+    targets = kind_of_targets.of(checked, LOSSES[name])
+    floor = _floor(targets, checked, samples)
+    task = _Task(samples, checked, targets, floor, effort, scorer, memory, parts_seed)
     # All fits of one model come before those of the next, so that bases of the same
     # network find its trainings in the cache.
     n_tasks = len(models) * (1 + len(splits))
@@ -225,22 +223,23 @@ def compare_bases(
 class _Task:
     """Data and settings common to all fits."""
 
-    rows: Rows
-    loss: str
+    samples: Samples
+    y: NDArray[Any]
+    targets: Targets
     floor: float
     effort: Effort
     scorer: Callable[..., Any]
     memory: Any
     seed: int
 
-    def fit(self, model: Any, rows: Rows) -> tuple[Any, float]:
+    def fit(self, model: Any, samples: Samples) -> tuple[Any, float]:
         """Fit a clone; return it and the seconds taken, including cached trainings."""
-        model, keywords = clone(model), rows.keywords(model)
+        model, keywords = clone(model), weight_keywords(model, samples)
         if isinstance(model, BasisModel):
-            model.fit(rows.X, rows.y, **keywords)
+            model.fit(samples.X, samples.y, **keywords)
             return model, model.seconds_
         start, trainer = time.perf_counter(), Trainer(self.memory)
-        model = trainer.fit(model, rows.X, rows.y, keywords, self.seed)
+        model = trainer.fit(model, samples.X, samples.y, keywords, self.seed)
         return model, time.perf_counter() - start + trainer.saved
 
 
@@ -255,7 +254,7 @@ def _fit(task: _Task, name: str, model: Any, split: Any) -> Any:
 
 def _score(task: _Task, model: Any, split: Any) -> float:
     """Held-out score of one split."""
-    training, heldout = task.rows.part(split[0]), task.rows.part(split[1])
+    training, heldout = task.samples.rows(split[0]), task.samples.rows(split[1])
     model, _ = task.fit(model, training)
     weights = {}
     if heldout.weighted and _takes_weights(task.scorer):
@@ -284,8 +283,9 @@ def _takes_weights(scorer: Any) -> bool:
 
 def _describe(task: _Task, model: Any) -> dict[str, Any]:
     """Fit a model on all samples; return the fields of its report except scores."""
-    rows = replace(task.rows, X=aligned(task.rows.X), y=aligned(task.rows.y))
-    model, seconds = task.fit(model, rows)
+    samples = task.samples
+    samples = replace(samples, X=aligned(samples.X), y=aligned(samples.y))
+    model, seconds = task.fit(model, samples)
     if not isinstance(model, BasisModel):
         return {
             "train_loss": _estimator_loss(task, model),
@@ -311,51 +311,26 @@ def _describe(task: _Task, model: Any) -> dict[str, Any]:
 
 def _estimator_loss(task: _Task, estimator: Any) -> float:
     """Loss of an estimator's predictions on all samples; nan without probabilities."""
-    rows = task.rows
-    kind = BasisRegressor
-    if task.loss == "log_loss":
-        kind = BasisClassifier
-        if not hasattr(estimator, "predict_proba"):
-            return float("nan")
-        predicted = estimator.predict_proba(rows.X)
-    else:
-        predicted = estimator.predict(rows.X)
-    return _loss_of_means(kind, task, np.asarray(predicted, dtype=np.float64))
-
-
-def _loss_of_means(kind: Any, task: _Task, mean: NDArray[np.float64]) -> float:
-    """Weighted mean loss of predicted means or probabilities."""
-    model = kind(None, task.loss, 0.0, task.effort)
-    y = model._check_targets(task.rows.y)
-    model._learn(y, known=False, classes=None)
+    samples, targets = task.samples, task.targets
+    method = "predict_proba" if targets.loss.is_classification else "predict"
+    if not hasattr(estimator, method):
+        return float("nan")
+    mean = np.asarray(getattr(estimator, method)(samples.X), dtype=np.float64)
     mean = mean.reshape(len(mean), -1)
-    target = model._columns(y, mean.shape[1])
-    if task.loss == "squared_error":
-        values = ((mean - target) ** 2).sum(1)
-    elif task.loss == "poisson":
-        mean = np.maximum(mean, LEAST_PROBABILITY)
-        values = (mean - target * np.log(mean)).sum(1)
-    else:
-        p = np.clip(mean, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-        values = -(target * np.log(p)).sum(1)
-        if model._multilabel:
-            values -= ((1 - target) * np.log1p(-p)).sum(1)
-    return float(task.rows.normalized_weight().numpy() @ values)
+    y = targets.encode(task.y, mean.shape[1])
+    values = targets.loss_for(mean.shape[1]).value_of_mean(y, torch.from_numpy(mean))
+    return float(samples.normalized_weight @ values.numpy())
 
 
-def _floor(kind: Any, loss: str, rows: Rows, effort: Effort) -> float:
+def _floor(targets: Targets, y: NDArray[Any], samples: Samples) -> float:
     """Smallest loss of any function of the inputs."""
-    model = kind(None, loss, 0.0, effort)
-    y = model._check_targets(rows.y)
-    model._learn(y, known=False, classes=None)
-    n_outputs = model._natural_outputs()
-    loss_ = model._loss_of(n_outputs)
-    columns = as_float64(model._columns(y, n_outputs))
-    group = torch.from_numpy(distinct_rows(rows.X))[:, None]
-    target, weight = loss_.encode(columns), rows.normalized_weight()
-    least = pure_error_floor(group, target, loss_, weight).value
+    n_outputs = targets.n_outputs
+    target, loss = targets.encode(y, n_outputs), targets.loss_for(n_outputs)
+    group = torch.from_numpy(distinct_rows(samples.X))[:, None]
+    weight = torch.from_numpy(samples.normalized_weight)
+    least = pure_error_floor(group, target, loss, weight).value
     # Without repeated inputs the floor is zero up to rounding of the group means.
-    constant = pure_error_floor(torch.zeros_like(group), target, loss_, weight).value
+    constant = pure_error_floor(torch.zeros_like(group), target, loss, weight).value
     return least if abs(least) > 1e-14 * abs(constant) else 0.0
 
 
@@ -436,8 +411,8 @@ def _kind(name: str, basis: Any) -> str | None:
 
 
 def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
-    if loss is not None and not (isinstance(loss, str) and loss in LOSSES):
-        raise ValueError(f"loss must be None or among {LOSSES}, got {loss!r}.")
+    if loss is not None and not (isinstance(loss, str) and loss in NAMES):
+        raise ValueError(f"loss must be None or among {NAMES}, got {loss!r}.")
     kinds = {_kind(name, basis) for name, basis in bases.items()}
     classify, regress = "classifier" in kinds, "regressor" in kinds
     if classify and regress:
@@ -449,9 +424,9 @@ def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
         if classify or regress:
             return "log_loss" if classify else "squared_error"
         return "squared_error" if y.dtype.kind == "f" else "log_loss"
-    wrong = regress if loss == "log_loss" else classify
-    if wrong:
-        kind = "regressors" if loss == "log_loss" else "classifiers"
+    for_labels = LOSSES[loss].is_classification
+    if regress if for_labels else classify:
+        kind = "regressors" if for_labels else "classifiers"
         raise ValueError(
             f"loss must suit the estimators in bases, got {loss!r} for {kind}. Use "
             "'auto', or other estimators."

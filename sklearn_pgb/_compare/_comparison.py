@@ -94,7 +94,7 @@ class BasisComparison:
     ----------
     reports : tuple of BasisReport
         One report per basis or estimator, in the given order.
-    loss : {"squared_error", "poisson", "log_loss"}
+    loss : {"squared_error", "poisson", "huber", "log_loss"}
         The loss of `train_loss` and `lower_bound`, a weighted mean over samples.
     floor : float
         Pure-error floor: the smallest loss of any function of the inputs.

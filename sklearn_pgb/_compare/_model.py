@@ -1,8 +1,6 @@
 """Regularized convex models on a basis, as estimators."""
 
 import time
-from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -21,76 +19,37 @@ from sklearn_pgb._convex._select import Fold, HeldOut
 from sklearn_pgb._convex._solve import solve, warn_if_unconverged
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
-from sklearn_pgb._estimator._border import (
-    cross_fitting_parts,
-    final_estimator,
-    fit_parameter,
-)
-from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
+from sklearn_pgb._estimator._border import weight_keyword
+from sklearn_pgb._estimator._folds import cross_fitting_parts
+from sklearn_pgb._estimator._predictors import NetworkClassifier, NetworkRegressor
 from sklearn_pgb._estimator._trainer import Trainer
-from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._open import has_trees
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import _safe_indexing
+from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Samples of positive weight.
-
-    Attributes
-    ----------
-    X, y : inputs and targets of bases and estimators
-    weight : ndarray (n_samples,)
-    weighted : bool
-        Whether the user gave weights.
-    """
-
-    X: Any
-    y: Any
-    weight: NDArray[np.float64]
-    weighted: bool
-
-    def part(self, index: NDArray[np.intp]) -> "Rows":
-        """Return a subset of the samples."""
-        X, y = (_safe_indexing(array, index) for array in (self.X, self.y))
-        return Rows(X, y, self.weight[index], self.weighted)
-
-    def normalized_weight(self) -> Tensor:
-        """Weights divided by their sum."""
-        return torch.from_numpy(self.weight / self.weight.sum())
-
-    def keywords(self, estimator: Any) -> dict[str, NDArray[np.float64]]:
-        """Keyword arguments of an estimator's `fit`.
-
-        Raises
-        ------
-        ValueError
-            If the user gave weights and the estimator does not accept any.
-        """
-        if not self.weighted:
-            return {}
-        key = fit_parameter(estimator, "sample_weight")
-        if key is None:
-            name = type(final_estimator(estimator)).__name__
-            raise ValueError(
-                "sample_weight must be None if an estimator's fit takes no "
-                f"sample_weight, got weights for {name}. Remove it, or train it "
-                "yourself and pass it in a FrozenEstimator."
-            )
-        return {key: self.weight}
-
-
-def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Rows:
+def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Samples:
     """Select the samples of positive weight; None is a weight of one for each."""
     if sample_weight is None:
-        return Rows(X, y, np.ones(len(y)), False)
-    rows = Rows(X, y, sample_weight, True)
-    return rows if sample_weight.all() else rows.part(np.flatnonzero(sample_weight))
+        return Samples(X, y, np.ones(len(y)), weighted=False)
+    samples = Samples(X, y, sample_weight)
+    if sample_weight.all():
+        return samples
+    return samples.rows(np.flatnonzero(sample_weight))
+
+
+def weight_keywords(estimator: Any, samples: Samples) -> dict[str, NDArray[np.float64]]:
+    """Return the keyword arguments of an estimator's `fit`."""
+    if not samples.weighted:
+        return {}
+    advice = "Remove it, or train it yourself and pass it in a FrozenEstimator."
+    return {weight_keyword(estimator, advice): samples.weight}
 
 
 def fit_basis(
-    basis: Basis, rows: Rows, loss: str, trainer: Trainer, seed: int
+    basis: Basis, samples: Samples, loss: str, trainer: Trainer, seed: int
 ) -> Basis:
     """Fit a clone of a basis; its network is trained with the sample weights."""
     basis = clone(basis)
@@ -98,11 +57,16 @@ def fit_basis(
     estimator = params.get("estimator")
     if isinstance(estimator, nn.Module) and params["loss"] is None:
         basis.set_params(loss=loss)
+    if isinstance(estimator, FrozenEstimator) and has_trees(estimator):
+        raise ValueError(
+            "bases must not hold trees in a FrozenEstimator, because trees memorize "
+            f"the samples they were trained on, got {estimator!r}. Pass them unfrozen."
+        )
     if not (estimator is None or isinstance(estimator, nn.Module | FrozenEstimator)):
-        keywords = rows.keywords(estimator)
-        trained = trainer.fit(clone(estimator), rows.X, rows.y, keywords, seed)
+        keywords = weight_keywords(estimator, samples)
+        trained = trainer.fit(clone(estimator), samples.X, samples.y, keywords, seed)
         basis.set_params(estimator=FrozenEstimator(trained))
-    return basis.fit(rows.X, rows.y)
+    return basis.fit(samples.X, samples.y)
 
 
 class BasisModel(BaseEstimator):
@@ -110,14 +74,14 @@ class BasisModel(BaseEstimator):
 
     The objective is ``sum_i w_i l_i((Phi c)_i + b) + alpha / 2 * size ||c||^2`` with
     the basis' mean squared row norm as `size`, so that alpha is comparable between
-    bases. With the squared loss, alpha is chosen by leave-one-out. With other losses it
-    is chosen by cross-fitting: the basis, including any network, is refitted on each
-    training part and scored on held-out samples.
+    bases. With the squared loss, alpha is chosen by leave-one-out. With other losses,
+    and on bases of trees, it is chosen by cross-fitting: the basis, including any
+    network, is refitted on each training part and scored on held-out samples.
 
     Parameters
     ----------
     basis : Basis
-    loss : {"squared_error", "poisson", "log_loss"}
+    loss : {"squared_error", "poisson", "huber", "log_loss"}
     alpha : "auto", float or array
     effort : Effort
     seed : int
@@ -130,8 +94,6 @@ class BasisModel(BaseEstimator):
     seconds_ : float
         Time of the fit, including the trainings of networks loaded from `memory`.
     """
-
-    label_smoothing = 0.0
 
     def __init__(
         self,
@@ -155,65 +117,48 @@ class BasisModel(BaseEstimator):
         """Fit the basis, choose alpha and fit the model."""
         start = time.perf_counter()
         self._trainer = Trainer(self.memory)
-        rows = positive(X, y, sample_weight)
-        self._learn(self._check_targets(rows.y), known=False, classes=None)
-        self.basis_ = self._fit_basis(rows)
-        self._n_outputs = self._outputs(rows.X)
-        self.problem_ = self._problem(self.basis_, rows)
+        samples = positive(X, y, sample_weight)
+        self._learn(self._kind_of_targets.checked(samples.y))
+        self.basis_ = self._fit_basis(samples)
+        self._n_outputs = self._outputs(samples.X)
+        self.problem_ = self._problem(self.basis_, samples)
         squares = self.problem_.operator.row_norms()
         size = float((self.problem_.weight @ squares).mean())
         self._size = size if size > 0 else 1.0  # a basis of zeros
         operator = self.problem_.operator
         with threads_for_solve(operator.n_rows, operator.n_coef):
-            choice, solution = self._choose(rows)
+            choice, solution = self._choose(samples)
             self._solution = solution or self._solve(self.problem_, choice.alpha)
         self.alpha_ = choice.alpha
         self.seconds_ = time.perf_counter() - start + self._trainer.saved
         return self
 
-    @abstractmethod
-    def _check_targets(self, y: Any, name: str = "y") -> Any:
-        """Check the targets and bring them into the shape that `_columns` takes."""
+    def _fit_basis(self, samples: Samples) -> Basis:
+        return fit_basis(self.basis, samples, self.loss, self._trainer, self.seed)
 
-    @abstractmethod
-    def _learn(self, y: Any, known: bool, classes: Any, name: str = "y") -> None:
-        """Learn the labels and number of targets."""
-
-    @abstractmethod
-    def _natural_outputs(self) -> int:
-        """Number of raw outputs for a basis that works with any number."""
-
-    @abstractmethod
-    def _loss_of(self, n_outputs: int) -> Loss:
-        """The loss for this many raw outputs."""
-
-    @abstractmethod
-    def _columns(self, y: Any, n_outputs: int) -> NDArray[np.float64]:
-        """Targets of shape (n_samples, n_outputs) for `Loss.encode`."""
-
-    @abstractmethod
     def _outputs(self, X: Any) -> int:
-        """Number of raw outputs."""
+        """Number of raw outputs: the network's may be two for two classes."""
+        targets = self._targets
+        has_network = isinstance(self.basis_, GradientBasis | PerturbedGradientBasis)
+        if not (targets.loss.is_classification and has_network):
+            return targets.n_outputs
+        if targets.n_outputs > 1:
+            return targets.n_outputs
+        inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]), check=False)
+        return min(self.basis_.space_.operator([inputs]).n_outputs, 2)
 
-    def _codes(self, y: Any) -> NDArray[np.intp] | None:
-        """Class codes for stratified folds; None for regressors."""
-        return None
-
-    def _fit_basis(self, rows: Rows) -> Basis:
-        return fit_basis(self.basis, rows, self.loss, self._trainer, self.seed)
-
-    def _targets(self, y: Any) -> Tensor:
+    def _encoded(self, y: Any) -> Tensor:
         """Encoded targets."""
-        columns = self._columns(self._check_targets(y), self._n_outputs)
-        return self._loss_of(self._n_outputs).encode(as_float64(columns))
+        checked = self._kind_of_targets.checked(y)
+        return self._targets.encode(checked, self._n_outputs)
 
-    def _problem(self, basis: Basis, rows: Rows) -> ConvexProblem:
+    def _problem(self, basis: Basis, samples: Samples) -> ConvexProblem:
         """Convex problem on a fitted basis, without penalty."""
         return ConvexProblem(
-            basis.operator(rows.X, self._n_outputs),
-            self._targets(rows.y),
-            self._loss_of(self._n_outputs),
-            rows.normalized_weight(),
+            basis.operator(samples.X, self._n_outputs),
+            self._encoded(samples.y),
+            self._targets.loss_for(self._n_outputs),
+            torch.from_numpy(samples.normalized_weight),
             intercept=basis.intercept,
             rounded=basis.rounded,
         )
@@ -231,12 +176,12 @@ class BasisModel(BaseEstimator):
             warn_if_unconverged(solution, effort.tol, effort.max_iter)
         return solution
 
-    def _choose(self, rows: Rows) -> tuple[AlphaChoice, Solution | None]:
+    def _choose(self, samples: Samples) -> tuple[AlphaChoice, Solution | None]:
         """Choose alpha; return the solution too if it is computed on the way."""
         if np.ndim(self.alpha) == 0 and not isinstance(self.alpha, str):
             return _alpha.fixed(float(self.alpha)), None
         problem = self.problem_
-        total = float(rows.weight.sum())
+        total = samples.total
         if not _alpha.can_leave_out(problem, total):
             raise ValueError(
                 "alpha must be a number if n_samples=1, because nothing is left when a "
@@ -244,17 +189,20 @@ class BasisModel(BaseEstimator):
             )
         alphas = _alpha.candidates(self.alpha, problem.loss.quadratic) * self._size
         path = None
-        if problem.loss.quadratic:
+        # Trees memorize their samples, so leaving them out afterwards says nothing.
+        memorized = has_trees(self.basis.get_params(deep=False).get("estimator"))
+        if problem.loss.quadratic and not memorized:
             path = _alpha.spectral_path(problem, "auto", self.effort.max_memory)
         if path is not None:
             choice = _alpha.by_leave_one_out(problem, path, alphas, total)
             solution = solve(problem.with_alpha(choice.alpha), path=path)
             return self._scaled(choice), solution
+        labels = class_codes(samples.y) if problem.loss.is_classification else None
         parts = cross_fitting_parts(
-            AUTO_FOLDS, rows.X, self._codes(rows.y), rows.weight, self.seed
+            AUTO_FOLDS, samples.X, labels, samples.weight, self.seed
         )
-        n_folds = _alpha.enough(parts, rows.X)
-        folds = [self._fold(rows, *part) for part in parts[:n_folds]]
+        n_folds = _alpha.enough(parts, samples.X)
+        folds = [self._fold(samples, *part) for part in parts[:n_folds]]
         choice, _ = _alpha.by_held_out(folds, problem, alphas, self.effort)
         return self._scaled(choice), None
 
@@ -264,17 +212,17 @@ class BasisModel(BaseEstimator):
         return AlphaChoice(choice.alpha / size, choice.alphas / size, choice.scores)
 
     def _fold(
-        self, rows: Rows, train: NDArray[np.intp], test: NDArray[np.intp]
+        self, samples: Samples, train: NDArray[np.intp], test: NDArray[np.intp]
     ) -> Fold:
         """Fit the basis on the training samples; add the held-out samples."""
-        training, heldout = rows.part(train), rows.part(test)
+        training, heldout = samples.rows(train), samples.rows(test)
         basis = self._fit_basis(training)
         index = torch.from_numpy(test)
         held = HeldOut(
             index,
             basis.operator(heldout.X, self._n_outputs),
-            self._targets(heldout.y),
-            rows.normalized_weight()[index],
+            self._encoded(heldout.y),
+            torch.from_numpy(samples.normalized_weight)[index],
         )
         return Fold(self._problem(basis, training), held)
 
@@ -285,25 +233,9 @@ class BasisModel(BaseEstimator):
         return raw.numpy()
 
 
-class BasisRegressor(RegressorTargets, BasisModel):
+class BasisRegressor(NetworkRegressor, BasisModel):
     """A basis model for real targets or counts."""
 
-    def _outputs(self, X: Any) -> int:
-        return self._natural_outputs()
 
-
-class BasisClassifier(ClassifierTargets, BasisModel):
+class BasisClassifier(NetworkClassifier, BasisModel):
     """A basis model for class labels or 0/1 indicators."""
-
-    def _outputs(self, X: Any) -> int:
-        natural = self._natural_outputs()
-        if natural > 1 or not isinstance(
-            self.basis_, GradientBasis | PerturbedGradientBasis
-        ):
-            return natural
-        # The number of outputs is the network's, which may be two for two classes.
-        inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]), check=False)
-        return min(self.basis_.space_.operator([inputs]).n_outputs, 2)
-
-    def _codes(self, y: Any) -> NDArray[np.intp] | None:
-        return np.unique(y, axis=0, return_inverse=True)[1].reshape(-1)

@@ -45,7 +45,6 @@ from sklearn_pgb._convex._unit_basis import (
     Units,
     product_rounding,
 )
-from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._threads import threads_for_solve
 
 # A solver that only multiplies by the basis; returns coefficients and intercept.
@@ -177,10 +176,8 @@ def infimum(
 
 def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bool:
     """Whether a factorization of the basis stays within these limits."""
-    operator = problem.operator
+    operator = problem.operator.one_output()
     rows, columns = operator.n_rows, operator.n_coef
-    if isinstance(operator, KroneckerOperator):
-        rows, columns = operator.features.shape
     needed = factorization_flops(rows, columns)
     return needed <= flops and 4 * 8.0 * rows * columns <= max_memory
 
@@ -269,7 +266,7 @@ def _dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
 def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
     operator = inner.operator
     normal = 2.0 * operator.n_rows * operator.n_coef**2
-    if isinstance(operator, KroneckerOperator):
+    if operator.shared_features is not None:
         normal /= operator.n_outputs
     min_steps, max_steps = NEWTON_STEPS
     steps = NEWTON_FLOPS / max(normal + operator.n_coef**3 / 3, 1.0)

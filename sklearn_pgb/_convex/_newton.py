@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sklearn_pgb._budget import MANY_PRODUCTS, SINGLE_ALPHA, SINGLE_FORCING, WEAK_ALPHA
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
-from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -216,16 +215,14 @@ def conjugate_gradients(
 def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
     """Inverses of the Hessian's diagonal blocks, one for each output.
 
-    None if the operator is no `KroneckerOperator`, whose blocks are only as wide as the
-    features, or if rounding makes a block singular.
+    None if the outputs share no features, as only shared ones make the blocks narrow,
+    or if rounding makes a block singular.
     """
-    operator = problem.operator
-    if not isinstance(operator, KroneckerOperator):
+    features = problem.augmented().shared_features
+    if features is None:
         return None
-    features, k = operator.features, operator.n_outputs
-    n_features = features.shape[1]
-    if problem.intercept:
-        features = torch.cat([features, torch.ones_like(features[:, :1])], 1)
+    k = problem.operator.n_outputs
+    n_features = problem.operator.n_coef // k
     curvature = problem.loss.hessian_diagonal(problem.y, raw) * problem.weight[:, None]
     width = features.shape[1]
     blocks = features.new_empty(k, width, width)

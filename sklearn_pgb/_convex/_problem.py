@@ -76,9 +76,8 @@ class ConvexProblem:
 
     def one_output(self) -> "ConvexProblem":
         """The same problem for the first output, on features that all outputs use."""
-        assert isinstance(self.operator, KroneckerOperator)
-        operator = KroneckerOperator(self.operator.features, 1)
         offset = None if self.offset is None else self.offset[:, :1]
+        operator = self.operator.one_output()
         return replace(self, operator=operator, y=self.y[:, :1], offset=offset)
 
     def raw(self, coef: Tensor, intercept: Tensor) -> Tensor:
@@ -105,12 +104,11 @@ class ConvexProblem:
         """Phi followed by the intercept's columns, if the problem has an intercept."""
         if not self.intercept:
             return self.operator
+        features, k = self.operator.shared_features, self.operator.n_outputs
         ones = self.weight.new_ones(self.operator.n_samples, 1)
-        if isinstance(self.operator, KroneckerOperator):
-            features = torch.cat([self.operator.features, ones], 1)
-            return KroneckerOperator(features, self.operator.n_outputs)
-        constant = KroneckerOperator(ones, self.operator.n_outputs)
-        return StackedOperator([self.operator, constant], [1.0, 1.0])
+        if features is not None:
+            return KroneckerOperator(torch.cat([features, ones], 1), k)
+        return StackedOperator([self.operator, KroneckerOperator(ones, k)], [1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def finish(
         # The loss is invariant to adding a constant to all outputs. Centering them
         # makes the intercept independent of the start, and the penalty smallest.
         intercept = intercept - intercept.mean()
-        if isinstance(problem.operator, KroneckerOperator):
+        if problem.operator.shared_features is not None:
             per_output = coef.reshape(-1, problem.operator.n_outputs)
             coef = (per_output - per_output.mean(1, keepdim=True)).reshape(-1)
     raw = problem.raw(coef, intercept)

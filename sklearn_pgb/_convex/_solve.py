@@ -26,7 +26,7 @@ from sklearn_pgb._convex._newton import (
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._ridge import RidgePath, cholesky_ridge, lsmr_ridge, ridge_path
 from sklearn_pgb._convex._spectral import SpectralSolver, objective_of
-from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
+from sklearn_pgb._operators._dense import DenseOperator
 
 
 def memory_text(n_bytes: float) -> str:
@@ -71,7 +71,7 @@ def choose_method(
             "dual": 2.0 * rows**3 + 60.0 * rows**2 * k + (20 + 10 * k) * LAUNCH_FLOPS,
             "matrix-free": PRODUCTS * (product + 15 * LAUNCH_FLOPS),
         }
-        if isinstance(operator, KroneckerOperator) and k > 1:
+        if operator.shared_features is not None and k > 1:
             # The normal matrix takes one product for each pair of outputs.
             cost["primal"] += 1.5 * k * k * LAUNCH_FLOPS
     if problem.alpha == 0:
@@ -253,7 +253,7 @@ def _newton_system(
         return MatrixFreeSystem(problem)
     operator = problem.operator
     fits = operator.n_rows * operator.n_coef * operator.dtype.itemsize <= max_memory / 4
-    if fits and not isinstance(operator, KroneckerOperator):
+    if fits and operator.shared_features is None:
         problem = replace(problem, operator=DenseOperator(operator.dense()))
     return PrimalSystem(problem)
 

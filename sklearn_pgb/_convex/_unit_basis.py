@@ -49,7 +49,7 @@ class Units:
     @classmethod
     def of(cls, problem: ConvexProblem, dense: Tensor | None = None) -> "Units":
         """Measure a problem's basis, block by block unless its dense form is given."""
-        operator = _single_output(problem.operator)
+        operator = problem.operator.one_output()
         if dense is not None:
             operator = DenseOperator(dense)
         weight = problem.weight[:, None, None]
@@ -73,8 +73,7 @@ class Units:
             squares += (root * (((dense - pivot) - total) / size)).square().sum((0, 1))
         norms, plain = size * squares.sqrt(), size * plain.sqrt()
         scale = torch.where(norms > CONSTANT_ULPS * EPS * plain, norms, plain)
-        k = problem.y.shape[1]
-        width = k if isinstance(problem.operator, KroneckerOperator) else 1
+        width = problem.operator.n_outputs // operator.n_outputs
         scale = torch.where(scale > 0, scale, 1.0)
         return cls(pivot, total, scale, plain, width)
 
@@ -94,13 +93,6 @@ class Units:
     def shift(self, coef: Tensor) -> Tensor:
         """Contribution of the columns' means to each output."""
         return (self.mean @ self.columns(coef)).reshape(-1)
-
-
-def _single_output(operator: LinearOperator) -> LinearOperator:
-    """The operator for one output, if all outputs use the same features."""
-    if isinstance(operator, KroneckerOperator):
-        return KroneckerOperator(operator.features, 1)
-    return operator
 
 
 def _nearest(operator: LinearOperator, mean: Tensor) -> Tensor:
@@ -146,7 +138,7 @@ class UnitBasis:
     @classmethod
     def of(cls, problem: ConvexProblem) -> "UnitBasis":
         """Compute the matrix of a problem."""
-        operator = _single_output(problem.operator)
+        operator = problem.operator.one_output()
         dense = operator.dense()
         units = Units.of(problem, dense)
         root = problem.weight.sqrt()[:, None, None]
@@ -161,7 +153,7 @@ class UnitBasis:
     @property
     def shared(self) -> bool:
         """Whether all outputs use the same features."""
-        return isinstance(self.problem.operator, KroneckerOperator)
+        return self.problem.operator.shared_features is not None
 
     @property
     def n_free(self) -> int:

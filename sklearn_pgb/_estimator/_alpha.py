@@ -18,7 +18,7 @@ from sklearn_pgb._convex._select import (
     search_path,
 )
 from sklearn_pgb._convex._solve import PathSolver, choose_method
-from sklearn_pgb._estimator._border import Parts, distinct_rows
+from sklearn_pgb._estimator._folds import Parts, distinct_rows
 from sklearn_pgb._sklearn import _safe_indexing
 
 # Candidates for a basis with mean squared row norm one. Smaller ones make no numerical

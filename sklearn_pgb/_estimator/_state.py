@@ -1,4 +1,4 @@
-"""Pickles that store the version of the package."""
+"""State of fitted estimators: parameters of their fits, and versions in pickles."""
 
 import warnings
 from typing import Any
@@ -6,6 +6,18 @@ from typing import Any
 from sklearn_pgb._version import __version__
 
 KEY = "_sklearn_pgb_version"
+
+
+def as_fitted(estimator: Any, name: str) -> Any:
+    """Return a parameter's value during `fit` if `fit` stored it in `_as_fitted`."""
+    kept = vars(estimator).get("_as_fitted", {})
+    return kept[name] if name in kept else getattr(estimator, name)
+
+
+def fitted_parameters(estimator: Any) -> dict[str, Any]:
+    """Return all parameters; those that `fit` stored have their value during `fit`."""
+    kept = vars(estimator).get("_as_fitted", {})
+    return {**estimator.get_params(deep=False), **kept}
 
 
 class VersionedState:

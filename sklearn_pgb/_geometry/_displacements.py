@@ -26,9 +26,7 @@ from sklearn_pgb._geometry._freedom import (
 )
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._chain import ChainNetwork
-from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import Network
-from sklearn_pgb._models._resnet import ResNetNetwork
 from sklearn_pgb._operators._function import FunctionOperator
 
 
@@ -67,12 +65,13 @@ def displacements(
     changes its piece on any sample. On such a path the gradient is an analytic function
     of the time, so it vanishes everywhere if it vanishes near the start.
 
-    For a chain, the shifts use units with zero outgoing weights, directions of linear
-    units that later weights map to zero, and shifts of weights orthogonal to all inputs
-    of their layer (e.g. of silent and duplicate units). They are used separately and at
-    once, followed by one rescaling of ReLU units. For a module, they are random shifts
-    of one parameter, or of weight and bias of one layer, in the null space of its
-    columns of the Jacobian. Each shift is tested before it is returned.
+    For linear layers with activations in between, the shifts use units with zero
+    outgoing weights, directions of linear units that later weights map to zero, and
+    shifts of weights orthogonal to all inputs of their layer (e.g. of silent and
+    duplicate units). They are used separately and at once, followed by one rescaling of
+    ReLU units. For other networks, they are random
+    shifts of one parameter, or of weight and bias of one layer, in the null space of
+    its columns of the Jacobian. Each shift is tested before it is returned.
 
     Parameters
     ----------
@@ -131,13 +130,11 @@ def _draw(
 
 def _families(network: Network, X: Tensor, smooth: bool) -> list[list[Freedom]]:
     """Lists of freedoms that may be used together, the most general list first."""
-    if isinstance(network, ChainNetwork):
+    if isinstance(network, ChainNetwork) and network.is_mlp:
         # If several layers move at once, pre-activations are not linear in the time,
         # so their signs at a few times do not determine the signs in between.
         return chain_families(network, X, together=smooth)
-    if isinstance(network, ModuleNetwork | ResNetNetwork):
-        return [[freedom] for freedom in _module_freedoms(network, X)]
-    return []
+    return [[freedom] for freedom in _block_freedoms(network, X)]
 
 
 class _Walk:
@@ -198,9 +195,7 @@ def _total(paths: list[Path], time: float) -> Tensor:
     return torch.stack([path(time) for path in paths]).sum(0)
 
 
-def _module_freedoms(
-    network: ModuleNetwork | ResNetNetwork, X: Tensor
-) -> Iterator[Freedom]:
+def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
     """Null spaces of the Jacobian's blocks, which are exact for linear layers."""
     theta = network.theta
     operator = FunctionOperator(network, theta, X, torch.arange(len(theta)))

@@ -150,13 +150,14 @@ def scaling_freedom(network: ChainNetwork) -> Freedom | None:
     """Multiply incoming weights of ReLU-like units by c > 0, divide outgoing ones by c.
 
     This does not change the Jacobian's column space, because the rescaling is an
-    invertible linear map of the parameters.
+    invertible linear map of the parameters. None if there are no such units, or if
+    layer norms follow them.
     """
     homogeneous = [
         activation.linear_below and activation.linear_above
         for activation in network.activations
     ]
-    if not any(homogeneous):
+    if not network.is_mlp or not any(homogeneous):
         return None
 
     def draw(generator: torch.Generator, size: float) -> Path:

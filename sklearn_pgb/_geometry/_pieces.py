@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sklearn_pgb._models._chain import Activation, ChainNetwork
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Network
 
 # Functions with different formulas below and above zero, and whether zero is a kink.
@@ -88,14 +88,7 @@ def _chain_pieces(network: ChainNetwork, X: Tensor) -> Pieces:
         )
         if activation.seam
     ]
-    return Pieces([z for z, _ in seams], [_has_kink(each) for _, each in seams])
-
-
-def _has_kink(activation: Activation) -> bool:
-    """Whether the derivative jumps at zero."""
-    sides = torch.tensor([-1e-300, 1e-300], dtype=torch.float64)
-    below, above = activation.derivative(sides, activation.function(sides))
-    return bool(below != above)
+    return Pieces([z for z, _ in seams], [each.kink for _, each in seams])
 
 
 class _Recorder(TorchDispatchMode):

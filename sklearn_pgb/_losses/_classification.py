@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +37,9 @@ class CrossEntropyLoss(Loss):
     """
 
     label_smoothing: float = 0.0
+    name: ClassVar[str] = "log_loss"
+    is_classification: ClassVar[bool] = True
+    parameters: ClassVar[Mapping[str, str]] = {"label_smoothing": "label_smoothing"}
     dual_rows_sum_to_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -96,10 +99,22 @@ class CrossEntropyLoss(Loss):
     def predict(self, raw: Tensor) -> Tensor:
         return raw.softmax(1)
 
+    def link(self, mean: Tensor) -> Tensor:
+        return mean.log()
+
+    def value_of_mean(self, y: Tensor, mean: Tensor) -> Tensor:
+        eps = torch.finfo(mean.dtype).eps
+        return -(y * mean.clamp(eps, 1 - eps).log()).sum(1)
+
+    def for_outputs(self, n_outputs: int, *, independent: bool) -> Loss:
+        if independent or n_outputs == 1:
+            return LogisticLoss(self.label_smoothing)
+        return self
+
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        return minimum_at_means(self, torch.log, y, weight, group, n_groups)
+        return minimum_at_means(self, y, weight, group, n_groups)
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,9 @@ class LogisticLoss(SeparableLoss):
     """
 
     label_smoothing: float = 0.0
+    name: ClassVar[str] = "binary_log_loss"
+    is_classification: ClassVar[bool] = True
+    parameters: ClassVar[Mapping[str, str]] = {"label_smoothing": "label_smoothing"}
 
     def __post_init__(self) -> None:
         _check_label_smoothing(self.label_smoothing)
@@ -153,10 +171,18 @@ class LogisticLoss(SeparableLoss):
     def predict(self, raw: Tensor) -> Tensor:
         return raw.sigmoid()
 
+    def link(self, mean: Tensor) -> Tensor:
+        return mean.logit()
+
+    def value_of_mean(self, y: Tensor, mean: Tensor) -> Tensor:
+        eps = torch.finfo(mean.dtype).eps
+        p = mean.clamp(eps, 1 - eps)
+        return -(y * p.log() + (1 - y) * (-p).log1p()).sum(1)
+
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        return minimum_at_means(self, torch.logit, y, weight, group, n_groups)
+        return minimum_at_means(self, y, weight, group, n_groups)
 
 
 @dataclass(frozen=True)
@@ -175,6 +201,10 @@ class SmoothedHingeLoss(SeparableLoss):
     """
 
     power: float = 2.0
+    name: ClassVar[str] = "smoothed_hinge"
+    is_classification: ClassVar[bool] = True
+    predicts_means: ClassVar[bool] = False
+    parameters: ClassVar[Mapping[str, str]] = {"hinge_power": "power"}
 
     def __post_init__(self) -> None:
         if not self.power > 1:
@@ -213,9 +243,6 @@ class SmoothedHingeLoss(SeparableLoss):
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         zero = torch.zeros_like(y)
         return zero.where(y < 0, -torch.inf), zero.where(y > 0, torch.inf)
-
-    def predict(self, raw: Tensor) -> Tensor:
-        return raw
 
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,8 +46,20 @@ class Loss(ABC):
     they are diagonal, otherwise (n_samples, n_outputs, n_outputs).
     """
 
+    # Value of the parameter `loss` of estimators.
+    name: ClassVar[str]
+    is_classification: ClassVar[bool] = False
+    # Whether `predict` gives means or probabilities.
+    predicts_means: ClassVar[bool] = True
+    # Whether no target may be negative.
+    is_positive: ClassVar[bool] = False
     quadratic: ClassVar[bool] = False
     dual_rows_sum_to_zero: ClassVar[bool] = False
+    # Whether l(s q + c, s y + c) = s^2 l'(q, y) with the loss l' of `in_units(s)`, so
+    # that training may standardize y.
+    standardizable: ClassVar[bool] = False
+    # Fields that are set by parameters of estimators: {parameter: field}.
+    parameters: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def encode(self, y: Tensor) -> Tensor:
@@ -89,9 +101,29 @@ class Loss(ABC):
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds of a box that contains the conjugate's domain."""
 
-    @abstractmethod
     def predict(self, raw: Tensor) -> Tensor:
         """Convert raw outputs to means or probabilities."""
+        return raw
+
+    def link(self, mean: Tensor) -> Tensor:
+        """Return the raw outputs that predict these means, perhaps infinite ones."""
+        return mean
+
+    def value_of_mean(self, y: Tensor, mean: Tensor) -> Tensor:
+        """Loss of predicted means or probabilities, which are kept away from zero."""
+        return self.value(y, self.link(mean))
+
+    def unit(self, mean: float) -> float:
+        """Return the size of the loss of targets with this mean, for training."""
+        return 1.0
+
+    def in_units(self, scale: float) -> Loss:
+        """Return the loss of targets that are divided by `scale`."""
+        return self
+
+    def for_outputs(self, n_outputs: int, *, independent: bool) -> Loss:
+        """Return the loss for a number of outputs, each with its own label or not."""
+        return self
 
     @abstractmethod
     def pooled_minimum(
@@ -155,14 +187,9 @@ def group_means(
 
 
 def minimum_at_means(
-    loss: Loss,
-    link: Callable[[Tensor], Tensor],
-    y: Tensor,
-    weight: Tensor,
-    group: Tensor,
-    n_groups: int,
+    loss: Loss, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
 ) -> PooledMinimum:
     """Pool a loss ``a(q) - y.q``; its weighted sum is the loss at the mean target."""
     total, mean = group_means(y, weight, group, n_groups)
-    raw = link(mean)
+    raw = loss.link(mean)
     return PooledMinimum(total * loss.minimum(mean), raw, raw.isfinite().all(1))

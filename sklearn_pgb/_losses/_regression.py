@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +25,9 @@ class SquaredLoss(SeparableLoss):
     ``gradient = 2 (q - y)``, ``conjugate = u.y + |u|^2 / 4``.
     """
 
+    name: ClassVar[str] = "squared_error"
     quadratic: ClassVar[bool] = True
+    standardizable: ClassVar[bool] = True
 
     def encode(self, y: Tensor) -> Tensor:
         return y
@@ -52,9 +55,6 @@ class SquaredLoss(SeparableLoss):
         upper = torch.full_like(y, torch.inf)
         return -upper, upper
 
-    def predict(self, raw: Tensor) -> Tensor:
-        return raw
-
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
@@ -65,12 +65,89 @@ class SquaredLoss(SeparableLoss):
 
 
 @dataclass(frozen=True)
+class HuberLoss(SeparableLoss):
+    """Huber loss, squared up to errors of size delta and linear beyond.
+
+    With ``r = q - y``, ``l = r^2`` if ``|r| <= delta``, else ``2 delta |r| - delta^2``,
+    summed over outputs; ``gradient = 2 clip(r, -delta, delta)``, ``conjugate = u.y +
+    |u|^2 / 4`` if ``|u| <= 2 delta``.
+
+    Parameters
+    ----------
+    delta : float, default=1.35
+        In the units of y.
+    """
+
+    delta: float = 1.35
+    name: ClassVar[str] = "huber"
+    standardizable: ClassVar[bool] = True
+    parameters: ClassVar[Mapping[str, str]] = {"huber_delta": "delta"}
+
+    def __post_init__(self) -> None:
+        if not self.delta > 0:
+            raise ValueError(
+                f"delta must be > 0, got {self.delta}. Use 1.35 times the standard "
+                "deviation of the noise."
+            )
+
+    def in_units(self, scale: float) -> HuberLoss:
+        return HuberLoss(self.delta / scale)
+
+    def encode(self, y: Tensor) -> Tensor:
+        return y
+
+    def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        residual = raw - y
+        clipped = residual.clamp(-self.delta, self.delta)
+        return clipped * (2 * residual - clipped)
+
+    def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
+        return 2 * (raw - y).clamp(-self.delta, self.delta)
+
+    def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
+        return 2.0 * ((raw - y).abs() <= self.delta).to(raw.dtype)
+
+    def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
+        return dual * y + dual.square() / 4
+
+    def minimum(self, y: Tensor) -> Tensor:
+        return y.new_zeros(len(y))
+
+    def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        upper = torch.full_like(y, 2 * self.delta)
+        return -upper, upper
+
+    def pooled_minimum(
+        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+    ) -> PooledMinimum:
+        index, rows = group[:, None].expand_as(y), weight[:, None]
+        zeros = y.new_zeros(n_groups, y.shape[1])
+        lower = zeros.scatter_reduce(0, index, y, "amin", include_self=False)
+        upper = zeros.scatter_reduce(0, index, y, "amax", include_self=False)
+        # Bisection of the monotone gradient, down to the rounding of y.
+        limits = torch.finfo(y.dtype)
+        size = torch.maximum(lower.abs(), upper.abs())
+        rounding = (2 * limits.eps * size).clamp(min=limits.tiny)
+        raw = (lower + upper) / 2
+        while bool((upper - lower > rounding).any()):
+            slope = zeros.index_add(0, group, rows * self.gradient(y, raw[group]))
+            lower = torch.where(slope <= 0, raw, lower)
+            upper = torch.where(slope >= 0, raw, upper)
+            raw = (lower + upper) / 2
+        value = zeros[:, 0].index_add(0, group, weight * self.value(y, raw[group]))
+        return PooledMinimum(value, raw, torch.ones_like(value, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
 class PoissonLoss(SeparableLoss):
     """Poisson loss with log link, ``l = e^q - y q``, summed over outputs, y >= 0.
 
     ``gradient = e^q - y``, ``curvature = e^q``; ``conjugate = p log p - p`` if
     ``p = u + y`` is not negative.
     """
+
+    name: ClassVar[str] = "poisson"
+    is_positive: ClassVar[bool] = True
 
     def encode(self, y: Tensor) -> Tensor:
         if bool((y < 0).any()):
@@ -103,10 +180,20 @@ class PoissonLoss(SeparableLoss):
         # Return the largest finite number instead of infinity.
         return raw.exp().clamp(max=torch.finfo(raw.dtype).max)
 
+    def link(self, mean: Tensor) -> Tensor:
+        return mean.log()
+
+    def value_of_mean(self, y: Tensor, mean: Tensor) -> Tensor:
+        mean = mean.clamp(min=torch.finfo(mean.dtype).eps)
+        return (mean - y * mean.log()).sum(1)
+
+    def unit(self, mean: float) -> float:
+        return mean if mean > 0 else 1.0
+
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        return minimum_at_means(self, torch.log, y, weight, group, n_groups)
+        return minimum_at_means(self, y, weight, group, n_groups)
 
 
 @dataclass(frozen=True)
@@ -117,6 +204,9 @@ class GammaLoss(SeparableLoss):
     u log y`` if ``p = 1 - u`` is not negative. Half of the loss is, up to a constant,
     the negative log likelihood of a normal error with square y and log variance q.
     """
+
+    name: ClassVar[str] = "gamma"
+    is_positive: ClassVar[bool] = True
 
     def encode(self, y: Tensor) -> Tensor:
         if bool((y <= 0).any()):
@@ -149,11 +239,14 @@ class GammaLoss(SeparableLoss):
     def predict(self, raw: Tensor) -> Tensor:
         return raw.exp()
 
+    def link(self, mean: Tensor) -> Tensor:
+        return mean.log()
+
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
         total, mean = group_means(y, weight, group, n_groups)
-        raw = mean.log()
+        raw = self.link(mean)
         deviance = weight * self.value(y, raw[group])
         value = torch.zeros_like(total).index_add(0, group, deviance)
         return PooledMinimum(value, raw, torch.ones_like(total, dtype=torch.bool))

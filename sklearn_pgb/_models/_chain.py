@@ -1,206 +1,71 @@
-"""Chains of linear layers and elementwise activations."""
+"""Chains of layers: linear layers, activations and layer norms."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.nn import functional as F
 
-from sklearn_pgb._budget import FAR
+from sklearn_pgb._models._activations import Activation
+from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
 from sklearn_pgb._models._network import Head, Network, as_float64
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
 
-@dataclass(frozen=True)
-class Activation:
-    """An elementwise function and its derivative.
-
-    Attributes
-    ----------
-    name : str
-        Its name; scikit-learn's name if it has one.
-    function : callable
-        Maps the pre-activation z to the output h.
-    derivative : callable
-        Maps z and h to ``dh / dz``, which is the left derivative at a kink.
-    linear_below, linear_above : bool
-        Whether it is ``z`` times a constant below and above zero.
-    seam : bool
-        Whether it has different formulas below and above zero.
-    """
-
-    name: str
-    function: Callable[[Tensor], Tensor]
-    derivative: Callable[[Tensor, Tensor], Tensor]
-    linear_below: bool = False
-    linear_above: bool = False
-    seam: bool = False
-
-
-def _identity(z: Tensor) -> Tensor:
-    return z
-
-
-def _identity_slope(z: Tensor, h: Tensor) -> Tensor:
-    return torch.ones_like(z)
-
-
-def _logistic_slope(z: Tensor, h: Tensor) -> Tensor:
-    # Not h (1 - h), which loses all digits when h is close to one.
-    return h * (-z).sigmoid()
-
-
-def _tanh_slope(z: Tensor, h: Tensor) -> Tensor:
-    # Not 1 - h^2, which loses half of its digits at z = 10 and all at z = 20.
-    return 4 * (2 * z).sigmoid() * (-2 * z).sigmoid()
-
-
-def _relu_slope(z: Tensor, h: Tensor) -> Tensor:
-    return (z > 0).to(z.dtype)
-
-
-def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
-    sigmoid = z.sigmoid()
-    return sigmoid + h * (1 - sigmoid)
-
-
-def _gelu(z: Tensor, approximate: str) -> Tensor:
-    return F.gelu(z, approximate=approximate)
-
-
-def _gelu_slope(z: Tensor, h: Tensor) -> Tensor:
-    density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(z) + z * density
-
-
-def _gelu_tanh_slope(z: Tensor, h: Tensor) -> Tensor:
-    # h = z (1 + tanh(c (z + a z^3))) / 2 with the constants of the GELU paper.
-    a, c = 0.044715, math.sqrt(2 / math.pi)
-    tanh = (c * (z + a * z**3)).tanh()
-    return (1 + tanh + z * (1 - tanh.square()) * c * (1 + 3 * a * z.square())) / 2
-
-
-def _elu(z: Tensor, alpha: float) -> Tensor:
-    return F.elu(z, alpha)
-
-
-def _elu_slope(z: Tensor, h: Tensor, alpha: float) -> Tensor:
-    # alpha e^z, from the output h = alpha (e^z - 1).
-    return torch.where(z > 0, 1.0, h + alpha)
-
-
-def _softplus(z: Tensor, beta: float, threshold: float) -> Tensor:
-    return F.softplus(z, beta, threshold)
-
-
-def _softplus_slope(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
-    return torch.where(beta * z > threshold, 1.0, (beta * z).sigmoid())
-
-
-def _leaky_relu(z: Tensor, slope: float) -> Tensor:
-    return F.leaky_relu(z, slope)
-
-
-def _leaky_relu_slope(z: Tensor, h: Tensor, slope: float) -> Tensor:
-    return torch.where(z > 0, torch.ones_like(z), slope)
-
-
-def elu(alpha: float) -> Activation:
-    """``z`` above zero, ``alpha (e^z - 1)`` below."""
-    return Activation(
-        "elu",
-        partial(_elu, alpha=alpha),
-        partial(_elu_slope, alpha=alpha),
-        linear_above=True,
-        seam=True,
-    )
-
-
-def softplus(beta: float, threshold: float) -> Activation:
-    """``log(1 + e^(beta z)) / beta``, or ``z`` if ``beta z > threshold``."""
-    return Activation(
-        "softplus",
-        partial(_softplus, beta=beta, threshold=threshold),
-        partial(_softplus_slope, beta=beta, threshold=threshold),
-    )
-
-
-def leaky_relu(slope: float) -> Activation:
-    """``z`` above zero, ``slope z`` below."""
-    return Activation(
-        "leaky_relu",
-        partial(_leaky_relu, slope=slope),
-        partial(_leaky_relu_slope, slope=slope),
-        linear_below=True,
-        linear_above=True,
-        seam=True,
-    )
-
-
-ACTIVATIONS = {
-    activation.name: activation
-    for activation in [
-        Activation("identity", _identity, _identity_slope, True, True),
-        Activation("logistic", torch.sigmoid, _logistic_slope),
-        Activation("tanh", torch.tanh, _tanh_slope),
-        Activation("relu", torch.relu, _relu_slope, True, True, seam=True),
-        Activation("silu", F.silu, _silu_slope),
-        Activation("gelu", partial(_gelu, approximate="none"), _gelu_slope),
-        Activation("gelu_tanh", partial(_gelu, approximate="tanh"), _gelu_tanh_slope),
-        elu(alpha=1.0),
-        softplus(beta=1.0, threshold=20.0),
-        leaky_relu(slope=0.01),
-    ]
-}
-
-
 class ChainNetwork(Network):
-    """Linear layers with elementwise activations in between.
+    """Layers one after the other, at least one of them linear.
 
-    The hidden layers are ``h_l = a_l(W_l h_(l-1) + b_l)`` with ``h_0 = x``, and the
-    head is ``f = W h + b``. Theta holds W row by row and then b, layer by layer. With g
-    equal to theta at the head and zero elsewhere, ``f = J g``.
+    Theta holds the parameters of the layers in order: W row by row and b of a linear
+    layer, gamma and beta of a layer norm. The last layer is the head. If it has
+    parameters, the network is ``f = J g`` with g equal to theta at the head and zero
+    elsewhere.
 
     Parameters
     ----------
-    weights : sequence of shape (n_layers,)
-        W of each layer, arrays or tensors of shape (n_out, n_in). They are not copied
-        if they are float64.
-    biases : sequence of shape (n_layers,)
-        b of each layer, of shape (n_out,), or None for a layer without biases.
-    activations : sequence of Activation
-        One per hidden layer.
+    chain : sequence of Layer
+        The last is linear or a layer norm.
     """
 
-    def __init__(
-        self,
+    def __init__(self, chain: Sequence[Layer]) -> None:
+        self.chain = list(chain)
+
+    @classmethod
+    def mlp(
+        cls,
         weights: Sequence[Tensor | ArrayLike],
         biases: Sequence[Tensor | ArrayLike | None],
         activations: Sequence[Activation],
-    ) -> None:
-        self.weights = [as_float64(weight) for weight in weights]
-        self.biases = [None if bias is None else as_float64(bias) for bias in biases]
-        self.activations = list(activations)
-        self._check_shapes()
+    ) -> ChainNetwork:
+        """Linear layers with one activation in between.
 
-    def _check_shapes(self) -> None:
-        n_layers = len(self.weights)
-        if len(self.biases) != n_layers or len(self.activations) != n_layers - 1:
+        Parameters
+        ----------
+        weights : sequence of shape (n_layers,)
+            W of each layer, arrays or tensors of shape (n_out, n_in). They are not
+            copied if they are float64.
+        biases : sequence of shape (n_layers,)
+            b of each layer, of shape (n_out,), or None for a layer without biases.
+        activations : sequence of Activation
+            One per hidden layer.
+        """
+        n_layers = len(weights)
+        if len(biases) != n_layers or len(activations) != n_layers - 1:
             raise ValueError(
                 "a chain must have one bias (or None) per weight and one activation "
-                f"per hidden layer, got {n_layers} weights, {len(self.biases)} biases "
-                f"and {len(self.activations)} activations. Count the layers."
+                f"per hidden layer, got {n_layers} weights, {len(biases)} biases "
+                f"and {len(activations)} activations. Count the layers."
             )
-        n_in = self.n_inputs
-        for weight, bias in zip(self.weights, self.biases, strict=True):
+        chain: list[Layer] = []
+        n_in = None
+        for weight, bias, activation in zip(
+            map(as_float64, weights), biases, [*activations, None], strict=True
+        ):
+            bias = None if bias is None else as_float64(bias)
+            n_in = weight.shape[1] if n_in is None else n_in
             n_out = len(weight)
             bias_fits = bias is None or bias.shape == (n_out,)
             if weight.shape != (n_out, n_in) or not bias_fits:
@@ -211,119 +76,146 @@ class ChainNetwork(Network):
                     "scikit-learn's coefs_."
                 )
             n_in = n_out
+            chain += [Linear(weight, bias)]
+            chain += [] if activation is None else [activation]
+        return cls(chain)
+
+    @property
+    def is_mlp(self) -> bool:
+        """Whether linear layers and activations alternate."""
+        kinds = [Linear, Activation] * len(self.weights)
+        return [type(layer) for layer in self.chain] == kinds[:-1]
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the outputs are linear in the inputs, with an intercept."""
+        return self.is_mlp and all(each.name == "identity" for each in self.activations)
+
+    @property
+    def is_linear_in_theta(self) -> bool:
+        """Whether there is a single layer."""
+        return len(self.chain) == 1
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """Weights W of the linear layers."""
+        return tuple(layer.weight for layer in self._linear)
+
+    @property
+    def biases(self) -> tuple[Tensor | None, ...]:
+        """Biases b of the linear layers."""
+        return tuple(layer.bias for layer in self._linear)
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activations."""
+        return tuple(layer for layer in self.chain if isinstance(layer, Activation))
+
+    @property
+    def _linear(self) -> list[Linear]:
+        return [layer for layer in self.chain if isinstance(layer, Linear)]
 
     @property
     def n_inputs(self) -> int:
-        return self.weights[0].shape[1]
+        return self._linear[0].weight.shape[1]
 
     @property
     def n_outputs(self) -> int:
-        return len(self.weights[-1])
+        return len(self._linear[-1].weight)
 
     @property
     def n_params(self) -> int:
-        return sum(parameter.numel() for parameter in self._parameters())
+        return sum(self._sizes)
 
     @property
     def theta(self) -> Tensor:
-        return torch.cat([parameter.reshape(-1) for parameter in self._parameters()])
+        parts = [part.reshape(-1) for layer in self.chain for part in layer.parameters]
+        return torch.cat(parts)
 
-    def _parameters(self) -> list[Tensor]:
-        pairs = zip(self.weights, self.biases, strict=True)
-        return [
-            parameter for pair in pairs for parameter in pair if parameter is not None
-        ]
+    @property
+    def _sizes(self) -> list[int]:
+        """Number of parameters of each layer."""
+        return [sum(p.numel() for p in layer.parameters) for layer in self.chain]
 
-    def split(self, theta: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
-        """View theta as the weights and biases of the layers."""
-        parameters = self._parameters()
-        parts = theta.split([parameter.numel() for parameter in parameters])
-        views = iter(
-            part.reshape(parameter.shape)
-            for part, parameter in zip(parts, parameters, strict=True)
-        )
-        weights: list[Tensor] = []
-        biases: list[Tensor | None] = []
-        for bias in self.biases:
-            weights.append(next(views))
-            biases.append(None if bias is None else next(views))
-        return weights, biases
+    def blocks(self) -> dict[str, slice]:
+        """Positions in theta of each layer's parameters, together and one by one.
+
+        Layers without parameters are not counted. A constant added to the biases before
+        a layer norm changes no output, so the biases alone count too.
+        """
+        result, start = {}, 0
+        layers = [layer.parameters for layer in self.chain if layer.parameters]
+        for number, parameters in enumerate(layers, 1):
+            stops = list(accumulate((p.numel() for p in parameters), initial=start))
+            for name, pair in zip(("weights", "biases"), pairwise(stops), strict=False):
+                result[f"{name} of layer {number}"] = slice(*pair)
+            if len(parameters) > 1:
+                result[f"layer {number}"] = slice(start, stops[-1])
+            start = stops[-1]
+        return result
+
+    def split(self, theta: Tensor) -> list[Layer]:
+        """The layers with theta's parts as parameters, without a copy."""
+        layers = []
+        for layer, part in zip(self.chain, theta.split(self._sizes), strict=True):
+            pieces = part.split([p.numel() for p in layer.parameters])
+            views = zip(pieces, layer.parameters, strict=True)
+            layers.append(layer.at([piece.view(p.shape) for piece, p in views]))
+        return layers
 
     def to(self, device: torch.device) -> ChainNetwork:
-        weights = [weight.to(device) for weight in self.weights]
-        biases = [None if bias is None else bias.to(device) for bias in self.biases]
-        return ChainNetwork(weights, biases, self.activations)
+        return ChainNetwork(
+            [layer.at([p.to(device) for p in layer.parameters]) for layer in self.chain]
+        )
 
     def at(self, theta: Tensor) -> ChainNetwork:
-        return ChainNetwork(*self.split(theta.detach().clone()), self.activations)
+        return ChainNetwork(self.split(theta.detach().clone()))
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
-        return self._forward(*self.split(theta), X)[1][-1]
+        return _run(self.split(theta), X)[-1]
 
     def layers(self, X: Tensor) -> list[Tensor]:
         return self.forward(X)[1]
 
     def forward(self, X: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Pre-activations of the hidden layers, and the result of `layers`."""
-        return self._forward(self.weights, self.biases, X)
+        """Inputs of the activations, and the result of `layers`.
 
-    def _forward(
-        self, weights: list[Tensor], biases: list[Tensor | None], X: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        pre_activations: list[Tensor] = []
-        outputs = [X]
-        hidden = zip(weights, biases, self.activations, strict=False)
-        for weight, bias, activation in hidden:
-            affine = F.linear if pre_activations else _affine
-            pre_activations.append(affine(outputs[-1], weight, bias))
-            outputs.append(activation.function(pre_activations[-1]))
-        outputs.append(F.linear(outputs[-1], weights[-1], biases[-1]))
-        return pre_activations, outputs
+        The hidden layers are the inputs of all linear layers but the first. If the head
+        is not linear, they are left out, as they do not have its outputs in their span.
+        """
+        outputs = _run(self.chain, X)
+        pairs = list(zip(outputs, self.chain, strict=False))
+        pre_activations = [h for h, layer in pairs if isinstance(layer, Activation)]
+        hidden = [h for h, layer in pairs if isinstance(layer, Linear)][1:]
+        hidden = hidden if isinstance(self.chain[-1], Linear) else []
+        return pre_activations, [X, *hidden, outputs[-1]]
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
         """The partial derivatives of the raw outputs, without forming the matrix."""
-        pre_activations, layers = self.forward(X)
-        slopes = [
-            activation.derivative(z, h)
-            for activation, z, h in zip(
-                self.activations, pre_activations, layers[1:-1], strict=True
-            )
+        outputs = _run(self.chain, X)
+        derivatives = [
+            layer.jacobian(h, out, without is None or layer is not self.chain[-1])
+            for layer, (h, out) in zip(self.chain, pairwise(outputs), strict=True)
         ]
-        biases = [bias is not None for bias in self.biases]
-        biases[-1] = biases[-1] and without is None
-        return ChainOperator(layers[:-1], slopes, self.weights, biases)
+        return ChainOperator(derivatives)
 
     def find_head(self, X: Tensor) -> Head:
-        theta, bias = self.theta, self.biases[-1]
+        theta, head = self.theta, self.chain[-1]
+        theta[: len(theta) - self._sizes[-1]] = 0
+        bias = head.bias if isinstance(head, Linear | LayerNorm) else None
         n_bias = 0 if bias is None else len(bias)
-        start = len(theta) - n_bias
-        theta[: start - self.weights[-1].numel()] = 0
         return Head(
-            bias=None if bias is None else slice(start, len(theta)), in_span=theta
+            bias=slice(len(theta) - n_bias, len(theta)) if n_bias else None,
+            in_span=theta if self._sizes[-1] else None,
         )
 
 
-def _affine(X: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``X W^T + b`` without cancellation between columns far from zero and the bias.
-
-    At an offset of 1e10, float64 keeps only six digits of the sum, and bounds on the
-    loss over a layer were off by 1e-7. Therefore the first entry of such columns is
-    subtracted, which is exact, and its product is added to the bias in extended
-    precision.
-    """
-    recorded = weight.requires_grad or torch._C._are_functorch_transforms_active()
-    if bias is None or recorded or not len(X) or X.dtype != torch.float64:
-        return F.linear(X, weight, bias)
-    first = X[0]
-    far = first.abs() >= FAR * (X - first).abs().amax(0)
-    if not bool(far.any()):
-        return F.linear(X, weight, bias)
-    center = torch.where(far, first, 0.0)
-    long = [part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)]
-    # The caller checks that outputs are finite.
-    with np.errstate(over="ignore", invalid="ignore"):
-        shift = torch.from_numpy((long[0] @ long[1] + long[2]).astype(np.float64))
-    return F.linear(X - center, weight, shift.to(X.device))
+def _run(chain: Sequence[Layer], X: Tensor) -> list[Tensor]:
+    """X and the outputs of each layer."""
+    outputs = [X, chain[0].on_inputs(X)]
+    for layer in chain[1:]:
+        outputs.append(layer(outputs[-1]))
+    return outputs
 
 
 def overparameterised_relu_init(

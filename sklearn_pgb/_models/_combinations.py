@@ -19,11 +19,10 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._combined import CombinedModel
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._models._trees import log_loss
 
 VOTES = VotingRegressor, VotingClassifier
 BAGS = BaggingRegressor, BaggingClassifier
@@ -100,28 +99,28 @@ def open_combination(
     encode = partial(_encode, estimator, members)
     if not classifies:
         return OpenNetwork(model, SquaredLoss(), "regressor", estimator, encode=encode)
-    loss = log_loss(model.n_outputs)
     return OpenNetwork(
         model,
-        loss,
+        CrossEntropyLoss().for_outputs(model.n_outputs, independent=False),
         "classifier",
         estimator,
         classes=np.asarray(estimator.classes_),
-        one_column=isinstance(loss, LogisticLoss),
+        one_column=model.n_outputs == 1,
         encode=encode,
         surrogate=SURROGATE,
     )
 
 
 def _check_loss(estimator: Any, member: OpenNetwork, classifies: bool) -> None:
-    wanted = LogisticLoss | CrossEntropyLoss if classifies else SquaredLoss
-    n_outputs = member.network.n_outputs
-    if not isinstance(member.loss, wanted) or n_outputs is None:
+    loss = member.loss
+    is_log_loss = loss.is_classification and loss.predicts_means
+    fits = is_log_loss if classifies else loss.quadratic
+    if not fits or member.network.n_outputs is None:
         kind = "a log loss" if classifies else "the squared loss"
         raise ValueError(
             f"the members of a {type(estimator).__name__} must have {kind} and a known "
             f"number of outputs to be opened together, got a "
-            f"{type(member.final).__name__} with {type(member.loss).__name__}. Replace "
+            f"{type(member.final).__name__} with {type(loss).__name__}. Replace "
             "it, or open it alone."
         )
 

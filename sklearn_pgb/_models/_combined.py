@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import Head, Network, positions_without
@@ -76,6 +75,11 @@ class CombinedModel(Network):
         return torch.cat(
             [*(_without(member.theta, bias) for member, bias in pairs), self.bias]
         )
+
+    @property
+    def is_linear_in_theta(self) -> bool:
+        """Whether all members are."""
+        return all(member.is_linear_in_theta for member in self.members)
 
     def to(self, device: torch.device) -> CombinedModel:
         moved = copy.copy(self)
@@ -165,15 +169,6 @@ class CombinedModel(Network):
             for part, own in zip(parts, self.biases, strict=True)
         ]
         return [*full, bias]
-
-
-def is_linear_in_theta(network: Network) -> bool:
-    """Whether the raw outputs are known to be linear in all parameters."""
-    if isinstance(network, CombinedModel):
-        return all(is_linear_in_theta(member) for member in network.members)
-    if isinstance(network, ChainNetwork):
-        return not network.activations
-    return isinstance(network, LeafModel)
 
 
 def _bias_of(member: Network) -> slice | None:

@@ -61,6 +61,11 @@ class LeafModel(Network):
     def theta(self) -> Tensor:
         return torch.cat([self.values.reshape(-1), self.bias])
 
+    @property
+    def is_linear_in_theta(self) -> bool:
+        """True, because ``f = J theta``."""
+        return True
+
     def to(self, device: torch.device) -> LeafModel:
         outputs = None if self.outputs is None else self.outputs.to(device)
         values, bias = self.values.to(device), self.bias.to(device)

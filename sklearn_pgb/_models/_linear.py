@@ -17,7 +17,7 @@ from sklearn.linear_model import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork
@@ -48,18 +48,16 @@ def open_linear(model: Any) -> OpenNetwork:
     intercept = None
     if model.fit_intercept:
         intercept = np.broadcast_to(model.intercept_, len(coef)).astype(float)
-    network = ChainNetwork([coef], [intercept], [])
+    network = ChainNetwork.mlp([coef], [intercept], [])
     if isinstance(model, REGRESSORS):
         is_poisson = isinstance(model, PoissonRegressor)
         loss: Loss = PoissonLoss() if is_poisson else SquaredLoss()
         return OpenNetwork(network, loss, "regressor", model)
-    one_column = len(coef) == 1
-    loss = LogisticLoss() if one_column else CrossEntropyLoss()
     return OpenNetwork(
         network,
-        loss,
+        CrossEntropyLoss().for_outputs(len(coef), independent=False),
         "classifier",
         model,
         classes=model.classes_,
-        one_column=one_column,
+        one_column=len(coef) == 1,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,14 @@ from torch.nn.parameter import is_lazy
 
 from sklearn_pgb._budget import HEAD_TOLERANCE
 from sklearn_pgb._derivatives import Derivatives
-from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
-from sklearn_pgb._models._chain import (
+from sklearn_pgb._models._activations import (
     ACTIVATIONS,
     Activation,
-    ChainNetwork,
-    elu,
-    leaky_relu,
-    softplus,
+    read_activation,
 )
+from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
 from sklearn_pgb._models._network import Head, Network
 
 
@@ -193,50 +192,47 @@ def open_module(module: nn.Module) -> Network:
     return _read_chain(module) or ModuleNetwork(module)
 
 
-# Activations of torch modules. Types are compared exactly, because a subclass may
-# compute anything.
-_ACTIVATION_OF: dict[type, Callable[[Any], Activation]] = {
-    nn.ReLU: lambda layer: ACTIVATIONS["relu"],
-    nn.Tanh: lambda layer: ACTIVATIONS["tanh"],
-    nn.Sigmoid: lambda layer: ACTIVATIONS["logistic"],
-    nn.SiLU: lambda layer: ACTIVATIONS["silu"],
-    nn.GELU: lambda layer: ACTIVATIONS[
-        "gelu_tanh" if layer.approximate == "tanh" else "gelu"
-    ],
-    nn.ELU: lambda layer: elu(layer.alpha),
-    nn.Softplus: lambda layer: softplus(layer.beta, layer.threshold),
-    nn.LeakyReLU: lambda layer: leaky_relu(layer.negative_slope),
-}
-
-
 def _read_chain(module: nn.Module) -> ChainNetwork | None:
-    """Read nested Sequentials of linear layers and activations; None for others."""
-    weights: list[Tensor] = []
-    biases: list[Tensor | None] = []
-    activations: list[Activation] = []
-    after_linear = False
-    for layer in _leaves(module):
-        if type(layer) is nn.Linear and not is_lazy(layer.weight):
-            if weights and layer.in_features != len(weights[-1]):
-                return None
-            if after_linear:
-                activations.append(ACTIVATIONS["identity"])
-            weights.append(_detached(layer.weight))
-            biases.append(None if layer.bias is None else _detached(layer.bias))
-            after_linear = True
-        elif after_linear and type(layer) in _ACTIVATION_OF:
-            activations.append(_ACTIVATION_OF[type(layer)](layer))
-            after_linear = False
-        else:
+    """Read nested Sequentials of linear layers, activations and layer norms.
+
+    None for other modules, and for those that do not end in a layer with a head's form.
+    """
+    chain: list[Layer] = []
+    for part in _leaves(module):
+        layer = _read_layer(part)
+        if layer is None:
             return None
-    if not after_linear:
+        if chain and isinstance(chain[-1], Linear) and isinstance(layer, Linear):
+            chain.append(ACTIVATIONS["identity"])
+        chain.append(layer)
+    linear = [layer for layer in chain if isinstance(layer, Linear)]
+    if not linear or isinstance(chain[-1], Activation):
         return None
-    chain = ChainNetwork(weights, biases, activations)
-    return chain if _is_all_of(chain, module) else None
+    width: int | None = linear[0].weight.shape[1]
+    for layer in chain:
+        width = None if width is None else layer.n_outputs(width)
+    network = ChainNetwork(chain)
+    return network if width is not None and _is_all_of(network, module) else None
 
 
-def _detached(parameter: Tensor) -> Tensor:
+def _read_layer(part: nn.Module) -> Layer | None:
+    """Read one layer; None for others than those of chains."""
+    if type(part) is nn.Linear and not is_lazy(part.weight):
+        return Linear(_detached(part.weight), _detached(part.bias))
+    if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1:
+        weight, bias = _detached(part.weight), _detached(part.bias)
+        return LayerNorm(part.normalized_shape[0], part.eps, weight, bias)
+    return read_activation(part)
+
+
+@overload
+def _detached(parameter: Tensor) -> Tensor: ...
+@overload
+def _detached(parameter: None) -> None: ...
+def _detached(parameter: Tensor | None) -> Tensor | None:
     """A copy that does not change if the module is trained further."""
+    if parameter is None:
+        return None
     return parameter.detach().to("cpu", torch.float64, copy=True)
 
 

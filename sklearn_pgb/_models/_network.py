@@ -64,6 +64,20 @@ class Network(ABC):
     def theta(self) -> Tensor:
         """Copy of the trainable parameters."""
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the outputs are known to be linear in the inputs."""
+        return False
+
+    @property
+    def is_linear_in_theta(self) -> bool:
+        """Whether the outputs are known to be linear in all parameters."""
+        return False
+
+    def blocks(self) -> dict[str, slice]:
+        """Positions in theta of parameters of which the outputs may be linear."""
+        return {}
+
     @abstractmethod
     def to(self, device: torch.device) -> Network:
         """The same network on a device."""

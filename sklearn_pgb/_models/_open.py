@@ -18,8 +18,9 @@ from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._boosters import check_booster, is_booster, open_booster
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._combinations import (
     check_combination,
     is_combination,
@@ -204,7 +205,7 @@ def _open_bare(module: nn.Module, loss: Loss | None) -> OpenNetwork:
 def _mlp_chain(mlp: MLPRegressor | MLPClassifier) -> ChainNetwork:
     check_is_fitted(mlp)
     activation = ACTIVATIONS[mlp.activation]
-    return ChainNetwork(
+    return ChainNetwork.mlp(
         weights=[as_float64(coef).T for coef in mlp.coefs_],
         biases=mlp.intercepts_,
         activations=[activation] * (len(mlp.coefs_) - 1),

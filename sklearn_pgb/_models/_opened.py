@@ -14,7 +14,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork
@@ -140,7 +140,7 @@ class OpenNetwork:
         y = _to_numpy(y)
         classes = self.classes
         numbered = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
-        if numbered and np.ndim(y) == 1:
+        if numbered and classes is None and np.ndim(y) == 1:
             if n_outputs is None:
                 raise ValueError(
                     "y must be one-hot rows, got class numbers for a module whose "
@@ -176,10 +176,10 @@ class OpenNetwork:
         The log loss of a module becomes the logistic loss if there is one output or if
         y is a multilabel indicator matrix.
         """
-        is_log_loss = self.kind is None and isinstance(self.loss, CrossEntropyLoss)
-        if is_log_loss and (n_outputs == 1 or np.ndim(y) == 2):
-            return replace(self, loss=LogisticLoss())
-        return self
+        if self.kind is not None:
+            return self
+        loss = self.loss.for_outputs(n_outputs, independent=np.ndim(y) == 2)
+        return replace(self, loss=loss)
 
     def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
         """Undo the target transformations of predictions (n_samples, n_outputs)."""

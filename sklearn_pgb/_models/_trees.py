@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._losses._named import LOSSES, one_of
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._opened import OpenNetwork
@@ -37,7 +38,8 @@ AVERAGED = (
     ExtraTreesRegressor,
     ExtraTreesClassifier,
 )
-LOSSES: dict[str, Loss] = {"squared_error": SquaredLoss(), "poisson": PoissonLoss()}
+# Losses of boosted trees whose leaf values can be refitted.
+NAMES = SquaredLoss.name, PoissonLoss.name, CrossEntropyLoss.name
 OF_MEANS = "squared_error", "friedman_mse", "poisson"
 
 SURROGATE = (
@@ -56,10 +58,10 @@ def check_trees(estimator: Any) -> None:
     name = type(estimator).__name__
     if isinstance(estimator, BOOSTED):
         loss = estimator.loss
-        if loss not in (*LOSSES, "log_loss"):
+        if loss not in NAMES:
             raise ValueError(
-                f"loss must be 'squared_error', 'poisson' or 'log_loss' to open a "
-                f"{name}, got {loss!r}. Train it with one of these."
+                f"loss must be {one_of(NAMES)} to open a {name}, got {loss!r}. Train "
+                "it with one of these."
             )
         init = getattr(estimator, "init", None)
         if not (init is None or isinstance(init, str)):
@@ -133,8 +135,8 @@ def of_loss(
     surrogate: str | None = None,
 ) -> OpenNetwork:
     """A model of trees with the kind and the classes that belong to its loss."""
-    classifies = isinstance(loss, LogisticLoss | CrossEntropyLoss)
-    multilabel = isinstance(loss, LogisticLoss) and model.n_outputs > 1
+    classifies, one_output = loss.is_classification, model.n_outputs == 1
+    multilabel = isinstance(loss, LogisticLoss) and not one_output
     return OpenNetwork(
         model,
         loss,
@@ -143,15 +145,10 @@ def of_loss(
         classes=None
         if multilabel or not classifies
         else np.asarray(estimator.classes_),
-        one_column=isinstance(loss, LogisticLoss) and not multilabel,
+        one_column=classifies and one_output,
         encode=encode,
         surrogate=surrogate,
     )
-
-
-def log_loss(n_outputs: int) -> Loss:
-    """Loss of a classifier with this many raw outputs."""
-    return LogisticLoss() if n_outputs == 1 else CrossEntropyLoss()
 
 
 def _open_histogram(model: Any) -> OpenNetwork:
@@ -178,7 +175,7 @@ def _open_histogram(model: Any) -> OpenNetwork:
             leaves[:, number] = numbered.predict(X, *known, n_threads)
         return torch.from_numpy(leaves)
 
-    loss = LOSSES.get(model.loss) or log_loss(len(bias))
+    loss = LOSSES[model.loss].for_outputs(len(bias), independent=False)
     counts = [len(part) for part in values]
     return boosted(model, loss, counts, _joined(values), bias, 1.0, encode)
 
@@ -196,7 +193,7 @@ def _open_boosting(model: Any) -> OpenNetwork:
         X = validate_data(model, X, reset=False, dtype=np.float32, accept_sparse="csr")
         return lookup.leaves(model.apply(X).reshape(-1, len(trees)))
 
-    loss = LOSSES.get(model.loss) or log_loss(n_outputs)
+    loss = LOSSES[model.loss].for_outputs(n_outputs, independent=False)
     return boosted(
         model,
         loss,
@@ -229,7 +226,9 @@ def _open_averaged(model: Any) -> OpenNetwork:
         torch.zeros(n_outputs, dtype=torch.float64),
         torch.full((len(trees),), 1 / len(trees), dtype=torch.float64),
     )
-    loss = log_loss(1 if multilabel else n_outputs) if classifies else SquaredLoss()
+    loss: Loss = SquaredLoss()
+    if classifies:
+        loss = CrossEntropyLoss().for_outputs(n_outputs, independent=multilabel)
 
     def encode(X: Any) -> Tensor:
         return lookup.leaves(model.apply(X).reshape(-1, len(trees)))

@@ -31,10 +31,7 @@ class DenseOperator(LinearOperator):
 
 
 class KroneckerOperator(LinearOperator):
-    """Phi = B (x) I: every output has separate coefficients on the features B.
-
-    The coefficient of feature j for output c has the index ``j * n_outputs + c``.
-    """
+    """Phi = B (x) I: every output has separate coefficients on the features B."""
 
     def __init__(self, features: Tensor, n_outputs: int):
         self.features = features
@@ -57,6 +54,13 @@ class KroneckerOperator(LinearOperator):
 
     def single(self) -> "KroneckerOperator":
         return KroneckerOperator(self.features.float(), self.n_outputs)
+
+    @property
+    def shared_features(self) -> Tensor:
+        return self.features
+
+    def one_output(self) -> "KroneckerOperator":
+        return KroneckerOperator(self.features, 1)
 
     def rows(self, index: Tensor) -> "KroneckerOperator":
         return KroneckerOperator(self.features[index], self.n_outputs)

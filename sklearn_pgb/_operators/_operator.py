@@ -66,6 +66,19 @@ class LinearOperator(ABC):
         return self
 
     @property
+    def shared_features(self) -> Tensor | None:
+        """Features (n_samples, p) that all outputs use, with separate coefficients.
+
+        None if the outputs have different features. Otherwise the coefficient of
+        feature j for output c has the index ``j * n_outputs + c``.
+        """
+        return None
+
+    def one_output(self) -> "LinearOperator":
+        """The operator for the first output, or itself if no features are shared."""
+        return self
+
+    @property
     def n_rows(self) -> int:
         """Number of matrix rows, n_samples * n_outputs."""
         return self.n_samples * self.n_outputs

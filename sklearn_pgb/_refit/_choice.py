@@ -24,10 +24,11 @@ from sklearn_pgb._convex._select import (
 from sklearn_pgb._convex._solve import choose_method
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
-from sklearn_pgb._estimator._border import NoFolds, Parts
+from sklearn_pgb._estimator._folds import NoFolds, Parts
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._dense import DenseOperator
+from sklearn_pgb._samples import Samples
 
 NOT_FINITE = (
     "The loss must be finite on held-out samples for some alpha, but it overflows for "
@@ -80,68 +81,55 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """A subset of the samples, as inputs of several networks.
-
-    Attributes
-    ----------
-    all_inputs : sequence of Tensor (n_all, ...)
-        One per network.
-    all_y, all_weight : Tensor (n_all, ...)
-    index : Tensor (n_samples,)
-        Indices of the subset.
-    """
-
-    all_inputs: Sequence[Tensor]
-    all_y: Tensor
-    all_weight: Tensor
-    index: Tensor
-
-    @property
-    def inputs(self) -> list[Tensor]:
-        """One tensor per network."""
-        return [X[self.index] for X in self.all_inputs]
-
-    @property
-    def y(self) -> Tensor:
-        """Encoded targets."""
-        return self.all_y[self.index]
-
-    @property
-    def weight(self) -> Tensor:
-        """Sample weights as the user gave them, not normalized."""
-        return self.all_weight[self.index]
-
-
-@dataclass(frozen=True, eq=False)
 class HeldOutNetworks:
     """Networks with their training samples and held-out samples.
 
-    Bases and outputs are recomputed on every call: keeping those of all folds would
-    take far more memory than one problem.
+    Selected samples, bases and outputs are recomputed on every call: keeping those of
+    all folds would take far more memory than one problem.
 
     Attributes
     ----------
     opened : sequence of OpenNetwork
     space : TangentSpace
         Scaled on the training samples.
-    training, heldout : Samples
+    samples, others : Samples
+        Samples from which those of the training, and held-out ones, are selected. Their
+        inputs are tuples with one tensor per network.
+    train, test : Tensor
+        Indices of the training samples and of the held-out samples.
     """
 
     opened: Sequence[OpenNetwork]
     space: TangentSpace
-    training: Samples
-    heldout: Samples
+    samples: Samples
+    others: Samples
+    train: Tensor
+    test: Tensor
 
     @classmethod
     def of(
-        cls, opened: Sequence[OpenNetwork], training: Samples, heldout: Samples
+        cls,
+        opened: Sequence[OpenNetwork],
+        samples: Samples,
+        others: Samples,
+        train: Tensor,
+        test: Tensor,
     ) -> "HeldOutNetworks":
         """Scale the bases on the training samples."""
         networks = [network.network for network in opened]
-        weight = training.weight
-        space = TangentSpace.of(networks, training.inputs, weight / weight.sum())
-        return cls(opened, space, training, heldout)
+        training = samples.rows(train)
+        space = TangentSpace.of(networks, training.X, training.normalized_weight)
+        return cls(opened, space, samples, others, train, test)
+
+    @property
+    def training(self) -> Samples:
+        """The training samples."""
+        return self.samples.rows(self.train)
+
+    @property
+    def heldout(self) -> Samples:
+        """The held-out samples."""
+        return self.others.rows(self.test)
 
     @property
     def loss(self) -> Loss:
@@ -151,36 +139,37 @@ class HeldOutNetworks:
     @property
     def heldout_weight(self) -> float:
         """Total weight of the held-out samples."""
-        return float(self.heldout.weight.sum())
+        return float(self.others.weight[self.test].sum())
 
     def raw(self, samples: Samples) -> Tensor:
         """Mean raw outputs of the networks."""
-        return mean_raw(self.space.networks, samples.inputs)
+        return mean_raw(self.space.networks, samples.X)
 
     def fold(self, center: str) -> Fold:
         """Problem on the training samples, and its held-out samples."""
-        weight = self.training.weight
+        training, heldout = self.training, self.heldout
         added = center == "average"
         problem = ConvexProblem(
-            self.space.operator(self.training.inputs),
-            self.training.y,
+            self.space.operator(training.X),
+            training.y,
             self.loss,
-            weight / weight.sum(),
+            training.normalized_weight,
             intercept=self.space.intercept,
-            offset=self.raw(self.training) if added else None,
+            offset=self.raw(training) if added else None,
         )
         held = HeldOut(
-            self.heldout.index,
-            self.space.operator(self.heldout.inputs),
-            self.heldout.y,
-            self.heldout.weight,
-            self.raw(self.heldout) if added else None,
+            self.test,
+            self.space.operator(heldout.X),
+            heldout.y,
+            heldout.weight,
+            self.raw(heldout) if added else None,
         )
         return Fold(problem, held)
 
-    def heldout_loss(self, raw: Tensor) -> float:
-        """Weighted sum of the losses of raw outputs for the held-out samples."""
-        return float(self.heldout.weight @ self.loss.value(self.heldout.y, raw))
+    def heldout_loss(self) -> float:
+        """Weighted sum of the networks' losses on the held-out samples."""
+        heldout = self.heldout
+        return float(heldout.weight @ self.loss.value(heldout.y, self.raw(heldout)))
 
     def raw_of(
         self, samples: Samples, at: Candidate, solution: Sequence[Tensor]
@@ -189,7 +178,7 @@ class HeldOutNetworks:
         raw = torch.zeros_like(samples.y)
         if solution:
             coef, intercept = solution
-            operator = self.space.operator(samples.inputs)
+            operator = self.space.operator(samples.X)
             raw = operator.matvec(coef) + intercept
         return raw + self.raw(samples) if at.center == "average" else raw
 
@@ -232,7 +221,7 @@ def by_heldout_networks(
     candidates, solutions = evaluate(parts, centers, alphas, effort)
     if with_average:
         total = sum(part.heldout_weight for part in parts)
-        loss = sum(part.heldout_loss(part.raw(part.heldout)) for part in parts) / total
+        loss = sum(part.heldout_loss() for part in parts) / total
         candidates.append(Candidate("average", math.inf, loss))
     if not any(math.isfinite(each.loss) for each in candidates):
         raise ValueError(NOT_FINITE)
@@ -270,7 +259,7 @@ def _squared(
     def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
         index = list(centers).index(at.center), list(alphas).index(at.alpha)
         return [
-            grid.coefficients(*index, part.space.operator(part.training.inputs))
+            grid.coefficients(*index, part.space.operator(part.training.X))
             for grid, part in zip(grids, parts, strict=True)
         ]
 
@@ -357,8 +346,7 @@ def best_on_average(
         finalists += [min(own, key=lambda each: each.loss)] if own else []
     if len(parts) < 2 or len(finalists) < 2:
         return min(finalists, key=lambda each: each.loss)
-    y, weight = parts[0].training.all_y, parts[0].training.all_weight
-    rows = torch.arange(len(y), device=y.device)
+    y, weight = parts[0].samples.y, parts[0].samples.weight
 
     def gain(candidate: Candidate) -> float:
         solved: Sequence[Sequence[Tensor]] = [()] * len(parts)
@@ -366,7 +354,7 @@ def best_on_average(
             solved = solutions(candidate)
         raws = torch.stack(
             [
-                part.raw_of(replace(part.training, index=rows), candidate, solution)
+                part.raw_of(part.samples, candidate, solution)
                 for part, solution in zip(parts, solved, strict=True)
             ]
         )
@@ -390,7 +378,7 @@ def all_heldout_raw(
     raw = torch.full_like(y, torch.nan)
     for number, part in enumerate(parts):
         solution = solved[number] if solved else ()
-        raw[part.heldout.index] = part.raw_of(part.heldout, best, solution)
+        raw[part.test] = part.raw_of(part.heldout, best, solution)
     return None if bool(raw.isnan().any()) else raw
 
 

@@ -7,28 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length, column_or_1d, indexable
 from sklearn.utils.metadata_routing import process_routing
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
-from torch import Tensor
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
-    Parts,
     check_passed_on,
-    cross_fitting_parts,
-    final_estimator,
     fit_parameter,
-    parts_among,
+    weight_keyword,
 )
-from sklearn_pgb._estimator._targets import (
-    check_class_weight,
-    check_target_size,
-    class_weights,
-)
-from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, parts_among
 from sklearn_pgb._models._open import checks_inputs
-from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._request import RefitRequest
+from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import (
     _check_method_params,
     _check_sample_weight,
@@ -36,6 +26,12 @@ from sklearn_pgb._sklearn import (
     _raise_for_params,
     _routing_enabled,
     _safe_indexing,
+)
+from sklearn_pgb._targets import (
+    LabelTargets,
+    check_target_size,
+    class_codes,
+    class_weights,
 )
 
 
@@ -60,7 +56,7 @@ class TrainingData:
         Groups that folds keep together.
     classes : ndarray or None
         Labels of all samples, including those of weight zero.
-    validation : (X, y, weight) or None
+    validation : Samples or None
         Validation samples of positive weight.
     """
 
@@ -73,7 +69,7 @@ class TrainingData:
     exact: bool = False
     groups: Any = None
     classes: NDArray[Any] | None = None
-    validation: tuple[Any, Any, NDArray[np.float64]] | None = None
+    validation: Samples | None = None
 
     def parts(self, n_folds: int, seed: int, exact: bool = False) -> Parts:
         """Draw folds over the distinct samples, as (train, held out) indices."""
@@ -133,7 +129,7 @@ def training_data(
 
 def _check_validation(
     owner: Any, request: RefitRequest, y: Any, X_val: Any, y_val: Any, weight_val: Any
-) -> tuple[Any, Any, NDArray[np.float64]] | None:
+) -> Samples | None:
     """Validation samples of positive weight, or None."""
     if X_val is None and y_val is None:
         if weight_val is not None:
@@ -162,15 +158,15 @@ def _check_validation(
         raise ValueError(
             "sample_weight_val must have a positive entry, but all weights are zero."
         )
-    X_val, y_val, weight = (_safe_indexing(p, rows) for p in (X_val, y_val, weight))
+    validation = Samples(X_val, y_val, weight).rows(rows)
     if request.classifies and y.ndim == 1:
-        unknown = np.setdiff1d(y_val, y)
+        unknown = np.setdiff1d(validation.y, y)
         if len(unknown):
             raise ValueError(
                 f"y_val must hold labels of y, got {unknown.tolist()} too. Add samples "
                 "of these classes to the training data, or leave them out."
             )
-    return X_val, y_val, weight
+    return validation
 
 
 def _check_training_data(
@@ -209,17 +205,14 @@ def check_validation_data(
 def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
     """Check for numeric targets (regressors), or labels or indicators (classifiers)."""
     y = y if isinstance(y, np.ndarray) else y.toarray()
-    if not request.classifies and y.dtype.kind not in "biuf":
+    if request.classifies:
+        return LabelTargets.checked(y)
+    if y.dtype.kind not in "biuf":
         raise ValueError(
             f"y must be numeric for a regressor, got {y.dtype}. Use a classifier as "
             "the network, or encode y."
         )
-    if not request.classifies:
-        check_target_size(y)
-    else:
-        check_classification_targets(y)
-        if type_of_target(y) != "multilabel-indicator":
-            y = column_or_1d(y, warn=True)
+    check_target_size(y)
     return y
 
 
@@ -251,7 +244,6 @@ def _check_weight(
                 "class_weight must be None for a regressor, got "
                 f"{request.class_weight!r}. Use sample_weight."
             )
-        check_class_weight(request.class_weight)
         weight *= class_weights(request.class_weight, y, weight)
     if not weight.any():
         raise ValueError(
@@ -264,14 +256,14 @@ def _class_codes(request: RefitRequest, y: Any) -> NDArray[np.intp] | None:
     """Codes of the distinct labels; None for regressors."""
     if not request.classifies:
         return None
-    distinct, codes = np.unique(y, axis=0, return_inverse=True)
-    if len(distinct) < 2:
+    codes = class_codes(y)
+    if not codes.any():
         raise ValueError(
             "y must have at least 2 classes, got 1 class among the samples whose "
             "sample_weight and class_weight are positive. A classifier can't learn "
             "from one class."
         )
-    return codes.reshape(-1)
+    return codes
 
 
 def _network_params(
@@ -307,40 +299,8 @@ def _network_params(
             params[key] = groups
     if frozen or not (weights_given or request.class_weight is not None):
         return params
-    key = fit_parameter(estimator, "sample_weight")
-    if key is None:
-        name = type(final_estimator(estimator)).__name__
-        raise ValueError(
-            "sample_weight and class_weight must be None for a network whose fit takes "
-            f"no sample_weight, got weights for {name}. Train it yourself and pass it "
-            "in a FrozenEstimator to weight the refit alone."
-        )
-    return params | {key: weight}
-
-
-def known_classes(opened: OpenNetwork, y: Any) -> Any:
-    """Labels that the network knows; for a module, the labels of y."""
-    if np.ndim(y) == 2:
-        return np.arange(np.shape(y)[1])
-    return np.unique(y) if opened.kind is None else opened.classes
-
-
-def encode_targets(
-    opened: OpenNetwork, n_outputs: int, y: Any, like: Any = None
-) -> Tensor:
-    """Encode targets for the loss.
-
-    For a module, labels become their index among the sorted labels of `like`, which
-    is `y` by default.
-    """
-    labelled = not isinstance(opened.loss, SquaredLoss | PoissonLoss)
-    if opened.kind is None and labelled and np.ndim(y) == 1:
-        distinct = np.unique(y if like is None else like)
-        y = np.searchsorted(distinct, y)
-        if len(distinct) != max(n_outputs, 2):
-            raise ValueError(
-                f"y must have {max(n_outputs, 2)} classes for a module with "
-                f"{n_outputs} outputs, got {len(distinct)}. Pass samples of all "
-                "classes that the module was trained on."
-            )
-    return opened.targets(y, n_outputs)
+    advice = (
+        "Leave out class_weight too, or train it yourself and pass it in a "
+        "FrozenEstimator to weight the refit alone."
+    )
+    return params | {weight_keyword(estimator, advice): weight}

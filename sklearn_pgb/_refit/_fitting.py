@@ -19,14 +19,13 @@ from sklearn_pgb._convex._solve import solve, warn_if_unconverged
 from sklearn_pgb._convex._unit_basis import Spectrum
 from sklearn_pgb._estimator import _alpha
 from sklearn_pgb._estimator._alpha import Effort
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._choice import (
     Candidate,
     Choice,
     HeldOutNetworks,
-    Samples,
     all_heldout_raw,
     best_on_average,
     by_heldout_networks,
@@ -34,6 +33,7 @@ from sklearn_pgb._refit._choice import (
     fold_average,
     side_by_side,
 )
+from sklearn_pgb._samples import Samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,8 @@ class TrainedNetworks:
         Raw outputs of each network.
     frozen : bool
         Whether the networks were trained elsewhere.
-    validation : (list of Tensor, Tensor, Tensor) or None
-        Inputs, targets and weights of validation samples.
+    validation : Samples or None
+        Inputs of each network, encoded targets and weights of validation samples.
     """
 
     estimators: list[Any]
@@ -109,30 +109,28 @@ class TrainedNetworks:
     loss: str
     n_outputs: int
     frozen: bool
-    validation: tuple[list[Tensor], Tensor, Tensor] | None = None
+    validation: Samples | None = None
 
     def heldout(
         self, y: Tensor, weight: Tensor, n_folds: int | None
     ) -> list[HeldOutNetworks]:
         """Networks with their held-out samples, for the first `n_folds` folds."""
         if self.validation is not None:
-            training, heldout = (
-                Samples(*samples, torch.arange(len(samples[1]), device=y.device))
-                for samples in ((self.inputs, y, weight), self.validation)
+            samples = Samples(tuple(self.inputs), y, weight)
+            rows = (
+                torch.arange(len(p.y), device=y.device)
+                for p in (samples, self.validation)
             )
-            return [HeldOutNetworks.of(self.opened, training, heldout)]
+            return [HeldOutNetworks.of(self.opened, samples, self.validation, *rows)]
         assert self.folds is not None
         width = len(self.opened) // len(self.folds)
         result = []
         for number, fold in enumerate(self.folds[:n_folds]):
             part = slice(number * width, (number + 1) * width)
-            training, heldout = (
-                Samples(
-                    self.inputs[part], y, weight, torch.as_tensor(each, device=y.device)
-                )
-                for each in fold
-            )
-            result.append(HeldOutNetworks.of(self.opened[part], training, heldout))
+            samples = Samples(tuple(self.inputs[part]), y, weight)
+            rows = (torch.as_tensor(each, device=y.device) for each in fold)
+            opened = self.opened[part]
+            result.append(HeldOutNetworks.of(opened, samples, samples, *rows))
         return result
 
 

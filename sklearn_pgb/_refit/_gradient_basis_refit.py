@@ -4,8 +4,8 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -23,30 +23,23 @@ from torch import Tensor
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._border import (
-    Seeds,
     all_or_nothing,
     check_device,
-    draw_seeds,
     inputs_of,
     jobs_for,
     open_all,
     parse_memory,
 )
 from sklearn_pgb._estimator._hooks import training_contexts
+from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._seeds import Seeds, draw_seeds
 from sklearn_pgb._estimator._state import VersionedState
-from sklearn_pgb._estimator._targets import (
-    finite_outputs,
-    log_probabilities,
-    probabilities,
-)
-from sklearn_pgb._losses._named import MODULE_LOSSES
+from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._operators._stacked import sparse_rows
 from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,
-    known_classes,
     training_data,
 )
 from sklearn_pgb._refit._fitting import Refit, TrainedNetworks
@@ -54,7 +47,7 @@ from sklearn_pgb._refit._outputs import (
     has_probabilities,
     in_shape,
     is_a_classifier,
-    labels,
+    jacobian_features,
     network_tags,
     with_absent_classes,
 )
@@ -62,6 +55,7 @@ from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
 from sklearn_pgb._refit._uncertainty import predictive_std
 from sklearn_pgb._sklearn import HasMethods, Interval, StrOptions, _fit_context
+from sklearn_pgb._targets import LabelTargets
 
 
 class GradientBasisRefit(
@@ -93,11 +87,12 @@ class GradientBasisRefit(
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
-        The network: one of this package, an MLPRegressor, MLPClassifier or skorch net,
-        or a Pipeline, TransformedTargetRegressor or search (GridSearchCV and its like)
-        that ends in one. It is cloned and trained in `fit`, unless it is inside a
-        :class:`~sklearn.frozen.FrozenEstimator`. A bare module must be trained
-        already, and `loss` must be given.
+        The network: one of this package, an MLPRegressor, MLPClassifier or skorch net.
+        Trees, boosted trees, linear models, votes and bags are refitted too; "network"
+        stands for them below. It may end a Pipeline, TransformedTargetRegressor or
+        search (GridSearchCV and its like). It is cloned and trained in `fit`, unless it
+        is inside a :class:`~sklearn.frozen.FrozenEstimator`. A bare module must be
+        trained already, and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
         Regularization strength, after scaling the basis to a mean squared row norm of
         one. "auto": the best on held-out samples, see `cv`. "loo": leave-one-out in
@@ -114,7 +109,8 @@ class GradientBasisRefit(
         or none if `alpha` is a number, "loo" or "evidence", if validation samples are
         passed to `fit`, or if the network is already trained. An int or "auto" draws
         folds over the distinct samples, stratified for classifiers; the groups passed
-        to `fit` are kept together. None: no folds.
+        to `fit` are kept together. None: no folds. Trees memorize their samples, so
+        they are always cross-fitted, also if `alpha` is a number.
     center : {"auto", "zero", "average"}, default="auto"
         The point c_0 that the penalty pulls towards: zero, or the network itself (the
         mean of the networks if there are several), to which a large alpha returns.
@@ -124,8 +120,9 @@ class GradientBasisRefit(
     n_models : int, default=1
         Number of networks, trained from different seeds, whose bases are concatenated.
         Cross-fitting rounds up to the same number, at least one, for every fold.
-    loss : {"auto", "squared_error", "log_loss", "poisson"}, default="auto"
-        "auto" is the loss the network was trained with. Needed for a bare module only.
+    loss : {"auto", "squared_error", "poisson", "huber", "log_loss"}, default="auto"
+        "auto" is the loss the network was trained with. Needed for a bare module only;
+        "huber" is then the squared loss for errors up to 1.35 and linear beyond.
     n_components : int or None, default=None
         Number of features of a random sketch that `transform` returns instead of the
         Jacobian. It preserves inner products in expectation. Not used by `predict`.
@@ -195,7 +192,7 @@ class GradientBasisRefit(
     cv_results_ : dict of ndarray
         "center", "alpha" and "loss" (mean held-out loss) of each candidate.
     n_iter_ : int
-        Iterations of the convex solver.
+        Iterations of the convex solver, at least one.
     classes_ : ndarray of shape (n_classes,)
         Class labels, for classifiers.
     n_features_in_ : int
@@ -239,7 +236,7 @@ class GradientBasisRefit(
         "cv": ["cv_object", StrOptions({"auto"})],
         "center": [StrOptions({"auto", "zero", "average"})],
         "n_models": [Interval(Integral, 1, None, closed="left")],
-        "loss": [StrOptions({"auto", "squared_error", "log_loss", "poisson"})],
+        "loss": [StrOptions({"auto", *OF_MEANS})],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "solver": [StrOptions({"auto", "primal", "dual", "matrix-free"})],
@@ -341,7 +338,7 @@ class GradientBasisRefit(
         Raises
         ------
         TypeError
-            If the estimator is not a network that the package can open.
+            If the estimator is not a model that the package can open.
         ValueError
             If the data, the weights or a combination of parameters can't be used.
         """
@@ -415,10 +412,12 @@ class GradientBasisRefit(
         self._uncertainty = noise
         if RefitRequest.of_fit(self).classifies:
             self._multilabel = np.ndim(data.y) == 2
-            self._output_classes = known_classes(trained.opened[0], data.y)
-            self.classes_ = self._output_classes
+            known: Any = trained.opened[0].classes
+            if self._multilabel:
+                known = np.arange(n_outputs)
+            self.classes_ = self._output_classes = known
             if data.classes is not None:
-                self.classes_ = np.union1d(self._output_classes, data.classes)
+                self.classes_ = np.union1d(known, data.classes)
 
     # ---------------------------------------------------------------- predicting
 
@@ -438,12 +437,13 @@ class GradientBasisRefit(
             raw = raw + mean_raw(networks, inputs)
         return finite_outputs(raw)
 
-    def _raw_of_classes(
-        self, opened: list[OpenNetwork], inputs: list[Tensor]
-    ) -> Tensor:
-        """Raw outputs for all classes, on the CPU."""
+    def _targets_and_raw(self, X: Any) -> tuple[LabelTargets, NDArray[np.float64]]:
+        """Targets and raw outputs of all classes."""
+        opened, inputs = self._open(X)
         raw = self._raw(opened, inputs).cpu()
-        return with_absent_classes(raw, self._output_classes, self.classes_)
+        raw = with_absent_classes(raw, self._output_classes, self.classes_)
+        targets = LabelTargets(opened[0].loss, self.classes_, self._multilabel)
+        return targets, raw.numpy()
 
     def predict(self, X, return_std=False):
         """Predict targets or labels.
@@ -467,12 +467,13 @@ class GradientBasisRefit(
         ValueError
             If `return_std` is true and the refit has no predictive distribution.
         """
-        opened, inputs = self._open(X)
-        raw = self._raw(opened, inputs)
         if RefitRequest.of_fit(self).classifies:
             if return_std:
                 raise ValueError("return_std must be False for a classifier, got True.")
-            return labels(raw.cpu(), self._output_classes, self._multilabel)
+            targets, decision = self._targets_and_raw(X)
+            return targets.decode(decision)
+        opened, inputs = self._open(X)
+        raw = self._raw(opened, inputs)
         mean = opened[0].loss.predict(raw).cpu().numpy()
         y = in_shape(opened[0].untransform(mean), self._flat)
         if not return_std:
@@ -505,8 +506,8 @@ class GradientBasisRefit(
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             One column per class, or one value per sample for two classes.
         """
-        raw = self._raw_of_classes(*self._open(X)).numpy()
-        return raw[:, 0] if raw.shape[1] == 1 else raw
+        targets, raw = self._targets_and_raw(X)
+        return targets.decision(raw)
 
     @available_if(has_probabilities)
     def predict_proba(self, X):
@@ -520,9 +521,8 @@ class GradientBasisRefit(
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        opened, inputs = self._open(X)
-        raw = self._raw_of_classes(opened, inputs)
-        return probabilities(raw, opened[0].loss, self._multilabel)
+        targets, raw = self._targets_and_raw(X)
+        return targets.probabilities(raw)
 
     @available_if(has_probabilities)
     def predict_log_proba(self, X):
@@ -536,8 +536,8 @@ class GradientBasisRefit(
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        raw = self._raw_of_classes(*self._open(X))
-        return log_probabilities(raw, self._multilabel)
+        targets, raw = self._targets_and_raw(X)
+        return targets.log_probabilities(raw)
 
     def score(self, X, y, sample_weight=None):
         """Accuracy of a classifier, R^2 of a regressor.
@@ -571,20 +571,9 @@ class GradientBasisRefit(
             `n_components` is set.
         """
         opened, inputs = self._open(X)
-        operators = [
-            each.network.jacobian(rows)
-            for each, rows in zip(opened, inputs, strict=True)
-        ]
-        count = self._n_components
-        if count is not None:
-            generator = torch.Generator().manual_seed(self._sketch_seed)
-            parts = [operator.sketch(count, generator) for operator in operators]
-            return finite_outputs(torch.stack(parts).sum(0).cpu().numpy())
-        sparse = [part for part in map(sparse_rows, operators) if part is not None]
-        if len(sparse) == len(operators):
-            return sp.hstack(sparse, "csr").reshape(len(inputs[0]), -1).tocsr()
-        dense = torch.cat([operator.dense() for operator in operators], -1)
-        return finite_outputs(dense.flatten(1).cpu().numpy())
+        pairs = zip(opened, inputs, strict=True)
+        operators = [each.network.jacobian(rows) for each, rows in pairs]
+        return jacobian_features(operators, self._n_components, self._sketch_seed)
 
     # --------------------------------------------------------------- scikit-learn
 

@@ -1,8 +1,10 @@
 """Turn raw outputs into predictions; methods and tags that depend on the network."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
@@ -10,7 +12,10 @@ from torch import Tensor
 
 from sklearn_pgb._budget import LOG_ABSENT
 from sklearn_pgb._estimator._border import final_estimator
-from sklearn_pgb._estimator._targets import is_option
+from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._losses._named import find_loss
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._stacked import sparse_rows
 from sklearn_pgb._refit._request import RefitRequest
 
 
@@ -24,19 +29,11 @@ def is_a_classifier(refit: Any) -> bool:
 def has_probabilities(refit: Any) -> bool:
     """Whether the refit's loss gives probabilities; AttributeError if not."""
     request = RefitRequest.of_fit(refit)
-    loss = getattr(final_estimator(request.estimator), "loss", None)
-    if not request.classifies or is_option(loss, "smoothed_hinge"):
+    loss = find_loss(getattr(final_estimator(request.estimator), "loss", None))
+    has_none = loss is not None and not loss.predicts_means
+    if has_none or not request.classifies:
         raise AttributeError("only classifiers with a log loss have this method")
     return True
-
-
-def labels(raw: Tensor, output_classes: NDArray[Any], multilabel: bool) -> NDArray[Any]:
-    """Predicted labels, or 0/1 indicators if `multilabel`."""
-    if multilabel:
-        return (raw > 0).numpy().astype(int)
-    if raw.shape[1] == 1:
-        return output_classes[(raw[:, 0] > 0).numpy().astype(int)]
-    return output_classes[raw.argmax(1).numpy()]
 
 
 def with_absent_classes(
@@ -56,6 +53,25 @@ def with_absent_classes(
 def in_shape(values: NDArray[np.float64], flat: bool) -> NDArray[np.float64]:
     """Predictions in the shape of the training targets."""
     return values.reshape(-1) if flat else values
+
+
+def jacobian_features(
+    operators: Sequence[LinearOperator], n_components: int | None, seed: int
+) -> Any:
+    """Jacobians side by side, one output after the other, or a sketch of them.
+
+    They are a sparse array if all models are trees.
+    """
+    if n_components is not None:
+        generator = torch.Generator().manual_seed(seed)
+        parts = [operator.sketch(n_components, generator) for operator in operators]
+        return finite_outputs(torch.stack(parts).sum(0).cpu().numpy())
+    sparse = [part for part in map(sparse_rows, operators) if part is not None]
+    if len(sparse) == len(operators):
+        rows = sp.hstack(sparse, "csr")
+        return rows.reshape(operators[0].n_samples, -1).tocsr()
+    dense = torch.cat([operator.dense() for operator in operators], -1)
+    return finite_outputs(dense.flatten(1).cpu().numpy())
 
 
 def network_tags(tags: Tags, estimator: Any, classifies: bool) -> Tags:

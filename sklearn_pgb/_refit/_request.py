@@ -11,8 +11,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import PoissonRegressor
 
 from sklearn_pgb._estimator._border import final_estimator
-from sklearn_pgb._estimator._targets import is_option
-from sklearn_pgb._losses._named import MODULE_LOSSES
+from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS, find_loss, one_of
+from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import check_can_open, has_trees, open_network
 
 
@@ -53,7 +53,7 @@ class RefitRequest:
     def classifies(self) -> bool:
         """Whether the network is a classifier."""
         if isinstance(self.estimator, torch.nn.Module):
-            return is_option(self.loss, "log_loss")
+            return getattr(find_loss(self.loss), "is_classification", False)
         return is_classifier(self.estimator)
 
     @property
@@ -71,9 +71,9 @@ class RefitRequest:
         is_module = isinstance(estimator, torch.nn.Module)
         if is_module == (self.loss == "auto"):
             raise ValueError(
-                "loss must be 'squared_error', 'log_loss' or 'poisson' for a torch "
-                "module and 'auto' for an estimator, which knows the loss it is "
-                f"trained with, got loss={self.loss!r} with {type(estimator).__name__}."
+                f"loss must be {one_of(OF_MEANS)} for a torch module and 'auto' for an "
+                "estimator, which knows the loss it is trained with, got "
+                f"loss={self.loss!r} with {type(estimator).__name__}."
             )
         check_can_open(estimator)
         frozen = self.taken_as_is
@@ -155,11 +155,11 @@ class RefitRequest:
 
     def _trains_squared_loss(self) -> bool:
         if isinstance(self.estimator, torch.nn.Module):
-            return self.loss == "squared_error"
+            return self.loss == SquaredLoss.name
         final = final_estimator(self.estimator)
         if is_classifier(final) or isinstance(final, PoissonRegressor):
             return False
-        return is_option(getattr(final, "loss", "squared_error"), "squared_error")
+        return find_loss(getattr(final, "loss", SquaredLoss.name)) == SquaredLoss()
 
 
 def _check_candidates(alphas: Any) -> None:

@@ -15,22 +15,22 @@ from torch import Tensor
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._border import (
-    NoFolds,
-    Parts,
-    Seeds,
     count_outputs,
-    distinct_rows,
     inputs_of,
     open_all,
     share_target_transformation,
 )
+from sklearn_pgb._estimator._folds import NoFolds, Parts, distinct_rows
+from sklearn_pgb._estimator._seeds import Seeds
 from sklearn_pgb._estimator._trainer import train_networks
-from sklearn_pgb._losses._classification import LogisticLoss
 from sklearn_pgb._losses._named import MODULE_LOSSES
-from sklearn_pgb._refit._data import TrainingData, encode_targets
+from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._uncertainty import uncertainty
+from sklearn_pgb._samples import Samples
+from sklearn_pgb._targets import LabelTargets
 from sklearn_pgb._threads import threads_for_solve
 
 
@@ -75,23 +75,35 @@ def train(
     opened = open_all(estimators, MODULE_LOSSES[loss], request.device)
     inputs = inputs_of(opened, data.X, request.device)
     n_outputs = count_outputs(opened[0], inputs[0])
-    # One output, or several labels per sample: the log loss is logistic, not softmax.
-    if loss == "log_loss" and (n_outputs == 1 or np.ndim(data.y) == 2):
-        loss = "binary_log_loss"
-        opened = [replace(network, loss=LogisticLoss()) for network in opened]
+    if request.classifies:
+        opened = [_with_classes(each, data.y, n_outputs) for each in opened]
+    if isinstance(request.estimator, torch.nn.Module):
+        loss = opened[0].loss.name
     validation = None
     if data.validation is not None:
-        X_val, y_val, weight = data.validation
-        targets = encode_targets(opened[0], n_outputs, y_val, like=data.y)
-        device = inputs[0].device
-        validation = (
-            inputs_of(opened, X_val, request.device),
-            targets.to(device),
-            torch.tensor(weight, device=device),
+        given, device = data.validation, inputs[0].device
+        validation = Samples(
+            tuple(inputs_of(opened, given.X, request.device)),
+            opened[0].targets(given.y, n_outputs).to(device),
+            torch.tensor(given.weight, device=device),
         )
     return TrainedNetworks(
         estimators, opened, inputs, folds, loss, n_outputs, frozen, validation
     )
+
+
+def _with_classes(opened: OpenNetwork, y: NDArray[Any], n_outputs: int) -> OpenNetwork:
+    """Give a module the classes of the training labels, and the loss for its outputs.
+
+    Other classifiers know theirs.
+    """
+    if opened.kind is not None:
+        return opened
+    targets = LabelTargets.of(y, opened.loss)
+    opened = replace(opened, loss=targets.loss_for(n_outputs))
+    if targets.multilabel:
+        return opened
+    return replace(opened, classes=targets.classes, one_column=n_outputs == 1)
 
 
 def train_and_refit(
@@ -111,7 +123,7 @@ def train_and_refit(
     n_coef = sum(opened.network.n_params for opened in trained.opened)
     n_rows = trained.n_outputs * len(trained.inputs[0])
     device = trained.inputs[0].device
-    y = encode_targets(trained.opened[0], trained.n_outputs, data.y).to(device)
+    y = trained.opened[0].targets(data.y, trained.n_outputs).to(device)
     weight = torch.tensor(data.weight, device=device)
     with threads_for_solve(n_rows, n_coef):
         warn_of_useless_networks(trained, y, weight)

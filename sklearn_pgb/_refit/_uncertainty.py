@@ -21,7 +21,7 @@ from sklearn_pgb._convex._ridge import column_means
 from sklearn_pgb._convex._select import Fold, HeldOutPath, convex_folds, search_path
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._estimator._alpha import Effort, enough
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators._dense import KroneckerOperator

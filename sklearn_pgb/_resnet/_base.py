@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from sklearn_pgb._budget import FULL_BATCH_ROWS, PASS_ROWS
 from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
 from sklearn_pgb._estimator._hooks import fit_hooks
-from sklearn_pgb._estimator._state import VersionedState
-from sklearn_pgb._estimator._targets import Targets, as_fitted, finite_outputs
-from sklearn_pgb._models._chain import ACTIVATIONS
+from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._state import VersionedState, as_fitted
+from sklearn_pgb._losses._named import PARAMETERS
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import NetworkEstimator, TrainingTerms
 from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork, Squash
@@ -46,7 +47,7 @@ from sklearn_pgb._resnet._inputs import (
     choose_input,
     units_input,
 )
-from sklearn_pgb._resnet._residual import Request, Samples
+from sklearn_pgb._resnet._residual import BasisSamples, Request
 from sklearn_pgb._resnet._weights import (
     increase_of_export,
     residual_weights,
@@ -64,7 +65,6 @@ from sklearn_pgb._sklearn import (
 )
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training._architecture import (
-    TORCH_ACTIVATIONS,
     chain_architecture,
     chain_module,
     hidden_widths,
@@ -79,10 +79,9 @@ KEPT = {
     "activation",
     "class_weight",
     "fit_intercept",
-    "hinge_power",
-    "label_smoothing",
     "loss",
     "weight_decay",
+    *PARAMETERS,
 }
 
 # Attributes that store the units; a new fit deletes those of the previous one.
@@ -90,7 +89,7 @@ UNIT_ATTRIBUTES = ("coefs_", "intercepts_", "n_layers_", "module_state_", "_prot
 
 
 class ResNetBasisBase(
-    VersionedState, CallbackSupportMixin, NetworkEstimator, Targets, BaseEstimator
+    VersionedState, CallbackSupportMixin, NetworkEstimator, BaseEstimator
 ):
     """Model with residual units on top of a basis."""
 
@@ -153,8 +152,9 @@ class ResNetBasisBase(
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
-        self._learn(y, known=False, classes=None)
-        weight[weight > 0] *= self._class_weights(y[weight > 0], weight[weight > 0])
+        self._learn(y)
+        kept = weight > 0
+        weight[kept] *= self._targets.class_factors(y[kept], weight[kept])
         if not weight.any():
             raise ValueError(
                 "sample_weight and class_weight must give some sample a positive "
@@ -177,20 +177,20 @@ class ResNetBasisBase(
         check_size(inputs)
         self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
         architecture = self._architecture(inputs, rng)
-        n_outputs = self._natural_outputs()
-        loss = self._loss_of(n_outputs)
-        self._center, self._scale = self._target_units(y, weight)
+        targets = self._targets
+        n_outputs = targets.n_outputs
+        self._center, self._scale = targets.units(y, weight)
+        loss = targets.loss_for(n_outputs, self._scale)
         if not self.fit_intercept:
             self._center = np.zeros(n_outputs)
-        columns = (self._columns(y, n_outputs) - self._center) / self._scale
         normalized_weight = as_float64(weight / weight.sum())
         rows = self._stack(basis, inputs)
         scale = InputScale.of(inputs, normalized_weight.numpy(), self._is_chain)
         device = check_device(self.device)
-        samples = Samples(
+        samples = BasisSamples(
             as_float64(basis).to(device),
             as_float64(scale.standardized(inputs)).to(device),
-            loss.encode(as_float64(columns)).to(device),
+            targets.encode(y, n_outputs, self._center, self._scale).to(device),
             normalized_weight.to(device),
         )
         # Solves for the linear part of the last iteration if a callback needs it.
@@ -205,7 +205,7 @@ class ResNetBasisBase(
             last_head[:] = [head]
             return hook(theta.detach(), loss * self._scale**2)
 
-        labels = self._labels(y)
+        labels = targets.strata(y)
         folds = partial(
             draw_folds,
             self.cv,
@@ -280,7 +280,7 @@ class ResNetBasisBase(
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
         )
-        return X, self._check_targets(y), weight
+        return X, self._kind_of_targets.checked(y), weight
 
     def _fit_basis(self, X, y):
         """Fit a clone of the basis and return `_features` of the training samples.
@@ -365,7 +365,7 @@ class ResNetBasisBase(
             return restored_module(self._prototype, self.module_state_)
         activation = as_fitted(self, "activation")
         chain = chain_module(self.coefs_, self.intercepts_, activation)
-        return nn.Sequential(*chain.children(), TORCH_ACTIVATIONS[activation]())
+        return nn.Sequential(*chain.children(), ACTIVATIONS[activation].module())
 
     @property
     def module_(self):
@@ -415,7 +415,7 @@ class ResNetBasisBase(
         return network, self.module_, (BasisAndInputs(self),)
 
     def _training_terms(self, rows, y, weight):
-        factor = self._class_weights(np.asarray(y), weight)
+        factor = self._targets.class_factors(np.asarray(y), weight)
         # The caller checks that the total weight is positive.
         total = max(weight @ factor, np.finfo(float).tiny)
         penalty_x = np.full(self.coef_x_.shape, self.alpha_ / 2)
@@ -473,7 +473,7 @@ class ResNetBasisBase(
             self.__dict__.pop(name, None)
         for name, value in state.items():
             setattr(self, name, value)
-        # Only targets of the squared loss are scaled, so losses scale by the square.
+        # Targets are only scaled if losses then scale by the square.
         variance = self._scale**2
         self.alpha_ = result.alpha
         self.residual_scale_ = result.scale
@@ -526,7 +526,7 @@ class ResNetBasisBase(
         """
         check_is_fitted(self)
         weights = residual_weights(self.coef_x_, self.coef_z_)
-        softmax = self._loss_of(self.n_outputs_).dual_rows_sum_to_zero
+        softmax = self._targets.loss_for(self.n_outputs_).dual_rows_sum_to_zero
         warn_if_singular(weights, softmax)
         return replace(weights, loss_increase=self._loss_increase)
 
@@ -562,18 +562,18 @@ class ResNetBasisBase(
         """
         weights = self.residual_weights()
         features, y, weight = self._evaluated(X, y, sample_weight)
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         phi, z = features[:, : self._n_basis], features[:, self._n_basis :]
         raw = (phi + z @ weights.V.T) @ weights.W.T + self.intercept_
-        encoded = loss.encode(as_float64(self._columns(y, self.n_outputs_)))
+        encoded = self._targets.encode(y, self.n_outputs_)
         slope = loss.gradient(encoded, as_float64(raw)).numpy()
         return stationarity(phi, z, weight[:, None] * slope, weights.W, weights.V)
 
     def _evaluated(self, X, y, sample_weight):
         """Return features [phi, z], targets and normalized weights of any samples."""
         X, y, weight = self._check(X, y, sample_weight, self.basis_, reset=False)
-        self._learn(y, known=True, classes=None)
-        weight *= self._class_weights(y, weight)
+        self._targets.check(y)
+        weight *= self._targets.class_factors(y, weight)
         with torch.no_grad():
             rows = as_float64(self._network_inputs(X))
             features = self.module_.double().features(rows).numpy()

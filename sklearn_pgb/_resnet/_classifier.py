@@ -4,13 +4,14 @@ from numbers import Real
 
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._estimator._targets import ClassifierTargets
+from sklearn_pgb._estimator._predictors import NetworkClassifier
+from sklearn_pgb._losses._named import CLASSIFICATION
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._sklearn import Interval, StrOptions
 
 
-class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
+class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
     """Residual units on top of a basis: never worse in training than the linear model.
 
     With phi the output of `basis` the model is ::
@@ -189,7 +190,7 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
 
     _parameter_constraints: dict = {
         **ResNetBasisBase._parameter_constraints,
-        "loss": [StrOptions({"log_loss", "smoothed_hinge"})],
+        "loss": [StrOptions(set(CLASSIFICATION))],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "hinge_power": [Interval(Real, 2, None, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -247,7 +248,7 @@ class ResNetBasisClassifier(ClassifierTargets, ResNetBasisBase):
     def _open_network(self):
         check_is_fitted(self)
         network, final, steps = self._opening()
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         if self._multilabel:
             return OpenNetwork(network, loss, "classifier", final, steps=steps)
         return OpenNetwork(

@@ -33,13 +33,18 @@ from sklearn_pgb._estimator._alpha import (
     fixed,
     is_dense,
 )
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._resnet._full_batch import full_batch
 from sklearn_pgb._resnet._minibatches import minibatches
 from sklearn_pgb._resnet._projection import Projection, SquaredProjection, projection
-from sklearn_pgb._resnet._residual import Hook, Request, Residual, Samples, Training
+from sklearn_pgb._resnet._residual import (
+    BasisSamples,
+    Hook,
+    Request,
+    Residual,
+    Training,
+)
 from sklearn_pgb._threads import threads_for, threads_for_solve
 from sklearn_pgb._training._program import Program
 from sklearn_pgb._training._residual import evaluate_units
@@ -104,7 +109,7 @@ def fit_resnet(
     theta: Tensor,
     is_weight: Tensor,
     loss: Loss,
-    samples: Samples,
+    samples: BasisSamples,
     request: Request,
     parts: Callable[[], Parts] | None,
     hook: Hook,
@@ -120,7 +125,7 @@ def fit_resnet(
     is_weight : Tensor (n_params,)
         Mask of the parameters with weight decay.
     loss : Loss
-    samples : Samples
+    samples : BasisSamples
     request : Request
     parts : callable or None
         Returns folds to choose the number of iterations, and alpha if leave-one-out is
@@ -242,7 +247,7 @@ def certified_bound(problem: ConvexProblem, solution: Solution) -> Bound:
     return Bound(least.lower_bound, least.norm_budget)
 
 
-def unit_scale(units: Program, theta: Tensor, samples: Samples) -> float:
+def unit_scale(units: Program, theta: Tensor, samples: BasisSamples) -> float:
     """Return the factor that gives initial units the total variance of the basis."""
     z, _ = evaluate_units(units, theta, samples.inputs)
     n_invalid = int((~z.isfinite().all(1)).sum())
@@ -266,7 +271,7 @@ def total_variance(rows: Tensor, weight: Tensor) -> float:
     return variance if variance > LOSS_ROUNDING**2 * float(mean @ mean) else 0.0
 
 
-def projection_is_cheap(samples: Samples, n_units: int, loss: Loss) -> bool:
+def projection_is_cheap(samples: BasisSamples, n_units: int, loss: Loss) -> bool:
     """Whether solving for the linear part at each step is cheap."""
     n, k = samples.y.shape
     unknowns = samples.basis.shape[1] + n_units
@@ -313,8 +318,6 @@ def is_solved(loss: Loss, choice: AlphaChoice) -> bool:
     Always False for numbers and counts, as their loss can always decrease further, and
     without held-out scores.
     """
-    if loss.quadratic or isinstance(loss, PoissonLoss):
-        return False
-    if not np.isfinite(choice.scores).all():
+    if not loss.is_classification or not np.isfinite(choice.scores).all():
         return False
     return bool(choice.scores.min() <= SOLVED * choice.scores[0])

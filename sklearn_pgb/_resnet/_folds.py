@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._alpha import enough
-from sklearn_pgb._estimator._border import Parts, cross_fitting_parts, parts_among
+from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, parts_among
 
 
 def draw_folds(

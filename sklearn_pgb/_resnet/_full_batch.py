@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import CHECKPOINTS, EVALUATIONS, JOINT_EVALUATIONS, PATIENCE
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._resnet._gain import is_significant, number_duplicates
 from sklearn_pgb._resnet._joint import Joint
-from sklearn_pgb._resnet._residual import Hook, Request, Residual, Samples, Training
+from sklearn_pgb._resnet._residual import (
+    BasisSamples,
+    Hook,
+    Request,
+    Residual,
+    Training,
+)
 from sklearn_pgb._training._polish import quasi_newton
 from sklearn_pgb._training._residual import evaluate_units
 
@@ -184,7 +190,7 @@ def choose(
 
 def held_out_curve(
     fold: Residual,
-    held: Samples,
+    held: BasisSamples,
     theta: Tensor,
     request: Request,
     checkpoints: list[int],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._resnet._residual import Residual, Samples
+from sklearn_pgb._resnet._residual import BasisSamples, Residual
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._residual import ResidualProgram
 
@@ -20,13 +20,13 @@ class Joint:
     Attributes
     ----------
     residual : Residual
-    whole : Samples
+    whole : BasisSamples
         Samples that determine the means and standard deviations of the columns.
     dtype : torch.dtype
     """
 
     residual: Residual
-    whole: Samples
+    whole: BasisSamples
     dtype: torch.dtype
 
     def program(self, n_units: int) -> ResidualProgram:
@@ -41,7 +41,7 @@ class Joint:
             self.residual.scale,
         )
 
-    def rows(self, samples: Samples) -> Tensor:
+    def rows(self, samples: BasisSamples) -> Tensor:
         """Stack standardized features and inputs of the units for the program."""
         basis = (samples.basis - self.whole.mean()) / self.whole.spread()
         return torch.cat([basis, samples.inputs.flatten(1)], 1).to(self.dtype)

@@ -7,10 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_pgb._estimator._border import Parts
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._resnet._gain import is_significant, number_duplicates
 from sklearn_pgb._resnet._joint import Joint
-from sklearn_pgb._resnet._residual import Hook, Request, Residual, Samples, Training
+from sklearn_pgb._resnet._residual import (
+    BasisSamples,
+    Hook,
+    Request,
+    Residual,
+    Training,
+)
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._residual import evaluate_units
 from sklearn_pgb._training._train import Epoch, Schedule, train
@@ -71,7 +77,7 @@ def minibatches(
 
 
 def _compared(
-    training: Training, fold: Residual, request: Request, held: Samples
+    training: Training, fold: Residual, request: Request, held: BasisSamples
 ) -> Training:
     """Choose alpha and whether to keep the units, by exact solutions on the fold."""
     theta = training.theta

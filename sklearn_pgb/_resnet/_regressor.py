@@ -1,16 +1,20 @@
 """`ResNetBasisRegressor`."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._estimator._targets import RegressorTargets, as_fitted
+from sklearn_pgb._estimator._predictors import NetworkRegressor
+from sklearn_pgb._estimator._state import as_fitted
+from sklearn_pgb._losses._named import REGRESSION
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._resnet._diagnostics import closed_form
-from sklearn_pgb._sklearn import StrOptions
+from sklearn_pgb._sklearn import Interval, StrOptions
 
 
-class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
+class ResNetBasisRegressor(NetworkRegressor, ResNetBasisBase):
     """Residual units on top of a basis: never worse in training than ridge regression.
 
     With phi the output of `basis` the model is ::
@@ -48,9 +52,10 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         Inputs of z: X, or the features of `basis`. "auto" is X if all its columns have
         numeric types, unless the fitted basis accepts missing values (for example an
         imputer), which z does not. With `module`, choose the inputs that it takes.
-    loss : {"squared_error", "poisson"}, default="squared_error"
+    loss : {"squared_error", "poisson", "huber"}, default="squared_error"
         The squared loss is ``||q - y||^2`` without a factor 1/2. "poisson" has a log
-        link: ``exp(q) - y q``.
+        link: ``exp(q) - y q``. "huber" is the squared loss for errors up to
+        `huber_delta` and linear beyond: ``2 delta |q - y| - delta^2``.
     alpha : float, "auto" or "loo", default="auto"
         Regularization strength in the objective above. The rules choose it for the
         model on the basis alone; with `cv`, larger multiples are tried as well. "loo"
@@ -84,6 +89,10 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         Size of the minibatches of "adam".
     learning_rate_init : float, default=0.01
         Initial learning rate of "adam".
+    huber_delta : float, default=1.35
+        Largest error that is squared with ``loss="huber"``, in the units of y. 1.35
+        times the standard deviation of normal noise keeps 95 % of the efficiency of
+        the squared loss.
     dtype : {"float32", "float64"}, default="float64"
         Precision of "adam" without `module`. All solutions and bounds are in float64.
     device : str or torch.device, default=None
@@ -180,7 +189,8 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
 
     _parameter_constraints: dict = {
         **ResNetBasisBase._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
+        "loss": [StrOptions(set(REGRESSION))],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
@@ -201,6 +211,7 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         tol=1e-5,
         batch_size=200,
         learning_rate_init=0.01,
+        huber_delta=1.35,
         dtype="float64",
         device=None,
         random_state=None,
@@ -221,6 +232,7 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
         self.tol = tol
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
+        self.huber_delta = huber_delta
         self.dtype = dtype
         self.device = device
         self.random_state = random_state
@@ -253,11 +265,11 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
            minima in ResNets", Neural Networks 118, 2019, Theorem 2.
         """
         check_is_fitted(self)
-        loss = as_fitted(self, "loss")
-        if loss != "squared_error":
+        loss = self._targets.loss
+        if not loss.quadratic:
             raise ValueError(
-                f"loss must be 'squared_error' for the closed form, got {loss!r}. See "
-                "lower_bound_ for other losses."
+                "loss must be 'squared_error' for the closed form, got "
+                f"{loss.name!r}. See lower_bound_ for other losses."
             )
         features, y, weight = self._evaluated(X, y, sample_weight)
         phi, z = features[:, : self._n_basis], features[:, self._n_basis :]
@@ -268,5 +280,5 @@ class ResNetBasisRegressor(RegressorTargets, ResNetBasisBase):
     def _open_network(self):
         check_is_fitted(self)
         network, final, steps = self._opening()
-        loss = self._loss_of(self.n_outputs_)
+        loss = self._targets.loss_for(self.n_outputs_)
         return OpenNetwork(network, loss, "regressor", final, steps=steps)

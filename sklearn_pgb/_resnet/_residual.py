@@ -15,7 +15,7 @@ from sklearn_pgb._training._residual import evaluate_units
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class BasisSamples:
     """Samples of positive weight.
 
     Attributes
@@ -34,11 +34,11 @@ class Samples:
     y: Tensor
     weight: Tensor
 
-    def rows(self, index: NDArray[np.intp]) -> "Samples":
+    def rows(self, index: NDArray[np.intp]) -> "BasisSamples":
         """Select samples and normalize their weights."""
         rows = torch.from_numpy(index).to(self.y.device)
         weight = self.weight[rows]
-        return Samples(
+        return BasisSamples(
             self.basis[rows], self.inputs[rows], self.y[rows], weight / weight.sum()
         )
 
@@ -108,7 +108,7 @@ class Residual:
     Attributes
     ----------
     units : Program
-    samples : Samples
+    samples : BasisSamples
     inner : Projection
         Solves for R and intercept at given units.
     alpha : float
@@ -119,13 +119,13 @@ class Residual:
     """
 
     units: Program
-    samples: Samples
+    samples: BasisSamples
     inner: Projection
     alpha: float
     scale: float
     penalty: Tensor
 
-    def on(self, samples: Samples) -> "Residual":
+    def on(self, samples: BasisSamples) -> "Residual":
         """Return the same objective on other samples."""
         inner = projection(
             samples.basis,
@@ -136,7 +136,7 @@ class Residual:
         )
         return replace(self, samples=samples, inner=inner)
 
-    def losses(self, raw: Tensor, samples: Samples) -> Tensor:
+    def losses(self, raw: Tensor, samples: BasisSamples) -> Tensor:
         """Return the loss of raw outputs for each of the given samples."""
         return self.inner.loss.value(samples.y, raw)
 
@@ -152,14 +152,14 @@ class Residual:
         solve = self.inner.rough if rough else self.inner.solve
         return solve(self.scale * z, alpha)
 
-    def held_out(self, theta: Tensor, alpha: float, held: Samples) -> Tensor:
+    def held_out(self, theta: Tensor, alpha: float, held: BasisSamples) -> Tensor:
         """Return losses of held-out samples for a rough solution on the others."""
         coef, intercept = self.head(theta, alpha, rough=True)
         z, _ = evaluate_units(self.units, theta, held.inputs)
         raw = torch.cat([held.basis, self.scale * z], 1) @ coef + intercept
         return self.losses(raw, held)
 
-    def held_out_alone(self, alpha: float, held: Samples) -> Tensor:
+    def held_out_alone(self, alpha: float, held: BasisSamples) -> Tensor:
         """Return the same losses for the model on the basis alone."""
         coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
         return self.losses(held.basis @ coef + intercept, held)

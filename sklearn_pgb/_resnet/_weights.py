@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn_pgb._budget import DELTA, LARGEST_NORM, LEAST_SIGMA, RANK_RTOL
 from sklearn_pgb._convex._problem import Solution
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._resnet._residual import Samples
+from sklearn_pgb._resnet._residual import BasisSamples
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def increase_of_export(
     R2: NDArray[np.float64],
     unit: float,
     solution: Solution,
-    samples: Samples,
+    samples: BasisSamples,
     loss: Loss,
 ) -> float:
     """Return the increase of the mean loss by `residual_weights`, nan without any.

@@ -7,21 +7,19 @@ from torch import Tensor
 
 from sklearn_pgb._budget import (
     LONGEST,
+    NEWTON_PARAMS,
     POLISH_CHUNK,
     POLISH_WORK,
     POPULATION_GROUP,
     SHORTEST,
 )
 from sklearn_pgb._estimator._border import jobs_for
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._survey._recipe import Recipe
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import uniform_initialisation
 from sklearn_pgb._training._train import train
-
-# Up to this many parameters, Hessians are cheap enough for final Newton steps. These do
-# not help at kinks.
-NEWTON_PARAMS, KINKED = 150, ("relu", "leaky_relu")
 
 
 def train_population(
@@ -74,7 +72,8 @@ def _polish(recipe: Recipe, theta: Tensor, n_iter: int, gtol: float) -> Tensor:
     """Minimize the objective of each network by L-BFGS and Newton steps."""
     objective = recipe.objective(torch.float64)
     small = recipe.program.n_params <= NEWTON_PARAMS
-    newton = small and recipe.activation not in KINKED
+    # Newton steps do not help at kinks.
+    newton = small and not ACTIVATIONS[recipe.activation].kink
     polished = [
         polish(objective, member, gtol=gtol, max_iter=n_iter, newton=newton)
         for member in theta
@@ -86,6 +85,6 @@ def _polish_iterations(recipe: Recipe, n_starts: int, polish_iter: int | str) ->
     """Number of L-BFGS iterations per start."""
     if not isinstance(polish_iter, str):
         return int(polish_iter)
-    work = n_starts * len(recipe.columns) * recipe.program.n_params
+    work = n_starts * len(recipe.y) * recipe.program.n_params
     affordable = int(min(LONGEST, POLISH_WORK / work))
     return max(recipe.n_iter, affordable if affordable >= SHORTEST else 0)

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
@@ -18,12 +18,14 @@ from torch import Tensor
 from sklearn_pgb._budget import EPOCH_RATIO
 from sklearn_pgb._certificate._subject import mlp_penalty
 from sklearn_pgb._estimator._border import dense
-from sklearn_pgb._estimator._targets import ClassifierTargets, RegressorTargets
-from sklearn_pgb._models._chain import ACTIVATIONS, ChainNetwork
+from sklearn_pgb._losses._named import loss_with
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._opened import NetworkEstimator
 from sklearn_pgb._sklearn import _check_y
 from sklearn_pgb._survey._ends import Setting
+from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 from sklearn_pgb._training._architecture import (
     Architecture,
     chain_architecture,
@@ -36,25 +38,6 @@ from sklearn_pgb._training._program import ChainProgram
 from sklearn_pgb._training._train import Schedule, automatic_rate
 
 
-class _Targets:
-    """Parameters of target handling that scikit-learn's networks lack."""
-
-    label_smoothing = 0.0
-    hinge_power = 2.0
-    class_weight = None
-
-    def __init__(self, loss: str):
-        self.loss = loss
-
-
-class _RegressorTargets(_Targets, RegressorTargets):
-    """Targets of an MLPRegressor."""
-
-
-class _ClassifierTargets(_Targets, ClassifierTargets):
-    """Targets of an MLPClassifier."""
-
-
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """Architecture, data and training parameters of a population of networks.
@@ -62,12 +45,12 @@ class Recipe:
     Attributes
     ----------
     architecture : Architecture
-        Outputs are in training units: with the squared loss, targets have mean zero and
-        variance one; with other losses they are not scaled.
+        Outputs are in the training units of `Targets.units`.
     activation : str
     setting : Setting
         Data in the original units of the targets.
-    columns : ndarray (n_samples, n_outputs)
+    targets : Targets
+    y : ndarray (n_samples,) or (n_samples, n_targets)
         Targets before they are encoded.
     penalty : Tensor (n_params,)
         Penalty in training units.
@@ -81,7 +64,8 @@ class Recipe:
     architecture: Architecture
     activation: str
     setting: Setting
-    columns: NDArray[np.float64]
+    targets: Targets
+    y: NDArray[Any]
     penalty: Tensor
     schedule: Schedule
     batch_size: int
@@ -96,13 +80,14 @@ class Recipe:
 
     def objective(self, dtype: torch.dtype) -> Objective:
         """Training objective, in training units."""
-        setting = self.setting
-        columns = (self.columns - self.architecture.centre) / self.architecture.scale
-        y = setting.loss.encode(as_float64(columns))
+        setting, architecture = self.setting, self.architecture
+        units = architecture.centre, architecture.scale
+        y = self.targets.encode(self.y, architecture.n_outputs, *units)
+        loss = self.targets.loss_for(architecture.n_outputs, architecture.scale)
         parts = (setting.inputs, y, setting.weight, self.penalty)
         # Each call makes its own program, because its buffers are not thread-safe.
         program = ChainProgram(self.program.widths, self.program.activations)
-        return Objective(program, setting.loss, *(part.to(dtype) for part in parts))
+        return Objective(program, loss, *(part.to(dtype) for part in parts))
 
     def own_penalty(self) -> Tensor:
         """Penalty on the parameters of `networks`, in the targets' original units."""
@@ -119,7 +104,7 @@ class Recipe:
             state = network_state(self.architecture, member)
             weights = [as_float64(coef).T for coef in state["coefs_"]]
             activations = [ACTIVATIONS[self.activation]] * (len(weights) - 1)
-            members.append(ChainNetwork(weights, state["intercepts_"], activations))
+            members.append(ChainNetwork.mlp(weights, state["intercepts_"], activations))
         return members
 
 
@@ -137,33 +122,27 @@ def find_recipe(
     X, y = _transformed(estimator, X, y)
     X = check_array(X, accept_sparse=("csr", "csc"), dtype=np.float64)
     is_sparse, X = sp.issparse(X), dense(X)
-    targets, params = _targets_of(final), final.get_params()
-    y = targets._check_targets(
-        _check_y(y, multi_output=True, y_numeric=isinstance(targets, RegressorTargets))
-    )
-    targets._learn(y, known=False, classes=None)
-    weight = sample_weight
-    if isinstance(targets, ClassifierTargets):
-        weight = weight * targets._class_weights(y, sample_weight)
+    params = {"loss": "log_loss", **final.get_params()}
+    kind = LabelTargets if is_classifier(final) else RealTargets
+    y = _check_y(y, multi_output=True, y_numeric=not is_classifier(final))
+    y = kind.checked(y)
+    targets = kind.of(y, loss_with(params), class_weight=params.get("class_weight"))
+    weight = sample_weight * targets.class_factors(y, sample_weight)
     if not weight.all():
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
     own = isinstance(final, NetworkEstimator)
     if own and params["standardize"]:
         X = InputMap.fit(X, weight, centred=not is_sparse, drop=True).transform(X)
-    n_outputs = targets._natural_outputs()
-    loss = targets._loss_of(n_outputs)
-    columns = targets._columns(y, n_outputs)
+    n_outputs = targets.n_outputs
+    loss = targets.loss_for(n_outputs)
     activation = params["activation"]
     hidden = hidden_widths(params["hidden_layer_sizes"])
     program = ChainProgram(
         [X.shape[1], *hidden, n_outputs], [ACTIVATIONS[activation]] * len(hidden)
     )
-    # Center and scale of the targets define the training units.
-    units = np.zeros(n_outputs), 1.0
-    if isinstance(targets, RegressorTargets):
-        units = targets._target_units(y, weight)
     # The initial parameters drawn here are not used: each start draws its own.
-    architecture = chain_architecture(program, np.random.RandomState(0), *units)
+    rng = np.random.RandomState(0)
+    architecture = chain_architecture(program, rng, *targets.units(y, weight))
     normalized = as_float64(weight / weight.sum())
     penalty = program.is_weight().double()
     if own:
@@ -180,10 +159,9 @@ def find_recipe(
     return Recipe(
         architecture=architecture,
         activation=activation,
-        setting=Setting(
-            as_float64(X), loss.encode(as_float64(columns)), normalized, loss
-        ),
-        columns=columns,
+        setting=Setting(as_float64(X), targets.encode(y, n_outputs), normalized, loss),
+        targets=targets,
+        y=y,
         penalty=penalty,
         schedule=Schedule(
             rate=automatic_rate(X.shape[1]) if rate == "auto" else float(rate),
@@ -235,15 +213,6 @@ def _transformed(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
             estimator = estimator.regressor
         else:
             return X, y
-
-
-def _targets_of(final: Any) -> Any:
-    """Object that checks and encodes the targets of a network."""
-    if isinstance(final, RegressorTargets | ClassifierTargets):
-        return clone(final)
-    if isinstance(final, MLPRegressor):
-        return _RegressorTargets(final.loss)
-    return _ClassifierTargets("log_loss")
 
 
 def _in_training_units(penalty: Tensor, architecture: Architecture) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from sklearn_pgb._budget import SURVEY_POLISH
 from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import training_objective
-from sklearn_pgb._estimator._border import dense, final_estimator, fit_parameter
+from sklearn_pgb._estimator._border import dense, weight_keyword
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import is_network, nested
 from sklearn_pgb._sklearn import _check_sample_weight, _num_samples
@@ -183,7 +183,9 @@ def _by_joblib(
 ) -> list[TrainingObjective]:
     """Fit clones with different seeds; return the training objective of each."""
     seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
-    params = {} if weight is None else {_weight_key(estimator): weight}
+    params = {}
+    if weight is not None:
+        params = {weight_keyword(estimator, "Leave the weights out."): weight}
     fitted = train_networks(
         estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
     )
@@ -198,17 +200,6 @@ def _by_joblib(
             "by passing the search's best_estimator_."
         )
     return objectives
-
-
-def _weight_key(estimator: Any) -> str:
-    key = fit_parameter(estimator, "sample_weight")
-    if key is None:
-        name = type(final_estimator(estimator)).__name__
-        raise ValueError(
-            "sample_weight must be None for a network whose fit takes no "
-            f"sample_weight, got weights for {name}."
-        )
-    return key
 
 
 # --- checks ---------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sklearn_pgb._budget import MOST_UNITS, N_CANDIDATES
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._call import copy_module
 from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork
@@ -23,19 +24,6 @@ from sklearn_pgb._training._program import (
     Program,
     uniform_initialisation,
 )
-
-TORCH_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "identity": nn.Identity,
-    "logistic": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
-    "elu": nn.ELU,
-    "softplus": nn.Softplus,
-    "leaky_relu": nn.LeakyReLU,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,5 +233,5 @@ def chain_module(
         linear = nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=torch.float64)
         linear.weight.data = torch.tensor(coef.T, dtype=torch.float64)
         linear.bias.data = torch.tensor(intercept, dtype=torch.float64)
-        layers += [linear, TORCH_ACTIVATIONS[activation]()]
+        layers += [linear, ACTIVATIONS[activation].module()]
     return nn.Sequential(*layers[:-1]).eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklearn_pgb._models._activations import Activation
 from sklearn_pgb._models._call import ModuleCall
-from sklearn_pgb._models._chain import Activation, ChainNetwork
+from sklearn_pgb._models._chain import ChainNetwork
 
 
 class Program(ABC):
@@ -59,38 +60,6 @@ class Program(ABC):
         return self.forward(theta, X)[0]
 
 
-# Sets entries to zero where h is not positive, in place. It has no public name.
-_MASK = torch.ops.aten.threshold_backward.grad_input
-
-
-def _pull_relu(delta: Tensor, h: Tensor) -> Tensor:
-    return _MASK(delta, h, 0, grad_input=delta)
-
-
-def _pull_tanh(delta: Tensor, h: Tensor) -> Tensor:
-    return delta.addcmul_(delta, h.square_(), value=-1.0)
-
-
-def _pull_logistic(delta: Tensor, h: Tensor) -> Tensor:
-    delta.mul_(h)
-    return delta.addcmul_(delta, h, value=-1.0)
-
-
-def _keep(delta: Tensor, h: Tensor) -> Tensor:
-    return delta
-
-
-# Activations with a derivative that is a function of their output. The first function
-# applies the activation in place. The second multiplies delta by the derivative and may
-# overwrite the output.
-IN_PLACE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = {
-    "identity": (lambda z: z, _keep),
-    "relu": (torch.relu_, _pull_relu),
-    "tanh": (torch.tanh_, _pull_tanh),
-    "logistic": (torch.sigmoid_, _pull_logistic),
-}
-
-
 class ChainProgram(Program):
     """A chain of linear layers and elementwise activations, without autograd.
 
@@ -127,7 +96,8 @@ class ChainProgram(Program):
 
     @classmethod
     def of(cls, network: ChainNetwork) -> ChainProgram:
-        """Create the program of a chain network."""
+        """Create the program of linear layers with activations in between."""
+        assert network.is_mlp
         widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
         biases = [bias is not None for bias in network.biases]
         return cls(widths, network.activations, biases)
@@ -163,9 +133,9 @@ class ChainProgram(Program):
                 torch.baddbmm(b, outputs[-1], W.mT, out=z)
             if layer < len(self.activations):
                 activation = self.activations[layer]
-                in_place = IN_PLACE.get(activation.name)
+                in_place = activation.in_place
                 pre_activations.append(z if in_place is None else None)
-                z = activation.function(z) if in_place is None else in_place[0](z)
+                z = activation(z) if in_place is None else in_place[0](z)
             outputs.append(z)
         return outputs[-1], (pre_activations, outputs, weights)
 
@@ -206,8 +176,8 @@ class ChainProgram(Program):
         """Multiply delta by the derivative of a layer's activation, in place."""
         pre_activations, outputs, _ = tape
         activation, z, h = self.activations[layer], pre_activations[layer], layer + 1
-        if z is None:
-            return IN_PLACE[activation.name][1](delta, outputs[h])
+        if activation.in_place is not None:
+            return activation.in_place[1](delta, outputs[h])
         return delta.mul_(activation.derivative(z, outputs[h]))
 
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
@@ -218,7 +188,7 @@ class ChainProgram(Program):
             if b is not None:
                 h = h + b[0]
             if layer < len(self.activations):
-                h = self.activations[layer].function(h)
+                h = self.activations[layer](h)
         return h
 
     def _views(self, use: str, theta: Tensor) -> Any:

@@ -1,0 +1,229 @@
+"""Folds over distinct samples or groups, and those of splitters."""
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import KFold, check_cv
+from sklearn.utils import check_consistent_length, column_or_1d
+
+from sklearn_pgb._sklearn import _num_samples, is_pandas_na, is_scalar_nan
+
+# Advice if no folds can be drawn to choose alpha.
+CHOOSE_ALPHA = "Give a number for alpha."
+
+# (train, held out) rows of each fold.
+Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+
+class NoFolds(ValueError):
+    """No sample can be held out."""
+
+
+def distinct_rows(X: Any) -> NDArray[np.intp]:
+    """Number the distinct samples; equal samples have the same number.
+
+    The numbers follow the order of values. They do not depend on the order or
+    repetition of samples, nor on the container or dtype.
+    """
+    is_sparse = sp.issparse(X)
+    if is_sparse:
+        csr = sp.csr_array(X, copy=True)
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+        keys = [
+            csr.indices[start:stop].tobytes() + csr.data[start:stop].tobytes()
+            for start, stop in zip(csr.indptr[:-1], csr.indptr[1:], strict=True)
+        ]
+        # As an object array: NumPy's byte strings would drop trailing zero bytes.
+        return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
+    rows = np.asarray(X)
+    rows = rows.reshape(len(rows), -1)
+    if rows.dtype.kind == "c":
+        raise ValueError(
+            "X must have real numbers, got complex ones. Complex data not supported; "
+            "keep real and imaginary parts as two columns."
+        )
+    if rows.dtype.kind not in "biuf":
+        # Data frames with nullable or mixed dtypes become object arrays.
+        rows = np.column_stack([_sortable(column) for column in rows.T])
+    if rows.dtype.kind == "f" and np.isnan(rows).any():
+        # Missing values are equal in columns, but not in rows.
+        rows = np.column_stack(
+            [np.unique(column, return_inverse=True)[1] for column in rows.T]
+        )
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _sortable(column: NDArray[Any]) -> NDArray[Any]:
+    """Encode a column of objects as numbers in the same order."""
+    missing = np.array([is_scalar_nan(x) or is_pandas_na(x) for x in column])
+    values = column[~missing]
+    if not any(isinstance(value, str) for value in values):
+        with suppress(TypeError, ValueError):
+            numbers = np.full(len(column), np.nan)
+            numbers[~missing] = values.astype(np.float64)
+            return numbers
+    codes = np.full(len(column), np.nan)
+    codes[~missing] = np.unique(values.astype(str), return_inverse=True)[1]
+    return codes
+
+
+def fold_numbers(
+    X: Any,
+    labels: NDArray[np.intp] | None,
+    weight: NDArray[np.float64],
+    n_folds: int,
+    seed: int,
+    advice: str = CHOOSE_ALPHA,
+    groups: Any = None,
+    exact: bool = False,
+) -> NDArray[np.intp]:
+    """Return the fold that holds out each sample, -1 if it is always trained on.
+
+    Duplicate samples are in one fold, so that weights act like repetitions, and so are
+    the samples of a group. With `labels` the folds are stratified by the label of the
+    largest weight in each set of duplicates or group. A sample is not held out if a
+    class would then be missing from the training samples.
+
+    Raises
+    ------
+    NoFolds
+        If no sample can be held out.
+    ValueError
+        If `exact` and there are fewer distinct samples or groups than `n_folds`.
+    """
+    unit = distinct_rows(X)
+    noun = "distinct rows"
+    if groups is not None:
+        unit, noun = _joined(unit, groups), "groups"
+    n_units = int(unit.max()) + 1
+    if n_units < 2:
+        raise NoFolds(
+            f"X must have at least 2 {noun} for cross-fitting, got {n_units} "
+            f"(n_samples={len(unit)}, 1 sample is too few). {advice}"
+        )
+    fold = np.full(n_units, -1, dtype=np.intp)
+    free = np.arange(n_units)
+    label = np.zeros(n_units, dtype=np.intp)
+    if labels is not None:
+        votes = np.zeros((n_units, int(labels.max()) + 1))
+        np.add.at(votes, (unit, labels), weight)
+        label = votes.argmax(1)
+        free = np.flatnonzero(np.bincount(label)[label] > 1)
+        if len(free) < 2:
+            raise NoFolds(
+                f"X must have at least 2 {noun} of one class for cross-fitting, got "
+                f"{n_units} {noun} of {len(np.unique(label))} classes. {advice}"
+            )
+    if exact and n_folds > len(free):
+        raise ValueError(
+            f"cv must be at most the number of {noun} that can be held out, "
+            f"{len(free)}, got {n_folds}. Use fewer folds, such as cv=5."
+        )
+    n_folds = min(n_folds, len(free))
+    if labels is None:
+        splitter = KFold(n_folds, shuffle=True, random_state=seed)
+        for number, (_, test) in enumerate(splitter.split(fold)):
+            fold[test] = number
+        return fold[unit]
+    shuffled = free[np.random.RandomState(seed).permutation(len(free))]
+    shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
+    fold[shuffled] = np.arange(len(shuffled)) % n_folds
+    return _keep_classes(fold, votes > 0, noun, advice)[unit]
+
+
+def _keep_classes(
+    fold: NDArray[np.intp], present: NDArray[np.bool_], noun: str, advice: str
+) -> NDArray[np.intp]:
+    """Always train on the samples of a class that lies in a single fold."""
+    for has_class in present.T:
+        folds = np.unique(fold[has_class])
+        if len(folds) == 1:
+            fold[has_class] = -1
+    kept = np.unique(fold[fold >= 0])
+    if not len(kept):
+        raise NoFolds(
+            f"X must have more {noun} of each class for cross-fitting, got no fold "
+            f"that can be held out without losing a class. {advice}"
+        )
+    numbers = np.full(fold.max() + 2, -1, dtype=np.intp)
+    numbers[kept] = np.arange(len(kept))
+    return numbers[fold]
+
+
+def _joined(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
+    """Number the sets of samples that are equal or in the same group."""
+    group = np.unique(column_or_1d(groups), return_inverse=True)[1]
+    check_consistent_length(distinct, group)
+    n_rows = int(distinct.max()) + 1
+    size = n_rows + int(group.max()) + 1
+    links = sp.coo_array(
+        (np.ones(len(group)), (distinct, n_rows + group)), shape=(size, size)
+    )
+    # Numbered by the first distinct sample: independent of order and repetition.
+    component = connected_components(links, directed=False)[1][:n_rows]
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse][distinct]
+
+
+def cross_fitting_parts(
+    n_folds: int,
+    X: Any,
+    labels: NDArray[np.intp] | None,
+    weight: NDArray[np.float64],
+    seed: int,
+    advice: str = CHOOSE_ALPHA,
+    groups: Any = None,
+    exact: bool = False,
+) -> Parts:
+    """Return the (train, held out) indices of the folds of `fold_numbers`."""
+    fold = fold_numbers(X, labels, weight, n_folds, seed, advice, groups, exact)
+    return [
+        (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
+        for number in range(int(fold.max()) + 1)
+    ]
+
+
+def parts_among(
+    rows: NDArray[np.intp],
+    splitter: Any,
+    X: Any,
+    y: Any,
+    *,
+    classifier: bool,
+    groups: Any = None,
+) -> Parts:
+    """Return a splitter's (train, held out) samples as positions in `rows`.
+
+    Raises
+    ------
+    ValueError
+        If no sample of `rows` is held out, or a fold has no training samples.
+    """
+    position = np.full(_num_samples(X), -1, dtype=np.intp)
+    position[rows] = np.arange(len(rows))
+    try:
+        splits = check_cv(splitter, y, classifier=classifier).split(X, y, groups)
+        splits = [(position[train], position[test]) for train, test in splits]
+    except (TypeError, IndexError) as error:
+        raise ValueError(
+            "cv must be an int, a splitter, or an iterable of pairs (train, test) of "
+            f"row numbers, got {splitter!r}."
+        ) from error
+    parts = [(train[train >= 0], test[test >= 0]) for train, test in splits]
+    parts = [(train, test) for train, test in parts if len(test)]
+    if not parts:
+        raise ValueError(
+            "cv must hold out some sample of positive weight, but it holds out none. "
+            "Pass an int, or a splitter with held-out samples."
+        )
+    if not all(len(train) for train, _ in parts):
+        raise ValueError(
+            "cv must leave training samples of positive weight in each fold, but a "
+            "fold has none. Pass an int, or another splitter."
+        )
+    return parts

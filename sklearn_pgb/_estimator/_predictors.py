@@ -1,0 +1,158 @@
+"""Predictions of network estimators, and the targets of their fits."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.utils.metaestimators import available_if
+
+from sklearn_pgb._estimator._state import as_fitted, fitted_parameters
+from sklearn_pgb._losses._named import find_loss, loss_with
+from sklearn_pgb._targets import LabelTargets, RealTargets
+
+
+def finite_outputs(outputs: Any) -> Any:
+    """Return the outputs, or raise an error if they overflow."""
+    if not bool(torch.as_tensor(outputs).isfinite().all()):
+        raise ValueError(
+            "X must have finite outputs of the fitted network, got infinite ones or "
+            "NaN. Leave out samples far outside the range of the training samples."
+        )
+    return outputs
+
+
+class NetworkRegressor(MultiOutputMixin, RegressorMixin):
+    """Mixin of regressors that return a network's raw outputs from `_raw(X)`.
+
+    They have the parameter `loss`. `_learn` stores the number of targets.
+    """
+
+    _kind_of_targets = RealTargets
+
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        raw = self._raw(X)
+        return self._targets.decode(raw)
+
+    @property
+    def _targets(self) -> RealTargets:
+        return RealTargets(loss_with(fitted_parameters(self)), self._n_targets)
+
+    def _learn(self, y: NDArray[np.float64], classes: Any = None) -> None:
+        loss = loss_with(fitted_parameters(self))
+        self._n_targets = RealTargets.of(y, loss).n_targets
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        loss = find_loss(self.loss)
+        if loss is not None and loss.is_positive:
+            tags.target_tags.positive_only = True
+            # Several counts work too, but scikit-learn's multi-output checks pass
+            # negative targets despite the tag `positive_only`.
+            tags.target_tags.multi_output = False
+        return tags
+
+
+def _has_probabilities(self: "NetworkClassifier") -> bool:
+    name = as_fitted(self, "loss")
+    loss = find_loss(name)
+    if loss is None or not loss.predicts_means:
+        raise AttributeError(f"loss must be 'log_loss' for probabilities, got {name!r}")
+    return True
+
+
+class NetworkClassifier(ClassifierMixin):
+    """Mixin of classifiers that return a network's raw outputs from `_raw(X)`.
+
+    They have the parameter `loss`. `_learn` stores the labels.
+    """
+
+    _kind_of_targets = LabelTargets
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or 0/1 indicators if there are several labels.
+        """
+        raw = self._raw(X)
+        return self._targets.decode(raw)
+
+    def decision_function(self, X):
+        """Return raw outputs, for two classes a number that favors the second class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+        """
+        raw = self._raw(X)
+        return self._targets.decision(raw)
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X):
+        """Predict probabilities, only available with ``loss="log_loss"``.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of `classes_`. With several labels, each column is the
+            probability of one label.
+        """
+        raw = self._raw(X)
+        return self._targets.probabilities(raw)
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X):
+        """Predict log probabilities, only available with ``loss="log_loss"``.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        raw = self._raw(X)
+        return self._targets.log_probabilities(raw)
+
+    @property
+    def _targets(self) -> LabelTargets:
+        params = fitted_parameters(self)
+        weights, loss = params.get("class_weight"), loss_with(params)
+        return LabelTargets(loss, self.classes_, self._multilabel, weights)
+
+    def _learn(self, y: NDArray[Any], classes: Any = None) -> None:
+        loss = loss_with(fitted_parameters(self))
+        targets = LabelTargets.of(y, loss, classes)
+        self.classes_, self._multilabel = targets.classes, targets.multilabel
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,243 @@
+"""Elementwise activations; a new one is one more entry of `ACTIVATIONS`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sklearn_pgb._models._layers import Layer
+from sklearn_pgb._operators._layers import LayerDerivative, Slope
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """An elementwise function and its derivative.
+
+    Attributes
+    ----------
+    name : str
+        Its name; scikit-learn's name if it has one.
+    layer : type
+        Type of the torch module.
+    formula : callable
+        Maps the pre-activation z and the arguments to the output h.
+    slope : callable
+        Maps z, h and the arguments to ``dh / dz``, which is the left derivative at a
+        kink.
+    arguments : dict
+        Arguments of `formula`, `slope` and the torch module, which also stores them as
+        attributes.
+    linear_below, linear_above : bool
+        Whether it is ``z`` times a constant below and above zero.
+    seam : bool
+        Whether it has different formulas below and above zero.
+    in_place : pair of callables or None
+        For a derivative that is a function of h. The first applies the activation in
+        place. The second maps delta and h to delta times the derivative and may
+        overwrite both.
+    """
+
+    name: str
+    layer: type[nn.Module]
+    formula: Callable[..., Tensor]
+    slope: Callable[..., Tensor]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    linear_below: bool = False
+    linear_above: bool = False
+    seam: bool = False
+    in_place: (
+        tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]] | None
+    ) = None
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return self.formula(h, **self.arguments)
+
+    def n_outputs(self, n_inputs: int) -> int:
+        return n_inputs
+
+    def derivative(self, z: Tensor, h: Tensor) -> Tensor:
+        """``dh / dz`` at pre-activations and their outputs."""
+        return self.slope(z, h, **self.arguments)
+
+    def jacobian(self, h: Tensor, out: Tensor, bias: bool) -> LayerDerivative:
+        return Slope(self.derivative(h, out))
+
+    @property
+    def kink(self) -> bool:
+        """Whether the derivative jumps at zero."""
+        sides = torch.tensor([-1e-300, 1e-300], dtype=torch.float64)
+        below, above = self.derivative(sides, self(sides))
+        return bool(below != above)
+
+    def with_arguments(self, **arguments: Any) -> Activation:
+        """The activation with other arguments."""
+        return replace(self, arguments=arguments)
+
+    def module(self) -> nn.Module:
+        """A new torch module."""
+        return self.layer(**self.arguments)
+
+
+def _identity(z: Tensor) -> Tensor:
+    return z
+
+
+def _identity_slope(z: Tensor, h: Tensor) -> Tensor:
+    return torch.ones_like(z)
+
+
+def _pull_identity(delta: Tensor, h: Tensor) -> Tensor:
+    return delta
+
+
+def _logistic_slope(z: Tensor, h: Tensor) -> Tensor:
+    # Not h (1 - h), which loses all digits when h is close to one.
+    return h * (-z).sigmoid()
+
+
+def _pull_logistic(delta: Tensor, h: Tensor) -> Tensor:
+    delta.mul_(h)
+    return delta.addcmul_(delta, h, value=-1.0)
+
+
+def _tanh_slope(z: Tensor, h: Tensor) -> Tensor:
+    # Not 1 - h^2, which loses half of its digits at z = 10 and all at z = 20.
+    return 4 * (2 * z).sigmoid() * (-2 * z).sigmoid()
+
+
+def _pull_tanh(delta: Tensor, h: Tensor) -> Tensor:
+    return delta.addcmul_(delta, h.square_(), value=-1.0)
+
+
+def _relu_slope(z: Tensor, h: Tensor) -> Tensor:
+    return (z > 0).to(z.dtype)
+
+
+# Sets entries to zero where h is not positive, in place. It has no public name.
+_MASK = torch.ops.aten.threshold_backward.grad_input
+
+
+def _pull_relu(delta: Tensor, h: Tensor) -> Tensor:
+    return _MASK(delta, h, 0, grad_input=delta)
+
+
+def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
+    sigmoid = z.sigmoid()
+    return sigmoid + h * (1 - sigmoid)
+
+
+def _gelu_slope(z: Tensor, h: Tensor, approximate: str) -> Tensor:
+    density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
+    return torch.special.ndtr(z) + z * density
+
+
+def _gelu_tanh_slope(z: Tensor, h: Tensor, approximate: str) -> Tensor:
+    # h = z (1 + tanh(c (z + a z^3))) / 2 with the constants of the GELU paper.
+    a, c = 0.044715, math.sqrt(2 / math.pi)
+    tanh = (c * (z + a * z**3)).tanh()
+    return (1 + tanh + z * (1 - tanh.square()) * c * (1 + 3 * a * z.square())) / 2
+
+
+def _elu_slope(z: Tensor, h: Tensor, alpha: float) -> Tensor:
+    # alpha e^z, from the output h = alpha (e^z - 1).
+    return torch.where(z > 0, 1.0, h + alpha)
+
+
+def _softplus_slope(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
+    return torch.where(beta * z > threshold, 1.0, (beta * z).sigmoid())
+
+
+def _leaky_relu_slope(z: Tensor, h: Tensor, negative_slope: float) -> Tensor:
+    return torch.where(z > 0, torch.ones_like(z), negative_slope)
+
+
+ACTIVATIONS = {
+    activation.name: activation
+    for activation in [
+        Activation(
+            "identity",
+            nn.Identity,
+            _identity,
+            _identity_slope,
+            linear_below=True,
+            linear_above=True,
+            in_place=(_identity, _pull_identity),
+        ),
+        Activation(
+            "logistic",
+            nn.Sigmoid,
+            torch.sigmoid,
+            _logistic_slope,
+            in_place=(torch.sigmoid_, _pull_logistic),
+        ),
+        Activation(
+            "tanh",
+            nn.Tanh,
+            torch.tanh,
+            _tanh_slope,
+            in_place=(torch.tanh_, _pull_tanh),
+        ),
+        Activation(
+            "relu",
+            nn.ReLU,
+            torch.relu,
+            _relu_slope,
+            linear_below=True,
+            linear_above=True,
+            seam=True,
+            in_place=(torch.relu_, _pull_relu),
+        ),
+        Activation("silu", nn.SiLU, F.silu, _silu_slope),
+        Activation("gelu", nn.GELU, F.gelu, _gelu_slope, {"approximate": "none"}),
+        Activation(
+            "gelu_tanh", nn.GELU, F.gelu, _gelu_tanh_slope, {"approximate": "tanh"}
+        ),
+        Activation(
+            "elu",
+            nn.ELU,
+            F.elu,
+            _elu_slope,
+            {"alpha": 1.0},
+            linear_above=True,
+            seam=True,
+        ),
+        Activation(
+            "softplus",
+            nn.Softplus,
+            F.softplus,
+            _softplus_slope,
+            {"beta": 1.0, "threshold": 20.0},
+        ),
+        Activation(
+            "leaky_relu",
+            nn.LeakyReLU,
+            F.leaky_relu,
+            _leaky_relu_slope,
+            {"negative_slope": 0.01},
+            linear_below=True,
+            linear_above=True,
+            seam=True,
+        ),
+    ]
+}
+
+
+def read_activation(module: nn.Module) -> Activation | None:
+    """The activation of a torch module; None if it is no activation.
+
+    Types are compared exactly, because a subclass may compute anything.
+    """
+    found = [
+        each.with_arguments(**{name: getattr(module, name) for name in each.arguments})
+        for each in ACTIVATIONS.values()
+        if each.layer is type(module)
+    ]
+    # GELU has two entries, so those with the same arguments come first.
+    exact = [each for each in found if each in ACTIVATIONS.values()]
+    return next(iter(exact + found), None)

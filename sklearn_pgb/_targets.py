@@ -1,0 +1,500 @@
+"""Targets of networks and bases: encoding of y for a loss, decoding of raw outputs."""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from numbers import Number
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from sklearn_pgb._budget import ABSENT, LARGEST_TARGET, LEAST_SCALE
+from sklearn_pgb._losses._loss import Loss
+
+
+@dataclass(frozen=True, eq=False)
+class Targets(ABC):
+    """The connection between the targets of an estimator and the columns of a loss.
+
+    Attributes
+    ----------
+    loss : Loss
+        Loss in the units of the targets; `loss_for` adapts it to a number of outputs.
+    """
+
+    loss: Loss
+
+    @classmethod
+    @abstractmethod
+    def of(
+        cls, y: NDArray[Any], loss: Loss, classes: Any = None, class_weight: Any = None
+    ) -> Self:
+        """Learn the number of targets or the labels of checked targets."""
+
+    @staticmethod
+    @abstractmethod
+    def checked(y: Any, name: str = "y") -> NDArray[Any]:
+        """Check and reshape targets; errors refer to them as `name`."""
+
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int:
+        """Number of raw outputs, unless the user gives a module."""
+
+    @abstractmethod
+    def check(self, y: NDArray[Any], name: str = "y") -> None:
+        """Raise an error if other checked targets have other labels or columns."""
+
+    @abstractmethod
+    def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
+        """Return the loss for this number of raw outputs, or raise an error.
+
+        It takes targets that are divided by `scale`; their losses are divided by its
+        square.
+        """
+
+    @abstractmethod
+    def columns(self, y: NDArray[Any], n_outputs: int) -> NDArray[np.float64]:
+        """Return targets of shape (n_samples, n_outputs) for `Loss.encode`."""
+
+    @abstractmethod
+    def decode(self, raw: NDArray[np.float64]) -> NDArray[Any]:
+        """Convert raw outputs to predictions, in the shape of the targets."""
+
+    @abstractmethod
+    def start(
+        self, y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], bool]:
+        """Return the initial outputs of a network.
+
+        Returns
+        -------
+        start : ndarray (n_outputs,)
+            Added to the output biases.
+        constant : bool
+            Whether the output weights start at zero.
+        """
+
+    @abstractmethod
+    def loss_unit(self, y: NDArray[Any], weight: NDArray[np.float64]) -> float:
+        """Return the constant that divides the loss during training."""
+
+    @abstractmethod
+    def class_factors(
+        self, y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the factor of each sample's weight that belongs to its class."""
+
+    @abstractmethod
+    def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the labels that stratify held-out samples, if any."""
+
+    def units(
+        self, y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float]:
+        """Return the center and scale that standardize the targets for training."""
+        if not self.loss.standardizable:
+            return np.zeros(self.n_outputs), 1.0
+        weight = weight / weight.sum()
+        # Relative to the first sample, so that the mean of equal targets is exact.
+        center = y[0] + weight @ (y - y[0])
+        deviation = y - center
+        # Divided by a power of two first, so that squares do not underflow.
+        unit = 2.0 ** np.frexp(np.abs(deviation).max())[1]
+        spread = unit * np.sqrt((weight @ (deviation / unit) ** 2).mean())
+        # One scale for all targets, since separate ones would change the objective.
+        # The deviation of constant targets is only rounding error.
+        if not spread > 1e-12 * np.abs(center).max():
+            return center, 1.0
+        if not self.loss.quadratic:
+            # The best constant and the root of its loss, as for the squared loss.
+            group = torch.zeros(len(y), dtype=torch.long)
+            columns = self.encode(y, y.shape[1], center, float(spread))
+            loss = self.loss_for(y.shape[1], float(spread))
+            best = loss.pooled_minimum(columns, torch.from_numpy(weight), group, 1)
+            center = center + spread * best.raw[0].numpy()
+            size = float(torch.from_numpy(weight) @ (columns - best.raw).abs().mean(1))
+            root = math.sqrt(float(best.value) / y.shape[1])
+            spread *= max(root, LEAST_SCALE * size)
+        return center, float(spread)
+
+    def encode(
+        self,
+        y: NDArray[Any],
+        n_outputs: int,
+        center: NDArray[np.float64] | float = 0.0,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """Return encoded targets (n_samples, n_outputs), in the units of `units`."""
+        columns = (self.columns(y, n_outputs) - center) / scale
+        return self.loss_for(n_outputs, scale).encode(torch.from_numpy(columns))
+
+
+@dataclass(frozen=True, eq=False)
+class RealTargets(Targets):
+    """Numbers or counts of a regressor, one column per target."""
+
+    n_targets: int
+
+    @classmethod
+    def of(
+        cls, y: NDArray[Any], loss: Loss, classes: Any = None, class_weight: Any = None
+    ) -> Self:
+        """Learn the number of targets."""
+        return cls(loss, y.shape[1])
+
+    @staticmethod
+    def checked(y: Any, name: str = "y") -> NDArray[Any]:
+        """Convert targets to a matrix of floats."""
+        y = np.asarray(y)
+        if y.dtype.kind not in "biuf":
+            try:
+                y = y.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{name} must be numbers for a regressor: {error}. Use a "
+                    "classifier for labels."
+                ) from error
+        if y.ndim == 2 and y.shape[1] == 1:
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected. Please "
+                "change the shape of y to (n_samples,), for example using ravel().",
+                DataConversionWarning,
+                stacklevel=5,
+            )
+        y = y.reshape(len(y), -1).astype(np.float64, copy=False)
+        check_target_size(y, name)
+        return y
+
+    @property
+    def n_outputs(self) -> int:
+        """One output per target."""
+        return self.n_targets
+
+    def check(self, y: NDArray[Any], name: str = "y") -> None:
+        """Raise an error if other targets have another number of columns."""
+        if y.shape[1] != self.n_targets:
+            like = "the fit that is continued" if name == "y" else "y"
+            raise ValueError(
+                f"{name} must have {self.n_targets} targets, as in {like}, got "
+                f"{y.shape[1]}."
+            )
+
+    def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
+        """Return the loss if there is one output per target."""
+        if n_outputs != self.n_targets:
+            raise ValueError(
+                f"module must return {self.n_targets} outputs, one per target, got "
+                f"{n_outputs}. Change its last layer."
+            )
+        return self.loss.in_units(scale)
+
+    def columns(self, y: NDArray[Any], n_outputs: int) -> NDArray[np.float64]:
+        """Return the targets themselves."""
+        return y
+
+    def decode(self, raw: NDArray[np.float64]) -> NDArray[Any]:
+        """Return means, 1-d for a single target."""
+        mean = self.loss.predict(torch.from_numpy(raw)).numpy()
+        return mean.ravel() if mean.shape[1] == 1 else mean
+
+    def start(
+        self, y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], bool]:
+        """Return the raw outputs of mean targets, relative to the center of `units`.
+
+        If all counts are zero, half an event in all is assumed. A total weight below
+        one counts as one sample. Constant targets are predicted exactly from the start.
+        """
+        constant = not np.ptp(y, axis=0).any()
+        if self.loss.standardizable:
+            return np.zeros(self.n_targets), constant
+        total = weight.sum()
+        mean = weight @ y / total
+        if self.loss.is_positive:
+            mean = np.where(mean > 0, mean, 0.5 / max(total, 1.0))
+        return self.loss.link(torch.from_numpy(mean)).numpy(), constant
+
+    def loss_unit(self, y: NDArray[Any], weight: NDArray[np.float64]) -> float:
+        """Return the size of the loss of mean targets."""
+        return self.loss.unit(float(weight @ y.mean(1) / weight.sum()))
+
+    def class_factors(
+        self, y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return ones, because there are no classes."""
+        return np.ones(len(y))
+
+    def strata(self, y: NDArray[Any]) -> None:
+        """Return None, because there are no labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTargets(Targets):
+    """Labels of a classifier, or 0/1 indicators of several labels.
+
+    Two classes need one output; several labels need one output each.
+
+    Attributes
+    ----------
+    classes : ndarray (n_classes,)
+        Sorted labels, or numbers of the columns if there are several labels.
+    multilabel : bool
+    class_weight : dict, "balanced" or None
+    """
+
+    classes: NDArray[Any]
+    multilabel: bool
+    class_weight: Any = None
+
+    @classmethod
+    def of(
+        cls, y: NDArray[Any], loss: Loss, classes: Any = None, class_weight: Any = None
+    ) -> Self:
+        """Learn the labels, which are among `classes` if these are given."""
+        if y.ndim == 2:
+            return cls(loss, np.arange(y.shape[1]), True, class_weight)
+        known = np.unique(y if classes is None else classes)
+        targets = cls(loss, known, False, class_weight)
+        targets.check(y)
+        if len(targets.classes) < 2:
+            raise ValueError(
+                "y must have at least 2 classes, got 1 class: "
+                f"{targets.classes.tolist()}."
+            )
+        return targets
+
+    @staticmethod
+    def checked(y: Any, name: str = "y") -> NDArray[Any]:
+        """Check for labels (n_samples,), or indicators (n_samples, n_labels)."""
+        if isinstance(y, np.ndarray):
+            _check_label_types(y, name)
+        check_classification_targets(y)
+        kind = type_of_target(y, input_name=name)
+        if kind == "multiclass-multioutput":
+            raise ValueError(
+                f"{name} must be labels or 0/1 indicators of several labels, got "
+                "several columns of classes. Fit one classifier per column, for "
+                "example with MultiOutputClassifier."
+            )
+        if kind == "multilabel-indicator":
+            return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+        return column_or_1d(y, warn=True)
+
+    @property
+    def n_outputs(self) -> int:
+        """One output per class or label, but a single one for two classes."""
+        n_classes = len(self.classes)
+        return 1 if n_classes == 2 and not self.multilabel else n_classes
+
+    def check(self, y: NDArray[Any], name: str = "y") -> None:
+        """Raise an error if other targets have unknown labels or other columns."""
+        if self.multilabel:
+            if y.ndim != 2 or y.shape[1] != len(self.classes):
+                raise ValueError(
+                    f"{name} must have {len(self.classes)} columns of indicators, as "
+                    f"in the first call, got shape {y.shape}."
+                )
+            return
+        unknown = np.setdiff1d(y, self.classes)
+        if len(unknown):
+            advice = "Name all labels in the first call."
+            if name != "y":
+                advice = "Add samples of these classes to y, or leave them out."
+            raise ValueError(
+                f"{name} must be labels among classes {self.classes.tolist()}, got "
+                f"{unknown.tolist()} too. {advice}"
+            )
+
+    def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
+        """Return the loss for one output per class or, for two classes, one in all."""
+        if n_outputs not in (self.n_outputs, len(self.classes)):
+            raise ValueError(
+                f"module must return {len(self.classes)} outputs, one per class (one "
+                f"is enough for two classes), got {n_outputs}. Change its last layer, "
+                "or pass samples of all classes that it was trained on."
+            )
+        return self.loss.for_outputs(n_outputs, independent=self.multilabel)
+
+    def columns(self, y: NDArray[Any], n_outputs: int) -> NDArray[np.float64]:
+        """Return one-hot rows or indicators."""
+        if self.multilabel:
+            return y.astype(np.float64)
+        codes = np.searchsorted(self.classes, y)
+        if n_outputs == 1:
+            return codes[:, None].astype(np.float64)
+        return (codes[:, None] == np.arange(n_outputs)).astype(np.float64)
+
+    def decode(self, raw: NDArray[np.float64]) -> NDArray[Any]:
+        """Return labels, or 0/1 indicators if there are several labels."""
+        if self.multilabel:
+            return (raw > 0).astype(int)
+        if raw.shape[1] == 1:
+            return self.classes[(raw[:, 0] > 0).astype(int)]
+        return self.classes[raw.argmax(1)]
+
+    def decision(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return one value for two classes, positive for the second, or raw outputs."""
+        if self.multilabel or len(self.classes) > 2:
+            return raw
+        return raw[:, 0] if raw.shape[1] == 1 else raw[:, 1] - raw[:, 0]
+
+    def probabilities(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probability of each class, or of each label.
+
+        No probability is zero: those that would underflow become tiny numbers in the
+        same order. Probabilities of labels are also below one.
+        """
+        tiny = float(np.finfo(np.float64).tiny)
+        below = math.log(tiny) - self._log_probabilities(raw)
+        outputs = torch.from_numpy(raw)
+        if self.multilabel:
+            p = outputs.sigmoid()
+        elif raw.shape[1] == 1:
+            p = torch.cat([-outputs, outputs], 1).sigmoid()
+        else:
+            p = outputs.softmax(1)
+        p = torch.where(below > 0, tiny / (1 + below.clamp(min=0)), p)
+        if self.multilabel:
+            p = p.clamp(max=math.nextafter(1.0, 0.0))
+        return p.numpy()
+
+    def log_probabilities(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return log probabilities, finite even if a probability underflows."""
+        return self._log_probabilities(raw).numpy()
+
+    def _log_probabilities(self, raw: NDArray[np.float64]) -> Tensor:
+        outputs = torch.from_numpy(raw)
+        if self.multilabel:
+            return logsigmoid(outputs)
+        if raw.shape[1] == 1:
+            return logsigmoid(torch.cat([-outputs, outputs], 1))
+        return outputs.log_softmax(1)
+
+    def start(
+        self, y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], bool]:
+        """Return outputs at which classes without weight have a small probability."""
+        start = torch.zeros(self.n_outputs, dtype=torch.float64)
+        if not self.multilabel:
+            # Only the outputs of absent classes have no finite optimum.
+            best = self.loss_for(self.n_outputs).link(
+                self.encode(y, self.n_outputs).mean(0)
+            )
+            start = torch.where(best.isinf(), -ABSENT * best.sign(), start)
+        return start.numpy(), False
+
+    def loss_unit(self, y: NDArray[Any], weight: NDArray[np.float64]) -> float:
+        """Return one, because the losses of labels have similar sizes."""
+        return 1.0
+
+    def class_factors(
+        self, y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the weights of the classes, which are relative to `weight`."""
+        if isinstance(self.class_weight, dict) and y.ndim == 1:
+            known = self.classes.tolist()
+            unknown = [label for label in self.class_weight if label not in known]
+            if unknown:
+                raise ValueError(
+                    f"class_weight must be for classes {known}, got {unknown} too. "
+                    "Remove these."
+                )
+        return class_weights(self.class_weight, y, weight)
+
+    def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the labels if each sample has one."""
+        return None if self.multilabel else y
+
+
+def class_codes(y: NDArray[Any]) -> NDArray[np.intp]:
+    """Number the labels, or the distinct rows of indicators, in sorted order."""
+    return np.unique(y, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def check_target_size(y: NDArray[Any], name: str = "y") -> None:
+    """Raise an error if squared targets would overflow."""
+    largest = float(np.abs(y).max(initial=0.0))
+    if largest > LARGEST_TARGET:
+        raise ValueError(
+            f"{name} must have absolute values up to {LARGEST_TARGET:g}, as larger "
+            f"squares overflow, got {largest:g}. Divide the targets by a constant."
+        )
+
+
+def _check_class_weight(class_weight: object) -> None:
+    """Raise an error if a class weight is negative or not finite."""
+    if not isinstance(class_weight, dict):
+        return
+    values = np.array(list(class_weight.values()), dtype=np.float64)
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"class_weight must hold finite numbers >= 0, got {class_weight!r}. A "
+            "weight of zero leaves a class out."
+        )
+
+
+def class_weights(
+    class_weight: Any,
+    y: NDArray[Any],
+    sample_weight: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return the factor of each sample's weight that belongs to its class.
+
+    "balanced" gives all classes the same total weight. It counts sample weights, so
+    that weights equal repetition, and ignores classes without any weight.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+        Classes missing from a dict have weight one.
+    y : ndarray (n_samples,) or (n_samples, n_labels)
+        Labels, or 0/1 indicators of several labels; their factors are multiplied.
+    sample_weight : ndarray (n_samples,) or None
+    """
+    _check_class_weight(class_weight)
+    factor = np.ones(len(y))
+    if class_weight is None:
+        return factor
+    if isinstance(class_weight, dict):
+        if y.ndim == 2:
+            return compute_sample_weight(class_weight, y)
+        # scikit-learn's function raises an error if a batch lacks one of the labels.
+        for label, weight in class_weight.items():
+            factor[y == label] = weight
+        return factor
+    weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+    for labels in y.T if y.ndim == 2 else [y]:
+        kept = weight > 0
+        if not kept.any():
+            return factor
+        classes = np.unique(labels[kept])
+        of_class = compute_class_weight(
+            class_weight, classes=classes, y=labels[kept], sample_weight=weight[kept]
+        )
+        factor[kept] *= of_class[np.searchsorted(classes, labels[kept])]
+    return factor
+
+
+def _check_label_types(y: NDArray[Any], name: str) -> None:
+    """Raise an error if labels have mixed types, which cannot be sorted."""
+    if y.dtype.kind != "O":
+        return
+    kinds = {
+        "number" if isinstance(label, Number | np.bool_) else type(label).__name__
+        for label in y.ravel()
+    }
+    if len(kinds) > 1:
+        raise TypeError(
+            f"{name} must have labels of one type, strings or numbers, got "
+            f"{', '.join(sorted(kinds))}. Convert them, for example by "
+            f"[str(label) for label in {name}]."
+        )

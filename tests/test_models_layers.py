@@ -1,0 +1,324 @@
+"""Chains with layer norms, against torch.func and the same modules unread."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from module_cases import N_INPUTS, N_OUTPUTS, NORMED, Opaque
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from sklearn_pgb import GradientBasisRefit, LayerBasis, certify
+from sklearn_pgb._geometry._displacements import displacements
+from sklearn_pgb._geometry._freedom import scaling_freedom
+from sklearn_pgb._geometry._kinks import kink_margin
+from sklearn_pgb._geometry._pieces import pieces
+from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._module import ModuleNetwork, open_module
+from sklearn_pgb._operators import _operator
+
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+N_SAMPLES = 7
+every_norm = pytest.mark.parametrize("name", NORMED)
+
+
+def drawn(name, generator):
+    """A module of NORMED with random parameters, as a chain."""
+    module = NORMED[name]().double().eval()
+    for parameter in module.parameters():
+        parameter.data = normal(generator, *parameter.shape)
+    network = open_module(module)
+    assert isinstance(network, ChainNetwork)
+    return module, network
+
+
+def normal(generator, *shape):
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def samples(generator, n=N_SAMPLES):
+    return 1.5 + 2 * normal(generator, n, N_INPUTS)
+
+
+def by_functorch(module, X):
+    """The Jacobian of the module itself, (n_samples, n_outputs, n_params)."""
+    parameters = dict(module.named_parameters())
+
+    def raw(parameters, x):
+        return torch.func.functional_call(module, parameters, (x[None],))[0]
+
+    parts = torch.func.vmap(torch.func.jacrev(raw), (None, 0))(parameters, X)
+    return torch.cat([part.flatten(2) for part in parts.values()], -1).detach()
+
+
+# --- derivatives ---------------------------------------------------------------------
+
+
+@every_norm
+def test_outputs_and_theta(name, generator):
+    """Outputs, theta and its blocks are those of the module."""
+    module, network = drawn(name, generator)
+    X, twin = samples(generator), ModuleNetwork(module)
+    assert_close(network(network.theta, X), oracles.module_output(module, X), **EXACT)
+    assert_close(network.layers(X)[-1], oracles.module_output(module, X), **EXACT)
+    assert_close(network.theta, twin.theta, rtol=0, atol=0)
+    assert network.n_params == twin.n_params
+    assert (network.n_inputs, network.n_outputs) == (N_INPUTS, N_OUTPUTS)
+    theta = normal(generator, network.n_params)
+    assert_close(network.at(theta)(theta, X), twin(theta, X), **EXACT)
+    assert_close(network.at(theta).theta, theta, rtol=0, atol=0)
+    ours, theirs = (
+        {(block.start, block.stop) for block in each.blocks().values()}
+        for each in (network, twin)
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("block_bytes", [None, 1, 400])
+@every_norm
+def test_operator(name, block_bytes, generator, monkeypatch):
+    """Every product is that of torch.func's Jacobian, in blocks of any size."""
+    if block_bytes is not None:
+        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
+    module, network = drawn(name, generator)
+    X = samples(generator)
+    J = by_functorch(module, X)
+    matrix, operator = J.flatten(0, 1), network.jacobian(X)
+    coef, residual = normal(generator, operator.n_coef), normal(generator, *J.shape[:2])
+    root = normal(generator, *J.shape[:2])
+    index = torch.tensor([6, 0, 3, 3])
+    scaled = root.reshape(-1, 1) * matrix
+    before = residual.clone()
+    for actual, expected in [
+        (operator.dense(), J),
+        (operator.dense(slice(2, 5)), J[2:5]),
+        (operator.matvec(coef), J @ coef),
+        (operator.rmatvec(residual), matrix.T @ residual.reshape(-1)),
+        (operator.gram(), matrix @ matrix.T),
+        (operator.row_norms(), J.square().sum(-1)),
+        (operator.normal(), matrix.T @ matrix),
+        (operator.normal(root), scaled.T @ scaled),
+        (operator.rows(index).dense(), J[index]),
+        (operator.cross_gram(operator.rows(index)), matrix @ J[index].flatten(0, 1).T),
+    ]:
+        assert_close(actual, expected, rtol=1e-12, atol=1e-12 * float(matrix.norm()))
+    assert_close(residual, before, rtol=0, atol=0)
+
+
+@every_norm
+def test_operator_in_float32(name, generator):
+    """Single precision keeps its relative error, and the float64 operator its own."""
+    module, network = drawn(name, generator)
+    X = samples(generator)
+    operator = network.jacobian(X)
+    single = operator.single()
+    gram = operator.gram()
+    assert single.dtype == torch.float32
+    assert (single.gram().double() - gram).norm() <= 1e-5 * gram.norm()
+    coef, J = normal(generator, operator.n_coef), by_functorch(module, X)
+    assert (single.matvec(coef.float()) - J @ coef).norm() <= 1e-5 * J.norm() * 10
+    assert operator.gram().dtype == torch.float64
+
+
+@every_norm
+def test_finite_differences(name, generator):
+    """Products are limits of differences of the outputs."""
+    _, network = drawn(name, generator)
+    X, theta = samples(generator), network.theta
+    direction, step = normal(generator, len(theta)), 1e-6
+    above = network(theta + step * direction, X)
+    below = network(theta - step * direction, X)
+    product = network.jacobian(X).matvec(direction)
+    assert_close((above - below) / (2 * step), product, rtol=1e-6, atol=1e-6)
+
+
+@every_norm
+def test_sketch(name, generator):
+    """Inner products have the right mean, within five standard errors."""
+    module, network = drawn(name, generator)
+    X = samples(generator, 4)
+    J = by_functorch(module, X)
+    expected = torch.einsum("icp,jcp->ij", J, J)
+    operator, kernels = network.jacobian(X), []
+    for seed in range(400):
+        features = operator.sketch(12, torch.Generator().manual_seed(seed))
+        kernels.append(features @ features.T)
+    kernels = torch.stack(kernels)
+    standard_error = kernels.std(0) / len(kernels) ** 0.5
+    assert ((kernels.mean(0) - expected).abs() <= 5 * standard_error).all()
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (nn.LayerNorm(2), nn.Linear(2, 2, bias=False)),
+        (nn.LayerNorm(2, bias=False), nn.Linear(2, 1, bias=False)),
+    ],
+)
+def test_kernels_of_different_chains(left, right, generator):
+    """Columns of equal number but other meaning have the kernel of their matrices."""
+    X, first = samples(generator), nn.Linear(6, 2)
+    networks = [open_module(nn.Sequential(first, last)) for last in (left, right)]
+    operators = [each.jacobian(X) for each in networks]
+    assert operators[0].n_coef == operators[1].n_coef
+    first, second = (each.dense().flatten(0, 1) for each in operators)
+    assert_close(operators[0].cross_gram(operators[1]), first @ second.T, **EXACT)
+    assert_close(operators[1].cross_gram(operators[0]), second @ first.T, **EXACT)
+
+
+def test_kernel_of_linear_layers_of_equal_size(generator):
+    """Two inputs and a bias are as many columns as three inputs."""
+    with_bias = open_module(nn.Linear(2, 4)).jacobian(normal(generator, 5, 2))
+    without = open_module(nn.Linear(3, 4, bias=False)).jacobian(normal(generator, 5, 3))
+    assert with_bias.n_coef == without.n_coef
+    expected = with_bias.dense().flatten(0, 1) @ without.dense().flatten(0, 1).T
+    assert_close(with_bias.cross_gram(without), expected, **EXACT)
+
+
+# --- the head and the layers ---------------------------------------------------------
+
+
+@every_norm
+def test_head(name, generator):
+    """``f = J g`` and ``df / d bias = I``, if the last layer has these parameters."""
+    _, network = drawn(name, generator)
+    X = samples(generator)
+    head, J = network.find_head(X), oracles.jacobian(network, X)
+    assert (head.in_span is None) == (name == "last_without_parameters")
+    without = ("two", "last_without_bias", "last_without_parameters")
+    assert (head.bias is None) == (name in without)
+    if head.in_span is not None:
+        assert_close(J @ head.in_span, network(network.theta, X), **EXACT)
+    if head.bias is not None:
+        assert_close(J[..., head.bias], torch.eye(2).double().expand(7, 2, 2), **EXACT)
+        rest = network.jacobian(X, without=head.bias)
+        assert_close(rest.dense(), J[..., : head.bias.start], **EXACT)
+
+
+def test_layers(generator):
+    """The hidden layers are the inputs of linear layers, after norm and activation."""
+    module, network = drawn("two", generator)
+    X = samples(generator)
+    hidden = [module[:3](X).detach(), module[:6](X).detach()]
+    assert_close(network.layers(X)[1:-1], hidden, **EXACT)
+    basis = LayerBasis(module, layer=0, loss="squared_error").fit(
+        X.numpy(), np.zeros((7, 2))
+    )
+    assert_close(basis.features(X.numpy()), hidden[0], **EXACT)
+    # A layer norm as head does not have the outputs in the span of the layer before.
+    assert len(drawn("last", generator)[1].layers(X)) == 2
+
+
+# --- geometry and certificates -------------------------------------------------------
+
+
+@every_norm
+def test_geometry_is_that_of_the_module(name, generator):
+    """Kinks are found as in the unread module; no unit is rescaled or called linear."""
+    module, network = drawn(name, generator)
+    X, twin = samples(generator), ModuleNetwork(module)
+    assert not network.is_mlp
+    assert not network.is_linear
+    assert not network.is_linear_in_theta
+    assert scaling_freedom(network) is None
+    assert_close(pieces(network, X).inputs, pieces(twin, X).inputs, **EXACT)
+    assert pieces(network, X).kinked == pieces(twin, X).kinked
+    assert kink_margin(network, X).on_kink == kink_margin(twin, X).on_kink
+    raw = network(network.theta, X)
+    found = displacements(network, X, generator=generator)
+    assert bool(found) == bool(displacements(twin, X, generator=generator))
+    for each in found:
+        assert each.kind.startswith("null space of")
+        moved = network(network.theta + each.shift, X)
+        assert (moved - raw).abs().max() <= 1e-9 * (1 + raw.abs().max())
+
+
+def trained(module, X, y, n_iter):
+    """The module after L-BFGS on the mean squared error."""
+    module = module.double()
+    optimizer = torch.optim.LBFGS(
+        module.parameters(),
+        max_iter=n_iter,
+        tolerance_grad=1e-13,
+        tolerance_change=1e-16,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.mse_loss(module(X), y)
+        loss.backward()
+        return loss
+
+    if n_iter:
+        optimizer.step(closure)
+    return module.eval()
+
+
+@pytest.mark.parametrize(
+    ("critical", "size", "verdict"),
+    [
+        (False, 0.01, "not_critical"),
+        (True, 0.01, "consistent_with_local_min"),
+        (True, 0.3, "not_local_min"),
+    ],
+)
+@pytest.mark.parametrize("name", ["after_linear", "first", "last"])
+def test_certificate_is_that_of_the_module(name, critical, size, verdict, generator):
+    """Read or not, a module has the same verdict, floor, gap and ranks.
+
+    If the targets' difference from the outputs is in a direction that the parameters
+    cannot change, the point is critical: a local minimum if the difference is small
+    compared with the curvature of the outputs, and a saddle if it is not.
+    """
+    module, network = drawn(name, generator)
+    X = samples(generator, 60)
+    J, noise = by_functorch(module, X).flatten(0, 1), normal(generator, 120, 1)
+    if critical:
+        for _ in range(2):
+            noise = noise - J @ torch.linalg.lstsq(J, noise, driver="gelsd").solution
+    raw = network(network.theta, X)
+    y = raw + size * raw.std() * noise.reshape(60, 2)
+    chain, general = (
+        certify(each, X.numpy(), y.numpy(), loss="squared_error", random_state=0)
+        for each in (module, Opaque(module))
+    )
+    assert chain.verdict == general.verdict
+    assert chain.verdict == verdict
+    assert chain.loss == pytest.approx(general.loss, rel=1e-12)
+    assert chain.gap == pytest.approx(general.gap, rel=1e-6, abs=1e-9)
+    assert chain.floor == general.floor
+    assert (chain.rank, chain.generic_rank) == (general.rank, general.generic_rank)
+
+
+def test_norm_without_activation_is_no_linear_model(generator):
+    """The bound of linear models does not hold, as a layer norm beats them."""
+    X = normal(generator, 60, 2)
+    y = (X / (1 + X.square().sum(1, keepdim=True)).sqrt())[:, :1].abs()
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 5), nn.LayerNorm(5), nn.Linear(5, 1))
+    module = trained(module, X, y, 300)
+    design = torch.cat([X, torch.ones(60, 1)], 1)
+    best = torch.linalg.lstsq(design, y).solution
+    certificate = certify(module, X.numpy(), y.numpy(), loss="squared_error")
+    assert certificate.loss < 0.5 * float((design @ best - y).square().mean())
+    assert certificate.verdict != "certified_global"
+
+
+@pytest.mark.parametrize(
+    "name", ["two", "first", "after_activation", "last_without_parameters"]
+)
+def test_refit_is_that_of_the_module(name, generator):
+    """Read or not, a module has the same refit."""
+    module, _ = drawn(name, generator)
+    X, y = samples(generator, 30).numpy(), normal(generator, 30, 2).numpy()
+    refits = [
+        GradientBasisRefit(each, alpha=0.1, loss="squared_error").fit(X, y)
+        for each in (module, Opaque(module))
+    ]
+    new = samples(generator).numpy()
+    expected = refits[1].predict(new)
+    np.testing.assert_allclose(refits[0].predict(new), expected, rtol=1e-6, atol=1e-7)
+    assert refits[0].lower_bound_ == pytest.approx(refits[1].lower_bound_, rel=1e-6)
