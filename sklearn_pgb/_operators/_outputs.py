@@ -4,6 +4,7 @@ import torch
 
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._layers import Linear
 from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._mapped import MappedOperator
 from sklearn_pgb._operators._operator import LinearOperator
@@ -37,13 +38,10 @@ def single_output(operator: LinearOperator, output: int) -> LinearOperator:
     if isinstance(operator, KroneckerOperator):
         return KroneckerOperator(operator.features, 1)
     if isinstance(operator, ChainOperator):
-        head = operator.weights[-1][output : output + 1]
-        return ChainOperator(
-            operator.inputs,
-            operator.slopes,
-            [*operator.weights[:-1], head],
-            operator.biases,
-        )
+        *layers, head = operator.layers
+        if isinstance(head, Linear):
+            weight = head.weight[output : output + 1]
+            return ChainOperator([*layers, Linear(head.inputs, weight, head.bias)])
     if isinstance(operator, LeafOperator):
         leaves, counts, scale = operator.leaves, operator.n_leaves, operator.scale
         if operator.outputs is not None:

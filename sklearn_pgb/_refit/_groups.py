@@ -250,7 +250,7 @@ def _stacked(
     if loss.quadratic:
         # Half of the noise's variance is the unit of a squared error.
         scale = float(w @ loss.value(targets, torch.tensordot(equal, held, 1))) / 2
-    penalty = scale / len(seen)
+    penalty = scale / float(weight[seen].sum())
 
     def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         parameters = torch.as_tensor(theta)

@@ -17,22 +17,19 @@ from sklearn.utils import (
     column_or_1d,
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
-    NoFolds,
     all_or_nothing,
-    cross_fitting_parts,
     fit_parameter,
     jobs_for,
     parse_memory,
-    parts_among,
 )
+from sklearn_pgb._estimator._folds import NoFolds, cross_fitting_parts, parts_among
 from sklearn_pgb._estimator._hooks import training_contexts
+from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._trainer import train_networks
-from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._groups import FoldModels, GroupRefit, apply_sets, refit_groups
@@ -47,6 +44,7 @@ from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._inputs import forest_inputs
 from sklearn_pgb._tables._members import forest, network, trees
 from sklearn_pgb._tables._reader import TableReader
+from sklearn_pgb._targets import Targets, class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
@@ -67,21 +65,27 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         "verbose": ["verbose"],
     }
 
+    @property
     @abstractmethod
-    def _encode(self, y: Any) -> NDArray[Any]:
-        """Check targets, store what they look like, and return those of the members."""
+    def _targets(self) -> Targets:
+        """The targets of the fit."""
 
     @abstractmethod
-    def _strata(self, y: NDArray[Any]) -> NDArray[np.intp] | None:
-        """Codes that stratify the folds, if any."""
+    def _learn(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Store what the checked targets look like, and return those of the members."""
 
     @abstractmethod
-    def _class_factors(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        """Factor of each sample's weight that belongs to its class."""
+    def _note_heldout(
+        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> None:
+        """Store predictions for samples that no model has seen, and their score."""
 
-    @abstractmethod
-    def _score_heldout(self, y: Any, raw: Tensor, weight: NDArray[np.float64]) -> float:
-        """Score of predictions for samples that no model has seen."""
+    _kind_of_targets: ClassVar[type[Targets]]
+
+    @property
+    def _has_several_labels(self) -> bool:
+        """Whether the targets are indicators of several labels."""
+        return False
 
     @property
     @abstractmethod
@@ -121,12 +125,13 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 f"This {type(self).__name__} estimator requires y to be passed, but "
                 "the target y is None."
             )
-        codes = self._encode(y)
-        check_consistent_length(Z, codes)
+        y = self._kind_of_targets.checked(y)
+        check_consistent_length(Z, y)
         weight = _check_sample_weight(
             sample_weight, Z, dtype=np.float64, copy=True, ensure_non_negative=True
         )
-        weight *= self._class_factors(codes)
+        member_y = self._learn(y)
+        weight *= self._targets.class_factors(y, weight)
         if not weight.any():
             raise ValueError(
                 "sample_weight must have a positive entry, but all weights are zero."
@@ -137,30 +142,32 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             check_consistent_length(Z, groups)
         rng = check_random_state(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2)
-        parts = self._folds(Z, codes, weight, rows, groups, int(seeds[0]))
-        Z, codes, weight = Z[rows], codes[rows], weight[rows]
-        members = self._members(reader, codes)
+        parts = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
+        members = self._members(reader)
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
-        trained = self._train(
-            members, parts, Z, codes, weight if is_weighted else None, seeds, contexts
-        )
+        Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
+        shares = weight if is_weighted else None
+        trained = self._train(members, parts, Z, member_y, shares, seeds, contexts)
         self._reader = {"names": reader.names, "labels": reader.labels}
-        self._refit(trained, parts, Z, codes, weight, max_memory, int(seeds[1]))
+        self._refit(trained, parts, Z, y, weight, max_memory, int(seeds[1]))
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
         finish()
         return self
 
-    def _folds(self, Z, codes, weight, rows, groups, seed):
+    def _folds(self, Z, y, weight, rows, groups, seed):
         """Folds over the distinct samples, or those of the user's splitter."""
         if self.cv is not None and not isinstance(self.cv, str | Integral):
-            return parts_among(rows, self.cv, Z, codes, classifier=False, groups=groups)
+            classifies = hasattr(self, "classes_")
+            return parts_among(
+                rows, self.cv, Z, y, classifier=classifies, groups=groups
+            )
         n_folds = AUTO_FOLDS if self.cv is None or self.cv == "auto" else int(self.cv)
         if n_folds < 2:
             raise ValueError(f"cv must be at least 2 folds, got {n_folds}. Use cv=5.")
         options = {
-            "labels": self._strata(codes[rows]),
+            "labels": self._strata(y[rows]),
             "weight": weight[rows],
             "seed": seed,
             "advice": "Add samples.",
@@ -176,15 +183,30 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             numbers = np.arange(len(rows))[:, None]
             return cross_fitting_parts(n_folds, numbers, **options)
 
-    def _members(self, reader, codes):
+    def _strata(self, y):
+        """Class numbers that stratify the folds, if any."""
+        labels = self._targets.strata(y)
+        if labels is None:
+            return None
+        missing = np.setdiff1d(self.classes_, labels)
+        if len(missing):
+            raise ValueError(
+                "sample_weight and class_weight must leave a sample of every class, "
+                f"got none of {missing.tolist()}. Remove these samples."
+            )
+        return class_codes(labels)
+
+    def _members(self, reader):
         """Named pipelines, each from the matrix of the table to predictions."""
         labels, loss = reader.labels, self._loss_name
-        n_targets = codes.shape[1] if codes.ndim == 2 else 1
+        n_outputs = self._targets.n_outputs
         members = []
         if not isinstance(self.network, str):
             members.append(("network", network(labels, loss, self.network)))
-        if not isinstance(self.trees, str):
-            members.append(("trees", trees(labels, loss, n_targets, self.trees)))
+        # scikit-learn's boosted trees do not take several labels.
+        wanted = self.trees is not None or not self._has_several_labels
+        if not isinstance(self.trees, str) and wanted:
+            members.append(("trees", trees(labels, loss, n_outputs, self.trees)))
         # The leaves of a forest hold means, which are no raw outputs of other losses.
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
         if not isinstance(self.forest, str) and wanted:
@@ -206,7 +228,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             )
         return members
 
-    def _train(self, members, parts, Z, codes, weight, seeds, contexts):
+    def _train(self, members, parts, Z, y, weight, seeds, contexts):
         """Trained members of each fold."""
         rng = np.random.RandomState(seeds[0])
         hooks = contexts(len(members) * len(parts))
@@ -229,7 +251,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                     rng.randint(np.iinfo(np.int32).max, size=len(parts)).tolist(),
                     [train for train, _ in parts],
                     Z,
-                    codes,
+                    y,
                     params,
                     self.n_jobs,
                     self.memory,
@@ -239,23 +261,25 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             )
         return [list(fold) for fold in zip(*columns, strict=True)]
 
-    def _refit(self, trained, parts, Z, codes, weight, max_memory, seed):
+    def _refit(self, trained, parts, Z, y, weight, max_memory, seed):
         """Solve the convex problem and store its solution."""
-        share = torch.from_numpy(weight)
-        folds = []
+        shares = torch.from_numpy(weight)
+        targets, folds = self._targets, []
         with threads_for_solve(len(Z), len(Z)):
             for members, (train, heldout) in zip(trained, parts, strict=True):
-                opened = [_open(each, self._loss_name) for each in members]
                 index = torch.from_numpy(train), torch.from_numpy(heldout)
-                folds.append(FoldModels.of(opened, Z, share, *index))
-            first = folds[0].opened[0]
-            self._loss: Loss = first.loss
-            y = first.targets(codes)
+                folds.append(FoldModels.of(_opened(members), Z, shares, *index))
+            k = targets.n_outputs
             result = refit_groups(
-                folds, y, share, self._loss, max_memory=max_memory, seed=seed
+                folds,
+                targets.encode(y, k),
+                shares,
+                targets.loss_for(k),
+                max_memory=max_memory,
+                seed=seed,
             )
         self._store(result)
-        self.oof_score_ = self._score_heldout(codes, result.heldout_raw, weight)
+        self._note_heldout(y, result.heldout_raw.numpy(), weight)
 
     def _store(self, result: GroupRefit) -> None:
         """Store the solution as arrays and plain values."""
@@ -278,16 +302,15 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         self.intercept_ = result.intercept.numpy()
         self._centered = result.centered
 
-    def _raw(self, X: Any) -> Tensor:
+    def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
         Z = _read_new(self, X)
         total = torch.from_numpy(self.intercept_).expand(len(Z), -1).clone()
         scale = self._centered / len(self.estimators_)
         for members, coefs in zip(self.estimators_, self.basis_coef_, strict=True):
-            pairs = zip(members, coefs, self.stack_weights_, strict=True)
-            for member, coef, stack in pairs:
-                opened = _open(member, self._loss_name)
+            pairs = zip(_opened(members), coefs, self.stack_weights_, strict=True)
+            for opened, coef, stack in pairs:
                 model, inputs = opened.network, opened.inputs(Z, check=False)
                 if scale * stack > 0:
                     total += scale * float(stack) * model(model.theta, inputs)
@@ -295,7 +318,8 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                     bias = model.find_head(inputs[:8]).bias
                     operator = model.jacobian(inputs, without=bias)
                     total += apply_sets(operator, torch.from_numpy(coef))
-        return total
+        raw: NDArray[np.float64] = finite_outputs(total).numpy()
+        return raw
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "basis_coef_")
@@ -310,13 +334,15 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         return tags
 
 
-def _open(member: Any, loss: str) -> OpenNetwork:
-    opened = open_network(member)
-    if opened.target_transformers:
-        raise ValueError(
-            "members must not transform y, got a TransformedTargetRegressor. Pass its "
-            "regressor."
-        )
+def _opened(members: list[Any]) -> list[OpenNetwork]:
+    """Open the members of a fold."""
+    opened = [open_network(member) for member in members]
+    for each in opened:
+        if each.target_transformers:
+            raise ValueError(
+                "members must not transform y, got a TransformedTargetRegressor. Pass "
+                "its regressor."
+            )
     return opened
 
 

@@ -6,18 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from torch import Tensor
 
-from sklearn_pgb._estimator._targets import (
-    class_weights,
-    log_probabilities,
-    probabilities,
-)
-from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._named import LOSSES
 from sklearn_pgb._sklearn import StrOptions
 from sklearn_pgb._tables._base import TableEstimator
+from sklearn_pgb._targets import LabelTargets
 
 
 class GradientBasisClassifier(ClassifierMixin, TableEstimator):
@@ -40,8 +33,8 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
     trees : estimator, "drop" or None, default=None
         The boosted trees. None: a
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` with 150 iterations
-        and 8 leaves. They get numbers with missing values as they are, and category
-        codes.
+        and 8 leaves, not used if there are several labels. They get numbers with
+        missing values as they are, and category codes.
     forest : estimator, "drop" or None, default=None
         The forest, of which the log odds of the leaves are averaged. None: an
         :class:`~sklearn.ensemble.ExtraTreesClassifier` with at least 3 samples in a
@@ -119,6 +112,7 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
     True
     """
 
+    _kind_of_targets = LabelTargets
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TableEstimator._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -162,10 +156,11 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
 
         Returns
         -------
-        y : ndarray of shape (n_samples,)
+        y : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or 0/1 indicators if there are several labels.
         """
-        best = _best(self._raw(X))
-        return self.classes_[best]
+        raw = self._raw(X)
+        return self._targets.decode(raw)
 
     def decision_function(self, X):
         """Predict log odds of the second of two classes, or logits of several.
@@ -178,8 +173,8 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
         -------
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
         """
-        raw = self._raw(X).numpy()
-        return raw[:, 0] if raw.shape[1] == 1 else raw
+        raw = self._raw(X)
+        return self._targets.decision(raw)
 
     def predict_proba(self, X):
         """Predict probabilities.
@@ -192,7 +187,8 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
         """
-        return _probabilities(self._raw(X))
+        raw = self._raw(X)
+        return self._targets.probabilities(raw)
 
     def predict_log_proba(self, X):
         """Predict log probabilities, which are finite.
@@ -205,57 +201,36 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
-        return log_probabilities(self._raw(X), multilabel=False)
+        raw = self._raw(X)
+        return self._targets.log_probabilities(raw)
 
     @property
     def _loss_name(self) -> str:
         return "log_loss"
 
-    def _encode(self, y: Any) -> NDArray[np.intp]:
-        check_classification_targets(y)
-        kind = type_of_target(y, input_name="y")
-        if kind not in ("binary", "multiclass"):
-            raise ValueError(
-                f"y must be labels in one column, got {kind}. Fit one classifier per "
-                "column, for example with MultiOutputClassifier."
-            )
-        self.classes_, codes = np.unique(
-            column_or_1d(y, warn=True), return_inverse=True
-        )
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "y must have at least 2 classes, got 1 class: "
-                f"{self.classes_.tolist()}. A classifier can't learn from one class."
-            )
-        return codes
+    @property
+    def _has_several_labels(self) -> bool:
+        return self._multilabel
 
-    def _strata(self, y: NDArray[np.intp]) -> NDArray[np.intp]:
-        present = np.unique(y)
-        if len(present) < len(self.classes_):
-            missing = np.delete(self.classes_, present)
-            raise ValueError(
-                "sample_weight and class_weight must leave a sample of every class, "
-                f"got none of {missing.tolist()}. Remove these samples."
-            )
-        return y
+    @property
+    def _targets(self) -> LabelTargets:
+        loss = LOSSES[self._loss_name]
+        return LabelTargets(loss, self.classes_, self._multilabel, self.class_weight)
 
-    def _class_factors(self, y: NDArray[np.intp]) -> NDArray[np.float64]:
-        if self.class_weight is None:
-            return np.ones(len(y))
-        return class_weights(self.class_weight, self.classes_[y])
+    def _learn(self, y: NDArray[Any]) -> NDArray[Any]:
+        targets = LabelTargets.of(y, LOSSES[self._loss_name])
+        self.classes_, self._multilabel = targets.classes, targets.multilabel
+        # All members know all classes, in this order.
+        return y if targets.multilabel else np.searchsorted(self.classes_, y)
 
-    def _score_heldout(self, y: Any, raw: Tensor, weight: NDArray[np.float64]) -> float:
-        self.oof_prediction_ = _probabilities(raw)
-        return float(accuracy_score(y, _best(raw), sample_weight=weight))
+    def _note_heldout(
+        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> None:
+        targets = self._targets
+        self.oof_prediction_ = targets.probabilities(raw)
+        self.oof_score_ = accuracy_score(y, targets.decode(raw), sample_weight=weight)
 
-
-def _best(raw: Tensor) -> NDArray[np.intp]:
-    """Positions of the most probable classes."""
-    if raw.shape[1] == 1:
-        return (raw[:, 0] > 0).numpy().astype(np.intp)
-    return raw.argmax(1).numpy()
-
-
-def _probabilities(raw: Tensor) -> NDArray[np.float64]:
-    loss = LogisticLoss() if raw.shape[1] == 1 else CrossEntropyLoss()
-    return probabilities(raw, loss, multilabel=False)
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

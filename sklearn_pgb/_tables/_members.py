@@ -36,7 +36,7 @@ def network(labels: Labels, loss: str, model: Any = None) -> Pipeline:
     return Pipeline([("inputs", network_inputs(labels)), ("model", model)])
 
 
-def trees(labels: Labels, loss: str, n_targets: int, model: Any = None) -> Pipeline:
+def trees(labels: Labels, loss: str, n_outputs: int, model: Any = None) -> Pipeline:
     """Return the boosted trees, one booster for each of several targets."""
     inputs, codes = tree_inputs(labels)
     if model is None:
@@ -53,7 +53,7 @@ def trees(labels: Labels, loss: str, n_targets: int, model: Any = None) -> Pipel
             categorical_features=codes or None,
             early_stopping=False,
         )
-        if n_targets > 1 and not classifies:
+        if n_outputs > 1 and not classifies:
             model = MultiOutputRegressor(model)
     return Pipeline([("inputs", inputs), ("model", model)])
 

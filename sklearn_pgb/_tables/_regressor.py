@@ -6,13 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils import check_array
-from torch import Tensor
 
-from sklearn_pgb._estimator._targets import check_target_size
-from sklearn_pgb._losses._named import MODULE_LOSSES
+from sklearn_pgb._losses._named import LOSSES, find_loss
 from sklearn_pgb._sklearn import StrOptions
 from sklearn_pgb._tables._base import TableEstimator
+from sklearn_pgb._targets import RealTargets
 
 
 class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
@@ -110,6 +108,7 @@ class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
     True
     """
 
+    _kind_of_targets = RealTargets
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TableEstimator._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson"})],
@@ -155,34 +154,39 @@ class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
-        return self._means(self._raw(X))
-
-    def _means(self, raw: Tensor) -> NDArray[np.float64]:
-        loss = MODULE_LOSSES[self._loss_name]
-        assert loss is not None
-        means = loss.predict(raw).numpy()
-        return means.ravel() if self._flat else means
+        raw = self._raw(X)
+        return self._targets.decode(raw)
 
     @property
     def _loss_name(self) -> str:
-        return self.loss
+        return self._as_fitted_loss if hasattr(self, "_as_fitted_loss") else self.loss
 
-    def _encode(self, y: Any) -> NDArray[Any]:
-        y = check_array(
-            y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self
-        )
-        check_target_size(y)
-        self._flat = y.ndim == 1
-        return y
+    @property
+    def _targets(self) -> RealTargets:
+        return RealTargets(LOSSES[self._loss_name], self._n_targets)
 
-    def _strata(self, y: NDArray[Any]) -> None:
-        return None
+    def _learn(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        loss = LOSSES[self.loss]
+        if loss.is_positive and (y < 0).any():
+            raise ValueError(
+                f"y must be >= 0 for loss={self.loss!r}, got {y.min():g}. Use "
+                "loss='squared_error'."
+            )
+        self._as_fitted_loss, self._n_targets = self.loss, y.shape[1]
+        return y.ravel() if y.shape[1] == 1 else y
 
-    def _class_factors(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        return np.ones(len(y))
+    def _note_heldout(
+        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> None:
+        self.oof_prediction_ = self._targets.decode(raw)
+        self.oof_score_ = r2_score(y, self.oof_prediction_, sample_weight=weight)
 
-    def _score_heldout(self, y: Any, raw: Tensor, weight: NDArray[np.float64]) -> float:
-        self.oof_prediction_ = self._means(raw)
-        if len(y) < 2:
-            return float("nan")
-        return float(r2_score(y, self.oof_prediction_, sample_weight=weight))
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        loss = find_loss(self.loss)
+        if loss is not None and loss.is_positive:
+            tags.target_tags.positive_only = True
+            # Several counts work too, but scikit-learn's multi-output checks pass
+            # negative targets despite the tag `positive_only`.
+            tags.target_tags.multi_output = False
+        return tags
