@@ -6,7 +6,14 @@ import torch
 from scipy.optimize import minimize
 from sklearn.kernel_ridge import KernelRidge
 
-from sklearn_pgb._convex._kernels import KernelProblem, KernelSolution, solve_kernels
+from sklearn_pgb._convex._kernels import (
+    DualProblem,
+    FeatureProblem,
+    KernelSolution,
+    landmark_dual,
+    landmark_features,
+    solve_kernels,
+)
 from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
@@ -30,7 +37,7 @@ def problem_of(loss, y, features, weight, alpha, offset):
     kernels = torch.tensor(features @ features.transpose(0, 2, 1))
     y = loss.encode(torch.tensor(y, dtype=torch.float64))
     parts = torch.tensor(weight), alpha, torch.tensor(offset)
-    return KernelProblem(kernels, y, loss, *parts)
+    return DualProblem(kernels, y, loss, *parts)
 
 
 def primal_value(problem, features):
@@ -72,14 +79,14 @@ def test_solution_minimizes_the_primal_objective(loss, k, n_kernels, seed):
         y = rng.poisson(2.0, size=(N, k))
     elif isinstance(loss, CrossEntropyLoss):
         y = np.eye(k)[rng.integers(k, size=N)]
-    elif loss.is_classification if hasattr(loss, "is_classification") else k:
+    elif loss.is_classification:
         y = (y > 0).astype(float)
     problem = problem_of(loss, y, features, weight, 0.05, offset)
     solution = solve_kernels(problem, tol=1e-13, max_iter=500)
     assert solution.converged
-    function = problem.product(solution.dual)
+    function = problem.function(solution.coef)
     raw = function + solution.intercept + problem.offset
-    value = problem.value(raw, function, solution.dual)
+    value = problem.value(raw, function, solution.coef)
     # L-BFGS stops at a relative change of about 1e-12.
     assert value == pytest.approx(primal_value(problem, features), rel=1e-8)
 
@@ -93,9 +100,29 @@ def test_squared_loss_is_kernel_ridge():
     # scikit-learn has no intercept and half of the penalty: (n alpha / 2) I.
     model = KernelRidge(alpha=N * 0.3 / 2, kernel="precomputed")
     model.fit(problem.kernels[0].numpy(), y - solution.intercept.numpy())
-    np.testing.assert_allclose(solution.dual.numpy(), model.dual_coef_, rtol=1e-9)
+    np.testing.assert_allclose(solution.coef.numpy(), model.dual_coef_, rtol=1e-9)
     # The best intercept leaves no sum of residuals.
-    assert abs(float(solution.dual.sum())) < 1e-10
+    assert abs(float(solution.coef.sum())) < 1e-10
+
+
+@pytest.mark.parametrize("n_landmarks", [N, 10])
+@pytest.mark.parametrize(("loss", "k"), [(SquaredLoss(), 2), (LogisticLoss(), 1)])
+def test_landmarks_span_the_functions(loss, k, n_landmarks):
+    rng, features, weight, offset = draw(3, k, 1)
+    y = (rng.normal(size=(N, k)) > 0).astype(float)
+    problem = problem_of(loss, y, features, weight, 0.05, offset)
+    whole = solve_kernels(problem, tol=1e-13, max_iter=100)
+    cross = problem.kernels[:, :, :n_landmarks]
+    basis, factor = landmark_features(cross, cross[:, :n_landmarks])
+    kwargs = {name: getattr(problem, name) for name in ("y", "loss", "weight")}
+    alpha, offset = problem.alpha, problem.offset
+    reduced = FeatureProblem(basis, **kwargs, alpha=alpha, offset=offset)
+    part = solve_kernels(reduced, tol=1e-13, max_iter=100)
+    # Ten landmarks span all functions of six features.
+    function = cross[0] @ landmark_dual(factor, part.coef)
+    expected = problem.function(whole.coef)
+    torch.testing.assert_close(function, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(part.intercept, whole.intercept, rtol=1e-5, atol=1e-6)
 
 
 def test_start_does_not_change_the_solution():
@@ -105,4 +132,4 @@ def test_start_does_not_change_the_solution():
     cold = solve_kernels(problem, tol=1e-14, max_iter=100)
     far = KernelSolution(1e3 * torch.ones(N, 1).double(), torch.zeros(1).double(), True)
     warm = solve_kernels(problem, tol=1e-14, max_iter=100, start=far)
-    torch.testing.assert_close(warm.dual, cold.dual, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(warm.coef, cold.coef, rtol=1e-5, atol=1e-7)

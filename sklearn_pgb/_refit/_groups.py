@@ -13,14 +13,21 @@ from torch import Tensor
 from sklearn_pgb._budget import (
     AVERAGED_MIXTURES,
     CHOICE_FLOPS,
-    FEW_MIXTURES,
     GOOD_ENOUGH,
     KERNEL_ENTRIES,
     KERNEL_FLOPS,
     NEWTON_SOLVES,
     SOLUTION_TOL,
 )
-from sklearn_pgb._convex._kernels import KernelProblem, KernelSolution, solve_kernels
+from sklearn_pgb._convex._kernels import (
+    DualProblem,
+    FeatureProblem,
+    KernelProblem,
+    KernelSolution,
+    landmark_dual,
+    landmark_features,
+    solve_kernels,
+)
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._operator import LinearOperator
@@ -101,7 +108,7 @@ class FoldModels:
                 a = single_output(left, c)
                 b = a if columns is None else single_output(right, c)
                 blocks.append(a.gram() if columns is None else a.cross_gram(b))
-            result.append(torch.stack(blocks) / size)
+            result.append(torch.stack(blocks).div_(size))
         return result
 
     def coefficients(
@@ -172,9 +179,8 @@ def refit_groups(
     The weights of the groups, alpha and the center are chosen on at most CHOICE_ROWS
     samples, each held out from the models and the solution of its fold. The problems
     of the best mixtures are then solved with all samples and the bases of all folds
-    side by side, and their solutions averaged. If the kernels are too large, each fold
-    is solved alone on a part of its training samples, and the folds are averaged
-    (divide and conquer, Zhang, Duchi and Wainwright, JMLR 16, 2015).
+    side by side, and their solutions averaged. If the kernels are too large, functions
+    are spanned by the kernels of a random part of the samples (Nystroem's method).
 
     Parameters
     ----------
@@ -191,12 +197,12 @@ def refit_groups(
     """
     stack, shift = _stacked(folds, y, weight, loss)
     averages = [fold.average(stack) + shift for fold in folds]
-    order = np.random.RandomState(seed).permutation(len(y))
+    order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
     k = y.shape[1]
     limits = len(y), k, len(folds), len(stack)
     n_rows = _choice_rows(*limits, loss, max_memory)
     chosen = torch.zeros(len(y), dtype=torch.bool)
-    chosen[torch.from_numpy(order[:n_rows])] = True
+    chosen[order[:n_rows]] = True
     parts = [fold.train[chosen[fold.train]] for fold in folds]
     kernel_folds = [
         _kernel_fold(fold, average, part, fold.heldout[chosen[fold.heldout]], y, weight)
@@ -215,7 +221,7 @@ def refit_groups(
         heldout[fold.heldout] = raw
     fraction = float(weight[torch.cat(parts)].sum()) / len(parts) / float(weight.sum())
     coefficients, intercept = _final(
-        folds, averages, y, weight, loss, mixtures, fraction, max_memory
+        folds, averages, y, weight, loss, mixtures, fraction, max_memory, order
     )
     centered = sum(m.centered for m in mixtures) / len(mixtures) if mixtures else 1.0
     return GroupRefit(
@@ -313,7 +319,7 @@ def _predicted(
         return average[rows]
     total = torch.zeros_like(average[rows])
     for mixture, solution in zip(mixtures, solutions, strict=True):
-        coefs = fold.coefficients(train, solution.dual, mixture.weights)
+        coefs = fold.coefficients(train, solution.coef, mixture.weights)
         operators = [operator.rows(rows) for operator in fold.operators]
         total += sum(map(apply_sets, operators, coefs)) + solution.intercept
         if mixture.centered:
@@ -338,50 +344,76 @@ def _final(
     mixtures: Sequence[Mixture],
     fraction: float,
     max_memory: float,
+    order: Tensor,
 ) -> tuple[list[list[Tensor]], Tensor]:
     """Mean coefficients of the mixtures' solutions on all samples.
 
     `fraction` is the part of the total weight that alpha was chosen with: the penalty
     keeps its weight relative to the sum of the losses.
     """
-    n_groups, k = len(folds[0].operators), y.shape[1]
-    flops_of = (1 if loss.quadratic else NEWTON_SOLVES) * k / 3
-    entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2)))
-    together = int((entries / k) ** 0.5)
-    flops = len(mixtures) * flops_of * len(y) ** 3
-    if together >= len(y) and flops <= KERNEL_FLOPS:
-        systems = [(list(range(len(folds))), torch.arange(len(y)))]
-    else:
-        mixtures = mixtures[:FEW_MIXTURES]
-        solves = len(folds) * max(len(mixtures), 1) * flops_of
-        size = min(together, int((KERNEL_FLOPS / solves) ** (1 / 3)))
-        systems = [([f], fold.train[:size]) for f, fold in enumerate(folds)]
     total = [
         [torch.zeros(1, operator.n_coef, dtype=y.dtype) for operator in fold.operators]
         for fold in folds
     ]
-    intercept = torch.zeros(k, dtype=y.dtype)
-    for members, rows in systems if mixtures else []:
-        kernels = folds[members[0]].kernels(rows)
-        for f in members[1:]:
-            kernels = list(map(torch.add, kernels, folds[f].kernels(rows)))
-        kernels = [kernel.div_(len(members)) for kernel in kernels]
-        center = torch.stack([averages[f][rows] for f in members]).mean(0)
-        share = float(weight[rows].sum() / weight.sum())
-        for mixture in mixtures:
-            problem = KernelProblem(
-                mixed(kernels, mixture.weights),
-                y[rows],
-                loss,
-                weight[rows] / weight[rows].sum(),
-                mixture.alpha * fraction / share,
-                center if mixture.centered else torch.zeros_like(center),
-            )
-            solution = solve_kernels(problem, tol=SOLUTION_TOL, max_iter=100)
-            scale = 1 / len(mixtures) / len(folds)
-            intercept += solution.intercept / len(mixtures) / len(systems)
-            for f in members:
-                # Side by side, each fold's kernel counts one over the number of folds.
-                coefs = folds[f].coefficients(rows, solution.dual, mixture.weights)
-                total[f] = [t + scale * c for t, c in zip(total[f], coefs, strict=True)]
+    intercept = torch.zeros(y.shape[1], dtype=y.dtype)
+    size = _n_landmarks(len(y), y.shape[1], len(folds[0].operators), max_memory)
+    # Any samples will do: their order is random already.
+    landmarks = order[:size]
+    everything = torch.arange(len(y)) if size < len(y) else None
+    cross = _side_by_side(folds, everything, landmarks)
+    own = cross if everything is None else _side_by_side(folds, None, landmarks)
+    rows = landmarks if everything is None else everything
+    center = torch.stack(list(averages)).mean(0)
+    solution: KernelSolution | None = None
+    for mixture in mixtures:
+        parts = (
+            y[rows],
+            loss,
+            weight[rows] / weight.sum(),
+            mixture.alpha * fraction,
+            (center if mixture.centered else torch.zeros_like(center))[rows],
+        )
+        kernels = mixed(cross, mixture.weights)
+        problem: type[KernelProblem] = DualProblem
+        if everything is not None:
+            kernels, factor = landmark_features(kernels, mixed(own, mixture.weights))
+            problem = FeatureProblem
+        solution = solve_kernels(
+            problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=solution
+        )
+        dual = solution.coef
+        if everything is not None:
+            dual = landmark_dual(factor, dual)
+        intercept += solution.intercept / len(mixtures)
+        scale = 1 / len(mixtures) / len(folds)
+        for f, fold in enumerate(folds):
+            # Side by side, each fold's kernel counts one over the number of folds.
+            coefs = fold.coefficients(landmarks, dual, mixture.weights)
+            total[f] = [t + scale * c for t, c in zip(total[f], coefs, strict=True)]
     return total, intercept
+
+
+def _n_landmarks(n_samples: int, k: int, n_groups: int, max_memory: float) -> int:
+    """All samples if a factorization of their kernel is cheap, else some of them."""
+    entries = max_memory / (8 * (n_groups + 2) * k)
+    if n_samples**3 / 3 * k <= KERNEL_FLOPS and n_samples**2 <= entries:
+        return n_samples
+    by_flops = (KERNEL_FLOPS / (n_samples * k)) ** 0.5
+    return int(max(2, min(n_samples - 1, by_flops, entries / n_samples)))
+
+
+def _side_by_side(
+    folds: Sequence[FoldModels], rows: Tensor | None, columns: Tensor
+) -> list[Tensor]:
+    """Kernels of the groups' bases of all folds; between `columns` if rows is None."""
+
+    def of_fold(fold: FoldModels) -> list[Tensor]:
+        if rows is None:
+            return fold.kernels(columns)
+        return fold.kernels(rows, columns)
+
+    total = of_fold(folds[0])
+    for fold in folds[1:]:
+        for kernel, own in zip(total, of_fold(fold), strict=True):
+            kernel += own
+    return [kernel.div_(len(folds)) for kernel in total]

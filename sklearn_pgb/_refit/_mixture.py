@@ -18,7 +18,12 @@ from sklearn_pgb._budget import (
     MIXTURE_TOL,
     STRONGEST_ALPHA,
 )
-from sklearn_pgb._convex._kernels import KernelProblem, KernelSolution, solve_kernels
+from sklearn_pgb._convex._kernels import (
+    DualProblem,
+    KernelSolution,
+    apply_kernels,
+    solve_kernels,
+)
 from sklearn_pgb._losses._loss import Loss
 
 
@@ -73,9 +78,9 @@ class KernelFold:
     average: Tensor
     average_heldout: Tensor
 
-    def problem(self, mixture: Mixture, loss: Loss) -> KernelProblem:
+    def problem(self, mixture: Mixture, loss: Loss) -> DualProblem:
         """The convex problem on the training samples."""
-        return KernelProblem(
+        return DualProblem(
             mixed(self.train, mixture.weights),
             self.y,
             loss,
@@ -87,11 +92,7 @@ class KernelFold:
     def heldout_raw(self, mixture: Mixture, solution: KernelSolution) -> Tensor:
         """Raw outputs for the held-out samples."""
         kernels = mixed(self.cross, mixture.weights)
-        if len(kernels) == 1:
-            function = kernels[0] @ solution.dual
-        else:
-            function = torch.einsum("cij,jc->ic", kernels, solution.dual)
-        raw = function + solution.intercept
+        raw = apply_kernels(kernels, solution.coef) + solution.intercept
         return raw + self.average_heldout if mixture.centered else raw
 
 
