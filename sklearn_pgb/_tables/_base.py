@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn import config_context
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.pipeline import Pipeline
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.utils import (
     check_array,
     check_consistent_length,
@@ -21,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
+    count_outputs,
     fit_parameter,
     jobs_for,
     parse_memory,
@@ -30,8 +32,7 @@ from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._estimator._trainer import train_networks
-from sklearn_pgb._models._open import open_network
-from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._open import check_can_open, nested, open_network
 from sklearn_pgb._refit._groups import FoldModels, GroupRefit, apply_sets, refit_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
@@ -41,8 +42,7 @@ from sklearn_pgb._sklearn import (
     _fit_context,
 )
 from sklearn_pgb._tables._columns import read_table
-from sklearn_pgb._tables._inputs import forest_inputs
-from sklearn_pgb._tables._members import forest, network, trees
+from sklearn_pgb._tables._members import forest, network, other, trees
 from sklearn_pgb._tables._reader import TableReader
 from sklearn_pgb._targets import Targets, class_codes
 from sklearn_pgb._threads import threads_for_solve
@@ -75,10 +75,10 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         """Store what the checked targets look like, and return those of the members."""
 
     @abstractmethod
-    def _note_heldout(
+    def _heldout(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
-    ) -> None:
-        """Store predictions for samples that no model has seen, and their score."""
+    ) -> tuple[NDArray[np.float64], float]:
+        """Predictions for samples that no model has seen, and their score."""
 
     _kind_of_targets: ClassVar[type[Targets]]
 
@@ -148,9 +148,11 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
         shares = weight if is_weighted else None
-        trained = self._train(members, parts, Z, member_y, shares, seeds, contexts)
         self._reader = {"names": reader.names, "labels": reader.labels}
-        self._refit(trained, parts, Z, y, weight, max_memory, int(seeds[1]))
+        # Members pass arrays on, whatever the user's transformers return.
+        with config_context(transform_output="default"):
+            trained = self._train(members, parts, Z, member_y, shares, seeds, contexts)
+            self._refit(trained, parts, Z, y, weight, max_memory, int(seeds[1]))
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
         finish()
@@ -211,22 +213,41 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
         if not isinstance(self.forest, str) and wanted:
             members.append(("forest", forest(labels, loss, self.forest)))
-        for entry in self.others:
-            try:
-                name, member = entry
-            except (TypeError, ValueError):
-                raise ValueError(
-                    "others must be pairs (name, estimator), as in VotingRegressor, "
-                    f"got {entry!r}."
-                ) from None
-            steps = [("inputs", forest_inputs(labels)), ("model", clone(member))]
-            members.append((name, Pipeline(steps)))
+        classifies = loss == "log_loss"
+        members += [
+            (name, other(labels, classifies, member)) for name, member in self._pairs()
+        ]
         if not members:
             raise ValueError(
                 "network, trees and forest must not all be 'drop' without others, as "
                 "nothing is left. Keep one of them."
             )
+        for _, member in members:
+            check_can_open(member)
+            if any(isinstance(e, TransformedTargetRegressor) for e in nested(member)):
+                raise ValueError(
+                    "members must not transform y, got a TransformedTargetRegressor. "
+                    "Pass its regressor."
+                )
         return members
+
+    def _pairs(self):
+        """The checked pairs of `others`."""
+        pairs = list(self.others)
+        for pair in pairs:
+            is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+            if not (is_pair and isinstance(pair[0], str) and hasattr(pair[1], "fit")):
+                raise ValueError(
+                    "others must be pairs (name, estimator), as in VotingRegressor, "
+                    f"got {pair!r}. Pass [('ridge', Ridge())]."
+                )
+        names = ["network", "trees", "forest", *(name for name, _ in pairs)]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                "others must have names of their own, none of them 'network', 'trees' "
+                f"or 'forest', got {names[3:]}. Rename one."
+            )
+        return pairs
 
     def _train(self, members, parts, Z, y, weight, seeds, contexts):
         """Trained members of each fold."""
@@ -245,21 +266,34 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                     )
                 params[key] = weight
             numbers = slice(number * len(parts), (number + 1) * len(parts))
-            columns.append(
-                train_networks(
-                    member,
-                    rng.randint(np.iinfo(np.int32).max, size=len(parts)).tolist(),
-                    [train for train, _ in parts],
-                    Z,
-                    y,
-                    params,
-                    self.n_jobs,
-                    self.memory,
-                    caller=self,
-                    contexts=hooks[numbers],
-                )
+            fitted = train_networks(
+                member,
+                rng.randint(np.iinfo(np.int32).max, size=len(parts)).tolist(),
+                [train for train, _ in parts],
+                Z,
+                y,
+                params,
+                self.n_jobs,
+                self.memory,
+                caller=self,
+                contexts=hooks[numbers],
             )
+            for each in fitted:
+                self._check_outputs(name, open_network(each), Z[:1])
+            columns.append(fitted)
         return [list(fold) for fold in zip(*columns, strict=True)]
+
+    def _check_outputs(self, name, opened, Z):
+        """Raise an error if a member has another loss or other outputs."""
+        k = self._targets.n_outputs
+        wanted, got = self._targets.loss_for(k), opened.loss
+        n_outputs = count_outputs(opened, opened.inputs(Z, check=False))
+        if type(got) is not type(wanted) or n_outputs != k:
+            raise ValueError(
+                f"members must have the loss {type(wanted).__name__} and {k} outputs, "
+                f"got {type(got).__name__} and {n_outputs} for {name!r}. Replace it, "
+                "or change its loss; folds must have samples of all classes."
+            )
 
     def _refit(self, trained, parts, Z, y, weight, max_memory, seed):
         """Solve the convex problem and store its solution."""
@@ -268,7 +302,8 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         with threads_for_solve(len(Z), len(Z)):
             for members, (train, heldout) in zip(trained, parts, strict=True):
                 index = torch.from_numpy(train), torch.from_numpy(heldout)
-                folds.append(FoldModels.of(_opened(members), Z, shares, *index))
+                opened = list(map(open_network, members))
+                folds.append(FoldModels.of(opened, Z, shares, *index))
             k = targets.n_outputs
             result = refit_groups(
                 folds,
@@ -279,7 +314,12 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 seed=seed,
             )
         self._store(result)
-        self._note_heldout(y, result.heldout_raw.numpy(), weight)
+        held = np.zeros(len(y), dtype=bool)
+        held[np.concatenate([heldout for _, heldout in parts])] = True
+        raw = result.heldout_raw.numpy()[held]
+        prediction, self.oof_score_ = self._heldout(y[held], raw, weight[held])
+        self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
+        self.oof_prediction_[held] = prediction
 
     def _store(self, result: GroupRefit) -> None:
         """Store the solution as arrays and plain values."""
@@ -309,9 +349,11 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         total = torch.from_numpy(self.intercept_).expand(len(Z), -1).clone()
         scale = self._centered / len(self.estimators_)
         for members, coefs in zip(self.estimators_, self.basis_coef_, strict=True):
-            pairs = zip(_opened(members), coefs, self.stack_weights_, strict=True)
+            networks = map(open_network, members)
+            pairs = zip(networks, coefs, self.stack_weights_, strict=True)
             for opened, coef, stack in pairs:
-                model, inputs = opened.network, opened.inputs(Z, check=False)
+                with config_context(transform_output="default"):
+                    model, inputs = opened.network, opened.inputs(Z, check=False)
                 if scale * stack > 0:
                     total += scale * float(stack) * model(model.theta, inputs)
                 if coef.any():
@@ -332,18 +374,6 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         tags.input_tags.categorical = True
         tags.target_tags.required = True
         return tags
-
-
-def _opened(members: list[Any]) -> list[OpenNetwork]:
-    """Open the members of a fold."""
-    opened = [open_network(member) for member in members]
-    for each in opened:
-        if each.target_transformers:
-            raise ValueError(
-                "members must not transform y, got a TransformedTargetRegressor. Pass "
-                "its regressor."
-            )
-    return opened
 
 
 def _read(

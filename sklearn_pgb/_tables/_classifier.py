@@ -83,7 +83,7 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
     intercept_ : ndarray of shape (n_outputs,)
     oof_prediction_ : ndarray of shape (n_samples, n_classes)
         Probabilities for every sample by members and a refit that have not seen it; of
-        samples with positive weight.
+        samples with positive weight. NaN for samples that no fold holds out.
     oof_score_ : float
         Accuracy of `oof_prediction_`.
     cv_results_ : dict of ndarray
@@ -223,12 +223,12 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
         # All members know all classes, in this order.
         return y if targets.multilabel else np.searchsorted(self.classes_, y)
 
-    def _note_heldout(
+    def _heldout(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
-    ) -> None:
+    ) -> tuple[NDArray[np.float64], float]:
         targets = self._targets
-        self.oof_prediction_ = targets.probabilities(raw)
-        self.oof_score_ = accuracy_score(y, targets.decode(raw), sample_weight=weight)
+        score = accuracy_score(y, targets.decode(raw), sample_weight=weight)
+        return targets.probabilities(raw), score
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

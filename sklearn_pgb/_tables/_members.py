@@ -30,17 +30,18 @@ from sklearn_pgb._tables._inputs import (
 
 def network(labels: Labels, loss: str, model: Any = None) -> Pipeline:
     """Return the network; derivatives of smooth units refit best."""
+    classifies = loss == "log_loss"
     if model is None:
-        kind = AddedNeuronClassifier if loss == "log_loss" else AddedNeuronRegressor
+        kind = AddedNeuronClassifier if classifies else AddedNeuronRegressor
         model = kind(NETWORK_UNITS, loss=loss, activation="silu")
-    return Pipeline([("inputs", network_inputs(labels)), ("model", model)])
+    return Pipeline([("inputs", network_inputs(labels, classifies)), ("model", model)])
 
 
 def trees(labels: Labels, loss: str, n_outputs: int, model: Any = None) -> Pipeline:
     """Return the boosted trees, one booster for each of several targets."""
-    inputs, codes = tree_inputs(labels)
+    classifies = loss == "log_loss"
+    inputs, codes = tree_inputs(labels, classifies)
     if model is None:
-        classifies = loss == "log_loss"
         kind = (
             HistGradientBoostingClassifier
             if classifies
@@ -60,7 +61,14 @@ def trees(labels: Labels, loss: str, n_outputs: int, model: Any = None) -> Pipel
 
 def forest(labels: Labels, loss: str, model: Any = None) -> Pipeline:
     """Return the extremely randomized trees."""
+    classifies = loss == "log_loss"
     if model is None:
-        kind = ExtraTreesClassifier if loss == "log_loss" else ExtraTreesRegressor
+        kind = ExtraTreesClassifier if classifies else ExtraTreesRegressor
         model = kind(FOREST_TREES, min_samples_leaf=FOREST_LEAF)
-    return Pipeline([("inputs", forest_inputs(labels)), ("model", model)])
+    return other(labels, classifies, model)
+
+
+def other(labels: Labels, classifies: bool, model: Any) -> Pipeline:
+    """Return a model with the inputs of the forest."""
+    inputs = forest_inputs(labels, classifies)
+    return Pipeline([("inputs", inputs), ("model", model)])

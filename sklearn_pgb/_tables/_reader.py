@@ -112,11 +112,17 @@ def _chosen(table: Table, categorical: ArrayLike | None) -> NDArray[np.bool_]:
         return chosen
     entries = np.asarray(categorical)
     if entries.dtype.kind == "b" and entries.shape == (n_features,):
-        return entries
-    for entry in entries.tolist():
+        return entries.copy()
+    # As objects, so that names and positions can be mixed.
+    for entry in np.asarray(categorical, dtype=object).ravel():
         if isinstance(entry, str) and table.names and entry in table.names:
             chosen[table.names.index(entry)] = True
-        elif type(entry) is int and -n_features <= entry < n_features:
+        elif (
+            isinstance(entry, int | np.integer)
+            and entry is not True
+            and entry is not False
+            and -n_features <= entry < n_features
+        ):
             chosen[entry] = True
         else:
             known = f"names among {list(table.names)}, " if table.names else ""

@@ -79,7 +79,7 @@ class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
     intercept_ : ndarray of shape (n_outputs,)
     oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Prediction for every sample by members and a refit that have not seen it; of
-        samples with positive weight.
+        samples with positive weight. NaN for samples that no fold holds out.
     oof_score_ : float
         R^2 of `oof_prediction_`.
     cv_results_ : dict of ndarray
@@ -175,11 +175,11 @@ class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
         self._as_fitted_loss, self._n_targets = self.loss, y.shape[1]
         return y.ravel() if y.shape[1] == 1 else y
 
-    def _note_heldout(
+    def _heldout(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
-    ) -> None:
-        self.oof_prediction_ = self._targets.decode(raw)
-        self.oof_score_ = r2_score(y, self.oof_prediction_, sample_weight=weight)
+    ) -> tuple[NDArray[np.float64], float]:
+        prediction = self._targets.decode(raw)
+        return prediction, r2_score(y, prediction, sample_weight=weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
