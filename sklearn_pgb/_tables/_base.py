@@ -325,7 +325,8 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         """Store the solution as arrays and plain values."""
         mixtures = result.mixtures
         self.alpha_ = np.array([mixture.alpha for mixture in mixtures])
-        self.group_weights_ = np.array([mixture.weights for mixture in mixtures])
+        weights = np.array([mixture.weights for mixture in mixtures])
+        self.group_weights_ = weights.reshape(len(mixtures), len(result.stack))
         self.stack_weights_ = result.stack.numpy()
         self.stack_intercept_ = result.shift.numpy()
         self.cv_results_ = {
