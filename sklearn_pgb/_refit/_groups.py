@@ -13,11 +13,12 @@ from torch import Tensor
 from sklearn_pgb._budget import (
     AVERAGED_MIXTURES,
     CHOICE_FLOPS,
+    FINAL_FLOPS,
     GOOD_ENOUGH,
     KERNEL_ENTRIES,
-    KERNEL_FLOPS,
     NEWTON_SOLVES,
     SOLUTION_TOL,
+    SOLVE_FLOPS,
 )
 from sklearn_pgb._convex._kernels import (
     DualProblem,
@@ -357,6 +358,9 @@ def _final(
     ]
     intercept = torch.zeros(y.shape[1], dtype=y.dtype)
     size = _n_landmarks(len(y), y.shape[1], len(folds[0].operators), max_memory)
+    flops = _solve_flops(len(y), size, y.shape[1])
+    solves = 1 if loss.quadratic else NEWTON_SOLVES
+    mixtures = mixtures[: max(1, int(FINAL_FLOPS / (solves * flops)))]
     # Any samples will do: their order is random already.
     landmarks = order[:size]
     everything = torch.arange(len(y)) if size < len(y) else None
@@ -396,10 +400,17 @@ def _final(
 def _n_landmarks(n_samples: int, k: int, n_groups: int, max_memory: float) -> int:
     """All samples if a factorization of their kernel is cheap, else some of them."""
     entries = max_memory / (8 * (n_groups + 2) * k)
-    if n_samples**3 / 3 * k <= KERNEL_FLOPS and n_samples**2 <= entries:
+    if _solve_flops(n_samples, n_samples, k) <= SOLVE_FLOPS and n_samples**2 <= entries:
         return n_samples
-    by_flops = (KERNEL_FLOPS / (n_samples * k)) ** 0.5
+    by_flops = (SOLVE_FLOPS / (2 * k * n_samples)) ** 0.5
     return int(max(2, min(n_samples - 1, by_flops, entries / n_samples)))
+
+
+def _solve_flops(n_samples: int, n_landmarks: int, k: int) -> float:
+    """Flops of one weighted least squares solution for all outputs."""
+    if n_landmarks == n_samples:
+        return k * n_samples**3 / 3
+    return 2.0 * k * n_samples * n_landmarks**2
 
 
 def _side_by_side(
