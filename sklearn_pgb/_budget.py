@@ -335,8 +335,8 @@ CHOICE_FLOPS, AVERAGED_MIXTURES, GOOD_ENOUGH = 6e9, 5, 1.05
 
 # Limits of kernels: entries of one for all outputs in the choice (a gigabyte for five),
 # and flops of one least squares solution on all samples: 5,000 samples, beyond which
-# some span the functions (1,400 of 10,000). A loss that is not quadratic takes about
-# NEWTON_SOLVES of them. As many mixtures are averaged as FINAL_FLOPS (ten seconds) allow.
+# some span the functions (1,400 of 10,000). Other losses than the squared one take about
+# NEWTON_SOLVES of them. Mixtures are averaged as far as FINAL_FLOPS allow: ten seconds.
 KERNEL_ENTRIES, SOLVE_FLOPS, NEWTON_SOLVES, FINAL_FLOPS = 2.5e7, 4.2e10, 5, 3e11
 SOLUTION_TOL, LANDMARK_JITTER = 1e-7, 1e-10
 

@@ -1,6 +1,7 @@
 """The estimators for tables: folds, weights, members, targets."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor, VotingRegressor
