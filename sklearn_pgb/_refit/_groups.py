@@ -215,6 +215,10 @@ def refit_groups(
     if search.average_loss() <= best:
         mixtures = []
     mixtures = [m for m in mixtures if search.losses[m] <= best * GOOD_ENOUGH]
+    size = _n_landmarks(len(y), k, len(stack), max_memory)
+    solves = 1 if loss.quadratic else NEWTON_SOLVES
+    affordable = FINAL_FLOPS / (solves * _solve_flops(len(y), size, k))
+    mixtures = mixtures[: max(1, int(affordable))]
     solutions = [[search.solutions[m][f] for m in mixtures] for f in range(len(folds))]
     heldout = torch.stack(averages).mean(0)
     for fold, average, part, own in zip(folds, averages, parts, solutions, strict=True):
@@ -222,7 +226,7 @@ def refit_groups(
         heldout[fold.heldout] = raw
     fraction = float(weight[torch.cat(parts)].sum()) / len(parts) / float(weight.sum())
     coefficients, intercept = _final(
-        folds, averages, y, weight, loss, mixtures, fraction, max_memory, order
+        folds, averages, y, weight, loss, mixtures, fraction, order[:size]
     )
     centered = sum(m.centered for m in mixtures) / len(mixtures) if mixtures else 1.0
     return GroupRefit(
@@ -259,22 +263,29 @@ def _stacked(
         scale = float(w @ loss.value(targets, torch.tensordot(equal, held, 1))) / 2
     penalty = scale / float(weight[seen].sum())
 
+    # In units of the outputs and of the first loss, so that the optimizer's tolerances
+    # do not depend on the scale of y.
+    spread = float(held.square().mean().sqrt()) or 1.0
+
     def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         parameters = torch.as_tensor(theta)
-        own, shift = parameters[:n_groups], parameters[n_groups:]
+        own, shift = parameters[:n_groups], spread * parameters[n_groups:]
         raw = torch.tensordot(own, held, 1) + shift
         values, gradient = loss.value_and_gradient(targets, raw)
         gradient = gradient * w[:, None]
         pull = own - equal
         value = float(w @ values + penalty / 2 * pull.square().sum())
-        parts = (gradient * held).sum((1, 2)) + penalty * pull, gradient.sum(0)
-        return value, torch.cat(parts).numpy()
+        to_own = (gradient * held).sum((1, 2)) + penalty * pull
+        both = torch.cat([to_own, spread * gradient.sum(0)])
+        return value / unit, both.numpy() / unit
 
+    unit = 1.0
     start = np.r_[equal.numpy(), np.zeros(k)]
+    unit = abs(objective(start)[0]) or 1.0
     bounds = [(0, None)] * n_groups + [(None, None)] * k
     fitted = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
     parameters = torch.as_tensor(fitted.x)
-    return parameters[:n_groups], parameters[n_groups:]
+    return parameters[:n_groups], spread * parameters[n_groups:]
 
 
 def _choice_rows(
@@ -344,8 +355,7 @@ def _final(
     loss: Loss,
     mixtures: Sequence[Mixture],
     fraction: float,
-    max_memory: float,
-    order: Tensor,
+    landmarks: Tensor,
 ) -> tuple[list[list[Tensor]], Tensor]:
     """Mean coefficients of the mixtures' solutions on all samples.
 
@@ -357,13 +367,7 @@ def _final(
         for fold in folds
     ]
     intercept = torch.zeros(y.shape[1], dtype=y.dtype)
-    size = _n_landmarks(len(y), y.shape[1], len(folds[0].operators), max_memory)
-    flops = _solve_flops(len(y), size, y.shape[1])
-    solves = 1 if loss.quadratic else NEWTON_SOLVES
-    mixtures = mixtures[: max(1, int(FINAL_FLOPS / (solves * flops)))]
-    # Any samples will do: their order is random already.
-    landmarks = order[:size]
-    everything = torch.arange(len(y)) if size < len(y) else None
+    everything = torch.arange(len(y)) if len(landmarks) < len(y) else None
     cross = _side_by_side(folds, everything, landmarks)
     own = cross if everything is None else _side_by_side(folds, None, landmarks)
     rows = landmarks if everything is None else everything
