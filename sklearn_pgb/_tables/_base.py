@@ -134,7 +134,8 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         weight *= self._targets.class_factors(y, weight)
         if not weight.any():
             raise ValueError(
-                "sample_weight must have a positive entry, but all weights are zero."
+                "sample_weight and class_weight must leave a sample with a positive "
+                "weight, but all are zero. Raise one."
             )
         rows = np.flatnonzero(weight)
         if groups is not None:
@@ -149,8 +150,10 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
         shares = weight if is_weighted else None
         self._reader = {"names": reader.names, "labels": reader.labels}
-        # Members pass arrays on, whatever the user's transformers return.
-        with config_context(transform_output="default"):
+        # Members pass arrays on, whatever the user's transformers return, and all of
+        # them get the weights.
+        options = {"transform_output": "default", "enable_metadata_routing": False}
+        with config_context(**options):
             trained = self._train(members, parts, Z, member_y, shares, seeds, contexts)
             self._refit(trained, parts, Z, y, weight, max_memory, int(seeds[1]))
         self.estimators_ = trained
@@ -166,8 +169,6 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 rows, self.cv, Z, y, classifier=classifies, groups=groups
             )
         n_folds = AUTO_FOLDS if self.cv is None or self.cv == "auto" else int(self.cv)
-        if n_folds < 2:
-            raise ValueError(f"cv must be at least 2 folds, got {n_folds}. Use cv=5.")
         options = {
             "labels": self._strata(y[rows]),
             "weight": weight[rows],
