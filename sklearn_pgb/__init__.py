@@ -19,6 +19,8 @@ from sklearn_pgb._resnet._classifier import ResNetBasisClassifier
 from sklearn_pgb._resnet._regressor import ResNetBasisRegressor
 from sklearn_pgb._survey._result import MinimaSurvey
 from sklearn_pgb._survey._survey import survey_minima
+from sklearn_pgb._tables._classifier import GradientBasisClassifier
+from sklearn_pgb._tables._regressor import GradientBasisRegressor
 from sklearn_pgb._version import __version__ as __version__
 
 __all__ = [
@@ -31,7 +33,9 @@ __all__ = [
     "CertificateDisplay",
     "FeatureBasis",
     "GradientBasis",
+    "GradientBasisClassifier",
     "GradientBasisRefit",
+    "GradientBasisRegressor",
     "InputBasis",
     "LayerBasis",
     "LinearOperator",

@@ -39,6 +39,7 @@ FLOORS = {
     "_compare": 6,
     "_survey": 6,
     "_display": 6,
+    "_tables": 7,
 }
 # A Jacobian needs derivatives, and the function it differentiates; a survey certifies
 # where its trainings end; a display draws results.

@@ -18,6 +18,11 @@ from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._mapped import MappedOperator, mapped
 from sklearn_pgb._operators._operator import LinearOperator, apply_root
+from sklearn_pgb._operators._outputs import (
+    separates_outputs,
+    shares_features,
+    single_output,
+)
 from sklearn_pgb._operators._stacked import StackedOperator
 
 N_SAMPLES, N_OUTPUTS = 7, 3
@@ -461,6 +466,65 @@ def test_function_of_images(block_bytes, generator, monkeypatch):
     check_close(operator.gram(), matrix @ matrix.T, torch.float64)
     some = operator.rows(torch.tensor([4, 1]))
     check_close(some.matvec(coef), (twin @ coef)[[4, 1]], torch.float64)
+
+
+# --- outputs -------------------------------------------------------------------------
+
+
+@dtypes
+@all_operators
+def test_single_output(case, dtype, generator):
+    """Its kernel is that of the output's rows, and so are its rows with coefficients.
+
+    Columns that are zero for the output may be missing; the others keep their order.
+    """
+    operator, twin = case(generator, dtype)
+    index = torch.tensor([4, 0])
+    for c in range(N_OUTPUTS):
+        rows, single = twin[:, c], single_output(operator, c)
+        assert (single.n_samples, single.n_outputs) == (N_SAMPLES, 1)
+        check_close(single.gram(), rows @ rows.T, dtype)
+        cross = single_output(operator.rows(index), c).cross_gram(single)
+        check_close(cross, rows[index] @ rows.T, dtype)
+        kept = single.dense()[:, 0].double()
+        used = rows[:, (rows != 0).any(0)]
+        check_close(kept[:, (kept != 0).any(0)].to(dtype), used, dtype)
+
+
+def test_single_output_of_one_output(generator):
+    operator = DenseOperator(normal(generator, 4, 1, 3))
+    assert single_output(operator, 0) is operator
+
+
+@all_operators
+def test_questions_about_outputs(case, generator):
+    """Yes is right for the matrix; no is only allowed where it is right or careful."""
+    operator, twin = case(generator, torch.float64)
+    belongs = (twin != 0).any(0).sum(0)
+    if separates_outputs(operator):
+        assert (belongs <= 1).all()
+    grams = torch.einsum("icp,jcp->cij", twin, twin)
+    if shares_features(operator):
+        assert separates_outputs(operator)
+        assert_close(grams, grams[:1].expand_as(grams))
+
+
+@pytest.mark.parametrize(
+    ("case", "separate", "shared"),
+    [
+        (kronecker_case, True, True),
+        (leaf_case, True, False),
+        (vector_leaf_case, True, True),
+        (stacked_leaves_case, True, True),
+        (chain_case, False, False),
+        (stacked_case, False, False),
+    ],
+)
+def test_answers_about_outputs(case, separate, shared, generator):
+    """They save work: a careful no would be right and slow."""
+    operator, _ = case(generator, torch.float64)
+    assert separates_outputs(operator) is separate
+    assert shares_features(operator) is shared
 
 
 # --- sketches ------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""Operators of single outputs, and the coefficients that outputs share."""
+
+import torch
+
+from sklearn_pgb._operators._chain import ChainOperator
+from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._layers import Linear
+from sklearn_pgb._operators._leaves import LeafOperator
+from sklearn_pgb._operators._mapped import MappedOperator
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._stacked import StackedOperator
+
+
+def shares_features(operator: LinearOperator) -> bool:
+    """Whether all outputs have the same features, with coefficients of their own."""
+    if isinstance(operator, StackedOperator):
+        return all(map(shares_features, operator.operators))
+    if isinstance(operator, LeafOperator):
+        return operator.outputs is None
+    return isinstance(operator, KroneckerOperator) or operator.n_outputs == 1
+
+
+def separates_outputs(operator: LinearOperator) -> bool:
+    """Whether every coefficient belongs to one output."""
+    if isinstance(operator, StackedOperator):
+        return all(map(separates_outputs, operator.operators))
+    separate = isinstance(operator, LeafOperator | KroneckerOperator)
+    return separate or operator.n_outputs == 1
+
+
+def single_output(operator: LinearOperator, output: int) -> LinearOperator:
+    """The rows of one output; columns that are zero for it may be left out."""
+    if operator.n_outputs == 1:
+        return operator
+    if isinstance(operator, StackedOperator):
+        parts = [single_output(part, output) for part in operator.operators]
+        return StackedOperator(parts, operator.scales)
+    if isinstance(operator, KroneckerOperator):
+        return KroneckerOperator(operator.features, 1)
+    if isinstance(operator, ChainOperator):
+        *layers, head = operator.layers
+        if isinstance(head, Linear):
+            weight = head.weight[output : output + 1]
+            return ChainOperator([*layers, Linear(head.inputs, weight, head.bias)])
+    if isinstance(operator, LeafOperator):
+        leaves, counts, scale = operator.leaves, operator.n_leaves, operator.scale
+        if operator.outputs is not None:
+            own = torch.nonzero(operator.outputs == output)[:, 0]
+            leaves, scale = leaves[:, own], scale[own]
+            counts = [counts[tree] for tree in own.tolist()]
+        return LeafOperator(leaves, counts, scale, None, 1)
+    row = torch.zeros(1, operator.n_outputs, dtype=operator.dtype)
+    row[0, output] = 1.0
+    return MappedOperator(operator, row)

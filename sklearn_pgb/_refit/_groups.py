@@ -1,0 +1,434 @@
+"""Refit several models together: one convex problem on all of their bases."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from sklearn_pgb._budget import (
+    AVERAGED_MIXTURES,
+    CHOICE_FLOPS,
+    FINAL_FLOPS,
+    GOOD_ENOUGH,
+    KERNEL_ENTRIES,
+    NEWTON_SOLVES,
+    SOLUTION_TOL,
+    SOLVE_FLOPS,
+)
+from sklearn_pgb._convex._kernels import (
+    DualProblem,
+    FeatureProblem,
+    KernelProblem,
+    KernelSolution,
+    landmark_dual,
+    landmark_features,
+    solve_kernels,
+)
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._outputs import (
+    separates_outputs,
+    shares_features,
+    single_output,
+)
+from sklearn_pgb._refit._mixture import KernelFold, Mixture, MixtureSearch, mixed
+
+
+@dataclass(frozen=True, eq=False)
+class FoldModels:
+    """The models of one fold, one per group, and its samples.
+
+    Attributes
+    ----------
+    opened : list of OpenNetwork
+    inputs : list of Tensor
+        Inputs of each model for all samples.
+    raw : list of Tensor (n_samples, n_outputs)
+        Raw outputs of each model.
+    operators : list of LinearOperator
+        Partial derivatives of each model on all samples, without output biases.
+    sizes : list of float
+        Mean squared row norm of each operator on the training samples.
+    train, heldout : Tensor of int
+    """
+
+    opened: list[OpenNetwork]
+    inputs: list[Tensor]
+    raw: list[Tensor]
+    operators: list[LinearOperator]
+    sizes: list[float]
+    train: Tensor
+    heldout: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        opened: Sequence[OpenNetwork],
+        X: object,
+        weight: Tensor,
+        train: Tensor,
+        heldout: Tensor,
+    ) -> "FoldModels":
+        """Evaluate the models of a fold on all samples."""
+        inputs = [each.inputs(X, check=False) for each in opened]
+        raw, operators, sizes = [], [], []
+        for each, rows in zip(opened, inputs, strict=True):
+            model = each.network
+            raw.append(model(model.theta, rows))
+            operator = model.jacobian(rows, without=model.find_head(rows[:8]).bias)
+            operators.append(operator)
+            norms = operator.row_norms()[train].mean(1)
+            size = float(weight[train] @ norms / weight[train].sum())
+            # A constant model has no derivatives.
+            sizes.append(size if size > 0 else 1.0)
+        return cls(list(opened), inputs, raw, operators, sizes, train, heldout)
+
+    def average(self, stack: Tensor) -> Tensor:
+        """Sum of the models' raw outputs, times the weights of the stack."""
+        return torch.einsum("g,gik->ik", stack, torch.stack(self.raw))
+
+    def kernels(self, rows: Tensor, columns: Tensor | None = None) -> list[Tensor]:
+        """Kernels of the groups between samples, each of mean diagonal one.
+
+        Of shape (n_kernels, n_rows, n_columns), with one kernel for all outputs if they
+        share the features, else one for each.
+        """
+        result = []
+        for operator, size in zip(self.operators, self.sizes, strict=True):
+            left = operator.rows(rows)
+            right = left if columns is None else operator.rows(columns)
+            count = 1 if shares_features(operator) else operator.n_outputs
+            blocks = []
+            for c in range(count):
+                a = single_output(left, c)
+                b = a if columns is None else single_output(right, c)
+                blocks.append(a.gram() if columns is None else a.cross_gram(b))
+            result.append(torch.stack(blocks).div_(size))
+        return result
+
+    def coefficients(
+        self, rows: Tensor, dual: Tensor, weights: Sequence[float]
+    ) -> list[Tensor]:
+        """Coefficients of each model's parameters, from duals of samples.
+
+        Of shape (n_sets, n_params): one set of coefficients if every parameter belongs
+        to one output, else one per output.
+        """
+        result = []
+        for operator, size, weight in zip(
+            self.operators, self.sizes, weights, strict=True
+        ):
+            part, k = operator.rows(rows), dual.shape[1]
+            if separates_outputs(operator):
+                coef = part.rmatvec(dual)[None]
+            else:
+                own = torch.eye(k, dtype=torch.bool, device=dual.device)
+                coef = torch.stack([part.rmatvec(dual * mask) for mask in own])
+            result.append(coef * (weight / size))
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class GroupRefit:
+    """Result of a refit of several groups.
+
+    Attributes
+    ----------
+    stack : Tensor (n_groups,)
+        Weights of the groups' raw outputs in the stacked average.
+    shift : Tensor (n_outputs,)
+        Added to the stacked average.
+    mixtures : list of Mixture
+        The mixtures that are averaged; empty if the stacked average itself is best.
+    search : MixtureSearch
+    coefficients : list of list of Tensor
+        For each fold and group, coefficients of the model's parameters.
+    intercept : Tensor (n_outputs,)
+    centered : float
+        Fraction of the mixtures with the stacked average as their center.
+    heldout_raw : Tensor (n_samples, n_outputs)
+        Raw outputs for every sample by models that have not seen it.
+    """
+
+    stack: Tensor
+    shift: Tensor
+    mixtures: list[Mixture]
+    search: MixtureSearch
+    coefficients: list[list[Tensor]]
+    intercept: Tensor
+    centered: float
+    heldout_raw: Tensor
+
+
+def refit_groups(
+    folds: Sequence[FoldModels],
+    y: Tensor,
+    weight: Tensor,
+    loss: Loss,
+    *,
+    max_memory: float,
+    seed: int,
+) -> GroupRefit:
+    """Fit the convex model on the bases of all folds and groups.
+
+    The weights of the groups, alpha and the center are chosen on at most CHOICE_ROWS
+    samples, each held out from the models and the solution of its fold. The problems
+    of the best mixtures are then solved with all samples and the bases of all folds
+    side by side, and their solutions averaged. If the kernels are too large, functions
+    are spanned by the kernels of a random part of the samples (Nystroem's method).
+
+    Parameters
+    ----------
+    folds : sequence of FoldModels
+    y : Tensor (n_samples, n_outputs)
+        Encoded targets.
+    weight : Tensor (n_samples,)
+        Positive sample weights, not normalized.
+    loss : Loss
+    max_memory : float
+        Bytes for the kernels.
+    seed : int
+        Seed of the choice of samples.
+    """
+    stack, shift = _stacked(folds, y, weight, loss)
+    averages = [fold.average(stack) + shift for fold in folds]
+    order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
+    k = y.shape[1]
+    limits = len(y), k, len(folds), len(stack)
+    n_rows = _choice_rows(*limits, loss, max_memory)
+    chosen = torch.zeros(len(y), dtype=torch.bool)
+    chosen[order[:n_rows]] = True
+    parts = [fold.train[chosen[fold.train]] for fold in folds]
+    kernel_folds = [
+        _kernel_fold(fold, average, part, fold.heldout[chosen[fold.heldout]], y, weight)
+        for fold, average, part in zip(folds, averages, parts, strict=True)
+    ]
+    search = MixtureSearch(kernel_folds, loss)
+    mixtures = search.run(len(stack))[:AVERAGED_MIXTURES]
+    best = min(map(search.losses.__getitem__, mixtures), default=math.inf)
+    if search.average_loss() <= best:
+        mixtures = []
+    mixtures = [m for m in mixtures if search.losses[m] <= best * GOOD_ENOUGH]
+    size = _n_landmarks(len(y), k, len(stack), max_memory)
+    solves = 1 if loss.quadratic else NEWTON_SOLVES
+    affordable = FINAL_FLOPS / (solves * _solve_flops(len(y), size, k))
+    mixtures = mixtures[: max(1, int(affordable))]
+    solutions = [[search.solutions[m][f] for m in mixtures] for f in range(len(folds))]
+    heldout = torch.stack(averages).mean(0)
+    for fold, average, part, own in zip(folds, averages, parts, solutions, strict=True):
+        raw = _predicted(fold, average, part, fold.heldout, mixtures, own)
+        heldout[fold.heldout] = raw
+    fraction = float(weight[torch.cat(parts)].sum()) / len(parts) / float(weight.sum())
+    coefficients, intercept = _final(
+        folds, averages, y, weight, loss, mixtures, fraction, order[:size]
+    )
+    centered = sum(m.centered for m in mixtures) / len(mixtures) if mixtures else 1.0
+    return GroupRefit(
+        stack,
+        shift,
+        mixtures,
+        search,
+        coefficients,
+        intercept + centered * shift,
+        centered,
+        heldout,
+    )
+
+
+def _stacked(
+    folds: Sequence[FoldModels], y: Tensor, weight: Tensor, loss: Loss
+) -> tuple[Tensor, Tensor]:
+    """Weights >= 0 of the groups' raw outputs, and a shift, of the least loss.
+
+    They are fitted to raw outputs for samples that the models have not seen. A normal
+    prior with standard deviation one around equal weights keeps them finite if these
+    separate the classes.
+    """
+    n_groups, k = len(folds[0].raw), y.shape[1]
+    held = torch.zeros(n_groups, *y.shape, dtype=y.dtype)
+    for fold in folds:
+        held[:, fold.heldout] = torch.stack(fold.raw)[:, fold.heldout]
+    seen = torch.cat([fold.heldout for fold in folds]).unique()
+    held, targets, w = held[:, seen], y[seen], weight[seen] / weight[seen].sum()
+    equal = torch.full((n_groups,), 1 / n_groups, dtype=y.dtype)
+    scale = 1.0
+    if loss.quadratic:
+        # Half of the noise's variance is the unit of a squared error.
+        scale = float(w @ loss.value(targets, torch.tensordot(equal, held, 1))) / 2
+    penalty = scale / float(weight[seen].sum())
+
+    # In units of the outputs and of the first loss, so that the optimizer's tolerances
+    # do not depend on the scale of y.
+    spread = float(held.square().mean().sqrt()) or 1.0
+
+    def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        parameters = torch.as_tensor(theta)
+        own, shift = parameters[:n_groups], spread * parameters[n_groups:]
+        raw = torch.tensordot(own, held, 1) + shift
+        values, gradient = loss.value_and_gradient(targets, raw)
+        gradient = gradient * w[:, None]
+        pull = own - equal
+        value = float(w @ values + penalty / 2 * pull.square().sum())
+        to_own = (gradient * held).sum((1, 2)) + penalty * pull
+        both = torch.cat([to_own, spread * gradient.sum(0)])
+        return value / unit, both.numpy() / unit
+
+    unit = 1.0
+    start = np.r_[equal.numpy(), np.zeros(k)]
+    unit = abs(objective(start)[0]) or 1.0
+    bounds = [(0, None)] * n_groups + [(None, None)] * k
+    fitted = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    parameters = torch.as_tensor(fitted.x)
+    return parameters[:n_groups], spread * parameters[n_groups:]
+
+
+def _choice_rows(
+    n_samples: int, k: int, n_folds: int, n_groups: int, loss: Loss, max_memory: float
+) -> int:
+    """Number of samples that the mixture is chosen on."""
+    entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2))) / n_folds
+    solves = n_folds * k * (1 if loss.quadratic else NEWTON_SOLVES)
+    by_flops = (3 * CHOICE_FLOPS / solves) ** (1 / 3) * n_folds / (n_folds - 1)
+    return int(min(n_samples, by_flops, max(2 * n_folds, (entries / k) ** 0.5)))
+
+
+def _kernel_fold(
+    fold: FoldModels,
+    average: Tensor,
+    train: Tensor,
+    heldout: Tensor,
+    y: Tensor,
+    weight: Tensor,
+) -> KernelFold:
+    return KernelFold(
+        fold.kernels(train),
+        fold.kernels(heldout, train),
+        y[train],
+        y[heldout],
+        weight[train],
+        weight[heldout],
+        average[train],
+        average[heldout],
+    )
+
+
+def _predicted(
+    fold: FoldModels,
+    average: Tensor,
+    train: Tensor,
+    rows: Tensor,
+    mixtures: Sequence[Mixture],
+    solutions: Sequence[KernelSolution],
+) -> Tensor:
+    """Mean raw outputs of a fold's solutions, for the samples in `rows`."""
+    if not mixtures:
+        return average[rows]
+    total = torch.zeros_like(average[rows])
+    for mixture, solution in zip(mixtures, solutions, strict=True):
+        coefs = fold.coefficients(train, solution.coef, mixture.weights)
+        operators = [operator.rows(rows) for operator in fold.operators]
+        total += sum(map(apply_sets, operators, coefs)) + solution.intercept
+        if mixture.centered:
+            total += average[rows]
+    return total / len(mixtures)
+
+
+def apply_sets(operator: LinearOperator, coefs: Tensor) -> Tensor:
+    """Raw outputs of one set of coefficients, or of one set per output."""
+    if len(coefs) == 1:
+        return operator.matvec(coefs[0])
+    columns = [operator.matvec(coef)[:, c] for c, coef in enumerate(coefs)]
+    return torch.stack(columns, 1)
+
+
+def _final(
+    folds: Sequence[FoldModels],
+    averages: Sequence[Tensor],
+    y: Tensor,
+    weight: Tensor,
+    loss: Loss,
+    mixtures: Sequence[Mixture],
+    fraction: float,
+    landmarks: Tensor,
+) -> tuple[list[list[Tensor]], Tensor]:
+    """Mean coefficients of the mixtures' solutions on all samples.
+
+    `fraction` is the part of the total weight that alpha was chosen with: the penalty
+    keeps its weight relative to the sum of the losses.
+    """
+    total = [
+        [torch.zeros(1, operator.n_coef, dtype=y.dtype) for operator in fold.operators]
+        for fold in folds
+    ]
+    intercept = torch.zeros(y.shape[1], dtype=y.dtype)
+    everything = torch.arange(len(y)) if len(landmarks) < len(y) else None
+    cross = _side_by_side(folds, everything, landmarks)
+    own = cross if everything is None else _side_by_side(folds, None, landmarks)
+    rows = landmarks if everything is None else everything
+    center = torch.stack(list(averages)).mean(0)
+    solution: KernelSolution | None = None
+    for mixture in mixtures:
+        parts = (
+            y[rows],
+            loss,
+            weight[rows] / weight.sum(),
+            mixture.alpha * fraction,
+            (center if mixture.centered else torch.zeros_like(center))[rows],
+        )
+        kernels = mixed(cross, mixture.weights)
+        problem: type[KernelProblem] = DualProblem
+        if everything is not None:
+            kernels, factor = landmark_features(kernels, mixed(own, mixture.weights))
+            problem = FeatureProblem
+        solution = solve_kernels(
+            problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=solution
+        )
+        dual = solution.coef
+        if everything is not None:
+            dual = landmark_dual(factor, dual)
+        intercept += solution.intercept / len(mixtures)
+        scale = 1 / len(mixtures) / len(folds)
+        for f, fold in enumerate(folds):
+            # Side by side, each fold's kernel counts one over the number of folds.
+            coefs = fold.coefficients(landmarks, dual, mixture.weights)
+            total[f] = [t + scale * c for t, c in zip(total[f], coefs, strict=True)]
+    return total, intercept
+
+
+def _n_landmarks(n_samples: int, k: int, n_groups: int, max_memory: float) -> int:
+    """All samples if a factorization of their kernel is cheap, else some of them."""
+    entries = max_memory / (8 * (n_groups + 2) * k)
+    if _solve_flops(n_samples, n_samples, k) <= SOLVE_FLOPS and n_samples**2 <= entries:
+        return n_samples
+    by_flops = (SOLVE_FLOPS / (2 * k * n_samples)) ** 0.5
+    return int(max(2, min(n_samples - 1, by_flops, entries / n_samples)))
+
+
+def _solve_flops(n_samples: int, n_landmarks: int, k: int) -> float:
+    """Flops of one weighted least squares solution for all outputs."""
+    if n_landmarks == n_samples:
+        return k * n_samples**3 / 3
+    return 2.0 * k * n_samples * n_landmarks**2
+
+
+def _side_by_side(
+    folds: Sequence[FoldModels], rows: Tensor | None, columns: Tensor
+) -> list[Tensor]:
+    """Kernels of the groups' bases of all folds; between `columns` if rows is None."""
+
+    def of_fold(fold: FoldModels) -> list[Tensor]:
+        if rows is None:
+            return fold.kernels(columns)
+        return fold.kernels(rows, columns)
+
+    total = of_fold(folds[0])
+    for fold in folds[1:]:
+        for kernel, own in zip(total, of_fold(fold), strict=True):
+            kernel += own
+    return [kernel.div_(len(folds)) for kernel in total]

@@ -1,0 +1,1 @@
+"""Estimators that take raw tables."""

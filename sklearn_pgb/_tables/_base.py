@@ -1,0 +1,396 @@
+"""The common part of the estimators for tables."""
+
+from abc import ABC, abstractmethod
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn import config_context
+from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._estimator._border import (
+    all_or_nothing,
+    count_outputs,
+    fit_parameter,
+    jobs_for,
+    parse_memory,
+)
+from sklearn_pgb._estimator._folds import NoFolds, cross_fitting_parts, parts_among
+from sklearn_pgb._estimator._hooks import training_contexts
+from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._state import VersionedState
+from sklearn_pgb._estimator._trainer import train_networks
+from sklearn_pgb._models._open import check_can_open, nested, open_network
+from sklearn_pgb._refit._groups import FoldModels, GroupRefit, apply_sets, refit_groups
+from sklearn_pgb._sklearn import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _check_sample_weight,
+    _fit_context,
+)
+from sklearn_pgb._tables._columns import read_table
+from sklearn_pgb._tables._members import forest, network, other, trees
+from sklearn_pgb._tables._reader import TableReader
+from sklearn_pgb._targets import Targets, class_codes
+from sklearn_pgb._threads import threads_for_solve
+
+
+class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
+    """Members trained on folds, and one convex model on all of their bases."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "network": [HasMethods(["fit", "predict"]), StrOptions({"drop"}), None],
+        "trees": [HasMethods(["fit", "predict"]), StrOptions({"drop"}), None],
+        "forest": [HasMethods(["fit", "predict"]), StrOptions({"drop"}), None],
+        "others": ["array-like"],
+        "cv": ["cv_object", StrOptions({"auto"})],
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+        "max_memory": [str, Interval(Real, 0, None, closed="neither")],
+        "memory": [str, HasMethods("cache"), None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @property
+    @abstractmethod
+    def _targets(self) -> Targets:
+        """The targets of the fit."""
+
+    @abstractmethod
+    def _learn(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Store what the checked targets look like, and return those of the members."""
+
+    @abstractmethod
+    def _heldout(
+        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float]:
+        """Predictions for samples that no model has seen, and their score."""
+
+    _kind_of_targets: ClassVar[type[Targets]]
+
+    @property
+    def _has_several_labels(self) -> bool:
+        """Whether the targets are indicators of several labels."""
+        return False
+
+    @property
+    @abstractmethod
+    def _loss_name(self) -> str:
+        """Name of the loss of all members."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def fit(self, X, y, sample_weight=None, *, groups=None):
+        """Train the members on folds and refit them together.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+            Numbers, strings, categories, booleans and dates; missing values are fine.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets or labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples, for the members and for the refit.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of samples that folds keep together.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If the data or a combination of parameters can't be used.
+        """
+        max_memory = parse_memory(self.max_memory)
+        jobs_for(1, self.n_jobs)
+        reader, Z = _read(self, X, self.categorical_features)
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None."
+            )
+        y = self._kind_of_targets.checked(y)
+        check_consistent_length(Z, y)
+        weight = _check_sample_weight(
+            sample_weight, Z, dtype=np.float64, copy=True, ensure_non_negative=True
+        )
+        member_y = self._learn(y)
+        weight *= self._targets.class_factors(y, weight)
+        if not weight.any():
+            raise ValueError(
+                "sample_weight and class_weight must leave a sample with a positive "
+                "weight, but all are zero. Raise one."
+            )
+        rows = np.flatnonzero(weight)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(Z, groups)
+        rng = check_random_state(self.random_state)
+        seeds = rng.randint(np.iinfo(np.int32).max, size=2)
+        parts = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
+        members = self._members(reader)
+        contexts, finish = training_contexts(self, X, y, sample_weight)
+        is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
+        Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
+        shares = weight if is_weighted else None
+        self._reader = {"names": reader.names, "labels": reader.labels}
+        # Members pass arrays on, whatever the user's transformers return, and all of
+        # them get the weights.
+        options = {"transform_output": "default", "enable_metadata_routing": False}
+        with config_context(**options):
+            trained = self._train(members, parts, Z, member_y, shares, seeds, contexts)
+            self._refit(trained, parts, Z, y, weight, max_memory, int(seeds[1]))
+        self.estimators_ = trained
+        self.member_names_ = [name for name, _ in members]
+        finish()
+        return self
+
+    def _folds(self, Z, y, weight, rows, groups, seed):
+        """Folds over the distinct samples, or those of the user's splitter."""
+        if self.cv is not None and not isinstance(self.cv, str | Integral):
+            classifies = hasattr(self, "classes_")
+            return parts_among(
+                rows, self.cv, Z, y, classifier=classifies, groups=groups
+            )
+        n_folds = AUTO_FOLDS if self.cv is None or self.cv == "auto" else int(self.cv)
+        options = {
+            "labels": self._strata(y[rows]),
+            "weight": weight[rows],
+            "seed": seed,
+            "advice": "Add samples.",
+            "groups": None if groups is None else groups[rows],
+            "exact": self.cv != "auto",
+        }
+        try:
+            return cross_fitting_parts(n_folds, Z[rows], **options)
+        except NoFolds:
+            if self.cv != "auto" or groups is not None:
+                raise
+            # Too few distinct samples: their duplicates are held out one by one.
+            numbers = np.arange(len(rows))[:, None]
+            return cross_fitting_parts(n_folds, numbers, **options)
+
+    def _strata(self, y):
+        """Class numbers that stratify the folds, if any."""
+        labels = self._targets.strata(y)
+        if labels is None:
+            return None
+        missing = np.setdiff1d(self.classes_, labels)
+        if len(missing):
+            raise ValueError(
+                "sample_weight and class_weight must leave a sample of every class, "
+                f"got none of {missing.tolist()}. Remove these samples."
+            )
+        return class_codes(labels)
+
+    def _members(self, reader):
+        """Named pipelines, each from the matrix of the table to predictions."""
+        labels, loss = reader.labels, self._loss_name
+        n_outputs = self._targets.n_outputs
+        members = []
+        if not isinstance(self.network, str):
+            members.append(("network", network(labels, loss, self.network)))
+        # scikit-learn's boosted trees do not take several labels.
+        wanted = self.trees is not None or not self._has_several_labels
+        if not isinstance(self.trees, str) and wanted:
+            members.append(("trees", trees(labels, loss, n_outputs, self.trees)))
+        # The leaves of a forest hold means, which are no raw outputs of other losses.
+        wanted = self.forest is not None or loss in ("squared_error", "log_loss")
+        if not isinstance(self.forest, str) and wanted:
+            members.append(("forest", forest(labels, loss, self.forest)))
+        classifies = loss == "log_loss"
+        members += [
+            (name, other(labels, classifies, member)) for name, member in self._pairs()
+        ]
+        if not members:
+            raise ValueError(
+                "network, trees and forest must not all be 'drop' without others, as "
+                "nothing is left. Keep one of them."
+            )
+        for _, member in members:
+            check_can_open(member)
+            if any(isinstance(e, TransformedTargetRegressor) for e in nested(member)):
+                raise ValueError(
+                    "members must not transform y, got a TransformedTargetRegressor. "
+                    "Pass its regressor."
+                )
+        return members
+
+    def _pairs(self):
+        """The checked pairs of `others`."""
+        pairs = list(self.others)
+        for pair in pairs:
+            is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+            if not (is_pair and isinstance(pair[0], str) and hasattr(pair[1], "fit")):
+                raise ValueError(
+                    "others must be pairs (name, estimator), as in VotingRegressor, "
+                    f"got {pair!r}. Pass [('ridge', Ridge())]."
+                )
+        names = ["network", "trees", "forest", *(name for name, _ in pairs)]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                "others must have names of their own, none of them 'network', 'trees' "
+                f"or 'forest', got {names[3:]}. Rename one."
+            )
+        return pairs
+
+    def _train(self, members, parts, Z, y, weight, seeds, contexts):
+        """Trained members of each fold."""
+        rng = np.random.RandomState(seeds[0])
+        hooks = contexts(len(members) * len(parts))
+        columns = []
+        for number, (name, member) in enumerate(members):
+            params = {}
+            if weight is not None:
+                key = fit_parameter(member, "sample_weight")
+                if key is None:
+                    raise ValueError(
+                        "sample_weight and class_weight must be None for members "
+                        f"whose fit takes no sample_weight, got weights for {name!r}. "
+                        "Replace or drop it."
+                    )
+                params[key] = weight
+            numbers = slice(number * len(parts), (number + 1) * len(parts))
+            fitted = train_networks(
+                member,
+                rng.randint(np.iinfo(np.int32).max, size=len(parts)).tolist(),
+                [train for train, _ in parts],
+                Z,
+                y,
+                params,
+                self.n_jobs,
+                self.memory,
+                caller=self,
+                contexts=hooks[numbers],
+            )
+            for each in fitted:
+                self._check_outputs(name, open_network(each), Z[:1])
+            columns.append(fitted)
+        return [list(fold) for fold in zip(*columns, strict=True)]
+
+    def _check_outputs(self, name, opened, Z):
+        """Raise an error if a member has another loss or other outputs."""
+        k = self._targets.n_outputs
+        wanted, got = self._targets.loss_for(k), opened.loss
+        n_outputs = count_outputs(opened, opened.inputs(Z, check=False))
+        if type(got) is not type(wanted) or n_outputs != k:
+            raise ValueError(
+                f"members must have the loss {type(wanted).__name__} and {k} outputs, "
+                f"got {type(got).__name__} and {n_outputs} for {name!r}. Replace it, "
+                "or change its loss; folds must have samples of all classes."
+            )
+
+    def _refit(self, trained, parts, Z, y, weight, max_memory, seed):
+        """Solve the convex problem and store its solution."""
+        shares = torch.from_numpy(weight)
+        targets, folds = self._targets, []
+        with threads_for_solve(len(Z), len(Z)):
+            for members, (train, heldout) in zip(trained, parts, strict=True):
+                index = torch.from_numpy(train), torch.from_numpy(heldout)
+                opened = list(map(open_network, members))
+                folds.append(FoldModels.of(opened, Z, shares, *index))
+            k = targets.n_outputs
+            result = refit_groups(
+                folds,
+                targets.encode(y, k),
+                shares,
+                targets.loss_for(k),
+                max_memory=max_memory,
+                seed=seed,
+            )
+        self._store(result)
+        held = np.zeros(len(y), dtype=bool)
+        held[np.concatenate([heldout for _, heldout in parts])] = True
+        raw = result.heldout_raw.numpy()[held]
+        prediction, self.oof_score_ = self._heldout(y[held], raw, weight[held])
+        self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
+        self.oof_prediction_[held] = prediction
+
+    def _store(self, result: GroupRefit) -> None:
+        """Store the solution as arrays and plain values."""
+        mixtures = result.mixtures
+        self.alpha_ = np.array([mixture.alpha for mixture in mixtures])
+        weights = np.array([mixture.weights for mixture in mixtures])
+        self.group_weights_ = weights.reshape(len(mixtures), len(result.stack))
+        self.stack_weights_ = result.stack.numpy()
+        self.stack_intercept_ = result.shift.numpy()
+        self.cv_results_ = {
+            "weights": np.array([m.weights for m in result.search.losses]),
+            "alpha": np.array([m.alpha for m in result.search.losses]),
+            "center": np.array(
+                ["average" if m.centered else "zero" for m in result.search.losses]
+            ),
+            "loss": np.array(list(result.search.losses.values())),
+        }
+        self.basis_coef_ = [
+            [coef.numpy() for coef in fold] for fold in result.coefficients
+        ]
+        self.intercept_ = result.intercept.numpy()
+        self._centered = result.centered
+
+    def _raw(self, X: Any) -> NDArray[np.float64]:
+        """Raw outputs for new samples, (n_samples, n_outputs)."""
+        check_is_fitted(self)
+        Z = _read_new(self, X)
+        total = torch.from_numpy(self.intercept_).expand(len(Z), -1).clone()
+        scale = self._centered / len(self.estimators_)
+        for members, coefs in zip(self.estimators_, self.basis_coef_, strict=True):
+            networks = map(open_network, members)
+            pairs = zip(networks, coefs, self.stack_weights_, strict=True)
+            for opened, coef, stack in pairs:
+                with config_context(transform_output="default"):
+                    model, inputs = opened.network, opened.inputs(Z, check=False)
+                if scale * stack > 0:
+                    total += scale * float(stack) * model(model.theta, inputs)
+                if coef.any():
+                    bias = model.find_head(inputs[:8]).bias
+                    operator = model.jacobian(inputs, without=bias)
+                    total += apply_sets(operator, torch.from_numpy(coef))
+        raw: NDArray[np.float64] = finite_outputs(total).numpy()
+        return raw
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "basis_coef_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        tags.target_tags.required = True
+        return tags
+
+
+def _read(
+    estimator: Any, X: Any, categorical: Any
+) -> tuple[TableReader, NDArray[np.float64]]:
+    """Read the training table."""
+    reader, Z = TableReader.of(X, categorical)
+    Z = check_array(Z, ensure_all_finite="allow-nan", input_name="X")
+    validate_data(estimator, X, skip_check_array=True)
+    return reader, Z
+
+
+def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:
+    """Read a table with the columns of the training table."""
+    table = read_table(X)
+    validate_data(estimator, X, skip_check_array=True, reset=False)
+    Z = TableReader(**estimator._reader).read(table)
+    return check_array(Z, ensure_all_finite="allow-nan", input_name="X")

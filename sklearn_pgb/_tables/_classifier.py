@@ -1,0 +1,236 @@
+"""The classifier for tables."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+
+from sklearn_pgb._losses._named import LOSSES
+from sklearn_pgb._sklearn import StrOptions
+from sklearn_pgb._tables._base import TableEstimator
+from sklearn_pgb._targets import LabelTargets
+
+
+class GradientBasisClassifier(ClassifierMixin, TableEstimator):
+    """Classifier for tables: a network and trees, refitted together.
+
+    A network, boosted trees and a forest are trained on five folds with the log loss.
+    The derivatives of each model with respect to its parameters, its *gradient basis*
+    [1]_, are features of a linear model of the log odds: Jacobian features for the
+    network, indicators of the leaves for trees. One convex problem over the bases of
+    all models gives the prediction. The weight of each kind of model, the
+    regularization strength and the center of the penalty are chosen on samples that no
+    model has seen, so probabilities are calibrated on unseen samples.
+
+    Parameters
+    ----------
+    network : estimator, "drop" or None, default=None
+        The network. None: :class:`AddedNeuronClassifier` with two hidden layers of 64
+        smooth units. An estimator replaces it; it gets scaled inputs without missing
+        values, with categories as indicators. "drop" leaves it out.
+    trees : estimator, "drop" or None, default=None
+        The boosted trees. None: a
+        :class:`~sklearn.ensemble.HistGradientBoostingClassifier` with 150 iterations
+        and 8 leaves, not used if there are several labels. They get numbers with
+        missing values as they are, and category codes.
+    forest : estimator, "drop" or None, default=None
+        The forest, of which the log odds of the leaves are averaged. None: an
+        :class:`~sklearn.ensemble.ExtraTreesClassifier` with at least 3 samples in a
+        leaf. Categories become mean targets.
+    others : list of (str, estimator), default=()
+        Further members, each of a kind that :class:`GradientBasisRefit` can open. They
+        get the inputs of the forest.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes.
+    cv : "auto", int or splitter, default="auto"
+        Folds. "auto" is 5, fewer if there are fewer distinct samples. An int draws
+        stratified folds over the distinct samples.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Columns with categories, besides those with strings or a categorical dtype: a
+        mask, positions or names.
+    max_memory : float or str, default="1GB"
+        Memory limit of the kernels, in bytes or as a string such as "500MB".
+    memory : str, joblib.Memory or None, default=None
+        Cache of the trained members, or its folder.
+    n_jobs : int or None, default=None
+        Number of members trained in parallel.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the folds and the members.
+    verbose : int, default=0
+        Whether to print a line for every trained member.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    estimators_ : list of list
+        The trained members of each fold. They predict positions in `classes_`.
+    member_names_ : list of str
+        "network", "trees", "forest" and the names of the others.
+    alpha_ : ndarray of shape (n_mixtures,)
+        Regularization strength of each of the mixtures that are averaged. Empty if the
+        stacked average of the members is best without any refit.
+    group_weights_ : ndarray of shape (n_mixtures, n_members)
+        Weight of each member's kernel.
+    stack_weights_ : ndarray of shape (n_members,)
+        Weights of the members in the stacked average, the center of some mixtures.
+    stack_intercept_ : ndarray of shape (n_outputs,)
+        Added to the stacked average.
+    basis_coef_ : list of list of ndarray
+        For each fold and member, coefficients of its derivatives, without the biases.
+    intercept_ : ndarray of shape (n_outputs,)
+    oof_prediction_ : ndarray of shape (n_samples, n_classes)
+        Probabilities for every sample by members and a refit that have not seen it; of
+        samples with positive weight. NaN for samples that no fold holds out.
+    oof_score_ : float
+        Accuracy of `oof_prediction_`.
+    cv_results_ : dict of ndarray
+        "weights", "alpha", "center" and held-out "loss" of each mixture that was tried.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
+
+    See Also
+    --------
+    GradientBasisRegressor : The same for numbers and counts.
+    GradientBasisRefit : The refit of one model.
+
+    References
+    ----------
+    .. [1] K. Kawaguchi, J. Huang, L. P. Kaelbling, "Every Local Minimum Value Is the
+       Global Minimum Value of Induced Model in Nonconvex Machine Learning", Neural
+       Computation 31(12), 2019, Theorem 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn_pgb import GradientBasisClassifier
+    >>> X, y = load_wine(return_X_y=True, as_frame=True)
+    >>> model = GradientBasisClassifier(random_state=0).fit(X[::2], y[::2])
+    >>> model.score(X[1::2], y[1::2]) > 0.95
+    True
+    """
+
+    _kind_of_targets = LabelTargets
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **TableEstimator._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        network=None,
+        trees=None,
+        *,
+        forest=None,
+        others=(),
+        class_weight=None,
+        cv="auto",
+        categorical_features="from_dtype",
+        max_memory="1GB",
+        memory=None,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.network = network
+        self.trees = trees
+        self.forest = forest
+        self.others = others
+        self.class_weight = class_weight
+        self.cv = cv
+        self.categorical_features = categorical_features
+        self.max_memory = max_memory
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or 0/1 indicators if there are several labels.
+        """
+        raw = self._raw(X)
+        return self._targets.decode(raw)
+
+    def decision_function(self, X):
+        """Predict log odds of the second of two classes, or logits of several.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+        """
+        raw = self._raw(X)
+        return self._targets.decision(raw)
+
+    def predict_proba(self, X):
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        raw = self._raw(X)
+        return self._targets.probabilities(raw)
+
+    def predict_log_proba(self, X):
+        """Predict log probabilities, which are finite.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        raw = self._raw(X)
+        return self._targets.log_probabilities(raw)
+
+    @property
+    def _loss_name(self) -> str:
+        return "log_loss"
+
+    @property
+    def _has_several_labels(self) -> bool:
+        return self._multilabel
+
+    @property
+    def _targets(self) -> LabelTargets:
+        loss = LOSSES[self._loss_name]
+        return LabelTargets(loss, self.classes_, self._multilabel, self.class_weight)
+
+    def _learn(self, y: NDArray[Any]) -> NDArray[Any]:
+        targets = LabelTargets.of(y, LOSSES[self._loss_name])
+        self.classes_, self._multilabel = targets.classes, targets.multilabel
+        # All members know all classes, in this order.
+        return y if targets.multilabel else np.searchsorted(self.classes_, y)
+
+    def _heldout(
+        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float]:
+        targets = self._targets
+        score = accuracy_score(y, targets.decode(raw), sample_weight=weight)
+        return targets.probabilities(raw), score
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

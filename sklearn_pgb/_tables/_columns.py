@@ -1,0 +1,176 @@
+"""Read a table column by column: numbers, dates as numbers, and categories."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from numbers import Number
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from sklearn_pgb._estimator._border import check_passed_on
+from sklearn_pgb._sklearn import is_pandas_na, is_scalar_nan
+
+_COMPLEX = (
+    "X must have real numbers, got complex ones. Complex data not supported; keep real "
+    "and imaginary parts as two columns."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The columns of a table.
+
+    Attributes
+    ----------
+    names : tuple of str or None
+        Names of the columns, if the table has any.
+    columns : tuple of ndarray (n_samples,)
+        Numbers are float64 with NaN for missing values. Categories are objects with
+        None for missing values. Booleans are numbers, dates are days since 1970, and
+        durations and times of day are days.
+    n_samples : int
+    """
+
+    names: tuple[str, ...] | None
+    columns: tuple[NDArray[Any], ...]
+    n_samples: int
+
+
+def read_table(X: Any) -> Table:
+    """Read an array, a sparse matrix or a data frame.
+
+    Parameters
+    ----------
+    X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+        A data frame is one of pandas, polars, pyarrow or another library that narwhals
+        supports.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    ValueError
+        If X does not have two axes, or a column has values that are neither numbers
+        nor labels.
+    """
+    if sp.issparse(X):
+        X = X.toarray()  # type: ignore[attr-defined]
+    check_passed_on(X)
+    try:
+        frame = nw.from_native(X, eager_only=True, pass_through=True)
+    except nw.exceptions.DuplicateError:
+        raise ValueError(
+            f"X must have a different name for each column, got {list(X.columns)}. "
+            "Rename or drop some."
+        ) from None
+    if isinstance(frame, nw.DataFrame):
+        names = tuple(str(name) for name in frame.columns)
+        columns = [_from_series(frame[:, j], names[j]) for j in range(len(names))]
+        return Table(names, tuple(columns), len(frame))
+    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if array.dtype.kind == "c":
+        raise ValueError(_COMPLEX)
+    if array.dtype.kind in "US":
+        # A list with strings and numbers: keep the numbers.
+        array = np.asarray(X, dtype=object)
+    if array.ndim == 0:
+        raise ValueError(
+            f"X must be an array, a list of samples or a data frame, got a "
+            f"{type(X).__name__}. Convert it; collect lazy frames."
+        )
+    if array.ndim != 2:
+        raise ValueError(
+            f"X must be a table with 2 axes, got {array.ndim}. Reshape your data: "
+            "X.reshape(-1, 1) is one feature, X.reshape(1, -1) one sample."
+        )
+    columns = [_from_array(array[:, j], j) for j in range(array.shape[1])]
+    return Table(None, tuple(columns), len(array))
+
+
+def _from_series(series: Any, name: str) -> NDArray[Any]:
+    dtype = series.dtype
+    if dtype.is_numeric() or dtype == nw.Boolean:
+        return np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
+    if dtype.is_temporal() and dtype != nw.Time:
+        return _days(series.to_numpy())
+    values = np.empty(len(series), dtype=object)
+    values[:] = series.to_list()
+    # The categories may be numbers.
+    is_category = dtype in (nw.Categorical, nw.Enum)
+    return _labels(values, name) if is_category else _from_array(values, name)
+
+
+def _from_array(column: NDArray[Any], name: Any) -> NDArray[Any]:
+    if column.dtype.kind in "biuf":
+        return column.astype(np.float64)
+    if column.dtype.kind in "mM":
+        return _days(column)
+    present = [value for value in column if not _is_missing(value)]
+    for kinds, convert in (
+        (Number | np.bool_, _number),
+        (date | np.datetime64, _day),
+        (timedelta | np.timedelta64 | time, _duration),
+    ):
+        if all(isinstance(value, kinds) for value in present):
+            missing = (_is_missing(value) for value in column)
+            pairs = zip(column, missing, strict=True)
+            values = [np.nan if gone else convert(value) for value, gone in pairs]
+            return np.array(values, dtype=np.float64)
+    return _labels(column, name)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, complex | np.complexfloating):
+        raise ValueError(_COMPLEX)
+    return float(value)
+
+
+def _day(value: Any) -> float:
+    """Days since 1970, in UTC if the time zone is known."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC).replace(tzinfo=None)
+    return float(_days(np.array([value], dtype="M8[us]"))[0])
+
+
+def _duration(value: Any) -> float:
+    """Days, of a time of day since midnight."""
+    if isinstance(value, time):
+        value = datetime.combine(date.min, value) - datetime.min
+    return float(_days(np.array([value], dtype="m8[us]"))[0])
+
+
+def _labels(column: NDArray[Any], name: Any) -> NDArray[Any]:
+    """Replace missing values by None; check that all others can be counted."""
+    result = np.array(
+        [None if _is_missing(value) else value for value in column], dtype=object
+    )
+    for value in result:
+        try:
+            hash(value)
+        except TypeError:
+            raise ValueError(
+                f"X must have numbers or labels in column {name!r}, got "
+                f"{type(value).__name__}. Convert it, or drop the column."
+            ) from None
+    return result
+
+
+def _days(column: NDArray[Any]) -> NDArray[np.float64]:
+    """Dates as days since 1970 and durations as days; NaN for missing ones."""
+    if column.dtype.kind not in "mM":
+        column = column.astype("M8[us]")
+    values = column.astype(f"{column.dtype.kind}8[us]")
+    days = values.astype(np.int64) / 86_400e6
+    return np.where(np.isnat(values), np.nan, days)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, NA or NaT."""
+    if isinstance(value, date | timedelta | np.datetime64 | np.timedelta64):
+        return bool(value != value)
+    return value is None or is_pandas_na(value) or is_scalar_nan(value)

@@ -1,0 +1,172 @@
+"""Inputs of networks and trees, from matrices of numbers and category codes."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, TargetEncoder
+
+from sklearn_pgb._budget import (
+    AUTO_FOLDS,
+    MOST_ONE_HOT,
+    MOST_TREE_CODES,
+    RARE_SAMPLES,
+    SQUASH,
+)
+
+# Labels of each column with categories; None for a column of numbers.
+Labels = Sequence[Sequence[Any] | None]
+
+
+class RobustSquash(TransformerMixin, BaseEstimator):
+    """Scale columns by their interquartile range and squash outliers smoothly.
+
+    The median becomes zero and the standard deviation of normal columns one; values
+    far away approach SQUASH. A network extrapolates without bound, so a single extreme
+    input could otherwise dominate its training or its predictions. If the
+    quartiles are equal, the standard deviation takes the place of their range.
+    """
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        """Learn the center and the scale of each column."""
+        low, self.center_, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
+        # The interquartile range of the standard normal distribution is 1.349.
+        spread = (high - low) / 1.349
+        # In units of the largest value, so that squares do not overflow.
+        largest = np.maximum(np.abs(X - self.center_).max(0), np.finfo(float).tiny)
+        deviation = largest * ((X - self.center_) / largest).std(0)
+        spread = np.where(spread > 0, spread, deviation)
+        self.scale_ = np.where(spread > 0, spread, 1.0)
+        return self
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scaled columns, of the same shape as X."""
+        Z = (X - self.center_) / self.scale_
+        return Z / np.hypot(1, Z / SQUASH)
+
+
+class FilledColumns(TransformerMixin, BaseEstimator):
+    """Put zeros into columns without any value, of which there are no histograms."""
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        """Find the columns."""
+        self.empty_ = np.isnan(X).all(0)
+        return self
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the columns, of the same shape as X."""
+        return np.where(self.empty_, 0.0, X)
+
+
+class TargetMeans(TransformerMixin, BaseEstimator):
+    """Replace categories by mean targets, with one column for each target or class.
+
+    `fit_transform` takes means over other samples, so a rare category does not reveal
+    the target of its own sample.
+
+    Parameters
+    ----------
+    classifies : bool
+        Whether the targets are class numbers or indicators. scikit-learn's encoder
+        would take counts and whole numbers for classes.
+    """
+
+    def __init__(self, classifies: bool):
+        self.classifies = classifies
+
+    def fit(self, X: NDArray[np.float64], y: NDArray[Any]) -> Self:
+        """Learn the mean targets of all categories."""
+        self.encoders_ = [each.fit(X, t) for each, t in self._encoders(y)]
+        return self
+
+    def fit_transform(
+        self, X: NDArray[np.float64], y: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        """Learn the mean targets, and return means over other samples."""
+        if len(X) < 2:
+            return self.fit(X, y).transform(X)
+        pairs = self._encoders(y)
+        self.encoders_ = [each for each, _ in pairs]
+        return np.column_stack([each.fit_transform(X, t) for each, t in pairs])
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean targets of categories; of all samples for unknown ones."""
+        return np.column_stack([each.transform(X) for each in self.encoders_])
+
+    def _encoders(self, y: NDArray[Any]) -> list[tuple[TargetEncoder, NDArray[Any]]]:
+        """One encoder for each column of targets."""
+        columns = y.reshape(len(y), -1)
+        if self.classifies and y.ndim == 1:
+            classes = np.unique(y)
+            # The last indicator tells two classes apart.
+            columns = y[:, None] == (classes if len(classes) > 2 else classes[-1:])
+        folds = KFold(min(AUTO_FOLDS, max(len(y), 2)), shuffle=True, random_state=0)
+        return [
+            (TargetEncoder(target_type="continuous", cv=folds), column.astype(float))
+            for column in columns.T
+        ]
+
+
+def network_inputs(labels: Labels, classifies: bool) -> ColumnTransformer:
+    """Return a transformer of matrices into inputs of a network.
+
+    Missing numbers become the median, with an indicator column. Columns with few
+    categories become indicators, and rare categories share one. Columns with many
+    become mean targets, which `fit_transform` computes on other samples.
+    """
+    numbers = [j for j, known in enumerate(labels) if known is None]
+    few = [j for j, known in enumerate(labels) if known and len(known) <= MOST_ONE_HOT]
+    many = [j for j, known in enumerate(labels) if known and len(known) > MOST_ONE_HOT]
+    one_hot = OneHotEncoder(
+        min_frequency=RARE_SAMPLES,
+        handle_unknown="infrequent_if_exist",
+        sparse_output=False,
+    )
+    impute = SimpleImputer(
+        strategy="median", add_indicator=True, keep_empty_features=True
+    )
+    means = TargetMeans(classifies)
+    return ColumnTransformer(
+        [
+            ("numbers", make_pipeline(impute, RobustSquash()), numbers),
+            ("categories", one_hot, few),
+            ("means", make_pipeline(means, RobustSquash()), many),
+        ]
+    )
+
+
+def tree_inputs(
+    labels: Labels, classifies: bool
+) -> tuple[ColumnTransformer, list[int]]:
+    """Return a transformer of matrices into inputs of trees.
+
+    Trees take missing values and codes as they are. Columns with more categories than
+    they allow become mean targets. The second result lists the columns that hold codes.
+    """
+    sizes = [0 if known is None else len(known) for known in labels]
+    many = [j for j, size in enumerate(sizes) if size > MOST_TREE_CODES]
+    others = [j for j in range(len(labels)) if j not in many]
+    inputs = ColumnTransformer(
+        [("others", FilledColumns(), others), ("means", TargetMeans(classifies), many)]
+    )
+    return inputs, [k for k, j in enumerate(others) if sizes[j]]
+
+
+def forest_inputs(labels: Labels, classifies: bool) -> ColumnTransformer | str:
+    """Return a transformer of matrices into numbers, categories as mean targets."""
+    coded = [j for j, known in enumerate(labels) if known is not None]
+    if not coded:
+        return "passthrough"
+    numbers = [j for j, known in enumerate(labels) if known is None]
+    return ColumnTransformer(
+        [
+            ("numbers", "passthrough", numbers),
+            ("means", TargetMeans(classifies), coded),
+        ]
+    )

@@ -1,0 +1,74 @@
+"""The built-in models of the estimators for tables."""
+
+from typing import Any
+
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.pipeline import Pipeline
+
+from sklearn_pgb._added_neuron._classifier import AddedNeuronClassifier
+from sklearn_pgb._added_neuron._regressor import AddedNeuronRegressor
+from sklearn_pgb._budget import (
+    FOREST_LEAF,
+    FOREST_TREES,
+    NETWORK_UNITS,
+    TREE_ITERATIONS,
+    TREE_LEAVES,
+)
+from sklearn_pgb._tables._inputs import (
+    Labels,
+    forest_inputs,
+    network_inputs,
+    tree_inputs,
+)
+
+
+def network(labels: Labels, loss: str, model: Any = None) -> Pipeline:
+    """Return the network; derivatives of smooth units refit best."""
+    classifies = loss == "log_loss"
+    if model is None:
+        kind = AddedNeuronClassifier if classifies else AddedNeuronRegressor
+        model = kind(NETWORK_UNITS, loss=loss, activation="silu")
+    return Pipeline([("inputs", network_inputs(labels, classifies)), ("model", model)])
+
+
+def trees(labels: Labels, loss: str, n_outputs: int, model: Any = None) -> Pipeline:
+    """Return the boosted trees, one booster for each of several targets."""
+    classifies = loss == "log_loss"
+    inputs, codes = tree_inputs(labels, classifies)
+    if model is None:
+        kind = (
+            HistGradientBoostingClassifier
+            if classifies
+            else HistGradientBoostingRegressor
+        )
+        model = kind(
+            loss=loss,
+            max_iter=TREE_ITERATIONS,
+            max_leaf_nodes=TREE_LEAVES,
+            categorical_features=codes or None,
+            early_stopping=False,
+        )
+        if n_outputs > 1 and not classifies:
+            model = MultiOutputRegressor(model)
+    return Pipeline([("inputs", inputs), ("model", model)])
+
+
+def forest(labels: Labels, loss: str, model: Any = None) -> Pipeline:
+    """Return the extremely randomized trees."""
+    classifies = loss == "log_loss"
+    if model is None:
+        kind = ExtraTreesClassifier if classifies else ExtraTreesRegressor
+        model = kind(FOREST_TREES, min_samples_leaf=FOREST_LEAF)
+    return other(labels, classifies, model)
+
+
+def other(labels: Labels, classifies: bool, model: Any) -> Pipeline:
+    """Return a model with the inputs of the forest."""
+    inputs = forest_inputs(labels, classifies)
+    return Pipeline([("inputs", inputs), ("model", model)])

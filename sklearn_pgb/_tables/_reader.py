@@ -1,0 +1,143 @@
+"""Tables as matrices of numbers and category codes."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sklearn_pgb._tables._columns import Table, read_table
+
+
+@dataclass(frozen=True, eq=False)
+class TableReader:
+    """Maps tables with the columns of a training table to float64 matrices.
+
+    Attributes
+    ----------
+    names : tuple of str or None
+        Names of the columns of the training table.
+    labels : tuple of (tuple or None)
+        Labels of each column with categories, the most frequent first; label k has the
+        code k. None for columns of numbers.
+    """
+
+    names: tuple[str, ...] | None
+    labels: tuple[tuple[Any, ...] | None, ...]
+
+    @classmethod
+    def of(cls, X: Any, categorical: Any = "from_dtype") -> tuple[Self, NDArray[Any]]:
+        """Learn the columns of a table.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame
+        categorical : "from_dtype", None or array-like
+            Columns with categories. "from_dtype": those with values that are not
+            numbers or dates. None: those as well; an array names further ones, by
+            position, name or mask.
+
+        Returns
+        -------
+        reader : TableReader
+        matrix : ndarray (n_samples, n_features)
+            The table as the reader maps it.
+        """
+        table = read_table(X)
+        chosen = _chosen(table, categorical)
+        for j, column in enumerate(table.columns):
+            chosen[j] |= column.dtype == object
+        labels = tuple(
+            _by_frequency(column) if is_category else None
+            for column, is_category in zip(table.columns, chosen, strict=True)
+        )
+        reader = cls(table.names, labels)
+        return reader, reader._matrix(table)
+
+    @property
+    def categories(self) -> list[int]:
+        """Positions of the columns with categories."""
+        return [j for j, labels in enumerate(self.labels) if labels is not None]
+
+    def read(self, table: Table) -> NDArray[np.float64]:
+        """Map a table; labels that the training table lacks count as missing.
+
+        Raises
+        ------
+        ValueError
+            If the columns are not those of the training table.
+        """
+        if self.names is not None and table.names is not None:
+            if table.names != self.names:
+                missing = [name for name in self.names if name not in table.names]
+                extra = [name for name in table.names if name not in self.names]
+                raise ValueError(
+                    f"X must have the columns of fit, in their order, but "
+                    f"{missing} are missing and {extra} are new. Pass "
+                    "X[columns of fit]."
+                )
+        if len(table.columns) != len(self.labels):
+            raise ValueError(
+                f"X has {len(table.columns)} features, but fit saw "
+                f"{len(self.labels)} features as input. Pass the same columns."
+            )
+        return self._matrix(table)
+
+    def _matrix(self, table: Table) -> NDArray[np.float64]:
+        matrix = np.empty((table.n_samples, len(table.columns)))
+        for j, (column, labels) in enumerate(
+            zip(table.columns, self.labels, strict=True)
+        ):
+            if labels is None:
+                if column.dtype == object:
+                    name = j if table.names is None else table.names[j]
+                    raise ValueError(
+                        f"X must have numbers in column {name!r}, as in fit, got "
+                        f"labels such as {next(v for v in column if v is not None)!r}."
+                        " Convert them."
+                    )
+                matrix[:, j] = column
+            else:
+                codes = {label: code for code, label in enumerate(labels)}
+                matrix[:, j] = [codes.get(value, np.nan) for value in column]
+        return matrix
+
+
+def _chosen(table: Table, categorical: ArrayLike | None) -> NDArray[np.bool_]:
+    """Columns that the user calls categories."""
+    n_features = len(table.columns)
+    chosen = np.zeros(n_features, dtype=bool)
+    if categorical is None or isinstance(categorical, str):
+        return chosen
+    entries = np.asarray(categorical)
+    if entries.dtype.kind == "b" and entries.shape == (n_features,):
+        return entries.copy()
+    # As objects, so that names and positions can be mixed.
+    for entry in np.asarray(categorical, dtype=object).ravel():
+        if isinstance(entry, str) and table.names and entry in table.names:
+            chosen[table.names.index(entry)] = True
+        elif (
+            isinstance(entry, int | np.integer)
+            and entry is not True
+            and entry is not False
+            and -n_features <= entry < n_features
+        ):
+            chosen[entry] = True
+        else:
+            known = f"names among {list(table.names)}, " if table.names else ""
+            raise ValueError(
+                f"categorical_features must be 'from_dtype', None, {known}positions "
+                f"below {n_features} or a mask of length {n_features}, got {entry!r}."
+            )
+    return chosen
+
+
+def _by_frequency(column: NDArray[Any]) -> tuple[Any, ...]:
+    """Labels, the most frequent first; ties in the order of their text."""
+    counts = Counter(value for value in column if not _is_missing(value))
+    return tuple(sorted(counts, key=lambda label: (-counts[label], str(label))))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value

@@ -1,0 +1,283 @@
+"""The refit of several groups against dense features of all members."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.tree import DecisionTreeRegressor
+from table_cases import NETWORK, WEIGHT, X, Y, boosting, classifier, regressor
+
+from sklearn_pgb._losses._regression import SquaredLoss
+from sklearn_pgb._models._open import open_network
+from sklearn_pgb._refit import _groups
+from sklearn_pgb._refit._groups import FoldModels, apply_sets, refit_groups
+from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
+
+RNG = np.random.default_rng(5)
+X_NEW = RNG.normal(size=(9, 3))
+
+
+# --- an independent twin --------------------------------------------------------------
+
+
+def network_columns(mlp, rows):
+    """Derivatives of a one-layer tanh network by hand, (n_outputs, n, n_columns)."""
+    first, second = mlp.coefs_
+    hidden = np.tanh(rows @ first + mlp.intercepts_[0])
+    parts = []
+    for c in range(second.shape[1]):
+        inner = (1 - hidden**2) * second[:, c]
+        outer = rows[:, :, None] * inner[:, None]
+        block = np.zeros((len(rows), *second.shape))
+        block[:, :, c] = hidden
+        flat = block.reshape(len(rows), -1)
+        parts.append(np.hstack([outer.reshape(len(rows), -1), inner, flat]))
+    return np.stack(parts)
+
+
+def leaf_columns(trees, rows, n_outputs):
+    """Indicators of the leaves that scikit-learn names, the same for all outputs."""
+    n_leaves = [tree.tree_.node_count for tree in np.ravel(trees.estimators_)]
+    leaves = trees.apply(rows).reshape(len(rows), -1).astype(int)
+    dense = [np.eye(n)[leaf] for n, leaf in zip(n_leaves, leaves.T, strict=True)]
+    return np.tile(np.hstack(dense), (n_outputs, 1, 1))
+
+
+def columns(member, rows, n_outputs):
+    """The gradient basis of a member without its output biases."""
+    model = member[-1]
+    if hasattr(model, "coefs_"):
+        inputs = member[:-1].transform(rows)
+        return network_columns(model, inputs)
+    return leaf_columns(model, rows, n_outputs)
+
+
+def raw_of(member, rows):
+    """What a member predicts, before the sigmoid."""
+    if hasattr(member[-1], "coefs_"):
+        inputs, mlp = member[:-1].transform(rows), member[-1]
+        hidden = np.tanh(inputs @ mlp.coefs_[0] + mlp.intercepts_[0])
+        return hidden @ mlp.coefs_[1] + mlp.intercepts_[1]
+    predict = getattr(member, "decision_function", member.predict)
+    return predict(rows).reshape(len(rows), -1)
+
+
+def twin_parts(model, X_train, rows, weight, parts):
+    """Features of rows and what is added to their product, from `model.estimators_`."""
+    k, groups = len(model.intercept_), model.group_weights_[0]
+    features, center = [], np.zeros((len(rows), k))
+    for members, (train, _) in zip(model.estimators_, parts, strict=True):
+        share = weight[train] / weight[train].sum()
+        for member, of_group, stack in zip(
+            members, groups, model.stack_weights_, strict=True
+        ):
+            seen = columns(member, X_train[train], k)
+            size = share @ (seen**2).sum(2).mean(0)
+            scale = np.sqrt(of_group / size / len(parts))
+            features.append(scale * columns(member, rows, k))
+            center += stack * raw_of(member, rows) / len(parts)
+    center = model._centered * (center + model.stack_intercept_)
+    return np.concatenate(features, 2), center
+
+
+def own_folds():
+    """Three folds, one after the other."""
+    rows = np.arange(len(X))
+    return [(np.setdiff1d(rows, held), held) for held in np.array_split(rows, 3)]
+
+
+def final_alpha(model, weight, parts):
+    """Alpha keeps its size relative to the sum of losses: folds have less of them."""
+    fraction = np.mean([weight[train].sum() for train, _ in parts]) / weight.sum()
+    return model.alpha_[0] * fraction
+
+
+@pytest.mark.parametrize("name", ["real", "two"])
+def test_squared_loss_against_numpy(name, monkeypatch):
+    """Ridge on the features of all folds and members, one problem for each output."""
+    monkeypatch.setattr(_groups, "AVERAGED_MIXTURES", 1)
+    y, parts = Y[name], own_folds()
+    trees = boosting() if name == "real" else "drop"
+    model = regressor(MLPRegressor(**NETWORK), trees, cv=parts)
+    model.fit(X, y, sample_weight=WEIGHT)
+    assert len(model.alpha_) == 1
+    phi, center = twin_parts(model, X, X, WEIGHT, parts)
+    new, new_center = twin_parts(model, X, X_NEW, WEIGHT, parts)
+    weight, alpha = WEIGHT / WEIGHT.sum(), final_alpha(model, WEIGHT, parts)
+    expected = []
+    for c, target in enumerate((y.reshape(len(y), -1) - center).T):
+        mean, origin = weight @ phi[c], weight @ target
+        Z = phi[c] - mean
+        system = Z.T @ (weight[:, None] * Z) + alpha / 2 * np.eye(Z.shape[1])
+        coef = np.linalg.solve(system, Z.T @ (weight * (target - origin)))
+        expected.append(origin + (new[c] - mean) @ coef + new_center[:, c])
+    actual = model.predict(X_NEW).reshape(len(X_NEW), -1)
+    np.testing.assert_allclose(actual.T, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_log_loss_against_scipy(monkeypatch):
+    """Penalized logistic regression on the same features, by a general optimizer."""
+    monkeypatch.setattr(_groups, "AVERAGED_MIXTURES", 1)
+    parts, y = own_folds(), Y["binary"]
+    trees = boosting(classifies=True)
+    model = classifier(MLPClassifier(**NETWORK), trees, forest="drop", cv=parts)
+    model.fit(X, y, sample_weight=WEIGHT)
+    assert len(model.alpha_) == 1
+    phi, center = twin_parts(model, X, X, WEIGHT, parts)
+    new, added = twin_parts(model, X, X_NEW, WEIGHT, parts)
+    phi, center, new, added = phi[0], center[:, 0], new[0], added[:, 0]
+    weight, alpha = WEIGHT / WEIGHT.sum(), final_alpha(model, WEIGHT, parts)
+    sign = np.where(y == "yes", 1.0, -1.0)
+
+    def objective(point):
+        margin = sign * (phi @ point[1:] + point[0] + center)
+        value = weight @ np.logaddexp(0, -margin) + alpha / 2 * point[1:] @ point[1:]
+        slope = -weight * sign / (1 + np.exp(margin))
+        return value, np.r_[slope.sum(), phi.T @ slope + alpha * point[1:]]
+
+    options = {"maxiter": 10_000, "maxfun": 10**5, "ftol": 1e-15, "gtol": 1e-10}
+    start = np.zeros(phi.shape[1] + 1)
+    solved = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
+    expected = new @ solved[1:] + solved[0] + added
+    # The problem is solved to 1e-7 of its value, so raw outputs to about its root.
+    np.testing.assert_allclose(model.decision_function(X_NEW), expected, atol=2e-3)
+
+
+# --- groups of fitted models ----------------------------------------------------------
+
+
+def fold_models(models, weight, parts):
+    """Clones of models, fitted on each fold."""
+    folds = []
+    for train, held in parts:
+        fitted = [model.fit(X[train], Y["real"][train]) for model in models()]
+        opened = [open_network(each) for each in fitted]
+        index = torch.tensor(train), torch.tensor(held)
+        folds.append(FoldModels.of(opened, X, torch.tensor(weight), *index))
+    return folds
+
+
+def two_models():
+    """A network and a forest, unfitted."""
+    return MLPRegressor(**NETWORK), ExtraTreesRegressor(4, max_depth=3, random_state=0)
+
+
+def chosen(monkeypatch, mixture):
+    """Let the search choose a given mixture."""
+
+    def run(search, n_groups):
+        search.evaluate(mixture)
+        return [mixture]
+
+    monkeypatch.setattr(MixtureSearch, "run", run)
+    monkeypatch.setattr(MixtureSearch, "average_loss", lambda search: np.inf)
+
+
+def refitted(folds):
+    """Refit, and raw outputs for the samples."""
+    y = torch.tensor(Y["real"])[:, None]
+    weight = torch.tensor(WEIGHT)
+    result = refit_groups(folds, y, weight, SquaredLoss(), max_memory=1e9, seed=0)
+    raw = result.intercept.expand(len(X), -1).clone()
+    for fold, coefs in zip(folds, result.coefficients, strict=True):
+        raw += result.centered * fold.average(result.stack) / len(folds)
+        raw += sum(map(apply_sets, fold.operators, coefs))
+    return result, raw.numpy()
+
+
+def test_GB_21_one_group(monkeypatch):
+    """Weights (1, 0) give the refit of the first group alone."""
+    parts = own_folds()
+    chosen(monkeypatch, Mixture((1.0, 0.0), 0.01, False))
+    both, raw = refitted(fold_models(two_models, WEIGHT, parts))
+    assert all(not fold[1].any() for fold in both.coefficients)
+    chosen(monkeypatch, Mixture((1.0,), 0.01, False))
+    first, expected = refitted(fold_models(lambda: two_models()[:1], WEIGHT, parts))
+    np.testing.assert_allclose(raw, expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(both.heldout_raw, first.heldout_raw, atol=1e-10)
+
+
+def test_GB_21_huge_alpha(monkeypatch):
+    """A huge alpha with the center gives the stacked average plus the best constant."""
+    chosen(monkeypatch, Mixture((0.5, 0.5), 1e12, True))
+    folds = fold_models(two_models, WEIGHT, own_folds())
+    result, raw = refitted(folds)
+    average = np.mean([fold.average(result.stack).numpy() for fold in folds], 0)
+    free = WEIGHT @ (Y["real"][:, None] - average) / WEIGHT.sum()
+    np.testing.assert_allclose(raw, average + free, atol=1e-6)
+
+
+def test_average_without_a_refit(monkeypatch):
+    """If no mixture is better, the stacked average and its shift are the result."""
+    monkeypatch.setattr(MixtureSearch, "average_loss", lambda search: -1.0)
+    folds = fold_models(two_models, WEIGHT, own_folds())
+    result, raw = refitted(folds)
+    assert result.mixtures == []
+    assert result.centered == 1.0
+    average = np.mean([fold.average(result.stack).numpy() for fold in folds], 0)
+    np.testing.assert_allclose(raw, average + result.shift.numpy(), atol=1e-12)
+    held = np.zeros_like(raw)
+    for fold in folds:
+        held[fold.heldout] = fold.average(result.stack)[fold.heldout]
+    np.testing.assert_allclose(result.heldout_raw, held + result.shift.numpy())
+
+
+def test_stacked_average_against_least_squares():
+    """If the weights are positive, they are those of a ridge towards equal weights."""
+    folds = fold_models(two_models, WEIGHT, own_folds())
+    result, _ = refitted(folds)
+    assert (result.stack > 0).all()
+    held = np.zeros((len(X), 2))
+    for fold in folds:
+        held[fold.heldout] = torch.cat(fold.raw, 1)[fold.heldout]
+    noise = WEIGHT @ (Y["real"] - held.mean(1)) ** 2 / WEIGHT.sum() / 2
+    rows = np.column_stack([held, np.ones(len(X))]) * WEIGHT[:, None] ** 0.5
+    pull = np.diag([noise / 2, noise / 2, 0])
+    goal = rows.T @ (WEIGHT**0.5 * Y["real"]) + pull @ [0.5, 0.5, 0]
+    expected = np.linalg.solve(rows.T @ rows + pull, goal)
+    actual = np.r_[result.stack, result.shift]
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_constant_model_has_no_derivatives():
+    """A stump without splits is a group of one column, and harms nothing."""
+    stump = DecisionTreeRegressor(min_samples_leaf=len(X))
+    folds = fold_models(lambda: (*two_models(), stump), WEIGHT, own_folds())
+    _, raw = refitted(folds)
+    assert np.isfinite(raw).all()
+
+
+def test_heldout_predictions_come_from_other_folds():
+    """Other targets of a fold do not change predictions for it, at a fixed choice."""
+    parts = own_folds()
+    folds = fold_models(two_models, WEIGHT, parts)
+    train, held = parts[1]
+    y = torch.tensor(Y["real"])[:, None]
+    weight = torch.tensor(WEIGHT)
+    part = torch.tensor(train)
+    average = folds[1].average(torch.tensor([0.5, 0.5], dtype=torch.float64))
+    mixture = Mixture((0.5, 0.5), 0.01, True)
+    results = []
+    for shift in (0.0, 100.0):
+        other = y.clone()
+        other[held] += shift
+        fold = _groups._kernel_fold(
+            folds[1], average, part, torch.tensor(held), other, weight
+        )
+        solution = MixtureSearch([fold], SquaredLoss())
+        solution.evaluate(mixture)
+        results.append(
+            _groups._predicted(
+                folds[1],
+                average,
+                part,
+                torch.tensor(held),
+                [mixture],
+                [solution.solutions[mixture][0]],
+            )
+        )
+        raw = fold.heldout_raw(mixture, solution.solutions[mixture][0])
+        torch.testing.assert_close(results[-1], raw)
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)

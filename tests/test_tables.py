@@ -1,0 +1,395 @@
+"""The estimators for tables: folds, weights, members, targets."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.ensemble import ExtraTreesRegressor, VotingRegressor
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from table_cases import (
+    CURVE,
+    FRAME,
+    NETWORK,
+    WEIGHT,
+    N,
+    X,
+    Y,
+    classifier,
+    regressor,
+    small,
+)
+
+from sklearn_pgb import GradientBasisClassifier, GradientBasisRegressor
+from sklearn_pgb._refit import _groups
+
+TARGETS = pytest.mark.parametrize("name", Y)
+FOLDS = list(KFold(3, shuffle=True, random_state=0).split(X))
+
+
+def prediction(model, rows=X):
+    """Predictions, as numbers."""
+    if isinstance(model, GradientBasisClassifier):
+        return model.predict_proba(rows)
+    return model.predict(rows)
+
+
+# --- results --------------------------------------------------------------------------
+
+
+@TARGETS
+def test_shapes_of_what_fit_learns(name):
+    y, n_folds = Y[name], 3
+    model = small(name, cv=FOLDS).fit(X, y)
+    n_outputs = {"two": 2, "labels": 2, "multi": 3}.get(name, 1)
+    n_members = len(model.member_names_)
+    assert [len(fold) for fold in model.estimators_] == [n_members] * n_folds
+    assert model.stack_weights_.shape == (n_members,)
+    assert (model.stack_weights_ >= 0).all()
+    assert model.intercept_.shape == model.stack_intercept_.shape == (n_outputs,)
+    assert model.group_weights_.shape == (len(model.alpha_), n_members)
+    np.testing.assert_allclose(model.group_weights_.sum(1), 1, atol=1e-5)
+    assert len({len(values) for values in model.cv_results_.values()}) == 1
+    assert {*model.cv_results_["center"]} == {"average", "zero"}
+    assert model.oof_prediction_.shape == prediction(model).shape
+    assert np.isfinite(model.oof_prediction_).all()
+    assert model.n_features_in_ == 3
+
+
+@TARGETS
+def test_held_out_loss_of_the_best_mixture(name, monkeypatch):
+    """`oof_prediction_` of a single mixture has the smallest loss of `cv_results_`."""
+    monkeypatch.setattr(_groups, "AVERAGED_MIXTURES", 1)
+    model = small(name, cv=FOLDS).fit(X, Y[name], WEIGHT)
+    if name == "count":
+        # The average of members that have learnt little would be better.
+        monkeypatch.setattr(_groups.MixtureSearch, "average_loss", lambda s: np.inf)
+        model.fit(X, Y[name], WEIGHT)
+    assert len(model.alpha_) == 1
+    raw = model.oof_prediction_.reshape(N, -1)
+    y = Y[name].reshape(N, -1)
+    if name in ("real", "two"):
+        losses = ((y - raw) ** 2).sum(1)
+    elif name == "count":
+        losses = (raw - y * np.log(raw)).sum(1)
+    elif name == "labels":
+        losses = -np.log(np.where(y == 1, raw, 1 - raw)).sum(1)
+    else:
+        losses = -np.log(raw[y == model.classes_])
+    best = model.cv_results_["loss"].min()
+    assert WEIGHT @ losses / WEIGHT.sum() == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["real", "two"])
+def test_score_of_numbers(name):
+    model = small(name).fit(X, Y[name], WEIGHT)
+    expected = r2_score(Y[name], model.oof_prediction_, sample_weight=WEIGHT)
+    assert model.oof_score_ == expected
+
+
+@pytest.mark.parametrize("name", ["binary", "multi"])
+def test_score_of_labels(name):
+    model = small(name).fit(X, Y[name], WEIGHT)
+    labels = model.classes_[model.oof_prediction_.argmax(1)]
+    expected = accuracy_score(Y[name], labels, sample_weight=WEIGHT)
+    assert model.oof_score_ == expected
+    probabilities = model.predict_proba(X)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    np.testing.assert_allclose(np.log(probabilities), model.predict_log_proba(X))
+    predicted = model.predict(X)
+    np.testing.assert_array_equal(predicted, model.classes_[probabilities.argmax(1)])
+    decision = model.decision_function(X)
+    assert decision.shape == ((N,) if name == "binary" else (N, 3))
+
+
+def test_several_labels():
+    model = small("labels").fit(X, Y["labels"])
+    probabilities = model.predict_proba(X)
+    np.testing.assert_array_equal(model.predict(X), probabilities > 0.5)
+    # The default trees take one label only.
+    model = classifier().set_params(trees=None).fit(X, Y["labels"])
+    assert model.member_names_ == ["network", "forest"]
+
+
+def test_counts_are_positive():
+    model = small("count").fit(X, Y["count"])
+    assert (model.predict(X) > 0).all()
+    assert model.score(X, Y["count"]) > 0.2
+    default = GradientBasisRegressor(loss="poisson", cv=2, random_state=0)
+    default.fit(X, Y["count"])
+    assert default.member_names_ == ["network", "trees"]
+
+
+def test_default_trees_of_several_targets():
+    """One booster for each target."""
+    model = GradientBasisRegressor("drop", forest="drop", cv=2, random_state=0)
+    model.fit(X, Y["two"])
+    assert len(model.estimators_[0][0][-1].estimators_) == 2
+
+
+# --- folds ----------------------------------------------------------------------------
+
+
+@TARGETS
+def test_members_have_not_seen_what_they_predict(name):
+    """Another target of a sample changes all models but those of its own fold."""
+    y = Y[name].copy()
+    model = small(name, cv=FOLDS).fit(X, y)
+    i = int(FOLDS[1][1][0])
+    y[i] = y[np.flatnonzero((y != y[i]).reshape(N, -1).any(1))[0]]
+    other = small(name, cv=FOLDS).fit(X, y)
+    changed = []
+    for mine, theirs in zip(model.estimators_, other.estimators_, strict=True):
+        answers = [
+            [getattr(each, "predict_proba", each.predict)(X) for each in fold]
+            for fold in (mine, theirs)
+        ]
+        same = [np.array_equal(a, b) for a, b in zip(*answers, strict=True)]
+        changed.append(not all(same))
+    assert changed == [True, False, True]
+
+
+def test_held_out_predictions_have_not_seen_their_targets(monkeypatch):
+    """With a fixed mixture and stack, no other target of a fold changes them."""
+    fixed = _groups.Mixture((0.5, 0.5), 0.01, False)
+
+    def run(search, n_groups):
+        search.evaluate(fixed)
+        return [fixed]
+
+    monkeypatch.setattr(_groups.MixtureSearch, "run", run)
+    monkeypatch.setattr(_groups.MixtureSearch, "average_loss", lambda search: np.inf)
+    held = FOLDS[1][1]
+    y = CURVE.copy()
+    model = regressor(trees="drop", cv=FOLDS).fit(X, y)
+    y[held] += 100
+    other = regressor(trees="drop", cv=FOLDS).fit(X, y)
+    np.testing.assert_allclose(
+        model.oof_prediction_[held], other.oof_prediction_[held], rtol=1e-12
+    )
+    assert abs(model.oof_prediction_ - other.oof_prediction_).max() > 1
+
+
+@pytest.mark.parametrize("name", ["real", "multi"])
+def test_copies_of_a_sample_stay_together(name):
+    """Weights are repetitions for members that treat them so, with folds by samples."""
+    repeats = WEIGHT.astype(int)
+    rows = np.repeat(np.arange(N), repeats)
+    kind = DecisionTreeRegressor if name == "real" else DecisionTreeClassifier
+    tree = kind(max_depth=3, random_state=0)
+    make = regressor if name == "real" else classifier
+    options = {"trees": tree, "forest": "drop", "cv": 4, "network": "drop"}
+    if name == "real":
+        # LBFGS and least squares count a weight as copies.
+        options["others"] = [("linear", LinearRegression())]
+    weighted = make(**options).fit(X, Y[name], sample_weight=WEIGHT)
+    repeated = make(**options).fit(X[rows], Y[name][rows])
+    np.testing.assert_allclose(
+        prediction(weighted), prediction(repeated), rtol=1e-6, atol=1e-8
+    )
+    np.testing.assert_allclose(weighted.alpha_, repeated.alpha_)
+    expected = repeated.oof_prediction_[np.cumsum(repeats) - 1]
+    np.testing.assert_allclose(weighted.oof_prediction_, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_samples_without_weight_are_left_out():
+    weight = np.where(np.arange(N) % 5, 1.0, 0.0)
+    rows = np.flatnonzero(weight)
+    with_zeros = regressor().fit(X, CURVE, sample_weight=weight)
+    without = regressor().fit(X[rows], CURVE[rows], sample_weight=weight[rows])
+    np.testing.assert_array_equal(prediction(with_zeros), prediction(without))
+    assert len(with_zeros.oof_prediction_) == len(rows)
+
+
+def test_groups_stay_together():
+    groups = np.arange(N) // 10
+    model = regressor(cv=3).fit(X, CURVE, groups=groups)
+    y = CURVE.copy()
+    y[groups == 2] = 0.0
+    other = regressor(cv=3).fit(X, y, groups=groups)
+    same = [
+        np.array_equal(a[0].predict(X), b[0].predict(X))
+        for a, b in zip(model.estimators_, other.estimators_, strict=True)
+    ]
+    # Only the fold that holds out the group has not seen any of its targets.
+    assert sorted(same) == [False, False, True]
+
+
+def test_groups_go_to_the_splitter():
+    groups = np.arange(N) % 4
+    model = regressor(cv=GroupKFold(2)).fit(X, CURVE, groups=groups)
+    parts = list(GroupKFold(2).split(X, CURVE, groups))
+    other = regressor(cv=parts).fit(X, CURVE)
+    np.testing.assert_array_equal(prediction(model), prediction(other))
+
+
+def test_samples_that_no_fold_holds_out():
+    """They have no held-out prediction, and do not count in the score."""
+    split = ShuffleSplit(2, test_size=0.2, random_state=0)
+    held = np.unique(np.concatenate([test for _, test in split.split(X)]))
+    model = regressor(cv=split).fit(X, CURVE)
+    known = np.isfinite(model.oof_prediction_)
+    np.testing.assert_array_equal(np.flatnonzero(known), held)
+    expected = r2_score(CURVE[held], model.oof_prediction_[held])
+    assert model.oof_score_ == expected
+
+
+def test_a_class_of_one_sample_is_always_trained_on():
+    y = Y["binary"].astype("U4")
+    y[0] = "rare"
+    model = classifier(cv="auto").fit(X, y)
+    assert list(model.classes_) == ["no", "rare", "yes"]
+    assert np.isnan(model.oof_prediction_[0]).all()
+    assert np.isfinite(model.oof_prediction_[1:]).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_few_samples(n):
+    model = regressor(cv="auto").fit(FRAME[:n], CURVE[:n])
+    assert len(model.estimators_) == min(n, 5)
+    assert np.isfinite(model.predict(FRAME)).all()
+
+
+@pytest.mark.parametrize("n", [3, 4, 7])
+def test_few_samples_of_classes(n):
+    model = classifier(cv="auto").fit(FRAME[:n], np.arange(n) % 2)
+    assert np.isfinite(model.predict_proba(FRAME)).all()
+
+
+def test_equal_samples_are_held_out_one_by_one():
+    """If all samples are equal, the best prediction is their mean."""
+    model = regressor(cv="auto").fit(np.ones((N, 2)), CURVE)
+    np.testing.assert_allclose(model.predict(np.ones((1, 2))), CURVE.mean(), atol=0.2)
+
+
+# --- members --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropped", ["network", "trees", "forest"])
+def test_drop_a_member(dropped):
+    model = regressor(**{dropped: "drop"}).fit(X, CURVE)
+    expected = [name for name in ("network", "trees", "forest") if name != dropped]
+    assert model.member_names_ == expected
+    assert {len(fold) for fold in model.estimators_} == {2}
+    assert model.score(X, CURVE) > 0.3
+
+
+def test_other_members():
+    vote = VotingRegressor([("r", Ridge()), ("t", ExtraTreesRegressor(2))])
+    model = regressor(others=[("ridge", Ridge()), ("vote", vote)]).fit(X, CURVE)
+    assert model.member_names_ == ["network", "trees", "forest", "ridge", "vote"]
+    assert not hasattr(vote, "estimators_")
+    assert model.group_weights_.shape[1] == 5
+
+
+def test_a_linear_function_is_found_by_its_model():
+    """A member that knows the answer is followed, whatever the others say."""
+    y = X @ [1.0, -2, 3]
+    model = regressor(others=[("linear", LinearRegression())]).fit(X, y)
+    new = np.random.default_rng(1).normal(size=(20, 3))
+    np.testing.assert_allclose(model.predict(new), new @ [1.0, -2, 3], atol=1e-2)
+
+
+@pytest.mark.parametrize("column", [np.nan, 1.0, "same", None])
+def test_columns_that_say_nothing(column):
+    """A column without values, with one value, or with one category."""
+    model = regressor().fit(FRAME.assign(new=column), CURVE)
+    assert np.isfinite(model.predict(FRAME.assign(new=column))).all()
+
+
+def test_column_with_thousands_of_categories():
+    """Only means of targets serve; every sample has a category of its own."""
+    n = 5000
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=n), "c": np.arange(n).astype(str)})
+    y = frame["x"] + rng.normal(size=n)
+    model = regressor(network="drop", cv=2, max_memory="5MB").fit(frame, y)
+    assert model.score(frame[:500], y[:500]) > 0.3
+    new = pd.DataFrame({"x": [0.0], "c": ["new"]})
+    assert np.isfinite(model.predict(new)).all()
+
+
+def test_categories_help():
+    """Labels without order carry most of the signal here."""
+    rng = np.random.default_rng(0)
+    label = rng.choice(list("abcdef"), N)
+    y = np.array([ord(each) * 7 % 5 for each in label]) + 0.1 * rng.normal(size=N)
+    frame = FRAME.assign(label=label)
+    assert regressor().fit(frame, y).oof_score_ > 0.8
+    assert regressor().fit(frame.drop(columns="label"), y).oof_score_ < 0.5
+
+
+def test_whole_numbers_are_no_classes():
+    """Mean targets of categories are those of numbers, at any scale."""
+    y = np.round(10 * CURVE)
+    model = regressor(network="drop", trees="drop").fit(FRAME, y)
+    inputs = model.estimators_[0][0][:-1].transform(np.zeros((1, FRAME.shape[1])))
+    assert inputs.shape == (1, FRAME.shape[1])
+
+
+@TARGETS
+def test_all_targets_of_a_mixed_table(name):
+    model = small(name).fit(FRAME, Y[name])
+    new = FRAME[::-1].assign(label="unseen")
+    assert np.isfinite(prediction(model, new)).all()
+    assert list(model.feature_names_in_) == list(FRAME.columns)
+
+
+# --- classes --------------------------------------------------------------------------
+
+
+def test_class_weights_are_sample_weights():
+    weight = {"low": 1.0, "mid": 3.0, "top": 0.5}
+    model = classifier(class_weight=weight, cv=FOLDS).fit(X, Y["multi"])
+    shares = np.array([weight[label] for label in Y["multi"]])
+    other = classifier(cv=FOLDS).fit(X, Y["multi"], sample_weight=shares)
+    np.testing.assert_array_equal(prediction(model), prediction(other))
+
+
+def test_balanced_classes():
+    """Equal total weights raise the probability of the rare class."""
+    y = np.where(CURVE > 2, "rare", "often")
+    plain, balanced = (
+        classifier(class_weight=each).fit(X, y).predict_proba(X)[:, 1].mean()
+        for each in (None, "balanced")
+    )
+    assert balanced > plain + 0.01
+
+
+def test_stratified_folds():
+    """A splitter gets the labels."""
+    split = StratifiedKFold(3)
+    model = classifier(cv=split).fit(X, Y["multi"])
+    other = classifier(cv=list(split.split(X, Y["multi"]))).fit(X, Y["multi"])
+    np.testing.assert_array_equal(prediction(model), prediction(other))
+
+
+# --- resources ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_memory", ["5KB", "50KB"])
+@pytest.mark.parametrize("name", ["real", "multi"])
+def test_little_memory(max_memory, name):
+    """Folds are solved alone, on as many samples as fit."""
+    little = small(name, max_memory=max_memory, cv=FOLDS).fit(X, Y[name])
+    assert np.isfinite(prediction(little)).all()
+    assert little.score(X, Y[name]) > 0.3
+
+
+def test_a_constant_target():
+    model = regressor().fit(X, np.full(N, 3.0))
+    np.testing.assert_allclose(model.predict(X), 3, rtol=1e-6)
+
+
+def test_the_network_keeps_its_parameters():
+    """Estimators that the user passes are cloned."""
+    model = regressor()
+    before = clone(model).get_params()
+    model.fit(X, CURVE)
+    assert not hasattr(model.network, "coefs_")
+    assert {k: str(v) for k, v in model.get_params().items()} == {
+        k: str(v) for k, v in before.items()
+    }
+    assert model.network.hidden_layer_sizes == NETWORK["hidden_layer_sizes"]

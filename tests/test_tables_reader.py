@@ -1,0 +1,371 @@
+"""Tables as matrices: every kind of column, container and missing value."""
+
+import datetime as dt
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_array_equal
+from sklearn.preprocessing import TargetEncoder
+
+from sklearn_pgb._tables._columns import read_table
+from sklearn_pgb._tables._inputs import (
+    RobustSquash,
+    TargetMeans,
+    forest_inputs,
+    network_inputs,
+    tree_inputs,
+)
+from sklearn_pgb._tables._reader import TableReader
+
+NAN = np.nan
+DAY = dt.datetime(1970, 1, 3, 12)  # 2.5 days
+BERLIN = dt.timezone(dt.timedelta(hours=1))
+
+
+def objects(*values):
+    """A column of objects, whatever pandas would make of the values."""
+    return pd.Series(values, dtype=object)
+
+
+# Column and what it becomes: numbers, or codes and labels.
+NUMBERS = {
+    "int": ([1, 2, 3], [1, 2, 3]),
+    "float": ([1.5, NAN, 2], [1.5, NAN, 2]),
+    "float32": (np.array([1, NAN, 3], "f4"), [1, NAN, 3]),
+    "Int64": (pd.array([1, None, 3], "Int64"), [1, NAN, 3]),
+    "Float64": (pd.array([1.5, None, 3], "Float64"), [1.5, NAN, 3]),
+    "bool": ([True, False, True], [1, 0, 1]),
+    "boolean": (pd.array([True, None, False], "boolean"), [1, NAN, 0]),
+    "objects of numbers": (objects(1, None, 2.5), [1, NAN, 2.5]),
+    "objects of booleans": (objects(True, pd.NA, np.bool_(False)), [1, NAN, 0]),
+    "decimals": (objects(Decimal("1.5"), None, Decimal(2)), [1.5, NAN, 2]),
+    "sparse": (pd.arrays.SparseArray([0, 0, 1.0]), [0, 0, 1]),
+    "datetimes": (pd.to_datetime([DAY, None, "1970-01-01"]), [2.5, NAN, 0]),
+    "time zones": (
+        pd.to_datetime([DAY, None, "1970-01-02"]).tz_localize("Etc/GMT-12"),
+        [2, NAN, 0.5],
+    ),
+    "objects of dates": (objects(dt.date(1970, 1, 3), None, pd.NaT), [2, NAN, NAN]),
+    "objects of datetimes": (
+        objects(DAY, np.datetime64("NaT"), np.datetime64("1970-01-02")),
+        [2.5, NAN, 1],
+    ),
+    "objects with time zones": (
+        objects(DAY.replace(tzinfo=BERLIN), None, DAY.replace(tzinfo=dt.UTC)),
+        [2.5 - 1 / 24, NAN, 2.5],
+    ),
+    "timedeltas": (pd.to_timedelta(["1D", None, "12h"]), [1, NAN, 0.5]),
+    "objects of timedeltas": (
+        objects(dt.timedelta(1), pd.NaT, np.timedelta64(12, "h")),
+        [1, NAN, 0.5],
+    ),
+    "times": (objects(dt.time(6), None, dt.time(12)), [0.25, NAN, 0.5]),
+    "all None": (objects(None, None, None), [NAN] * 3),
+    "all NaT": ([pd.NaT] * 3, [NAN] * 3),
+}
+LABELS = {
+    "str": (["b", None, "a"], ("a", "b"), [1, NAN, 0]),
+    "string": (pd.array(["a", pd.NA, "a"], "string"), ("a",), [0, NAN, 0]),
+    "objects of strings": (objects("b", NAN, "b"), ("b",), [0, NAN, 0]),
+    "categories": (pd.Categorical(["x", None, "x"], ["y", "x"]), ("x",), [0, NAN, 0]),
+    "categories of numbers": (pd.Categorical([3, 1, 3]), (3, 1), [0, 1, 0]),
+    "mixed": (objects(1, "a", "a"), ("a", 1), [1, 0, 0]),
+    "empty strings": (["", "a", ""], ("", "a"), [0, 1, 0]),
+    "bytes": (objects(b"a", b"b", b"a"), (b"a", b"b"), [0, 1, 0]),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_pandas(name):
+    column, expected = NUMBERS[name]
+    frame = pd.DataFrame({"c": column})
+    reader, matrix = TableReader.of(frame)
+    assert reader.labels == (None,)
+    assert matrix.dtype == np.float64
+    assert_array_equal(matrix[:, 0], expected)
+    assert_array_equal(reader.read(read_table(frame)), matrix)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_of_pandas(name):
+    column, labels, codes = LABELS[name]
+    frame = pd.DataFrame({"c": column})
+    reader, matrix = TableReader.of(frame)
+    assert reader.labels == (labels,)
+    assert reader.categories == [0]
+    assert_array_equal(matrix[:, 0], codes)
+    assert_array_equal(reader.read(read_table(frame)), matrix)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        ("Int8", [1, None, 3], [1, NAN, 3]),
+        ("Float32", [1.5, float("nan"), None], [1.5, NAN, NAN]),
+        ("Boolean", [True, None, False], [1, NAN, 0]),
+        ("Date", [dt.date(1970, 1, 3), None, dt.date(1969, 12, 31)], [2, NAN, -1]),
+        ("Datetime", [DAY, None, DAY], [2.5, NAN, 2.5]),
+        ("Duration", [dt.timedelta(1), None, dt.timedelta(hours=12)], [1, NAN, 0.5]),
+        ("Time", [dt.time(6), None, dt.time(12)], [0.25, NAN, 0.5]),
+        ("Null", [None] * 3, [NAN] * 3),
+        ("String", ["b", None, "b"], [0, NAN, 0]),
+        ("Categorical", ["b", None, "b"], [0, NAN, 0]),
+    ],
+)
+def test_polars(dtype, values, expected):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"c": pl.Series(values, dtype=getattr(pl, dtype))})
+    reader, matrix = TableReader.of(frame)
+    assert reader.names == ("c",)
+    assert reader.labels == ((("b",) if "b" in values else None),)
+    assert_array_equal(matrix[:, 0], expected)
+
+
+def test_a_frame_is_the_same_in_both_libraries():
+    pl = pytest.importorskip("polars")
+    columns = {"n": [1.0, NAN, 3], "s": ["a", "b", "b"], "d": [DAY, DAY, None]}
+    ours, theirs = (
+        TableReader.of(kind(columns)) for kind in (pd.DataFrame, pl.DataFrame)
+    )
+    assert ours[0].labels == theirs[0].labels == (None, ("b", "a"), None)
+    assert_array_equal(ours[1], theirs[1])
+    table = read_table(pl.DataFrame(columns))
+    assert_array_equal(ours[0].read(table), ours[1])
+
+
+ROWS = [[1, "a", 2.5], [2, "b", None], [3, "b", NAN]]
+MATRIX = [[1, 1, 2.5], [2, 0, NAN], [3, 0, NAN]]
+
+
+@pytest.mark.parametrize("make", [list, lambda rows: np.array(rows, dtype=object)])
+def test_lists_and_arrays_of_objects(make):
+    """A number next to a string stays a number."""
+    reader, matrix = TableReader.of(make(ROWS))
+    assert reader.names is None
+    assert reader.labels == (None, ("b", "a"), None)
+    assert_array_equal(matrix, MATRIX)
+
+
+@pytest.mark.parametrize("make", [sp.csr_array, sp.coo_matrix, np.asfortranarray])
+def test_matrices_of_numbers(make):
+    matrix = np.array([[0, 1.0], [2, 0]])
+    reader, read = TableReader.of(make(matrix))
+    assert reader.labels == (None, None)
+    assert_array_equal(read, matrix)
+
+
+def test_arrays_of_dates_and_strings():
+    dates = np.array([["1970-01-02", "NaT"]], dtype="M8[D]")
+    assert_array_equal(TableReader.of(dates)[1], [[1, NAN]])
+    reader, matrix = TableReader.of(np.array([["1"], ["2"], ["2"]]))
+    assert reader.labels == (("2", "1"),)
+    assert_array_equal(matrix, [[1], [0], [0]])
+
+
+def test_unseen_categories_are_missing():
+    reader, _ = TableReader.of(pd.DataFrame({"c": ["a", "b"]}))
+    new = read_table(pd.DataFrame({"c": ["b", "new", None]}))
+    assert_array_equal(reader.read(new), [[1], [NAN], [NAN]])
+
+
+@pytest.mark.parametrize(
+    "categorical", [["c"], [1], [-1], np.array([False, True]), [np.int64(1), "c"]]
+)
+def test_chosen_categories(categorical):
+    """Numbers become codes, strings are categories in any case, masks stay as given."""
+    before = np.array(categorical)
+    frame = pd.DataFrame({"s": list("aab"), "c": [7.0, 5.0, 5.0]})
+    reader, matrix = TableReader.of(frame, categorical)
+    assert reader.labels == (("a", "b"), (5.0, 7.0))
+    assert_array_equal(matrix, [[0, 1], [0, 0], [1, 0]])
+    assert_array_equal(np.array(categorical), before)
+    new = read_table(pd.DataFrame({"s": ["a"], "c": [7]}))
+    assert_array_equal(reader.read(new), [[0, 1]])
+
+
+def test_missing_values_of_a_chosen_category():
+    reader, matrix = TableReader.of(np.array([[1], [NAN], [2], [1]]), [0])
+    assert reader.labels == ((1.0, 2.0),)
+    assert_array_equal(matrix[:, 0], [0, NAN, 1, 0])
+
+
+@pytest.mark.parametrize("bad", ["new", 2, -3, 0.5, True])
+def test_unknown_chosen_category(bad):
+    message = (
+        "categorical_features must be .* names among .*'s', 'c'.*positions below 2"
+    )
+    with pytest.raises(ValueError, match=message):
+        TableReader.of(pd.DataFrame({"s": ["a"], "c": [1]}), [bad])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": [1], "c": ["x"]}, r"\['b'\] are missing and \['c'\] are new"),
+        ({"b": ["x"], "a": [1]}, r"in their order.*Pass X\[columns of fit\]"),
+        ({"a": ["x"], "b": ["x"]}, "must have numbers in column 'a'.*labels such as"),
+    ],
+)
+def test_changed_columns(columns, message):
+    reader, _ = TableReader.of(pd.DataFrame({"a": [1], "b": ["x"]}))
+    with pytest.raises(ValueError, match=message):
+        reader.read(read_table(pd.DataFrame(columns)))
+
+
+def test_another_number_of_columns():
+    reader, _ = TableReader.of(np.eye(2))
+    with pytest.raises(ValueError, match="X has 3 features, but fit saw 2 features"):
+        reader.read(read_table(np.eye(3)))
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "message"),
+    [
+        (np.array([[1j]]), ValueError, "real numbers, got complex ones"),
+        (np.array([[1j], [2]], object), ValueError, "real numbers, got complex ones"),
+        (pd.DataFrame({"c": [1j]}), ValueError, "real numbers, got complex ones"),
+        (pd.DataFrame({"c": [[1], [2]]}), ValueError, "column 'c', got .*Convert it"),
+        (pd.DataFrame(np.eye(2), columns=["a", "a"]), ValueError, "different name"),
+        (np.ones(3), ValueError, "2 axes, got 1. Reshape your data"),
+        (pd.Series([1, 2]), ValueError, "2 axes, got 1. Reshape your data"),
+        ({"c": [1]}, TypeError, "got a dict. Make a data frame"),
+        (None, ValueError, "got a NoneType. Convert it"),
+        (np.ones((2, 0)), ValueError, "a minimum of 1 is required"),
+    ],
+)
+def test_tables_that_cannot_be_read(table, kind, message):
+    with pytest.raises(kind, match=message):
+        read_table(table)
+
+
+# --- inputs of the members ------------------------------------------------------------
+
+
+def test_squash_scales_and_bounds(seed):
+    """Normal values have deviation one, and no value passes the bound."""
+    X = np.random.default_rng(seed).normal(5, 3, size=(10_000, 1))
+    squash = RobustSquash().fit(X)
+    assert squash.center_ == pytest.approx(5, abs=0.15)
+    assert squash.scale_ == pytest.approx(3, rel=0.05)
+    far = squash.transform(np.array([[5.0], [5 + 3e-3], [1e9], [-1e300]]))
+    np.testing.assert_allclose(far[:, 0], [0, 1e-3, 3, -3], atol=0.05)
+
+
+def test_squash_of_columns_without_spread():
+    """Equal quartiles: the deviation; all values equal: no scale."""
+    X = np.array([[0, 7.0], [0, 7], [0, 7], [0, 7], [4, 7]])
+    squash = RobustSquash().fit(X)
+    np.testing.assert_allclose(squash.scale_, [np.std([0, 0, 0, 0, 4]), 1])
+    assert_array_equal(squash.transform(X)[:, 1], 0)
+
+
+def codes_and_targets(seed, n=60):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 4, size=(n, 2)).astype(float)
+    X[::9, 0] = NAN
+    return X, X[:, 1] + rng.normal(size=n)
+
+
+def test_means_are_those_of_scikit_learn(seed):
+    X, y = codes_and_targets(seed)
+    means, encoder = TargetMeans(False).fit(X, y), TargetEncoder().fit(X, y)
+    new = np.array([[0, 1], [NAN, 9]])
+    assert_array_equal(means.transform(new), encoder.transform(new))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_means_of_classes(n_classes, seed):
+    """One column for two classes, else one for each, as scikit-learn's in its order."""
+    X, y = codes_and_targets(seed)
+    labels = np.digitize(y, [1, 3][: n_classes - 1])
+    means = TargetMeans(True).fit(X, labels).transform(X)
+    encoder = TargetEncoder().fit(X, labels)
+    expected = encoder.transform(X)
+    if n_classes == 3:
+        expected = expected.reshape(-1, 2, 3).transpose(0, 2, 1).reshape(len(X), -1)
+    np.testing.assert_allclose(means, expected)
+
+
+@pytest.mark.parametrize("kind", ["targets", "labels"])
+def test_means_of_several_columns(kind, seed):
+    X, y = codes_and_targets(seed)
+    Y = (
+        np.column_stack([y, -y])
+        if kind == "targets"
+        else np.column_stack([y > 1, y > 2])
+    )
+    both = TargetMeans(kind == "labels").fit_transform(X, Y)
+    each = [TargetMeans(False).fit_transform(X, column) for column in Y.T.astype(float)]
+    assert_array_equal(both, np.column_stack(each))
+
+
+def test_counts_are_not_classes(seed):
+    """Whole numbers as targets give one column, not one for each of their values."""
+    X, y = codes_and_targets(seed)
+    assert TargetMeans(False).fit_transform(X, np.round(y)).shape == (60, 2)
+
+
+def test_own_target_is_not_in_a_training_mean():
+    """A category of one sample gets the mean of other samples."""
+    X, y = np.arange(10.0)[:, None], np.r_[1e6, np.zeros(9)]
+    means = TargetMeans(False)
+    assert means.fit_transform(X, y)[0, 0] == 0
+    assert means.transform(X)[0, 0] > 1e4
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_means_of_few_samples(n):
+    """No fold is empty, and no class has too few samples for the folds."""
+    means = TargetMeans(True).fit_transform(np.zeros((n, 1)), np.arange(n) % 2)
+    assert np.isfinite(means).all()
+
+
+# 31 categories are too many for indicators, 255 for trees.
+SIZES = {"few": 3, "many": 31, "huge": 255}
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_inputs_of_categories(size, seed):
+    """Indicators or means for networks, codes or means for trees, means for forests."""
+    rng = np.random.default_rng(seed)
+    code = np.tile(np.arange(size), 4).astype(float)
+    X = np.column_stack([rng.normal(size=4 * size), code])
+    X[0, 0] = X[1, 1] = NAN
+    y, labels = rng.normal(size=4 * size), [None, tuple(range(size))]
+    net = network_inputs(labels, False).fit_transform(X, y)
+    # The number, its indicator of missing values, and those of the categories.
+    assert net.shape[1] == (2 + size + 1 if size <= 30 else 3)
+    assert np.isfinite(net).all()
+    trees, codes = tree_inputs(labels, False)
+    assert codes == ([1] if size <= 254 else [])
+    read = trees.fit_transform(X, y)
+    assert np.isnan(read).sum() == (2 if size <= 254 else 1)
+    if size <= 254:
+        assert_array_equal(read, X)
+    forest = forest_inputs(labels, False).fit_transform(X, y)
+    assert forest.shape == X.shape
+    assert np.isnan(forest).sum() == 1
+
+
+def test_columns_without_values():
+    """Histograms of boosted trees fail on them: they become zeros, in new rows too."""
+    X = np.array([[1.0, NAN], [NAN, NAN]])
+    trees, _ = tree_inputs([None, None], False)
+    assert_array_equal(trees.fit_transform(X, X[:, 0]), [[1, 0], [NAN, 0]])
+    assert_array_equal(trees.transform(np.array([[NAN, 7.0]])), [[NAN, 0]])
+
+
+def test_positions_of_codes_beside_means():
+    labels = [tuple(range(300)), None, ("a", "b"), None]
+    assert tree_inputs(labels, False)[1] == [1]
+
+
+def test_rare_categories_share_an_indicator():
+    X = np.r_[np.zeros(5), np.ones(5), 2, 3][:, None]
+    net = network_inputs([(0, 1, 2, 3)], False).fit(X, np.zeros(12))
+    rows = net.transform([[0], [2], [3], [NAN], [9]])
+    assert rows.shape[1] == 3
+    assert_array_equal(rows[1:], np.tile(rows[1], (4, 1)))
