@@ -28,7 +28,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn_pgb import (
     AddedNeuronClassifier,
     AddedNeuronRegressor,
+    GradientBasisClassifier,
     GradientBasisRefit,
+    GradientBasisRegressor,
     ResNetBasisClassifier,
     ResNetBasisRegressor,
 )
@@ -72,6 +74,11 @@ def class_units(basis=None, **params):
     return ResNetBasisClassifier(basis, **params)
 
 
+def table(kind, network, **params):
+    """An estimator for tables with few iterations and default trees, on two folds."""
+    return kind(network, **{"cv": 2} | SEED | params)
+
+
 # Their trees depend on weights in another way than on repetitions.
 TREES = {
     "histogram": HistGradientBoostingRegressor(max_iter=3, min_samples_leaf=2, **SEED),
@@ -84,11 +91,23 @@ DEFAULTS = {
     "AddedNeuronClassifier": AddedNeuronClassifier(),
     "ResNetBasisRegressor": ResNetBasisRegressor(),
     "ResNetBasisClassifier": ResNetBasisClassifier(),
+    "GradientBasisRegressor": GradientBasisRegressor(),
+    "GradientBasisClassifier": GradientBasisClassifier(),
     "refit of MLPRegressor": GradientBasisRefit(MLPRegressor()),
     "refit of MLPClassifier": GradientBasisRefit(MLPClassifier()),
     "refit of AddedNeuronRegressor": GradientBasisRefit(AddedNeuronRegressor()),
     "refit of AddedNeuronClassifier": GradientBasisRefit(AddedNeuronClassifier()),
 }
+
+# Scaled by quantiles, which count samples and not their weights. Two folds of classes
+# are too many for some of the checks.
+TABLE_OF_CLASSES = table(
+    GradientBasisClassifier,
+    network(MLPClassifier),
+    trees="drop",
+    forest="drop",
+    cv="auto",
+)
 
 NETWORKS = (AddedNeuronRegressor, AddedNeuronClassifier)
 ACTIVATIONS = ("identity", "logistic", "tanh", "silu", "gelu", "elu", "softplus")
@@ -157,6 +176,11 @@ CONFIGURATIONS = {
             voting="soft",
         ),
         cv=2,
+    ),
+    # --- tables ---
+    "table": table(GradientBasisRegressor, network(MLPRegressor), forest="drop"),
+    "table, Poisson": table(
+        GradientBasisRegressor, network(MLPRegressor, loss="poisson"), loss="poisson"
     ),
     # --- networks ---
     **{f"network, {name}": regressor(activation=name) for name in ACTIVATIONS},
@@ -239,6 +263,8 @@ IN_SUITE = (
     "refit of a tree",
     "refit of linear model",
     "refit of vote",
+    "table",
+    "table, Poisson",
     "network, Poisson",
     "network, lbfgs",
     "network, hinge",

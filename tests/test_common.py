@@ -18,6 +18,7 @@ from common_cases import (
     DEFAULTS_IN_SUITE,
     IN_ROUTING,
     IN_SUITE,
+    TABLE_OF_CLASSES,
     TREES,
     failures,
     requesting,
@@ -37,13 +38,20 @@ def test_sklearn(estimator, check):
     check(estimator)
 
 
+INHERITED = {
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_sample_weight_equivalence_on_sparse_data",
+}
+
+
 @pytest.mark.parametrize("name", TREES)
 def test_refits_of_trees_fail_no_other_check(name):
     """Trees whose weights are no repetitions do not pass on other failures."""
-    refit = GradientBasisRefit(TREES[name], cv=2)
-    kinds = "dense", "sparse"
-    inherited = {f"check_sample_weight_equivalence_on_{kind}_data" for kind in kinds}
-    assert failures(refit).keys() <= inherited
+    assert failures(GradientBasisRefit(TREES[name], cv=2)).keys() <= INHERITED
+
+
+def test_tables_of_classes_fail_no_other_check():
+    assert failures(TABLE_OF_CLASSES).keys() <= INHERITED
 
 
 with sklearn.config_context(enable_metadata_routing=True):

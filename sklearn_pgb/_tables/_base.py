@@ -125,6 +125,9 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 f"This {type(self).__name__} estimator requires y to be passed, but "
                 "the target y is None."
             )
+        y = check_array(
+            y, accept_sparse=True, dtype=None, ensure_2d=False, input_name="y"
+        )
         y = self._kind_of_targets.checked(y)
         check_consistent_length(Z, y)
         weight = _check_sample_weight(
