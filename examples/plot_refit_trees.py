@@ -47,12 +47,12 @@ for name, booster in boosters.items():
     fitted[name] = booster.fit(X_train, y_train)
     fitted[f"{name}, refitted"] = GradientBasisRefit(booster).fit(X_train, y_train)
 
-print(f"{'':32s} log loss  accuracy")
+print("| model | log loss | accuracy |")
+print("| :-- | --: | --: |")
 for name, model in fitted.items():
-    probability = model.predict_proba(X_test)
-    loss = log_loss(y_test, probability)
+    loss = log_loss(y_test, model.predict_proba(X_test))
     accuracy = accuracy_score(y_test, model.predict(X_test))
-    print(f"{name:32s} {loss:8.3f}  {accuracy:8.3f}")
+    print(f"| {name} | {loss:.3f} | {accuracy:.3f} |")
 
 # %%
 # The certificate
@@ -65,12 +65,14 @@ for name, model in fitted.items():
 # leaves can separate the training samples. The gap bounds the error of the solution of
 # the penalized problem.
 
+print()
+print("| training loss | booster | refit | lower bound | gap |")
+print("| :-- | --: | --: | --: | --: |")
 for name in boosters:
     refit = fitted[f"{name}, refitted"]
     print(
-        f"{name}: training loss {refit.model_loss_:.4f}, "
-        f"refit {refit.refit_loss_:.4f}, lower bound {refit.lower_bound_:.4f}, "
-        f"gap {refit.duality_gap_:.1e}"
+        f"| {name} | {refit.model_loss_:.4f} | {refit.refit_loss_:.4f} "
+        f"| {refit.lower_bound_:.4f} | {refit.duality_gap_:.1e} |"
     )
 
 # %%

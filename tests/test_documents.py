@@ -13,18 +13,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     "README.md",
     "doc/user_guide.md",
+    "doc/tables.md",
     "doc/training.md",
     "doc/resnet_basis.md",
     "doc/certificates.md",
     "doc/sweeps.md",
 ]
-# The quickstart, which takes a minute, runs with the documentation.
+# The quickstart and the front door, which take a minute, run with the documentation.
 EXAMPLES = [
     "plot_added_neuron.py",
     "plot_certificate.py",
     "plot_failure_mode.py",
     "plot_handcrafted_vs_induced.py",
     "plot_own_basis.py",
+    "plot_refit_trees.py",
 ]
 
 
