@@ -138,6 +138,11 @@ def test_data(rows, y, message):
             {"cv": [(np.flatnonzero(Y["multi"] != "mid"), np.arange(3))]},
             "and 3 outputs, got .*folds must have samples of all classes",
         ),
+        (
+            np.digitize(CURVE, [0, 1, 2]),
+            {"cv": [(np.flatnonzero(CURVE < 2), np.arange(3))]},
+            "and 4 outputs, got CrossEntropyLoss and 3 .*samples of all classes",
+        ),
         (Y["labels"], {"trees": HistGradientBoostingClassifier()}, "1d array"),
     ],
 )
