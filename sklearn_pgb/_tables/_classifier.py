@@ -70,8 +70,10 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
     member_names_ : list of str
         "network", "trees", "forest" and the names of the others.
     alpha_ : ndarray of shape (n_mixtures,)
-        Regularization strength of each of the mixtures that are averaged. Empty if the
-        stacked average of the members is best without any refit.
+        Regularization strength of each of the mixtures that are averaged, as chosen on
+        the training parts of the folds: the final problem multiplies it by their
+        fraction of the weight. Empty if the stacked average of the members is best
+        without any refit.
     group_weights_ : ndarray of shape (n_mixtures, n_members)
         Weight of each member's kernel.
     stack_weights_ : ndarray of shape (n_members,)
