@@ -178,10 +178,11 @@ def refit_groups(
     """Fit the convex model on the bases of all folds and groups.
 
     The weights of the groups, alpha and the center are chosen on a few thousand
-    samples at most, each held out from the models and the solution of its fold. The problems
-    of the best mixtures are then solved with all samples and the bases of all folds
-    side by side, and their solutions averaged. If the kernels are too large, functions
-    are spanned by the kernels of a random part of the samples (Nystroem's method).
+    samples at most, each held out from the models and the solution of its fold. The
+    problems of the best mixtures are then solved with all samples and the bases of all
+    folds side by side, and their solutions averaged. If the kernels are too large,
+    functions are spanned by the kernels of a random part of the samples (Nystroem's
+    method).
 
     Parameters
     ----------
