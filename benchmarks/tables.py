@@ -9,6 +9,7 @@ log loss is measured, with accuracies and seconds; log losses below 0.01 count a
 in ratios.
 """
 
+from copy import copy
 from importlib.util import find_spec
 
 import numpy as np
@@ -93,8 +94,7 @@ def predicted(model, X, classes):
 
 def stacked(ours, X, classes):
     """Prediction of the average of our members, without a refit."""
-    plain = clone(ours)
-    plain.__dict__.update(vars(ours))
+    plain = copy(ours)
     # The center alone: no coefficients of the bases.
     plain.basis_coef_ = [[0 * coef for coef in fold] for fold in ours.basis_coef_]
     plain.intercept_, plain._centered = ours.stack_intercept_, 1.0

@@ -331,7 +331,7 @@ MIXTURE_SWEEPS, MIXTURE_TOL, MIXTURE_STEPS = 3, 1e-3, 20
 # 1,500 for the squared loss and 900 for two classes. The best mixtures are averaged,
 # if their loss is at most GOOD_ENOUGH times the smallest: over 14 sets the mean of five
 # has a 0.1 % smaller error than the best one, and never a much larger one.
-CHOICE_FLOPS, AVERAGED_MIXTURES, GOOD_ENOUGH = 3e9, 5, 1.05
+CHOICE_FLOPS, AVERAGED_MIXTURES, GOOD_ENOUGH = 3e9, 5, 0.05
 
 # Limits of kernels: entries of one for all outputs in the choice (a gigabyte for five),
 # and flops of one least squares solution on all samples: 5,000 samples, beyond which
@@ -339,7 +339,8 @@ CHOICE_FLOPS, AVERAGED_MIXTURES, GOOD_ENOUGH = 3e9, 5, 1.05
 # about NEWTON_SOLVES of them. Mixtures are averaged as far as FINAL_FLOPS allow: ten
 # seconds.
 KERNEL_ENTRIES, SOLVE_FLOPS, NEWTON_SOLVES, FINAL_FLOPS = 2.5e7, 4.2e10, 5, 3e11
-SOLUTION_TOL, LANDMARK_JITTER = 1e-7, 1e-10
+# The softmax converges linearly, so its last steps are many.
+SOLUTION_TOL, LANDMARK_JITTER = 1e-5, 1e-10
 
 # --- added_neuron -------------------------------------------------------------
 

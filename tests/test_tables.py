@@ -393,3 +393,26 @@ def test_the_network_keeps_its_parameters():
         k: str(v) for k, v in before.items()
     }
     assert model.network.hidden_layer_sizes == NETWORK["hidden_layer_sizes"]
+
+
+def test_good_mixtures_are_averaged_although_losses_are_negative():
+    # The Poisson loss of counts around 1,000 is about -6,000.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 2))
+    y = rng.poisson(1000 * np.exp(0.3 * X[:, 0]))
+    model = GradientBasisRegressor(loss="poisson", random_state=0).fit(X, y)
+    assert model.cv_results_["loss"].min() < 0
+    assert len(model.alpha_) >= 1
+    assert model.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize("test_size", [1, 0.3])
+def test_one_split_and_few_heldout_samples(test_size):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    splitter = ShuffleSplit(1, test_size=test_size, random_state=0)
+    model = GradientBasisRegressor(cv=splitter, random_state=0).fit(X, X[:, 0])
+    heldout = next(splitter.split(X))[1]
+    assert np.isfinite(model.oof_prediction_[heldout]).all()
+    assert np.isnan(model.oof_prediction_).sum() == 60 - len(heldout)
+    assert np.isfinite(model.predict(X)).all()

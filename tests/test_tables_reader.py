@@ -95,7 +95,6 @@ def test_labels_of_pandas(name):
     frame = pd.DataFrame({"c": column})
     reader, matrix = TableReader.of(frame)
     assert reader.labels == (labels,)
-    assert reader.categories == [0]
     assert_array_equal(matrix[:, 0], codes)
     assert_array_equal(reader.read(read_table(frame)), matrix)
 

@@ -15,6 +15,11 @@ from sklearn_pgb._sklearn import _num_samples, is_pandas_na, is_scalar_nan
 # Advice if no folds can be drawn to choose alpha.
 CHOOSE_ALPHA = "Give a number for alpha."
 
+COMPLEX = (
+    "X must have real numbers, got complex ones. Complex data not supported; keep real "
+    "and imaginary parts as two columns."
+)
+
 # (train, held out) rows of each fold.
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
@@ -43,10 +48,7 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
     rows = np.asarray(X)
     rows = rows.reshape(len(rows), -1)
     if rows.dtype.kind == "c":
-        raise ValueError(
-            "X must have real numbers, got complex ones. Complex data not supported; "
-            "keep real and imaginary parts as two columns."
-        )
+        raise ValueError(COMPLEX)
     if rows.dtype.kind not in "biuf":
         # Data frames with nullable or mixed dtypes become object arrays.
         rows = np.column_stack([_sortable(column) for column in rows.T])

@@ -1,4 +1,4 @@
-"""Predictions of network estimators, and the targets of their fits."""
+"""Predictions from raw outputs, and the targets of a fit."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def finite_outputs(outputs: Any) -> Any:
 
 
 class NetworkRegressor(MultiOutputMixin, RegressorMixin):
-    """Mixin of regressors that return a network's raw outputs from `_raw(X)`.
+    """Mixin of regressors that return raw outputs from `_raw(X)`.
 
     They have the parameter `loss`. `_learn` stores the number of targets.
     """
@@ -36,7 +36,7 @@ class NetworkRegressor(MultiOutputMixin, RegressorMixin):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
 
         Returns
         -------
@@ -73,7 +73,7 @@ def _has_probabilities(self: "NetworkClassifier") -> bool:
 
 
 class NetworkClassifier(ClassifierMixin):
-    """Mixin of classifiers that return a network's raw outputs from `_raw(X)`.
+    """Mixin of classifiers that return raw outputs from `_raw(X)`.
 
     They have the parameter `loss`. `_learn` stores the labels.
     """
@@ -85,7 +85,7 @@ class NetworkClassifier(ClassifierMixin):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
 
         Returns
         -------
@@ -100,7 +100,7 @@ class NetworkClassifier(ClassifierMixin):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
 
         Returns
         -------
@@ -115,7 +115,7 @@ class NetworkClassifier(ClassifierMixin):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
 
         Returns
         -------
@@ -132,7 +132,7 @@ class NetworkClassifier(ClassifierMixin):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
 
         Returns
         -------

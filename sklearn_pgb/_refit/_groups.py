@@ -46,9 +46,6 @@ class FoldModels:
 
     Attributes
     ----------
-    opened : list of OpenNetwork
-    inputs : list of Tensor
-        Inputs of each model for all samples.
     raw : list of Tensor (n_samples, n_outputs)
         Raw outputs of each model.
     operators : list of LinearOperator
@@ -58,8 +55,6 @@ class FoldModels:
     train, heldout : Tensor of int
     """
 
-    opened: list[OpenNetwork]
-    inputs: list[Tensor]
     raw: list[Tensor]
     operators: list[LinearOperator]
     sizes: list[float]
@@ -76,10 +71,9 @@ class FoldModels:
         heldout: Tensor,
     ) -> "FoldModels":
         """Evaluate the models of a fold on all samples."""
-        inputs = [each.inputs(X, check=False) for each in opened]
         raw, operators, sizes = [], [], []
-        for each, rows in zip(opened, inputs, strict=True):
-            model = each.network
+        for each in opened:
+            model, rows = each.network, each.inputs(X, check=False)
             raw.append(model(model.theta, rows))
             operator = model.jacobian(rows, without=model.find_head(rows[:8]).bias)
             operators.append(operator)
@@ -87,7 +81,7 @@ class FoldModels:
             size = float(weight[train] @ norms / weight[train].sum())
             # A constant model has no derivatives.
             sizes.append(size if size > 0 else 1.0)
-        return cls(list(opened), inputs, raw, operators, sizes, train, heldout)
+        return cls(raw, operators, sizes, train, heldout)
 
     def average(self, stack: Tensor) -> Tensor:
         """Sum of the models' raw outputs, times the weights of the stack."""
@@ -154,6 +148,8 @@ class GroupRefit:
         Fraction of the mixtures with the stacked average as their center.
     heldout_raw : Tensor (n_samples, n_outputs)
         Raw outputs for every sample by models that have not seen it.
+    converged : bool
+        Whether the mixtures were solved to the tolerance.
     """
 
     stack: Tensor
@@ -164,6 +160,7 @@ class GroupRefit:
     intercept: Tensor
     centered: float
     heldout_raw: Tensor
+    converged: bool
 
 
 def refit_groups(
@@ -201,13 +198,14 @@ def refit_groups(
     averages = [fold.average(stack) + shift for fold in folds]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
     k = y.shape[1]
-    limits = len(y), k, len(folds), len(stack)
-    n_rows = _choice_rows(*limits, loss, max_memory)
-    chosen = torch.zeros(len(y), dtype=torch.bool)
-    chosen[order[:n_rows]] = True
-    parts = [fold.train[chosen[fold.train]] for fold in folds]
+    n_train = _choice_rows(k, len(folds), len(stack), loss, max_memory)
+    # Of each fold, so that few held-out samples of a user's splitter are all used.
+    n_heldout = max(1, n_train // max(len(folds) - 1, 1))
+    parts = [_first(order, fold.train, n_train) for fold in folds]
     kernel_folds = [
-        _kernel_fold(fold, average, part, fold.heldout[chosen[fold.heldout]], y, weight)
+        _kernel_fold(
+            fold, average, part, _first(order, fold.heldout, n_heldout), y, weight
+        )
         for fold, average, part in zip(folds, averages, parts, strict=True)
     ]
     search = MixtureSearch(kernel_folds, loss)
@@ -215,7 +213,9 @@ def refit_groups(
     best = min(map(search.losses.__getitem__, mixtures), default=math.inf)
     if search.average_loss() <= best:
         mixtures = []
-    mixtures = [m for m in mixtures if search.losses[m] <= best * GOOD_ENOUGH]
+    # Losses of counts may be negative.
+    good = best + GOOD_ENOUGH * abs(best)
+    mixtures = [m for m in mixtures if search.losses[m] <= good]
     size = _n_landmarks(len(y), k, len(stack), max_memory)
     solves = 1 if loss.quadratic else NEWTON_SOLVES
     affordable = FINAL_FLOPS / (solves * _solve_flops(len(y), size, k))
@@ -226,7 +226,7 @@ def refit_groups(
         raw = _predicted(fold, average, part, fold.heldout, mixtures, own)
         heldout[fold.heldout] = raw
     fraction = float(weight[torch.cat(parts)].sum()) / len(parts) / float(weight.sum())
-    coefficients, intercept = _final(
+    coefficients, intercept, converged = _final(
         folds, averages, y, weight, loss, mixtures, fraction, order[:size]
     )
     centered = sum(m.centered for m in mixtures) / len(mixtures) if mixtures else 1.0
@@ -239,6 +239,7 @@ def refit_groups(
         intercept + centered * shift,
         centered,
         heldout,
+        converged,
     )
 
 
@@ -290,13 +291,20 @@ def _stacked(
 
 
 def _choice_rows(
-    n_samples: int, k: int, n_folds: int, n_groups: int, loss: Loss, max_memory: float
+    k: int, n_folds: int, n_groups: int, loss: Loss, max_memory: float
 ) -> int:
-    """Number of samples that the mixture is chosen on."""
+    """Largest number of training samples of a fold that the mixture is chosen on."""
     entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2))) / n_folds
     solves = n_folds * k * (1 if loss.quadratic else NEWTON_SOLVES)
-    by_flops = (3 * CHOICE_FLOPS / solves) ** (1 / 3) * n_folds / (n_folds - 1)
-    return int(min(n_samples, by_flops, max(2 * n_folds, (entries / k) ** 0.5)))
+    by_flops = (3 * CHOICE_FLOPS / solves) ** (1 / 3)
+    return int(min(by_flops, max(8, (entries / k) ** 0.5)))
+
+
+def _first(order: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Up to `count` of some samples, the first in a random order; sorted."""
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    return rows[rank[rows].argsort()[:count]].sort().values
 
 
 def _kernel_fold(
@@ -357,11 +365,12 @@ def _final(
     mixtures: Sequence[Mixture],
     fraction: float,
     landmarks: Tensor,
-) -> tuple[list[list[Tensor]], Tensor]:
-    """Mean coefficients of the mixtures' solutions on all samples.
+) -> tuple[list[list[Tensor]], Tensor, bool]:
+    """Mean coefficients and intercepts of the mixtures' solutions on all samples.
 
     `fraction` is the part of the total weight that alpha was chosen with: the penalty
-    keeps its weight relative to the sum of the losses.
+    keeps its weight relative to the sum of the losses. The last result says whether
+    all solutions converged.
     """
     total = [
         [torch.zeros(1, operator.n_coef, dtype=y.dtype) for operator in fold.operators]
@@ -374,6 +383,7 @@ def _final(
     rows = landmarks if everything is None else everything
     center = torch.stack(list(averages)).mean(0)
     solution: KernelSolution | None = None
+    converged = True
     for mixture in mixtures:
         parts = (
             y[rows],
@@ -390,6 +400,7 @@ def _final(
         solution = solve_kernels(
             problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=solution
         )
+        converged &= solution.converged
         dual = solution.coef
         if everything is not None:
             dual = landmark_dual(factor, dual)
@@ -399,7 +410,7 @@ def _final(
             # Side by side, each fold's kernel counts one over the number of folds.
             coefs = fold.coefficients(landmarks, dual, mixture.weights)
             total[f] = [t + scale * c for t, c in zip(total[f], coefs, strict=True)]
-    return total, intercept
+    return total, intercept, converged
 
 
 def _n_landmarks(n_samples: int, k: int, n_groups: int, max_memory: float) -> int:

@@ -1,5 +1,6 @@
 """The common part of the estimators for tables."""
 
+import warnings
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import (
     check_array,
     check_consistent_length,
@@ -44,7 +46,7 @@ from sklearn_pgb._sklearn import (
 from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._members import forest, network, other, trees
 from sklearn_pgb._tables._reader import TableReader
-from sklearn_pgb._targets import Targets, class_codes
+from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
@@ -65,32 +67,15 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         "verbose": ["verbose"],
     }
 
-    @property
     @abstractmethod
-    def _targets(self) -> Targets:
-        """The targets of the fit."""
-
-    @abstractmethod
-    def _learn(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Store what the checked targets look like, and return those of the members."""
+    def _member_targets(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Targets of the members, from checked and learned targets."""
 
     @abstractmethod
     def _heldout(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         """Predictions for samples that no model has seen, and their score."""
-
-    _kind_of_targets: ClassVar[type[Targets]]
-
-    @property
-    def _has_several_labels(self) -> bool:
-        """Whether the targets are indicators of several labels."""
-        return False
-
-    @property
-    @abstractmethod
-    def _loss_name(self) -> str:
-        """Name of the loss of all members."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
@@ -133,8 +118,13 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         weight = _check_sample_weight(
             sample_weight, Z, dtype=np.float64, copy=True, ensure_non_negative=True
         )
-        member_y = self._learn(y)
-        weight *= self._targets.class_factors(y, weight)
+        kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
+        self._as_fitted = kept
+        self._learn(y)
+        targets, member_y = self._targets, self._member_targets(y)
+        # Counts are checked here, before any training.
+        encoded = targets.encode(y, targets.n_outputs)
+        weight *= targets.class_factors(y, weight)
         if not weight.any():
             raise ValueError(
                 "sample_weight and class_weight must leave a sample with a positive "
@@ -158,7 +148,8 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         options = {"transform_output": "default", "enable_metadata_routing": False}
         with config_context(**options):
             trained = self._train(members, parts, Z, member_y, shares, seeds, contexts)
-            self._refit(trained, parts, Z, y, weight, max_memory, int(seeds[1]))
+            limits = max_memory, int(seeds[1])
+            self._refit(trained, parts, Z, y, encoded[rows], weight, *limits)
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
         finish()
@@ -204,13 +195,14 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
 
     def _members(self, reader):
         """Named pipelines, each from the matrix of the table to predictions."""
-        labels, loss = reader.labels, self._loss_name
+        labels, loss = reader.labels, self.loss
         n_outputs = self._targets.n_outputs
         members = []
         if not isinstance(self.network, str):
             members.append(("network", network(labels, loss, self.network)))
         # scikit-learn's boosted trees do not take several labels.
-        wanted = self.trees is not None or not self._has_several_labels
+        several = getattr(self, "_multilabel", False)
+        wanted = self.trees is not None or not several
         if not isinstance(self.trees, str) and wanted:
             members.append(("trees", trees(labels, loss, n_outputs, self.trees)))
         # The leaves of a forest hold means, which are no raw outputs of other losses.
@@ -299,7 +291,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 "or change its loss; folds must have samples of all classes."
             )
 
-    def _refit(self, trained, parts, Z, y, weight, max_memory, seed):
+    def _refit(self, trained, parts, Z, y, encoded, weight, max_memory, seed):
         """Solve the convex problem and store its solution."""
         shares = torch.from_numpy(weight)
         targets, folds = self._targets, []
@@ -308,12 +300,11 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 index = torch.from_numpy(train), torch.from_numpy(heldout)
                 opened = list(map(open_network, members))
                 folds.append(FoldModels.of(opened, Z, shares, *index))
-            k = targets.n_outputs
             result = refit_groups(
                 folds,
-                targets.encode(y, k),
+                encoded,
                 shares,
-                targets.loss_for(k),
+                targets.loss_for(targets.n_outputs),
                 max_memory=max_memory,
                 seed=seed,
             )
@@ -324,6 +315,13 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         prediction, self.oof_score_ = self._heldout(y[held], raw, weight[held])
         self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
         self.oof_prediction_[held] = prediction
+        if not result.converged:
+            warnings.warn(
+                "The convex problem was not solved within the largest number of Newton "
+                "steps. Scale the targets, or drop a member with huge outputs.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
 
     def _store(self, result: GroupRefit) -> None:
         """Store the solution as arrays and plain values."""

@@ -4,16 +4,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 
-from sklearn_pgb._losses._named import LOSSES
+from sklearn_pgb._estimator._predictors import NetworkClassifier
 from sklearn_pgb._sklearn import StrOptions
 from sklearn_pgb._tables._base import TableEstimator
-from sklearn_pgb._targets import LabelTargets
 
 
-class GradientBasisClassifier(ClassifierMixin, TableEstimator):
+class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     """Classifier for tables: a network and trees, refitted together.
 
     A network, boosted trees and a forest are trained on five folds with the log loss.
@@ -114,7 +112,8 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
     True
     """
 
-    _kind_of_targets = LabelTargets
+    # The only loss; not a parameter.
+    loss = "log_loss"
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TableEstimator._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -149,81 +148,9 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Labels, or 0/1 indicators if there are several labels.
-        """
-        raw = self._raw(X)
-        return self._targets.decode(raw)
-
-    def decision_function(self, X):
-        """Predict log odds of the second of two classes, or logits of several.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
-        """
-        raw = self._raw(X)
-        return self._targets.decision(raw)
-
-    def predict_proba(self, X):
-        """Predict probabilities.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes)
-        """
-        raw = self._raw(X)
-        return self._targets.probabilities(raw)
-
-    def predict_log_proba(self, X):
-        """Predict log probabilities, which are finite.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        log_probabilities : ndarray of shape (n_samples, n_classes)
-        """
-        raw = self._raw(X)
-        return self._targets.log_probabilities(raw)
-
-    @property
-    def _loss_name(self) -> str:
-        return "log_loss"
-
-    @property
-    def _has_several_labels(self) -> bool:
-        return self._multilabel
-
-    @property
-    def _targets(self) -> LabelTargets:
-        loss = LOSSES[self._loss_name]
-        return LabelTargets(loss, self.classes_, self._multilabel, self.class_weight)
-
-    def _learn(self, y: NDArray[Any]) -> NDArray[Any]:
-        targets = LabelTargets.of(y, LOSSES[self._loss_name])
-        self.classes_, self._multilabel = targets.classes, targets.multilabel
+    def _member_targets(self, y: NDArray[Any]) -> NDArray[Any]:
         # All members know all classes, in this order.
-        return y if targets.multilabel else np.searchsorted(self.classes_, y)
+        return y if self._multilabel else np.searchsorted(self.classes_, y)
 
     def _heldout(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
@@ -231,8 +158,3 @@ class GradientBasisClassifier(ClassifierMixin, TableEstimator):
         targets = self._targets
         score = accuracy_score(y, targets.decode(raw), sample_weight=weight)
         return targets.probabilities(raw), score
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags

@@ -11,12 +11,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sklearn_pgb._estimator._border import check_passed_on
+from sklearn_pgb._estimator._folds import COMPLEX
 from sklearn_pgb._sklearn import is_pandas_na, is_scalar_nan
-
-_COMPLEX = (
-    "X must have real numbers, got complex ones. Complex data not supported; keep real "
-    "and imaginary parts as two columns."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +70,7 @@ def read_table(X: Any) -> Table:
         return Table(names, tuple(columns), len(frame))
     array = X if isinstance(X, np.ndarray) else np.asarray(X)
     if array.dtype.kind == "c":
-        raise ValueError(_COMPLEX)
+        raise ValueError(COMPLEX)
     if array.dtype.kind in "US":
         # A list with strings and numbers: keep the numbers.
         array = np.asarray(X, dtype=object)
@@ -110,14 +106,14 @@ def _from_array(column: NDArray[Any], name: Any) -> NDArray[Any]:
         return column.astype(np.float64)
     if column.dtype.kind in "mM":
         return _days(column)
-    present = [value for value in column if not _is_missing(value)]
+    present = [value for value in column if not is_missing(value)]
     for kinds, convert in (
         (Number | np.bool_, _number),
         (date | np.datetime64, _day),
         (timedelta | np.timedelta64 | time, _duration),
     ):
         if all(isinstance(value, kinds) for value in present):
-            missing = (_is_missing(value) for value in column)
+            missing = (is_missing(value) for value in column)
             pairs = zip(column, missing, strict=True)
             values = [np.nan if gone else convert(value) for value, gone in pairs]
             return np.array(values, dtype=np.float64)
@@ -126,7 +122,7 @@ def _from_array(column: NDArray[Any], name: Any) -> NDArray[Any]:
 
 def _number(value: Any) -> float:
     if isinstance(value, complex | np.complexfloating):
-        raise ValueError(_COMPLEX)
+        raise ValueError(COMPLEX)
     return float(value)
 
 
@@ -147,7 +143,7 @@ def _duration(value: Any) -> float:
 def _labels(column: NDArray[Any], name: Any) -> NDArray[Any]:
     """Replace missing values by None; check that all others can be counted."""
     result = np.array(
-        [None if _is_missing(value) else value for value in column], dtype=object
+        [None if is_missing(value) else value for value in column], dtype=object
     )
     for value in result:
         try:
@@ -169,7 +165,7 @@ def _days(column: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(np.isnat(values), np.nan, days)
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Whether a value is None, NaN, NA or NaT."""
     if isinstance(value, date | timedelta | np.datetime64 | np.timedelta64):
         return bool(value != value)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_pgb._tables._columns import Table, read_table
+from sklearn_pgb._tables._columns import Table, is_missing, read_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +54,6 @@ class TableReader:
         )
         reader = cls(table.names, labels)
         return reader, reader._matrix(table)
-
-    @property
-    def categories(self) -> list[int]:
-        """Positions of the columns with categories."""
-        return [j for j, labels in enumerate(self.labels) if labels is not None]
 
     def read(self, table: Table) -> NDArray[np.float64]:
         """Map a table; labels that the training table lacks count as missing.
@@ -135,9 +130,5 @@ def _chosen(table: Table, categorical: ArrayLike | None) -> NDArray[np.bool_]:
 
 def _by_frequency(column: NDArray[Any]) -> tuple[Any, ...]:
     """Labels, the most frequent first; ties in the order of their text."""
-    counts = Counter(value for value in column if not _is_missing(value))
+    counts = Counter(value for value in column if not is_missing(value))
     return tuple(sorted(counts, key=lambda label: (-counts[label], str(label))))
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value != value

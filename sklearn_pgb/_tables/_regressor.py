@@ -1,19 +1,18 @@
 """The regressor for tables."""
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.metrics import r2_score
 
-from sklearn_pgb._losses._named import LOSSES, find_loss
+from sklearn_pgb._estimator._predictors import NetworkRegressor
 from sklearn_pgb._sklearn import StrOptions
 from sklearn_pgb._tables._base import TableEstimator
-from sklearn_pgb._targets import RealTargets
 
 
-class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
+class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     """Regressor for tables: a network and trees, refitted together.
 
     A network, boosted trees and a forest are trained on five folds. The derivatives of
@@ -83,7 +82,7 @@ class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
         Prediction for every sample by members and a refit that have not seen it; of
         samples with positive weight. NaN for samples that no fold holds out.
     oof_score_ : float
-        R^2 of `oof_prediction_`.
+        R^2 of `oof_prediction_`; NaN if fewer than two samples are held out.
     cv_results_ : dict of ndarray
         "weights", "alpha", "center" and held-out "loss" of each mixture that was tried.
     n_features_in_ : int
@@ -110,7 +109,6 @@ class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
     True
     """
 
-    _kind_of_targets = RealTargets
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TableEstimator._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson"})],
@@ -145,50 +143,13 @@ class GradientBasisRegressor(MultiOutputMixin, RegressorMixin, TableEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def predict(self, X):
-        """Predict targets.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        """
-        raw = self._raw(X)
-        return self._targets.decode(raw)
-
-    @property
-    def _loss_name(self) -> str:
-        return self._as_fitted_loss if hasattr(self, "_as_fitted_loss") else self.loss
-
-    @property
-    def _targets(self) -> RealTargets:
-        return RealTargets(LOSSES[self._loss_name], self._n_targets)
-
-    def _learn(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        loss = LOSSES[self.loss]
-        if loss.is_positive and (y < 0).any():
-            raise ValueError(
-                f"y must be >= 0 for loss={self.loss!r}, got {y.min():g}. Use "
-                "loss='squared_error'."
-            )
-        self._as_fitted_loss, self._n_targets = self.loss, y.shape[1]
+    def _member_targets(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         return y.ravel() if y.shape[1] == 1 else y
 
     def _heldout(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         prediction = self._targets.decode(raw)
+        if len(y) < 2:
+            return prediction, math.nan
         return prediction, r2_score(y, prediction, sample_weight=weight)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        loss = find_loss(self.loss)
-        if loss is not None and loss.is_positive:
-            tags.target_tags.positive_only = True
-            # Several counts work too, but scikit-learn's multi-output checks pass
-            # negative targets despite the tag `positive_only`.
-            tags.target_tags.multi_output = False
-        return tags
