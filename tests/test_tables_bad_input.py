@@ -153,9 +153,7 @@ def test_labels(y, params, message):
 
 def test_counts_are_not_negative():
     model = regressor(loss="poisson")
-    with pytest.raises(
-        ValueError, match=r"y must be >= 0 for .* loss, got -1"
-    ):
+    with pytest.raises(ValueError, match=r"y must be >= 0 for .* loss, got -1"):
         model.fit(X, changed(Y["count"], -1.0))
 
 
