@@ -397,8 +397,10 @@ def _final(
         if everything is not None:
             kernels, factor = landmark_features(kernels, mixed(own, mixture.weights))
             problem = FeatureProblem
+        # The features of landmarks have other coordinates for each mixture.
+        start = solution if everything is None else None
         solution = solve_kernels(
-            problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=solution
+            problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=start
         )
         converged &= solution.converged
         dual = solution.coef
