@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor, VotingRegressor
-from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
@@ -416,3 +416,31 @@ def test_one_split_and_few_heldout_samples(test_size):
     assert np.isfinite(model.oof_prediction_[heldout]).all()
     assert np.isnan(model.oof_prediction_).sum() == 60 - len(heldout)
     assert np.isfinite(model.predict(X)).all()
+
+
+@pytest.mark.parametrize("kind", [GradientBasisRegressor, GradientBasisClassifier])
+def test_landmarks_that_span_the_basis_change_nothing(kind, monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = X[:, 0] + X[:, 1] + 0.1 * rng.normal(size=60)
+    # Its penalty is far too strong for the second input, so a refit is better.
+    X = X * [1.0, 0.1, 1.0]
+    linear = Ridge(alpha=10)
+    if kind is GradientBasisClassifier:
+        y, linear = (y > 0).astype(int), LogisticRegression(C=0.1)
+    dropped = {"network": "drop", "trees": "drop", "forest": "drop"}
+    model = kind(**dropped, others=[("linear", linear)], random_state=0)
+    method = "predict" if kind is GradientBasisRegressor else "decision_function"
+    whole = getattr(clone(model).fit(X, y), method)(X)
+    # Just too little for all 60 samples, and enough for 24.
+    monkeypatch.setattr(_groups, "SOLVE_FLOPS", 60**3 / 3 - 1)
+    monkeypatch.setattr(_groups, "SOLUTION_TOL", 1e-12)
+    monkeypatch.setattr(_groups, "AVERAGED_MIXTURES", 1)
+    fitted = clone(model).fit(X, y)
+    assert len(fitted.alpha_) == 1
+    part = getattr(fitted, method)(X)
+    monkeypatch.setattr(_groups, "SOLVE_FLOPS", 60**3 / 3)
+    exact = getattr(clone(model).fit(X, y), method)(X)
+    # Three inputs span the functions, and so do the kernels of 24 samples.
+    np.testing.assert_allclose(part, exact, rtol=1e-4, atol=1e-6)
+    assert np.corrcoef(part, whole)[0, 1] > 0.99
