@@ -339,8 +339,9 @@ CHOICE_FLOPS, AVERAGED_MIXTURES, GOOD_ENOUGH = 3e9, 5, 0.05
 # about NEWTON_SOLVES of them. Mixtures are averaged as far as FINAL_FLOPS allow: ten
 # seconds.
 KERNEL_ENTRIES, SOLVE_FLOPS, NEWTON_SOLVES, FINAL_FLOPS = 2.5e7, 4.2e10, 5, 3e11
-# The softmax converges linearly, so its last steps are many.
-SOLUTION_TOL, LANDMARK_JITTER = 1e-5, 1e-10
+# Tolerance of the final solutions. Those of the softmax converge linearly, so theirs is
+# larger.
+SOLUTION_TOL, SOFTMAX_TOL, LANDMARK_JITTER = 1e-7, 1e-5, 1e-10
 
 # --- added_neuron -------------------------------------------------------------
 

@@ -299,10 +299,13 @@ def test_workers_share_the_cores(backend, request, monkeypatch):
     cores = max(2, joblib.cpu_count())
     for before, during, after in found:
         assert before == after or backend == "threading"
-        assert {count[0] for count in during} == {1}
+        # A thread may watch nothing if another one has just put the original back.
+        assert during or backend == "threading"
+        assert {count[0] for count in during} <= {1}
         if backend != "threading":
             assert 2 * before[0] <= cores
             assert {max(count[1:]) for count in during} == {1}
+    assert any(during for _, during, _ in found)
     assert torch.get_num_threads() == mine
 
 

@@ -17,6 +17,7 @@ from sklearn_pgb._budget import (
     GOOD_ENOUGH,
     KERNEL_ENTRIES,
     NEWTON_SOLVES,
+    SOFTMAX_TOL,
     SOLUTION_TOL,
     SOLVE_FLOPS,
 )
@@ -383,6 +384,7 @@ def _final(
     rows = landmarks if everything is None else everything
     center = torch.stack(list(averages)).mean(0)
     solution: KernelSolution | None = None
+    tol = SOFTMAX_TOL if loss.dual_rows_sum_to_zero else SOLUTION_TOL
     converged = True
     for mixture in mixtures:
         parts = (
@@ -400,7 +402,7 @@ def _final(
         # The features of landmarks have other coordinates for each mixture.
         start = solution if everything is None else None
         solution = solve_kernels(
-            problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=start
+            problem(kernels, *parts), tol=tol, max_iter=100, start=start
         )
         converged &= solution.converged
         dual = solution.coef
