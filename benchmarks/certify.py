@@ -273,7 +273,6 @@ def resnet(rng, family, loss, record, X, y, weight):
     )
     model.fit(X, y.astype(int) if loss == "logistic" else y, sample_weight=weight)
     record.at_most("resnet", model.lower_bound_, model.loss_)
-    record.at_most("resnet", model.lower_bound_, model.residual_basis_loss_)
     record.at_most("resnet basis", model.basis_lower_bound_, model.basis_loss_)
     if model.alpha_ == 0:
         bound, budget = model.basis_lower_bound_, model.basis_norm_budget_

@@ -86,6 +86,7 @@ MAY_BE = {
     "BasisReport.train_loss": {"NaN"},
     "Certificate.gap_bound": {"inf"},
     "held_out_loss_": {"NaN"},
+    "oof_score_": {"NaN"},
     "basis_held_out_loss_": {"NaN"},
     "alpha_": {"inf"},
     "kink_margin": {"inf"},

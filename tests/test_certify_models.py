@@ -33,7 +33,7 @@ from sklearn_pgb import (
     certify,
     compare_bases,
 )
-from sklearn_pgb._estimator import _alpha
+from sklearn_pgb._convex import _choice
 
 WEIGHT = np.random.default_rng(0).integers(1, 4, 120).astype(float)
 CONVERGED = {"tol": 1e-12, "max_iter": 10_000}
@@ -147,7 +147,7 @@ def test_trees_are_not_compared_by_leave_one_out(monkeypatch):
     def refuse(*args):
         raise AssertionError
 
-    monkeypatch.setattr(_alpha, "by_leave_one_out", refuse)
+    monkeypatch.setattr(_choice, "by_leave_one_out", refuse)
     trees = GradientBasis(DecisionTreeRegressor(max_depth=2))
     compare_bases({"trees": trees}, X, Y["real"], cv=2)
 

@@ -32,7 +32,7 @@ from sklearn_pgb import (
     ResNetBasisRegressor,
     compare_bases,
 )
-from sklearn_pgb._estimator._alpha import SQUARED_LOSS_ALPHAS
+from sklearn_pgb._convex._choice import SQUARED_LOSS_ALPHAS
 
 FOLDS = KFold(3, shuffle=True, random_state=0)
 

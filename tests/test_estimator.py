@@ -21,7 +21,6 @@ from sklearn_pgb import (
     ResNetBasisClassifier,
     ResNetBasisRegressor,
 )
-from sklearn_pgb._estimator._alpha import enough
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     final_estimator,
@@ -34,6 +33,7 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._folds import (
     cross_fitting_parts,
     distinct_rows,
+    enough_folds,
     fold_numbers,
     parts_among,
 )
@@ -426,8 +426,9 @@ def test_enough_folds(container):
     for rows in (X, copies):
         weight = np.ones(len(rows))
         parts = cross_fitting_parts(5, rows, None, weight, seed=0)
-        assert enough(parts, container(rows)) == 4
-        assert enough(parts[:2], container(rows)) == 2
+        assert len(enough_folds(parts, container(rows))) == 4
+        assert len(enough_folds(parts, container(rows), least=5)) == 5
+        assert len(enough_folds(parts[:2], container(rows))) == 2
 
 
 def test_parts_of_a_splitter_among_some_rows():

@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_class_weight
 
 from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb._convex._heldout import convex_folds
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._select import convex_folds
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._dense import DenseOperator

@@ -185,7 +185,7 @@ def test_parameters_out_of_range(params):
     ids=str,
 )
 def test_candidates_for_alpha(alpha):
-    with pytest.raises(ValueError, match="alpha must be a number >= 0 or a 1-d array"):
+    with pytest.raises(ValueError, match="a number >= 0 or a 1-d array of positive"):
         GradientBasisRefit(mlp(), alpha=alpha).fit(X, Y)
 
 

@@ -23,6 +23,7 @@ from refit_cases import (
 from sklearn.base import clone
 from sklearn.datasets import make_friedman1
 from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -30,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_pgb import GradientBasisRefit
-from sklearn_pgb._estimator._alpha import SQUARED_LOSS_ALPHAS
+from sklearn_pgb._convex._choice import SQUARED_LOSS_ALPHAS
 
 GRID = np.logspace(-4, 0, 3)
 
@@ -38,7 +39,7 @@ GRID = np.logspace(-4, 0, 3)
 @pytest.fixture
 def exact_paths(monkeypatch):
     """Candidates are compared at a tolerance of their own; here it is next to none."""
-    monkeypatch.setattr("sklearn_pgb._convex._select.COMPARISON_TOL", 1e-10)
+    monkeypatch.setattr("sklearn_pgb._convex._heldout.COMPARISON_TOL", 1e-10)
 
 
 def twins_of_folds(refit, splits, y, weight):
@@ -193,6 +194,54 @@ def test_a_number_for_alpha_and_folds_choose_the_centre(name):
     assert refit.cv_results_["center"].tolist() == list(CENTERS)
     assert refit.center_ == CENTERS[np.argmin(losses)]
     assert refit.alpha_ == pytest.approx(0.1)
+
+
+@pytest.mark.usefixtures("exact_paths")
+@pytest.mark.parametrize("n_models", [1, 4])
+@pytest.mark.parametrize("name", [*SQUARED, *OTHERS])
+def test_score_of_samples_that_nobody_has_seen(name, n_models):
+    """A splitter may leave some samples out."""
+    y = TARGETS[name]
+    splits = [(np.arange(8, 40), np.arange(8)), (np.arange(25), np.arange(25, 40))]
+    refit = GradientBasisRefit(
+        mlp(name, max_iter=8), alpha=GRID, cv=splits, n_models=n_models, tol=1e-10
+    ).fit(X, y, WEIGHT)
+    twins, share = twins_of_folds(refit, splits, y, WEIGHT), share_of(splits, WEIGHT)
+    held = np.concatenate([rows for _, rows in splits])
+    raw = np.concatenate(
+        [
+            twin.raw(X[rows], refit.center_, refit.alpha_ / share)
+            for twin, (_, rows) in zip(twins, splits, strict=True)
+        ]
+    )
+    score = r2_score
+    if name == "poisson":
+        raw = np.exp(raw)
+    elif hasattr(refit, "classes_"):
+        score = accuracy_score
+        raw = np.hstack([-raw, raw]) if raw.shape[1] == 1 else raw
+        raw = refit.classes_[raw.argmax(1)]
+    expected = score(y[held], raw, sample_weight=WEIGHT[held])
+    assert refit.oof_score_ == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"cv": None},
+        {"alpha": "loo"},
+        {"alpha": "loo", "cv": 3},
+        {"alpha": 0.1, "cv": 3, "center": "zero"},
+    ],
+    ids=str,
+)
+def test_no_score_without_held_out_samples(params):
+    assert GradientBasisRefit(mlp(), **params).fit(X, CURVE).oof_score_ is None
+
+
+def test_score_of_one_sample():
+    splits = [(np.arange(1, 40), np.array([0]))]
+    assert np.isnan(GradientBasisRefit(mlp(), cv=splits).fit(X, CURVE).oof_score_)
 
 
 @pytest.mark.parametrize(

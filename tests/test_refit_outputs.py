@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_pgb import GradientBasisRefit
 from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._convex._heldout import Fold, HeldOut
 from sklearn_pgb._convex._problem import ConvexProblem, finish
-from sklearn_pgb._convex._select import Fold, HeldOut
 from sklearn_pgb._estimator._border import inputs_of, open_all
 from sklearn_pgb._losses._regression import GammaLoss, SquaredLoss
 from sklearn_pgb._operators._dense import DenseOperator

@@ -168,7 +168,7 @@ def test_units_that_are_constant(name, alpha):
     model = estimator.set_params(**FAST | {"max_iter": 1}).fit(X, y)
     assert_allclose(model.residual_scale_, 1)
     assert_allclose(model.lower_bound_, model.basis_lower_bound_, rtol=1e-7)
-    assert_allclose(model.residual_basis_loss_, model.basis_loss_, rtol=1e-9)
+    assert_allclose(model.loss_, model.basis_loss_, rtol=1e-9)
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])

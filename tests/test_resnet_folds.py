@@ -15,10 +15,10 @@ from sklearn.metrics import log_loss, mean_poisson_deviance
 from sklearn.model_selection import KFold
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
-from sklearn_pgb._estimator._alpha import OTHER_ALPHAS
+from sklearn_pgb._convex._choice import OTHER_ALPHAS
 from sklearn_pgb._losses._classification import LogisticLoss
 from sklearn_pgb._resnet import _full_batch
-from sklearn_pgb._resnet._fitting import choose_alpha, total_variance
+from sklearn_pgb._resnet._fitting import choose_penalty, total_variance
 from sklearn_pgb._resnet._gain import is_significant
 from sklearn_pgb._resnet._projection import projection
 from sklearn_pgb._resnet._residual import BasisSamples
@@ -219,7 +219,7 @@ def test_ridge_of_the_log_loss(generator):
     inner = projection(X, y, weight, LogisticLoss(), True)
     parts = list(KFold(5).split(X))
     rule = partial(SimpleNamespace, total_weight=90.0)
-    found = choose_alpha(inner, rule(leave_one_out=False), lambda: parts).alpha
+    found = choose_penalty(inner, rule(leave_one_out=False), lambda: parts).alpha
     grid = total_variance(X, weight) * OTHER_ALPHAS
 
     def held_out(alpha):
@@ -234,6 +234,6 @@ def test_ridge_of_the_log_loss(generator):
     best = grid[np.argmin([held_out(alpha) for alpha in grid])]
     assert found == pytest.approx(best * 4 / 5)
     assert best not in (grid[0], grid[-1])
-    left_out = choose_alpha(inner, rule(leave_one_out=True), lambda: parts).alpha
-    assert left_out == choose_alpha(inner, rule(leave_one_out=False), None).alpha
+    left_out = choose_penalty(inner, rule(leave_one_out=True), lambda: parts).alpha
+    assert left_out == choose_penalty(inner, rule(leave_one_out=False), None).alpha
     assert left_out in grid

@@ -27,8 +27,8 @@ from sklearn_pgb._compare._model import (
     positive,
     weight_keywords,
 )
+from sklearn_pgb._convex._choice import Effort, check_alpha
 from sklearn_pgb._convex._infimum import infimum
-from sklearn_pgb._estimator._alpha import Effort
 from sklearn_pgb._estimator._border import aligned, dense, jobs_for, parse_memory
 from sklearn_pgb._estimator._folds import distinct_rows, parts_among
 from sklearn_pgb._estimator._seeds import fill_seeds
@@ -179,9 +179,10 @@ def compare_bases(
     rng = check_random_state(random_state)
     seed, parts_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
     effort = Effort(parse_memory(max_memory), COMPARE_TOL, MAX_ITER)
+    alpha = check_alpha(alpha, ("auto",))
     kind = BasisClassifier if classifies else BasisRegressor
     models = {
-        key: kind(basis, name, _check_alpha(alpha), effort, parts_seed, memory)
+        key: kind(basis, name, alpha, effort, parts_seed, memory)
         if isinstance(basis, Basis)
         else basis
         for key, basis in bases.items()
@@ -417,23 +418,3 @@ def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
             "'auto', or other estimators."
         )
     return str(loss)
-
-
-def _check_alpha(alpha: Any) -> Any:
-    """Check for "auto", a number >= 0 or an array of positive candidates."""
-    if isinstance(alpha, str) and alpha == "auto":
-        return alpha
-    problem = ValueError(
-        "alpha must be 'auto', a number >= 0 or a 1-d array of positive candidates, "
-        f"got {alpha!r}."
-    )
-    if isinstance(alpha, str | bool):
-        raise problem
-    try:
-        values = np.asarray(alpha, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise problem from None
-    usable = values.ndim <= 1 and values.size and np.isfinite(values).all()
-    if not usable or values.min() < 0 or (values.ndim and values.min() == 0):
-        raise problem
-    return values if values.ndim else float(values)

@@ -14,13 +14,18 @@ from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._induced import GradientBasis
 from sklearn_pgb._bases._perturbed import PerturbedGradientBasis
 from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._convex._choice import (
+    Effort,
+    candidates,
+    choose_alpha,
+    is_number,
+    spectral_path,
+)
+from sklearn_pgb._convex._heldout import Fold, HeldOut
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
-from sklearn_pgb._convex._select import Fold, HeldOut
 from sklearn_pgb._convex._solve import solve, warn_if_unconverged
-from sklearn_pgb._estimator import _alpha
-from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
 from sklearn_pgb._estimator._border import weight_keyword
-from sklearn_pgb._estimator._folds import cross_fitting_parts
+from sklearn_pgb._estimator._folds import cross_fitting_parts, enough_folds
 from sklearn_pgb._estimator._predictors import NetworkClassifier, NetworkRegressor
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._models._open import has_trees
@@ -127,9 +132,8 @@ class BasisModel(BaseEstimator):
         self._size = size if size > 0 else 1.0  # a basis of zeros
         operator = self.problem_.operator
         with threads_for_solve(operator.n_rows, operator.n_coef):
-            choice, solution = self._choose(samples)
-            self._solution = solution or self._solve(self.problem_, choice.alpha)
-        self.alpha_ = choice.alpha
+            self.alpha_, solution = self._choose(samples)
+            self._solution = solution or self._solve(self.problem_, self.alpha_)
         self.seconds_ = time.perf_counter() - start + self._trainer.saved
         return self
 
@@ -176,40 +180,39 @@ class BasisModel(BaseEstimator):
             warn_if_unconverged(solution, effort.tol, effort.max_iter)
         return solution
 
-    def _choose(self, samples: Samples) -> tuple[AlphaChoice, Solution | None]:
+    def _choose(self, samples: Samples) -> tuple[float, Solution | None]:
         """Choose alpha; return the solution too if it is computed on the way."""
-        if np.ndim(self.alpha) == 0 and not isinstance(self.alpha, str):
-            return _alpha.fixed(float(self.alpha)), None
-        problem = self.problem_
-        total = samples.total
-        if not _alpha.can_leave_out(problem, total):
-            raise ValueError(
-                "alpha must be a number if n_samples=1, because nothing is left when a "
-                f"sample is left out, got {self.alpha!r}."
-            )
-        alphas = _alpha.candidates(self.alpha, problem.loss.quadratic) * self._size
+        if is_number(self.alpha):
+            return float(self.alpha), None
+        problem, size = self.problem_, self._size
         path = None
         # Trees memorize their samples, so leaving them out afterwards says nothing.
         memorized = has_trees(self.basis.get_params(deep=False).get("estimator"))
         if problem.loss.quadratic and not memorized:
-            path = _alpha.spectral_path(problem, "auto", self.effort.max_memory)
+            path = spectral_path(problem, "auto", self.effort.max_memory)
+        choice = choose_alpha(
+            problem,
+            "cv" if path is None else "loo",
+            candidates(self.alpha, problem.loss.quadratic) * size,
+            samples.total,
+            self.effort,
+            lambda: self._folds(samples),
+            path,
+        )
+        solution = None
         if path is not None:
-            choice = _alpha.by_leave_one_out(problem, path, alphas, total)
             solution = solve(problem.with_alpha(choice.alpha), path=path)
-            return self._scaled(choice), solution
-        labels = class_codes(samples.y) if problem.loss.is_classification else None
+        return choice.alpha / size, solution
+
+    def _folds(self, samples: Samples) -> list[Fold]:
+        """Folds with bases of their own, as many as hold out enough samples."""
+        labels = (
+            class_codes(samples.y) if self._targets.loss.is_classification else None
+        )
         parts = cross_fitting_parts(
             AUTO_FOLDS, samples.X, labels, samples.weight, self.seed
         )
-        n_folds = _alpha.enough(parts, samples.X)
-        folds = [self._fold(samples, *part) for part in parts[:n_folds]]
-        choice, _ = _alpha.by_held_out(folds, problem, alphas, self.effort)
-        return self._scaled(choice), None
-
-    def _scaled(self, choice: AlphaChoice) -> AlphaChoice:
-        """Convert a choice to units of a basis with mean squared row norm one."""
-        size = self._size
-        return AlphaChoice(choice.alpha / size, choice.alphas / size, choice.scores)
+        return [self._fold(samples, *part) for part in enough_folds(parts, samples.X)]
 
     def _fold(
         self, samples: Samples, train: NDArray[np.intp], test: NDArray[np.intp]

@@ -10,7 +10,14 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from sklearn_pgb._sklearn import _num_samples, is_pandas_na, is_scalar_nan
+from sklearn_pgb._budget import ENOUGH_ROWS
+from sklearn_pgb._convex._heldout import NoFolds
+from sklearn_pgb._sklearn import (
+    _num_samples,
+    _safe_indexing,
+    is_pandas_na,
+    is_scalar_nan,
+)
 
 # Advice if no folds can be drawn to choose alpha.
 CHOOSE_ALPHA = "Give a number for alpha."
@@ -22,10 +29,6 @@ COMPLEX = (
 
 # (train, held out) rows of each fold.
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
-
-
-class NoFolds(ValueError):
-    """No sample can be held out."""
 
 
 def distinct_rows(X: Any) -> NDArray[np.intp]:
@@ -188,6 +191,19 @@ def cross_fitting_parts(
         (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
         for number in range(int(fold.max()) + 1)
     ]
+
+
+def enough_folds(parts: Parts, X: Any, least: int = 1) -> Parts:
+    """Return the first folds that together hold out ENOUGH_ROWS, at least some folds.
+
+    Duplicate samples count once, so that integer weights equal repetition.
+    """
+    total = 0
+    for count, (_, held_out) in enumerate(parts, 1):
+        total += int(distinct_rows(_safe_indexing(X, held_out)).max()) + 1
+        if count >= least and total >= ENOUGH_ROWS:
+            return parts[:count]
+    return parts
 
 
 def parts_among(

@@ -3,37 +3,30 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
+from sklearn_pgb._convex._choice import (
+    Effort,
+    candidates,
+    choose_alpha,
+    is_number,
+)
+from sklearn_pgb._convex._heldout import Fold, HeldOutPath, convex_folds, search_path
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import RidgePath
 from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
 from sklearn_pgb._convex._row_space import RowSpace
-from sklearn_pgb._convex._select import (
-    Fold,
-    HeldOut,
-    HeldOutPath,
-    convex_folds,
-    search_path,
-)
 from sklearn_pgb._convex._solve import choose_method
-from sklearn_pgb._estimator import _alpha
-from sklearn_pgb._estimator._alpha import AlphaChoice, Effort
-from sklearn_pgb._estimator._folds import NoFolds, Parts
-from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._operators._dense import DenseOperator
-from sklearn_pgb._samples import Samples
-
-NOT_FINITE = (
-    "The loss must be finite on held-out samples for some alpha, but it overflows for "
-    "all. Scale the inputs and targets."
-)
+from sklearn_pgb._refit._networks import HeldOutNetworks, TrainedNetworks
+from sklearn_pgb._refit._request import RefitRequest
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +58,11 @@ class Choice:
         networks itself.
     candidates : list of Candidate
     raw : Tensor (n_samples, n_outputs) or None
-        Held-out raw outputs: each sample's by a model that was not trained on it.
+        Held-out raw outputs: each sample's by a model that was not trained on it, or
+        only a convex model.
+    oof_raw : Tensor (n_samples, n_outputs) or None
+        Raw outputs of each sample by networks and a convex model that were not trained
+        on it; nan for samples that no scored fold holds out.
     parameters : Tensor or None
         Mean of the folds' solutions, one coefficient per parameter of all networks.
     start : (Tensor, Tensor) or None
@@ -76,116 +73,9 @@ class Choice:
     alpha: float
     candidates: Sequence[Candidate]
     raw: Tensor | None = None
+    oof_raw: Tensor | None = None
     parameters: Tensor | None = None
     start: tuple[Tensor, Tensor] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOutNetworks:
-    """Networks with their training samples and held-out samples.
-
-    Selected samples, bases and outputs are recomputed on every call: keeping those of
-    all folds would take far more memory than one problem.
-
-    Attributes
-    ----------
-    opened : sequence of OpenNetwork
-    space : TangentSpace
-        Scaled on the training samples.
-    samples, others : Samples
-        Samples from which those of the training, and held-out ones, are selected. Their
-        inputs are tuples with one tensor per network.
-    train, test : Tensor
-        Indices of the training samples and of the held-out samples.
-    """
-
-    opened: Sequence[OpenNetwork]
-    space: TangentSpace
-    samples: Samples
-    others: Samples
-    train: Tensor
-    test: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        opened: Sequence[OpenNetwork],
-        samples: Samples,
-        others: Samples,
-        train: Tensor,
-        test: Tensor,
-    ) -> "HeldOutNetworks":
-        """Scale the bases on the training samples."""
-        networks = [network.network for network in opened]
-        training = samples.rows(train)
-        space = TangentSpace.of(networks, training.X, training.normalized_weight)
-        return cls(opened, space, samples, others, train, test)
-
-    @property
-    def training(self) -> Samples:
-        """The training samples."""
-        return self.samples.rows(self.train)
-
-    @property
-    def heldout(self) -> Samples:
-        """The held-out samples."""
-        return self.others.rows(self.test)
-
-    @property
-    def loss(self) -> Loss:
-        """The loss that the networks were trained with."""
-        return self.opened[0].loss
-
-    @property
-    def heldout_weight(self) -> float:
-        """Total weight of the held-out samples."""
-        return float(self.others.weight[self.test].sum())
-
-    def raw(self, samples: Samples) -> Tensor:
-        """Mean raw outputs of the networks."""
-        return mean_raw(self.space.networks, samples.X)
-
-    def fold(self, center: str) -> Fold:
-        """Problem on the training samples, and its held-out samples."""
-        training, heldout = self.training, self.heldout
-        added = center == "average"
-        problem = ConvexProblem(
-            self.space.operator(training.X),
-            training.y,
-            self.loss,
-            training.normalized_weight,
-            intercept=self.space.intercept,
-            offset=self.raw(training) if added else None,
-        )
-        held = HeldOut(
-            self.test,
-            self.space.operator(heldout.X),
-            heldout.y,
-            heldout.weight,
-            self.raw(heldout) if added else None,
-        )
-        return Fold(problem, held)
-
-    def heldout_loss(self) -> float:
-        """Weighted sum of the networks' losses on the held-out samples."""
-        heldout = self.heldout
-        return float(heldout.weight @ self.loss.value(heldout.y, self.raw(heldout)))
-
-    def raw_of(
-        self, samples: Samples, at: Candidate, solution: Sequence[Tensor]
-    ) -> Tensor:
-        """Raw outputs of a solution, or of the networks alone if it is empty."""
-        raw = torch.zeros_like(samples.y)
-        if solution:
-            coef, intercept = solution
-            operator = self.space.operator(samples.X)
-            raw = operator.matvec(coef) + intercept
-        return raw + self.raw(samples) if at.center == "average" else raw
-
-    def parameters(self, center: str, coef: Tensor, intercept: Tensor) -> Tensor:
-        """A solution as one coefficient per network parameter."""
-        is_average = center == "average" and self.space.spans_networks
-        return self.space.parameters(coef, intercept, centre=is_average)
 
 
 # Maps a candidate to the coefficients and intercept of each part.
@@ -223,8 +113,6 @@ def by_heldout_networks(
         total = sum(part.heldout_weight for part in parts)
         loss = sum(part.heldout_loss() for part in parts) / total
         candidates.append(Candidate("average", math.inf, loss))
-    if not any(math.isfinite(each.loss) for each in candidates):
-        raise ValueError(NOT_FINITE)
     return candidates, solutions
 
 
@@ -338,7 +226,7 @@ def best_on_average(
     of their mean, on all training samples. Most models were trained on these samples,
     so the gain is underestimated.
     """
-    finite = [each for each in candidates if math.isfinite(each.loss)]
+    finite = _finite(candidates)
     networks = [each for each in finite if math.isinf(each.alpha)]
     finalists = list(networks)
     for center in dict.fromkeys(each.center for each in finite):
@@ -354,7 +242,7 @@ def best_on_average(
             solved = solutions(candidate)
         raws = torch.stack(
             [
-                part.raw_of(part.samples, candidate, solution)
+                part.raw_of(part.samples, candidate.center, solution)
                 for part, solution in zip(parts, solved, strict=True)
             ]
         )
@@ -368,18 +256,17 @@ def best_on_average(
     return min(finalists, key=lambda each: each.loss - gain(each))
 
 
-def all_heldout_raw(
+def heldout_raw(
     parts: Sequence[HeldOutNetworks],
-    best: Candidate,
+    center: str,
     solved: Sequence[tuple[Tensor, Tensor]],
-    y: Tensor,
-) -> Tensor | None:
-    """Held-out raw outputs of all samples; None unless every sample was held out."""
-    raw = torch.full_like(y, torch.nan)
+) -> Tensor:
+    """Held-out raw outputs of all samples; nan for those that no part holds out."""
+    raw = torch.full_like(parts[0].samples.y, torch.nan)
     for number, part in enumerate(parts):
         solution = solved[number] if solved else ()
-        raw[part.test] = part.raw_of(part.heldout, best, solution)
-    return None if bool(raw.isnan().any()) else raw
+        raw[part.test] = part.raw_of(part.heldout, center, solution)
+    return raw
 
 
 def fold_average(
@@ -406,73 +293,139 @@ def side_by_side(
     return coef, torch.stack([intercept for _, intercept in solved]).mean(0)
 
 
-def _without_closed_form(
-    problem: ConvexProblem,
-    rule: str,
-    alphas: NDArray[np.float64],
-    total_weight: float,
-    effort: Effort,
-    convex_parts: Callable[[], Parts],
-) -> AlphaChoice:
-    """Choose alpha by approximate leave-one-out or convex cross-validation."""
-    can_step = not problem.loss.quadratic and _alpha.is_dense(problem)
-    if not (rule == "loo" and can_step):
-        try:
-            folds = convex_folds(problem, convex_parts())
-        except NoFolds:
-            if not can_step:
-                raise
-        else:
-            return _alpha.by_held_out(folds, problem, alphas, effort)[0]
-    return _alpha.by_approximate_leave_one_out(problem, alphas, total_weight, effort)
-
-
-def choose_on_training_samples(
+def choose(
+    trained: TrainedNetworks,
     problems: dict[str, ConvexProblem],
-    path: RidgePath | None,
-    rule: str,
-    alphas: NDArray[np.float64],
-    total_weight: float,
+    request: RefitRequest,
     effort: Effort,
     convex_parts: Callable[[], Parts],
-    with_average: bool,
+    path: RidgePath | None,
+) -> Choice:
+    """Choose center and alpha, on held-out samples if there are any.
+
+    Parameters
+    ----------
+    trained : TrainedNetworks
+    problems : dict
+        The problem on all samples for each center.
+    request : RefitRequest
+    effort : Effort
+    convex_parts : callable
+        Draws folds of the convex problem.
+    path : RidgePath or None
+        Decomposition of the problems.
+    """
+    alpha = request.alpha
+    if is_number(alpha) and (len(problems) == 1 or not trained.has_heldout):
+        only = Candidate(next(iter(problems)), float(alpha), math.nan)
+        return Choice(only.center, only.alpha, [only])
+    if chooses_on_training_samples(trained, request):
+        return _on_training_samples(
+            trained, problems, request, effort, convex_parts, path
+        )
+    return _on_heldout(trained, tuple(problems), alpha, effort)
+
+
+def chooses_on_training_samples(
+    trained: TrainedNetworks, request: RefitRequest
+) -> bool:
+    """Whether held-out samples are missing, or not wanted by the rule for alpha."""
+    return not trained.has_heldout or request.rule != "auto"
+
+
+def _on_heldout(
+    trained: TrainedNetworks, centers: Sequence[str], alpha: Any, effort: Effort
+) -> Choice:
+    """Choose center and alpha on samples that the networks were not trained on."""
+    quadratic, folds = trained.loss.quadratic, trained.folds
+    parts = trained.heldout()
+    # The penalty is relative to a mean loss: with all samples, the same penalty on the
+    # sum of losses is a smaller alpha than on the training samples of one fold.
+    fraction = 1.0
+    if folds is not None:
+        left_out = sum(part.heldout_weight for part in parts) / len(parts)
+        fraction -= left_out / trained.samples.total
+    if is_number(alpha):
+        # The chosen alpha is multiplied by `fraction` below, so it is the user's again.
+        alphas = np.array([float(alpha) / fraction])
+    else:
+        alphas = candidates(alpha, quadratic)
+    with_average = "average" in centers and isinstance(alpha, str)
+    scored, solutions = by_heldout_networks(
+        parts, centers, alphas, effort, with_average
+    )
+    best = best_on_average(parts, scored, solutions, len(folds or parts))
+    solved = [] if math.isinf(best.alpha) else solutions(best)
+    scaled = [replace(each, alpha=each.alpha * fraction) for each in scored]
+    choice = Choice(best.center, best.alpha * fraction, scaled)
+    if folds is None:
+        return choice
+    oof_raw = heldout_raw(parts, best.center, solved)
+    complete = None if bool(oof_raw.isnan().any()) else oof_raw
+    choice = replace(choice, raw=complete, oof_raw=oof_raw)
+    if not solved or len(parts) < len(folds):
+        return choice
+    if quadratic and not is_number(alpha):
+        average = fold_average(parts, best.center, solved)
+        choice = replace(choice, parameters=average)
+    return replace(choice, start=side_by_side(solved, len(folds)))
+
+
+def _on_training_samples(
+    trained: TrainedNetworks,
+    problems: dict[str, ConvexProblem],
+    request: RefitRequest,
+    effort: Effort,
+    convex_parts: Callable[[], Parts],
+    path: RidgePath | None,
 ) -> Choice:
     """Choose center and alpha on the samples that the networks were trained on.
 
-    If there is an eigendecomposition (`path`), leave-one-out or the evidence are
-    computed in closed form. Otherwise, rule "loo" takes one Newton step per sample if
-    the loss is not quadratic and the problem dense. In all other cases the convex
-    problem is cross-validated if folds can be drawn. The features were trained on the
-    labels, so the losses are optimistic. `with_average` adds the networks themselves
-    as a candidate, at their training loss.
+    The features were trained on the labels, so the losses are optimistic. The training
+    loss of networks that were trained elsewhere is compared with them, unless the user
+    gave candidates or they are evidences.
     """
-    choices: dict[str, AlphaChoice] = {}
-    for center, problem in problems.items():
-        own = None if path is None else path.with_offset(problem.offset)
-        if own is not None and rule == "evidence":
-            choice = _alpha.by_evidence(own, alphas, total_weight)
-        elif own is not None:
-            choice = _alpha.by_leave_one_out(problem, own, alphas, total_weight)
-        else:
-            choice = _without_closed_form(
-                problem, rule, alphas, total_weight, effort, convex_parts
-            )
-        choices[center] = choice
-    candidates = [
+    rule, alphas = request.rule, candidates(request.alpha, trained.loss.quadratic)
+    choices = {
+        center: choose_alpha(
+            problem,
+            rule,
+            alphas,
+            trained.samples.total,
+            effort,
+            partial(_folds, problem, convex_parts),
+            None if path is None else path.with_offset(problem.offset),
+        )
+        for center, problem in problems.items()
+    }
+    scored = [
         Candidate(center, float(alpha), float(loss))
         for center, choice in choices.items()
         for alpha, loss in zip(choice.alphas, choice.scores, strict=True)
     ]
-    if with_average and "average" in problems:
+    compares = trained.frozen and rule != "evidence" and request.alpha is rule
+    if compares and "average" in problems:
         problem = problems["average"]
         assert problem.offset is not None
         loss = float(problem.data_value(problem.offset))
-        candidates.append(Candidate("average", math.inf, loss))
-    finite = [each for each in candidates if math.isfinite(each.loss)]
-    if not finite:
-        raise ValueError(NOT_FINITE)
-    best = min(finite, key=lambda each: each.loss)
+        scored.append(Candidate("average", math.inf, loss))
+    best = min(_finite(scored), key=lambda each: each.loss)
     # The networks have no left-out outputs: use their training outputs instead.
     average = problems[best.center].offset
     raw = choices[best.center].raw if math.isfinite(best.alpha) else average
-    return Choice(best.center, best.alpha, candidates, raw)
+    return Choice(best.center, best.alpha, scored, raw)
+
+
+def _folds(problem: ConvexProblem, convex_parts: Callable[[], Parts]) -> list[Fold]:
+    return convex_folds(problem, convex_parts())
+
+
+def _finite(scored: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates of finite loss, at least one."""
+    finite = [each for each in scored if math.isfinite(each.loss)]
+    if not finite:
+        raise ValueError(
+            "The loss must be finite on held-out samples for some alpha, but it "
+            "overflows for all. Scale the inputs and targets."
+        )
+    return finite

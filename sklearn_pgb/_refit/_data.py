@@ -25,7 +25,6 @@ from sklearn_pgb._sklearn import (
     _check_y,
     _raise_for_params,
     _routing_enabled,
-    _safe_indexing,
 )
 from sklearn_pgb._targets import (
     LabelTargets,
@@ -41,9 +40,8 @@ class TrainingData:
 
     Attributes
     ----------
-    X, y : inputs and targets of the network
-    weight : ndarray (n_samples,)
-        Sample weights times class weights.
+    samples : Samples
+        Inputs and targets of the network; weights are sample times class weights.
     labels : ndarray (n_samples,) or None
         Codes of the distinct labels, for classifiers.
     params : dict
@@ -60,9 +58,7 @@ class TrainingData:
         Validation samples of positive weight.
     """
 
-    X: Any
-    y: Any
-    weight: NDArray[np.float64]
+    samples: Samples
     labels: NDArray[np.intp] | None
     params: dict[str, Any]
     cv: int | Parts | None
@@ -75,9 +71,9 @@ class TrainingData:
         """Draw folds over the distinct samples, as (train, held out) indices."""
         return cross_fitting_parts(
             n_folds,
-            self.X,
+            self.samples.X,
             self.labels,
-            self.weight,
+            self.samples.weight,
             seed,
             groups=self.groups,
             exact=exact,
@@ -116,15 +112,14 @@ def training_data(
         classes = np.unique(y)
     # Arrays are not copied if every sample is used: they may be memory-mapped. Others
     # are made C-contiguous, because rounding in training depends on the memory order.
+    samples = Samples(X, y, weight)
     in_order = isinstance(X, np.ndarray) and X.flags.c_contiguous
     if len(rows) < len(weight) or not in_order:
         params = _check_method_params(X, params, rows)
-        X, y, weight = (_safe_indexing(part, rows) for part in (X, y, weight))
+        samples = samples.rows(rows)
         groups = None if groups is None else groups[rows]
-    labels = _class_codes(request, y)
-    return TrainingData(
-        X, y, weight, labels, params, cv, exact, groups, classes, heldout
-    )
+    labels = _class_codes(request, samples.y)
+    return TrainingData(samples, labels, params, cv, exact, groups, classes, heldout)
 
 
 def _check_validation(

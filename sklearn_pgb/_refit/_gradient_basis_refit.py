@@ -13,7 +13,6 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.callback import CallbackSupportMixin
-from sklearn.metrics import accuracy_score, r2_score
 from sklearn.neural_network import MLPRegressor
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
@@ -21,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
-from sklearn_pgb._estimator._alpha import Effort
+from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     check_device,
@@ -42,14 +41,18 @@ from sklearn_pgb._refit._data import (
     check_new_data,
     training_data,
 )
-from sklearn_pgb._refit._fitting import Refit, TrainedNetworks
+from sklearn_pgb._refit._fitting import Refit
+from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._outputs import (
+    all_classes,
+    decoded,
     has_probabilities,
     in_shape,
     is_a_classifier,
     jacobian_features,
     network_tags,
-    with_absent_classes,
+    oof_score,
+    score_of,
 )
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
@@ -191,6 +194,9 @@ class GradientBasisRefit(
         take longer than the refit.
     cv_results_ : dict of ndarray
         "center", "alpha" and "loss" (mean held-out loss) of each candidate.
+    oof_score_ : float or None
+        R^2 or accuracy, with the sample weights, on samples that neither the networks
+        nor the refit of their fold have seen. None if nothing was chosen on folds.
     n_iter_ : int
         Iterations of the convex solver, at least one.
     classes_ : ndarray of shape (n_classes,)
@@ -400,7 +406,7 @@ class GradientBasisRefit(
         n_outputs = result.problem.operator.n_outputs
         final = trained.opened[0].final
         self._flat = n_outputs == 1 and (
-            np.ndim(data.y) == 1
+            np.ndim(data.samples.y) == 1
             or isinstance(final, MLPRegressor)
             # Trees and votes predict one target in one dimension.
             or trained.opened[0].encode is not None
@@ -408,16 +414,19 @@ class GradientBasisRefit(
         full = len(self.basis_coef_) * n_outputs
         self._n_components = self.n_components
         self._n_features_out = self.n_components or full
-        self._loss = trained.loss
+        self._loss = trained.loss.name if self.loss != "auto" else "auto"
         self._uncertainty = noise
         if RefitRequest.of_fit(self).classifies:
-            self._multilabel = np.ndim(data.y) == 2
+            self._multilabel = np.ndim(data.samples.y) == 2
             known: Any = trained.opened[0].classes
             if self._multilabel:
                 known = np.arange(n_outputs)
             self.classes_ = self._output_classes = known
             if data.classes is not None:
                 self.classes_ = np.union1d(known, data.classes)
+        self.oof_score_ = oof_score(
+            self, trained.opened[0], choice.oof_raw, data.samples
+        )
 
     # ---------------------------------------------------------------- predicting
 
@@ -440,10 +449,7 @@ class GradientBasisRefit(
     def _targets_and_raw(self, X: Any) -> tuple[LabelTargets, NDArray[np.float64]]:
         """Targets and raw outputs of all classes."""
         opened, inputs = self._open(X)
-        raw = self._raw(opened, inputs).cpu()
-        raw = with_absent_classes(raw, self._output_classes, self.classes_)
-        targets = LabelTargets(opened[0].loss, self.classes_, self._multilabel)
-        return targets, raw.numpy()
+        return all_classes(self, opened[0], self._raw(opened, inputs))
 
     def predict(self, X, return_std=False):
         """Predict targets or labels.
@@ -467,15 +473,11 @@ class GradientBasisRefit(
         ValueError
             If `return_std` is true and the refit has no predictive distribution.
         """
-        if RefitRequest.of_fit(self).classifies:
-            if return_std:
-                raise ValueError("return_std must be False for a classifier, got True.")
-            targets, decision = self._targets_and_raw(X)
-            return targets.decode(decision)
+        if return_std and RefitRequest.of_fit(self).classifies:
+            raise ValueError("return_std must be False for a classifier, got True.")
         opened, inputs = self._open(X)
         raw = self._raw(opened, inputs)
-        mean = opened[0].loss.predict(raw).cpu().numpy()
-        y = in_shape(opened[0].untransform(mean), self._flat)
+        y = decoded(self, opened[0], raw)
         if not return_std:
             return y
         if self._uncertainty is None:
@@ -490,8 +492,9 @@ class GradientBasisRefit(
         std = predictive_std(self._uncertainty, operator, networks[0], inputs[0], raw)
         # Half the transformed interval: exact for affine target transformations, first
         # order for others.
-        upper, lower = (opened[0].untransform(mean + sign * std) for sign in (1, -1))
-        return y, in_shape(np.abs(upper - lower) / 2, self._flat)
+        mean = opened[0].loss.predict(raw).cpu().numpy()
+        upper, lower = (in_shape(self, opened[0], mean + s * std) for s in (1, -1))
+        return y, np.abs(upper - lower) / 2
 
     @available_if(is_a_classifier)
     def decision_function(self, X):
@@ -552,8 +555,7 @@ class GradientBasisRefit(
         -------
         float
         """
-        score = accuracy_score if RefitRequest.of_fit(self).classifies else r2_score
-        return score(y, self.predict(X), sample_weight=sample_weight)
+        return score_of(self, y, self.predict(X), sample_weight)
 
     def transform(self, X):
         """Jacobian features of the networks, or a random sketch of them.

@@ -1,5 +1,6 @@
 """Turn raw outputs into predictions; methods and tags that depend on the network."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
@@ -14,9 +16,12 @@ from sklearn_pgb._budget import LOG_ABSENT
 from sklearn_pgb._estimator._border import final_estimator
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._losses._named import find_loss
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import sparse_rows
 from sklearn_pgb._refit._request import RefitRequest
+from sklearn_pgb._samples import Samples
+from sklearn_pgb._targets import LabelTargets
 
 
 def is_a_classifier(refit: Any) -> bool:
@@ -50,9 +55,49 @@ def with_absent_classes(
     return result
 
 
-def in_shape(values: NDArray[np.float64], flat: bool) -> NDArray[np.float64]:
-    """Predictions in the shape of the training targets."""
-    return values.reshape(-1) if flat else values
+def all_classes(
+    refit: Any, opened: OpenNetwork, raw: Tensor
+) -> tuple[LabelTargets, NDArray[np.float64]]:
+    """Targets and raw outputs of all classes."""
+    raw = with_absent_classes(raw.cpu(), refit._output_classes, refit.classes_)
+    targets = LabelTargets(opened.loss, refit.classes_, refit._multilabel)
+    return targets, raw.numpy()
+
+
+def decoded(refit: Any, opened: OpenNetwork, raw: Tensor) -> NDArray[Any]:
+    """Predictions of targets or labels."""
+    if RefitRequest.of_fit(refit).classifies:
+        targets, decision = all_classes(refit, opened, raw)
+        return targets.decode(decision)
+    return in_shape(refit, opened, opened.loss.predict(raw).cpu().numpy())
+
+
+def in_shape(
+    refit: Any, opened: OpenNetwork, mean: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Predictions in the units and shape of the training targets."""
+    y: NDArray[np.float64] = opened.untransform(mean)
+    return y.reshape(-1) if refit._flat else y
+
+
+def score_of(refit: Any, y: Any, predicted: NDArray[Any], weight: Any) -> float:
+    """Accuracy of a classifier, R^2 of a regressor."""
+    score = accuracy_score if RefitRequest.of_fit(refit).classifies else r2_score
+    return score(y, predicted, sample_weight=weight)
+
+
+def oof_score(
+    refit: Any, opened: OpenNetwork, raw: Tensor | None, samples: Samples
+) -> float | None:
+    """Score of raw outputs on the samples for which they are known, not nan."""
+    if raw is None:
+        return None
+    raw = raw.cpu()
+    held = ~raw.isnan().any(1).numpy()
+    y, weight = samples.y[held], samples.weight[held]
+    if len(y) < 2 and not RefitRequest.of_fit(refit).classifies:
+        return math.nan
+    return score_of(refit, y, decoded(refit, opened, raw[held]), weight)
 
 
 def jacobian_features(

@@ -10,6 +10,7 @@ from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import PoissonRegressor
 
+from sklearn_pgb._convex._choice import check_alpha, is_number
 from sklearn_pgb._estimator._border import final_estimator
 from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS, find_loss, one_of
 from sklearn_pgb._losses._regression import SquaredLoss
@@ -57,6 +58,11 @@ class RefitRequest:
         return is_classifier(self.estimator)
 
     @property
+    def rule(self) -> str:
+        """How alpha is chosen; "auto" for candidates as well."""
+        return self.alpha if isinstance(self.alpha, str) else "auto"
+
+    @property
     def accepted(self) -> dict[str, Any]:
         """Options of `validate_data` for a network that does not check X itself."""
         return {
@@ -99,14 +105,13 @@ class RefitRequest:
                 f"cv must be at least 2 folds, got {self.cv!r}. Use cv=5, or cv=None "
                 "for no folds."
             )
-        if isinstance(self.alpha, str):
-            if self.alpha == "evidence" and not self._trains_squared_loss():
-                raise ValueError(
-                    "alpha='evidence' needs the squared loss, got another loss. Use "
-                    "'auto' or 'loo'."
-                )
-        elif not isinstance(self.alpha, int | float | np.number):
-            _check_candidates(self.alpha)
+        if not is_number(self.alpha):
+            check_alpha(self.alpha, ("auto", "loo", "evidence"))
+        if self.rule == "evidence" and not self._trains_squared_loss():
+            raise ValueError(
+                "alpha='evidence' needs the squared loss, got another loss. Use "
+                "'auto' or 'loo'."
+            )
 
     def _check_held_out(self, has_validation: bool) -> None:
         """Raise if trees would be refitted on samples that they have memorized."""
@@ -122,7 +127,7 @@ class RefitRequest:
                 "were trained on. Use cv='auto' or a number of folds, or pass X_val "
                 "and y_val."
             )
-        if isinstance(self.alpha, str) and self.alpha != "auto":
+        if self.rule != "auto":
             raise ValueError(
                 "alpha must be 'auto', a number or an array for trees, because they "
                 f"memorize the samples they were trained on, got {self.alpha!r}, which "
@@ -135,16 +140,15 @@ class RefitRequest:
             return int(self.cv)
         if not isinstance(self.cv, str):
             return self.cv
-        names_a_rule = isinstance(self.alpha, str) and self.alpha != "auto"
-        is_number = np.ndim(self.alpha) == 0 and not isinstance(self.alpha, str)
-        if has_validation or self.taken_as_is or names_a_rule:
+        if has_validation or self.taken_as_is or self.rule != "auto":
             return None
-        return "auto" if has_trees(self.estimator) or not is_number else None
+        trains_once = is_number(self.alpha) and not has_trees(self.estimator)
+        return None if trains_once else "auto"
 
     def warn_of_optimism(self, has_validation: bool) -> None:
         """Warn if alpha is chosen on samples that a network may have memorized."""
-        chosen = isinstance(self.alpha, str) and self.alpha == "auto"
-        if self.taken_as_is and chosen and not has_validation:
+        is_default = isinstance(self.alpha, str) and self.rule == "auto"
+        if self.taken_as_is and is_default and not has_validation:
             warnings.warn(
                 "The network is taken as it is, so alpha is chosen on samples that it "
                 "may have been trained on, which is optimistic. Pass X_val and y_val "
@@ -160,16 +164,3 @@ class RefitRequest:
         if is_classifier(final) or isinstance(final, PoissonRegressor):
             return False
         return find_loss(getattr(final, "loss", SquaredLoss.name)) == SquaredLoss()
-
-
-def _check_candidates(alphas: Any) -> None:
-    try:
-        values = np.asarray(alphas, dtype=float)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    usable = values.ndim == 1 and len(values) and np.isfinite(values).all()
-    if not usable or values.min() <= 0:
-        raise ValueError(
-            "alpha must be a number >= 0 or a 1-d array of positive candidates, got "
-            f"{alphas!r}. Fit with alpha=0 on its own."
-        )

@@ -13,20 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import AUTO_FOLDS
-from sklearn_pgb._estimator._alpha import Effort
+from sklearn_pgb._convex._choice import Effort
+from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._border import (
     count_outputs,
     inputs_of,
     open_all,
     share_target_transformation,
 )
-from sklearn_pgb._estimator._folds import NoFolds, Parts, distinct_rows
+from sklearn_pgb._estimator._folds import Parts, distinct_rows
 from sklearn_pgb._estimator._seeds import Seeds
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._data import TrainingData
-from sklearn_pgb._refit._fitting import Refit, TrainedNetworks, refit
+from sklearn_pgb._refit._fitting import Refit, refit
+from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._uncertainty import uncertainty
 from sklearn_pgb._samples import Samples
@@ -58,38 +60,36 @@ def train(
         parts = [rows for rows in training for _ in range(per_fold)]
         estimator = request.estimator
         if len(parts) > 1:
-            estimator = share_target_transformation(estimator, data.y)
+            estimator = share_target_transformation(estimator, data.samples.y)
         estimators = train_networks(
             estimator,
             seeds.of_networks(len(parts)),
             parts,
-            data.X,
-            data.y,
+            data.samples.X,
+            data.samples.y,
             data.params,
             request.n_jobs,
             request.memory,
             caller=owner,
             contexts=None if contexts is None else contexts(len(parts)),
         )
-    loss = request.loss
-    opened = open_all(estimators, MODULE_LOSSES[loss], request.device)
-    inputs = inputs_of(opened, data.X, request.device)
+    opened = open_all(estimators, MODULE_LOSSES[request.loss], request.device)
+    inputs = tuple(inputs_of(opened, data.samples.X, request.device))
     n_outputs = count_outputs(opened[0], inputs[0])
     if request.classifies:
-        opened = [_with_classes(each, data.y, n_outputs) for each in opened]
-    if isinstance(request.estimator, torch.nn.Module):
-        loss = opened[0].loss.name
-    validation = None
-    if data.validation is not None:
-        given, device = data.validation, inputs[0].device
-        validation = Samples(
-            tuple(inputs_of(opened, given.X, request.device)),
-            opened[0].targets(given.y, n_outputs).to(device),
-            torch.tensor(given.weight, device=device),
-        )
-    return TrainedNetworks(
-        estimators, opened, inputs, folds, loss, n_outputs, frozen, validation
-    )
+        opened = [_with_classes(each, data.samples.y, n_outputs) for each in opened]
+    device = inputs[0].device
+
+    def encoded(inputs: tuple[Tensor, ...], given: Samples) -> Samples:
+        y = opened[0].targets(given.y, n_outputs).to(device)
+        return Samples(inputs, y, torch.tensor(given.weight, device=device))
+
+    validation = data.validation
+    if validation is not None:
+        own = tuple(inputs_of(opened, validation.X, request.device))
+        validation = encoded(own, validation)
+    samples = encoded(inputs, data.samples)
+    return TrainedNetworks(estimators, opened, samples, folds, frozen, validation)
 
 
 def _with_classes(opened: OpenNetwork, y: NDArray[Any], n_outputs: int) -> OpenNetwork:
@@ -121,37 +121,23 @@ def train_and_refit(
         return data.parts(AUTO_FOLDS, seeds.folds)
 
     n_coef = sum(opened.network.n_params for opened in trained.opened)
-    n_rows = trained.n_outputs * len(trained.inputs[0])
-    device = trained.inputs[0].device
-    y = trained.opened[0].targets(data.y, trained.n_outputs).to(device)
-    weight = torch.tensor(data.weight, device=device)
-    with threads_for_solve(n_rows, n_coef):
-        warn_of_useless_networks(trained, y, weight)
-        result = refit(
-            trained,
-            y,
-            weight,
-            torch.from_numpy(distinct_rows(data.X)).to(device),
-            alpha=request.alpha,
-            center=request.center,
-            solver=request.solver,
-            effort=effort,
-            convex_parts=convex_parts,
-            with_leverages=request.distribution,
-        )
+    samples = trained.samples
+    distinct = torch.from_numpy(distinct_rows(data.samples.X)).to(samples.y.device)
+    with threads_for_solve(samples.y.numel(), n_coef):
+        warn_of_useless_networks(trained)
+        result = refit(trained, distinct, request, effort, convex_parts)
         noise = None
         if request.distribution:
-            total = float(data.weight.sum())
-            noise = uncertainty(result, trained.inputs[0], total, convex_parts, effort)
+            total = samples.total
+            noise = uncertainty(result, samples.X[0], total, convex_parts, effort)
     return trained, result, noise
 
 
-def warn_of_useless_networks(
-    trained: TrainedNetworks, y: Tensor, weight: Tensor
-) -> None:
+def warn_of_useless_networks(trained: TrainedNetworks) -> None:
     """Warn if a network's training loss ends above that of the best constant."""
+    y, weight = trained.samples.y, trained.samples.weight
     for number, (opened, X) in enumerate(
-        zip(trained.opened, trained.inputs, strict=True)
+        zip(trained.opened, trained.samples.X, strict=True)
     ):
         rows = torch.arange(len(y), device=y.device)
         if trained.folds is not None:

@@ -16,12 +16,12 @@ from sklearn_pgb._budget import (
     NOISE_ROWS_PER_COLUMN,
     SMALLEST_SQUARE,
 )
+from sklearn_pgb._convex._choice import Effort
+from sklearn_pgb._convex._heldout import Fold, HeldOutPath, convex_folds, search_path
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import column_means
-from sklearn_pgb._convex._select import Fold, HeldOutPath, convex_folds, search_path
 from sklearn_pgb._convex._solve import PathSolver
-from sklearn_pgb._estimator._alpha import Effort, enough
-from sklearn_pgb._estimator._folds import Parts
+from sklearn_pgb._estimator._folds import Parts, enough_folds
 from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators._dense import KroneckerOperator
@@ -115,8 +115,7 @@ def uncertainty(
     # above one counts as repeated, and only one of its copies is left out.
     left_out = leverage / (1.0 - weight.clamp(max=1.0) * leverage).clamp_min(1e-12)
     squares = (problem.y - raw).square() / (1.0 + left_out)
-    all_parts = parts()
-    folds = all_parts[: enough(all_parts, X.cpu().numpy())]
+    folds = enough_folds(parts(), X.cpu().numpy())
     network, normalized = result.space.networks[0], problem.weight
     models = []
     for rich in _candidates(network, X, raw, effort.max_memory):

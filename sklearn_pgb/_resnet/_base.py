@@ -471,7 +471,6 @@ class ResNetBasisBase(
         self.alpha_ = result.alpha
         self.residual_scale_ = result.scale
         self.loss_ = variance * self._objective(rows, samples, loss)
-        self.residual_basis_loss_ = variance * solution.value
         self.basis_loss_ = variance * basis.value
         self.lower_bound_ = min(variance * result.bound.value, self.loss_)
         self.norm_budget_ = self._scale * result.bound.norm_budget

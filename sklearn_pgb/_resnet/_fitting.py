@@ -19,20 +19,10 @@ from sklearn_pgb._budget import (
     WORSE_RTOL,
 )
 from sklearn_pgb._convex._bounds import Bound
+from sklearn_pgb._convex._choice import AlphaChoice, Effort, candidates, choose_alpha
+from sklearn_pgb._convex._heldout import convex_folds
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
-from sklearn_pgb._convex._select import convex_folds
-from sklearn_pgb._estimator._alpha import (
-    OTHER_ALPHAS,
-    SQUARED_LOSS_ALPHAS,
-    AlphaChoice,
-    Effort,
-    by_approximate_leave_one_out,
-    by_held_out,
-    can_leave_out,
-    fixed,
-    is_dense,
-)
 from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._resnet._full_batch import full_batch
@@ -159,20 +149,20 @@ def fit_resnet(
         inner = projection(
             samples.basis, samples.y, samples.weight, loss, request.intercept
         )
-        choice = fixed(request.alpha or 0.0)
-        if request.alpha is None:
-            choice = choose_alpha(inner, request, parts)
-        alpha = choice.alpha
+        alpha, choice = request.alpha, None
+        if alpha is None:
+            choice = choose_penalty(inner, request, parts)
+            alpha = choice.alpha
         scale = unit_scale(units, theta, samples)
         penalty = is_weight.to(samples.y) * min(request.decay, LARGEST_DECAY)
         start = Residual(units, samples, inner, alpha, scale, penalty)
-        solved = parts is not None and is_solved(loss, choice)
+        solved = choice is not None and parts is not None and is_solved(loss, choice)
         train = full_batch if request.full_batch or solved else minibatches
         with threads_for(len(samples.y) * theta.numel()):
             # Without any folds the units are left out.
             folds = list if solved else parts
             training = train(start, theta, request, folds, unscaled_hook)
-        if solved:
+        if choice is not None and solved:
             training = replace(training, basis_held_out=float(choice.scores.min()))
         return _finish(start, training, column_scale)
 
@@ -282,34 +272,22 @@ def projection_is_cheap(samples: BasisSamples, n_units: int, loss: Loss) -> bool
     return unknowns <= NEWTON_UNKNOWNS and n * unknowns**2 <= PROJECTION_FLOPS
 
 
-def choose_alpha(
+def choose_penalty(
     inner: Projection, request: Request, parts: Callable[[], Parts] | None
 ) -> AlphaChoice:
-    """Choose alpha for the model on the basis alone.
-
-    The squared loss uses leave-one-out. Other losses use the folds, if there are any
-    and leave-one-out is not requested: its approximation by a Newton step is inaccurate
-    if classes are nearly separable, and then favors values that are far too small.
-    """
+    """Choose alpha for the model on the basis alone, in units of its variance."""
     problem = inner.problem(inner.X[:, :0], 0.0)
-    if not can_leave_out(problem, request.total_weight):
-        rule = "loo" if request.leave_one_out else "auto"
-        raise ValueError(
-            "alpha must be a number if n_samples=1, as the only sample can't be held "
-            f"out, got {rule!r}. Add samples or pass a number."
-        )
+    rule = "loo" if request.leave_one_out else "auto"
     size = total_variance(inner.X, inner.weight) or 1.0
-    if isinstance(inner, SquaredProjection):
-        grid = torch.from_numpy(size * SQUARED_LOSS_ALPHAS).to(inner.y)
-        removed = (1 / (inner.weight * request.total_weight)).clamp(max=1)
-        return fixed(float(grid[inner.leave_one_out(grid, removed).argmin()]))
-    alphas = size * OTHER_ALPHAS
-    folds = [] if parts is None else parts()
-    if not folds or (request.leave_one_out and is_dense(problem)):
-        return by_approximate_leave_one_out(
-            problem, alphas, request.total_weight, EFFORT
-        )
-    return by_held_out(convex_folds(problem, folds), problem, alphas, EFFORT)[0]
+    return choose_alpha(
+        problem,
+        rule,
+        size * candidates(rule, inner.loss.quadratic),
+        request.total_weight,
+        EFFORT,
+        lambda: convex_folds(problem, [] if parts is None else parts()),
+        inner if isinstance(inner, SquaredProjection) else None,
+    )
 
 
 def is_solved(loss: Loss, choice: AlphaChoice) -> bool:

@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._budget import AUTO_FOLDS
-from sklearn_pgb._estimator._alpha import enough
-from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, parts_among
+from sklearn_pgb._estimator._folds import (
+    Parts,
+    cross_fitting_parts,
+    enough_folds,
+    parts_among,
+)
 
 
 def draw_folds(
@@ -72,4 +76,4 @@ def draw_folds(
         return []
     if int(cv) > AUTO_FOLDS:
         parts = draw(exact=True)
-    return parts[: enough(parts, rows)]
+    return enough_folds(parts, rows)

@@ -159,24 +159,23 @@ class SquaredProjection(Projection):
             R[:n_units, :n_units], R[:n_units, n_units:], upper=True
         )
 
-    def leave_one_out(self, alphas: Tensor, removed: Tensor) -> Tensor:
-        """Return the mean squared leave-one-out error for each alpha, on X alone.
+    def leave_one_out(self, alphas: Tensor, fraction: Tensor) -> Tensor:
+        """Return leave-one-out errors on X alone, (n_alphas, n_samples, n_outputs).
 
         As all outputs have the same leverages, it is cheaper than the equivalent
-        `RidgePath.leave_one_out`. `removed` is the fraction of each sample's weight
-        that is left out.
+        `RidgePath.leave_one_out`.
         """
-        scores = []
-        for shift in alphas / 2:
+        errors = self.y.new_empty(len(alphas), *self.y.shape)
+        for shift, error in zip(alphas / 2, errors, strict=True):
             shrinkage = self.S.square() / (self.S.square() + shift)
             fitted = self.U @ (shrinkage[:, None] * self.along)
             residual = self.across + self.U @ self.along - fitted
             leverage = self.U.square() @ shrinkage
             if self.intercept:
                 leverage = leverage + self.weight
-            remaining = (1 - removed * leverage).clamp_min(1e-12)
-            scores.append((residual / remaining[:, None]).square().sum())
-        return torch.stack(scores)
+            remaining = (1 - fraction * leverage).clamp_min(1e-12)
+            torch.div(residual / self.root, remaining[:, None], out=error)
+        return errors
 
 
 class NewtonProjection(Projection):

@@ -137,8 +137,6 @@ class ResNetBasisRegressor(NetworkRegressor, ResNetBasisBase):
         Objective of the model, penalty included.
     basis_loss_ : float
         Minimum of the objective on the basis alone.
-    residual_basis_loss_ : float
-        Minimum of the objective on [phi, z], which `loss_` should attain.
     improvement_ : float
         ``basis_loss_ - loss_``; never negative.
     lower_bound_, basis_lower_bound_ : float

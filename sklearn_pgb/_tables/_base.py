@@ -22,6 +22,7 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     count_outputs,
@@ -29,7 +30,7 @@ from sklearn_pgb._estimator._border import (
     jobs_for,
     parse_memory,
 )
-from sklearn_pgb._estimator._folds import NoFolds, cross_fitting_parts, parts_among
+from sklearn_pgb._estimator._folds import cross_fitting_parts, parts_among
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import VersionedState

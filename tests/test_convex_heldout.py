@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sklearn_pgb._convex import _select
-from sklearn_pgb._convex._ridge import ridge_path
-from sklearn_pgb._convex._select import (
+from sklearn_pgb._convex import _heldout
+from sklearn_pgb._convex._heldout import (
     HeldOutPath,
     approximate_leave_one_out,
     convex_folds,
     search_path,
 )
+from sklearn_pgb._convex._ridge import ridge_path
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
@@ -135,14 +135,14 @@ def test_search_path(best):
     assert seen == {alpha: loss[alpha] for alpha in calls}
     # From the strongest on, none twice, and at most two behind the best.
     assert calls == alphas[: len(calls)]
-    assert len(calls) <= max(best + 3, _select.STRONGEST)
+    assert len(calls) <= max(best + 3, _heldout.STRONGEST)
 
 
 def test_search_path_steps_over_noise():
     """A rise that noise explains does not end the walk; a clear one or two do."""
-    before = [9.0 - step for step in range(_select.STRONGEST - 1)]
+    before = [9.0 - step for step in range(_heldout.STRONGEST - 1)]
     alphas = np.logspace(0, -12, len(before) + 4).tolist()
-    small = 1 + _select.CLEAR_RISE / 2
+    small = 1 + _heldout.CLEAR_RISE / 2
     for losses, n_seen in [
         ([1.0, small, 0.5, 0.4], 4),
         ([1.0, small, small, 0.4], 3),
@@ -202,7 +202,7 @@ def test_folds(loss, offset, generator):
 @all_losses
 def test_held_out_path(loss, generator, monkeypatch):
     """The mean loss of each row by a solution of its own that has not seen it."""
-    monkeypatch.setattr(_select, "COMPARISON_TOL", 1e-14)
+    monkeypatch.setattr(_heldout, "COMPARISON_TOL", 1e-14)
     problem = small_problem(loss, generator)
     folds, _ = make_folds(problem)
     path = HeldOutPath(folds, 2.0**30, 100)
@@ -229,7 +229,7 @@ def test_held_out_path_by_default(loss, generator):
     alphas = [1.0, 0.3, 0.1]
     quick = [path.loss(alpha) for alpha in alphas]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_select, "COMPARISON_TOL", 1e-14)
+        patch.setattr(_heldout, "COMPARISON_TOL", 1e-14)
         sharp = [exact.loss(alpha) for alpha in alphas]
     assert quick == pytest.approx(sharp, rel=0.02)
     if not loss.quadratic:

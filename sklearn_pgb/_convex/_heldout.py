@@ -1,4 +1,4 @@
-"""Choose alpha: held-out losses along a path, approximate leave-one-out."""
+"""Held-out losses of a convex problem along a path, approximate leave-one-out."""
 
 import math
 import sys
@@ -15,6 +15,10 @@ from sklearn_pgb._convex._newton import weighted_root
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._operators._operator import LinearOperator
+
+
+class NoFolds(ValueError):
+    """No sample can be held out."""
 
 
 @dataclass(frozen=True)

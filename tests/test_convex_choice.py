@@ -1,0 +1,110 @@
+"""Choose alpha in closed form, on held-out samples or by Newton steps."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from sklearn_pgb._convex._choice import (
+    Effort,
+    check_alpha,
+    choose_alpha,
+    spectral_path,
+)
+from sklearn_pgb._convex._heldout import NoFolds, convex_folds
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._losses._classification import LogisticLoss
+from sklearn_pgb._losses._regression import SquaredLoss
+from sklearn_pgb._operators._dense import KroneckerOperator
+
+EFFORT = Effort(max_memory=1e9, tol=1e-10, max_iter=100)
+ALPHAS = np.logspace(1, -5, 13)
+PARTS = [
+    (np.setdiff1d(np.arange(40), held), held) for held in np.arange(40).reshape(4, -1)
+]
+SINGLE = [(np.delete(np.arange(40), i), np.array([i])) for i in range(40)]
+
+
+def problem_of(loss):
+    """Samples of weight one, with few relevant features."""
+    rng = np.random.default_rng(0)
+    X, noise = rng.normal(size=(40, 6)), rng.normal(size=40)
+    y = X[:, 0] - X[:, 1] + noise
+    if loss.is_classification:
+        y = (y > 0).astype(float)
+    weight = torch.full((40,), 1 / 40, dtype=torch.float64)
+    operator = KroneckerOperator(torch.from_numpy(X), 1)
+    return ConvexProblem(operator, torch.from_numpy(y)[:, None], loss, weight)
+
+
+def no_folds():
+    raise NoFolds
+
+
+def choose(problem, rule, folds, path=None):
+    return choose_alpha(problem, rule, ALPHAS, 40.0, EFFORT, folds, path)
+
+
+def held_out_losses(problem, parts, alphas=ALPHAS):
+    """Mean losses on held-out samples, by a general optimizer."""
+    losses = np.zeros(len(alphas))
+    for train, held in parts:
+        for number, alpha in enumerate(alphas):
+            part = problem.rows(torch.from_numpy(train)).with_alpha(alpha)
+            coef, intercept = oracles.optimum(part)[1:]
+            raw = problem.operator.rows(torch.from_numpy(held)).matvec(coef) + intercept
+            loss = problem.loss.value(problem.y[held], raw)
+            losses[number] += float(loss.sum()) / 40
+    return losses
+
+
+def test_closed_form_leaves_each_sample_out():
+    problem = problem_of(SquaredLoss())
+    # The penalty keeps its weight relative to the sum of the losses.
+    expected = held_out_losses(problem, SINGLE, ALPHAS[::6] * 40 / 39)
+    choice = choose(problem, "auto", no_folds, spectral_path(problem, "auto", 1e9))
+    np.testing.assert_allclose(choice.scores[::6], expected, rtol=1e-6)
+    assert choice.alpha == ALPHAS[choice.scores.argmin()]
+    assert float((choice.raw - problem.y).square().mean()) == pytest.approx(
+        choice.scores.min()
+    )
+
+
+@pytest.mark.parametrize("rule", ["auto", "cv"])
+def test_held_out_samples_come_first(rule):
+    """Alpha is then converted to the problem on all samples, 4/3 of a part."""
+    problem = problem_of(LogisticLoss())
+    expected = held_out_losses(problem, PARTS)
+    choice = choose(problem, rule, lambda: convex_folds(problem, PARTS))
+    n_tried = len(choice.scores)
+    np.testing.assert_allclose(choice.scores, expected[:n_tried], rtol=1e-2)
+    assert choice.alpha == pytest.approx(0.75 * ALPHAS[expected.argmin()])
+
+
+@pytest.mark.parametrize("folds", [no_folds, list], ids=["NoFolds", "none"])
+def test_newton_steps_without_folds(folds):
+    problem = problem_of(LogisticLoss())
+    expected = choose(problem, "loo", pytest.fail)
+    np.testing.assert_equal(choose(problem, "auto", folds).scores, expected.scores)
+    losses = held_out_losses(problem, SINGLE, ALPHAS[:5:4] * 40 / 39)
+    np.testing.assert_allclose(expected.scores[:5:4], losses, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "rule"), [(SquaredLoss(), "auto"), (LogisticLoss(), "cv")]
+)
+def test_no_folds_and_no_steps(loss, rule):
+    with pytest.raises(NoFolds):
+        choose(problem_of(loss), rule, no_folds)
+
+
+@pytest.mark.parametrize("alpha", ["loo", "0.1", True, -1.0, [], [0.0], [[1.0]], {}])
+def test_bad_alpha(alpha):
+    with pytest.raises(ValueError, match="alpha must be 'auto', a number >= 0"):
+        check_alpha(alpha, ("auto",))
+
+
+def test_good_alpha():
+    assert check_alpha("auto", ("auto",)) == "auto"
+    assert check_alpha(np.float32(2), ()) == 2.0
+    np.testing.assert_array_equal(check_alpha([3, 1], ()), [3.0, 1.0])
