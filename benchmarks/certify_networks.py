@@ -40,8 +40,8 @@ from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import open_network
-from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._polish import hessian, polish
+from sklearn_pgb._training._objective import Objective, hessian
+from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
 SEEDS = 25

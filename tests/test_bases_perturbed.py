@@ -29,8 +29,8 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._stacked import StackedOperator
-from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._polish import hessian, polish
+from sklearn_pgb._training._objective import Objective, hessian
+from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
 

@@ -33,6 +33,7 @@ from sklearn_pgb._certificate._subject import open_subject
 from sklearn_pgb._geometry._displacements import displacements
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._open import open_network
+from sklearn_pgb._training._objective import hessian, hessian_product
 
 NAMES = ("inputs", "layer 1", "gradient")
 
@@ -157,7 +158,7 @@ def test_escape_by_displacement_starts_at_the_same_loss():
     generator = torch.Generator().manual_seed(0)
     found = displacements(objective.network, objective.X, generator=generator)
     escape = by_displacement(objective, theta, found)
-    start = objective.value_and_gradient(torch.as_tensor(escape.start))[0]
+    start = objective.of_one(torch.as_tensor(escape.start))[0]
     assert float(start) == pytest.approx(0.00233440240783, abs=1e-9)
     assert escape.objective < 1e-4
 
@@ -241,7 +242,7 @@ def test_no_claim_without_a_way_down(monkeypatch):
     module, X, y = saddle()
 
     def nowhere(objective, theta, found):
-        value = float(objective.value_and_gradient(theta)[0])
+        value = float(objective.of_one(theta)[0])
         return Escape("nowhere", theta.numpy(), theta.numpy(), value)
 
     monkeypatch.setattr(_verdict, "by_displacement", nowhere)
@@ -450,10 +451,10 @@ def test_lanczos_finds_the_lowest_curvature(seed):
     mlp = tanh_mlp(8, max_iter=5, random_state=seed).fit(X, y)
     subject = open_subject(mlp, X, y, sample_weight=None, loss=None, penalty=None)
     objective, theta = subject.objective, subject.objective.network.theta
-    dense = np.linalg.eigvalsh(objective.hessian(theta).numpy())
+    dense = np.linalg.eigvalsh(hessian(objective, theta).numpy())
     generator = torch.Generator().manual_seed(seed)
     ritz, vector = _curvature._lanczos(
-        objective.hessian_product(theta),
+        hessian_product(objective, theta),
         torch.randn(len(theta), generator=generator, dtype=torch.float64),
         len(theta),
     )
@@ -466,17 +467,17 @@ def test_hessian_is_that_of_differences(seed):
     mlp = tanh_mlp(max_iter=5, alpha=0.3, random_state=seed).fit(X, y)
     subject = open_subject(mlp, X, y, sample_weight=None, loss=None, penalty=None)
     objective, theta = subject.objective, subject.objective.network.theta
-    hessian = objective.hessian(theta).numpy()
+    found = hessian(objective, theta).numpy()
     step = 1e-5
     columns = [
         (
-            objective.value_and_gradient(theta + step * unit)[1]
-            - objective.value_and_gradient(theta - step * unit)[1]
+            objective.of_one(theta + step * unit)[1]
+            - objective.of_one(theta - step * unit)[1]
         ).numpy()
         / (2 * step)
         for unit in torch.eye(len(theta), dtype=torch.float64)
     ]
-    np.testing.assert_allclose(hessian, np.array(columns), atol=1e-8)
+    np.testing.assert_allclose(found, np.array(columns), atol=1e-8)
 
 
 def test_parameters_are_not_changed(seed):

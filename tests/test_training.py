@@ -1,5 +1,6 @@
 """Programs and objectives against torch's layers and autograd."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -20,8 +21,8 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training import _objective
-from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._program import ChainProgram, ModuleProgram
+from sklearn_pgb._training._objective import Objective, hessian
+from sklearn_pgb._training._program import ChainProgram, ModuleProgram, NetworkProgram
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 SINGLE = {"rtol": 1e-4, "atol": 1e-4}
@@ -367,3 +368,24 @@ def test_objective_in_single_precision(generator):
     assert value.dtype == gradient.dtype == torch.float32
     expected = double.value_and_gradient(theta)
     assert_close((value.double(), gradient.double()), expected, **SINGLE)
+
+
+@all_losses
+def test_network_as_a_program(loss, generator, monkeypatch):
+    """By autograd it has the objective of its chain, and the same Hessian in blocks."""
+    objective, theta = problem(loss, generator)
+    weights, biases = objective.program.split(theta)
+    network = ChainNetwork.mlp(
+        [weight[0] for weight in weights],
+        [bias[0, 0] for bias in biases],
+        objective.program.activations,
+    )
+    own = replace(objective, program=NetworkProgram(network))
+    assert own.network is network
+    value, gradient = objective.value_and_gradient(theta)
+    assert_close(own.value_and_gradient(theta), (value, gradient), **EXACT)
+    assert_close(own.of_one(network.theta), (value[0], gradient[0]), **EXACT)
+    whole = hessian(objective, theta[0])
+    monkeypatch.setattr(_objective, "SWEEP", 7)
+    monkeypatch.setattr(_objective, "HESSIAN_COLUMNS", 5)
+    assert_close(hessian(own, theta[0]), whole, **EXACT)

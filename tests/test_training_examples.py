@@ -38,7 +38,7 @@ from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import Neurons, auxiliary_objective
 from sklearn_pgb._training._descent import Descent, GradientDescent
-from sklearn_pgb._training._polish import hessian
+from sklearn_pgb._training._objective import hessian
 from sklearn_pgb._training._program import ChainProgram
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

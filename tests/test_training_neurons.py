@@ -35,8 +35,8 @@ from sklearn_pgb._training._auxiliary import (
     neuron_gradient,
 )
 from sklearn_pgb._training._descent import Descent, GradientDescent
-from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._polish import hessian, polish
+from sklearn_pgb._training._objective import Objective, hessian
+from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

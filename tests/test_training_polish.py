@@ -19,8 +19,8 @@ from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._training import _polish
-from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._polish import hessian, polish, quasi_newton
+from sklearn_pgb._training._objective import Objective, hessian
+from sklearn_pgb._training._polish import polish, quasi_newton
 from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
 
 LOSSES = [SquaredLoss(), LogisticLoss(), CrossEntropyLoss()]

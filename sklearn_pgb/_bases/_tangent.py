@@ -81,8 +81,8 @@ class TangentSpace:
     def parameters(self, coef: Tensor, intercept: Tensor, centre: bool) -> Tensor:
         """Coefficients of the unscaled derivatives, one per network parameter.
 
-        If `centre`, the mean of the networks is added, which is the point
-        (g_1, ..., g_K) / K of the span.
+        If `centre`, the mean of the networks is added if it is in the span: the point
+        (g_1, ..., g_K) / K.
         """
         sizes = [
             network.n_params - (len(intercept) if self.intercept else 0)
@@ -98,7 +98,7 @@ class TangentSpace:
             full[positions_without(len(full), bias)] = scale * part
             if bias is not None:
                 full[bias] = intercept / count
-            if centre:
+            if centre and self.spans_networks:
                 assert head.in_span is not None
                 full += head.in_span / count
             result.append(full)

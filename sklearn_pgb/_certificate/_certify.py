@@ -10,13 +10,13 @@ from sklearn.utils import check_random_state
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._examine import Effort, Findings, examine
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
 from sklearn_pgb._estimator._border import parse_memory
 from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._threads import threads_for
+from sklearn_pgb._training._objective import Objective
 
 
 def certify(
@@ -149,7 +149,7 @@ def certify(
 
 
 def certify_objective(
-    objective: TrainingObjective, *, tol: float, max_memory: float, seed: int
+    objective: Objective, *, tol: float, max_memory: float, seed: int
 ) -> Certificate:
     """Certify a network with an explicit training objective; see `certify`."""
     head = objective.network.find_head(objective.X[:8])

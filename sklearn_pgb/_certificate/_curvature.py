@@ -12,7 +12,12 @@ from sklearn_pgb._budget import (
     LANCZOS_NUMBERS,
     LANCZOS_STEPS,
 )
-from sklearn_pgb._certificate._objective import TrainingObjective
+from sklearn_pgb._training._objective import (
+    Objective,
+    has_hessian,
+    hessian,
+    hessian_product,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +40,13 @@ class Curvature:
 
 
 def curvature(
-    objective: TrainingObjective, theta: Tensor, generator: torch.Generator
+    objective: Objective, theta: Tensor, generator: torch.Generator
 ) -> Curvature | None:
     """Smallest curvature of the objective at theta; None if torch has no Hessian."""
-    if not objective.has_hessian(theta):
+    if not has_hessian(objective, theta):
         return None
     if len(theta) <= HESSIAN_PARAMS:
-        values, vectors = torch.linalg.eigh(objective.hessian(theta))
+        values, vectors = torch.linalg.eigh(hessian(objective, theta))
         return Curvature(float(values[0]), float(values.abs().max()), vectors[:, 0])
     # Products cost about a dozen passes over the network.
     cost = 12.0 * len(theta) * len(objective.X)
@@ -49,7 +54,7 @@ def curvature(
     n_steps = int(
         min(most, max(least, LANCZOS_FLOPS / cost), LANCZOS_NUMBERS / len(theta))
     )
-    product = objective.hessian_product(theta)
+    product = hessian_product(objective, theta)
     # A random start has a part along every eigenvector, almost surely.
     start = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
     values, direction = _lanczos(product, start, max(2, n_steps))

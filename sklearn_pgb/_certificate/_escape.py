@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sklearn_pgb._budget import ESCAPE_LENGTHS, ESCAPE_STEPS
 from sklearn_pgb._certificate._curvature import Curvature
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._geometry._displacements import Displacement
+from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import quasi_newton
 
 
@@ -37,23 +37,19 @@ class Escape:
 
 
 def by_displacement(
-    objective: TrainingObjective, theta: Tensor, displaced: list[Displacement]
+    objective: Objective, theta: Tensor, displaced: list[Displacement]
 ) -> Escape:
     """Descend from the displaced parameters with the largest gradient."""
     # All displaced parameters have the same outputs, so the steepest one decreases
     # fastest.
     best = max(
         displaced,
-        key=lambda each: float(
-            objective.value_and_gradient(theta + each.shift)[1].norm()
-        ),
+        key=lambda each: float(objective.of_one(theta + each.shift)[1].norm()),
     )
     return _descend(objective, best.kind, theta + best.shift)
 
 
-def by_curvature(
-    objective: TrainingObjective, theta: Tensor, curvature: Curvature
-) -> Escape:
+def by_curvature(objective: Objective, theta: Tensor, curvature: Curvature) -> Escape:
     """Descend from the best point along the direction of negative curvature."""
     size = max(float(theta.norm()), 1.0)
     # At a critical point L-BFGS would not move; the best length depends on higher
@@ -63,13 +59,11 @@ def by_curvature(
         for length in ESCAPE_LENGTHS
         for sign in (1.0, -1.0)
     ]
-    values = [float(objective.value_and_gradient(start)[0]) for start in starts]
+    values = [float(objective.of_one(start)[0]) for start in starts]
     start = starts[int(np.nanargmin(values))]
     return _descend(objective, "negative curvature", start)
 
 
-def _descend(objective: TrainingObjective, kind: str, start: Tensor) -> Escape:
-    end = quasi_newton(
-        objective.value_and_gradient, start, gtol=1e-10, max_iter=ESCAPE_STEPS
-    )
+def _descend(objective: Objective, kind: str, start: Tensor) -> Escape:
+    end = quasi_newton(objective.of_one, start, gtol=1e-10, max_iter=ESCAPE_STEPS)
     return Escape(kind, start.numpy(), end.theta.numpy(), end.value)

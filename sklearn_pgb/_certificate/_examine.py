@@ -17,7 +17,6 @@ from sklearn_pgb._budget import (
     factorization_flops,
 )
 from sklearn_pgb._certificate._curvature import Curvature, curvature
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import (
@@ -42,6 +41,7 @@ from sklearn_pgb._geometry._rank import generic_rank
 from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._training._objective import Objective
 
 GRADIENT, PERTURBED = "gradient", "perturbed gradient"
 
@@ -157,18 +157,19 @@ def examine(
     """
     objective, network = subject.objective, subject.objective.network
     theta = network.theta
-    raw = objective.raw(theta)
+    raw = network(theta, objective.X)
     if not bool(raw.isfinite().all()):
         raise ValueError(
             "estimator must have finite outputs on X, got infinite ones or NaN. Lower "
             "its learning rate, or standardize X, and train again."
         )
-    loss, gradient = objective.data_value(raw), objective.value_and_gradient(theta)[1]
-    _check_finite(objective, loss, gradient)
+    problem = tangent_problem(objective, raw, [])
+    loss, gradient = float(problem.data_value(raw)), objective.of_one(theta)[1]
+    penalty = float(objective.penalty_value(theta))
+    _check_finite(loss, penalty, gradient)
     floor = pure_error_floor(
         subject.group[:, None], objective.y, objective.loss, objective.weight
     )
-    problem = tangent_problem(objective, raw, [])
     in_span_error = _in_span_error(subject, problem, raw)
     # f = J g is exact if the head is linear; 1e-8 leaves room for rounding.
     spans = in_span_error is not None and in_span_error <= 1e-8
@@ -213,7 +214,7 @@ def examine(
         rows.append(row_of(PERTURBED, wider, result, loss))
     budget = effort.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
     tilted = None
-    if objective.penalized:
+    if objective.penalty.any():
         tilted = tilted_identity(
             objective,
             problem,
@@ -225,7 +226,7 @@ def examine(
         )
     return Findings(
         loss=loss,
-        penalty=objective.penalty_value(theta),
+        penalty=penalty,
         floor=floor,
         scale=scale,
         tol=effort.tol,
@@ -251,13 +252,13 @@ def examine(
     )
 
 
-def _check_finite(objective: TrainingObjective, loss: float, gradient: Tensor) -> None:
+def _check_finite(loss: float, penalty: float, gradient: Tensor) -> None:
     """Raise if the loss, penalty or gradient is infinite or nan."""
     wrong = [
         name
         for name, value in [
             ("loss", loss),
-            ("penalty", objective.penalty_value(objective.network.theta)),
+            ("penalty", penalty),
             ("gradient", float(gradient.norm())),
         ]
         if not np.isfinite(value)
@@ -282,7 +283,7 @@ def _in_span_error(
 
 
 def _joint_layers(
-    objective: TrainingObjective,
+    objective: Objective,
 ) -> tuple[range | None, dict[str, LinearOperator]]:
     """Linear layers, and their joint operator if there are several.
 
@@ -306,7 +307,7 @@ def joint_name(layers: range) -> str:
 
 
 def _rank_nearby(
-    objective: TrainingObjective, rank: int | None, generator: torch.Generator
+    objective: Objective, rank: int | None, generator: torch.Generator
 ) -> int | None:
     """Generic rank of the Jacobian nearby; equal to `rank` if that is full."""
     network = objective.network
@@ -317,9 +318,7 @@ def _rank_nearby(
     )
 
 
-def _rounding(
-    objective: TrainingObjective, problem: ConvexProblem, raw: Tensor
-) -> float:
+def _rounding(objective: Objective, problem: ConvexProblem, raw: Tensor) -> float:
     residual = problem.residual(raw).abs()
     sizes = problem.operator.row_norms().sqrt()
     tilt = objective.penalty_gradient(objective.network.theta)
@@ -339,7 +338,7 @@ def _head_excess(
     if in_span is None or not in_span.any():
         return 0.0
     columns = torch.nonzero(in_span)[:, 0]
-    if subject.objective.penalized:
+    if subject.objective.penalty.any():
         return budget * float(gradient[columns].norm())
     problem = head_problem(subject.objective, raw, columns)
     return loss - solve_basis(problem, effort.max_memory).value

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import GRADIENT_ROUNDING
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._unit_basis import Units
+from sklearn_pgb._training._objective import Objective
 
 # Candidate step lengths, in multiples of a step that changes the outputs by one.
 LENGTHS = 2.0 ** np.arange(-60, 61, 1.0)
@@ -37,13 +37,13 @@ class Steepness:
 
 
 def steepness(
-    objective: TrainingObjective, problem: ConvexProblem, raw: Tensor, gradient: Tensor
+    objective: Objective, problem: ConvexProblem, raw: Tensor, gradient: Tensor
 ) -> Steepness:
     """Measure the derivatives of the objective at the network's parameters.
 
     Parameters
     ----------
-    objective : TrainingObjective
+    objective : Objective
     problem : ConvexProblem
         Problem on the gradient basis, without intercept, with the network's outputs as
         its offset.
@@ -71,16 +71,18 @@ def steepness(
 
 
 def _gain(
-    objective: TrainingObjective, problem: ConvexProblem, raw: Tensor, step: Tensor
+    objective: Objective, problem: ConvexProblem, raw: Tensor, step: Tensor
 ) -> float:
     """Largest decrease of the objective along a step, for linearized outputs."""
     theta = objective.network.theta
     change = problem.operator.matvec(step)
     tilt = float(objective.penalty_gradient(theta) @ step)
-    curvature = objective.penalty_value(step)
-    start = objective.data_value(raw)
+    curvature = float(objective.penalty_value(step))
+    start = problem.data_value(raw)
     gains = [
-        start - objective.data_value(raw + t * change) - t * tilt - t * t * curvature
+        float(start - problem.data_value(raw + t * change))
+        - t * tilt
+        - t * t * curvature
         for t in LENGTHS.tolist()
     ]
     return max([gain for gain in gains if np.isfinite(gain)], default=0.0)

@@ -11,7 +11,6 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import check_consistent_length
 from torch import Tensor, nn
 
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._terms import terms_of_other
 from sklearn_pgb._estimator._border import count_outputs, dense
 from sklearn_pgb._estimator._folds import distinct_rows
@@ -23,6 +22,8 @@ from sklearn_pgb._models._open import named_loss, open_network, unwrap
 from sklearn_pgb._models._opened import NetworkEstimator, OpenNetwork, TrainingTerms
 from sklearn_pgb._models._skorch import is_skorch
 from sklearn_pgb._sklearn import _check_sample_weight, _safe_indexing
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import NetworkProgram
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Subject:
     ----------
     name : str
         Class name of the estimator.
-    objective : TrainingObjective
+    objective : Objective
     head : Head
     X, y : inputs and targets of the estimator
         Samples of positive weight.
@@ -43,7 +44,7 @@ class Subject:
     """
 
     name: str
-    objective: TrainingObjective
+    objective: Objective
     head: Head
     X: Any
     y: Any
@@ -88,13 +89,13 @@ def open_subject(
     normalized = as_float64(weight[kept] / weight.sum())
     X, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
     own = terms.penalty if penalty is None else _check_penalty(penalty, opened)
-    objective = TrainingObjective(
-        opened.network,
+    objective = Objective(
+        NetworkProgram(opened.network),
+        opened.loss,
         inputs[rows],
         # Training, too, does not count the labels of samples without weight.
         opened.targets(targets, n_outputs),
         normalized,
-        opened.loss,
         as_float64(own),
     )
     return Subject(
@@ -114,7 +115,7 @@ def open_subject(
 
 def training_objective(
     estimator: Any, X: Any, y: Any, *, sample_weight: Any
-) -> TrainingObjective:
+) -> Objective:
     """Training objective of a fitted network."""
     subject = open_subject(
         estimator, X, y, sample_weight=sample_weight, loss=None, penalty=None

@@ -11,7 +11,6 @@ from torch import Tensor
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._conversion import as_basis, check_names
 from sklearn_pgb._budget import DESCENT_FLOPS, DESCENT_STEPS
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._convex._infimum import Infimum, infimum
 from sklearn_pgb._convex._problem import ConvexProblem
@@ -22,6 +21,7 @@ from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import StackedOperator
+from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import quasi_newton
 
 
@@ -123,7 +123,7 @@ def descend(
 
 
 def problem_on(
-    objective: TrainingObjective,
+    objective: Objective,
     operator: LinearOperator,
     *,
     intercept: bool,
@@ -143,7 +143,7 @@ def problem_on(
 
 
 def tangent_problem(
-    objective: TrainingObjective, raw: Tensor, shifts: list[Tensor]
+    objective: Objective, raw: Tensor, shifts: list[Tensor]
 ) -> ConvexProblem:
     """Problem on ``f + J delta``, where J includes the Jacobians at displaced theta."""
     network, X = objective.network, objective.X
@@ -156,9 +156,7 @@ def tangent_problem(
     return problem_on(objective, operator, intercept=False, offset=raw)
 
 
-def head_problem(
-    objective: TrainingObjective, raw: Tensor, columns: Tensor
-) -> ConvexProblem:
+def head_problem(objective: Objective, raw: Tensor, columns: Tensor) -> ConvexProblem:
     """Problem on ``f + J delta`` with the derivatives of the last layer only."""
     network = objective.network
     # A chain's own operator holds the columns of all layers; this takes any subset.

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sklearn_pgb._budget import OUTSIDE, RTOL
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._table import descend
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem, dual_value
 from sklearn_pgb._convex._unit_basis import Spectrum
+from sklearn_pgb._training._objective import Objective
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TiltedIdentity:
 
 
 def tilted_identity(
-    objective: TrainingObjective,
+    objective: Objective,
     problem: ConvexProblem,
     gradient: Tensor,
     tangent: Infimum,
@@ -74,7 +74,7 @@ def tilted_identity(
 
     Parameters
     ----------
-    objective : TrainingObjective
+    objective : Objective
     problem : ConvexProblem
         Problem on the gradient basis, with the network's outputs as its offset.
     gradient : Tensor (n_params,)
@@ -89,10 +89,10 @@ def tilted_identity(
     """
     theta = objective.network.theta
     tilt = objective.penalty_gradient(theta)
-    penalty = objective.penalty_value(theta)
+    penalty = float(objective.penalty_value(theta))
     raw = problem.offset
     assert raw is not None
-    start = objective.data_value(raw) + penalty
+    start = float(problem.data_value(raw)) + penalty
     # The bound on the loss alone is valid only if its norm budget is large enough.
     plain_bound = floor
     if _covers(tangent, norm_budget):

@@ -196,7 +196,7 @@ class BasisModel(BaseEstimator):
             candidates(self.alpha, problem.loss.quadratic) * size,
             samples.total,
             self.effort,
-            lambda: self._folds(samples),
+            lambda _: self._folds(samples),
             path,
         )
         solution = None

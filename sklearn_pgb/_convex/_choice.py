@@ -104,7 +104,7 @@ def choose_alpha(
     alphas: NDArray[np.float64],
     total_weight: float,
     effort: Effort,
-    folds: Callable[[], Sequence[Fold]],
+    folds: Callable[[ConvexProblem], Sequence[Fold]],
     path: LeaveOneOut | None = None,
 ) -> AlphaChoice:
     """Choose alpha on the samples of a convex problem.
@@ -125,8 +125,8 @@ def choose_alpha(
         Sum of the weights before they were normalized.
     effort : Effort
     folds : callable
-        Returns the folds, or none if steps are to be taken in any case. It may raise
-        NoFolds.
+        Returns the folds of a problem, or none if steps are to be taken in any case.
+        It may raise NoFolds.
     path : RidgePath or another decomposition with leave-one-out errors, or None
 
     Raises
@@ -150,7 +150,7 @@ def choose_alpha(
     parts: Sequence[Fold] = ()
     if not (rule == "loo" and takes_steps):
         try:
-            parts = folds()
+            parts = folds(problem)
         except NoFolds:
             if not takes_steps:
                 raise

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,21 +90,7 @@ def by_heldout_networks(
 ) -> tuple[list[Candidate], Solutions]:
     """Score every candidate on samples that its networks were not trained on.
 
-    Parameters
-    ----------
-    parts : sequence of HeldOutNetworks
-        One per fold, or a single one with validation samples.
-    centers : sequence of str
-    alphas : ndarray (n_alphas,), descending
-    effort : Effort
-    with_average : bool
-        Whether the networks themselves are a candidate.
-
-    Returns
-    -------
-    candidates : list of Candidate
-    solutions : callable
-        Maps a candidate to the coefficients and intercept of each part.
+    `with_average` makes the networks themselves a candidate.
     """
     evaluate = _squared if parts[0].loss.quadratic else _general
     candidates, solutions = evaluate(parts, centers, alphas, effort)
@@ -276,20 +261,20 @@ def fold_average(
 ) -> Tensor:
     """Mean of the folds' models, one coefficient per parameter of all networks."""
     each = [
-        part.parameters(center, *solution)
+        part.space.parameters(*solution, centre=center == "average")
         for part, solution in zip(parts, solved, strict=True)
     ]
     return torch.cat(each) / len(parts)
 
 
 def side_by_side(
-    solved: Sequence[tuple[Tensor, Tensor]], n_folds: int
+    solved: Sequence[tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
     """Mean of the folds' models, as a warm start for the problem on all bases.
 
-    Concatenating `n_folds` bases divides their scales by the square root of `n_folds`.
+    Concatenating n bases divides their scales by the square root of n.
     """
-    coef = torch.cat([coef for coef, _ in solved]) * n_folds**-0.5
+    coef = torch.cat([coef for coef, _ in solved]) * len(solved) ** -0.5
     return coef, torch.stack([intercept for _, intercept in solved]).mean(0)
 
 
@@ -303,17 +288,8 @@ def choose(
 ) -> Choice:
     """Choose center and alpha, on held-out samples if there are any.
 
-    Parameters
-    ----------
-    trained : TrainedNetworks
-    problems : dict
-        The problem on all samples for each center.
-    request : RefitRequest
-    effort : Effort
-    convex_parts : callable
-        Draws folds of the convex problem.
-    path : RidgePath or None
-        Decomposition of the problems.
+    `problems` has the problem on all samples for each center, and `path` is their
+    decomposition, if it is needed.
     """
     alpha = request.alpha
     if is_number(alpha) and (len(problems) == 1 or not trained.has_heldout):
@@ -368,7 +344,7 @@ def _on_heldout(
     if quadratic and not is_number(alpha):
         average = fold_average(parts, best.center, solved)
         choice = replace(choice, parameters=average)
-    return replace(choice, start=side_by_side(solved, len(folds)))
+    return replace(choice, start=side_by_side(solved))
 
 
 def _on_training_samples(
@@ -393,7 +369,7 @@ def _on_training_samples(
             alphas,
             trained.samples.total,
             effort,
-            partial(_folds, problem, convex_parts),
+            lambda problem: convex_folds(problem, convex_parts()),
             None if path is None else path.with_offset(problem.offset),
         )
         for center, problem in problems.items()
@@ -414,10 +390,6 @@ def _on_training_samples(
     average = problems[best.center].offset
     raw = choices[best.center].raw if math.isfinite(best.alpha) else average
     return Choice(best.center, best.alpha, scored, raw)
-
-
-def _folds(problem: ConvexProblem, convex_parts: Callable[[], Parts]) -> list[Fold]:
-    return convex_folds(problem, convex_parts())
 
 
 def _finite(scored: Sequence[Candidate]) -> list[Candidate]:

@@ -40,16 +40,12 @@ class Refit:
         Problem on all samples, at the chosen alpha and center.
     choice : Choice
     solution : Solution
-    gap : float
-        Certified distance of the solution's objective from the minimum.
     path : RidgePath or None
     parameters : Tensor
         Coefficients of the refit, one per parameter of all networks: the solution or,
         if alpha was chosen on folds, its mean with the average of the folds' solutions.
     loss : float
         Training loss at `parameters`.
-    adds_networks : bool
-        Whether predictions add the mean of the networks to the basis model.
     model_loss : float
         Training loss of the average of the networks.
     bound : Bound
@@ -61,11 +57,9 @@ class Refit:
     problem: ConvexProblem
     choice: Choice
     solution: Solution
-    gap: float
     path: RidgePath | None
     parameters: Tensor
     loss: float
-    adds_networks: bool
     model_loss: float
     bound: Bound
     rank: int | None
@@ -119,11 +113,13 @@ def refit(
     if path is not None:
         path = path.with_offset(final.offset)
         choice = _with_left_out(choice, final, path, samples.total)
-    final, solution, gap = _solved(final, choice, request.solver, effort, path)
+    if math.isfinite(choice.alpha):
+        final = final.with_alpha(choice.alpha)
+    solution = _solved(final, choice, request.solver, effort, path)
     parameters = space.parameters(
         solution.coef,
         solution.intercept,
-        centre=choice.center == "average" and space.spans_networks,
+        centre=choice.center == "average",
     )
     loss = solution.data_value
     if choice.parameters is not None:
@@ -143,11 +139,9 @@ def refit(
         problem=final,
         choice=choice,
         solution=solution,
-        gap=gap,
         path=path,
         parameters=parameters,
         loss=loss,
-        adds_networks=not space.spans_networks,
         model_loss=float(problem.data_value(average)),
         bound=bound,
         rank=rank,
@@ -181,12 +175,10 @@ def _solved(
     solver: str,
     effort: Effort,
     path: RidgePath | None,
-) -> tuple[ConvexProblem, Solution, float]:
-    """Solve at the chosen alpha, with certified gap; nothing if alpha is infinite."""
+) -> Solution:
+    """Solve at the chosen alpha; zero coefficients if it is infinite."""
     if math.isinf(choice.alpha):
-        zero = finish(problem, *problem.zero(), n_iter=0, converged=True)
-        return problem, zero, 0.0
-    problem = problem.with_alpha(choice.alpha)
+        return finish(problem, *problem.zero(), n_iter=0, converged=True)
     solution = solve(
         problem,
         method=solver,
@@ -197,7 +189,7 @@ def _solved(
         path=path,
     )
     warn_if_unconverged(solution, effort.tol, effort.max_iter)
-    return problem, solution, solution.gap
+    return solution
 
 
 def _centers(

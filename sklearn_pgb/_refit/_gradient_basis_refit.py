@@ -392,7 +392,7 @@ class GradientBasisRefit(
         self.refit_loss_ = result.loss
         self.lower_bound_ = result.bound.value
         self.norm_budget_ = result.bound.norm_budget
-        self.duality_gap_ = result.gap
+        self.duality_gap_ = 0.0 if np.isinf(choice.alpha) else solution.gap
         self.rank_ = result.rank
         self.cv_results_ = {
             name: np.array([getattr(each, name) for each in choice.candidates])
@@ -401,7 +401,7 @@ class GradientBasisRefit(
         # scikit-learn expects at least one, even if there is nothing to solve.
         self.n_iter_ = max(solution.n_iter, 1)
         self._scales = list(result.space.scales)
-        self._adds_networks = result.adds_networks
+        self._adds_networks = not result.space.spans_networks
         self._sketch_seed = seeds.sketch
         n_outputs = result.problem.operator.n_outputs
         final = trained.opened[0].final

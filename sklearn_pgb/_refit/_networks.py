@@ -25,7 +25,8 @@ class HeldOutNetworks:
 
     Attributes
     ----------
-    opened : sequence of OpenNetwork
+    loss : Loss
+        The loss that the networks were trained with.
     space : TangentSpace
         Scaled on the training samples.
     samples, others : Samples
@@ -35,7 +36,7 @@ class HeldOutNetworks:
         Indices of the training samples and of the held-out samples.
     """
 
-    opened: Sequence[OpenNetwork]
+    loss: Loss
     space: TangentSpace
     samples: Samples
     others: Samples
@@ -55,7 +56,7 @@ class HeldOutNetworks:
         networks = [network.network for network in opened]
         training = samples.rows(train)
         space = TangentSpace.of(networks, training.X, training.normalized_weight)
-        return cls(opened, space, samples, others, train, test)
+        return cls(opened[0].loss, space, samples, others, train, test)
 
     @property
     def training(self) -> Samples:
@@ -66,11 +67,6 @@ class HeldOutNetworks:
     def heldout(self) -> Samples:
         """The held-out samples."""
         return self.others.rows(self.test)
-
-    @property
-    def loss(self) -> Loss:
-        """The loss that the networks were trained with."""
-        return self.opened[0].loss
 
     @property
     def heldout_weight(self) -> float:
@@ -117,11 +113,6 @@ class HeldOutNetworks:
             operator = self.space.operator(samples.X)
             raw = operator.matvec(coef) + intercept
         return raw + self.raw(samples) if center == "average" else raw
-
-    def parameters(self, center: str, coef: Tensor, intercept: Tensor) -> Tensor:
-        """A solution as one coefficient per network parameter."""
-        is_average = center == "average" and self.space.spans_networks
-        return self.space.parameters(coef, intercept, centre=is_average)
 
 
 @dataclass(frozen=True, eq=False)

@@ -285,7 +285,7 @@ def choose_penalty(
         size * candidates(rule, inner.loss.quadratic),
         request.total_weight,
         EFFORT,
-        lambda: convex_folds(problem, [] if parts is None else parts()),
+        lambda problem: convex_folds(problem, [] if parts is None else parts()),
         inner if isinstance(inner, SquaredProjection) else None,
     )
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import CONSTANT_RTOL, SAME_MINIMUM
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._convex._infimum import Infimum, infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._scale import LossScale, loss_scale
@@ -18,6 +17,8 @@ from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import NetworkProgram
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +50,12 @@ class Setting:
         inputs, y, weight, loss = parts
         return Setting(as_float64(inputs), as_float64(y), as_float64(weight), loss)
 
-    def objective(
-        self, network: Network, penalty: Tensor | None = None
-    ) -> TrainingObjective:
+    def objective(self, network: Network, penalty: Tensor | None = None) -> Objective:
         """Objective of a network on these data; the default is no penalty."""
         if penalty is None:
             penalty = torch.zeros_like(network.theta)
-        parts = (self.inputs, self.y, self.weight, self.loss, penalty)
-        return TrainingObjective(network, *parts)
+        data = self.inputs, self.y, self.weight
+        return Objective(NetworkProgram(network), self.loss, *data, penalty)
 
     def floor(self) -> float:
         """Smallest loss of any function of the inputs."""
@@ -83,7 +82,7 @@ class Ends:
 
     Attributes
     ----------
-    objectives : list of TrainingObjective
+    objectives : list of Objective
         Objective of each network.
     theta : ndarray (n_starts, n_params)
     raw : Tensor (n_starts, n_samples, n_outputs)
@@ -91,7 +90,7 @@ class Ends:
         Loss without penalty, loss plus penalty, and norm of the objective's gradient.
     """
 
-    objectives: list[TrainingObjective]
+    objectives: list[Objective]
     theta: NDArray[np.float64]
     raw: Tensor
     loss: NDArray[np.float64]
@@ -99,18 +98,19 @@ class Ends:
     gradient_norm: NDArray[np.float64]
 
 
-def evaluate(objectives: Sequence[TrainingObjective]) -> Ends:
+def evaluate(objectives: Sequence[Objective]) -> Ends:
     """Compute losses, objectives and gradient norms of networks of equal size."""
     raws, thetas, values = [], [], []
     for objective in objectives:
         network = objective.network
         theta = network.theta
-        raw = objective.raw(theta)
+        raw = network(theta, objective.X)
         residual = objective.loss.gradient(objective.y, raw)
         residual = objective.weight[:, None] * residual
         gradient = network.jacobian(objective.X).rmatvec(residual)
         gradient += objective.penalty_gradient(theta)
-        loss, penalty = objective.data_value(raw), objective.penalty_value(theta)
+        loss = float(objective.weight @ objective.loss.value(objective.y, raw))
+        penalty = float(objective.penalty_value(theta))
         raws.append(raw)
         thetas.append(theta.numpy())
         values.append([loss, loss + penalty, float(gradient.norm())])

@@ -11,13 +11,13 @@ from sklearn_pgb._budget import (
     factorization_flops,
 )
 from sklearn_pgb._certificate._certify import certify_objective
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._scale import LossScale
 from sklearn_pgb._geometry._kinks import kink_margin
 from sklearn_pgb._survey._ends import Ends
 from sklearn_pgb._threads import threads_for
+from sklearn_pgb._training._objective import Objective
 
 
 def examine_ends(
@@ -92,14 +92,12 @@ def examine_ends(
     return *bounds, tuple(verdict.tolist())
 
 
-def _work(objective: TrainingObjective) -> float:
+def _work(objective: Objective) -> float:
     """Cost of a decomposition of the gradient basis."""
     return factorization_flops(objective.y.numel(), objective.network.n_params)
 
 
-def _bound(
-    objective: TrainingObjective, loss: float, floor: float
-) -> tuple[float, float]:
+def _bound(objective: Objective, loss: float, floor: float) -> tuple[float, float]:
     """Lower bound on the loss over a network's gradient basis, and its norm budget."""
     space = TangentSpace.of([objective.network], [objective.X], objective.weight)
     problem = ConvexProblem(

@@ -9,7 +9,6 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from sklearn_pgb._budget import SURVEY_POLISH
-from sklearn_pgb._certificate._objective import TrainingObjective
 from sklearn_pgb._certificate._subject import training_objective
 from sklearn_pgb._estimator._border import dense, weight_keyword
 from sklearn_pgb._estimator._trainer import train_networks
@@ -20,6 +19,7 @@ from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
 from sklearn_pgb._survey._recipe import Recipe, find_recipe
 from sklearn_pgb._survey._result import MinimaSurvey
+from sklearn_pgb._training._objective import Objective
 
 
 def survey_minima(
@@ -183,7 +183,7 @@ def _by_joblib(
     n_starts: int,
     seed: int,
     n_jobs: int | None,
-) -> list[TrainingObjective]:
+) -> list[Objective]:
     """Fit clones with different seeds; return the training objective of each."""
     seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
     params = {}

@@ -1,13 +1,16 @@
-"""Objective of a training: a loss on a program's outputs, with a penalty."""
+"""The objective of a training: a loss on a program's outputs, with a penalty."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import SWEEP
+from sklearn_pgb._budget import HESSIAN_COLUMNS, PROBED_ROWS, SWEEP
+from sklearn_pgb._derivatives import GradientDerivative, has_second_derivative
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._training._program import Program
+from sklearn_pgb._models._network import Network
+from sklearn_pgb._training._program import NetworkProgram, Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,29 +46,47 @@ class Objective:
         """Number of samples."""
         return len(self.X)
 
+    @property
+    def network(self) -> Network:
+        """The network of a `NetworkProgram`."""
+        assert isinstance(self.program, NetworkProgram)
+        return self.program.network
+
     def value(self, theta: Tensor) -> Tensor:
         """Return L of each member, of shape (n_members,)."""
-        return self.data_value(theta) + theta.square() @ self.penalty
+        return self.data_value(theta) + self.penalty_value(theta)
+
+    def penalty_value(self, theta: Tensor) -> Tensor:
+        """Return the penalty of each member."""
+        return theta.square() @ self.penalty
+
+    def penalty_gradient(self, theta: Tensor) -> Tensor:
+        """Return the gradient of the penalty of each member."""
+        return 2 * self.penalty * theta
 
     def data_value(self, theta: Tensor) -> Tensor:
         """Return L of each member without the penalty."""
         total = theta.new_zeros(len(theta))
-        for rows in self._sweeps(theta):
+        for rows in self.sweeps(len(theta)):
             raw = self.program(theta, self.X[rows])
             total += self._losses(raw, self.y[rows]) @ self.weight[rows]
         return total
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return L of each member and its gradient, (n_members, n_params)."""
-        value = theta.square() @ self.penalty
-        gradient = 2 * self.penalty * theta
-        for rows in self._sweeps(theta):
+        value, gradient = self.penalty_value(theta), self.penalty_gradient(theta)
+        for rows in self.sweeps(len(theta)):
             part, slope = self.batch(
                 theta, self.X[rows], self.y[rows], self.weight[rows]
             )
             value += part
             gradient += slope
         return value, gradient
+
+    def of_one(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return L of one member (n_params,) and its gradient."""
+        value, gradient = self.value_and_gradient(theta[None])
+        return value[0], gradient[0]
 
     def batch(
         self, theta: Tensor, X: Tensor, y: Tensor, weight: Tensor
@@ -85,7 +106,47 @@ class Objective:
         flat = raw.reshape(-1, raw.shape[2])
         return self.loss.value(y.repeat(len(raw), 1), flat).view(len(raw), -1)
 
-    def _sweeps(self, theta: Tensor) -> Iterator[slice]:
-        size = max(1, SWEEP // len(theta))
+    def sweeps(self, n_members: int) -> Iterator[slice]:
+        """Yield slices of samples whose outputs fit into memory at the same time."""
+        size = max(1, SWEEP // n_members)
         for start in range(0, self.n_samples, size):
             yield slice(start, start + size)
+
+
+def hessian_product(objective: Objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function that multiplies the Hessian of L by one or several vectors."""
+    leaf = theta.detach().clone().requires_grad_()
+    parts = [
+        GradientDerivative(_gradient(objective, leaf, rows), leaf)
+        for rows in objective.sweeps(1)
+    ]
+
+    def product(direction: Tensor) -> Tensor:
+        total = objective.penalty_gradient(direction)
+        for part in parts:
+            total += part(direction)
+        return total
+
+    return product
+
+
+def hessian(objective: Objective, theta: Tensor) -> Tensor:
+    """Return the Hessian of L for one member, (n_params, n_params)."""
+    product = hessian_product(objective, theta)
+    eye = torch.eye(len(theta), dtype=theta.dtype)
+    dense = torch.cat([product(columns) for columns in eye.split(HESSIAN_COLUMNS)])
+    # Eigensolvers read one triangle only; average out the rounding of both.
+    return (dense + dense.T) / 2
+
+
+def has_hessian(objective: Objective, theta: Tensor) -> bool:
+    """Whether torch can differentiate the gradient; not true for every module."""
+    rows = slice(0, PROBED_ROWS)
+    return has_second_derivative(lambda at: _gradient(objective, at, rows), theta)
+
+
+def _gradient(objective: Objective, leaf: Tensor, rows: slice) -> Tensor:
+    """Gradient of the losses of some samples, with its autograd graph."""
+    raw = objective.program.differentiable(leaf, objective.X[rows])
+    part = objective.weight[rows] @ objective.loss.value(objective.y[rows], raw)
+    return torch.autograd.grad(part, leaf, create_graph=True)[0]

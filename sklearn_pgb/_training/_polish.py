@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import POLISH_DENSE_PARAMS, POLISH_NEWTON_STEPS
 from sklearn_pgb._threads import threads_for
-from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._objective import Objective, hessian
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +80,6 @@ def polish(
     Polished
         Never worse than the start.
     """
-
-    def function(theta: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = objective.value_and_gradient(theta[None])
-        return value[0], gradient[0]
-
     losses: list[float] = []
     stopped = False
 
@@ -96,7 +91,7 @@ def polish(
 
     with threads_for(theta.numel() * objective.n_samples):
         rough = quasi_newton(
-            function,
+            objective.of_one,
             theta,
             gtol=gtol,
             max_iter=max_iter,
@@ -106,7 +101,7 @@ def polish(
         theta = rough.theta
         if newton and not stopped and len(theta) <= POLISH_DENSE_PARAMS:
             theta = _newton(objective, theta, gtol, record)
-        value, gradient = function(theta)
+        value, gradient = objective.of_one(theta)
     return replace(
         rough,
         theta=theta,
@@ -205,18 +200,6 @@ class _Trace:
         return float(value), gradient.numpy()
 
 
-def hessian(objective: Objective, theta: Tensor) -> Tensor:
-    """Return the Hessian of the objective of one member, (n_params, n_params)."""
-
-    def value(theta: Tensor) -> Tensor:
-        raw = objective.program.differentiable(theta, objective.X)
-        data = objective.weight @ objective.loss.value(objective.y, raw)
-        return data + objective.penalty @ theta.square()
-
-    result: Tensor = torch.func.jacrev(torch.func.jacrev(value))(theta)
-    return (result + result.T) / 2
-
-
 def _newton(
     objective: Objective,
     theta: Tensor,
@@ -224,12 +207,7 @@ def _newton(
     on_iteration: Callable[[Tensor, float], bool],
 ) -> Tensor:
     """Take Newton steps if they decrease the gradient and keep the objective."""
-
-    def measure(theta: Tensor) -> tuple[float, Tensor]:
-        value, gradient = objective.value_and_gradient(theta[None])
-        return float(value), gradient[0]
-
-    value, gradient = measure(theta)
+    value, gradient = objective.of_one(theta)
     for _ in range(POLISH_NEWTON_STEPS):
         if float(gradient.abs().max()) <= gtol:
             break
@@ -238,11 +216,11 @@ def _newton(
         # saddle.
         size = eigenvalues.abs()
         coordinates = vectors.T @ gradient
-        noise = 4 * np.finfo(float).eps * max(1.0, abs(value))
+        noise = 4 * np.finfo(float).eps * max(1.0, abs(float(value)))
         for damping in (1e-10, 1e-6, 1e-3, 1e-1, 10.0):
             floor = damping * float(size.max()) + 1e-300
             trial = theta - vectors @ (coordinates / size.clamp(min=floor))
-            new_value, new_gradient = measure(trial)
+            new_value, new_gradient = objective.of_one(trial)
             # The objective is flat up to rounding here, so only the gradient shows
             # progress.
             decreases = float(new_gradient.norm()) < float(gradient.norm())
@@ -251,6 +229,6 @@ def _newton(
         else:
             break
         theta, value, gradient = trial, new_value, new_gradient
-        if on_iteration(theta, value):
+        if on_iteration(theta, float(value)):
             break
     return theta

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklearn_pgb._derivatives import pull_back
 from sklearn_pgb._models._activations import Activation
 from sklearn_pgb._models._call import ModuleCall
+from sklearn_pgb._models._network import Network
 
 
 class Program(ABC):
@@ -291,6 +294,24 @@ class ModuleProgram(Program):
         }
         raw: Tensor = self._call(module, parameters, X)
         return raw[:, None] if raw.ndim == 1 else raw
+
+
+class NetworkProgram(Program):
+    """A single network in evaluation mode, differentiated by autograd."""
+
+    def __init__(self, network: Network):
+        self.network, self.n_params = network, network.n_params
+
+    def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
+        raw, pull = pull_back(partial(self.differentiable, X=X), theta[0])
+        return raw[None], pull
+
+    def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
+        gradient: Tensor = tape(residual[0])
+        return gradient[None]
+
+    def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
+        return self.network(theta, X)
 
 
 def uniform_initialisation(
