@@ -18,7 +18,7 @@ MAX_LINES = 600
 # Imports point from a higher floor to a lower one.
 FLOORS = {
     "_budget": 0,
-    "_derivatives": 1,
+    "_derivatives": 0,
     "_losses": 1,
     "_operators": 1,
     "_sklearn": 1,
@@ -41,10 +41,9 @@ FLOORS = {
     "_display": 6,
     "_tables": 7,
 }
-# A Jacobian needs derivatives, and the function it differentiates; a survey certifies
-# where its trainings end; a display draws results.
+# A Jacobian needs the function it differentiates; a survey certifies where trainings
+# end; a display draws results.
 SIDEWAYS = {
-    ("_operators", "_derivatives"),
     ("_bases", "_models"),
     ("_bases", "_geometry"),
     ("_survey", "_certificate"),

@@ -11,8 +11,8 @@ from sklearn_pgb._budget import (
     factorization_flops,
 )
 from sklearn_pgb._certificate._certify import certify_objective
+from sklearn_pgb._certificate._table import problem_on
 from sklearn_pgb._convex._infimum import infimum
-from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._scale import LossScale
 from sklearn_pgb._geometry._kinks import kink_margin
 from sklearn_pgb._survey._ends import Ends
@@ -100,13 +100,8 @@ def _work(objective: Objective) -> float:
 def _bound(objective: Objective, loss: float, floor: float) -> tuple[float, float]:
     """Lower bound on the loss over a network's gradient basis, and its norm budget."""
     space = TangentSpace.of([objective.network], [objective.X], objective.weight)
-    problem = ConvexProblem(
-        space.operator([objective.X]),
-        objective.y,
-        objective.loss,
-        objective.weight,
-        intercept=space.intercept,
-    )
+    operator = space.operator([objective.X])
+    problem = problem_on(objective, operator, intercept=space.intercept)
     with threads_for(_work(objective)):
         least = infimum(problem, floor=floor, in_hand=loss)
     return least.lower_bound, least.norm_budget

@@ -9,6 +9,7 @@ from torch import Tensor
 from sklearn_pgb._budget import HESSIAN_COLUMNS, PROBED_ROWS, SWEEP
 from sklearn_pgb._derivatives import GradientDerivative, has_second_derivative
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._training._program import NetworkProgram, Program
 
@@ -141,6 +142,8 @@ def hessian(objective: Objective, theta: Tensor) -> Tensor:
 
 def has_hessian(objective: Objective, theta: Tensor) -> bool:
     """Whether torch can differentiate the gradient; not true for every module."""
+    if not isinstance(objective.network, ModuleNetwork):
+        return True
     rows = slice(0, PROBED_ROWS)
     return has_second_derivative(lambda at: _gradient(objective, at, rows), theta)
 
