@@ -352,7 +352,7 @@ def test_fits_do_not_copy_mapped_arrays(mapped, monkeypatch):
         monkeypatch.setattr(module, name, watched)
 
     watch(added_neuron, "fit_network", lambda args: args[2].X)
-    watch(refit_training, "refit", lambda args: args[0].inputs[0])
+    watch(refit_training, "refit", lambda args: args[0].samples.X[0])
     # Standardized inputs are a copy, and so are samples in the order of values and
     # samples without those held out.
     params = {"standardize": False, "early_stopping": False, "batch_size": 8}

@@ -108,7 +108,7 @@ class Objective:
         return self.loss.value(y.repeat(len(raw), 1), flat).view(len(raw), -1)
 
     def sweeps(self, n_members: int) -> Iterator[slice]:
-        """Yield slices of samples whose outputs fit into memory at the same time."""
+        """Yield slices of samples that fit into memory at the same time."""
         size = max(1, SWEEP // n_members)
         for start in range(0, self.n_samples, size):
             yield slice(start, start + size)
