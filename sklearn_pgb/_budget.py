@@ -265,6 +265,10 @@ RANK_ULPS = 1.0
 # responses stay finite.
 LEAST_CURVATURE = 1e-9
 
+# Conjugate gradients for the steps of kernel problems with coupled outputs stop at this
+# fraction of the error. They take three to seven iterations, few of them more than 20.
+KERNEL_FORCING, KERNEL_CG_STEPS = 0.1, 40
+
 # --- estimator ----------------------------------------------------------------
 
 # If the smaller side of the basis has at most this size, a Newton step is a dense

@@ -217,9 +217,8 @@ def refit_groups(
     # Losses of counts may be negative.
     good = best + GOOD_ENOUGH * abs(best)
     mixtures = [m for m in mixtures if search.losses[m] <= good]
-    size = _n_landmarks(len(y), k, len(stack), max_memory)
-    solves = 1 if loss.quadratic else NEWTON_SOLVES
-    affordable = FINAL_FLOPS / (solves * _solve_flops(len(y), size, k))
+    size = _n_landmarks(len(y), k, len(stack), loss, max_memory)
+    affordable = FINAL_FLOPS / _solve_flops(len(y), size, k, loss)
     mixtures = mixtures[: max(1, int(affordable))]
     solutions = [[search.solutions[m][f] for m in mixtures] for f in range(len(folds))]
     heldout = torch.stack(averages).mean(0)
@@ -296,8 +295,7 @@ def _choice_rows(
 ) -> int:
     """Largest number of training samples of a fold that the mixture is chosen on."""
     entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2))) / n_folds
-    solves = n_folds * k * (1 if loss.quadratic else NEWTON_SOLVES)
-    by_flops = (3 * CHOICE_FLOPS / solves) ** (1 / 3)
+    by_flops = (CHOICE_FLOPS / n_folds / _solve_flops(1, 1, k, loss)) ** (1 / 3)
     return int(min(by_flops, max(8, (entries / k) ** 0.5)))
 
 
@@ -417,20 +415,26 @@ def _final(
     return total, intercept, converged
 
 
-def _n_landmarks(n_samples: int, k: int, n_groups: int, max_memory: float) -> int:
+def _n_landmarks(
+    n_samples: int, k: int, n_groups: int, loss: Loss, max_memory: float
+) -> int:
     """All samples if a factorization of their kernel is cheap, else some of them."""
     entries = max_memory / (8 * (n_groups + 2) * k)
-    if _solve_flops(n_samples, n_samples, k) <= SOLVE_FLOPS and n_samples**2 <= entries:
+    largest = SOLVE_FLOPS if loss.quadratic else NEWTON_SOLVES * SOLVE_FLOPS
+    is_cheap = _solve_flops(n_samples, n_samples, k, loss) <= largest
+    if is_cheap and n_samples**2 <= entries:
         return n_samples
-    by_flops = (SOLVE_FLOPS / (2 * k * n_samples)) ** 0.5
+    by_flops = (largest / _solve_flops(n_samples, 1, k, loss)) ** 0.5
     return int(max(2, min(n_samples - 1, by_flops, entries / n_samples)))
 
 
-def _solve_flops(n_samples: int, n_landmarks: int, k: int) -> float:
-    """Flops of one weighted least squares solution for all outputs."""
+def _solve_flops(n_samples: int, n_landmarks: int, k: int, loss: Loss) -> float:
+    """Flops of the factorizations of one solution."""
+    steps = 1 if loss.quadratic else NEWTON_SOLVES
     if n_landmarks == n_samples:
-        return k * n_samples**3 / 3
-    return 2.0 * k * n_samples * n_landmarks**2
+        # Outputs that are coupled share one factorization.
+        return steps * (1 if loss.dual_rows_sum_to_zero else k) * n_samples**3 / 3
+    return steps * k * 2.0 * n_samples * n_landmarks**2
 
 
 def _side_by_side(
