@@ -339,6 +339,9 @@ CHOICE_FLOPS, STACKED_MIXTURES = 3e9, 5
 # Newton steps for the weights of a stack; four to eight suffice.
 STACKING_STEPS = 50
 
+# A triangle of a matrix is mirrored in blocks of so many rows, which fit the cache.
+MIRROR_ROWS = 512
+
 # Limits of kernels: entries of one for all outputs in the choice (a gigabyte for five),
 # and flops of one least squares solution on all samples: 5,000 samples, beyond which
 # some span the functions (1,400 of 10,000). Losses other than the squared one take

@@ -14,6 +14,7 @@ from sklearn_pgb._budget import (
     LEAST_CURVATURE,
 )
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._operators._gram import gram
 
 # Solves linear systems for coefficients and intercepts.
 Inverse = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -151,7 +152,7 @@ class FeatureProblem(KernelProblem):
 
     def factor(self, kernel: Tensor, root: Tensor) -> Inverse:
         scaled = root[:, None] * kernel
-        system = scaled.T @ scaled
+        system = gram(scaled)
         system.diagonal().add_(self.alpha)
         factor = torch.linalg.cholesky_ex(system)[0]
         mean = scaled.T @ root

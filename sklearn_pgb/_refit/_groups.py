@@ -101,7 +101,9 @@ class FoldModels:
                 a = single_output(left, c)
                 b = a if columns is None else single_output(right, c)
                 blocks.append(a.gram() if columns is None else a.cross_gram(b))
-            result.append(torch.stack(blocks).div_(size))
+            # A single matrix is not copied.
+            kernel = blocks[0][None] if count == 1 else torch.stack(blocks)
+            result.append(kernel.div_(size))
         return result
 
     def coefficients(
