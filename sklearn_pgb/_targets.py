@@ -153,7 +153,14 @@ class Targets(ABC):
         scale: float = 1.0,
     ) -> Tensor:
         """Return encoded targets (n_samples, n_outputs), in the units of `units`."""
-        columns = (self.columns(y, n_outputs) - center) / scale
+        with np.errstate(over="ignore"):
+            columns = (self.columns(y, n_outputs) - center) / scale
+        if not np.abs(columns).max(initial=0.0) <= LARGEST_TARGET:
+            raise ValueError(
+                f"y must not exceed {LARGEST_TARGET:g} times the standard deviation "
+                f"{scale:g} of the targets that training began with. Start again with "
+                "targets of this size."
+            )
         return self.loss_for(n_outputs, scale).encode(torch.from_numpy(columns))
 
 

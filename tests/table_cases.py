@@ -1,7 +1,10 @@
 """A mixed table, and small members, that the tests of tables and groups share."""
 
+from itertools import count
+
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -13,6 +16,7 @@ from sklearn.ensemble import (
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from sklearn_pgb import GradientBasisClassifier, GradientBasisRegressor
+from sklearn_pgb._refit import _groups
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -72,6 +76,19 @@ def small(name, **params):
         return regressor(**params)
     params = ({"trees": "drop"} if name == "labels" else {}) | params
     return classifier(**params)
+
+
+def keep_one_mixture(monkeypatch):
+    """Let the best mixture alone predict, without the stacked average."""
+    monkeypatch.setattr(_groups, "STACKED_MIXTURES", 1)
+    stacked, calls = _groups.stacked, count()
+
+    def one(held, y, weight, loss):
+        if next(calls) % 2 == 0:
+            return stacked(held, y, weight, loss)
+        return torch.tensor([0.0, 1.0], dtype=y.dtype), torch.zeros_like(y[0])
+
+    monkeypatch.setattr(_groups, "stacked", one)
 
 
 def boosting(classifies=False):

@@ -310,3 +310,10 @@ def test_inputs_far_beyond_tiny_ones():
     model = regressor().fit(1e-160 * X, Y)
     with pytest.raises(ValueError, match="X must have finite outputs"):
         model.predict(1e160 * X)
+
+
+def test_batches_of_targets_that_differ_too_much_in_size():
+    model = regressor().partial_fit(X, 1e-200 * Y)
+    with pytest.raises(ValueError, match=r"y must not exceed 1e\+150 times the stand"):
+        model.partial_fit(X, Y)
+    assert np.isfinite(model.predict(X)).all()

@@ -21,6 +21,7 @@ FLOORS = {
     "_derivatives": 0,
     "_losses": 1,
     "_operators": 1,
+    "_seeds": 1,
     "_sklearn": 1,
     "_threads": 1,
     "_version": 1,

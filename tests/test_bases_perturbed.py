@@ -545,3 +545,12 @@ def test_errors(data):
         basis.fit(X, y).operator(X, 2)
     with pytest.raises(ValueError, match="loss must be given with a torch module"):
         PerturbedGradientBasis(Residual()).fit(X)
+
+
+def test_seed_reaches_an_estimator_without_one(data):
+    X, y = data
+    network = MLPRegressor(hidden_layer_sizes=(2,), solver="lbfgs", max_iter=20)
+    fitted = [PerturbedGradientBasis(network, random_state=3).fit(X, y) for _ in "ab"]
+    first, second = (basis.network_.network.theta for basis in fitted)
+    assert_close(first, second, rtol=0, atol=0)
+    assert network.random_state is None

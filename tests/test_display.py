@@ -238,6 +238,12 @@ def test_estimator_without_a_training_is_refused(data):
             TrainingDisplay.from_estimator(estimator)
 
 
+def test_empty_name_keeps_the_legend():
+    display = TrainingDisplay([3.0, 2.0], name="").plot()
+    (text,) = display.axes_[0].get_legend().get_texts()
+    assert text.get_text() == display.loss_line_.get_label()
+
+
 # -- without matplotlib --------------------------------------------------------------
 
 

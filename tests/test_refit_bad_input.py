@@ -546,3 +546,12 @@ def test_ragged_rows_after_a_fit_of_a_pipeline():
     with pytest.raises(ValueError, match="inhomogeneous") as caught:
         refit.fit(X, X[:, 0]).predict([[1.0, 2.0], [3.0]])
     assert "check_array" in [frame.name for frame in caught.traceback]
+
+
+def test_derivatives_that_overflow_are_refused():
+    X = 1e160 * np.random.default_rng(0).normal(size=(20, 2))
+    network = MLPRegressor(hidden_layer_sizes=(2,), solver="lbfgs", max_iter=1).fit(
+        X / 1e160, Y[:20]
+    )
+    with pytest.raises(ValueError, match="partial derivatives of the model must be"):
+        GradientBasisRefit(FrozenEstimator(network)).fit(X, Y[:20])

@@ -1,5 +1,7 @@
 """The refit of several groups against dense features of all members."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,16 @@ from scipy.optimize import minimize
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.tree import DecisionTreeRegressor
-from table_cases import NETWORK, WEIGHT, X, Y, boosting, classifier, regressor
+from table_cases import (
+    NETWORK,
+    WEIGHT,
+    X,
+    Y,
+    boosting,
+    classifier,
+    keep_one_mixture,
+    regressor,
+)
 
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import open_network
@@ -97,7 +108,7 @@ def final_alpha(model, weight, parts):
 @pytest.mark.parametrize("name", ["real", "two"])
 def test_squared_loss_against_numpy(name, monkeypatch):
     """Ridge on the features of all folds and members, one problem for each output."""
-    monkeypatch.setattr(_groups, "AVERAGED_MIXTURES", 1)
+    keep_one_mixture(monkeypatch)
     y, parts = Y[name], own_folds()
     trees = boosting() if name == "real" else "drop"
     model = regressor(MLPRegressor(**NETWORK), trees, cv=parts)
@@ -119,7 +130,7 @@ def test_squared_loss_against_numpy(name, monkeypatch):
 
 def test_log_loss_against_scipy(monkeypatch):
     """Penalized logistic regression on the same features, by a general optimizer."""
-    monkeypatch.setattr(_groups, "AVERAGED_MIXTURES", 1)
+    keep_one_mixture(monkeypatch)
     parts, y = own_folds(), Y["binary"]
     trees = boosting(classifies=True)
     model = classifier(MLPClassifier(**NETWORK), trees, forest="drop", cv=parts)
@@ -164,15 +175,27 @@ def two_models():
     return MLPRegressor(**NETWORK), ExtraTreesRegressor(4, max_depth=3, random_state=0)
 
 
-def chosen(monkeypatch, mixture):
-    """Let the search choose a given mixture."""
+def chosen(monkeypatch, *mixtures):
+    """Let the search choose given mixtures."""
 
     def run(search, n_groups):
-        search.evaluate(mixture)
-        return [mixture]
+        for mixture in mixtures:
+            search.evaluate(mixture)
+        return list(mixtures)
 
     monkeypatch.setattr(MixtureSearch, "run", run)
-    monkeypatch.setattr(MixtureSearch, "average_loss", lambda search: np.inf)
+
+
+def shared(monkeypatch, shares, offset):
+    """Let the candidates, the stacked average first, have given weights."""
+    stacked, calls = _groups.stacked, count()
+
+    def given(held, y, weight, loss):
+        if next(calls) % 2 == 0:
+            return stacked(held, y, weight, loss)
+        return torch.tensor(shares), torch.full_like(y[0], offset)
+
+    monkeypatch.setattr(_groups, "stacked", given)
 
 
 def refitted(folds):
@@ -190,6 +213,7 @@ def refitted(folds):
 def test_GB_21_one_group(monkeypatch):
     """Weights (1, 0) give the refit of the first group alone."""
     parts = own_folds()
+    keep_one_mixture(monkeypatch)
     chosen(monkeypatch, Mixture((1.0, 0.0), 0.01, False))
     both, raw = refitted(fold_models(two_models, WEIGHT, parts))
     assert all(not fold[1].any() for fold in both.coefficients)
@@ -201,6 +225,7 @@ def test_GB_21_one_group(monkeypatch):
 
 def test_GB_21_huge_alpha(monkeypatch):
     """A huge alpha with the center gives the stacked average plus the best constant."""
+    keep_one_mixture(monkeypatch)
     chosen(monkeypatch, Mixture((0.5, 0.5), 1e12, True))
     folds = fold_models(two_models, WEIGHT, own_folds())
     result, raw = refitted(folds)
@@ -209,19 +234,47 @@ def test_GB_21_huge_alpha(monkeypatch):
     np.testing.assert_allclose(raw, average + free, atol=1e-6)
 
 
-def test_average_without_a_refit(monkeypatch):
-    """If no mixture is better, the stacked average and its shift are the result."""
-    monkeypatch.setattr(MixtureSearch, "average_loss", lambda search: -1.0)
+def test_candidates_are_summed_with_their_weights(monkeypatch):
+    """The average, its shift and two mixtures, one of them on the average."""
+    mixtures = Mixture((0.5, 0.5), 0.1, True), Mixture((0.9, 0.1), 0.01, False)
+    chosen(monkeypatch, *mixtures)
     folds = fold_models(two_models, WEIGHT, own_folds())
-    result, raw = refitted(folds)
-    assert result.mixtures == []
-    assert result.centered == 1.0
+
+    def with_shares(shares, offset=0.0):
+        with monkeypatch.context() as patch:
+            shared(patch, shares, offset)
+            return refitted(folds)
+
+    alone = [with_shares(shares) for shares in np.eye(3)]
+    result, raw = with_shares(np.array([0.2, 0.5, 0.4]), offset=3.0)
+    assert result.mixtures == list(mixtures)
+    np.testing.assert_array_equal(result.shares, [0.2, 0.5, 0.4])
+    expected = 0.2 * alone[0][1] + 0.5 * alone[1][1] + 0.4 * alone[2][1] + 3.0
+    np.testing.assert_allclose(raw, expected, rtol=1e-10, atol=1e-10)
+    held = [each.heldout_raw.numpy() for each, _ in alone]
+    held = 0.2 * held[0] + 0.5 * held[1] + 0.4 * held[2] + 3.0
+    np.testing.assert_allclose(result.heldout_raw, held, rtol=1e-10, atol=1e-10)
+    # The first candidate is the stacked average.
+    assert alone[0][0].mixtures == []
     average = np.mean([fold.average(result.stack).numpy() for fold in folds], 0)
-    np.testing.assert_allclose(raw, average + result.shift.numpy(), atol=1e-12)
-    held = np.zeros_like(raw)
-    for fold in folds:
-        held[fold.heldout] = fold.average(result.stack)[fold.heldout]
-    np.testing.assert_allclose(result.heldout_raw, held + result.shift.numpy())
+    shift = result.shift.numpy()
+    np.testing.assert_allclose(alone[0][1], average + shift, atol=1e-12)
+
+
+def test_stacking_is_not_worse_than_any_candidate(monkeypatch):
+    """But for the prior, on the held-out samples that it is fitted to."""
+    mixtures = Mixture((0.5, 0.5), 0.1, True), Mixture((0.9, 0.1), 0.01, False)
+    chosen(monkeypatch, *mixtures)
+    folds = fold_models(two_models, WEIGHT, own_folds())
+
+    def loss(result):
+        return WEIGHT @ (Y["real"] - result.heldout_raw.numpy()[:, 0]) ** 2
+
+    best = loss(refitted(folds)[0])
+    for shares in np.eye(3):
+        with monkeypatch.context() as patch:
+            shared(patch, shares, 0.0)
+            assert best < loss(refitted(folds)[0])
 
 
 def test_stacked_average_against_least_squares():
@@ -274,8 +327,8 @@ def test_heldout_predictions_come_from_other_folds():
                 average,
                 part,
                 torch.tensor(held),
-                [mixture],
-                [solution.solutions[mixture][0]],
+                mixture,
+                solution.solutions[mixture][0],
             )
         )
         raw = fold.heldout_raw(mixture, solution.solutions[mixture][0])

@@ -19,7 +19,7 @@ from sklearn_pgb import (
     ResNetBasisRegressor,
     certify,
 )
-from sklearn_pgb._estimator._seeds import with_seed
+from sklearn_pgb._seeds import with_seed
 
 XOR = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
 

@@ -8,6 +8,8 @@ from sklearn.ensemble import ExtraTreesRegressor, VotingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from table_cases import (
     CURVE,
@@ -18,6 +20,7 @@ from table_cases import (
     X,
     Y,
     classifier,
+    keep_one_mixture,
     regressor,
     small,
 )
@@ -61,12 +64,8 @@ def test_shapes_of_what_fit_learns(name):
 @TARGETS
 def test_held_out_loss_of_the_best_mixture(name, monkeypatch):
     """`oof_prediction_` of a single mixture has the smallest loss of `cv_results_`."""
-    monkeypatch.setattr(_groups, "AVERAGED_MIXTURES", 1)
+    keep_one_mixture(monkeypatch)
     model = small(name, cv=FOLDS).fit(X, Y[name], WEIGHT)
-    if name == "count":
-        # The average of members that have learnt little would be better.
-        monkeypatch.setattr(_groups.MixtureSearch, "average_loss", lambda s: np.inf)
-        model.fit(X, Y[name], WEIGHT)
     assert len(model.alpha_) == 1
     raw = model.oof_prediction_.reshape(N, -1)
     y = Y[name].reshape(N, -1)
@@ -160,7 +159,7 @@ def test_held_out_predictions_have_not_seen_their_targets(monkeypatch):
         return [fixed]
 
     monkeypatch.setattr(_groups.MixtureSearch, "run", run)
-    monkeypatch.setattr(_groups.MixtureSearch, "average_loss", lambda search: np.inf)
+    keep_one_mixture(monkeypatch)
     held = FOLDS[1][1]
     y = CURVE.copy()
     model = regressor(trees="drop", cv=FOLDS).fit(X, y)
@@ -182,8 +181,10 @@ def test_copies_of_a_sample_stay_together(name):
     make = regressor if name == "real" else classifier
     options = {"trees": tree, "forest": "drop", "cv": 4, "network": "drop"}
     if name == "real":
-        # LBFGS and least squares count a weight as copies.
-        options["others"] = [("linear", LinearRegression())]
+        # Least squares counts a weight as copies. Without many columns, losses would
+        # hardly depend on alpha.
+        cubic = make_pipeline(PolynomialFeatures(3), LinearRegression())
+        options["others"] = [("cubic", cubic)]
     weighted = make(**options).fit(X, Y[name], sample_weight=WEIGHT)
     repeated = make(**options).fit(X[rows], Y[name][rows])
     np.testing.assert_allclose(
@@ -395,7 +396,7 @@ def test_the_network_keeps_its_parameters():
     assert model.network.hidden_layer_sizes == NETWORK["hidden_layer_sizes"]
 
 
-def test_good_mixtures_are_averaged_although_losses_are_negative():
+def test_mixtures_are_stacked_although_losses_are_negative():
     # The Poisson loss of counts around 1,000 is about -6,000.
     rng = np.random.default_rng(0)
     X = rng.normal(size=(80, 2))
@@ -435,7 +436,7 @@ def test_landmarks_that_span_the_basis_change_nothing(kind, monkeypatch):
     # Just too little for all 60 samples, and enough for 24.
     monkeypatch.setattr(_groups, "SOLVE_FLOPS", 60**3 / 3 - 1)
     monkeypatch.setattr(_groups, "SOLUTION_TOL", 1e-12)
-    monkeypatch.setattr(_groups, "AVERAGED_MIXTURES", 1)
+    keep_one_mixture(monkeypatch)
     fitted = clone(model).fit(X, y)
     assert len(fitted.alpha_) == 1
     part = getattr(fitted, method)(X)

@@ -14,14 +14,23 @@ from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._models._open import check_can_open, named_loss, open_network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._seeds import fill_seeds
 
 
-def train_and_open(estimator: Any, X: Any, y: Any, loss: str | None) -> OpenNetwork:
-    """Open a network; other than modules and frozen estimators it is trained first."""
+def train_and_open(
+    estimator: Any, X: Any, y: Any, loss: str | None, seed: int | None = None
+) -> OpenNetwork:
+    """Open a network; other than modules and frozen estimators it is trained first.
+
+    The seed, if any, is for each `random_state` of the estimator that is None.
+    """
     known = named_loss(loss)
     if not isinstance(estimator, nn.Module | FrozenEstimator):
         check_can_open(estimator)
-        estimator = clone(estimator).fit(X, y)
+        estimator = clone(estimator)
+        if seed is not None:
+            fill_seeds(estimator, seed)
+        estimator.fit(X, y)
     opened = open_network(estimator, loss=known)
     inputs = opened.inputs(X)
     n_outputs = opened.network(opened.network.theta, inputs[:1]).shape[1]

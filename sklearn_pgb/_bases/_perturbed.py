@@ -46,7 +46,7 @@ class PerturbedGradientBasis(TangentColumns):
             None, default=None
         Training loss of a module; None for an estimator.
     random_state : int, RandomState instance or None, default=None
-        Seed of the random displacements.
+        Seed of the random displacements, and of the estimator if it has none.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class PerturbedGradientBasis(TangentColumns):
         """
         seed = check_random_state(self.random_state).randint(2**31)
         generator = torch.Generator().manual_seed(seed)
-        self.network_ = train_and_open(self.estimator, X, y, self.loss)
+        self.network_ = train_and_open(self.estimator, X, y, self.loss, seed)
         network, inputs = self.network_.network, self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
         self._test_rank(network, inputs, weight, generator)

@@ -1,5 +1,6 @@
 """The partial derivatives of trained networks as columns of a convex model."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -35,13 +36,25 @@ class TangentSpace:
     def of(
         cls, networks: Sequence[Network], inputs: Sequence[Tensor], weight: Tensor
     ) -> Self:
-        """Compute heads and scales on the training inputs, one tensor per network."""
+        """Compute heads and scales on the training inputs, one tensor per network.
+
+        Raises
+        ------
+        ValueError
+            If partial derivatives overflow.
+        """
         space = cls.with_scales(networks, inputs, [1.0] * len(networks))
         scales = []
         for part in space.operator(inputs).operators:
             # Mean squared row norm one over all networks, so that alpha has the same
             # meaning for networks of any size.
             size = float((weight @ part.row_norms()).mean()) * len(networks)
+            if not math.isfinite(size):
+                raise ValueError(
+                    "The partial derivatives of the model must be finite for the "
+                    "training samples, but their squares overflow. Scale the inputs "
+                    "and targets."
+                )
             # If no parameter changes the outputs, the zero columns are kept.
             scales.append(size**-0.5 if size > 0 else 1.0)
         return replace(space, scales=tuple(scales))

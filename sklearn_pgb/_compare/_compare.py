@@ -31,11 +31,11 @@ from sklearn_pgb._convex._choice import Effort, check_alpha
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._estimator._border import aligned, dense, jobs_for, parse_memory
 from sklearn_pgb._estimator._folds import distinct_rows, parts_among
-from sklearn_pgb._estimator._seeds import fill_seeds
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import LOSSES, OF_MEANS
 from sklearn_pgb._samples import Samples, check_samples
+from sklearn_pgb._seeds import fill_seeds
 from sklearn_pgb._sklearn import _check_y
 from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 

@@ -1,13 +1,25 @@
 """Convex problems given by kernel matrices, one per output."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import LANDMARK_JITTER, LEAST_CURVATURE
+from sklearn_pgb._budget import (
+    KERNEL_CG_STEPS,
+    KERNEL_FORCING,
+    LANDMARK_JITTER,
+    LEAST_CURVATURE,
+)
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._operators._gram import gram
+
+# Solves linear systems for coefficients and intercepts.
+Inverse = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# Changes of the coefficients, the intercept and the function.
+Direction = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,67 +60,111 @@ class KernelProblem(ABC):
     def value(self, raw: Tensor, function: Tensor, coef: Tensor) -> float:
         """Objective of a function with its values and coefficients."""
         loss = self.weight @ self.loss.value(self.y, raw)
-        return float(loss + self.alpha / 2 * self.squared_norm(function, coef))
+        return float(loss + self.alpha / 2 * self.pairing(coef, coef, function))
 
     @abstractmethod
-    def squared_norm(self, function: Tensor, coef: Tensor) -> Tensor:
-        """Sum of the squared norms of the functions."""
+    def pull(self, slope: Tensor) -> Tensor:
+        """Residual of coefficients, from the slopes of a loss on the samples.
+
+        Both subclasses' residuals are those of the linear systems of `factor`.
+        """
 
     @abstractmethod
-    def weighted_fit(
-        self, kernel: Tensor, root: Tensor, working: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Coefficients and intercept of a weighted least squares problem.
+    def pairing(self, residual: Tensor, coef: Tensor, function: Tensor) -> Tensor:
+        """Product of a residual and coefficients, whose function has these values.
+
+        That of coefficients with themselves is the sum of the squared norms.
+        """
+
+    @abstractmethod
+    def common_kernels(self) -> Tensor:
+        """The mean kernel in place of all, if their coefficients have one meaning."""
+
+    @abstractmethod
+    def factor(self, kernel: Tensor, root: Tensor) -> Inverse:
+        """Factorize the system of a weighted least squares problem with one kernel.
+
+        Its weights are ``d = root^2``, and it is ::
+
+            pull(d (f(c) + b)) + alpha c = r,    sum_i d_i (f(c)_i + b) = r_b
 
         Parameters
         ----------
         kernel : Tensor (n_samples, n_coef)
         root : Tensor (n_samples,)
-            Roots s of the weights.
-        working : Tensor (n_samples,)
-            Working responses z, times s.
+            Positive.
+
+        Returns
+        -------
+        inverse : callable
+            Maps r (n_coef, n_sides) and r_b (n_sides,) to c and b.
         """
 
 
 class DualProblem(KernelProblem):
-    """The problem with one coefficient per sample: ``f(x) = sum_i k(x, x_i) c_i``."""
+    """The problem with one coefficient per sample: ``f(x) = sum_i k(x, x_i) c_i``.
 
-    def squared_norm(self, function: Tensor, coef: Tensor) -> Tensor:
-        return (function * coef).sum()
+    Residuals are those of ``c``, not multiplied by the kernel, which may be singular.
+    """
 
-    def weighted_fit(
-        self, kernel: Tensor, root: Tensor, working: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        # c = s gamma with (alpha I + s K s) gamma = s (z - b) and s^T gamma = 0, which
-        # is stable for tiny weights.
+    def pull(self, slope: Tensor) -> Tensor:
+        return slope
+
+    def pairing(self, residual: Tensor, coef: Tensor, function: Tensor) -> Tensor:
+        return (residual * function).sum()
+
+    def common_kernels(self) -> Tensor:
+        return self.kernels.mean(0, keepdim=True)
+
+    def factor(self, kernel: Tensor, root: Tensor) -> Inverse:
+        # With c = s q for the roots s, (alpha I + s K s) q = r / s - s b, which is
+        # stable for tiny weights; the sum of the first equations less the second one is
+        # alpha sum(c) = sum(r) - r_b.
         system = kernel * root
         system *= root[:, None]
         system.diagonal().add_(self.alpha)
         factor = torch.linalg.cholesky_ex(system)[0]
-        solved = torch.cholesky_solve(torch.stack([working, root], 1), factor)
-        b = (root @ solved[:, 0]) / (root @ solved[:, 1])
-        return root * (solved[:, 0] - b * solved[:, 1]), b
+        constant = torch.cholesky_solve(root[:, None], factor)
+        size = root @ constant
+
+        def inverse(residual: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+            solved = torch.cholesky_solve(residual / root[:, None], factor)
+            b = (root @ solved - (residual.sum(0) - total) / self.alpha) / size
+            return root[:, None] * (solved - b * constant), b
+
+        return inverse
 
 
 class FeatureProblem(KernelProblem):
     """The problem with features in place of kernels: ``f = F c``, of norm ``||c||``."""
 
-    def squared_norm(self, function: Tensor, coef: Tensor) -> Tensor:
-        return coef.square().sum()
+    def pull(self, slope: Tensor) -> Tensor:
+        if len(self.kernels) == 1:
+            return self.kernels[0].T @ slope
+        return torch.einsum("cij,ic->jc", self.kernels, slope)
 
-    def weighted_fit(
-        self, kernel: Tensor, root: Tensor, working: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def pairing(self, residual: Tensor, coef: Tensor, function: Tensor) -> Tensor:
+        return (residual * coef).sum()
+
+    def common_kernels(self) -> Tensor:
+        # Every output has features of its own.
+        return self.kernels
+
+    def factor(self, kernel: Tensor, root: Tensor) -> Inverse:
         scaled = root[:, None] * kernel
-        system = scaled.T @ scaled
+        system = gram(scaled)
         system.diagonal().add_(self.alpha)
         factor = torch.linalg.cholesky_ex(system)[0]
-        sides = scaled.T @ torch.stack([working, root], 1)
-        solved = torch.cholesky_solve(sides, factor)
-        b = (root @ working - sides[:, 1] @ solved[:, 0]) / (
-            root @ root - sides[:, 1] @ solved[:, 1]
-        )
-        return solved[:, 0] - b * solved[:, 1], b
+        mean = scaled.T @ root
+        constant = torch.cholesky_solve(mean[:, None], factor)
+        size = root @ root - mean @ constant
+
+        def inverse(residual: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+            solved = torch.cholesky_solve(residual, factor)
+            b = (total - mean @ solved) / size
+            return solved - b * constant, b
+
+        return inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,23 +226,21 @@ def solve_kernels(
 ) -> KernelSolution:
     """Minimize by Newton's method, with one factorization per output and step.
 
-    A step solves a weighted least squares problem for each output, with the Hessians'
-    diagonals as weights; those of the softmax are doubled, which bounds its Hessian
-    (each row of ``diag(p) - p p^T`` sums to zero, so relative to its diagonal its
-    eigenvalues are at most two). Steps are halved until the objective decreases.
+    Steps are halved until the objective decreases.
 
     Parameters
     ----------
     problem : KernelProblem
     tol : float
-        Stop after a step that decreases the objective by less than this fraction.
+        Stop if the next step is expected to decrease the objective by less than this
+        fraction, given the ratio of the last two decreases.
     max_iter : int
     start : KernelSolution or None
         Solution of a similar problem, used if it is better than zero.
     """
-    y, loss, weight = problem.y, problem.loss, problem.weight[:, None]
-    coef = y.new_zeros(problem.kernels.shape[2], y.shape[1])
-    intercept, function, raw = y.new_zeros(y.shape[1]), 0 * y, problem.offset
+    coef = problem.y.new_zeros(problem.kernels.shape[2], problem.y.shape[1])
+    intercept, function = coef.new_zeros(problem.y.shape[1]), 0 * problem.y
+    raw = problem.offset
     value = problem.value(raw, function, coef)
     if start is not None:
         begun = problem.function(start.coef)
@@ -195,20 +249,10 @@ def solve_kernels(
         if begun_value < value:
             coef, intercept = start.coef, start.intercept
             function, raw, value = begun, begun_raw, begun_value
-    coupled = 2.0 if loss.dual_rows_sum_to_zero else 1.0
+    last = 0.0
     for _ in range(max_iter):
-        curvature = coupled * weight * loss.hessian_diagonal(y, raw)
-        root = curvature.clamp(min=LEAST_CURVATURE * float(curvature.max())).sqrt()
-        working = root * (raw - problem.offset) - weight * loss.gradient(y, raw) / root
-        fits = [
-            problem.weighted_fit(
-                problem.kernels[c % len(problem.kernels)], root[:, c], working[:, c]
-            )
-            for c in range(y.shape[1])
-        ]
-        move = torch.stack([own for own, _ in fits], 1) - coef
-        shift = torch.stack([b for _, b in fits]) - intercept
-        change, step, accepted = problem.function(move), 1.0, False
+        move, shift, change = _newton_direction(problem, raw, coef)
+        step, accepted = 1.0, False
         while not accepted and step > 1e-4:
             new_coef, new_function = coef + step * move, function + step * change
             new_intercept = intercept + step * shift
@@ -219,8 +263,72 @@ def solve_kernels(
         if not accepted:
             return KernelSolution(coef, intercept, True)
         decrease = value - new_value
+        expected = decrease * min(1.0, decrease / last) if last > 0 else decrease
         coef, intercept, function = new_coef, new_intercept, new_function
-        raw, value = new_raw, new_value
-        if loss.quadratic or decrease <= tol * abs(value):
+        raw, value, last = new_raw, new_value, decrease
+        if problem.loss.quadratic or expected <= tol * abs(value):
             return KernelSolution(coef, intercept, True)
     return KernelSolution(coef, intercept, False)
+
+
+def _newton_direction(problem: KernelProblem, raw: Tensor, coef: Tensor) -> Direction:
+    """Return the Newton step.
+
+    One system per output is factorized, with the diagonals of the Hessians as weights.
+    Those of the softmax, ``diag(p) - p p^T``, couple the outputs. Then a single system
+    preconditions conjugate gradients: that of the mean kernel with the mean nonzero
+    eigenvalues as weights.
+    """
+    y, loss, weight = problem.y, problem.loss, problem.weight[:, None]
+    slope = weight * loss.gradient(y, raw)
+    curvature = weight * loss.hessian_diagonal(y, raw)
+    kernels, k = problem.kernels, raw.shape[1]
+    coupled = loss.dual_rows_sum_to_zero and k > 1
+    if coupled:
+        curvature = curvature.sum(1, keepdim=True) / (k - 1)
+        kernels = problem.common_kernels()
+    elif loss.quadratic:
+        curvature = curvature[:, :1]
+    root = curvature.clamp(min=LEAST_CURVATURE * float(curvature.max())).sqrt()
+    # One factorization for all outputs, or one for each.
+    count = max(len(kernels), root.shape[1])
+    inverses = [
+        problem.factor(kernels[c % len(kernels)], root[:, c % root.shape[1]])
+        for c in range(count)
+    ]
+
+    def solved(residual: Tensor, total: Tensor) -> Direction:
+        if count == 1:
+            own, b = inverses[0](residual, total)
+        else:
+            sides = zip(inverses, residual.split(1, 1), total.split(1), strict=True)
+            parts = [inverse(r, r_b) for inverse, r, r_b in sides]
+            own, b = (torch.cat(part, -1) for part in zip(*parts, strict=True))
+        return own, b, problem.function(own)
+
+    residual, total = -problem.pull(slope) - problem.alpha * coef, -slope.sum(0)
+    ahead = solved(residual, total)
+    if not coupled:
+        return ahead
+    hessian = loss.hessian(y, raw)
+    move, shift, change = (torch.zeros_like(part) for part in ahead)
+    size = first = problem.pairing(residual, ahead[0], ahead[2]) + total @ ahead[1]
+    for _ in range(KERNEL_CG_STEPS):
+        own, b, function = ahead
+        curved = weight * hessian(function + b)
+        image, image_b = problem.pull(curved) + problem.alpha * own, curved.sum(0)
+        step = size / (problem.pairing(image, own, function) + image_b @ b)
+        move, shift = move + step * own, shift + step * b
+        change = change + step * function
+        residual, total = residual - step * image, total - step * image_b
+        back = solved(residual, total)
+        new = problem.pairing(residual, back[0], back[2]) + total @ back[1]
+        # The fraction of the squared error that the step leaves.
+        if not new > KERNEL_FORCING**2 * first:
+            break
+        ratio = new / size
+        own, b, function = (
+            part + ratio * old for part, old in zip(back, ahead, strict=True)
+        )
+        ahead, size = (own, b, function), new
+    return move, shift, change

@@ -199,7 +199,7 @@ class TrainingDisplay:
     def _plot_loss(self, ax, curve, line_kw):
         label = f"each {self.step_name}"
         if self.name is not None:
-            label = ", ".join(filter(None, [self.name, self._gap()]))
+            label = ", ".join(filter(None, [self.name, self._gap()])) or label
         (self.loss_line_,) = ax.plot(
             np.arange(1, len(curve) + 1), curve, **{"label": label, **line_kw}
         )

@@ -17,7 +17,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._estimator._border import aligned, jobs_for
-from sklearn_pgb._estimator._seeds import with_seed
+from sklearn_pgb._seeds import with_seed
 from sklearn_pgb._sklearn import _check_method_params, _safe_indexing
 from sklearn_pgb._threads import local_randomness
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sklearn_pgb._operators._gram import gram
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -81,17 +82,14 @@ class KroneckerOperator(LinearOperator):
         if root is None:
             root = torch.ones(n, k, dtype=self.dtype, device=self.device)
         total = self._empty(p, k, p, k).zero_()
-        weighted = torch.empty_like(self.features)
         # If S is diagonal, only the blocks of equal outputs are nonzero.
         for c in range(k):
-            for d in [c] if root.ndim == 2 else range(c + 1):
-                weight = (
-                    root[:, c].square()
-                    if root.ndim == 2
-                    else (root[:, :, c] * root[:, :, d]).sum(1)
-                )
-                torch.mul(weight[:, None], self.features, out=weighted)
-                block = self.features.T @ weighted
+            if root.ndim == 2:
+                total[:, c, :, c] = gram(root[:, c, None] * self.features)
+                continue
+            for d in range(c + 1):
+                weight = (root[:, :, c] * root[:, :, d]).sum(1)
+                block = self.features.T @ (weight[:, None] * self.features)
                 total[:, c, :, d] = block
                 total[:, d, :, c] = block
         return total.reshape(self.n_coef, self.n_coef)

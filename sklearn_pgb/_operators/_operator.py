@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import BLOCK_BYTES
+from sklearn_pgb._operators._gram import add_gram, mirrored
 
 
 def row_blocks(n_samples: int, bytes_per_sample: int) -> Iterator[slice]:
@@ -110,9 +111,8 @@ class LinearOperator(ABC):
         total = self._empty(self.n_coef, self.n_coef).zero_()
         for rows, dense in self.blocks():
             scaled = dense if root is None else apply_root(root[rows], dense)
-            flat = scaled.flatten(0, 1)
-            total.addmm_(flat.T, flat)
-        return total
+            add_gram(scaled.flatten(0, 1), total)
+        return mirrored(total)
 
     def row_norms(self) -> Tensor:
         """Squared norms of the rows, of shape (n_samples, n_outputs)."""

@@ -31,7 +31,6 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
-from sklearn_pgb._estimator._seeds import Seeds, draw_seeds
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS
 from sklearn_pgb._models._network import as_float64
@@ -57,6 +56,7 @@ from sklearn_pgb._refit._outputs import (
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
 from sklearn_pgb._refit._uncertainty import predictive_std
+from sklearn_pgb._seeds import Seeds, draw_seeds
 from sklearn_pgb._sklearn import HasMethods, Interval, StrOptions, _fit_context
 from sklearn_pgb._targets import LabelTargets
 

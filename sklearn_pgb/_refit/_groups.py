@@ -1,25 +1,21 @@
 """Refit several models together: one convex problem on all of their bases."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from sklearn_pgb._budget import (
-    AVERAGED_MIXTURES,
     CHOICE_FLOPS,
     FINAL_FLOPS,
-    GOOD_ENOUGH,
     KERNEL_ENTRIES,
     NEWTON_SOLVES,
-    SOFTMAX_TOL,
     SOLUTION_TOL,
     SOLVE_FLOPS,
+    STACKED_MIXTURES,
 )
 from sklearn_pgb._convex._kernels import (
     DualProblem,
@@ -39,6 +35,7 @@ from sklearn_pgb._operators._outputs import (
     single_output,
 )
 from sklearn_pgb._refit._mixture import KernelFold, Mixture, MixtureSearch, mixed
+from sklearn_pgb._refit._stacking import stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +101,9 @@ class FoldModels:
                 a = single_output(left, c)
                 b = a if columns is None else single_output(right, c)
                 blocks.append(a.gram() if columns is None else a.cross_gram(b))
-            result.append(torch.stack(blocks).div_(size))
+            # A single matrix is not copied.
+            kernel = blocks[0][None] if count == 1 else torch.stack(blocks)
+            result.append(kernel.div_(size))
         return result
 
     def coefficients(
@@ -140,13 +139,15 @@ class GroupRefit:
     shift : Tensor (n_outputs,)
         Added to the stacked average.
     mixtures : list of Mixture
-        The mixtures that are averaged; empty if the stacked average itself is best.
+        The mixtures with positive weights.
+    shares : ndarray (1 + n_mixtures,)
+        Weights of the stacked average itself and of the mixtures.
     search : MixtureSearch
     coefficients : list of list of Tensor
         For each fold and group, coefficients of the model's parameters.
     intercept : Tensor (n_outputs,)
     centered : float
-        Fraction of the mixtures with the stacked average as their center.
+        Weight of the stacked average, as a center and on its own.
     heldout_raw : Tensor (n_samples, n_outputs)
         Raw outputs for every sample by models that have not seen it.
     converged : bool
@@ -156,6 +157,7 @@ class GroupRefit:
     stack: Tensor
     shift: Tensor
     mixtures: list[Mixture]
+    shares: NDArray[np.float64]
     search: MixtureSearch
     coefficients: list[list[Tensor]]
     intercept: Tensor
@@ -195,7 +197,11 @@ def refit_groups(
     seed : int
         Seed of the choice of samples.
     """
-    stack, shift = _stacked(folds, y, weight, loss)
+    seen = torch.cat([fold.heldout for fold in folds]).unique()
+    members = torch.zeros(len(folds[0].raw), *y.shape, dtype=y.dtype)
+    for fold in folds:
+        members[:, fold.heldout] = torch.stack(fold.raw)[:, fold.heldout]
+    stack, shift = stacked(members[:, seen], y[seen], weight[seen], loss)
     averages = [fold.average(stack) + shift for fold in folds]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
     k = y.shape[1]
@@ -210,85 +216,41 @@ def refit_groups(
         for fold, average, part in zip(folds, averages, parts, strict=True)
     ]
     search = MixtureSearch(kernel_folds, loss)
-    mixtures = search.run(len(stack))[:AVERAGED_MIXTURES]
-    best = min(map(search.losses.__getitem__, mixtures), default=math.inf)
-    if search.average_loss() <= best:
-        mixtures = []
-    # Losses of counts may be negative.
-    good = best + GOOD_ENOUGH * abs(best)
-    mixtures = [m for m in mixtures if search.losses[m] <= good]
-    size = _n_landmarks(len(y), k, len(stack), max_memory)
-    solves = 1 if loss.quadratic else NEWTON_SOLVES
-    affordable = FINAL_FLOPS / (solves * _solve_flops(len(y), size, k))
-    mixtures = mixtures[: max(1, int(affordable))]
-    solutions = [[search.solutions[m][f] for m in mixtures] for f in range(len(folds))]
+    size = _n_landmarks(len(y), k, len(stack), loss, max_memory)
+    affordable = max(1, int(FINAL_FLOPS / _solve_flops(len(y), size, k, loss)))
+    mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
+    # The stacked average is the first candidate.
+    candidates = torch.zeros(1 + len(mixtures), *y.shape, dtype=y.dtype)
+    for number, (fold, average, part) in enumerate(
+        zip(folds, averages, parts, strict=True)
+    ):
+        rows = fold.heldout
+        candidates[0, rows] = average[rows]
+        for place, mixture in enumerate(mixtures, 1):
+            solution = search.solutions[mixture][number]
+            raw = _predicted(fold, average, part, rows, mixture, solution)
+            candidates[place, rows] = raw
+    shares, offset = stacked(candidates[:, seen], y[seen], weight[seen], loss)
     heldout = torch.stack(averages).mean(0)
-    for fold, average, part, own in zip(folds, averages, parts, solutions, strict=True):
-        raw = _predicted(fold, average, part, fold.heldout, mixtures, own)
-        heldout[fold.heldout] = raw
+    heldout[seen] = torch.tensordot(shares, candidates[:, seen], 1) + offset
+    used = [(float(s), m) for s, m in zip(shares[1:], mixtures, strict=True) if s > 0]
     fraction = float(weight[torch.cat(parts)].sum()) / len(parts) / float(weight.sum())
     coefficients, intercept, converged = _final(
-        folds, averages, y, weight, loss, mixtures, fraction, order[:size]
+        folds, averages, y, weight, loss, used, fraction, order[:size]
     )
-    centered = sum(m.centered for m in mixtures) / len(mixtures) if mixtures else 1.0
+    centered = float(shares[0]) + sum(share for share, m in used if m.centered)
     return GroupRefit(
         stack,
         shift,
-        mixtures,
+        [mixture for _, mixture in used],
+        np.array([float(shares[0]), *(share for share, _ in used)]),
         search,
         coefficients,
-        intercept + centered * shift,
+        intercept + centered * shift + offset,
         centered,
         heldout,
         converged,
     )
-
-
-def _stacked(
-    folds: Sequence[FoldModels], y: Tensor, weight: Tensor, loss: Loss
-) -> tuple[Tensor, Tensor]:
-    """Weights >= 0 of the groups' raw outputs, and a shift, of the least loss.
-
-    They are fitted to raw outputs for samples that the models have not seen. A normal
-    prior with standard deviation one around equal weights keeps them finite if these
-    separate the classes.
-    """
-    n_groups, k = len(folds[0].raw), y.shape[1]
-    held = torch.zeros(n_groups, *y.shape, dtype=y.dtype)
-    for fold in folds:
-        held[:, fold.heldout] = torch.stack(fold.raw)[:, fold.heldout]
-    seen = torch.cat([fold.heldout for fold in folds]).unique()
-    held, targets, w = held[:, seen], y[seen], weight[seen] / weight[seen].sum()
-    equal = torch.full((n_groups,), 1 / n_groups, dtype=y.dtype)
-    scale = 1.0
-    if loss.quadratic:
-        # Half of the noise's variance is the unit of a squared error.
-        scale = float(w @ loss.value(targets, torch.tensordot(equal, held, 1))) / 2
-    penalty = scale / float(weight[seen].sum())
-
-    # In units of the outputs and of the first loss, so that the optimizer's tolerances
-    # do not depend on the scale of y.
-    spread = float(held.square().mean().sqrt()) or 1.0
-
-    def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        parameters = torch.as_tensor(theta)
-        own, shift = parameters[:n_groups], spread * parameters[n_groups:]
-        raw = torch.tensordot(own, held, 1) + shift
-        values, gradient = loss.value_and_gradient(targets, raw)
-        gradient = gradient * w[:, None]
-        pull = own - equal
-        value = float(w @ values + penalty / 2 * pull.square().sum())
-        to_own = (gradient * held).sum((1, 2)) + penalty * pull
-        both = torch.cat([to_own, spread * gradient.sum(0)])
-        return value / unit, both.numpy() / unit
-
-    unit = 1.0
-    start = np.r_[equal.numpy(), np.zeros(k)]
-    unit = abs(objective(start)[0]) or 1.0
-    bounds = [(0, None)] * n_groups + [(None, None)] * k
-    fitted = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    parameters = torch.as_tensor(fitted.x)
-    return parameters[:n_groups], spread * parameters[n_groups:]
 
 
 def _choice_rows(
@@ -296,8 +258,7 @@ def _choice_rows(
 ) -> int:
     """Largest number of training samples of a fold that the mixture is chosen on."""
     entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2))) / n_folds
-    solves = n_folds * k * (1 if loss.quadratic else NEWTON_SOLVES)
-    by_flops = (3 * CHOICE_FLOPS / solves) ** (1 / 3)
+    by_flops = (CHOICE_FLOPS / n_folds / _solve_flops(1, 1, k, loss)) ** (1 / 3)
     return int(min(by_flops, max(8, (entries / k) ** 0.5)))
 
 
@@ -333,20 +294,15 @@ def _predicted(
     average: Tensor,
     train: Tensor,
     rows: Tensor,
-    mixtures: Sequence[Mixture],
-    solutions: Sequence[KernelSolution],
+    mixture: Mixture,
+    solution: KernelSolution,
 ) -> Tensor:
-    """Mean raw outputs of a fold's solutions, for the samples in `rows`."""
-    if not mixtures:
-        return average[rows]
-    total = torch.zeros_like(average[rows])
-    for mixture, solution in zip(mixtures, solutions, strict=True):
-        coefs = fold.coefficients(train, solution.coef, mixture.weights)
-        operators = [operator.rows(rows) for operator in fold.operators]
-        total += sum(map(apply_sets, operators, coefs)) + solution.intercept
-        if mixture.centered:
-            total += average[rows]
-    return total / len(mixtures)
+    """Raw outputs of a fold's solution, for the samples in `rows`."""
+    coefs = fold.coefficients(train, solution.coef, mixture.weights)
+    operators = [operator.rows(rows) for operator in fold.operators]
+    total = torch.stack(list(map(apply_sets, operators, coefs))).sum(0)
+    total += solution.intercept
+    return total + average[rows] if mixture.centered else total
 
 
 def apply_sets(operator: LinearOperator, coefs: Tensor) -> Tensor:
@@ -363,11 +319,11 @@ def _final(
     y: Tensor,
     weight: Tensor,
     loss: Loss,
-    mixtures: Sequence[Mixture],
+    mixtures: Sequence[tuple[float, Mixture]],
     fraction: float,
     landmarks: Tensor,
 ) -> tuple[list[list[Tensor]], Tensor, bool]:
-    """Mean coefficients and intercepts of the mixtures' solutions on all samples.
+    """Weighted sums of the mixtures' solutions on all samples.
 
     `fraction` is the part of the total weight that alpha was chosen with: the penalty
     keeps its weight relative to the sum of the losses. The last result says whether
@@ -384,9 +340,8 @@ def _final(
     rows = landmarks if everything is None else everything
     center = torch.stack(list(averages)).mean(0)
     solution: KernelSolution | None = None
-    tol = SOFTMAX_TOL if loss.dual_rows_sum_to_zero else SOLUTION_TOL
     converged = True
-    for mixture in mixtures:
+    for share, mixture in mixtures:
         parts = (
             y[rows],
             loss,
@@ -402,14 +357,14 @@ def _final(
         # The features of landmarks have other coordinates for each mixture.
         start = solution if everything is None else None
         solution = solve_kernels(
-            problem(kernels, *parts), tol=tol, max_iter=100, start=start
+            problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=start
         )
         converged &= solution.converged
         dual = solution.coef
         if everything is not None:
             dual = landmark_dual(factor, dual)
-        intercept += solution.intercept / len(mixtures)
-        scale = 1 / len(mixtures) / len(folds)
+        intercept += share * solution.intercept
+        scale = share / len(folds)
         for f, fold in enumerate(folds):
             # Side by side, each fold's kernel counts one over the number of folds.
             coefs = fold.coefficients(landmarks, dual, mixture.weights)
@@ -417,20 +372,26 @@ def _final(
     return total, intercept, converged
 
 
-def _n_landmarks(n_samples: int, k: int, n_groups: int, max_memory: float) -> int:
+def _n_landmarks(
+    n_samples: int, k: int, n_groups: int, loss: Loss, max_memory: float
+) -> int:
     """All samples if a factorization of their kernel is cheap, else some of them."""
     entries = max_memory / (8 * (n_groups + 2) * k)
-    if _solve_flops(n_samples, n_samples, k) <= SOLVE_FLOPS and n_samples**2 <= entries:
+    largest = SOLVE_FLOPS if loss.quadratic else NEWTON_SOLVES * SOLVE_FLOPS
+    is_cheap = _solve_flops(n_samples, n_samples, k, loss) <= largest
+    if is_cheap and n_samples**2 <= entries:
         return n_samples
-    by_flops = (SOLVE_FLOPS / (2 * k * n_samples)) ** 0.5
+    by_flops = (largest / _solve_flops(n_samples, 1, k, loss)) ** 0.5
     return int(max(2, min(n_samples - 1, by_flops, entries / n_samples)))
 
 
-def _solve_flops(n_samples: int, n_landmarks: int, k: int) -> float:
-    """Flops of one weighted least squares solution for all outputs."""
+def _solve_flops(n_samples: int, n_landmarks: int, k: int, loss: Loss) -> float:
+    """Flops of the factorizations of one solution."""
+    steps = 1 if loss.quadratic else NEWTON_SOLVES
     if n_landmarks == n_samples:
-        return k * n_samples**3 / 3
-    return 2.0 * k * n_samples * n_landmarks**2
+        # Outputs that are coupled share one factorization.
+        return steps * (1 if loss.dual_rows_sum_to_zero else k) * n_samples**3 / 3
+    return steps * k * 2.0 * n_samples * n_landmarks**2
 
 
 def _side_by_side(

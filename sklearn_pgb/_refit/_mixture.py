@@ -147,15 +147,6 @@ class MixtureSearch:
         self.losses[mixture] = value / total if math.isfinite(value) else math.inf
         return self.losses[mixture]
 
-    def average_loss(self) -> float:
-        """Mean held-out loss of the stacked average itself."""
-        total = sum(float(fold.weight_heldout.sum()) for fold in self.folds)
-        losses = [
-            fold.weight_heldout @ self.loss.value(fold.y_heldout, fold.average_heldout)
-            for fold in self.folds
-        ]
-        return float(sum(losses)) / total
-
     def run(self, n_groups: int) -> list[Mixture]:
         """Search, and return the best mixture of each kind, the best one first.
 
@@ -169,15 +160,15 @@ class MixtureSearch:
         best = self._best()
         for _ in range(MIXTURE_SWEEPS if n_groups > 1 else 0):
             for near in _neighbors(best):
-                if self.evaluate(near, best) < self.losses[best]:
-                    best = near
+                self.evaluate(near, best)
+                best = min(best, near, key=self._rank)
             self.evaluate(replace(best, centered=not best.centered))
             refined = self._refine(self._best())
             if refined == best:
                 break
             best = refined
         kinds: dict[tuple[tuple[float, ...], bool], Mixture] = {}
-        for mixture in sorted(self.losses, key=self.losses.__getitem__):
+        for mixture in sorted(self.losses, key=self._rank):
             kinds.setdefault((mixture.weights, mixture.centered), mixture)
         return [each for each in kinds.values() if math.isfinite(self.losses[each])]
 
@@ -185,10 +176,9 @@ class MixtureSearch:
         """Decrease alpha until the held-out loss has clearly passed its minimum."""
         best, last, mixture = start, None, start
         while mixture.alpha >= LEAST_ALPHA:
-            value = self.evaluate(mixture, last)
-            if value < self.losses[best]:
-                best = mixture
-            elif mixture.alpha < 0.5 * best.alpha / COARSE_STEP:
+            self.evaluate(mixture, last)
+            best = min(best, mixture, key=self._rank)
+            if mixture.alpha < 0.5 * best.alpha / COARSE_STEP:
                 break
             last = mixture
             mixture = Mixture.of(
@@ -203,8 +193,15 @@ class MixtureSearch:
             self.evaluate(near, best)
         return self._best()
 
+    def _rank(self, mixture: Mixture) -> tuple[float, float]:
+        """Smaller losses come first; if they are equal but for rounding, larger alphas.
+
+        Without noise, losses hardly depend on small alphas.
+        """
+        return float(f"{self.losses[mixture]:.5g}"), -mixture.alpha
+
     def _best(self) -> Mixture:
-        return min(self.losses, key=self.losses.__getitem__)
+        return min(self.losses, key=self._rank)
 
 
 def _neighbors(mixture: Mixture) -> Iterator[Mixture]:

@@ -22,7 +22,6 @@ from sklearn_pgb._estimator._border import (
     share_target_transformation,
 )
 from sklearn_pgb._estimator._folds import Parts, distinct_rows
-from sklearn_pgb._estimator._seeds import Seeds
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._opened import OpenNetwork
@@ -32,6 +31,7 @@ from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._uncertainty import uncertainty
 from sklearn_pgb._samples import Samples
+from sklearn_pgb._seeds import Seeds
 from sklearn_pgb._targets import LabelTargets
 from sklearn_pgb._threads import threads_for_solve
 

@@ -330,6 +330,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         self.alpha_ = np.array([mixture.alpha for mixture in mixtures])
         weights = np.array([mixture.weights for mixture in mixtures])
         self.group_weights_ = weights.reshape(len(mixtures), len(result.stack))
+        self.mixture_weights_ = result.shares
         self.stack_weights_ = result.stack.numpy()
         self.stack_intercept_ = result.shift.numpy()
         self.cv_results_ = {

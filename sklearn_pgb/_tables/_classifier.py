@@ -68,12 +68,14 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     member_names_ : list of str
         "network", "trees", "forest" and the names of the others.
     alpha_ : ndarray of shape (n_mixtures,)
-        Regularization strength of each of the mixtures that are averaged, as chosen on
-        the training parts of the folds: the final problem multiplies it by their
-        fraction of the weight. Empty if the stacked average of the members is best
-        without any refit.
+        Regularization strength of each mixture of kernels in the prediction, as chosen
+        on the training parts of the folds: the final problem multiplies it by their
+        fraction of the weight.
     group_weights_ : ndarray of shape (n_mixtures, n_members)
         Weight of each member's kernel.
+    mixture_weights_ : ndarray of shape (1 + n_mixtures,)
+        Weights of the stacked average of the members, and of the mixtures, in the
+        prediction.
     stack_weights_ : ndarray of shape (n_members,)
         Weights of the members in the stacked average, the center of some mixtures.
     stack_intercept_ : ndarray of shape (n_outputs,)
