@@ -156,7 +156,7 @@ def compute(task):
 
 
 def all_tasks(options):
-    """Tasks of all sets, the splits of large ones limited."""
+    """Tasks of all sets, the splits of large ones limited; the cheapest ones first."""
     sets = QUICK_SETS if options.quick else data_sets(*REGRESSION, *CLASSIFICATION)
     tasks = []
     for name in sets:
@@ -166,8 +166,12 @@ def all_tasks(options):
             most = min(most, MAX_LARGE_SPLITS)
         n_splits = min(most, len(data["splits"]))
         part = "regression" if data["task"] == "regression" else "classification"
-        tasks += [Task(name, split, part) for split in range(n_splits)]
-    return tasks
+        n_train = min(len(data["splits"][0][0]), MAX_TRAIN)
+        n_outputs = 1 if part == "regression" else len(np.unique(data["y"]))
+        cost = n_train * data["X"].shape[1] * n_outputs
+        tasks += [(split, cost, Task(name, split, part)) for split in range(n_splits)]
+    # One split of each set, then the next one.
+    return [task for _, _, task in sorted(tasks, key=lambda each: each[:2])]
 
 
 def ratios(losses, rival):
