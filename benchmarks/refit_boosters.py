@@ -2,7 +2,8 @@
 
 Refits the defaults of scikit-learn's histogram boosting, LightGBM and CatBoost with
 GradientBasisRefit's defaults, and compares the refit with the booster trained on all
-training samples, and with the mean of the refit's fold boosters. The data sets are uci_regression, dkl_regression and every fourth of uci121, 30 in all.
+training samples, and with the mean of the refit's fold boosters. The data sets are
+uci_regression, dkl_regression and every fourth of uci121, 30 in all.
 """
 
 from importlib.util import find_spec
