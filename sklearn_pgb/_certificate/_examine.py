@@ -186,14 +186,21 @@ def examine(
             linear_bound = result.lower_bound
     own = row_of(GRADIENT, problem, tangent, loss)
     rows.append(own)
-    # The derivatives of a model that is linear in its parameters are constant.
-    nearby = tangent.steady_rank
-    if not network.is_linear_in_theta:
-        nearby = _rank_nearby(objective, tangent.steady_rank, generator)
+    rank = nearby = tangent.steady_rank
+    is_full = rank == min(objective.y.numel(), network.n_params)
+    # The derivatives of a model that is linear in its parameters are constant, and a
+    # full rank cannot increase.
+    if rank is not None and not is_full and not network.is_linear_in_theta:
+        nearby = generic_rank(
+            network,
+            objective.X,
+            generator,
+            objective.weight,
+            max_work=NEARBY_RANK_FLOPS,
+        )
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
     tolerance = scale.tolerance(effort.tol)
     displaced = []
-    rank = tangent.steady_rank
     if smooth and rank is not None and rank < (nearby or 0):
         # Each displacement costs a factorization. It is not worth much if the gradient
         # basis already shows that the point is not critical.
@@ -303,18 +310,6 @@ def joint_name(layers: range) -> str:
     """Name in the table of the joint features of several layers."""
     first, last = layers[0], layers[-1]
     return f"{'inputs' if first == 0 else f'layer {first}'} to layer {last} jointly"
-
-
-def _rank_nearby(
-    objective: TrainingObjective, rank: int | None, generator: torch.Generator
-) -> int | None:
-    """Generic rank of the Jacobian nearby; equal to `rank` if that is full."""
-    network = objective.network
-    if rank is None or rank == min(objective.y.numel(), network.n_params):
-        return rank
-    return generic_rank(
-        network, objective.X, generator, objective.weight, max_work=NEARBY_RANK_FLOPS
-    )
 
 
 def _rounding(

@@ -57,8 +57,8 @@ def open_subject(
     y: Any,
     *,
     sample_weight: Any,
-    loss: str | None,
-    penalty: Any,
+    loss: str | None = None,
+    penalty: Any = None,
 ) -> Subject:
     """Open a fitted network on its training data."""
     if y is None:
@@ -110,16 +110,6 @@ def open_subject(
             distinct_rows(X if opened.encode is None else objective.X.numpy())
         ),
     )
-
-
-def training_objective(
-    estimator: Any, X: Any, y: Any, *, sample_weight: Any
-) -> TrainingObjective:
-    """Training objective of a fitted network."""
-    subject = open_subject(
-        estimator, X, y, sample_weight=sample_weight, loss=None, penalty=None
-    )
-    return subject.objective
 
 
 def _open(estimator: Any, loss: str | None) -> OpenNetwork:

@@ -50,7 +50,16 @@ def terms_of_other(
         penalty[:n_coef] = np.repeat(strengths, final.n_features_in_)
         if getattr(final, "solver", None) == "liblinear":
             penalty[n_coef:] = strengths / final.intercept_scaling**2
-        notes += _notes_of_linear(final)
+        if _l1_ratio(final) > 0:
+            notes.append(
+                "The training had an L1 penalty, which is not part of the objective, "
+                "so its derivatives do not vanish."
+            )
+        if getattr(final, "positive", False):
+            notes.append(
+                "The coefficients were restricted to positive ones; the bounds are for "
+                "all."
+            )
     else:
         notes.append(
             "Thresholds of trees are not parameters. Parts of the training other than "
@@ -85,17 +94,3 @@ def _l1_ratio(model: Any) -> float:
     own = getattr(model, "l1_ratio_", getattr(model, "l1_ratio", None))
     ratio = 0.0 if own is None else np.ravel(own)[0]
     return 0.0 if ratio is None else float(ratio)
-
-
-def _notes_of_linear(model: Any) -> list[str]:
-    notes = []
-    if _l1_ratio(model) > 0:
-        notes.append(
-            "The training had an L1 penalty, which is not part of the objective, so "
-            "its derivatives do not vanish."
-        )
-    if getattr(model, "positive", False):
-        notes.append(
-            "The coefficients were restricted to positive ones; the bounds are for all."
-        )
-    return notes

@@ -216,12 +216,11 @@ class TrainingDisplay:
             # A floor of zero up to rounding must not extend a logarithmic axis.
             rounding = np.finfo(float).eps * np.nanmax(np.abs(curve), initial=0.0)
             floor = self.floor if abs(self.floor) > rounding else 0.0
-            label = f"floor: {floor:.4g}"
+            words = f"floor: {floor:.4g}"
             # Trainings on the same samples share a floor, which is labeled once.
-            if label in ax.get_legend_handles_labels()[1]:
-                label = None
+            known = words in ax.get_legend_handles_labels()[1]
             self.floor_line_ = ax.axhline(
-                floor, color="0.3", ls="--", lw=1, label=label
+                floor, color="0.3", ls="--", lw=1, label=None if known else words
             )
         _label(ax, self.step_name, "training loss")
         if self.name is None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from sklearn_pgb._budget import SURVEY_POLISH
 from sklearn_pgb._certificate._objective import TrainingObjective
-from sklearn_pgb._certificate._subject import training_objective
+from sklearn_pgb._certificate._subject import open_subject
 from sklearn_pgb._estimator._border import dense, weight_keyword
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import is_network, nested
@@ -192,9 +192,8 @@ def _by_joblib(
     fitted = train_networks(
         estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
     )
-    objectives = [
-        training_objective(each, X, y, sample_weight=weight) for each in fitted
-    ]
+    subjects = [open_subject(each, X, y, sample_weight=weight) for each in fitted]
+    objectives = [each.objective for each in subjects]
     sizes = sorted({len(each.network.theta) for each in objectives})
     if len(sizes) > 1:
         raise ValueError(
