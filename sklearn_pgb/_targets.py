@@ -449,18 +449,6 @@ def check_target_size(y: NDArray[Any], name: str = "y") -> None:
         )
 
 
-def _check_class_weight(class_weight: object) -> None:
-    """Raise an error if a class weight is negative or not finite."""
-    if not isinstance(class_weight, dict):
-        return
-    values = np.array(list(class_weight.values()), dtype=np.float64)
-    if not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(
-            f"class_weight must hold finite numbers >= 0, got {class_weight!r}. A "
-            "weight of zero leaves a class out."
-        )
-
-
 def class_weights(
     class_weight: Any,
     y: NDArray[Any],
@@ -479,11 +467,16 @@ def class_weights(
         Labels, or 0/1 indicators of several labels; their factors are multiplied.
     sample_weight : ndarray (n_samples,) or None
     """
-    _check_class_weight(class_weight)
     factor = np.ones(len(y))
     if class_weight is None:
         return factor
     if isinstance(class_weight, dict):
+        values = np.array(list(class_weight.values()), dtype=np.float64)
+        if not np.isfinite(values).all() or (values < 0).any():
+            raise ValueError(
+                f"class_weight must hold finite numbers >= 0, got {class_weight!r}. A "
+                "weight of zero leaves a class out."
+            )
         if y.ndim == 2:
             return compute_sample_weight(class_weight, y)
         # scikit-learn's function raises an error if a batch lacks one of the labels.

@@ -57,7 +57,6 @@ def check(network, X, found):
             before, after = pieces(network, X), pieces(network, X, moved)
             for z, w in zip(before.inputs, after.inputs, strict=True):
                 assert ((z * w > 0) | (z.abs() <= 1e-8 * z.abs().max())).all()
-        assert displacement.change <= bound
         assert displacement.shift.norm() >= 1e-4 * theta.norm()
 
 

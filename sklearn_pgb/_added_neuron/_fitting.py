@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Result of a fit.
+    """Result of a training.
 
     Attributes
     ----------
@@ -86,22 +86,7 @@ class Fit:
     ending : {"converged", "early_stopped", "stalled", "max_iter"}
         Why the training ended.
     diverged : bool
-    verdict : Verdict
     """
-
-    theta: Tensor
-    losses: list[float]
-    scores: list[float]
-    n_iter: int
-    n_moves: int
-    ending: str
-    diverged: bool
-    verdict: Verdict
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """Result of a training: the attributes of `Fit` without the verdict."""
 
     theta: Tensor
     losses: list[float]
@@ -151,7 +136,7 @@ def fit_network(
     hook: Hook,
     held_out: Callable[[Tensor], float] | None,
     floor: PureErrorFloor,
-) -> Fit:
+) -> tuple[Fit, Verdict]:
     """Train a network, polish it if there are several starts, and monitor the result.
 
     Parameters
@@ -206,19 +191,11 @@ def fit_network(
         tol=request.schedule.tol,
         generator=generator,
     )
-    return Fit(
-        theta=theta,
-        losses=[loss * request.loss_unit for loss in trained.losses],
-        scores=trained.scores,
-        n_iter=trained.n_iter,
-        n_moves=trained.n_moves,
-        ending=ending,
-        diverged=trained.diverged,
-        verdict=verdict,
-    )
+    losses = [loss * request.loss_unit for loss in trained.losses]
+    return replace(trained, theta=theta, losses=losses, ending=ending), verdict
 
 
-def _polished(objective: Objective, trained: Trained, target: float) -> Tensor:
+def _polished(objective: Objective, trained: Fit, target: float) -> Tensor:
     """Move the network of a search to a critical point, or towards it if it is large.
 
     A large network is not polished if its objective is at most `target`.
@@ -312,14 +289,14 @@ def _train(
     hook: Hook,
     held_out: Callable[[Tensor], float] | None,
     floor: float,
-) -> Trained:
+) -> Fit:
     """Train with the requested solver."""
     if request.solver == "lbfgs":
         return _by_lbfgs(objective, theta, request, hook)
-    start = theta[None].to(objective.weight)
+    theta = theta.to(objective.weight)
     if request.n_starts > 1:
         return _by_search(
-            architecture, objective, start, request, generator, hook, floor
+            architecture, objective, theta, request, generator, hook, floor
         )
     stopped = False
 
@@ -334,7 +311,7 @@ def _train(
 
     training = train(
         objective,
-        start,
+        theta[None],
         request.method(),
         request.schedule,
         batch_size=request.batch_size,
@@ -353,7 +330,7 @@ def _train(
         ending = "converged" if held_out is None else "early_stopped"
     else:
         ending = "max_iter"
-    return Trained(
+    return Fit(
         theta=_to_float64(training.theta[0]),
         losses=training.losses[:, 0].tolist(),
         scores=training.scores[:, 0].tolist() if held_out is not None else [],
@@ -364,9 +341,7 @@ def _train(
     )
 
 
-def _by_lbfgs(
-    objective: Objective, theta: Tensor, request: Request, hook: Hook
-) -> Trained:
+def _by_lbfgs(objective: Objective, theta: Tensor, request: Request, hook: Hook) -> Fit:
     stopped = False
 
     def on_iteration(theta: Tensor, loss: float) -> bool:
@@ -389,25 +364,23 @@ def _by_lbfgs(
         ending = "early_stopped"
     elif polished.n_iter >= limit or polished.n_evaluations >= evaluations:
         ending = "max_iter"
-    return Trained(
-        polished.theta, polished.losses, [], polished.n_iter, 0, ending, False
-    )
+    return Fit(polished.theta, polished.losses, [], polished.n_iter, 0, ending, False)
 
 
 def _by_search(
     architecture: Architecture,
     objective: Objective,
-    start: Tensor,
+    theta: Tensor,
     request: Request,
     generator: torch.Generator,
     hook: Hook,
     floor: float,
-) -> Trained:
+) -> Fit:
     stopped = False
 
-    def on_epoch(theta: Tensor, loss: Tensor) -> bool:
+    def on_epoch(theta: Tensor, loss: float) -> bool:
         nonlocal stopped
-        stopped = hook(Progress(theta[0], float(loss[0]) * request.loss_unit))
+        stopped = hook(Progress(theta, loss * request.loss_unit))
         return stopped
 
     program = architecture.program
@@ -416,10 +389,10 @@ def _by_search(
     move = request.global_move if has_hidden else "restart"
     theta, losses, n_epochs, n_moves = search(
         objective,
-        start,
+        theta,
         request.method(),
         move=move,
-        restart=lambda _: architecture.draw().to(start),
+        restart=lambda: architecture.draw().to(objective.weight),
         rate=request.schedule.rate,
         max_epochs=request.n_starts * request.schedule.max_epochs,
         neuron_penalty=request.neuron_penalty,
@@ -429,12 +402,12 @@ def _by_search(
         generator=generator,
         on_epoch=on_epoch,
     )
-    return Trained(
-        theta=_to_float64(theta[0]),
-        losses=losses[:, 0].tolist(),
+    return Fit(
+        theta=_to_float64(theta),
+        losses=losses,
         scores=[],
         n_iter=n_epochs,
-        n_moves=int(n_moves[0]),
+        n_moves=n_moves,
         ending="early_stopped" if stopped else "max_iter",
         diverged=False,
     )

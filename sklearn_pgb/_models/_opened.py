@@ -103,20 +103,17 @@ class OpenNetwork:
         if self.preprocess is not None:
             dense = self.preprocess(dense)
         rows = as_float64(dense)
-        if self.network.n_inputs is not None:
-            return self._flatten(rows)
-        if check and isinstance(self.network, ModuleNetwork):
+        n_inputs = self.network.n_inputs
+        if n_inputs is not None:
+            # As a Flatten layer would, which a chain leaves out.
+            rows = rows.reshape(len(rows), -1)
+            if rows.shape[1] != n_inputs:
+                raise ValueError(
+                    f"X must have {n_inputs} features, as the network's first layer, "
+                    f"got {rows.shape[1]}. Pass inputs like those of the training."
+                )
+        elif check and isinstance(self.network, ModuleNetwork):
             check_samples(self.network, rows)
-        return rows
-
-    def _flatten(self, rows: Tensor) -> Tensor:
-        """Reshape samples to the 2-d inputs of a chain, as a Flatten layer would."""
-        rows = rows.reshape(len(rows), -1)
-        if rows.shape[1] != self.network.n_inputs:
-            raise ValueError(
-                f"X must have {self.network.n_inputs} features, as the network's first "
-                f"layer, got {rows.shape[1]}. Pass inputs like those of the training."
-            )
         return rows
 
     def targets(self, y: Any, n_outputs: int | None = None) -> Tensor:

@@ -217,8 +217,12 @@ def _open_averaged(model: Any) -> OpenNetwork:
             f"{type(model).__name__}, got columns with the labels {model.classes_!r}. "
             "Train one classifier per column."
         )
-    read = _smoothed_log_odds if classifies else _means
-    values = np.concatenate([read(tree) for tree in trees])[lookup.is_leaf]
+    # Nodes of regression trees hold means, (n_nodes, n_outputs).
+    parts = [
+        _smoothed_log_odds(tree) if classifies else tree.value[:, :, 0]
+        for tree in trees
+    ]
+    values = np.concatenate(parts)[lookup.is_leaf]
     n_outputs = values.shape[1]
     leaves = LeafModel(
         lookup.n_leaves,
@@ -269,11 +273,6 @@ class LeafLookup:
         """Leaf numbers of samples, from their nodes (n_samples, n_trees)."""
         places = np.asarray(nodes).astype(np.intp) + self.starts
         return torch.from_numpy(self._numbers[places])
-
-
-def _means(tree: Any) -> NDArray[np.float64]:
-    """Values of a regression tree's nodes, (n_nodes, n_outputs)."""
-    return tree.value[:, :, 0]
 
 
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:

@@ -401,11 +401,11 @@ class ResNetBasisBase(
         return np.concatenate(parts)
 
     def _opening(self):
-        """Return the network, final estimator and steps of `OpenNetwork`."""
+        """Return network, final estimator and maps of the inputs of `OpenNetwork`."""
         network = ResNetNetwork(self.module_)
         if self.basis_ is None:
-            return network, self, ()
-        return network, self.module_, (BasisAndInputs(self),)
+            return network, self, {}
+        return network, self.module_, {"steps": (BasisAndInputs(self),)}
 
     def _training_terms(self, rows, y, weight):
         factor = self._targets.class_factors(np.asarray(y), weight)
