@@ -241,6 +241,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
         else:
             numbered, held_out = self._split(numbered, seed)
+        # Callbacks get None, as the caller of `fit` gave it, and not weights of one.
         if sample_weight is None:
             callback_data = *callback_data[:2], None
         samples = numbered.samples
@@ -468,9 +469,12 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         distinct = distinct_rows(X)
         unit = distinct if groups is None else groups
         numbered = NumberedSamples(Samples(X, y, weight), distinct, unit)
+        # Batch norm of a module does not see the weights of merged copies, and copies
+        # may be in several groups.
         if groups is None and self.module is None:
             merged = numbered.merged()
             n_samples = len(merged.distinct)
+            # The order only matters to batches that are not shuffled.
             one_batch = n_samples <= self._batch(n_samples)
             if one_batch or self.shuffle:
                 numbered = merged

@@ -172,6 +172,7 @@ def fit_network(
         held_out,
         floor.value / request.loss_unit,
     )
+    # The monitor and the polish need float64 on the CPU, whatever the training used.
     exact = replace(exact, program=exact.program.exact())
     theta, ending = trained.theta, trained.ending
     is_chain = isinstance(architecture.program, ChainProgram)
@@ -246,6 +247,7 @@ def one_epoch(
         method.recall(memory)
     start = descent.theta[0].clone()
     value = float(descent.epoch(request.schedule.rate)) * request.loss_unit
+    # An epoch that overflows is undone, so that the next one can continue.
     if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
         value = float(objective.value(start[None])) * request.loss_unit
         return _to_float64(start), value, None

@@ -145,6 +145,7 @@ def _descend(
             callback=record,
             options={"maxiter": NEURON_ITERATIONS, "maxfun": 2 * NEURON_ITERATIONS},
         )
+    # L-BFGS-B may return a point that is worse than its start.
     value, start_value = function(result.x)[0], function(flat)[0]
     if value > start_value:
         return neurons_of(flat), start_value, path

@@ -190,6 +190,7 @@ class _State:
         self.value = self.objective.value(network)[0]
         if self.value < self.best:
             self.best_theta, self.best = network[0].clone(), self.value
+        # An overflow would stay in the optimizer's moments, which a move resets.
         if not self.value.isfinite():
             self._set_network(descent, self.best_theta)
 
@@ -276,8 +277,12 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     unit = int((weights[1][0].norm(dim=0) * hidden.std(0, correction=0)).argmin())
     if not float(spread) > 0:
         return theta
+    # The unit's input then has standard deviation one, so that the activation is not
+    # almost linear on the samples.
     weights[0][0, unit] = neurons.W[k] / spread
     candidates = []
+    # The threshold of an exponential unit is part of its amplitude, so it does not tell
+    # where the new unit should bend.
     for active in ACTIVE if biases[0] is not None else ACTIVE[:1]:
         if biases[0] is not None:
             biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread

@@ -179,6 +179,7 @@ def new_displacements(
     kept: list[Displacement] = []
     candidates = displacements(network, X, generator=generator, limit=TRIALS * n_wanted)
     for displacement in candidates:
+        # A span of all rows has no new directions.
         if len(kept) == n_wanted or span.shape[1] == len(span):
             break
         moved = network.at(network.theta + displacement.shift)

@@ -178,6 +178,7 @@ def _examined(
     gradient_norm = float(findings.gradient.norm())
     gradient_row = findings.row("gradient")
     assert gradient_row is not None
+    # A separable problem has no solution at a finite distance.
     distance = np.inf
     if tilted is not None:
         distance = tilted.norm_budget

@@ -69,6 +69,8 @@ def by_curvature(
 
 
 def _descend(objective: TrainingObjective, kind: str, start: Tensor) -> Escape:
+    # A few steps are enough: any decrease beyond rounding disproves a local minimum, so
+    # the descent need not converge.
     end = quasi_newton(
         objective.value_and_gradient, start, gtol=1e-10, max_iter=ESCAPE_STEPS
     )

@@ -172,6 +172,7 @@ def examine(
     in_span_error = _in_span_error(subject, problem, raw)
     # f = J g is exact if the head is linear; 1e-8 leaves room for rounding.
     spans = in_span_error is not None and in_span_error <= 1e-8
+    # The network lies in its own basis, so its loss bounds the infimum from above.
     known = {"floor": floor.value, "in_hand": loss, "contains_offset": spans}
     tangent = solve_basis(problem, effort.max_memory, **known)
     margin = kink_margin(network, objective.X)
@@ -315,6 +316,9 @@ def joint_name(layers: range) -> str:
 def _rounding(
     objective: TrainingObjective, problem: ConvexProblem, raw: Tensor
 ) -> float:
+    # The gradient is a sum over samples and outputs. Its rounding error is proportional
+    # to the sizes of the terms, not to that of the sum, which cancels at critical
+    # points.
     residual = problem.residual(raw).abs()
     sizes = problem.operator.row_norms().sqrt()
     tilt = objective.penalty_gradient(objective.network.theta)

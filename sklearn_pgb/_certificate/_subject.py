@@ -237,6 +237,8 @@ def _terms_of_mlp(
     assert isinstance(network, ChainNetwork)
     strength, notes = mlp_penalty(mlp, opened.loss, weight)
     if isinstance(opened.loss, SquaredLoss) and (network.n_outputs or 1) > 1:
+        # The gradient decides about critical points, so the objective is the one it
+        # belongs to.
         notes += (
             "scikit-learn computes the gradient of the sum over targets, although its "
             "loss_ is a mean over them; the sum is used here.",

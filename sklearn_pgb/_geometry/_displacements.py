@@ -194,6 +194,7 @@ def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
     rounding = torch.finfo(J.dtype).eps * float(J.norm())
     for name, block in network.blocks().items():
         columns = J[:, block]
+        # The null space of zero columns needs no decomposition.
         is_zero = columns.norm(dim=0) <= rounding
         width = torch.eye(len(is_zero), dtype=J.dtype)
         if is_zero.any():
@@ -208,6 +209,8 @@ def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
     # Blocks of zeros, such as initial biases, get shifts of size one.
     own = float(theta[block].square().mean().sqrt()) or 1.0
+    # Directions are orthonormal, so this gives a shift the size of the block's entries,
+    # however many directions there are.
     scale = own * (len(basis) / basis.shape[1]) ** 0.5
 
     def draw(generator: torch.Generator, size: float) -> Path:

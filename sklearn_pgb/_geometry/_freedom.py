@@ -78,6 +78,8 @@ def chain_families(
     """
     neutral = _neutral_moves(network, X)
     moves = _unit_freedoms(network, X, neutral)
+    # Families of one kind are also tried alone: if one freedom of a list meets a kink,
+    # the whole list does.
     families = [_null_freedoms(network, X, None), *([each] for each in moves)]
     if together and moves:
         families.insert(0, moves + _null_freedoms(network, X, neutral))

@@ -218,6 +218,8 @@ class SmoothedHingeLoss(SeparableLoss):
 
     def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
         gap = 1 - y * raw
+        # The absolute value, because a negative base has no fractional power; its
+        # entries are not used.
         slope = self.power * (self.power - 1) * gap.abs() ** (self.power - 2)
         return torch.where(gap > 0, slope, 0.0)
 

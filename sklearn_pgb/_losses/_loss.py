@@ -167,6 +167,8 @@ class SeparableLoss(Loss):
 
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         lower, upper = self.dual_bounds(y)
+        # Solvers return duals on the edge of the domain up to rounding; infinity for
+        # these would discard their bounds.
         inside = (dual >= lower - DOMAIN_SLACK) & (dual <= upper + DOMAIN_SLACK)
         terms = self.conjugate_terms(y, dual.clamp(lower, upper))
         return torch.where(inside, terms, torch.inf).sum(1)

@@ -94,6 +94,7 @@ class HuberLoss(SeparableLoss):
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
         residual = raw - y
         clipped = residual.clamp(-self.delta, self.delta)
+        # Equals both formulas: r^2 if nothing is clipped, else 2 delta |r| - delta^2.
         return clipped * (2 * residual - clipped)
 
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
@@ -203,6 +204,7 @@ class GammaLoss(SeparableLoss):
         return y
 
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        # expm1 keeps the digits of small losses, at outputs close to log y.
         ratio = y.log() - raw
         return ratio.expm1() - ratio
 

@@ -161,6 +161,7 @@ def _of_classes(
 def _target_map(member: OpenNetwork) -> tuple[Tensor, Tensor]:
     """Slope and shift of each output, from the member's target transformers."""
     n_outputs = member.network.n_outputs or 1
+    # Any transformer may be affine: zero and one give the map, the others test it.
     probes = np.random.RandomState(0).standard_normal((8, n_outputs))
     probes[:2] = np.zeros(n_outputs), np.ones(n_outputs)
     values = member.untransform(probes)

@@ -165,6 +165,7 @@ def has_trees(estimator: Any) -> bool:
 
 def checks_inputs(estimator: Any) -> bool:
     """Whether X goes to a model that checks it and may take missing values."""
+    # Trees may take missing values, and a pipeline may impute them.
     *chain, final = nested(estimator)
     is_own = is_tree_model(final) or is_booster(final) or is_combination(final)
     return is_own or any(isinstance(each, Pipeline) for each in chain)

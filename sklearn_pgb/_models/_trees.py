@@ -282,6 +282,7 @@ def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
     """
     frequencies = tree.value
     weight = tree.weighted_n_node_samples[:, None, None]
+    # The first node holds the frequencies of all samples.
     smoothed = (frequencies * weight + frequencies[:1]) / (weight + 1)
     logs = np.log(np.maximum(smoothed, np.finfo(float).tiny))
     if logs.shape[2] != 2:

@@ -163,6 +163,7 @@ class ResNetBasisBase(
     def _fit(self, X, y, weight, groups, rng, seed):
         """Fit on validated samples."""
         kept = np.flatnonzero(weight > 0)
+        # A splitter numbers all samples that were passed to `fit`.
         all_X, all_y = X, y
         if len(kept) < len(weight):
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
@@ -225,6 +226,7 @@ class ResNetBasisBase(
             on_iteration,
         )
         model = architecture, scale, rows, samples, loss
+        # Stored first, as the loss is that of the exported model, with its rounding.
         self._store(result, *model)
         if is_worse(self.loss_, self.basis_loss_, self._scale**2):
             self._store(result.without_units(), *model)

@@ -53,6 +53,7 @@ def train_population(
         theta = torch.cat(parts)
     if n_iter == 0:
         return theta
+    # Members are polished one by one, so a chunk is only the size of a task.
     chunks = theta.split(POLISH_CHUNK)
     polished = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
         delayed(_polish)(recipe, chunk, n_iter, gtol) for chunk in chunks

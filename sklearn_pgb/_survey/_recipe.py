@@ -132,6 +132,7 @@ def find_recipe(
     y = kind.checked(y)
     targets = kind.of(y, loss_with(params), class_weight=params.get("class_weight"))
     weight = sample_weight * targets.class_factors(y, sample_weight)
+    # Fits leave samples of weight zero out, so they must not affect standardization.
     if not weight.all():
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
     own = isinstance(final, NetworkEstimator)
@@ -172,6 +173,7 @@ def find_recipe(
             rate=automatic_rate(X.shape[1]) if rate == "auto" else float(rate),
             max_epochs=0 if by_lbfgs else int(epochs),
             tol=float(params["tol"]),
+            # n_iter_no_change may be infinite.
             patience=int(min(params["n_iter_no_change"], params["max_iter"])),
         ),
         batch_size=min(200 if batch_size == "auto" else int(batch_size), len(X)),

@@ -135,6 +135,7 @@ def survey_minima(
             setting.objective(each, penalty) for each in recipe.networks(theta)
         ]
     else:
+        # Estimators whose fit takes no weights are trained if the user gives none.
         given = None if sample_weight is None else weight
         objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
         first = objectives[0]
@@ -185,6 +186,7 @@ def _by_joblib(
     n_jobs: int | None,
 ) -> list[TrainingObjective]:
     """Fit clones with different seeds; return the training objective of each."""
+    # Drawn before the trainings, so that they do not depend on n_jobs.
     seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
     params = {}
     if weight is not None:

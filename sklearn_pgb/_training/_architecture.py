@@ -138,6 +138,8 @@ def module_architecture(
     n_outputs = probe(probe.theta, few[:1]).shape[1]
     options = torch.device(device or "cpu"), dtype
     program = ModuleProgram([first.to(*options)])
+    # The first draw is the module that was checked. An instance is trained from its
+    # current parameters, as its user may have chosen them.
     current = [program.theta()[0]]
 
     def draw() -> Tensor:
@@ -147,6 +149,7 @@ def module_architecture(
         if isinstance(module, nn.Module):
             # The copy of an instance has its parameters.
             for layer in drawn.modules():
+                # Does not run `__getattr__` or properties of a user's class.
                 reset = inspect.getattr_static(type(layer), "reset_parameters", None)
                 if reset is not None:
                     reset(layer)

@@ -307,6 +307,7 @@ def uniform_initialisation(
         parts = []
         for (n_out, n_in), bias in zip(program.shapes, program.biases, strict=True):
             bound = ((2.0 if logistic else 6.0) / (n_in + n_out)) ** 0.5
+            # Drawn in the layout of scikit-learn's coefs_, weights before biases.
             parts.append(rng.uniform(-bound, bound, (n_in, n_out)).T.ravel())
             parts.append(rng.uniform(-bound, bound, n_out if bias else 0))
         members.append(np.concatenate(parts))
