@@ -2,7 +2,6 @@
 
 import sys
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -24,13 +23,7 @@ from sklearn_pgb import (
 SURFACE = {"kind": "surface"}
 
 
-@pytest.fixture(autouse=True)
-def figures():
-    """Draw without a screen, and leave no figure behind."""
-    matplotlib.use("Agg")
-    assert plt.get_fignums() == []
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures")
 
 
 @pytest.fixture(scope="module")

@@ -272,26 +272,11 @@ def test_module_batch_norm(seed, generator):
 # --- objectives --------------------------------------------------------------------
 
 
-def problem(loss, generator, n_members=1, n_samples=25):
-    """A random objective on a tanh chain, and a population."""
-    program = chain([3, 4, 3])
-    penalty = torch.rand(program.n_params, generator=generator, dtype=torch.float64)
-    objective = Objective(
-        program,
-        loss,
-        randn(generator, n_samples, 3),
-        oracles.random_targets(loss, n_samples, generator),
-        oracles.random_weight(n_samples, generator),
-        0.1 * penalty,
-    )
-    return objective, randn(generator, n_members, program.n_params)
-
-
 @all_losses
 @populations
 def test_objective(loss, n_members, generator):
     """Values and gradients are those of the formula, by torch's layers and autograd."""
-    objective, theta = problem(loss, generator, n_members)
+    objective, theta = oracles.training_problem(loss, generator, n_members)
     values, gradients = objective.value_and_gradient(theta)
     assert_close(objective.value(theta), values, **EXACT)
     for i in range(n_members):
@@ -309,21 +294,9 @@ def test_objective(loss, n_members, generator):
 
 
 @all_losses
-def test_objective_finite_differences(loss, generator):
-    """Central differences of the value give the gradient along any direction."""
-    objective, theta = problem(loss, generator)
-    direction, step = randn(generator, *theta.shape), 1e-5
-    ahead, behind = theta + step * direction, theta - step * direction
-    slope = (objective.value(ahead) - objective.value(behind)) / (2 * step)
-    expected = objective.value_and_gradient(theta)[1] @ direction[0]
-    # The hinge of power 1.5 has an unbounded third derivative near its kink.
-    assert_close(slope, expected, rtol=1e-6, atol=1e-6)
-
-
-@all_losses
 def test_integer_weights(loss, generator):
     """Integer weights equal repeated rows."""
-    objective, theta = problem(loss, generator, 2, n_samples=8)
+    objective, theta = oracles.training_problem(loss, generator, 2, n_samples=8)
     counts = torch.tensor([1, 2, 3, 1, 1, 4, 2, 1])
     part = objective.program, loss
 
@@ -343,7 +316,7 @@ def test_integer_weights(loss, generator):
 @pytest.mark.parametrize("loss", LOSSES[:2], ids=repr)
 def test_sweeps(loss, size, generator, monkeypatch):
     """Sweeping over blocks of samples changes nothing."""
-    objective, theta = problem(loss, generator, n_members=3)
+    objective, theta = oracles.training_problem(loss, generator, n_members=3)
     whole = objective.value(theta), *objective.value_and_gradient(theta)
     forward, blocks = objective.program.forward, []
 
@@ -360,7 +333,7 @@ def test_sweeps(loss, size, generator, monkeypatch):
 
 def test_objective_in_single_precision(generator):
     """In float32 values and gradients are close to those in float64."""
-    double, theta = problem(CrossEntropyLoss(), generator, 2)
+    double, theta = oracles.training_problem(CrossEntropyLoss(), generator, 2)
     data = (double.X, double.y, double.weight, double.penalty)
     single = Objective(double.program, double.loss, *(part.float() for part in data))
     value, gradient = single.value_and_gradient(theta.float())
