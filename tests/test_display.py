@@ -17,6 +17,9 @@ from torch import nn
 from sklearn_pgb import (
     AddedNeuronClassifier,
     AddedNeuronRegressor,
+    BasisComparisonDisplay,
+    CertificateDisplay,
+    MinimaSurveyDisplay,
     TrainingDisplay,
 )
 
@@ -229,6 +232,25 @@ def test_estimator_without_a_training_is_refused(data):
     for estimator in (lbfgs, nn.Linear(3, 1)):
         with pytest.raises(TypeError, match="must be a network that keeps its loss_cu"):
             TrainingDisplay.from_estimator(estimator)
+
+
+@pytest.mark.parametrize(
+    ("display", "name"),
+    [
+        (CertificateDisplay(None), "certificate"),
+        (BasisComparisonDisplay(len, [1.0], [0.5], [[0.1]]), "names"),
+        (BasisComparisonDisplay(["a"], len, [0.5], [[0.1]]), "train_losses"),
+        (BasisComparisonDisplay(["a"], [1.0], [0.5], [[0.1]], floor="0"), "floor"),
+        (TrainingDisplay([1.0], validation_scores=len), "validation_scores"),
+        (TrainingDisplay([1.0], status=3), "status"),
+        (MinimaSurveyDisplay(["a"]), "losses"),
+        (MinimaSurveyDisplay([1.0], bounds=[0.5]), "bounds"),
+    ],
+)
+def test_junk_is_refused_by_name(display, name):
+    with pytest.raises(TypeError, match=f"{name} must be "):
+        display.plot()
+    assert plt.get_fignums() == []
 
 
 # -- without matplotlib --------------------------------------------------------------

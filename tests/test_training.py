@@ -180,21 +180,20 @@ def test_chain_in_single_precision(name, generator):
 
 
 def test_module_equals_chain(generator):
-    """A population of modules gives what the chain of the same layers gives."""
+    """A module gives what the chain of the same layers gives."""
     widths = [4, 5, 3, 2]
     program = chain(widths, "relu")
-    theta = randn(generator, 2, program.n_params)
-    modules = [sequential(widths, "relu", True, row) for row in theta]
-    twin = ModuleProgram(modules)
+    theta = randn(generator, 1, program.n_params)
+    twin = ModuleProgram(sequential(widths, "relu", True, theta[0]))
     assert twin.n_params == program.n_params
     assert_close(twin.theta(), theta, rtol=0, atol=0)
     assert_close(twin.is_weight(), program.is_weight())
-    X, residual = randn(generator, 7, 4), randn(generator, 2, 7, 2)
+    X, residual = randn(generator, 7, 4), randn(generator, 1, 7, 2)
     moved = theta + 0.1 * randn(generator, *theta.shape)
     expected = sweep(program, moved, X, residual)
     assert_close(sweep(twin, moved, X, residual), expected, **EXACT)
     assert_close(twin(moved, X), expected[0], **EXACT)
-    assert_close(twin.differentiable(moved[1], X), expected[0][1], **EXACT)
+    assert_close(twin.differentiable(moved[0], X), expected[0][0], **EXACT)
     assert_close(twin.theta(), theta, rtol=0, atol=0)
 
 
@@ -204,7 +203,7 @@ def test_module_convolution(seed, generator):
         convolution = nn.Conv2d(1, 2, 3).requires_grad_(False)
         layers = [convolution, nn.Tanh(), nn.Conv2d(2, 3, 2), nn.Tanh(), nn.Flatten()]
         module = nn.Sequential(*layers, nn.Linear(12, 1), nn.Flatten(0)).double()
-    program = ModuleProgram([module])
+    program = ModuleProgram(module)
     trained = [p for p in module.parameters() if p.requires_grad]
     assert program.n_params == sum(p.numel() for p in trained) == 27 + 13
     images, residual = randn(generator, 6, 1, 5, 5), randn(generator, 1, 6, 1)
@@ -221,7 +220,7 @@ def test_module_dropout(seed, generator):
     """Dropout acts in `forward`, one seed draws it again, and predictions have none."""
     with local_randomness(seed):
         module = nn.Sequential(nn.Linear(4, 40), nn.Dropout(0.5), nn.Linear(40, 2))
-    program = ModuleProgram([module.double()])
+    program = ModuleProgram(module.double())
     theta, X = program.theta(), randn(generator, 7, 4)
     full = (module[2](module[0](X))).detach()[None]
 
@@ -247,26 +246,22 @@ def test_module_dropout(seed, generator):
 
 
 def test_module_batch_norm(seed, generator):
-    """Each member's statistics move in `forward`, and in predictions they rest."""
+    """Statistics move in `forward`, and in predictions they rest."""
     with local_randomness(seed):
-        layers = [(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)) for _ in "12"]
-        modules = [nn.Sequential(*parts).double() for parts in layers]
-    program = ModuleProgram(modules)
+        module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    program = ModuleProgram(module.double())
     theta, X = program.theta(), 2 + randn(generator, 9, 4)
-    hidden = [module[0](X).detach() for module in modules]
+    hidden = module[0](X).detach()
     raw = program.forward(theta, X)[0]
-    means = [module[1].running_mean.clone() for module in modules]
-    for i, module in enumerate(modules):
-        assert_close(means[i], 0.1 * hidden[i].mean(0), **EXACT)
-        scaled = (hidden[i] - hidden[i].mean(0)) / (
-            hidden[i].var(0, False) + 1e-5
-        ) ** 0.5
-        assert_close(raw[i], module[2](scaled).detach(), **EXACT)
+    mean = module[1].running_mean.clone()
+    assert_close(mean, 0.1 * hidden.mean(0), **EXACT)
+    scaled = (hidden - hidden.mean(0)) / (hidden.var(0, False) + 1e-5) ** 0.5
+    assert_close(raw[0], module[2](scaled).detach(), **EXACT)
     rested = program(theta, X)
-    scaled = (hidden[0] - means[0]) / (0.9 + 0.1 * hidden[0].var(0) + 1e-5) ** 0.5
-    assert_close(rested[0], modules[0][2](scaled).detach(), **EXACT)
+    scaled = (hidden - mean) / (0.9 + 0.1 * hidden.var(0) + 1e-5) ** 0.5
+    assert_close(rested[0], module[2](scaled).detach(), **EXACT)
     program.differentiable(theta[0], X)
-    assert_close([module[1].running_mean for module in modules], means, rtol=0, atol=0)
+    assert_close(module[1].running_mean, mean, rtol=0, atol=0)
 
 
 # --- objectives --------------------------------------------------------------------

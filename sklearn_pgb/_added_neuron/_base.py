@@ -409,31 +409,27 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
     def _check(self, X, y, sample_weight, known):
         """Validate data; return whether X is sparse, dense X, targets and weights."""
         check_device(self.device)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=("csr", "csc"),
-            dtype=(np.float64, np.float32),
-            multi_output=True,
-            allow_nd=self.module is not None,
-            reset=not known,
-        )
+        X, y = self._validated(X, y, multi_output=True, reset=not known)
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
         return sp.issparse(X), dense(X), self._kind_of_targets.checked(y), weight
 
-    def _validation_samples(self, X, y, sample_weight):
-        """Validate the held-out samples that the user passes."""
-        X = validate_data(
+    def _validated(self, X, *y, **options):
+        """Validate X, and y if it is given, by `validate_data`."""
+        return validate_data(
             self,
             X,
-            reset=False,
+            *y,
             accept_sparse=("csr", "csc"),
             dtype=(np.float64, np.float32),
             allow_nd=self.module is not None,
+            **options,
         )
+
+    def _validation_samples(self, X, y, sample_weight):
+        """Validate the held-out samples that the user passes."""
+        X = self._validated(X, reset=False)
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
