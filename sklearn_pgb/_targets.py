@@ -294,8 +294,20 @@ class LabelTargets(Targets):
     @staticmethod
     def checked(y: Any, name: str = "y") -> NDArray[Any]:
         """Check for labels (n_samples,), or indicators (n_samples, n_labels)."""
-        if isinstance(y, np.ndarray):
-            _check_label_types(y, name)
+        if isinstance(y, np.ndarray) and y.dtype.kind == "O":
+            kinds = {
+                "number"
+                if isinstance(label, Number | np.bool_)
+                else type(label).__name__
+                for label in y.ravel()
+            }
+            # Labels of mixed types cannot be sorted.
+            if len(kinds) > 1:
+                raise TypeError(
+                    f"{name} must have labels of one type, strings or numbers, got "
+                    f"{', '.join(sorted(kinds))}. Convert them, for example by "
+                    f"[str(label) for label in {name}]."
+                )
         check_classification_targets(y)
         kind = type_of_target(y, input_name=name)
         if kind == "multiclass-multioutput":
@@ -494,19 +506,3 @@ def class_weights(
         )
         factor[kept] *= of_class[np.searchsorted(classes, labels[kept])]
     return factor
-
-
-def _check_label_types(y: NDArray[Any], name: str) -> None:
-    """Raise an error if labels have mixed types, which cannot be sorted."""
-    if y.dtype.kind != "O":
-        return
-    kinds = {
-        "number" if isinstance(label, Number | np.bool_) else type(label).__name__
-        for label in y.ravel()
-    }
-    if len(kinds) > 1:
-        raise TypeError(
-            f"{name} must have labels of one type, strings or numbers, got "
-            f"{', '.join(sorted(kinds))}. Convert them, for example by "
-            f"[str(label) for label in {name}]."
-        )
