@@ -29,10 +29,6 @@ TANH, RELU, IDENTITY = (ACTIVATIONS[name] for name in ("tanh", "relu", "identity
 ELU, LEAKY = ACTIVATIONS["elu"], ACTIVATIONS["leaky_relu"]
 
 
-def mean_square(raw, y):
-    return float((raw - y).square().sum(1).mean())
-
-
 def least_loss(operator, y, intercept=False, weight=None):
     """The least weighted mean square over the span of an operator."""
     if weight is None:

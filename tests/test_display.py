@@ -23,9 +23,6 @@ from sklearn_pgb import (
     TrainingDisplay,
 )
 
-SURFACE = {"kind": "surface"}
-
-
 pytestmark = pytest.mark.usefixtures("figures")
 
 
