@@ -85,7 +85,8 @@ def chain_case(generator, dtype):
 def normed_case(generator, dtype):
     """A chain with layer norms after two of its layers."""
     module = nn.Sequential(
-        *(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 6), nn.SiLU()),
+        *(nn.Linear(4, 5, bias=False), nn.LayerNorm(5), nn.Tanh()),
+        *(nn.Linear(5, 6), nn.SiLU()),
         *(nn.LayerNorm(6, bias=False), nn.Linear(6, N_OUTPUTS)),
     )
     for parameter in module.parameters():
@@ -531,9 +532,10 @@ def test_answers_about_outputs(case, separate, shared, generator):
     "case",
     [
         partial(chain_case, dtype=torch.float64),
+        partial(normed_case, dtype=torch.float64),
         partial(stacked_case, dtype=torch.float64),
     ],
-    ids=["chain", "generic"],
+    ids=["chain", "norms", "generic"],
 )
 def test_sketch_keeps_inner_products(case, generator):
     """Inner products have the right mean, within five standard errors."""
