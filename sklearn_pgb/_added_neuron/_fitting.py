@@ -295,10 +295,10 @@ def _train(
     """Train with the requested solver."""
     if request.solver == "lbfgs":
         return _by_lbfgs(objective, theta, request, hook)
-    theta = theta.to(objective.weight)
+    start = theta[None].to(objective.weight)
     if request.n_starts > 1:
         return _by_search(
-            architecture, objective, theta, request, generator, hook, floor
+            architecture, objective, start, request, generator, hook, floor
         )
     stopped = False
 
@@ -313,7 +313,7 @@ def _train(
 
     training = train(
         objective,
-        theta[None],
+        start,
         request.method(),
         request.schedule,
         batch_size=request.batch_size,
@@ -372,7 +372,7 @@ def _by_lbfgs(objective: Objective, theta: Tensor, request: Request, hook: Hook)
 def _by_search(
     architecture: Architecture,
     objective: Objective,
-    theta: Tensor,
+    start: Tensor,
     request: Request,
     generator: torch.Generator,
     hook: Hook,
@@ -380,9 +380,9 @@ def _by_search(
 ) -> Fit:
     stopped = False
 
-    def on_epoch(theta: Tensor, loss: float) -> bool:
+    def on_epoch(theta: Tensor, loss: Tensor) -> bool:
         nonlocal stopped
-        stopped = hook(Progress(theta, loss * request.loss_unit))
+        stopped = hook(Progress(theta[0], float(loss[0]) * request.loss_unit))
         return stopped
 
     program = architecture.program
@@ -391,10 +391,10 @@ def _by_search(
     move = request.global_move if has_hidden else "restart"
     theta, losses, n_epochs, n_moves = search(
         objective,
-        theta,
+        start,
         request.method(),
         move=move,
-        restart=lambda: architecture.draw().to(objective.weight),
+        restart=lambda _: architecture.draw().to(start),
         rate=request.schedule.rate,
         max_epochs=request.n_starts * request.schedule.max_epochs,
         neuron_penalty=request.neuron_penalty,
@@ -405,11 +405,11 @@ def _by_search(
         on_epoch=on_epoch,
     )
     return Fit(
-        theta=_to_float64(theta),
-        losses=losses,
+        theta=_to_float64(theta[0]),
+        losses=losses[:, 0].tolist(),
         scores=[],
         n_iter=n_epochs,
-        n_moves=n_moves,
+        n_moves=int(n_moves[0]),
         ending="early_stopped" if stopped else "max_iter",
         diverged=False,
     )

@@ -38,7 +38,7 @@ def search(
     method: Method,
     *,
     move: str,
-    restart: Callable[[], Tensor],
+    restart: Callable[[int], Tensor],
     rate: float,
     max_epochs: int,
     neuron_penalty: float,
@@ -46,30 +46,30 @@ def search(
     tol: float,
     batch_size: int,
     generator: torch.Generator,
-    on_epoch: Callable[[Tensor, float], bool],
-) -> tuple[Tensor, list[float], int, int]:
+    on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
+) -> tuple[Tensor, Tensor, int, Tensor]:
     """Minimize the auxiliary objective by blocks, with moves when that stagnates.
 
-    The network is trained with the added neuron switched off: at a = 0 the auxiliary
-    objective equals the loss. If segments stagnate, the network is fixed for one
-    segment and the neuron is trained on the residuals. Its direction then replaces the
-    weakest hidden unit, or the search restarts. Later the search returns to its best
-    network, and the learning rate is annealed to zero. If one batch holds all samples
-    in float64, the network is then polished. The search returns the network with the
-    smallest loss. The auxiliary objective does not enter this choice, as it may be
-    small at bad networks (Theorem 4 of the paper).
+    A member trains its network with the added neuron switched off: at a = 0 the
+    auxiliary objective equals the loss. If segments stagnate, the network is fixed for
+    one segment and the neuron is trained on the residuals. Its direction then replaces
+    the weakest hidden unit, or the member restarts. Later the member returns to its
+    best network, and the learning rate is annealed to zero. If one batch holds all
+    samples in float64, the network is then polished. The search returns the network
+    with the smallest loss. The auxiliary objective does not enter this choice, as it
+    may be small at bad networks (Theorem 4 of the paper).
 
     Parameters
     ----------
     objective : Objective
-    theta : Tensor (n_params,)
+    theta : Tensor (n_members, n_params)
     method : Method
     move : {"transplant", "restart"}
-        Global move of a stagnating network. "transplant" replaces the weakest hidden
+        Global move of a stagnating member. "transplant" replaces the weakest hidden
         unit by the direction of the added neuron and refits the output layer; every
         third move is a restart.
     restart : callable
-        Draws new parameters.
+        Draws new parameters for one member, given its number.
     rate : float
         Learning rate.
     max_epochs : int
@@ -78,19 +78,20 @@ def search(
     floor : float
         Pure-error floor of the data.
     tol : float
-        The search is done if the loss exceeds the floor by at most this.
+        A member is done if its loss exceeds the floor by at most this.
     batch_size : int
     generator : torch.Generator
-    on_epoch : callable
-        Takes the network's parameters and loss; returning True ends the search.
+    on_epoch : callable or None
+        Takes the networks' parameters and losses; returning True ends the search.
 
     Returns
     -------
-    theta : Tensor (n_params,)
-        The best network.
-    losses : list of float
+    theta : Tensor (n_members, n_params)
+        The best networks.
+    losses : Tensor (n_epochs, n_members)
         The objective of each epoch, the auxiliary one while a neuron is trained.
-    n_epochs, n_moves : int
+    n_epochs : int
+    n_moves : Tensor (n_members,)
 
     References
     ----------
@@ -98,23 +99,27 @@ def search(
     AISTATS 2020. It has the theory, the failure mode and the idea of the hybrid.
     """
     auxiliary = auxiliary_objective(objective, neuron_penalty)
-    state = _State(objective, auxiliary, theta, move, restart, floor, tol, generator)
-    descent = Descent(auxiliary, state.start(), method, batch_size, generator)
+    population = _Population(
+        objective, auxiliary, theta, move, restart, floor, tol, generator
+    )
+    descent = Descent(auxiliary, population.start(), method, batch_size, generator)
     segment = max(1, SEGMENT // math.ceil(objective.n_samples / descent.batch_size))
-    losses: list[float] = []
+    losses: list[Tensor] = []
 
     def run(n_epochs: int) -> bool:
-        """Train until the loss is at the floor; return whether to continue."""
-        trained = state.trained_mask()
+        """Train until all members are at the floor; return whether to continue."""
+        trained = population.trained_mask()
         for _ in range(n_epochs):
             # The rate is constant up to RETURN, then a cosine to zero until the polish.
             elapsed = (len(losses) + 0.5) / max_epochs
             annealed = min(max(0.0, (elapsed - RETURN) / (1 - POLISH - RETURN)), 1.0)
             factor = (1 + math.cos(math.pi * annealed)) / 2
-            losses.append(float(descent.epoch(rate * factor * trained)))
-            if on_epoch(state.program.split(descent.theta)[0][0], losses[-1]):
-                return False
-            if losses[-1] - floor <= tol:
+            losses.append(descent.epoch(rate * factor * trained))
+            if on_epoch is not None:
+                network = population.program.split(descent.theta)[0]
+                if on_epoch(network, losses[-1]):
+                    return False
+            if bool((losses[-1] - floor <= tol).all()):
                 break
         return True
 
@@ -126,24 +131,22 @@ def search(
         n_trained -= int(POLISH * max_epochs)
     annealing = False
     running = True
-    while running and len(losses) < n_trained and not state.done:
+    while running and len(losses) < n_trained and not bool(population.done.all()):
         running = run(min(segment, n_trained - len(losses)))
-        state.update_best(descent)
+        population.update_best(descent)
         if not annealing and len(losses) >= RETURN * max_epochs:
-            state.return_to_best(descent)
+            population.return_to_best(descent)
             annealing = True
         else:
-            state.move(descent, ANNEALED_PROGRESS if annealing else PROGRESS)
-    evaluations = state.polish(max_epochs - n_trained) if running else 0
-    return state.best_theta, losses, len(losses) + evaluations, state.n_moves
+            population.move(descent, ANNEALED_PROGRESS if annealing else PROGRESS)
+    evaluations = population.polish(max_epochs - n_trained) if running else 0
+    curve = torch.stack(losses) if losses else torch.empty(0, len(theta))
+    n_epochs = len(losses) + evaluations
+    return population.best_theta, curve, n_epochs, population.n_moves
 
 
-class _State:
-    """The best network of a search, and what decides about its moves.
-
-    Values are tensors of the objective's dtype. A descent of one member has the current
-    network and neurons.
-    """
+class _Population:
+    """State of the members of a search."""
 
     def __init__(
         self,
@@ -151,7 +154,7 @@ class _State:
         auxiliary: Objective,
         theta: Tensor,
         kind: str,
-        restart: Callable[[], Tensor],
+        restart: Callable[[int], Tensor],
         floor: float,
         tol: float,
         generator: torch.Generator,
@@ -160,90 +163,95 @@ class _State:
         self.objective, self.program = objective, auxiliary.program
         self.kind, self.restart, self.generator = kind, restart, generator
         self.floor, self.tol = floor, tol
-        self.best_theta, self.best = theta.clone(), objective.value(theta[None])[0]
+        self.best_theta, self.best = theta.clone(), objective.value(theta)
         # Smallest value since the last move, and number of segments since it decreased.
         self.lowest = torch.full_like(self.best, torch.inf)
-        self.stagnating = self.n_moves = 0
-        # Whether the neuron is trained while the network is fixed.
-        self.fitting = False
+        self.stagnating = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
+        self.n_moves = torch.zeros_like(self.stagnating)
+        # Members that train their neuron while their network is fixed.
+        self.fitting = torch.zeros_like(self.stagnating, dtype=torch.bool)
 
     @property
-    def done(self) -> bool:
-        """Whether the best network is at the floor."""
-        return bool(self.best - self.floor <= self.tol)
+    def done(self) -> Tensor:
+        """Members at the floor."""
+        return self.best - self.floor <= self.tol
 
     def start(self) -> Tensor:
-        """Return all parameters (1, n_params), with the neurons switched off."""
-        neurons = draw_neurons(self.objective, 1, self.generator)
-        return self.program.join(self.best_theta[None], neurons)
+        """Return all parameters, with the neurons switched off."""
+        neurons = draw_neurons(self.objective, len(self.best), self.generator)
+        return self.program.join(self.best_theta, neurons)
 
     def trained_mask(self) -> Tensor:
         """Return one for each trained and zero for each fixed parameter."""
         n_network = self.program.program.n_params
-        mask = torch.full((1, self.program.n_params), float(self.fitting))
-        mask[:, :n_network] = float(not self.fitting and not self.done)
-        return mask.to(self.best_theta)
+        network = (~self.fitting & ~self.done)[:, None].expand(-1, n_network)
+        neurons = self.fitting[:, None].expand(-1, self.program.n_neuron_params)
+        return torch.cat([network, neurons], 1).to(self.best_theta)
 
     def update_best(self, descent: Descent) -> None:
-        """Update the best network, and return to it if the loss diverged."""
+        """Update the best networks, and return to them if the loss diverged."""
         network = self.program.split(descent.theta)[0]
-        self.value = self.objective.value(network)[0]
-        if self.value < self.best:
-            self.best_theta, self.best = network[0].clone(), self.value
+        self.value = self.objective.value(network)
+        better = self.value < self.best
+        self.best_theta[better] = network[better]
+        self.best = torch.where(better, self.value, self.best)
         # An overflow would stay in the optimizer's moments, which a move resets.
-        if not self.value.isfinite():
-            self._set_network(descent, self.best_theta)
+        for member in (~self.value.isfinite()).nonzero()[:, 0].tolist():
+            self._set_network(descent, member, self.best_theta[member])
 
     def move(self, descent: Descent, progress: float) -> None:
-        """Transplant a trained neuron; restart or train the neuron if stuck.
+        """Transplant trained neurons, and restart members or train their neurons.
 
-        A search is stuck if each of its last segments decreased the excess over the
+        A member is stuck if each of its last segments decreased the excess over the
         floor by less than the fraction `progress`.
         """
-        network, neurons = self.program.split(descent.theta)
-        goal = self.lowest - progress * (self.lowest - self.floor)
+        theta, neurons = self.program.split(descent.theta)
         # After a move there is no earlier value to compare with.
-        improves = self.fitting or self.lowest.isinf() or self.value < goal
-        self.stagnating = 0 if improves else self.stagnating + 1
-        stuck = self.stagnating >= STAGNATING_SEGMENTS and not self.done
-        if self.fitting:
-            trained = Neurons(neurons.a[0], neurons.b[0], neurons.W[0])
-            moved = transplant(self.objective, network[0], trained)
-            self._set_network(descent, moved)
-        is_turn = (self.n_moves + 1) % RESTART_EVERY == 0
-        restarts = stuck and (self.kind == "restart" or is_turn)
-        if restarts:
-            self._set_network(descent, self.restart())
-        has_moved = self.fitting or restarts
+        goal = self.lowest - progress * (self.lowest - self.floor)
+        improves = self.lowest.isinf() | (self.value < goal) | self.fitting
+        self.stagnating = torch.where(improves, 0, self.stagnating + 1)
+        stuck = (self.stagnating >= STAGNATING_SEGMENTS) & ~self.done
+        for member in self.fitting.nonzero()[:, 0].tolist():
+            of_member = Neurons(neurons.a[member], neurons.b[member], neurons.W[member])
+            moved = transplant(self.objective, theta[member], of_member)
+            self._set_network(descent, member, moved)
+        restarts = stuck & ((self.n_moves + 1) % RESTART_EVERY == 0)
+        if self.kind == "restart":
+            restarts = stuck
+        for member in restarts.nonzero()[:, 0].tolist():
+            self._set_network(descent, member, self.restart(member))
+        has_moved = self.fitting | restarts
         self.n_moves += has_moved
-        self.lowest = torch.minimum(self.lowest, self.value)
-        if has_moved or stuck:
-            self.lowest = torch.full_like(self.best, torch.inf)
-        self.fitting = stuck and not restarts
+        lowest = torch.minimum(self.lowest, self.value)
+        self.lowest = torch.where(has_moved | stuck, torch.inf, lowest)
+        self.fitting = stuck & ~restarts
 
     def return_to_best(self, descent: Descent) -> None:
-        """Continue from the best network."""
-        self.fitting = False
-        self.lowest = torch.full_like(self.best, torch.inf)
-        self._set_network(descent, self.best_theta)
+        """Continue from the best network of each member."""
+        self.fitting[:] = False
+        self.lowest[:] = torch.inf
+        for member in range(len(self.best)):
+            self._set_network(descent, member, self.best_theta[member])
 
     def polish(self, max_evaluations: int) -> int:
-        """Polish the best network if it is not done; return the evaluations."""
-        if self.done or not max_evaluations:
-            return 0
-        polished = polish(
-            self.objective,
-            self.best_theta,
-            max_iter=max_evaluations,
-            max_evaluations=max_evaluations,
-            newton=False,
-        )
-        self.best_theta = polished.theta
-        return polished.n_evaluations
+        """Polish networks that are not done; return the most evaluations of any."""
+        most_evaluations = 0
+        for member in (~self.done).nonzero()[:, 0].tolist() if max_evaluations else []:
+            polished = polish(
+                self.objective,
+                self.best_theta[member],
+                max_iter=max_evaluations,
+                max_evaluations=max_evaluations,
+                newton=False,
+            )
+            self.best_theta[member] = polished.theta
+            self.best[member] = polished.value
+            most_evaluations = max(most_evaluations, polished.n_evaluations)
+        return most_evaluations
 
-    def _set_network(self, descent: Descent, theta: Tensor) -> None:
+    def _set_network(self, descent: Descent, member: int, theta: Tensor) -> None:
         neurons = draw_neurons(self.objective, 1, self.generator)
-        descent.move(0, self.program.join(theta[None], neurons)[0])
+        descent.move(member, self.program.join(theta[None], neurons)[0])
 
 
 def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
