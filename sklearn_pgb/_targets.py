@@ -301,8 +301,20 @@ class LabelTargets(Targets):
     @staticmethod
     def checked(y: Any, name: str = "y") -> NDArray[Any]:
         """Check for labels (n_samples,), or indicators (n_samples, n_labels)."""
-        if isinstance(y, np.ndarray):
-            _check_label_types(y, name)
+        if isinstance(y, np.ndarray) and y.dtype.kind == "O":
+            kinds = {
+                "number"
+                if isinstance(label, Number | np.bool_)
+                else type(label).__name__
+                for label in y.ravel()
+            }
+            # Labels of mixed types cannot be sorted.
+            if len(kinds) > 1:
+                raise TypeError(
+                    f"{name} must have labels of one type, strings or numbers, got "
+                    f"{', '.join(sorted(kinds))}. Convert them, for example by "
+                    f"[str(label) for label in {name}]."
+                )
         check_classification_targets(y)
         kind = type_of_target(y, input_name=name)
         if kind == "multiclass-multioutput":
@@ -456,18 +468,6 @@ def check_target_size(y: NDArray[Any], name: str = "y") -> None:
         )
 
 
-def _check_class_weight(class_weight: object) -> None:
-    """Raise an error if a class weight is negative or not finite."""
-    if not isinstance(class_weight, dict):
-        return
-    values = np.array(list(class_weight.values()), dtype=np.float64)
-    if not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(
-            f"class_weight must hold finite numbers >= 0, got {class_weight!r}. A "
-            "weight of zero leaves a class out."
-        )
-
-
 def class_weights(
     class_weight: Any,
     y: NDArray[Any],
@@ -486,11 +486,16 @@ def class_weights(
         Labels, or 0/1 indicators of several labels; their factors are multiplied.
     sample_weight : ndarray (n_samples,) or None
     """
-    _check_class_weight(class_weight)
     factor = np.ones(len(y))
     if class_weight is None:
         return factor
     if isinstance(class_weight, dict):
+        values = np.array(list(class_weight.values()), dtype=np.float64)
+        if not np.isfinite(values).all() or (values < 0).any():
+            raise ValueError(
+                f"class_weight must hold finite numbers >= 0, got {class_weight!r}. A "
+                "weight of zero leaves a class out."
+            )
         if y.ndim == 2:
             return compute_sample_weight(class_weight, y)
         # scikit-learn's function raises an error if a batch lacks one of the labels.
@@ -508,19 +513,3 @@ def class_weights(
         )
         factor[kept] *= of_class[np.searchsorted(classes, labels[kept])]
     return factor
-
-
-def _check_label_types(y: NDArray[Any], name: str) -> None:
-    """Raise an error if labels have mixed types, which cannot be sorted."""
-    if y.dtype.kind != "O":
-        return
-    kinds = {
-        "number" if isinstance(label, Number | np.bool_) else type(label).__name__
-        for label in y.ravel()
-    }
-    if len(kinds) > 1:
-        raise TypeError(
-            f"{name} must have labels of one type, strings or numbers, got "
-            f"{', '.join(sorted(kinds))}. Convert them, for example by "
-            f"[str(label) for label in {name}]."
-        )

@@ -30,6 +30,27 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.fixture
+def torch_seed(seed):
+    """Seed torch's modules, which take no generator, and leave no trace."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@pytest.fixture
+def figures():
+    """Draw without a screen, and leave no figure behind."""
+    # Imported here, as most tests draw nothing.
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    matplotlib.use("Agg")
+    assert plt.get_fignums() == []
+    yield
+    plt.close("all")
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

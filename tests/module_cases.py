@@ -65,6 +65,16 @@ class Cube(torch.autograd.Function):
         return 3 * x**2 * gradient
 
 
+class CubeOnce(Cube):
+    """The same with a backward pass that refuses to be differentiated."""
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * gradient
+
+
 class CubeByNumpy(Cube):
     """A backward pass that autograd takes for a constant."""
 

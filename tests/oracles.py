@@ -20,8 +20,11 @@ from sklearn_pgb._losses._regression import (
     PoissonLoss,
     SquaredLoss,
 )
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._dense import DenseOperator
+from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import ChainProgram
 
 # Every loss, and those that take Newton steps.
@@ -43,6 +46,20 @@ NEWTON_LOSSES = LOSSES[1:]
 def randn(generator, *shape):
     """Standard normal numbers in float64."""
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def random_chain(generator, sizes, activation="tanh", bias=True):
+    """A chain with normal parameters; a list has one activation per hidden layer."""
+    if isinstance(activation, str):
+        activation = ACTIVATIONS[activation]
+    if not isinstance(activation, list):
+        activation = [activation] * (len(sizes) - 2)
+    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
+    return ChainNetwork.mlp(
+        [randn(generator, *pair) for pair in pairs],
+        [randn(generator, n_out) if bias else None for n_out, _ in pairs],
+        activation,
+    )
 
 
 # --- losses --------------------------------------------------------------------------
@@ -343,6 +360,20 @@ def critical_targets(network, X, weight, noise):
 
 
 # --- chains --------------------------------------------------------------------------
+
+
+def training_problem(loss, generator, n_members=1, n_samples=25):
+    """A random objective on a tanh chain, and a population."""
+    program = ChainProgram([3, 4, 3], [ACTIVATIONS["tanh"]])
+    objective = Objective(
+        program,
+        loss,
+        randn(generator, n_samples, 3),
+        random_targets(loss, n_samples, generator),
+        random_weight(n_samples, generator),
+        0.1 * torch.rand(program.n_params, generator=generator, dtype=torch.float64),
+    )
+    return objective, randn(generator, n_members, program.n_params)
 
 
 def program_of(network):

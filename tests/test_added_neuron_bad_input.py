@@ -35,12 +35,7 @@ BOTH = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def torch_seed(seed):
-    """Modules take no generator."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 # -- requests ------------------------------------------------------------------------

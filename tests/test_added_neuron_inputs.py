@@ -136,6 +136,8 @@ def test_certificate_is_of_the_objective_that_was_trained(name):
     model.fit(X * factor + 5, y)
     certificate = certify(model, X * factor + 5, y)
     assert_allclose(certificate.objective, model.loss_curve_[-1], rtol=1e-9)
+    assert_allclose(certificate.loss, model.loss_, rtol=1e-9)
+    assert_allclose(certificate.floor, model.floor_, atol=1e-9)
     assert certificate.gradient_norm < 1e-5
     opened = open_network(model)
     inputs = opened.inputs(X * factor + 5)

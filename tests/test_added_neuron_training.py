@@ -70,12 +70,7 @@ def half_frozen():
     return module
 
 
-@pytest.fixture(autouse=True)
-def torch_seed(seed):
-    """Modules take no generator."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def state_of(module):

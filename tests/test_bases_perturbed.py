@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from oracles import randn, random_chain
 from scipy.linalg import subspace_angles
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -32,19 +33,6 @@ from sklearn_pgb._operators._stacked import StackedOperator
 from sklearn_pgb._training._objective import Objective, hessian
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
-
-
-def normal(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def random_chain(generator, sizes, name="tanh", bias=True):
-    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork.mlp(
-        [normal(generator, *pair) for pair in pairs],
-        [normal(generator, n_out) if bias else None for n_out, _ in pairs],
-        [ACTIVATIONS[name]] * (len(sizes) - 2),
-    )
 
 
 def columns(network, X, shifts=()):
@@ -224,7 +212,7 @@ def test_GB_10_dead_relu(generator):
 
 
 def linear_pair(generator, W1, W2):
-    X = normal(generator, 10, 3)
+    X = randn(generator, 10, 3)
     return ChainNetwork.mlp([W1, W2], [None, None], [ACTIVATIONS["identity"]]), X
 
 
@@ -238,8 +226,8 @@ def union_rank(*networks_and_inputs):
 
 def test_GB_12_symmetry_adds_nothing(generator):
     """W2 G^-1, G W1 are the same function with the same tangent space."""
-    W1, W2 = normal(generator, 2, 3), normal(generator, 3, 2)
-    G = normal(generator, 2, 2)
+    W1, W2 = randn(generator, 2, 3), randn(generator, 3, 2)
+    G = randn(generator, 2, 2)
     network, X = linear_pair(generator, W1, W2)
     other = network.at(
         torch.cat([(G @ W1).reshape(-1), (W2 @ torch.linalg.inv(G)).reshape(-1)])
@@ -252,7 +240,7 @@ def test_GB_12_symmetry_adds_nothing(generator):
 
 def test_GB_12_singular(generator):
     """With rank one: ranks 5 and 7, union 7, and 8 nearby."""
-    W1, W2 = normal(generator, 2, 3), normal(generator, 3, 2)
+    W1, W2 = randn(generator, 2, 3), randn(generator, 3, 2)
     W1[1], W2[:, 1] = 0, 0
     network, X = linear_pair(generator, W1, W2)
     assert (rank(network, X), generic_rank(network, X, generator)) == (5, 8)
@@ -267,7 +255,7 @@ def test_GB_12_singular(generator):
 def test_GB_12_rescaling_adds_nothing(generator):
     """Rescaled ReLU units have the derivatives of theta, in other units."""
     network = random_chain(generator, [3, 5, 2], "leaky_relu")
-    X = normal(generator, 40, 3)
+    X = randn(generator, 40, 3)
     displacement = displacements(network, X, generator=generator)[-1]
     assert displacement.kind == "rescaled units"
     moved = network.at(network.theta + displacement.shift)
@@ -278,7 +266,7 @@ def test_GB_12_rescaling_adds_nothing(generator):
 
 def test_GB_13_union(generator):
     """The span for S and S' jointly is the sum of the spans for S and for S'."""
-    network, X = random_chain(generator, [2, 5, 1]), normal(generator, 30, 2)
+    network, X = random_chain(generator, [2, 5, 1]), randn(generator, 30, 2)
     network.weights[1][:, :3] = 0
     shifts = found_shifts(network, X, generator, limit=5)
     parts = shifts[:2], shifts[2:], shifts
@@ -310,8 +298,8 @@ def test_ladder(name, generator):
     network = random_chain(generator, [2, 4, 3, 2], name)
     network.weights[1][:, 0] = 0
     network.weights[2][:, 1] = 0
-    X = normal(generator, 25, 2)[torch.arange(40) % 25]
-    y = normal(generator, 40, 2)
+    X = randn(generator, 25, 2)[torch.arange(40) % 25]
+    y = randn(generator, 40, 2)
     shifts = found_shifts(network, X, generator)
     assert shifts
     last = KroneckerOperator(network.layers(X)[2], 2)
@@ -335,11 +323,11 @@ def test_ladder(name, generator):
 def local_minimum(generator, width, n_samples=40):
     """A tanh network at a strict local minimum for a noisy teacher, or None."""
     program = ChainProgram([2, width, 1], [ACTIVATIONS["tanh"]])
-    X, teacher = normal(generator, n_samples, 2), random_chain(generator, [2, 3, 1])
-    y = teacher(teacher.theta, X) + 0.3 * normal(generator, n_samples, 1)
+    X, teacher = randn(generator, n_samples, 2), random_chain(generator, [2, 3, 1])
+    y = teacher(teacher.theta, X) + 0.3 * randn(generator, n_samples, 1)
     objective = plain_objective(program, X, y)
     polished = polish(
-        objective, normal(generator, program.n_params), gtol=1e-11, max_iter=3000
+        objective, randn(generator, program.n_params), gtol=1e-11, max_iter=3000
     )
     theta = polished.theta
     least = torch.linalg.eigvalsh(hessian(objective, theta))[0]
@@ -400,9 +388,9 @@ def test_never_below_a_minimum_with_free_units(activation, generator):
     network = random_chain(generator, [2, 6, 4, 1], activation)
     network.weights[1][:, :2] = 0
     network.weights[2][:, 0] = 0
-    X = normal(generator, 15, 2)[torch.arange(30) % 15]
+    X = randn(generator, 15, 2)[torch.arange(30) % 15]
     # Two targets around what the network says: its loss is the pure error.
-    noise = normal(generator, 15, 1)
+    noise = randn(generator, 15, 1)
     y = network(network.theta, X) + torch.cat([noise, -noise])
     loss = mean_square(network, X, y)
     assert loss == pytest.approx(floor(X, y), rel=1e-12)

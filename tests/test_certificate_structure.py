@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from oracles import randn, random_chain
 from torch import nn
 from torch.testing import assert_close
 
@@ -26,23 +27,6 @@ from sklearn_pgb._training._program import ChainProgram
 
 TANH, RELU, IDENTITY = (ACTIVATIONS[name] for name in ("tanh", "relu", "identity"))
 ELU, LEAKY = ACTIVATIONS["elu"], ACTIVATIONS["leaky_relu"]
-
-
-def normal(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def random_chain(generator, sizes, activations, bias=True):
-    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork.mlp(
-        [normal(generator, *pair) for pair in pairs],
-        [normal(generator, n_out) if bias else None for n_out, _ in pairs],
-        activations,
-    )
-
-
-def mean_square(raw, y):
-    return float((raw - y).square().sum(1).mean())
 
 
 def least_loss(operator, y, intercept=False, weight=None):
@@ -147,7 +131,7 @@ def test_structure_is_the_definition(n_outputs, generator):
         for weight, bias in zip(network.weights[:-1], network.biases[:-1], strict=True):
             bias[torch.rand(4, generator=generator) < 0.6] = 60.0
             weight[torch.rand(weight.shape, generator=generator) < 0.6] = 0
-        X = normal(generator, 20, 2)
+        X = randn(generator, 20, 2)
         linear = [
             ((z > 0).all(0) | (z < 0).all(0)).numpy() & (z[0] > 0).numpy()
             for z in network.forward(X)[0]
@@ -172,13 +156,13 @@ def test_structure_by_hand(generator):
 def test_no_hidden_layer(generator):
     """A linear model is compared with its inputs."""
     network = random_chain(generator, [3, 2], [])
-    assert linear_layers(network, normal(generator, 5, 3), 2) == range(1)
+    assert linear_layers(network, randn(generator, 5, 3), 2) == range(1)
 
 
 def test_layers_operator(generator):
     """Features side by side, with coefficients of their own for every output."""
     network = random_chain(generator, [3, 4, 5, 2], [TANH, RELU])
-    X = normal(generator, 8, 3)
+    X = randn(generator, 8, 3)
     operator = layers_operator(network, X, range(1, 3))
     h1 = torch.tanh(X @ network.weights[0].T + network.biases[0])
     h2 = torch.relu(h1 @ network.weights[1].T + network.biases[1])
@@ -213,8 +197,8 @@ def test_GB_6_skip_connections(generator):
     """With skips a critical point is the joint refit; without, that may be better."""
     module = Skip().double()
     for parameter in module.parameters():
-        parameter.data = normal(generator, *parameter.shape)
-    X, noise = normal(generator, 60, 3), normal(generator, 60, 2)
+        parameter.data = randn(generator, *parameter.shape)
+    X, noise = randn(generator, 60, 3), randn(generator, 60, 2)
     weight = oracles.random_weight(60, generator)
 
     network = ModuleNetwork(module)
@@ -243,9 +227,9 @@ class Decoupled(nn.Module):
 
     def __init__(self, generator):
         super().__init__()
-        self.W = nn.Parameter(normal(generator, 2, 3))
-        self.R = nn.Parameter(normal(generator, 2, 4))
-        self.units = nn.Parameter(normal(generator, 4, 3), requires_grad=False)
+        self.W = nn.Parameter(randn(generator, 2, 3))
+        self.R = nn.Parameter(randn(generator, 2, 4))
+        self.units = nn.Parameter(randn(generator, 4, 3), requires_grad=False)
 
     def forward(self, X):
         return X @ self.W.T + (X @ self.units.T).relu() @ self.R.T
@@ -254,9 +238,9 @@ class Decoupled(nn.Module):
 def test_GB_14_decoupled(generator):
     """A critical point in (W, R) is least squares on [x, z]."""
     module = Decoupled(generator)
-    network, X = ModuleNetwork(module), normal(generator, 40, 3)
+    network, X = ModuleNetwork(module), randn(generator, 40, 3)
     weight = oracles.random_weight(40, generator)
-    y = oracles.critical_targets(network, X, weight, normal(generator, 40, 2))
+    y = oracles.critical_targets(network, X, weight, randn(generator, 40, 2))
     features = torch.cat([X, (X @ module.units.T).relu()], 1)
     root = weight.sqrt()[:, None]
     coef = np.linalg.lstsq((root * features).numpy(), (root * y).numpy())[0]
@@ -271,13 +255,13 @@ def test_GB_14_decoupled(generator):
 
 def test_GB_15_deep_linear(generator):
     """A deep linear network ends at ordinary least squares, whatever its start."""
-    X, y = normal(generator, 25, 4), normal(generator, 25, 2)
+    X, y = randn(generator, 25, 4), randn(generator, 25, 2)
     program = ChainProgram([4, 3, 5, 2], [IDENTITY] * 2, [False] * 3)
     objective = plain_objective(program, X, y)
     residual = np.linalg.lstsq(X.numpy(), y.numpy())[1].sum() / 25
     n_converged = 0
     for _ in range(5):
-        start = 0.5 * normal(generator, program.n_params)
+        start = 0.5 * randn(generator, program.n_params)
         result = polish(objective, start, gtol=1e-9, max_iter=3000)
         if result.gradient_norm > 1e-8:
             continue
@@ -295,7 +279,7 @@ def test_GB_15_deep_linear(generator):
 def relu_run(generator, X, y, bias):
     """Three ReLU units on [raw, 1], the first with a bias at the start; its end."""
     program = ChainProgram([3, 3, 1], [RELU], [False, False])
-    start = 0.5 * normal(generator, program.n_params)
+    start = 0.5 * randn(generator, program.n_params)
     start[2] = bias
     result = polish(plain_objective(program, X, y), start, gtol=1e-9, max_iter=3000)
     first, head = result.theta[:9].reshape(3, 3), result.theta[9:][None]
@@ -314,7 +298,7 @@ def test_GB_16_active_relu():
     generator = torch.Generator().manual_seed(0)
     n_active, losses_over_joint = 0, []
     for run in range(40):
-        raw, noise = normal(generator, 30, 2), normal(generator, 30, 1)
+        raw, noise = randn(generator, 30, 2), randn(generator, 30, 1)
         X = torch.cat([raw, torch.ones(30, 1).double()], 1)
         y = (raw[:, :1] + raw[:, 1:].square()).sin() + 0.5 * noise
         bias = 8.0 if run % 2 else 0.0
@@ -336,7 +320,7 @@ def lane(generator):
     network = random_chain(generator, [2, 3, 3, 1], [ELU.with_arguments(alpha=1.0)] * 2)
     network.biases[0][0] = network.biases[1][0] = 8.0
     network.weights[1][:, 0] = torch.tensor([1.0, 0.0, 0.0])
-    return network, normal(generator, 40, 2)
+    return network, randn(generator, 40, 2)
 
 
 def lane_of_tanh(network, theta, X):
@@ -375,7 +359,7 @@ def test_GB_17_lane(layers, generator):
         return layers(network, embed @ free, X)[2]
 
     J = torch.func.jacrev(raw)(point)[:, 0]
-    noise = 0.3 * normal(generator, len(X), 1)
+    noise = 0.3 * randn(generator, len(X), 1)
     for _ in range(2):
         noise = noise - J @ torch.linalg.lstsq(J, noise, driver="gelsd").solution
     y = raw(point) + noise
@@ -449,7 +433,7 @@ def test_kink_margin_by_hand():
 )
 def test_which_activations_have_kinks(activation, smooth, generator):
     network = random_chain(generator, [2, 3, 1], [activation])
-    X = normal(generator, 10, 2)
+    X = randn(generator, 10, 2)
     z = network.forward(X)[0][0].abs()
     margin = kink_margin(network, X)
     expected = math.inf if smooth else float(z.min())

@@ -351,24 +351,6 @@ def test_dropout_and_weight_decay_are_named(seed):
 # -- the package's own estimators ----------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "params",
-    [{}, {"alpha": 0.5}, {"loss": "poisson", "alpha": 0.5}],
-    ids=["default", "alpha", "poisson"],
-)
-def test_objective_of_added_neuron_regressor(seed, params):
-    """The last value of L-BFGS' loss curve is the objective, in units of y."""
-    X, y = smooth_data(seed)
-    y = np.exp(3 * y) if "loss" in params else 50 + 20 * y
-    model = AddedNeuronRegressor(
-        hidden_layer_sizes=4, solver="lbfgs", max_iter=20, random_state=seed, **params
-    ).fit(X, y)
-    certificate = certify(model, X, y)
-    assert certificate.objective == pytest.approx(model.loss_curve_[-1], rel=1e-9)
-    assert certificate.loss == pytest.approx(model.loss_, rel=1e-9)
-    assert certificate.floor == pytest.approx(model.floor_, abs=1e-9)
-
-
 def test_objective_of_added_neuron_classifier(seed):
     """With class weights, sample weights and a penalty."""
     X, y = labels(seed)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from module_cases import Cube, CubeByNumpy, CubeOnce
+from oracles import randn
 from torch import nn
 from torch.testing import assert_close
 
@@ -14,13 +16,9 @@ from sklearn_pgb._derivatives import (
 )
 
 
-def normal(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
 def test_products_with_a_derivative(generator):
     """The value, and any number of products with J and with its transpose."""
-    matrix, theta = normal(generator, 4, 3), normal(generator, 3)
+    matrix, theta = randn(generator, 4, 3), randn(generator, 3)
 
     def function(theta):
         return (matrix @ theta).sin()
@@ -31,43 +29,9 @@ def test_products_with_a_derivative(generator):
     assert_close(value, function(theta), rtol=0, atol=0)
     assert_close(same, value, rtol=0, atol=0)
     for _ in range(2):
-        direction, residual = normal(generator, 3), normal(generator, 4)
+        direction, residual = randn(generator, 3), randn(generator, 4)
         assert_close(push(direction), jacobian @ direction, rtol=1e-14, atol=1e-14)
         assert_close(pull(residual), jacobian.T @ residual, rtol=1e-14, atol=1e-14)
-
-
-class Cube(torch.autograd.Function):
-    """x^3 with a backward pass that torch.func can't take."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * gradient
-
-
-class CubeOnce(Cube):
-    """The same with a backward pass that refuses to be differentiated."""
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * gradient
-
-
-class CubeByNumpy(Cube):
-    """The same with a backward pass that autograd takes for a constant."""
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        slope = 3 * x.detach().numpy() ** 2 * gradient.detach().numpy()
-        return torch.from_numpy(slope)
 
 
 CUBES = [lambda x: x**3, Cube.apply, CubeOnce.apply, CubeByNumpy.apply]
@@ -77,7 +41,7 @@ CUBE_IDS = ["plain", "no vmap", "once", "numpy"]
 @pytest.mark.parametrize("cube", CUBES, ids=CUBE_IDS)
 def test_derivatives_of_custom_functions(cube, generator):
     """J, J g and J^T r are exact with any backward pass."""
-    X, theta = normal(generator, 5, 3), normal(generator, 6)
+    X, theta = randn(generator, 5, 3), randn(generator, 6)
 
     def function(theta, X):
         return cube(X @ theta.reshape(3, 2))
@@ -86,7 +50,7 @@ def test_derivatives_of_custom_functions(cube, generator):
     # J[i, c, (j, d)] = slope_ic x_ij delta_cd
     J = torch.einsum("ic,ij,cd->icjd", slopes, X, torch.eye(2).double()).flatten(2)
     derivatives = Derivatives(function, theta, X)
-    direction, residual = normal(generator, 6), normal(generator, 5, 2)
+    direction, residual = randn(generator, 6), randn(generator, 5, 2)
     exact = {"rtol": 1e-12, "atol": 1e-12}
     assert_close(derivatives.jacobians(X), J, **exact)
     assert_close(derivatives.push(X)(direction), J @ direction, **exact)
@@ -96,11 +60,11 @@ def test_derivatives_of_custom_functions(cube, generator):
 
 def test_derivatives_of_a_constant(generator):
     """Outputs that do not depend on the parameters have derivatives of zero."""
-    X, theta = normal(generator, 5, 3), normal(generator, 6)
+    X, theta = randn(generator, 5, 3), randn(generator, 6)
     derivatives = Derivatives(lambda theta, X: X[:, :2], theta, X)
     assert not derivatives.jacobians(X).any()
-    assert not derivatives.push(X)(normal(generator, 6)).any()
-    assert not derivatives.pull(X, normal(generator, 5, 2)).any()
+    assert not derivatives.push(X)(randn(generator, 6)).any()
+    assert not derivatives.pull(X, randn(generator, 5, 2)).any()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +73,7 @@ def test_derivatives_of_a_constant(generator):
     ids=CUBE_IDS,
 )
 def test_second_derivatives_are_known_to_be_right(cube, expected, generator):
-    theta = normal(generator, 4)
+    theta = randn(generator, 4)
 
     def gradient(at):
         value = (cube(at) * torch.arange(1.0, 5.0)).sum() + at.square().sum()
@@ -122,11 +86,11 @@ def test_second_derivatives_are_known_to_be_right(cube, expected, generator):
 def test_hessian_products_in_a_batch(layer, generator, recwarn):
     """A batch of directions gives what each gives by itself, without a warning."""
     module = layer().double()
-    X, leaf = normal(generator, 6, 4), normal(generator, 4).requires_grad_()
+    X, leaf = randn(generator, 6, 4), randn(generator, 4).requires_grad_()
     value = (module(X @ leaf) ** 2).sum()
     (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
     product = GradientDerivative(gradient, leaf)
-    directions = normal(generator, 3, 4)
+    directions = randn(generator, 3, 4)
     singles = torch.stack([product(direction) for direction in directions])
     assert_close(product(directions), singles, rtol=1e-12, atol=1e-12)
     assert not recwarn
@@ -134,6 +98,6 @@ def test_hessian_products_in_a_batch(layer, generator, recwarn):
 
 def test_linear_gradients_have_no_curvature(generator):
     """A gradient without a graph is a constant."""
-    leaf = normal(generator, 3).requires_grad_()
+    leaf = randn(generator, 3).requires_grad_()
     product = GradientDerivative(torch.ones(3, dtype=torch.float64), leaf)
-    assert not product(normal(generator, 2, 3)).any()
+    assert not product(randn(generator, 2, 3)).any()

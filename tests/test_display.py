@@ -2,7 +2,6 @@
 
 import sys
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -18,19 +17,13 @@ from torch import nn
 from sklearn_pgb import (
     AddedNeuronClassifier,
     AddedNeuronRegressor,
+    BasisComparisonDisplay,
+    CertificateDisplay,
+    MinimaSurveyDisplay,
     TrainingDisplay,
 )
 
-SURFACE = {"kind": "surface"}
-
-
-@pytest.fixture(autouse=True)
-def figures():
-    """Draw without a screen, and leave no figure behind."""
-    matplotlib.use("Agg")
-    assert plt.get_fignums() == []
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures")
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +235,25 @@ def test_empty_name_keeps_the_legend():
     display = TrainingDisplay([3.0, 2.0], name="").plot()
     (text,) = display.axes_[0].get_legend().get_texts()
     assert text.get_text() == display.loss_line_.get_label()
+
+
+@pytest.mark.parametrize(
+    ("display", "name"),
+    [
+        (CertificateDisplay(None), "certificate"),
+        (BasisComparisonDisplay(len, [1.0], [0.5], [[0.1]]), "names"),
+        (BasisComparisonDisplay(["a"], len, [0.5], [[0.1]]), "train_losses"),
+        (BasisComparisonDisplay(["a"], [1.0], [0.5], [[0.1]], floor="0"), "floor"),
+        (TrainingDisplay([1.0], validation_scores=len), "validation_scores"),
+        (TrainingDisplay([1.0], status=3), "status"),
+        (MinimaSurveyDisplay(["a"]), "losses"),
+        (MinimaSurveyDisplay([1.0], bounds=[0.5]), "bounds"),
+    ],
+)
+def test_junk_is_refused_by_name(display, name):
+    with pytest.raises(TypeError, match=f"{name} must be "):
+        display.plot()
+    assert plt.get_fignums() == []
 
 
 # -- without matplotlib --------------------------------------------------------------

@@ -16,11 +16,7 @@ from sklearn.neural_network import MLPRegressor
 
 from sklearn_pgb import CertificateDisplay, certify
 
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures")
 
 
 def undertrained(seed):

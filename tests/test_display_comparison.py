@@ -1,6 +1,5 @@
 """`BasisComparisonDisplay` draws what `compare_bases` found."""
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -9,13 +8,7 @@ from sklearn.linear_model import Ridge
 
 from sklearn_pgb import BasisComparisonDisplay, InputBasis, compare_bases
 
-
-@pytest.fixture(autouse=True)
-def figures():
-    """Draw without a screen, and leave no figure behind."""
-    matplotlib.use("Agg")
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """`MinimaSurveyDisplay` draws what `survey_minima` found."""
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -9,13 +8,7 @@ from sklearn.neural_network import MLPRegressor
 
 from sklearn_pgb import MinimaSurveyDisplay, survey_minima
 
-
-@pytest.fixture(autouse=True)
-def figures():
-    """Draw without a screen, and leave no figure behind."""
-    matplotlib.use("Agg")
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures")
 
 
 @pytest.fixture(scope="module")

@@ -4,24 +4,12 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from oracles import randn, random_chain
 
 from sklearn_pgb._geometry import _rank
 from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
-
-
-def normal(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def random_chain(generator, sizes, name="tanh"):
-    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return ChainNetwork.mlp(
-        [normal(generator, *pair) for pair in pairs],
-        [normal(generator, n_out) for n_out, _ in pairs],
-        [ACTIVATIONS[name]] * (len(sizes) - 2),
-    )
 
 
 def product(w, v):
@@ -32,7 +20,7 @@ def product(w, v):
 @pytest.mark.parametrize(("at", "expected"), [(0.0, (0, 1)), (1.0, (1, 1))])
 def test_GB_7_rank(at, expected, generator):
     """W v x has rank 0 at the origin and 1 nearby; at (1, 1) it has 1 in both."""
-    X = normal(generator, 5, 1)
+    X = randn(generator, 5, 1)
     network = product(at, at)
     ranks = jacobian_rank(network, X), generic_rank(network, X, generator)
     assert ranks == expected
@@ -43,7 +31,7 @@ def test_GB_7_rank(at, expected, generator):
 def test_rank(name, n_samples, generator):
     """The rank of the dense Jacobian, weights or not; many rows or few."""
     network = random_chain(generator, [3, 4, 2], name)
-    X = normal(generator, n_samples, 3)
+    X = randn(generator, n_samples, 3)
     J = oracles.jacobian(network, X).flatten(0, 1).numpy()
     expected = np.linalg.matrix_rank(J, rtol=1e-10)
     assert jacobian_rank(network, X) == expected
@@ -73,7 +61,7 @@ def test_units_of_the_parameters_leave_the_rank():
 
 def test_rank_of_large_jacobian(generator, monkeypatch):
     """Beyond the limits there is no rank, and nothing is perturbed."""
-    network, X = random_chain(generator, [3, 4, 2]), normal(generator, 20, 3)
+    network, X = random_chain(generator, [3, 4, 2]), randn(generator, 20, 3)
     n_rows, n_params = 40, network.n_params
     work = n_rows * n_params * n_params
     assert jacobian_rank(network, X, max_work=work) == n_params

@@ -79,18 +79,6 @@ def test_gradient_and_hessian(loss, seed):
 
 
 @all_losses
-def test_finite_differences(loss, seed):
-    """Central differences of the value give the gradient along any direction."""
-    y, raw, direction = sample(loss, seed)
-    step = 1e-5
-    ahead, behind = raw + step * direction, raw - step * direction
-    slope = (loss.value(y, ahead) - loss.value(y, behind)) / (2 * step)
-    expected = (loss.gradient(y, raw) * direction).sum(1)
-    # The hinge of power 1.5 has an unbounded third derivative near its kink.
-    assert_close(slope, expected, rtol=1e-6, atol=1e-6)
-
-
-@all_losses
 def test_CV_1_conjugates(loss, seed):
     """Conjugates equal a numerical maximisation over raw outputs."""
     y, raw, _ = sample(loss, seed)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from added_neuron_cases import huber
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 from sklearn.linear_model import HuberRegressor
 from torch import nn
 
@@ -127,23 +127,6 @@ def test_units_are_trained_despite_outliers(seed):
         None, 20, loss="huber", huber_delta=0.3, alpha=1e-3, random_state=0
     ).fit(X, y)
     assert np.mean((model.predict(X) - curve) ** 2) < 0.1 * curve.var()
-
-
-def test_floor_of_repeated_samples(data):
-    """The best location of each group, by SciPy."""
-    X, y, weight = data
-    model = network(huber_delta=2.0).fit(X, y, sample_weight=weight)
-    floor = sum(
-        minimize_scalar(
-            lambda location, pair=pair: (
-                weight[pair] @ huber(2.0)(y[pair, None], location)
-            ),
-            bounds=sorted(y[pair]),
-            options={"xatol": 1e-9},
-        ).fun
-        for pair in ([i, i + 20] for i in range(20, 40))
-    )
-    assert model.floor_ == pytest.approx(floor / weight.sum(), rel=1e-9)
 
 
 def test_networks_open_with_their_delta(data):

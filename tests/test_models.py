@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from oracles import randn, random_chain
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,30 +21,12 @@ from sklearn_pgb._models._open import open_network
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
-@pytest.fixture(autouse=True)
-def seeded_modules(seed):
-    """Seed torch's modules, which take no generator, and leave no trace."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 @pytest.fixture
 def X(seed):
     return np.random.default_rng(seed).standard_normal((30, 4))
-
-
-def random_chain(sizes, activation, seed, bias=True):
-    generator = torch.Generator().manual_seed(seed)
-    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    weights = [
-        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in pairs
-    ]
-    biases = [
-        torch.randn(n_out, generator=generator, dtype=torch.float64) if bias else None
-        for n_out, _ in pairs
-    ]
-    return ChainNetwork.mlp(weights, biases, [activation] * (len(sizes) - 2))
 
 
 # --- activations and chains ----------------------------------------------------------
@@ -76,10 +59,10 @@ def test_activations_are_one_record(activation):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
 @pytest.mark.parametrize("bias", [True, False])
-def test_chain(activation, bias, seed):
+def test_chain(activation, bias, generator):
     """Layers, calls and theta describe the same function."""
-    network = random_chain([4, 6, 5, 3], activation, seed, bias)
-    X = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)).double()
+    network = random_chain(generator, [4, 6, 5, 3], activation, bias)
+    X = randn(generator, 8, 4)
     pre_activations, layers = network.forward(X)
     assert_close(layers, network.layers(X))
     assert [h.shape for h in layers] == [(8, 4), (8, 6), (8, 5), (8, 3)]
@@ -118,20 +101,20 @@ def test_chain_shares_arrays():
     assert_close(network.theta, torch.ones(12).double())
 
 
-def test_chain_pickles(seed):
+def test_chain_pickles(generator):
     """A chain survives pickle with every activation."""
     X = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(2, 4)
     for activation in ACTIVATIONS.values():
-        network = random_chain([4, 3, 2], activation, seed)
+        network = random_chain(generator, [4, 3, 2], activation)
         again = pickle.loads(pickle.dumps(network))
         assert_close(again(again.theta, X), network(network.theta, X))
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_GB_1_chain_head(bias, seed):
+def test_GB_1_chain_head(bias, generator):
     """The head of a tanh chain puts the raw output into the span of J."""
-    network = random_chain([4, 6, 5, 3], ACTIVATIONS["tanh"], seed, bias)
-    X = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)).double()
+    network = random_chain(generator, [4, 6, 5, 3], "tanh", bias)
+    X = randn(generator, 8, 4)
     if bias:
         oracles.check_head(network, X)
         return

@@ -34,12 +34,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 MLP = {"hidden_layer_sizes": (7, 5), "max_iter": 5, "random_state": 0}
 
 
-@pytest.fixture(autouse=True)
-def seeded_modules(seed):
-    """Seed torch's modules, which take no generator, and leave no trace."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from oracles import randn
 from torch import nn
 from torch.testing import assert_close
 
@@ -30,17 +31,13 @@ DTYPES = [torch.float64, torch.float32]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 
 
-def normal(generator, *shape):
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
 def random_chain(sizes, activation, generator, bias=True, head_bias=True):
     pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
     has_bias = [bias] * (len(pairs) - 1) + [head_bias]
     return ChainNetwork.mlp(
-        [normal(generator, *pair) / pair[1] ** 0.5 for pair in pairs],
+        [randn(generator, *pair) / pair[1] ** 0.5 for pair in pairs],
         [
-            normal(generator, n_out) if has else None
+            randn(generator, n_out) if has else None
             for (n_out, _), has in zip(pairs, has_bias, strict=True)
         ],
         [activation] * (len(pairs) - 1),
@@ -60,7 +57,7 @@ def conv_net(generator):
     )
     module.to(torch.float64)
     for parameter in module.parameters():
-        parameter.data = normal(generator, *parameter.shape)
+        parameter.data = randn(generator, *parameter.shape)
     return ModuleNetwork(module)
 
 
@@ -68,12 +65,12 @@ def conv_net(generator):
 
 
 def dense_case(generator, dtype):
-    matrix = normal(generator, N_SAMPLES, N_OUTPUTS, 5)
+    matrix = randn(generator, N_SAMPLES, N_OUTPUTS, 5)
     return DenseOperator(matrix.to(dtype)), matrix
 
 
 def kronecker_case(generator, dtype):
-    features = normal(generator, N_SAMPLES, 4)
+    features = randn(generator, N_SAMPLES, 4)
     rows = [np.kron(row, np.eye(N_OUTPUTS)) for row in features.numpy()[:, None]]
     operator = KroneckerOperator(features.to(dtype), N_OUTPUTS)
     return operator, torch.tensor(np.stack(rows))
@@ -81,25 +78,26 @@ def kronecker_case(generator, dtype):
 
 def chain_case(generator, dtype):
     network = random_chain([4, 5, 6, N_OUTPUTS], ACTIVATIONS["tanh"], generator)
-    X = normal(generator, N_SAMPLES, 4)
+    X = randn(generator, N_SAMPLES, 4)
     return chain_operator(network, X, dtype), oracles.jacobian(network, X)
 
 
 def normed_case(generator, dtype):
     """A chain with layer norms after two of its layers."""
     module = nn.Sequential(
-        *(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 6), nn.SiLU()),
+        *(nn.Linear(4, 5, bias=False), nn.LayerNorm(5), nn.Tanh()),
+        *(nn.Linear(5, 6), nn.SiLU()),
         *(nn.LayerNorm(6, bias=False), nn.Linear(6, N_OUTPUTS)),
     )
     for parameter in module.parameters():
-        parameter.data = normal(generator, *parameter.shape)
-    network, X = open_module(module), normal(generator, N_SAMPLES, 4)
+        parameter.data = randn(generator, *parameter.shape)
+    network, X = open_module(module), randn(generator, N_SAMPLES, 4)
     return chain_operator(network, X, dtype), oracles.jacobian(network, X)
 
 
 def function_case(generator, dtype):
     """A general function of theta, some of whose derivatives are columns."""
-    theta, X = normal(generator, 12), normal(generator, N_SAMPLES, 4)
+    theta, X = randn(generator, 12), randn(generator, N_SAMPLES, 4)
 
     def function(theta, X):
         return (X @ theta.reshape(4, 3)).tanh().cumsum(1) * theta[:3]
@@ -119,7 +117,7 @@ def stacked_case(generator, dtype):
 
 def leaf_operator(generator, outputs, dtype=torch.float64, n_leaves=(3, 1, 5, 2, 4, 2)):
     """Random leaf numbers, and a loop that writes the indicators."""
-    scale = normal(generator, len(n_leaves))
+    scale = randn(generator, len(n_leaves))
     columns = [
         torch.randint(0, count, (N_SAMPLES,), generator=generator) for count in n_leaves
     ]
@@ -155,7 +153,7 @@ def stacked_leaves_case(generator, dtype):
 
 def mapped_case(generator, dtype):
     operator, twin = chain_case(generator, dtype)
-    matrix = normal(generator, N_OUTPUTS, N_OUTPUTS)
+    matrix = randn(generator, N_OUTPUTS, N_OUTPUTS)
     return MappedOperator(operator, matrix), matrix @ twin
 
 
@@ -221,8 +219,8 @@ def test_every_operator_is_tested(generator):
 def test_adjoint_identity(case, dtype, generator):
     """``<Phi a, r> = <a, Phi^T r>``."""
     operator, _ = case(generator, dtype)
-    coef = normal(generator, operator.n_coef).to(dtype)
-    residual = normal(generator, operator.n_samples, operator.n_outputs).to(dtype)
+    coef = randn(generator, operator.n_coef).to(dtype)
+    residual = randn(generator, operator.n_samples, operator.n_outputs).to(dtype)
     left = (operator.matvec(coef) * residual).sum()
     right = coef @ operator.rmatvec(residual)
     size = coef.norm() * operator.dense().norm() * residual.norm()
@@ -245,7 +243,7 @@ def test_dense_twin(case, dtype, block_bytes, generator, monkeypatch):
     assert operator.dtype == dtype
     assert operator.device == torch.device("cpu")
 
-    coef, residual = normal(generator, p), normal(generator, n, k)
+    coef, residual = randn(generator, p), randn(generator, n, k)
     raw = operator.matvec(coef.to(dtype))
     check_close(raw, (matrix @ coef).reshape(n, k), dtype)
     dual = operator.rmatvec(residual.to(dtype))
@@ -272,7 +270,7 @@ def test_rows_and_cross_gram(case, dtype, block_bytes, generator, monkeypatch):
     kernel = twin.reshape(-1, p) @ twin[index].reshape(-1, p).T
     check_close(operator.cross_gram(some), kernel, dtype)
     check_close(some.cross_gram(operator), kernel.T, dtype)
-    single = normal(generator, 4, 1, p)
+    single = randn(generator, 4, 1, p)
     other = DenseOperator(single.to(dtype))
     kernel = twin.reshape(-1, p) @ single.reshape(-1, p).T
     check_close(operator.cross_gram(other), kernel, dtype)
@@ -290,8 +288,8 @@ def test_normal(case, dtype, kind, block_bytes, generator, monkeypatch):
     operator, twin = case(generator, dtype)
     blocks = {
         "none": torch.eye(N_OUTPUTS, dtype=torch.float64).repeat(N_SAMPLES, 1, 1),
-        "diagonal": torch.diag_embed(normal(generator, N_SAMPLES, N_OUTPUTS)),
-        "blocks": normal(generator, N_SAMPLES, N_OUTPUTS, N_OUTPUTS),
+        "diagonal": torch.diag_embed(randn(generator, N_SAMPLES, N_OUTPUTS)),
+        "blocks": randn(generator, N_SAMPLES, N_OUTPUTS, N_OUTPUTS),
     }[kind]
     root = {
         "none": None,
@@ -388,12 +386,12 @@ def test_chain_operator(activation, n_hidden, n_outputs, biases, generator):
     sizes = [*[3, 4, 5, 3][: n_hidden + 1], n_outputs]
     bias, head_bias = biases in ("all", "hidden"), biases in ("all", "head")
     network = random_chain(sizes, activation, generator, bias, head_bias)
-    X = normal(generator, 4, 3)
+    X = randn(generator, 4, 3)
     twin = oracles.jacobian(network, X)
     matrix = twin.flatten(0, 1)
     operator = chain_operator(network, X)
     check_close(operator.dense(), twin, torch.float64)
-    coef, residual = normal(generator, operator.n_coef), normal(generator, 4, n_outputs)
+    coef, residual = randn(generator, operator.n_coef), randn(generator, 4, n_outputs)
     check_close(operator.matvec(coef), twin @ coef, torch.float64)
     dual = operator.rmatvec(residual)
     check_close(dual, matrix.T @ residual.reshape(-1), torch.float64)
@@ -406,7 +404,7 @@ def test_chain_operator(activation, n_hidden, n_outputs, biases, generator):
 def test_chain_kernels_in_float32(name, n_outputs, generator):
     """Kernels of wide layers keep the relative error that float32 allows."""
     network = random_chain([10, 64, 64, n_outputs], ACTIVATIONS[name], generator)
-    X = normal(generator, 40, 10)
+    X = randn(generator, 40, 10)
     exact = chain_operator(network, X).gram()
     error = chain_operator(network, X, torch.float32).gram().double() - exact
     assert error.norm() <= 1e-6 * exact.norm()
@@ -417,7 +415,7 @@ def test_chain_kernels_in_float32(name, n_outputs, generator):
 def test_chain_derivatives(generator):
     """``D_l`` is the derivative of the outputs by the pre-activations of layer l."""
     network = random_chain([3, 4, 5, 2], ACTIVATIONS["silu"], generator)
-    X = normal(generator, 6, 3)
+    X = randn(generator, 6, 3)
     J = oracles.jacobian(network, X)
     starts = np.cumsum([0, 12, 4, 20, 5, 10])
     derivatives = chain_operator(network, X).derivatives()
@@ -430,7 +428,7 @@ def test_chain_derivatives(generator):
 
 def test_kernels_of_two_chains(generator):
     """Two networks of one shape, trained apart, have the kernel of their matrices."""
-    X, Z = normal(generator, 5, 4), normal(generator, 3, 4)
+    X, Z = randn(generator, 5, 4), randn(generator, 3, 4)
     left, right = (
         random_chain([4, 6, 2], ACTIVATIONS["tanh"], generator) for _ in range(2)
     )
@@ -449,11 +447,11 @@ def test_function_equals_chain(block_bytes, generator, monkeypatch):
     if block_bytes is not None:
         monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
     network = random_chain([4, 6, 5, 3], ACTIVATIONS["gelu"], generator)
-    X = normal(generator, 8, 4)
+    X = randn(generator, 8, 4)
     chain = chain_operator(network, X)
     columns = torch.arange(network.n_params)
     function = FunctionOperator(network, network.theta, X, columns)
-    coef, residual = normal(generator, chain.n_coef), normal(generator, 8, 3)
+    coef, residual = randn(generator, chain.n_coef), randn(generator, 8, 3)
     for of_function, of_chain in [
         (function.matvec(coef), chain.matvec(coef)),
         (function.rmatvec(residual), chain.rmatvec(residual)),
@@ -471,11 +469,11 @@ def test_function_of_images(block_bytes, generator, monkeypatch):
     if block_bytes is not None:
         monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
     network = conv_net(generator)
-    images = normal(generator, 5, 1, 6, 6)
+    images = randn(generator, 5, 1, 6, 6)
     columns = torch.arange(network.n_params - 3)
     operator = FunctionOperator(network, network.theta, images, columns)
     twin = oracles.jacobian(network, images)[..., columns]
-    coef, residual = normal(generator, len(columns)), normal(generator, 5, 3)
+    coef, residual = randn(generator, len(columns)), randn(generator, 5, 3)
     check_close(operator.matvec(coef), twin @ coef, torch.float64)
     expected = torch.einsum("icp,ic->p", twin, residual)
     check_close(operator.rmatvec(residual), expected, torch.float64)
@@ -510,7 +508,7 @@ def test_single_output(case, dtype, generator):
 
 
 def test_single_output_of_one_output(generator):
-    operator = DenseOperator(normal(generator, 4, 1, 3))
+    operator = DenseOperator(randn(generator, 4, 1, 3))
     assert single_output(operator, 0) is operator
 
 
@@ -552,9 +550,10 @@ def test_answers_about_outputs(case, separate, shared, generator):
     "case",
     [
         partial(chain_case, dtype=torch.float64),
+        partial(normed_case, dtype=torch.float64),
         partial(stacked_case, dtype=torch.float64),
     ],
-    ids=["chain", "generic"],
+    ids=["chain", "norms", "generic"],
 )
 def test_sketch_keeps_inner_products(case, generator):
     """Inner products have the right mean, within five standard errors."""
@@ -588,27 +587,27 @@ def test_sketch_of_rows(case, dtype, generator):
 def test_single_keeps_the_products(generator):
     """In float32 every operator with a structure is itself to its rounding."""
     network = random_chain([3, 4, 2], ACTIVATIONS["tanh"], generator)
-    chain = chain_operator(network, normal(generator, 5, 3))
-    dense = DenseOperator(normal(generator, 5, 2, 6))
-    kronecker = KroneckerOperator(normal(generator, 5, 3), 2)
+    chain = chain_operator(network, randn(generator, 5, 3))
+    dense = DenseOperator(randn(generator, 5, 2, 6))
+    kronecker = KroneckerOperator(randn(generator, 5, 3), 2)
     operator = StackedOperator([chain, dense, kronecker], [0.5, 2.0, 1.0])
     single = operator.single()
     assert single.dtype == torch.float32
     assert_close(single.dense(), operator.dense().float(), rtol=1e-5, atol=1e-6)
-    coef = normal(generator, operator.n_coef)
+    coef = randn(generator, operator.n_coef)
     expected = operator.matvec(coef).float()
     assert_close(single.matvec(coef.float()), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_stacks_of_two_precisions_stay_in_theirs(generator):
     """A part that knows only its own dtype keeps the others in it."""
-    theta = normal(generator, 3)
+    theta = randn(generator, 3)
     function = FunctionOperator(
         lambda theta, X: X @ theta[:, None],
         theta,
-        normal(generator, 5, 3),
+        randn(generator, 5, 3),
         torch.arange(3),
     )
-    dense = DenseOperator(normal(generator, 5, 1, 2))
+    dense = DenseOperator(randn(generator, 5, 1, 2))
     operator = StackedOperator([function, dense], [1.0, 1.0])
     assert operator.single() is operator

@@ -424,7 +424,7 @@ def test_RN_10_envelope_gradient(loss, kind, rng):
     program = None
     if kind == "module":
         module = nn.Sequential(nn.Linear(3, 5), nn.Softplus()).double()
-        program = ModuleProgram([module])
+        program = ModuleProgram(module)
     objective = residual_of(loss, rng, 0.1, program)
     objective.inner.tol = 1e-14
     function = projected(objective)

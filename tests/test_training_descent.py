@@ -26,20 +26,6 @@ all_methods = pytest.mark.parametrize("method", METHODS, ids=repr)
 populations = pytest.mark.parametrize("n_members", [1, 3])
 
 
-def problem(loss, generator, n_members=1, n_samples=25):
-    """A random objective on a tanh chain, and a population."""
-    program = ChainProgram([3, 4, 3], [ACTIVATIONS["tanh"]])
-    objective = Objective(
-        program,
-        loss,
-        randn(generator, n_samples, 3),
-        oracles.random_targets(loss, n_samples, generator),
-        oracles.random_weight(n_samples, generator),
-        0.1 * torch.rand(program.n_params, generator=generator, dtype=torch.float64),
-    )
-    return objective, randn(generator, n_members, program.n_params)
-
-
 # --- starts ------------------------------------------------------------------------
 
 
@@ -241,7 +227,7 @@ def batches(monkeypatch):
 @pytest.mark.parametrize("batch_size", [25, 400])
 def test_full_batch_draws_nothing(batch_size, generator, batches):
     """One batch with all samples keeps their order and the generator's state."""
-    objective, theta = problem(SquaredLoss(), generator, 2)
+    objective, theta = oracles.training_problem(SquaredLoss(), generator, 2)
     descent = Descent(objective, theta, Still(), batch_size, generator)
     state = generator.get_state()
     loss = descent.epoch(0.1)
@@ -257,7 +243,7 @@ def test_full_batch_draws_nothing(batch_size, generator, batches):
 def test_batches_partition(batch_size, shuffled, generator, batches, monkeypatch):
     """Each epoch meets each sample once, with its target and weight, in a new order."""
     monkeypatch.setattr(_descent, "SHUFFLED", shuffled)
-    objective, theta = problem(SquaredLoss(), generator)
+    objective, theta = oracles.training_problem(SquaredLoss(), generator)
     descent = Descent(objective, theta, Still(), batch_size, generator)
     orders = []
     for _ in range(2):
@@ -281,7 +267,7 @@ def test_batches_partition(batch_size, shuffled, generator, batches, monkeypatch
 @pytest.mark.parametrize("batch_size", [4, 24])
 def test_batch_gradients_are_unbiased(batch_size, with_generator, generator, batches):
     """Weighted by their shares, the gradients of an epoch sum to the full gradient."""
-    objective, theta = problem(PoissonLoss(), generator, 2)
+    objective, theta = oracles.training_problem(PoissonLoss(), generator, 2)
     source = generator if with_generator else None
     descent = Descent(objective, theta, Still(), batch_size, source)
     loss = descent.epoch(0.1)
@@ -297,7 +283,7 @@ def test_batch_gradients_are_unbiased(batch_size, with_generator, generator, bat
 
 def test_descent_copies_and_moves(generator):
     """The start is left alone, and a moved member starts afresh from its new place."""
-    objective, theta = problem(SquaredLoss(), generator, 2)
+    objective, theta = oracles.training_problem(SquaredLoss(), generator, 2)
     start = theta.clone()
     descent = Descent(objective, theta, Adam(), 25, None)
     for _ in range(3):

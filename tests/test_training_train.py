@@ -24,20 +24,6 @@ all_methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m)._
 populations = pytest.mark.parametrize("n_members", [1, 3])
 
 
-def problem(generator, n_members=1, n_samples=25):
-    """A random objective on a tanh chain, and a population."""
-    program = ChainProgram([3, 4, 3], [ACTIVATIONS["tanh"]])
-    objective = Objective(
-        program,
-        SquaredLoss(),
-        randn(generator, n_samples, 3),
-        randn(generator, n_samples, 3),
-        oracles.random_weight(n_samples, generator),
-        torch.full((program.n_params,), 1e-3, dtype=torch.float64),
-    )
-    return objective, randn(generator, n_members, program.n_params)
-
-
 class Rates:
     """Keep the rates and move nothing."""
 
@@ -53,7 +39,7 @@ def paced(schedule, scores, generator, *, batch_size=25):
 
     Scores are lists, one per member, whose last entry goes on for ever.
     """
-    objective, theta = problem(generator, len(scores))
+    objective, theta = oracles.training_problem(SquaredLoss(), generator, len(scores))
     method, epochs = Rates(), []
 
     def validate(theta):
@@ -214,7 +200,7 @@ def test_stagnation_equals_scikit_learn(tol, batch_size, seed):
 @all_methods
 def test_population_equals_its_members(method, kind, batch_size, generator):
     """Members that train together, and end apart, reach what they reach alone."""
-    objective, theta = problem(generator, 3)
+    objective, theta = oracles.training_problem(SquaredLoss(), generator, 3)
     # The first member has little left to gain.
     ahead = Schedule(rate=0.05, kind="constant", max_epochs=200, patience=200)
     theta[:1] = train(objective, theta[:1], method, ahead).theta
@@ -242,7 +228,7 @@ def test_population_equals_its_members(method, kind, batch_size, generator):
 @populations
 def test_early_stopping_returns_the_best(n_members, generator):
     """With a held-out score the parameters are those of each member's best epoch."""
-    objective, theta = problem(generator, n_members)
+    objective, theta = oracles.training_problem(SquaredLoss(), generator, n_members)
     path, scores = [], []
 
     def validate(theta):
@@ -251,7 +237,7 @@ def test_early_stopping_returns_the_best(n_members, generator):
         path.append(theta.clone())
         return score
 
-    schedule = Schedule(rate=0.1, kind="constant", max_epochs=40, patience=8)
+    schedule = Schedule(rate=0.1, kind="constant", max_epochs=100, patience=8)
     training = train(objective, theta, Adam(), schedule, validate=validate)
     scores, path = torch.stack(scores), torch.stack(path)
     assert_close(training.scores, scores, rtol=0, atol=0)
@@ -263,7 +249,7 @@ def test_early_stopping_returns_the_best(n_members, generator):
 
 def test_no_validation(generator):
     """Without it there are no scores, and the last parameters are returned."""
-    objective, theta = problem(generator, 2)
+    objective, theta = oracles.training_problem(SquaredLoss(), generator, 2)
     path = []
 
     def on_epoch(epoch):
@@ -282,7 +268,7 @@ def test_no_validation(generator):
 
 def test_one_seed_one_training(generator):
     """The generator alone decides, and torch's global one is not touched."""
-    objective, theta = problem(generator, 2)
+    objective, theta = oracles.training_problem(SquaredLoss(), generator, 2)
     schedule = Schedule(max_epochs=10)
     state = torch.get_rng_state()
 

@@ -228,7 +228,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._keep_parameters()
         is_sparse, X, y, given = self._check(X, y, sample_weight, known=warm)
         if warm:
-            self._check_same_classes(y)
+            if is_classifier(self):
+                self._check_same_classes(y)
             self._targets.check(y)
         else:
             self._learn(y)
@@ -238,8 +239,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         held_out = None
         if X_val is not None:
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
-        elif self._validates():
+        else:
             numbered, held_out = self._split(numbered, seed)
+        # Callbacks get None, as the caller of `fit` gave it, and not weights of one.
         if sample_weight is None:
             callback_data = *callback_data[:2], None
         samples = numbered.samples
@@ -249,11 +251,13 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             architecture = self._architecture(samples.X, rng, known=warm)
             hook, finish = hooks(self, architecture, *callback_data)
             start = self._theta(architecture) if warm else None
-            result = self._train(architecture, numbered, held_out, start, seed, hook)
+            fit, verdict = self._train(
+                architecture, numbered, held_out, start, seed, hook
+            )
         self._forget_fit()
-        self._store(architecture, result, held_out is not None)
+        self._store(architecture, fit, verdict, held_out is not None)
         finish()
-        self._warn(result)
+        self._warn(fit.diverged)
         return self
 
     def _train(self, architecture, numbered, held_out, start, seed, hook):
@@ -268,7 +272,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         if held_out is not None:
             units = request.loss_unit, request.dtype, request.device
             score = scorer(held_out, self, architecture, loss, *units)
-        result = fit_network(
+        fit, verdict = fit_network(
             architecture,
             loss,
             data,
@@ -280,14 +284,14 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             held_out=score,
             floor=floor,
         )
-        _check_loss(result.verdict.loss)
-        if score is not None and max(result.scores) == -np.inf:
+        _check_loss(verdict.loss)
+        if score is not None and max(fit.scores) == -np.inf:
             raise ValueError(
                 "X_val, or the samples of X held out for early stopping, must have a "
                 "finite loss, got infinity in every epoch. Remove outliers, or lower "
                 "learning_rate_init."
             )
-        return result
+        return fit, verdict
 
     def _partial_fit(self, X, y, classes, sample_weight):
         """Train for one epoch, starting from the current parameters."""
@@ -344,9 +348,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             if hasattr(self, name):
                 delattr(self, name)
 
-    def _warn(self, result):
+    def _warn(self, diverged):
         """Warn if the training did not converge."""
-        if result.diverged:
+        if diverged:
             self._warn_of_divergence()
         elif self.status_ == "max_iter":
             # The messages of scikit-learn's networks, so that users' filters match.
@@ -369,11 +373,6 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             ConvergenceWarning,
             stacklevel=6,
         )
-
-    # ---------------------------------------------------------------------- subclasses
-
-    def _check_same_classes(self, y):
-        """Raise an error if a warm start has other classes than the previous fit."""
 
     # ---------------------------------------------------------------- data and request
 
@@ -410,31 +409,27 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
     def _check(self, X, y, sample_weight, known):
         """Validate data; return whether X is sparse, dense X, targets and weights."""
         check_device(self.device)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=("csr", "csc"),
-            dtype=(np.float64, np.float32),
-            multi_output=True,
-            allow_nd=self.module is not None,
-            reset=not known,
-        )
+        X, y = self._validated(X, y, multi_output=True, reset=not known)
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
         return sp.issparse(X), dense(X), self._kind_of_targets.checked(y), weight
 
-    def _validation_samples(self, X, y, sample_weight):
-        """Validate the held-out samples that the user passes."""
-        X = validate_data(
+    def _validated(self, X, *y, **options):
+        """Validate X, and y if it is given, by `validate_data`."""
+        return validate_data(
             self,
             X,
-            reset=False,
+            *y,
             accept_sparse=("csr", "csc"),
             dtype=(np.float64, np.float32),
             allow_nd=self.module is not None,
+            **options,
         )
+
+    def _validation_samples(self, X, y, sample_weight):
+        """Validate the held-out samples that the user passes."""
+        X = self._validated(X, reset=False)
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
@@ -449,13 +444,6 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         weight = self._targets.weigh(y, weight)
         kept = weight > 0
         return Samples(dense(X)[kept], y[kept], weight[kept])
-
-    def _validates(self):
-        """Whether samples may be held out; "lbfgs" does not support this."""
-        wanted = self.early_stopping
-        if wanted == "auto":
-            wanted = self.n_starts == 1
-        return wanted and self.solver != "lbfgs"
 
     def _batch(self, n_samples):
         """Return the batch size for a number of distinct samples."""
@@ -477,9 +465,12 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         distinct = distinct_rows(X)
         unit = distinct if groups is None else groups
         numbered = NumberedSamples(Samples(X, y, weight), distinct, unit)
+        # Batch norm of a module does not see the weights of merged copies, and copies
+        # may be in several groups.
         if groups is None and self.module is None:
             merged = numbered.merged()
             n_samples = len(merged.distinct)
+            # The order only matters to batches that are not shuffled.
             one_batch = n_samples <= self._batch(n_samples)
             if one_batch or self.shuffle:
                 numbered = merged
@@ -490,9 +481,12 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         return numbered, (X, y, given)
 
     def _split(self, numbered, seed):
-        """Return training samples, and held-out samples for early stopping."""
+        """Return training samples, and held-out samples for early stopping or None."""
+        if not self.early_stopping or self.solver == "lbfgs":
+            return numbered, None
         fraction, n_units = self.validation_fraction, int(numbered.unit.max()) + 1
-        if self.early_stopping == "auto" and fraction * n_units < AUTO_HELD_OUT:
+        is_small = fraction * n_units < AUTO_HELD_OUT
+        if self.early_stopping == "auto" and (self.n_starts > 1 or is_small):
             return numbered, None
         if not fraction > 0:
             raise ValueError(
@@ -526,9 +520,11 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._loss_unit = targets.loss_unit(y, weight)
         self._inputs = None
         if self.standardize:
-            self._inputs = InputMap.fit(
+            inputs = InputMap.fit(
                 samples.X, weight, centred=not is_sparse, drop=self.module is None
-            ).state()
+            )
+            # Fitted attributes are arrays and plain values.
+            self._inputs = dict(vars(inputs))
 
     def _loss(self, architecture):
         """Return the loss of standardized targets."""

@@ -3,13 +3,11 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._predictors import NetworkClassifier
 from sklearn_pgb._losses._named import CLASSIFICATION
-from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
 
 
@@ -342,25 +340,8 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
         """
         return self._partial_fit(X, y, classes, sample_weight)
 
-    def _open_network(self):
-        check_is_fitted(self)
-        network = self._network()
-        loss = self._targets.loss_for(self.n_outputs_)
-        if self._multilabel:
-            return OpenNetwork(
-                network, loss, "classifier", self, preprocess=self._preprocess
-            )
-        return OpenNetwork(
-            network,
-            loss,
-            "classifier",
-            self,
-            classes=self.classes_,
-            one_column=self.n_outputs_ == 1,
-            preprocess=self._preprocess,
-        )
-
     def _check_same_classes(self, y):
+        """Raise an error if a warm start has other classes than the previous fit."""
         if y.ndim == 2 or self._multilabel:
             return
         if not np.array_equal(np.unique(y), self.classes_):

@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Result of a fit.
+    """Result of a training.
 
     Attributes
     ----------
@@ -86,22 +86,7 @@ class Fit:
     ending : {"converged", "early_stopped", "stalled", "max_iter"}
         Why the training ended.
     diverged : bool
-    verdict : Verdict
     """
-
-    theta: Tensor
-    losses: list[float]
-    scores: list[float]
-    n_iter: int
-    n_moves: int
-    ending: str
-    diverged: bool
-    verdict: Verdict
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """Result of a training: the attributes of `Fit` without the verdict."""
 
     theta: Tensor
     losses: list[float]
@@ -151,7 +136,7 @@ def fit_network(
     hook: Hook,
     held_out: Callable[[Tensor], float] | None,
     floor: PureErrorFloor,
-) -> Fit:
+) -> tuple[Fit, Verdict]:
     """Train a network, polish it if there are several starts, and monitor the result.
 
     Parameters
@@ -187,6 +172,7 @@ def fit_network(
         held_out,
         floor.value / request.loss_unit,
     )
+    # The monitor and the polish need float64 on the CPU, whatever the training used.
     exact = replace(exact, program=exact.program.exact())
     theta, ending = trained.theta, trained.ending
     is_chain = isinstance(architecture.program, ChainProgram)
@@ -206,19 +192,11 @@ def fit_network(
         tol=request.schedule.tol,
         generator=generator,
     )
-    return Fit(
-        theta=theta,
-        losses=[loss * request.loss_unit for loss in trained.losses],
-        scores=trained.scores,
-        n_iter=trained.n_iter,
-        n_moves=trained.n_moves,
-        ending=ending,
-        diverged=trained.diverged,
-        verdict=verdict,
-    )
+    losses = [loss * request.loss_unit for loss in trained.losses]
+    return replace(trained, theta=theta, losses=losses, ending=ending), verdict
 
 
-def _polished(objective: Objective, trained: Trained, target: float) -> Tensor:
+def _polished(objective: Objective, trained: Fit, target: float) -> Tensor:
     """Move the network of a search to a critical point, or towards it if it is large.
 
     A large network is not polished if its objective is at most `target`.
@@ -269,6 +247,7 @@ def one_epoch(
         method.recall(memory)
     start = descent.theta[0].clone()
     value = float(descent.epoch(request.schedule.rate)) * request.loss_unit
+    # An epoch that overflows is undone, so that the next one can continue.
     if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
         value = float(objective.value(start[None])) * request.loss_unit
         return _to_float64(start), value, None
@@ -312,7 +291,7 @@ def _train(
     hook: Hook,
     held_out: Callable[[Tensor], float] | None,
     floor: float,
-) -> Trained:
+) -> Fit:
     """Train with the requested solver."""
     if request.solver == "lbfgs":
         return _by_lbfgs(objective, theta, request, hook)
@@ -353,7 +332,7 @@ def _train(
         ending = "converged" if held_out is None else "early_stopped"
     else:
         ending = "max_iter"
-    return Trained(
+    return Fit(
         theta=_to_float64(training.theta[0]),
         losses=training.losses[:, 0].tolist(),
         scores=training.scores[:, 0].tolist() if held_out is not None else [],
@@ -364,9 +343,7 @@ def _train(
     )
 
 
-def _by_lbfgs(
-    objective: Objective, theta: Tensor, request: Request, hook: Hook
-) -> Trained:
+def _by_lbfgs(objective: Objective, theta: Tensor, request: Request, hook: Hook) -> Fit:
     stopped = False
 
     def on_iteration(theta: Tensor, loss: float) -> bool:
@@ -389,9 +366,7 @@ def _by_lbfgs(
         ending = "early_stopped"
     elif polished.n_iter >= limit or polished.n_evaluations >= evaluations:
         ending = "max_iter"
-    return Trained(
-        polished.theta, polished.losses, [], polished.n_iter, 0, ending, False
-    )
+    return Fit(polished.theta, polished.losses, [], polished.n_iter, 0, ending, False)
 
 
 def _by_search(
@@ -402,7 +377,7 @@ def _by_search(
     generator: torch.Generator,
     hook: Hook,
     floor: float,
-) -> Trained:
+) -> Fit:
     stopped = False
 
     def on_epoch(theta: Tensor, loss: Tensor) -> bool:
@@ -429,7 +404,7 @@ def _by_search(
         generator=generator,
         on_epoch=on_epoch,
     )
-    return Trained(
+    return Fit(
         theta=_to_float64(theta[0]),
         losses=losses[:, 0].tolist(),
         scores=[],

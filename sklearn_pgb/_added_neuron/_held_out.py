@@ -108,6 +108,7 @@ def scorer(
 def _by_scorer(
     samples: Samples, estimator: Any, architecture: Architecture
 ) -> Callable[[Tensor], float]:
+    # A shallow copy, as the score of an epoch must not change the estimator.
     fitted = copy.copy(estimator)
     scorer = check_scoring(fitted, estimator.scoring)
     X, y, weight = samples.X, samples.y, samples.weight
@@ -175,8 +176,11 @@ def split_rows(
     n_held_out = min(math.ceil(fraction * n_units), len(order))
     held_out = np.zeros(n_units, dtype=bool)
     if n_held_out:
+        # Evenly spaced in the order of the labels, which stratifies by label.
         spread = (np.arange(n_held_out) + 0.5) * len(order) / n_held_out
         held_out[order[spread.astype(np.intp)]] = True
+    # A unit of several labels counts for the most frequent one, so another may still
+    # have all of its samples held out.
     for code in range(votes.shape[1]):
         has_label = votes[:, code] > 0
         if has_label.any() and held_out[has_label].all():

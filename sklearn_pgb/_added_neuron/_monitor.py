@@ -83,10 +83,18 @@ def monitor(
         objective.loss, objective.y, raw, objective.weight, floor.group
     )
     neurons, value, path = _descend(objective, raw, neuron_penalty, generator)
+    # The failure mode of the paper: (b, W) grow while a shrinks.
+    diverges = False
+    if len(path) > WINDOW:
+        first, last = path[-WINDOW - 1], path[-1]
+        grows = torch.hypot(last.b.norm(), last.W.norm()) > torch.hypot(
+            first.b.norm(), first.W.norm()
+        )
+        diverges = bool(grows and last.a.abs().max() < first.a.abs().max())
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
     return Verdict(
         certified=scale.certifies(loss, tol),
-        neuron_status="diverging" if _diverges(path) else "stalled",
+        neuron_status="diverging" if diverges else "stalled",
         loss=loss,
         auxiliary_loss=value,
         floor=floor,
@@ -137,18 +145,8 @@ def _descend(
             callback=record,
             options={"maxiter": NEURON_ITERATIONS, "maxfun": 2 * NEURON_ITERATIONS},
         )
+    # L-BFGS-B may return a point that is worse than its start.
     value, start_value = function(result.x)[0], function(flat)[0]
     if value > start_value:
         return neurons_of(flat), start_value, path
     return neurons_of(result.x), value, path
-
-
-def _diverges(path: list[Neurons]) -> bool:
-    """Whether (b, W) grow while a shrinks, the failure mode of the paper."""
-    if len(path) <= WINDOW:
-        return False
-    first, last = path[-WINDOW - 1], path[-1]
-    grows = torch.hypot(last.b.norm(), last.W.norm()) > torch.hypot(
-        first.b.norm(), first.W.norm()
-    )
-    return bool(grows and last.a.abs().max() < first.a.abs().max())

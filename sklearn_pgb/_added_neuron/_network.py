@@ -27,7 +27,7 @@ from sklearn_pgb._training._architecture import (
     network_state,
     restored_module,
 )
-from sklearn_pgb._training._input_map import InputMap
+from sklearn_pgb._training._input_map import InputMap, Standardization
 from sklearn_pgb._training._program import ChainProgram
 
 # Attributes that store a chain or a module.
@@ -99,6 +99,10 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     def _fitted_module(self):
         """Return the user's module with the fitted parameters."""
         return restored_module(self._prototype, self.module_state_)
+
+    def _opening(self):
+        """Return network, final estimator and maps of the inputs of `OpenNetwork`."""
+        return self._network(), self, {"preprocess": self._preprocess}
 
     def _network(self) -> Network:
         """Return the fitted network as a function of standardized inputs."""
@@ -203,7 +207,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         module, inputs = self._fitted_module(), self._input_map()
         if inputs is None:
             return module
-        return nn.Sequential(inputs.module(), module).eval()
+        return nn.Sequential(Standardization(inputs), module).eval()
 
     def _network_state(self, architecture, theta):
         """Return the attributes that store a network."""
@@ -221,10 +225,10 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         for name, value in self._network_state(architecture, theta).items():
             setattr(self, name, value)
 
-    def _store(self, architecture, result, validated):
+    def _store(self, architecture, fit, verdict, validated):
         """Set the attributes of a fit, as arrays and plain values."""
-        self._store_network(architecture, result.theta)
-        verdict, scale = result.verdict, architecture.scale
+        self._store_network(architecture, fit.theta)
+        scale = architecture.scale
         # Targets are only scaled if losses then scale by the square.
         self.loss_ = verdict.loss * scale**2
         self.auxiliary_loss_ = verdict.auxiliary_loss * scale**2
@@ -232,7 +236,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         self.floor_attained_ = verdict.floor.attained
         self.floor_gap_ = self.loss_ - self.floor_
         self.residual_ = verdict.residual * scale
-        self.status_ = "certified_global" if verdict.certified else result.ending
+        self.status_ = "certified_global" if verdict.certified else fit.ending
         self.monitor_status_ = verdict.neuron_status
         path = [_in_units(each, architecture) for each in verdict.path]
         self.neurons_ = _in_units(verdict.neurons, architecture)
@@ -241,17 +245,17 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
             for each in path
         ]
         # Epochs that overflow are left out.
-        finite = np.isfinite(result.losses)
-        curve = np.compress(finite, result.losses) * scale**2
+        finite = np.isfinite(fit.losses)
+        curve = np.compress(finite, fit.losses) * scale**2
         self.loss_curve_ = curve.tolist()
         self.best_loss_ = min(self.loss_curve_, default=self.loss_)
-        self.n_iter_ = result.n_iter
-        self.n_moves_ = result.n_moves
+        self.n_iter_ = fit.n_iter
+        self.n_moves_ = fit.n_moves
         self.validation_scores_ = self.best_validation_score_ = None
         if validated:
             self.best_loss_ = None
-            self.validation_scores_ = np.compress(finite, result.scores).tolist()
-            self.best_validation_score_ = max(result.scores)
+            self.validation_scores_ = np.compress(finite, fit.scores).tolist()
+            self.best_validation_score_ = max(fit.scores)
 
 
 def _in_units(neurons, architecture):

@@ -35,27 +35,23 @@ def hooks(
 
     def hook(progress: Progress) -> bool:
         stop = call_back(progress.theta, progress.loss * architecture.scale**2)
-        if estimator.verbose:
-            _print(estimator, progress)
+        if not estimator.verbose:
+            return stop
+        # The messages of scikit-learn's networks.
+        criterion = "Training loss"
+        if progress.score is not None:
+            criterion = "Validation score"
+            print(f"{criterion}: {progress.score:f}")
+        if progress.stagnates:
+            lower = f"Setting learning rate to {progress.rate:f}"
+            if progress.rate <= SMALLEST_RATE:
+                lower = "Learning rate too small. Stopping."
+            ends = {"anneal": "Annealing.", "adaptive": lower}
+            print(
+                f"{criterion} did not improve more than tol={estimator.tol:f} for "
+                f"{estimator.n_iter_no_change} consecutive epochs. "
+                + ends.get(estimator.learning_rate, "Stopping.")
+            )
         return stop
 
     return hook, finish
-
-
-def _print(estimator: Any, progress: Progress) -> None:
-    """Print the messages of scikit-learn's networks after an epoch."""
-    criterion = "Training loss"
-    if progress.score is not None:
-        criterion = "Validation score"
-        print(f"{criterion}: {progress.score:f}")
-    if not progress.stagnates:
-        return
-    lower = f"Setting learning rate to {progress.rate:f}"
-    if progress.rate <= SMALLEST_RATE:
-        lower = "Learning rate too small. Stopping."
-    ends = {"anneal": "Annealing.", "adaptive": lower}
-    print(
-        f"{criterion} did not improve more than tol={estimator.tol:f} for "
-        f"{estimator.n_iter_no_change} consecutive epochs. "
-        + ends.get(estimator.learning_rate, "Stopping.")
-    )

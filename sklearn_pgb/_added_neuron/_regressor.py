@@ -2,13 +2,10 @@
 
 from numbers import Real
 
-from sklearn.utils.validation import check_is_fitted
-
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._predictors import NetworkRegressor
 from sklearn_pgb._losses._named import REGRESSION
-from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
 
 
@@ -323,11 +320,3 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
         self : object
         """
         return self._partial_fit(X, y, None, sample_weight)
-
-    def _open_network(self):
-        check_is_fitted(self)
-        network = self._network()
-        loss = self._targets.loss_for(self.n_outputs_)
-        return OpenNetwork(
-            network, loss, "regressor", self, preprocess=self._preprocess
-        )

@@ -110,8 +110,11 @@ def search(
         """Train until all members are at the floor; return whether to continue."""
         trained = population.trained_mask()
         for _ in range(n_epochs):
+            # The rate is constant up to RETURN, then a cosine to zero until the polish.
             elapsed = (len(losses) + 0.5) / max_epochs
-            losses.append(descent.epoch(rate * _annealing(elapsed) * trained))
+            annealed = min(max(0.0, (elapsed - RETURN) / (1 - POLISH - RETURN)), 1.0)
+            factor = (1 + math.cos(math.pi * annealed)) / 2
+            losses.append(descent.epoch(rate * factor * trained))
             if on_epoch is not None:
                 network = population.program.split(descent.theta)[0]
                 if on_epoch(network, losses[-1]):
@@ -140,12 +143,6 @@ def search(
     curve = torch.stack(losses) if losses else torch.empty(0, len(theta))
     n_epochs = len(losses) + evaluations
     return population.best_theta, curve, n_epochs, population.n_moves
-
-
-def _annealing(elapsed: float) -> float:
-    """Return the learning rate factor: one, then a cosine to zero until the polish."""
-    annealed = (elapsed - RETURN) / (1 - POLISH - RETURN)
-    return (1 + math.cos(math.pi * min(max(0.0, annealed), 1.0))) / 2
 
 
 class _Population:
@@ -198,6 +195,7 @@ class _Population:
         better = self.value < self.best
         self.best_theta[better] = network[better]
         self.best = torch.where(better, self.value, self.best)
+        # An overflow would stay in the optimizer's moments, which a move resets.
         for member in (~self.value.isfinite()).nonzero()[:, 0].tolist():
             self._set_network(descent, member, self.best_theta[member])
 
@@ -287,8 +285,12 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     unit = int((weights[1][0].norm(dim=0) * hidden.std(0, correction=0)).argmin())
     if not float(spread) > 0:
         return theta
+    # The unit's input then has standard deviation one, so that the activation is not
+    # almost linear on the samples.
     weights[0][0, unit] = neurons.W[k] / spread
     candidates = []
+    # The threshold of an exponential unit is part of its amplitude, so it does not tell
+    # where the new unit should bend.
     for active in ACTIVE if biases[0] is not None else ACTIVE[:1]:
         if biases[0] is not None:
             biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread

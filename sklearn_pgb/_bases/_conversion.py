@@ -20,6 +20,7 @@ def as_basis(value: Any) -> Basis:
     """
     if isinstance(value, Basis):
         return clone(value)
+    # A VotingRegressor transforms too, but it is a model with a gradient basis.
     if hasattr(value, "transform") and not hasattr(value, "predict"):
         return FeatureBasis(clone(value))
     check_can_open(value)

@@ -145,6 +145,7 @@ class TangentColumns(Basis):
         """
         check_is_fitted(self)
         check_n_outputs(n_outputs)
+        # A module was checked when the basis was fitted.
         inputs = self.network_.inputs(X, check=False)
         operator = self.space_.operator([inputs] * len(self.space_.networks))
         if operator.n_outputs != n_outputs:

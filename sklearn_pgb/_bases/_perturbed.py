@@ -126,7 +126,15 @@ class PerturbedGradientBasis(TangentColumns):
         self.network_ = train_and_open(self.estimator, X, y, self.loss, seed)
         network, inputs = self.network_.network, self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
-        self._test_rank(network, inputs, weight, generator)
+        rank = nearby = jacobian_rank(network, inputs, weight)
+        n_rows = len(inputs) * network(network.theta, inputs[:1]).shape[1]
+        # A full rank cannot be larger nearby.
+        if rank is not None and rank < min(n_rows, network.n_params):
+            nearby = generic_rank(network, inputs, generator, weight)
+        self.rank_ = self.generic_rank_ = self.is_singular_ = None
+        if rank is not None and nearby is not None:
+            self.rank_, self.generic_rank_ = rank, max(rank, nearby)
+            self.is_singular_ = rank < nearby
         kept: list[Displacement] = []
         if self.is_singular_:
             kept = new_displacements(
@@ -142,23 +150,6 @@ class PerturbedGradientBasis(TangentColumns):
             [network, *moved], [inputs] * (1 + len(moved)), weight
         )
         return self
-
-    def _test_rank(
-        self,
-        network: Network,
-        inputs: Tensor,
-        weight: Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        """Compare the rank of the Jacobian with its rank at nearby parameters."""
-        rank = nearby = jacobian_rank(network, inputs, weight)
-        n_rows = len(inputs) * network(network.theta, inputs[:1]).shape[1]
-        if rank is not None and rank < min(n_rows, network.n_params):
-            nearby = generic_rank(network, inputs, generator, weight)
-        self.rank_ = self.generic_rank_ = self.is_singular_ = None
-        if rank is not None and nearby is not None:
-            self.rank_, self.generic_rank_ = rank, max(rank, nearby)
-            self.is_singular_ = rank < nearby
 
 
 def new_displacements(
@@ -188,6 +179,7 @@ def new_displacements(
     kept: list[Displacement] = []
     candidates = displacements(network, X, generator=generator, limit=TRIALS * n_wanted)
     for displacement in candidates:
+        # A span of all rows has no new directions.
         if len(kept) == n_wanted or span.shape[1] == len(span):
             break
         moved = network.at(network.theta + displacement.shift)

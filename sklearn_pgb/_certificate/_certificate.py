@@ -171,16 +171,9 @@ class Certificate:
         import pandas as pd
 
         records = [{**asdict(row), "gap": row.gap} for row in self.table]
-        columns = [
-            "n_coef",
-            "rank",
-            "value",
-            "lower_bound",
-            "gap",
-            "excess",
-            "attained",
-            "norm_budget",
-        ]
+        columns = (
+            "n_coef rank value lower_bound gap excess attained norm_budget".split()
+        )
         frame = pd.DataFrame.from_records(records, index="basis")[columns]
         # Ranks may be missing, and whether an infimum is attained may be unknown.
         return frame.astype({"rank": "Int64", "attained": "boolean"})
@@ -228,11 +221,6 @@ class Certificate:
 def number(value: float, zero: float = 0.0) -> str:
     """Format with four significant digits; "0" if the size is at most `zero`."""
     return "0" if abs(value) <= zero else f"{value:.4g}"
-
-
-def headline(certificate: Certificate) -> str:
-    """The verdict as a sentence."""
-    return HEADLINES[certificate.verdict]
 
 
 def statements(certificate: Certificate) -> list[str]:
@@ -330,7 +318,7 @@ def as_text(certificate: Certificate) -> str:
     c = certificate
     title = (
         f"Certificate of {c.name} ({c.n_params} parameters, {c.n_samples} samples)\n"
-        f"{headline(c)}"
+        f"{HEADLINES[c.verdict]}"
     )
     table = [HEADER, *cells(c)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -359,7 +347,7 @@ def as_html(certificate: Certificate) -> str:
     points = "".join(f"<li>{escape(text)}</li>" for text in statements(c))
     rest = "".join(f"<li>{escape(text)}</li>" for text in (*c.assumptions, *c.notes))
     return (
-        f"<div><p><b>{escape(headline(c))}</b> {escape(c.name)}, {c.n_params} "
+        f"<div><p><b>{escape(HEADLINES[c.verdict])}</b> {escape(c.name)}, {c.n_params} "
         f"parameters, {c.n_samples} samples.</p><ul>{points}</ul>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         f"<details><summary>Assumptions and notes</summary><ul>{rest}</ul></details>"

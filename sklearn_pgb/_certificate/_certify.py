@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._certificate._certificate import Certificate
-from sklearn_pgb._certificate._examine import Effort, Findings, examine
+from sklearn_pgb._certificate._examine import Effort, examine
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
@@ -160,32 +160,30 @@ def certify_objective(
     return _examined(subject, {}, Effort(tol, None, max_memory), seed)
 
 
-def _examined(
-    subject: Subject, bases: dict[str, Basis], effort: Effort, seed: int
-) -> Certificate:
-    """Compute the certificate of a subject."""
-    work = float(subject.objective.network.n_params) * len(subject.objective.X)
-    with threads_for(work):
-        generator = torch.Generator().manual_seed(seed)
-        return _certificate(subject, examine(subject, bases, effort, generator))
-
-
 def _check_positive(value: Any, name: str) -> None:
     if not isinstance(value, Real) or not 0 < float(value) < np.inf:
         raise ValueError(f"{name} must be a positive number, got {value!r}.")
 
 
-def _certificate(subject: Subject, findings: Findings) -> Certificate:
-    """Assemble the certificate from its findings."""
-    verdict, escape = judge(subject, findings)
+def _examined(
+    subject: Subject, bases: dict[str, Basis], effort: Effort, seed: int
+) -> Certificate:
+    """Compute the certificate of a subject."""
+    objective = subject.objective
+    with threads_for(float(objective.network.n_params) * len(objective.X)):
+        generator = torch.Generator().manual_seed(seed)
+        findings = examine(subject, bases, effort, generator)
+        verdict, escape = judge(subject, findings)
+    curvature, tilted = findings.curvature, findings.tilted
     gradient_norm = float(findings.gradient.norm())
     gradient_row = findings.row("gradient")
     assert gradient_row is not None
-    distance = (
-        findings.tangent.norm if findings.tangent.attained is not False else np.inf
-    )
-    if findings.tilted is not None:
-        distance = findings.tilted.norm_budget
+    # A separable problem has no solution at a finite distance.
+    distance = np.inf
+    if tilted is not None:
+        distance = tilted.norm_budget
+    elif findings.tangent.attained is not False:
+        distance = findings.tangent.norm
     return Certificate(
         verdict=verdict,
         loss=findings.loss,
@@ -197,20 +195,18 @@ def _certificate(subject: Subject, findings: Findings) -> Certificate:
         gradient_norm=gradient_norm,
         gap=max(findings.loss - gradient_row.lower_bound, 0.0),
         gap_bound=gradient_norm * distance if gradient_norm else 0.0,
-        min_curvature=None if findings.curvature is None else findings.curvature.least,
-        max_curvature=None
-        if findings.curvature is None
-        else findings.curvature.largest,
+        min_curvature=None if curvature is None else curvature.least,
+        max_curvature=None if curvature is None else curvature.largest,
         kink_margin=findings.margin.value,
         rank=findings.tangent.steady_rank,
         generic_rank=findings.nearby,
         is_singular=findings.singular,
         table=findings.rows,
-        tilted=findings.tilted,
+        tilted=tilted,
         escape=escape,
         assumptions=assumptions(subject, findings),
         notes=notes(subject, findings),
         name=subject.name,
-        n_samples=len(subject.objective.X),
-        n_params=subject.objective.network.n_params,
+        n_samples=len(objective.X),
+        n_params=objective.network.n_params,
     )

@@ -65,5 +65,7 @@ def by_curvature(objective: Objective, theta: Tensor, curvature: Curvature) -> E
 
 
 def _descend(objective: Objective, kind: str, start: Tensor) -> Escape:
+    # A few steps are enough: any decrease beyond rounding disproves a local minimum, so
+    # the descent need not converge.
     end = quasi_newton(objective.of_one, start, gtol=1e-10, max_iter=ESCAPE_STEPS)
     return Escape(kind, start.numpy(), end.theta.numpy(), end.value)

@@ -173,6 +173,7 @@ def examine(
     in_span_error = _in_span_error(subject, problem, raw)
     # f = J g is exact if the head is linear; 1e-8 leaves room for rounding.
     spans = in_span_error is not None and in_span_error <= 1e-8
+    # The network lies in its own basis, so its loss bounds the infimum from above.
     known = {"floor": floor.value, "in_hand": loss, "contains_offset": spans}
     tangent = solve_basis(problem, effort.max_memory, **known)
     margin = kink_margin(network, objective.X)
@@ -187,14 +188,21 @@ def examine(
             linear_bound = result.lower_bound
     own = row_of(GRADIENT, problem, tangent, loss)
     rows.append(own)
-    # The derivatives of a model that is linear in its parameters are constant.
-    nearby = tangent.steady_rank
-    if not network.is_linear_in_theta:
-        nearby = _rank_nearby(objective, tangent.steady_rank, generator)
+    rank = nearby = tangent.steady_rank
+    is_full = rank == min(objective.y.numel(), network.n_params)
+    # The derivatives of a model that is linear in its parameters are constant, and a
+    # full rank cannot increase.
+    if rank is not None and not is_full and not network.is_linear_in_theta:
+        nearby = generic_rank(
+            network,
+            objective.X,
+            generator,
+            objective.weight,
+            max_work=NEARBY_RANK_FLOPS,
+        )
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
     tolerance = scale.tolerance(effort.tol)
     displaced = []
-    rank = tangent.steady_rank
     if smooth and rank is not None and rank < (nearby or 0):
         # Each displacement costs a factorization. It is not worth much if the gradient
         # basis already shows that the point is not critical.
@@ -306,19 +314,10 @@ def joint_name(layers: range) -> str:
     return f"{'inputs' if first == 0 else f'layer {first}'} to layer {last} jointly"
 
 
-def _rank_nearby(
-    objective: Objective, rank: int | None, generator: torch.Generator
-) -> int | None:
-    """Generic rank of the Jacobian nearby; equal to `rank` if that is full."""
-    network = objective.network
-    if rank is None or rank == min(objective.y.numel(), network.n_params):
-        return rank
-    return generic_rank(
-        network, objective.X, generator, objective.weight, max_work=NEARBY_RANK_FLOPS
-    )
-
-
 def _rounding(objective: Objective, problem: ConvexProblem, raw: Tensor) -> float:
+    # The gradient is a sum over samples and outputs. Its rounding error is proportional
+    # to the sizes of the terms, not to that of the sum, which cancels at critical
+    # points.
     residual = problem.residual(raw).abs()
     sizes = problem.operator.row_norms().sqrt()
     tilt = objective.penalty_gradient(objective.network.theta)

@@ -56,6 +56,8 @@ def steepness(
     norm = float(relative.norm())
     residual = problem.weight.sqrt()[:, None] * problem.loss.gradient(problem.y, raw)
     tilt = objective.penalty_gradient(objective.network.theta) / scale
+    # Columns have norm one, so each entry is at most the norm of the residual. The norm
+    # of all entries is compared with that bound: below rounding it is no evidence.
     size = float(residual.norm()) * len(scale) ** 0.5 + float(tilt.norm())
     if not norm > GRADIENT_ROUNDING * size:
         return Steepness(norm, True, 0.0)
@@ -79,6 +81,7 @@ def _gain(
     tilt = float(objective.penalty_gradient(theta) @ step)
     curvature = float(objective.penalty_value(step))
     start = problem.data_value(raw)
+    # The largest lengths may overflow.
     gains = [
         float(start - problem.data_value(raw + t * change))
         - t * tilt

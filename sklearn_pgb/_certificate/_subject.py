@@ -58,8 +58,8 @@ def open_subject(
     y: Any,
     *,
     sample_weight: Any,
-    loss: str | None,
-    penalty: Any,
+    loss: str | None = None,
+    penalty: Any = None,
 ) -> Subject:
     """Open a fitted network on its training data."""
     if y is None:
@@ -111,16 +111,6 @@ def open_subject(
             distinct_rows(X if opened.encode is None else objective.X.numpy())
         ),
     )
-
-
-def training_objective(
-    estimator: Any, X: Any, y: Any, *, sample_weight: Any
-) -> Objective:
-    """Training objective of a fitted network."""
-    subject = open_subject(
-        estimator, X, y, sample_weight=sample_weight, loss=None, penalty=None
-    )
-    return subject.objective
 
 
 def _open(estimator: Any, loss: str | None) -> OpenNetwork:
@@ -248,6 +238,8 @@ def _terms_of_mlp(
     assert isinstance(network, ChainNetwork)
     strength, notes = mlp_penalty(mlp, opened.loss, weight)
     if isinstance(opened.loss, SquaredLoss) and (network.n_outputs or 1) > 1:
+        # The gradient decides about critical points, so the objective is the one it
+        # belongs to.
         notes += (
             "scikit-learn computes the gradient of the sum over targets, although its "
             "loss_ is a mean over them; the sum is used here.",

@@ -116,6 +116,7 @@ def descend(
     step = 4.0 * operator.n_samples * max(p, 1)
     n_steps = int(min(DESCENT_STEPS, max(10, DESCENT_FLOPS / step)))
     start = problem.weight.new_zeros(p + n_free)
+    # A step may take several evaluations, each with a pass over the data.
     end = quasi_newton(
         function, start, gtol=1e-12, max_iter=n_steps, max_evaluations=2 * n_steps
     ).theta

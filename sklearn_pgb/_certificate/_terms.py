@@ -48,9 +48,19 @@ def terms_of_other(
         strengths = np.broadcast_to(_strength(final, weight * row_weight), n_outputs)
         n_coef = n_outputs * final.n_features_in_
         penalty[:n_coef] = np.repeat(strengths, final.n_features_in_)
+        # The intercept of liblinear is the coefficient of a constant feature.
         if getattr(final, "solver", None) == "liblinear":
             penalty[n_coef:] = strengths / final.intercept_scaling**2
-        notes += _notes_of_linear(final)
+        if _l1_ratio(final) > 0:
+            notes.append(
+                "The training had an L1 penalty, which is not part of the objective, "
+                "so its derivatives do not vanish."
+            )
+        if getattr(final, "positive", False):
+            notes.append(
+                "The coefficients were restricted to positive ones; the bounds are for "
+                "all."
+            )
     else:
         notes.append(
             "Thresholds of trees are not parameters. Parts of the training other than "
@@ -66,13 +76,17 @@ def _strength(model: Any, weight: NDArray[np.float64]) -> Any:
     The squared loss of the package has no factor 1/2.
     """
     if isinstance(model, Ridge | RidgeCV):
+        # Its objective is a sum over the samples, without a factor 1/2.
         alpha = model.alpha_ if isinstance(model, RidgeCV) else model.alpha
         return np.asarray(alpha) / weight.sum()
     if isinstance(model, Lasso | LassoCV | ElasticNet | ElasticNetCV):
+        # Its objective has half of the mean squared loss and half of the squared norm.
         cross_validated = isinstance(model, LassoCV | ElasticNetCV)
         alpha = model.alpha_ if cross_validated else model.alpha
         return alpha * (1 - _l1_ratio(model))
     if hasattr(model, "C_") or hasattr(model, "C"):
+        # Its objective is C times a sum over the samples, plus half of the squared
+        # norm.
         C = np.ravel(model.C_ if hasattr(model, "C_") else model.C)[0]
         return (1 - _l1_ratio(model)) / (2 * C * weight.sum())
     # A PoissonRegressor has an alpha, a LinearRegression none.
@@ -85,17 +99,3 @@ def _l1_ratio(model: Any) -> float:
     own = getattr(model, "l1_ratio_", getattr(model, "l1_ratio", None))
     ratio = 0.0 if own is None else np.ravel(own)[0]
     return 0.0 if ratio is None else float(ratio)
-
-
-def _notes_of_linear(model: Any) -> list[str]:
-    notes = []
-    if _l1_ratio(model) > 0:
-        notes.append(
-            "The training had an L1 penalty, which is not part of the objective, so "
-            "its derivatives do not vanish."
-        )
-    if getattr(model, "positive", False):
-        notes.append(
-            "The coefficients were restricted to positive ones; the bounds are for all."
-        )
-    return notes

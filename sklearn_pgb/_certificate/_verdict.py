@@ -17,6 +17,7 @@ def judge(subject: Subject, findings: Findings) -> tuple[Verdict, Escape | None]
     curvature: this counts as a global minimum.
     """
     bound = global_bound(subject, findings)
+    # A network of linear units may be certified by a bound above the floor.
     if replace(findings.scale, floor=bound).certifies(findings.objective, findings.tol):
         return "certified_global", None
     if is_not_critical(findings):
@@ -76,6 +77,8 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
     """
     objective, theta = subject.objective, subject.objective.network.theta
     attempts = []
+    # With a penalty, displaced parameters have another objective, so Theorem 2 does not
+    # apply.
     if findings.tilted is None and findings.displaced:
         names = [PERTURBED]
         if findings.linear_layers is not None and len(findings.linear_layers) > 1:

@@ -163,11 +163,7 @@ class CertificateDisplay:
         colors = [BETTER if is_better else WORSE for is_better in better]
         # Plot the network first: matplotlib can't scale an axis if all losses are
         # equal.
-        self.loss_line_ = ax.axvline(
-            max(c.loss, edge),
-            color=NETWORK,
-            label=f"the network: {_number(c.loss, c.tolerance)}",
-        )
+        self.loss_line_ = self._line(c.loss, edge, "the network", color=NETWORK)
         self.bars_ = ax.hlines(
             positions, bounds, values, colors=colors, lw=5, alpha=0.4
         )
@@ -176,43 +172,35 @@ class CertificateDisplay:
         self.floor_line_ = self.escape_line_ = None
         floor = c.floor if abs(c.floor) > AXIS_ROUNDING * c.tolerance else 0.0
         if floor > edge:
-            self.floor_line_ = ax.axvline(
-                floor,
-                color="0.3",
-                ls="--",
-                lw=1,
-                label=f"floor: {_number(floor, c.tolerance)}",
-            )
-        self._plot_escape(edge)
-        self._label(positions)
+            style = {"color": "0.3", "ls": "--", "lw": 1}
+            self.floor_line_ = self._line(floor, edge, "floor", **style)
+        # With a penalty the escape has an objective, which is no loss.
+        if c.escape is not None and c.tilted is None:
+            style = {"color": NETWORK, "ls": ":"}
+            words = "reached by descent"
+            self.escape_line_ = self._line(c.escape.objective, edge, words, **style)
+        self._label(positions, better)
         return self
-
-    def _plot_escape(self, edge):
-        c = self.certificate
-        if c.escape is None or c.tilted is not None:
-            return
-        reached = _number(c.escape.objective, c.tolerance)
-        self.escape_line_ = self.ax_.axvline(
-            max(c.escape.objective, edge),
-            color=NETWORK,
-            ls=":",
-            label=f"reached by descent: {reached}",
-        )
 
     def _set_scale(self):
         """Set the scale; return the smallest loss shown, minus infinity if linear."""
         c = self.certificate
         rounding = AXIS_ROUNDING * c.tolerance
         losses = np.array([c.loss, *(row.value for row in c.table)])
-        if (losses < -rounding).any() or c.floor < -rounding:
-            return -np.inf
         shown = np.maximum(losses, rounding)
-        if shown.max() < CERTIFICATE_LOG_SPAN * shown.min():
+        is_negative = (losses < -rounding).any() or c.floor < -rounding
+        if is_negative or shown.max() < CERTIFICATE_LOG_SPAN * shown.min():
             return -np.inf
         self.ax_.set_xscale("log")
         return rounding
 
-    def _label(self, positions):
+    def _line(self, value, edge, words, **style):
+        """Plot a vertical line at a loss; zero up to rounding is labeled as 0."""
+        tolerance = self.certificate.tolerance
+        number = "0" if abs(value) <= AXIS_ROUNDING * tolerance else f"{value:.3g}"
+        return self.ax_.axvline(max(value, edge), label=f"{words}: {number}", **style)
+
+    def _label(self, positions, better):
         c, ax = self.certificate, self.ax_
         from matplotlib.lines import Line2D
 
@@ -227,12 +215,11 @@ class CertificateDisplay:
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
         handles = ax.get_legend_handles_labels()[0]
-        excess = [row.excess > c.tolerance for row in c.table]
         for color, is_better, label in (
             (BETTER, True, "a convex model here is better"),
             (WORSE, False, "a convex model here is not better"),
         ):
-            if is_better in excess:
+            if is_better in better:
                 handles.append(Line2D([], [], color=color, marker="o", label=label))
         ax.legend(
             handles=handles,
@@ -242,8 +229,3 @@ class CertificateDisplay:
             frameon=False,
             fontsize="small",
         )
-
-
-def _number(value, tolerance):
-    """Format with three digits; "0" if far below the tolerance."""
-    return "0" if abs(value) <= AXIS_ROUNDING * tolerance else f"{value:.3g}"

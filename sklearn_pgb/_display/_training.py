@@ -213,22 +213,20 @@ class TrainingDisplay:
             )
         ax.set_yscale(**_scale(_values(ax)))
         if self.floor is not None:
-            self._plot_floor(ax, curve)
+            # A floor of zero up to rounding must not extend a logarithmic axis.
+            rounding = np.finfo(float).eps * np.nanmax(np.abs(curve), initial=0.0)
+            floor = self.floor if abs(self.floor) > rounding else 0.0
+            words = f"floor: {floor:.4g}"
+            # Trainings on the same samples share a floor, which is labeled once.
+            known = words in ax.get_legend_handles_labels()[1]
+            self.floor_line_ = ax.axhline(
+                floor, color="0.3", ls="--", lw=1, label=None if known else words
+            )
         _label(ax, self.step_name, "training loss")
         if self.name is None:
             words = STATUS_WORDS.get(self.status, self.status)
             ax.set_title(": ".join(filter(None, [words, self._gap()])))
         ax.legend()
-
-    def _plot_floor(self, ax, curve):
-        # A floor of zero up to rounding must not extend a logarithmic axis.
-        rounding = np.finfo(float).eps * np.nanmax(np.abs(curve), initial=0.0)
-        floor = self.floor if abs(self.floor) > rounding else 0.0
-        label = f"floor: {floor:.4g}"
-        known = label in ax.get_legend_handles_labels()[1]
-        self.floor_line_ = ax.axhline(
-            floor, color="0.3", ls="--", lw=1, label=None if known else label
-        )
 
     def _plot_norm(self, ax, curve, line_kw):
         (self.norm_line_,) = ax.plot(

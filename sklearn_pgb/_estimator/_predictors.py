@@ -7,9 +7,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._estimator._state import as_fitted, fitted_parameters
 from sklearn_pgb._losses._named import find_loss, loss_with
+from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._targets import LabelTargets, RealTargets
 
 
@@ -26,7 +28,8 @@ def finite_outputs(outputs: Any) -> Any:
 class NetworkRegressor(MultiOutputMixin, RegressorMixin):
     """Mixin of regressors that return raw outputs from `_raw(X)`.
 
-    They have the parameter `loss`. `_learn` stores the number of targets.
+    They have the parameter `loss`. `_learn` stores the number of targets. `_opening`
+    returns network, final estimator and maps of the inputs for `OpenNetwork`.
     """
 
     _kind_of_targets = RealTargets
@@ -53,6 +56,12 @@ class NetworkRegressor(MultiOutputMixin, RegressorMixin):
         loss = loss_with(fitted_parameters(self))
         self._n_targets = RealTargets.of(y, loss).n_targets
 
+    def _open_network(self) -> OpenNetwork:
+        check_is_fitted(self)
+        network, final, maps = self._opening()
+        loss = self._targets.loss_for(self.n_outputs_)
+        return OpenNetwork(network, loss, "regressor", final, **maps)
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         loss = find_loss(self.loss)
@@ -75,7 +84,8 @@ def _has_probabilities(self: "NetworkClassifier") -> bool:
 class NetworkClassifier(ClassifierMixin):
     """Mixin of classifiers that return raw outputs from `_raw(X)`.
 
-    They have the parameter `loss`. `_learn` stores the labels.
+    They have the parameter `loss`. `_learn` stores the labels. `_opening` returns
+    network, final estimator and maps of the inputs for `OpenNetwork`.
     """
 
     _kind_of_targets = LabelTargets
@@ -151,6 +161,14 @@ class NetworkClassifier(ClassifierMixin):
         loss = loss_with(fitted_parameters(self))
         targets = LabelTargets.of(y, loss, classes)
         self.classes_, self._multilabel = targets.classes, targets.multilabel
+
+    def _open_network(self) -> OpenNetwork:
+        check_is_fitted(self)
+        network, final, maps = self._opening()
+        loss = self._targets.loss_for(self.n_outputs_)
+        if not self._multilabel:
+            maps["classes"], maps["one_column"] = self.classes_, self.n_outputs_ == 1
+        return OpenNetwork(network, loss, "classifier", final, **maps)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -39,13 +39,10 @@ class Displacement:
     shift : Tensor (n_params,)
     kind : str
         How it was found, in words.
-    change : float
-        Largest change of an output by rounding.
     """
 
     shift: Tensor
     kind: str
-    change: float
 
 
 def displacements(
@@ -129,7 +126,7 @@ def _draw(
         if stop is not None:
             shift = _total(paths, stop)
             kinds = dict.fromkeys(freedom.kind for freedom in family)
-            return Displacement(shift, " and ".join(kinds), walk.change(shift))
+            return Displacement(shift, " and ".join(kinds))
     return None
 
 
@@ -151,13 +148,11 @@ class _Walk:
             shifts = [_total(paths, stop * time) for time in TIMES]
             if self._keeps_pieces(shifts):
                 bound = OUTPUT_TOLERANCE * (1 + float(self._raw.abs().max()))
-                kept = all(self.change(shift) <= bound for shift in shifts)
+                moved = [self._run(self._theta + shift) for shift in shifts]
+                # Outputs that overflow to NaN are no smaller than the bound.
+                kept = all((raw - self._raw).abs().max() <= bound for raw in moved)
                 return stop if kept else None
         return None
-
-    def change(self, shift: Tensor) -> float:
-        """Largest change of an output."""
-        return float((self._run(self._theta + shift) - self._raw).abs().max())
 
     def _run(self, theta: Tensor) -> Tensor:
         with torch.no_grad():
@@ -199,6 +194,7 @@ def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
     rounding = torch.finfo(J.dtype).eps * float(J.norm())
     for name, block in network.blocks().items():
         columns = J[:, block]
+        # The null space of zero columns needs no decomposition.
         is_zero = columns.norm(dim=0) <= rounding
         width = torch.eye(len(is_zero), dtype=J.dtype)
         if is_zero.any():
@@ -213,6 +209,8 @@ def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
     # Blocks of zeros, such as initial biases, get shifts of size one.
     own = float(theta[block].square().mean().sqrt()) or 1.0
+    # Directions are orthonormal, so this gives a shift the size of the block's entries,
+    # however many directions there are.
     scale = own * (len(basis) / basis.shape[1]) ** 0.5
 
     def draw(generator: torch.Generator, size: float) -> Path:

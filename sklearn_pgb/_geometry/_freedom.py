@@ -31,25 +31,6 @@ class Freedom:
     draw: Callable[[torch.Generator, float], Path]
 
 
-@dataclass(frozen=True, eq=False)
-class _NeutralMoves:
-    """Changes of a layer's units that do not change the network's outputs.
-
-    Attributes
-    ----------
-    units : Tensor of bool (width,)
-        Units that may take any value.
-    directions : Tensor (width, a)
-        Directions in which pre-activations of linear units may move.
-    values : Tensor (width, b)
-        Columns that span the resulting changes of the layer's outputs.
-    """
-
-    units: Tensor
-    directions: Tensor
-    values: Tensor
-
-
 def linear_units(network: ChainNetwork, X: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Find the units of each hidden layer that are linear near theta on all samples.
 
@@ -97,6 +78,8 @@ def chain_families(
     """
     neutral = _neutral_moves(network, X)
     moves = _unit_freedoms(network, X, neutral)
+    # Families of one kind are also tried alone: if one freedom of a list meets a kink,
+    # the whole list does.
     families = [_null_freedoms(network, X, None), *([each] for each in moves)]
     if together and moves:
         families.insert(0, moves + _null_freedoms(network, X, neutral))
@@ -104,21 +87,20 @@ def chain_families(
 
 
 def _unit_freedoms(
-    network: ChainNetwork, X: Tensor, neutral: list[_NeutralMoves]
+    network: ChainNetwork, X: Tensor, neutral: list[tuple[Tensor, Tensor, Tensor]]
 ) -> list[Freedom]:
     """Shifts of incoming weights that move units without effect on the outputs."""
     pre_activations, layers = network.forward(X)
     freedoms = []
-    for layer, moves in enumerate(neutral):
+    for layer, (free, directions, _) in enumerate(neutral):
         inputs = _augmented(layers[layer], network.biases[layer] is not None)
         # With this scale a random shift changes pre-activations by about their own
         # size.
         scale = _rms(pre_activations[layer]) / (_rms(inputs) * inputs.shape[1] ** 0.5)
         any_input = torch.eye(inputs.shape[1], dtype=X.dtype)
-        width = torch.eye(len(moves.units), dtype=X.dtype)
         for kind, left in [
-            ("zero outgoing weights", width[:, moves.units]),
-            ("rank-deficient product", moves.directions),
+            ("zero outgoing weights", free),
+            ("rank-deficient product", directions),
         ]:
             if left.shape[1]:
                 draw = _layer_shift(network, layer, left, any_input, scale)
@@ -127,7 +109,9 @@ def _unit_freedoms(
 
 
 def _null_freedoms(
-    network: ChainNetwork, X: Tensor, neutral: list[_NeutralMoves] | None
+    network: ChainNetwork,
+    X: Tensor,
+    neutral: list[tuple[Tensor, Tensor, Tensor]] | None,
 ) -> list[Freedom]:
     """Shifts of weights orthogonal to their inputs, which may move if `neutral`."""
     layers, freedoms = network.layers(X), []
@@ -137,7 +121,7 @@ def _null_freedoms(
         rows = _augmented(layers[layer], network.biases[layer] is not None)
         if neutral is not None:
             # Weights orthogonal to these columns ignore the moves of the units below.
-            moved = neutral[layer - 1].values.T
+            moved = neutral[layer - 1][2].T
             padding = moved.new_zeros(len(moved), rows.shape[1] - moved.shape[1])
             rows = torch.cat([rows, torch.cat([moved, padding], 1)])
         right = null_space(rows)
@@ -193,11 +177,21 @@ def _rescaled(network: ChainNetwork, exponents: list[Tensor], time: float) -> Te
     return torch.cat(parts)
 
 
-def _neutral_moves(network: ChainNetwork, X: Tensor) -> list[_NeutralMoves]:
-    """Moves of each hidden layer's units without effect, from the last layer down."""
+def _neutral_moves(
+    network: ChainNetwork, X: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Find moves of each hidden layer's units that do not change the outputs.
+
+    Returns
+    -------
+    list of tuples, one per hidden layer
+        Units that may take any value, (width, n_free); orthonormal directions in which
+        pre-activations of linear units may move, (width, a); and columns that span the
+        resulting changes of the layer's outputs, (width, b).
+    """
     linear = linear_units(network, X)
     above = torch.zeros(network.n_outputs, 0, dtype=X.dtype)
-    result: list[_NeutralMoves] = []
+    result: list[tuple[Tensor, Tensor, Tensor]] = []
     for layer in reversed(range(len(network.activations))):
         # Remove the part of the weights that acts in neutral directions of the next
         # layer, as it has no effect on the outputs.
@@ -208,25 +202,17 @@ def _neutral_moves(network: ChainNetwork, X: Tensor) -> list[_NeutralMoves]:
         units = effect.norm(dim=0) <= rounding * weight.norm()
         mask, slopes = linear[layer]
         mask = mask & ~units
-        image = _null_directions(effect, mask)
+        kernel = null_space(effect[:, mask])
+        image = X.new_zeros(len(mask), kernel.shape[1])
+        image[mask] = kernel
         directions = torch.zeros_like(image)
-        directions[mask] = image[mask] / slopes[mask, None]
+        directions[mask] = kernel / slopes[mask, None]
         # Orthonormal, because the next layer's effect is computed by projection.
         directions = torch.linalg.qr(directions).Q
         free = torch.eye(len(units), dtype=X.dtype)[:, units]
-        result.insert(0, _NeutralMoves(units, directions, torch.cat([free, image], 1)))
+        result.insert(0, (free, directions, torch.cat([free, image], 1)))
         above = torch.cat([free, directions], 1)
     return result
-
-
-def _null_directions(weight: Tensor, units: Tensor) -> Tensor:
-    """Directions of the chosen units that the weights map to zero, (n_units, a)."""
-    if not units.any():
-        return weight.new_zeros(len(units), 0)
-    kernel = null_space(weight[:, units])
-    directions = weight.new_zeros(len(units), kernel.shape[1])
-    directions[units] = kernel
-    return directions
 
 
 def null_space(matrix: Tensor) -> Tensor:

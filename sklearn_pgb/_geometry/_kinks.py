@@ -63,5 +63,6 @@ def kink_margin(network: Network, X: Tensor) -> KinkMargin:
         for z, kinked in zip(recorded.inputs, recorded.kinked, strict=True)
         if kinked
     ]
+    # Layers are compared by relative margins, as their scales differ.
     none = KinkMargin(math.inf, 1.0)
     return min(margins, key=lambda margin: margin.relative, default=none)

@@ -90,6 +90,7 @@ def generic_rank(
     """
     theta = network.theta
     size = float(theta.square().mean().sqrt()) or 1.0
+    # One sample shows which functions the network is made of.
     recorded = pieces(network, X[:1])
     analytic = recorded.complete and not recorded.inputs
     largest = None

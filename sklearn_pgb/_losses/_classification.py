@@ -17,7 +17,6 @@ from sklearn_pgb._losses._loss import (
     SeparableLoss,
     entropy,
     group_means,
-    minimum_at_means,
 )
 
 
@@ -111,11 +110,6 @@ class CrossEntropyLoss(Loss):
             return LogisticLoss(self.label_smoothing)
         return self
 
-    def pooled_minimum(
-        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
-    ) -> PooledMinimum:
-        return minimum_at_means(self, y, weight, group, n_groups)
-
 
 @dataclass(frozen=True)
 class LogisticLoss(SeparableLoss):
@@ -179,11 +173,6 @@ class LogisticLoss(SeparableLoss):
         p = mean.clamp(eps, 1 - eps)
         return -(y * p.log() + (1 - y) * (-p).log1p()).sum(1)
 
-    def pooled_minimum(
-        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
-    ) -> PooledMinimum:
-        return minimum_at_means(self, y, weight, group, n_groups)
-
 
 @dataclass(frozen=True)
 class SmoothedHingeLoss(SeparableLoss):
@@ -229,6 +218,8 @@ class SmoothedHingeLoss(SeparableLoss):
 
     def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
         gap = 1 - y * raw
+        # The absolute value, because a negative base has no fractional power; its
+        # entries are not used.
         slope = self.power * (self.power - 1) * gap.abs() ** (self.power - 2)
         return torch.where(gap > 0, slope, 0.0)
 
@@ -236,9 +227,6 @@ class SmoothedHingeLoss(SeparableLoss):
         t = -dual * y
         p = self.power
         return -t + (p - 1) * (t / p) ** (p / (p - 1))
-
-    def minimum(self, y: Tensor) -> Tensor:
-        return y.new_zeros(len(y))
 
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         zero = torch.zeros_like(y)

@@ -93,9 +93,9 @@ class Loss(ABC):
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         """Conjugate of each sample, infinite outside its domain."""
 
-    @abstractmethod
     def minimum(self, y: Tensor) -> Tensor:
-        """Infimum over q of each sample's loss."""
+        """Infimum over q of each sample's loss, zero unless a subclass overrides it."""
+        return y.new_zeros(len(y))
 
     @abstractmethod
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,11 +125,17 @@ class Loss(ABC):
         """Return the loss for a number of outputs, each with its own label or not."""
         return self
 
-    @abstractmethod
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        """Smallest weighted loss of each group, with one raw output per group."""
+        """Smallest weighted loss of each group, with one raw output per group.
+
+        This is for losses ``a(q) - y.q``: their weighted sum is the loss at the mean
+        target.
+        """
+        total, mean = group_means(y, weight, group, n_groups)
+        raw = self.link(mean)
+        return PooledMinimum(total * self.minimum(mean), raw, raw.isfinite().all(1))
 
 
 class SeparableLoss(Loss):
@@ -161,6 +167,8 @@ class SeparableLoss(Loss):
 
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         lower, upper = self.dual_bounds(y)
+        # Solvers return duals on the edge of the domain up to rounding; infinity for
+        # these would discard their bounds.
         inside = (dual >= lower - DOMAIN_SLACK) & (dual <= upper + DOMAIN_SLACK)
         terms = self.conjugate_terms(y, dual.clamp(lower, upper))
         return torch.where(inside, terms, torch.inf).sum(1)
@@ -186,10 +194,10 @@ def group_means(
     return sums[:, 0], mean.clamp(lower, upper)
 
 
-def minimum_at_means(
-    loss: Loss, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+def minimum_at(
+    loss: Loss, y: Tensor, weight: Tensor, group: Tensor, raw: Tensor
 ) -> PooledMinimum:
-    """Pool a loss ``a(q) - y.q``; its weighted sum is the loss at the mean target."""
-    total, mean = group_means(y, weight, group, n_groups)
-    raw = loss.link(mean)
-    return PooledMinimum(total * loss.minimum(mean), raw, raw.isfinite().all(1))
+    """Return the pooled minimum, given finite minimizers (n_groups, n_outputs)."""
+    values = weight * loss.value(y, raw[group])
+    value = raw.new_zeros(len(raw)).index_add(0, group, values)
+    return PooledMinimum(value, raw, torch.ones_like(value, dtype=torch.bool))

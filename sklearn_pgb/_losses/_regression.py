@@ -14,7 +14,7 @@ from sklearn_pgb._losses._loss import (
     SeparableLoss,
     entropy,
     group_means,
-    minimum_at_means,
+    minimum_at,
 )
 
 
@@ -48,9 +48,6 @@ class SquaredLoss(SeparableLoss):
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
         return dual * y + dual.square() / 4
 
-    def minimum(self, y: Tensor) -> Tensor:
-        return y.new_zeros(len(y))
-
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         upper = torch.full_like(y, torch.inf)
         return -upper, upper
@@ -58,10 +55,8 @@ class SquaredLoss(SeparableLoss):
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        total, mean = group_means(y, weight, group, n_groups)
-        scatter = weight * self.value(y, mean[group])
-        value = torch.zeros_like(total).index_add(0, group, scatter)
-        return PooledMinimum(value, mean, torch.ones_like(total, dtype=torch.bool))
+        _, mean = group_means(y, weight, group, n_groups)
+        return minimum_at(self, y, weight, group, mean)
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,7 @@ class HuberLoss(SeparableLoss):
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
         residual = raw - y
         clipped = residual.clamp(-self.delta, self.delta)
+        # Equals both formulas: r^2 if nothing is clipped, else 2 delta |r| - delta^2.
         return clipped * (2 * residual - clipped)
 
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
@@ -109,9 +105,6 @@ class HuberLoss(SeparableLoss):
 
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
         return dual * y + dual.square() / 4
-
-    def minimum(self, y: Tensor) -> Tensor:
-        return y.new_zeros(len(y))
 
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         upper = torch.full_like(y, 2 * self.delta)
@@ -134,8 +127,7 @@ class HuberLoss(SeparableLoss):
             lower = torch.where(slope <= 0, raw, lower)
             upper = torch.where(slope >= 0, raw, upper)
             raw = (lower + upper) / 2
-        value = zeros[:, 0].index_add(0, group, weight * self.value(y, raw[group]))
-        return PooledMinimum(value, raw, torch.ones_like(value, dtype=torch.bool))
+        return minimum_at(self, y, weight, group, raw)
 
 
 @dataclass(frozen=True)
@@ -190,11 +182,6 @@ class PoissonLoss(SeparableLoss):
     def unit(self, mean: float) -> float:
         return mean if mean > 0 else 1.0
 
-    def pooled_minimum(
-        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
-    ) -> PooledMinimum:
-        return minimum_at_means(self, y, weight, group, n_groups)
-
 
 @dataclass(frozen=True)
 class GammaLoss(SeparableLoss):
@@ -217,6 +204,7 @@ class GammaLoss(SeparableLoss):
         return y
 
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
+        # expm1 keeps the digits of small losses, at outputs close to log y.
         ratio = y.log() - raw
         return ratio.expm1() - ratio
 
@@ -230,9 +218,6 @@ class GammaLoss(SeparableLoss):
         p = (1 - dual).clamp(min=0)
         return -entropy(p) - p + 1 + dual * y.log()
 
-    def minimum(self, y: Tensor) -> Tensor:
-        return y.new_zeros(len(y))
-
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(y, -torch.inf), torch.ones_like(y)
 
@@ -245,8 +230,5 @@ class GammaLoss(SeparableLoss):
     def pooled_minimum(
         self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
     ) -> PooledMinimum:
-        total, mean = group_means(y, weight, group, n_groups)
-        raw = self.link(mean)
-        deviance = weight * self.value(y, raw[group])
-        value = torch.zeros_like(total).index_add(0, group, deviance)
-        return PooledMinimum(value, raw, torch.ones_like(total, dtype=torch.bool))
+        _, mean = group_means(y, weight, group, n_groups)
+        return minimum_at(self, y, weight, group, self.link(mean))

@@ -71,6 +71,7 @@ class Activation(Layer):
     @property
     def kink(self) -> bool:
         """Whether the derivative jumps at zero."""
+        # Next to zero, so that smooth slopes are equal to the last digit.
         sides = torch.tensor([-1e-300, 1e-300], dtype=torch.float64)
         below, above = self.derivative(sides, self(sides))
         return bool(below != above)

@@ -133,12 +133,14 @@ def _open_xgboost(model: Any) -> OpenNetwork:
     best = booster.attr("best_iteration")
     n_used = len(trees["trees"])
     if best is not None:
+        # Predictions stop at the best iteration, but later trees are kept in the file.
         n_used = trees["iteration_indptr"][int(best) + 1]
     trees = trees["trees"][:n_used]
     lookup = LeafLookup.of([np.array(tree["left_children"]) == -1 for tree in trees])
     # Leaves have their values in place of thresholds.
     values = np.concatenate([tree["split_conditions"] for tree in trees])
     start = np.array(json.loads(params["base_score"]), dtype=float)
+    # The base score is a mean, and trees add to raw outputs.
     if loss is LOGISTIC:
         start = np.log(start / (1 - start))
     elif loss is POISSON:

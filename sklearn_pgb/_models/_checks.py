@@ -165,6 +165,7 @@ def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> No
     ends = [network(theta + sign * step * direction, rows) for sign in (1, -1)]
     change = (ends[0] - ends[1]) / (2 * step)
     error = (residual * change).sum() - pull(residual) @ direction
+    # A difference of outputs has their rounding error, which the step divides.
     rounding = 1e-13 * raw.abs().max() / step
     tol = residual.norm() * (DERIVATIVE_RTOL * change.norm() + rounding)
     if error.abs() > tol:

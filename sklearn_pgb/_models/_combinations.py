@@ -1,8 +1,8 @@
 """Open combinations of estimators: votes, bags, and one estimator per output."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,30 +29,6 @@ BAGS = BaggingRegressor, BaggingClassifier
 CLASSIFIERS = VotingClassifier, BaggingClassifier
 
 SURROGATE = "the weighted average of the members' raw outputs, such as log odds"
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One model of a combination.
-
-    Attributes
-    ----------
-    opened : OpenNetwork
-    columns : slice
-        Its columns of the inputs.
-    matrix : Tensor (n_outputs, outputs of the member)
-        Maps its raw outputs to those of the combination.
-    shift : Tensor (n_outputs,)
-        Added to them.
-    features : ndarray or None
-        Features that it takes; None is all of them.
-    """
-
-    opened: OpenNetwork
-    columns: slice
-    matrix: Tensor
-    shift: Tensor
-    features: NDArray[np.intp] | None
 
 
 def is_combination(estimator: Any) -> bool:
@@ -89,14 +65,17 @@ def open_combination(
     opened = [open_member(each) for each in estimator.estimators_]
     for member in opened:
         _check_loss(estimator, member, classifies)
-    members = _members(estimator, opened)
-    model = CombinedModel(
-        [member.opened.network for member in members],
-        [member.columns for member in members],
-        [member.matrix for member in members],
-        torch.stack([member.shift for member in members]).sum(0),
-    )
-    encode = partial(_encode, estimator, members)
+    matrices, shift = _output_maps(estimator, opened)
+    widths = [
+        member.final.n_features_in_
+        if member.network.n_inputs is None
+        else member.network.n_inputs
+        for member in opened
+    ]
+    columns = [slice(*stops) for stops in pairwise(accumulate(widths, initial=0))]
+    networks = [member.network for member in opened]
+    model = CombinedModel(networks, columns, matrices, shift)
+    encode = partial(_encode, estimator, opened)
     if not classifies:
         return OpenNetwork(model, SquaredLoss(), "regressor", estimator, encode=encode)
     return OpenNetwork(
@@ -125,10 +104,19 @@ def _check_loss(estimator: Any, member: OpenNetwork, classifies: bool) -> None:
         )
 
 
-def _members(estimator: Any, opened: Sequence[OpenNetwork]) -> list[Member]:
-    """The members, with the maps of their outputs."""
-    count, start = len(opened), 0
-    weights, features = np.full(count, 1 / count), [None] * count
+def _output_maps(
+    estimator: Any, opened: Sequence[OpenNetwork]
+) -> tuple[list[Tensor], Tensor]:
+    """Map the raw outputs of the members to terms of the combination's.
+
+    Returns
+    -------
+    matrices : list of Tensor (n_outputs, outputs of the member)
+    shift : Tensor (n_outputs,)
+        Added to the sum of all terms.
+    """
+    count = len(opened)
+    weights = np.full(count, 1 / count)
     n_outputs = opened[0].network.n_outputs or 1
     if isinstance(estimator, CLASSIFIERS):
         n_classes = len(estimator.classes_)
@@ -138,9 +126,7 @@ def _members(estimator: Any, opened: Sequence[OpenNetwork]) -> list[Member]:
         # Members that were dropped have a weight, but take no part.
         used = [weight for (_, each), weight in pairs if not isinstance(each, str)]
         weights = np.array(used) / np.sum(used)
-    if isinstance(estimator, BAGS):
-        features = estimator.estimators_features_
-    result = []
+    matrices, shifts = [], []
     for number, member in enumerate(opened):
         if isinstance(estimator, MultiOutputRegressor):
             matrix = torch.zeros(count, 1, dtype=torch.float64)
@@ -154,21 +140,9 @@ def _members(estimator: Any, opened: Sequence[OpenNetwork]) -> list[Member]:
         else:
             matrix = weights[number] * torch.eye(n_outputs, dtype=torch.float64)
         slope, shift = _target_map(member)
-        n_inputs = member.network.n_inputs
-        if n_inputs is None:
-            n_inputs = member.final.n_features_in_
-        stop = start + n_inputs
-        result.append(
-            Member(
-                member,
-                slice(start, stop),
-                matrix * slope,
-                matrix @ shift,
-                features[number],
-            )
-        )
-        start = stop
-    return result
+        matrices.append(matrix * slope)
+        shifts.append(matrix @ shift)
+    return matrices, torch.stack(shifts).sum(0)
 
 
 def _of_classes(
@@ -187,6 +161,7 @@ def _of_classes(
 def _target_map(member: OpenNetwork) -> tuple[Tensor, Tensor]:
     """Slope and shift of each output, from the member's target transformers."""
     n_outputs = member.network.n_outputs or 1
+    # Any transformer may be affine: zero and one give the map, the others test it.
     probes = np.random.RandomState(0).standard_normal((8, n_outputs))
     probes[:2] = np.zeros(n_outputs), np.ones(n_outputs)
     values = member.untransform(probes)
@@ -200,8 +175,9 @@ def _target_map(member: OpenNetwork) -> tuple[Tensor, Tensor]:
     return torch.tensor(slope), torch.tensor(shift)
 
 
-def _encode(estimator: Any, members: Sequence[Member], X: Any) -> Tensor:
+def _encode(estimator: Any, opened: Sequence[OpenNetwork], X: Any) -> Tensor:
     """The inputs of all members, side by side."""
+    parts = [X] * len(opened)
     if isinstance(estimator, BAGS):
         X = validate_data(
             estimator,
@@ -211,8 +187,9 @@ def _encode(estimator: Any, members: Sequence[Member], X: Any) -> Tensor:
             accept_sparse=("csr", "csc"),
             ensure_all_finite=False,
         )
-    parts = []
-    for member in members:
-        own = X if member.features is None else X[:, member.features]
-        parts.append(member.opened.inputs(own).flatten(1))
-    return torch.cat(parts, 1)
+        parts = [X[:, features] for features in estimator.estimators_features_]
+    inputs = [
+        member.inputs(part).flatten(1)
+        for member, part in zip(opened, parts, strict=True)
+    ]
+    return torch.cat(inputs, 1)

@@ -80,6 +80,7 @@ class LeafModel(Network):
         values = values.reshape(len(values), -1)
         starts = np.cumsum([0, *self.n_leaves])[:-1]
         offsets = torch.as_tensor(starts, device=X.device)
+        # Leaf columns, gathered values and their products are in memory at once.
         size = 3 * len(starts) * values.shape[1] * values.dtype.itemsize
         parts = []
         for rows in row_blocks(len(X), size):

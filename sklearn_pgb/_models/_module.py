@@ -214,7 +214,14 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     for layer in chain:
         width = None if width is None else layer.n_outputs(width)
     network = ChainNetwork(chain)
-    return network if width is not None and _is_all_of(network, module) else None
+    # Hooks may change outputs, and a chain has no frozen, shared or other parameters.
+    hooked = any(
+        part._forward_hooks or part._forward_pre_hooks for part in module.modules()
+    )
+    n_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    if width is None or hooked or n_trainable != network.n_params:
+        return None
+    return network
 
 
 def _read_layer(part: nn.Module) -> Layer | None:
@@ -248,12 +255,3 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
             yield module
     elif type(module) not in (nn.Identity, nn.Dropout, nn.AlphaDropout):
         yield module
-
-
-def _is_all_of(chain: ChainNetwork, module: nn.Module) -> bool:
-    """Whether the module has no frozen, shared or other parameters and no hooks."""
-    hooked = any(
-        part._forward_hooks or part._forward_pre_hooks for part in module.modules()
-    )
-    n_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return not hooked and n_trainable == chain.n_params

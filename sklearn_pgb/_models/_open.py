@@ -81,13 +81,16 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
         )
     final, steps, target_transformers = unwrap(estimator)
     if isinstance(final, nn.Module):
-        opened = _open_bare(final, loss)
+        if loss is None:
+            raise ValueError(
+                "loss must be given with a torch module, which does not store its "
+                f"loss, got None. Pass one of {_LOSS_NAMES.partition(', ')[2]}."
+            )
+        opened = OpenNetwork(open_module(final), loss, None, final)
     elif isinstance(final, NetworkEstimator):
         opened = final._open_network()
-    elif isinstance(final, MLPRegressor):
-        opened = _open_mlp_regressor(final)
-    elif isinstance(final, MLPClassifier):
-        opened = _open_mlp_classifier(final)
+    elif isinstance(final, MLPRegressor | MLPClassifier):
+        opened = _open_mlp(final)
     elif is_skorch(final):
         opened = _open_skorch(final)
     elif is_tree_model(final):
@@ -162,6 +165,7 @@ def has_trees(estimator: Any) -> bool:
 
 def checks_inputs(estimator: Any) -> bool:
     """Whether X goes to a model that checks it and may take missing values."""
+    # Trees may take missing values, and a pipeline may impute them.
     *chain, final = nested(estimator)
     is_own = is_tree_model(final) or is_booster(final) or is_combination(final)
     return is_own or any(isinstance(each, Pipeline) for each in chain)
@@ -193,47 +197,29 @@ def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
             return estimator, tuple(steps), tuple(target_transformers)
 
 
-def _open_bare(module: nn.Module, loss: Loss | None) -> OpenNetwork:
-    if loss is None:
-        raise ValueError(
-            "loss must be given with a torch module, which does not store its loss, "
-            f"got None. Pass one of {_LOSS_NAMES.partition(', ')[2]}."
-        )
-    return OpenNetwork(open_module(module), loss, None, module)
-
-
-def _mlp_chain(mlp: MLPRegressor | MLPClassifier) -> ChainNetwork:
+def _open_mlp(mlp: MLPRegressor | MLPClassifier) -> OpenNetwork:
     check_is_fitted(mlp)
-    activation = ACTIVATIONS[mlp.activation]
-    return ChainNetwork.mlp(
+    network = ChainNetwork.mlp(
         weights=[as_float64(coef).T for coef in mlp.coefs_],
         biases=mlp.intercepts_,
-        activations=[activation] * (len(mlp.coefs_) - 1),
+        activations=[ACTIVATIONS[mlp.activation]] * (len(mlp.coefs_) - 1),
     )
-
-
-def _open_mlp_regressor(mlp: MLPRegressor) -> OpenNetwork:
-    network = _mlp_chain(mlp)
-    loss = PoissonLoss() if mlp.out_activation_ == "exp" else SquaredLoss()
-    return OpenNetwork(network, loss, "regressor", mlp)
-
-
-def _open_mlp_classifier(mlp: MLPClassifier) -> OpenNetwork:
-    network = _mlp_chain(mlp)
-    if mlp.out_activation_ == "softmax":
-        loss: Loss = CrossEntropyLoss()
-        return OpenNetwork(network, loss, "classifier", mlp, classes=mlp.classes_)
-    if network.n_outputs == 1:
-        return OpenNetwork(
-            network,
-            LogisticLoss(),
-            "classifier",
-            mlp,
-            classes=mlp.classes_,
-            one_column=True,
-        )
+    losses: dict[str, Loss] = {
+        "identity": SquaredLoss(),
+        "exp": PoissonLoss(),
+        "logistic": LogisticLoss(),
+        "softmax": CrossEntropyLoss(),
+    }
+    loss = losses[mlp.out_activation_]
+    if isinstance(mlp, MLPRegressor):
+        return OpenNetwork(network, loss, "regressor", mlp)
+    one_column = network.n_outputs == 1
     # Several logistic outputs: multilabel targets are indicators already.
-    return OpenNetwork(network, LogisticLoss(), "classifier", mlp)
+    multilabel = isinstance(loss, LogisticLoss) and not one_column
+    classes = None if multilabel else mlp.classes_
+    return OpenNetwork(
+        network, loss, "classifier", mlp, classes=classes, one_column=one_column
+    )
 
 
 def _open_skorch(net: Any) -> OpenNetwork:

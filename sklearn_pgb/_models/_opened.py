@@ -103,20 +103,17 @@ class OpenNetwork:
         if self.preprocess is not None:
             dense = self.preprocess(dense)
         rows = as_float64(dense)
-        if self.network.n_inputs is not None:
-            return self._flatten(rows)
-        if check and isinstance(self.network, ModuleNetwork):
+        n_inputs = self.network.n_inputs
+        if n_inputs is not None:
+            # As a Flatten layer would, which a chain leaves out.
+            rows = rows.reshape(len(rows), -1)
+            if rows.shape[1] != n_inputs:
+                raise ValueError(
+                    f"X must have {n_inputs} features, as the network's first layer, "
+                    f"got {rows.shape[1]}. Pass inputs like those of the training."
+                )
+        elif check and isinstance(self.network, ModuleNetwork):
             check_samples(self.network, rows)
-        return rows
-
-    def _flatten(self, rows: Tensor) -> Tensor:
-        """Reshape samples to the 2-d inputs of a chain, as a Flatten layer would."""
-        rows = rows.reshape(len(rows), -1)
-        if rows.shape[1] != self.network.n_inputs:
-            raise ValueError(
-                f"X must have {self.network.n_inputs} features, as the network's first "
-                f"layer, got {rows.shape[1]}. Pass inputs like those of the training."
-            )
         return rows
 
     def targets(self, y: Any, n_outputs: int | None = None) -> Tensor:
@@ -149,7 +146,13 @@ class OpenNetwork:
                 )
             classes = np.arange(n_outputs)
         if classes is None:
-            columns = self._real_targets(y)
+            y = check_array(
+                y, accept_sparse=True, dtype=np.float64, ensure_2d=False, input_name="y"
+            )
+            columns = _to_dense(y).reshape(y.shape[0], -1)
+            for transformer in self.target_transformers:
+                columns = np.asarray(transformer.transform(columns))
+                columns = columns.reshape(len(columns), -1)
         else:
             codes = LabelEncoder().fit(classes).transform(column_or_1d(y))
             one_hot = codes[:, None] == np.arange(len(classes))
@@ -160,15 +163,6 @@ class OpenNetwork:
                 f"{columns.shape[1]}. Pass targets like those of the training."
             )
         return self.loss.encode(as_float64(columns))
-
-    def _real_targets(self, y: Any) -> NDArray[np.float64]:
-        y = check_array(
-            y, accept_sparse=True, dtype=np.float64, ensure_2d=False, input_name="y"
-        )
-        y = _to_dense(y)
-        for transformer in self.target_transformers:
-            y = np.asarray(transformer.transform(y.reshape(len(y), -1)))
-        return y.reshape(len(y), -1)
 
     def for_targets(self, y: Any, n_outputs: int) -> OpenNetwork:
         """The same network with a loss that fits the targets.

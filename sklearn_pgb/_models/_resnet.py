@@ -152,5 +152,6 @@ class ResNetNetwork(Network):
         if self._module.head.bias is not None:
             bias = slice(self._n_head, self._n_head + self.n_outputs)
         theta = self.theta
+        # The units' own parameters come last in theta.
         theta[self._n_head if bias is None else bias.stop :] = 0
         return Head(bias, theta)

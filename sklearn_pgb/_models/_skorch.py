@@ -33,6 +33,7 @@ def read_skorch(net: Any) -> tuple[nn.Module, Loss]:
         getattr(criterion, name, None) is not None for name in ("weight", "pos_weight")
     )
     if not weighted:
+        # Types are compared exactly, because a subclass may compute anything.
         match net, type(criterion):
             case NeuralNetRegressor(), nn.MSELoss:
                 return net.module_, SquaredLoss()

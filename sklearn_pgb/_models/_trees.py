@@ -217,8 +217,12 @@ def _open_averaged(model: Any) -> OpenNetwork:
             f"{type(model).__name__}, got columns with the labels {model.classes_!r}. "
             "Train one classifier per column."
         )
-    read = _smoothed_log_odds if classifies else _means
-    values = np.concatenate([read(tree) for tree in trees])[lookup.is_leaf]
+    # Nodes of regression trees hold means, (n_nodes, n_outputs).
+    parts = [
+        _smoothed_log_odds(tree) if classifies else tree.value[:, :, 0]
+        for tree in trees
+    ]
+    values = np.concatenate(parts)[lookup.is_leaf]
     n_outputs = values.shape[1]
     leaves = LeafModel(
         lookup.n_leaves,
@@ -271,11 +275,6 @@ class LeafLookup:
         return torch.from_numpy(self._numbers[places])
 
 
-def _means(tree: Any) -> NDArray[np.float64]:
-    """Values of a regression tree's nodes, (n_nodes, n_outputs)."""
-    return tree.value[:, :, 0]
-
-
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
     """Raw outputs of a classification tree's nodes: one column for two classes.
 
@@ -283,6 +282,7 @@ def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
     """
     frequencies = tree.value
     weight = tree.weighted_n_node_samples[:, None, None]
+    # The first node holds the frequencies of all samples.
     smoothed = (frequencies * weight + frequencies[:1]) / (weight + 1)
     logs = np.log(np.maximum(smoothed, np.finfo(float).tiny))
     if logs.shape[2] != 2:

@@ -76,6 +76,7 @@ class ChainOperator(LinearOperator):
         for layer in reversed(self.layers):
             if layer in self.columns:
                 result.insert(0, D)
+            # Layers below the first one with parameters need no derivatives.
             if len(result) == len(self.columns):
                 break
             D = layer.pull(D, rows)

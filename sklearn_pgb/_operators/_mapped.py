@@ -63,5 +63,7 @@ def mapped(operator: LinearOperator, matrix: Tensor) -> LinearOperator:
     if isinstance(operator, StackedOperator):
         parts = [mapped(part, matrix) for part in operator.operators]
         return StackedOperator(parts, operator.scales)
+    # Trees whose outputs are only selected or scaled stay trees, with a kernel by
+    # counting.
     leaves = operator.mapped(matrix) if isinstance(operator, LeafOperator) else None
     return MappedOperator(operator, matrix) if leaves is None else leaves

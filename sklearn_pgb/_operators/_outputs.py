@@ -39,11 +39,13 @@ def single_output(operator: LinearOperator, output: int) -> LinearOperator:
         return KroneckerOperator(operator.features, 1)
     if isinstance(operator, ChainOperator):
         *layers, head = operator.layers
+        # Columns of the head that belong to other outputs are zero for this one.
         if isinstance(head, Linear):
             weight = head.weight[output : output + 1]
             return ChainOperator([*layers, Linear(head.inputs, weight, head.bias)])
     if isinstance(operator, LeafOperator):
         leaves, counts, scale = operator.leaves, operator.n_leaves, operator.scale
+        # Trees of other outputs do not contribute.
         if operator.outputs is not None:
             own = torch.nonzero(operator.outputs == output)[:, 0]
             leaves, scale = leaves[:, own], scale[own]

@@ -163,6 +163,7 @@ class ResNetBasisBase(
     def _fit(self, X, y, weight, groups, rng, seed):
         """Fit on validated samples."""
         kept = np.flatnonzero(weight > 0)
+        # A splitter numbers all samples that were passed to `fit`.
         all_X, all_y = X, y
         if len(kept) < len(weight):
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
@@ -225,6 +226,7 @@ class ResNetBasisBase(
             on_iteration,
         )
         model = architecture, scale, rows, samples, loss
+        # Stored first, as the loss is that of the exported model, with its rounding.
         self._store(result, *model)
         if is_worse(self.loss_, self.basis_loss_, self._scale**2):
             self._store(result.without_units(), *model)
@@ -401,11 +403,11 @@ class ResNetBasisBase(
         return np.concatenate(parts)
 
     def _opening(self):
-        """Return the network, final estimator and steps of `OpenNetwork`."""
+        """Return network, final estimator and maps of the inputs of `OpenNetwork`."""
         network = ResNetNetwork(self.module_)
         if self.basis_ is None:
-            return network, self, ()
-        return network, self.module_, (BasisAndInputs(self),)
+            return network, self, {}
+        return network, self.module_, {"steps": (BasisAndInputs(self),)}
 
     def _training_terms(self, rows, y, weight):
         factor = self._targets.class_factors(np.asarray(y), weight)

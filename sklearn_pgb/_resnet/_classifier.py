@@ -2,11 +2,8 @@
 
 from numbers import Real
 
-from sklearn.utils.validation import check_is_fitted
-
 from sklearn_pgb._estimator._predictors import NetworkClassifier
 from sklearn_pgb._losses._named import CLASSIFICATION
-from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._sklearn import Interval, StrOptions
 
@@ -242,19 +239,3 @@ class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
-
-    def _open_network(self):
-        check_is_fitted(self)
-        network, final, steps = self._opening()
-        loss = self._targets.loss_for(self.n_outputs_)
-        if self._multilabel:
-            return OpenNetwork(network, loss, "classifier", final, steps=steps)
-        return OpenNetwork(
-            network,
-            loss,
-            "classifier",
-            final,
-            steps=steps,
-            classes=self.classes_,
-            one_column=self.n_outputs_ == 1,
-        )

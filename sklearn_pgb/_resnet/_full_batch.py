@@ -74,6 +74,7 @@ def descend(
         stop = on_iteration(point[-size:].to(theta.device), value)
         if stop or len(losses) <= PATIENCE:
             return stop
+        # The decrease over several iterations, as single ones of L-BFGS may be tiny.
         return losses[-1 - PATIENCE] - value <= request.tol * (value - floor)
 
     if max_iter == 0:

@@ -32,6 +32,7 @@ def minibatches(
     """Train all parameters by Adam, with early stopping on the first fold."""
     samples = objective.samples
     folds = [] if parts is None else parts()
+    # One fold only: a training per fold would take as many times as long.
     rows, test = folds[0] if folds else (np.arange(len(samples.y)), None)
     held = None if test is None else samples.rows(test)
     fold = objective.on(samples.rows(rows))

@@ -8,7 +8,6 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_pgb._estimator._predictors import NetworkRegressor
 from sklearn_pgb._estimator._state import as_fitted
 from sklearn_pgb._losses._named import REGRESSION
-from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._resnet._diagnostics import closed_form
 from sklearn_pgb._sklearn import Interval, StrOptions
@@ -274,9 +273,3 @@ class ResNetBasisRegressor(NetworkRegressor, ResNetBasisBase):
         if as_fitted(self, "fit_intercept"):
             phi = np.column_stack([phi, np.ones(len(phi))])
         return closed_form(phi, z, y, weight)
-
-    def _open_network(self):
-        check_is_fitted(self)
-        network, final, steps = self._opening()
-        loss = self._targets.loss_for(self.n_outputs_)
-        return OpenNetwork(network, loss, "regressor", final, steps=steps)

@@ -58,9 +58,12 @@ def examine_ends(
     verdict[~finite] = "undetermined"
     bounds = np.full((2, len(ends.loss)), np.nan)
     budget = EXAMINATION_FLOPS
+    # Minima are numbered by their objective, so the budget goes to the best ones.
     for number in range(int(minimum.max()) + 1):
         members = np.flatnonzero(minimum == number)
         converged = members[critical[members]]
+        # A verdict on a critical network holds for the other critical ones of its
+        # minimum, as their outputs are the same.
         candidates = converged if len(converged) else members
         first = candidates[ends.objective[candidates].argmin()]
         if not finite[first]:

@@ -37,7 +37,12 @@ def train_population(
     """
     rng = np.random.RandomState(seed)
     theta = uniform_initialisation(recipe.program, rng, n_starts)
-    n_iter = _polish_iterations(recipe, n_starts, polish_iter)
+    if isinstance(polish_iter, str):
+        work = n_starts * len(recipe.y) * recipe.program.n_params
+        affordable = int(min(LONGEST, POLISH_WORK / work))
+        n_iter = max(recipe.n_iter, affordable if affordable >= SHORTEST else 0)
+    else:
+        n_iter = int(polish_iter)
     if recipe.schedule.max_epochs:
         groups = theta.split(POPULATION_GROUP)
         seeds = rng.randint(np.iinfo(np.int32).max, size=len(groups)).tolist()
@@ -48,6 +53,7 @@ def train_population(
         theta = torch.cat(parts)
     if n_iter == 0:
         return theta
+    # Members are polished one by one, so a chunk is only the size of a task.
     chunks = theta.split(POLISH_CHUNK)
     polished = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
         delayed(_polish)(recipe, chunk, n_iter, gtol) for chunk in chunks
@@ -79,12 +85,3 @@ def _polish(recipe: Recipe, theta: Tensor, n_iter: int, gtol: float) -> Tensor:
         for member in theta
     ]
     return torch.stack([each.theta for each in polished])
-
-
-def _polish_iterations(recipe: Recipe, n_starts: int, polish_iter: int | str) -> int:
-    """Number of L-BFGS iterations per start."""
-    if not isinstance(polish_iter, str):
-        return int(polish_iter)
-    work = n_starts * len(recipe.y) * recipe.program.n_params
-    affordable = int(min(LONGEST, POLISH_WORK / work))
-    return max(recipe.n_iter, affordable if affordable >= SHORTEST else 0)

@@ -1,6 +1,6 @@
 """Derive the training of a population of networks from an estimator."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,11 +91,9 @@ class Recipe:
 
     def own_penalty(self) -> Tensor:
         """Penalty on the parameters of `networks`, in the targets' original units."""
-        scale, inner = self.architecture.scale, self.penalty.clone()
-        head = self.program.shapes[-1]
-        outer = slice(len(inner) - head[0] * (head[1] + 1), None)
-        inner[: outer.start] *= scale**2
-        return inner
+        penalty = self.penalty.clone()
+        _inner(penalty, self.program).mul_(self.architecture.scale**2)
+        return penalty
 
     def networks(self, theta: Tensor) -> Sequence[Network]:
         """Convert parameters to networks in the targets' original units."""
@@ -115,11 +113,17 @@ def find_recipe(
 
     Steps of pipelines and target transformers are fitted once.
     """
-    final = _final(estimator)
+    *wrappers, final = _unwrapped(estimator)
     if not _is_chain(final):
         return None
     final._validate_params()
-    X, y = _transformed(estimator, X, y)
+    for wrapper in wrappers:
+        if isinstance(wrapper, TransformedTargetRegressor):
+            columns = np.asarray(y).reshape(len(y), -1)
+            columns = clone(wrapper.transformer).fit_transform(columns)
+            y = columns.ravel() if np.ndim(y) == 1 else columns
+        elif len(wrapper.steps) > 1:
+            X = clone(wrapper[:-1]).fit_transform(X, y)
     X = check_array(X, accept_sparse=("csr", "csc"), dtype=np.float64)
     is_sparse, X = sp.issparse(X), dense(X)
     params = {"loss": "log_loss", **final.get_params()}
@@ -128,6 +132,7 @@ def find_recipe(
     y = kind.checked(y)
     targets = kind.of(y, loss_with(params), class_weight=params.get("class_weight"))
     weight = sample_weight * targets.class_factors(y, sample_weight)
+    # Fits leave samples of weight zero out, so they must not affect standardization.
     if not weight.all():
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
     own = isinstance(final, NetworkEstimator)
@@ -149,7 +154,8 @@ def find_recipe(
         penalty *= params["alpha"] / (2 * weight.sum())
     else:
         penalty *= mlp_penalty(final, loss, sample_weight)[0]
-        penalty = _in_training_units(penalty, architecture)
+        # Dividing the loss by the variance of the targets divides the penalty too.
+        _inner(penalty, program).div_(architecture.scale**2)
     epochs = (
         params["max_iter"] if own else max(1, int(EPOCH_RATIO * params["max_iter"]))
     )
@@ -167,6 +173,7 @@ def find_recipe(
             rate=automatic_rate(X.shape[1]) if rate == "auto" else float(rate),
             max_epochs=0 if by_lbfgs else int(epochs),
             tol=float(params["tol"]),
+            # n_iter_no_change may be infinite.
             patience=int(min(params["n_iter_no_change"], params["max_iter"])),
         ),
         batch_size=min(200 if batch_size == "auto" else int(batch_size), len(X)),
@@ -174,18 +181,20 @@ def find_recipe(
     )
 
 
-def _final(estimator: Any) -> Any:
-    """Final network inside pipelines and target transformers."""
+def _unwrapped(estimator: Any) -> Iterator[Any]:
+    """Yield pipelines and target transformers, outermost first, and the network."""
     while True:
+        yield estimator
         if isinstance(estimator, Pipeline):
             estimator = estimator.steps[-1][1]
-        elif isinstance(estimator, TransformedTargetRegressor):
-            # With func and inverse_func, the estimator is fitted as a whole.
-            if estimator.transformer is None:
-                return estimator
+        # With func and inverse_func, the estimator is fitted as a whole.
+        elif (
+            isinstance(estimator, TransformedTargetRegressor)
+            and estimator.transformer is not None
+        ):
             estimator = estimator.regressor
         else:
-            return estimator
+            return
 
 
 def _is_chain(final: Any) -> bool:
@@ -199,30 +208,11 @@ def _is_chain(final: Any) -> bool:
     return "neuron_penalty" in params and params["module"] is None
 
 
-def _transformed(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
-    """Transform X and y as pipelines and target transformers do before the network."""
-    while True:
-        if isinstance(estimator, Pipeline):
-            if len(estimator.steps) > 1:
-                X = clone(estimator[:-1]).fit_transform(X, y)
-            estimator = estimator.steps[-1][1]
-        elif isinstance(estimator, TransformedTargetRegressor):
-            columns = np.asarray(y).reshape(len(y), -1)
-            columns = clone(estimator.transformer).fit_transform(columns)
-            y = columns.ravel() if np.ndim(y) == 1 else columns
-            estimator = estimator.regressor
-        else:
-            return X, y
+def _inner(penalty: Tensor, program: ChainProgram) -> Tensor:
+    """View the penalty of all layers but the last.
 
-
-def _in_training_units(penalty: Tensor, architecture: Architecture) -> Tensor:
-    """Convert a penalty from the targets' original units to training units.
-
-    Dividing the loss by the variance of the targets divides the penalty of the hidden
-    layers too. That of the output weights is unchanged, as they are scaled themselves.
+    It depends on the units of the targets. That of the output weights does not, as
+    these weights are scaled themselves.
     """
-    program = architecture.program
-    assert isinstance(program, ChainProgram)
     n_out, n_in = program.shapes[-1]
-    penalty[: len(penalty) - n_out * (n_in + 1)] /= architecture.scale**2
-    return penalty
+    return penalty[: len(penalty) - n_out * (n_in + 1)]

@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from sklearn_pgb._budget import SURVEY_POLISH
-from sklearn_pgb._certificate._subject import training_objective
+from sklearn_pgb._certificate._subject import open_subject
 from sklearn_pgb._estimator._border import dense, weight_keyword
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import is_network, nested
@@ -135,6 +135,7 @@ def survey_minima(
             setting.objective(each, penalty) for each in recipe.networks(theta)
         ]
     else:
+        # Estimators whose fit takes no weights are trained if the user gives none.
         given = None if sample_weight is None else weight
         objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
         first = objectives[0]
@@ -185,6 +186,7 @@ def _by_joblib(
     n_jobs: int | None,
 ) -> list[Objective]:
     """Fit clones with different seeds; return the training objective of each."""
+    # Drawn before the trainings, so that they do not depend on n_jobs.
     seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
     params = {}
     if weight is not None:
@@ -192,9 +194,8 @@ def _by_joblib(
     fitted = train_networks(
         estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
     )
-    objectives = [
-        training_objective(each, X, y, sample_weight=weight) for each in fitted
-    ]
+    subjects = [open_subject(each, X, y, sample_weight=weight) for each in fitted]
+    objectives = [each.objective for each in subjects]
     sizes = sorted({len(each.network.theta) for each in objectives})
     if len(sizes) > 1:
         raise ValueError(

@@ -137,7 +137,9 @@ def module_architecture(
     check_samples(probe, few)
     n_outputs = probe(probe.theta, few[:1]).shape[1]
     options = torch.device(device or "cpu"), dtype
-    program = ModuleProgram([first.to(*options)])
+    program = ModuleProgram(first.to(*options))
+    # The first draw is the module that was checked. An instance is trained from its
+    # current parameters, as its user may have chosen them.
     current = [program.theta()[0]]
 
     def draw() -> Tensor:
@@ -147,10 +149,11 @@ def module_architecture(
         if isinstance(module, nn.Module):
             # The copy of an instance has its parameters.
             for layer in drawn.modules():
+                # Does not run `__getattr__` or properties of a user's class.
                 reset = inspect.getattr_static(type(layer), "reset_parameters", None)
                 if reset is not None:
                     reset(layer)
-        return ModuleProgram([drawn.to(*options)]).theta()[0]
+        return ModuleProgram(drawn.to(*options)).theta()[0]
 
     return Architecture(program, n_outputs, draw, np.zeros(n_outputs), 1.0, inputs)
 
@@ -185,7 +188,7 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
             "n_outputs_": architecture.n_outputs,
         }
     assert isinstance(program, ModuleProgram)
-    module = copy.deepcopy(program.modules[0]).to("cpu", torch.float64).eval()
+    module = copy.deepcopy(program.module).to("cpu", torch.float64).eval()
     parts = theta.split([shape.numel() for shape in program.shapes.values()])
     named = dict(module.named_parameters())
     for (name, shape), part in zip(program.shapes.items(), parts, strict=True):

@@ -40,10 +40,6 @@ class Neurons:
         """Return all parameters, (n_members, n_params): a, b and W row by row."""
         return torch.cat([self.a, self.b, self.W.flatten(1)], 1)
 
-    def norm(self) -> Tensor:
-        """Return the Euclidean norm of (a, b, W) of each member."""
-        return self.flat().norm(dim=1)
-
 
 class AuxiliaryProgram(Program):
     """A program plus one exponential neuron per output.

@@ -80,6 +80,8 @@ class Adam(Method):
         correction = np.sqrt(1 - self.powers[1]) / (1 - self.powers[0])
         # The gradient is not needed any more, so its memory is reused.
         scale = torch.sqrt(self.second, out=gradient).add_(self.epsilon)
+        # One pass over the parameters instead of two, for the usual case of one
+        # network.
         if isinstance(rate, float) and len(theta) == 1:
             theta.addcdiv_(self.first, scale, value=-rate * float(correction[0]))
         else:

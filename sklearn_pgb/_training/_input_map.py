@@ -82,10 +82,6 @@ class InputMap:
             spread = spread[columns]
         return cls(columns, exponent, centre, spread, rows.shape[1])
 
-    def state(self) -> dict[str, Any]:
-        """Return the arguments of the constructor, to store the map."""
-        return dict(vars(self))
-
     def transform(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Standardize dense samples, (n_samples, n_columns) or (n_samples, ...)."""
         shape = X.shape if X.ndim > 2 else (len(X), len(self.columns))
@@ -138,13 +134,9 @@ class InputMap:
         """Return the size of a standardized sample if X has this shape."""
         return len(self.columns) if len(shape) == 2 else self.n_features
 
-    def module(self) -> nn.Module:
-        """Return the map as a layer without parameters, in float64."""
-        return Standardization(self)
-
 
 class Standardization(nn.Module):
-    """A layer that standardizes its inputs.
+    """A layer without parameters that standardizes its inputs, in float64.
 
     Parameters
     ----------

@@ -216,7 +216,10 @@ def _newton(
         # saddle.
         size = eigenvalues.abs()
         coordinates = vectors.T @ gradient
+        # Objectives that differ by rounding count as equal.
         noise = 4 * np.finfo(float).eps * max(1.0, abs(float(value)))
+        # Little damping first, as it converges quadratically; more of it shortens the
+        # steps along flat directions.
         for damping in (1e-10, 1e-6, 1e-3, 1e-1, 10.0):
             floor = damping * float(size.max()) + 1e-300
             trial = theta - vectors @ (coordinates / size.clamp(min=floor))

@@ -209,31 +209,27 @@ class ChainProgram(Program):
 
 
 class ModuleProgram(Program):
-    """Any torch module in training mode, differentiated by autograd.
+    """Any torch module in training mode, differentiated by autograd: one member.
 
     Dropout is active, and batch norm updates its statistics. Random layers use torch's
     global generator; see `local_randomness`.
 
     Parameters
     ----------
-    modules : sequence of torch.nn.Module
-        One per member, with the same architecture; they hold the buffers.
+    module : torch.nn.Module
+        It holds the buffers.
     """
 
-    def __init__(self, modules: Sequence[nn.Module]):
-        self.modules = list(modules)
-        self._call = ModuleCall(modules[0])
+    def __init__(self, module: nn.Module):
+        self.module, self._call = module, ModuleCall(module)
         names = self._call.names
-        self.shapes = {name: modules[0].get_parameter(name).shape for name in names}
+        self.shapes = {name: module.get_parameter(name).shape for name in names}
         self.n_params = sum(shape.numel() for shape in self.shapes.values())
 
     def theta(self) -> Tensor:
-        """Return the parameters of all members."""
-        rows = [
-            torch.cat([module.get_parameter(n).detach().flatten() for n in self.shapes])
-            for module in self.modules
-        ]
-        return torch.stack(rows)
+        """Return the parameters, (1, n_params)."""
+        parameters = map(self.module.get_parameter, self.shapes)
+        return torch.cat([each.detach().flatten() for each in parameters])[None]
 
     def is_weight(self) -> Tensor:
         """Return a mask of the parameters of matrices and kernels."""
@@ -245,45 +241,31 @@ class ModuleProgram(Program):
         )
 
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
-        leaves = [row.detach().requires_grad_() for row in theta]
+        leaf = theta[0].detach().requires_grad_()
         with torch.enable_grad():
-            # One after the other, as torch can't batch updates of batch norm
-            # statistics.
-            raw = [
-                self._run(module.train(), leaf, X)
-                for module, leaf in zip(self.modules, leaves, strict=True)
-            ]
-        return torch.stack([r.detach() for r in raw]), (raw, leaves)
+            raw = self._run(self.module.train(), leaf, X)
+        return raw.detach()[None], (raw, leaf)
 
     def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:
-        gradients = [
-            torch.autograd.grad(raw, leaf, r)[0]
-            for raw, leaf, r in zip(*tape, residual, strict=True)
-        ]
-        return torch.stack(gradients)
+        raw, leaf = tape
+        return torch.autograd.grad(raw, leaf, residual[0])[0][None]
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         """Return raw outputs in evaluation mode."""
         with torch.no_grad():
-            raw = [
-                self._run(module.eval(), row, X)
-                for module, row in zip(self.modules, theta, strict=True)
-            ]
-        return torch.stack(raw)
+            return self.differentiable(theta[0], X)[None]
 
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
-        return self._run(self.modules[0].eval(), theta, X)
+        return self._run(self.module.eval(), theta, X)
 
     def exact(self) -> ModuleProgram:
-        modules = [copy.deepcopy(module) for module in self.modules]
-        return ModuleProgram([module.to("cpu", torch.float64) for module in modules])
+        return ModuleProgram(copy.deepcopy(self.module).to("cpu", torch.float64))
 
     def statistics(self, member: int) -> list[Tensor]:
-        return [buffer.clone() for buffer in self.modules[member].buffers()]
+        return [buffer.clone() for buffer in self.module.buffers()]
 
     def set_statistics(self, member: int, statistics: list[Tensor]) -> None:
-        buffers = self.modules[member].buffers()
-        for buffer, value in zip(buffers, statistics, strict=True):
+        for buffer, value in zip(self.module.buffers(), statistics, strict=True):
             buffer.copy_(value)
 
     def _run(self, module: nn.Module, theta: Tensor, X: Tensor) -> Tensor:
@@ -328,6 +310,7 @@ def uniform_initialisation(
         parts = []
         for (n_out, n_in), bias in zip(program.shapes, program.biases, strict=True):
             bound = ((2.0 if logistic else 6.0) / (n_in + n_out)) ** 0.5
+            # Drawn in the layout of scikit-learn's coefs_, weights before biases.
             parts.append(rng.uniform(-bound, bound, (n_in, n_out)).T.ravel())
             parts.append(rng.uniform(-bound, bound, n_out if bias else 0))
         members.append(np.concatenate(parts))

@@ -230,6 +230,7 @@ class _Progress:
         rate, schedule = self.rate, self.schedule
         if schedule.kind == "anneal":
             length = (self.end - self.start).double().clamp(min=1)
+            # The middle of the epoch, so that no epoch has a rate of zero.
             annealed = (self.epoch + 0.5 - self.start.double()) / length
             rate = rate * (1 + (math.pi * annealed.clamp(0, 1)).cos()) / 2
         elif schedule.kind == "invscaling":
