@@ -22,8 +22,9 @@ from table_cases import (
 
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import open_network
+from sklearn_pgb._operators._outputs import apply_sets
 from sklearn_pgb._refit import _groups
-from sklearn_pgb._refit._groups import FoldModels, apply_sets, refit_groups
+from sklearn_pgb._refit._groups import FoldModels, refit_groups
 from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
 
 RNG = np.random.default_rng(5)

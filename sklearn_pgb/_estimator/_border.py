@@ -201,8 +201,17 @@ def open_all(
 def inputs_of(
     opened: Sequence[OpenNetwork], X: Any, device: Any, *, check: bool = True
 ) -> list[Tensor]:
-    """Return the preprocessed inputs of each network, see `OpenNetwork.inputs`."""
-    return [each.inputs(X, check=check).to(device or "cpu") for each in opened]
+    """Return the preprocessed inputs of each network, see `OpenNetwork.inputs`.
+
+    Clones of an estimator that takes X as it is share theirs.
+    """
+    result: list[Tensor] = []
+    for each in opened:
+        if not result or each.maps_inputs:
+            result.append(each.inputs(X, check=check).to(device or "cpu"))
+        else:
+            result.append(result[0])
+    return result
 
 
 def count_outputs(opened: OpenNetwork, inputs: Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 import torch
@@ -14,6 +14,7 @@ from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
 from sklearn_pgb._models._network import Head, Network, as_float64
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._outputs import apply_sets
 
 
 class ChainNetwork(Network):
@@ -192,9 +193,27 @@ class ChainNetwork(Network):
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
         """The partial derivatives of the raw outputs, without forming the matrix."""
-        outputs = _run(self.chain, X)
+        return self._derivatives(_run(self.chain, X), without is None)
+
+    def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
+        """Outputs and products of the Jacobian, in one pass."""
+        is_zero = not bool(coefs.any())
+
+        def raw(X: Tensor) -> Tensor:
+            outputs = _run(self.chain, X)
+            if weight and is_zero:
+                return weight * outputs[-1]
+            moved = apply_sets(self._derivatives(outputs), coefs)
+            return moved.add(outputs[-1], alpha=weight) if weight else moved
+
+        return raw
+
+    def _derivatives(
+        self, outputs: Sequence[Tensor], bias: bool = True
+    ) -> ChainOperator:
+        """The Jacobian at the outputs of `_run`; without `bias`, not by the last."""
         derivatives = [
-            layer.jacobian(h, out, without is None or layer is not self.chain[-1])
+            layer.jacobian(h, out, bias or layer is not self.chain[-1])
             for layer, (h, out) in zip(self.chain, pairwise(outputs), strict=True)
         ]
         return ChainOperator(derivatives)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -149,6 +149,29 @@ class CombinedModel(Network):
             ones = self.bias.new_ones(len(X), 1)
             parts.append(KroneckerOperator(ones, self.n_outputs))
         return StackedOperator(parts, [1.0] * len(parts))
+
+    def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
+        """The tangent models of the members, if all outputs share the coefficients."""
+        if len(coefs) > 1:
+            return super().tangent_model(weight, coefs)
+        *parts, bias = self._split(coefs[0])
+        bias = bias + weight * self.bias
+        members = [
+            member.tangent_model(weight, part[None])
+            for member, part in zip(self.members, parts, strict=True)
+        ]
+
+        def raw(X: Tensor) -> Tensor:
+            terms = [
+                member(rows) @ matrix.T
+                for member, rows, matrix in zip(
+                    members, self.inputs(X), self.matrices, strict=True
+                )
+            ]
+            total = torch.stack(terms).sum(0)
+            return total + bias if len(bias) else total
+
+        return raw
 
     def _sizes(self) -> list[int]:
         pairs = zip(self.members, self.biases, strict=True)

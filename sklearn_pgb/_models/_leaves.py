@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -107,6 +108,24 @@ class LeafModel(Network):
             return leaves
         ones = KroneckerOperator(self.scale.new_ones(len(X), 1), k)
         return StackedOperator([leaves, ones], [1.0, 1.0])
+
+    def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
+        """The same trees with other leaf values."""
+        pairs = [self._split(each) for each in coefs]
+        values, bias = (torch.stack(parts, -1) for parts in zip(*pairs, strict=True))
+        if len(coefs) == 1:
+            values, bias = values[..., 0], bias[..., 0]
+        else:
+            # Each set moves one output.
+            bias = bias.diagonal()
+            if self.outputs is None:
+                values = values.diagonal(dim1=1, dim2=2)
+            else:
+                owners = self.outputs.repeat_interleave(torch.tensor(self.n_leaves))
+                values = values.gather(1, owners[:, None])[:, 0]
+        values, bias = values + weight * self.values, bias + weight * self.bias
+        model = LeafModel(self.n_leaves, values, bias, self.scale, self.outputs)
+        return partial(model, model.theta)
 
     def _split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         values, bias = theta.split([self.values.numel(), len(self.bias)])

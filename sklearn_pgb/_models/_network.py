@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._outputs import apply_sets
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,25 @@ class Network(ABC):
         """
         columns = positions_without(self.n_params, without)
         return FunctionOperator(self, self.theta, X, columns)
+
+    def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
+        """The function ``weight f(X) + J(X) c`` of the inputs.
+
+        Parameters
+        ----------
+        weight : float
+        coefs : Tensor (n_sets, n_params)
+            One set of coefficients, or one for each output.
+        """
+        theta, is_zero = self.theta, not bool(coefs.any())
+
+        def raw(X: Tensor) -> Tensor:
+            if weight and is_zero:
+                return weight * self(theta, X)
+            moved = apply_sets(self.jacobian(X), coefs)
+            return moved + weight * self(theta, X) if weight else moved
+
+        return raw
 
 
 def positions_without(n_params: int, without: slice | None) -> Tensor:

@@ -64,6 +64,11 @@ class OpenNetwork:
     encode: Callable[[Any], Tensor] | None = None
     surrogate: str | None = None
 
+    @property
+    def maps_inputs(self) -> bool:
+        """Whether the network takes other values than those of X."""
+        return bool(self.steps or self.encode or self.preprocess)
+
     def inputs(self, X: Any, *, check: bool = True) -> Tensor:
         """Return the inputs of the network.
 

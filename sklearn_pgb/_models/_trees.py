@@ -160,20 +160,22 @@ def _open_histogram(model: Any) -> OpenNetwork:
         for tree, leaf in zip(predictors, is_leaf, strict=True)
     ]
     bias = np.asarray(model._baseline_prediction).reshape(-1)
+    known = model._bin_mapper.make_known_categories_bitsets()
+    numbered = []
+    for tree, leaf in zip(predictors, is_leaf, strict=True):
+        # Trees that predict leaf numbers in place of the values.
+        nodes = tree.nodes.copy()
+        nodes["value"][leaf] = np.arange(leaf.sum())
+        bitsets = tree.binned_left_cat_bitsets, tree.raw_left_cat_bitsets
+        numbered.append(TreePredictor(nodes, *bitsets))
 
     def encode(X: Any) -> Tensor:
         X = model._preprocess_X(X, reset=False)
-        known = model._bin_mapper.make_known_categories_bitsets()
-        leaves = np.empty((len(X), len(predictors)), dtype=np.int32)
         n_threads = _openmp_effective_n_threads()
-        for number, (tree, leaf) in enumerate(zip(predictors, is_leaf, strict=True)):
-            # Predict with leaf numbers in place of the values.
-            nodes = tree.nodes.copy()
-            nodes["value"][leaf] = np.arange(leaf.sum())
-            bitsets = tree.binned_left_cat_bitsets, tree.raw_left_cat_bitsets
-            numbered = TreePredictor(nodes, *bitsets)
-            leaves[:, number] = numbered.predict(X, *known, n_threads)
-        return torch.from_numpy(leaves)
+        leaves = np.empty((len(numbered), len(X)), dtype=np.int32)
+        for row, tree in zip(leaves, numbered, strict=True):
+            row[:] = tree.predict(X, *known, n_threads)
+        return torch.from_numpy(leaves).T
 
     loss = LOSSES[model.loss].for_outputs(len(bias), independent=False)
     counts = [len(part) for part in values]
@@ -191,7 +193,8 @@ def _open_boosting(model: Any) -> OpenNetwork:
     def encode(X: Any) -> Tensor:
         # Unlike `apply`, `predict` takes lists and refuses missing values.
         X = validate_data(model, X, reset=False, dtype=np.float32, accept_sparse="csr")
-        return lookup.leaves(model.apply(X).reshape(-1, len(trees)))
+        X = model.estimators_[0, 0]._validate_X_predict(X, check_input=True)
+        return lookup.leaves(_nodes(trees, X))
 
     loss = LOSSES[model.loss].for_outputs(n_outputs, independent=False)
     return boosted(
@@ -234,11 +237,26 @@ def _open_averaged(model: Any) -> OpenNetwork:
     if classifies:
         loss = CrossEntropyLoss().for_outputs(n_outputs, independent=multilabel)
 
+    # Trees alone check X in another place than forests.
+    options = (True,) if single else ()
+
     def encode(X: Any) -> Tensor:
-        return lookup.leaves(model.apply(X).reshape(-1, len(trees)))
+        X = model._validate_X_predict(X, *options)
+        return lookup.leaves(_nodes(trees, X))
 
     surrogate = SURROGATE if classifies else None
     return of_loss(leaves, loss, model, encode, surrogate)
+
+
+def _nodes(trees: Sequence[Any], X: Any) -> NDArray[np.intp]:
+    """The leaves of each sample as node numbers, (n_samples, n_trees).
+
+    `apply` would check the same samples for each tree, or start threads.
+    """
+    nodes = np.empty((len(trees), X.shape[0]), dtype=np.intp)
+    for row, tree in zip(nodes, trees, strict=True):
+        row[:] = tree.apply(X)
+    return nodes.T
 
 
 class LeafLookup:
@@ -272,7 +290,7 @@ class LeafLookup:
     def leaves(self, nodes: Any) -> Tensor:
         """Leaf numbers of samples, from their nodes (n_samples, n_trees)."""
         places = np.asarray(nodes).astype(np.intp) + self.starts
-        return torch.from_numpy(self._numbers[places])
+        return torch.from_numpy(self._numbers.take(places))
 
 
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:

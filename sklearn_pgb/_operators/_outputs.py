@@ -1,6 +1,7 @@
 """Operators of single outputs, and the coefficients that outputs share."""
 
 import torch
+from torch import Tensor
 
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import KroneckerOperator
@@ -26,6 +27,14 @@ def separates_outputs(operator: LinearOperator) -> bool:
         return all(map(separates_outputs, operator.operators))
     separate = isinstance(operator, LeafOperator | KroneckerOperator)
     return separate or operator.n_outputs == 1
+
+
+def apply_sets(operator: LinearOperator, coefs: Tensor) -> Tensor:
+    """Raw outputs of one set of coefficients, or of one set per output."""
+    if len(coefs) == 1:
+        return operator.matvec(coefs[0])
+    columns = [operator.matvec(coef)[:, c] for c, coef in enumerate(coefs)]
+    return torch.stack(columns, 1)
 
 
 def single_output(operator: LinearOperator, output: int) -> LinearOperator:

@@ -19,12 +19,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
+from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     check_device,
-    inputs_of,
     jobs_for,
     open_all,
     parse_memory,
@@ -32,9 +31,9 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import VersionedState
+from sklearn_pgb._estimator._tangent_sum import Prepared, TangentSum
 from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS
 from sklearn_pgb._models._network import as_float64
-from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._data import (
     TrainingData,
     check_new_data,
@@ -400,6 +399,7 @@ class GradientBasisRefit(
         }
         # scikit-learn expects at least one, even if there is nothing to solve.
         self.n_iter_ = max(solution.n_iter, 1)
+        self._prepared = Prepared()
         self._scales = list(result.space.scales)
         self._adds_networks = not result.space.spans_networks
         self._sketch_seed = seeds.sketch
@@ -430,26 +430,25 @@ class GradientBasisRefit(
 
     # ---------------------------------------------------------------- predicting
 
-    def _open(self, X: Any) -> tuple[list[OpenNetwork], list[Tensor]]:
+    def _open(self, X: Any) -> tuple[TangentSum, list[Tensor]]:
         """Open the networks and transform X into the inputs of each."""
         check_is_fitted(self)
         X = check_new_data(self, RefitRequest.of_fit(self), X)
-        opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
-        return opened, inputs_of(opened, X, self.device, check=False)
+        sources = [self.basis_coef_, self.device, *self.estimators_]
+        models = self._prepared.get(sources, self._tangent_sum)
+        return models, models.inputs(X)
 
-    def _raw(self, opened: list[OpenNetwork], inputs: list[Tensor]) -> Tensor:
-        """Raw outputs of the refit."""
-        networks = [network.network for network in opened]
-        coef = as_float64(self.basis_coef_).to(inputs[0].device)
-        raw = tangent_raw(networks, inputs, coef)
-        if self._adds_networks:
-            raw = raw + mean_raw(networks, inputs)
-        return finite_outputs(raw)
+    def _tangent_sum(self) -> TangentSum:
+        opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
+        coef = as_float64(self.basis_coef_).to(self.device or "cpu")
+        parts = coef[None].split([each.network.n_params for each in opened], 1)
+        weight = 1 / len(opened) if self._adds_networks else 0.0
+        return TangentSum.of(opened, [weight] * len(opened), parts, self.device)
 
     def _targets_and_raw(self, X: Any) -> tuple[LabelTargets, NDArray[np.float64]]:
         """Targets and raw outputs of all classes."""
-        opened, inputs = self._open(X)
-        return all_classes(self, opened[0], self._raw(opened, inputs))
+        models, inputs = self._open(X)
+        return all_classes(self, models.opened[0], finite_outputs(models.raw(inputs)))
 
     def predict(self, X, return_std=False):
         """Predict targets or labels.
@@ -475,8 +474,8 @@ class GradientBasisRefit(
         """
         if return_std and RefitRequest.of_fit(self).classifies:
             raise ValueError("return_std must be False for a classifier, got True.")
-        opened, inputs = self._open(X)
-        raw = self._raw(opened, inputs)
+        models, inputs = self._open(X)
+        opened, raw = models.opened, finite_outputs(models.raw(inputs))
         y = decoded(self, opened[0], raw)
         if not return_std:
             return y
@@ -572,8 +571,8 @@ class GradientBasisRefit(
             of the second, and so on, sparse if the models are trees; or the sketch if
             `n_components` is set.
         """
-        opened, inputs = self._open(X)
-        pairs = zip(opened, inputs, strict=True)
+        models, inputs = self._open(X)
+        pairs = zip(models.opened, inputs, strict=True)
         operators = [each.network.jacobian(rows) for each, rows in pairs]
         return jacobian_features(operators, self._n_components, self._sketch_seed)
 

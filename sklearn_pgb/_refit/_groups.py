@@ -30,6 +30,7 @@ from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._outputs import (
+    apply_sets,
     separates_outputs,
     shares_features,
     single_output,
@@ -303,14 +304,6 @@ def _predicted(
     total = torch.stack(list(map(apply_sets, operators, coefs))).sum(0)
     total += solution.intercept
     return total + average[rows] if mixture.centered else total
-
-
-def apply_sets(operator: LinearOperator, coefs: Tensor) -> Tensor:
-    """Raw outputs of one set of coefficients, or of one set per output."""
-    if len(coefs) == 1:
-        return operator.matvec(coefs[0])
-    columns = [operator.matvec(coef)[:, c] for c, coef in enumerate(coefs)]
-    return torch.stack(columns, 1)
 
 
 def _final(

@@ -34,9 +34,11 @@ from sklearn_pgb._estimator._folds import cross_fitting_parts, parts_among
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import VersionedState
+from sklearn_pgb._estimator._tangent_sum import Prepared, TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
+from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import check_can_open, nested, open_network
-from sklearn_pgb._refit._groups import FoldModels, GroupRefit, apply_sets, refit_groups
+from sklearn_pgb._refit._groups import FoldModels, GroupRefit, refit_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
     Interval,
@@ -295,12 +297,14 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
     def _refit(self, trained, parts, Z, y, encoded, weight, max_memory, seed):
         """Solve the convex problem and store its solution."""
         shares = torch.from_numpy(weight)
-        targets, folds = self._targets, []
+        targets, folds, self._biases = self._targets, [], []
         with threads_for_solve(len(Z), len(Z)):
             for members, (train, heldout) in zip(trained, parts, strict=True):
                 index = torch.from_numpy(train), torch.from_numpy(heldout)
                 opened = list(map(open_network, members))
                 folds.append(FoldModels.of(opened, Z, shares, *index))
+                heads = (o.network.find_head(o.inputs(Z[:8])) for o in opened)
+                self._biases.append([head.bias for head in heads])
             result = refit_groups(
                 folds,
                 encoded,
@@ -346,27 +350,43 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         ]
         self.intercept_ = result.intercept.numpy()
         self._centered = result.centered
+        self._prepared = Prepared()
 
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
         Z = _read_new(self, X)
-        total = torch.from_numpy(self.intercept_).expand(len(Z), -1).clone()
-        scale = self._centered / len(self.estimators_)
-        for members, coefs in zip(self.estimators_, self.basis_coef_, strict=True):
-            networks = map(open_network, members)
-            pairs = zip(networks, coefs, self.stack_weights_, strict=True)
-            for opened, coef, stack in pairs:
-                with config_context(transform_output="default"):
-                    model, inputs = opened.network, opened.inputs(Z, check=False)
-                if scale * stack > 0:
-                    total += scale * float(stack) * model(model.theta, inputs)
-                if coef.any():
-                    bias = model.find_head(inputs[:8]).bias
-                    operator = model.jacobian(inputs, without=bias)
-                    total += apply_sets(operator, torch.from_numpy(coef))
-        raw: NDArray[np.float64] = finite_outputs(total).numpy()
+        members, coefs = (
+            [each for fold in folds for each in fold]
+            for folds in (self.estimators_, self.basis_coef_)
+        )
+        sources = [*members, *coefs, self.stack_weights_]
+        models = self._prepared.get(sources, self._tangent_sum)
+        with config_context(transform_output="default"):
+            inputs = models.inputs(Z)
+        start = torch.from_numpy(self.intercept_).expand(len(Z), -1)
+        raw: NDArray[np.float64] = finite_outputs(models.raw(inputs, start)).numpy()
         return raw
+
+    def _tangent_sum(self) -> TangentSum:
+        opened, weights, parts = [], [], []
+        scale = self._centered / len(self.estimators_)
+        folds = zip(self.estimators_, self.basis_coef_, self._biases, strict=True)
+        for fold in folds:
+            for member, coef, bias, stack in zip(
+                *fold, self.stack_weights_, strict=True
+            ):
+                weight = scale * float(stack)
+                if weight > 0 or coef.any():
+                    opened.append(open_network(member))
+                    weights.append(max(weight, 0.0))
+                    # The output biases are part of the intercept.
+                    n_params = opened[-1].network.n_params
+                    full = torch.zeros(len(coef), n_params, dtype=torch.float64)
+                    columns = positions_without(n_params, bias)
+                    full[:, columns] = torch.from_numpy(coef)
+                    parts.append(full)
+        return TangentSum.of(opened, weights, parts)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "basis_coef_")

@@ -1,0 +1,77 @@
+"""Sums of fitted models and of their derivatives, prepared for predictions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch import Tensor
+
+from sklearn_pgb._estimator._border import inputs_of
+from sklearn_pgb._models._opened import OpenNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class TangentSum:
+    """The function ``sum_m w_m f_m(x) + J_m(x) c_m`` of opened models.
+
+    Attributes
+    ----------
+    opened : list of OpenNetwork
+    terms : list of callable
+        Maps from the inputs of each model to its term.
+    device : str, torch.device or None
+    """
+
+    opened: list[OpenNetwork]
+    terms: list[Callable[[Tensor], Tensor]]
+    device: Any = None
+
+    @classmethod
+    def of(
+        cls,
+        opened: Sequence[OpenNetwork],
+        weights: Sequence[float],
+        coefs: Sequence[Tensor],
+        device: Any = None,
+    ) -> Self:
+        """Prepare the terms, see `Network.tangent_model`."""
+        terms = [
+            each.network.tangent_model(weight, coef)
+            for each, weight, coef in zip(opened, weights, coefs, strict=True)
+        ]
+        return cls(list(opened), terms, device)
+
+    def inputs(self, X: Any) -> list[Tensor]:
+        """Return the inputs of each model."""
+        return inputs_of(self.opened, X, self.device, check=False)
+
+    def raw(self, inputs: Sequence[Tensor], start: Any = 0) -> Tensor:
+        """Return the sum of the terms and of `start`."""
+        pairs = zip(self.terms, inputs, strict=True)
+        total: Tensor = sum((term(rows) for term, rows in pairs), start)
+        return total
+
+
+class Prepared:
+    """What predictions need, computed at the first of them.
+
+    It is computed again if one of its sources is replaced. Copies and pickles start
+    without it.
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[Any] = []
+        self._value: Any = None
+
+    def get(self, sources: Sequence[Any], prepare: Callable[[], Any]) -> Any:
+        """Return the result of `prepare`, which reads the sources."""
+        known, value = self._sources, self._value
+        if len(known) != len(sources) or any(
+            a is not b for a, b in zip(known, sources, strict=True)
+        ):
+            value = prepare()
+            self._sources, self._value = list(sources), value
+        return value
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
