@@ -45,6 +45,8 @@ class LeafModel(Network):
     ) -> None:
         self.n_leaves = list(n_leaves)
         self.values, self.bias, self.scale, self.outputs = values, bias, scale, outputs
+        starts = np.cumsum([0, *self.n_leaves])[:-1]
+        self._starts = torch.as_tensor(starts, device=values.device)
 
     @property
     def n_inputs(self) -> int:
@@ -78,20 +80,22 @@ class LeafModel(Network):
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         values, bias = self._split(theta)
-        values = values.reshape(len(values), -1)
-        starts = np.cumsum([0, *self.n_leaves])[:-1]
-        offsets = torch.as_tensor(starts, device=X.device)
         # Leaf columns, gathered values and their products are in memory at once.
-        size = 3 * len(starts) * values.shape[1] * values.dtype.itemsize
+        size = 3 * len(self.n_leaves) * values[:1].numel() * values.dtype.itemsize
         parts = []
         for rows in row_blocks(len(X), size):
-            columns = X[rows].long() + offsets
-            terms = values[columns] * self.scale[:, None]
-            if self.outputs is None:
+            columns = X[rows].long() + self._starts
+            if self.n_outputs == 1:
+                # A product adds faster than a sum over one axis.
+                own = values.reshape(-1).take(columns) @ self.scale
+                parts.append(bias + own[:, None])
+            elif self.outputs is None:
+                terms = values[columns] * self.scale[:, None]
                 parts.append(bias + terms.sum(1))
             else:
+                terms = values[columns] * self.scale
                 own = bias.expand(len(columns), -1)
-                parts.append(own.index_add(1, self.outputs, terms[:, :, 0]))
+                parts.append(own.index_add(1, self.outputs, terms))
         return torch.cat(parts)
 
     def layers(self, X: Tensor) -> list[Tensor]:

@@ -5,12 +5,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, TargetEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, TargetEncoder
 
 from sklearn_pgb._budget import (
     AUTO_FOLDS,
@@ -22,6 +20,64 @@ from sklearn_pgb._budget import (
 
 # Labels of each column with categories; None for a column of numbers.
 Labels = Sequence[Sequence[Any] | None]
+
+
+class ColumnGroups(TransformerMixin, BaseEstimator):
+    """Transform groups of columns, and put the results side by side.
+
+    A ColumnTransformer checks types and names again, which takes longer for a few
+    samples than all transformations.
+
+    Parameters
+    ----------
+    groups : list of (transformer, list of int)
+        Groups without columns are left out.
+    """
+
+    def __init__(self, groups: Sequence[tuple[Any, list[int]]]):
+        self.groups = groups
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        """Fit the transformers, each to its columns."""
+        self.fit_transform(X, y)
+        return self
+
+    def fit_transform(self, X: NDArray[np.float64], y: Any = None) -> NDArray[Any]:
+        """Fit the transformers and return the transformed columns."""
+        self.fitted_ = [
+            (clone(each), columns) for each, columns in self.groups if columns
+        ]
+        return np.hstack(
+            [each.fit_transform(X[:, columns], y) for each, columns in self.fitted_]
+        )
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[Any]:
+        """Return the transformed columns."""
+        return np.hstack(
+            [each.transform(X[:, columns]) for each, columns in self.fitted_]
+        )
+
+
+class FilledNumbers(TransformerMixin, BaseEstimator):
+    """Replace missing numbers by medians, and add indicators of missing numbers.
+
+    Columns without any value become zero. Columns without missing values in `fit` get
+    no indicator.
+    """
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        """Learn the medians."""
+        missing = np.isnan(X)
+        known = np.where(missing.all(0), 0.0, X)
+        self.medians_ = np.nanmedian(known, axis=0)
+        self.marked_ = np.flatnonzero(missing.any(0))
+        return self
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the filled columns and the indicators."""
+        missing = np.isnan(X)
+        filled = np.where(missing, self.medians_, X)
+        return np.hstack([filled, missing[:, self.marked_]])
 
 
 class RobustSquash(TransformerMixin, BaseEstimator):
@@ -113,7 +169,7 @@ class TargetMeans(TransformerMixin, BaseEstimator):
         ]
 
 
-def network_inputs(labels: Labels, classifies: bool) -> ColumnTransformer:
+def network_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
     """Return a transformer of matrices into inputs of a network.
 
     Missing numbers become the median, with an indicator column. Columns with few
@@ -128,22 +184,16 @@ def network_inputs(labels: Labels, classifies: bool) -> ColumnTransformer:
         handle_unknown="infrequent_if_exist",
         sparse_output=False,
     )
-    impute = SimpleImputer(
-        strategy="median", add_indicator=True, keep_empty_features=True
-    )
-    means = TargetMeans(classifies)
-    return ColumnTransformer(
+    return ColumnGroups(
         [
-            ("numbers", make_pipeline(impute, RobustSquash()), numbers),
-            ("categories", one_hot, few),
-            ("means", make_pipeline(means, RobustSquash()), many),
+            (make_pipeline(FilledNumbers(), RobustSquash()), numbers),
+            (one_hot, few),
+            (make_pipeline(TargetMeans(classifies), RobustSquash()), many),
         ]
     )
 
 
-def tree_inputs(
-    labels: Labels, classifies: bool
-) -> tuple[ColumnTransformer, list[int]]:
+def tree_inputs(labels: Labels, classifies: bool) -> tuple[ColumnGroups, list[int]]:
     """Return a transformer of matrices into inputs of trees.
 
     Trees take missing values and codes as they are. Columns with more categories than
@@ -152,21 +202,16 @@ def tree_inputs(
     sizes = [0 if known is None else len(known) for known in labels]
     many = [j for j, size in enumerate(sizes) if size > MOST_TREE_CODES]
     others = [j for j in range(len(labels)) if j not in many]
-    inputs = ColumnTransformer(
-        [("others", FilledColumns(), others), ("means", TargetMeans(classifies), many)]
-    )
+    inputs = ColumnGroups([(FilledColumns(), others), (TargetMeans(classifies), many)])
     return inputs, [k for k, j in enumerate(others) if sizes[j]]
 
 
-def forest_inputs(labels: Labels, classifies: bool) -> ColumnTransformer | str:
+def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups | str:
     """Return a transformer of matrices into numbers, categories as mean targets."""
     coded = [j for j, known in enumerate(labels) if known is not None]
     if not coded:
         return "passthrough"
     numbers = [j for j, known in enumerate(labels) if known is None]
-    return ColumnTransformer(
-        [
-            ("numbers", "passthrough", numbers),
-            ("means", TargetMeans(classifies), coded),
-        ]
+    return ColumnGroups(
+        [(FunctionTransformer(), numbers), (TargetMeans(classifies), coded)]
     )
