@@ -365,6 +365,6 @@ def test_positions_of_codes_beside_means():
 def test_rare_categories_share_an_indicator():
     X = np.r_[np.zeros(5), np.ones(5), 2, 3][:, None]
     net = network_inputs([(0, 1, 2, 3)], False).fit(X, np.zeros(12))
-    rows = net.transform([[0], [2], [3], [NAN], [9]])
+    rows = net.transform(np.array([[0], [2], [3], [NAN], [9]]))
     assert rows.shape[1] == 3
     assert_array_equal(rows[1:], np.tile(rows[1], (4, 1)))
