@@ -1,0 +1,63 @@
+"""Tangent models ``w f(x) + J(x) c`` against Jacobians by automatic differentiation."""
+
+import oracles
+import pytest
+import torch
+from oracles import random_chain
+from sklearn.base import clone
+from torch import nn
+from torch.testing import assert_close
+from tree_cases import BOOSTERS, COMBINATIONS, LINEAR, SURROGATES, TREES, X, Y, booster
+
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._module import open_module
+from sklearn_pgb._models._open import open_network
+
+PAIRS = TREES | LINEAR | COMBINATIONS | SURROGATES
+
+
+def check_tangent_model(network, inputs, generator):
+    """With one set of coefficients, one for each output, or zeros."""
+    raw = network(network.theta, inputs)
+    J = oracles.jacobian(network, inputs)
+    k, p = J.shape[1:]
+    for coefs in (
+        torch.randn(1, p, generator=generator, dtype=torch.float64),
+        torch.randn(k, p, generator=generator, dtype=torch.float64),
+        torch.zeros(1, p, dtype=torch.float64),
+    ):
+        moved = torch.einsum("icp,cp->ic", J, coefs.expand(k, -1))
+        for weight in (0.0, 0.75):
+            found = network.tangent_model(weight, coefs)(inputs)
+            # The sums have up to a thousand terms of size one.
+            assert_close(found, moved + weight * raw, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_models_of_scikit_learn(name, generator):
+    model, targets = PAIRS[name]
+    opened = open_network(clone(model).fit(X, Y[targets]))
+    check_tangent_model(opened.network, opened.inputs(X[:20]), generator)
+
+
+@pytest.mark.parametrize("name", BOOSTERS)
+def test_boosters(name, generator):
+    model, y = booster(name, pytest.importorskip)
+    opened = open_network(model.fit(X, y))
+    check_tangent_model(opened.network, opened.inputs(X[:20]), generator)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ["silu", "relu"])
+def test_chains(activation, bias, generator):
+    network = random_chain(generator, [4, 6, 5, 3], ACTIVATIONS[activation], bias)
+    inputs = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+    check_tangent_model(network, inputs, generator)
+
+
+def test_modules(generator):
+    """One that is no chain."""
+    layers = nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(9, 2)
+    network = open_module(nn.Sequential(*layers))
+    inputs = torch.randn(9, 2, 4, generator=generator, dtype=torch.float64)
+    check_tangent_model(network, inputs, generator)
