@@ -595,3 +595,7 @@ MOST_TREE_CODES = 254
 NETWORK_UNITS = (64, 64)
 TREE_ITERATIONS, TREE_LEAVES = 150, 8
 FOREST_TREES, FOREST_LEAF = 50, 3
+
+# Trees with at most this many nodes that have children are read from tables of their
+# comparisons, of 128 bytes: those with the leaves of TREE_LEAVES.
+LOOKUP_BITS = 7

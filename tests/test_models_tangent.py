@@ -1,10 +1,12 @@
 """Tangent models ``w f(x) + J(x) c`` against Jacobians by automatic differentiation."""
 
+import numpy as np
 import oracles
 import pytest
 import torch
 from oracles import random_chain
 from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import nn
 from torch.testing import assert_close
 from tree_cases import BOOSTERS, COMBINATIONS, LINEAR, SURROGATES, TREES, X, Y, booster
@@ -61,3 +63,18 @@ def test_modules(generator):
     network = open_module(nn.Sequential(*layers))
     inputs = torch.randn(9, 2, 4, generator=generator, dtype=torch.float64)
     check_tangent_model(network, inputs, generator)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("max_leaf_nodes", [2, 8, 9])
+def test_leaves_of_boosted_trees(max_leaf_nodes, missing):
+    """Of small trees from tables and of others: those with the model's predictions."""
+    table, new = X.copy(), np.random.default_rng(1).normal(size=(500, 4))
+    for rows in (table, new) if missing else ():
+        rows[::3, 0], rows[::4, 1] = np.nan, np.inf
+    params = {"max_leaf_nodes": max_leaf_nodes, "min_samples_leaf": 2}
+    model = HistGradientBoostingRegressor(max_iter=20, **params)
+    opened = open_network(model.fit(table, Y["real"]))
+    for rows in (table, new):
+        raw = opened.network(opened.network.theta, opened.inputs(rows))
+        assert_close(raw[:, 0].numpy(), model.predict(rows), rtol=1e-12, atol=1e-12)

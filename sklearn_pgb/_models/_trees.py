@@ -26,6 +26,7 @@ from sklearn_pgb._losses._named import LOSSES, one_of
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._small_trees import SmallTrees
 from sklearn_pgb._sklearn import TreePredictor, _openmp_effective_n_threads
 
 HISTOGRAM = HistGradientBoostingRegressor, HistGradientBoostingClassifier
@@ -160,6 +161,7 @@ def _open_histogram(model: Any) -> OpenNetwork:
         for tree, leaf in zip(predictors, is_leaf, strict=True)
     ]
     bias = np.asarray(model._baseline_prediction).reshape(-1)
+    small = SmallTrees.of([tree.nodes for tree in predictors])
     known = model._bin_mapper.make_known_categories_bitsets()
     numbered = []
     for tree, leaf in zip(predictors, is_leaf, strict=True):
@@ -171,6 +173,8 @@ def _open_histogram(model: Any) -> OpenNetwork:
 
     def encode(X: Any) -> Tensor:
         X = model._preprocess_X(X, reset=False)
+        if small is not None:
+            return torch.from_numpy(small(X)).T
         n_threads = _openmp_effective_n_threads()
         leaves = np.empty((len(numbered), len(X)), dtype=np.int32)
         for row, tree in zip(leaves, numbered, strict=True):
