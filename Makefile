@@ -8,7 +8,8 @@ INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constr
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOC := $(VENV)/.installed-doc
 BENCHMARKS := uci_regression uci121 gram scale training added_neuron resnet_basis certify \
-    certify_networks sweeps peer_tests estimator_checks refit_vs_networks small_data tables refit_boosters predict
+    certify_networks sweeps peer_tests estimator_checks refit_vs_networks small_data tables refit_boosters \
+    predict
 
 export MPLBACKEND := Agg
 

@@ -1,7 +1,7 @@
 """Time of predictions and of imports, as a process that serves models sees them.
 
-Measures CPU time on one thread: of predictions for one sample and for many, beside those
-of boosted trees and a network of scikit-learn; and of imports in fresh processes.
+Measures CPU time on one thread: of predictions for one sample and for many, beside
+those of boosted trees and a network of scikit-learn; and of imports in fresh processes.
 """
 
 import argparse
@@ -56,12 +56,12 @@ def models():
     return found
 
 
-def milliseconds(function, repeats):
+def milliseconds(function, argument, repeats):
     """Median CPU time of some calls after an untimed first one."""
     times = []
     for _ in range(repeats + 1):
         start = time.process_time()
-        function()
+        function(argument)
         times.append(time.process_time() - start)
     return 1000 * median(times[1:])
 
@@ -78,7 +78,7 @@ def compare_predictions(counts):
         for count in counts:
             rows, _ = make_friedman1(count, N_FEATURES, random_state=1)
             repeats = 3 if count > N_TRAIN else 15
-            times[name, count] = milliseconds(lambda: model.predict(rows), repeats)
+            times[name, count] = milliseconds(model.predict, rows, repeats)
     names = dict.fromkeys(name for name, _ in times)
     lines = [[name, *(f"{times[name, n]:.3g}" for n in counts)] for name in names]
     header = ["model", *(f"{count:,} samples" for count in counts)]

@@ -1,6 +1,7 @@
 """State of fitted estimators: parameters of their fits, and versions in pickles."""
 
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sklearn_pgb._version import __version__
@@ -20,13 +21,39 @@ def fitted_parameters(estimator: Any) -> dict[str, Any]:
     return {**estimator.get_params(deep=False), **kept}
 
 
+class Prepared:
+    """What predictions need, computed at the first of them.
+
+    It is computed again if one of its sources is replaced. Copies and pickles of an
+    estimator start without it.
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[Any] = []
+        self._value: Any = None
+
+    def get(self, sources: Sequence[Any], prepare: Callable[[], Any]) -> Any:
+        """Return the result of `prepare`, which reads the sources."""
+        known, value = self._sources, self._value
+        if len(known) != len(sources) or any(
+            a is not b for a, b in zip(known, sources, strict=True)
+        ):
+            value = prepare()
+            self._sources, self._value = list(sources), value
+        return value
+
+
 class VersionedState:
-    """Mixin that stores the version of this package in pickles."""
+    """Mixin that stores the version of this package in pickles.
+
+    The attribute `_prepared`, if `fit` creates it, is empty in pickles.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes and the version."""
         state: Any = super().__getstate__()
-        return {**state, KEY: __version__}
+        empty = {"_prepared": None} if "_prepared" in state else {}
+        return {**state, **empty, KEY: __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes; warn if another version wrote them."""
@@ -39,5 +66,7 @@ class VersionedState:
                 UserWarning,
                 stacklevel=2,
             )
+        if "_prepared" in state:
+            state["_prepared"] = Prepared()
         parent: Any = super()
         parent.__setstate__(state)

@@ -50,28 +50,3 @@ class TangentSum:
         pairs = zip(self.terms, inputs, strict=True)
         total: Tensor = sum((term(rows) for term, rows in pairs), start)
         return total
-
-
-class Prepared:
-    """What predictions need, computed at the first of them.
-
-    It is computed again if one of its sources is replaced. Copies and pickles start
-    without it.
-    """
-
-    def __init__(self) -> None:
-        self._sources: list[Any] = []
-        self._value: Any = None
-
-    def get(self, sources: Sequence[Any], prepare: Callable[[], Any]) -> Any:
-        """Return the result of `prepare`, which reads the sources."""
-        known, value = self._sources, self._value
-        if len(known) != len(sources) or any(
-            a is not b for a, b in zip(known, sources, strict=True)
-        ):
-            value = prepare()
-            self._sources, self._value = list(sources), value
-        return value
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()

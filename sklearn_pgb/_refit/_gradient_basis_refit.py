@@ -30,8 +30,8 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
-from sklearn_pgb._estimator._state import VersionedState
-from sklearn_pgb._estimator._tangent_sum import Prepared, TangentSum
+from sklearn_pgb._estimator._state import Prepared, VersionedState
+from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._refit._data import (

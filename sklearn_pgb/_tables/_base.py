@@ -33,8 +33,8 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._folds import cross_fitting_parts, parts_among
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
-from sklearn_pgb._estimator._state import VersionedState
-from sklearn_pgb._estimator._tangent_sum import Prepared, TangentSum
+from sklearn_pgb._estimator._state import Prepared, VersionedState
+from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import check_can_open, nested, open_network
