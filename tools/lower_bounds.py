@@ -25,7 +25,9 @@ def lower_bounds(pyproject):
         if match := itself.match(requirement):
             included += match[1].split(",")
     listed = [project["dependencies"], *(extras[extra] for extra in included)]
-    matches = (LOWER_BOUND.match(each) for requirements in listed for each in requirements)
+    matches = (
+        LOWER_BOUND.match(each) for requirements in listed for each in requirements
+    )
     return {match[1]: match[2] for match in matches if match}
 
 
