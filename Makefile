@@ -82,7 +82,8 @@ bench-full: data $(INSTALLED)
 data:
 	@test -n "$$SKLEARN_PGB_DATA" || { \
 	    echo "The benchmarks read the folder in SKLEARN_PGB_DATA, which is not set:" >&2; \
-	    echo "  make bench SKLEARN_PGB_DATA=/path/to/data" >&2; exit 1; }
+	    echo "  python benchmarks/get_data.py data" >&2; \
+	    echo "  make bench SKLEARN_PGB_DATA=data" >&2; exit 1; }
 	@test -d "$$SKLEARN_PGB_DATA" || { \
 	    echo "SKLEARN_PGB_DATA must be a folder, got $$SKLEARN_PGB_DATA" >&2; exit 1; }
 
