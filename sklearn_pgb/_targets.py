@@ -455,7 +455,9 @@ class LabelTargets(Targets):
 
 def class_codes(y: NDArray[Any]) -> NDArray[np.intp]:
     """Number the labels, or the distinct rows of indicators, in sorted order."""
-    return np.unique(y, axis=0, return_inverse=True)[1].reshape(-1)
+    # NumPy before 2.4 refuses objects, such as strings in a Series, along an axis.
+    axis = 0 if y.ndim == 2 else None
+    return np.unique(y, axis=axis, return_inverse=True)[1].reshape(-1)
 
 
 def check_target_size(y: NDArray[Any], name: str = "y") -> None:
