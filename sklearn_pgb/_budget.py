@@ -46,7 +46,7 @@ DOMAIN_SLACK = 1e-12
 
 # A column is far from zero if its distance from zero is this many times its spread.
 # Differences of its entries are then exact in floating point (Sterbenz).
-FAR = 2.0
+FAR_FROM_ZERO = 2.0
 
 # Number of samples to compare, and of candidates to choose distinct samples from.
 N_SAMPLES, N_CANDIDATES = 8, 64

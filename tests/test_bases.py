@@ -115,7 +115,7 @@ def test_GB_3_any_point(generator):
     best = refit(network.jacobian(X), y, weight)
     gap = float(loss) - best.data_value
     assert gap > 0.01
-    product = gradient @ (network.find_head(X).in_span - best.coef)
+    product = gradient @ (network.find_head(X).span_coef - best.coef)
     assert gap == pytest.approx(0.5 * float(product), rel=1e-8)
     # The gradient of the training loss is the adjoint's product with the residual.
     residual = weight[:, None] * SquaredLoss().gradient(y, network(theta, X))

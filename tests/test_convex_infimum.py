@@ -201,7 +201,7 @@ def test_bound_on_rounded_outputs_holds_for_the_exact_ones():
     target = np.r_[y / np.sqrt(8), np.zeros(5)]
     least = {False: np.inf, True: np.inf}
     enclosed = {
-        rounded: infimum(replace(problem, rounded=rounded)) for rounded in least
+        rounded: infimum(replace(problem, rounded_columns=rounded)) for rounded in least
     }
     for ridge in 10.0 ** np.arange(-16, -5, 0.5):
         rows = np.vstack([matrix, np.sqrt(ridge) * np.eye(5)])

@@ -73,8 +73,8 @@ def test_derivatives_are_those_of_the_outputs(name, recwarn):
     pulled = torch.einsum("icp,ic->p", J, residual)
     assert_close(operator.rmatvec(residual), pulled, **close)
     oracles_head = network.find_head(rows[:8])
-    if oracles_head.in_span is not None:
-        assert_close(J @ oracles_head.in_span, raw, **close)
+    if oracles_head.span_coef is not None:
+        assert_close(J @ oracles_head.span_coef, raw, **close)
     assert not [w for w in recwarn if "performance drop" in str(w.message)]
 
 

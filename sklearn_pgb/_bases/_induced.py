@@ -63,7 +63,7 @@ class LayerBasis(FeatureColumns):
         The trained network.
     """
 
-    rounded = True
+    rounded_columns = True
 
     def __init__(
         self,

@@ -81,7 +81,7 @@ class TangentSpace:
     @property
     def spans_networks(self) -> bool:
         """Whether every network lies in its own span (f = J g) with known g."""
-        return all(head.in_span is not None for head in self.heads)
+        return all(head.span_coef is not None for head in self.heads)
 
     def operator(self, inputs: Sequence[Tensor]) -> StackedOperator:
         """The scaled columns on these inputs, output biases left out."""
@@ -112,8 +112,8 @@ class TangentSpace:
             if bias is not None:
                 full[bias] = intercept / count
             if centre and self.spans_networks:
-                assert head.in_span is not None
-                full += head.in_span / count
+                assert head.span_coef is not None
+                full += head.span_coef / count
             result.append(full)
         return torch.cat(result)
 

@@ -186,8 +186,8 @@ def examine(
         # A bound within a norm budget does not cover products of large weights.
         if name == "inputs" and result.unlimited:
             linear_bound = result.lower_bound
-    own = row_of(GRADIENT, problem, tangent, loss)
-    rows.append(own)
+    gradient_row = row_of(GRADIENT, problem, tangent, loss)
+    rows.append(gradient_row)
     rank = nearby = tangent.steady_rank
     is_full = rank == min(objective.y.numel(), network.n_params)
     # The derivatives of a model that is linear in its parameters are constant, and a
@@ -208,7 +208,7 @@ def examine(
         # basis already shows that the point is not critical.
         limit = (
             NEARBY_RANK_FLOPS
-            if own.excess <= tolerance
+            if gradient_row.excess <= tolerance
             else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
         )
         n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
@@ -283,10 +283,10 @@ def _in_span_error(
     subject: Subject, problem: ConvexProblem, raw: Tensor
 ) -> float | None:
     """Relative error of ``f = J g`` on the samples; None if no g is known."""
-    in_span = subject.head.in_span
-    if in_span is None:
+    span_coef = subject.head.span_coef
+    if span_coef is None:
         return None
-    error = float((problem.operator.matvec(in_span) - raw).norm())
+    error = float((problem.operator.matvec(span_coef) - raw).norm())
     return error / max(float(raw.norm()), np.finfo(float).tiny) if error else 0.0
 
 
@@ -333,10 +333,10 @@ def _head_excess(
     effort: Effort,
 ) -> float:
     """Decrease of the objective on the last layer's derivatives; zero if unknown."""
-    in_span = subject.head.in_span
-    if in_span is None or not in_span.any():
+    span_coef = subject.head.span_coef
+    if span_coef is None or not span_coef.any():
         return 0.0
-    columns = torch.nonzero(in_span)[:, 0]
+    columns = torch.nonzero(span_coef)[:, 0]
     if subject.objective.penalty.any():
         return budget * float(gradient[columns].norm())
     problem = head_problem(subject.objective, raw, columns)

@@ -88,7 +88,10 @@ def open_subject(
     rows = torch.from_numpy(kept)
     normalized = as_float64(weight[kept] / weight.sum())
     X, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
-    own = terms.penalty if penalty is None else _check_penalty(penalty, opened)
+    if penalty is None:
+        checked_penalty = terms.penalty
+    else:
+        checked_penalty = _check_penalty(penalty, opened)
     objective = Objective(
         NetworkProgram(opened.network),
         opened.loss,
@@ -96,7 +99,7 @@ def open_subject(
         # Training, too, does not count the labels of samples without weight.
         opened.targets(targets, n_outputs),
         normalized,
-        as_float64(own),
+        as_float64(checked_penalty),
     )
     return Subject(
         name=type(final).__name__,

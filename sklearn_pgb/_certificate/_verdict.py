@@ -40,8 +40,8 @@ def global_bound(subject: Subject, findings: Findings) -> float:
     """
     network = subject.objective.network
     if network.is_linear_in_theta:
-        own = findings.tilted or findings.tangent
-        return max(findings.floor.value, own.lower_bound)
+        on_gradient_basis = findings.tilted or findings.tangent
+        return max(findings.floor.value, on_gradient_basis.lower_bound)
     # A deep linear network can't represent more than the linear models of its inputs.
     if network.is_linear:
         return max(findings.floor.value, findings.linear_bound)

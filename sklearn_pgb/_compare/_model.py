@@ -164,7 +164,7 @@ class BasisModel(BaseEstimator):
             self._targets.loss_for(self._n_outputs),
             torch.from_numpy(samples.normalized_weight),
             intercept=basis.intercept,
-            rounded=basis.rounded,
+            rounded_columns=basis.rounded_columns,
         )
 
     def _solve(self, problem: ConvexProblem, alpha: float) -> Solution:

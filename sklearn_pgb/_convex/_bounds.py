@@ -57,8 +57,8 @@ class Dual:
 
 def unconditional_bound(problem: ConvexProblem, floor: float = -math.inf) -> Bound:
     """A bound for every function: the larger of the samples' minima and `floor`."""
-    own = float(problem.weight @ problem.loss.minimum(problem.y))
-    return Bound(own if math.isnan(floor) else max(own, floor), math.inf)
+    minima = float(problem.weight @ problem.loss.minimum(problem.y))
+    return Bound(minima if math.isnan(floor) else max(minima, floor), math.inf)
 
 
 def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:

@@ -204,7 +204,7 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     to remove the rounding error of the first projection.
     """
     basis, U = spectrum.basis, spectrum.U[:, :rank]
-    free, target = basis.target()
+    mean, target = basis.target()
     beta, left = spectrum.least_squares(rank, target)
     across = target
     for _ in range(2):
@@ -214,7 +214,7 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     value = (float(left.norm()) + rounding) ** 2
     # Any vector gives a valid bound; which is tighter depends on the rounding of beta.
     duals = [_residual_dual(basis, target, part) for part in (across, left)]
-    raw = basis.base + free + basis.unfold(target - left)
+    raw = basis.base + mean + basis.unfold(target - left)
     return _Candidate(value, float(beta.norm()), raw, duals, True, rank)
 
 
@@ -283,11 +283,11 @@ def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
 
 def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
     """A candidate from products with the basis; column norms take one pass over it."""
-    coef, free = descend(problem)
-    raw = problem.raw(coef, free)
+    coef, intercept = descend(problem)
+    raw = problem.raw(coef, intercept)
     units = Units.of(problem)
     mean, scale = units.mean, units.scale[:, None]
-    rest, center = scale * units.columns(coef), free + units.shift(coef)
+    rest, center = scale * units.columns(coef), intercept + units.shift(coef)
     norm = math.hypot(float(rest.norm()), float(center.norm()))
     base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     dual = into_domain(problem, problem.loss.gradient(problem.y, raw))
@@ -442,12 +442,12 @@ def _attainment(
 
     If the labels are separated, the loss falls to the samples' infima along a ray and
     there is no minimum. If gradients at a stationary point are well inside their
-    domain, it is a minimum. `has_rays` tells whether multiples of the outputs are
-    models, too.
+    domain, it is a minimum. With `has_rays`, multiples of the best outputs can be
+    represented, too.
     """
     n = len(problem.y)
-    own = problem.loss.pooled_minimum(problem.y, problem.weight, torch.arange(n), n)
-    if bool(own.attained.all()):
+    minima = problem.loss.pooled_minimum(problem.y, problem.weight, torch.arange(n), n)
+    if bool(minima.attained.all()):
         # Each sample's loss has a minimum (squared, hinge, smoothed labels), so does
         # their sum.
         return value, True

@@ -171,7 +171,7 @@ class UnitBasis:
         """Norm of the rounding errors when the columns multiply a unit vector."""
         live = self.n_free + int((self.units.plain > 0).sum())
         error = product_rounding(live)
-        if self.problem.rounded:
+        if self.problem.rounded_columns:
             error += (
                 OUTPUT_ULPS * EPS * float((self.units.plain / self.units.scale).norm())
             )
@@ -192,11 +192,11 @@ class UnitBasis:
 
     def coefficients(self, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients and intercept of the problem at coordinates beta."""
-        free, rest = beta[: self.n_free], beta[self.n_free :]
+        center, rest = beta[: self.n_free], beta[self.n_free :]
         coef = (rest / self.units.scale[:, None]).reshape(-1)
         if not self.problem.intercept:
             return coef, self.problem.zero()[1]
-        return coef, free.reshape(-1) - self.units.shift(coef)
+        return coef, center.reshape(-1) - self.units.shift(coef)
 
     def target(self) -> tuple[Tensor, Tensor]:
         """The weighted mean of the targets, and the folded targets minus this mean.
@@ -205,14 +205,15 @@ class UnitBasis:
         loss, the mean is added to the intercept of a solution for these targets.
         """
         problem = self.problem
-        target, free = problem.y - self.base, problem.zero()[1]
+        target, mean = problem.y - self.base, problem.zero()[1]
         if problem.intercept:
-            # As with the columns, equal entries become exactly zero.
-            mean = problem.weight @ target
-            pivot = target.gather(0, (target - mean).abs().argmin(0)[None])[0]
-            free = pivot + problem.weight @ (target - pivot)
-            target = (target - pivot) - (free - pivot)
-        return free, self.fold(target)
+            # The mean is computed from differences to the closest entry, so that equal
+            # entries become exactly zero.
+            rough = problem.weight @ target
+            pivot = target.gather(0, (target - rough).abs().argmin(0)[None])[0]
+            mean = pivot + problem.weight @ (target - pivot)
+            target = (target - pivot) - (mean - pivot)
+        return mean, self.fold(target)
 
     def inner(self, span: Tensor) -> ConvexProblem:
         """The problem for alpha = 0 on weighted columns that include the intercept."""

@@ -199,9 +199,9 @@ def _neutral_moves(
         effect = weight - above @ (above.T @ weight)
         # Outgoing weights that cancel leave rounding errors in place of zeros.
         rounding = torch.finfo(X.dtype).eps * max(effect.shape)
-        units = effect.norm(dim=0) <= rounding * weight.norm()
+        is_unused = effect.norm(dim=0) <= rounding * weight.norm()
         mask, slopes = linear[layer]
-        mask = mask & ~units
+        mask = mask & ~is_unused
         kernel = null_space(effect[:, mask])
         image = X.new_zeros(len(mask), kernel.shape[1])
         image[mask] = kernel
@@ -209,9 +209,9 @@ def _neutral_moves(
         directions[mask] = kernel / slopes[mask, None]
         # Orthonormal, because the next layer's effect is computed by projection.
         directions = torch.linalg.qr(directions).Q
-        free = torch.eye(len(units), dtype=X.dtype)[:, units]
-        result.insert(0, (free, directions, torch.cat([free, image], 1)))
-        above = torch.cat([free, directions], 1)
+        unused = torch.eye(len(is_unused), dtype=X.dtype)[:, is_unused]
+        result.insert(0, (unused, directions, torch.cat([unused, image], 1)))
+        above = torch.cat([unused, directions], 1)
     return result
 
 

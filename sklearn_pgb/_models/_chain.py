@@ -206,7 +206,7 @@ class ChainNetwork(Network):
         n_bias = 0 if bias is None else len(bias)
         return Head(
             bias=slice(len(theta) - n_bias, len(theta)) if n_bias else None,
-            in_span=theta if self._sizes[-1] else None,
+            span_coef=theta if self._sizes[-1] else None,
         )
 
 

@@ -100,7 +100,7 @@ def boosted(
     scale: float,
     encode: Callable[[Any], Tensor],
 ) -> OpenNetwork:
-    """Boosted trees, opened; tree t belongs to output t modulo the number of outputs.
+    """Open boosted trees; tree t adds to output t modulo the number of outputs.
 
     Parameters
     ----------
@@ -108,21 +108,21 @@ def boosted(
     loss : Loss
     n_leaves : sequence of int
     values : ndarray (n_leaves,) or (n_leaves, n_outputs)
-        If there are two axes, every tree belongs to all outputs.
+        If 2-d, every tree adds to all outputs.
     bias : ndarray (n_outputs,)
     scale : float
     encode : callable
         Maps X to leaf numbers.
     """
-    outputs = None
+    tree_outputs = None
     if values.ndim == 1:
-        outputs = torch.arange(len(n_leaves)) % len(bias)
+        tree_outputs = torch.arange(len(n_leaves)) % len(bias)
     model = LeafModel(
         n_leaves,
         torch.tensor(values, dtype=torch.float64),
         torch.tensor(bias, dtype=torch.float64),
         torch.full((len(n_leaves),), scale, dtype=torch.float64),
-        outputs,
+        tree_outputs,
     )
     return of_loss(model, loss, estimator, encode)
 

@@ -91,7 +91,10 @@ def as_leaves(operator: LinearOperator) -> LeafOperator | None:
         return None
     parts = [as_leaves(part) for part in operator.operators]
     leaves = [part for part in parts if part is not None]
-    if len(leaves) < len(parts) or len({part.outputs is None for part in leaves}) > 1:
+    if (
+        len(leaves) < len(parts)
+        or len({part.tree_outputs is None for part in leaves}) > 1
+    ):
         return None
     return LeafOperator.side_by_side(leaves, operator.scales)
 

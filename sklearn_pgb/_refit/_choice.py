@@ -215,8 +215,9 @@ def best_on_average(
     networks = [each for each in finite if math.isinf(each.alpha)]
     finalists = list(networks)
     for center in dict.fromkeys(each.center for each in finite):
-        own = [e for e in finite if e.center == center and math.isfinite(e.alpha)]
-        finalists += [min(own, key=lambda each: each.loss)] if own else []
+        refits = [e for e in finite if e.center == center and math.isfinite(e.alpha)]
+        if refits:
+            finalists.append(min(refits, key=lambda each: each.loss))
     if len(parts) < 2 or len(finalists) < 2:
         return min(finalists, key=lambda each: each.loss)
     y, weight = parts[0].samples.y, parts[0].samples.weight

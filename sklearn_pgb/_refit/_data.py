@@ -48,7 +48,7 @@ class TrainingData:
         Keyword arguments of the networks' `fit`, including any sample weights.
     cv : int, list of (train, held out) or None
         Number of folds, or the folds themselves, for cross-fitting.
-    exact : bool
+    require_n_folds : bool
         Whether fewer distinct samples than `cv` are an error.
     groups : ndarray (n_samples,) or None
         Groups that folds keep together.
@@ -62,12 +62,12 @@ class TrainingData:
     labels: NDArray[np.intp] | None
     params: dict[str, Any]
     cv: int | Parts | None
-    exact: bool = False
+    require_n_folds: bool = False
     groups: Any = None
     classes: NDArray[Any] | None = None
     validation: Samples | None = None
 
-    def parts(self, n_folds: int, seed: int, exact: bool = False) -> Parts:
+    def parts(self, n_folds: int, seed: int, require_n_folds: bool = False) -> Parts:
         """Draw folds over the distinct samples, as (train, held out) indices."""
         return cross_fitting_parts(
             n_folds,
@@ -76,7 +76,7 @@ class TrainingData:
             self.samples.weight,
             seed,
             groups=self.groups,
-            exact=exact,
+            require_n_folds=require_n_folds,
         )
 
 
@@ -102,7 +102,7 @@ def training_data(
         owner, request, weight, sample_weight is not None, groups, fit_params
     )
     rows = np.flatnonzero(weight)
-    exact = cv != "auto"
+    require_n_folds = cv != "auto"
     if isinstance(cv, str):
         cv = AUTO_FOLDS
     if cv is not None and not isinstance(cv, int):
@@ -119,7 +119,9 @@ def training_data(
         samples = samples.rows(rows)
         groups = None if groups is None else groups[rows]
     labels = _class_codes(request, samples.y)
-    return TrainingData(samples, labels, params, cv, exact, groups, classes, heldout)
+    return TrainingData(
+        samples, labels, params, cv, require_n_folds, groups, classes, heldout
+    )
 
 
 def _check_validation(

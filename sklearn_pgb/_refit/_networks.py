@@ -172,7 +172,7 @@ class TrainedNetworks:
         result = []
         for number, fold in enumerate(folds):
             part = slice(number * width, (number + 1) * width)
-            own = replace(samples, X=samples.X[part])
+            inputs = replace(samples, X=samples.X[part])
             rows = (torch.as_tensor(each, device=samples.y.device) for each in fold)
-            result.append(HeldOutNetworks.of(self.opened[part], own, own, *rows))
+            result.append(HeldOutNetworks.of(self.opened[part], inputs, inputs, *rows))
         return result

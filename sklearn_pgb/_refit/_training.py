@@ -86,8 +86,8 @@ def train(
 
     validation = data.validation
     if validation is not None:
-        own = tuple(inputs_of(opened, validation.X, request.device))
-        validation = encoded(own, validation)
+        heldout = tuple(inputs_of(opened, validation.X, request.device))
+        validation = encoded(heldout, validation)
     samples = encoded(inputs, data.samples)
     return TrainedNetworks(estimators, opened, samples, folds, frozen, validation)
 
@@ -174,9 +174,9 @@ def _draw_folds(data: TrainingData, seed: int) -> Parts | None:
         return None
     if isinstance(data.cv, int):
         try:
-            return data.parts(data.cv, seed, data.exact)
+            return data.parts(data.cv, seed, data.require_n_folds)
         except NoFolds:
-            if data.exact or data.groups is not None:
+            if data.require_n_folds or data.groups is not None:
                 raise
             return None
     _check_classes(data.labels, data.cv)
