@@ -27,10 +27,10 @@ class Bound:
     value: float
     norm_budget: float
 
-    def within(self, *in_hand: float) -> "Bound":
+    def within(self, *attained_losses: float) -> "Bound":
         """Cap the bound at losses that are known to be attained."""
         # Losses are NaN if outputs overflow.
-        finite = [value for value in in_hand if not math.isnan(value)]
+        finite = [value for value in attained_losses if not math.isnan(value)]
         return Bound(min([self.value, *finite]), self.norm_budget)
 
 

@@ -14,7 +14,7 @@ from sklearn_pgb._operators._operator import LinearOperator
 
 
 class NewtonSystem(ABC):
-    """Solves (Phi^T D Phi + alpha I) step = -gradient, free intercept included.
+    """Solves (Phi^T D Phi + alpha I) step = -gradient, with an unpenalized intercept.
 
     D = S^T S is the weighted Hessian of the loss, given by its root S.
     """
@@ -29,8 +29,8 @@ class NewtonSystem(ABC):
     ) -> tuple[Tensor, Tensor]:
         """The Newton step in coefficients and intercept.
 
-        An iterative system may stop when the norm of its residual is at most `goal`, or
-        reduced by the same factor in another norm.
+        Iterative solvers stop when the residual is reduced by the ratio of `goal` and
+        the gradient's norm, possibly measured in another norm.
         """
 
 
@@ -284,7 +284,8 @@ def hessian_matrix(
     matrix = augmented.normal(weighted_root(problem, raw))
     diagonal = matrix.diagonal()
     # Directions that neither data nor penalty determine (a saturated intercept, a
-    # rank-deficient basis at alpha = 0) get a curvature far below their columns'.
+    # rank-deficient basis at alpha = 0) get a curvature far below that of their
+    # columns.
     floor = 1e-12 * diagonal + torch.finfo(matrix.dtype).tiny
     diagonal[:n_coef] += floor[:n_coef].clamp_min(problem.alpha)
     diagonal[n_coef:] += floor[n_coef:]

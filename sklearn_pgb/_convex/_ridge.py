@@ -114,8 +114,8 @@ class RidgePath:
             leverage = self._leverage(left, shifts)
             if problem.intercept:
                 eye = torch.eye(k, dtype=root.dtype, device=root.device)
-                # The columns are centered, so the intercept's leverage just adds; it is
-                # the weight.
+                # As columns are centered, the intercept adds a leverage, the sample's
+                # weight.
                 leverage += (problem.weight[rows, None, None] * eye)[..., None]
             scaled = residual / root[rows, None, None]
             errors[:, rows] = _unlever(scaled, leverage, fraction[rows])

@@ -81,7 +81,7 @@ class SpectralSolver:
             gamma, inner_intercept, n_iter, converged = newton(
                 inner, PrimalSystem(inner), None, min(tol, 1e-10), max_iter
             )
-            scaled = gamma.reshape(rank, spectrum.basis.units.width)
+            scaled = gamma.reshape(rank, spectrum.basis.scaling.width)
             scaled = scaled / spectrum.singular[:rank, None]
             parts = spectrum.basis.coefficients(spectrum.V[:, :rank] @ scaled)
             parts = shortest(spectrum, rank, *parts)
@@ -100,7 +100,7 @@ class SpectralSolver:
         """
         if self._plain is None:
             basis = UnitBasis.of(self.problem)
-            matrix = basis.matrix[:, basis.n_free :] * basis.units.scale
+            matrix = basis.matrix[:, basis.n_free :] * basis.scaling.scale
             U, singular, Vh = thin_svd(matrix)
             self._plain = basis, U, singular, Vh.T
         return self._plain
@@ -117,14 +117,14 @@ class SpectralSolver:
         along, sigma = U.T @ target, singular[:, None]
         shrunk = sigma.square() + problem.alpha / 2
         coef = (V @ (sigma / shrunk * along)).reshape(-1)
-        across = target - U @ along
+        orthogonal = target - U @ along
         # The second projection removes the rounding error of the first.
-        across = across - U @ (U.T @ across)
-        left = across + U @ (problem.alpha / 2 / shrunk * along)
+        orthogonal = orthogonal - U @ (U.T @ orthogonal)
+        residual = orthogonal + U @ (problem.alpha / 2 / shrunk * along)
         intercept = problem.zero()[1]
         if problem.intercept:
-            intercept = mean - basis.units.shift(coef)
-        dual = -2 * basis.unfold(left)
+            intercept = mean - basis.scaling.shift(coef)
+        dual = -2 * basis.unfold(residual)
         return finish(problem, coef, intercept, 1, True, dual)
 
     def _newton_with_ridge(
@@ -140,10 +140,10 @@ class SpectralSolver:
         gamma, inner_intercept, n_iter, converged = newton(
             inner, PrimalSystem(inner), None, tol, max_iter
         )
-        coef = (V @ gamma.reshape(len(singular), basis.units.width)).reshape(-1)
+        coef = (V @ gamma.reshape(len(singular), basis.scaling.width)).reshape(-1)
         intercept = problem.zero()[1]
         if problem.intercept:
-            intercept = inner_intercept - basis.units.shift(coef)
+            intercept = inner_intercept - basis.scaling.shift(coef)
         dual = problem.loss.gradient(problem.y, inner.raw(gamma, inner_intercept))
         return finish(problem, coef, intercept, n_iter, converged, dual)
 
@@ -157,18 +157,18 @@ def shortest(
     much that rounding spoils the projection, coefficients are returned unchanged.
     """
     basis = spectrum.basis
-    matrix, scale = basis.matrix[:, basis.n_free :], basis.units.scale[:, None]
+    matrix, scale = basis.matrix[:, basis.n_free :], basis.scaling.scale[:, None]
     if rank >= basis.matrix.shape[1]:
         return coef, intercept
     rows = scale * spectrum.V[basis.n_free :, :rank]
     # Some of the directions belong to the intercept.
     Q = thin_svd(rows)[0][:, : rank - basis.n_free]
-    given = basis.units.columns(coef)
+    given = basis.scaling.columns(coef)
     short = Q @ (Q.T @ given)
     before, after = matrix @ (scale * given), matrix @ (scale * short)
     size = float(before.norm()) + EPS * float((scale * given).norm())
     if float((after - before).norm()) > 1e-12 * size:
         return coef, intercept
     if basis.problem.intercept:
-        intercept = intercept - basis.units.shift(short - given)
+        intercept = intercept - basis.scaling.shift(short - given)
     return short.reshape(-1), intercept

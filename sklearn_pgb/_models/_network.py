@@ -75,7 +75,7 @@ class Network(ABC):
         return False
 
     def blocks(self) -> dict[str, slice]:
-        """Positions in theta of parameters of which the outputs may be linear."""
+        """Positions in theta of groups of parameters that may each act linearly."""
         return {}
 
     @abstractmethod

@@ -175,7 +175,7 @@ def _check_training_data(
         "y_numeric": not request.classifies,
     }
     if not checks_inputs(request.estimator):
-        X, y = validate_data(owner, X, y, **targets, **request.accepted)
+        X, y = validate_data(owner, X, y, **targets, **request.validation_options)
     elif y is None:
         raise ValueError(
             f"This {type(owner).__name__} estimator requires y to be passed, but the "
@@ -214,9 +214,9 @@ def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
 
 
 def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
-    """Check X of a fitted model; a pipeline checks all but the features itself."""
+    """Check X of a fitted model; only its features if a pipeline checks the rest."""
     if not checks_inputs(request.estimator):
-        return validate_data(owner, X, reset=False, **request.accepted)
+        return validate_data(owner, X, reset=False, **request.validation_options)
     check_passed_on(X)
     (X,) = indexable(X)
     if getattr(X, "ndim", 2) == 1 and hasattr(owner, "n_features_in_"):
@@ -277,9 +277,8 @@ def _network_params(
     Class weights are not metadata and always reach the network.
     """
     estimator = request.estimator
-    frozen = request.taken_as_is
     params: dict[str, Any] = {}
-    if _routing_enabled() and not frozen:
+    if _routing_enabled() and not request.is_prefit:
         routed = process_routing(
             owner,
             "fit",
@@ -292,9 +291,9 @@ def _network_params(
     else:
         _raise_for_params(fit_params, owner, "fit")
         key = fit_parameter(estimator, "groups")
-        if groups is not None and key is not None and not frozen:
+        if groups is not None and key is not None and not request.is_prefit:
             params[key] = groups
-    if frozen or not (weights_given or request.class_weight is not None):
+    if request.is_prefit or not (weights_given or request.class_weight is not None):
         return params
     advice = (
         "Leave out class_weight too, or train it yourself and pass it in a "
