@@ -1,7 +1,7 @@
 """Configurations of every estimator for scikit-learn's checks.
 
 `DEFAULTS` leaves all parameters of the package alone. `CONFIGURATIONS` has each loss,
-solver, activation, basis, centre, rule for alpha, kind of cv, early stopping, float32,
+solver, activation, basis, center, rule for alpha, kind of cv, early stopping, float32,
 class weights and several outputs, with few iterations. The names in `DEFAULTS_IN_SUITE`
 and `IN_SUITE` run in the test suite, all of them in benchmarks/estimator_checks.py.
 """

@@ -323,7 +323,7 @@ def test_sparse_leaves(case, generator):
     operator, twin = case(generator, torch.float64)
     sparse = operator.sparse()
     assert_close(torch.tensor(sparse.toarray()), twin.flatten(0, 1), rtol=0, atol=0)
-    assert sparse.nnz == (6 if operator.outputs is not None else 18) * N_SAMPLES
+    assert sparse.nnz == (6 if operator.tree_outputs is not None else 18) * N_SAMPLES
 
 
 @pytest.mark.parametrize("case", [leaf_case, vector_leaf_case])

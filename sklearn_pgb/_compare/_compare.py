@@ -85,7 +85,7 @@ def compare_bases(
         Targets or labels.
     loss : {"auto", "squared_error", "poisson", "huber", "log_loss"} or None, \
             default="auto"
-        "auto" or None: the log loss if one of the estimators or networks is a
+        "auto" and None are the log loss if one of the estimators or networks is a
         classifier, or if there are none and y is not of floats. Otherwise the squared
         error ``||q - y||^2``. "huber" is the squared error up to errors of 1.35 and
         linear beyond: divide y by the standard deviation of the noise.

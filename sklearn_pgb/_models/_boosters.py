@@ -137,7 +137,7 @@ def _open_xgboost(model: Any) -> OpenNetwork:
         n_used = trees["iteration_indptr"][int(best) + 1]
     trees = trees["trees"][:n_used]
     lookup = LeafLookup.of([np.array(tree["left_children"]) == -1 for tree in trees])
-    # Leaves have their values in place of thresholds.
+    # The file stores values of leaves as thresholds.
     values = np.concatenate([tree["split_conditions"] for tree in trees])
     start = np.array(json.loads(params["base_score"]), dtype=float)
     # The base score is a mean, and trees add to raw outputs.

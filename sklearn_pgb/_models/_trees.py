@@ -100,7 +100,7 @@ def boosted(
     scale: float,
     encode: Callable[[Any], Tensor],
 ) -> OpenNetwork:
-    """Boosted trees, opened; tree t belongs to output t modulo the number of outputs.
+    """Open boosted trees; tree t adds to output t modulo the number of outputs.
 
     Parameters
     ----------
@@ -108,33 +108,33 @@ def boosted(
     loss : Loss
     n_leaves : sequence of int
     values : ndarray (n_leaves,) or (n_leaves, n_outputs)
-        If there are two axes, every tree belongs to all outputs.
+        If 2-d, every tree adds to all outputs.
     bias : ndarray (n_outputs,)
     scale : float
     encode : callable
         Maps X to leaf numbers.
     """
-    outputs = None
+    tree_outputs = None
     if values.ndim == 1:
-        outputs = torch.arange(len(n_leaves)) % len(bias)
+        tree_outputs = torch.arange(len(n_leaves)) % len(bias)
     model = LeafModel(
         n_leaves,
         torch.tensor(values, dtype=torch.float64),
         torch.tensor(bias, dtype=torch.float64),
         torch.full((len(n_leaves),), scale, dtype=torch.float64),
-        outputs,
+        tree_outputs,
     )
-    return of_loss(model, loss, estimator, encode)
+    return open_leaf_model(model, loss, estimator, encode)
 
 
-def of_loss(
+def open_leaf_model(
     model: LeafModel,
     loss: Loss,
     estimator: Any,
     encode: Callable[[Any], Tensor],
     surrogate: str | None = None,
 ) -> OpenNetwork:
-    """A model of trees with the kind and the classes that belong to its loss."""
+    """Open a model of trees; its loss determines whether it is a classifier."""
     classifies, one_output = loss.is_classification, model.n_outputs == 1
     multilabel = isinstance(loss, LogisticLoss) and not one_output
     return OpenNetwork(
@@ -238,7 +238,7 @@ def _open_averaged(model: Any) -> OpenNetwork:
         return lookup.leaves(model.apply(X).reshape(-1, len(trees)))
 
     surrogate = SURROGATE if classifies else None
-    return of_loss(leaves, loss, model, encode, surrogate)
+    return open_leaf_model(leaves, loss, model, encode, surrogate)
 
 
 class LeafLookup:
@@ -265,7 +265,7 @@ class LeafLookup:
 
     @classmethod
     def of(cls, trees: Sequence[NDArray[np.bool_]]) -> "LeafLookup":
-        """From one array per tree that says which of its nodes are leaves."""
+        """Create a lookup from one mask of leaves per tree."""
         starts = np.cumsum([0, *(len(tree) for tree in trees)])[:-1]
         return cls(np.concatenate(trees), starts, [int(tree.sum()) for tree in trees])
 
@@ -276,9 +276,10 @@ class LeafLookup:
 
 
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
-    """Raw outputs of a classification tree's nodes: one column for two classes.
+    """Raw outputs of the nodes of a classification tree.
 
-    There is one for each target of several, which have two classes.
+    Two classes give one column, the log odds. So does each of several targets, which
+    have two classes.
     """
     frequencies = tree.value
     weight = tree.weighted_n_node_samples[:, None, None]
