@@ -48,18 +48,16 @@ def stacked(
         # Each Newton step solves least squares with bounds, for columns scaled to a
         # curvature of one. The damping is needed because the softmax has no curvature
         # along equal shifts of all outputs.
-        step_scale = H.diagonal().clamp(min=torch.finfo(y.dtype).tiny).rsqrt()
-        scaled = H * step_scale * step_scale[:, None] + 1e-12 * torch.eye(
-            len(H), dtype=y.dtype
-        )
-        root = torch.linalg.cholesky(scaled)
-        side = torch.linalg.solve_triangular(
-            root, (-slope * step_scale)[:, None], upper=False
-        )
+        # Probabilities of zero and one have none at all.
+        size = H.diagonal()
+        step_scale = size.clamp(min=1e-12 * float(size.max())).rsqrt()
+        scaled = H * step_scale * step_scale[:, None]
+        eigenvalues, vectors = torch.linalg.eigh(scaled)
+        roots = eigenvalues.clamp(min=1e-12).sqrt()
+        root = roots[:, None] * vectors.T
+        side = (vectors.T @ (-slope * step_scale)) / roots
         limits = (lowest - theta.numpy()) / step_scale.numpy()
-        step = lsq_linear(
-            root.T.numpy(), side[:, 0].numpy(), (limits, np.inf), method="bvls"
-        )
+        step = lsq_linear(root.numpy(), side.numpy(), (limits, np.inf), method="bvls")
         move, before = step_scale * torch.from_numpy(step.x), value(theta)
         while value(theta + move) > before and float(move.abs().max()) > 0:
             move = move / 2
