@@ -60,8 +60,7 @@ SPREAD_RTOL, SIZE_RTOL = 1e-6, 1e-9
 NEARBY = 0.1
 
 # Step of finite differences, relative to the size of the parameters, and tolerance on
-# the derivative. The tolerance allows for rounding and still detects detached
-# parameters.
+# the derivative. The tolerance allows for rounding, not for detached parameters.
 STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
 
 # Derivatives this close to those of a linear head differ by rounding only.
@@ -154,8 +153,7 @@ TRIALS, NEW_RTOL = 3, 1e-8
 COEF_BUDGET = 1e6
 
 # The basis is factorized, and dual points are repaired, up to this many flops (rows
-# times columns times the smaller of both). Larger bases are only used in products with
-# vectors.
+# times columns times the smaller of both). Larger bases are only used in products.
 FACTOR_FLOPS, REPAIR_FLOPS = 4e9, 3e7
 
 # Newton may take this many flops, within a smallest and largest number of steps.
@@ -167,10 +165,9 @@ NEWTON_FLOPS, NEWTON_STEPS = 1e10, (15, 100)
 STEADY_RTOL = 1e-10
 INFIMUM_RTOLS, NEWTON_RTOLS = (1e-12, STEADY_RTOL, 1e-8, 1e-6), (STEADY_RTOL,)
 
-# Bounds are compared by their gain over the trivial bound. All bounds with
-# FULL_FRACTION of the largest gain count as equal, and the one with the largest budget
-# is returned. Budgets are COEF_BUDGET times the norm of a candidate, or SMALLER_BUDGETS
-# times that of the best candidate.
+# Bounds are compared by their gain over the trivial bound. Those with FULL_FRACTION of
+# the largest gain count as equal; the one with the largest budget is used. Budgets are
+# COEF_BUDGET times any candidate's norm, or SMALLER_BUDGETS times the best one's.
 FULL_FRACTION, SMALLER_BUDGETS = 1 - 5e-8, (1e4, 1e2, 1.0)
 
 # Without a factorization, coefficients are less accurate. A smaller budget is then used
@@ -336,8 +333,8 @@ MIXTURE_SWEEPS, MIXTURE_TOL, MIXTURE_STEPS = 3, 1e-3, 20
 
 # Flops of trying one mixture, which limit the samples that mixtures are chosen on:
 # about 1,500 for the squared loss and 900 for two or more classes. The best mixtures
-# and the stacked average are stacked again: on 19 sets for choosing, the log loss is 2
-# % lower than that of the mean of the best mixtures. Five mixtures are no better than
+# and the stacked average are stacked again: on 19 sets for choosing, the log loss is 2%
+# lower than that of the mean of the best mixtures. Five mixtures are no better than
 # three (RMSE over CatBoost's .840 and .841, log loss .913 and .910).
 CHOICE_FLOPS, STACKED_MIXTURES = 3e9, 3
 # Newton steps for the weights of a stack; four to eight suffice.
@@ -550,9 +547,9 @@ POPULATION_GROUP = 50
 # Networks polished in one task.
 POLISH_CHUNK = 5
 
-# Multiplications allowed for polishing if polish_iter="auto". Fewer than SHORTEST
-# iterations would not reach critical points, and more than LONGEST are not needed.
-POLISH_WORK, SHORTEST, LONGEST = 1e9, 50, 1000
+# Multiplications allowed for polishing if polish_iter="auto". Fewer than LEAST_POLISH
+# iterations would not reach critical points, and more than MOST_POLISH are not needed.
+POLISH_WORK, LEAST_POLISH, MOST_POLISH = 1e9, 50, 1000
 
 # Up to this many parameters, Hessians are cheap enough for final Newton steps.
 NEWTON_PARAMS = 150

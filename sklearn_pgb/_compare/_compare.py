@@ -39,7 +39,7 @@ from sklearn_pgb._seeds import fill_seeds
 from sklearn_pgb._sklearn import _check_y
 from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 
-NAMES = ("auto", *OF_MEANS)
+LOSS_NAMES = ("auto", *OF_MEANS)
 
 
 def compare_bases(
@@ -397,8 +397,8 @@ def _kind(name: str, basis: Any) -> str | None:
 
 
 def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
-    if loss is not None and not (isinstance(loss, str) and loss in NAMES):
-        raise ValueError(f"loss must be None or among {NAMES}, got {loss!r}.")
+    if loss is not None and not (isinstance(loss, str) and loss in LOSS_NAMES):
+        raise ValueError(f"loss must be None or among {LOSS_NAMES}, got {loss!r}.")
     kinds = {_kind(name, basis) for name, basis in bases.items()}
     classify, regress = "classifier" in kinds, "regressor" in kinds
     if classify and regress:

@@ -39,8 +39,8 @@ AVERAGED = (
     ExtraTreesClassifier,
 )
 # Losses of boosted trees whose leaf values can be refitted.
-NAMES = SquaredLoss.name, PoissonLoss.name, CrossEntropyLoss.name
-OF_MEANS = "squared_error", "friedman_mse", "poisson"
+BOOSTED_LOSSES = SquaredLoss.name, PoissonLoss.name, CrossEntropyLoss.name
+MEAN_CRITERIA = "squared_error", "friedman_mse", "poisson"
 
 SURROGATE = (
     "the average of the trees' log odds, which are smoothed by one sample with the "
@@ -58,10 +58,10 @@ def check_trees(estimator: Any) -> None:
     name = type(estimator).__name__
     if isinstance(estimator, BOOSTED):
         loss = estimator.loss
-        if loss not in NAMES:
+        if loss not in BOOSTED_LOSSES:
             raise ValueError(
-                f"loss must be {one_of(NAMES)} to open a {name}, got {loss!r}. Train "
-                "it with one of these."
+                f"loss must be {one_of(BOOSTED_LOSSES)} to open a {name}, got {loss!r}."
+                " Train it with one of these."
             )
         init = getattr(estimator, "init", None)
         if not (init is None or isinstance(init, str)):
@@ -72,9 +72,9 @@ def check_trees(estimator: Any) -> None:
             )
     elif hasattr(estimator, "predict_proba"):
         return
-    elif estimator.criterion not in OF_MEANS:
+    elif estimator.criterion not in MEAN_CRITERIA:
         raise ValueError(
-            f"criterion must be one of {OF_MEANS} to open a {name}, got "
+            f"criterion must be one of {MEAN_CRITERIA} to open a {name}, got "
             f"{estimator.criterion!r}, whose leaves do not hold means. Train it with "
             "'squared_error'."
         )
@@ -91,7 +91,7 @@ def open_trees(estimator: Any) -> OpenNetwork:
     return _open_averaged(estimator)
 
 
-def boosted(
+def open_boosted(
     estimator: Any,
     loss: Loss,
     n_leaves: Sequence[int],
@@ -177,7 +177,7 @@ def _open_histogram(model: Any) -> OpenNetwork:
 
     loss = LOSSES[model.loss].for_outputs(len(bias), independent=False)
     counts = [len(part) for part in values]
-    return boosted(model, loss, counts, _joined(values), bias, 1.0, encode)
+    return open_boosted(model, loss, counts, _joined(values), bias, 1.0, encode)
 
 
 def _open_boosting(model: Any) -> OpenNetwork:
@@ -185,7 +185,7 @@ def _open_boosting(model: Any) -> OpenNetwork:
     lookup = LeafLookup.of([tree.children_left == -1 for tree in trees])
     values = np.concatenate([tree.value[:, 0, 0] for tree in trees])[lookup.is_leaf]
     n_outputs = model.estimators_.shape[1]
-    # Only the shape of X matters for a constant.
+    # The initial prediction is a constant, so any X of the right shape gives it.
     start = model._raw_predict_init(np.zeros((1, model.n_features_in_), np.float32))
 
     def encode(X: Any) -> Tensor:
@@ -194,7 +194,7 @@ def _open_boosting(model: Any) -> OpenNetwork:
         return lookup.leaves(model.apply(X).reshape(-1, len(trees)))
 
     loss = LOSSES[model.loss].for_outputs(n_outputs, independent=False)
-    return boosted(
+    return open_boosted(
         model,
         loss,
         lookup.n_leaves,

@@ -149,7 +149,7 @@ def refit(
 
 
 def _needs_path(request: RefitRequest, trained: TrainedNetworks) -> bool:
-    """Whether leverages, or closed forms that choose alpha, need a decomposition."""
+    """Whether to decompose the basis: for leverages, or to choose alpha."""
     if not trained.loss.quadratic or (is_number(request.alpha) and request.alpha == 0):
         return False
     chooses = not is_number(request.alpha)
@@ -211,7 +211,7 @@ def _centers(
 def _span(
     problem: ConvexProblem, attained_loss: float, floor: float, max_memory: float
 ) -> tuple[int | None, Bound]:
-    """Rank, and a bound on the infimum over the span, if they are affordable.
+    """Rank of the basis and a bound on the loss over its span, as far as affordable.
 
     `attained_loss` is the smallest loss that known coefficients reach.
     """
