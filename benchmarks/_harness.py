@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
 import resource
@@ -13,13 +12,13 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from _data import read
 from joblib import Parallel, delayed, parallel_config
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from threadpoolctl import threadpool_limits
@@ -29,31 +28,26 @@ FOLDER_VARIABLE = "SKLEARN_PGB_DATA"
 # --- data ---------------------------------------------------------------------
 
 
-@cache
-def _loader():
-    """Import the module load.py of the data folder."""
+def _folder():
+    """Folder of the data sets."""
     folder = os.environ.get(FOLDER_VARIABLE, "")
-    path = Path(folder) / "load.py"
-    if not folder or not path.is_file():
+    if not folder or not Path(folder).is_dir():
         raise SystemExit(
-            f"{FOLDER_VARIABLE} must be the folder of the benchmark data, the one "
-            f"that holds load.py, got {folder or 'nothing'!r}. Set it, for example "
-            f"`{FOLDER_VARIABLE}=path/to/data python {sys.argv[0]}`."
+            f"{FOLDER_VARIABLE} must be the folder of the benchmark data, got "
+            f"{folder or 'nothing'!r}. Build it by `python benchmarks/get_data.py "
+            f"FOLDER`, then run `{FOLDER_VARIABLE}=FOLDER python {sys.argv[0]}`."
         )
-    spec = importlib.util.spec_from_file_location("_benchmark_data", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return Path(folder)
 
 
 def load(name):
     """Load a data set as a dict with X, y, task and splits."""
-    return _loader().load(name)
+    return read(_folder() / f"{name}.npz")
 
 
 def data_sets(*patterns):
     """Names of the data sets that match the patterns, such as "uci121/*"."""
-    root = Path(_loader().__file__).parent
+    root = _folder()
     paths = [p for pattern in patterns for p in sorted(root.glob(f"{pattern}.npz"))]
     return [path.relative_to(root).with_suffix("").as_posix() for path in paths]
 

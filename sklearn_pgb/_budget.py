@@ -6,9 +6,9 @@ parameters have their defaults in signatures.
 
 
 def factorization_flops(n_rows: int, n_columns: int) -> float:
-    """Cost of decomposing a matrix, up to a constant: the unit of all limits in flops.
+    """Cost of decomposing a matrix, up to a constant factor.
 
-    It is the product of both sides and the shorter side.
+    It is the number of entries times the shorter side. Limits in flops use it.
     """
     return float(n_rows) * n_columns * min(n_rows, n_columns)
 
@@ -34,7 +34,7 @@ BLOCK_BYTES = 2**23
 # samples take 3 s with 160 kB and 500 trees, 5 s with 640 kB.
 CACHE_BYTES = 160_000
 
-# Largest count of a byte.
+# Largest count that a byte can hold.
 MOST_COUNTS = 255
 
 # --- losses -------------------------------------------------------------------
@@ -46,7 +46,7 @@ DOMAIN_SLACK = 1e-12
 
 # A column is far from zero if its distance from zero is this many times its spread.
 # Differences of its entries are then exact in floating point (Sterbenz).
-FAR = 2.0
+FAR_FROM_ZERO = 2.0
 
 # Number of samples to compare, and of candidates to choose distinct samples from.
 N_SAMPLES, N_CANDIDATES = 8, 64
@@ -60,7 +60,7 @@ SPREAD_RTOL, SIZE_RTOL = 1e-6, 1e-9
 NEARBY = 0.1
 
 # Step of finite differences, relative to the size of the parameters, and tolerance on
-# the derivative. It is large enough for rounding and detects detached parameters.
+# the derivative. The tolerance allows for rounding, not for detached parameters.
 STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
 
 # Derivatives this close to those of a linear head differ by rounding only.
@@ -83,7 +83,7 @@ INPUT_ULPS = 8
 SMALLEST = 1e-290
 
 # Samples times members of one forward pass over all data, which limits its memory.
-SWEEP = 2**14
+FORWARD_ROWS = 2**14
 
 # Maximum number of parameters for Newton's method, which forms and factorizes the
 # Hessian, and maximum number of its steps.
@@ -118,8 +118,8 @@ N_HALVINGS, N_DIRECTIONS = 10, 3
 # decomposed up to this many entries times its shorter side.
 JACOBIAN_ENTRIES, BLOCK_WORK = 2e7, 1e10
 
-# If a kink is closer than this, relative to its layer's inputs, rounding may hide that
-# it is at the parameters.
+# A kink closer than this, relative to its layer's inputs, counts as being at the
+# parameters, because rounding may have moved it.
 KINK_TOLERANCE = 1e-8
 
 # Inputs closer to a seam than this, relative to the largest input, may be on it.
@@ -136,15 +136,15 @@ NEARBY_STEPS, NEARBY_ANALYTIC = (1e-3, 1e-3, 1e-3), (1e-3, 1e-2, 1e-1)
 
 # Limits up to which a Jacobian is formed and decomposed: entries (1.6 GB), and entries
 # times the shorter side (about 15 seconds on one core).
-MAX_ENTRIES, MAX_WORK = 2e8, 5e10
+RANK_ENTRIES, RANK_FLOPS = 2e8, 5e10
 
 # --- bases --------------------------------------------------------------------
 
 # A larger number of outputs is taken for a mistake.
 MOST_OUTPUTS = 2**20
 
-# Number of displacements to try for each one requested, and the relative distance from
-# the span of the other columns above which columns count as new.
+# Displacements are tried TRIALS times as often as requested. A column counts as new if
+# its relative distance from the span of the others exceeds NEW_RTOL.
 TRIALS, NEW_RTOL = 3, 1e-8
 
 # --- convex -------------------------------------------------------------------
@@ -153,7 +153,7 @@ TRIALS, NEW_RTOL = 3, 1e-8
 COEF_BUDGET = 1e6
 
 # The basis is factorized, and dual points are repaired, up to this many flops (rows
-# times columns times the smaller of both). Larger bases are only multiplied by.
+# times columns times the smaller of both). Larger bases are only used in products.
 FACTOR_FLOPS, REPAIR_FLOPS = 4e9, 3e7
 
 # Newton may take this many flops, within a smallest and largest number of steps.
@@ -165,13 +165,13 @@ NEWTON_FLOPS, NEWTON_STEPS = 1e10, (15, 100)
 STEADY_RTOL = 1e-10
 INFIMUM_RTOLS, NEWTON_RTOLS = (1e-12, STEADY_RTOL, 1e-8, 1e-6), (STEADY_RTOL,)
 
-# Bounds are compared by their gain over the trivial bound. One with this fraction of
-# the largest gain counts as equal, and the one with the largest budget is returned.
-# Budgets are a million times the norm of any candidate, or this many times the best's.
+# Bounds are compared by their gain over the trivial bound. Those with FULL_FRACTION of
+# the largest gain count as equal; the one with the largest budget is used. Budgets are
+# COEF_BUDGET times any candidate's norm, or SMALLER_BUDGETS times the best one's.
 FULL_FRACTION, SMALLER_BUDGETS = 1 - 5e-8, (1e4, 1e2, 1.0)
 
-# Without a factorization, coefficients are less accurate. Budgets are then below a
-# million if a larger one would lose more than a tenth of the largest gain.
+# Without a factorization, coefficients are less accurate. A smaller budget is then used
+# if a larger one would lose more than a tenth of the largest gain.
 ROUGH_FRACTION, ROUGH_BUDGETS = 0.9, (1e6, 1e5, 1e4, 1e3, 1e2, 1e1)
 
 # Losses within this relative tolerance are equal; the shortest coefficients are used.
@@ -205,8 +205,8 @@ EIGENVALUE_RTOL = 1e-14
 # Largest rounding error of a mean of losses, in units in the last place.
 MEAN_ULPS = 16
 
-# Relative increases of a held-out loss: one too large for noise, and one too large for
-# a plateau.
+# A relative increase of a held-out loss by CLEAR_RISE is more than noise. One by RISE
+# is more than a plateau, but may be noise.
 CLEAR_RISE, RISE = 0.01, 0.001
 
 # Always evaluate this many of the largest alphas. The model is nearly constant there,
@@ -331,16 +331,16 @@ FIRST_WEIGHT, STRONGEST_ALPHA, LEAST_ALPHA = 0.3, 1.0, 1e-9
 COARSE_STEP, FINE_STEP = 10.0, 10.0**0.5
 MIXTURE_SWEEPS, MIXTURE_TOL, MIXTURE_STEPS = 3, 1e-3, 20
 
-# A mixture is chosen on so many samples that trying it takes this many flops: about
-# 1,500 for the squared loss and 900 for two or more classes. The best mixtures and the
-# stacked average are stacked again: on 19 sets for choosing, the log loss is 2 % lower
-# than that of the mean of the best mixtures. Five mixtures are no better than three
-# (RMSE over CatBoost's .840 and .841, log loss .913 and .910).
+# Flops of trying one mixture, which limit the samples that mixtures are chosen on:
+# about 1,500 for the squared loss and 900 for two or more classes. The best mixtures
+# and the stacked average are stacked again: on 19 sets for choosing, the log loss is 2%
+# lower than that of the mean of the best mixtures. Five mixtures are no better than
+# three (RMSE over CatBoost's .840 and .841, log loss .913 and .910).
 CHOICE_FLOPS, STACKED_MIXTURES = 3e9, 3
 # Newton steps for the weights of a stack; four to eight suffice.
 STACKING_STEPS = 50
 
-# A triangle of a matrix is mirrored in blocks of so many rows, which fit the cache.
+# Triangles are mirrored in blocks of this many rows, which fit into the cache.
 MIRROR_ROWS = 512
 
 # Limits of kernels: entries of one for all outputs in the choice (a gigabyte for five),
@@ -547,9 +547,9 @@ POPULATION_GROUP = 50
 # Networks polished in one task.
 POLISH_CHUNK = 5
 
-# Multiplications allowed for polishing if polish_iter="auto". Fewer than SHORTEST
-# iterations would not reach critical points, and more than LONGEST are not needed.
-POLISH_WORK, SHORTEST, LONGEST = 1e9, 50, 1000
+# Multiplications allowed for polishing if polish_iter="auto". Fewer than LEAST_POLISH
+# iterations would not reach critical points, and more than MOST_POLISH are not needed.
+POLISH_WORK, LEAST_POLISH, MOST_POLISH = 1e9, 50, 1000
 
 # Up to this many parameters, Hessians are cheap enough for final Newton steps.
 NEWTON_PARAMS = 150

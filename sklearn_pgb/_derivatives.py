@@ -202,7 +202,7 @@ def has_second_derivative(gradient: Callable[[Tensor], Tensor], theta: Tensor) -
         product = GradientDerivative(gradient(leaf), leaf)(direction)
     except Exception:
         return False
-    # About the cube root of the rounding error, which balances it with the truncation.
+    # About the cube root of eps, which balances rounding and truncation errors.
     step = 1e-5 * (float(theta.square().mean().sqrt()) or 1.0)
     ends = [
         gradient((theta + sign * step * direction).requires_grad_()).detach()

@@ -37,8 +37,8 @@ def draw_seeds(estimator: Any, random_state: Any) -> Seeds:
     """Draw seeds from `random_state`, or if it is None, from the estimator's own."""
     source = random_state
     if source is None:
-        own = (estimator.get_params()[key] for key in _seed_keys(estimator))
-        numbers = (seed for seed in own if isinstance(seed, int | np.integer))
+        seeds = (estimator.get_params()[key] for key in _seed_keys(estimator))
+        numbers = (seed for seed in seeds if isinstance(seed, int | np.integer))
         source = next(numbers, None)
     rng = check_random_state(source)
     folds, sketch, networks = rng.randint(np.iinfo(np.int32).max, size=3).tolist()

@@ -96,7 +96,9 @@ class Targets(ABC):
     def weigh(
         self, y: NDArray[Any], sample_weight: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Multiply sample weights by class weights; samples of weight zero are absent.
+        """Multiply sample weights by class weights.
+
+        Samples of weight zero have no influence on the class weights.
 
         Raises
         ------
@@ -116,7 +118,7 @@ class Targets(ABC):
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
         """Return the labels that stratify held-out samples, if any."""
 
-    def units(
+    def scaling(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         """Return the center and scale that standardize the targets for training."""
@@ -127,14 +129,14 @@ class Targets(ABC):
         center = y[0] + weight @ (y - y[0])
         deviation = y - center
         # Divided by a power of two first, so that squares do not underflow.
-        unit = 2.0 ** np.frexp(np.abs(deviation).max())[1]
-        spread = unit * np.sqrt((weight @ (deviation / unit) ** 2).mean())
+        power = 2.0 ** np.frexp(np.abs(deviation).max())[1]
+        spread = power * np.sqrt((weight @ (deviation / power) ** 2).mean())
         # One scale for all targets, since separate ones would change the objective.
         # The deviation of constant targets is only rounding error.
         if not spread > 1e-12 * np.abs(center).max():
             return center, 1.0
         if not self.loss.quadratic:
-            # The best constant and the root of its loss, as for the squared loss.
+            # The center is the best constant, the scale the root of its loss.
             group = torch.zeros(len(y), dtype=torch.long)
             columns = self.encode(y, y.shape[1], center, float(spread))
             loss = self.loss_for(y.shape[1], float(spread))
@@ -152,7 +154,7 @@ class Targets(ABC):
         center: NDArray[np.float64] | float = 0.0,
         scale: float = 1.0,
     ) -> Tensor:
-        """Return encoded targets (n_samples, n_outputs), in the units of `units`."""
+        """Return encoded targets (n_samples, n_outputs), centered and scaled."""
         with np.errstate(over="ignore"):
             columns = (self.columns(y, n_outputs) - center) / scale
         if not np.abs(columns).max(initial=0.0) <= LARGEST_TARGET:
@@ -235,7 +237,7 @@ class RealTargets(Targets):
     def start(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], bool]:
-        """Return the raw outputs of mean targets, relative to the center of `units`.
+        """Return the raw outputs of mean targets, relative to the center of `scaling`.
 
         If all counts are zero, half an event in all is assumed. A total weight below
         one counts as one sample. Constant targets are predicted exactly from the start.
@@ -251,7 +253,7 @@ class RealTargets(Targets):
 
     def loss_unit(self, y: NDArray[Any], weight: NDArray[np.float64]) -> float:
         """Return the size of the loss of mean targets."""
-        return self.loss.unit(float(weight @ y.mean(1) / weight.sum()))
+        return self.loss.loss_unit(float(weight @ y.mean(1) / weight.sum()))
 
     def class_factors(
         self, y: NDArray[Any], weight: NDArray[np.float64]
@@ -455,7 +457,9 @@ class LabelTargets(Targets):
 
 def class_codes(y: NDArray[Any]) -> NDArray[np.intp]:
     """Number the labels, or the distinct rows of indicators, in sorted order."""
-    return np.unique(y, axis=0, return_inverse=True)[1].reshape(-1)
+    # NumPy before 2.4 refuses objects, such as strings in a Series, along an axis.
+    axis = 0 if y.ndim == 2 else None
+    return np.unique(y, axis=axis, return_inverse=True)[1].reshape(-1)
 
 
 def check_target_size(y: NDArray[Any], name: str = "y") -> None:

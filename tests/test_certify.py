@@ -158,7 +158,7 @@ def test_escape_by_displacement_starts_at_the_same_loss():
     generator = torch.Generator().manual_seed(0)
     found = displacements(objective.network, objective.X, generator=generator)
     escape = by_displacement(objective, theta, found)
-    start = objective.of_one(torch.as_tensor(escape.start))[0]
+    start = objective.value_and_gradient_of_one(torch.as_tensor(escape.start))[0]
     assert float(start) == pytest.approx(0.00233440240783, abs=1e-9)
     assert escape.objective < 1e-4
 
@@ -242,7 +242,7 @@ def test_no_claim_without_a_way_down(monkeypatch):
     module, X, y = saddle()
 
     def nowhere(objective, theta, found):
-        value = float(objective.of_one(theta)[0])
+        value = float(objective.value_and_gradient_of_one(theta)[0])
         return Escape("nowhere", theta.numpy(), theta.numpy(), value)
 
     monkeypatch.setattr(_verdict, "by_displacement", nowhere)
@@ -471,8 +471,8 @@ def test_hessian_is_that_of_differences(seed):
     step = 1e-5
     columns = [
         (
-            objective.of_one(theta + step * unit)[1]
-            - objective.of_one(theta - step * unit)[1]
+            objective.value_and_gradient_of_one(theta + step * unit)[1]
+            - objective.value_and_gradient_of_one(theta - step * unit)[1]
         ).numpy()
         / (2 * step)
         for unit in torch.eye(len(theta), dtype=torch.float64)

@@ -111,10 +111,10 @@ def share(n):
 def test_scale_is_what_the_best_constant_loses_above_the_floor():
     y = torch.tensor([[1.0], [3.0], [8.0]], dtype=torch.float64)
     scale = loss_scale(SquaredLoss(), y, share(3), 0.5)
-    assert scale.unit == pytest.approx(float(y.var(correction=0)) - 0.5)
+    assert scale.reference == pytest.approx(float(y.var(correction=0)) - 0.5)
     labels = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
     entropy = -(np.log(1 / 3) / 3 + 2 * np.log(2 / 3) / 3)
-    assert loss_scale(LogisticLoss(), labels, share(3), 0.0).unit == pytest.approx(
+    assert loss_scale(LogisticLoss(), labels, share(3), 0.0).reference == pytest.approx(
         entropy
     )
 
@@ -123,7 +123,7 @@ def test_spread_far_from_zero_is_no_constant():
     """Targets around a million with a spread of one are judged by that spread."""
     y = 1e6 + torch.randn(50, 1, dtype=torch.float64)
     scale = loss_scale(SquaredLoss(), y, share(50), 0.0)
-    assert scale.unit == pytest.approx(float(y.var(correction=0)), rel=1e-6)
+    assert scale.reference == pytest.approx(float(y.var(correction=0)), rel=1e-6)
     assert not scale.certifies(0.5, 1e-6)
 
 

@@ -18,7 +18,7 @@ from common_cases import (
     DEFAULTS_IN_SUITE,
     IN_ROUTING,
     IN_SUITE,
-    TABLE_OF_CLASSES,
+    TABLES,
     TREES,
     failures,
     requesting,
@@ -50,8 +50,10 @@ def test_refits_of_trees_fail_no_other_check(name):
     assert failures(GradientBasisRefit(TREES[name], cv=2)).keys() <= INHERITED
 
 
-def test_tables_of_classes_fail_no_other_check():
-    assert failures(TABLE_OF_CLASSES).keys() <= INHERITED
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_fail_no_other_check(name):
+    """Members count samples, whatever their weights."""
+    assert failures(TABLES[name]).keys() <= INHERITED
 
 
 with sklearn.config_context(enable_metadata_routing=True):

@@ -137,7 +137,7 @@ def exact_least(X, y, digits=60):
 
 
 def scaled_norm(X, coef):
-    """Norm of coefficients times the norms of centred columns; the mean is 0 then."""
+    """Norm of coefficients times the norms of centered columns; the mean is 0 then."""
     scale = X.std(0)
     return float(np.linalg.norm(scale * np.array([float(c) for c in coef[1:]])))
 
@@ -194,14 +194,14 @@ def test_bound_on_rounded_outputs_holds_for_the_exact_ones():
         SquaredLoss(),
         torch.full((8,), 1 / 8, dtype=torch.float64),
     )
-    centred = units - units.mean(0)
+    centered = units - units.mean(0)
     matrix = np.column_stack(
-        [np.ones(8), centred / np.sqrt((centred**2).mean(0))]
+        [np.ones(8), centered / np.sqrt((centered**2).mean(0))]
     ) / np.sqrt(np.longdouble(8))
     target = np.r_[y / np.sqrt(8), np.zeros(5)]
     least = {False: np.inf, True: np.inf}
     enclosed = {
-        rounded: infimum(replace(problem, rounded=rounded)) for rounded in least
+        rounded: infimum(replace(problem, rounded_columns=rounded)) for rounded in least
     }
     for ridge in 10.0 ** np.arange(-16, -5, 0.5):
         rows = np.vstack([matrix, np.sqrt(ridge) * np.eye(5)])
@@ -222,8 +222,8 @@ def test_bound_on_rounded_outputs_holds_for_the_exact_ones():
 def test_a_bound_is_never_above_a_value_in_hand(generator):
     problem = random_problem(SquaredLoss(), generator, alpha=0)
     found = find(problem)
-    in_hand = 0.5 * found.value
-    assert find(problem, in_hand=in_hand).lower_bound == in_hand
+    attained_loss = 0.5 * found.value
+    assert find(problem, attained_loss=attained_loss).lower_bound == attained_loss
 
 
 def test_floor_holds_for_all_coefficients(generator):
@@ -233,7 +233,7 @@ def test_floor_holds_for_all_coefficients(generator):
     problem = replace(problem, operator=DenseOperator(wide))
     found = find(problem)
     assert (found.lower_bound, found.norm_budget) == (0.0, np.inf)
-    limited = find(problem, floor=0.3, in_hand=0.4)
+    limited = find(problem, floor=0.3, attained_loss=0.4)
     assert limited.norm_budget == np.inf
     assert limited.lower_bound == limited.value <= 1e-20
 

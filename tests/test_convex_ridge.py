@@ -81,13 +81,13 @@ def test_lsmr(shape, intercept, generator):
 
 @duals
 def test_decomposition(dual, generator):
-    """Eigenvalues are the squared singular values of the weighted, centred basis."""
+    """Eigenvalues are the squared singular values of the weighted, centered basis."""
     problem = squared_problem(generator, (15, 4, 3))
     matrix, _, weight = in_numpy(problem)
     mean = np.einsum("i,icp->cp", weight, matrix)
     assert_allclose(column_means(problem).numpy(), mean, rtol=0, atol=1e-14)
-    centred = np.sqrt(weight)[:, None, None] * (matrix - mean)
-    singular = np.linalg.svd(centred.reshape(45, 4))[1]
+    centered = np.sqrt(weight)[:, None, None] * (matrix - mean)
+    singular = np.linalg.svd(centered.reshape(45, 4))[1]
     eigenvalues = ridge_path(problem, dual).eigenvalues.numpy()
     assert_allclose(eigenvalues[-4:], np.sort(singular**2), rtol=1e-10)
     assert_allclose(eigenvalues[:-4], 0, atol=1e-12)
@@ -105,11 +105,11 @@ def test_coefficient_spectrum(shape, dual, generator):
     assert V.shape == (shape[1], rank)
     eye = torch.eye(rank, dtype=torch.float64)
     assert_close(V.T @ V, eye, rtol=0, atol=1e-9)
-    # In them the weighted, centred normal matrix is diagonal, and nothing else is.
+    # In them the weighted, centered normal matrix is diagonal, and nothing else is.
     mean = column_means(problem)
-    centred = (problem.operator.matrix - mean).flatten(0, 1)
+    centered = (problem.operator.matrix - mean).flatten(0, 1)
     weight = problem.weight.repeat_interleave(shape[2])
-    matrix = centred.T @ (weight[:, None] * centred)
+    matrix = centered.T @ (weight[:, None] * centered)
     assert_close(V @ (eigenvalues[:, None] * V.T), matrix, rtol=0, atol=1e-10)
 
 

@@ -18,6 +18,7 @@ PAGES = [
     "doc/resnet_basis.md",
     "doc/certificates.md",
     "doc/sweeps.md",
+    "doc/works_with.md",
 ]
 # The quickstart and the front door, which take a minute, run with the documentation.
 EXAMPLES = [

@@ -75,7 +75,7 @@ def test_at(index, generator):
     assert_close(moved.theta, other, rtol=0, atol=0)
     assert_close(moved(moved.theta, X), network(other, X), **EXACT)
     assert_close(moved.layers(X)[-1], network(other, X), **EXACT)
-    assert_close(moved.find_head(X).in_span.sum(), moved.find_head(X).in_span.sum())
+    assert_close(moved.find_head(X).span_coef.sum(), moved.find_head(X).span_coef.sum())
     # Nothing is shared, in either direction.
     other += 1
     assert_close(moved.theta + 1, other, **EXACT)

@@ -64,9 +64,9 @@ def test_rank_of_large_jacobian(generator, monkeypatch):
     network, X = random_chain(generator, [3, 4, 2]), randn(generator, 20, 3)
     n_rows, n_params = 40, network.n_params
     work = n_rows * n_params * n_params
-    assert jacobian_rank(network, X, max_work=work) == n_params
-    assert jacobian_rank(network, X, max_work=work - 1) is None
-    assert generic_rank(network, X, generator, max_work=work) == n_params
-    assert generic_rank(network, X, generator, max_work=work - 1) is None
-    monkeypatch.setattr(_rank, "MAX_ENTRIES", n_rows * n_params - 1)
+    assert jacobian_rank(network, X, max_flops=work) == n_params
+    assert jacobian_rank(network, X, max_flops=work - 1) is None
+    assert generic_rank(network, X, generator, max_flops=work) == n_params
+    assert generic_rank(network, X, generator, max_flops=work - 1) is None
+    monkeypatch.setattr(_rank, "RANK_ENTRIES", n_rows * n_params - 1)
     assert jacobian_rank(network, X) is None

@@ -309,8 +309,8 @@ def test_tails():
 def test_flags():
     """Only the squared loss is quadratic, only softmax duals sum to zero."""
     assert [loss.quadratic for loss in ALL] == [True] + 10 * [False]
-    centred = [isinstance(loss, CrossEntropyLoss) for loss in ALL]
-    assert [loss.dual_rows_sum_to_zero for loss in ALL] == centred
+    centered = [isinstance(loss, CrossEntropyLoss) for loss in ALL]
+    assert [loss.dual_rows_sum_to_zero for loss in ALL] == centered
 
 
 @pytest.mark.parametrize("loss_class", [CrossEntropyLoss, LogisticLoss])

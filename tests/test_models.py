@@ -121,7 +121,7 @@ def test_GB_1_chain_head(bias, generator):
     head = network.find_head(X)
     assert head.bias is None
     raw = network(network.theta, X)
-    residual = oracles.jacobian(network, X) @ head.in_span - raw
+    residual = oracles.jacobian(network, X) @ head.span_coef - raw
     assert residual.norm() <= 1e-14 * raw.norm()
 
 
@@ -148,7 +148,7 @@ def test_GB_1_exponential():
     assert expected == pytest.approx(0.16978, abs=1e-5)
     head = network.find_head(X)
     assert head.bias is None
-    assert head.in_span is None
+    assert head.span_coef is None
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_no_head(X):
     for module in [frozen, squashed]:
         head = ModuleNetwork(module).find_head(rows)
         assert head.bias is None
-        assert head.in_span is None
+        assert head.span_coef is None
 
 
 def test_head_with_frozen_weight(X):
@@ -378,7 +378,7 @@ def test_head_with_frozen_weight(X):
     network = open_module(module)
     head = network.find_head(torch.tensor(X))
     assert head.bias == slice(network.n_params - 3, network.n_params)
-    assert head.in_span is None
+    assert head.span_coef is None
 
 
 def test_head_without_bias(X):
@@ -390,7 +390,7 @@ def test_head_without_bias(X):
     head = network.find_head(rows)
     assert head.bias is None
     raw = network(network.theta, rows)
-    assert_close(oracles.jacobian(network, rows) @ head.in_span, raw, **EXACT)
+    assert_close(oracles.jacobian(network, rows) @ head.span_coef, raw, **EXACT)
 
 
 def test_one_dimensional_output(X):

@@ -139,11 +139,11 @@ def test_head(name, generator):
     _, network = drawn(name, generator)
     X = samples(generator)
     head, J = network.find_head(X), oracles.jacobian(network, X)
-    assert (head.in_span is None) == (name == "last_without_parameters")
+    assert (head.span_coef is None) == (name == "last_without_parameters")
     without = ("two", "last_without_bias", "last_without_parameters")
     assert (head.bias is None) == (name in without)
-    if head.in_span is not None:
-        assert_close(J @ head.in_span, network(network.theta, X), **EXACT)
+    if head.span_coef is not None:
+        assert_close(J @ head.span_coef, network(network.theta, X), **EXACT)
     if head.bias is not None:
         assert_close(J[..., head.bias], torch.eye(2).double().expand(7, 2, 2), **EXACT)
         rest = network.jacobian(X, without=head.bias)

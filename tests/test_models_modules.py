@@ -73,8 +73,8 @@ def test_derivatives_are_those_of_the_outputs(name, recwarn):
     pulled = torch.einsum("icp,ic->p", J, residual)
     assert_close(operator.rmatvec(residual), pulled, **close)
     oracles_head = network.find_head(rows[:8])
-    if oracles_head.in_span is not None:
-        assert_close(J @ oracles_head.in_span, raw, **close)
+    if oracles_head.span_coef is not None:
+        assert_close(J @ oracles_head.span_coef, raw, **close)
     assert not [w for w in recwarn if "performance drop" in str(w.message)]
 
 
@@ -137,7 +137,7 @@ def test_samples_that_depend_on_each_other_are_refused(name):
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_entry_refuses_mixed_samples(entry):
     with pytest.raises(ValueError, match="treat each sample by itself, got Two"):
-        ENTRIES[entry](MIXING["centred"][0]())
+        ENTRIES[entry](MIXING["centered"][0]())
 
 
 @pytest.mark.parametrize("copies", [1, 5])
@@ -152,7 +152,7 @@ def test_equal_samples_show_a_mixture_too(copies):
 def test_skorch_nets_are_tested():
     skorch = pytest.importorskip("skorch")
     net = skorch.NeuralNetRegressor(
-        MIXING["centred"][0], max_epochs=1, train_split=None, verbose=0
+        MIXING["centered"][0], max_epochs=1, train_split=None, verbose=0
     )
     with pytest.raises(ValueError, match="treat each sample by itself, got Two"):
         GradientBasisRefit(net).fit(X.astype(np.float32), Y.astype(np.float32))
@@ -171,7 +171,7 @@ def test_other_modules_are_refused_for_their_own_reason(name):
 
 def test_large_outputs_hide_no_mixture():
     """What samples share is told from rounding by the spread of the outputs."""
-    module = MIXING["centred"][0]().double()
+    module = MIXING["centered"][0]().double()
     nn.init.constant_(module.b.bias, 1e6)
     with pytest.raises(ValueError, match="each sample by itself"):
         certify(module, X, Y, loss="squared_error")

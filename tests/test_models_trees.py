@@ -66,7 +66,7 @@ def check_jacobian(opened, X):
     twin = oracles.jacobian(network, inputs[:5])
     assert_allclose(operator.dense(slice(0, 5)), twin, atol=1e-12)
     raw = raw_of(opened, X)
-    assert_allclose(operator.matvec(head.in_span), raw, rtol=1e-12, atol=1e-12)
+    assert_allclose(operator.matvec(head.span_coef), raw, rtol=1e-12, atol=1e-12)
     if head.bias is None:
         return
     n_outputs = raw.shape[1]

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
-from sklearn_pgb._operators import _gram, _leaves, _operator
+from sklearn_pgb._operators import _leaves, _operator
 from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._leaves import LeafOperator
@@ -185,24 +185,6 @@ def check_close(actual, expected, dtype):
     assert_close(actual, expected.to(dtype), **closeness(dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("shape", [(30, 7), (3, 7), (0, 7), (30, 0), (1, 1)])
-def test_gram_is_the_product(dtype, shape, generator, monkeypatch):
-    """Also of rows that do not lie next to each other; mirrored in several blocks."""
-    monkeypatch.setattr(_gram, "MIRROR_ROWS", 3)
-    A = torch.randn(2 * shape[0], shape[1], generator=generator).to(dtype)[::2]
-    before = A.clone()
-    result = _gram.gram(A)
-    assert result.dtype == dtype
-    expected = A.double().numpy().T @ A.double().numpy()
-    rtol = 1e-12 if dtype == torch.float64 else 1e-5
-    np.testing.assert_allclose(result.double(), expected, rtol=rtol, atol=rtol)
-    assert_close(A, before, rtol=0, atol=0)
-    twice = _gram.gram(A)
-    _gram.add_gram(A, twice)
-    assert_close(_gram.mirrored(twice), 2 * result)
-
-
 def test_every_operator_is_tested(generator):
     """A new operator has to be put into CASES."""
     tested = {type(case(generator, torch.float64)[0]) for case in CASES}
@@ -323,7 +305,7 @@ def test_sparse_leaves(case, generator):
     operator, twin = case(generator, torch.float64)
     sparse = operator.sparse()
     assert_close(torch.tensor(sparse.toarray()), twin.flatten(0, 1), rtol=0, atol=0)
-    assert sparse.nnz == (6 if operator.outputs is not None else 18) * N_SAMPLES
+    assert sparse.nnz == (6 if operator.tree_outputs is not None else 18) * N_SAMPLES
 
 
 @pytest.mark.parametrize("case", [leaf_case, vector_leaf_case])

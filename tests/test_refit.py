@@ -201,7 +201,7 @@ def test_equals_ridge_on_the_jacobian_features():
 
 
 def test_equals_kernel_ridge():
-    """The empirical tangent kernel, centred for the free output bias."""
+    """The empirical tangent kernel, centered for the free output bias."""
     refit = GradientBasisRefit(frozen(), alpha=1e-2, solver="dual").fit(X, CURVE)
     ones = np.ones(40)
     seen = oracles.scaled_features(refit, X, X, ones)[:, 0]

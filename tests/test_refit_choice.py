@@ -1,4 +1,4 @@
-"""The refit chooses alpha and centre on samples that its networks have not seen."""
+"""The refit chooses alpha and center on samples that its networks have not seen."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def mean_heldout_loss(twins, splits, y, weight, center, alpha):
 
 
 def best_on_average(refit, twins, splits, y, weight, share):
-    """The best candidate of each centre and the average, less what averaging gains."""
+    """The best candidate of each center and the average, less what averaging gains."""
     path, finalists = refit.cv_results_, []
     for center in CENTERS:
         for infinite in (False, True):
@@ -91,7 +91,7 @@ def share_of(splits, weight):
 @pytest.mark.parametrize("weight", [np.ones(40), WEIGHT], ids=["equal", "weighted"])
 @pytest.mark.parametrize("name", SQUARED)
 def test_choice_on_folds_is_brute_force(name, weight, n_models):
-    """Both centres, every alpha, and the mean of the networks itself."""
+    """Both centers, every alpha, and the mean of the networks itself."""
     y, splits = TARGETS[name], list(KFold(3, shuffle=True, random_state=1).split(X))
     refit = GradientBasisRefit(mlp(name), cv=splits, n_models=n_models)
     refit.fit(X, y, weight)
@@ -182,7 +182,7 @@ def test_little_memory_chooses_the_same():
 
 @pytest.mark.usefixtures("exact_paths")
 @pytest.mark.parametrize("name", ["regression", "binary"])
-def test_a_number_for_alpha_and_folds_choose_the_centre(name):
+def test_a_number_for_alpha_and_folds_choose_the_center(name):
     y, splits = TARGETS[name], list(KFold(2).split(X))
     refit = GradientBasisRefit(mlp(name), alpha=0.1, cv=splits, tol=1e-10).fit(X, y)
     twins = twins_of_folds(refit, splits, y, np.ones(40))
@@ -299,8 +299,8 @@ def test_infinite_alpha_of_a_classifier():
     assert refit.cv_results_["center"][-1] == "average"
 
 
-def test_the_mean_is_a_candidate_where_the_centre_may_be_the_network():
-    """Not among candidates that the user gives, nor if the centre is zero."""
+def test_the_mean_is_a_candidate_where_the_center_may_be_the_network():
+    """Not among candidates that the user gives, nor if the center is zero."""
     for params, expected in (
         ({}, True),
         ({"center": "average"}, True),

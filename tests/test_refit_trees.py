@@ -77,7 +77,7 @@ def test_GB_19():
     model = HistGradientBoostingRegressor(max_iter=20, max_leaf_nodes=7, random_state=0)
     opened = open_network(model.fit(data, y))
     inputs = opened.inputs(data)
-    g = opened.network.find_head(inputs).in_span
+    g = opened.network.find_head(inputs).span_coef
     raw = opened.network.jacobian(inputs).matvec(g)
     assert_allclose(raw[:, 0], model.predict(data), rtol=1e-12)
     Phi, leaves = indicators(model, data)

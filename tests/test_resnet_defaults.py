@@ -161,8 +161,8 @@ def test_folds_do_not_divide_groups(monkeypatch):
     """Each group's samples have one target: only whole groups tell of new ones."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(12), 10)
-    centres = rng.standard_normal((12, 3))
-    X = centres[groups] + 0.05 * rng.standard_normal((120, 3))
+    centers = rng.standard_normal((12, 3))
+    X = centers[groups] + 0.05 * rng.standard_normal((120, 3))
     y = rng.standard_normal(12)[groups]
     divided = ResNetBasisRegressor(random_state=0).fit(X, y)
     whole = ResNetBasisRegressor(random_state=0).fit(X, y, groups=groups)

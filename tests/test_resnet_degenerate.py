@@ -115,7 +115,7 @@ def curved():
     [(1e4, 1), (1e6, 1), (0, 1e-8), (0, 1e8), (0, [1e8, 1, 1e-3]), (3e8, [1e7, 1, 1])],
 )
 def test_shifts_and_scales_of_the_basis(shift, scale, name):
-    """The bounds meet the losses, and the basis' loss is that of centred columns.
+    """The bounds meet the losses, and the basis' loss is that of centered columns.
 
     A ridge on columns of other scales is another problem; its minimum is known where
     all columns share one.

@@ -433,7 +433,7 @@ def test_opened_network_is_the_model(basis, diabetes):
         head = opened.network.find_head(inputs)
         assert_allclose(opened.network.theta[head.bias], model.intercept_)
         _, push = push_forward(partial(opened.network, X=inputs), opened.network.theta)
-        assert_allclose(push(head.in_span), raw)
+        assert_allclose(push(head.span_coef), raw)
 
 
 def test_refit_contains_the_model(diabetes):

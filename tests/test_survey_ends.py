@@ -16,7 +16,7 @@ from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._survey import _examination
-from sklearn_pgb._survey._ends import Ends, Setting, distinct, evaluate
+from sklearn_pgb._survey._ends import Endpoints, SurveyData, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
 
 
@@ -38,9 +38,9 @@ def numbers(networks):
     X = torch.from_numpy(rng.normal(size=(30, 2)))
     y = torch.from_numpy(rng.normal(size=(30, 1)))
     weight = torch.full((30,), 1 / 30, dtype=torch.float64)
-    setting = Setting(X, y, weight, SquaredLoss())
+    setting = SurveyData(X, y, weight, SquaredLoss())
     ends = evaluate([setting.objective(network) for network in networks])
-    return distinct(ends, setting, setting.scale(0.0).unit)
+    return distinct(ends, setting, setting.scale(0.0).reference)
 
 
 def test_symmetric_copies_are_one_minimum():
@@ -78,7 +78,7 @@ def test_equal_losses_are_not_one_minimum():
     X = torch.zeros(2, 2, dtype=torch.float64)
     y = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     half = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    setting = Setting(X, y, half, SquaredLoss())
+    setting = SurveyData(X, y, half, SquaredLoss())
     ends = evaluate([setting.objective(up), setting.objective(down)])
     assert ends.loss[0] == ends.loss[1]
     assert_array_equal(distinct(ends, setting, 1.0), [0, 1])
@@ -134,14 +134,14 @@ def ends_at(setting, objective, gradient_norm):
     objective, norm = np.array(objective), np.array(gradient_norm)
     empty = torch.zeros(0, dtype=torch.float64)
     objectives = [setting.objective(network) for network in networks]
-    return Ends(objectives, np.empty((0, 0)), empty, objective, objective, norm)
+    return Endpoints(objectives, np.empty((0, 0)), empty, objective, objective, norm)
 
 
 def test_verdicts_by_numbers(monkeypatch):
     """Floor and gradient decide; where the budget ends, nothing more is said."""
     X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     weight = torch.full((9,), 1 / 9, dtype=torch.float64)
-    setting = Setting(X, X**2, weight, SquaredLoss())
+    setting = SurveyData(X, X**2, weight, SquaredLoss())
     ends = ends_at(setting, [1.0, 1.11, 2.0, 2.0, 2.0], [9.0, 0.0, 0.19, 0.21, np.nan])
     monkeypatch.setattr(_examination, "EXAMINATION_FLOPS", 0.0)
     numbers = np.array([0, 1, 2, 3, 4])
@@ -188,7 +188,7 @@ def test_a_saddle_is_no_minimum():
     X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     y = torch.sin(5 * X)
     weight = torch.full((9,), 1 / 9, dtype=torch.float64)
-    setting = Setting(X, y, weight, SquaredLoss())
+    setting = SurveyData(X, y, weight, SquaredLoss())
     network = chain(([[0.0], [0.0]], [0.0, 0.0], [[0.0, 0.0]], [0.0]))
     ends = evaluate([setting.objective(network)])
     assert ends.gradient_norm[0] <= 1e-12

@@ -4,7 +4,6 @@ import io
 import pickle
 import time
 from contextlib import redirect_stdout
-from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -449,7 +448,10 @@ def test_bases_share_trained_networks(tmp_path, trainings):
     plain = comparison(None)
     assert len(trainings) == 4 + 3 * 4
     for one, other in zip(cached.reports, plain.reports, strict=True):
-        assert replace(one, seconds=0) == replace(other, seconds=0)
+        # As dicts: objects with NaN are never equal from Python 3.13 on.
+        np.testing.assert_equal(
+            vars(one) | {"seconds": 0}, vars(other) | {"seconds": 0}
+        )
 
 
 def test_interrupted_comparison_resumes(tmp_path, trainings, monkeypatch):

@@ -26,7 +26,7 @@ def test_units_standardize_targets(n_targets, seed):
     """Encoded targets have mean zero and, over all columns, variance one."""
     y = 1e3 + 5 * np.random.default_rng(seed).normal(size=(5, n_targets))
     targets = RealTargets.of(y, SquaredLoss())
-    center, scale = targets.units(y, WEIGHT)
+    center, scale = targets.scaling(y, WEIGHT)
     encoded = targets.encode(y, n_targets, center, scale).numpy()
     weight = WEIGHT / WEIGHT.sum()
     assert_allclose(weight @ encoded, np.zeros(n_targets), atol=1e-12)
@@ -41,14 +41,14 @@ def test_best_constant_of_the_huber_loss_has_loss_one(delta, seed):
     y = 7 + np.random.default_rng(seed).standard_t(1, size=(50, 1))
     weight = np.arange(1.0, 51)
     targets = RealTargets.of(y, HuberLoss(delta))
-    center, scale = targets.units(y, weight)
+    center, scale = targets.scaling(y, weight)
     encoded = targets.encode(y, 1, center, scale).numpy()
     loss = huber(delta / scale)
     weight /= weight.sum()
     assert_allclose(weight @ loss(encoded, 0.0), 1, rtol=1e-9)
     for other in -0.1, 0.1:
         assert weight @ loss(encoded, other) > 1
-    center, scale = RealTargets.of(y, HuberLoss(1e-9)).units(y, weight)
+    center, scale = RealTargets.of(y, HuberLoss(1e-9)).scaling(y, weight)
     assert_allclose(scale, 0.1 * weight @ np.abs(y - center))
 
 
@@ -56,7 +56,7 @@ def test_counts_are_not_standardized():
     """Training starts at the log of the mean counts, and divides by the mean."""
     y = np.array([[0.0, 0], [2, 0], [1, 0], [4, 0], [0, 0]])
     targets = RealTargets.of(y, PoissonLoss())
-    center, scale = targets.units(y, WEIGHT)
+    center, scale = targets.scaling(y, WEIGHT)
     assert (center.tolist(), scale) == ([0.0, 0.0], 1.0)
     start, constant = targets.start(y, WEIGHT)
     assert_allclose(np.exp(start), [8 / 4.75, 0.5 / 4.75])
@@ -68,7 +68,7 @@ def test_counts_are_not_standardized():
 def test_constant_targets_keep_their_units():
     y = np.full((5, 1), 0.1)
     targets = RealTargets.of(y, SquaredLoss())
-    center, scale = targets.units(y, WEIGHT)
+    center, scale = targets.scaling(y, WEIGHT)
     assert (center.tolist(), scale) == ([0.1], 1.0)
     assert targets.start(y, WEIGHT)[1]
 

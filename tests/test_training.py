@@ -320,7 +320,7 @@ def test_sweeps(loss, size, generator, monkeypatch):
         blocks.append(len(X))
         return forward(theta, X)
 
-    monkeypatch.setattr(_objective, "SWEEP", size)
+    monkeypatch.setattr(_objective, "FORWARD_ROWS", size)
     monkeypatch.setattr(objective.program, "forward", spy)
     assert_close((objective.value(theta), *objective.value_and_gradient(theta)), whole)
     assert max(blocks) == max(1, size // 3)
@@ -352,8 +352,10 @@ def test_network_as_a_program(loss, generator, monkeypatch):
     assert own.network is network
     value, gradient = objective.value_and_gradient(theta)
     assert_close(own.value_and_gradient(theta), (value, gradient), **EXACT)
-    assert_close(own.of_one(network.theta), (value[0], gradient[0]), **EXACT)
+    assert_close(
+        own.value_and_gradient_of_one(network.theta), (value[0], gradient[0]), **EXACT
+    )
     whole = hessian(objective, theta[0])
-    monkeypatch.setattr(_objective, "SWEEP", 7)
+    monkeypatch.setattr(_objective, "FORWARD_ROWS", 7)
     monkeypatch.setattr(_objective, "HESSIAN_COLUMNS", 5)
     assert_close(hessian(own, theta[0]), whole, **EXACT)

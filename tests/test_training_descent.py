@@ -214,13 +214,13 @@ class Still:
 @pytest.fixture
 def batches(monkeypatch):
     """Samples of each batch that an objective sees."""
-    seen, batch = [], Objective.batch
+    seen, batch = [], Objective.batch_value_and_gradient
 
     def spy(self, theta, X, y, weight):
         seen.append((X, y, weight))
         return batch(self, theta, X, y, weight)
 
-    monkeypatch.setattr(Objective, "batch", spy)
+    monkeypatch.setattr(Objective, "batch_value_and_gradient", spy)
     return seen
 
 

@@ -122,7 +122,7 @@ def _check_loss(loss):
 
 
 def _rows(X, kept):
-    """Select samples; return X itself if all are kept, to not copy a memory map."""
+    """Select samples; a memory map is not copied if all samples are kept."""
     return X if kept.all() else X[kept]
 
 
@@ -241,13 +241,13 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             held_out = self._validation_samples(X_val, y_val, sample_weight_val)
         else:
             numbered, held_out = self._split(numbered, seed)
-        # Callbacks get None, as the caller of `fit` gave it, and not weights of one.
+        # If the caller of `fit` gave no weights, callbacks get None, not ones.
         if sample_weight is None:
             callback_data = *callback_data[:2], None
         samples = numbered.samples
         with self._randomness(seed):
             if not warm:
-                self._learn_units(samples, is_sparse)
+                self._learn_scaling(samples, is_sparse)
             architecture = self._architecture(samples.X, rng, known=warm)
             hook, finish = hooks(self, architecture, *callback_data)
             start = self._theta(architecture) if warm else None
@@ -270,8 +270,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         request = self._request(len(samples.y), samples.X)
         score = None
         if held_out is not None:
-            units = request.loss_unit, request.dtype, request.device
-            score = scorer(held_out, self, architecture, loss, *units)
+            score = scorer(
+                held_out,
+                self,
+                architecture,
+                loss,
+                request.loss_unit,
+                request.dtype,
+                request.device,
+            )
         fit, verdict = fit_network(
             architecture,
             loss,
@@ -317,7 +324,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         memory = getattr(self, "_memory", None)
         with self._randomness(seed):
             if first:
-                self._learn_units(samples, is_sparse, may_lack=True)
+                self._learn_scaling(samples, is_sparse, may_lack=True)
             architecture = self._architecture(X, rng, known=not first)
             loss = self._loss(architecture)
             theta, value, memory = one_epoch(
@@ -463,8 +470,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             groups = np.unique(groups[kept], return_inverse=True)[1].reshape(-1)
         X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
         distinct = distinct_rows(X)
-        unit = distinct if groups is None else groups
-        numbered = NumberedSamples(Samples(X, y, weight), distinct, unit)
+        cluster = distinct if groups is None else groups
+        numbered = NumberedSamples(Samples(X, y, weight), distinct, cluster)
         # Batch norm of a module does not see the weights of merged copies, and copies
         # may be in several groups.
         if groups is None and self.module is None:
@@ -484,8 +491,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         """Return training samples, and held-out samples for early stopping or None."""
         if not self.early_stopping or self.solver == "lbfgs":
             return numbered, None
-        fraction, n_units = self.validation_fraction, int(numbered.unit.max()) + 1
-        is_small = fraction * n_units < AUTO_HELD_OUT
+        fraction, n_clusters = self.validation_fraction, int(numbered.cluster.max()) + 1
+        is_small = fraction * n_clusters < AUTO_HELD_OUT
         if self.early_stopping == "auto" and (self.n_starts > 1 or is_small):
             return numbered, None
         if not fraction > 0:
@@ -493,9 +500,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
                 "validation_fraction must be > 0 with early_stopping=True, got "
                 f"{fraction}."
             )
-        samples, unit = numbered.samples, numbered.unit
+        samples, cluster = numbered.samples, numbered.cluster
         labels = self._targets.strata(samples.y)
-        rows, rest = split_rows(unit, labels, samples.weight, fraction, seed)
+        rows, rest = split_rows(cluster, labels, samples.weight, fraction, seed)
         if not len(rest):
             raise ValueError(
                 "early_stopping must be False or 'auto' if no label has two distinct "
@@ -508,11 +515,11 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         """Seed torch's global generator, which only modules use."""
         return nullcontext() if self.module is None else local_randomness(seed)
 
-    def _learn_units(self, samples, is_sparse, may_lack=False):
+    def _learn_scaling(self, samples, is_sparse, may_lack=False):
         """Compute the standardization of inputs and targets, and initial outputs."""
         y, weight = samples.y, samples.weight
         targets = self._targets
-        self._units = targets.units(y, weight)
+        self._target_scaling = targets.scaling(y, weight)
         # A first batch may lack classes that appear later.
         self._output_start = np.zeros(targets.n_outputs), False
         if not (may_lack and is_classifier(self)):
@@ -521,7 +528,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._inputs = None
         if self.standardize:
             inputs = InputMap.fit(
-                samples.X, weight, centred=not is_sparse, drop=self.module is None
+                samples.X, weight, centered=not is_sparse, drop=self.module is None
             )
             # Fitted attributes are arrays and plain values.
             self._inputs = dict(vars(inputs))
@@ -532,8 +539,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
 
     def _data(self, architecture, samples):
         """Convert standardized samples, targets and weights to tensors."""
-        units = architecture.centre, architecture.scale
-        target = self._targets.encode(samples.y, architecture.n_outputs, *units)
+        target = self._targets.encode(
+            samples.y, architecture.n_outputs, architecture.center, architecture.scale
+        )
         weight = torch.from_numpy(samples.normalized_weight)
         inputs = architecture.standardized(samples.X)
         return Samples(as_tensor(inputs, inputs.dtype), target, weight)

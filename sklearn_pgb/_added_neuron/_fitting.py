@@ -179,7 +179,7 @@ def fit_network(
     if request.n_starts > 1 and is_chain:
         target = floor.value + request.schedule.tol * request.loss_unit
         theta = _polished(exact, trained, target)
-    # Not for modules: their gradient is that of the training mode.
+    # Modules can't be checked: their gradient here is that of the training mode.
     if ending in ("max_iter", "stalled") and is_chain:
         gradient = exact.value_and_gradient(theta[None])[1]
         if bool(gradient.abs().max() <= request.schedule.tol * request.loss_unit):
@@ -197,7 +197,7 @@ def fit_network(
 
 
 def _polished(objective: Objective, trained: Fit, target: float) -> Tensor:
-    """Move the network of a search to a critical point, or towards it if it is large.
+    """Move the network of a search to a critical point, a large one only towards it.
 
     A large network is not polished if its objective is at most `target`.
     """
@@ -271,7 +271,7 @@ def _objective(
 
 def _in_training(objective: Objective, request: Request) -> Objective:
     """Convert an objective to the scale, precision and device of the training."""
-    # Learning rates and tolerances do not depend on the units of the targets then.
+    # This makes learning rates and tolerances independent of the targets' scale.
     weight = objective.weight / request.loss_unit
     penalty = objective.penalty / request.loss_unit
     scaled = replace(objective, weight=weight, penalty=penalty)

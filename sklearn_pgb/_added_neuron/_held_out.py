@@ -26,18 +26,19 @@ class NumberedSamples:
     samples : Samples
     distinct : ndarray (n_samples,)
         Number of the distinct row of X.
-    unit : ndarray (n_samples,)
-        Number of the group, or of the distinct row; held out together.
+    cluster : ndarray (n_samples,)
+        Number of the group, or of the distinct row. Samples of a cluster are held out
+        together.
     """
 
     samples: Samples
     distinct: NDArray[np.intp]
-    unit: NDArray[np.intp]
+    cluster: NDArray[np.intp]
 
     def rows(self, index: NDArray[np.intp]) -> "NumberedSamples":
         """Select samples."""
         samples = self.samples.rows(index)
-        return NumberedSamples(samples, self.distinct[index], self.unit[index])
+        return NumberedSamples(samples, self.distinct[index], self.cluster[index])
 
     def merged(self) -> "NumberedSamples":
         """Merge duplicates by adding their weights, in the order of first occurrence.
@@ -93,8 +94,9 @@ def scorer(
         return _by_scorer(samples, estimator, architecture)
     z = architecture.standardized(samples.X)
     inputs = torch.from_numpy(z).to(device, dtype)
-    units = architecture.centre, architecture.scale
-    target = estimator._targets.encode(samples.y, architecture.n_outputs, *units)
+    target = estimator._targets.encode(
+        samples.y, architecture.n_outputs, architecture.center, architecture.scale
+    )
     weight = torch.from_numpy(samples.normalized_weight / loss_unit)
 
     def score(theta: Tensor) -> float:
@@ -140,7 +142,7 @@ def _by_scorer(
 
 
 def split_rows(
-    unit: NDArray[np.intp],
+    cluster: NDArray[np.intp],
     labels: NDArray[Any] | None,
     weight: NDArray[np.float64],
     fraction: float,
@@ -148,41 +150,41 @@ def split_rows(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the sorted indices of training and held-out samples.
 
-    Samples of one unit stay together. Held-out samples are stratified by label, and
-    each label keeps a training sample.
+    The samples of a cluster stay together. Held-out samples are stratified by label,
+    and each label keeps a training sample.
 
     Parameters
     ----------
-    unit : ndarray (n_samples,)
+    cluster : ndarray (n_samples,)
         Number of each sample's group or set of duplicates.
     labels : ndarray (n_samples,) or None
     weight : ndarray (n_samples,)
     fraction : float
-        Fraction of the units to hold out.
+        Fraction of the clusters to hold out.
     seed : int
     """
-    n_units = int(unit.max()) + 1
-    codes = np.zeros(len(unit), dtype=np.intp)
+    n_clusters = int(cluster.max()) + 1
+    codes = np.zeros(len(cluster), dtype=np.intp)
     if labels is not None:
         codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
-    votes = np.zeros((n_units, int(codes.max()) + 1))
-    np.add.at(votes, (unit, codes), weight)
+    votes = np.zeros((n_clusters, int(codes.max()) + 1))
+    np.add.at(votes, (cluster, codes), weight)
     label = votes.argmax(1)
-    order = np.random.RandomState(seed).permutation(n_units)
+    order = np.random.RandomState(seed).permutation(n_clusters)
     order = order[np.argsort(label[order], kind="stable")]
-    # The first unit of each label is always trained on.
+    # The first cluster of each label is always trained on.
     first = np.unique(label[order], return_index=True)[1]
     order = np.delete(order, first)
-    n_held_out = min(math.ceil(fraction * n_units), len(order))
-    held_out = np.zeros(n_units, dtype=bool)
+    n_held_out = min(math.ceil(fraction * n_clusters), len(order))
+    held_out = np.zeros(n_clusters, dtype=bool)
     if n_held_out:
         # Evenly spaced in the order of the labels, which stratifies by label.
         spread = (np.arange(n_held_out) + 0.5) * len(order) / n_held_out
         held_out[order[spread.astype(np.intp)]] = True
-    # A unit of several labels counts for the most frequent one, so another may still
+    # A cluster of several labels counts for the most frequent one, so another may still
     # have all of its samples held out.
     for code in range(votes.shape[1]):
         has_label = votes[:, code] > 0
         if has_label.any() and held_out[has_label].all():
             held_out[np.flatnonzero(has_label)[0]] = False
-    return np.flatnonzero(~held_out[unit]), np.flatnonzero(held_out[unit])
+    return np.flatnonzero(~held_out[cluster]), np.flatnonzero(held_out[cluster])

@@ -64,7 +64,7 @@ def monitor(
     of the best constant model. If the ratio is at most `tol`, the network is a global
     minimum up to `tol`, regardless of the neuron. Above the floor the auxiliary
     objective has no local minimum in the neuron, so that its descent stalls or diverges
-    (Theorem 4 of the paper). This does not tell whether the network is at a bad local
+    (Theorem 4 of the paper). This does not show whether the network is at a bad local
     minimum.
 
     Parameters

@@ -37,8 +37,8 @@ NETWORK = ("_coefs", "_intercepts", "n_layers_", "module_state_", "_prototype")
 class TrainedNetwork(NetworkEstimator, BaseEstimator):
     """A network of standardized inputs, stored as arrays.
 
-    `_inputs` holds the statistics of the inputs, `_units` those of the targets and
-    `_output_start` the initial outputs. A chain is stored as `_coefs` and
+    `_inputs` holds the statistics of the inputs, `_target_scaling` those of the
+    targets, and `_output_start` the initial outputs. A chain is stored as `_coefs` and
     `_intercepts`, which take standardized inputs, and a module as its state.
     """
 
@@ -48,7 +48,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     # ---------------------------------------------------------------------- networks
 
     def _architecture(self, X, rng, known):
-        """Return the network to train; a `known` module keeps its buffers."""
+        """Return the network to train; a module in `known` keeps its buffers."""
         inputs = self._input_map()
         if self.module is not None:
             exact = self.solver == "lbfgs"
@@ -67,7 +67,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         n_inputs = X.shape[1] if inputs is None else len(inputs.columns)
         widths = [n_inputs, *hidden, self._targets.n_outputs]
         program = ChainProgram(widths, activations)
-        center, scale = self._units
+        center, scale = self._target_scaling
         start, constant = self._output_start
         return chain_architecture(program, rng, center, scale, inputs, start, constant)
 
@@ -101,7 +101,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         return restored_module(self._prototype, self.module_state_)
 
     def _opening(self):
-        """Return network, final estimator and maps of the inputs of `OpenNetwork`."""
+        """Return network, final estimator, and other fields of `OpenNetwork`."""
         return self._network(), self, {"preprocess": self._preprocess}
 
     def _network(self) -> Network:
@@ -137,7 +137,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
             parts = [np.full(size, strength * (len(s) > 1)) for s, size in trained]
             return TrainingTerms(np.concatenate(parts), factor, tuple(notes))
         # The training scales the targets, and with them the last layer and the loss.
-        variance = float(self._units[1]) ** 2
+        variance = float(self._target_scaling[1]) ** 2
         parts = []
         for layer, coef in enumerate(self._coefs):
             last = layer == len(self._coefs) - 1
@@ -229,7 +229,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         """Set the attributes of a fit, as arrays and plain values."""
         self._store_network(architecture, fit.theta)
         scale = architecture.scale
-        # Targets are only scaled if losses then scale by the square.
+        # Targets are only scaled if this divides losses by the square of the scale.
         self.loss_ = verdict.loss * scale**2
         self.auxiliary_loss_ = verdict.auxiliary_loss * scale**2
         self.floor_ = verdict.floor.value * scale**2
@@ -238,8 +238,8 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         self.residual_ = verdict.residual * scale
         self.status_ = "certified_global" if verdict.certified else fit.ending
         self.monitor_status_ = verdict.neuron_status
-        path = [_in_units(each, architecture) for each in verdict.path]
-        self.neurons_ = _in_units(verdict.neurons, architecture)
+        path = [_unstandardized(each, architecture) for each in verdict.path]
+        self.neurons_ = _unstandardized(verdict.neurons, architecture)
         self.neuron_norm_curve_ = [
             float(np.hypot.reduce(np.concatenate([*map(np.ravel, each.values())])))
             for each in path
@@ -258,7 +258,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
             self.best_validation_score_ = max(fit.scores)
 
 
-def _in_units(neurons, architecture):
+def _unstandardized(neurons, architecture):
     """Return the neurons of one member for unstandardized inputs and targets."""
     a, b, W = (part[0].numpy() for part in (neurons.a, neurons.b, neurons.W))
     inputs = architecture.inputs

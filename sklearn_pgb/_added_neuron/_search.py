@@ -289,8 +289,8 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     # almost linear on the samples.
     weights[0][0, unit] = neurons.W[k] / spread
     candidates = []
-    # The threshold of an exponential unit is part of its amplitude, so it does not tell
-    # where the new unit should bend.
+    # The threshold of an exponential unit only scales its output, so it is no candidate
+    # for the threshold of the new unit.
     for active in ACTIVE if biases[0] is not None else ACTIVE[:1]:
         if biases[0] is not None:
             biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread

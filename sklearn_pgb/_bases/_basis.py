@@ -17,18 +17,19 @@ from sklearn_pgb._operators._operator import LinearOperator
 
 
 class Basis(ABC, BaseEstimator):
-    """Columns of a convex model, induced by data, a transformer or a network.
+    """The columns of a convex model: inputs, features or derivatives of a network.
 
     `fit` fits the basis to training data; `operator` returns its matrix on any data.
     When bases are compared, a clone is fitted on each training set.
 
     Attributes
     ----------
-    rounded : bool
-        Whether columns are outputs of a network, so that bounds allow for rounding.
+    rounded_columns : bool
+        Whether the columns are computed by a network. Their rounding errors then widen
+        the bounds on the loss.
     """
 
-    rounded = False
+    rounded_columns = False
 
     @abstractmethod
     def fit(self, X: Any, y: Any = None) -> Self:

@@ -20,9 +20,9 @@ from sklearn_pgb._seeds import fill_seeds
 def train_and_open(
     estimator: Any, X: Any, y: Any, loss: str | None, seed: int | None = None
 ) -> OpenNetwork:
-    """Open a network; other than modules and frozen estimators it is trained first.
+    """Train a network, unless it is a module or frozen, and open it.
 
-    The seed, if any, is for each `random_state` of the estimator that is None.
+    A seed replaces each `random_state` of the estimator that is None.
     """
     known = named_loss(loss)
     if not isinstance(estimator, nn.Module | FrozenEstimator):
@@ -63,7 +63,7 @@ class LayerBasis(FeatureColumns):
         The trained network.
     """
 
-    rounded = True
+    rounded_columns = True
 
     def __init__(
         self,

@@ -126,15 +126,15 @@ class PerturbedGradientBasis(TangentColumns):
         self.network_ = train_and_open(self.estimator, X, y, self.loss, seed)
         network, inputs = self.network_.network, self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
-        rank = nearby = jacobian_rank(network, inputs, weight)
+        rank = nearby_rank = jacobian_rank(network, inputs, weight)
         n_rows = len(inputs) * network(network.theta, inputs[:1]).shape[1]
         # A full rank cannot be larger nearby.
         if rank is not None and rank < min(n_rows, network.n_params):
-            nearby = generic_rank(network, inputs, generator, weight)
+            nearby_rank = generic_rank(network, inputs, generator, weight)
         self.rank_ = self.generic_rank_ = self.is_singular_ = None
-        if rank is not None and nearby is not None:
-            self.rank_, self.generic_rank_ = rank, max(rank, nearby)
-            self.is_singular_ = rank < nearby
+        if rank is not None and nearby_rank is not None:
+            self.rank_, self.generic_rank_ = rank, max(rank, nearby_rank)
+            self.is_singular_ = rank < nearby_rank
         kept: list[Displacement] = []
         if self.is_singular_:
             kept = new_displacements(
@@ -179,7 +179,7 @@ def new_displacements(
     kept: list[Displacement] = []
     candidates = displacements(network, X, generator=generator, limit=TRIALS * n_wanted)
     for displacement in candidates:
-        # A span of all rows has no new directions.
+        # If the span has full row rank, no direction is new.
         if len(kept) == n_wanted or span.shape[1] == len(span):
             break
         moved = network.at(network.theta + displacement.shift)
@@ -199,5 +199,5 @@ def _new_directions(columns: Tensor, span: Tensor | None, rtol: float) -> Tensor
         for _ in range(2):
             columns = columns - span @ (span.T @ columns)
     U, singular, _ = torch.linalg.svd(columns, full_matrices=False)
-    # Relative to the columns before projection: what is left may be rounding only.
+    # Compare with the columns before projection, because the rest may be rounding.
     return U[:, singular > max(rtol * size, torch.finfo(U.dtype).tiny)]

@@ -66,7 +66,7 @@ class TangentSpace:
         inputs: Sequence[Tensor],
         scales: Sequence[float],
     ) -> Self:
-        """The space with known scales; heads are found on a few samples."""
+        """Create a space with known scales, and find the heads on a few samples."""
         heads = [
             network.find_head(X[:8])
             for network, X in zip(networks, inputs, strict=True)
@@ -80,8 +80,8 @@ class TangentSpace:
 
     @property
     def spans_networks(self) -> bool:
-        """Whether every network lies in its own span (f = J g) with known g."""
-        return all(head.in_span is not None for head in self.heads)
+        """Whether a g with f = J g is known for every network."""
+        return all(head.span_coef is not None for head in self.heads)
 
     def operator(self, inputs: Sequence[Tensor]) -> StackedOperator:
         """The scaled columns on these inputs, output biases left out."""
@@ -91,11 +91,11 @@ class TangentSpace:
         ]
         return StackedOperator(parts, self.scales)
 
-    def parameters(self, coef: Tensor, intercept: Tensor, centre: bool) -> Tensor:
+    def parameters(self, coef: Tensor, intercept: Tensor, add_mean: bool) -> Tensor:
         """Coefficients of the unscaled derivatives, one per network parameter.
 
-        If `centre`, the mean of the networks is added if it is in the span: the point
-        (g_1, ..., g_K) / K.
+        With `add_mean`, the mean of the networks is added, if it is in the span. Its
+        coefficients are (g_1, ..., g_K) / K.
         """
         sizes = [
             network.n_params - (len(intercept) if self.intercept else 0)
@@ -111,9 +111,9 @@ class TangentSpace:
             full[positions_without(len(full), bias)] = scale * part
             if bias is not None:
                 full[bias] = intercept / count
-            if centre and self.spans_networks:
-                assert head.in_span is not None
-                full += head.in_span / count
+            if add_mean and self.spans_networks:
+                assert head.span_coef is not None
+                full += head.span_coef / count
             result.append(full)
         return torch.cat(result)
 

@@ -199,7 +199,7 @@ def _examined(
         max_curvature=None if curvature is None else curvature.largest,
         kink_margin=findings.margin.value,
         rank=findings.tangent.steady_rank,
-        generic_rank=findings.nearby,
+        generic_rank=findings.nearby_rank,
         is_singular=findings.singular,
         table=findings.rows,
         tilted=tilted,

@@ -44,7 +44,9 @@ def by_displacement(
     # fastest.
     best = max(
         displaced,
-        key=lambda each: float(objective.of_one(theta + each.shift)[1].norm()),
+        key=lambda each: float(
+            objective.value_and_gradient_of_one(theta + each.shift)[1].norm()
+        ),
     )
     return _descend(objective, best.kind, theta + best.shift)
 
@@ -59,7 +61,7 @@ def by_curvature(objective: Objective, theta: Tensor, curvature: Curvature) -> E
         for length in ESCAPE_LENGTHS
         for sign in (1.0, -1.0)
     ]
-    values = [float(objective.of_one(start)[0]) for start in starts]
+    values = [float(objective.value_and_gradient_of_one(start)[0]) for start in starts]
     start = starts[int(np.nanargmin(values))]
     return _descend(objective, "negative curvature", start)
 
@@ -67,5 +69,7 @@ def by_curvature(objective: Objective, theta: Tensor, curvature: Curvature) -> E
 def _descend(objective: Objective, kind: str, start: Tensor) -> Escape:
     # A few steps are enough: any decrease beyond rounding disproves a local minimum, so
     # the descent need not converge.
-    end = quasi_newton(objective.of_one, start, gtol=1e-10, max_iter=ESCAPE_STEPS)
+    end = quasi_newton(
+        objective.value_and_gradient_of_one, start, gtol=1e-10, max_iter=ESCAPE_STEPS
+    )
     return Escape(kind, start.numpy(), end.theta.numpy(), end.value)

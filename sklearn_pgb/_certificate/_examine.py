@@ -92,7 +92,7 @@ class Findings:
         on it with a penalty; used if the network is not smooth.
     in_span_error : float or None
         Relative error of ``f = J g``; None if no g is known.
-    nearby : int or None
+    nearby_rank : int or None
         Rank of the Jacobian nearby.
     displaced : list of Displacement
     linear_layers : range or None
@@ -117,7 +117,7 @@ class Findings:
     linear_bound: float
     head_excess: float
     in_span_error: float | None
-    nearby: int | None
+    nearby_rank: int | None
     displaced: list[Displacement]
     linear_layers: range | None
     tilted: TiltedIdentity | None
@@ -132,7 +132,11 @@ class Findings:
     def singular(self) -> bool | None:
         """Whether the Jacobian's rank is below its rank nearby."""
         rank = self.tangent.steady_rank
-        return None if rank is None or self.nearby is None else rank < self.nearby
+        return (
+            None
+            if rank is None or self.nearby_rank is None
+            else rank < self.nearby_rank
+        )
 
     def row(self, name: str) -> BasisRow | None:
         """Row of one basis, or None."""
@@ -164,7 +168,10 @@ def examine(
             "its learning rate, or standardize X, and train again."
         )
     problem = tangent_problem(objective, raw, [])
-    loss, gradient = float(problem.data_value(raw)), objective.of_one(theta)[1]
+    loss, gradient = (
+        float(problem.data_value(raw)),
+        objective.value_and_gradient_of_one(theta)[1],
+    )
     penalty = float(objective.penalty_value(theta))
     _check_finite(loss, penalty, gradient)
     floor = pure_error_floor(
@@ -174,7 +181,7 @@ def examine(
     # f = J g is exact if the head is linear; 1e-8 leaves room for rounding.
     spans = in_span_error is not None and in_span_error <= 1e-8
     # The network lies in its own basis, so its loss bounds the infimum from above.
-    known = {"floor": floor.value, "in_hand": loss, "contains_offset": spans}
+    known = {"floor": floor.value, "attained_loss": loss, "contains_offset": spans}
     tangent = solve_basis(problem, effort.max_memory, **known)
     margin = kink_margin(network, objective.X)
     smooth = not margin.on_kink
@@ -186,29 +193,29 @@ def examine(
         # A bound within a norm budget does not cover products of large weights.
         if name == "inputs" and result.unlimited:
             linear_bound = result.lower_bound
-    own = row_of(GRADIENT, problem, tangent, loss)
-    rows.append(own)
-    rank = nearby = tangent.steady_rank
+    gradient_row = row_of(GRADIENT, problem, tangent, loss)
+    rows.append(gradient_row)
+    rank = nearby_rank = tangent.steady_rank
     is_full = rank == min(objective.y.numel(), network.n_params)
     # The derivatives of a model that is linear in its parameters are constant, and a
     # full rank cannot increase.
     if rank is not None and not is_full and not network.is_linear_in_theta:
-        nearby = generic_rank(
+        nearby_rank = generic_rank(
             network,
             objective.X,
             generator,
             objective.weight,
-            max_work=NEARBY_RANK_FLOPS,
+            max_flops=NEARBY_RANK_FLOPS,
         )
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
     tolerance = scale.tolerance(effort.tol)
     displaced = []
-    if smooth and rank is not None and rank < (nearby or 0):
+    if smooth and rank is not None and rank < (nearby_rank or 0):
         # Each displacement costs a factorization. It is not worth much if the gradient
         # basis already shows that the point is not critical.
         limit = (
             NEARBY_RANK_FLOPS
-            if own.excess <= tolerance
+            if gradient_row.excess <= tolerance
             else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
         )
         n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
@@ -250,7 +257,7 @@ def examine(
         if smooth
         else _head_excess(subject, raw, loss, gradient, budget, effort),
         in_span_error=in_span_error,
-        nearby=nearby,
+        nearby_rank=nearby_rank,
         displaced=displaced,
         linear_layers=layers,
         tilted=tilted,
@@ -283,10 +290,10 @@ def _in_span_error(
     subject: Subject, problem: ConvexProblem, raw: Tensor
 ) -> float | None:
     """Relative error of ``f = J g`` on the samples; None if no g is known."""
-    in_span = subject.head.in_span
-    if in_span is None:
+    span_coef = subject.head.span_coef
+    if span_coef is None:
         return None
-    error = float((problem.operator.matvec(in_span) - raw).norm())
+    error = float((problem.operator.matvec(span_coef) - raw).norm())
     return error / max(float(raw.norm()), np.finfo(float).tiny) if error else 0.0
 
 
@@ -333,10 +340,10 @@ def _head_excess(
     effort: Effort,
 ) -> float:
     """Decrease of the objective on the last layer's derivatives; zero if unknown."""
-    in_span = subject.head.in_span
-    if in_span is None or not in_span.any():
+    span_coef = subject.head.span_coef
+    if span_coef is None or not span_coef.any():
         return 0.0
-    columns = torch.nonzero(in_span)[:, 0]
+    columns = torch.nonzero(span_coef)[:, 0]
     if subject.objective.penalty.any():
         return budget * float(gradient[columns].norm())
     problem = head_problem(subject.objective, raw, columns)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import GRADIENT_ROUNDING
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._unit_basis import Units
+from sklearn_pgb._convex._unit_basis import ColumnScaling
 from sklearn_pgb._training._objective import Objective
 
 # Candidate step lengths, in multiples of a step that changes the outputs by one.
@@ -51,13 +51,13 @@ def steepness(
     gradient : Tensor (n_params,)
         Gradient of the objective.
     """
-    scale = Units.of(problem).scale
+    scale = ColumnScaling.of(problem).scale
     relative = gradient / scale
     norm = float(relative.norm())
     residual = problem.weight.sqrt()[:, None] * problem.loss.gradient(problem.y, raw)
     tilt = objective.penalty_gradient(objective.network.theta) / scale
-    # Columns have norm one, so each entry is at most the norm of the residual. The norm
-    # of all entries is compared with that bound: below rounding it is no evidence.
+    # Columns have norm one, so the norm of the residual bounds each entry. A norm of
+    # all entries within the rounding error of this bound is no evidence.
     size = float(residual.norm()) * len(scale) ** 0.5 + float(tilt.norm())
     if not norm > GRADIENT_ROUNDING * size:
         return Steepness(norm, True, 0.0)

@@ -88,15 +88,18 @@ def open_subject(
     rows = torch.from_numpy(kept)
     normalized = as_float64(weight[kept] / weight.sum())
     X, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
-    own = terms.penalty if penalty is None else _check_penalty(penalty, opened)
+    if penalty is None:
+        checked_penalty = terms.penalty
+    else:
+        checked_penalty = _check_penalty(penalty, opened)
     objective = Objective(
         NetworkProgram(opened.network),
         opened.loss,
         inputs[rows],
-        # Training, too, does not count the labels of samples without weight.
+        # Labels of samples without weight are not counted, as in training.
         opened.targets(targets, n_outputs),
         normalized,
-        as_float64(own),
+        as_float64(checked_penalty),
     )
     return Subject(
         name=type(final).__name__,
@@ -218,7 +221,7 @@ def mlp_penalty(
     size = min(size, n_rows)
     full, rest = divmod(n_rows, size)
     sizes = [size] * full + [rest] * (rest > 0)
-    # Relative to one batch of all samples.
+    # Ratio of the penalty to that of a single batch of all samples.
     factor = len(weight) * float(np.mean([1 / s for s in sizes]))
     if len(sizes) > 1:
         notes.append(
@@ -238,8 +241,8 @@ def _terms_of_mlp(
     assert isinstance(network, ChainNetwork)
     strength, notes = mlp_penalty(mlp, opened.loss, weight)
     if isinstance(opened.loss, SquaredLoss) and (network.n_outputs or 1) > 1:
-        # The gradient decides about critical points, so the objective is the one it
-        # belongs to.
+        # Use the objective that scikit-learn's gradient belongs to, because training
+        # ends where this gradient is zero.
         notes += (
             "scikit-learn computes the gradient of the sum over targets, although its "
             "loss_ is a mean over them; the sum is used here.",

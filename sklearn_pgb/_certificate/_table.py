@@ -100,10 +100,10 @@ def descend(
     n_free = operator.n_outputs if problem.intercept else 0
 
     def function(point: Tensor) -> tuple[Tensor, Tensor]:
-        coef, free = point[:p], problem.zero()[1]
+        coef, intercept = point[:p], problem.zero()[1]
         if n_free:
-            free = point[p:]
-        raw = problem.raw(coef, free)
+            intercept = point[p:]
+        raw = problem.raw(coef, intercept)
         residual = problem.residual(raw)
         value, gradient = problem.data_value(raw), operator.rmatvec(residual)
         if tilt is not None:
@@ -129,7 +129,7 @@ def problem_on(
     *,
     intercept: bool,
     offset: Tensor | None = None,
-    rounded: bool = False,
+    rounded_columns: bool = False,
 ) -> ConvexProblem:
     """Convex problem of the network's loss on a basis, without penalty."""
     return ConvexProblem(
@@ -139,7 +139,7 @@ def problem_on(
         objective.weight,
         intercept=intercept,
         offset=offset,
-        rounded=rounded,
+        rounded_columns=rounded_columns,
     )
 
 
@@ -200,15 +200,24 @@ def feature_problems(
         yield (
             name,
             problem_on(
-                objective, operator, intercept=fitted.intercept, rounded=fitted.rounded
+                objective,
+                operator,
+                intercept=fitted.intercept,
+                rounded_columns=fitted.rounded_columns,
             ),
         )
     for number, features in enumerate(hidden, 1):
         operator = KroneckerOperator(features, n_outputs)
         name = "inputs and residual units" if residual else f"layer {number}"
-        yield name, problem_on(objective, operator, intercept=bias, rounded=True)
+        yield (
+            name,
+            problem_on(objective, operator, intercept=bias, rounded_columns=True),
+        )
     for name, operator in joint.items():
-        yield name, problem_on(objective, operator, intercept=bias, rounded=True)
+        yield (
+            name,
+            problem_on(objective, operator, intercept=bias, rounded_columns=True),
+        )
 
 
 def check_bases(bases: Any) -> dict[str, Basis]:

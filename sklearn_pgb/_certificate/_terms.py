@@ -96,6 +96,6 @@ def _strength(model: Any, weight: NDArray[np.float64]) -> Any:
 def _l1_ratio(model: Any) -> float:
     if isinstance(model, Lasso | LassoCV):
         return 1.0
-    own = getattr(model, "l1_ratio_", getattr(model, "l1_ratio", None))
-    ratio = 0.0 if own is None else np.ravel(own)[0]
+    given = getattr(model, "l1_ratio_", getattr(model, "l1_ratio", None))
+    ratio = 0.0 if given is None else np.ravel(given)[0]
     return 0.0 if ratio is None else float(ratio)

@@ -105,7 +105,7 @@ def tilted_identity(
     unbounded = None
     if tangent.spectrum is not None:
         steady = tangent.spectrum.leading(RTOL)
-        relative = tilt / steady.basis.units.scale
+        relative = tilt / steady.basis.scaling.scale
         # If the tilt has a part that no output sees, the tilted loss decreases along it
         # without limit.
         outside = relative - steady.V @ (steady.V.T @ relative)
@@ -142,7 +142,7 @@ def _covers(tangent: Infimum, norm_budget: float) -> bool:
         return tangent.norm_budget == float("inf")
     # The bound's norm multiplies each coefficient by the norm of its column; the
     # largest one gives a sufficient condition.
-    longest = norm_budget * float(tangent.spectrum.basis.units.scale.max())
+    longest = norm_budget * float(tangent.spectrum.basis.scaling.scale.max())
     return longest <= tangent.norm_budget
 
 
@@ -151,6 +151,6 @@ def _corrected(
 ) -> Tensor:
     """Dual closest to the loss' gradients with ``J^T W u = -grad R``."""
     root = problem.weight.sqrt()[:, None]
-    relative = gradient / spectrum.basis.units.scale
+    relative = gradient / spectrum.basis.scaling.scale
     change = spectrum.U @ ((spectrum.V.T @ relative) / spectrum.singular)
     return problem.loss.gradient(problem.y, raw) - change.reshape(raw.shape) / root

@@ -12,9 +12,10 @@ from sklearn_pgb._models._resnet import ResNetNetwork
 def judge(subject: Subject, findings: Findings) -> tuple[Verdict, Escape | None]:
     """Return the first verdict that holds, and the escape if there is one.
 
-    Losses on the gradient bases can't be below the global bound either, so the order
-    only matters if the objective is within the tolerance of the bound but has negative
-    curvature: this counts as a global minimum.
+    The order matters if the objective is within the tolerance of the global bound and
+    has negative curvature: this counts as a global minimum. Other verdicts can't
+    conflict with it, because the global bound also holds for losses on the gradient
+    bases.
     """
     bound = global_bound(subject, findings)
     # A network of linear units may be certified by a bound above the floor.
@@ -32,16 +33,16 @@ def global_bound(subject: Subject, findings: Findings) -> float:
     """Lower bound on the objective for all parameters of the network.
 
     The floor is a bound for all functions of the inputs. A network of linear units is a
-    linear model of the inputs, so the bound of these applies too, unless it is limited
-    to coefficients within a norm budget.
+    linear model of the inputs, so the bound for linear models applies too, unless it is
+    limited to coefficients within a norm budget.
 
     The objective of a model that is linear in its parameters is convex, so the bound on
-    its gradient basis is one for all parameters within the norm budget.
+    its gradient basis holds for all parameters within the norm budget.
     """
     network = subject.objective.network
     if network.is_linear_in_theta:
-        own = findings.tilted or findings.tangent
-        return max(findings.floor.value, own.lower_bound)
+        on_gradient_basis = findings.tilted or findings.tangent
+        return max(findings.floor.value, on_gradient_basis.lower_bound)
     # A deep linear network can't represent more than the linear models of its inputs.
     if network.is_linear:
         return max(findings.floor.value, findings.linear_bound)
@@ -51,10 +52,10 @@ def global_bound(subject: Subject, findings: Findings) -> float:
 def is_not_critical(findings: Findings) -> bool:
     """Whether some derivative of the objective is not zero.
 
-    At a critical point no model on the gradient basis is better or, with a penalty, no
-    solution of the tilted problem. At a kink, only the last layer's derivatives are
-    sure to exist, so only these are used. The gain of a single gradient step is
-    sufficient evidence by itself.
+    At a critical point, no model on the gradient basis is better. With a penalty, no
+    solution of the tilted problem is better. At a kink, only the last layer's
+    derivatives are sure to exist, so only these are used. The gain of a single gradient
+    step is sufficient evidence by itself.
     """
     # The gradient is more accurate than losses on bases, so it decides first.
     if findings.steepness.is_rounding:
@@ -87,10 +88,10 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
         if any(row.excess > findings.tolerance for row in rows):
             attempts.append(by_displacement(objective, theta, findings.displaced))
     curvature = findings.curvature
-    # The smallest eigenvalue is only known relative to the largest.
+    # Rounding errors of the smallest eigenvalue are proportional to the largest one.
     if curvature is not None and curvature.least < -1e-6 * curvature.largest:
         attempts.append(by_curvature(objective, theta, curvature))
-    # Any decrease beyond the rounding error of the objective confirms it.
+    # A decrease beyond rounding shows that the point is not a local minimum.
     rounding = 1e-14 * abs(findings.objective)
     limit = findings.objective - max(1e-6 * findings.tolerance, rounding)
     confirmed = [escape for escape in attempts if escape.objective < limit]

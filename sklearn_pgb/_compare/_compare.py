@@ -39,7 +39,7 @@ from sklearn_pgb._seeds import fill_seeds
 from sklearn_pgb._sklearn import _check_y
 from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 
-NAMES = ("auto", *OF_MEANS)
+LOSS_NAMES = ("auto", *OF_MEANS)
 
 
 def compare_bases(
@@ -85,7 +85,7 @@ def compare_bases(
         Targets or labels.
     loss : {"auto", "squared_error", "poisson", "huber", "log_loss"} or None, \
             default="auto"
-        "auto" or None: the log loss if one of the estimators or networks is a
+        "auto" and None are the log loss if one of the estimators or networks is a
         classifier, or if there are none and y is not of floats. Otherwise the squared
         error ``||q - y||^2``. "huber" is the squared error up to errors of 1.35 and
         linear beyond: divide y by the standard deviation of the noise.
@@ -397,8 +397,8 @@ def _kind(name: str, basis: Any) -> str | None:
 
 
 def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
-    if loss is not None and not (isinstance(loss, str) and loss in NAMES):
-        raise ValueError(f"loss must be None or among {NAMES}, got {loss!r}.")
+    if loss is not None and not (isinstance(loss, str) and loss in LOSS_NAMES):
+        raise ValueError(f"loss must be None or among {LOSS_NAMES}, got {loss!r}.")
     kinds = {_kind(name, basis) for name, basis in bases.items()}
     classify, regress = "classifier" in kinds, "regressor" in kinds
     if classify and regress:

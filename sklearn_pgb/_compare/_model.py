@@ -36,7 +36,7 @@ from sklearn_pgb._threads import threads_for_solve
 
 
 def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Samples:
-    """Select the samples of positive weight; None is a weight of one for each."""
+    """Select the samples of positive weight; None stands for equal weights."""
     if sample_weight is None:
         return Samples(X, y, np.ones(len(y)), weighted=False)
     samples = Samples(X, y, sample_weight)
@@ -141,7 +141,7 @@ class BasisModel(BaseEstimator):
         return fit_basis(self.basis, samples, self.loss, self._trainer, self.seed)
 
     def _outputs(self, X: Any) -> int:
-        """Number of raw outputs: the network's may be two for two classes."""
+        """Number of raw outputs; a network may have two of them for two classes."""
         targets = self._targets
         has_network = isinstance(self.basis_, GradientBasis | PerturbedGradientBasis)
         if not (targets.loss.is_classification and has_network):
@@ -164,7 +164,7 @@ class BasisModel(BaseEstimator):
             self._targets.loss_for(self._n_outputs),
             torch.from_numpy(samples.normalized_weight),
             intercept=basis.intercept,
-            rounded=basis.rounded,
+            rounded_columns=basis.rounded_columns,
         )
 
     def _solve(self, problem: ConvexProblem, alpha: float) -> Solution:
@@ -186,7 +186,8 @@ class BasisModel(BaseEstimator):
             return float(self.alpha), None
         problem, size = self.problem_, self._size
         path = None
-        # Trees memorize their samples, so leaving them out afterwards says nothing.
+        # Trees memorize their samples, so leave-one-out errors of a refit are too
+        # small.
         memorized = has_trees(self.basis.get_params(deep=False).get("estimator"))
         if problem.loss.quadratic and not memorized:
             path = spectral_path(problem, "auto", self.effort.max_memory)
@@ -205,7 +206,7 @@ class BasisModel(BaseEstimator):
         return choice.alpha / size, solution
 
     def _folds(self, samples: Samples) -> list[Fold]:
-        """Folds with bases of their own, as many as hold out enough samples."""
+        """Fit a basis on each fold, for as many folds as hold out enough samples."""
         labels = (
             class_codes(samples.y) if self._targets.loss.is_classification else None
         )

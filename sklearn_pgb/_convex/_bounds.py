@@ -27,10 +27,10 @@ class Bound:
     value: float
     norm_budget: float
 
-    def within(self, *in_hand: float) -> "Bound":
+    def within(self, *attained_losses: float) -> "Bound":
         """Cap the bound at losses that are known to be attained."""
         # Losses are NaN if outputs overflow.
-        finite = [value for value in in_hand if not math.isnan(value)]
+        finite = [value for value in attained_losses if not math.isnan(value)]
         return Bound(min([self.value, *finite]), self.norm_budget)
 
 
@@ -57,8 +57,8 @@ class Dual:
 
 def unconditional_bound(problem: ConvexProblem, floor: float = -math.inf) -> Bound:
     """A bound for every function: the larger of the samples' minima and `floor`."""
-    own = float(problem.weight @ problem.loss.minimum(problem.y))
-    return Bound(own if math.isnan(floor) else max(own, floor), math.inf)
+    minima = float(problem.weight @ problem.loss.minimum(problem.y))
+    return Bound(minima if math.isnan(floor) else max(minima, floor), math.inf)
 
 
 def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:

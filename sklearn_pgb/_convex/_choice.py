@@ -125,8 +125,8 @@ def choose_alpha(
         Sum of the weights before they were normalized.
     effort : Effort
     folds : callable
-        Returns the folds of a problem, or none if steps are to be taken in any case.
-        It may raise NoFolds.
+        Returns the folds of a problem, or an empty list to take Newton steps. It may
+        raise NoFolds.
     path : RidgePath or another decomposition with leave-one-out errors, or None
 
     Raises

@@ -40,9 +40,9 @@ from sklearn_pgb._convex._repair import repaired
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._convex._unit_basis import (
     EPS,
+    ColumnScaling,
     Spectrum,
     UnitBasis,
-    Units,
     product_rounding,
 )
 from sklearn_pgb._threads import threads_for_solve
@@ -60,8 +60,8 @@ class Infimum:
     value : float
         The loss at the computed coefficients: an upper bound on the infimum.
     lower_bound : float
-        A lower bound on the loss of all coefficients with norms up to `norm_budget`,
-        and on all losses known to be attained.
+        A lower bound on the loss of all coefficients with norms up to `norm_budget`. It
+        does not exceed any loss that is known to be attained.
     norm_budget : float
         Largest norm of intercept and coefficients that the lower bound covers, after
         centering the weighted columns and scaling them to norm one: usually a million
@@ -73,10 +73,10 @@ class Infimum:
     norm : float
         Norm of the computed coefficients, in the units of `norm_budget`.
     steady : float
-        The smallest loss without directions with singular values below 1e-10 of
-        the largest, and so without very long coefficients.
+        The smallest loss of coefficients that are not very long, because they only use
+        directions with singular values above 1e-10 of the largest.
     steady_rank : int or None
-        Rank without those directions; None if the basis was not factorized.
+        Number of these directions; None if the basis was not factorized.
     unlimited : bool
         Whether coefficients beyond the budget are known to be worse, because the
         columns are independent and the squared loss grows with their coefficients.
@@ -97,12 +97,12 @@ class Infimum:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A minimizer within some rank, and dual points computed beside it.
+    """Coefficients that minimize the loss in some directions, and their dual points.
 
     Attributes
     ----------
     value, norm : float
-        Its loss and the norm of its coefficients.
+        Loss and norm of the coefficients.
     raw : Tensor (n_samples, n_outputs)
     duals : list of Dual
     converged : bool
@@ -130,7 +130,7 @@ def infimum(
     max_memory: float = 2.0**30,
     contains_offset: bool = False,
     floor: float = -math.inf,
-    in_hand: float = math.inf,
+    attained_loss: float = math.inf,
 ) -> Infimum:
     """Bound the infimum of a problem without regularization (alpha is ignored).
 
@@ -154,7 +154,7 @@ def infimum(
         Whether the problem's offset lies in the span.
     floor : float
         Smallest loss of any function of the inputs, if known.
-    in_hand : float
+    attained_loss : float
         A loss that some coefficients are known to attain.
 
     Notes
@@ -176,7 +176,9 @@ def infimum(
                 candidates += [find(spectrum, rank) for rank in ranks]
         else:
             spectrum, candidates = None, [_by_products(problem, descend)]
-        return _finish(problem, candidates, spectrum, contains_offset, floor, in_hand)
+        return _finish(
+            problem, candidates, spectrum, contains_offset, floor, attained_loss
+        )
 
 
 def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bool:
@@ -204,26 +206,26 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     to remove the rounding error of the first projection.
     """
     basis, U = spectrum.basis, spectrum.U[:, :rank]
-    free, target = basis.target()
-    beta, left = spectrum.least_squares(rank, target)
-    across = target
+    mean, target = basis.target()
+    beta, residual = spectrum.least_squares(rank, target)
+    orthogonal = target
     for _ in range(2):
-        across = across - U @ (U.T @ across)
-    # The outputs of long coefficients are rounded; this is an upper bound on the loss.
+        orthogonal = orthogonal - U @ (U.T @ orthogonal)
+    # Long coefficients have rounded outputs; adding the error gives an upper bound.
     rounding = product_rounding(1) * float(beta.norm())
-    value = (float(left.norm()) + rounding) ** 2
-    # Any vector gives a valid bound; which is tighter depends on the rounding of beta.
-    duals = [_residual_dual(basis, target, part) for part in (across, left)]
-    raw = basis.base + free + basis.unfold(target - left)
+    value = (float(residual.norm()) + rounding) ** 2
+    # Both vectors give valid bounds; rounding of beta decides which is tighter.
+    duals = [_residual_dual(basis, target, part) for part in (orthogonal, residual)]
+    raw = basis.base + mean + basis.unfold(target - residual)
     return _Candidate(value, float(beta.norm()), raw, duals, True, rank)
 
 
-def _residual_dual(basis: UnitBasis, target: Tensor, left: Tensor) -> Dual:
-    """``|t - A b|^2 >= 2 l.t - |l|^2 - 2 (A^T l).b`` for any l."""
-    size = float(left.norm())
-    value = size**2 + 2 * float((left * (target - left)).sum())
+def _residual_dual(basis: UnitBasis, target: Tensor, residual: Tensor) -> Dual:
+    """The dual point of a residual r, by ``|t - A b|^2 >= 2 r.t - |r|^2 - 2 r.A b``."""
+    size = float(residual.norm())
+    value = size**2 + 2 * float((residual * (target - residual)).sum())
     rounding = product_rounding(1) * size * (size + float(target.norm()))
-    along = 2 * float((basis.matrix.T @ left).norm())
+    along = 2 * float((basis.matrix.T @ residual).norm())
     return Dual(value - rounding, along + 2 * basis.rounding * size)
 
 
@@ -236,7 +238,7 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
     problem = basis.problem
     inner = basis.inner(spectrum.U[:, :rank])
     gamma, converged = _minimize(inner, descend)
-    gamma = gamma.reshape(rank, basis.units.width)
+    gamma = gamma.reshape(rank, basis.scaling.width)
     beta = spectrum.V[:, :rank] @ (gamma / spectrum.singular[:rank, None])
     raw = basis.raw(beta)
     value = float(problem.data_value(raw))
@@ -282,26 +284,26 @@ def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
 
 
 def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
-    """A candidate from products with the basis; column norms take one pass over it."""
-    coef, free = descend(problem)
-    raw = problem.raw(coef, free)
-    units = Units.of(problem)
-    mean, scale = units.mean, units.scale[:, None]
-    rest, center = scale * units.columns(coef), free + units.shift(coef)
+    """A candidate by products with the basis; column norms take one pass over it."""
+    coef, intercept = descend(problem)
+    raw = problem.raw(coef, intercept)
+    scaling = ColumnScaling.of(problem)
+    mean, scale = scaling.mean, scaling.scale[:, None]
+    rest, center = scale * scaling.columns(coef), intercept + scaling.shift(coef)
     norm = math.hypot(float(rest.norm()), float(center.norm()))
     base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     dual = into_domain(problem, problem.loss.gradient(problem.y, raw))
     rows = problem.weight[:, None] * dual
-    along = units.columns(problem.operator.rmatvec(rows))
+    along = scaling.columns(problem.operator.rmatvec(rows))
     sums = rows.sum(0)
     size = float((problem.weight.sqrt()[:, None] * dual).norm())
     if problem.intercept:
-        along = along - mean.T @ sums.reshape(len(mean), units.width)
+        along = along - mean.T @ sums.reshape(len(mean), scaling.width)
     else:
         sums = torch.zeros_like(sums)
     residual = math.hypot(float((along / scale).norm()), float(sums.norm()))
     # Columns far from zero lose digits to cancellation when they are centered.
-    cancellation = float((units.plain / units.scale).norm()) + 1.0
+    cancellation = float((scaling.plain / scaling.scale).norm()) + 1.0
     residual += product_rounding(1) * size * cancellation
     proven = Dual(conjugate_value(problem, dual, base), residual)
     return _Candidate(float(problem.data_value(raw)), norm, raw, [proven], False)
@@ -316,31 +318,36 @@ def _finish(
     spectrum: Spectrum | None,
     contains_offset: bool,
     floor: float,
-    in_hand: float,
+    attained_loss: float,
 ) -> Infimum:
     usable = [each for each in candidates if math.isfinite(each.value)]
     unconditional = unconditional_bound(problem, floor)
     if not usable:
-        bound = unconditional.within(in_hand)
-        rank = None if spectrum is None else spectrum.rank
-        nothing = math.inf, bound.value, math.inf, rank, None, math.nan, math.inf
-        return Infimum(*nothing)
-    value, smallest_norm = min(each.value for each in usable), _unit_norm(problem)
+        return Infimum(
+            value=math.inf,
+            lower_bound=unconditional.within(attained_loss).value,
+            norm_budget=math.inf,
+            rank=None if spectrum is None else spectrum.rank,
+            attained=None,
+            norm=math.nan,
+            steady=math.inf,
+        )
+    value, fallback_norm = min(each.value for each in usable), _fallback_norm(problem)
     # Among candidates of equal loss the shortest one gives the smallest norm to cover.
     equal = value + EQUAL_RTOL * abs(value)
     best = min(
         (each for each in usable if each.value <= equal), key=lambda each: each.norm
     )
     if spectrum is None:
-        bound = _rough_bound(best, smallest_norm, unconditional)
+        bound = _rough_bound(best, fallback_norm, unconditional)
     else:
-        bound = _best_bound(usable, best, smallest_norm, unconditional)
+        bound = _best_bound(usable, best, fallback_norm, unconditional)
     has_rays = problem.offset is None or contains_offset
     value, attained = _attainment(problem, best, value, has_rays)
-    # Directions far above rounding only.
+    # `steady` only allows directions with singular values far above rounding.
     rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
     steady = min(each.value for each in usable if each.rank <= rank)
-    bound = bound.within(value, in_hand)
+    bound = bound.within(value, attained_loss)
     return Infimum(
         value=value,
         lower_bound=bound.value,
@@ -355,8 +362,8 @@ def _finish(
     )
 
 
-def _unit_norm(problem: ConvexProblem) -> float:
-    """Smallest norm that budgets are multiples of, as computed norms may be zero.
+def _fallback_norm(problem: ConvexProblem) -> float:
+    """A norm to base budgets on if the norms of all candidates are smaller.
 
     It is the norm of the centered targets for the squared loss, and one for others.
     """
@@ -371,13 +378,13 @@ def _unit_norm(problem: ConvexProblem) -> float:
 def _best_bound(
     candidates: list[_Candidate],
     best: _Candidate,
-    smallest_norm: float,
+    fallback_norm: float,
     unconditional: Bound,
 ) -> Bound:
-    """The bound with the largest budget of those that count as equal to the best."""
-    norms = [max(each.norm, smallest_norm) for each in candidates]
+    """The bound with the largest budget among those that are nearly the best."""
+    norms = [max(each.norm, fallback_norm) for each in candidates]
     budgets = {COEF_BUDGET * norm for norm in norms}
-    budgets |= {factor * max(best.norm, smallest_norm) for factor in SMALLER_BUDGETS}
+    budgets |= {factor * max(best.norm, fallback_norm) for factor in SMALLER_BUDGETS}
     duals = [dual for each in candidates for dual in each.duals]
     # No budget is below a million times the norm of the shortest candidate.
     budgets = {budget for budget in budgets if budget >= COEF_BUDGET * min(norms)}
@@ -387,7 +394,7 @@ def _best_bound(
         return largest
     enough = unconditional.value + FULL_FRACTION * (largest.value - unconditional.value)
     # A budget above a million times the norm of the best candidate has no use.
-    most_useful = COEF_BUDGET * max(best.norm, smallest_norm)
+    most_useful = COEF_BUDGET * max(best.norm, fallback_norm)
     eligible = [b for b in bounds if b.value >= enough and b.norm_budget <= most_useful]
     if not eligible:
         return largest
@@ -404,10 +411,10 @@ def _best_bound(
     return best_of([b for b in eligible if b.norm_budget == longest], unconditional)
 
 
-def _rough_bound(best: _Candidate, smallest_norm: float, unconditional: Bound) -> Bound:
+def _rough_bound(best: _Candidate, fallback_norm: float, unconditional: Bound) -> Bound:
     """The bound with the largest budget of those with most of the largest gain."""
     bounds = [
-        dual.bound(factor * max(best.norm, smallest_norm))
+        dual.bound(factor * max(best.norm, fallback_norm))
         for factor in ROUGH_BUDGETS
         for dual in best.duals
     ]
@@ -442,12 +449,12 @@ def _attainment(
 
     If the labels are separated, the loss falls to the samples' infima along a ray and
     there is no minimum. If gradients at a stationary point are well inside their
-    domain, it is a minimum. `has_rays` tells whether multiples of the outputs are
-    models, too.
+    domain, it is a minimum. With `has_rays`, multiples of the best outputs can be
+    represented, too.
     """
     n = len(problem.y)
-    own = problem.loss.pooled_minimum(problem.y, problem.weight, torch.arange(n), n)
-    if bool(own.attained.all()):
+    minima = problem.loss.pooled_minimum(problem.y, problem.weight, torch.arange(n), n)
+    if bool(minima.attained.all()):
         # Each sample's loss has a minimum (squared, hinge, smoothed labels), so does
         # their sum.
         return value, True

@@ -14,7 +14,7 @@ from sklearn_pgb._operators._operator import LinearOperator
 
 
 class NewtonSystem(ABC):
-    """Solves (Phi^T D Phi + alpha I) step = -gradient, free intercept included.
+    """Solves (Phi^T D Phi + alpha I) step = -gradient, with an unpenalized intercept.
 
     D = S^T S is the weighted Hessian of the loss, given by its root S.
     """
@@ -29,8 +29,8 @@ class NewtonSystem(ABC):
     ) -> tuple[Tensor, Tensor]:
         """The Newton step in coefficients and intercept.
 
-        An iterative system may stop when the norm of its residual is at most `goal`, or
-        reduced by the same factor in another norm.
+        Iterative solvers stop when the residual is reduced by the ratio of `goal` and
+        the gradient's norm, possibly measured in another norm.
         """
 
 
@@ -55,8 +55,8 @@ class PrimalSystem(NewtonSystem):
 class DualSystem(NewtonSystem):
     """Cholesky of M = alpha I + S K S^T, n_rows wide; needs alpha > 0.
 
-    With E the intercept's columns times S, the rows z = S Phi step + E free solve
-    ``M z = alpha E free - S Phi g`` and ``E^T z = -h`` for the gradients g and h. The
+    With E the intercept's columns times S, the rows z = S Phi step + E shift solve
+    ``M z = alpha E shift - S Phi g`` and ``E^T z = -h`` for the gradients g and h. The
     Schur complement is ``alpha E^T M^-1 E``, which avoids cancellation with E^T E.
     """
 
@@ -79,7 +79,7 @@ class DualSystem(NewtonSystem):
             root * pushed if is_diagonal else torch.einsum("icd,id->ic", root, pushed)
         )
         solved = torch.cholesky_solve(target.reshape(-1, 1), factor)[:, 0]
-        rows, free = -solved, torch.zeros_like(gradient[1])
+        rows, shift = -solved, torch.zeros_like(gradient[1])
         if problem.intercept:
             blocks = torch.diag_embed(root) if is_diagonal else root
             columns = blocks.flatten(0, 1)
@@ -89,11 +89,11 @@ class DualSystem(NewtonSystem):
             # loss is flat in it, e.g. for saturated probabilities.
             schur.diagonal().add_(1e-12 * float(schur.diagonal().mean()) + 1e-300)
             moment = columns.T @ solved - gradient[1]
-            free = _cholesky_solve(schur, moment[:, None])[:, 0]
-            rows = problem.alpha * inverse @ free - solved
+            shift = _cholesky_solve(schur, moment[:, None])[:, 0]
+            rows = problem.alpha * inverse @ shift - solved
         rows = rows.reshape(raw.shape)
         back = root * rows if is_diagonal else torch.einsum("idc,id->ic", root, rows)
-        return -(gradient[0] + problem.operator.rmatvec(back)) / problem.alpha, free
+        return -(gradient[0] + problem.operator.rmatvec(back)) / problem.alpha, shift
 
     def _factor(self, root: Tensor, alpha: float) -> Tensor:
         n, k = root.shape[:2]
@@ -284,7 +284,8 @@ def hessian_matrix(
     matrix = augmented.normal(weighted_root(problem, raw))
     diagonal = matrix.diagonal()
     # Directions that neither data nor penalty determine (a saturated intercept, a
-    # rank-deficient basis at alpha = 0) get a curvature far below their columns'.
+    # rank-deficient basis at alpha = 0) get a curvature far below that of their
+    # columns.
     floor = 1e-12 * diagonal + torch.finfo(matrix.dtype).tiny
     diagonal[:n_coef] += floor[:n_coef].clamp_min(problem.alpha)
     diagonal[n_coef:] += floor[n_coef:]

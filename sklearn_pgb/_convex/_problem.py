@@ -34,9 +34,9 @@ class ConvexProblem:
         Whether b is free; it is zero otherwise.
     offset : Tensor (n_samples, n_outputs) or None
         Fixed part o of the raw outputs.
-    rounded : bool
-        Whether the columns of the basis are a network's outputs in floating point.
-        Bounds then hold for the exact outputs as well.
+    rounded_columns : bool
+        Whether the columns are computed by a network. Bounds then also hold for the
+        columns without rounding errors.
     """
 
     operator: LinearOperator
@@ -46,7 +46,7 @@ class ConvexProblem:
     alpha: float = 0.0
     intercept: bool = True
     offset: Tensor | None = None
-    rounded: bool = False
+    rounded_columns: bool = False
 
     def with_alpha(self, alpha: float) -> "ConvexProblem":
         """The same problem with another regularization strength."""

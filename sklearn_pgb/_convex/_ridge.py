@@ -66,8 +66,8 @@ class RidgePath:
             raw = problem.raw(coef, intercept)
             coef = coef + self._solve(raw, coef, alpha)
             if problem.intercept:
-                free = problem.raw(coef, torch.zeros_like(intercept))
-                intercept = problem.weight @ (problem.y - free)
+                centered = problem.raw(coef, torch.zeros_like(intercept))
+                intercept = problem.weight @ (problem.y - centered)
         return coef, intercept
 
     def _solve(self, raw: Tensor, coef: Tensor, alpha: float) -> Tensor:
@@ -114,8 +114,8 @@ class RidgePath:
             leverage = self._leverage(left, shifts)
             if problem.intercept:
                 eye = torch.eye(k, dtype=root.dtype, device=root.device)
-                # The columns are centered, so the intercept's leverage just adds; it is
-                # the weight.
+                # As columns are centered, the intercept adds a leverage, the sample's
+                # weight.
                 leverage += (problem.weight[rows, None, None] * eye)[..., None]
             scaled = residual / root[rows, None, None]
             errors[:, rows] = _unlever(scaled, leverage, fraction[rows])
@@ -177,10 +177,10 @@ class RidgePath:
         parts = []
         for rows, left in self._left_vectors():
             blocks = self._leverage(left, shift)[..., 0]
-            own = torch.diagonal(blocks, dim1=1, dim2=2)
+            leverages = torch.diagonal(blocks, dim1=1, dim2=2)
             if problem.intercept:
-                own = own + problem.weight[rows, None]
-            parts.append(own)
+                leverages = leverages + problem.weight[rows, None]
+            parts.append(leverages)
         return torch.cat(parts)
 
     def coefficient_spectrum(self, least: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -310,8 +310,8 @@ def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] 
             gradient -= (problem.alpha / 2) * coef
             coef = coef + torch.cholesky_solve(gradient[:, None], factor)[:, 0]
         if problem.intercept:
-            free = problem.raw(coef, torch.zeros_like(intercept))
-            intercept = problem.weight @ (problem.y - free)
+            centered = problem.raw(coef, torch.zeros_like(intercept))
+            intercept = problem.weight @ (problem.y - centered)
     return coef, intercept
 
 

@@ -12,13 +12,13 @@ from sklearn_pgb._losses._loss import Loss
 
 @dataclass(frozen=True)
 class LossScale:
-    """Floor and unit of a training loss.
+    """Floor of a training loss, and the scale of differences to it.
 
     Attributes
     ----------
     floor : float
         Smallest loss of any function of the inputs.
-    unit : float
+    reference : float
         Loss of the best constant model minus the floor. If the targets are constant,
         the loss of the zero output minus the floor; if that is zero too, one.
     rounding : float
@@ -26,12 +26,12 @@ class LossScale:
     """
 
     floor: float
-    unit: float
+    reference: float
     rounding: float
 
     def tolerance(self, tol: float) -> float:
         """The largest difference of the loss that counts as zero."""
-        return tol * self.unit + self.rounding
+        return tol * self.reference + self.rounding
 
     def certifies(self, value: float, tol: float) -> bool:
         """Whether a loss is at the floor up to `tol`; never true for nan or inf."""
@@ -59,9 +59,9 @@ def loss_scale(loss: Loss, y: Tensor, weight: Tensor, floor: float) -> LossScale
         # Compare the targets, not their loss: at a mean of a million, rounding of the
         # loss would hide a spread of one.
         silent = float(weight @ loss.value(y, torch.zeros_like(y)))
-        unit, size = silent - floor, max(abs(constant), abs(silent))
-        unit = unit if unit > 0 else 1.0
+        reference, size = silent - floor, max(abs(constant), abs(silent))
+        reference = reference if reference > 0 else 1.0
     else:
-        unit, size = constant - floor, abs(constant)
+        reference, size = constant - floor, abs(constant)
     rounding = MEAN_ULPS * torch.finfo(torch.float64).eps * size
-    return LossScale(floor, max(unit, 0.0), rounding)
+    return LossScale(floor, max(reference, 0.0), rounding)

@@ -181,7 +181,7 @@ class PathSolver:
         if problem.loss.quadratic and not reaches(problem, solutions[-1], tol):
             solutions.append(self._by_products(problem, start, tol, max_iter))
         best = min(solutions, key=objective_of)
-        # Every bound is valid for the same problem, also that of a worse solution.
+        # The bound of a worse solution is valid too, as it is for the same problem.
         bound = max(each.lower_bound for each in solutions)
         best = replace(best, lower_bound=bound)
         return replace(best, converged=reaches(problem, best, tol))

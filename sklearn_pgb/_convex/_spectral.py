@@ -60,11 +60,11 @@ class SpectralSolver:
         self, problem: ConvexProblem, spectrum: Spectrum, rank: int
     ) -> Solution:
         """Least squares along the first `rank` directions."""
-        free, target = spectrum.basis.target()
+        mean, target = spectrum.basis.target()
         beta, _ = spectrum.least_squares(rank, target)
         coef, intercept = spectrum.basis.coefficients(beta)
         if problem.intercept:
-            intercept = intercept + free
+            intercept = intercept + mean
         return finish(problem, *shortest(spectrum, rank, coef, intercept), 1, True)
 
     def _newton(
@@ -78,15 +78,15 @@ class SpectralSolver:
         candidates: list[Solution] = []
         for rank in spectrum.ranks(SPECTRAL_RTOLS):
             inner = spectrum.basis.inner(spectrum.U[:, :rank])
-            gamma, free, n_iter, converged = newton(
+            gamma, inner_intercept, n_iter, converged = newton(
                 inner, PrimalSystem(inner), None, min(tol, 1e-10), max_iter
             )
-            scaled = gamma.reshape(rank, spectrum.basis.units.width)
+            scaled = gamma.reshape(rank, spectrum.basis.scaling.width)
             scaled = scaled / spectrum.singular[:rank, None]
             parts = spectrum.basis.coefficients(spectrum.V[:, :rank] @ scaled)
-            own = shortest(spectrum, rank, *parts)
-            candidates.append(finish(problem, *own, n_iter, converged))
-            value = float(problem.data_value(inner.raw(gamma, free)))
+            parts = shortest(spectrum, rank, *parts)
+            candidates.append(finish(problem, *parts, n_iter, converged))
+            value = float(problem.data_value(inner.raw(gamma, inner_intercept)))
             if abs(candidates[-1].value - value) <= max(tol, CONVERSION_RTOL) * abs(
                 value
             ):
@@ -100,7 +100,7 @@ class SpectralSolver:
         """
         if self._plain is None:
             basis = UnitBasis.of(self.problem)
-            matrix = basis.matrix[:, basis.n_free :] * basis.units.scale
+            matrix = basis.matrix[:, basis.n_free :] * basis.scaling.scale
             U, singular, Vh = thin_svd(matrix)
             self._plain = basis, U, singular, Vh.T
         return self._plain
@@ -113,18 +113,18 @@ class SpectralSolver:
         when divided by a small alpha.
         """
         basis, U, singular, V = self._decomposed()
-        free, target = basis.target()
+        mean, target = basis.target()
         along, sigma = U.T @ target, singular[:, None]
         shrunk = sigma.square() + problem.alpha / 2
         coef = (V @ (sigma / shrunk * along)).reshape(-1)
-        across = target - U @ along
+        orthogonal = target - U @ along
         # The second projection removes the rounding error of the first.
-        across = across - U @ (U.T @ across)
-        left = across + U @ (problem.alpha / 2 / shrunk * along)
+        orthogonal = orthogonal - U @ (U.T @ orthogonal)
+        residual = orthogonal + U @ (problem.alpha / 2 / shrunk * along)
         intercept = problem.zero()[1]
         if problem.intercept:
-            intercept = free - basis.units.shift(coef)
-        dual = -2 * basis.unfold(left)
+            intercept = mean - basis.scaling.shift(coef)
+        dual = -2 * basis.unfold(residual)
         return finish(problem, coef, intercept, 1, True, dual)
 
     def _newton_with_ridge(
@@ -137,14 +137,14 @@ class SpectralSolver:
         U, singular, V = U[:, keep], singular[keep], V[:, keep]
         inner = basis.inner(U * singular)
         inner = replace(inner, intercept=problem.intercept).with_alpha(problem.alpha)
-        gamma, free, n_iter, converged = newton(
+        gamma, inner_intercept, n_iter, converged = newton(
             inner, PrimalSystem(inner), None, tol, max_iter
         )
-        coef = (V @ gamma.reshape(len(singular), basis.units.width)).reshape(-1)
+        coef = (V @ gamma.reshape(len(singular), basis.scaling.width)).reshape(-1)
         intercept = problem.zero()[1]
         if problem.intercept:
-            intercept = free - basis.units.shift(coef)
-        dual = problem.loss.gradient(problem.y, inner.raw(gamma, free))
+            intercept = inner_intercept - basis.scaling.shift(coef)
+        dual = problem.loss.gradient(problem.y, inner.raw(gamma, inner_intercept))
         return finish(problem, coef, intercept, n_iter, converged, dual)
 
 
@@ -157,18 +157,18 @@ def shortest(
     much that rounding spoils the projection, coefficients are returned unchanged.
     """
     basis = spectrum.basis
-    matrix, scale = basis.matrix[:, basis.n_free :], basis.units.scale[:, None]
+    matrix, scale = basis.matrix[:, basis.n_free :], basis.scaling.scale[:, None]
     if rank >= basis.matrix.shape[1]:
         return coef, intercept
     rows = scale * spectrum.V[basis.n_free :, :rank]
     # Some of the directions belong to the intercept.
     Q = thin_svd(rows)[0][:, : rank - basis.n_free]
-    own = basis.units.columns(coef)
-    short = Q @ (Q.T @ own)
-    before, after = matrix @ (scale * own), matrix @ (scale * short)
-    size = float(before.norm()) + EPS * float((scale * own).norm())
+    given = basis.scaling.columns(coef)
+    short = Q @ (Q.T @ given)
+    before, after = matrix @ (scale * given), matrix @ (scale * short)
+    size = float(before.norm()) + EPS * float((scale * given).norm())
     if float((after - before).norm()) > 1e-12 * size:
         return coef, intercept
     if basis.problem.intercept:
-        intercept = intercept - basis.units.shift(short - own)
+        intercept = intercept - basis.scaling.shift(short - given)
     return short.reshape(-1), intercept

@@ -16,12 +16,12 @@ EPS = torch.finfo(torch.float64).eps
 
 
 def product_rounding(n_columns: int) -> float:
-    """Norm of the rounding errors when unit columns multiply a vector of norm one."""
+    """Norm of the rounding errors of columns times a vector, all of norm one."""
     return PRODUCT_ULPS * EPS * math.sqrt(n_columns)
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class ColumnScaling:
     """Means and norms of the columns of a weighted basis.
 
     Attributes
@@ -47,7 +47,7 @@ class Units:
     width: int
 
     @classmethod
-    def of(cls, problem: ConvexProblem, dense: Tensor | None = None) -> "Units":
+    def of(cls, problem: ConvexProblem, dense: Tensor | None = None) -> "ColumnScaling":
         """Measure a problem's basis, block by block unless its dense form is given."""
         operator = problem.operator.one_output()
         if dense is not None:
@@ -125,7 +125,7 @@ class UnitBasis:
     Attributes
     ----------
     problem : ConvexProblem
-    units : Units
+    scaling : ColumnScaling
     matrix : Tensor (n_rows, n_columns)
         The intercept's columns come first. If all outputs use the same features, it
         holds them once and coordinates are (n_columns, n_outputs); otherwise they are
@@ -135,7 +135,7 @@ class UnitBasis:
     """
 
     problem: ConvexProblem
-    units: Units
+    scaling: ColumnScaling
     matrix: Tensor
     base: Tensor
 
@@ -144,15 +144,15 @@ class UnitBasis:
         """Compute the matrix of a problem."""
         operator = problem.operator.one_output()
         dense = operator.dense()
-        units = Units.of(problem, dense)
+        scaling = ColumnScaling.of(problem, dense)
         root = problem.weight.sqrt()[:, None, None]
-        rows = root * units.apply(dense)
+        rows = root * scaling.apply(dense)
         if problem.intercept:
             k = operator.n_outputs
             constant = root * torch.eye(k, dtype=rows.dtype, device=rows.device)
             rows = torch.cat([constant, rows], 2)
         base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
-        return cls(problem, units, rows.flatten(0, 1), base)
+        return cls(problem, scaling, rows.flatten(0, 1), base)
 
     @property
     def shared(self) -> bool:
@@ -169,16 +169,18 @@ class UnitBasis:
     @property
     def rounding(self) -> float:
         """Norm of the rounding errors when the columns multiply a unit vector."""
-        live = self.n_free + int((self.units.plain > 0).sum())
+        live = self.n_free + int((self.scaling.plain > 0).sum())
         error = product_rounding(live)
-        if self.problem.rounded:
+        if self.problem.rounded_columns:
             error += (
-                OUTPUT_ULPS * EPS * float((self.units.plain / self.units.scale).norm())
+                OUTPUT_ULPS
+                * EPS
+                * float((self.scaling.plain / self.scaling.scale).norm())
             )
         return error
 
     def fold(self, values: Tensor) -> Tensor:
-        """Weight raw outputs and reshape them to columns as long as the matrix's."""
+        """Weight raw outputs and reshape them to columns with the rows of `matrix`."""
         rows = self.problem.weight.sqrt()[:, None] * values
         return rows if self.shared else rows.reshape(-1, 1)
 
@@ -192,11 +194,11 @@ class UnitBasis:
 
     def coefficients(self, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients and intercept of the problem at coordinates beta."""
-        free, rest = beta[: self.n_free], beta[self.n_free :]
-        coef = (rest / self.units.scale[:, None]).reshape(-1)
+        center, rest = beta[: self.n_free], beta[self.n_free :]
+        coef = (rest / self.scaling.scale[:, None]).reshape(-1)
         if not self.problem.intercept:
             return coef, self.problem.zero()[1]
-        return coef, free.reshape(-1) - self.units.shift(coef)
+        return coef, center.reshape(-1) - self.scaling.shift(coef)
 
     def target(self) -> tuple[Tensor, Tensor]:
         """The weighted mean of the targets, and the folded targets minus this mean.
@@ -205,14 +207,15 @@ class UnitBasis:
         loss, the mean is added to the intercept of a solution for these targets.
         """
         problem = self.problem
-        target, free = problem.y - self.base, problem.zero()[1]
+        target, mean = problem.y - self.base, problem.zero()[1]
         if problem.intercept:
-            # As with the columns, equal entries become exactly zero.
-            mean = problem.weight @ target
-            pivot = target.gather(0, (target - mean).abs().argmin(0)[None])[0]
-            free = pivot + problem.weight @ (target - pivot)
-            target = (target - pivot) - (free - pivot)
-        return free, self.fold(target)
+            # The mean is computed from differences to the closest entry, so that equal
+            # entries become exactly zero.
+            rough = problem.weight @ target
+            pivot = target.gather(0, (target - rough).abs().argmin(0)[None])[0]
+            mean = pivot + problem.weight @ (target - pivot)
+            target = (target - pivot) - (mean - pivot)
+        return mean, self.fold(target)
 
     def inner(self, span: Tensor) -> ConvexProblem:
         """The problem for alpha = 0 on weighted columns that include the intercept."""
@@ -276,7 +279,7 @@ class Spectrum:
     @property
     def rank(self) -> int:
         """Rank of the basis, intercept included."""
-        return len(self.singular) * self.basis.units.width
+        return len(self.singular) * self.basis.scaling.width
 
     def ranks(self, rtols: tuple[float, ...]) -> list[int]:
         """Distinct numbers of singular values above the cutoffs, the largest first."""
@@ -297,12 +300,12 @@ class Spectrum:
         """Coordinates along the first `rank` directions, and the target's residual."""
         U, V = self.U[:, :rank], self.V[:, :rank]
         beta = target.new_zeros(len(V), target.shape[1])
-        left = target
+        residual = target
         for _ in range(3):
             # Iterative refinement: small directions lose digits in the first step.
-            trial = beta + V @ ((U.T @ left) / self.singular[:rank, None])
-            remains = target - self.basis.matrix @ trial
-            if not float(remains.norm()) < float(left.norm()):
+            trial = beta + V @ ((U.T @ residual) / self.singular[:rank, None])
+            new_residual = target - self.basis.matrix @ trial
+            if not float(new_residual.norm()) < float(residual.norm()):
                 break
-            beta, left = trial, remains
-        return beta, left
+            beta, residual = trial, new_residual
+        return beta, residual

@@ -174,7 +174,7 @@ class CertificateDisplay:
         if floor > edge:
             style = {"color": "0.3", "ls": "--", "lw": 1}
             self.floor_line_ = self._line(floor, edge, "floor", **style)
-        # With a penalty the escape has an objective, which is no loss.
+        # The axis shows losses; with a penalty, the escape's objective is not a loss.
         if c.escape is not None and c.tilted is None:
             style = {"color": NETWORK, "ls": ":"}
             words = "reached by descent"

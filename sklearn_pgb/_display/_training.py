@@ -217,7 +217,7 @@ class TrainingDisplay:
             rounding = np.finfo(float).eps * np.nanmax(np.abs(curve), initial=0.0)
             floor = self.floor if abs(self.floor) > rounding else 0.0
             words = f"floor: {floor:.4g}"
-            # Trainings on the same samples share a floor, which is labeled once.
+            # Trainings on the same samples have the same floor, which is labeled once.
             known = words in ax.get_legend_handles_labels()[1]
             self.floor_line_ = ax.axhline(
                 floor, color="0.3", ls="--", lw=1, label=None if known else words

@@ -137,7 +137,7 @@ def fit_parameter(estimator: Any, name: str) -> str | None:
     chain = list(nested(estimator))
     members = [chain[-1]]
     if isinstance(chain[-1], VotingRegressor | VotingClassifier):
-        # They pass their keywords on.
+        # These estimators pass keywords on to the final one.
         members = unfitted_members(chain[-1])
     if not all(has_fit_parameter(member, name) for member in members):
         return None

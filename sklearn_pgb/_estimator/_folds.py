@@ -1,4 +1,4 @@
-"""Folds over distinct samples or groups, and those of splitters."""
+"""Folds for cross-fitting, which keep duplicate samples and groups together."""
 
 from contextlib import suppress
 from typing import Any
@@ -56,7 +56,7 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
         # Data frames with nullable or mixed dtypes become object arrays.
         rows = np.column_stack([_sortable(column) for column in rows.T])
     if rows.dtype.kind == "f" and np.isnan(rows).any():
-        # Missing values are equal in columns, but not in rows.
+        # np.unique counts NaN as equal in 1-d arrays, but not in rows.
         rows = np.column_stack(
             [np.unique(column, return_inverse=True)[1] for column in rows.T]
         )
@@ -85,66 +85,66 @@ def fold_numbers(
     seed: int,
     advice: str = CHOOSE_ALPHA,
     groups: Any = None,
-    exact: bool = False,
+    require_n_folds: bool = False,
 ) -> NDArray[np.intp]:
     """Return the fold that holds out each sample, -1 if it is always trained on.
 
-    Duplicate samples are in one fold, so that weights act like repetitions, and so are
-    the samples of a group. With `labels` the folds are stratified by the label of the
-    largest weight in each set of duplicates or group. A sample is not held out if a
-    class would then be missing from the training samples.
+    Duplicate samples form a cluster in one fold, so that weights act like repetitions.
+    Samples of the same group are in one cluster, too. With `labels` the folds are
+    stratified; a cluster counts as its label of the largest weight. A cluster is not
+    held out if a class would then be missing from the training samples.
 
     Raises
     ------
     NoFolds
         If no sample can be held out.
     ValueError
-        If `exact` and there are fewer distinct samples or groups than `n_folds`.
+        If `require_n_folds` and fewer than `n_folds` clusters can be held out.
     """
-    unit = distinct_rows(X)
+    cluster = distinct_rows(X)
     noun = "distinct rows"
     if groups is not None:
-        unit, noun = _joined(unit, groups), "groups"
-    n_units = int(unit.max()) + 1
-    if n_units < 2:
+        cluster, noun = _join_groups(cluster, groups), "groups"
+    n_clusters = int(cluster.max()) + 1
+    if n_clusters < 2:
         raise NoFolds(
-            f"X must have at least 2 {noun} for cross-fitting, got {n_units} "
-            f"(n_samples={len(unit)}, 1 sample is too few). {advice}"
+            f"X must have at least 2 {noun} for cross-fitting, got {n_clusters} "
+            f"(n_samples={len(cluster)}, 1 sample is too few). {advice}"
         )
-    fold = np.full(n_units, -1, dtype=np.intp)
-    free = np.arange(n_units)
-    label = np.zeros(n_units, dtype=np.intp)
+    fold = np.full(n_clusters, -1, dtype=np.intp)
+    eligible = np.arange(n_clusters)
+    label = np.zeros(n_clusters, dtype=np.intp)
     if labels is not None:
-        votes = np.zeros((n_units, int(labels.max()) + 1))
-        np.add.at(votes, (unit, labels), weight)
-        label = votes.argmax(1)
-        free = np.flatnonzero(np.bincount(label)[label] > 1)
-        if len(free) < 2:
+        class_weight = np.zeros((n_clusters, int(labels.max()) + 1))
+        np.add.at(class_weight, (cluster, labels), weight)
+        label = class_weight.argmax(1)
+        eligible = np.flatnonzero(np.bincount(label)[label] > 1)
+        if len(eligible) < 2:
             raise NoFolds(
                 f"X must have at least 2 {noun} of one class for cross-fitting, got "
-                f"{n_units} {noun} of {len(np.unique(label))} classes. {advice}"
+                f"{n_clusters} {noun} of {len(np.unique(label))} classes. {advice}"
             )
-    if exact and n_folds > len(free):
+    if require_n_folds and n_folds > len(eligible):
         raise ValueError(
             f"cv must be at most the number of {noun} that can be held out, "
-            f"{len(free)}, got {n_folds}. Use fewer folds, such as cv=5."
+            f"{len(eligible)}, got {n_folds}. Use fewer folds, such as cv=5."
         )
-    n_folds = min(n_folds, len(free))
+    n_folds = min(n_folds, len(eligible))
     if labels is None:
         splitter = KFold(n_folds, shuffle=True, random_state=seed)
         for number, (_, test) in enumerate(splitter.split(fold)):
             fold[test] = number
-        return fold[unit]
-    shuffled = free[np.random.RandomState(seed).permutation(len(free))]
+        return fold[cluster]
+    shuffled = eligible[np.random.RandomState(seed).permutation(len(eligible))]
     shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
     fold[shuffled] = np.arange(len(shuffled)) % n_folds
-    return _keep_classes(fold, votes > 0, noun, advice)[unit]
+    return _keep_classes(fold, class_weight > 0, noun, advice)[cluster]
 
 
 def _keep_classes(
     fold: NDArray[np.intp], present: NDArray[np.bool_], noun: str, advice: str
 ) -> NDArray[np.intp]:
-    """Always train on the samples of a class that lies in a single fold."""
+    """Never hold out a class that lies in a single fold; renumber the other folds."""
     for has_class in present.T:
         folds = np.unique(fold[has_class])
         if len(folds) == 1:
@@ -160,7 +160,7 @@ def _keep_classes(
     return numbers[fold]
 
 
-def _joined(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
+def _join_groups(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
     """Number the sets of samples that are equal or in the same group."""
     group = np.unique(column_or_1d(groups), return_inverse=True)[1]
     check_consistent_length(distinct, group)
@@ -169,7 +169,8 @@ def _joined(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
     links = sp.coo_array(
         (np.ones(len(group)), (distinct, n_rows + group)), shape=(size, size)
     )
-    # Numbered by the first distinct sample: independent of order and repetition.
+    # Number the sets in the order of their first distinct sample, which depends on
+    # neither the order nor the repetition of samples.
     component = connected_components(links, directed=False)[1][:n_rows]
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse][distinct]
@@ -183,10 +184,12 @@ def cross_fitting_parts(
     seed: int,
     advice: str = CHOOSE_ALPHA,
     groups: Any = None,
-    exact: bool = False,
+    require_n_folds: bool = False,
 ) -> Parts:
     """Return the (train, held out) indices of the folds of `fold_numbers`."""
-    fold = fold_numbers(X, labels, weight, n_folds, seed, advice, groups, exact)
+    fold = fold_numbers(
+        X, labels, weight, n_folds, seed, advice, groups, require_n_folds
+    )
     return [
         (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
         for number in range(int(fold.max()) + 1)
@@ -194,7 +197,7 @@ def cross_fitting_parts(
 
 
 def enough_folds(parts: Parts, X: Any, least: int = 1) -> Parts:
-    """Return the first folds that together hold out ENOUGH_ROWS, at least some folds.
+    """Return the first folds that together hold out ENOUGH_ROWS, but at least `least`.
 
     Duplicate samples count once, so that integer weights equal repetition.
     """

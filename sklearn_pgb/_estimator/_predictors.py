@@ -1,4 +1,4 @@
-"""Predictions from raw outputs, and the targets of a fit."""
+"""Mixins of the package's networks: from raw outputs to predictions."""
 
 from typing import Any
 
@@ -28,8 +28,9 @@ def finite_outputs(outputs: Any) -> Any:
 class NetworkRegressor(MultiOutputMixin, RegressorMixin):
     """Mixin of regressors that return raw outputs from `_raw(X)`.
 
-    They have the parameter `loss`. `_learn` stores the number of targets. `_opening`
-    returns network, final estimator and maps of the inputs for `OpenNetwork`.
+    They have the parameter `loss`. Their `fit` passes the targets to `_learn`. Their
+    method `_opening` returns the network, the final estimator, and other fields of
+    `OpenNetwork`.
     """
 
     _kind_of_targets = RealTargets
@@ -53,14 +54,15 @@ class NetworkRegressor(MultiOutputMixin, RegressorMixin):
         return RealTargets(loss_with(fitted_parameters(self)), self._n_targets)
 
     def _learn(self, y: NDArray[np.float64], classes: Any = None) -> None:
+        """Store the number of targets."""
         loss = loss_with(fitted_parameters(self))
         self._n_targets = RealTargets.of(y, loss).n_targets
 
     def _open_network(self) -> OpenNetwork:
         check_is_fitted(self)
-        network, final, maps = self._opening()
+        network, final, fields = self._opening()
         loss = self._targets.loss_for(self.n_outputs_)
-        return OpenNetwork(network, loss, "regressor", final, **maps)
+        return OpenNetwork(network, loss, "regressor", final, **fields)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -84,8 +86,9 @@ def _has_probabilities(self: "NetworkClassifier") -> bool:
 class NetworkClassifier(ClassifierMixin):
     """Mixin of classifiers that return raw outputs from `_raw(X)`.
 
-    They have the parameter `loss`. `_learn` stores the labels. `_opening` returns
-    network, final estimator and maps of the inputs for `OpenNetwork`.
+    They have the parameter `loss`. Their `fit` passes the labels to `_learn`. Their
+    method `_opening` returns the network, the final estimator, and other fields of
+    `OpenNetwork`.
     """
 
     _kind_of_targets = LabelTargets
@@ -106,7 +109,7 @@ class NetworkClassifier(ClassifierMixin):
         return self._targets.decode(raw)
 
     def decision_function(self, X):
-        """Return raw outputs, for two classes a number that favors the second class.
+        """Return raw outputs; for two classes a number, positive for the second.
 
         Parameters
         ----------
@@ -158,17 +161,21 @@ class NetworkClassifier(ClassifierMixin):
         return LabelTargets(loss, self.classes_, self._multilabel, weights)
 
     def _learn(self, y: NDArray[Any], classes: Any = None) -> None:
+        """Store the labels: those of y, or the given classes."""
         loss = loss_with(fitted_parameters(self))
         targets = LabelTargets.of(y, loss, classes)
         self.classes_, self._multilabel = targets.classes, targets.multilabel
 
     def _open_network(self) -> OpenNetwork:
         check_is_fitted(self)
-        network, final, maps = self._opening()
+        network, final, fields = self._opening()
         loss = self._targets.loss_for(self.n_outputs_)
         if not self._multilabel:
-            maps["classes"], maps["one_column"] = self.classes_, self.n_outputs_ == 1
-        return OpenNetwork(network, loss, "classifier", final, **maps)
+            fields["classes"], fields["one_column"] = (
+                self.classes_,
+                self.n_outputs_ == 1,
+            )
+        return OpenNetwork(network, loss, "classifier", final, **fields)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -104,7 +104,8 @@ def _key(estimator: Any, *parts: Any) -> str:
         raise ValueError(
             "memory must be None if an estimator can't be pickled, for example one "
             "with a lambda or a nested function, got "
-            # Only the first argument: joblib's second one contains all of the data.
+            # Show only the first argument, because joblib's second one has all the
+            # data.
             f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "
             "functions at the top of a module that workers can import."
         ) from error
@@ -161,7 +162,7 @@ def train_networks(
     caller: Any = None,
     contexts: Sequence[Any] | None = None,
 ) -> list[Any]:
-    """Train one clone per seed, each on its part of the samples (None: all).
+    """Train one clone per seed, each on its part of the samples; None is all of them.
 
     Networks cached in `memory`, a joblib.Memory or its folder, are loaded. `contexts`
     are the callback contexts of the trainings, subtasks of `caller`. Progress is

@@ -208,10 +208,10 @@ def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
 
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
     # Blocks of zeros, such as initial biases, get shifts of size one.
-    own = float(theta[block].square().mean().sqrt()) or 1.0
+    size_of_entries = float(theta[block].square().mean().sqrt()) or 1.0
     # Directions are orthonormal, so this gives a shift the size of the block's entries,
     # however many directions there are.
-    scale = own * (len(basis) / basis.shape[1]) ** 0.5
+    scale = size_of_entries * (len(basis) / basis.shape[1]) ** 0.5
 
     def draw(generator: torch.Generator, size: float) -> Path:
         coef = torch.randn(basis.shape[1], generator=generator, dtype=basis.dtype)

@@ -63,11 +63,11 @@ def chain_families(
 ) -> list[list[Freedom]]:
     """Freedoms of a chain, in lists of freedoms that may be used together.
 
-    Three changes have no effect on the outputs: of units with zero outgoing weights, of
-    linear units in directions that the product of the later weights maps to zero, and
-    of weights in directions orthogonal to their layer's inputs on all samples,
-    including inputs moved by the first two. The shifts of one list form a linear space
-    on which the outputs are constant.
+    Three kinds of changes have no effect on the outputs. Units with zero outgoing
+    weights may change. Linear units may move in directions that the product of the
+    later weights maps to zero. Weights may move in directions orthogonal to their
+    layer's inputs on all samples, including inputs moved by the first two. The shifts
+    of one list form a linear space on which the outputs are constant.
 
     Parameters
     ----------
@@ -92,14 +92,14 @@ def _unit_freedoms(
     """Shifts of incoming weights that move units without effect on the outputs."""
     pre_activations, layers = network.forward(X)
     freedoms = []
-    for layer, (free, directions, _) in enumerate(neutral):
+    for layer, (unused, directions, _) in enumerate(neutral):
         inputs = _augmented(layers[layer], network.biases[layer] is not None)
         # With this scale a random shift changes pre-activations by about their own
         # size.
         scale = _rms(pre_activations[layer]) / (_rms(inputs) * inputs.shape[1] ** 0.5)
         any_input = torch.eye(inputs.shape[1], dtype=X.dtype)
         for kind, left in [
-            ("zero outgoing weights", free),
+            ("zero outgoing weights", unused),
             ("rank-deficient product", directions),
         ]:
             if left.shape[1]:
@@ -113,14 +113,15 @@ def _null_freedoms(
     X: Tensor,
     neutral: list[tuple[Tensor, Tensor, Tensor]] | None,
 ) -> list[Freedom]:
-    """Shifts of weights orthogonal to their inputs, which may move if `neutral`."""
+    """Shifts of weights orthogonal to their inputs and to the moves in `neutral`."""
     layers, freedoms = network.layers(X), []
     # Skip the first layer: shifts orthogonal to the data change no derivative on the
     # samples either, so they are useless.
     for layer in range(1, len(network.weights)):
         rows = _augmented(layers[layer], network.biases[layer] is not None)
         if neutral is not None:
-            # Weights orthogonal to these columns ignore the moves of the units below.
+            # Shifts orthogonal to these moves leave the outputs constant if units below
+            # move.
             moved = neutral[layer - 1][2].T
             padding = moved.new_zeros(len(moved), rows.shape[1] - moved.shape[1])
             rows = torch.cat([rows, torch.cat([moved, padding], 1)])
@@ -199,9 +200,9 @@ def _neutral_moves(
         effect = weight - above @ (above.T @ weight)
         # Outgoing weights that cancel leave rounding errors in place of zeros.
         rounding = torch.finfo(X.dtype).eps * max(effect.shape)
-        units = effect.norm(dim=0) <= rounding * weight.norm()
+        is_unused = effect.norm(dim=0) <= rounding * weight.norm()
         mask, slopes = linear[layer]
-        mask = mask & ~units
+        mask = mask & ~is_unused
         kernel = null_space(effect[:, mask])
         image = X.new_zeros(len(mask), kernel.shape[1])
         image[mask] = kernel
@@ -209,9 +210,9 @@ def _neutral_moves(
         directions[mask] = kernel / slopes[mask, None]
         # Orthonormal, because the next layer's effect is computed by projection.
         directions = torch.linalg.qr(directions).Q
-        free = torch.eye(len(units), dtype=X.dtype)[:, units]
-        result.insert(0, (free, directions, torch.cat([free, image], 1)))
-        above = torch.cat([free, directions], 1)
+        unused = torch.eye(len(is_unused), dtype=X.dtype)[:, is_unused]
+        result.insert(0, (unused, directions, torch.cat([unused, image], 1)))
+        above = torch.cat([unused, directions], 1)
     return result
 
 

@@ -54,13 +54,13 @@ def kink_margin(network: Network, X: Tensor) -> KinkMargin:
     -------
     KinkMargin
     """
-    recorded = pieces(network, X)
+    seams = pieces(network, X)
     # A maximum has its kinks where its inputs are equal, which is not recorded.
-    if not recorded.complete:
+    if not seams.complete:
         return KinkMargin(math.nan, 1.0)
     margins = [
         KinkMargin(float(z.abs().min()), float(z.abs().max()))
-        for z, kinked in zip(recorded.inputs, recorded.kinked, strict=True)
+        for z, kinked in zip(seams.inputs, seams.kinked, strict=True)
         if kinked
     ]
     # Layers are compared by relative margins, as their scales differ.

@@ -10,21 +10,22 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators._dense import KroneckerOperator
 
 
-def linear_layers(network: ChainNetwork, X: Tensor, n: int) -> range:
+def linear_layers(network: ChainNetwork, X: Tensor, n_units: int) -> range:
     """Find the layers of the locally induced partial linear structure of a network.
 
-    Each layer above the first of them has at least `n` units that are linear on all
-    samples and, except in the last hidden layer, only feed such units of the next
-    layer. Units need not be designed as linear: a ReLU unit that is active on all
-    samples is linear. If ``n`` is the number of outputs, then at a differentiable local
-    minimum no linear model on the joint features of these layers has a smaller loss.
+    They are the last hidden layers with at least `n_units` suitable units each, and the
+    layer below these. A unit is suitable if it is linear on all samples and, except in
+    the last hidden layer, only feeds suitable units of the next layer. Units need not
+    be designed as linear: a ReLU unit that is active on all samples is linear. If
+    `n_units` is the number of outputs, then at a differentiable local minimum no linear
+    model on the joint features of these layers has a smaller loss.
 
     Parameters
     ----------
     network : ChainNetwork
     X : Tensor (n_samples, n_inputs)
         Inputs of the network.
-    n : int
+    n_units : int
         Smallest number of units per layer; the theorem needs the number of outputs.
 
     Returns
@@ -44,12 +45,12 @@ def linear_layers(network: ChainNetwork, X: Tensor, n: int) -> range:
     while first > 0:
         mask = linear[first - 1]
         if first < depth:
-            # Going down from the top gives the largest sets: a unit that feeds a unit
-            # outside the largest set above feeds one outside any smaller set.
+            # Keep the units that only feed units kept above. From the top down, this
+            # gives the largest possible sets.
             outside = network.weights[first][~chosen]
             mask = mask & (outside == 0).all(0)
         chosen = mask
-        if int(chosen.sum()) < n:
+        if int(chosen.sum()) < n_units:
             break
         first -= 1
     return range(first, depth + 1)

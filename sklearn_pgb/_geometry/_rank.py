@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import (
-    MAX_ENTRIES,
-    MAX_WORK,
     NEARBY_ANALYTIC,
     NEARBY_STEPS,
+    RANK_ENTRIES,
+    RANK_FLOPS,
     RANK_RTOL,
     factorization_flops,
 )
@@ -20,12 +20,12 @@ def jacobian_rank(
     X: Tensor,
     weight: Tensor | None = None,
     *,
-    max_work: float = MAX_WORK,
+    max_flops: float = RANK_FLOPS,
 ) -> int | None:
     """Numerical rank of the Jacobian of the raw outputs on X.
 
-    It is computed from the Jacobian's singular values; its Gram matrix would square
-    them.
+    The singular values are those of the Jacobian itself, because a Gram matrix squares
+    them and loses the small ones to rounding.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def jacobian_rank(
         Inputs of the network.
     weight : Tensor (n_samples,) or None
         Positive sample weights; rows are multiplied by their square roots.
-    max_work : float
+    max_flops : float
         Limit on the number of entries times the shorter side.
 
     Returns
@@ -44,7 +44,7 @@ def jacobian_rank(
     """
     operator = network.jacobian(X)
     work = factorization_flops(operator.n_rows, operator.n_coef)
-    if operator.n_rows * operator.n_coef > MAX_ENTRIES or work > max_work:
+    if operator.n_rows * operator.n_coef > RANK_ENTRIES or work > max_flops:
         return None
     matrix = weighted_jacobian(network, X, weight)
     # Normalize columns, so that the rank does not depend on the parameters' scales.
@@ -65,14 +65,14 @@ def generic_rank(
     generator: torch.Generator,
     weight: Tensor | None = None,
     *,
-    max_work: float = MAX_WORK,
+    max_flops: float = RANK_FLOPS,
 ) -> int | None:
     """Largest rank of the Jacobian at a few random parameters nearby.
 
-    A small change of the parameters can only increase the rank. If it does, nearby
-    outputs form no manifold with the Jacobian's range as tangent space, and the
-    perturbable gradient basis may contain more than the gradient basis. If it does not,
-    the two are equal (rank theorem).
+    A small change of the parameters can only increase the rank. If it does not, the
+    outputs of nearby parameters form a manifold whose tangent space is the range of the
+    Jacobian (rank theorem), and the perturbable gradient basis equals the gradient
+    basis. If it does, the perturbable gradient basis may be larger.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def generic_rank(
     X : Tensor (n_samples, ...)
     generator : torch.Generator
     weight : Tensor (n_samples,) or None
-    max_work : float
+    max_flops : float
         See `jacobian_rank`.
 
     Returns
@@ -90,14 +90,14 @@ def generic_rank(
     """
     theta = network.theta
     size = float(theta.square().mean().sqrt()) or 1.0
-    # One sample shows which functions the network is made of.
-    recorded = pieces(network, X[:1])
-    analytic = recorded.complete and not recorded.inputs
+    # A network without seams is analytic. One sample is enough to find them.
+    seams = pieces(network, X[:1])
+    is_analytic = seams.complete and not seams.inputs
     largest = None
-    for distance in NEARBY_ANALYTIC if analytic else NEARBY_STEPS:
+    for distance in NEARBY_ANALYTIC if is_analytic else NEARBY_STEPS:
         noise = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
         nearby = network.at(theta + distance * size * noise)
-        rank = jacobian_rank(nearby, X, weight, max_work=max_work)
+        rank = jacobian_rank(nearby, X, weight, max_flops=max_flops)
         if rank is None:
             return None
         largest = max(rank, largest or 0)

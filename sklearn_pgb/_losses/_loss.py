@@ -113,8 +113,8 @@ class Loss(ABC):
         """Loss of predicted means or probabilities, which are kept away from zero."""
         return self.value(y, self.link(mean))
 
-    def unit(self, mean: float) -> float:
-        """Return the size of the loss of targets with this mean, for training."""
+    def loss_unit(self, mean: float) -> float:
+        """Return a typical loss of targets with this mean, to scale the training."""
         return 1.0
 
     def in_units(self, scale: float) -> Loss:

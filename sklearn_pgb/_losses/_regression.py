@@ -179,7 +179,7 @@ class PoissonLoss(SeparableLoss):
         mean = mean.clamp(min=torch.finfo(mean.dtype).eps)
         return (mean - y * mean.log()).sum(1)
 
-    def unit(self, mean: float) -> float:
+    def loss_unit(self, mean: float) -> float:
         return mean if mean > 0 else 1.0
 
 

@@ -13,7 +13,7 @@ from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._models._trees import LeafLookup, boosted
+from sklearn_pgb._models._trees import LeafLookup, open_boosted
 
 SQUARED, POISSON = SquaredLoss(), PoissonLoss()
 LOGISTIC, SOFTMAX = LogisticLoss(), CrossEntropyLoss()
@@ -44,7 +44,11 @@ LOSSES: dict[str, dict[str, Loss]] = {
     },
 }
 # The parameter that names the loss.
-NAMES = {"lightgbm": "objective", "xgboost": "objective", "catboost": "loss_function"}
+LOSS_PARAMETERS = {
+    "lightgbm": "objective",
+    "xgboost": "objective",
+    "catboost": "loss_function",
+}
 
 
 def booster_package(estimator: Any) -> str | None:
@@ -62,7 +66,7 @@ def is_booster(estimator: Any) -> bool:
 def check_booster(estimator: Any) -> None:
     """Check the parameters of a booster that is not fitted yet."""
     params = estimator.get_params()
-    name = params.get(NAMES[str(booster_package(estimator))])
+    name = params.get(LOSS_PARAMETERS[str(booster_package(estimator))])
     if name is not None:
         _loss(estimator, name)
     for key, wrong in {
@@ -85,7 +89,7 @@ def _loss(estimator: Any, name: Any) -> Loss:
     known = LOSSES[package]
     if not isinstance(name, str) or name not in known:
         raise ValueError(
-            f"{NAMES[package]} must be one of {list(known)} to open a "
+            f"{LOSS_PARAMETERS[package]} must be one of {list(known)} to open a "
             f"{type(estimator).__name__}, got {name!r}. Train it with one of these."
         )
     return known[name]
@@ -120,7 +124,7 @@ def _open_lightgbm(model: Any) -> OpenNetwork:
 
     # The initial prediction is part of the first trees.
     bias = np.zeros(booster.num_model_per_iteration())
-    return boosted(model, loss, counts, np.array(values), bias, 1.0, encode)
+    return open_boosted(model, loss, counts, np.array(values), bias, 1.0, encode)
 
 
 def _open_xgboost(model: Any) -> OpenNetwork:
@@ -137,7 +141,7 @@ def _open_xgboost(model: Any) -> OpenNetwork:
         n_used = trees["iteration_indptr"][int(best) + 1]
     trees = trees["trees"][:n_used]
     lookup = LeafLookup.of([np.array(tree["left_children"]) == -1 for tree in trees])
-    # Leaves have their values in place of thresholds.
+    # The file stores values of leaves as thresholds.
     values = np.concatenate([tree["split_conditions"] for tree in trees])
     start = np.array(json.loads(params["base_score"]), dtype=float)
     # The base score is a mean, and trees add to raw outputs.
@@ -151,7 +155,7 @@ def _open_xgboost(model: Any) -> OpenNetwork:
         return lookup.leaves(np.asarray(model.apply(X)).reshape(-1, len(trees)))
 
     values = values[lookup.is_leaf]
-    return boosted(model, loss, lookup.n_leaves, values, bias, 1.0, encode)
+    return open_boosted(model, loss, lookup.n_leaves, values, bias, 1.0, encode)
 
 
 def _open_catboost(model: Any) -> OpenNetwork:
@@ -165,4 +169,4 @@ def _open_catboost(model: Any) -> OpenNetwork:
         leaves = np.asarray(model.calc_leaf_indexes(X))
         return torch.from_numpy(leaves.reshape(-1, len(counts)).astype(np.int32))
 
-    return boosted(model, loss, counts, values, bias, scale, encode)
+    return open_boosted(model, loss, counts, values, bias, scale, encode)

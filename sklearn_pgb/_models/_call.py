@@ -176,8 +176,8 @@ class ModuleCall:
         self._fused = any(isinstance(part, _FUSED) for part in parts)
         # Attention is ruled out only if all layers are torch's own and none is fused;
         # other layers may call torch's attention function.
-        own = all(type(part).__module__.startswith("torch.nn.") for part in parts)
-        self._may_attend = self._fused or not own
+        all_torch = all(type(part).__module__.startswith("torch.nn.") for part in parts)
+        self._may_attend = self._fused or not all_torch
 
     def __call__(
         self, module: nn.Module, parameters: dict[str, Tensor], X: Tensor

@@ -41,7 +41,7 @@ class ChainNetwork(Network):
         biases: Sequence[Tensor | ArrayLike | None],
         activations: Sequence[Activation],
     ) -> ChainNetwork:
-        """Linear layers with one activation in between.
+        """Create a chain of linear layers with an activation after each hidden one.
 
         Parameters
         ----------
@@ -139,10 +139,11 @@ class ChainNetwork(Network):
         return [sum(p.numel() for p in layer.parameters) for layer in self.chain]
 
     def blocks(self) -> dict[str, slice]:
-        """Positions in theta of each layer's parameters, together and one by one.
+        """Positions in theta of each weight and bias, and of each layer with both.
 
-        Layers without parameters are not counted. A constant added to the biases before
-        a layer norm changes no output, so the biases alone count too.
+        Layers are numbered without those that have no parameters. Biases are blocks of
+        their own, because a constant added to them before a layer norm changes no
+        output.
         """
         result, start = {}, 0
         layers = [layer.parameters for layer in self.chain if layer.parameters]
@@ -179,20 +180,22 @@ class ChainNetwork(Network):
         return self.forward(X)[1]
 
     def forward(self, X: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Inputs of the activations, and the result of `layers`.
+        """The inputs of the activations, and the outputs that `layers` returns.
 
-        The hidden layers are the inputs of all linear layers but the first. If the head
-        is not linear, they are left out, as they do not have its outputs in their span.
+        The hidden layers are the inputs of all linear layers but the first. If the last
+        layer is not linear, they are left out, because no linear model on them equals
+        the network.
         """
         outputs = _run(self.chain, X)
-        pairs = list(zip(outputs, self.chain, strict=False))
-        pre_activations = [h for h, layer in pairs if isinstance(layer, Activation)]
-        hidden = [h for h, layer in pairs if isinstance(layer, Linear)][1:]
+        inputs = list(zip(outputs[:-1], self.chain, strict=True))
+        pre_activations = [h for h, layer in inputs if isinstance(layer, Activation)]
+        hidden = [h for h, layer in inputs if isinstance(layer, Linear)][1:]
         hidden = hidden if isinstance(self.chain[-1], Linear) else []
         return pre_activations, [X, *hidden, outputs[-1]]
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
         """The partial derivatives of the raw outputs, without forming the matrix."""
+        # `without` can only be the bias of the head, as `find_head` returns it.
         return self._derivatives(_run(self.chain, X), without is None)
 
     def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
@@ -225,7 +228,7 @@ class ChainNetwork(Network):
         n_bias = 0 if bias is None else len(bias)
         return Head(
             bias=slice(len(theta) - n_bias, len(theta)) if n_bias else None,
-            in_span=theta if self._sizes[-1] else None,
+            span_coef=theta if self._sizes[-1] else None,
         )
 
 

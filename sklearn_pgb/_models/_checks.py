@@ -85,7 +85,7 @@ def _sample_rows(X: Tensor) -> tuple[Tensor, Tensor]:
 def _outputs(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> Tensor:
     """Raw outputs; raises a ValueError with advice if the module fails."""
     try:
-        network.call(theta, rows)
+        network.unchecked_result(theta, rows)
     except Exception as failure:
         # A module may raise errors of any type.
         raise ValueError(

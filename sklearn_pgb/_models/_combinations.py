@@ -148,7 +148,7 @@ def _output_maps(
 def _of_classes(
     classes: NDArray[np.intp], member: OpenNetwork, n_outputs: int
 ) -> Tensor:
-    """Map the outputs of a member that knows some classes to those of all."""
+    """Map a member's outputs, for some of the classes, to outputs for all classes."""
     columns = torch.eye(len(classes), dtype=torch.float64)
     if member.one_column:
         # The log odds are the difference of both classes' raw outputs.

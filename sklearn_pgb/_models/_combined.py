@@ -128,13 +128,13 @@ class CombinedModel(Network):
         bias = slice(n_params - len(self.bias), n_params) if len(self.bias) else None
         if not len(X):
             return Head(bias, None)
-        for member, rows, own in zip(
+        for member, rows, position in zip(
             self.members, self.inputs(X), self.biases, strict=True
         ):
-            in_span = member.find_head(rows).in_span
-            if in_span is None:
+            span_coef = member.find_head(rows).span_coef
+            if span_coef is None:
                 return Head(bias, None)
-            parts.append(_without(in_span, own))
+            parts.append(_without(span_coef, position))
         return Head(bias, torch.cat([*parts, self.bias]))
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
@@ -185,15 +185,15 @@ class CombinedModel(Network):
         *parts, bias = theta.split(self._sizes())
         full = [
             part
-            if own is None
+            if position is None
             else torch.cat(
                 [
-                    part[: own.start],
-                    part.new_zeros(own.stop - own.start),
-                    part[own.start :],
+                    part[: position.start],
+                    part.new_zeros(position.stop - position.start),
+                    part[position.start :],
                 ]
             )
-            for part, own in zip(parts, self.biases, strict=True)
+            for part, position in zip(parts, self.biases, strict=True)
         ]
         return [*full, bias]
 

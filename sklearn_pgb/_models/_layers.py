@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sklearn_pgb._budget import FAR
+from sklearn_pgb._budget import FAR_FROM_ZERO
 from sklearn_pgb._operators._layers import LayerDerivative
 from sklearn_pgb._operators._layers import Linear as LinearDerivative
 from sklearn_pgb._operators._layers import Norm as NormDerivative
 
 
 class Layer(ABC):
-    """A function of the outputs of the layer before and of its own parameters."""
+    """A function of the previous layer's outputs and of the layer's parameters."""
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Its trainable parameters, in the order of theta."""
+        """The layer's trainable parameters, in the order of theta."""
         return []
 
     def at(self, parameters: Sequence[Tensor]) -> Layer:
@@ -30,7 +30,7 @@ class Layer(ABC):
         return self
 
     def on_inputs(self, X: Tensor) -> Tensor:
-        """Its outputs if it is the first layer of a chain."""
+        """The outputs if this is the first layer of a chain."""
         return self(X)
 
     @abstractmethod
@@ -39,11 +39,14 @@ class Layer(ABC):
 
     @abstractmethod
     def __call__(self, h: Tensor) -> Tensor:
-        """Its outputs."""
+        """The outputs for the outputs h of the previous layer."""
 
     @abstractmethod
     def jacobian(self, h: Tensor, out: Tensor, bias: bool) -> LayerDerivative:
-        """Its derivatives at given inputs and outputs; without `bias`, not by it."""
+        """The derivatives at inputs h and outputs `out`.
+
+        Derivatives with respect to a bias are included only if `bias`.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,28 +64,29 @@ class Linear(Layer):
         return Linear(parameters[0], None if self.bias is None else parameters[1])
 
     def on_inputs(self, X: Tensor) -> Tensor:
-        """Avoid cancellation between columns far from zero and the bias.
+        """The outputs for inputs X, accurate even if columns are far from zero.
 
-        At an offset of 1e10, float64 keeps only six digits of the sum, and bounds on
-        the loss over a layer were off by 1e-7. Therefore the first entry of such
-        columns is subtracted, which is exact, and its product is added to the bias in
-        extended precision.
+        The first entry c of such columns is subtracted, which is exact:
+        ``W x + b = W (x - c) + (W c + b)``, with the last term in extended precision.
+        Otherwise large terms cancel: at an offset of 1e10, outputs keep six digits, and
+        bounds on the loss were off by 1e-7.
         """
         weight, bias = self.weight, self.bias
-        recorded = weight.requires_grad or torch._C._are_functorch_transforms_active()
-        if bias is None or recorded or not len(X) or X.dtype != torch.float64:
+        is_traced = weight.requires_grad or torch._C._are_functorch_transforms_active()
+        if bias is None or is_traced or not len(X) or X.dtype != torch.float64:
             return self(X)
         first = X[0]
-        far = first.abs() > FAR * (X - first).abs().amax(0)
+        far = first.abs() > FAR_FROM_ZERO * (X - first).abs().amax(0)
         if not bool(far.any()):
             return self(X)
         center = torch.where(far, first, 0.0)
-        long = [
+        extended = [
             part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)
         ]
         # The caller checks that outputs are finite.
         with np.errstate(over="ignore", invalid="ignore"):
-            shift = torch.from_numpy((long[0] @ long[1] + long[2]).astype(np.float64))
+            total = extended[0] @ extended[1] + extended[2]
+            shift = torch.from_numpy(total.astype(np.float64))
         return F.linear(X - center, weight, shift.to(X.device))
 
     def n_outputs(self, n_inputs: int) -> int | None:
@@ -97,9 +101,10 @@ class Linear(Layer):
 
 @dataclass(frozen=True, eq=False)
 class LayerNorm(Layer):
-    """``weight (h - mean(h)) / sqrt(var(h) + eps) + bias``, over each sample's units.
+    """``weight (h - mean(h)) / sqrt(var(h) + eps) + bias``.
 
-    The weight may be None for one, and the bias for zero.
+    Mean and variance are over the units of each sample. Without a weight it is one,
+    without a bias it is zero.
     """
 
     width: int

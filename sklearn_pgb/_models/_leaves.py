@@ -19,20 +19,20 @@ from sklearn_pgb._operators._stacked import StackedOperator
 class LeafModel(Network):
     """A sum of trees ``f(x) = b + sum_t scale_t v_(t, leaf_t(x))``.
 
-    Its inputs are leaf numbers: the thresholds are not parameters, because the
-    derivatives with respect to them are zero almost everywhere. Theta holds the leaf
-    values and then b, and ``f = J theta``.
+    The inputs are the numbers of the leaves that a sample falls into. Theta holds the
+    leaf values and then b, so ``f = J theta``. Thresholds are not parameters, because
+    derivatives with respect to them are zero almost everywhere.
 
     Parameters
     ----------
     n_leaves : sequence of int
         Number of leaves of each tree.
     values : Tensor (total number of leaves,) or (total number of leaves, n_outputs)
-        Leaf values, tree by tree. With two axes, every tree belongs to all outputs.
+        Leaf values, tree by tree. If 2-d, every tree adds to all outputs.
     bias : Tensor (n_outputs,)
     scale : Tensor (n_trees,)
-    outputs : Tensor of int (n_trees,) or None
-        Output of each tree, if every tree belongs to one.
+    tree_outputs : Tensor of int (n_trees,) or None
+        The output that each tree adds to; None if every tree adds to all outputs.
     """
 
     def __init__(
@@ -41,10 +41,11 @@ class LeafModel(Network):
         values: Tensor,
         bias: Tensor,
         scale: Tensor,
-        outputs: Tensor | None = None,
+        tree_outputs: Tensor | None = None,
     ) -> None:
         self.n_leaves = list(n_leaves)
-        self.values, self.bias, self.scale, self.outputs = values, bias, scale, outputs
+        self.values, self.bias, self.scale = values, bias, scale
+        self.tree_outputs = tree_outputs
         starts = np.cumsum([0, *self.n_leaves])[:-1]
         self._starts = torch.as_tensor(starts, device=values.device)
 
@@ -70,13 +71,13 @@ class LeafModel(Network):
         return True
 
     def to(self, device: torch.device) -> LeafModel:
-        outputs = None if self.outputs is None else self.outputs.to(device)
+        outputs = None if self.tree_outputs is None else self.tree_outputs.to(device)
         values, bias = self.values.to(device), self.bias.to(device)
         return LeafModel(self.n_leaves, values, bias, self.scale.to(device), outputs)
 
     def at(self, theta: Tensor) -> LeafModel:
         values, bias = self._split(theta.detach().clone())
-        return LeafModel(self.n_leaves, values, bias, self.scale, self.outputs)
+        return LeafModel(self.n_leaves, values, bias, self.scale, self.tree_outputs)
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         values, bias = self._split(theta)
@@ -89,13 +90,13 @@ class LeafModel(Network):
                 # A product adds faster than a sum over one axis.
                 own = values.reshape(-1).take(columns) @ self.scale
                 parts.append(bias + own[:, None])
-            elif self.outputs is None:
+            elif self.tree_outputs is None:
                 terms = values[columns] * self.scale[:, None]
                 parts.append(bias + terms.sum(1))
             else:
                 terms = values[columns] * self.scale
                 own = bias.expand(len(columns), -1)
-                parts.append(own.index_add(1, self.outputs, terms))
+                parts.append(own.index_add(1, self.tree_outputs, terms))
         return torch.cat(parts)
 
     def layers(self, X: Tensor) -> list[Tensor]:
@@ -107,7 +108,7 @@ class LeafModel(Network):
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
         """The indicators of the leaves, without forming the matrix."""
         k = self.n_outputs
-        leaves = LeafOperator(X.int(), self.n_leaves, self.scale, self.outputs, k)
+        leaves = LeafOperator(X.int(), self.n_leaves, self.scale, self.tree_outputs, k)
         if without is not None:
             return leaves
         ones = KroneckerOperator(self.scale.new_ones(len(X), 1), k)
@@ -122,13 +123,13 @@ class LeafModel(Network):
         else:
             # Each set moves one output.
             bias = bias.diagonal()
-            if self.outputs is None:
+            if self.tree_outputs is None:
                 values = values.diagonal(dim1=1, dim2=2)
             else:
-                owners = self.outputs.repeat_interleave(torch.tensor(self.n_leaves))
+                owners = self.tree_outputs.repeat_interleave(torch.tensor(self.n_leaves))
                 values = values.gather(1, owners[:, None])[:, 0]
         values, bias = values + weight * self.values, bias + weight * self.bias
-        model = LeafModel(self.n_leaves, values, bias, self.scale, self.outputs)
+        model = LeafModel(self.n_leaves, values, bias, self.scale, self.tree_outputs)
         return partial(model, model.theta)
 
     def _split(self, theta: Tensor) -> tuple[Tensor, Tensor]:

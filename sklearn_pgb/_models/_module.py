@@ -1,4 +1,4 @@
-"""Torch modules as networks; modules that are chains are read as such."""
+"""Torch modules as networks: as a chain of layers if possible."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ class ModuleNetwork(Network):
                 result[layer] = slice(result[weight].start, result[bias].stop)
         return result
 
-    def call(self, theta: Tensor, X: Tensor) -> Any:
-        """The module's result, unchecked."""
+    def unchecked_result(self, theta: Tensor, X: Tensor) -> Any:
+        """The module's result, which may be no tensor or have another shape."""
         return self._call(self._module, self.split(theta), X)
 
     def apply(self, parameters: dict[str, Tensor], X: Tensor) -> Tensor:
@@ -145,30 +145,33 @@ class ModuleNetwork(Network):
         return [X, self(self.theta, X)]
 
     def find_head(self, X: Tensor) -> Head:
-        """Find the head by its derivatives on these samples; a few are enough."""
+        """Find the head by derivatives on a few samples.
+
+        The order of parameters suggests candidates. The output bias is the last vector
+        of length n_outputs whose derivative is the identity. The head's weights are the
+        last ones with n_outputs rows, and must satisfy ``f = J g``.
+        """
         theta = self.theta
         raw = self(theta, X)
         push = Derivatives(self, theta, X).push(X)
         n_outputs = raw.shape[1]
-        bias = weight = in_span = None
-        for position, shape in self._from_last():
-            # Only the derivative tells: a vector of this size may be anywhere in the
-            # module.
+        bias = weight = span_coef = None
+        for position, shape in self._last_to_first():
             if bias is None and shape == (n_outputs,):
                 bias = position if _is_identity(push, theta, position) else None
-        # The head has the last weights of the right shape, and g is their part of theta
-        # if J g gives the outputs.
-        for position, shape in self._from_last():
-            if in_span is None and len(shape) > 1 and shape[0] == n_outputs:
+        for position, shape in self._last_to_first():
+            if span_coef is None and len(shape) > 1 and shape[0] == n_outputs:
                 weight = torch.zeros_like(theta)
                 for part in [position] if bias is None else [position, bias]:
                     weight[part] = theta[part]
                 error = (push(weight) - raw).abs().max()
-                in_span = weight if error <= HEAD_TOLERANCE * raw.abs().max() else None
-        return Head(bias, in_span)
+                span_coef = (
+                    weight if error <= HEAD_TOLERANCE * raw.abs().max() else None
+                )
+        return Head(bias, span_coef)
 
-    def _from_last(self) -> Iterator[tuple[slice, torch.Size]]:
-        """Positions and shapes of the parameters, the last one first."""
+    def _last_to_first(self) -> Iterator[tuple[slice, torch.Size]]:
+        """Positions in theta and shapes of the parameters, in reverse order."""
         stop = self.n_params
         for shape in reversed(self._shapes.values()):
             yield slice(stop - shape.numel(), stop), shape
@@ -178,7 +181,7 @@ class ModuleNetwork(Network):
 def _is_identity(
     push: Callable[[Tensor], Tensor], theta: Tensor, position: slice
 ) -> bool:
-    """Whether the derivative by these parameters is the identity for all samples."""
+    """Whether the derivative with respect to a slice of theta is the identity."""
     for i in range(position.stop - position.start):
         direction = torch.zeros_like(theta)
         direction[position.start + i] = 1
@@ -197,10 +200,10 @@ def open_module(module: nn.Module) -> Network:
 def _read_chain(module: nn.Module) -> ChainNetwork | None:
     """Read nested Sequentials of linear layers, activations and layer norms.
 
-    None for other modules, and for those that do not end in a layer with a head's form.
+    Returns None for other modules, and if an activation comes last.
     """
     chain: list[Layer] = []
-    for part in _leaves(module):
+    for part in _leaf_modules(module):
         layer = _read_layer(part)
         if layer is None:
             return None
@@ -214,7 +217,7 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     for layer in chain:
         width = None if width is None else layer.n_outputs(width)
     network = ChainNetwork(chain)
-    # Hooks may change outputs, and a chain has no frozen, shared or other parameters.
+    # A chain can't represent hooks, nor parameters that are frozen, shared or unused.
     hooked = any(
         part._forward_hooks or part._forward_pre_hooks for part in module.modules()
     )
@@ -225,7 +228,7 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
 
 
 def _read_layer(part: nn.Module) -> Layer | None:
-    """Read one layer; None for others than those of chains."""
+    """Read one layer; return None if chains have no such layer."""
     if type(part) is nn.Linear and not is_lazy(part.weight):
         return Linear(_detached(part.weight), _detached(part.bias))
     if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1:
@@ -245,11 +248,11 @@ def _detached(parameter: Tensor | None) -> Tensor | None:
     return parameter.detach().to("cpu", torch.float64, copy=True)
 
 
-def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+def _leaf_modules(module: nn.Module) -> Iterator[nn.Module]:
     """Layers in order, without those that are the identity in evaluation mode."""
     if type(module) is nn.Sequential:
         for child in module:
-            yield from _leaves(child)
+            yield from _leaf_modules(child)
     elif type(module) is nn.Flatten:
         if (module.start_dim, module.end_dim) != (1, -1):
             yield module

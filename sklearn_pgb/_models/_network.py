@@ -26,13 +26,13 @@ class Head:
     bias : slice or None
         Positions in theta of the output bias, for which the derivative of the raw
         outputs is the identity. None if there is no such bias.
-    in_span : Tensor of shape (n_params,) or None
+    span_coef : Tensor of shape (n_params,) or None
         A vector g with ``f(X) = J(X) g``: the head's weights and bias, and zeros for
         all other parameters. None if no such vector is known.
     """
 
     bias: slice | None
-    in_span: Tensor | None
+    span_coef: Tensor | None
 
 
 class Network(ABC):
@@ -77,7 +77,7 @@ class Network(ABC):
         return False
 
     def blocks(self) -> dict[str, slice]:
-        """Positions in theta of parameters of which the outputs may be linear."""
+        """Positions in theta of groups of parameters that may each act linearly."""
         return {}
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Network(ABC):
 
     @abstractmethod
     def find_head(self, X: Tensor) -> Head:
-        """Find the output bias and a g with ``f = J g``; X may be used to test them."""
+        """Find the head; networks of unknown form test candidates on the samples X."""
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
         """The partial derivatives of the raw outputs with respect to the parameters.

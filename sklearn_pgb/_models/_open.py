@@ -242,7 +242,7 @@ def _open_skorch(net: Any) -> OpenNetwork:
 
 
 def _cannot_open(estimator: Any, final: Any) -> str:
-    """Message for an estimator that is no model that can be opened."""
+    """Message for an estimator that can't be opened."""
     ending = "" if final is estimator else f" that ends in {final!r}"
     return (
         "estimator must be a network of this package, an MLPRegressor, an "

@@ -110,7 +110,7 @@ class OpenNetwork:
         rows = as_float64(dense)
         n_inputs = self.network.n_inputs
         if n_inputs is not None:
-            # As a Flatten layer would, which a chain leaves out.
+            # Flatten the samples, because a chain leaves out Flatten layers.
             rows = rows.reshape(len(rows), -1)
             if rows.shape[1] != n_inputs:
                 raise ValueError(

@@ -40,8 +40,8 @@ AVERAGED = (
     ExtraTreesClassifier,
 )
 # Losses of boosted trees whose leaf values can be refitted.
-NAMES = SquaredLoss.name, PoissonLoss.name, CrossEntropyLoss.name
-OF_MEANS = "squared_error", "friedman_mse", "poisson"
+BOOSTED_LOSSES = SquaredLoss.name, PoissonLoss.name, CrossEntropyLoss.name
+MEAN_CRITERIA = "squared_error", "friedman_mse", "poisson"
 
 SURROGATE = (
     "the average of the trees' log odds, which are smoothed by one sample with the "
@@ -59,10 +59,10 @@ def check_trees(estimator: Any) -> None:
     name = type(estimator).__name__
     if isinstance(estimator, BOOSTED):
         loss = estimator.loss
-        if loss not in NAMES:
+        if loss not in BOOSTED_LOSSES:
             raise ValueError(
-                f"loss must be {one_of(NAMES)} to open a {name}, got {loss!r}. Train "
-                "it with one of these."
+                f"loss must be {one_of(BOOSTED_LOSSES)} to open a {name}, got {loss!r}."
+                " Train it with one of these."
             )
         init = getattr(estimator, "init", None)
         if not (init is None or isinstance(init, str)):
@@ -73,9 +73,9 @@ def check_trees(estimator: Any) -> None:
             )
     elif hasattr(estimator, "predict_proba"):
         return
-    elif estimator.criterion not in OF_MEANS:
+    elif estimator.criterion not in MEAN_CRITERIA:
         raise ValueError(
-            f"criterion must be one of {OF_MEANS} to open a {name}, got "
+            f"criterion must be one of {MEAN_CRITERIA} to open a {name}, got "
             f"{estimator.criterion!r}, whose leaves do not hold means. Train it with "
             "'squared_error'."
         )
@@ -92,7 +92,7 @@ def open_trees(estimator: Any) -> OpenNetwork:
     return _open_averaged(estimator)
 
 
-def boosted(
+def open_boosted(
     estimator: Any,
     loss: Loss,
     n_leaves: Sequence[int],
@@ -101,7 +101,7 @@ def boosted(
     scale: float,
     encode: Callable[[Any], Tensor],
 ) -> OpenNetwork:
-    """Boosted trees, opened; tree t belongs to output t modulo the number of outputs.
+    """Open boosted trees; tree t adds to output t modulo the number of outputs.
 
     Parameters
     ----------
@@ -109,33 +109,33 @@ def boosted(
     loss : Loss
     n_leaves : sequence of int
     values : ndarray (n_leaves,) or (n_leaves, n_outputs)
-        If there are two axes, every tree belongs to all outputs.
+        If 2-d, every tree adds to all outputs.
     bias : ndarray (n_outputs,)
     scale : float
     encode : callable
         Maps X to leaf numbers.
     """
-    outputs = None
+    tree_outputs = None
     if values.ndim == 1:
-        outputs = torch.arange(len(n_leaves)) % len(bias)
+        tree_outputs = torch.arange(len(n_leaves)) % len(bias)
     model = LeafModel(
         n_leaves,
         torch.tensor(values, dtype=torch.float64),
         torch.tensor(bias, dtype=torch.float64),
         torch.full((len(n_leaves),), scale, dtype=torch.float64),
-        outputs,
+        tree_outputs,
     )
-    return of_loss(model, loss, estimator, encode)
+    return open_leaf_model(model, loss, estimator, encode)
 
 
-def of_loss(
+def open_leaf_model(
     model: LeafModel,
     loss: Loss,
     estimator: Any,
     encode: Callable[[Any], Tensor],
     surrogate: str | None = None,
 ) -> OpenNetwork:
-    """A model of trees with the kind and the classes that belong to its loss."""
+    """Open a model of trees; its loss determines whether it is a classifier."""
     classifies, one_output = loss.is_classification, model.n_outputs == 1
     multilabel = isinstance(loss, LogisticLoss) and not one_output
     return OpenNetwork(
@@ -183,7 +183,7 @@ def _open_histogram(model: Any) -> OpenNetwork:
 
     loss = LOSSES[model.loss].for_outputs(len(bias), independent=False)
     counts = [len(part) for part in values]
-    return boosted(model, loss, counts, _joined(values), bias, 1.0, encode)
+    return open_boosted(model, loss, counts, _joined(values), bias, 1.0, encode)
 
 
 def _open_boosting(model: Any) -> OpenNetwork:
@@ -191,7 +191,7 @@ def _open_boosting(model: Any) -> OpenNetwork:
     lookup = LeafLookup.of([tree.children_left == -1 for tree in trees])
     values = np.concatenate([tree.value[:, 0, 0] for tree in trees])[lookup.is_leaf]
     n_outputs = model.estimators_.shape[1]
-    # Only the shape of X matters for a constant.
+    # The initial prediction is a constant, so any X of the right shape gives it.
     start = model._raw_predict_init(np.zeros((1, model.n_features_in_), np.float32))
 
     def encode(X: Any) -> Tensor:
@@ -201,7 +201,7 @@ def _open_boosting(model: Any) -> OpenNetwork:
         return lookup.leaves(_nodes(trees, X))
 
     loss = LOSSES[model.loss].for_outputs(n_outputs, independent=False)
-    return boosted(
+    return open_boosted(
         model,
         loss,
         lookup.n_leaves,
@@ -249,7 +249,7 @@ def _open_averaged(model: Any) -> OpenNetwork:
         return lookup.leaves(_nodes(trees, X))
 
     surrogate = SURROGATE if classifies else None
-    return of_loss(leaves, loss, model, encode, surrogate)
+    return open_leaf_model(leaves, loss, model, encode, surrogate)
 
 
 def _nodes(trees: Sequence[Any], X: Any) -> NDArray[np.intp]:
@@ -287,7 +287,7 @@ class LeafLookup:
 
     @classmethod
     def of(cls, trees: Sequence[NDArray[np.bool_]]) -> "LeafLookup":
-        """From one array per tree that says which of its nodes are leaves."""
+        """Create a lookup from one mask of leaves per tree."""
         starts = np.cumsum([0, *(len(tree) for tree in trees)])[:-1]
         return cls(np.concatenate(trees), starts, [int(tree.sum()) for tree in trees])
 
@@ -298,9 +298,10 @@ class LeafLookup:
 
 
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
-    """Raw outputs of a classification tree's nodes: one column for two classes.
+    """Raw outputs of the nodes of a classification tree.
 
-    There is one for each target of several, which have two classes.
+    Two classes give one column, the log odds. So does each of several targets, which
+    have two classes.
     """
     frequencies = tree.value
     weight = tree.weighted_n_node_samples[:, None, None]

@@ -56,7 +56,7 @@ class ChainOperator(LinearOperator):
     def rmatvec(self, residual: Tensor) -> Tensor:
         result = self._empty(self.n_coef)
         parts = result.split([layer.n_coef for layer in self.columns])
-        # One D per sample: the sum over the outputs with the residual's weights.
+        # Sum D over the outputs, weighted by the residual: one row per sample.
         deltas = self._sweep(residual[:, None])
         for layer, delta, part in zip(self.columns, deltas, parts, strict=True):
             layer.adjoint(delta[:, 0], part)

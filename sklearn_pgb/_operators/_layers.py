@@ -13,7 +13,7 @@ Change = Callable[[Tensor], Tensor]
 
 
 class LayerDerivative(ABC):
-    """Derivatives of a layer's outputs by its inputs and by its own parameters.
+    """Derivatives of a layer's outputs with respect to its inputs and parameters.
 
     Conventions
     -----------
@@ -34,19 +34,19 @@ class LayerDerivative(ABC):
 
     @abstractmethod
     def push(self, tangent: Tensor | None, coef: Tensor) -> Tensor | None:
-        """Change of the outputs, (n_samples, width), by inputs and parameters.
+        """Change of the outputs, (n_samples, width), if inputs and parameters change.
 
-        None stands for no change. `tangent` is the change of the inputs and may be
-        overwritten.
+        `tangent` is the change of the inputs, which may be overwritten, and `coef` that
+        of the parameters. None stands for no change.
         """
 
     @abstractmethod
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Derivatives with respect to the layer's inputs, of the given samples."""
+        """Derivatives of the chain's outputs with respect to the layer's inputs."""
 
     @abstractmethod
     def convert(self, samples: Change, parameters: Change) -> LayerDerivative:
-        """The same with changed tensors of samples and of parameters."""
+        """Apply `samples` to tensors with a sample axis, `parameters` to the others."""
 
 
 class Slope(LayerDerivative):

@@ -15,10 +15,10 @@ from sklearn_pgb._operators._operator import LinearOperator, row_blocks
 class LeafOperator(LinearOperator):
     """Indicators of the leaves that the samples fall into, each times its tree's scale.
 
-    The trees either belong to one output each (boosting), with one coefficient per
-    leaf, or to all outputs (forests, whose leaves hold vectors). Then there is one
-    coefficient per leaf and output, and leaf j of all trees has the coefficient
-    ``j * n_outputs + c`` for output c. The kernel of one output is ::
+    In boosting, each tree adds to one output, and there is one coefficient per leaf. In
+    forests, each tree adds to all outputs, and there is one coefficient per leaf and
+    output: coefficient ``j * n_outputs + c`` belongs to output c of leaf j, counted
+    over all trees. The kernel of one output is ::
 
         Phi Phi'^T = sum_t scale_t^2 [leaf_t(x) = leaf_t(x')]
 
@@ -32,8 +32,8 @@ class LeafOperator(LinearOperator):
         Number of leaves of each tree.
     scale : Tensor (n_trees,)
         Value of the indicators of each tree.
-    outputs : Tensor of int (n_trees,) or None
-        Output of each tree; None if every tree belongs to all outputs.
+    tree_outputs : Tensor of int (n_trees,) or None
+        The output that each tree adds to; None if every tree adds to all outputs.
     n_outputs : int
     """
 
@@ -42,14 +42,14 @@ class LeafOperator(LinearOperator):
         leaves: Tensor,
         n_leaves: Sequence[int],
         scale: Tensor,
-        outputs: Tensor | None,
+        tree_outputs: Tensor | None,
         n_outputs: int,
     ):
         self.leaves, self.n_leaves, self.scale = leaves, list(n_leaves), scale
-        self.outputs, self.n_outputs = outputs, n_outputs
+        self.tree_outputs, self.n_outputs = tree_outputs, n_outputs
         self.n_samples = len(leaves)
         self.total_leaves = sum(self.n_leaves)
-        self.width = n_outputs if outputs is None else 1
+        self.width = n_outputs if tree_outputs is None else 1
         self.n_coef = self.total_leaves * self.width
         self.dtype, self.device = scale.dtype, leaves.device
         starts = np.cumsum([0, *self.n_leaves])[:-1]
@@ -59,9 +59,9 @@ class LeafOperator(LinearOperator):
     def side_by_side(
         cls, operators: Sequence["LeafOperator"], scales: Sequence[float]
     ) -> "LeafOperator":
-        """One operator of the trees of several, whose leaves hold the same."""
+        """Join the trees of operators that are all of the same kind."""
         first = operators[0]
-        outputs = [op.outputs for op in operators if op.outputs is not None]
+        outputs = [op.tree_outputs for op in operators if op.tree_outputs is not None]
         return cls(
             torch.cat([op.leaves for op in operators], 1),
             [count for op in operators for count in op.n_leaves],
@@ -71,7 +71,7 @@ class LeafOperator(LinearOperator):
         )
 
     def columns(self, rows: slice) -> Tensor:
-        """Numbers of the samples' leaves among those of all trees."""
+        """Leaves of the samples, (n_rows, n_trees), numbered over all trees."""
         return self.leaves[rows] + self._starts
 
     def matvec(self, coef: Tensor) -> Tensor:
@@ -79,10 +79,10 @@ class LeafOperator(LinearOperator):
         out = self._empty(self.n_samples, self.n_outputs).zero_()
         for rows in self._sample_blocks():
             terms = values[self.columns(rows)] * self.scale[:, None]
-            if self.outputs is None:
+            if self.tree_outputs is None:
                 out[rows] = terms.sum(1)
             else:
-                out[rows] = out[rows].index_add_(1, self.outputs, terms[:, :, 0])
+                out[rows] = out[rows].index_add_(1, self.tree_outputs, terms[:, :, 0])
         return out
 
     def rmatvec(self, residual: Tensor) -> Tensor:
@@ -90,10 +90,10 @@ class LeafOperator(LinearOperator):
         for rows in self._sample_blocks():
             columns = self.columns(rows).reshape(-1)
             for c in range(self.width):
-                own = residual[rows, c : c + 1]
-                if self.outputs is not None:
-                    own = residual[rows][:, self.outputs]
-                weights = (own * self.scale).reshape(-1)
+                per_tree = residual[rows, c : c + 1]
+                if self.tree_outputs is not None:
+                    per_tree = residual[rows][:, self.tree_outputs]
+                weights = (per_tree * self.scale).reshape(-1)
                 total[:, c] += torch.bincount(columns, weights, self.total_leaves)
         return total.reshape(-1)
 
@@ -103,8 +103,8 @@ class LeafOperator(LinearOperator):
         dense = self._empty(n, k, self.total_leaves, self.width).zero_()
         samples = torch.arange(n, device=self.device)[:, None]
         scale = self.scale.expand(columns.shape)
-        if self.outputs is not None:
-            dense[samples, self.outputs, columns, 0] = scale
+        if self.tree_outputs is not None:
+            dense[samples, self.tree_outputs, columns, 0] = scale
         else:
             for c in range(k):
                 dense[samples, c, columns, c] = scale
@@ -112,12 +112,20 @@ class LeafOperator(LinearOperator):
 
     def single(self) -> "LeafOperator":
         return LeafOperator(
-            self.leaves, self.n_leaves, self.scale.float(), self.outputs, self.n_outputs
+            self.leaves,
+            self.n_leaves,
+            self.scale.float(),
+            self.tree_outputs,
+            self.n_outputs,
         )
 
     def rows(self, index: Tensor) -> "LeafOperator":
         return LeafOperator(
-            self.leaves[index], self.n_leaves, self.scale, self.outputs, self.n_outputs
+            self.leaves[index],
+            self.n_leaves,
+            self.scale,
+            self.tree_outputs,
+            self.n_outputs,
         )
 
     def sparse(self) -> sp.csr_array:
@@ -138,7 +146,7 @@ class LeafOperator(LinearOperator):
             kernel.zero_()
         # Trees of different outputs have no leaf in common.
         for c in range(k):
-            if c == 0 or self.outputs is not None:
+            if c == 0 or self.tree_outputs is not None:
                 block = torch.as_tensor(self._shared_leaves(other, c))
             kernel[:, c, :, c] = block
         return kernel.reshape(n * k, m * k)
@@ -152,17 +160,18 @@ class LeafOperator(LinearOperator):
             weight = self._squared_roots(root, rows)
             for tree, (start, size) in enumerate(self._ranges()):
                 later = slice(tree, n_trees)
-                # One count over pairs (own leaf, column) replaces a product of
-                # indicator matrices.
+                # A weighted count of pairs (leaf of this tree, leaf of a later tree)
+                # replaces a product of indicator matrices.
                 cells = (self.leaves[rows, tree, None].long() * p) + columns[:, later]
                 for c in range(self.width):
                     for d in range(self.width):
-                        own = weight[:, c, d, None]
-                        if self.outputs is not None:
-                            own = weight[:, self.outputs[tree], self.outputs[later]]
-                        own = own * scale[tree] * scale[later]
+                        pair = weight[:, c, d, None]
+                        if self.tree_outputs is not None:
+                            output = self.tree_outputs
+                            pair = weight[:, output[tree], output[later]]
+                        pair = pair * scale[tree] * scale[later]
                         block = torch.bincount(
-                            cells.reshape(-1), own.reshape(-1), size * p
+                            cells.reshape(-1), pair.reshape(-1), size * p
                         ).reshape(size, p)
                         total[start : start + size, c, :, d] += block
         for start, size in self._ranges():
@@ -175,29 +184,29 @@ class LeafOperator(LinearOperator):
 
     def mapped(self, matrix: Tensor) -> "LeafOperator | None":
         """The operator with raw outputs times a matrix, if it has this structure."""
-        if self.outputs is None:
+        if self.tree_outputs is None:
             if not torch.equal(
                 matrix, matrix[0, 0] * torch.eye(len(matrix)).to(matrix)
             ):
                 return None
-            factor, outputs = matrix[0, 0].expand(len(self.scale)), None
+            factor, tree_outputs = matrix[0, 0].expand(len(self.scale)), None
         else:
             # A tree would add to several outputs, which this operator can't represent.
             if bool((matrix.count_nonzero(0) > 1).any()):
                 return None
-            # Each output is a multiple of one of the new ones.
+            # Each output adds to one output of the result.
             target = matrix.abs().argmax(0)
-            factor = matrix[target, torch.arange(matrix.shape[1])][self.outputs]
-            outputs = target[self.outputs]
-        scale = self.scale * factor
-        return LeafOperator(self.leaves, self.n_leaves, scale, outputs, len(matrix))
+            factor = matrix[target, torch.arange(matrix.shape[1])][self.tree_outputs]
+            tree_outputs = target[self.tree_outputs]
+        scale, n_outputs = self.scale * factor, len(matrix)
+        return LeafOperator(self.leaves, self.n_leaves, scale, tree_outputs, n_outputs)
 
     def row_norms(self) -> Tensor:
         squares = self.scale.square()
         norms = squares.sum().expand(self.n_outputs)
-        if self.outputs is not None:
+        if self.tree_outputs is not None:
             norms = self._empty(self.n_outputs).zero_()
-            norms.index_add_(0, self.outputs, squares)
+            norms.index_add_(0, self.tree_outputs, squares)
         return norms.expand(self.n_samples, -1).clone()
 
     def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
@@ -232,19 +241,19 @@ class LeafOperator(LinearOperator):
         kernel = np.zeros((n, m))
         symmetric = other is self
         squares = (self.scale * other.scale).cpu().numpy()
-        own = np.ones(len(squares), dtype=bool)
-        if self.outputs is not None:
-            own = (self.outputs == output).cpu().numpy()
+        of_output = np.ones(len(squares), dtype=bool)
+        if self.tree_outputs is not None:
+            of_output = (self.tree_outputs == output).cpu().numpy()
         left, right = (each._codes() for each in (self, other))
         height = max(1, CACHE_BYTES // max(m, 1))
-        for square in np.unique(squares[own]):
-            trees = np.flatnonzero(own & (squares == square))
+        for square in np.unique(squares[of_output]):
+            trees = np.flatnonzero(of_output & (squares == square))
             for first in range(0, len(trees), MOST_COUNTS):
                 chunk = trees[first : first + MOST_COUNTS]
                 for start in range(0, n, height):
                     rows = slice(start, min(start + height, n))
-                    # Of a symmetric kernel only the upper blocks are counted, then
-                    # mirrored.
+                    # If the kernel is symmetric, only its upper blocks are counted and
+                    # then mirrored.
                     columns = slice(start if symmetric else 0, m)
                     shape = rows.stop - start, m - columns.start
                     # A byte holds the matches of at most MOST_COUNTS trees.
@@ -268,11 +277,14 @@ class LeafOperator(LinearOperator):
         return np.ascontiguousarray(leaves, dtype=np.min_scalar_type(most))
 
     def _matrix(self, rows: slice, output: int | None = None) -> sp.csr_array:
-        """Sparse indicators of the trees of one output, one column per leaf of all."""
+        """Sparse indicators of one output's trees, with a column per leaf of any tree.
+
+        Without `output`, all trees are included.
+        """
         columns, scale = self.columns(rows), self.scale
-        if output is not None and self.outputs is not None:
-            own = self.outputs == output
-            columns, scale = columns[:, own], scale[own]
+        if output is not None and self.tree_outputs is not None:
+            trees = self.tree_outputs == output
+            columns, scale = columns[:, trees], scale[trees]
         n, n_trees = columns.shape
         return sp.csr_array(
             (
@@ -289,7 +301,7 @@ class LeafOperator(LinearOperator):
 
 
 def _cell(operator: LeafOperator, output: int) -> sp.coo_array:
-    """The block that each indicator stands for in the rows of one sample."""
+    """The matrix (n_outputs, width) with a one at the coefficient of this output."""
     cell = np.zeros((operator.n_outputs, operator.width))
-    cell[output, output if operator.outputs is None else 0] = 1.0
+    cell[output, output if operator.tree_outputs is None else 0] = 1.0
     return sp.coo_array(cell)

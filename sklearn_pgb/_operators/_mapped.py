@@ -63,7 +63,6 @@ def mapped(operator: LinearOperator, matrix: Tensor) -> LinearOperator:
     if isinstance(operator, StackedOperator):
         parts = [mapped(part, matrix) for part in operator.operators]
         return StackedOperator(parts, operator.scales)
-    # Trees whose outputs are only selected or scaled stay trees, with a kernel by
-    # counting.
+    # If outputs are only selected or scaled, trees stay trees, with their fast kernel.
     leaves = operator.mapped(matrix) if isinstance(operator, LeafOperator) else None
     return MappedOperator(operator, matrix) if leaves is None else leaves

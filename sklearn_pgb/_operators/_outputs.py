@@ -17,7 +17,7 @@ def shares_features(operator: LinearOperator) -> bool:
     if isinstance(operator, StackedOperator):
         return all(map(shares_features, operator.operators))
     if isinstance(operator, LeafOperator):
-        return operator.outputs is None
+        return operator.tree_outputs is None
     return isinstance(operator, KroneckerOperator) or operator.n_outputs == 1
 
 
@@ -55,10 +55,10 @@ def single_output(operator: LinearOperator, output: int) -> LinearOperator:
     if isinstance(operator, LeafOperator):
         leaves, counts, scale = operator.leaves, operator.n_leaves, operator.scale
         # Trees of other outputs do not contribute.
-        if operator.outputs is not None:
-            own = torch.nonzero(operator.outputs == output)[:, 0]
-            leaves, scale = leaves[:, own], scale[own]
-            counts = [counts[tree] for tree in own.tolist()]
+        if operator.tree_outputs is not None:
+            trees = torch.nonzero(operator.tree_outputs == output)[:, 0]
+            leaves, scale = leaves[:, trees], scale[trees]
+            counts = [counts[tree] for tree in trees.tolist()]
         return LeafOperator(leaves, counts, scale, None, 1)
     row = torch.zeros(1, operator.n_outputs, dtype=operator.dtype)
     row[0, output] = 1.0

@@ -72,8 +72,7 @@ class StackedOperator(LinearOperator):
         return kernel
 
     def normal(self, root: Tensor | None = None) -> Tensor:
-        # Stacked trees count pairs of leaves between all of them; blocks of dense rows
-        # are slow.
+        # Counting pairs of leaves of all trees is faster than blocks of dense rows.
         leaves = as_leaves(self)
         return super().normal(root) if leaves is None else leaves.normal(root)
 
@@ -84,14 +83,17 @@ class StackedOperator(LinearOperator):
 
 
 def as_leaves(operator: LinearOperator) -> LeafOperator | None:
-    """One operator of all trees, if there are only trees with the same kind of leaf."""
+    """Join all trees in one operator; None if not all are trees of one kind."""
     if isinstance(operator, LeafOperator):
         return operator
     if not isinstance(operator, StackedOperator):
         return None
     parts = [as_leaves(part) for part in operator.operators]
     leaves = [part for part in parts if part is not None]
-    if len(leaves) < len(parts) or len({part.outputs is None for part in leaves}) > 1:
+    if (
+        len(leaves) < len(parts)
+        or len({part.tree_outputs is None for part in leaves}) > 1
+    ):
         return None
     return LeafOperator.side_by_side(leaves, operator.scales)
 

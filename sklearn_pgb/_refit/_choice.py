@@ -179,7 +179,7 @@ def _general(
 
 
 def _row_space(fold: Fold, max_memory: float) -> tuple[RowSpace, DenseOperator] | None:
-    """Row space of the basis and held-out features in it, if dual methods pay."""
+    """Row space of the basis and held-out features in it, if this is cheaper."""
     if choose_method(fold.problem.with_alpha(1.0), max_memory) != "dual":
         return None
     space = RowSpace.of(fold.problem.operator)
@@ -215,8 +215,9 @@ def best_on_average(
     networks = [each for each in finite if math.isinf(each.alpha)]
     finalists = list(networks)
     for center in dict.fromkeys(each.center for each in finite):
-        own = [e for e in finite if e.center == center and math.isfinite(e.alpha)]
-        finalists += [min(own, key=lambda each: each.loss)] if own else []
+        refits = [e for e in finite if e.center == center and math.isfinite(e.alpha)]
+        if refits:
+            finalists.append(min(refits, key=lambda each: each.loss))
     if len(parts) < 2 or len(finalists) < 2:
         return min(finalists, key=lambda each: each.loss)
     y, weight = parts[0].samples.y, parts[0].samples.weight
@@ -261,7 +262,7 @@ def fold_average(
 ) -> Tensor:
     """Mean of the folds' models, one coefficient per parameter of all networks."""
     each = [
-        part.space.parameters(*solution, centre=center == "average")
+        part.space.parameters(*solution, add_mean=center == "average")
         for part, solution in zip(parts, solved, strict=True)
     ]
     return torch.cat(each) / len(parts)
@@ -306,7 +307,7 @@ def chooses_on_training_samples(
     trained: TrainedNetworks, request: RefitRequest
 ) -> bool:
     """Whether held-out samples are missing, or not wanted by the rule for alpha."""
-    return not trained.has_heldout or request.rule != "auto"
+    return not trained.has_heldout or request.alpha_rule != "auto"
 
 
 def _on_heldout(
@@ -315,14 +316,15 @@ def _on_heldout(
     """Choose center and alpha on samples that the networks were not trained on."""
     quadratic, folds = trained.loss.quadratic, trained.folds
     parts = trained.heldout()
-    # The penalty is relative to a mean loss: with all samples, the same penalty on the
-    # sum of losses is a smaller alpha than on the training samples of one fold.
+    # Alpha is relative to a mean loss. To keep the ratio of the penalty and the sum of
+    # losses, it is multiplied by the fraction of samples in a training part.
     fraction = 1.0
     if folds is not None:
         left_out = sum(part.heldout_weight for part in parts) / len(parts)
         fraction -= left_out / trained.samples.total
     if is_number(alpha):
-        # The chosen alpha is multiplied by `fraction` below, so it is the user's again.
+        # This cancels the multiplication by `fraction` below, so the user's alpha is
+        # kept.
         alphas = np.array([float(alpha) / fraction])
     else:
         alphas = candidates(alpha, quadratic)
@@ -357,11 +359,12 @@ def _on_training_samples(
 ) -> Choice:
     """Choose center and alpha on the samples that the networks were trained on.
 
-    The features were trained on the labels, so the losses are optimistic. The training
-    loss of networks that were trained elsewhere is compared with them, unless the user
-    gave candidates or they are evidences.
+    The features were trained on the labels, so the losses are optimistic. If the
+    networks were trained elsewhere, the average of the networks is a candidate, too,
+    with its training loss. This does not apply if the user gave candidates or the rule
+    is "evidence".
     """
-    rule, alphas = request.rule, candidates(request.alpha, trained.loss.quadratic)
+    rule, alphas = request.alpha_rule, candidates(request.alpha, trained.loss.quadratic)
     choices = {
         center: choose_alpha(
             problem,
@@ -379,7 +382,7 @@ def _on_training_samples(
         for center, choice in choices.items()
         for alpha, loss in zip(choice.alphas, choice.scores, strict=True)
     ]
-    compares = trained.frozen and rule != "evidence" and request.alpha is rule
+    compares = trained.is_prefit and rule != "evidence" and request.alpha is rule
     if compares and "average" in problems:
         problem = problems["average"]
         assert problem.offset is not None

@@ -48,7 +48,7 @@ class TrainingData:
         Keyword arguments of the networks' `fit`, including any sample weights.
     cv : int, list of (train, held out) or None
         Number of folds, or the folds themselves, for cross-fitting.
-    exact : bool
+    require_n_folds : bool
         Whether fewer distinct samples than `cv` are an error.
     groups : ndarray (n_samples,) or None
         Groups that folds keep together.
@@ -62,12 +62,12 @@ class TrainingData:
     labels: NDArray[np.intp] | None
     params: dict[str, Any]
     cv: int | Parts | None
-    exact: bool = False
+    require_n_folds: bool = False
     groups: Any = None
     classes: NDArray[Any] | None = None
     validation: Samples | None = None
 
-    def parts(self, n_folds: int, seed: int, exact: bool = False) -> Parts:
+    def parts(self, n_folds: int, seed: int, require_n_folds: bool = False) -> Parts:
         """Draw folds over the distinct samples, as (train, held out) indices."""
         return cross_fitting_parts(
             n_folds,
@@ -76,7 +76,7 @@ class TrainingData:
             self.samples.weight,
             seed,
             groups=self.groups,
-            exact=exact,
+            require_n_folds=require_n_folds,
         )
 
 
@@ -102,7 +102,7 @@ def training_data(
         owner, request, weight, sample_weight is not None, groups, fit_params
     )
     rows = np.flatnonzero(weight)
-    exact = cv != "auto"
+    require_n_folds = cv != "auto"
     if isinstance(cv, str):
         cv = AUTO_FOLDS
     if cv is not None and not isinstance(cv, int):
@@ -119,7 +119,9 @@ def training_data(
         samples = samples.rows(rows)
         groups = None if groups is None else groups[rows]
     labels = _class_codes(request, samples.y)
-    return TrainingData(samples, labels, params, cv, exact, groups, classes, heldout)
+    return TrainingData(
+        samples, labels, params, cv, require_n_folds, groups, classes, heldout
+    )
 
 
 def _check_validation(
@@ -173,7 +175,7 @@ def _check_training_data(
         "y_numeric": not request.classifies,
     }
     if not checks_inputs(request.estimator):
-        X, y = validate_data(owner, X, y, **targets, **request.accepted)
+        X, y = validate_data(owner, X, y, **targets, **request.validation_options)
     elif y is None:
         raise ValueError(
             f"This {type(owner).__name__} estimator requires y to be passed, but the "
@@ -212,9 +214,9 @@ def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
 
 
 def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
-    """Check X of a fitted model; a pipeline checks all but the features itself."""
+    """Check X of a fitted model; only its features if a pipeline checks the rest."""
     if not checks_inputs(request.estimator):
-        return validate_data(owner, X, reset=False, **request.accepted)
+        return validate_data(owner, X, reset=False, **request.validation_options)
     check_passed_on(X)
     (X,) = indexable(X)
     if getattr(X, "ndim", 2) == 1 and hasattr(owner, "n_features_in_"):
@@ -275,9 +277,8 @@ def _network_params(
     Class weights are not metadata and always reach the network.
     """
     estimator = request.estimator
-    frozen = request.taken_as_is
     params: dict[str, Any] = {}
-    if _routing_enabled() and not frozen:
+    if _routing_enabled() and not request.is_prefit:
         routed = process_routing(
             owner,
             "fit",
@@ -290,9 +291,9 @@ def _network_params(
     else:
         _raise_for_params(fit_params, owner, "fit")
         key = fit_parameter(estimator, "groups")
-        if groups is not None and key is not None and not frozen:
+        if groups is not None and key is not None and not request.is_prefit:
             params[key] = groups
-    if frozen or not (weights_given or request.class_weight is not None):
+    if request.is_prefit or not (weights_given or request.class_weight is not None):
         return params
     advice = (
         "Leave out class_weight too, or train it yourself and pass it in a "

@@ -119,7 +119,7 @@ def refit(
     parameters = space.parameters(
         solution.coef,
         solution.intercept,
-        centre=choice.center == "average",
+        add_mean=choice.center == "average",
     )
     loss = solution.data_value
     if choice.parameters is not None:
@@ -132,8 +132,8 @@ def refit(
     floor = pure_error_floor(distinct[:, None], samples.y, trained.loss, problem.weight)
     # If the networks are in the span, the infimum over it does not depend on the center
     over_span = problem if space.spans_networks else final
-    in_hand = min(loss, solution.data_value)
-    rank, bound = _span(over_span, in_hand, floor.value, effort.max_memory)
+    attained_loss = min(loss, solution.data_value)
+    rank, bound = _span(over_span, attained_loss, floor.value, effort.max_memory)
     return Refit(
         space=space,
         problem=final,
@@ -149,7 +149,7 @@ def refit(
 
 
 def _needs_path(request: RefitRequest, trained: TrainedNetworks) -> bool:
-    """Whether leverages, or closed forms that choose alpha, need a decomposition."""
+    """Whether to decompose the basis: for leverages, or to choose alpha."""
     if not trained.loss.quadratic or (is_number(request.alpha) and request.alpha == 0):
         return False
     chooses = not is_number(request.alpha)
@@ -209,18 +209,20 @@ def _centers(
 
 
 def _span(
-    problem: ConvexProblem, in_hand: float, floor: float, max_memory: float
+    problem: ConvexProblem, attained_loss: float, floor: float, max_memory: float
 ) -> tuple[int | None, Bound]:
-    """Rank, and a bound on the infimum over the span, if they are affordable.
+    """Rank of the basis and a bound on the loss over its span, as far as affordable.
 
-    `in_hand` is the smallest loss that known coefficients reach.
+    `attained_loss` is the smallest loss that known coefficients reach.
     """
-    bound = Bound(floor, np.inf).within(in_hand)
+    bound = Bound(floor, np.inf).within(attained_loss)
     if not is_affordable(problem, FIT_RANK_FLOPS, max_memory):
         return None, bound
     if not problem.loss.quadratic and not is_affordable(
         problem, FIT_REPAIR_FLOPS, max_memory
     ):
         return Spectrum.of(problem).rank, bound
-    least = infimum(problem, max_memory=max_memory, floor=floor, in_hand=in_hand)
+    least = infimum(
+        problem, max_memory=max_memory, floor=floor, attained_loss=attained_loss
+    )
     return least.rank, Bound(least.lower_bound, least.norm_budget)

@@ -45,12 +45,12 @@ from sklearn_pgb._refit._outputs import (
     all_classes,
     decoded,
     has_probabilities,
-    in_shape,
     is_a_classifier,
     jacobian_features,
     network_tags,
     oof_score,
     score_of,
+    untransformed,
 )
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
@@ -111,8 +111,9 @@ class GradientBasisRefit(
         or none if `alpha` is a number, "loo" or "evidence", if validation samples are
         passed to `fit`, or if the network is already trained. An int or "auto" draws
         folds over the distinct samples, stratified for classifiers; the groups passed
-        to `fit` are kept together. None: no folds. Trees memorize their samples, so
-        they are always cross-fitted, also if `alpha` is a number.
+        to `fit` are kept together. None trains on all samples, without folds. Trees
+        memorize their samples, so they are always cross-fitted, also if `alpha` is a
+        number.
     center : {"auto", "zero", "average"}, default="auto"
         The point c_0 that the penalty pulls towards: zero, or the network itself (the
         mean of the networks if there are several), to which a large alpha returns.
@@ -416,7 +417,7 @@ class GradientBasisRefit(
         self._n_features_out = self.n_components or full
         self._loss = trained.loss.name if self.loss != "auto" else "auto"
         self._uncertainty = noise
-        if RefitRequest.of_fit(self).classifies:
+        if RefitRequest.at_last_fit(self).classifies:
             self._multilabel = np.ndim(data.samples.y) == 2
             known: Any = trained.opened[0].classes
             if self._multilabel:
@@ -433,7 +434,7 @@ class GradientBasisRefit(
     def _open(self, X: Any) -> tuple[TangentSum, list[Tensor]]:
         """Open the networks and transform X into the inputs of each."""
         check_is_fitted(self)
-        X = check_new_data(self, RefitRequest.of_fit(self), X)
+        X = check_new_data(self, RefitRequest.at_last_fit(self), X)
         sources = [self.basis_coef_, self.device, *self.estimators_]
         models = self._prepared.get(sources, self._tangent_sum)
         return models, models.inputs(X)
@@ -472,7 +473,7 @@ class GradientBasisRefit(
         ValueError
             If `return_std` is true and the refit has no predictive distribution.
         """
-        if return_std and RefitRequest.of_fit(self).classifies:
+        if return_std and RefitRequest.at_last_fit(self).classifies:
             raise ValueError("return_std must be False for a classifier, got True.")
         models, inputs = self._open(X)
         opened, raw = models.opened, finite_outputs(models.raw(inputs))
@@ -492,7 +493,7 @@ class GradientBasisRefit(
         # Half the transformed interval: exact for affine target transformations, first
         # order for others.
         mean = opened[0].loss.predict(raw).cpu().numpy()
-        upper, lower = (in_shape(self, opened[0], mean + s * std) for s in (1, -1))
+        upper, lower = (untransformed(self, opened[0], mean + s * std) for s in (1, -1))
         return y, np.abs(upper - lower) / 2
 
     @available_if(is_a_classifier)

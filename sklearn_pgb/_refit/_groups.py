@@ -207,7 +207,7 @@ def refit_groups(
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
     k = y.shape[1]
     n_train = _choice_rows(k, len(folds), len(stack), loss, max_memory)
-    # Of each fold, so that few held-out samples of a user's splitter are all used.
+    # Per fold: if a user's splitter holds out few samples, all of them are used.
     n_heldout = max(1, n_train // max(len(folds) - 1, 1))
     parts = [_first(order, fold.train, n_train) for fold in folds]
     kernel_folds = [
@@ -264,7 +264,7 @@ def _choice_rows(
 
 
 def _first(order: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Up to `count` of some samples, the first in a random order; sorted."""
+    """At most `count` of the samples `rows`, chosen by a random order, then sorted."""
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
     return rows[rank[rows].argsort()[:count]].sort().values

@@ -30,8 +30,8 @@ class HeldOutNetworks:
     space : TangentSpace
         Scaled on the training samples.
     samples, others : Samples
-        Samples from which those of the training, and held-out ones, are selected. Their
-        inputs are tuples with one tensor per network.
+        `train` selects the training samples from `samples`, and `test` the held-out
+        samples from `others`. Inputs are tuples with one tensor per network.
     train, test : Tensor
         Indices of the training samples and of the held-out samples.
     """
@@ -129,7 +129,7 @@ class TrainedNetworks:
         Inputs of each network, encoded targets and weights of all samples.
     folds : list of (train, held out) or None
         One per fold; every fold has the same number of networks.
-    frozen : bool
+    is_prefit : bool
         Whether the networks were trained elsewhere.
     validation : Samples or None
         Inputs of each network, encoded targets and weights of validation samples.
@@ -139,7 +139,7 @@ class TrainedNetworks:
     opened: list[OpenNetwork]
     samples: Samples
     folds: Parts | None
-    frozen: bool
+    is_prefit: bool
     validation: Samples | None = None
 
     @property
@@ -165,14 +165,14 @@ class TrainedNetworks:
                 for each in (samples, self.validation)
             )
             return [HeldOutNetworks.of(self.opened, samples, self.validation, *rows)]
-        folds, width = self.folds, len(self.opened) // len(self.folds)
+        folds, per_fold = self.folds, len(self.opened) // len(self.folds)
         if not self.loss.quadratic:
             # The gain from averaging can't be estimated with fewer than two folds.
             folds = enough_folds(folds, samples.X[0].cpu().numpy(), least=2)
         result = []
         for number, fold in enumerate(folds):
-            part = slice(number * width, (number + 1) * width)
-            own = replace(samples, X=samples.X[part])
+            part = slice(number * per_fold, (number + 1) * per_fold)
+            inputs = replace(samples, X=samples.X[part])
             rows = (torch.as_tensor(each, device=samples.y.device) for each in fold)
-            result.append(HeldOutNetworks.of(self.opened[part], own, own, *rows))
+            result.append(HeldOutNetworks.of(self.opened[part], inputs, inputs, *rows))
         return result

@@ -1,4 +1,4 @@
-"""Turn raw outputs into predictions; methods and tags that depend on the network."""
+"""Predictions of a refit, and its methods and tags that depend on the network."""
 
 import math
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ from sklearn_pgb._targets import LabelTargets
 
 def is_a_classifier(refit: Any) -> bool:
     """Whether the refit has a decision function; AttributeError if not."""
-    if not RefitRequest.of_fit(refit).classifies:
+    if not RefitRequest.at_last_fit(refit).classifies:
         raise AttributeError("only classifiers have this method")
     return True
 
 
 def has_probabilities(refit: Any) -> bool:
     """Whether the refit's loss gives probabilities; AttributeError if not."""
-    request = RefitRequest.of_fit(refit)
+    request = RefitRequest.at_last_fit(refit)
     loss = find_loss(getattr(final_estimator(request.estimator), "loss", None))
     has_none = loss is not None and not loss.predicts_means
     if has_none or not request.classifies:
@@ -44,7 +44,7 @@ def has_probabilities(refit: Any) -> bool:
 def with_absent_classes(
     raw: Tensor, output_classes: NDArray[Any], classes: NDArray[Any]
 ) -> Tensor:
-    """Raw outputs of all classes; those unknown to the networks get tiny ones."""
+    """Add raw outputs of tiny probability for classes unknown to the networks."""
     if len(output_classes) == len(classes):
         return raw
     if raw.shape[1] == 1:
@@ -58,7 +58,7 @@ def with_absent_classes(
 def all_classes(
     refit: Any, opened: OpenNetwork, raw: Tensor
 ) -> tuple[LabelTargets, NDArray[np.float64]]:
-    """Targets and raw outputs of all classes."""
+    """Return `LabelTargets` of all classes, and raw outputs for them."""
     raw = with_absent_classes(raw.cpu(), refit._output_classes, refit.classes_)
     targets = LabelTargets(opened.loss, refit.classes_, refit._multilabel)
     return targets, raw.numpy()
@@ -66,23 +66,23 @@ def all_classes(
 
 def decoded(refit: Any, opened: OpenNetwork, raw: Tensor) -> NDArray[Any]:
     """Predictions of targets or labels."""
-    if RefitRequest.of_fit(refit).classifies:
+    if RefitRequest.at_last_fit(refit).classifies:
         targets, decision = all_classes(refit, opened, raw)
         return targets.decode(decision)
-    return in_shape(refit, opened, opened.loss.predict(raw).cpu().numpy())
+    return untransformed(refit, opened, opened.loss.predict(raw).cpu().numpy())
 
 
-def in_shape(
+def untransformed(
     refit: Any, opened: OpenNetwork, mean: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Predictions in the units and shape of the training targets."""
+    """Undo target transformations, and restore the shape of the training targets."""
     y: NDArray[np.float64] = opened.untransform(mean)
     return y.reshape(-1) if refit._flat else y
 
 
 def score_of(refit: Any, y: Any, predicted: NDArray[Any], weight: Any) -> float:
     """Accuracy of a classifier, R^2 of a regressor."""
-    score = accuracy_score if RefitRequest.of_fit(refit).classifies else r2_score
+    score = accuracy_score if RefitRequest.at_last_fit(refit).classifies else r2_score
     return score(y, predicted, sample_weight=weight)
 
 
@@ -95,7 +95,7 @@ def oof_score(
     raw = raw.cpu()
     held = ~raw.isnan().any(1).numpy()
     y, weight = samples.y[held], samples.weight[held]
-    if len(y) < 2 and not RefitRequest.of_fit(refit).classifies:
+    if len(y) < 2 and not RefitRequest.at_last_fit(refit).classifies:
         return math.nan
     return score_of(refit, y, decoded(refit, opened, raw[held]), weight)
 

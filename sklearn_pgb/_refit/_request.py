@@ -40,14 +40,14 @@ class RefitRequest:
         return cls(**{field.name: getattr(refit, field.name) for field in fields(cls)})
 
     @classmethod
-    def of_fit(cls, refit: Any) -> Self:
-        """Return the parameters of its last `fit`, whatever they are set to later."""
+    def at_last_fit(cls, refit: Any) -> Self:
+        """Parameters during the last `fit`, even if they have been set since."""
         kept = vars(refit).get("_as_fitted")
         return cls.of(refit) if kept is None else cls(**kept)
 
     @property
-    def taken_as_is(self) -> bool:
-        """Whether the network is already trained and `fit` only refits it."""
+    def is_prefit(self) -> bool:
+        """Whether the network is already trained, so that `fit` only refits it."""
         return isinstance(self.estimator, FrozenEstimator | torch.nn.Module)
 
     @property
@@ -58,12 +58,12 @@ class RefitRequest:
         return is_classifier(self.estimator)
 
     @property
-    def rule(self) -> str:
-        """How alpha is chosen; "auto" for candidates as well."""
+    def alpha_rule(self) -> str:
+        """The rule that chooses alpha; "auto" if alpha is a number or an array."""
         return self.alpha if isinstance(self.alpha, str) else "auto"
 
     @property
-    def accepted(self) -> dict[str, Any]:
+    def validation_options(self) -> dict[str, Any]:
         """Options of `validate_data` for a network that does not check X itself."""
         return {
             "dtype": (np.float64, np.float32),
@@ -82,11 +82,10 @@ class RefitRequest:
                 f"loss={self.loss!r} with {type(estimator).__name__}."
             )
         check_can_open(estimator)
-        frozen = self.taken_as_is
-        if frozen:
+        if self.is_prefit:
             open_network(estimator, loss=MODULE_LOSSES[self.loss])
-        own_folds = self.cv is not None and not isinstance(self.cv, str)
-        if frozen and (self.n_models > 1 or own_folds):
+        user_folds = self.cv is not None and not isinstance(self.cv, str)
+        if self.is_prefit and (self.n_models > 1 or user_folds):
             raise ValueError(
                 "n_models must be 1 and cv 'auto' or None for a network that is "
                 "taken as it is (a FrozenEstimator or a module), got "
@@ -94,8 +93,8 @@ class RefitRequest:
                 "unfrozen to train several, or pass X_val and y_val to choose alpha."
             )
         if has_trees(estimator):
-            self._check_held_out(has_validation)
-        if has_validation and own_folds:
+            self._check_trees(has_validation)
+        if has_validation and user_folds:
             raise ValueError(
                 "cv must be 'auto' or None if X_val and y_val are given, because they "
                 f"replace the folds, got cv={self.cv!r}."
@@ -107,15 +106,15 @@ class RefitRequest:
             )
         if not is_number(self.alpha):
             check_alpha(self.alpha, ("auto", "loo", "evidence"))
-        if self.rule == "evidence" and not self._trains_squared_loss():
+        if self.alpha_rule == "evidence" and not self._trains_squared_loss():
             raise ValueError(
                 "alpha='evidence' needs the squared loss, got another loss. Use "
                 "'auto' or 'loo'."
             )
 
-    def _check_held_out(self, has_validation: bool) -> None:
-        """Raise if trees would be refitted on samples that they have memorized."""
-        if self.taken_as_is and not has_validation:
+    def _check_trees(self, has_validation: bool) -> None:
+        """Raise if alpha would be chosen on samples that trees have memorized."""
+        if self.is_prefit and not has_validation:
             raise ValueError(
                 "X_val and y_val must be given for trees in a FrozenEstimator, because "
                 "trees memorize the samples they were trained on, got None. Pass "
@@ -127,7 +126,7 @@ class RefitRequest:
                 "were trained on. Use cv='auto' or a number of folds, or pass X_val "
                 "and y_val."
             )
-        if self.rule != "auto":
+        if self.alpha_rule != "auto":
             raise ValueError(
                 "alpha must be 'auto', a number or an array for trees, because they "
                 f"memorize the samples they were trained on, got {self.alpha!r}, which "
@@ -140,15 +139,15 @@ class RefitRequest:
             return int(self.cv)
         if not isinstance(self.cv, str):
             return self.cv
-        if has_validation or self.taken_as_is or self.rule != "auto":
+        if has_validation or self.is_prefit or self.alpha_rule != "auto":
             return None
         trains_once = is_number(self.alpha) and not has_trees(self.estimator)
         return None if trains_once else "auto"
 
     def warn_of_optimism(self, has_validation: bool) -> None:
         """Warn if alpha is chosen on samples that a network may have memorized."""
-        is_default = isinstance(self.alpha, str) and self.rule == "auto"
-        if self.taken_as_is and is_default and not has_validation:
+        is_default = isinstance(self.alpha, str) and self.alpha_rule == "auto"
+        if self.is_prefit and is_default and not has_validation:
             warnings.warn(
                 "The network is taken as it is, so alpha is chosen on samples that it "
                 "may have been trained on, which is optimistic. Pass X_val and y_val "

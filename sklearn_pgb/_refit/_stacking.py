@@ -10,54 +10,55 @@ from sklearn_pgb._losses._loss import Loss
 
 
 def stacked(
-    held: Tensor, y: Tensor, weight: Tensor, loss: Loss
+    raws: Tensor, y: Tensor, weight: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor]:
-    """Weights >= 0 of several raw outputs, and a shift, of the least loss.
+    """The nonnegative weights of raw outputs, and the shift, with the smallest loss.
 
     The raw outputs (n_models, n_samples, n_outputs) are for samples that the models
     have not seen. A normal prior with standard deviation one around equal weights keeps
     the weights finite if the outputs separate the classes.
     """
-    n_models, k = len(held), y.shape[1]
+    n_models, k = len(raws), y.shape[1]
     w = weight / weight.sum()
     equal = torch.full((n_models,), 1 / n_models, dtype=y.dtype)
     scale = 1.0
     if loss.quadratic:
-        # Half of the noise's variance is the unit of a squared error.
-        scale = float(w @ loss.value(y, torch.tensordot(equal, held, 1))) / 2
+        # The squared loss scales the penalty by half of the noise variance.
+        scale = float(w @ loss.value(y, torch.tensordot(equal, raws, 1))) / 2
     penalty = scale / float(weight.sum())
     # One column for each weight, and one for each entry of the shift.
     shifts = torch.eye(k, dtype=y.dtype)[:, None].expand(k, len(y), k)
-    columns = torch.cat([held, shifts])
-    ridge = torch.tensor([penalty] * n_models + [0.0] * k, dtype=y.dtype)
-    goal = torch.cat([equal, equal.new_zeros(k)])
+    columns = torch.cat([raws, shifts])
+    penalties = torch.tensor([penalty] * n_models + [0.0] * k, dtype=y.dtype)
+    prior = torch.cat([equal, equal.new_zeros(k)])
     lowest = np.r_[np.zeros(n_models), np.full(k, -np.inf)]
 
     def value(theta: Tensor) -> float:
         raw = torch.tensordot(theta, columns, 1)
-        return float(w @ loss.value(y, raw) + ridge @ (theta - goal).square() / 2)
+        return float(w @ loss.value(y, raw) + penalties @ (theta - prior).square() / 2)
 
-    theta = goal
+    theta = prior
     for _ in range(STACKING_STEPS):
         raw = torch.tensordot(theta, columns, 1)
         slope = torch.tensordot(columns, w[:, None] * loss.gradient(y, raw), 2)
-        slope += ridge * (theta - goal)
+        slope += penalties * (theta - prior)
         hessian = loss.hessian(y, raw)
         curved = torch.stack([w[:, None] * hessian(column) for column in columns])
-        H = torch.tensordot(curved, columns.permute(1, 2, 0), 2) + torch.diag(ridge)
-        # Steps are least squares with bounds, in units of the columns' curvatures. The
-        # softmax has no curvature along equal shifts of all outputs.
-        unit = H.diagonal().clamp(min=torch.finfo(y.dtype).tiny).rsqrt()
-        scaled = H * unit * unit[:, None] + 1e-12 * torch.eye(len(H), dtype=y.dtype)
-        root = torch.linalg.cholesky(scaled)
-        side = torch.linalg.solve_triangular(
-            root, (-slope * unit)[:, None], upper=False
-        )
-        limits = (lowest - theta.numpy()) / unit.numpy()
-        step = lsq_linear(
-            root.T.numpy(), side[:, 0].numpy(), (limits, np.inf), method="bvls"
-        )
-        move, before = unit * torch.from_numpy(step.x), value(theta)
+        H = torch.tensordot(curved, columns.permute(1, 2, 0), 2) + torch.diag(penalties)
+        # Each Newton step solves least squares with bounds, for columns scaled to a
+        # curvature of one. The damping is needed because the softmax has no curvature
+        # along equal shifts of all outputs.
+        # Probabilities of zero and one have none at all.
+        size = H.diagonal()
+        step_scale = size.clamp(min=1e-12 * float(size.max())).rsqrt()
+        scaled = H * step_scale * step_scale[:, None]
+        eigenvalues, vectors = torch.linalg.eigh(scaled)
+        roots = eigenvalues.clamp(min=1e-12).sqrt()
+        root = roots[:, None] * vectors.T
+        side = (vectors.T @ (-slope * step_scale)) / roots
+        limits = (lowest - theta.numpy()) / step_scale.numpy()
+        step = lsq_linear(root.numpy(), side.numpy(), (limits, np.inf), method="bvls")
+        move, before = step_scale * torch.from_numpy(step.x), value(theta)
         while value(theta + move) > before and float(move.abs().max()) > 0:
             move = move / 2
         theta = (theta + move).clamp(min=torch.from_numpy(lowest))

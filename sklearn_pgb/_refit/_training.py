@@ -45,8 +45,7 @@ def train(
 ) -> TrainedNetworks:
     """Train and open the networks; `contexts(n)` creates n callback contexts."""
     folds: Parts | None = None
-    frozen = request.taken_as_is
-    if frozen:
+    if request.is_prefit:
         estimator = request.estimator
         if isinstance(estimator, torch.nn.Module):
             # A copy on the CPU, so that the pickled refit loads anywhere.
@@ -54,10 +53,10 @@ def train(
         estimators = [estimator]
     else:
         folds = _draw_folds(data, seeds.folds)
-        training = [None] if folds is None else [train for train, _ in folds]
+        training_rows = [None] if folds is None else [rows for rows, _ in folds]
         # Every fold has the same number of networks, and at least one.
-        per_fold = math.ceil(request.n_models / len(training))
-        parts = [rows for rows in training for _ in range(per_fold)]
+        per_fold = math.ceil(request.n_models / len(training_rows))
+        parts = [rows for rows in training_rows for _ in range(per_fold)]
         estimator = request.estimator
         if len(parts) > 1:
             estimator = share_target_transformation(estimator, data.samples.y)
@@ -80,16 +79,18 @@ def train(
         opened = [_with_classes(each, data.samples.y, n_outputs) for each in opened]
     device = inputs[0].device
 
-    def encoded(inputs: tuple[Tensor, ...], given: Samples) -> Samples:
-        y = opened[0].targets(given.y, n_outputs).to(device)
-        return Samples(inputs, y, torch.tensor(given.weight, device=device))
+    def encoded(inputs: tuple[Tensor, ...], samples: Samples) -> Samples:
+        y = opened[0].targets(samples.y, n_outputs).to(device)
+        return Samples(inputs, y, torch.tensor(samples.weight, device=device))
 
     validation = data.validation
     if validation is not None:
-        own = tuple(inputs_of(opened, validation.X, request.device))
-        validation = encoded(own, validation)
+        validation_inputs = tuple(inputs_of(opened, validation.X, request.device))
+        validation = encoded(validation_inputs, validation)
     samples = encoded(inputs, data.samples)
-    return TrainedNetworks(estimators, opened, samples, folds, frozen, validation)
+    return TrainedNetworks(
+        estimators, opened, samples, folds, request.is_prefit, validation
+    )
 
 
 def _with_classes(opened: OpenNetwork, y: NDArray[Any], n_outputs: int) -> OpenNetwork:
@@ -141,8 +142,10 @@ def warn_of_useless_networks(trained: TrainedNetworks) -> None:
     ):
         rows = torch.arange(len(y), device=y.device)
         if trained.folds is not None:
-            width = len(trained.opened) // len(trained.folds)
-            rows = torch.as_tensor(trained.folds[number // width][0], device=y.device)
+            per_fold = len(trained.opened) // len(trained.folds)
+            rows = torch.as_tensor(
+                trained.folds[number // per_fold][0], device=y.device
+            )
         normalized = weight[rows] / weight[rows].sum()
         constant = opened.loss.pooled_minimum(
             y[rows], normalized, torch.zeros_like(rows), 1
@@ -174,9 +177,9 @@ def _draw_folds(data: TrainingData, seed: int) -> Parts | None:
         return None
     if isinstance(data.cv, int):
         try:
-            return data.parts(data.cv, seed, data.exact)
+            return data.parts(data.cv, seed, data.require_n_folds)
         except NoFolds:
-            if data.exact or data.groups is not None:
+            if data.require_n_folds or data.groups is not None:
                 raise
             return None
     _check_classes(data.labels, data.cv)
@@ -187,8 +190,8 @@ def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:
     """Raise if the training part of a fold lacks a class."""
     if labels is None:
         return
-    for training, _ in folds:
-        missing = np.setdiff1d(labels, labels[training])
+    for training_rows, _ in folds:
+        missing = np.setdiff1d(labels, labels[training_rows])
         if len(missing):
             raise ValueError(
                 "cv must leave every class in every training part, but one of them "

@@ -173,7 +173,7 @@ class ResNetBasisBase(
         architecture = self._architecture(inputs, rng)
         targets = self._targets
         n_outputs = targets.n_outputs
-        self._center, self._scale = targets.units(y, weight)
+        self._center, self._scale = targets.scaling(y, weight)
         loss = targets.loss_for(n_outputs, self._scale)
         if not self.fit_intercept:
             self._center = np.zeros(n_outputs)
@@ -187,7 +187,7 @@ class ResNetBasisBase(
             targets.encode(y, n_outputs, self._center, self._scale).to(device),
             normalized_weight.to(device),
         )
-        # Solves for the linear part of the last iteration if a callback needs it.
+        # Function that solves for the linear part of the last iteration, for callbacks.
         last_head: list[Callable] = []
 
         def state(theta: Tensor) -> dict:
@@ -226,7 +226,8 @@ class ResNetBasisBase(
             on_iteration,
         )
         model = architecture, scale, rows, samples, loss
-        # Stored first, as the loss is that of the exported model, with its rounding.
+        # Store before the comparison: `loss_` includes the rounding of the stored
+        # model.
         self._store(result, *model)
         if is_worse(self.loss_, self.basis_loss_, self._scale**2):
             self._store(result.without_units(), *model)
@@ -248,7 +249,7 @@ class ResNetBasisBase(
         self._is_chain, self._has_folds = self.module is None, self.cv is not None
 
     def _validate(self, X, basis, **reset):
-        """Validate X; with a basis only its feature names, as it does the rest."""
+        """Validate X, or only its feature names if a basis validates the rest."""
         if basis is not None:
             X = check_samples(X)
             return validate_data(self, X, skip_check_array=True, **reset)
@@ -403,7 +404,7 @@ class ResNetBasisBase(
         return np.concatenate(parts)
 
     def _opening(self):
-        """Return network, final estimator and maps of the inputs of `OpenNetwork`."""
+        """Return network, final estimator, and other fields of `OpenNetwork`."""
         network = ResNetNetwork(self.module_)
         if self.basis_ is None:
             return network, self, {}
@@ -468,7 +469,7 @@ class ResNetBasisBase(
             self.__dict__.pop(name, None)
         for name, value in state.items():
             setattr(self, name, value)
-        # Targets are only scaled if losses then scale by the square.
+        # Targets are only scaled if this divides losses by the square of the scale.
         variance = self._scale**2
         self.alpha_ = result.alpha
         self.residual_scale_ = result.scale

@@ -75,5 +75,5 @@ def draw_folds(
             raise
         return []
     if int(cv) > AUTO_FOLDS:
-        parts = draw(exact=True)
+        parts = draw(require_n_folds=True)
     return enough_folds(parts, rows)

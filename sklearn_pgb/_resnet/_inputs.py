@@ -53,8 +53,8 @@ class InputScale:
         size = np.abs(rows).max(0)
         constant = (largest <= 1e-12 * size) | (size < SMALLEST_FEATURE)
         # Divided by the largest deviation, so that no square overflows.
-        unit = np.where(constant, 1.0, largest)
-        spread = unit * np.sqrt(weight @ np.square((rows - mean) / unit))
+        divisor = np.where(constant, 1.0, largest)
+        spread = divisor * np.sqrt(weight @ np.square((rows - mean) / divisor))
         spread = np.where(constant, 1.0, spread)
         lower, upper = rows.min(0), rows.max(0)
         if is_chain:

@@ -58,8 +58,10 @@ class Projection(ABC):
         rest = self.weight @ rows
         return rows.sub_(rest), mean + rest
 
-    def _free(self, coef: Tensor, intercept: Tensor, unit_mean: Tensor) -> Tensor:
-        """Convert the intercept b of centered features to the original ones."""
+    def _uncentered_intercept(
+        self, coef: Tensor, intercept: Tensor, unit_mean: Tensor
+    ) -> Tensor:
+        """Convert the intercept for centered features to that for the original ones."""
         mean = torch.cat([self.mean, unit_mean])
         return intercept - mean @ coef.reshape(len(mean), -1)
 
@@ -118,14 +120,16 @@ class SquaredProjection(Projection):
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         Z, mean = self._centered(Z)
         coef = self._coef(Z, mean, alpha)
-        return coef, self._free(coef, self.y_mean, mean)
+        return coef, self._uncentered_intercept(coef, self.y_mean, mean)
 
     def exact(self, Z: Tensor, alpha: float, tol: float, max_iter: int) -> Solution:
         Z, mean = self._centered(Z)
         coef = self._coef(Z, mean, alpha)
         flat = coef.reshape(-1)
         solution = finish(self.problem(Z, alpha), flat, self.y_mean, 1, True)
-        return replace(solution, intercept=self._free(coef, self.y_mean, mean))
+        return replace(
+            solution, intercept=self._uncentered_intercept(coef, self.y_mean, mean)
+        )
 
     def _coef(self, Z: Tensor, mean: Tensor, alpha: float) -> Tensor:
         """Return R^T for centered units and their original mean."""
@@ -188,7 +192,8 @@ class NewtonProjection(Projection):
         self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
     ):
         super().__init__(X, y, weight, loss, intercept)
-        # The last solutions by number of units, for each alpha and (None) for any.
+        # The last solution for each (number of units, alpha). The key (number of units,
+        # None) has the last one for any alpha.
         self._starts: dict[tuple[int, float | None], tuple[Tensor, Tensor]] = {}
 
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -222,7 +227,7 @@ class NewtonProjection(Projection):
         start = solution.coef, solution.intercept
         self._starts[n_units, alpha] = self._starts[n_units, None] = start
         mean = self._centered(Z)[1]
-        intercept = self._free(solution.coef, solution.intercept, mean)
+        intercept = self._uncentered_intercept(solution.coef, solution.intercept, mean)
         return replace(solution, intercept=intercept)
 
     def _rough_tol(

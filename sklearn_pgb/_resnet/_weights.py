@@ -25,7 +25,7 @@ class ResidualWeights:
     mapping_exact : bool
         Whether W is R1, so that the network equals the fitted model.
     delta : float
-        Otherwise the size of W - R1; V grows like 1 / delta.
+        Size of W - R1, zero if the mapping is exact. V grows like 1 / delta.
     loss_increase : float
         Increase of the mean training loss, without penalties.
     """
@@ -52,7 +52,8 @@ def residual_weights(
     R1 : ndarray (n_outputs, n_basis)
     R2 : ndarray (n_outputs, n_units)
     delta : float, default=None
-        None is a thousandth of the largest singular value of R1.
+        Size of W - R1 if it is not zero. None is a thousandth of the largest singular
+        value of R1.
 
     Raises
     ------
@@ -90,14 +91,14 @@ def residual_weights(
 def increase_of_export(
     R1: NDArray[np.float64],
     R2: NDArray[np.float64],
-    unit: float,
+    target_scale: float,
     solution: Solution,
     samples: BasisSamples,
     loss: Loss,
 ) -> float:
-    """Return the increase of the mean loss by `residual_weights`, nan without any.
+    """Return the increase of the mean loss by `residual_weights`; nan if none exist.
 
-    The solution is that of targets divided by `unit`.
+    `solution` is for targets divided by `target_scale`.
     """
     try:
         weights = residual_weights(R1, R2)
@@ -105,7 +106,7 @@ def increase_of_export(
         return np.nan
     if weights.mapping_exact:
         return 0.0
-    change = torch.from_numpy((weights.W - R1).T / unit)
+    change = torch.from_numpy((weights.W - R1).T / target_scale)
     raw = solution.raw + samples.basis @ change.to(samples.basis)
     value = float(samples.weight @ loss.value(samples.y, raw))
     return value - solution.data_value

@@ -22,8 +22,8 @@ from sklearn_pgb._training._program import NetworkProgram
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """Data and loss of the networks.
+class SurveyData:
+    """Training data and loss of the networks of a survey.
 
     Attributes
     ----------
@@ -43,12 +43,12 @@ class Setting:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as arrays, because joblib memory-maps arrays but not tensors."""
         arrays = (part.numpy() for part in (self.inputs, self.y, self.weight))
-        return Setting._of, (*arrays, self.loss)
+        return SurveyData._of, (*arrays, self.loss)
 
     @staticmethod
-    def _of(*parts: Any) -> "Setting":
+    def _of(*parts: Any) -> "SurveyData":
         inputs, y, weight, loss = parts
-        return Setting(as_float64(inputs), as_float64(y), as_float64(weight), loss)
+        return SurveyData(as_float64(inputs), as_float64(y), as_float64(weight), loss)
 
     def objective(self, network: Network, penalty: Tensor | None = None) -> Objective:
         """Objective of a network on these data; the default is no penalty."""
@@ -77,7 +77,7 @@ class Setting:
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class Endpoints:
     """The trained networks, one per start, with their losses.
 
     Attributes
@@ -98,7 +98,7 @@ class Ends:
     gradient_norm: NDArray[np.float64]
 
 
-def evaluate(objectives: Sequence[Objective]) -> Ends:
+def evaluate(objectives: Sequence[Objective]) -> Endpoints:
     """Compute losses, objectives and gradient norms of networks of equal size."""
     raws, thetas, values = [], [], []
     for objective in objectives:
@@ -116,10 +116,10 @@ def evaluate(objectives: Sequence[Objective]) -> Ends:
         values.append([loss, loss + penalty, float(gradient.norm())])
     loss, objective, norm = np.array(values).T
     parameters, outputs = np.stack(thetas), torch.stack(raws)
-    return Ends(list(objectives), parameters, outputs, loss, objective, norm)
+    return Endpoints(list(objectives), parameters, outputs, loss, objective, norm)
 
 
-def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
+def distinct(ends: Endpoints, setting: SurveyData, scale: float) -> NDArray[np.intp]:
     """Return the number of the distinct minimum of each start.
 
     Networks are compared by their predictions on the training samples and by their
@@ -129,8 +129,8 @@ def distinct(ends: Ends, setting: Setting, scale: float) -> NDArray[np.intp]:
 
     Parameters
     ----------
-    ends : Ends
-    setting : Setting
+    ends : Endpoints
+    setting : SurveyData
     scale : float
         Scale of losses.
     """

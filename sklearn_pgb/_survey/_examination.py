@@ -15,13 +15,13 @@ from sklearn_pgb._certificate._table import problem_on
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._scale import LossScale
 from sklearn_pgb._geometry._kinks import kink_margin
-from sklearn_pgb._survey._ends import Ends
+from sklearn_pgb._survey._ends import Endpoints
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._objective import Objective
 
 
 def examine_ends(
-    ends: Ends,
+    ends: Endpoints,
     minimum: NDArray[np.intp],
     *,
     scale: LossScale,
@@ -37,7 +37,7 @@ def examine_ends(
 
     Parameters
     ----------
-    ends : Ends
+    ends : Endpoints
     minimum : ndarray (n_starts,)
         Number of the distinct minimum of each network.
     scale : LossScale
@@ -52,7 +52,7 @@ def examine_ends(
         Values for the examined networks and the best one; nan for others.
     verdicts : tuple of str
     """
-    critical = ends.gradient_norm <= tol * scale.unit
+    critical = ends.gradient_norm <= tol * scale.reference
     finite = np.isfinite(ends.objective) & np.isfinite(ends.gradient_norm)
     verdict = np.where(critical, "critical", "not_critical").astype(object)
     verdict[~finite] = "undetermined"
@@ -106,5 +106,5 @@ def _bound(objective: Objective, loss: float, floor: float) -> tuple[float, floa
     operator = space.operator([objective.X])
     problem = problem_on(objective, operator, intercept=space.intercept)
     with threads_for(_work(objective)):
-        least = infimum(problem, floor=floor, in_hand=loss)
+        least = infimum(problem, floor=floor, attained_loss=loss)
     return least.lower_bound, least.norm_budget

@@ -6,12 +6,12 @@ from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
 from sklearn_pgb._budget import (
-    LONGEST,
+    LEAST_POLISH,
+    MOST_POLISH,
     NEWTON_PARAMS,
     POLISH_CHUNK,
     POLISH_WORK,
     POPULATION_GROUP,
-    SHORTEST,
 )
 from sklearn_pgb._estimator._border import jobs_for
 from sklearn_pgb._models._activations import ACTIVATIONS
@@ -33,14 +33,15 @@ def train_population(
 ) -> Tensor:
     """Train from all starts; return parameters of shape (n_starts, n_params).
 
-    They are in training units. Groups and seeds do not depend on `n_jobs`.
+    The parameters are for scaled targets (`Recipe.networks` converts them). Groups and
+    seeds do not depend on `n_jobs`.
     """
     rng = np.random.RandomState(seed)
     theta = uniform_initialisation(recipe.program, rng, n_starts)
     if isinstance(polish_iter, str):
         work = n_starts * len(recipe.y) * recipe.program.n_params
-        affordable = int(min(LONGEST, POLISH_WORK / work))
-        n_iter = max(recipe.n_iter, affordable if affordable >= SHORTEST else 0)
+        affordable = int(min(MOST_POLISH, POLISH_WORK / work))
+        n_iter = max(recipe.n_iter, affordable if affordable >= LEAST_POLISH else 0)
     else:
         n_iter = int(polish_iter)
     if recipe.schedule.max_epochs:
@@ -53,7 +54,7 @@ def train_population(
         theta = torch.cat(parts)
     if n_iter == 0:
         return theta
-    # Members are polished one by one, so a chunk is only the size of a task.
+    # A chunk is one task for a worker, which polishes its members one by one.
     chunks = theta.split(POLISH_CHUNK)
     polished = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
         delayed(_polish)(recipe, chunk, n_iter, gtol) for chunk in chunks

@@ -24,7 +24,7 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._opened import NetworkEstimator
 from sklearn_pgb._sklearn import _check_y
-from sklearn_pgb._survey._ends import Setting
+from sklearn_pgb._survey._ends import SurveyData
 from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
 from sklearn_pgb._training._architecture import (
     Architecture,
@@ -45,9 +45,9 @@ class Recipe:
     Attributes
     ----------
     architecture : Architecture
-        Outputs are in the training units of `Targets.units`.
+        Outputs are in the training units of `Targets.scaling`.
     activation : str
-    setting : Setting
+    setting : SurveyData
         Data in the original units of the targets.
     targets : Targets
     y : ndarray (n_samples,) or (n_samples, n_targets)
@@ -63,7 +63,7 @@ class Recipe:
 
     architecture: Architecture
     activation: str
-    setting: Setting
+    setting: SurveyData
     targets: Targets
     y: NDArray[Any]
     penalty: Tensor
@@ -81,8 +81,9 @@ class Recipe:
     def objective(self, dtype: torch.dtype) -> Objective:
         """Training objective, in training units."""
         setting, architecture = self.setting, self.architecture
-        units = architecture.centre, architecture.scale
-        y = self.targets.encode(self.y, architecture.n_outputs, *units)
+        y = self.targets.encode(
+            self.y, architecture.n_outputs, architecture.center, architecture.scale
+        )
         loss = self.targets.loss_for(architecture.n_outputs, architecture.scale)
         parts = (setting.inputs, y, setting.weight, self.penalty)
         # Each call makes its own program, because its buffers are not thread-safe.
@@ -137,7 +138,7 @@ def find_recipe(
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
     own = isinstance(final, NetworkEstimator)
     if own and params["standardize"]:
-        X = InputMap.fit(X, weight, centred=not is_sparse, drop=True).transform(X)
+        X = InputMap.fit(X, weight, centered=not is_sparse, drop=True).transform(X)
     n_outputs = targets.n_outputs
     loss = targets.loss_for(n_outputs)
     activation = params["activation"]
@@ -147,7 +148,7 @@ def find_recipe(
     )
     # The initial parameters drawn here are not used: each start draws its own.
     rng = np.random.RandomState(0)
-    architecture = chain_architecture(program, rng, *targets.units(y, weight))
+    architecture = chain_architecture(program, rng, *targets.scaling(y, weight))
     normalized = as_float64(weight / weight.sum())
     penalty = program.is_weight().double()
     if own:
@@ -165,7 +166,9 @@ def find_recipe(
     return Recipe(
         architecture=architecture,
         activation=activation,
-        setting=Setting(as_float64(X), targets.encode(y, n_outputs), normalized, loss),
+        setting=SurveyData(
+            as_float64(X), targets.encode(y, n_outputs), normalized, loss
+        ),
         targets=targets,
         y=y,
         penalty=penalty,
@@ -209,10 +212,10 @@ def _is_chain(final: Any) -> bool:
 
 
 def _inner(penalty: Tensor, program: ChainProgram) -> Tensor:
-    """View the penalty of all layers but the last.
+    """View the penalty of the hidden layers.
 
-    It depends on the units of the targets. That of the output weights does not, as
-    these weights are scaled themselves.
+    It changes with the scale of the targets. The penalty of the output weights does
+    not, because these weights have the scale of the targets.
     """
     n_out, n_in = program.shapes[-1]
     return penalty[: len(penalty) - n_out * (n_in + 1)]

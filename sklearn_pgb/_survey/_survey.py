@@ -14,7 +14,7 @@ from sklearn_pgb._estimator._border import dense, weight_keyword
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import is_network, nested
 from sklearn_pgb._samples import check_samples
-from sklearn_pgb._survey._ends import Setting, distinct, evaluate
+from sklearn_pgb._survey._ends import SurveyData, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
 from sklearn_pgb._survey._recipe import Recipe, find_recipe
@@ -126,7 +126,7 @@ def survey_minima(
             recipe,
             n_starts,
             polish_iter=polish_iter,
-            gtol=SURVEY_POLISH * tol * _training_scale(recipe, scale.unit),
+            gtol=SURVEY_POLISH * tol * _training_scale(recipe, scale.reference),
             seed=seed,
             n_jobs=n_jobs,
         )
@@ -139,11 +139,11 @@ def survey_minima(
         given = None if sample_weight is None else weight
         objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
         first = objectives[0]
-        setting = Setting(first.X, first.y, first.weight, first.loss)
+        setting = SurveyData(first.X, first.y, first.weight, first.loss)
         floor = setting.floor()
         scale = setting.scale(floor)
     ends = evaluate(objectives)
-    minimum = distinct(ends, setting, scale.unit)
+    minimum = distinct(ends, setting, scale.reference)
     bounds, budgets, verdicts = examine_ends(
         ends, minimum, scale=scale, tol=tol, seed=seed
     )

@@ -172,7 +172,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             "seed": seed,
             "advice": "Add samples.",
             "groups": None if groups is None else groups[rows],
-            "exact": self.cv != "auto",
+            "require_n_folds": self.cv != "auto",
         }
         try:
             return cross_fitting_parts(n_folds, Z[rows], **options)

@@ -25,16 +25,16 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     Parameters
     ----------
     network : estimator, "drop" or None, default=None
-        The network. None: :class:`AddedNeuronClassifier` with two hidden layers of 64
-        smooth units. An estimator replaces it; it gets scaled inputs without missing
-        values, with categories as indicators. "drop" leaves it out.
+        The network. None is an :class:`AddedNeuronClassifier` with two hidden layers of
+        64 smooth units. It gets scaled inputs without missing values, with categories
+        as indicators, and so does an estimator in its place. "drop" leaves it out.
     trees : estimator, "drop" or None, default=None
-        The boosted trees. None: a
+        The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` with 150 iterations
         and 8 leaves, not used if there are several labels. They get numbers with
         missing values as they are, and category codes.
     forest : estimator, "drop" or None, default=None
-        The forest, of which the log odds of the leaves are averaged. None: an
+        The forest, of which the log odds of the leaves are averaged. None is an
         :class:`~sklearn.ensemble.ExtraTreesClassifier` with at least 3 samples in a
         leaf. Categories become mean targets.
     others : list of (str, estimator), default=()
@@ -68,24 +68,25 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     member_names_ : list of str
         "network", "trees", "forest" and the names of the others.
     alpha_ : ndarray of shape (n_mixtures,)
-        Regularization strength of each mixture of kernels in the prediction, as chosen
-        on the training parts of the folds: the final problem multiplies it by their
-        fraction of the weight.
+        Regularization strength of each mixture of kernels in the prediction, for the
+        training parts of the folds. The final problem multiplies it by the fraction of
+        the total weight in these parts.
     group_weights_ : ndarray of shape (n_mixtures, n_members)
         Weight of each member's kernel.
     mixture_weights_ : ndarray of shape (1 + n_mixtures,)
         Weights of the stacked average of the members, and of the mixtures, in the
         prediction.
     stack_weights_ : ndarray of shape (n_members,)
-        Weights of the members in the stacked average, the center of some mixtures.
+        Weights of the members in the stacked average, the weighted mean of the members'
+        raw outputs. The penalty of some mixtures pulls towards it.
     stack_intercept_ : ndarray of shape (n_outputs,)
         Added to the stacked average.
     basis_coef_ : list of list of ndarray
         For each fold and member, coefficients of its derivatives, without the biases.
     intercept_ : ndarray of shape (n_outputs,)
     oof_prediction_ : ndarray of shape (n_samples, n_classes)
-        Probabilities for every sample by members and a refit that have not seen it; of
-        samples with positive weight. NaN for samples that no fold holds out.
+        Probabilities for every sample of positive weight by members and a refit that
+        were not trained on it. NaN for samples that no fold holds out.
     oof_score_ : float
         Accuracy of `oof_prediction_`.
     cv_results_ : dict of ndarray

@@ -134,7 +134,7 @@ def _day(value: Any) -> float:
 
 
 def _duration(value: Any) -> float:
-    """Days, of a time of day since midnight."""
+    """Convert a duration, or a time of day since midnight, to days."""
     if isinstance(value, time):
         value = datetime.combine(date.min, value) - datetime.min
     return float(_days(np.array([value], dtype="m8[us]"))[0])

@@ -108,7 +108,7 @@ class RobustSquash(TransformerMixin, BaseEstimator):
 
 
 class FilledColumns(TransformerMixin, BaseEstimator):
-    """Put zeros into columns without any value, of which there are no histograms."""
+    """Fill columns without any value with zeros, because a histogram needs values."""
 
     def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
         """Find the columns."""
@@ -152,7 +152,7 @@ class TargetMeans(TransformerMixin, BaseEstimator):
         return np.column_stack([each.fit_transform(X, t) for each, t in pairs])
 
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the mean targets of categories; of all samples for unknown ones."""
+        """Return mean targets of categories, the overall mean for unknown ones."""
         return np.column_stack([each.transform(X) for each in self.encoders_])
 
     def _encoders(self, y: NDArray[Any]) -> list[tuple[TargetEncoder, NDArray[Any]]]:
@@ -160,7 +160,7 @@ class TargetMeans(TransformerMixin, BaseEstimator):
         columns = y.reshape(len(y), -1)
         if self.classifies and y.ndim == 1:
             classes = np.unique(y)
-            # The last indicator tells two classes apart.
+            # One column is enough for two classes.
             columns = y[:, None] == (classes if len(classes) > 2 else classes[-1:])
         folds = KFold(min(AUTO_FOLDS, max(len(y), 2)), shuffle=True, random_state=0)
         return [

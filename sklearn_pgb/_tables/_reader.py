@@ -34,9 +34,9 @@ class TableReader:
         ----------
         X : array-like, sparse matrix or data frame
         categorical : "from_dtype", None or array-like
-            Columns with categories. "from_dtype": those with values that are not
-            numbers or dates. None: those as well; an array names further ones, by
-            position, name or mask.
+            Columns with categories. "from_dtype" and None are the columns with values
+            that are not numbers or dates. An array adds further columns, by position,
+            name or mask.
 
         Returns
         -------
@@ -45,7 +45,7 @@ class TableReader:
             The table as the reader maps it.
         """
         table = read_table(X)
-        chosen = _chosen(table, categorical)
+        chosen = _categorical_mask(table, categorical)
         for j, column in enumerate(table.columns):
             chosen[j] |= column.dtype == object
         labels = tuple(
@@ -99,8 +99,8 @@ class TableReader:
         return matrix
 
 
-def _chosen(table: Table, categorical: ArrayLike | None) -> NDArray[np.bool_]:
-    """Columns that the user calls categories."""
+def _categorical_mask(table: Table, categorical: ArrayLike | None) -> NDArray[np.bool_]:
+    """Mask of the columns that the user declares as categories."""
     n_features = len(table.columns)
     chosen = np.zeros(n_features, dtype=bool)
     if categorical is None or isinstance(categorical, str):
@@ -129,6 +129,6 @@ def _chosen(table: Table, categorical: ArrayLike | None) -> NDArray[np.bool_]:
 
 
 def _by_frequency(column: NDArray[Any]) -> tuple[Any, ...]:
-    """Labels, the most frequent first; ties in the order of their text."""
+    """Labels from the most to the least frequent; ties are sorted as text."""
     counts = Counter(value for value in column if not is_missing(value))
     return tuple(sorted(counts, key=lambda label: (-counts[label], str(label))))

@@ -25,15 +25,15 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     Parameters
     ----------
     network : estimator, "drop" or None, default=None
-        The network. None: :class:`AddedNeuronRegressor` with two hidden layers of 64
-        smooth units. An estimator replaces it; it gets scaled inputs without missing
-        values, with categories as indicators. "drop" leaves it out.
+        The network. None is an :class:`AddedNeuronRegressor` with two hidden layers of
+        64 smooth units. It gets scaled inputs without missing values, with categories
+        as indicators, and so does an estimator in its place. "drop" leaves it out.
     trees : estimator, "drop" or None, default=None
-        The boosted trees. None: a
+        The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingRegressor` with 150 trees of 8
         leaves. They get numbers with missing values as they are, and category codes.
     forest : estimator, "drop" or None, default=None
-        The forest. None: an :class:`~sklearn.ensemble.ExtraTreesRegressor` with at
+        The forest. None is an :class:`~sklearn.ensemble.ExtraTreesRegressor` with at
         least 3 samples in a leaf. Categories become mean targets.
     others : list of (str, estimator), default=()
         Further members, each of a kind that :class:`GradientBasisRefit` can open. They
@@ -65,24 +65,25 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     member_names_ : list of str
         "network", "trees", "forest" and the names of the others.
     alpha_ : ndarray of shape (n_mixtures,)
-        Regularization strength of each mixture of kernels in the prediction, as chosen
-        on the training parts of the folds: the final problem multiplies it by their
-        fraction of the weight.
+        Regularization strength of each mixture of kernels in the prediction, for the
+        training parts of the folds. The final problem multiplies it by the fraction of
+        the total weight in these parts.
     group_weights_ : ndarray of shape (n_mixtures, n_members)
         Weight of each member's kernel.
     mixture_weights_ : ndarray of shape (1 + n_mixtures,)
         Weights of the stacked average of the members, and of the mixtures, in the
         prediction.
     stack_weights_ : ndarray of shape (n_members,)
-        Weights of the members in the stacked average, the center of some mixtures.
+        Weights of the members in the stacked average, the weighted mean of the members'
+        raw outputs. The penalty of some mixtures pulls towards it.
     stack_intercept_ : ndarray of shape (n_outputs,)
         Added to the stacked average.
     basis_coef_ : list of list of ndarray
         For each fold and member, coefficients of its derivatives, without the biases.
     intercept_ : ndarray of shape (n_outputs,)
     oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        Prediction for every sample by members and a refit that have not seen it; of
-        samples with positive weight. NaN for samples that no fold holds out.
+        Prediction for every sample of positive weight by members and a refit that were
+        not trained on it. NaN for samples that no fold holds out.
     oof_score_ : float
         R^2 of `oof_prediction_`; NaN if fewer than two samples are held out.
     cv_results_ : dict of ndarray

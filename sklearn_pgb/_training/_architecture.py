@@ -37,10 +37,10 @@ class Architecture:
     n_outputs : int
     draw : callable
         Draws initial parameters (n_params,).
-    centre : ndarray (n_outputs,)
+    center : ndarray (n_outputs,)
     scale : float
         Center and scale that standardize the targets of the training. The outputs of
-        the fitted network are those of the program times `scale`, plus `centre`.
+        the fitted network are those of the program times `scale`, plus `center`.
     inputs : InputMap or None
         The standardization of the inputs; None if there is none.
     """
@@ -48,7 +48,7 @@ class Architecture:
     program: Program
     n_outputs: int
     draw: Callable[[], Tensor]
-    centre: NDArray[np.float64]
+    center: NDArray[np.float64]
     scale: float
     inputs: InputMap | None = None
 
@@ -75,7 +75,7 @@ def hidden_widths(hidden_layer_sizes: Any) -> list[int]:
 def chain_architecture(
     program: ChainProgram,
     rng: np.random.RandomState,
-    centre: NDArray[np.float64],
+    center: NDArray[np.float64],
     scale: float,
     inputs: InputMap | None = None,
     start: NDArray[np.float64] | None = None,
@@ -87,7 +87,7 @@ def chain_architecture(
     ----------
     program : ChainProgram
     rng : RandomState
-    centre : ndarray (n_outputs,)
+    center : ndarray (n_outputs,)
     scale : float
     inputs : InputMap or None
     start : ndarray (n_outputs,) or None
@@ -106,7 +106,7 @@ def chain_architecture(
             theta[-n_outputs:] += torch.from_numpy(start)
         return theta
 
-    return Architecture(program, n_outputs, draw, centre, scale, inputs)
+    return Architecture(program, n_outputs, draw, center, scale, inputs)
 
 
 def module_architecture(
@@ -116,7 +116,7 @@ def module_architecture(
     device: Any,
     inputs: InputMap | None = None,
 ) -> Architecture:
-    """Create an architecture; draws after the first reset the module or make another.
+    """Create an architecture; later draws reset the module or make another.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
         coefs = [weight[0].T.numpy().copy() for weight in weights]
         intercepts = [bias[0, 0].numpy().copy() for bias in biases if bias is not None]
         coefs[-1] *= architecture.scale
-        intercepts[-1] = architecture.centre + architecture.scale * intercepts[-1]
+        intercepts[-1] = architecture.center + architecture.scale * intercepts[-1]
         return {
             "coefs_": coefs,
             "intercepts_": intercepts,
@@ -209,7 +209,7 @@ def chain_parameters(
     """Return the parameters of a chain's program from its fitted attributes."""
     scale = architecture.scale
     parts = [part for pair in zip(coefs, intercepts, strict=True) for part in pair]
-    parts[-2:] = [coefs[-1] / scale, (intercepts[-1] - architecture.centre) / scale]
+    parts[-2:] = [coefs[-1] / scale, (intercepts[-1] - architecture.center) / scale]
     return torch.cat([as_float64(part.T).flatten() for part in parts])
 
 

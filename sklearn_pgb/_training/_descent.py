@@ -176,7 +176,9 @@ class Descent:
         total = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
         for run in self._shuffled():
             for X, y, weight in zip(*(part.split(size) for part in run), strict=True):
-                value, gradient = objective.batch(theta, X, y, weight)
+                value, gradient = objective.batch_value_and_gradient(
+                    theta, X, y, weight
+                )
                 total += value
                 # A smaller last batch still gives the mean gradient of its samples.
                 if len(X) < size:

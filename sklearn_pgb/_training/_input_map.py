@@ -16,7 +16,7 @@ from sklearn_pgb._budget import INPUT_ULPS, PASS_ROWS, SMALLEST
 
 @dataclass(frozen=True, eq=False)
 class InputMap:
-    """Standardization of each column, ``z = (x 2^-exponent - centre) / spread``.
+    """Standardization of each column, ``z = (x 2^-exponent - center) / spread``.
 
     The exact scaling by powers of two avoids overflow and underflow of squares.
 
@@ -25,7 +25,7 @@ class InputMap:
     columns : ndarray (n_columns,)
         Indices of the columns of X that the network uses.
     exponent : ndarray (n_columns,) or (1,)
-    centre, spread : ndarray of the same shape
+    center, spread : ndarray of the same shape
         One number for all positions if samples have more than one axis. An infinite
         spread maps constant columns to zero.
     n_features : int
@@ -34,13 +34,13 @@ class InputMap:
 
     columns: NDArray[np.intp]
     exponent: NDArray[np.intp]
-    centre: NDArray[np.float64]
+    center: NDArray[np.float64]
     spread: NDArray[np.float64]
     n_features: int
 
     @classmethod
     def fit(
-        cls, X: NDArray[Any], weight: NDArray[np.float64], *, centred: bool, drop: bool
+        cls, X: NDArray[Any], weight: NDArray[np.float64], *, centered: bool, drop: bool
     ) -> InputMap:
         """Compute means and standard deviations of weighted samples.
 
@@ -49,7 +49,7 @@ class InputMap:
         X : ndarray (n_samples, ...)
         weight : ndarray (n_samples,)
             Positive weights.
-        centred : bool
+        centered : bool
             Whether to center columns. Otherwise they are divided by their largest
             absolute value, which preserves zeros and the size of rare features.
         drop : bool
@@ -64,23 +64,23 @@ class InputMap:
             largest = largest.max(keepdims=True)
         # Powers of two change no digit, and keep squares of extreme values finite.
         exponent = np.frexp(largest)[1].astype(np.intp)
-        centre, spread = _moments(rows, weight, exponent)
+        center, spread = _moments(rows, weight, exponent)
         # The largest entry of a column is about one after scaling by its power of two.
         rounding = INPUT_ULPS * np.finfo(X.dtype).eps
         constant = (spread <= rounding) | (largest < SMALLEST)
-        if not centred:
-            centre = np.zeros_like(centre)
+        if not centered:
+            center = np.zeros_like(center)
             spread = np.ldexp(largest, -exponent)
         # Maps any finite value of a constant column to zero.
-        exponent, centre = np.where(constant, 0, (exponent, centre))
+        exponent, center = np.where(constant, 0, (exponent, center))
         exponent = exponent.astype(np.intp)
         spread = np.where(constant, np.inf, spread)
         columns = np.arange(rows.shape[1])
         if drop and constant.any():
             columns = np.flatnonzero(~constant) if not constant.all() else columns[:1]
-            exponent, centre = exponent[columns], centre[columns]
+            exponent, center = exponent[columns], center[columns]
             spread = spread[columns]
-        return cls(columns, exponent, centre, spread, rows.shape[1])
+        return cls(columns, exponent, center, spread, rows.shape[1])
 
     def transform(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Standardize dense samples, (n_samples, n_columns) or (n_samples, ...)."""
@@ -97,7 +97,7 @@ class InputMap:
         """Standardize a part of the samples; extreme values may become infinite."""
         with np.errstate(over="ignore"):
             scaled = np.ldexp(part.astype(np.float64), -self.exponent)
-            scaled -= self.centre
+            scaled -= self.center
             scaled /= self.spread
         return scaled
 
@@ -119,7 +119,7 @@ class InputMap:
         of_column = np.zeros((self.n_features, coef.shape[1]))
         scaled = coef / self.spread[:, None]
         of_column[self.columns] = np.ldexp(scaled, -self.exponent[:, None])
-        return of_column, intercept - self.centre @ scaled
+        return of_column, intercept - self.center @ scaled
 
     def fold_flat(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
@@ -128,7 +128,7 @@ class InputMap:
         if len(self.exponent) == len(coef):
             return self.fold(coef, intercept)
         scaled = coef / self.spread
-        return np.ldexp(scaled, -self.exponent), intercept - self.centre * scaled.sum(0)
+        return np.ldexp(scaled, -self.exponent), intercept - self.center * scaled.sum(0)
 
     def n_inputs(self, shape: tuple[int, ...]) -> int:
         """Return the size of a standardized sample if X has this shape."""
@@ -147,13 +147,13 @@ class Standardization(nn.Module):
         super().__init__()
         scale = np.ldexp(1.0, -inputs.exponent)
         self.register_buffer("scale", torch.from_numpy(scale))
-        self.register_buffer("centre", torch.from_numpy(inputs.centre.copy()))
+        self.register_buffer("center", torch.from_numpy(inputs.center.copy()))
         self.register_buffer("spread", torch.from_numpy(inputs.spread.copy()))
 
     def forward(self, X: Tensor) -> Tensor:
-        """Return ``(x scale - centre) / spread``."""
-        scale, centre, spread = self.buffers()
-        return (X * scale - centre) / spread
+        """Return ``(x scale - center) / spread``."""
+        scale, center, spread = self.buffers()
+        return (X * scale - center) / spread
 
 
 def _moments(
@@ -177,6 +177,6 @@ def _moments(
     # products are used, as their rounding of a column depends on the others.
     first = next(parts())[1][0]
     first = first[:1] if pools else first
-    centre = first + pooled(sum((w[:, None] * (z - first)).sum(0) for w, z in parts()))
-    square = pooled(sum((w[:, None] * (z - centre) ** 2).sum(0) for w, z in parts()))
-    return centre, np.sqrt(square)
+    center = first + pooled(sum((w[:, None] * (z - first)).sum(0) for w, z in parts()))
+    square = pooled(sum((w[:, None] * (z - center) ** 2).sum(0) for w, z in parts()))
+    return center, np.sqrt(square)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import HESSIAN_COLUMNS, PROBED_ROWS, SWEEP
+from sklearn_pgb._budget import FORWARD_ROWS, HESSIAN_COLUMNS, PROBED_ROWS
 from sklearn_pgb._derivatives import GradientDerivative, has_second_derivative
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._module import ModuleNetwork
@@ -68,7 +68,7 @@ class Objective:
     def data_value(self, theta: Tensor) -> Tensor:
         """Return L of each member without the penalty."""
         total = theta.new_zeros(len(theta))
-        for rows in self.sweeps(len(theta)):
+        for rows in self.row_slices(len(theta)):
             raw = self.program(theta, self.X[rows])
             total += self._losses(raw, self.y[rows]) @ self.weight[rows]
         return total
@@ -76,20 +76,20 @@ class Objective:
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return L of each member and its gradient, (n_members, n_params)."""
         value, gradient = self.penalty_value(theta), self.penalty_gradient(theta)
-        for rows in self.sweeps(len(theta)):
-            part, slope = self.batch(
+        for rows in self.row_slices(len(theta)):
+            part, slope = self.batch_value_and_gradient(
                 theta, self.X[rows], self.y[rows], self.weight[rows]
             )
             value += part
             gradient += slope
         return value, gradient
 
-    def of_one(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_gradient_of_one(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return L of one member (n_params,) and its gradient."""
         value, gradient = self.value_and_gradient(theta[None])
         return value[0], gradient[0]
 
-    def batch(
+    def batch_value_and_gradient(
         self, theta: Tensor, X: Tensor, y: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the weighted loss of a batch and its gradient, without the penalty."""
@@ -107,9 +107,9 @@ class Objective:
         flat = raw.reshape(-1, raw.shape[2])
         return self.loss.value(y.repeat(len(raw), 1), flat).view(len(raw), -1)
 
-    def sweeps(self, n_members: int) -> Iterator[slice]:
+    def row_slices(self, n_members: int) -> Iterator[slice]:
         """Yield slices of samples that fit into memory at the same time."""
-        size = max(1, SWEEP // n_members)
+        size = max(1, FORWARD_ROWS // n_members)
         for start in range(0, self.n_samples, size):
             yield slice(start, start + size)
 
@@ -119,7 +119,7 @@ def hessian_product(objective: Objective, theta: Tensor) -> Callable[[Tensor], T
     leaf = theta.detach().clone().requires_grad_()
     parts = [
         GradientDerivative(_gradient(objective, leaf, rows), leaf)
-        for rows in objective.sweeps(1)
+        for rows in objective.row_slices(1)
     ]
 
     def product(direction: Tensor) -> Tensor:
@@ -136,12 +136,12 @@ def hessian(objective: Objective, theta: Tensor) -> Tensor:
     product = hessian_product(objective, theta)
     eye = torch.eye(len(theta), dtype=theta.dtype)
     dense = torch.cat([product(columns) for columns in eye.split(HESSIAN_COLUMNS)])
-    # Eigensolvers read one triangle only; average out the rounding of both.
+    # Eigensolvers read one triangle only, so make the matrix exactly symmetric.
     return (dense + dense.T) / 2
 
 
 def has_hessian(objective: Objective, theta: Tensor) -> bool:
-    """Whether torch can differentiate the gradient; not true for every module."""
+    """Whether torch can differentiate the gradient; False for some modules."""
     if not isinstance(objective.network, ModuleNetwork):
         return True
     rows = slice(0, PROBED_ROWS)

@@ -91,7 +91,7 @@ def polish(
 
     with threads_for(theta.numel() * objective.n_samples):
         rough = quasi_newton(
-            objective.of_one,
+            objective.value_and_gradient_of_one,
             theta,
             gtol=gtol,
             max_iter=max_iter,
@@ -101,7 +101,7 @@ def polish(
         theta = rough.theta
         if newton and not stopped and len(theta) <= POLISH_DENSE_PARAMS:
             theta = _newton(objective, theta, gtol, record)
-        value, gradient = objective.of_one(theta)
+        value, gradient = objective.value_and_gradient_of_one(theta)
     return replace(
         rough,
         theta=theta,
@@ -207,7 +207,7 @@ def _newton(
     on_iteration: Callable[[Tensor, float], bool],
 ) -> Tensor:
     """Take Newton steps if they decrease the gradient and keep the objective."""
-    value, gradient = objective.of_one(theta)
+    value, gradient = objective.value_and_gradient_of_one(theta)
     for _ in range(POLISH_NEWTON_STEPS):
         if float(gradient.abs().max()) <= gtol:
             break
@@ -218,12 +218,12 @@ def _newton(
         coordinates = vectors.T @ gradient
         # Objectives that differ by rounding count as equal.
         noise = 4 * np.finfo(float).eps * max(1.0, abs(float(value)))
-        # Little damping first, as it converges quadratically; more of it shortens the
-        # steps along flat directions.
+        # Try little damping first, because it converges quadratically. More damping
+        # shortens steps along flat directions.
         for damping in (1e-10, 1e-6, 1e-3, 1e-1, 10.0):
             floor = damping * float(size.max()) + 1e-300
             trial = theta - vectors @ (coordinates / size.clamp(min=floor))
-            new_value, new_gradient = objective.of_one(trial)
+            new_value, new_gradient = objective.value_and_gradient_of_one(trial)
             # The objective is flat up to rounding here, so only the gradient shows
             # progress.
             decreases = float(new_gradient.norm()) < float(gradient.norm())
