@@ -140,7 +140,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         rng = check_random_state(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2)
         parts = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
-        members = self._members(reader)
+        members = self._members(reader, [member_y[rows[train]] for train, _ in parts])
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
@@ -196,20 +196,29 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             )
         return class_codes(labels)
 
-    def _members(self, reader):
+    def _members(self, reader, fold_targets):
         """Named pipelines, each from the matrix of the table to predictions."""
         labels, loss = reader.labels, self.loss
         n_outputs = self._targets.n_outputs
         members = []
+        multilabel = getattr(self, "_multilabel", False)
+        is_rare = multilabel and any((y == y[0]).all(0).any() for y in fold_targets)
+        if is_rare and (self.trees is None or self.forest is None):
+            warnings.warn(
+                "All training samples of a fold have the same value of some label, and "
+                "trees need both. The built-in trees and forest are left out. Remove "
+                "the label, or pass `groups` or `cv` that spread its samples.",
+                UserWarning,
+                stacklevel=5,
+            )
         if not isinstance(self.network, str):
             members.append(("network", network(labels, loss, self.network)))
-        # scikit-learn's boosted trees do not take several labels.
-        several = getattr(self, "_multilabel", False)
-        wanted = self.trees is not None or not several
-        if not isinstance(self.trees, str) and wanted:
-            members.append(("trees", trees(labels, loss, n_outputs, self.trees)))
+        if not isinstance(self.trees, str) and not (is_rare and self.trees is None):
+            several = multilabel or (loss != "log_loss" and n_outputs > 1)
+            members.append(("trees", trees(labels, loss, several, self.trees)))
         # The leaves of a forest hold means, which are no raw outputs of other losses.
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
+        wanted &= not (is_rare and self.forest is None)
         if not isinstance(self.forest, str) and wanted:
             members.append(("forest", forest(labels, loss, self.forest)))
         classifies = loss == "log_loss"
