@@ -578,8 +578,10 @@ TRAINING_LOG_SPAN = 10.0
 
 # --- tables ---------------------------------------------------------------------
 
-# Inputs of networks approach this many standard deviations.
-SQUASH = 3.0
+# Inputs of networks approach this many standard deviations. On 20 bundled, generated and
+# mixed tables, the RMSE is .839, .798 and .792 times CatBoost's (geometric mean) for 3,
+# 6 and 10: stronger squashing bends functions that are smooth or linear in the inputs.
+SQUASH = 10.0
 
 # Columns with at most this many categories become indicators, and those with fewer
 # samples than RARE_SAMPLES share one.

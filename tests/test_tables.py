@@ -320,7 +320,7 @@ def test_a_linear_function_is_found_by_its_model():
     y = X @ [1.0, -2, 3]
     model = regressor(others=[("linear", LinearRegression())]).fit(X, y)
     new = np.random.default_rng(1).normal(size=(20, 3))
-    np.testing.assert_allclose(model.predict(new), new @ [1.0, -2, 3], atol=1e-2)
+    np.testing.assert_allclose(model.predict(new), new @ [1.0, -2, 3], atol=2e-2)
 
 
 @pytest.mark.parametrize("column", [np.nan, 1.0, "same", None])
