@@ -33,6 +33,7 @@ FLOORS = {
     "_samples": 4,
     "_targets": 4,
     "_estimator": 5,
+    "_predictive": 5,
     "_added_neuron": 6,
     "_resnet": 6,
     "_refit": 6,

@@ -21,7 +21,7 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._budget import AUTO_FOLDS, MOST_GAIN, SMALLEST_SIZE
 from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
@@ -36,8 +36,10 @@ from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
+from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import check_can_open, nested, open_network
+from sklearn_pgb._predictive._methods import Located, Predictive
 from sklearn_pgb._refit._groups import FoldModels, GroupRefit, refit_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
@@ -53,7 +55,9 @@ from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
-class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
+class TableEstimator(
+    VersionedState, Predictive, CallbackSupportMixin, BaseEstimator, ABC
+):
     """Members trained on folds, and one convex model on all of their bases."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -314,6 +318,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 folds.append(FoldModels.of(opened, Z, shares, *index))
                 heads = (o.network.find_head(o.inputs(Z[:8])) for o in opened)
                 self._biases.append([head.bias for head in heads])
+            adapts = getattr(self, "distribution", False)
             result = refit_groups(
                 folds,
                 encoded,
@@ -321,12 +326,33 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 targets.loss_for(targets.n_outputs),
                 max_memory=max_memory,
                 seed=seed,
+                keep_folds=adapts,
             )
-        self._store(result)
-        held = np.zeros(len(y), dtype=bool)
-        held[np.concatenate([heldout for _, heldout in parts])] = True
+            self._store(result)
+            numbers = np.full(len(y), -1)
+            for number, (_, heldout) in enumerate(parts):
+                numbers[heldout] = number
+            held = numbers >= 0
+            errors = encoded - result.heldout_raw
+            self._scale = None
+            if adapts and held.all() and self.loss == "squared_error":
+                # The refit averages the folds' models, whose errors partly cancel.
+                squares = shares @ errors.square() / shares.sum()
+                gain = (result.spread / squares).nan_to_num().clamp(max=MOST_GAIN)
+                errors = self._fit_scale(folds, errors, shares, max_memory, seed)
+                errors *= (1 - gain).sqrt()
         raw = result.heldout_raw.numpy()[held]
         prediction, self.oof_score_ = self._heldout(y[held], raw, weight[held])
+        self._oof_errors = {"weight": weight[held], "fold": numbers[held]}
+        if self.loss == "squared_error":
+            self._oof_errors["errors"] = errors.numpy()[held]
+        elif self.loss == "poisson":
+            mean = prediction.reshape(len(prediction), -1)
+            self._oof_errors |= {"y": y[held].reshape(mean.shape), "mean": mean}
+        elif not self._multilabel:
+            codes = np.searchsorted(self.classes_, y[held])
+            own = prediction[np.arange(len(codes)), codes]
+            self._oof_errors["scores"] = 1 - own
         self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
         self.oof_prediction_[held] = prediction
         if not result.converged:
@@ -359,33 +385,92 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         ]
         self.intercept_ = result.intercept.numpy()
         self._centered = result.centered
+        self._folds_coef = [
+            [c.numpy() for c in each.coefficients] for each in result.folds
+        ]
+        self._folds_intercept = [each.intercept.numpy() for each in result.folds]
         self._prepared = Prepared()
+
+    def _fit_scale(self, folds, errors, shares, max_memory, seed):
+        """Fit the log scale of the errors; return the standardized errors.
+
+        A second convex problem on the same bases: the absolute errors of samples that
+        were held out, with the gamma loss, which is the likelihood of Laplace errors.
+        """
+        largest = max(1.0, float(errors.abs().max()))
+        least = torch.finfo(errors.dtype).eps * largest
+        level = (shares @ errors.abs() / shares.sum()).clamp_min(least)
+        sizes = (errors.abs() / level).clamp_min(SMALLEST_SIZE)
+        options = {"max_memory": max_memory, "seed": seed}
+        result = refit_groups(folds, sizes, shares, GammaLoss(), **options)
+        logs = result.heldout_raw
+        low, high = logs.amin(0), logs.amax(0)
+        self._scale = {
+            "coef": [[coef.numpy() for coef in fold] for fold in result.coefficients],
+            "intercept": result.intercept.numpy(),
+            "stack": result.stack.numpy(),
+            "centered": result.centered,
+            "level": level.numpy(),
+            # exp() extrapolates without bound.
+            "range": torch.stack([low, high]).numpy(),
+        }
+        return errors / (level * logs.exp())
 
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
-        Z = _read_new(self, X)
-        members, coefs = (
-            [each for fold in folds for each in fold]
-            for folds in (self.estimators_, self.basis_coef_)
+        solution = self.basis_coef_, self.stack_weights_, self._centered
+        raw: NDArray[np.float64] = self._sum(
+            "models", _read_new(self, X), *solution, self.intercept_
         )
-        sources = [*members, *coefs, self.stack_weights_]
-        models = self._prepared.get(sources, self._tangent_sum)
-        with config_context(transform_output="default"):
-            inputs = models.inputs(Z)
-        start = torch.from_numpy(self.intercept_).expand(len(Z), -1)
-        raw: NDArray[np.float64] = finite_outputs(models.raw(inputs, start)).numpy()
         return raw
 
-    def _tangent_sum(self) -> TangentSum:
+    def _located(self, X: Any) -> Located:
+        """Predictions with their scale, and those of the folds."""
+        check_is_fitted(self)
+        Z = _read_new(self, X)
+        solution = self.stack_weights_, self._centered
+        coefs = self.basis_coef_
+        raw = self._sum("models", Z, coefs, *solution, self.intercept_)
+        folds = [raw]
+        if self._folds_coef:
+            folds = [
+                self._sum(f"fold {k}", Z, [coef], *solution, intercept, [k])
+                for k, (coef, intercept) in enumerate(
+                    zip(self._folds_coef, self._folds_intercept, strict=True)
+                )
+            ]
+        scale = np.ones_like(raw)
+        if self._scale is not None:
+            names = "coef", "stack", "centered", "intercept"
+            logs = self._sum("scale", Z, *(self._scale[name] for name in names))
+            scale = self._scale["level"] * np.exp(np.clip(logs, *self._scale["range"]))
+        flat = raw.shape[1] == 1
+        if "mean" in (self._oof_errors or ()):
+            raw = self._targets.decode(raw).reshape(raw.shape)
+        return Located(raw, scale, folds, flat)
+
+    def _sum(self, name, Z, coefs, stack, centered, intercept, folds=None):
+        """Raw outputs of a solution of the convex problem, (n_samples, n_outputs)."""
+        folds = range(len(self.estimators_)) if folds is None else folds
+        members = [member for k in folds for member in self.estimators_[k]]
+        sources = [*members, *(coef for fold in coefs for coef in fold), stack]
+
+        def prepare():
+            return self._tangent_sum(folds, coefs, stack, centered)
+
+        models = self._prepared.get(name, sources, prepare)
+        with config_context(transform_output="default"):
+            inputs = models.inputs(Z)
+        start = torch.from_numpy(intercept).expand(len(Z), -1)
+        return finite_outputs(models.raw(inputs, start)).numpy()
+
+    def _tangent_sum(self, folds, coefs, stack, centered):
         opened, weights, parts = [], [], []
-        scale = self._centered / len(self.estimators_)
-        folds = zip(self.estimators_, self.basis_coef_, self._biases, strict=True)
-        for fold in folds:
-            for member, coef, bias, stack in zip(
-                *fold, self.stack_weights_, strict=True
-            ):
-                weight = scale * float(stack)
+        for k, fold in zip(folds, coefs, strict=True):
+            members = self.estimators_[k], fold, self._biases[k]
+            for member, coef, bias, share in zip(*members, stack, strict=True):
+                weight = centered / len(folds) * float(share)
                 if weight > 0 or coef.any():
                     opened.append(open_network(member))
                     weights.append(max(weight, 0.0))
