@@ -628,6 +628,9 @@ COUNT_TAIL = 1e-9
 # hardly different from none.
 LEAST_DISPERSION, MOST_DISPERSION = 1e-5, 100.0
 
+# Coverages of the intervals that are drawn, and points of the reliability curve.
+FAN_COVERAGES, RELIABILITY_POINTS = (0.5, 0.9), 101
+
 # Averaging the models of folds removes at most this part of the squared error: five
 # independent models with nothing but variance would remove four fifths.
 MOST_GAIN = 0.8

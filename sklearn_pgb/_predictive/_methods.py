@@ -199,8 +199,9 @@ class Predictive:
         if self._oof_errors is None:
             raise ValueError(
                 f"this {type(self).__name__} must have out-of-fold errors for "
-                "distributions, intervals and sets, got none. Fit it with cv=5, or, if "
-                "the model is trained already, pass X_val and y_val to fit."
+                "distributions, intervals and sets, got none. Fit it with cv=5 and "
+                "distribution=True, or, if the model is trained already, pass X_val "
+                "and y_val to fit."
             )
         return self._oof_errors
 

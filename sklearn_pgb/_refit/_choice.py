@@ -307,7 +307,9 @@ def choose(
     decomposition, if it is needed.
     """
     alpha = request.alpha
-    if is_number(alpha) and (len(problems) == 1 or not trained.has_heldout):
+    # A distribution needs the errors of the folds, even if nothing is chosen.
+    needs_folds = len(problems) > 1 or request.distribution
+    if is_number(alpha) and not (needs_folds and trained.has_heldout):
         only = Candidate(next(iter(problems)), float(alpha), math.nan)
         return Choice(only.center, only.alpha, [only])
     if chooses_on_training_samples(trained, request):
