@@ -22,7 +22,7 @@ PYTHON_DIST := build/venv-dist/bin/python
 
 BENCHMARKS := uci_regression uci121 gram scale training added_neuron resnet_basis certify \
     certify_networks sweeps peer_tests estimator_checks refit_vs_networks small_data tables refit_boosters \
-    predict
+    predict distributions
 
 export MPLBACKEND := Agg
 

@@ -26,7 +26,7 @@ from sklearn_pgb import GradientBasisRefit
 MOST_KERNEL_SAMPLES, SEARCHED = 8000, 2000
 GAMMAS, RIDGES, PENALTIES = np.logspace(-3, 0, 7), np.logspace(-4, 1, 6), (1, 10, 100)
 
-# Networks of the refit, as in version 0.1.
+# Networks of the refit.
 N_NETWORKS = 4
 
 

@@ -621,8 +621,9 @@ SHAPE_TAIL, CRPS_POINTS = 1e-7, 2001
 # Halvings of intervals of numbers: more would not change a float.
 BISECTIONS = 64
 
-# Counts above the quantile of this tail probability add nothing to a score.
-COUNT_TAIL = 1e-9
+# Scores of counts sum between the quantiles of this tail probability, in at most this
+# many steps.
+COUNT_TAIL, COUNT_POINTS = 1e-9, 2000
 
 # Variance of counts beyond their mean, relative to the square of the mean. The least is
 # hardly different from none.

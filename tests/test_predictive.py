@@ -15,7 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from table_cases import FRAME, WEIGHT, X, Y, small
 
-from sklearn_pgb import GradientBasisClassifier, GradientBasisRefit
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    GradientBasisClassifier,
+    GradientBasisRefit,
+)
 
 LINE = np.random.default_rng(0).normal(size=(600, 3))
 
@@ -65,6 +69,17 @@ def test_default_predictions_do_not_depend_on_the_distribution():
         small("real", distribution=d).fit(X, Y["real"]) for d in (False, True)
     )
     np.testing.assert_array_equal(plain.predict(X), other.predict(X))
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 2.0**30])
+@pytest.mark.parametrize("table", [False, True])
+def test_units_of_targets(table, unit):
+    """Intervals have the units of the targets."""
+    model = small("real").set_params(network="drop") if table else refit()
+    model.set_params(distribution=True)
+    expected = model.fit(X, Y["real"]).predict_interval(X)
+    other = model.fit(X, unit * Y["real"]).predict_interval(X)
+    np.testing.assert_allclose(other / unit, expected, rtol=1e-3)
 
 
 def test_tables():
@@ -193,7 +208,7 @@ def test_sets_of_labels():
 # --- bad input ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coverage", [0, 1, -0.5, 2, np.nan])
+@pytest.mark.parametrize("coverage", [0, 1, -0.5, 2, np.nan, "0.9"])
 def test_coverage(coverage):
     model = small("real").fit(X, Y["real"])
     with pytest.raises(ValueError, match="coverage must be between 0 and 1"):
@@ -227,6 +242,9 @@ def test_methods_of_the_other_kind():
     assert not hasattr(small("multi"), "predict_interval")
     assert not hasattr(refit(LogisticRegression()), "predict_quantiles")
     assert not hasattr(refit(), "predict_set")
+    # Sets need probabilities.
+    hinge = AddedNeuronClassifier((3,), loss="smoothed_hinge")
+    assert not hasattr(refit(hinge), "predict_set")
 
 
 def test_constant_targets():

@@ -163,3 +163,27 @@ def test_counts_are_those_of_scipy():
     assert draws.shape == (20_000, 3)
     expected = np.abs(draws - y).mean(0) - np.abs(draws[::2] - draws[1::2]).mean(0) / 2
     np.testing.assert_allclose(counts.crps(y), expected, rtol=0.05)
+
+
+@pytest.mark.parametrize("dispersion", [0.0, 0.5])
+def test_score_of_counts_is_a_sum(dispersion):
+    """The definition, count by count; targets far out and between counts too."""
+    y = np.array([0, 3, 50, 2.5, 400])
+    mean = np.array([[0.5], [4.0], [30.0], [2.0], [7.0]])
+    counts = Counts(mean, np.array([dispersion]), flat=True)
+    grid = np.arange(0, 2000)
+    F = np.stack([counts.cdf(np.full(5, c)) for c in grid])
+    left, right = np.clip(y, grid[:, None], grid[:, None] + 1), grid[:, None] + 1
+    below = left - grid[:, None]
+    expected = (below * F**2 + (right - left) * (1 - F) ** 2).sum(0)
+    np.testing.assert_allclose(counts.crps(y), expected, rtol=1e-6)
+
+
+def test_score_of_large_counts():
+    """A million counts are nearly normal, and are not summed one by one."""
+    mean = np.array([[1e6], [3.0]])
+    counts = Counts(mean, np.array([0.01]), flat=True)
+    std = counts.std[0]
+    # That of a normal distribution at its mean.
+    expected = std * (np.sqrt(2) - 1) / np.sqrt(np.pi)
+    assert counts.crps(mean[:, 0])[0] == pytest.approx(expected, rel=0.02)

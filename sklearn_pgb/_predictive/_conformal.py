@@ -1,6 +1,8 @@
 """Cross-conformal intervals and label sets."""
 
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +12,9 @@ from sklearn_pgb._budget import BISECTIONS
 Array = NDArray[np.float64]
 
 
-def check_coverage(coverage: float) -> float:
+def check_coverage(coverage: Any) -> float:
     """Return the coverage, or raise an error."""
-    if not 0 < coverage < 1:
+    if not isinstance(coverage, Real) or not 0 < float(coverage) < 1:
         raise ValueError(
             f"coverage must be between 0 and 1, both excluded, got {coverage!r}. Pass "
             "0.9 for intervals that hold nine of ten targets."

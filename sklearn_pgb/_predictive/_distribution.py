@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import nbinom, poisson
 from sklearn.utils import check_random_state
 
-from sklearn_pgb._budget import COUNT_TAIL
+from sklearn_pgb._budget import COUNT_POINTS, COUNT_TAIL
 from sklearn_pgb._predictive._shape import Shape
 
 Array = NDArray[np.float64]
@@ -192,10 +192,18 @@ class Counts(PredictiveDistribution):
         y = check_targets(y, self._shape)
         columns = []
         for each, column in zip(self._columns, y.T, strict=True):
-            most = max(float(each.ppf(1 - COUNT_TAIL).max()), float(column.max()))
-            total = np.zeros(len(column))
-            for count in range(int(most) + 1):
-                total += (each.cdf(count) - (count >= column)) ** 2
+            low, high = each.ppf(COUNT_TAIL), each.ppf(1 - COUNT_TAIL)
+            # F is nearly zero below `low`, and one above `high`.
+            total = np.maximum(low - column, 0) + np.maximum(column - high - 1, 0)
+            # Many counts are taken in steps, with F in the middle of each.
+            step = np.ceil((high - low + 1) / COUNT_POINTS)
+            inside = np.clip(column, low, high + 1)
+            for number in range(int(((high - low) / step).max()) + 1):
+                left = np.minimum(low + number * step, high + 1)
+                right = np.minimum(left + step, high + 1)
+                F = each.cdf(np.floor((left + right - 1) / 2))
+                below = np.clip(inside, left, right) - left
+                total += below * F**2 + (right - left - below) * (1 - F) ** 2
             columns.append(total)
         return self._each(columns)
 

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from sklearn_pgb._budget import LEAST_DISPERSION, MOST_DISPERSION
 from sklearn_pgb._predictive._conformal import (
@@ -45,14 +47,28 @@ class Located:
     flat: bool
 
 
+def rounding(targets: Tensor) -> float:
+    """Return the size of rounding errors of targets, which is positive.
+
+    It is the least scale of a distribution, for example of constant targets.
+    """
+    info = torch.finfo(targets.dtype)
+    return max(info.eps * float(targets.abs().max()), info.tiny)
+
+
+def _has_probabilities(estimator: Any) -> bool:
+    return is_classifier(estimator) and hasattr(estimator, "predict_proba")
+
+
 class Predictive:
     """Mixin of estimators that keep their out-of-fold errors.
 
     Their `fit` stores the dict `_oof_errors`, or None if there are no such errors. For
     the squared loss it holds the standardized "errors" (n_samples, n_outputs), for
     counts "y" and "mean", for labels the "scores" (n_samples,), one minus the
-    probability of the label; with "weight" (n_samples,) and the number of the "fold".
-    `_located(X)` returns `Located`, and `_prepared` is `Prepared`.
+    probability of the label; with "weight" (n_samples,) and, if `Located` has several
+    folds, the number of each sample's "fold". `_located(X)` returns `Located`, and
+    `_prepared` is `Prepared`.
     """
 
     _oof_errors: dict[str, Any] | None
@@ -118,8 +134,8 @@ class Predictive:
     def predict_interval(self, X, coverage=0.9):
         """Predict intervals that hold the target with a given probability.
 
-        Cross-conformal intervals: see the guide to distributions for what is guaranteed
-        and what is not. Counts get quantiles of their distribution.
+        Cross-conformal intervals; the guide to distributions says what they guarantee.
+        Counts get quantiles of their distribution.
 
         Parameters
         ----------
@@ -142,11 +158,11 @@ class Predictive:
         if "mean" in heldout:
             return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
         located = self._located(X)
-        numbers = heldout["fold"]
-        groups = [numbers == k for k in range(len(located.folds))]
-        if len(located.folds) == 1:
-            groups = [np.ones(len(numbers), dtype=bool)]
-        weights = [heldout["weight"][group] for group in groups]
+        weight = heldout["weight"]
+        groups = [np.ones(len(weight), dtype=bool)]
+        if len(located.folds) > 1:
+            groups = [heldout["fold"] == k for k in range(len(located.folds))]
+        weights = [weight[group] for group in groups]
         columns = []
         for output in range(located.location.shape[1]):
             errors = [heldout["errors"][group, output] for group in groups]
@@ -156,7 +172,7 @@ class Predictive:
         result = np.stack(columns, -1)
         return result[..., 0] if located.flat else result
 
-    @available_if(is_classifier)
+    @available_if(_has_probabilities)
     def predict_set(self, X, coverage=0.9):
         """Predict sets of labels that hold the true one with a given probability.
 

@@ -140,8 +140,8 @@ class GradientBasisRefit(
         reuse the networks if only parameters of the refit change, such as `alpha`.
         Networks without a `random_state` are cached as well.
     distribution : bool, default=False
-        Whether to store the data that ``predict(X, return_std=True)`` needs, which are
-        as large as the basis.
+        Whether to model the scale of the errors, which ``predict(X, return_std=True)``
+        needs, as a function of the inputs. What is stored is as large as the basis.
     device : str, torch.device or None, default=None
         Device of the convex problem. None is the CPU.
     n_jobs : int or None, default=None
@@ -412,6 +412,7 @@ class GradientBasisRefit(
         self._n_components = self.n_components
         self._n_features_out = self.n_components or full
         self._loss = trained.loss.name if self.loss != "auto" else "auto"
+        left_out_std = None if noise is None else noise.pop("left_out_std")
         self._uncertainty = noise
         if RefitRequest.at_last_fit(self).classifies:
             self._multilabel = np.ndim(data.samples.y) == 2
@@ -424,11 +425,7 @@ class GradientBasisRefit(
         self.oof_score_ = oof_score(
             self, trained.opened[0], choice.oof_raw, data.samples
         )
-        self._oof_errors = oof_errors(self, result, trained, data)
-        if noise is not None:
-            # Only needed for the errors.
-            self._uncertainty = {**noise}
-            del self._uncertainty["left_out_std"]
+        self._oof_errors = oof_errors(self, result, trained, data, left_out_std)
 
     # ---------------------------------------------------------------- predicting
 

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
 from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._predictive._methods import Located
+from sklearn_pgb._predictive._methods import Located, rounding
 from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit
 from sklearn_pgb._refit._networks import TrainedNetworks
@@ -20,11 +19,16 @@ from sklearn_pgb._refit._uncertainty import predictive_std
 
 
 def oof_errors(
-    refit: Any, result: Refit, trained: TrainedNetworks, data: TrainingData
+    refit: Any,
+    result: Refit,
+    trained: TrainedNetworks,
+    data: TrainingData,
+    left_out_std: NDArray[np.float64] | None,
 ) -> dict[str, Any] | None:
     """Errors of predictions for samples that were held out, see `Predictive`.
 
     The samples must be unknown to the networks too, so leave-one-out is not enough.
+    `left_out_std` has the standard deviations of training samples, if they are known.
     """
     choice, opened = result.choice, trained.opened
     samples, inputs = data.samples, trained.samples.X
@@ -41,8 +45,7 @@ def oof_errors(
     raw, inputs = raw[held], [rows[held] for rows in inputs]
     rows = held.cpu().numpy()
     y, weight = np.asarray(samples.y)[rows], np.asarray(samples.weight)[rows]
-    fold = np.zeros(len(y), dtype=int)
-    errors: dict[str, Any] = {"weight": weight, "fold": fold}
+    errors: dict[str, Any] = {"weight": weight}
     if opened[0].loss.is_classification:
         if not opened[0].loss.predicts_means or refit._multilabel:
             return None
@@ -52,14 +55,12 @@ def oof_errors(
         return errors | {"scores": 1 - own}
     y = y.reshape(len(y), -1)
     targets = trained.samples.y
-    # A constant target has errors of rounding.
-    least = torch.finfo(targets.dtype).eps * max(1.0, float(targets.abs().max()))
-    level = targets.std(0, correction=0).clamp_min(least)
+    level = targets.std(0, correction=0).clamp_min(rounding(targets))
     errors["level"] = level.cpu().numpy()
     std = errors["level"]
-    if refit._uncertainty is not None and data.validation is None:
-        std = refit._uncertainty["left_out_std"][rows]
-    elif refit._uncertainty is not None:
+    if left_out_std is not None and data.validation is None:
+        std = left_out_std[rows]
+    elif left_out_std is not None:
         std = standard_deviations(refit, opened, inputs, raw)
     found = located(refit, opened[0], raw, std)
     if isinstance(opened[0].loss, PoissonLoss):

@@ -208,7 +208,8 @@ def _choose_noise(
     mean = weight @ features
     spread = (weight @ (features - mean).square()).sqrt()
     # Mean squared row norm one; a constant feature stays at zero.
-    scale = torch.where(spread > 1e-12, spread, torch.inf) * features.shape[1] ** 0.5
+    varies = spread > 1e-12 * features.abs().amax(0)
+    scale = torch.where(varies, spread, torch.inf) * features.shape[1] ** 0.5
     ratio = (squares / _level(squares, weight)).clamp_min(SMALLEST_SQUARE)
     operator = KroneckerOperator((features - mean) / scale, squares.shape[1])
     problem = ConvexProblem(operator, ratio, GammaLoss(), weight, alpha=1.0)

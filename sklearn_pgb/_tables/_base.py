@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import check_can_open, nested, open_network
-from sklearn_pgb._predictive._methods import Located, Predictive
+from sklearn_pgb._predictive._methods import Located, Predictive, rounding
 from sklearn_pgb._refit._groups import FoldModels, GroupRefit, refit_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
@@ -339,7 +340,8 @@ class TableEstimator(
                 # The refit averages the folds' models, whose errors partly cancel.
                 squares = shares @ errors.square() / shares.sum()
                 gain = (result.spread / squares).nan_to_num().clamp(max=MOST_GAIN)
-                errors = self._fit_scale(folds, errors, shares, max_memory, seed)
+                data = folds, encoded, errors, shares
+                errors = self._fit_scale(*data, max_memory, seed)
                 errors *= (1 - gain).sqrt()
         raw = result.heldout_raw.numpy()[held]
         prediction, self.oof_score_ = self._heldout(y[held], raw, weight[held])
@@ -391,16 +393,21 @@ class TableEstimator(
         self._folds_intercept = [each.intercept.numpy() for each in result.folds]
         self._prepared = Prepared()
 
-    def _fit_scale(self, folds, errors, shares, max_memory, seed):
+    def _fit_scale(self, folds, encoded, errors, shares, max_memory, seed):
         """Fit the log scale of the errors; return the standardized errors.
 
         A second convex problem on the same bases: the absolute errors of samples that
         were held out, with the gamma loss, which is the likelihood of Laplace errors.
         """
-        largest = max(1.0, float(errors.abs().max()))
-        least = torch.finfo(errors.dtype).eps * largest
-        level = (shares @ errors.abs() / shares.sum()).clamp_min(least)
+        level = shares @ errors.abs() / shares.sum()
+        # Errors of rounding have no scale.
+        level = level.clamp_min(rounding(encoded))
         sizes = (errors.abs() / level).clamp_min(SMALLEST_SIZE)
+        # The members predict targets, in any units, and not the log of a scale.
+        folds = [
+            replace(fold, raw=[torch.zeros_like(raw) for raw in fold.raw])
+            for fold in folds
+        ]
         options = {"max_memory": max_memory, "seed": seed}
         result = refit_groups(folds, sizes, shares, GammaLoss(), **options)
         logs = result.heldout_raw
@@ -408,8 +415,6 @@ class TableEstimator(
         self._scale = {
             "coef": [[coef.numpy() for coef in fold] for fold in result.coefficients],
             "intercept": result.intercept.numpy(),
-            "stack": result.stack.numpy(),
-            "centered": result.centered,
             "level": level.numpy(),
             # exp() extrapolates without bound.
             "range": torch.stack([low, high]).numpy(),
@@ -442,8 +447,8 @@ class TableEstimator(
             ]
         scale = np.ones_like(raw)
         if self._scale is not None:
-            names = "coef", "stack", "centered", "intercept"
-            logs = self._sum("scale", Z, *(self._scale[name] for name in names))
+            coefs, intercept = self._scale["coef"], self._scale["intercept"]
+            logs = self._sum("scale", Z, coefs, self.stack_weights_, 0.0, intercept)
             scale = self._scale["level"] * np.exp(np.clip(logs, *self._scale["range"]))
         flat = raw.shape[1] == 1
         if "mean" in (self._oof_errors or ()):

@@ -49,8 +49,8 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         mask, positions or names.
     distribution : bool, default=False
         Whether to fit the scale of the errors as a function of the inputs too, for
-        `predict_distribution`, `predict_quantiles` and `predict_interval`. Otherwise
-        they use a constant scale.
+        `predict_distribution`, `predict_quantiles` and `predict_interval`. Otherwise,
+        or if `cv` does not hold out every sample, the scale is constant.
     max_memory : float or str, default="1GB"
         Memory limit of the kernels, in bytes or as a string such as "500MB".
     memory : str, joblib.Memory or None, default=None
