@@ -229,7 +229,7 @@ def private_sklearn_imports(package):
 
 
 def length_problems(root):
-    """Find Python files that should have become a folder, except the list of numbers."""
+    """Find files that should have become a folder, except the list of numbers."""
     problems = []
     for folder in ("sklearn_pgb", "tests", "benchmarks", "examples"):
         for path in sorted((root / folder).rglob("*.py")):

@@ -153,11 +153,8 @@ def examine(
 
     Parameters
     ----------
-    subject : Subject
     bases : mapping
         Bases given by the user, by name.
-    effort : Effort
-    generator : torch.Generator
     """
     objective, network = subject.objective, subject.objective.network
     theta = network.theta

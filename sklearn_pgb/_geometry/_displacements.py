@@ -72,10 +72,8 @@ def displacements(
 
     Parameters
     ----------
-    network : Network
     X : Tensor (n_samples, ...)
         Inputs of the network.
-    generator : torch.Generator
     size : float
         Size of the shifts relative to the weights. They are shorter if they meet kinks.
     limit : int

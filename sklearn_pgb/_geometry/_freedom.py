@@ -71,7 +71,6 @@ def chain_families(
 
     Parameters
     ----------
-    network : ChainNetwork
     X : Tensor (n_samples, n_inputs)
     together : bool
         Whether units of several layers may move at once.

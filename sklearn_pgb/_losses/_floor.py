@@ -45,13 +45,8 @@ def pure_error_floor(
         Inputs of the network. Samples are equal if all entries are; -0.0 equals 0.0.
     y : Tensor of shape (n_samples, n_outputs)
         Encoded targets.
-    loss : Loss
     weight : Tensor of shape (n_samples,)
         Positive sample weights.
-
-    Returns
-    -------
-    PureErrorFloor
     """
     # The sum turns -0.0 into 0.0, and a read-only array into one torch does not copy.
     rows = torch.asarray(X + 0.0).reshape(len(X), -1)
@@ -76,7 +71,6 @@ def largest_residual(
 
     Parameters
     ----------
-    loss : Loss
     y, raw : Tensor of shape (n_samples, n_outputs)
     weight : Tensor of shape (n_samples,)
     group : Tensor of shape (n_samples,)
