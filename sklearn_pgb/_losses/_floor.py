@@ -24,14 +24,11 @@ class PureErrorFloor:
         Whether every group's infimum is a minimum.
     group : Tensor of shape (n_samples,)
         Group of each sample.
-    raw : Tensor of shape (n_groups, n_outputs)
-        Minimizer of each group; entries are infinite if the infimum is not attained.
     """
 
     value: float
     attained: bool
     group: Tensor
-    raw: Tensor
 
 
 def pure_error_floor(
@@ -56,7 +53,6 @@ def pure_error_floor(
         value=float(pooled.value.sum()),
         attained=bool(pooled.attained.all()),
         group=group,
-        raw=pooled.raw,
     )
 
 
