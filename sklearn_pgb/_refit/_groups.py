@@ -1,6 +1,6 @@
 """Refit several models together: one convex problem on all of their bases."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from sklearn_pgb._budget import (
     CHOICE_FLOPS,
+    CHOICE_ROWS,
     FINAL_FLOPS,
     KERNEL_ENTRIES,
+    LANDMARKS,
     NEWTON_SOLVES,
+    SAMPLE_BLOCK,
     SOLUTION_TOL,
     SOLVE_FLOPS,
     STACKED_MIXTURES,
@@ -20,14 +23,15 @@ from sklearn_pgb._budget import (
 from sklearn_pgb._convex._kernels import (
     DualProblem,
     FeatureProblem,
-    KernelProblem,
     KernelSolution,
     landmark_dual,
     landmark_features,
     solve_kernels,
 )
+from sklearn_pgb._convex._normal_sums import NormalSums
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._operators._blocked import BlockedOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._outputs import (
     apply_sets,
@@ -37,6 +41,7 @@ from sklearn_pgb._operators._outputs import (
 )
 from sklearn_pgb._refit._mixture import KernelFold, Mixture, MixtureSearch, mixed
 from sklearn_pgb._refit._stacking import stacked
+from sklearn_pgb._sklearn import _safe_indexing
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +53,8 @@ class FoldModels:
     raw : list of Tensor (n_samples, n_outputs)
         Raw outputs of each model.
     operators : list of LinearOperator
-        Partial derivatives of each model on all samples, without output biases.
+        Partial derivatives of each model on all samples, without output biases. Those
+        of many samples are not kept.
     sizes : list of float
         Mean squared row norm of each operator on the training samples.
     train, heldout : Tensor of int
@@ -71,10 +77,14 @@ class FoldModels:
     ) -> "FoldModels":
         """Evaluate the models of a fold on all samples."""
         raw, operators, sizes = [], [], []
+        n_samples = len(weight)
         for each in opened:
-            model, rows = each.network, each.inputs(X, check=False)
-            raw.append(model(model.theta, rows))
-            operator = model.jacobian(rows, without=model.find_head(rows[:8]).bias)
+            if n_samples > CHOICE_ROWS:
+                outputs, operator = _in_blocks(each, X, n_samples)
+            else:
+                rows = each.inputs(X, check=False)
+                outputs, operator = _evaluated(each, rows, _bias(each, rows))
+            raw.append(outputs)
             operators.append(operator)
             norms = operator.row_norms()[train].mean(1)
             size = float(weight[train] @ norms / weight[train].sum())
@@ -96,7 +106,7 @@ class FoldModels:
         for operator, size in zip(self.operators, self.sizes, strict=True):
             left = operator.rows(rows)
             right = left if columns is None else operator.rows(columns)
-            count = 1 if shares_features(operator) else operator.n_outputs
+            count = 1 if shares_features(left) else operator.n_outputs
             blocks = []
             for c in range(count):
                 a = single_output(left, c)
@@ -120,13 +130,48 @@ class FoldModels:
             self.operators, self.sizes, weights, strict=True
         ):
             part, k = operator.rows(rows), dual.shape[1]
-            if separates_outputs(operator):
+            if separates_outputs(part):
                 coef = part.rmatvec(dual)[None]
             else:
                 own = torch.eye(k, dtype=torch.bool, device=dual.device)
                 coef = torch.stack([part.rmatvec(dual * mask) for mask in own])
             result.append(coef * (weight / size))
         return result
+
+
+def _bias(opened: OpenNetwork, rows: Tensor) -> slice | None:
+    return opened.network.find_head(rows[:8]).bias
+
+
+def _evaluated(
+    opened: OpenNetwork, rows: Tensor, bias: slice | None
+) -> tuple[Tensor, LinearOperator]:
+    """Raw outputs and partial derivatives of a model for its inputs."""
+    model = opened.network
+    return model(model.theta, rows), model.jacobian(rows, without=bias)
+
+
+def _in_blocks(
+    opened: OpenNetwork, X: object, n_samples: int
+) -> tuple[Tensor, LinearOperator]:
+    """The same for many samples, whose derivatives are computed when they are used."""
+
+    def inputs(rows: slice | Tensor) -> Tensor:
+        index = rows.numpy() if isinstance(rows, Tensor) else rows
+        return opened.inputs(_safe_indexing(X, index), check=False)
+
+    def create(rows: slice | Tensor) -> LinearOperator:
+        return opened.network.jacobian(inputs(rows), without=bias)
+
+    bias = _bias(opened, inputs(slice(0, 8)))
+    operator = BlockedOperator(create, n_samples)
+    theta = opened.network.theta
+    blocks = range(0, n_samples, SAMPLE_BLOCK)
+    raw = [
+        opened.network(theta, inputs(slice(start, start + SAMPLE_BLOCK)))
+        for start in blocks
+    ]
+    return torch.cat(raw), operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,8 +262,8 @@ def refit_groups(
         for fold, average, part in zip(folds, averages, parts, strict=True)
     ]
     search = MixtureSearch(kernel_folds, loss)
-    size = _n_landmarks(len(y), k, len(stack), loss, max_memory)
-    affordable = max(1, int(FINAL_FLOPS / _solve_flops(len(y), size, k, loss)))
+    n_final, size = _n_final(len(y), k, len(stack), loss, max_memory)
+    affordable = max(1, int(FINAL_FLOPS / _solve_flops(n_final, size, k, loss)))
     mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
     # The stacked average is the first candidate.
     candidates = torch.zeros(1 + len(mixtures), *y.shape, dtype=y.dtype)
@@ -235,9 +280,15 @@ def refit_groups(
     heldout = torch.stack(averages).mean(0)
     heldout[seen] = torch.tensordot(shares, candidates[:, seen], 1) + offset
     used = [(float(s), m) for s, m in zip(shares[1:], mixtures, strict=True) if s > 0]
-    fraction = float(weight[torch.cat(parts)].sum()) / len(parts) / float(weight.sum())
+    rows = torch.arange(len(y)) if n_final == len(y) else order[:n_final]
+    chosen_with = float(weight[torch.cat(parts)].sum()) / len(parts)
     coefficients, intercept, converged = _final(
-        folds, averages, y, weight, loss, used, fraction, order[:size]
+        folds,
+        averages,
+        Part(rows, y[rows], weight[rows], loss),
+        used,
+        chosen_with / float(weight[rows].sum()),
+        order[:size],
     )
     centered = float(shares[0]) + sum(share for share, m in used if m.centered)
     return GroupRefit(
@@ -306,57 +357,48 @@ def _predicted(
     return total + average[rows] if mixture.centered else total
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Samples `rows` of the data with their targets and weights, and the loss."""
+
+    rows: Tensor
+    y: Tensor
+    weight: Tensor
+    loss: Loss
+
+
 def _final(
     folds: Sequence[FoldModels],
     averages: Sequence[Tensor],
-    y: Tensor,
-    weight: Tensor,
-    loss: Loss,
+    part: Part,
     mixtures: Sequence[tuple[float, Mixture]],
     fraction: float,
     landmarks: Tensor,
 ) -> tuple[list[list[Tensor]], Tensor, bool]:
-    """Weighted sums of the mixtures' solutions on all samples.
+    """Weighted sums of the mixtures' solutions on a part of the samples, or on all.
 
     `fraction` is the part of the total weight that alpha was chosen with: the penalty
     keeps its weight relative to the sum of the losses. The last result says whether
     all solutions converged.
     """
+    y = part.y
     total = [
         [torch.zeros(1, operator.n_coef, dtype=y.dtype) for operator in fold.operators]
         for fold in folds
     ]
     intercept = torch.zeros(y.shape[1], dtype=y.dtype)
-    everything = torch.arange(len(y)) if len(landmarks) < len(y) else None
-    cross = _side_by_side(folds, everything, landmarks)
-    own = cross if everything is None else _side_by_side(folds, None, landmarks)
-    rows = landmarks if everything is None else everything
     center = torch.stack(list(averages)).mean(0)
-    solution: KernelSolution | None = None
+    solved: Iterable[Solved]
+    if len(landmarks) == len(y):
+        solved = _by_samples(folds, center, part, mixtures, fraction, landmarks)
+    elif part.loss.quadratic:
+        solved = _in_one_pass(folds, center, part, mixtures, fraction, landmarks)
+    else:
+        solved = _by_landmarks(folds, center, part, mixtures, fraction, landmarks)
     converged = True
-    for share, mixture in mixtures:
-        parts = (
-            y[rows],
-            loss,
-            weight[rows] / weight.sum(),
-            mixture.alpha * fraction,
-            (center if mixture.centered else torch.zeros_like(center))[rows],
-        )
-        kernels = mixed(cross, mixture.weights)
-        problem: type[KernelProblem] = DualProblem
-        if everything is not None:
-            kernels, factor = landmark_features(kernels, mixed(own, mixture.weights))
-            problem = FeatureProblem
-        # The features of landmarks have other coordinates for each mixture.
-        start = solution if everything is None else None
-        solution = solve_kernels(
-            problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=start
-        )
-        converged &= solution.converged
-        dual = solution.coef
-        if everything is not None:
-            dual = landmark_dual(factor, dual)
-        intercept += share * solution.intercept
+    for (share, mixture), (dual, shift, success) in zip(mixtures, solved, strict=True):
+        converged &= success
+        intercept += share * shift
         scale = share / len(folds)
         for f, fold in enumerate(folds):
             # Side by side, each fold's kernel counts one over the number of folds.
@@ -365,17 +407,119 @@ def _final(
     return total, intercept, converged
 
 
-def _n_landmarks(
+# Duals of landmarks, an intercept and whether the solution converged.
+Solved = tuple[Tensor, Tensor, bool]
+
+
+def _problem_parts(
+    part: Part, rows: Tensor, center: Tensor, mixture: Mixture, fraction: float
+) -> tuple[Tensor, Loss, Tensor, float, Tensor]:
+    """Arguments of a kernel problem; `rows` are positions in the part."""
+    offset = center[part.rows[rows]]
+    return (
+        part.y[rows],
+        part.loss,
+        part.weight[rows] / part.weight.sum(),
+        mixture.alpha * fraction,
+        offset if mixture.centered else torch.zeros_like(offset),
+    )
+
+
+def _by_samples(
+    folds: Sequence[FoldModels],
+    center: Tensor,
+    part: Part,
+    mixtures: Sequence[tuple[float, Mixture]],
+    fraction: float,
+    order: Tensor,
+) -> Iterable[Solved]:
+    """Solutions with one dual for each sample, in the given order."""
+    kernels = _side_by_side(folds, None, order)
+    # The part has all samples in their own order.
+    solution: KernelSolution | None = None
+    for _, mixture in mixtures:
+        arguments = _problem_parts(part, order, center, mixture, fraction)
+        problem = DualProblem(mixed(kernels, mixture.weights), *arguments)
+        solution = solve_kernels(
+            problem, tol=SOLUTION_TOL, max_iter=100, start=solution
+        )
+        yield solution.coef, solution.intercept, solution.converged
+
+
+def _by_landmarks(
+    folds: Sequence[FoldModels],
+    center: Tensor,
+    part: Part,
+    mixtures: Sequence[tuple[float, Mixture]],
+    fraction: float,
+    landmarks: Tensor,
+) -> Iterable[Solved]:
+    """Solutions among functions spanned by the kernels of landmarks."""
+    cross = _side_by_side(folds, part.rows, landmarks)
+    own = _side_by_side(folds, None, landmarks)
+    everything = torch.arange(len(part.rows))
+    for _, mixture in mixtures:
+        features, factor = landmark_features(
+            mixed(cross, mixture.weights), mixed(own, mixture.weights)
+        )
+        arguments = _problem_parts(part, everything, center, mixture, fraction)
+        problem = FeatureProblem(features, *arguments)
+        # The features of landmarks have other coordinates for each mixture, so there
+        # is no warm start.
+        solution = solve_kernels(problem, tol=SOLUTION_TOL, max_iter=100)
+        dual = landmark_dual(factor, solution.coef)
+        yield dual, solution.intercept, solution.converged
+
+
+def _in_one_pass(
+    folds: Sequence[FoldModels],
+    center: Tensor,
+    part: Part,
+    mixtures: Sequence[tuple[float, Mixture]],
+    fraction: float,
+    landmarks: Tensor,
+) -> list[Solved]:
+    """The same for the squared loss, from sums over blocks of samples."""
+    own = _side_by_side(folds, None, landmarks)
+    sums = [NormalSums.of(mixed(own, mixture.weights)) for _, mixture in mixtures]
+    for rows in torch.arange(len(part.rows)).split(SAMPLE_BLOCK):
+        cross = _side_by_side(folds, part.rows[rows], landmarks)
+        for (_, mixture), each in zip(mixtures, sums, strict=True):
+            y, _, weight, _, offset = _problem_parts(
+                part, rows, center, mixture, fraction
+            )
+            each.add(mixed(cross, mixture.weights), y - offset, weight)
+    return [
+        (*each.solution(mixture.alpha * fraction), True)
+        for (_, mixture), each in zip(mixtures, sums, strict=True)
+    ]
+
+
+def _n_final(
     n_samples: int, k: int, n_groups: int, loss: Loss, max_memory: float
-) -> int:
-    """All samples if a factorization of their kernel is cheap, else some of them."""
+) -> tuple[int, int]:
+    """Numbers of samples and of landmarks of the final solutions.
+
+    All samples are landmarks if a factorization of their kernel is cheap. Otherwise
+    some are. Only the squared loss needs no kernels of all samples at once.
+    """
     entries = max_memory / (8 * (n_groups + 2) * k)
     largest = SOLVE_FLOPS if loss.quadratic else NEWTON_SOLVES * SOLVE_FLOPS
     is_cheap = _solve_flops(n_samples, n_samples, k, loss) <= largest
     if is_cheap and n_samples**2 <= entries:
-        return n_samples
+        return n_samples, n_samples
     by_flops = (largest / _solve_flops(n_samples, 1, k, loss)) ** 0.5
-    return int(max(2, min(n_samples - 1, by_flops, entries / n_samples)))
+    if loss.quadratic:
+        most = min(max(by_flops, LANDMARKS), entries**0.5)
+        return n_samples, int(max(2, min(n_samples - 1, most)))
+    n_final = n_samples
+    if n_samples > CHOICE_ROWS:
+        # More landmarks for fewer samples are better than a few for all.
+        size = min(LANDMARKS, (entries / 2) ** 0.5)
+        affordable = min(entries / size, largest / _solve_flops(1, int(size), k, loss))
+        n_final = int(max(3, min(n_samples, affordable)))
+    by_flops = (largest / _solve_flops(n_final, 1, k, loss)) ** 0.5
+    return n_final, int(max(2, min(n_final - 1, by_flops, entries / n_final)))
 
 
 def _solve_flops(n_samples: int, n_landmarks: int, k: int, loss: Loss) -> float:

@@ -140,7 +140,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         rng = check_random_state(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2)
         parts = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
-        members = self._members(reader)
+        members = self._members(reader, len(rows))
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
@@ -196,13 +196,13 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             )
         return class_codes(labels)
 
-    def _members(self, reader):
+    def _members(self, reader, n_samples):
         """Named pipelines, each from the matrix of the table to predictions."""
         labels, loss = reader.labels, self.loss
         n_outputs = self._targets.n_outputs
         members = []
         if not isinstance(self.network, str):
-            members.append(("network", network(labels, loss, self.network)))
+            members.append(("network", network(labels, loss, n_samples, self.network)))
         # scikit-learn's boosted trees do not take several labels.
         several = getattr(self, "_multilabel", False)
         wanted = self.trees is not None or not several
@@ -211,7 +211,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         # The leaves of a forest hold means, which are no raw outputs of other losses.
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
         if not isinstance(self.forest, str) and wanted:
-            members.append(("forest", forest(labels, loss, self.forest)))
+            members.append(("forest", forest(labels, loss, n_samples, self.forest)))
         classifies = loss == "log_loss"
         members += [
             (name, other(labels, classifies, member)) for name, member in self._pairs()
