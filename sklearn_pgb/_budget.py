@@ -30,6 +30,10 @@ FACTORIZATION_WORTH_A_THREAD = 1e10
 # for efficient matrix products, and small compared to usual values of `max_memory`.
 BLOCK_BYTES = 2**23
 
+# Samples of a block of an operator that is not kept in memory, which is large enough to
+# make the overhead of each block negligible.
+SAMPLE_BLOCK = 2**13
+
 # Size of a block of counters that stays in the cache of one core. Kernels of 10,000
 # samples take 3 s with 160 kB and 500 trees, 5 s with 640 kB.
 CACHE_BYTES = 160_000
@@ -280,6 +284,11 @@ DENSE_SIZE = 1500
 # loss has a closed form and uses all folds, as their errors also estimate the noise.
 ENOUGH_ROWS = 1000
 
+# Alpha and the noise are chosen on a random part of larger data. The relative standard
+# error of a mean squared error on this many samples is about 1%, and candidates are
+# compared on the same samples, so their differences are more accurate still.
+CHOICE_ROWS = 20_000
+
 # Number of cross-fitting folds if the user gives none.
 AUTO_FOLDS = 5
 
@@ -349,6 +358,9 @@ MIRROR_ROWS = 512
 # about NEWTON_SOLVES of them. Mixtures are solved as far as FINAL_FLOPS allow: ten
 # seconds.
 KERNEL_ENTRIES, SOLVE_FLOPS, NEWTON_SOLVES, FINAL_FLOPS = 2.5e7, 4.2e10, 5, 3e11
+# Of more samples, this many landmarks span the functions of the squared loss; rows of
+# their kernels are not kept. Other losses see fewer samples if memory is short.
+LANDMARKS = 500
 # Tolerance of the final solutions, and of the landmarks' kernels.
 SOLUTION_TOL, LANDMARK_JITTER = 1e-7, 1e-10
 
@@ -597,6 +609,11 @@ MOST_TREE_CODES = 254
 NETWORK_UNITS = (64, 64)
 TREE_ITERATIONS, TREE_LEAVES = 150, 8
 FOREST_TREES, FOREST_LEAF = 50, 3
+
+# Trees of a forest see this many samples of larger data, drawn for each tree: leaves
+# would else take gigabytes. Networks see at most NETWORK_SAMPLES, counted once for each
+# epoch, which is the default number of epochs for 100,000 samples.
+FOREST_SAMPLES, NETWORK_SAMPLES = 100_000, 2e7
 
 # Trees with at most this many nodes that have children are read from tables of their
 # comparisons, of 128 bytes: those with the leaves of TREE_LEAVES.

@@ -5,6 +5,7 @@ import oracles
 import pytest
 import torch
 
+from sklearn_pgb._convex import _choice
 from sklearn_pgb._convex._choice import (
     Effort,
     check_alpha,
@@ -108,3 +109,19 @@ def test_good_alpha():
     assert check_alpha("auto", ("auto",)) == "auto"
     assert check_alpha(np.float32(2), ()) == 2.0
     np.testing.assert_array_equal(check_alpha([3, 1], ()), [3.0, 1.0])
+
+
+def test_part_of_many_samples_is_left_out(monkeypatch):
+    """The errors of these samples are those of the whole problem."""
+    problem = problem_of(SquaredLoss())
+    path = spectral_path(problem, "primal", 1e9)
+    monkeypatch.setattr(_choice, "CHOICE_ROWS", 15)
+    part = choose(problem, "loo", no_folds, path)
+    rows = ~part.raw.isnan().any(1)
+    assert int(rows.sum()) == 15
+    errors = path.leave_one_out(torch.tensor(ALPHAS), torch.ones(40).double())
+    expected = errors[:, rows].square().mean((1, 2)).numpy()
+    np.testing.assert_allclose(part.scores, expected, rtol=1e-10)
+    assert part.alpha == ALPHAS[expected.argmin()]
+    best = list(ALPHAS).index(part.alpha)
+    torch.testing.assert_close(part.raw[rows], (problem.y - errors[best])[rows])

@@ -24,7 +24,8 @@ from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._outputs import apply_sets
 from sklearn_pgb._refit import _groups
-from sklearn_pgb._refit._groups import FoldModels, refit_groups
+from sklearn_pgb._refit._fold_models import FoldModels
+from sklearn_pgb._refit._groups import refit_groups
 from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
 
 RNG = np.random.default_rng(5)

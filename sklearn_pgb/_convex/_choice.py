@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import DENSE_SIZE
+from sklearn_pgb._budget import CHOICE_ROWS, DENSE_SIZE
 from sklearn_pgb._convex._heldout import (
     Fold,
     HeldOutPath,
@@ -38,7 +38,8 @@ class AlphaChoice:
     scores : ndarray (n_candidates,)
         Mean held-out loss or negative log evidence of each candidate.
     raw : Tensor (n_samples, n_outputs) or None
-        Held-out raw outputs of each sample at `alpha`.
+        Held-out raw outputs of each sample at `alpha`; nan for samples that were not
+        left out, as there are many.
     """
 
     alpha: float
@@ -59,8 +60,13 @@ class Effort:
 class LeaveOneOut(Protocol):
     """A decomposition with leave-one-out errors in closed form, as `RidgePath`."""
 
-    def leave_one_out(self, alphas: Tensor, fraction: Tensor) -> Tensor:
-        """Errors of shape (n_alphas, n_samples, n_outputs)."""
+    def leave_one_out(
+        self, alphas: Tensor, fraction: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """Errors of shape (n_alphas, n_rows, n_outputs) for the samples in `rows`.
+
+        None stands for all samples.
+        """
 
 
 def is_number(alpha: object) -> TypeGuard[float]:
@@ -166,13 +172,22 @@ def by_leave_one_out(
     total_weight: float,
 ) -> AlphaChoice:
     """Choose alpha for the squared loss by leave-one-out in closed form."""
+    n_samples, rows = len(problem.y), torch.arange(len(problem.y))
+    if n_samples > CHOICE_ROWS:
+        order = np.random.RandomState(0).permutation(n_samples)
+        rows = torch.from_numpy(np.sort(order[:CHOICE_ROWS]))
+    rows = rows.to(problem.y.device)
     errors = path.leave_one_out(
         torch.as_tensor(alphas.copy()).to(problem.weight),
         _left_out_fraction(problem, total_weight),
+        rows,
     )
-    scores = torch.einsum("i,aic->a", problem.weight, errors.square()).cpu().numpy()
-    best = int(np.argmin(scores))
-    return AlphaChoice(float(alphas[best]), alphas, scores, problem.y - errors[best])
+    weight = problem.weight[rows]
+    scores = torch.einsum("i,aic->a", weight, errors.square()) / weight.sum()
+    best = int(scores.argmin())
+    raw = torch.full_like(problem.y, torch.nan)
+    raw[rows] = problem.y[rows] - errors[best]
+    return AlphaChoice(float(alphas[best]), alphas, scores.cpu().numpy(), raw)
 
 
 def _left_out_fraction(problem: ConvexProblem, total_weight: float) -> Tensor:

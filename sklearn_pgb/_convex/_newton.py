@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import MANY_PRODUCTS, SINGLE_ALPHA, SINGLE_FORCING, WEAK_ALPHA
+from sklearn_pgb._convex._layer_inverses import inverted_blocks, layer_inverses
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
 from sklearn_pgb._operators._operator import LinearOperator
 
@@ -138,7 +139,10 @@ class MatrixFreeSystem(NewtonSystem):
         if not exact and problem.alpha >= self.least_alpha:
             problem = self.rough.with_alpha(problem.alpha)
         raw = raw.to(problem.y)
-        product = hessian_product(problem, raw)
+        product, inverse = (
+            hessian_product(problem, raw),
+            self._preconditioner(problem, raw),
+        )
         self._products = 0
 
         def counted(direction: Tensor) -> Tensor:
@@ -150,7 +154,7 @@ class MatrixFreeSystem(NewtonSystem):
             target.to(problem.y),
             goal / float(target.norm()),
             self.max_products,
-            self._preconditioner(problem, raw),
+            inverse,
             # If alpha = 0, rounding errors would grow without limit in the null space.
             flat=1e-12 if problem.alpha == 0 else 0.0,
         )
@@ -163,7 +167,11 @@ class MatrixFreeSystem(NewtonSystem):
             return None
         if self._made_for != problem.alpha or self._products > MANY_PRODUCTS:
             blocks = block_inverses(problem, raw)
-            self._inverse = None if blocks is None else partial(apply_blocks, blocks)
+            self._inverse = (
+                layer_inverses(problem, raw)
+                if blocks is None
+                else partial(apply_blocks, blocks)
+            )
             self._made_for = problem.alpha
         return self._inverse
 
@@ -230,19 +238,9 @@ def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
     features = problem.augmented().shared_features
     if features is None:
         return None
-    k = problem.operator.n_outputs
-    n_features = problem.operator.n_coef // k
+    n_features = problem.operator.n_coef // problem.operator.n_outputs
     curvature = problem.loss.hessian_diagonal(problem.y, raw) * problem.weight[:, None]
-    width = features.shape[1]
-    blocks = features.new_empty(k, width, width)
-    for c in range(k):
-        torch.mm(features.T, curvature[:, c, None] * features, out=blocks[c])
-    diagonal = blocks.diagonal(dim1=1, dim2=2)
-    diagonal[:, :n_features] += problem.alpha
-    # Rounding can make a block of dependent features slightly indefinite.
-    diagonal *= 1 + 10 * torch.finfo(blocks.dtype).eps
-    factors, info = torch.linalg.cholesky_ex(blocks)
-    return None if bool(info.any()) else torch.cholesky_inverse(factors)
+    return inverted_blocks(features, curvature, problem.alpha, n_features)
 
 
 def apply_blocks(blocks: Tensor, target: Tensor) -> Tensor:

@@ -87,7 +87,9 @@ class RidgePath:
         back = root * (self.vectors @ inner).reshape(rows.shape)
         return (gradient - _centered_rmatvec(problem, back)) / shift
 
-    def leave_one_out(self, alphas: Tensor, fraction: Tensor) -> Tensor:
+    def leave_one_out(
+        self, alphas: Tensor, fraction: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
         """Prediction errors y_i - q_i, each without part of its sample's weight.
 
         The errors are ``(I - f_i H_ii)^-1 r_i``, where H_ii are the leverage blocks of
@@ -98,41 +100,48 @@ class RidgePath:
         alphas : Tensor (n_alphas,)
         fraction : Tensor (n_samples,)
             Part of each sample's weight that is left out; one leaves it out entirely.
+        rows : Tensor of int (n_rows,) or None
+            The samples to leave out, one at a time; None stands for all.
 
         Returns
         -------
-        Tensor (n_alphas, n_samples, n_outputs)
+        Tensor (n_alphas, n_rows, n_outputs)
         """
         problem, shifts = self.problem, alphas / 2
-        n, k = problem.y.shape
-        root = problem.weight.sqrt()
-        target = root[:, None] * _centered_target(problem)
-        errors = problem.y.new_empty(len(alphas), n, k)
-        for rows, left in self._left_vectors():
+        k, rows = problem.y.shape[1], self._or_all(rows)
+        weight, fraction = problem.weight[rows], fraction[rows]
+        root = weight.sqrt()
+        target = root[:, None] * _centered_target(problem)[rows]
+        errors = problem.y.new_empty(len(alphas), len(rows), k)
+        for part, left in self._left_vectors(rows):
             fitted = left @ (self._fit_factor(shifts) * self.target[:, None])
-            residual = target[rows, :, None] - fitted
+            residual = target[part, :, None] - fitted
             leverage = self._leverage(left, shifts)
             if problem.intercept:
                 eye = torch.eye(k, dtype=root.dtype, device=root.device)
                 # As columns are centered, the intercept adds a leverage, the sample's
                 # weight.
-                leverage += (problem.weight[rows, None, None] * eye)[..., None]
-            scaled = residual / root[rows, None, None]
-            errors[:, rows] = _unlever(scaled, leverage, fraction[rows])
+                leverage += (weight[part, None, None] * eye)[..., None]
+            scaled = residual / root[part, None, None]
+            errors[:, part] = _unlever(scaled, leverage, fraction[part])
         return errors
 
-    def _left_vectors(self) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of samples with U (dual) or Phi V (primal), (n_rows, k, r)."""
+    def _or_all(self, rows: Tensor | None) -> Tensor:
+        y = self.problem.y
+        return torch.arange(len(y), device=y.device) if rows is None else rows
+
+    def _left_vectors(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """U (dual) or Phi V (primal) of blocks of the given samples, (n_rows, k, r)."""
         problem = self.problem
         n, k = problem.y.shape
         if self.dual:
-            yield slice(0, n), self.vectors.reshape(n, k, -1)
+            yield slice(0, len(rows)), self.vectors.reshape(n, k, -1)[rows]
             return
         mean = column_means(problem)
-        root = problem.weight.sqrt()
-        for rows, dense in problem.operator.blocks():
-            centered = root[rows, None, None] * (dense - mean)
-            yield rows, centered @ self.vectors
+        root = problem.weight[rows].sqrt()
+        for part, dense in problem.operator.rows(rows).blocks():
+            centered = root[part, None, None] * (dense - mean)
+            yield part, centered @ self.vectors
 
     def _fit_factor(self, shifts: Tensor) -> Tensor:
         """Factors from target coordinates to fitted ones, (r, n_alphas)."""
@@ -170,16 +179,16 @@ class RidgePath:
         spread = torch.log1p(e.clamp_min(0) / shifts).sum(0)
         return -0.5 * (n_free * quadratic.log() + spread)
 
-    def leverages(self, alpha: float) -> Tensor:
-        """Diagonal of the weighted hat matrix, intercept included, (n_samples, k)."""
-        problem = self.problem
+    def leverages(self, alpha: float, rows: Tensor | None = None) -> Tensor:
+        """Diagonal of the weighted hat matrix, intercept included, (n_rows, k)."""
+        problem, rows = self.problem, self._or_all(rows)
         shift = self.eigenvalues.new_tensor([alpha / 2])
         parts = []
-        for rows, left in self._left_vectors():
+        for part, left in self._left_vectors(rows):
             blocks = self._leverage(left, shift)[..., 0]
             leverages = torch.diagonal(blocks, dim1=1, dim2=2)
             if problem.intercept:
-                leverages = leverages + problem.weight[rows, None]
+                leverages = leverages + problem.weight[rows[part], None]
             parts.append(leverages)
         return torch.cat(parts)
 

@@ -71,6 +71,11 @@ class CrossEntropyLoss(Loss):
         identity = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
         return p.sqrt()[:, :, None] * (identity - p[:, None, :])
 
+    def hessian_probe(self, y: Tensor, raw: Tensor, signs: Tensor) -> Tensor:
+        p = raw.softmax(1)
+        scaled = p.sqrt() * signs
+        return scaled.addcmul_(p, scaled.sum(1, keepdim=True), value=-1.0)
+
     def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
         p = raw.softmax(1)
 

@@ -82,6 +82,10 @@ class Loss(ABC):
         """Roots S_i of the Hessians."""
 
     @abstractmethod
+    def hessian_probe(self, y: Tensor, raw: Tensor, signs: Tensor) -> Tensor:
+        """``S_i^T e_i`` for random signs e: its outer products average to H_i."""
+
+    @abstractmethod
     def hessian(self, y: Tensor, raw: Tensor) -> Callable[[Tensor], Tensor]:
         """A function that multiplies each sample's row by its Hessian."""
 
@@ -155,6 +159,9 @@ class SeparableLoss(Loss):
 
     def value(self, y: Tensor, raw: Tensor) -> Tensor:
         return self.terms(y, raw).sum(1)
+
+    def hessian_probe(self, y: Tensor, raw: Tensor, signs: Tensor) -> Tensor:
+        return self.hessian_root(y, raw) * signs
 
     def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
         return self.curvature(y, raw).sqrt()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_pgb._operators._layers import Columns, LayerDerivative
+from sklearn_pgb._operators._layers import Columns, LayerDerivative, LayerPart
 from sklearn_pgb._operators._operator import LinearOperator, row_blocks
 
 
@@ -61,6 +61,13 @@ class ChainOperator(LinearOperator):
         for layer, delta, part in zip(self.columns, deltas, parts, strict=True):
             layer.adjoint(delta[:, 0], part)
         return result
+
+    def layer_parts(self, residual: Tensor) -> list[LayerPart]:
+        pairs = zip(self.columns, self._sweep(residual[:, None]), strict=True)
+        return [
+            LayerPart(layer, 1.0, delta[:, 0], layer is self.layers[-1])
+            for layer, delta in pairs
+        ]
 
     def derivatives(self, rows: slice = slice(None)) -> list[Tensor]:
         """D of the layers with parameters, each (n_rows, n_outputs, width)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,6 +48,27 @@ class LayerDerivative(ABC):
     @abstractmethod
     def convert(self, samples: Change, parameters: Change) -> LayerDerivative:
         """Apply `samples` to tensors with a sample axis, `parameters` to the others."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPart:
+    """A layer whose parameters are some of an operator's columns.
+
+    Attributes
+    ----------
+    layer : Columns
+    scale : float
+        Factor of the columns.
+    delta : Tensor (n_samples, width)
+        Sums of D over the outputs, times a residual.
+    is_head : bool
+        Whether the outputs of the layer are those of the operator.
+    """
+
+    layer: Columns
+    scale: float
+    delta: Tensor
+    is_head: bool
 
 
 class Slope(LayerDerivative):

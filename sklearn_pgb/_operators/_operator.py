@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import BLOCK_BYTES
 from sklearn_pgb._operators._gram import add_gram, mirrored
+from sklearn_pgb._operators._layers import LayerPart
 
 
 def row_blocks(n_samples: int, bytes_per_sample: int) -> Iterator[slice]:
@@ -78,6 +79,13 @@ class LinearOperator(ABC):
     def one_output(self) -> "LinearOperator":
         """The operator for the first output, or itself if no features are shared."""
         return self
+
+    def layer_parts(self, residual: Tensor) -> list[LayerPart] | None:
+        """The layers of the columns, in their order; None if there are none.
+
+        Each has the derivatives of its outputs, summed with a residual.
+        """
+        return None
 
     @property
     def n_rows(self) -> int:

@@ -1,6 +1,7 @@
 """Operators side by side."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._layers import LayerPart
 from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
@@ -56,6 +58,15 @@ class StackedOperator(LinearOperator):
         if len({part.dtype for part in parts}) > 1:
             return self
         return StackedOperator(parts, self.scales)
+
+    def layer_parts(self, residual: Tensor) -> list[LayerPart] | None:
+        result = []
+        for operator, scale in zip(self.operators, self.scales, strict=True):
+            parts = operator.layer_parts(residual)
+            if parts is None:
+                return None
+            result += [replace(part, scale=scale * part.scale) for part in parts]
+        return result
 
     def rows(self, index: Tensor) -> "StackedOperator":
         return StackedOperator([op.rows(index) for op in self.operators], self.scales)

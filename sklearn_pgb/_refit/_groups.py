@@ -12,121 +12,15 @@ from sklearn_pgb._budget import (
     CHOICE_FLOPS,
     FINAL_FLOPS,
     KERNEL_ENTRIES,
-    NEWTON_SOLVES,
-    SOLUTION_TOL,
-    SOLVE_FLOPS,
     STACKED_MIXTURES,
 )
-from sklearn_pgb._convex._kernels import (
-    DualProblem,
-    FeatureProblem,
-    KernelProblem,
-    KernelSolution,
-    landmark_dual,
-    landmark_features,
-    solve_kernels,
-)
+from sklearn_pgb._convex._kernels import KernelSolution
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._operators._operator import LinearOperator
-from sklearn_pgb._operators._outputs import (
-    apply_sets,
-    separates_outputs,
-    shares_features,
-    single_output,
-)
-from sklearn_pgb._refit._mixture import KernelFold, Mixture, MixtureSearch, mixed
+from sklearn_pgb._operators._outputs import apply_sets
+from sklearn_pgb._refit._final import Part, final_size, solve_final, solve_flops
+from sklearn_pgb._refit._fold_models import FoldModels
+from sklearn_pgb._refit._mixture import KernelFold, Mixture, MixtureSearch
 from sklearn_pgb._refit._stacking import stacked
-
-
-@dataclass(frozen=True, eq=False)
-class FoldModels:
-    """The models of one fold, one per group, and its samples.
-
-    Attributes
-    ----------
-    raw : list of Tensor (n_samples, n_outputs)
-        Raw outputs of each model.
-    operators : list of LinearOperator
-        Partial derivatives of each model on all samples, without output biases.
-    sizes : list of float
-        Mean squared row norm of each operator on the training samples.
-    train, heldout : Tensor of int
-    """
-
-    raw: list[Tensor]
-    operators: list[LinearOperator]
-    sizes: list[float]
-    train: Tensor
-    heldout: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        opened: Sequence[OpenNetwork],
-        X: object,
-        weight: Tensor,
-        train: Tensor,
-        heldout: Tensor,
-    ) -> "FoldModels":
-        """Evaluate the models of a fold on all samples."""
-        raw, operators, sizes = [], [], []
-        for each in opened:
-            model, rows = each.network, each.inputs(X, check=False)
-            raw.append(model(model.theta, rows))
-            operator = model.jacobian(rows, without=model.find_head(rows[:8]).bias)
-            operators.append(operator)
-            norms = operator.row_norms()[train].mean(1)
-            size = float(weight[train] @ norms / weight[train].sum())
-            # A constant model has no derivatives.
-            sizes.append(size if size > 0 else 1.0)
-        return cls(raw, operators, sizes, train, heldout)
-
-    def average(self, stack: Tensor) -> Tensor:
-        """Sum of the models' raw outputs, times the weights of the stack."""
-        return torch.einsum("g,gik->ik", stack, torch.stack(self.raw))
-
-    def kernels(self, rows: Tensor, columns: Tensor | None = None) -> list[Tensor]:
-        """Kernels of the groups between samples, each of mean diagonal one.
-
-        Of shape (n_kernels, n_rows, n_columns), with one kernel for all outputs if they
-        share the features, else one for each.
-        """
-        result = []
-        for operator, size in zip(self.operators, self.sizes, strict=True):
-            left = operator.rows(rows)
-            right = left if columns is None else operator.rows(columns)
-            count = 1 if shares_features(operator) else operator.n_outputs
-            blocks = []
-            for c in range(count):
-                a = single_output(left, c)
-                b = a if columns is None else single_output(right, c)
-                blocks.append(a.gram() if columns is None else a.cross_gram(b))
-            # A single matrix is not copied.
-            kernel = blocks[0][None] if count == 1 else torch.stack(blocks)
-            result.append(kernel.div_(size))
-        return result
-
-    def coefficients(
-        self, rows: Tensor, dual: Tensor, weights: Sequence[float]
-    ) -> list[Tensor]:
-        """Coefficients of each model's parameters, from duals of samples.
-
-        Of shape (n_sets, n_params): one set of coefficients if every parameter belongs
-        to one output, else one per output.
-        """
-        result = []
-        for operator, size, weight in zip(
-            self.operators, self.sizes, weights, strict=True
-        ):
-            part, k = operator.rows(rows), dual.shape[1]
-            if separates_outputs(operator):
-                coef = part.rmatvec(dual)[None]
-            else:
-                own = torch.eye(k, dtype=torch.bool, device=dual.device)
-                coef = torch.stack([part.rmatvec(dual * mask) for mask in own])
-            result.append(coef * (weight / size))
-        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,8 +139,8 @@ def refit_groups(
         for fold, average, part in zip(folds, averages, parts, strict=True)
     ]
     search = MixtureSearch(kernel_folds, loss)
-    size = _n_landmarks(len(y), k, len(stack), loss, max_memory)
-    affordable = max(1, int(FINAL_FLOPS / _solve_flops(len(y), size, k, loss)))
+    n_final, size = final_size(len(y), k, len(stack), loss, max_memory)
+    affordable = max(1, int(FINAL_FLOPS / solve_flops(n_final, size, k, loss)))
     mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
     # The stacked average is the first candidate.
     candidates = torch.zeros(1 + len(mixtures), *y.shape, dtype=y.dtype)
@@ -263,9 +157,15 @@ def refit_groups(
     heldout = torch.stack(averages).mean(0)
     heldout[seen] = torch.tensordot(shares, candidates[:, seen], 1) + offset
     used = [(float(s), m) for s, m in zip(shares[1:], mixtures, strict=True) if s > 0]
-    fraction = float(weight[torch.cat(parts)].sum()) / len(parts) / float(weight.sum())
-    coefficients, intercept, converged = _final(
-        folds, averages, y, weight, loss, used, fraction, order[:size]
+    rows = torch.arange(len(y)) if n_final == len(y) else order[:n_final]
+    chosen_with = float(weight[torch.cat(parts)].sum()) / len(parts)
+    coefficients, intercept, converged = solve_final(
+        folds,
+        averages,
+        Part(rows, y[rows], weight[rows], loss),
+        used,
+        chosen_with / float(weight[rows].sum()),
+        order[:size],
     )
     centered = float(shares[0]) + sum(share for share, m in used if m.centered)
     own = []
@@ -331,7 +231,7 @@ def _choice_rows(
 ) -> int:
     """Largest number of training samples of a fold that the mixture is chosen on."""
     entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2))) / n_folds
-    by_flops = (CHOICE_FLOPS / n_folds / _solve_flops(1, 1, k, loss)) ** (1 / 3)
+    by_flops = (CHOICE_FLOPS / n_folds / solve_flops(1, 1, k, loss)) ** (1 / 3)
     return int(min(by_flops, max(8, (entries / k) ** 0.5)))
 
 
@@ -376,101 +276,3 @@ def _predicted(
     total = torch.stack(list(map(apply_sets, operators, coefs))).sum(0)
     total += solution.intercept
     return total + average[rows] if mixture.centered else total
-
-
-def _final(
-    folds: Sequence[FoldModels],
-    averages: Sequence[Tensor],
-    y: Tensor,
-    weight: Tensor,
-    loss: Loss,
-    mixtures: Sequence[tuple[float, Mixture]],
-    fraction: float,
-    landmarks: Tensor,
-) -> tuple[list[list[Tensor]], Tensor, bool]:
-    """Weighted sums of the mixtures' solutions on all samples.
-
-    `fraction` is the part of the total weight that alpha was chosen with: the penalty
-    keeps its weight relative to the sum of the losses. The last result says whether
-    all solutions converged.
-    """
-    total = [
-        [torch.zeros(1, operator.n_coef, dtype=y.dtype) for operator in fold.operators]
-        for fold in folds
-    ]
-    intercept = torch.zeros(y.shape[1], dtype=y.dtype)
-    everything = torch.arange(len(y)) if len(landmarks) < len(y) else None
-    cross = _side_by_side(folds, everything, landmarks)
-    own = cross if everything is None else _side_by_side(folds, None, landmarks)
-    rows = landmarks if everything is None else everything
-    center = torch.stack(list(averages)).mean(0)
-    solution: KernelSolution | None = None
-    converged = True
-    for share, mixture in mixtures:
-        parts = (
-            y[rows],
-            loss,
-            weight[rows] / weight.sum(),
-            mixture.alpha * fraction,
-            (center if mixture.centered else torch.zeros_like(center))[rows],
-        )
-        kernels = mixed(cross, mixture.weights)
-        problem: type[KernelProblem] = DualProblem
-        if everything is not None:
-            kernels, factor = landmark_features(kernels, mixed(own, mixture.weights))
-            problem = FeatureProblem
-        # The features of landmarks have other coordinates for each mixture.
-        start = solution if everything is None else None
-        solution = solve_kernels(
-            problem(kernels, *parts), tol=SOLUTION_TOL, max_iter=100, start=start
-        )
-        converged &= solution.converged
-        dual = solution.coef
-        if everything is not None:
-            dual = landmark_dual(factor, dual)
-        intercept += share * solution.intercept
-        scale = share / len(folds)
-        for f, fold in enumerate(folds):
-            # Side by side, each fold's kernel counts one over the number of folds.
-            coefs = fold.coefficients(landmarks, dual, mixture.weights)
-            total[f] = [t + scale * c for t, c in zip(total[f], coefs, strict=True)]
-    return total, intercept, converged
-
-
-def _n_landmarks(
-    n_samples: int, k: int, n_groups: int, loss: Loss, max_memory: float
-) -> int:
-    """All samples if a factorization of their kernel is cheap, else some of them."""
-    entries = max_memory / (8 * (n_groups + 2) * k)
-    largest = SOLVE_FLOPS if loss.quadratic else NEWTON_SOLVES * SOLVE_FLOPS
-    is_cheap = _solve_flops(n_samples, n_samples, k, loss) <= largest
-    if is_cheap and n_samples**2 <= entries:
-        return n_samples
-    by_flops = (largest / _solve_flops(n_samples, 1, k, loss)) ** 0.5
-    return int(max(2, min(n_samples - 1, by_flops, entries / n_samples)))
-
-
-def _solve_flops(n_samples: int, n_landmarks: int, k: int, loss: Loss) -> float:
-    """Flops of the factorizations of one solution."""
-    steps = 1 if loss.quadratic else NEWTON_SOLVES
-    if n_landmarks == n_samples:
-        # Outputs that are coupled share one factorization.
-        return steps * (1 if loss.dual_rows_sum_to_zero else k) * n_samples**3 / 3
-    return steps * k * 2.0 * n_samples * n_landmarks**2
-
-
-def _side_by_side(
-    folds: Sequence[FoldModels], rows: Tensor | None, columns: Tensor
-) -> list[Tensor]:
-    """Kernels of the groups' bases of all folds; between `columns` if rows is None."""
-
-    def of_fold(fold: FoldModels) -> list[Tensor]:
-        if rows is None:
-            return fold.kernels(columns)
-        return fold.kernels(rows, columns)
-
-    total = of_fold(folds[0])
-    for fold in folds[1:]:
-        for kernel, own in zip(total, of_fold(fold), strict=True):
-            kernel += own
-    return [kernel.div_(len(folds)) for kernel in total]

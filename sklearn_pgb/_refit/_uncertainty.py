@@ -98,6 +98,9 @@ def uncertainty(
     constant = bool((X == X[0]).all())
     if path is None or raw is None or result.choice.alpha == 0 or constant:
         return None
+    # Of many samples, only some were left out.
+    rows = torch.nonzero(~raw.isnan().any(1))[:, 0]
+    X, raw = X[rows], raw[rows]
     problem = result.problem
     shift = result.choice.alpha / 2
     eigenvalues, vectors = path.coefficient_spectrum(NOISE_NEGLIGIBLE * shift)
@@ -109,14 +112,15 @@ def uncertainty(
         "total_weight": total_weight,
         "intercept": problem.intercept,
     }
-    weight = (problem.weight * total_weight)[:, None]
-    leverage = path.leverages(result.choice.alpha) / weight
+    weight = (problem.weight[rows] * total_weight)[:, None]
+    leverage = path.leverages(result.choice.alpha, rows) / weight
     # phi^T A^-1 phi without the sample itself, by Sherman-Morrison. A sample of weight
     # above one counts as repeated, and only one of its copies is left out.
     left_out = leverage / (1.0 - weight.clamp(max=1.0) * leverage).clamp_min(1e-12)
-    squares = (problem.y - raw).square() / (1.0 + left_out)
-    folds = enough_folds(parts(), X.cpu().numpy())
-    network, normalized = result.space.networks[0], problem.weight
+    squares = (problem.y[rows] - raw).square() / (1.0 + left_out)
+    folds = enough_folds(_among(parts(), rows), X.cpu().numpy())
+    network, normalized = result.space.networks[0], problem.weight[rows]
+    normalized = normalized / normalized.sum()
     models = []
     for rich in _candidates(network, X, raw, effort.max_memory):
         features = _noise_features(network, X, raw, rich)
@@ -125,6 +129,15 @@ def uncertainty(
     state |= _fit_noise(best, _level(squares, normalized), effort)
     variance = state.pop("variance") * (1.0 + left_out)
     return state | {"left_out_std": variance.sqrt().cpu().numpy()}
+
+
+def _among(parts: Parts, rows: Tensor) -> Parts:
+    """The folds' samples among `rows`, as positions in it."""
+    index = rows.cpu().numpy()
+    return [
+        (np.flatnonzero(np.isin(index, train)), np.flatnonzero(np.isin(index, test)))
+        for train, test in parts
+    ]
 
 
 def predictive_std(

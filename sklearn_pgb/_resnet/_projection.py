@@ -163,22 +163,27 @@ class SquaredProjection(Projection):
             R[:n_units, :n_units], R[:n_units, n_units:], upper=True
         )
 
-    def leave_one_out(self, alphas: Tensor, fraction: Tensor) -> Tensor:
-        """Return leave-one-out errors on X alone, (n_alphas, n_samples, n_outputs).
+    def leave_one_out(
+        self, alphas: Tensor, fraction: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return leave-one-out errors on X alone, (n_alphas, n_rows, n_outputs).
 
         As all outputs have the same leverages, it is cheaper than the equivalent
         `RidgePath.leave_one_out`.
         """
-        errors = self.y.new_empty(len(alphas), *self.y.shape)
+        if rows is None:
+            rows = torch.arange(len(self.y), device=self.y.device)
+        U, root, weight = self.U[rows], self.root[rows], self.weight[rows]
+        errors = self.y.new_empty(len(alphas), len(rows), self.y.shape[1])
         for shift, error in zip(alphas / 2, errors, strict=True):
             shrinkage = self.S.square() / (self.S.square() + shift)
-            fitted = self.U @ (shrinkage[:, None] * self.along)
-            residual = self.across + self.U @ self.along - fitted
-            leverage = self.U.square() @ shrinkage
+            fitted = U @ (shrinkage[:, None] * self.along)
+            residual = self.across[rows] + U @ self.along - fitted
+            leverage = U.square() @ shrinkage
             if self.intercept:
-                leverage = leverage + self.weight
-            remaining = (1 - fraction * leverage).clamp_min(1e-12)
-            torch.div(residual / self.root, remaining[:, None], out=error)
+                leverage = leverage + weight
+            remaining = (1 - fraction[rows] * leverage).clamp_min(1e-12)
+            torch.div(residual / root, remaining[:, None], out=error)
         return errors
 
 

@@ -41,7 +41,8 @@ from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import check_can_open, nested, open_network
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
-from sklearn_pgb._refit._groups import FoldModels, GroupRefit, refit_groups
+from sklearn_pgb._refit._fold_models import FoldModels
+from sklearn_pgb._refit._groups import GroupRefit, refit_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
     Interval,
@@ -145,7 +146,8 @@ class TableEstimator(
         rng = check_random_state(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2)
         parts = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
-        members = self._members(reader, [member_y[rows[train]] for train, _ in parts])
+        member_targets = [member_y[rows[train]] for train, _ in parts]
+        members = self._members(reader, len(rows), member_targets)
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
@@ -201,7 +203,7 @@ class TableEstimator(
             )
         return class_codes(labels)
 
-    def _members(self, reader, fold_targets):
+    def _members(self, reader, n_samples, fold_targets):
         """Named pipelines, each from the matrix of the table to predictions."""
         labels, loss = reader.labels, self.loss
         n_outputs = self._targets.n_outputs
@@ -217,7 +219,7 @@ class TableEstimator(
                 stacklevel=5,
             )
         if not isinstance(self.network, str):
-            members.append(("network", network(labels, loss, self.network)))
+            members.append(("network", network(labels, loss, n_samples, self.network)))
         if not isinstance(self.trees, str) and not (is_rare and self.trees is None):
             several = multilabel or (loss != "log_loss" and n_outputs > 1)
             members.append(("trees", trees(labels, loss, several, self.trees)))
@@ -225,7 +227,7 @@ class TableEstimator(
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
         wanted &= not (is_rare and self.forest is None)
         if not isinstance(self.forest, str) and wanted:
-            members.append(("forest", forest(labels, loss, self.forest)))
+            members.append(("forest", forest(labels, loss, n_samples, self.forest)))
         classifies = loss == "log_loss"
         members += [
             (name, other(labels, classifies, member)) for name, member in self._pairs()

@@ -15,7 +15,9 @@ from sklearn_pgb._added_neuron._classifier import AddedNeuronClassifier
 from sklearn_pgb._added_neuron._regressor import AddedNeuronRegressor
 from sklearn_pgb._budget import (
     FOREST_LEAF,
+    FOREST_SAMPLES,
     FOREST_TREES,
+    NETWORK_SAMPLES,
     NETWORK_UNITS,
     TREE_ITERATIONS,
     TREE_LEAVES,
@@ -28,12 +30,14 @@ from sklearn_pgb._tables._inputs import (
 )
 
 
-def network(labels: Labels, loss: str, model: Any = None) -> Pipeline:
+def network(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pipeline:
     """Return the network; derivatives of smooth units refit best."""
     classifies = loss == "log_loss"
     if model is None:
         kind = AddedNeuronClassifier if classifies else AddedNeuronRegressor
         model = kind(NETWORK_UNITS, loss=loss, activation="silu")
+        most = max(1, int(NETWORK_SAMPLES / n_samples))
+        model.set_params(max_iter=min(model.max_iter, most))
     return Pipeline([("inputs", network_inputs(labels, classifies)), ("model", model)])
 
 
@@ -60,12 +64,14 @@ def trees(labels: Labels, loss: str, several: bool, model: Any = None) -> Pipeli
     return Pipeline([("inputs", inputs), ("model", model)])
 
 
-def forest(labels: Labels, loss: str, model: Any = None) -> Pipeline:
+def forest(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pipeline:
     """Return the extremely randomized trees."""
     classifies = loss == "log_loss"
     if model is None:
         kind = ExtraTreesClassifier if classifies else ExtraTreesRegressor
         model = kind(FOREST_TREES, min_samples_leaf=FOREST_LEAF)
+        if n_samples > FOREST_SAMPLES:
+            model.set_params(bootstrap=True, max_samples=FOREST_SAMPLES / n_samples)
     return other(labels, classifies, model)
 
 

@@ -1,0 +1,80 @@
+"""Operators of many samples, whose rows are computed where they are used."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._budget import SAMPLE_BLOCK
+from sklearn_pgb._operators._operator import LinearOperator
+
+
+class BlockedOperator(LinearOperator):
+    """An operator that is created for a block of samples at a time.
+
+    What an operator keeps of each sample, such as the outputs of all layers, can take
+    far more memory than the samples. Blocks have a fixed size and order, so sums over
+    them do not depend on the number of threads.
+
+    Parameters
+    ----------
+    create : callable (index) -> LinearOperator
+        Returns the operator on some samples, given by a slice or a tensor.
+    n_samples : int
+    """
+
+    def __init__(self, create: Callable[[Any], LinearOperator], n_samples: int):
+        self._create, self.n_samples = create, n_samples
+        first = create(slice(0, 1))
+        self.n_outputs, self.n_coef = first.n_outputs, first.n_coef
+        self.dtype, self.device = first.dtype, first.device
+
+    def parts(self) -> Iterator[tuple[slice, LinearOperator]]:
+        """Blocks of samples with their operators."""
+        for start in range(0, self.n_samples, SAMPLE_BLOCK):
+            rows = slice(start, min(start + SAMPLE_BLOCK, self.n_samples))
+            yield rows, self._create(rows)
+
+    def matvec(self, coef: Tensor) -> Tensor:
+        return torch.cat([part.matvec(coef) for _, part in self.parts()])
+
+    def rmatvec(self, residual: Tensor) -> Tensor:
+        total = self._empty(self.n_coef).zero_()
+        for rows, part in self.parts():
+            total += part.rmatvec(residual[rows])
+        return total
+
+    def dense(self, rows: slice = slice(None)) -> Tensor:
+        return self._create(rows).dense()
+
+    def rows(self, index: Tensor) -> LinearOperator:
+        if len(index) <= SAMPLE_BLOCK:
+            return self._create(index)
+        return BlockedOperator(lambda rows: self._create(index[rows]), len(index))
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for rows, part in self.parts():
+            for inner, dense in part.blocks():
+                start, stop = rows.start + inner.start, rows.start + inner.stop
+                yield slice(start, stop), dense
+
+    def cross_gram(self, other: LinearOperator) -> Tensor:
+        return torch.cat([part.cross_gram(other) for _, part in self.parts()])
+
+    def normal(self, root: Tensor | None = None) -> Tensor:
+        total = self._empty(self.n_coef, self.n_coef).zero_()
+        for rows, part in self.parts():
+            total += part.normal(None if root is None else root[rows])
+        return total
+
+    def row_norms(self) -> Tensor:
+        return torch.cat([part.row_norms() for _, part in self.parts()])
+
+    def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
+        # Every block needs the same random directions.
+        state, parts = generator.get_state(), []
+        for _, part in self.parts():
+            generator.set_state(state)
+            parts.append(part.sketch(n_components, generator))
+        return torch.cat(parts)

@@ -1,0 +1,165 @@
+"""The models of one fold, evaluated on all samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklearn_pgb._budget import CHOICE_ROWS, SAMPLE_BLOCK
+from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._operators._blocked import BlockedOperator
+from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._outputs import (
+    separates_outputs,
+    shares_features,
+    single_output,
+)
+from sklearn_pgb._sklearn import _safe_indexing
+
+
+@dataclass(frozen=True, eq=False)
+class FoldModels:
+    """The models of one fold, one per group, and its samples.
+
+    Attributes
+    ----------
+    raw : list of Tensor (n_samples, n_outputs)
+        Raw outputs of each model.
+    operators : list of LinearOperator
+        Partial derivatives of each model on all samples, without output biases. Those
+        of many samples are not kept.
+    sizes : list of float
+        Mean squared row norm of each operator on the training samples.
+    train, heldout : Tensor of int
+    """
+
+    raw: list[Tensor]
+    operators: list[LinearOperator]
+    sizes: list[float]
+    train: Tensor
+    heldout: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        opened: Sequence[OpenNetwork],
+        X: object,
+        weight: Tensor,
+        train: Tensor,
+        heldout: Tensor,
+    ) -> "FoldModels":
+        """Evaluate the models of a fold on all samples."""
+        raw, operators, sizes = [], [], []
+        n_samples = len(weight)
+        for each in opened:
+            if n_samples > CHOICE_ROWS:
+                outputs, operator = _in_blocks(each, X, n_samples)
+            else:
+                rows = each.inputs(X, check=False)
+                outputs, operator = _evaluated(each, rows, _bias(each, rows))
+            raw.append(outputs)
+            operators.append(operator)
+            norms = operator.row_norms()[train].mean(1)
+            size = float(weight[train] @ norms / weight[train].sum())
+            # A constant model has no derivatives.
+            sizes.append(size if size > 0 else 1.0)
+        return cls(raw, operators, sizes, train, heldout)
+
+    def average(self, stack: Tensor) -> Tensor:
+        """Sum of the models' raw outputs, times the weights of the stack."""
+        return torch.einsum("g,gik->ik", stack, torch.stack(self.raw))
+
+    def kernels(self, rows: Tensor, columns: Tensor | None = None) -> list[Tensor]:
+        """Kernels of the groups between samples, each of mean diagonal one.
+
+        Of shape (n_kernels, n_rows, n_columns), with one kernel for all outputs if they
+        share the features, else one for each.
+        """
+        result = []
+        for operator, size in zip(self.operators, self.sizes, strict=True):
+            left = operator.rows(rows)
+            right = left if columns is None else operator.rows(columns)
+            count = 1 if shares_features(left) else operator.n_outputs
+            blocks = []
+            for c in range(count):
+                a = single_output(left, c)
+                b = a if columns is None else single_output(right, c)
+                blocks.append(a.gram() if columns is None else a.cross_gram(b))
+            # A single matrix is not copied.
+            kernel = blocks[0][None] if count == 1 else torch.stack(blocks)
+            result.append(kernel.div_(size))
+        return result
+
+    def coefficients(
+        self, rows: Tensor, dual: Tensor, weights: Sequence[float]
+    ) -> list[Tensor]:
+        """Coefficients of each model's parameters, from duals of samples.
+
+        Of shape (n_sets, n_params): one set of coefficients if every parameter belongs
+        to one output, else one per output.
+        """
+        result = []
+        for operator, size, weight in zip(
+            self.operators, self.sizes, weights, strict=True
+        ):
+            part, k = operator.rows(rows), dual.shape[1]
+            if separates_outputs(part):
+                coef = part.rmatvec(dual)[None]
+            else:
+                own = torch.eye(k, dtype=torch.bool, device=dual.device)
+                coef = torch.stack([part.rmatvec(dual * mask) for mask in own])
+            result.append(coef * (weight / size))
+        return result
+
+
+def _bias(opened: OpenNetwork, rows: Tensor) -> slice | None:
+    return opened.network.find_head(rows[:8]).bias
+
+
+def _evaluated(
+    opened: OpenNetwork, rows: Tensor, bias: slice | None
+) -> tuple[Tensor, LinearOperator]:
+    """Raw outputs and partial derivatives of a model for its inputs."""
+    model = opened.network
+    return model(model.theta, rows), model.jacobian(rows, without=bias)
+
+
+def _in_blocks(
+    opened: OpenNetwork, X: object, n_samples: int
+) -> tuple[Tensor, LinearOperator]:
+    """The same for many samples, whose derivatives are computed when they are used."""
+
+    def inputs(rows: slice | Tensor) -> Tensor:
+        index = rows.numpy() if isinstance(rows, Tensor) else rows
+        return opened.inputs(_safe_indexing(X, index), check=False)
+
+    def create(rows: slice | Tensor) -> LinearOperator:
+        return opened.network.jacobian(inputs(rows), without=bias)
+
+    bias = _bias(opened, inputs(slice(0, 8)))
+    operator = BlockedOperator(create, n_samples)
+    theta = opened.network.theta
+    blocks = range(0, n_samples, SAMPLE_BLOCK)
+    raw = [
+        opened.network(theta, inputs(slice(start, start + SAMPLE_BLOCK)))
+        for start in blocks
+    ]
+    return torch.cat(raw), operator
+
+
+def side_by_side(
+    folds: Sequence[FoldModels], rows: Tensor | None, columns: Tensor
+) -> list[Tensor]:
+    """Kernels of the groups' bases of all folds; between `columns` if rows is None."""
+
+    def of_fold(fold: FoldModels) -> list[Tensor]:
+        if rows is None:
+            return fold.kernels(columns)
+        return fold.kernels(rows, columns)
+
+    total = of_fold(folds[0])
+    for fold in folds[1:]:
+        for kernel, own in zip(total, of_fold(fold), strict=True):
+            kernel += own
+    return [kernel.div_(len(folds)) for kernel in total]
