@@ -21,7 +21,14 @@ from sklearn_pgb._models._activations import (
 from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
-from sklearn_pgb._models._network import Head, Network
+from sklearn_pgb._models._network import Head, Network, positions_without
+from sklearn_pgb._models._structure import (
+    has_hooks,
+    leaf_modules,
+    structured_jacobian,
+    takes_tokens,
+)
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 class ModuleNetwork(Network):
@@ -63,6 +70,11 @@ class ModuleNetwork(Network):
     def theta(self) -> Tensor:
         parameters = map(self._module.get_parameter, self._shapes)
         return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the inputs are integers that stand for words."""
+        return takes_tokens(self._module)
 
     @property
     def name(self) -> str:
@@ -144,6 +156,18 @@ class ModuleNetwork(Network):
     def layers(self, X: Tensor) -> list[Tensor]:
         return [X, self(self.theta, X)]
 
+    def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
+        """The partial derivatives, by the layers' structure if it is known."""
+        structured = structured_jacobian(self._module, X)
+        if structured is None:
+            return super().jacobian(X, without=without)
+        named = self._module.named_parameters()
+        trained = torch.cat(
+            [torch.full((part.numel(),), name in self._shapes) for name, part in named]
+        )
+        columns = torch.nonzero(trained)[:, 0]
+        return structured.select(columns[positions_without(len(columns), without)])
+
     def find_head(self, X: Tensor) -> Head:
         """Find the head by derivatives on a few samples.
 
@@ -203,7 +227,9 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     Returns None for other modules, and if an activation comes last.
     """
     chain: list[Layer] = []
-    for part in _leaf_modules(module):
+    for part in leaf_modules(module):
+        if type(part) is nn.Flatten and (part.start_dim, part.end_dim) == (1, -1):
+            continue
         layer = _read_layer(part)
         if layer is None:
             return None
@@ -218,11 +244,8 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
         width = None if width is None else layer.n_outputs(width)
     network = ChainNetwork(chain)
     # A chain can't represent hooks, nor parameters that are frozen, shared or unused.
-    hooked = any(
-        part._forward_hooks or part._forward_pre_hooks for part in module.modules()
-    )
     n_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    if width is None or hooked or n_trainable != network.n_params:
+    if width is None or has_hooks(module) or n_trainable != network.n_params:
         return None
     return network
 
@@ -246,15 +269,3 @@ def _detached(parameter: Tensor | None) -> Tensor | None:
     if parameter is None:
         return None
     return parameter.detach().to("cpu", torch.float64, copy=True)
-
-
-def _leaf_modules(module: nn.Module) -> Iterator[nn.Module]:
-    """Layers in order, without those that are the identity in evaluation mode."""
-    if type(module) is nn.Sequential:
-        for child in module:
-            yield from _leaf_modules(child)
-    elif type(module) is nn.Flatten:
-        if (module.start_dim, module.end_dim) != (1, -1):
-            yield module
-    elif type(module) not in (nn.Identity, nn.Dropout, nn.AlphaDropout):
-        yield module
