@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any, overload
 
 import torch
@@ -21,12 +21,12 @@ from sklearn_pgb._models._activations import (
 from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
-from sklearn_pgb._models._network import Head, Network, positions_without
+from sklearn_pgb._models._network import Head, Network, positions_of, positions_without
 from sklearn_pgb._models._structure import (
+    first_embedding,
     has_hooks,
     leaf_modules,
     structured_jacobian,
-    takes_tokens,
 )
 from sklearn_pgb._operators._operator import LinearOperator
 
@@ -71,10 +71,19 @@ class ModuleNetwork(Network):
         parameters = map(self._module.get_parameter, self._shapes)
         return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
 
-    @property
-    def takes_tokens(self) -> bool:
-        """Whether the inputs are integers that stand for words."""
-        return takes_tokens(self._module)
+    def check_tokens(self, X: Tensor) -> None:
+        """Raise a ValueError if the first layer is an embedding without such rows."""
+        table = first_embedding(self._module)
+        if table is None or not X.numel():
+            return
+        if bool(
+            (X != X.round()).any() | (X < 0).any() | (X >= len(table.weight)).any()
+        ):
+            raise ValueError(
+                "X must hold whole numbers from 0 to "
+                f"{len(table.weight) - 1}, the rows of the embedding, got values from "
+                f"{float(X.min()):g} to {float(X.max()):g}. Number the words."
+            )
 
     @property
     def name(self) -> str:
@@ -105,18 +114,17 @@ class ModuleNetwork(Network):
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
 
+    def parameter_positions(self) -> dict[str, slice]:
+        sizes = [shape.numel() for shape in self._shapes.values()]
+        return positions_of(list(self._shapes), sizes)
+
     def blocks(self) -> dict[str, slice]:
         """Positions in theta of each named parameter and of each layer.
 
         The block of a layer's weight and bias has the layer's name.
         """
-        stops = list(accumulate(shape.numel() for shape in self._shapes.values()))
-        names = list(self._shapes)
-        result = {
-            name: slice(start, stop)
-            for name, start, stop in zip(names, [0, *stops], stops, strict=False)
-        }
-        for weight, bias in pairwise(names):
+        result = self.parameter_positions()
+        for weight, bias in pairwise(list(result)):
             layer = weight.removesuffix(".weight")
             if bias == f"{layer}.bias" and weight != layer:
                 result[layer] = slice(result[weight].start, result[bias].stop)
@@ -242,7 +250,8 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     width: int | None = linear[0].weight.shape[1]
     for layer in chain:
         width = None if width is None else layer.n_outputs(width)
-    network = ChainNetwork(chain)
+    names = [name for name, _ in module.named_parameters()]
+    network = ChainNetwork(chain, names)
     # A chain can't represent hooks, nor parameters that are frozen, shared or unused.
     n_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if width is None or has_hooks(module) or n_trainable != network.n_params:

@@ -73,10 +73,10 @@ def has_hooks(module: nn.Module) -> bool:
     return any(p._forward_hooks or p._forward_pre_hooks for p in module.modules())
 
 
-def takes_tokens(module: nn.Module) -> bool:
-    """Whether the first layer is an embedding, whose inputs are integers."""
+def first_embedding(module: nn.Module) -> nn.Embedding | nn.EmbeddingBag | None:
+    """The first layer if it is an embedding, whose inputs are integers."""
     first = next(leaf_modules(module), None)
-    return type(first) in (nn.Embedding, nn.EmbeddingBag)
+    return first if isinstance(first, nn.Embedding | nn.EmbeddingBag) else None
 
 
 def _step(part: nn.Module, h: Tensor) -> Step | None:
