@@ -23,7 +23,7 @@ from sklearn_pgb._losses._classification import (
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._operators import _operator
+from sklearn_pgb._operators import _blocks
 
 LOSSES = [SquaredLoss(), CrossEntropyLoss(), LogisticLoss(), PoissonLoss()]
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
@@ -41,7 +41,7 @@ def test_exact_for_squared_loss(
 ):
     """One Newton step is the refit, as the closed form is."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     problem = oracles.random_problem(
         SquaredLoss(), generator, 15, 5, n_outputs, intercept=intercept, offset=True
     )

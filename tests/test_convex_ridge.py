@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from sklearn_pgb._convex._ridge import column_means, lsmr_ridge, ridge_path
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._operators import _operator
+from sklearn_pgb._operators import _blocks
 
 SHAPES = [(20, 5, 1), (15, 4, 3), (8, 40, 1), (6, 30, 3)]
 shapes = pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_blocks(generator, monkeypatch):
             yield V @ (eigenvalues[:, None] * V.T)
 
     expected = list(results())
-    monkeypatch.setattr(_operator, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 400)
     assert_close(list(results()), expected, rtol=1e-9, atol=1e-9)
 
 

@@ -17,7 +17,7 @@ from sklearn_pgb._geometry._kinks import kink_margin
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
-from sklearn_pgb._operators import _operator
+from sklearn_pgb._operators import _blocks
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 N_SAMPLES = 7
@@ -77,7 +77,7 @@ def test_outputs_and_theta(name, generator):
 def test_operator(name, block_bytes, generator, monkeypatch):
     """Every product is that of torch.func's Jacobian, in blocks of any size."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     module, network = drawn(name, generator)
     X = samples(generator)
     J = by_functorch(module, X)

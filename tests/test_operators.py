@@ -6,14 +6,27 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from operator_cases import (
+    CASES,
+    N_OUTPUTS,
+    N_SAMPLES,
+    chain_case,
+    chain_operator,
+    conv_net,
+    kronecker_case,
+    leaf_case,
+    normed_case,
+    random_chain,
+    stacked_case,
+    stacked_leaves_case,
+    vector_leaf_case,
+)
 from oracles import randn
-from torch import nn
 from torch.testing import assert_close
 
 from sklearn_pgb._models._activations import ACTIVATIONS
-from sklearn_pgb._models._chain import ChainNetwork
-from sklearn_pgb._models._module import ModuleNetwork, open_module
-from sklearn_pgb._operators import _leaves, _operator
+from sklearn_pgb._operators import _blocks, _leaves
+from sklearn_pgb._operators._blocked import BlockedOperator
 from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._leaves import LeafOperator
@@ -26,149 +39,8 @@ from sklearn_pgb._operators._outputs import (
 )
 from sklearn_pgb._operators._stacked import StackedOperator
 
-N_SAMPLES, N_OUTPUTS = 7, 3
 DTYPES = [torch.float64, torch.float32]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
-
-
-def random_chain(sizes, activation, generator, bias=True, head_bias=True):
-    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))
-    has_bias = [bias] * (len(pairs) - 1) + [head_bias]
-    return ChainNetwork.mlp(
-        [randn(generator, *pair) / pair[1] ** 0.5 for pair in pairs],
-        [
-            randn(generator, n_out) if has else None
-            for (n_out, _), has in zip(pairs, has_bias, strict=True)
-        ],
-        [activation] * (len(pairs) - 1),
-    )
-
-
-def chain_operator(network, X, dtype=torch.float64):
-    """The operator built from the chain's layers alone."""
-    operator = network.jacobian(X)
-    return operator if dtype == operator.dtype else operator.single()
-
-
-def conv_net(generator):
-    """A small net of images of 6 x 6, its parameters drawn from the generator."""
-    module = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)
-    )
-    module.to(torch.float64)
-    for parameter in module.parameters():
-        parameter.data = randn(generator, *parameter.shape)
-    return ModuleNetwork(module)
-
-
-# Each returns an operator of the dtype and its matrix in float64.
-
-
-def dense_case(generator, dtype):
-    matrix = randn(generator, N_SAMPLES, N_OUTPUTS, 5)
-    return DenseOperator(matrix.to(dtype)), matrix
-
-
-def kronecker_case(generator, dtype):
-    features = randn(generator, N_SAMPLES, 4)
-    rows = [np.kron(row, np.eye(N_OUTPUTS)) for row in features.numpy()[:, None]]
-    operator = KroneckerOperator(features.to(dtype), N_OUTPUTS)
-    return operator, torch.tensor(np.stack(rows))
-
-
-def chain_case(generator, dtype):
-    network = random_chain([4, 5, 6, N_OUTPUTS], ACTIVATIONS["tanh"], generator)
-    X = randn(generator, N_SAMPLES, 4)
-    return chain_operator(network, X, dtype), oracles.jacobian(network, X)
-
-
-def normed_case(generator, dtype):
-    """A chain with layer norms after two of its layers."""
-    module = nn.Sequential(
-        *(nn.Linear(4, 5, bias=False), nn.LayerNorm(5), nn.Tanh()),
-        *(nn.Linear(5, 6), nn.SiLU()),
-        *(nn.LayerNorm(6, bias=False), nn.Linear(6, N_OUTPUTS)),
-    )
-    for parameter in module.parameters():
-        parameter.data = randn(generator, *parameter.shape)
-    network, X = open_module(module), randn(generator, N_SAMPLES, 4)
-    return chain_operator(network, X, dtype), oracles.jacobian(network, X)
-
-
-def function_case(generator, dtype):
-    """A general function of theta, some of whose derivatives are columns."""
-    theta, X = randn(generator, 12), randn(generator, N_SAMPLES, 4)
-
-    def function(theta, X):
-        return (X @ theta.reshape(4, 3)).tanh().cumsum(1) * theta[:3]
-
-    columns = torch.tensor([11, 0, 3, 4, 7])
-    twin = oracles.jacobian(function, X, theta)[..., columns]
-    return FunctionOperator(function, theta.to(dtype), X.to(dtype), columns), twin
-
-
-def stacked_case(generator, dtype):
-    cases = [dense_case, chain_case, kronecker_case]
-    operators, twins = zip(*[case(generator, dtype) for case in cases], strict=True)
-    scales = [0.5, 2.0, -1.5]
-    twin = [scale * twin for scale, twin in zip(scales, twins, strict=True)]
-    return StackedOperator(operators, scales), torch.cat(twin, -1)
-
-
-def leaf_operator(generator, outputs, dtype=torch.float64, n_leaves=(3, 1, 5, 2, 4, 2)):
-    """Random leaf numbers, and a loop that writes the indicators."""
-    scale = randn(generator, len(n_leaves))
-    columns = [
-        torch.randint(0, count, (N_SAMPLES,), generator=generator) for count in n_leaves
-    ]
-    leaves = torch.stack(columns, 1).int()
-    operator = LeafOperator(leaves, n_leaves, scale.to(dtype), outputs, N_OUTPUTS)
-    width = N_OUTPUTS if outputs is None else 1
-    twin = torch.zeros(N_SAMPLES, N_OUTPUTS, sum(n_leaves), width, dtype=torch.float64)
-    for i in range(N_SAMPLES):
-        for tree, start in enumerate(np.cumsum([0, *n_leaves])[:-1]):
-            for c in range(N_OUTPUTS):
-                if outputs is None or outputs[tree] == c:
-                    place = start + leaves[i, tree], 0 if outputs is not None else c
-                    twin[i, c][place] = scale[tree]
-    return operator, twin.flatten(2)
-
-
-def leaf_case(generator, dtype):
-    return leaf_operator(generator, torch.tensor([0, 1, 2, 0, 2, 0]), dtype)
-
-
-def vector_leaf_case(generator, dtype):
-    return leaf_operator(generator, None, dtype)
-
-
-def stacked_leaves_case(generator, dtype):
-    """Trees of two models, one of them a sum of two."""
-    cases = [vector_leaf_case(generator, dtype) for _ in range(3)]
-    operators, twins = zip(*cases, strict=True)
-    inner = StackedOperator(operators[1:], [0.5, 3.0])
-    twin = [2 * twins[0], -0.5 * twins[1], -3 * twins[2]]
-    return StackedOperator([operators[0], inner], [2.0, -1.0]), torch.cat(twin, -1)
-
-
-def mapped_case(generator, dtype):
-    operator, twin = chain_case(generator, dtype)
-    matrix = randn(generator, N_OUTPUTS, N_OUTPUTS)
-    return MappedOperator(operator, matrix), matrix @ twin
-
-
-CASES = [
-    dense_case,
-    kronecker_case,
-    chain_case,
-    normed_case,
-    function_case,
-    stacked_case,
-    leaf_case,
-    vector_leaf_case,
-    stacked_leaves_case,
-    mapped_case,
-]
 all_operators = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: case.__name__.removesuffix("_case")
 )
@@ -216,7 +88,7 @@ def test_adjoint_identity(case, dtype, generator):
 def test_dense_twin(case, dtype, block_bytes, generator, monkeypatch):
     """Every product is that of the matrix, in blocks of any size."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     operator, twin = case(generator, dtype)
     n, k, p = twin.shape
     matrix = twin.reshape(n * k, p)
@@ -242,12 +114,14 @@ def test_dense_twin(case, dtype, block_bytes, generator, monkeypatch):
 def test_rows_and_cross_gram(case, dtype, block_bytes, generator, monkeypatch):
     """Chosen samples, in any order, give their rows; kernels with any operator."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     operator, twin = case(generator, dtype)
     p = operator.n_coef
     index = torch.tensor([6, 0, 3, 3])
     some = operator.rows(index)
-    assert type(some) is type(operator)
+    # Few samples form one block.
+    whole = operator.first if isinstance(operator, BlockedOperator) else operator
+    assert type(some) is type(whole)
     check_close(some.dense(), twin[index], dtype)
     kernel = twin.reshape(-1, p) @ twin[index].reshape(-1, p).T
     check_close(operator.cross_gram(some), kernel, dtype)
@@ -266,7 +140,7 @@ def test_rows_and_cross_gram(case, dtype, block_bytes, generator, monkeypatch):
 def test_normal(case, dtype, kind, block_bytes, generator, monkeypatch):
     """``Phi^T S^T S Phi`` for the identity, diagonals and full blocks."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     operator, twin = case(generator, dtype)
     blocks = {
         "none": torch.eye(N_OUTPUTS, dtype=torch.float64).repeat(N_SAMPLES, 1, 1),
@@ -427,7 +301,7 @@ def test_kernels_of_two_chains(generator):
 def test_function_equals_chain(block_bytes, generator, monkeypatch):
     """Both operators of one network are the same matrix."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     network = random_chain([4, 6, 5, 3], ACTIVATIONS["gelu"], generator)
     X = randn(generator, 8, 4)
     chain = chain_operator(network, X)
@@ -449,7 +323,7 @@ def test_function_equals_chain(block_bytes, generator, monkeypatch):
 def test_function_of_images(block_bytes, generator, monkeypatch):
     """A convolutional net without its head's bias, on inputs of four axes."""
     if block_bytes is not None:
-        monkeypatch.setattr(_operator, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     network = conv_net(generator)
     images = randn(generator, 5, 1, 6, 6)
     columns = torch.arange(network.n_params - 3)

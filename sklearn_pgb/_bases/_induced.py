@@ -1,5 +1,6 @@
 """Bases induced by a trained network."""
 
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from sklearn_pgb._bases._basis import Basis, FeatureColumns, check_n_outputs
 from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._models._open import check_can_open, named_loss, open_network
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._selected import check_selection, select
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._seeds import fill_seeds
 
@@ -174,6 +176,8 @@ class GradientBasis(TangentColumns):
     estimator : estimator or torch.nn.Module
         A network (see `GradientBasisRefit`). It is cloned and trained in `fit`; a
         module or a FrozenEstimator is used without training.
+    parameters : {"all", "last", "last-k"} or list of str, default="all"
+        Parameters whose derivatives form the basis (see `GradientBasisRefit`).
     loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
             None, default=None
         Training loss of a module; None for an estimator.
@@ -181,13 +185,20 @@ class GradientBasis(TangentColumns):
     Attributes
     ----------
     network_ : OpenNetwork
-        The trained network.
+        The trained network, whose parameters are the selected ones.
     space_ : TangentSpace
         Its scaled columns.
     """
 
-    def __init__(self, estimator: Any, *, loss: str | None = None):
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        parameters: str | list[str] = "all",
+        loss: str | None = None,
+    ):
         self.estimator = estimator
+        self.parameters = parameters
         self.loss = loss
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -202,7 +213,10 @@ class GradientBasis(TangentColumns):
         -------
         self
         """
-        self.network_ = train_and_open(self.estimator, X, y, self.loss)
+        check_selection(self.parameters)
+        opened = train_and_open(self.estimator, X, y, self.loss)
+        network = select(opened.network, self.parameters)
+        self.network_ = replace(opened, network=network)
         inputs = self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
         self.space_ = TangentSpace.of([self.network_.network], [inputs], weight)

@@ -41,11 +41,16 @@ class TangentSpace:
         Raises
         ------
         ValueError
-            If partial derivatives overflow.
+            If partial derivatives overflow, or only output biases are parameters.
         """
         space = cls.with_scales(networks, inputs, [1.0] * len(networks))
         scales = []
         for part in space.operator(inputs).operators:
+            if not part.n_coef:
+                raise ValueError(
+                    "parameters must include more than the biases of the outputs, "
+                    "whose derivatives are constants. Select other parameters as well."
+                )
             # Mean squared row norm one over all networks, so that alpha has the same
             # meaning for networks of any size.
             size = float((weight @ part.row_norms()).mean()) * len(networks)

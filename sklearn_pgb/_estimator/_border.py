@@ -23,6 +23,7 @@ from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._combinations import unfitted_members
 from sklearn_pgb._models._open import nested, open_network
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._selected import select
 from sklearn_pgb._sklearn import BaseSearchCV
 
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
@@ -188,10 +189,11 @@ def share_target_transformation(estimator: Any, y: Any) -> Any:
 
 
 def open_all(
-    estimators: Sequence[Any], loss: Loss | None, device: Any
+    estimators: Sequence[Any], loss: Loss | None, device: Any, parameters: Any = "all"
 ) -> list[OpenNetwork]:
-    """Open trained estimators and move their networks to a device."""
+    """Open trained estimators, select parameters and move the networks to a device."""
     opened = [open_network(estimator, loss=loss) for estimator in estimators]
+    opened = [replace(o, network=select(o.network, parameters)) for o in opened]
     if device is None:
         return opened
     checked = check_device(device)

@@ -66,7 +66,7 @@ class Activation(Layer):
         return self.slope(z, h, **self.arguments)
 
     def jacobian(self, h: Tensor, out: Tensor, bias: bool) -> LayerDerivative:
-        return Slope(self.derivative(h, out))
+        return Slope(self.derivative(h, out).flatten(1))
 
     @property
     def kink(self) -> bool:

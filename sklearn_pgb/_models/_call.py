@@ -15,6 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.overrides import BaseTorchFunctionMode
 
+from sklearn_pgb._models._structure import first_embedding
+
 # Layers with a fused forward pass that has no derivatives.
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
@@ -178,6 +180,7 @@ class ModuleCall:
         # other layers may call torch's attention function.
         all_torch = all(type(part).__module__.startswith("torch.nn.") for part in parts)
         self._may_attend = self._fused or not all_torch
+        self._takes_tokens = first_embedding(module) is not None
 
     def __call__(
         self, module: nn.Module, parameters: dict[str, Tensor], X: Tensor
@@ -199,6 +202,7 @@ class ModuleCall:
             # Any active torch function mode disables the fused forward pass.
             BaseTorchFunctionMode() if self._fused else nullcontext(),
         ):
+            inputs = X.long() if self._takes_tokens else X.clone()
             return torch.func.functional_call(
-                module, values, (X.clone(),), tie_weights=False
+                module, values, (inputs,), tie_weights=False
             )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sklearn_pgb._models._activations import Activation
 from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
-from sklearn_pgb._models._network import Head, Network, as_float64
+from sklearn_pgb._models._network import Head, Network, as_float64, positions_of
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._outputs import apply_sets
@@ -29,10 +29,16 @@ class ChainNetwork(Network):
     ----------
     chain : sequence of Layer
         The last is linear or a layer norm.
+    names : sequence of str or None
+        Names of the parameters, in the order of theta. None for "layer_1.weight",
+        "layer_1.bias" and so on.
     """
 
-    def __init__(self, chain: Sequence[Layer]) -> None:
+    def __init__(
+        self, chain: Sequence[Layer], names: Sequence[str] | None = None
+    ) -> None:
         self.chain = list(chain)
+        self.names = names
 
     @classmethod
     def mlp(
@@ -156,6 +162,15 @@ class ChainNetwork(Network):
             start = stops[-1]
         return result
 
+    def parameter_positions(self) -> dict[str, slice]:
+        layers = [layer.parameters for layer in self.chain if layer.parameters]
+        names = self.names or [
+            f"layer_{number}.{name}"
+            for number, parameters in enumerate(layers, 1)
+            for name, _ in zip(("weight", "bias"), parameters, strict=False)
+        ]
+        return positions_of(names, [p.numel() for each in layers for p in each])
+
     def split(self, theta: Tensor) -> list[Layer]:
         """The layers with theta's parts as parameters, without a copy."""
         layers = []
@@ -166,12 +181,13 @@ class ChainNetwork(Network):
         return layers
 
     def to(self, device: torch.device) -> ChainNetwork:
-        return ChainNetwork(
-            [layer.at([p.to(device) for p in layer.parameters]) for layer in self.chain]
-        )
+        moved = [
+            layer.at([p.to(device) for p in layer.parameters]) for layer in self.chain
+        ]
+        return ChainNetwork(moved, self.names)
 
     def at(self, theta: Tensor) -> ChainNetwork:
-        return ChainNetwork(self.split(theta.detach().clone()))
+        return ChainNetwork(self.split(theta.detach().clone()), self.names)
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         return _run(self.split(theta), X)[-1]

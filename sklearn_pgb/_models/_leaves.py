@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._models._network import Head, Network
+from sklearn_pgb._operators._blocks import row_blocks
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._leaves import LeafOperator
-from sklearn_pgb._operators._operator import LinearOperator, row_blocks
+from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 
 

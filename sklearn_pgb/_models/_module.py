@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any, overload
 
 import torch
@@ -21,7 +21,14 @@ from sklearn_pgb._models._activations import (
 from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
-from sklearn_pgb._models._network import Head, Network
+from sklearn_pgb._models._network import Head, Network, positions_of, positions_without
+from sklearn_pgb._models._structure import (
+    first_embedding,
+    has_hooks,
+    leaf_modules,
+    structured_jacobian,
+)
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 class ModuleNetwork(Network):
@@ -64,6 +71,20 @@ class ModuleNetwork(Network):
         parameters = map(self._module.get_parameter, self._shapes)
         return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
 
+    def check_tokens(self, X: Tensor) -> None:
+        """Raise a ValueError if the first layer is an embedding without such rows."""
+        table = first_embedding(self._module)
+        if table is None or not X.numel():
+            return
+        if bool(
+            (X != X.round()).any() | (X < 0).any() | (X >= len(table.weight)).any()
+        ):
+            raise ValueError(
+                "X must hold whole numbers from 0 to "
+                f"{len(table.weight) - 1}, the rows of the embedding, got values from "
+                f"{float(X.min()):g} to {float(X.max()):g}. Number the words."
+            )
+
     @property
     def name(self) -> str:
         """Name of the module's type."""
@@ -93,18 +114,17 @@ class ModuleNetwork(Network):
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
 
+    def parameter_positions(self) -> dict[str, slice]:
+        sizes = [shape.numel() for shape in self._shapes.values()]
+        return positions_of(list(self._shapes), sizes)
+
     def blocks(self) -> dict[str, slice]:
         """Positions in theta of each named parameter and of each layer.
 
         The block of a layer's weight and bias has the layer's name.
         """
-        stops = list(accumulate(shape.numel() for shape in self._shapes.values()))
-        names = list(self._shapes)
-        result = {
-            name: slice(start, stop)
-            for name, start, stop in zip(names, [0, *stops], stops, strict=False)
-        }
-        for weight, bias in pairwise(names):
+        result = self.parameter_positions()
+        for weight, bias in pairwise(list(result)):
             layer = weight.removesuffix(".weight")
             if bias == f"{layer}.bias" and weight != layer:
                 result[layer] = slice(result[weight].start, result[bias].stop)
@@ -143,6 +163,18 @@ class ModuleNetwork(Network):
 
     def layers(self, X: Tensor) -> list[Tensor]:
         return [X, self(self.theta, X)]
+
+    def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
+        """The partial derivatives, by the layers' structure if it is known."""
+        structured = structured_jacobian(self._module, X)
+        if structured is None:
+            return super().jacobian(X, without=without)
+        named = self._module.named_parameters()
+        trained = torch.cat(
+            [torch.full((part.numel(),), name in self._shapes) for name, part in named]
+        )
+        columns = torch.nonzero(trained)[:, 0]
+        return structured.select(columns[positions_without(len(columns), without)])
 
     def find_head(self, X: Tensor) -> Head:
         """Find the head by derivatives on a few samples.
@@ -203,7 +235,9 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     Returns None for other modules, and if an activation comes last.
     """
     chain: list[Layer] = []
-    for part in _leaf_modules(module):
+    for part in leaf_modules(module):
+        if type(part) is nn.Flatten and (part.start_dim, part.end_dim) == (1, -1):
+            continue
         layer = _read_layer(part)
         if layer is None:
             return None
@@ -216,13 +250,11 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     width: int | None = linear[0].weight.shape[1]
     for layer in chain:
         width = None if width is None else layer.n_outputs(width)
-    network = ChainNetwork(chain)
+    names = [name for name, _ in module.named_parameters()]
+    network = ChainNetwork(chain, names)
     # A chain can't represent hooks, nor parameters that are frozen, shared or unused.
-    hooked = any(
-        part._forward_hooks or part._forward_pre_hooks for part in module.modules()
-    )
     n_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    if width is None or hooked or n_trainable != network.n_params:
+    if width is None or has_hooks(module) or n_trainable != network.n_params:
         return None
     return network
 
@@ -246,15 +278,3 @@ def _detached(parameter: Tensor | None) -> Tensor | None:
     if parameter is None:
         return None
     return parameter.detach().to("cpu", torch.float64, copy=True)
-
-
-def _leaf_modules(module: nn.Module) -> Iterator[nn.Module]:
-    """Layers in order, without those that are the identity in evaluation mode."""
-    if type(module) is nn.Sequential:
-        for child in module:
-            yield from _leaf_modules(child)
-    elif type(module) is nn.Flatten:
-        if (module.start_dim, module.end_dim) != (1, -1):
-            yield module
-    elif type(module) not in (nn.Identity, nn.Dropout, nn.AlphaDropout):
-        yield module

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,10 @@ class Network(ABC):
         """Positions in theta of groups of parameters that may each act linearly."""
         return {}
 
+    def parameter_positions(self) -> dict[str, slice]:
+        """Positions in theta by name, ``layer.parameter``; empty if there are none."""
+        return {}
+
     @abstractmethod
     def to(self, device: torch.device) -> Network:
         """The same network on a device."""
@@ -137,6 +142,13 @@ def positions_without(n_params: int, without: slice | None) -> Tensor:
     if without is not None:
         keep[without] = False
     return torch.nonzero(keep)[:, 0]
+
+
+def positions_of(names: Sequence[str], sizes: Sequence[int]) -> dict[str, slice]:
+    """Positions in theta of parameters of these sizes."""
+    stops = list(accumulate(sizes))
+    starts = [0, *stops[:-1]]
+    return dict(zip(names, map(slice, starts, stops), strict=True))
 
 
 class _Shared:

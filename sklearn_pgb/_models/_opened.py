@@ -19,6 +19,7 @@ from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import Network, as_float64
+from sklearn_pgb._models._selected import SelectedNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +118,14 @@ class OpenNetwork:
                     f"X must have {n_inputs} features, as the network's first layer, "
                     f"got {rows.shape[1]}. Pass inputs like those of the training."
                 )
-        elif check and isinstance(self.network, ModuleNetwork):
-            check_samples(self.network, rows)
+            return rows
+        network = self.network
+        if isinstance(network, SelectedNetwork):
+            network = network.whole
+        if isinstance(network, ModuleNetwork):
+            network.check_tokens(rows)
+            if check:
+                check_samples(network, rows)
         return rows
 
     def targets(self, y: Any, n_outputs: int | None = None) -> Tensor:

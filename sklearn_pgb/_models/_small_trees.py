@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._budget import LOOKUP_BITS
-from sklearn_pgb._operators._operator import row_blocks
+from sklearn_pgb._operators._blocks import row_blocks
 
 
 class SmallTrees:

@@ -22,11 +22,16 @@ class BlockedOperator(LinearOperator):
     create : callable (index) -> LinearOperator
         Returns the operator on some samples, given by a slice or a tensor.
     n_samples : int
+
+    Attributes
+    ----------
+    first : LinearOperator
+        The operator on the first sample.
     """
 
     def __init__(self, create: Callable[[Any], LinearOperator], n_samples: int):
-        self._create, self.n_samples = create, n_samples
-        first = create(slice(0, 1))
+        self.create, self.n_samples = create, n_samples
+        self.first = first = create(slice(0, 1))
         self.n_outputs, self.n_coef = first.n_outputs, first.n_coef
         self.dtype, self.device = first.dtype, first.device
 
@@ -34,7 +39,7 @@ class BlockedOperator(LinearOperator):
         """Blocks of samples with their operators."""
         for start in range(0, self.n_samples, SAMPLE_BLOCK):
             rows = slice(start, min(start + SAMPLE_BLOCK, self.n_samples))
-            yield rows, self._create(rows)
+            yield rows, self.create(rows)
 
     def matvec(self, coef: Tensor) -> Tensor:
         return torch.cat([part.matvec(coef) for _, part in self.parts()])
@@ -46,12 +51,12 @@ class BlockedOperator(LinearOperator):
         return total
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
-        return self._create(rows).dense()
+        return self.create(rows).dense()
 
     def rows(self, index: Tensor) -> LinearOperator:
         if len(index) <= SAMPLE_BLOCK:
-            return self._create(index)
-        return BlockedOperator(lambda rows: self._create(index[rows]), len(index))
+            return self.create(index)
+        return BlockedOperator(lambda rows: self.create(index[rows]), len(index))
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         for rows, part in self.parts():

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sklearn_pgb._operators._blocks import row_blocks
 from sklearn_pgb._operators._layers import Columns, LayerDerivative, LayerPart
-from sklearn_pgb._operators._operator import LinearOperator, row_blocks
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 class ChainOperator(LinearOperator):
@@ -39,12 +40,9 @@ class ChainOperator(LinearOperator):
         self.n_outputs = layers[-1].width
         self.sizes = [layer.n_coef for layer in layers]
         self.n_coef = sum(self.sizes)
-        inputs = self.columns[0].inputs
-        self.n_samples, self.dtype, self.device = (
-            len(inputs),
-            inputs.dtype,
-            inputs.device,
-        )
+        first = self.columns[0]
+        self.n_samples, self.device = len(first.inputs), first.inputs.device
+        self.dtype = first.dtype
 
     def matvec(self, coef: Tensor) -> Tensor:
         tangent: Tensor | None = None
@@ -93,6 +91,23 @@ class ChainOperator(LinearOperator):
         pairs = zip(self.columns, self.derivatives(rows), strict=True)
         return torch.cat([layer.dense(D, rows) for layer, D in pairs], -1)
 
+    def select(self, columns: Tensor) -> LinearOperator:
+        """Layers without selected parameters are frozen, and left out at the start."""
+        if not len(columns):
+            return super().select(columns)
+        layers, start = [], 0
+        for layer in self.layers:
+            stop = start + layer.n_coef
+            own = columns[(columns >= start) & (columns < stop)] - start
+            if isinstance(layer, Columns) and layer.n_coef:
+                layers.append(layer.select(own))
+            elif layers:
+                layers.append(layer)
+            start = stop
+            while layers and not layers[0].n_coef:
+                layers.pop(0)
+        return ChainOperator(layers)
+
     def single(self) -> "ChainOperator":
         return ChainOperator(
             [layer.convert(Tensor.float, Tensor.float) for layer in self.layers]
@@ -128,11 +143,8 @@ class ChainOperator(LinearOperator):
 
     @property
     def kinds(self) -> list[tuple[Any, ...]]:
-        """Types and sizes of the layers with parameters."""
-        return [
-            (type(layer), layer.inputs.shape[1], layer.width, layer.n_coef)
-            for layer in self.columns
-        ]
+        """What the layers with parameters compute."""
+        return [layer.kind for layer in self.columns]
 
     def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
         """Sum of random features of the layers."""

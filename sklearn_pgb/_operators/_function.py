@@ -7,7 +7,8 @@ from torch import Tensor
 
 from sklearn_pgb._budget import BLOCK_BYTES
 from sklearn_pgb._derivatives import Derivatives
-from sklearn_pgb._operators._operator import LinearOperator, row_blocks
+from sklearn_pgb._operators._blocks import row_blocks
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 class FunctionOperator(LinearOperator):
@@ -63,10 +64,16 @@ class FunctionOperator(LinearOperator):
         return self._derivatives.jacobians(self.X[rows])[:, :, self.columns]
 
     def rows(self, index: Tensor) -> "FunctionOperator":
-        part = FunctionOperator(self.function, self.theta, self.X[index], self.columns)
+        return self._like(self.X[index], self.columns)
+
+    def select(self, columns: Tensor) -> "FunctionOperator":
+        return self._like(self.X, self.columns[columns.to(self.columns.device)])
+
+    def _like(self, X: Tensor, columns: Tensor) -> "FunctionOperator":
+        other = FunctionOperator(self.function, self.theta, X, columns)
         # Reuse the results of the tests for supported transforms.
-        part._derivatives = self._derivatives
-        return part
+        other._derivatives = self._derivatives
+        return other
 
     def _sample_blocks(self) -> Iterator[slice]:
         # The memory of a module's intermediate results is unknown. 64 times its input

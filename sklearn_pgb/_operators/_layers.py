@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sklearn_pgb._operators._blocks import row_blocks
+
 Change = Callable[[Tensor], Tensor]
 
 
@@ -34,7 +36,7 @@ class LayerDerivative(ABC):
     n_coef: int = 0
 
     @abstractmethod
-    def push(self, tangent: Tensor | None, coef: Tensor) -> Tensor | None:
+    def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
         """Change of the outputs, (n_samples, width), if inputs and parameters change.
 
         `tangent` is the change of the inputs, which may be overwritten, and `coef` that
@@ -77,7 +79,7 @@ class Slope(LayerDerivative):
     def __init__(self, slopes: Tensor):
         self.slopes, self.width = slopes, slopes.shape[1]
 
-    def push(self, tangent: Tensor | None, coef: Tensor) -> Tensor | None:
+    def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
         return None if tangent is None else tangent.mul_(self.slopes)
 
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -97,6 +99,22 @@ class Columns(LayerDerivative):
     """
 
     inputs: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the columns."""
+        return self.inputs.dtype
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Equal for layers whose columns have the same meaning."""
+        return type(self), self.inputs.shape[1:], self.width, self.n_coef
+
+    def select(self, index: Tensor) -> LayerDerivative:
+        """The layer with some of its parameters, in ascending order."""
+        if len(index) == self.n_coef:
+            return self
+        return PartOfColumns(self, index) if len(index) else Frozen(self)
 
     @abstractmethod
     def dense(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -122,7 +140,10 @@ class Columns(LayerDerivative):
         """
         b, k, m, _ = kernel.shape
         flat = self.dense(left, rows).reshape(b * k, -1)
-        kernel.view(b * k, m * k).addmm_(flat, other.dense(right).reshape(m * k, -1).T)
+        size = k * self.n_coef * flat.element_size()
+        for columns in row_blocks(m, size):
+            dense = other.dense(right[columns], columns).reshape(-1, self.n_coef)
+            kernel[:, :, columns] += (flat @ dense.T).view(b, k, -1, k)
 
     def add_output_gram(self, kernel: Tensor, other: Any, rows: slice) -> None:
         """Add the same for D = I, if the layer's outputs are those of the chain."""
@@ -145,6 +166,63 @@ class Columns(LayerDerivative):
         return flat @ normal(flat.shape[1], n_components)
 
 
+class Frozen(LayerDerivative):
+    """A layer whose parameters do not change."""
+
+    def __init__(self, layer: LayerDerivative):
+        self.layer, self.width = layer, layer.width
+
+    def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
+        return None if tangent is None else self.layer.push(tangent, None)
+
+    def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
+        return self.layer.pull(D, rows)
+
+    def convert(self, samples: Change, parameters: Change) -> Frozen:
+        return Frozen(self.layer.convert(samples, parameters))
+
+
+class PartOfColumns(Columns):
+    """A layer with some of its parameters, given by their ascending numbers."""
+
+    def __init__(self, layer: Columns, index: Tensor):
+        self.layer, self.index = layer, index.to(layer.inputs.device)
+        self.inputs, self.width, self.n_coef = layer.inputs, layer.width, len(index)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.layer.dtype
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        return *self.layer.kind, tuple(self.index.tolist())
+
+    def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
+        if coef is not None:
+            every = coef.new_zeros(self.layer.n_coef)
+            coef = every.index_copy_(0, self.index, coef)
+        return self.layer.push(tangent, coef)
+
+    def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
+        return self.layer.pull(D, rows)
+
+    def convert(self, samples: Change, parameters: Change) -> PartOfColumns:
+        converted = self.layer.convert(samples, parameters)
+        assert isinstance(converted, Columns)
+        return PartOfColumns(converted, self.index)
+
+    def select(self, index: Tensor) -> LayerDerivative:
+        return self.layer.select(self.index[index.to(self.index.device)])
+
+    def dense(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
+        return self.layer.dense(D, rows)[..., self.index]
+
+    def adjoint(self, delta: Tensor, out: Tensor) -> None:
+        every = out.new_empty(self.layer.n_coef)
+        self.layer.adjoint(delta, every)
+        torch.index_select(every, 0, self.index, out=out)
+
+
 class Linear(Columns):
     """A linear layer: its parameters' columns are outer products of D and its inputs.
 
@@ -161,7 +239,9 @@ class Linear(Columns):
         self.width = len(weight)
         self.n_coef = weight.numel() + (self.width if bias else 0)
 
-    def push(self, tangent: Tensor | None, coef: Tensor) -> Tensor:
+    def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
+        if coef is None:
+            return None if tangent is None else tangent @ self.weight.T
         size = self.weight.numel()
         out = self.inputs @ coef[:size].reshape(self.weight.shape).T
         if self.bias:
@@ -173,6 +253,12 @@ class Linear(Columns):
 
     def convert(self, samples: Change, parameters: Change) -> Linear:
         return Linear(samples(self.inputs), parameters(self.weight), self.bias)
+
+    def select(self, index: Tensor) -> LayerDerivative:
+        size = self.weight.numel()
+        if len(index) == size and (size == 0 or int(index[-1]) == size - 1):
+            return Linear(self.inputs, self.weight, False)
+        return super().select(index)
 
     def dense(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
         outer = (D[:, :, :, None] * self.inputs[rows, None, None, :]).flatten(2)
@@ -251,11 +337,20 @@ class Norm(Columns):
         self.width = inputs.shape[1]
         self.n_coef = self.width * (int(gamma is not None) + int(shift))
 
-    def push(self, tangent: Tensor | None, coef: Tensor) -> Tensor | None:
+    @classmethod
+    def at(cls, h: Tensor, eps: float, gamma: Tensor | None, shift: bool) -> Norm:
+        """The derivatives at inputs h of the layer."""
+        centered = h - h.mean(-1, keepdim=True)
+        inverse = (centered.square().mean(-1, keepdim=True) + eps).rsqrt()
+        return cls(centered * inverse, inverse, gamma, shift)
+
+    def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
         out = None if tangent is None else self._project(tangent, self.inputs)
         if out is not None:
             out *= self.inverse
             out = out if self.gamma is None else out.mul_(self.gamma)
+        if coef is None:
+            return out
         if self.gamma is not None:
             first = coef[: self.width]
             out = (

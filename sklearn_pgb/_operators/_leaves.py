@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import CACHE_BYTES, MOST_COUNTS
-from sklearn_pgb._operators._operator import LinearOperator, row_blocks
+from sklearn_pgb._operators._blocks import row_blocks
+from sklearn_pgb._operators._operator import LinearOperator
 
 
 class LeafOperator(LinearOperator):

@@ -14,16 +14,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import BLOCK_BYTES
+from sklearn_pgb._operators._blocks import row_blocks
 from sklearn_pgb._operators._gram import add_gram, mirrored
 from sklearn_pgb._operators._layers import LayerPart
-
-
-def row_blocks(n_samples: int, bytes_per_sample: int) -> Iterator[slice]:
-    """Split the samples into slices with at most BLOCK_BYTES of dense rows each."""
-    size = max(1, BLOCK_BYTES // max(1, bytes_per_sample))
-    for start in range(0, n_samples, size):
-        yield slice(start, min(start + size, n_samples))
 
 
 def apply_root(root: Tensor, rows: Tensor) -> Tensor:
@@ -62,6 +55,10 @@ class LinearOperator(ABC):
     @abstractmethod
     def rows(self, index: Tensor) -> "LinearOperator":
         """The operator on the samples in `index`."""
+
+    def select(self, columns: Tensor) -> "LinearOperator":
+        """The operator with some of its columns, given by their ascending numbers."""
+        return self if len(columns) == self.n_coef else SelectedOperator(self, columns)
 
     def single(self) -> "LinearOperator":
         """The operator in float32, or itself if it does not support float32."""
@@ -146,3 +143,32 @@ class LinearOperator(ABC):
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+
+class SelectedOperator(LinearOperator):
+    """Some columns of an operator, given by their ascending numbers."""
+
+    def __init__(self, operator: LinearOperator, columns: Tensor):
+        self.operator, self.columns = operator, columns.to(operator.device)
+        self.n_samples, self.n_outputs = operator.n_samples, operator.n_outputs
+        self.n_coef = len(columns)
+        self.dtype, self.device = operator.dtype, operator.device
+
+    def matvec(self, coef: Tensor) -> Tensor:
+        every = coef.new_zeros(self.operator.n_coef)
+        return self.operator.matvec(every.index_copy_(0, self.columns, coef))
+
+    def rmatvec(self, residual: Tensor) -> Tensor:
+        return self.operator.rmatvec(residual)[self.columns]
+
+    def dense(self, rows: slice = slice(None)) -> Tensor:
+        return self.operator.dense(rows)[..., self.columns]
+
+    def rows(self, index: Tensor) -> "SelectedOperator":
+        return SelectedOperator(self.operator.rows(index), self.columns)
+
+    def select(self, columns: Tensor) -> LinearOperator:
+        return self.operator.select(self.columns[columns.to(self.device)])
+
+    def single(self) -> "SelectedOperator":
+        return SelectedOperator(self.operator.single(), self.columns)

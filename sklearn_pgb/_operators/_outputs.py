@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sklearn_pgb._operators._blocked import BlockedOperator
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._layers import Linear
@@ -14,6 +15,8 @@ from sklearn_pgb._operators._stacked import StackedOperator
 
 def shares_features(operator: LinearOperator) -> bool:
     """Whether all outputs have the same features, with coefficients of their own."""
+    if isinstance(operator, BlockedOperator):
+        return shares_features(operator.first)
     if isinstance(operator, StackedOperator):
         return all(map(shares_features, operator.operators))
     if isinstance(operator, LeafOperator):
@@ -23,6 +26,8 @@ def shares_features(operator: LinearOperator) -> bool:
 
 def separates_outputs(operator: LinearOperator) -> bool:
     """Whether every coefficient belongs to one output."""
+    if isinstance(operator, BlockedOperator):
+        return separates_outputs(operator.first)
     if isinstance(operator, StackedOperator):
         return all(map(separates_outputs, operator.operators))
     separate = isinstance(operator, LeafOperator | KroneckerOperator)
@@ -41,6 +46,11 @@ def single_output(operator: LinearOperator, output: int) -> LinearOperator:
     """The rows of one output; columns that are zero for it may be left out."""
     if operator.n_outputs == 1:
         return operator
+    if isinstance(operator, BlockedOperator):
+        create = operator.create
+        return BlockedOperator(
+            lambda rows: single_output(create(rows), output), operator.n_samples
+        )
     if isinstance(operator, StackedOperator):
         parts = [single_output(part, output) for part in operator.operators]
         return StackedOperator(parts, operator.scales)

@@ -176,6 +176,7 @@ def _check_training_data(
     }
     if not checks_inputs(request.estimator):
         X, y = validate_data(owner, X, y, **targets, **request.validation_options)
+        owner._sample_shape = X.shape[1:]
     elif y is None:
         raise ValueError(
             f"This {type(owner).__name__} estimator requires y to be passed, but the "
@@ -216,7 +217,13 @@ def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
 def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
     """Check X of a fitted model; only its features if a pipeline checks the rest."""
     if not checks_inputs(request.estimator):
-        return validate_data(owner, X, reset=False, **request.validation_options)
+        X = validate_data(owner, X, reset=False, **request.validation_options)
+        if X.shape[1:] != owner._sample_shape:
+            raise ValueError(
+                f"X must have samples of shape {owner._sample_shape}, as in fit, got "
+                f"{X.shape[1:]}. Crop or resize them."
+            )
+        return X
     check_passed_on(X)
     (X,) = indexable(X)
     if getattr(X, "ndim", 2) == 1 and hasattr(owner, "n_features_in_"):

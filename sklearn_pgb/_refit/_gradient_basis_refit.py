@@ -13,7 +13,6 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.callback import CallbackSupportMixin
-from sklearn.neural_network import MLPRegressor
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -45,6 +44,7 @@ from sklearn_pgb._refit._outputs import (
     jacobian_features,
     network_tags,
     oof_score,
+    predicts_flat,
     score_of,
 )
 from sklearn_pgb._refit._predictive import located, oof_errors, standard_deviations
@@ -116,6 +116,12 @@ class GradientBasisRefit(
         "auto" chooses the better one together with alpha; the mean of the networks
         itself is a candidate too (`alpha_` is then infinite). If `alpha` is a number
         and nothing is held out, "auto" is "zero".
+    parameters : {"all", "last", "last-k"} or list of str, default="all"
+        The parameters whose derivatives form the basis: those of all layers, of the
+        last one, or of the last k ("last-2"); or names and patterns such as
+        ``["*.bias", "encoder.3"]``. Names are those of torch's `named_parameters`;
+        other networks have "layer_1.weight", "layer_1.bias" and so on. The others are
+        constants.
     n_models : int, default=1
         Number of networks, trained from different seeds, whose bases are concatenated.
         Cross-fitting rounds up to the same number, at least one, for every fold.
@@ -167,8 +173,8 @@ class GradientBasisRefit(
     basis_coef_ : ndarray of shape (n_params,)
         Coefficients c of all networks, in the order of their parameters: for each
         layer the weights, one row per hidden unit, then the biases. If alpha was chosen
-        on folds with the squared loss, they average the solution on all samples and
-        the mean of the folds' solutions, which predicts better than either.
+        on folds with the squared loss, they are the mean of the solution on all samples
+        and the average of the folds' solutions: it predicts better than either.
     model_loss_ : float
         Training loss of the average of the networks, without penalty.
     refit_loss_ : float
@@ -214,8 +220,7 @@ class GradientBasisRefit(
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
-    >>> from sklearn.neural_network import MLPRegressor
-    >>> from sklearn.pipeline import make_pipeline
+    >>>     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
     >>> from sklearn_pgb import GradientBasisRefit
     >>> X, y = load_diabetes(return_X_y=True)
@@ -237,6 +242,7 @@ class GradientBasisRefit(
         ],
         "cv": ["cv_object", StrOptions({"auto"})],
         "center": [StrOptions({"auto", "zero", "average"})],
+        "parameters": [str, list, tuple],
         "n_models": [Interval(Integral, 1, None, closed="left")],
         "loss": [StrOptions({"auto", *OF_MEANS})],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -260,6 +266,7 @@ class GradientBasisRefit(
         alpha="auto",
         cv="auto",
         center="auto",
+        parameters="all",
         n_models=1,
         loss="auto",
         n_components=None,
@@ -279,6 +286,7 @@ class GradientBasisRefit(
         self.alpha = alpha
         self.cv = cv
         self.center = center
+        self.parameters = parameters
         self.n_models = n_models
         self.loss = loss
         self.n_components = n_components
@@ -401,13 +409,7 @@ class GradientBasisRefit(
         self._adds_networks = not result.space.spans_networks
         self._sketch_seed = seeds.sketch
         n_outputs = result.problem.operator.n_outputs
-        final = trained.opened[0].final
-        self._flat = n_outputs == 1 and (
-            np.ndim(data.samples.y) == 1
-            or isinstance(final, MLPRegressor)
-            # Trees and votes predict one target in one dimension.
-            or trained.opened[0].encode is not None
-        )
+        self._flat = n_outputs == 1 and predicts_flat(trained.opened[0], data.samples.y)
         full = len(self.basis_coef_) * n_outputs
         self._n_components = self.n_components
         self._n_features_out = self.n_components or full
@@ -427,8 +429,6 @@ class GradientBasisRefit(
         )
         self._oof_errors = oof_errors(self, result, trained, data, left_out_std)
 
-    # ---------------------------------------------------------------- predicting
-
     def _open(self, X: Any) -> tuple[TangentSum, list[Tensor]]:
         """Open the networks and transform X into the inputs of each."""
         check_is_fitted(self)
@@ -438,7 +438,9 @@ class GradientBasisRefit(
         return models, models.inputs(X)
 
     def _tangent_sum(self) -> TangentSum:
-        opened = open_all(self.estimators_, MODULE_LOSSES[self._loss], self.device)
+        parameters = RefitRequest.at_last_fit(self).parameters
+        loss = MODULE_LOSSES[self._loss]
+        opened = open_all(self.estimators_, loss, self.device, parameters)
         coef = as_float64(self.basis_coef_).to(self.device or "cpu")
         parts = coef[None].split([each.network.n_params for each in opened], 1)
         weight = 1 / len(opened) if self._adds_networks else 0.0
@@ -574,8 +576,6 @@ class GradientBasisRefit(
         pairs = zip(models.opened, inputs, strict=True)
         operators = [each.network.jacobian(rows) for each, rows in pairs]
         return jacobian_features(operators, self._n_components, self._sketch_seed)
-
-    # --------------------------------------------------------------- scikit-learn
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "basis_coef_")

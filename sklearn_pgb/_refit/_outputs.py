@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.neural_network import MLPRegressor
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
@@ -84,6 +85,13 @@ def score_of(refit: Any, y: Any, predicted: NDArray[Any], weight: Any) -> float:
     """Accuracy of a classifier, R^2 of a regressor."""
     score = accuracy_score if RefitRequest.at_last_fit(refit).classifies else r2_score
     return score(y, predicted, sample_weight=weight)
+
+
+def predicts_flat(opened: OpenNetwork, y: Any) -> bool:
+    """Whether predictions for a single target have one dimension."""
+    # Trees and votes predict so whatever they were trained on.
+    flat_model = isinstance(opened.final, MLPRegressor) or opened.encode is not None
+    return np.ndim(y) == 1 or flat_model
 
 
 def oof_score(

@@ -15,6 +15,8 @@ from sklearn_pgb._estimator._border import final_estimator
 from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS, find_loss, one_of
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import check_can_open, has_trees, open_network
+from sklearn_pgb._models._selected import check_selection, select
+from sklearn_pgb._models._skorch import is_skorch
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,7 @@ class RefitRequest:
     """Parameters of `GradientBasisRefit` that the stages of `fit` need."""
 
     estimator: Any
+    parameters: Any
     loss: str
     alpha: Any
     center: str
@@ -65,10 +68,11 @@ class RefitRequest:
     @property
     def validation_options(self) -> dict[str, Any]:
         """Options of `validate_data` for a network that does not check X itself."""
+        final = final_estimator(self.estimator)
         return {
             "dtype": (np.float64, np.float32),
             "accept_sparse": ("csr", "csc"),
-            "allow_nd": isinstance(self.estimator, torch.nn.Module),
+            "allow_nd": isinstance(final, torch.nn.Module) or is_skorch(final),
         }
 
     def check(self, has_validation: bool) -> None:
@@ -82,8 +86,10 @@ class RefitRequest:
                 f"loss={self.loss!r} with {type(estimator).__name__}."
             )
         check_can_open(estimator)
+        check_selection(self.parameters)
         if self.is_prefit:
-            open_network(estimator, loss=MODULE_LOSSES[self.loss])
+            opened = open_network(estimator, loss=MODULE_LOSSES[self.loss])
+            select(opened.network, self.parameters)
         user_folds = self.cv is not None and not isinstance(self.cv, str)
         if self.is_prefit and (self.n_models > 1 or user_folds):
             raise ValueError(

@@ -72,7 +72,9 @@ def train(
             caller=owner,
             contexts=None if contexts is None else contexts(len(parts)),
         )
-    opened = open_all(estimators, MODULE_LOSSES[request.loss], request.device)
+    opened = open_all(
+        estimators, MODULE_LOSSES[request.loss], request.device, request.parameters
+    )
     inputs = tuple(inputs_of(opened, data.samples.X, request.device))
     n_outputs = count_outputs(opened[0], inputs[0])
     if request.classifies:

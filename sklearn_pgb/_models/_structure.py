@@ -1,0 +1,229 @@
+"""The Jacobian of a torch module by its structure, if its layers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sklearn_pgb._models._activations import read_activation
+from sklearn_pgb._operators._chain import ChainOperator
+from sklearn_pgb._operators._images import (
+    ChannelScale,
+    Choice,
+    Convolution,
+    Embedding,
+    Geometry,
+    LinearMap,
+)
+from sklearn_pgb._operators._layers import LayerDerivative, Linear, Norm
+
+# The derivatives and outputs of a layer for inputs h; None if h has another form.
+Step = tuple[list[LayerDerivative], Tensor]
+
+
+def structured_jacobian(module: nn.Module, X: Tensor) -> ChainOperator | None:
+    """Jacobian of nested Sequentials with respect to all parameters, in their order.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In evaluation mode.
+    X : Tensor (n_samples, ...)
+
+    Returns
+    -------
+    ChainOperator or None
+        None for modules whose forward pass or layers are not known.
+    """
+    if has_hooks(module):
+        return None
+    derivatives, h = [], X
+    with torch.no_grad():
+        for part in leaf_modules(module):
+            step = _step(part, h)
+            if step is None:
+                return None
+            derivatives += step[0]
+            h = step[1]
+    n_params = sum(parameter.numel() for parameter in module.parameters())
+    # Layers that share parameters have more columns than there are parameters.
+    if h.ndim != 2 or n_params != sum(layer.n_coef for layer in derivatives):
+        return None
+    return ChainOperator(derivatives)
+
+
+def leaf_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """Layers in order, without those that are the identity in evaluation mode."""
+    if type(module) is nn.Sequential:
+        for child in module:
+            yield from leaf_modules(child)
+    elif type(module) not in (nn.Identity, *_DROPOUTS):
+        yield module
+
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks may change what some layer computes."""
+    return any(p._forward_hooks or p._forward_pre_hooks for p in module.modules())
+
+
+def first_embedding(module: nn.Module) -> nn.Embedding | nn.EmbeddingBag | None:
+    """The first layer if it is an embedding, whose inputs are integers."""
+    first = next(leaf_modules(module), None)
+    return first if isinstance(first, nn.Embedding | nn.EmbeddingBag) else None
+
+
+def _step(part: nn.Module, h: Tensor) -> Step | None:
+    read = _LAYERS.get(type(part))
+    if read is not None:
+        return read(part, h)
+    activation = read_activation(part)
+    if activation is None:
+        return None
+    out = activation(h)
+    return [activation.jacobian(h, out, True)], out
+
+
+def _linear(part: Any, h: Tensor) -> Step | None:
+    if h.ndim != 2:
+        return None
+    return [Linear(h, part.weight, part.bias is not None)], part(h)
+
+
+def _layer_norm(part: Any, h: Tensor) -> Step | None:
+    if h.ndim != 2:
+        return None
+    return [Norm.at(h, part.eps, part.weight, part.bias is not None)], part(h)
+
+
+def _reshape(part: Any, h: Tensor) -> Step:
+    # Derivatives have flat outputs anyway.
+    return [], part(h)
+
+
+def _convolution(part: Any, h: Tensor) -> Step | None:
+    n_axes = part.weight.ndim - 2
+    if h.ndim != n_axes + 2 or part.padding_mode != "zeros":
+        return None
+    padding = part.padding
+    if isinstance(padding, str):
+        reach = [
+            dilation * (size - 1) * (padding == "same")
+            for dilation, size in zip(part.dilation, part.kernel_size, strict=True)
+        ]
+        if any(total % 2 for total in reach):
+            return None
+        padding = tuple(total // 2 for total in reach)
+    geometry = Geometry(
+        _pair(part.stride, 1),
+        _pair(padding, 0),
+        _pair(part.dilation, 1),
+        part.groups,
+    )
+    out = part(h)
+    height, width = _image(out).shape[2:]
+    image, weight, bias = _image(h), _image(part.weight), part.bias is not None
+    return [Convolution(image, weight, bias, geometry, (height, width))], out
+
+
+def _pair(values: tuple[int, ...], missing: int) -> tuple[int, int]:
+    return (missing, *values)[-2], values[-1]
+
+
+def _image(values: Tensor) -> Tensor:
+    """Signals (n, channels, length) as images of height one."""
+    return values.unsqueeze(2) if values.ndim == 3 else values
+
+
+def _batch_norm(part: Any, h: Tensor) -> Step | None:
+    if part.running_mean is None or h.ndim < 2:
+        return None
+    inverse = (part.running_var + part.eps).rsqrt()
+    shape = (-1, *[1] * (h.ndim - 2))
+    x_hat = (h - part.running_mean.view(shape)) * inverse.view(shape)
+    if part.weight is None:
+
+        def scale(values: Tensor) -> Tensor:
+            return values * inverse.view(shape).to(values)
+
+        return [LinearMap(scale, tuple(h.shape[1:]), h)], x_hat
+    flat = x_hat.flatten(2) if h.ndim > 2 else x_hat[:, :, None]
+    return [ChannelScale(flat, inverse, part.weight)], part(h)
+
+
+def _linear_map(part: Any, h: Tensor) -> Step:
+    return [LinearMap(part, tuple(h.shape[1:]), h)], part(h)
+
+
+def _max_pool(part: Any, h: Tensor) -> Step:
+    name = type(part).__name__
+    if name.startswith("Adaptive"):
+        function = getattr(F, f"adaptive_max_pool{name[-2]}d")
+        out, index = function(h, part.output_size, return_indices=True)
+    else:
+        function = getattr(F, f"max_pool{name[-2]}d")
+        out, index = function(
+            h,
+            part.kernel_size,
+            part.stride,
+            part.padding,
+            part.dilation,
+            part.ceil_mode,
+            return_indices=True,
+        )
+    # Positions count within a channel.
+    size = h[0, 0].numel()
+    shift = torch.arange(h.shape[1], device=h.device) * size
+    index = index.flatten(2) + shift[:, None]
+    return [Choice(index.flatten(1), h[0].numel())], out
+
+
+def _embedding(part: Any, h: Tensor) -> Step | None:
+    if h.ndim != 2 or part.max_norm is not None or part.scale_grad_by_freq:
+        return None
+    tokens = h.long()
+    return [Embedding(tokens, part.weight, part.padding_idx)], part(tokens)
+
+
+def _embedding_bag(part: Any, h: Tensor) -> Step | None:
+    if part.mode == "max" or part.padding_idx is not None:
+        return None
+    step = _embedding(part, h)
+    if step is None:
+        return None
+    tokens, size = h.long(), part.embedding_dim
+
+    def pool(values: Tensor) -> Tensor:
+        return values.mean(1) if part.mode == "mean" else values.sum(1)
+
+    pooling = LinearMap(pool, (tokens.shape[1], size), part.weight)
+    table = Embedding(tokens, part.weight, None)
+    return [table, pooling], part(tokens)
+
+
+_LAYERS: dict[type[nn.Module], Callable[[Any, Tensor], Step | None]] = {
+    nn.Linear: _linear,
+    nn.LayerNorm: _layer_norm,
+    nn.Flatten: _reshape,
+    nn.Unflatten: _reshape,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.AvgPool1d: _linear_map,
+    nn.AvgPool2d: _linear_map,
+    nn.AdaptiveAvgPool1d: _linear_map,
+    nn.AdaptiveAvgPool2d: _linear_map,
+    nn.MaxPool1d: _max_pool,
+    nn.MaxPool2d: _max_pool,
+    nn.AdaptiveMaxPool1d: _max_pool,
+    nn.AdaptiveMaxPool2d: _max_pool,
+    nn.Embedding: _embedding,
+    nn.EmbeddingBag: _embedding_bag,
+}
