@@ -186,8 +186,8 @@ linear = train(0, hidden_layer_sizes=(), solver="lbfgs")
 # stagnates. Its direction then replaces the weakest hidden unit, the output layer is
 # solved for, and training continues. Every third time, training restarts from new
 # parameters instead. For comparison, the same number of epochs is used with restarts
-# only. Four seeds are an illustration, not a benchmark. Networks that are wide for their
-# task rarely reach bad local minima.
+# only. Four seeds are an illustration, not a benchmark. Networks that are wide for
+# their task rarely reach bad local minima.
 
 BUDGET = {"max_iter": 80, "n_starts": 100}
 moved = [train(seed, **BUDGET) for seed in SEEDS]
