@@ -67,7 +67,7 @@ numpydoc_show_class_members = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "subsection_order": "gallery_order.sections",
+    "subsection_order": "gallery_order.section",
     "within_subsection_order": "gallery_order.Story",
     "backreferences_dir": "gallery/backreferences",
     "doc_module": ("sklearn_pgb",),

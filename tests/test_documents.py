@@ -1,4 +1,4 @@
-"""The code that README.md, pages and examples show must run, and print what is shown."""
+"""What README.md, pages and examples show must run, and print what is shown."""
 
 import re
 import runpy
