@@ -5,7 +5,9 @@
 RESULTS is `results/tables.md` by default, and FIGURE `doc/_static/benchmark.svg`. The
 figure shows held-out loss against seconds. A loss is divided by CatBoost's on the same
 set; points are geometric means over the sets, with standard errors. Seconds are
-geometric means, too. As in tables.py, log losses below 0.01 count as 0.01.
+geometric means, too. As in tables.py, log losses below 0.01 count as 0.01. A model that
+could not be fitted to some sets is in the table, with the number of its sets, and not
+in the figure, as its seconds would be those of smaller sets.
 """
 
 import re
@@ -24,14 +26,11 @@ FIGURE = ROOT / "doc/_static/benchmark.svg"
 LOSSES = {"regression": "RMSE", "classification": "log loss"}
 LEAST_LOSS = 0.01
 OURS, RIVAL = "GradientBasis", "CatBoost"
-# Models in README.md, with their names there.
-COLUMNS = {
-    OURS: "GradientBasis",
-    RIVAL: "CatBoost",
-    "XGBoost": "XGBoost",
-    "HistGB": "histogram boosting",
-    "forest": "random forest",
-}
+# A refit of ours, which the figure leaves out.
+OMITTED = ["refit of 4 MLP"]
+# Models in README.md.
+COLUMNS = [OURS, RIVAL, "XGBoost", "HistGB", "forest", "RealMLP-TD-S", "xRFM"]
+COLUMNS += ["kernel machine", "MLP"]
 OUR_NAMES = {
     "regression": "GradientBasisRegressor",
     "classification": "GradientBasisClassifier",
@@ -62,10 +61,10 @@ def relative_losses(text, part):
 
 def draw(ax, text, part):
     """Draw one panel; return seconds, and loss with its range, of each model."""
-    relative = relative_losses(text, part)
+    relative = relative_losses(text, part).dropna(axis=1)
     seconds = np.log(read_table(text, f"{part}: seconds of a fit"))
     points = {}
-    for name in [column for column in relative if column in seconds]:
+    for name in seconds.columns.intersection(relative.columns.difference(OMITTED)):
         mean, error = relative[name].mean(), relative[name].sem()
         low, middle, high = np.exp([mean - error, mean, mean + error])
         points[name] = np.exp(seconds[name].mean()), low, middle, high
@@ -79,7 +78,8 @@ def draw(ax, text, part):
         )
     ax.axhline(1, color="0.8", lw=1, zorder=0)
     ax.set_xscale("log")
-    ax.margins(x=0.35)
+    ax.set_xlim(0.01, 300)
+    ax.margins(y=0.1)
     ax.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
     ax.set_title(f"{part}, {len(relative)} data sets")
     ax.set_xlabel("seconds of a fit, one thread")
@@ -90,29 +90,34 @@ def draw(ax, text, part):
 
 def label(ax, points, part):
     """Write each name next to its point, away from points and other names."""
-    places = [(9, 0, "left"), (-9, 0, "right"), (9, 14, "left"), (-9, 14, "right")]
-    places += [(x, -y, side) for x, y, side in places[2:]]
     # Boxes that are taken: error bars, and labels as they are placed.
     to_pixels = ax.transData.transform
     taken = [
-        Bbox([to_pixels((x, low)) - 4, to_pixels((x, high)) + 4])
+        Bbox([to_pixels((x, low)) - (6, 2), to_pixels((x, high)) + (6, 2)])
         for x, low, _, high in points.values()
     ]
-    for name in sorted(points, key=lambda each: (each != OURS, points[each])):
+    for name in sorted(points, key=lambda each: (each != OURS, -points[each][0])):
+        x, low, middle, high = points[name]
         ours = name == OURS
-        for x, y, side in places[1:] if ours else places:
+        # Beside the point, below and above its error bar, beside but higher.
+        places = [((x, middle), (side, 0)) for side in (9, -9)]
+        places += [((x, low), (0, -9)), ((x, high), (0, 9))]
+        heights = (7, -7, 14, -14, 21, -21)
+        places += [((x, middle), (side, y)) for y in heights for side in (9, -9)]
+        for point, offset in places:
             text = ax.annotate(
                 OUR_NAMES[part] if ours else name,
-                points[name][::2],
-                (x, y),
+                point,
+                offset,
                 textcoords="offset points",
-                ha=side,
+                ha=("center", "left", "right")[np.sign(offset[0])],
                 va="center",
                 color="#1f77b4" if ours else "#333333",
                 weight="bold" if ours else "normal",
             )
             box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
+            is_inside = ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1
+            if is_inside and not any(box.overlaps(other) for other in taken):
                 break
             text.remove()
         else:
@@ -122,10 +127,10 @@ def label(ax, points, part):
 
 def readme_table(text):
     """Lines of the table in README.md: RMSE by set, and means of ratios."""
-    losses = read_table(text, "regression: RMSE")[list(COLUMNS)]
-    lines = [["RMSE", *COLUMNS.values()], [":--", *["--:"] * len(COLUMNS)]]
+    losses = read_table(text, "regression: RMSE")[COLUMNS]
+    lines = [["RMSE", *COLUMNS], [":--", *["--:"] * len(COLUMNS)]]
     for name, row in losses.iterrows():
-        cells = [f"{loss:.3g}" for loss in row]
+        cells = ["–" if np.isnan(loss) else f"{loss:.3g}" for loss in row]
         best = np.nanargmin(row)
         cells[best] = f"**{cells[best]}**"
         lines.append([name.rpartition("/")[2], *cells])
@@ -133,7 +138,10 @@ def readme_table(text):
         relative = relative_losses(text, part)
         means, errors = np.exp(relative.mean()), relative.sem()
         cells = [f"{means[c]:.2f} ± {means[c] * errors[c]:.2f}" for c in COLUMNS]
-        cells[list(COLUMNS).index(RIVAL)] = "1"
+        for position, count in enumerate(relative[COLUMNS].count()):
+            if count < len(relative):
+                cells[position] += f" ({count} sets)"
+        cells[COLUMNS.index(RIVAL)] = "1"
         lines.append([f"{kind} relative to {RIVAL}, {len(relative)} sets", *cells])
     return [f"| {' | '.join(line)} |" for line in lines]
 
@@ -142,7 +150,7 @@ def main(results=RESULTS, figure=FIGURE):
     """Draw both panels and print the table."""
     text = Path(results).read_text(encoding="utf-8")
     plt.rcParams.update({"svg.hashsalt": "sklearn-pgb", "font.size": 11})
-    fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.8), layout="constrained")
     for ax, part in zip(axes, LOSSES, strict=True):
         points = draw(ax, text, part)
         fig.draw_without_rendering()
