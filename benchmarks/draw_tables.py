@@ -91,9 +91,9 @@ def draw(ax, text, part):
 def label(ax, points, part):
     """Write each name next to its point, away from points and other names."""
     # Boxes that are taken: error bars, and labels as they are placed.
-    to_pixels = ax.transData.transform
+    to_pixels, pad = ax.transData.transform, np.array([6, 2])
     taken = [
-        Bbox([to_pixels((x, low)) - (6, 2), to_pixels((x, high)) + (6, 2)])
+        Bbox([to_pixels((x, low)) - pad, to_pixels((x, high)) + pad])
         for x, low, _, high in points.values()
     ]
     for name in sorted(points, key=lambda each: (each != OURS, -points[each][0])):
