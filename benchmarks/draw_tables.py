@@ -142,7 +142,7 @@ def readme_table(text):
             if count < len(relative):
                 cells[position] += f" ({count} sets)"
         cells[COLUMNS.index(RIVAL)] = "1"
-        lines.append([f"{kind} relative to {RIVAL}, {len(relative)} sets", *cells])
+        lines.append([f"{kind} over {RIVAL}'s, {len(relative)} sets", *cells])
     return [f"| {' | '.join(line)} |" for line in lines]
 
 

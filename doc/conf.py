@@ -44,7 +44,16 @@ html_show_sourcelink = False
 # The landing page and pages without siblings use the whole width.
 html_sidebars = {
     page: []
-    for page in ("changes", "choosing", "faq", "getting_started", "index", "install")
+    for page in (
+        "changes",
+        "choosing",
+        "comparison",
+        "faq",
+        "getting_started",
+        "index",
+        "install",
+        "theory",
+    )
 }
 html_theme_options = {
     "logo": {"text": html_title, "alt_text": project},
@@ -61,6 +70,8 @@ html_theme_options = {
 # -- API and gallery -------------------------------------------------------------------
 
 autosummary_generate = True
+# Methods in the table of contents go without the name of their class.
+toc_object_entries_show_parents = "hide"
 # The template in _templates lists the methods, so numpydoc need not.
 numpydoc_show_class_members = False
 
