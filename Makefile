@@ -45,7 +45,7 @@ help:
 
 demo: $(INSTALLED)
 	@mkdir -p build
-	$(PYTHON) examples/plot_quickstart.py build/quickstart.png
+	$(PYTHON) examples/predict/plot_quickstart.py build/quickstart.png
 
 # The tests' problems are tiny: threads would wait for each other, many times longer than
 # they work.

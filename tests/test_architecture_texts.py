@@ -110,6 +110,12 @@ def test_public_names_stand_on_the_api_page():
     assert missing_from_api_page(sklearn_pgb.__all__, page) == []
 
 
+def test_public_names_have_an_example():
+    for name in sklearn_pgb.__all__:
+        docstring = inspect.getdoc(getattr(sklearn_pgb, name)) or ""
+        assert name.startswith("__") or "Examples\n---" in docstring, name
+
+
 def test_documented_defaults_are_the_defaults():
     assert public_default_problems(sklearn_pgb) == []
 

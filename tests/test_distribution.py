@@ -65,7 +65,7 @@ def test_sdist_holds_what_its_tests_need(built):
     assert names >= sources("sklearn_pgb") | sources("tests") | texts | build
     assert {
         "doc/theory.md",
-        "examples/plot_quickstart.py",
+        "examples/predict/plot_quickstart.py",
         "tools/structure.py",
     } <= names
     strange = {name for name in names if re.search(r"\.(npz|pyc|jsonl|png)$", name)}

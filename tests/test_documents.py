@@ -1,4 +1,4 @@
-"""The Python code that README.md and the documentation show must run as it stands."""
+"""What README.md, pages and examples show must run, and print what is shown."""
 
 import re
 import runpy
@@ -10,47 +10,95 @@ import matplotlib.pyplot as plt
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [
-    "README.md",
-    "doc/user_guide.md",
-    "doc/tables.md",
-    "doc/training.md",
-    "doc/resnet_basis.md",
-    "doc/certificates.md",
-    "doc/sweeps.md",
-    "doc/works_with.md",
+OUTPUTS = runpy.run_path(str(ROOT / "tools/page_outputs.py"))
+DRAWING = runpy.run_path(str(ROOT / "benchmarks/draw_tables.py"))
+# What changes.md includes, and the landing page, whose block is that of README.md.
+WITHOUT_CODE = {"changes.md", "index.md"}
+PAGES = ["README.md"] + [
+    f"doc/{path.name}"
+    for path in sorted((ROOT / "doc").glob("*.md"))
+    if path.name not in WITHOUT_CODE and "```python" in path.read_text("utf-8")
 ]
-# The quickstart and the front door, which take a minute, run with the documentation.
+# The others, which take longer, run with the documentation.
 EXAMPLES = [
-    "plot_added_neuron.py",
-    "plot_certificate.py",
-    "plot_failure_mode.py",
-    "plot_handcrafted_vs_induced.py",
-    "plot_own_basis.py",
-    "plot_refit_trees.py",
+    "predict/plot_jacobian_features.py",
+    "predict/plot_refit_trees.py",
+    "theorems/plot_added_neuron.py",
+    "understand/plot_certificate.py",
+    "understand/plot_handcrafted_vs_induced.py",
+    "understand/plot_own_basis.py",
 ]
 
 
-def code_blocks(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+def page_text(page):
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
+@pytest.mark.filterwarnings("ignore")  # some blocks stop trainings on purpose
 @pytest.mark.parametrize("page", PAGES)
-def test_code_runs(page, tmp_path, monkeypatch):
+def test_code_prints_what_is_shown(page, tmp_path, monkeypatch):
     """The blocks of a page run in order, in one namespace, as a reader runs them."""
     monkeypatch.chdir(tmp_path)
     namespace = {}
-    blocks = code_blocks(page)
+    blocks = OUTPUTS["blocks"](page_text(page))
     assert blocks
-    for block in blocks:
-        exec(compile(block, page, "exec"), namespace)
+    for code, shown in blocks:
+        printed = OUTPUTS["run"](code, page, namespace)
+        message = f"{page} shows\n{shown}\nand prints\n{printed}"
+        assert OUTPUTS["same"](shown or "", printed), message
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "expected"),
+    [
+        ("loss 0.123", "loss 0.125", True),
+        ("loss 0.123", "loss 0.133", False),
+        ("loss 0.123", "risk 0.123", False),
+        ("3 of 4", "3 of 5", False),
+        ("gap 1.00e-08", "gap 1.04e-08", True),
+        ("gap 1.00e-08", "gap 2e-08", False),
+        ("a   b\n", "a b", True),
+    ],
+)
+def test_outputs_may_differ_by_rounding(shown, printed, expected):
+    assert OUTPUTS["same"](shown, printed) == expected
 
 
 def test_readme_example_is_short():
-    """What the first screen shows is what a reader tries: twelve lines of code."""
-    (example, *_) = code_blocks("README.md")
-    assert sum(1 for line in example.splitlines() if line.strip()) <= 12
+    """What the first screen shows is what a reader tries: a few lines of code."""
+    ((code, _), *_) = OUTPUTS["blocks"](page_text("README.md"))
+    assert sum(1 for line in code.splitlines() if line.strip()) <= 6
+
+
+def test_landing_page_shows_the_example_of_the_readme():
+    first, *_ = OUTPUTS["blocks"](page_text("README.md"))
+    assert OUTPUTS["blocks"](page_text("doc/index.md")) == [first]
+
+
+def test_benchmark_figures_are_those_of_the_results():
+    """The table is the one that draw_tables.py prints; texts repeat its figures."""
+    results = page_text("benchmarks/results/tables.md")
+    table = DRAWING["readme_table"](results)
+    readme = page_text("README.md")
+    assert "\n".join(table) in readme
+    known = set(re.findall(r"[\d.]+ ± [\d.]+", table[-1] + table[-2]))
+    stated = set(re.findall(r"[\d.]+ ± [\d.]+\d", page_text("doc/index.md")))
+    assert stated
+    assert stated <= known
+
+
+@pytest.mark.parametrize("part", ["regression", "classification"])
+def test_ratios_drawn_are_those_that_the_benchmark_printed(part):
+    results = page_text("benchmarks/results/tables.md")
+    relative = DRAWING["relative_losses"](results, part)
+    ours = relative["GradientBasis"]
+    title = f"## {part}: ours against each"
+    section = results[results.index(title) :]
+    row = re.search(r"\| CatBoost +\| +([\d.]+) ± ([\d.]+)", section)
+    ratio = float(DRAWING["np"].exp(ours.mean()))
+    assert ratio == pytest.approx(float(row[1]), rel=0.01)
+    assert ratio * ours.sem() == pytest.approx(float(row[2]), rel=0.05)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

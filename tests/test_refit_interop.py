@@ -285,6 +285,18 @@ def test_sparse_indicators():
     np.testing.assert_array_equal(sparse.predict(X), dense.predict(X))
 
 
+def test_frozen_network_takes_the_data_frame_that_it_knows():
+    """Names of columns reach it, so it does not warn that they are missing."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    network = mlp().fit(frame, Y)
+    refit = GradientBasisRefit(FrozenEstimator(network), alpha=0.1).fit(frame, Y)
+    arrays = GradientBasisRefit(FrozenEstimator(mlp().fit(X, Y)), alpha=0.1).fit(X, Y)
+    np.testing.assert_allclose(refit.predict(frame), arrays.predict(X))
+    with pytest.raises(ValueError, match="feature names"):
+        refit.predict(frame[["b", "a", "c"]])
+
+
 @pytest.mark.parametrize("inner", [mlp, classifier])
 def test_strings_in_a_frame(inner):
     """The inner pipeline checks its own input; names and numbers of columns count."""

@@ -27,6 +27,23 @@ class Basis(ABC, BaseEstimator):
     rounded_columns : bool
         Whether the columns are computed by a network. Their rounding errors then widen
         the bounds on the loss.
+
+    Examples
+    --------
+    A basis of your own, with the operator of another one:
+
+    >>> import numpy as np
+    >>> from sklearn_pgb import Basis, InputBasis
+    >>> class CosineBasis(Basis):
+    ...     intercept = True
+    ...
+    ...     def fit(self, X, y=None):
+    ...         return self
+    ...
+    ...     def operator(self, X, n_outputs):
+    ...         return InputBasis().fit(X).operator(np.cos(X), n_outputs)
+    >>> CosineBasis().fit(np.eye(3)).operator(np.eye(3), n_outputs=1).n_coef
+    3
     """
 
     rounded_columns = False

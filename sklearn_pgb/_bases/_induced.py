@@ -63,6 +63,16 @@ class LayerBasis(FeatureColumns):
     ----------
     network_ : OpenNetwork
         The trained network.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_regression
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> from sklearn_pgb import LayerBasis
+    >>> X, y = make_regression(50, 3, random_state=0)
+    >>> network = MLPRegressor(hidden_layer_sizes=(7, 5), tol=0.1, random_state=0)
+    >>> LayerBasis(network, layer=0).fit(X, y).operator(X, n_outputs=1).n_coef
+    7
     """
 
     rounded_columns = True
@@ -188,6 +198,20 @@ class GradientBasis(TangentColumns):
         The trained network, whose parameters are the selected ones.
     space_ : TangentSpace
         Its scaled columns.
+
+    Examples
+    --------
+    Layers with 3 * 5 + 5 and 5 parameters; the output bias is the intercept:
+
+    >>> from sklearn.datasets import make_regression
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> from sklearn_pgb import GradientBasis
+    >>> X, y = make_regression(50, 3, random_state=0)
+    >>> network = MLPRegressor(hidden_layer_sizes=5, tol=0.1, random_state=0)
+    >>> basis = GradientBasis(network).fit(X, y)
+    >>> operator = basis.operator(X, n_outputs=1)
+    >>> operator.n_coef, basis.intercept
+    (25, True)
     """
 
     def __init__(

@@ -105,6 +105,19 @@ class BasisComparison:
     --------
     compare_bases : Compute a comparison.
     BasisComparisonDisplay : Plot a comparison.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import PolynomialFeatures
+    >>> from sklearn_pgb import InputBasis, compare_bases
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> bases = {"linear": InputBasis(), "cubic": PolynomialFeatures(3)}
+    >>> comparison = compare_bases(bases, X[:, 2:4], y, random_state=0)
+    >>> comparison.best
+    'cubic'
+    >>> comparison["cubic"].train_loss < comparison["linear"].train_loss
+    True
     """
 
     reports: tuple[BasisReport, ...]

@@ -168,7 +168,10 @@ def checks_inputs(estimator: Any) -> bool:
     # Trees may take missing values, and a pipeline may impute them.
     *chain, final = nested(estimator)
     is_own = is_tree_model(final) or is_booster(final) or is_combination(final)
-    return is_own or any(isinstance(each, Pipeline) for each in chain)
+    # A frozen model that was fitted to a data frame compares names of columns.
+    is_named = hasattr(final, "feature_names_in_")
+    is_named &= any(isinstance(each, FrozenEstimator) for each in chain)
+    return is_own or is_named or any(isinstance(each, Pipeline) for each in chain)
 
 
 def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:

@@ -32,6 +32,18 @@ class LinearOperator(ABC):
     Subclasses implement product, adjoint, dense rows and selection of samples. Other
     methods use blocks of dense rows in bounded memory, and subclasses override them if
     their structure allows something faster.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from sklearn_pgb import InputBasis
+    >>> X = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> operator = InputBasis().fit(X).operator(X, n_outputs=1)
+    >>> operator.matvec(torch.tensor([1.0, 1.0], dtype=torch.float64)).tolist()
+    [[3.0], [7.0]]
+    >>> operator.gram().tolist()
+    [[5.0, 11.0], [11.0, 25.0]]
     """
 
     n_samples: int

@@ -26,6 +26,24 @@ class PredictiveDistribution(ABC):
     ----------
     mean : ndarray of the shape of predictions
     std : ndarray of the shape of predictions
+
+    See Also
+    --------
+    GradientBasisRegressor.predict_distribution : Predict distributions.
+    PredictiveDisplay : Plot them.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn_pgb import GradientBasisRefit
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> refit = GradientBasisRefit(Ridge(), random_state=0).fit(X[:400], y[:400])
+    >>> distribution = refit.predict_distribution(X[400:])
+    >>> distribution.quantile([0.05, 0.95]).shape
+    (42, 2)
+    >>> float(distribution.cdf(distribution.quantile(0.25))[0].round(2))
+    0.25
     """
 
     mean: Array

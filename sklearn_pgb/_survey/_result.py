@@ -71,6 +71,22 @@ class MinimaSurvey:
     --------
     survey_minima : Compute a survey.
     MinimaSurveyDisplay : Plot a survey.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> from sklearn_pgb import survey_minima
+    >>> X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    >>> y = X[:, 0] * X[:, 1]
+    >>> network = MLPRegressor(
+    ...     hidden_layer_sizes=2, activation="tanh", solver="lbfgs", alpha=1e-3
+    ... )
+    >>> survey = survey_minima(network, X, y, n_starts=10, random_state=0)
+    >>> int(survey.counts.sum())
+    10
+    >>> float(survey.loss[survey.best].round(2))
+    0.0
     """
 
     loss: NDArray[np.float64]

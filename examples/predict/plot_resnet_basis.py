@@ -63,7 +63,7 @@ for name, model in models.items():
 # Held-out scores
 # ---------------
 
-folds = KFold(4, shuffle=True, random_state=0)
+folds = KFold(3, shuffle=True, random_state=0)
 scores = {}
 for name, basis in bases.items():
     ridge = make_pipeline(basis, RidgeCV(np.logspace(-6, 4, 21)))
@@ -96,7 +96,7 @@ for i, label in enumerate(("basis alone", "with residual units")):
     means = [score[i].mean() for score in scores.values()]
     errors = [score[i].std() / 2 for score in scores.values()]
     axes[1].bar(shift, means, 0.38, yerr=errors, color=colors[i], capsize=3)
-for axis, title in zip(axes, ("training objective", "held-out $R^2$"), strict=True):
+for axis, title in zip(axes, ("training objective", "held-out R²"), strict=True):
     axis.set_xticks(positions, list(bases))
     axis.set_title(title)
     axis.spines[["top", "right"]].set_visible(False)

@@ -33,7 +33,7 @@ for n_units in (2, 4, 8):
         hidden_layer_sizes=(n_units,), activation="tanh", solver="lbfgs", alpha=1e-3
     )
     surveys[n_units] = survey_minima(
-        network, X, y, n_starts=24, polish_iter=300, random_state=0
+        network, X, y, n_starts=16, polish_iter=300, random_state=0
     )
 
 # %%

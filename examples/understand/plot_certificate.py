@@ -27,14 +27,16 @@ from sklearn_pgb import CertificateDisplay, certify
 # The data and three networks
 # ---------------------------
 #
-# The target can be fitted by two tanh units, but not by one. The third network is the
+# The target can be fitted by two tanh units, but not by one. There are 200 samples and
+# seven parameters, so noise of variance 0.09 can't be fitted away: all lower bounds are
+# well above zero. The third network is the
 # best network with *one* unit, plus a second unit whose weights are all zero. All its
 # derivatives vanish, so no gradient method can improve it.
 
 rng = np.random.RandomState(0)
-X = np.linspace(-2, 2, 40)[:, None]
+X = np.linspace(-2, 2, 200)[:, None]
 y = np.tanh(2 * X[:, 0] + 1.5) - np.tanh(2 * X[:, 0] - 1.5)
-y += 0.1 * rng.standard_normal(40)
+y += 0.3 * rng.standard_normal(200)
 
 two_units = MLPRegressor(
     hidden_layer_sizes=2,
