@@ -17,13 +17,13 @@ from sklearn_pgb._budget import (
     factorization_flops,
 )
 from sklearn_pgb._certificate._curvature import Curvature, curvature
+from sklearn_pgb._certificate._evidence import SolvedBasis
 from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import (
     BasisRow,
     feature_problems,
     head_problem,
-    row_of,
     solve_basis,
     tangent_problem,
 )
@@ -81,7 +81,8 @@ class Findings:
     margin : KinkMargin
     smooth : bool
         Whether no hidden unit is at its kink.
-    rows : tuple of BasisRow
+    solved : tuple of SolvedBasis
+        One for each row of the table.
     tangent : Infimum
         Infimum of the loss over the gradient basis.
     linear_bound : float
@@ -90,6 +91,8 @@ class Findings:
     head_excess : float
         Decrease of the objective by a model on the last layer's derivatives, or a bound
         on it with a penalty; used if the network is not smooth.
+    head : SolvedBasis or None
+        Solution on these derivatives, if it was computed.
     in_span_error : float or None
         Relative error of ``f = J g``; None if no g is known.
     nearby_rank : int or None
@@ -112,10 +115,11 @@ class Findings:
     steepness: Steepness
     margin: KinkMargin
     smooth: bool
-    rows: tuple[BasisRow, ...]
+    solved: tuple[SolvedBasis, ...]
     tangent: Infimum
     linear_bound: float
     head_excess: float
+    head: SolvedBasis | None
     in_span_error: float | None
     nearby_rank: int | None
     displaced: list[Displacement]
@@ -127,6 +131,11 @@ class Findings:
     def objective(self) -> float:
         """Loss plus penalty."""
         return self.loss + self.penalty
+
+    @property
+    def rows(self) -> tuple[BasisRow, ...]:
+        """Rows of the table."""
+        return tuple(each.row for each in self.solved)
 
     @property
     def singular(self) -> bool | None:
@@ -186,15 +195,15 @@ def examine(
     margin = kink_margin(network, objective.X)
     smooth = not margin.on_kink
     layers, joint = _joint_layers(objective)
-    rows, linear_bound = [], -np.inf
+    solved, linear_bound = [], -np.inf
     for name, each in feature_problems(subject, bases, joint):
         result = solve_basis(each, effort.max_memory, floor=floor.value)
-        rows.append(row_of(name, each, result, loss))
+        solved.append(SolvedBasis.of(name, each, result, loss))
         # A bound within a norm budget does not cover products of large weights.
         if name == "inputs" and result.unlimited:
             linear_bound = result.lower_bound
-    gradient_row = row_of(GRADIENT, problem, tangent, loss)
-    rows.append(gradient_row)
+    solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss))
+    gradient_row = solved[-1].row
     rank = nearby_rank = tangent.steady_rank
     is_full = rank == min(objective.y.numel(), network.n_params)
     # The derivatives of a model that is linear in its parameters are constant, and a
@@ -226,7 +235,7 @@ def examine(
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, effort.max_memory, **known)
-        rows.append(row_of(PERTURBED, wider, result, loss))
+        solved.append(SolvedBasis.of(PERTURBED, wider, result, loss))
     budget = effort.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
     tilted = None
     if objective.penalty.any():
@@ -239,6 +248,9 @@ def examine(
             floor=floor.value,
             rounding=_rounding(objective, problem, raw),
         )
+    head_excess, head = 0.0, None
+    if not smooth:
+        head_excess, head = _head_excess(subject, raw, loss, gradient, budget, effort)
     return Findings(
         loss=loss,
         penalty=penalty,
@@ -250,12 +262,11 @@ def examine(
         steepness=steepness(objective, problem, raw, gradient),
         margin=margin,
         smooth=smooth,
-        rows=tuple(rows),
+        solved=tuple(solved),
         tangent=tangent,
         linear_bound=linear_bound,
-        head_excess=0.0
-        if smooth
-        else _head_excess(subject, raw, loss, gradient, budget, effort),
+        head_excess=head_excess,
+        head=head,
         in_span_error=in_span_error,
         nearby_rank=nearby_rank,
         displaced=displaced,
@@ -338,13 +349,14 @@ def _head_excess(
     gradient: Tensor,
     budget: float,
     effort: Effort,
-) -> float:
+) -> tuple[float, SolvedBasis | None]:
     """Decrease of the objective on the last layer's derivatives; zero if unknown."""
     span_coef = subject.head.span_coef
     if span_coef is None or not span_coef.any():
-        return 0.0
+        return 0.0, None
     columns = torch.nonzero(span_coef)[:, 0]
     if subject.objective.penalty.any():
-        return budget * float(gradient[columns].norm())
+        return budget * float(gradient[columns].norm()), None
     problem = head_problem(subject.objective, raw, columns)
-    return loss - solve_basis(problem, effort.max_memory).value
+    result = solve_basis(problem, effort.max_memory)
+    return loss - result.value, SolvedBasis.of("head", problem, result, loss)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import OUTSIDE, RTOL
@@ -40,6 +42,10 @@ class TiltedIdentity:
     plain_gap : float
         Loss minus its lower bound on the gradient basis, as without penalty. It is not
         zero at critical points of a penalized objective.
+    change : ndarray (n_params,)
+        The change of the coefficients that attains `value`; zero for the network.
+    dual : ndarray (n_samples, n_outputs) or None
+        A dual point that proves the bound, if the gradients of the loss do not.
     """
 
     objective: float
@@ -48,6 +54,8 @@ class TiltedIdentity:
     norm_budget: float
     unbounded: bool | None
     plain_gap: float
+    change: NDArray[np.float64]
+    dual: NDArray[np.float64] | None
 
     @property
     def gap(self) -> float:
@@ -102,7 +110,7 @@ def tilted_identity(
         # Bound the loss and the tilt separately.
         plain_bound + penalty - norm_budget * float(tilt.norm()),
     )
-    unbounded = None
+    unbounded = dual = None
     if tangent.spectrum is not None:
         steady = tangent.spectrum.leading(RTOL)
         relative = tilt / steady.basis.scaling.scale
@@ -116,7 +124,8 @@ def tilted_identity(
         normal = problem.operator.rmatvec(problem.weight[:, None] * corrected) + tilt
         residual = norm_budget * (float(normal.norm()) + rounding)
         other = dual_value(problem, corrected) - residual
-        bound = max(bound, other + penalty)
+        if other + penalty > bound:
+            bound, dual = other + penalty, corrected.numpy()
     delta = descend(problem, tilt)[0]
     norm = float(delta.norm())
     # Any delta within the budget gives an upper bound, so a longer one is rescaled.
@@ -125,7 +134,9 @@ def tilted_identity(
     # The penalty is replaced by its tangent: a convex problem whose optimum is the
     # network if and only if that is critical.
     tilted = problem.data_value(problem.raw(delta, problem.zero()[1])) + tilt @ delta
-    value = min(start, float(tilted) + penalty)
+    value = float(tilted) + penalty
+    if not value < start:
+        value, delta = start, delta * 0.0
     return TiltedIdentity(
         objective=start,
         value=value,
@@ -133,6 +144,8 @@ def tilted_identity(
         norm_budget=norm_budget,
         unbounded=unbounded,
         plain_gap=max(start - penalty - max(floor, tangent.lower_bound), 0.0),
+        change=delta.numpy(),
+        dual=dual,
     )
 
 
