@@ -193,11 +193,14 @@ class Certificate:
         limit, evidence = parse_memory(max_memory), self._replayable()
         names = (
             "verdict loss penalty objective floor floor_attained tolerance rank "
-            "gradient_norm gap gap_bound n_samples n_params"
+            "gradient_norm gap n_samples n_params"
         )
         claims = {name: getattr(self, name) for name in names.split()}
         if self.tilted is not None:
-            claims["tilted"] = {**vars(self.tilted), "gap": self.tilted.gap}
+            names = "objective value lower_bound gap norm_budget change dual"
+            claims["tilted"] = {
+                name: getattr(self.tilted, name) for name in names.split()
+            }
         if self.escape is not None:
             claims["escape_objective"] = self.escape.objective
         return evidence.document(claims, self.escape, limit)

@@ -221,6 +221,5 @@ def _examined(
             findings.smooth,
             linear,
             findings.solved,
-            findings.head,
         ),
     )

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,11 @@ from sklearn_pgb._certificate._table import BasisRow, row_of
 from sklearn_pgb._convex._bounds import Dual
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._unit_basis import ColumnScaling
 from sklearn_pgb._estimator._folds import distinct_rows
+
+# Fields of a row that outputs and features on the samples prove or disprove.
+ROW = ("basis", "n_coef", "rank", "value", "lower_bound", "norm_budget", "excess")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +36,8 @@ class SolvedBasis:
     dual : Dual or None
         Proof of the lower bound; None if it holds for every function.
     coordinates : ndarray or None
-        Intercept and coefficients that attain `row.value`.
-    norm : float
-        Their norm.
-    steady : float
-        The smallest loss of coefficients that are not very long.
+        Intercept and coefficients that attain `row.value`, in the units of the norm
+        budget.
     factored : bool
         Whether the basis was factorized.
     """
@@ -45,40 +46,55 @@ class SolvedBasis:
     problem: ConvexProblem
     dual: Dual | None
     coordinates: NDArray[np.float64] | None
-    norm: float
-    steady: float
     factored: bool
 
     @classmethod
     def of(
-        cls, name: str, problem: ConvexProblem, result: Infimum, loss: float
+        cls,
+        name: str,
+        problem: ConvexProblem,
+        result: Infimum,
+        loss: float,
+        span_coef: Tensor | None = None,
     ) -> "SolvedBasis":
-        """Keep what proves the bounds of a solved problem, without its spectrum."""
+        """Keep what proves the bounds of a solved problem, without its spectrum.
+
+        Multiples of the outputs need the coefficients of the network's outputs, if
+        these are the offset.
+        """
+        point = result.coordinates
+        if point is not None and result.ray > 1:
+            point = result.ray * point
+            if span_coef is not None:
+                # Further parts of a wider basis have coefficients of zero.
+                coef = problem.zero()[0]
+                coef[: len(span_coef)] = (result.ray - 1) * span_coef
+                scaling = ColumnScaling.of(problem)
+                point = point + scaling.columns(coef) * scaling.scale[:, None]
         return cls(
             row=row_of(name, problem, result, loss),
             problem=problem,
             dual=result.dual,
-            coordinates=_array(result.coordinates),
-            norm=result.norm,
-            steady=result.steady,
+            coordinates=_array(point),
             factored=result.spectrum is not None,
         )
 
     def record(self) -> dict[str, Any]:
         """Return the row with its points, in types of JSON."""
-        problem, dual = self.problem, self.dual
+        problem, dual, point = self.problem, self.dual, self.coordinates
+        budget = self.row.norm_budget
         return {
-            **asdict(self.row),
-            "norm": self.norm,
-            "steady": self.steady,
+            **{name: getattr(self.row, name) for name in ROW},
             "factored": self.factored,
             "intercept": problem.intercept,
             "on_network": problem.offset is not None,
-            "rounded_columns": problem.rounded_columns,
             "dual": None if dual is None else _array(dual.point),
             "dual_value": None if dual is None else dual.value,
             "dual_residual": None if dual is None else dual.residual,
-            "coordinates": self.coordinates,
+            # Before it is capped at losses that are attained.
+            "dual_bound": None if dual is None else dual.bound(budget).value,
+            "coordinates": point,
+            "norm": None if point is None else float(np.linalg.norm(point)),
         }
 
 
@@ -96,8 +112,6 @@ class Evidence:
         What the network is a linear model of.
     solved : tuple of SolvedBasis
         One for each row of the table.
-    head : SolvedBasis or None
-        The last layer's derivatives, used if the network is not smooth.
     """
 
     subject: Subject
@@ -105,7 +119,6 @@ class Evidence:
     smooth: bool
     linear: str | None
     solved: tuple[SolvedBasis, ...]
-    head: SolvedBasis | None
 
     def document(
         self, claims: Mapping[str, Any], escape: Escape | None, max_memory: float
@@ -122,7 +135,6 @@ class Evidence:
             "assumptions": {"smooth": self.smooth, "linear": self.linear},
             "claims": dict(claims),
             "table": [each.record() for each in self.solved],
-            "head": None if self.head is None else self.head.record(),
             "evidence": {name: digest(array) for name, array in arrays},
         }
         # The digest is that of the text without it.
@@ -134,7 +146,7 @@ class Evidence:
         self, escape: Escape | None, max_memory: float
     ) -> Iterator[tuple[str, NDArray[np.float64]]]:
         """Yield what a checker needs besides the document."""
-        objective, head = self.subject.objective, self.subject.head
+        objective = self.subject.objective
         network, X = objective.network, objective.X
         inputs, group = X.flatten(1).numpy(), self.subject.group
         # Samples that only differ in columns that the network does not see keep their
@@ -146,16 +158,11 @@ class Evidence:
         yield "raw", network(network.theta, X).numpy()
         yield "theta", network.theta.numpy()
         yield "penalty", objective.penalty.numpy()
-        if head.span_coef is not None:
-            yield "span", head.span_coef.numpy()
         if escape is not None:
             yield "escape_theta", escape.theta
             yield "escape_raw", network(torch.from_numpy(escape.theta), X).numpy()
         used = 0
-        named = [(f"features_{i}", each) for i, each in enumerate(self.solved)]
-        if self.head is not None:
-            named.append(("features_head", self.head))
-        for name, each in named:
+        for number, each in enumerate(self.solved):
             operator = each.problem.operator.one_output()
             used += 8 * operator.n_rows * operator.n_coef
             if used > max_memory:
@@ -164,7 +171,7 @@ class Evidence:
                     f"bytes up to {each.row.basis!r}, got {max_memory:.0f}. Raise it, "
                     "or certify fewer samples."
                 )
-            yield name, operator.dense().numpy()
+            yield f"features_{number}", operator.dense().numpy()
 
 
 def digest(array: NDArray[Any]) -> str:

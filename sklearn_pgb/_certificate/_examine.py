@@ -91,8 +91,6 @@ class Findings:
     head_excess : float
         Decrease of the objective by a model on the last layer's derivatives, or a bound
         on it with a penalty; used if the network is not smooth.
-    head : SolvedBasis or None
-        Solution on these derivatives, if it was computed.
     in_span_error : float or None
         Relative error of ``f = J g``; None if no g is known.
     nearby_rank : int or None
@@ -119,7 +117,6 @@ class Findings:
     tangent: Infimum
     linear_bound: float
     head_excess: float
-    head: SolvedBasis | None
     in_span_error: float | None
     nearby_rank: int | None
     displaced: list[Displacement]
@@ -202,7 +199,8 @@ def examine(
         # A bound within a norm budget does not cover products of large weights.
         if name == "inputs" and result.unlimited:
             linear_bound = result.lower_bound
-    solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss))
+    span_coef = subject.head.span_coef
+    solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss, span_coef))
     gradient_row = solved[-1].row
     rank = nearby_rank = tangent.steady_rank
     is_full = rank == min(objective.y.numel(), network.n_params)
@@ -235,7 +233,7 @@ def examine(
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, effort.max_memory, **known)
-        solved.append(SolvedBasis.of(PERTURBED, wider, result, loss))
+        solved.append(SolvedBasis.of(PERTURBED, wider, result, loss, span_coef))
     budget = effort.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
     tilted = None
     if objective.penalty.any():
@@ -248,9 +246,6 @@ def examine(
             floor=floor.value,
             rounding=_rounding(objective, problem, raw),
         )
-    head_excess, head = 0.0, None
-    if not smooth:
-        head_excess, head = _head_excess(subject, raw, loss, gradient, budget, effort)
     return Findings(
         loss=loss,
         penalty=penalty,
@@ -265,8 +260,9 @@ def examine(
         solved=tuple(solved),
         tangent=tangent,
         linear_bound=linear_bound,
-        head_excess=head_excess,
-        head=head,
+        head_excess=0.0
+        if smooth
+        else _head_excess(subject, raw, loss, gradient, budget, effort),
         in_span_error=in_span_error,
         nearby_rank=nearby_rank,
         displaced=displaced,
@@ -349,14 +345,13 @@ def _head_excess(
     gradient: Tensor,
     budget: float,
     effort: Effort,
-) -> tuple[float, SolvedBasis | None]:
+) -> float:
     """Decrease of the objective on the last layer's derivatives; zero if unknown."""
     span_coef = subject.head.span_coef
     if span_coef is None or not span_coef.any():
-        return 0.0, None
+        return 0.0
     columns = torch.nonzero(span_coef)[:, 0]
     if subject.objective.penalty.any():
-        return budget * float(gradient[columns].norm()), None
+        return budget * float(gradient[columns].norm())
     problem = head_problem(subject.objective, raw, columns)
-    result = solve_basis(problem, effort.max_memory)
-    return loss - result.value, SolvedBasis.of("head", problem, result, loss)
+    return loss - solve_basis(problem, effort.max_memory).value

@@ -73,10 +73,11 @@ def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:
     lower, upper = problem.loss.dual_bounds(problem.y)
     dual = dual.clamp(lower, upper)
     if problem.loss.dual_rows_sum_to_zero:
-        p = (dual + problem.y).clamp(0, 1)
         # Dual points are probabilities minus targets, so the probabilities are
-        # normalized again.
-        dual = p / p.sum(1, keepdim=True) - problem.y
+        # normalized again. If the fit is good, (u + y) / sum(u + y) - y would lose
+        # digits.
+        excess = dual.sum(1, keepdim=True)
+        dual = (dual - problem.y * excess) / (1 + excess)
     return dual
 
 

@@ -85,6 +85,8 @@ class Infimum:
         Proof of the lower bound; None if it holds for every function.
     coordinates : Tensor (n_columns, width) or None
         The computed intercept and coefficients, in the units of `norm_budget`.
+    ray : float
+        Multiple of their outputs that attains `value`; above one for separated labels.
     """
 
     value: float
@@ -99,6 +101,7 @@ class Infimum:
     spectrum: Spectrum | None = None
     dual: Dual | None = None
     coordinates: Tensor | None = None
+    ray: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,7 +362,7 @@ def _finish(
     else:
         bound = _best_bound(usable, best, fallback_norm, unconditional)
     has_rays = problem.offset is None or contains_offset
-    value, attained = _attainment(problem, best, value, has_rays)
+    value, attained, ray = _attainment(problem, best, value, has_rays)
     # `steady` only allows directions with singular values far above rounding.
     rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
     steady = min(each.value for each in usable if each.rank <= rank)
@@ -377,6 +380,7 @@ def _finish(
         spectrum=spectrum,
         dual=bound.dual,
         coordinates=best.coordinates,
+        ray=ray,
     )
 
 
@@ -462,8 +466,10 @@ def _is_unlimited(
 
 def _attainment(
     problem: ConvexProblem, best: _Candidate, value: float, has_rays: bool
-) -> tuple[float, bool | None]:
-    """Return the infimum, and whether it is a minimum; None if this is not certain.
+) -> tuple[float, bool | None, float]:
+    """Return the infimum, whether it is a minimum, and the multiple of the outputs.
+
+    It is None if this is not certain.
 
     If the labels are separated, the loss falls to the samples' infima along a ray and
     there is no minimum. If gradients at a stationary point are well inside their
@@ -475,16 +481,22 @@ def _attainment(
     if bool(minima.attained.all()):
         # Each sample's loss has a minimum (squared, hinge, smoothed labels), so does
         # their sum.
-        return value, True
+        return value, True, 1.0
+    ray = 1.0
     if has_rays:
         # Longer multiples of a model that separates the labels have smaller losses.
         scales = (2.0 ** torch.arange(24)).tolist()
         values = [float(problem.data_value(scale * best.raw)) for scale in scales]
-        value = min(value, *(each for each in values if not math.isnan(each)))
+        least, multiple = min(
+            pair for pair in zip(values, scales, strict=True) if not math.isnan(pair[0])
+        )
+        if least < value:
+            value, ray = least, multiple
     trivial = float(problem.weight @ problem.loss.minimum(problem.y))
     if value - trivial <= SEPARATED_LOSS:
-        return value, False
+        return value, False, ray
     lower, upper = problem.loss.dual_bounds(problem.y)
     dual = problem.loss.gradient(problem.y, best.raw)
     slack = float(torch.minimum(dual - lower, upper - dual).min())
-    return value, True if best.converged and slack > INTERIOR_SLACK else None
+    attained = True if best.converged and slack > INTERIOR_SLACK else None
+    return value, attained, ray

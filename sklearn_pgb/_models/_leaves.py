@@ -126,7 +126,9 @@ class LeafModel(Network):
             if self.tree_outputs is None:
                 values = values.diagonal(dim1=1, dim2=2)
             else:
-                owners = self.tree_outputs.repeat_interleave(torch.tensor(self.n_leaves))
+                owners = self.tree_outputs.repeat_interleave(
+                    torch.tensor(self.n_leaves)
+                )
                 values = values.gather(1, owners[:, None])[:, 0]
         values, bias = values + weight * self.values, bias + weight * self.bias
         model = LeafModel(self.n_leaves, values, bias, self.scale, self.tree_outputs)
