@@ -22,11 +22,11 @@ PYTHON_DIST := build/venv-dist/bin/python
 
 BENCHMARKS := uci_regression uci121 gram scale training added_neuron resnet_basis certify \
     certify_networks sweeps peer_tests estimator_checks refit_vs_networks small_data tables refit_boosters \
-    predict
+    predict distributions
 
 export MPLBACKEND := Agg
 
-.PHONY: help demo test coverage oldest lint type format bench bench-full data doc dist clean
+.PHONY: help demo test coverage oldest lint type format bench bench-full bench-peers data doc dist clean
 
 help:
 	@echo "make demo        the quickstart: table, certificate, build/quickstart.png"
@@ -38,6 +38,7 @@ help:
 	@echo "make format      let ruff rewrite what it can"
 	@echo "make bench       all benchmarks, quick versions"
 	@echo "make bench-full  all benchmarks, in full"
+	@echo "make bench-peers installs the rivals that only benchmarks need"
 	@echo "make doc         the documentation, in build/html"
 	@echo "make dist        wheel and sdist, checked, in dist"
 	@echo "make clean       remove what the targets above have written, save .venv*"
@@ -75,6 +76,9 @@ format: $(INSTALLED)
 bench: data $(INSTALLED)
 	@set -e; for name in $(BENCHMARKS); do \
 	    echo "== $$name (quick)"; $(PYTHON) benchmarks/$$name.py --quick; done
+
+bench-peers: $(INSTALLED)
+	$(INSTALL) --no-build-isolation --editable '.[peers]'
 
 bench-full: data $(INSTALLED)
 	@set -e; for name in $(BENCHMARKS); do \

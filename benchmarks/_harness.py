@@ -11,7 +11,7 @@ import traceback
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,26 +28,26 @@ FOLDER_VARIABLE = "SKLEARN_PGB_DATA"
 # --- data ---------------------------------------------------------------------
 
 
-def _folder():
+def folder():
     """Folder of the data sets."""
-    folder = os.environ.get(FOLDER_VARIABLE, "")
-    if not folder or not Path(folder).is_dir():
+    path = os.environ.get(FOLDER_VARIABLE, "")
+    if not path or not Path(path).is_dir():
         raise SystemExit(
             f"{FOLDER_VARIABLE} must be the folder of the benchmark data, got "
-            f"{folder or 'nothing'!r}. Build it by `python benchmarks/get_data.py "
+            f"{path or 'nothing'!r}. Build it by `python benchmarks/get_data.py "
             f"FOLDER`, then run `{FOLDER_VARIABLE}=FOLDER python {sys.argv[0]}`."
         )
-    return Path(folder)
+    return Path(path)
 
 
 def load(name):
     """Load a data set as a dict with X, y, task and splits."""
-    return read(_folder() / f"{name}.npz")
+    return read(folder() / f"{name}.npz")
 
 
 def data_sets(*patterns):
     """Names of the data sets that match the patterns, such as "uci121/*"."""
-    root = _folder()
+    root = folder()
     paths = [p for pattern in patterns for p in sorted(root.glob(f"{pattern}.npz"))]
     return [path.relative_to(root).with_suffix("").as_posix() for path in paths]
 
@@ -148,14 +148,18 @@ def _with_peak(function, arguments):
 
 @dataclass(frozen=True)
 class Task:
-    """One row to compute: a part of the benchmark on one split of one data set."""
+    """One row to compute: a part of the benchmark on one split of one data set.
+
+    `model` names the model, if each one has a row of its own.
+    """
 
     set: str
     split: int
     part: str
+    model: str = ""
 
 
-def parse_arguments(description, parts=(), max_splits=None):
+def parse_arguments(description, parts=(), max_splits=None, flags=None):
     """Parse the command line of a benchmark that runs over data sets."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="about a minute")
@@ -171,6 +175,8 @@ def parse_arguments(description, parts=(), max_splits=None):
     if parts:
         text = f"any of {', '.join(parts)}; all by default"
         parser.add_argument("--parts", type=_names, default=(), help=text)
+    for flag, text in (flags or {}).items():
+        parser.add_argument(f"--{flag}", action="store_true", help=text)
     options = parser.parse_args()
     for part in getattr(options, "parts", ()):
         if part not in parts:
@@ -212,7 +218,7 @@ def run(tasks, compute, protocols, options, alone=()):
             rows[_task(row)] = row
             _append(row, options.out or options.resume)
             state = "FAILED" if "error" in row else f"{row['seconds_in_all']:.1f} s"
-            label = f"{row['set']} split {row['split']} {row['part']}"
+            label = f"{row['set']} split {row['split']} {row['model'] or row['part']}"
             print(f"[{count}/{len(batch)}] {label}: {state}", file=sys.stderr)
     return list(rows.values())
 
@@ -249,7 +255,7 @@ def _selected(tasks, options):
 
 def _task(row):
     """Task of a row."""
-    return Task(row["set"], row["split"], row["part"])
+    return Task(row["set"], row["split"], row["part"], row.get("model", ""))
 
 
 def _read_rows(path):
@@ -279,7 +285,7 @@ def covers(rows, tasks):
 
 def _guarded(compute, task, mark):
     """Compute the row of one task, with its warnings and any error."""
-    row = {"set": task.set, "split": task.split, "part": task.part, "protocol": mark}
+    row = {**asdict(task), "protocol": mark}
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, _one_thread():
         warnings.simplefilter("always")
@@ -380,7 +386,8 @@ def finish(findings, rows=()):
     failed = [row for row in rows if "error" in row]
     for row in failed:
         reason = row["error"].strip().splitlines()[-1]
-        print(f"\nFAILED: {row['set']} split {row['split']} {row['part']}: {reason}")
+        name = row["model"] or row["part"]
+        print(f"\nFAILED: {row['set']} split {row['split']} {name}: {reason}")
     lines = [[f.claim, f.figure, f.verdict()] for f in findings]
     print_table("Claims", ["claim", "measured", "holds"], lines, n_left=3)
     if any(finding.verdict().endswith("*") for finding in findings):

@@ -2,15 +2,19 @@
 
 Fits GradientBasisRegressor or GradientBasisClassifier and its rivals to the splits of
 the regression sets (uci_regression, dkl_regression) and of uci121. Rivals are the
-defaults of CatBoost (also averaged over five folds, as our estimators are), LightGBM,
-XGBoost, histogram boosting and random forests, as far as they are installed. "stack" is
+defaults of the packages that are installed (`make bench-peers` installs more), CatBoost
+averaged over five folds, as our estimators are, and an RBF kernel machine. "stack" is
 the average of our own members with their weights, without any refit. The RMSE or the
-log loss is measured, with accuracies and seconds; log losses below 0.01 count as 0.01
-in ratios.
+log loss is measured, with accuracies, calibration errors and seconds; log losses below
+0.01 count as 0.01 in ratios. Each fit is one row of --resume.
+
+--choosing uses the sets that defaults were chosen on instead: `tabular`, and the tables
+of `messy`, with strings and missing values, for the rivals that take these.
 """
 
 from copy import copy
-from importlib.util import find_spec
+from functools import partial
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -22,6 +26,7 @@ from _harness import (
     data_sets,
     finish,
     fit_seconds,
+    folder,
     load,
     means_and_errors,
     parse_arguments,
@@ -29,14 +34,10 @@ from _harness import (
     print_table,
     run,
     scores,
+    tasks_of,
 )
+from _rivals import rivals
 from sklearn.base import clone
-from sklearn.ensemble import (
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
 from sklearn.metrics import accuracy_score, log_loss, root_mean_squared_error
 from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -46,40 +47,64 @@ REGRESSION = ("uci_regression/*", "dkl_regression/*")
 CLASSIFICATION = ("uci121/*",)
 QUICK_SETS = ("uci_regression/yacht", "uci121/iris", "uci121/wine")
 
+# Targets of the tables with strings and missing values; classes if the last is True.
+MESSY = {
+    "bikeshare": ("bikers", False),
+    "carseats": ("Sales", False),
+    "college": ("Grad.Rate", False),
+    "credit_balance": ("Balance", False),
+    "midwest_poverty": ("percbelowpoverty", False),
+    "mpg_city": ("cty", False),
+    "msleep": ("sleep_total", False),
+    "oj": ("Purchase", True),
+    "penguins_mass": ("body_mass_g", False),
+    "penguins_species": ("species", True),
+    "txhousing_sales": ("sales", False),
+}
+
 # Splits of a set, of a set with more than LARGE samples, and the largest number of
 # training samples, of which a random part is used.
 MAX_SPLITS, LARGE, MAX_LARGE_SPLITS, MAX_TRAIN = 10, 10_000, 2, 10_000
 LEAST_LOSS = 0.01
-OURS = "GradientBasis"
+N_BINS = 15
+MOST_CATEGORIES = 255
+OURS, STACK, AVERAGED = "GradientBasis", "stack", "CatBoost x 5"
+TAKE_STRINGS = (OURS, "HistGB", "CatBoost", AVERAGED)
 
 
-def rivals(classifies):
-    """Unfitted estimators by name, as far as they are installed."""
-    kinds = {
-        "HistGB": (HistGradientBoostingClassifier, HistGradientBoostingRegressor),
-        "forest": (RandomForestClassifier, RandomForestRegressor),
-    }
-    models = {
-        name: (pair[0] if classifies else pair[1])(random_state=0)
-        for name, pair in kinds.items()
-    }
-    if find_spec("catboost"):
-        from catboost import CatBoostClassifier, CatBoostRegressor
+class Table(Split):
+    """One of five random splits of a table with strings and missing values."""
 
-        kind = CatBoostClassifier if classifies else CatBoostRegressor
-        options = {"random_seed": 0, "thread_count": 1, "allow_writing_files": False}
-        models["CatBoost"] = kind(verbose=0, **options)
-    if find_spec("lightgbm"):
-        from lightgbm import LGBMClassifier, LGBMRegressor
+    def __init__(self, name, index):
+        target, classifies = MESSY[name]
+        X = pd.read_csv(folder() / f"messy/{name}.csv.gz")
+        y = X.pop(target)
+        X, y = X[y.notna()], y[y.notna()]
+        order = np.random.RandomState(0).permutation(len(y))
+        test = np.sort(np.array_split(order, 5)[index])
+        train = np.setdiff1d(order, test)
+        y = np.unique(y, return_inverse=True)[1] if classifies else y.to_numpy(float)
+        self.classes = np.unique(y) if classifies else None
+        self.X, self.y = X.iloc[train].copy(), y[train]
+        self.X_test, self.y_test = X.iloc[test].copy(), y[test]
+        self.result = {"rows": len(y)}
 
-        kind = LGBMClassifier if classifies else LGBMRegressor
-        models["LightGBM"] = kind(random_state=0, n_jobs=1, verbose=-1)
-    if find_spec("xgboost"):
-        from xgboost import XGBClassifier, XGBRegressor
-
-        kind = XGBClassifier if classifies else XGBRegressor
-        models["XGBoost"] = kind(random_state=0, n_jobs=1)
-    return models
+    def prepare_for(self, name, model):
+        """Represent strings as the rival wants them; return the model for them."""
+        words = self.X.select_dtypes(["object", "string"]).columns.tolist()
+        if name == "CatBoost":
+            for X in (self.X, self.X_test):
+                X[words] = X[words].astype(object).fillna("missing")
+            return model.set_params(cat_features=words)
+        # Columns of many values are left out, as the package takes 255 at most.
+        few = [word for word in words if self.X[word].nunique() <= MOST_CATEGORIES]
+        kinds = {
+            word: pd.CategoricalDtype(self.X[word].dropna().unique()) for word in few
+        }
+        many = set(words) - set(few)
+        self.X = self.X.drop(columns=many).astype(kinds)
+        self.X_test = self.X_test.drop(columns=many).astype(kinds)
+        return model
 
 
 def predicted(model, X, classes):
@@ -102,17 +127,20 @@ def stacked(ours, X, classes):
 
 
 def five_folds(model, split):
-    """Mean prediction of a model trained on each of five folds."""
+    """Train a model on each of five folds; return a function for mean predictions."""
     folds = StratifiedKFold if split.classes is not None else KFold
     counts = np.unique(split.y, return_counts=True)[1]
     if split.classes is not None and counts.min() < 5:
         folds = KFold
     parts = folds(5, shuffle=True, random_state=0).split(split.X, split.y)
-    predictions = []
-    for rows, _ in parts:
-        fold = clone(model).fit(split.X[rows], split.y[rows])
-        predictions.append(predicted(fold, split.X_test, split.classes))
-    return np.mean(predictions, axis=0)
+    fitted = [
+        clone(model).fit(_take(split.X, rows), split.y[rows]) for rows, _ in parts
+    ]
+
+    def mean(X, classes):
+        return np.mean([predicted(fold, X, classes) for fold in fitted], axis=0)
+
+    return mean
 
 
 def note(split, name, prediction):
@@ -126,30 +154,62 @@ def note(split, name, prediction):
     split.note("loss", name, loss)
     best = split.classes[clipped.argmax(1)]
     split.note("accuracy", name, accuracy_score(split.y_test, best))
+    split.note("calibration", name, calibration_error(split, clipped))
+
+
+def calibration_error(split, probabilities):
+    """Mean distance of confidences and accuracies in bins of equal width."""
+    confidence = probabilities.max(1)
+    correct = split.classes[probabilities.argmax(1)] == split.y_test
+    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    gaps = np.bincount(bins, confidence - correct, N_BINS)
+    return np.abs(gaps).sum() / len(correct)
 
 
 def compute(task):
-    """Fit all models to one split."""
-    split = Split(task.set, task.split)
+    """Fit one model to one split."""
+    split = table_of(task.set, task.split)
     if len(split.y) > MAX_TRAIN:
         rows = np.random.default_rng(task.split).choice(
             len(split.y), MAX_TRAIN, replace=False
         )
-        split.X, split.y = split.X[rows], split.y[rows]
+        split.X, split.y = _take(split.X, rows), split.y[rows]
     classifies = split.classes is not None
-    ours = (GradientBasisClassifier if classifies else GradientBasisRegressor)(
-        random_state=task.split
-    )
-    split.note("seconds", OURS, fit_seconds(ours, split.X, split.y))
-    note(split, OURS, predicted(ours, split.X_test, split.classes))
-    note(split, "stack", stacked(ours, split.X_test, split.classes))
-    for name, model in rivals(classifies).items():
-        # XGBoost wants class numbers without gaps.
-        split.note("seconds", name, fit_seconds(model, split.X, split.y))
-        note(split, name, predicted(model, split.X_test, split.classes))
-        if name == "CatBoost":
-            note(split, "CatBoost x 5", five_folds(model, split))
+    if task.model == OURS:
+        kind = GradientBasisClassifier if classifies else GradientBasisRegressor
+        model = kind(random_state=task.split)
+    else:
+        name = "CatBoost" if task.model == AVERAGED else task.model
+        model = rivals(classifies, len(split.y))[name]
+        if isinstance(split, Table):
+            model = split.prepare_for(name, model)
+    if task.model == AVERAGED:
+        start = perf_counter()
+        predict = five_folds(model, split)
+        split.note("seconds", task.model, perf_counter() - start)
+    else:
+        split.note("seconds", task.model, fit_seconds(model, split.X, split.y))
+        predict = partial(predicted, model)
+    # The first call prepares what later ones share.
+    predict(split.X_test, split.classes)
+    start = perf_counter()
+    prediction = predict(split.X_test, split.classes)
+    milliseconds = 1e6 * (perf_counter() - start) / len(split.y_test)
+    split.note("predict", task.model, milliseconds)
+    note(split, task.model, prediction)
+    if task.model == OURS:
+        note(split, STACK, stacked(model, split.X_test, split.classes))
     return split.result
+
+
+def table_of(name, index):
+    """One split of a data set."""
+    group, _, last = name.partition("/")
+    return Table(last, index) if group == "messy" else Split(name, index)
+
+
+def _take(X, rows):
+    return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
 
 
 # --- tables -------------------------------------------------------------------
@@ -158,18 +218,28 @@ def compute(task):
 def all_tasks(options):
     """Tasks of all sets, the splits of large ones limited; the cheapest ones first."""
     sets = QUICK_SETS if options.quick else data_sets(*REGRESSION, *CLASSIFICATION)
+    if options.choosing:
+        sets = [*data_sets("tabular/*"), *(f"messy/{name}" for name in MESSY)]
     tasks = []
     for name in sets:
-        data = load(name)
         most = 1 if options.quick else options.max_splits
-        if len(data["y"]) > LARGE:
-            most = min(most, MAX_LARGE_SPLITS)
-        n_splits = min(most, len(data["splits"]))
-        part = "regression" if data["task"] == "regression" else "classification"
-        n_train = min(len(data["splits"][0][0]), MAX_TRAIN)
-        n_outputs = 1 if part == "regression" else len(np.unique(data["y"]))
-        cost = n_train * data["X"].shape[1] * n_outputs
-        tasks += [(split, cost, Task(name, split, part)) for split in range(n_splits)]
+        is_messy = name.startswith("messy/")
+        n_all = 5 if is_messy else len(load(name)["splits"])
+        for index in range(min(most, n_all)):
+            split = table_of(name, index)
+            if index >= MAX_LARGE_SPLITS and split.result["rows"] > LARGE:
+                break
+            classifies = split.classes is not None
+            part = "classification" if classifies else "regression"
+            n_train = min(len(split.y), MAX_TRAIN)
+            n_outputs = len(split.classes) if classifies else 1
+            cost = n_train * split.X.shape[1] * n_outputs
+            models = [OURS, *rivals(classifies, n_train)]
+            if "CatBoost" in models:
+                models.append(AVERAGED)
+            if is_messy:
+                models = [each for each in models if each in TAKE_STRINGS]
+            tasks += [(index, cost, Task(name, index, part, each)) for each in models]
     # One split of each set, then the next one.
     return [task for _, _, task in sorted(tasks, key=lambda each: each[:2])]
 
@@ -180,58 +250,81 @@ def ratios(losses, rival):
     return np.exp(np.log(clipped[OURS] / clipped[rival]).groupby("set").mean())
 
 
-def summarize(part, losses, seconds, complete):
+def summarize(part, losses, complete):
     """Print the comparison with each rival; return findings about the main one."""
     lines, findings = [], []
-    ranks = losses.rank(axis=1).mean()
+    # A rival that failed comes last.
+    ranks = losses.rank(axis=1, na_option="bottom").mean()
     for rival in [column for column in losses.columns if column != OURS]:
         by_set = ratios(losses, rival)
         mean = float(np.exp(np.log(by_set).mean()))
         error = float(np.log(by_set).sem()) * mean if len(by_set) > 1 else 0.0
-        wins = float((losses[OURS] < losses[rival]).mean())
-        lines.append(
-            [rival, f"{mean:.3f} ± {error:.3f}", f"{wins:.0%}", f"{ranks[rival]:.2f}"]
-        )
+        known = losses[rival].notna()
+        wins = float((losses[OURS] < losses[rival])[known].mean())
+        figures = f"{wins:.0%}", str(int(known.sum())), f"{ranks[rival]:.2f}"
+        lines.append([rival, f"{mean:.3f} ± {error:.3f}", *figures])
         if rival == "CatBoost":
             claim = f"{part}: loss over CatBoost's below 1, and lower on most splits"
             holds = mean < 1 and wins > 0.5
             figure = f"{mean:.3f}, {wins:.0%} of splits"
             findings.append(Finding(claim, figure, holds, complete))
-    lines.append([OURS, "", "", f"{ranks[OURS]:.2f}"])
-    header = ["rival", "our loss / its loss", "lower on splits", "mean rank"]
+    lines.append([OURS, "", "", str(len(losses)), f"{ranks[OURS]:.2f}"])
+    header = ["rival", "our loss / its loss", "lower on", "of splits", "mean rank"]
     print_table(f"{part}: ours against each", header, lines)
     means, errors = means_and_errors(losses)
     print_scores(
         f"{part}: {'log loss' if losses.attrs['log'] else 'RMSE'}", means, errors
     )
-    print_scores(f"{part}: seconds of a fit", means_and_errors(seconds)[0], digits=2)
     return findings
+
+
+def print_times(part, rows):
+    """Print the seconds of fits and of predictions, and geometric means of ratios."""
+    lines = []
+    for metric, text in (("seconds", "fit, s"), ("predict", "predict, ms per 1,000")):
+        times = scores(rows, metric)
+        means = np.exp(np.log(times.clip(lower=1e-9)).mean())
+        ratios = np.exp(np.log(times.rdiv(times[OURS], axis=0)).mean())
+        for name in times.columns:
+            lines.append([text, name, f"{means[name]:.3g}", f"{ratios[name]:.2f}"])
+    header = ["time", "model", "geometric mean", "ours / its"]
+    print_table(f"{part}: times", header, lines, n_left=2)
+    print_scores(
+        f"{part}: seconds of a fit",
+        means_and_errors(scores(rows, "seconds"))[0],
+        digits=2,
+    )
 
 
 def main():
     """Run what the command line asks for and print the tables."""
     parts = "regression", "classification"
-    options = parse_arguments(__doc__, parts=parts, max_splits=MAX_SPLITS)
+    flags = {"choosing": "use the sets that defaults were chosen on"}
+    options = parse_arguments(__doc__, parts=parts, max_splits=MAX_SPLITS, flags=flags)
     tasks = all_tasks(options)
-    constants = {"train": MAX_TRAIN}
-    protocols = dict.fromkeys(("regression", "classification"), constants)
+    constants = {"train": MAX_TRAIN, "models": "one per row"}
+    protocols = dict.fromkeys(parts, constants)
     rows = run(tasks, compute, protocols, options)
     findings = []
-    for part in protocols:
+    for part in parts:
         own = [row for row in rows if row["part"] == part and "error" not in row]
-        if not own:
+        if not any(row["model"] == OURS for row in own):
             continue
-        losses = scores(own, "loss")
+        losses = scores(own, "loss").dropna(subset=[OURS])
         losses.attrs["log"] = part == "classification"
-        complete = not options.quick and covers(
-            own, [task for task in tasks if task.part == part]
-        )
-        findings += summarize(part, losses, scores(own, "seconds"), complete)
-        if part == "classification":
-            accuracy = means_and_errors(scores(own, "accuracy"))[0]
-            mean = pd.DataFrame(accuracy.mean()).T.rename(index={0: "mean"})
-            print_scores("classification: accuracy", mean)
-    finish(findings, rows)
+        complete = not options.quick and covers(own, tasks_of(tasks, part))
+        findings += summarize(part, losses, complete)
+        print_times(part, own)
+        for metric in ("accuracy", "calibration") if losses.attrs["log"] else ():
+            means = means_and_errors(scores(own, metric))[0].mean()
+            print_scores(f"{part}: {metric}", pd.DataFrame({"mean": means}).T)
+    # Rivals that fail on a set have no figures there.
+    ours = [row for row in rows if row["model"] == OURS]
+    for row in rows:
+        if "error" in row and row["model"] != OURS:
+            reason = row["error"].strip().splitlines()[-1]
+            print(f"\n{row['model']} failed on {row['set']} {row['split']}: {reason}")
+    finish(findings, ours)
 
 
 if __name__ == "__main__":

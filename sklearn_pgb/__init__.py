@@ -30,9 +30,16 @@ if TYPE_CHECKING:
     from sklearn_pgb._display._comparison import (
         BasisComparisonDisplay as BasisComparisonDisplay,
     )
+    from sklearn_pgb._display._predictive import PredictiveDisplay as PredictiveDisplay
     from sklearn_pgb._display._survey import MinimaSurveyDisplay as MinimaSurveyDisplay
     from sklearn_pgb._display._training import TrainingDisplay as TrainingDisplay
     from sklearn_pgb._operators._operator import LinearOperator as LinearOperator
+    from sklearn_pgb._predictive._distribution import (
+        PredictiveDistribution as PredictiveDistribution,
+    )
+    from sklearn_pgb._predictive._scorers import interval_score as interval_score
+    from sklearn_pgb._predictive._scorers import neg_crps as neg_crps
+    from sklearn_pgb._predictive._scorers import neg_nll as neg_nll
     from sklearn_pgb._refit._gradient_basis_refit import (
         GradientBasisRefit as GradientBasisRefit,
     )
@@ -72,11 +79,16 @@ _FILES = {
     "MinimaSurvey": "_survey._result",
     "MinimaSurveyDisplay": "_display._survey",
     "PerturbedGradientBasis": "_bases._perturbed",
+    "PredictiveDisplay": "_display._predictive",
+    "PredictiveDistribution": "_predictive._distribution",
     "ResNetBasisClassifier": "_resnet._classifier",
     "ResNetBasisRegressor": "_resnet._regressor",
     "TrainingDisplay": "_display._training",
     "certify": "_certificate._certify",
     "compare_bases": "_compare._compare",
+    "interval_score": "_predictive._scorers",
+    "neg_crps": "_predictive._scorers",
+    "neg_nll": "_predictive._scorers",
     "survey_minima": "_survey._survey",
 }
 

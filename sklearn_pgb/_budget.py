@@ -578,8 +578,10 @@ TRAINING_LOG_SPAN = 10.0
 
 # --- tables ---------------------------------------------------------------------
 
-# Inputs of networks approach this many standard deviations.
-SQUASH = 3.0
+# Inputs of networks approach this many standard deviations. On 20 bundled, generated
+# and mixed tables, the RMSE is .839, .798 and .792 times CatBoost's (geometric mean)
+# for 3, 6 and 10: stronger squashing bends smooth and linear functions of the inputs.
+SQUASH = 10.0
 
 # Columns with at most this many categories become indicators, and those with fewer
 # samples than RARE_SAMPLES share one.
@@ -599,3 +601,41 @@ FOREST_TREES, FOREST_LEAF = 50, 3
 # Trees with at most this many nodes that have children are read from tables of their
 # comparisons, of 128 bytes: those with the leaves of TREE_LEAVES.
 LOOKUP_BITS = 7
+
+# --- predictive distributions -------------------------------------------------
+
+# Errors that a density keeps; more are replaced by as many quantiles. A thousand give
+# quantiles from 0.1 % on, and leave-one-out likelihoods in a tenth of a second.
+SHAPE_CENTERS = 1000
+
+# Candidates of the density: bandwidths, relative to Scott's rule; weights of the
+# Student t density; its degrees of freedom, of finite variance.
+SHAPE_BANDWIDTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+SHAPE_FRACTIONS = (0.02, 0.1, 0.25, 0.5, 1.0)
+SHAPE_FREEDOM = (3.0, 5.0, 10.0, 30.0)
+
+# The score integrates between the quantiles of this probability, on this many points
+# besides the errors.
+SHAPE_TAIL, CRPS_POINTS = 1e-7, 2001
+
+# Halvings of intervals of numbers: more would not change a float.
+BISECTIONS = 64
+
+# Scores of counts sum between the quantiles of this tail probability, in at most this
+# many steps.
+COUNT_TAIL, COUNT_POINTS = 1e-9, 2000
+
+# Variance of counts beyond their mean, relative to the square of the mean. The least is
+# hardly different from none.
+LEAST_DISPERSION, MOST_DISPERSION = 1e-5, 100.0
+
+# Coverages of the intervals that are drawn, and points of the reliability curve.
+FAN_COVERAGES, RELIABILITY_POINTS = (0.5, 0.9), 101
+
+# Averaging the models of folds removes at most this part of the squared error: five
+# independent models with nothing but variance would remove four fifths.
+MOST_GAIN = 0.8
+
+# Smallest absolute error, relative to the mean, that the scale is fitted to, because an
+# error of zero would have an infinite log.
+SMALLEST_SIZE = 1e-3

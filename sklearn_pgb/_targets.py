@@ -488,7 +488,6 @@ def class_weights(
         Classes missing from a dict have weight one.
     y : ndarray (n_samples,) or (n_samples, n_labels)
         Labels, or 0/1 indicators of several labels; their factors are multiplied.
-    sample_weight : ndarray (n_samples,) or None
     """
     factor = np.ones(len(y))
     if class_weight is None:

@@ -139,7 +139,6 @@ def threads_for_solve(n_rows: int, n_coef: int) -> AbstractContextManager[None]:
     ----------
     n_rows : int
         Number of rows of the basis matrix, samples times outputs.
-    n_coef : int
     """
     shorter = min(n_rows, n_coef)
     # Cost of the Gram or normal matrix, and of its eigendecomposition.

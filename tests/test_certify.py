@@ -28,7 +28,7 @@ from sklearn_pgb import Certificate, FeatureBasis, certify
 from sklearn_pgb._budget import REPAIR_RTOL
 from sklearn_pgb._certificate import _curvature, _verdict
 from sklearn_pgb._certificate._escape import Escape, by_displacement
-from sklearn_pgb._certificate._examine import Effort, examine
+from sklearn_pgb._certificate._examine import Settings, examine
 from sklearn_pgb._certificate._subject import open_subject
 from sklearn_pgb._geometry._displacements import displacements
 from sklearn_pgb._models._chain import ChainNetwork
@@ -258,7 +258,7 @@ def test_gradient_of_rounding_is_none(seed):
     mlp = tanh_mlp(max_iter=5, random_state=seed).fit(X, y)
     subject = open_subject(mlp, X, y, sample_weight=None, loss=None, penalty=None)
     generator = torch.Generator().manual_seed(seed)
-    found = examine(subject, {}, Effort(1e-6, None, 1e9), generator)
+    found = examine(subject, {}, Settings(1e-6, None, 1e9), generator)
     assert _verdict.is_not_critical(found)
     tiny = replace(found.steepness, is_rounding=True)
     assert not _verdict.is_not_critical(replace(found, steepness=tiny))

@@ -24,6 +24,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
@@ -83,7 +84,10 @@ def test_raw_outputs_are_those_of_the_model(name):
     model, _ = fitted(name)
     opened = open_network(model)
     raw = raw_of(opened, X)
-    if is_classifier(model):
+    if isinstance(model, MultiOutputClassifier):
+        columns = [each.decision_function(X) for each in model.estimators_]
+        expected, actual = np.column_stack(columns), raw.numpy()
+    elif is_classifier(model):
         expected, actual = model.decision_function(X), raw.numpy()
     else:
         expected, actual = model.predict(X), opened.loss.predict(raw).numpy()

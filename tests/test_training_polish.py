@@ -66,10 +66,8 @@ def test_reaches_a_critical_point(loss, generator):
     objective, theta = problem(loss, generator)
     start = theta.clone()
     polished = polish(objective, theta, gtol=1e-9)
-    assert polished.gradient_norm <= 1e-8
     gradient = gradient_by_autograd(objective, polished.theta)
     assert gradient.abs().max() <= 1.1e-9
-    assert_close(gradient.norm().item(), polished.gradient_norm, rtol=0, atol=1e-12)
     value = objective.value(polished.theta[None]).item()
     assert polished.value == pytest.approx(value, rel=1e-14)
     assert polished.value < objective.value(theta[None]).item()
@@ -82,7 +80,8 @@ def test_newton_reaches_what_lbfgs_does_not(generator):
     tiny = {"gtol": 1e-11, "max_iter": 3000}
     first = polish(objective, theta, newton=False, **tiny)
     both = polish(objective, theta, **tiny)
-    assert both.gradient_norm <= 1e-10 < first.gradient_norm
+    norms = [gradient_by_autograd(objective, p.theta).norm() for p in (both, first)]
+    assert norms[0] <= 1e-10 < norms[1]
     assert both.value <= first.value + 1e-15
     assert both.n_iter > first.n_iter
 
@@ -157,8 +156,6 @@ def test_never_worse_than_the_start(loss, name, generator):
     assert (np.diff(polished.losses) <= 0).all()
     again = polish(objective, polished.theta)
     assert again.value <= polished.value + 1e-14
-    gradient = gradient_by_autograd(objective, polished.theta)
-    assert_close(gradient.norm().item(), polished.gradient_norm, rtol=1e-9, atol=1e-12)
 
 
 def test_start_at_a_minimum(generator):
@@ -205,11 +202,10 @@ def test_saddle(generator):
     assert torch.linalg.eigvalsh(hessian(objective, zero))[0] < -0.1
     on = polish(objective, zero)
     assert_close(on.theta, zero, rtol=0, atol=0)
-    assert on.gradient_norm == 0
     assert on.value == objective.value(zero[None]).item()
     near = polish(objective, zero + 1e-3, gtol=1e-9)
     assert near.value <= 1e-15
-    assert near.gradient_norm <= 1e-8
+    assert objective.value_and_gradient_of_one(near.theta)[1].norm() <= 1e-8
 
 
 @pytest.mark.parametrize("distance", [1e-6, 1e-3, 1e-1])

@@ -29,7 +29,7 @@ from sklearn.linear_model import (
     Ridge,
     RidgeCV,
 )
-from sklearn.multioutput import MultiOutputRegressor
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -138,6 +138,10 @@ COMBINATIONS = {
     "one each": (
         MultiOutputRegressor(HistGradientBoostingRegressor(**HIST)),
         "two",
+    ),
+    "one booster per label": (
+        MultiOutputClassifier(HistGradientBoostingClassifier(**HIST)),
+        "labels",
     ),
     "one network each": (MultiOutputRegressor(scaled_mlp()), "two"),
     "vote of bags": (

@@ -141,17 +141,13 @@ def fit_network(
 
     Parameters
     ----------
-    architecture : Architecture
-    loss : Loss
     data : Samples
         Tensors in float64 on the CPU: preprocessed inputs, encoded targets and
         normalized weights.
-    request : Request
     total_weight : float
         Sum of the unnormalized weights, which divides `alpha`.
     start : Tensor (n_params,) or None
         Initial parameters; None draws them.
-    seed : int
     hook : callable
         Takes the progress after each epoch; returning True ends the training.
     held_out : callable or None

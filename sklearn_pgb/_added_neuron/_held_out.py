@@ -85,8 +85,6 @@ def scorer(
         Validation samples, not standardized.
     estimator : AddedNeuronBase
         Its `scoring` determines the score; "loss" is the negative loss.
-    architecture : Architecture
-    loss : Loss
     loss_unit, dtype, device
         Loss scale, precision and device of the training.
     """
@@ -157,11 +155,8 @@ def split_rows(
     ----------
     cluster : ndarray (n_samples,)
         Number of each sample's group or set of duplicates.
-    labels : ndarray (n_samples,) or None
-    weight : ndarray (n_samples,)
     fraction : float
         Fraction of the clusters to hold out.
-    seed : int
     """
     n_clusters = int(cluster.max()) + 1
     codes = np.zeros(len(cluster), dtype=np.intp)

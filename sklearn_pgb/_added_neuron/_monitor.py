@@ -72,10 +72,6 @@ def monitor(
     objective : Objective
         In float64, on the CPU.
     theta : Tensor (n_params,)
-    floor : PureErrorFloor
-    neuron_penalty : float
-    tol : float
-    generator : torch.Generator
     """
     raw = objective.program(theta[None], objective.X)[0]
     loss = float(objective.data_value(theta[None]))

@@ -20,7 +20,6 @@ def hooks(
     ----------
     estimator : AddedNeuronBase
         Its callbacks get the current network after each epoch.
-    architecture : Architecture
     X, y, sample_weight : array or None
         Training data, passed to callbacks.
     """

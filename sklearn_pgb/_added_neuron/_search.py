@@ -61,9 +61,7 @@ def search(
 
     Parameters
     ----------
-    objective : Objective
     theta : Tensor (n_members, n_params)
-    method : Method
     move : {"transplant", "restart"}
         Global move of a stagnating member. "transplant" replaces the weakest hidden
         unit by the direction of the added neuron and refits the output layer; every
@@ -74,13 +72,10 @@ def search(
         Learning rate.
     max_epochs : int
         Passes over the samples, including those of the neurons and the polish.
-    neuron_penalty : float
     floor : float
         Pure-error floor of the data.
     tol : float
         A member is done if its loss exceeds the floor by at most this.
-    batch_size : int
-    generator : torch.Generator
     on_epoch : callable or None
         Takes the networks' parameters and losses; returning True ends the search.
 

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._evidence import Evidence
-from sklearn_pgb._certificate._examine import Effort, examine
+from sklearn_pgb._certificate._examine import Settings, examine
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
@@ -136,7 +136,7 @@ def certify(
     _check_positive(tol, "tol")
     if norm_budget is not None:
         _check_positive(norm_budget, "norm_budget")
-    effort = Effort(
+    settings = Settings(
         float(tol),
         None if norm_budget is None else float(norm_budget),
         parse_memory(max_memory),
@@ -146,7 +146,7 @@ def certify(
     subject = open_subject(
         estimator, X, y, sample_weight=sample_weight, loss=loss, penalty=penalty
     )
-    return _examined(subject, more, effort, seed)
+    return _examined(subject, more, settings, seed)
 
 
 def certify_objective(
@@ -158,7 +158,7 @@ def certify_objective(
     X = objective.X.flatten(1)
     group = torch.from_numpy(distinct_rows(X.numpy()))
     subject = Subject(name, objective, head, X, objective.y, (), group)
-    return _examined(subject, {}, Effort(tol, None, max_memory), seed)
+    return _examined(subject, {}, Settings(tol, None, max_memory), seed)
 
 
 def _check_positive(value: Any, name: str) -> None:
@@ -167,13 +167,13 @@ def _check_positive(value: Any, name: str) -> None:
 
 
 def _examined(
-    subject: Subject, bases: dict[str, Basis], effort: Effort, seed: int
+    subject: Subject, bases: dict[str, Basis], settings: Settings, seed: int
 ) -> Certificate:
     """Compute the certificate of a subject."""
     objective = subject.objective
     with threads_for(float(objective.network.n_params) * len(objective.X)):
         generator = torch.Generator().manual_seed(seed)
-        findings = examine(subject, bases, effort, generator)
+        findings = examine(subject, bases, settings, generator)
         verdict, escape = judge(subject, findings)
     curvature, tilted = findings.curvature, findings.tilted
     gradient_norm = float(findings.gradient.norm())

@@ -47,7 +47,7 @@ GRADIENT, PERTURBED = "gradient", "perturbed gradient"
 
 
 @dataclass(frozen=True)
-class Effort:
+class Settings:
     """Tolerance and resource limits given by the user.
 
     Attributes
@@ -152,18 +152,15 @@ class Findings:
 def examine(
     subject: Subject,
     bases: Mapping[str, Basis],
-    effort: Effort,
+    settings: Settings,
     generator: torch.Generator,
 ) -> Findings:
     """Compute all findings on a subject.
 
     Parameters
     ----------
-    subject : Subject
     bases : mapping
         Bases given by the user, by name.
-    effort : Effort
-    generator : torch.Generator
     """
     objective, network = subject.objective, subject.objective.network
     theta = network.theta
@@ -179,22 +176,32 @@ def examine(
         objective.value_and_gradient_of_one(theta)[1],
     )
     penalty = float(objective.penalty_value(theta))
-    _check_finite(loss, penalty, gradient)
+    measured = {"loss": loss, "penalty": penalty, "gradient": float(gradient.norm())}
+    for name, value in measured.items():
+        if not np.isfinite(value):
+            raise ValueError(
+                "estimator must have a finite loss and gradient on X and y, got a "
+                f"{name} that is infinite or NaN. Lower its learning rate, or scale X "
+                "and y, and train again."
+            )
     floor = pure_error_floor(
         subject.group[:, None], objective.y, objective.loss, objective.weight
     )
-    in_span_error = _in_span_error(subject, problem, raw)
+    in_span_error, span_coef = None, subject.head.span_coef
+    if span_coef is not None:
+        error = float((problem.operator.matvec(span_coef) - raw).norm())
+        in_span_error = error / max(float(raw.norm()), np.finfo(float).tiny)
     # f = J g is exact if the head is linear; 1e-8 leaves room for rounding.
     spans = in_span_error is not None and in_span_error <= 1e-8
     # The network lies in its own basis, so its loss bounds the infimum from above.
     known = {"floor": floor.value, "attained_loss": loss, "contains_offset": spans}
-    tangent = solve_basis(problem, effort.max_memory, **known)
+    tangent = solve_basis(problem, settings.max_memory, **known)
     margin = kink_margin(network, objective.X)
     smooth = not margin.on_kink
     layers, joint = _joint_layers(objective)
     solved, linear_bound = [], -np.inf
     for name, each in feature_problems(subject, bases, joint):
-        result = solve_basis(each, effort.max_memory, floor=floor.value)
+        result = solve_basis(each, settings.max_memory, floor=floor.value)
         solved.append(SolvedBasis.of(name, each, result, loss))
         # A bound within a norm budget does not cover products of large weights.
         if name == "inputs" and result.unlimited:
@@ -215,7 +222,7 @@ def examine(
             max_flops=NEARBY_RANK_FLOPS,
         )
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
-    tolerance = scale.tolerance(effort.tol)
+    tolerance = scale.tolerance(settings.tol)
     displaced = []
     if smooth and rank is not None and rank < (nearby_rank or 0):
         # Each displacement costs a factorization. It is not worth much if the gradient
@@ -232,9 +239,9 @@ def examine(
             )
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
-        result = solve_basis(wider, effort.max_memory, **known)
+        result = solve_basis(wider, settings.max_memory, **known)
         solved.append(SolvedBasis.of(PERTURBED, wider, result, loss, span_coef))
-    budget = effort.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
+    budget = settings.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
     tilted = None
     if objective.penalty.any():
         tilted = tilted_identity(
@@ -251,7 +258,7 @@ def examine(
         penalty=penalty,
         floor=floor,
         scale=scale,
-        tol=effort.tol,
+        tol=settings.tol,
         tolerance=tolerance,
         gradient=gradient,
         steepness=steepness(objective, problem, raw, gradient),
@@ -262,7 +269,7 @@ def examine(
         linear_bound=linear_bound,
         head_excess=0.0
         if smooth
-        else _head_excess(subject, raw, loss, gradient, budget, effort),
+        else _head_excess(subject, raw, loss, gradient, budget, settings),
         in_span_error=in_span_error,
         nearby_rank=nearby_rank,
         displaced=displaced,
@@ -272,36 +279,6 @@ def examine(
         if smooth and not network.is_linear_in_theta
         else None,
     )
-
-
-def _check_finite(loss: float, penalty: float, gradient: Tensor) -> None:
-    """Raise if the loss, penalty or gradient is infinite or nan."""
-    wrong = [
-        name
-        for name, value in [
-            ("loss", loss),
-            ("penalty", penalty),
-            ("gradient", float(gradient.norm())),
-        ]
-        if not np.isfinite(value)
-    ]
-    if wrong:
-        raise ValueError(
-            f"estimator must have a finite loss and gradient on X and y, got a "
-            f"{wrong[0]} that is infinite or NaN. Lower its learning rate, or scale X "
-            "and y, and train again."
-        )
-
-
-def _in_span_error(
-    subject: Subject, problem: ConvexProblem, raw: Tensor
-) -> float | None:
-    """Relative error of ``f = J g`` on the samples; None if no g is known."""
-    span_coef = subject.head.span_coef
-    if span_coef is None:
-        return None
-    error = float((problem.operator.matvec(span_coef) - raw).norm())
-    return error / max(float(raw.norm()), np.finfo(float).tiny) if error else 0.0
 
 
 def _joint_layers(
@@ -344,7 +321,7 @@ def _head_excess(
     loss: float,
     gradient: Tensor,
     budget: float,
-    effort: Effort,
+    settings: Settings,
 ) -> float:
     """Decrease of the objective on the last layer's derivatives; zero if unknown."""
     span_coef = subject.head.span_coef
@@ -354,4 +331,4 @@ def _head_excess(
     if subject.objective.penalty.any():
         return budget * float(gradient[columns].norm())
     problem = head_problem(subject.objective, raw, columns)
-    return loss - solve_basis(problem, effort.max_memory).value
+    return loss - solve_basis(problem, settings.max_memory).value

@@ -43,7 +43,6 @@ def steepness(
 
     Parameters
     ----------
-    objective : Objective
     problem : ConvexProblem
         Problem on the gradient basis, without intercept, with the network's outputs as
         its offset.

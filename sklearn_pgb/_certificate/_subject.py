@@ -189,17 +189,6 @@ def mlp_penalty(
     It is ``alpha / (2 sum(s))``, and twice that for the squared loss, because theirs
     has a factor 1/2. They divide alpha by the weight of each batch, so training in
     batches minimizes the mean loss with ``alpha`` times the mean of ``1 / batch size``.
-
-    Parameters
-    ----------
-    mlp : MLPRegressor or MLPClassifier
-    loss : Loss
-    weight : ndarray (n_samples,)
-
-    Returns
-    -------
-    strength : float
-    notes : tuple of str
     """
     strength = mlp.alpha / 2 * (2 if isinstance(loss, SquaredLoss) else 1)
     strength /= float(weight.sum())

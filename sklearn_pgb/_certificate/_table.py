@@ -172,7 +172,6 @@ def feature_problems(
 
     Parameters
     ----------
-    subject : Subject
     bases : mapping
         Bases given by the user, by name.
     joint : mapping

@@ -25,9 +25,6 @@ def terms_of_other(
 
     Parameters
     ----------
-    final : estimator
-    opened : OpenNetwork
-    y : array-like
     weight : ndarray (n_samples,)
         Sample weights, not normalized.
     """

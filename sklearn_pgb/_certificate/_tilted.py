@@ -82,14 +82,12 @@ def tilted_identity(
 
     Parameters
     ----------
-    objective : Objective
     problem : ConvexProblem
         Problem on the gradient basis, with the network's outputs as its offset.
     gradient : Tensor (n_params,)
         Gradient of the penalized objective.
     tangent : Infimum
         Infimum of the loss over the gradient basis.
-    norm_budget : float
     floor : float
         Smallest loss of any function of the inputs.
     rounding : float

@@ -24,22 +24,21 @@ def fitted_parameters(estimator: Any) -> dict[str, Any]:
 class Prepared:
     """What predictions need, computed at the first of them.
 
-    It is computed again if one of its sources is replaced. Copies and pickles of an
-    estimator start without it.
+    Each part has a name, and is computed again if one of its sources is replaced.
+    Copies and pickles of an estimator start without any.
     """
 
     def __init__(self) -> None:
-        self._sources: list[Any] = []
-        self._value: Any = None
+        self._parts: dict[str, tuple[list[Any], Any]] = {}
 
-    def get(self, sources: Sequence[Any], prepare: Callable[[], Any]) -> Any:
+    def get(self, name: str, sources: Sequence[Any], prepare: Callable[[], Any]) -> Any:
         """Return the result of `prepare`, which reads the sources."""
-        known, value = self._sources, self._value
+        known, value = self._parts.get(name, ([], None))
         if len(known) != len(sources) or any(
             a is not b for a, b in zip(known, sources, strict=True)
         ):
             value = prepare()
-            self._sources, self._value = list(sources), value
+            self._parts[name] = list(sources), value
         return value
 
 

@@ -50,7 +50,6 @@ def displacements(
     X: Tensor,
     *,
     generator: torch.Generator,
-    size: float = 1.0,
     limit: int = 16,
 ) -> list[Displacement]:
     """Elements of V[theta, eps]: shifts of theta that change no output on X.
@@ -72,12 +71,8 @@ def displacements(
 
     Parameters
     ----------
-    network : Network
     X : Tensor (n_samples, ...)
         Inputs of the network.
-    generator : torch.Generator
-    size : float
-        Size of the shifts relative to the weights. They are shorter if they meet kinks.
     limit : int
         Largest number of shifts. They are drawn in rounds, one from each family.
 
@@ -104,24 +99,24 @@ def displacements(
     drawn: list[Displacement] = []
     while families and len(drawn) < limit:
         for family in list(families):
-            displacement = _draw(walk, family, generator, size)
+            displacement = _draw(walk, family, generator)
             if displacement is None:
                 families.remove(family)
             elif len(drawn) < limit:
                 drawn.append(displacement)
     scaling = scaling_freedom(network) if isinstance(network, ChainNetwork) else None
     if scaling is not None and len(drawn) < limit:
-        displacement = _draw(walk, [scaling], generator, size)
+        displacement = _draw(walk, [scaling], generator)
         drawn += [] if displacement is None else [displacement]
     return drawn
 
 
 def _draw(
-    walk: _Walk, family: list[Freedom], generator: torch.Generator, size: float
+    walk: _Walk, family: list[Freedom], generator: torch.Generator
 ) -> Displacement | None:
     """A random displacement that uses all freedoms of a family, or None."""
     for _ in range(N_DIRECTIONS):
-        paths = [freedom.draw(generator, size) for freedom in family]
+        paths = [freedom.draw(generator) for freedom in family]
         stop = walk.find_stop(paths)
         if stop is not None:
             shift = _total(paths, stop)
@@ -213,10 +208,10 @@ def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Fre
     # however many directions there are.
     scale = size_of_entries * (len(basis) / basis.shape[1]) ** 0.5
 
-    def draw(generator: torch.Generator, size: float) -> Path:
+    def draw(generator: torch.Generator) -> Path:
         coef = torch.randn(basis.shape[1], generator=generator, dtype=basis.dtype)
         shift = torch.zeros_like(theta)
-        shift[block] = size * scale * basis @ coef
+        shift[block] = scale * basis @ coef
         return lambda time: time * shift
 
     return Freedom(f"null space of {name}", draw)

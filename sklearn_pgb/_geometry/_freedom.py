@@ -23,12 +23,12 @@ class Freedom:
     kind : str
         Description in words.
     draw : callable
-        Maps a generator and a size to a random path. A path maps the time, between 0
-        and 1, to a shift of theta.
+        Maps a generator to a random path. A path maps the time, between 0 and 1, to a
+        shift of theta.
     """
 
     kind: str
-    draw: Callable[[torch.Generator, float], Path]
+    draw: Callable[[torch.Generator], Path]
 
 
 def linear_units(network: ChainNetwork, X: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -71,7 +71,6 @@ def chain_families(
 
     Parameters
     ----------
-    network : ChainNetwork
     X : Tensor (n_samples, n_inputs)
     together : bool
         Whether units of several layers may move at once.
@@ -150,14 +149,12 @@ def scaling_freedom(network: ChainNetwork) -> Freedom | None:
     if not network.is_mlp or not any(homogeneous):
         return None
 
-    def draw(generator: torch.Generator, size: float) -> Path:
+    def draw(generator: torch.Generator) -> Path:
         uniform = [
             2 * torch.rand(len(weight), generator=generator, dtype=weight.dtype) - 1
             for weight in network.weights[:-1]
         ]
-        exponents = [
-            size * chosen * u for chosen, u in zip(homogeneous, uniform, strict=True)
-        ]
+        exponents = [chosen * u for chosen, u in zip(homogeneous, uniform, strict=True)]
         return lambda time: _rescaled(network, exponents, time) - network.theta
 
     return Freedom("rescaled units", draw)
@@ -229,7 +226,7 @@ def null_space(matrix: Tensor) -> Tensor:
 
 def _layer_shift(
     network: ChainNetwork, layer: int, left: Tensor, right: Tensor, scale: float
-) -> Callable[[torch.Generator, float], Path]:
+) -> Callable[[torch.Generator], Path]:
     """A function that draws shifts ``left C right^T`` of a layer's [W, b]."""
     sizes = [
         weight.numel() + (0 if bias is None else len(bias))
@@ -238,10 +235,10 @@ def _layer_shift(
     start = sum(sizes[:layer])
     n_in = network.weights[layer].shape[1]
 
-    def draw(generator: torch.Generator, size: float) -> Path:
+    def draw(generator: torch.Generator) -> Path:
         shape = left.shape[1], right.shape[1]
         C = torch.randn(shape, generator=generator, dtype=left.dtype)
-        change = size * scale * left @ C @ right.T
+        change = scale * left @ C @ right.T
         shift = torch.zeros(sum(sizes), dtype=left.dtype)
         shift[start : start + sizes[layer]] = torch.cat(
             [change[:, :n_in].reshape(-1), change[:, n_in:].reshape(-1)]

@@ -46,13 +46,8 @@ def kink_margin(network: Network, X: Tensor) -> KinkMargin:
 
     Parameters
     ----------
-    network : Network
     X : Tensor (n_samples, ...)
         Inputs of the network.
-
-    Returns
-    -------
-    KinkMargin
     """
     seams = pieces(network, X)
     # A maximum has its kinks where its inputs are equal, which is not recorded.

@@ -22,7 +22,6 @@ def linear_layers(network: ChainNetwork, X: Tensor, n_units: int) -> range:
 
     Parameters
     ----------
-    network : ChainNetwork
     X : Tensor (n_samples, n_inputs)
         Inputs of the network.
     n_units : int
@@ -63,15 +62,10 @@ def layers_operator(
 
     Parameters
     ----------
-    network : ChainNetwork
     X : Tensor (n_samples, n_inputs)
         Inputs of the network.
     layers : sequence of int
         Layer numbers: 0 are the inputs, 1 is the first hidden layer.
-
-    Returns
-    -------
-    KroneckerOperator
     """
     outputs = network.layers(X)
     features = torch.cat([outputs[layer] for layer in layers], 1)

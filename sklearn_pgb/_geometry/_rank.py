@@ -29,7 +29,6 @@ def jacobian_rank(
 
     Parameters
     ----------
-    network : Network
     X : Tensor (n_samples, ...)
         Inputs of the network.
     weight : Tensor (n_samples,) or None
@@ -76,9 +75,7 @@ def generic_rank(
 
     Parameters
     ----------
-    network : Network
     X : Tensor (n_samples, ...)
-    generator : torch.Generator
     weight : Tensor (n_samples,) or None
     max_flops : float
         See `jacobian_rank`.

@@ -24,14 +24,11 @@ class PureErrorFloor:
         Whether every group's infimum is a minimum.
     group : Tensor of shape (n_samples,)
         Group of each sample.
-    raw : Tensor of shape (n_groups, n_outputs)
-        Minimizer of each group; entries are infinite if the infimum is not attained.
     """
 
     value: float
     attained: bool
     group: Tensor
-    raw: Tensor
 
 
 def pure_error_floor(
@@ -45,13 +42,8 @@ def pure_error_floor(
         Inputs of the network. Samples are equal if all entries are; -0.0 equals 0.0.
     y : Tensor of shape (n_samples, n_outputs)
         Encoded targets.
-    loss : Loss
     weight : Tensor of shape (n_samples,)
         Positive sample weights.
-
-    Returns
-    -------
-    PureErrorFloor
     """
     # The sum turns -0.0 into 0.0, and a read-only array into one torch does not copy.
     rows = torch.asarray(X + 0.0).reshape(len(X), -1)
@@ -61,7 +53,6 @@ def pure_error_floor(
         value=float(pooled.value.sum()),
         attained=bool(pooled.attained.all()),
         group=group,
-        raw=pooled.raw,
     )
 
 
@@ -76,7 +67,6 @@ def largest_residual(
 
     Parameters
     ----------
-    loss : Loss
     y, raw : Tensor of shape (n_samples, n_outputs)
     weight : Tensor of shape (n_samples,)
     group : Tensor of shape (n_samples,)

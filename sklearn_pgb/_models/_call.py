@@ -186,7 +186,6 @@ class ModuleCall:
 
         Parameters
         ----------
-        module : torch.nn.Module
         parameters : dict
             Values by the first name of each parameter.
         X : Tensor (n_samples, ...)

@@ -31,7 +31,6 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
 
     Parameters
     ----------
-    network : ModuleNetwork
     X : Tensor (n_samples, ...)
         Inputs of the network.
 

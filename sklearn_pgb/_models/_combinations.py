@@ -14,7 +14,7 @@ from sklearn.ensemble import (
     VotingClassifier,
     VotingRegressor,
 )
-from sklearn.multioutput import MultiOutputRegressor
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -26,14 +26,15 @@ from sklearn_pgb._models._opened import OpenNetwork
 
 VOTES = VotingRegressor, VotingClassifier
 BAGS = BaggingRegressor, BaggingClassifier
-CLASSIFIERS = VotingClassifier, BaggingClassifier
+PER_OUTPUT = MultiOutputRegressor, MultiOutputClassifier
+CLASSIFIERS = VotingClassifier, BaggingClassifier, MultiOutputClassifier
 
 SURROGATE = "the weighted average of the members' raw outputs, such as log odds"
 
 
 def is_combination(estimator: Any) -> bool:
     """Whether this combines the predictions of several estimators."""
-    return isinstance(estimator, VOTES + BAGS + (MultiOutputRegressor,))
+    return isinstance(estimator, VOTES + BAGS + PER_OUTPUT)
 
 
 def check_combination(estimator: Any) -> None:
@@ -63,8 +64,15 @@ def open_combination(
     check_combination(estimator)
     classifies = isinstance(estimator, CLASSIFIERS)
     opened = [open_member(each) for each in estimator.estimators_]
+    several = isinstance(estimator, MultiOutputClassifier)
     for member in opened:
         _check_loss(estimator, member, classifies)
+        if several and np.asarray(member.classes).tolist() != [0, 1]:
+            raise ValueError(
+                "y must be a matrix of 0 and 1 in every column to open a "
+                f"MultiOutputClassifier, got a {type(member.final).__name__} with the "
+                f"classes {member.classes!r}. Fit one estimator to each column."
+            )
     matrices, shift = _output_maps(estimator, opened)
     widths = [
         member.final.n_features_in_
@@ -78,9 +86,12 @@ def open_combination(
     encode = partial(_encode, estimator, opened)
     if not classifies:
         return OpenNetwork(model, SquaredLoss(), "regressor", estimator, encode=encode)
+    loss = CrossEntropyLoss().for_outputs(model.n_outputs, independent=several)
+    if several:
+        return OpenNetwork(model, loss, "classifier", estimator, encode=encode)
     return OpenNetwork(
         model,
-        CrossEntropyLoss().for_outputs(model.n_outputs, independent=False),
+        loss,
         "classifier",
         estimator,
         classes=np.asarray(estimator.classes_),
@@ -118,7 +129,7 @@ def _output_maps(
     count = len(opened)
     weights = np.full(count, 1 / count)
     n_outputs = opened[0].network.n_outputs or 1
-    if isinstance(estimator, CLASSIFIERS):
+    if isinstance(estimator, CLASSIFIERS) and not isinstance(estimator, PER_OUTPUT):
         n_classes = len(estimator.classes_)
         n_outputs = 1 if n_classes == 2 else n_classes
     if isinstance(estimator, VOTES) and estimator.weights is not None:
@@ -128,7 +139,7 @@ def _output_maps(
         weights = np.array(used) / np.sum(used)
     matrices, shifts = [], []
     for number, member in enumerate(opened):
-        if isinstance(estimator, MultiOutputRegressor):
+        if isinstance(estimator, PER_OUTPUT):
             matrix = torch.zeros(count, 1, dtype=torch.float64)
             matrix[number] = 1.0
         elif member.classes is not None:

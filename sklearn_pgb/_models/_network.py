@@ -117,7 +117,6 @@ class Network(ABC):
 
         Parameters
         ----------
-        weight : float
         coefs : Tensor (n_sets, n_params)
             One set of coefficients, or one for each output.
         """

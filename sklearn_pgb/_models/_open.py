@@ -63,7 +63,7 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     estimator : estimator or torch.nn.Module
         A fitted model: a network of this package, MLPRegressor, MLPClassifier or skorch
         net; trees, forests and boosted trees of scikit-learn, LightGBM, XGBoost or
-        CatBoost; a linear model; a vote, a bag or a MultiOutputRegressor of these; a
+        CatBoost; a linear model; a vote or a bag of these, or one for each output; a
         Pipeline, TransformedTargetRegressor, FrozenEstimator or search (GridSearchCV
         and its like) that ends in one of these in any nesting; or a module.
     loss : Loss, default=None

@@ -105,13 +105,8 @@ def open_boosted(
 
     Parameters
     ----------
-    estimator : estimator
-    loss : Loss
-    n_leaves : sequence of int
     values : ndarray (n_leaves,) or (n_leaves, n_outputs)
         If 2-d, every tree adds to all outputs.
-    bias : ndarray (n_outputs,)
-    scale : float
     encode : callable
         Maps X to leaf numbers.
     """

@@ -91,14 +91,12 @@ class Columns(LayerDerivative):
 
         Parameters
         ----------
-        kernel : Tensor
         left : Tensor
             D of the given samples.
         other : Columns
             A layer of the same kind on m samples.
         right : Tensor
             D of these samples.
-        rows : slice
         """
         b, k, m, _ = kernel.shape
         flat = self.dense(left, rows).reshape(b * k, -1)

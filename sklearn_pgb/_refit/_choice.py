@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._budget import MOST_GAIN
 from sklearn_pgb._convex._choice import (
     Effort,
     candidates,
@@ -66,6 +67,9 @@ class Choice:
         Mean of the folds' solutions, one coefficient per parameter of all networks.
     start : (Tensor, Tensor) or None
         Coefficients and intercept close to the solution on all samples.
+    gain : float
+        Part of the held-out loss by which the average of the folds' models is better
+        than each of them (squared loss only, else zero).
     """
 
     center: str
@@ -75,6 +79,7 @@ class Choice:
     oof_raw: Tensor | None = None
     parameters: Tensor | None = None
     start: tuple[Tensor, Tensor] | None = None
+    gain: float = 0.0
 
 
 # Maps a candidate to the coefficients and intercept of each part.
@@ -220,26 +225,35 @@ def best_on_average(
             finalists.append(min(refits, key=lambda each: each.loss))
     if len(parts) < 2 or len(finalists) < 2:
         return min(finalists, key=lambda each: each.loss)
+    return min(
+        finalists,
+        key=lambda each: each.loss - gain_of_average(parts, each, solutions, n_folds),
+    )
+
+
+def gain_of_average(
+    parts: Sequence[HeldOutNetworks],
+    candidate: Candidate,
+    solutions: Solutions,
+    n_folds: int,
+) -> float:
+    """Mean loss of the folds' models minus that of their mean, on all samples."""
     y, weight = parts[0].samples.y, parts[0].samples.weight
-
-    def gain(candidate: Candidate) -> float:
-        solved: Sequence[Sequence[Tensor]] = [()] * len(parts)
-        if math.isfinite(candidate.alpha):
-            solved = solutions(candidate)
-        raws = torch.stack(
-            [
-                part.raw_of(part.samples, candidate.center, solution)
-                for part, solution in zip(parts, solved, strict=True)
-            ]
-        )
-        loss = parts[0].loss
-        alone = sum(float(weight @ loss.value(y, raw)) for raw in raws) / len(raws)
-        together = float(weight @ loss.value(y, raws.mean(0)))
-        # Only some folds are solved. The gain of n models is proportional to 1 - 1 / n.
-        ratio = (1 - 1 / n_folds) / (1 - 1 / len(raws))
-        return ratio * (alone - together) / float(weight.sum())
-
-    return min(finalists, key=lambda each: each.loss - gain(each))
+    solved: Sequence[Sequence[Tensor]] = [()] * len(parts)
+    if math.isfinite(candidate.alpha):
+        solved = solutions(candidate)
+    raws = torch.stack(
+        [
+            part.raw_of(part.samples, candidate.center, solution)
+            for part, solution in zip(parts, solved, strict=True)
+        ]
+    )
+    loss = parts[0].loss
+    alone = sum(float(weight @ loss.value(y, raw)) for raw in raws) / len(raws)
+    together = float(weight @ loss.value(y, raws.mean(0)))
+    # Only some folds are solved. The gain of n models is proportional to 1 - 1 / n.
+    ratio = (1 - 1 / n_folds) / (1 - 1 / len(raws))
+    return ratio * (alone - together) / float(weight.sum())
 
 
 def heldout_raw(
@@ -293,7 +307,9 @@ def choose(
     decomposition, if it is needed.
     """
     alpha = request.alpha
-    if is_number(alpha) and (len(problems) == 1 or not trained.has_heldout):
+    # A distribution needs the errors of the folds, even if nothing is chosen.
+    needs_folds = len(problems) > 1 or request.distribution
+    if is_number(alpha) and not (needs_folds and trained.has_heldout):
         only = Candidate(next(iter(problems)), float(alpha), math.nan)
         return Choice(only.center, only.alpha, [only])
     if chooses_on_training_samples(trained, request):
@@ -341,6 +357,9 @@ def _on_heldout(
     oof_raw = heldout_raw(parts, best.center, solved)
     complete = None if bool(oof_raw.isnan().any()) else oof_raw
     choice = replace(choice, raw=complete, oof_raw=oof_raw)
+    if quadratic and len(parts) > 1 and best.loss > 0:
+        gain = gain_of_average(parts, best, solutions, len(folds)) / best.loss
+        choice = replace(choice, gain=min(max(gain, 0.0), MOST_GAIN))
     if not solved or len(parts) < len(folds):
         return choice
     if quadratic and not is_number(alpha):

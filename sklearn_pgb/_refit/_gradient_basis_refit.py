@@ -19,7 +19,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
@@ -34,11 +33,8 @@ from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS
 from sklearn_pgb._models._network import as_float64
-from sklearn_pgb._refit._data import (
-    TrainingData,
-    check_new_data,
-    training_data,
-)
+from sklearn_pgb._predictive._methods import Located, Predictive
+from sklearn_pgb._refit._data import TrainingData, check_new_data, training_data
 from sklearn_pgb._refit._fitting import Refit
 from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._outputs import (
@@ -50,11 +46,10 @@ from sklearn_pgb._refit._outputs import (
     network_tags,
     oof_score,
     score_of,
-    untransformed,
 )
+from sklearn_pgb._refit._predictive import located, oof_errors, standard_deviations
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
-from sklearn_pgb._refit._uncertainty import predictive_std
 from sklearn_pgb._seeds import Seeds, draw_seeds
 from sklearn_pgb._sklearn import HasMethods, Interval, StrOptions, _fit_context
 from sklearn_pgb._targets import LabelTargets
@@ -62,6 +57,7 @@ from sklearn_pgb._targets import LabelTargets
 
 class GradientBasisRefit(
     VersionedState,
+    Predictive,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -144,8 +140,8 @@ class GradientBasisRefit(
         reuse the networks if only parameters of the refit change, such as `alpha`.
         Networks without a `random_state` are cached as well.
     distribution : bool, default=False
-        Whether to store the data that ``predict(X, return_std=True)`` needs, which are
-        as large as the basis.
+        Whether to model the scale of the errors, which ``predict(X, return_std=True)``
+        needs, as a function of the inputs. What is stored is as large as the basis.
     device : str, torch.device or None, default=None
         Device of the convex problem. None is the CPU.
     n_jobs : int or None, default=None
@@ -416,6 +412,7 @@ class GradientBasisRefit(
         self._n_components = self.n_components
         self._n_features_out = self.n_components or full
         self._loss = trained.loss.name if self.loss != "auto" else "auto"
+        left_out_std = None if noise is None else noise.pop("left_out_std")
         self._uncertainty = noise
         if RefitRequest.at_last_fit(self).classifies:
             self._multilabel = np.ndim(data.samples.y) == 2
@@ -428,6 +425,7 @@ class GradientBasisRefit(
         self.oof_score_ = oof_score(
             self, trained.opened[0], choice.oof_raw, data.samples
         )
+        self._oof_errors = oof_errors(self, result, trained, data, left_out_std)
 
     # ---------------------------------------------------------------- predicting
 
@@ -436,7 +434,7 @@ class GradientBasisRefit(
         check_is_fitted(self)
         X = check_new_data(self, RefitRequest.at_last_fit(self), X)
         sources = [self.basis_coef_, self.device, *self.estimators_]
-        models = self._prepared.get(sources, self._tangent_sum)
+        models = self._prepared.get("models", sources, self._tangent_sum)
         return models, models.inputs(X)
 
     def _tangent_sum(self) -> TangentSum:
@@ -486,15 +484,15 @@ class GradientBasisRefit(
                 "distribution=True, the squared loss, alpha > 0, two distinct samples "
                 "and an eigendecomposition of the basis that fits into max_memory."
             )
-        networks = [network.network for network in opened]
-        space = TangentSpace.with_scales(networks, inputs, self._scales)
-        operator = space.operator(inputs)
-        std = predictive_std(self._uncertainty, operator, networks[0], inputs[0], raw)
-        # Half the transformed interval: exact for affine target transformations, first
-        # order for others.
-        mean = opened[0].loss.predict(raw).cpu().numpy()
-        upper, lower = (untransformed(self, opened[0], mean + s * std) for s in (1, -1))
-        return y, np.abs(upper - lower) / 2
+        std = standard_deviations(self, opened, inputs, raw)
+        return y, located(self, opened[0], raw, std).scale.reshape(y.shape)
+
+    def _located(self, X: Any) -> Located:
+        models, inputs = self._open(X)
+        raw, std = finite_outputs(models.raw(inputs)), self._errors()["level"]
+        if self._uncertainty is not None:
+            std = standard_deviations(self, models.opened, inputs, raw)
+        return located(self, models.opened[0], raw, std)
 
     @available_if(is_a_classifier)
     def decision_function(self, X):

@@ -1,7 +1,7 @@
 """Refit several models together: one convex problem on all of their bases."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -130,6 +130,24 @@ class FoldModels:
 
 
 @dataclass(frozen=True, eq=False)
+class FoldTerms:
+    """The convex model of one fold, fitted to its training samples alone.
+
+    Its raw outputs are the stacked average of the fold's models, times `centered` of
+    `GroupRefit`, their derivatives times `coefficients`, and `intercept`.
+
+    Attributes
+    ----------
+    coefficients : list of Tensor (n_sets, n_params)
+        For each group.
+    intercept : Tensor (n_outputs,)
+    """
+
+    coefficients: list[Tensor]
+    intercept: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class GroupRefit:
     """Result of a refit of several groups.
 
@@ -153,6 +171,11 @@ class GroupRefit:
         Raw outputs for every sample by models that have not seen it.
     converged : bool
         Whether the mixtures were solved to the tolerance.
+    folds : list of FoldTerms
+        Models of the folds, if they were asked for.
+    spread : Tensor (n_outputs,)
+        Mean variance of the raw outputs of these models over the folds, by which the
+        squared error of their mean is smaller than theirs; else zero.
     """
 
     stack: Tensor
@@ -165,6 +188,8 @@ class GroupRefit:
     centered: float
     heldout_raw: Tensor
     converged: bool
+    folds: list[FoldTerms]
+    spread: Tensor
 
 
 def refit_groups(
@@ -175,6 +200,7 @@ def refit_groups(
     *,
     max_memory: float,
     seed: int,
+    keep_folds: bool = False,
 ) -> GroupRefit:
     """Fit the convex model on the bases of all folds and groups.
 
@@ -197,6 +223,8 @@ def refit_groups(
         Bytes for the kernels.
     seed : int
         Seed of the choice of samples.
+    keep_folds : bool, default=False
+        Whether to return the models of the folds too.
     """
     seen = torch.cat([fold.heldout for fold in folds]).unique()
     members = torch.zeros(len(folds[0].raw), *y.shape, dtype=y.dtype)
@@ -240,6 +268,13 @@ def refit_groups(
         folds, averages, y, weight, loss, used, fraction, order[:size]
     )
     centered = float(shares[0]) + sum(share for share, m in used if m.centered)
+    own = []
+    for number, (fold, part) in enumerate(zip(folds, parts, strict=True)):
+        if keep_folds:
+            terms = _fold_terms(fold, part, used, search, number)
+            own.append(
+                replace(terms, intercept=terms.intercept + centered * shift + offset)
+            )
     return GroupRefit(
         stack,
         shift,
@@ -251,7 +286,44 @@ def refit_groups(
         centered,
         heldout,
         converged,
+        own,
+        _spread(folds, own, centered * stack, weight),
     )
+
+
+def _spread(
+    folds: Sequence[FoldModels],
+    terms: Sequence[FoldTerms],
+    stack: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """Mean variance of the folds' raw outputs, see `GroupRefit`."""
+    if not terms:
+        return torch.zeros(folds[0].raw[0].shape[1], dtype=weight.dtype)
+    outputs = [
+        sum(map(apply_sets, fold.operators, own.coefficients), own.intercept)
+        + fold.average(stack)
+        for fold, own in zip(folds, terms, strict=True)
+    ]
+    return weight @ torch.stack(outputs).var(0, correction=0) / weight.sum()
+
+
+def _fold_terms(
+    fold: FoldModels,
+    part: Tensor,
+    used: Sequence[tuple[float, Mixture]],
+    search: MixtureSearch,
+    number: int,
+) -> FoldTerms:
+    """Weighted sum of the mixtures' solutions on the training samples of a fold."""
+    coefs = [torch.zeros(1, each.n_coef).double() for each in fold.operators]
+    intercept = torch.zeros(fold.raw[0].shape[1], dtype=torch.float64)
+    for share, mixture in used:
+        solution = search.solutions[mixture][number]
+        terms = fold.coefficients(part, solution.coef, mixture.weights)
+        coefs = [c + share * t for c, t in zip(coefs, terms, strict=True)]
+        intercept += share * solution.intercept
+    return FoldTerms(coefs, intercept)
 
 
 def _choice_rows(

@@ -122,7 +122,9 @@ def uncertainty(
         features = _noise_features(network, X, raw, rich)
         models.append(_choose_noise(rich, features, squares, normalized, folds, effort))
     best = min(models, key=lambda model: model.loss)
-    return state | _fit_noise(best, _level(squares, normalized), effort)
+    state |= _fit_noise(best, _level(squares, normalized), effort)
+    variance = state.pop("variance") * (1.0 + left_out)
+    return state | {"left_out_std": variance.sqrt().cpu().numpy()}
 
 
 def predictive_std(
@@ -186,7 +188,8 @@ def _noise_features(network: Network, X: Tensor, raw: Tensor, rich: bool) -> Ten
     The leverage is not one of them: on training samples it reflects overfitting, which
     does not carry over to new samples.
     """
-    values = torch.cat([X.flatten(1), raw], 1)
+    # The numbers of leaves are no quantities.
+    values = torch.cat([X.flatten(1), raw], 1) if X.is_floating_point() else raw
     if not rich:
         return torch.cat([values, values.square()], 1)
     i, j = torch.triu_indices(values.shape[1], values.shape[1], device=values.device)
@@ -205,7 +208,8 @@ def _choose_noise(
     mean = weight @ features
     spread = (weight @ (features - mean).square()).sqrt()
     # Mean squared row norm one; a constant feature stays at zero.
-    scale = torch.where(spread > 1e-12, spread, torch.inf) * features.shape[1] ** 0.5
+    varies = spread > 1e-12 * features.abs().amax(0)
+    scale = torch.where(varies, spread, torch.inf) * features.shape[1] ** 0.5
     ratio = (squares / _level(squares, weight)).clamp_min(SMALLEST_SQUARE)
     operator = KroneckerOperator((features - mean) / scale, squares.shape[1])
     problem = ConvexProblem(operator, ratio, GammaLoss(), weight, alpha=1.0)
@@ -249,6 +253,7 @@ def _fit_noise(model: NoiseModel, level: Tensor, effort: Effort) -> dict[str, An
     rise = level.log() + model.shift
     log_variance = solution.raw + rise
     return {
+        "variance": log_variance.exp(),
         "noise_rich": model.rich,
         "noise_mean": model.mean.cpu().numpy(),
         "noise_scale": model.scale.cpu().numpy(),

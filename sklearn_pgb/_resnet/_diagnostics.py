@@ -145,12 +145,8 @@ def stationarity(
 
     Parameters
     ----------
-    X : ndarray (n_samples, n_features)
-    Z : ndarray (n_samples, n_units)
     gradient : ndarray (n_samples, n_outputs)
         Weight of each sample times the gradient of its loss in the raw outputs.
-    W : ndarray (n_outputs, n_features)
-    V : ndarray (n_features, n_units)
     """
     x_residual, z_residual = X.T @ gradient, Z.T @ gradient
     # If W has more rows than columns, its left kernel is not trivial.

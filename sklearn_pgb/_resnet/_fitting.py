@@ -114,9 +114,6 @@ def fit_resnet(
         Initial parameters of the units.
     is_weight : Tensor (n_params,)
         Mask of the parameters with weight decay.
-    loss : Loss
-    samples : BasisSamples
-    request : Request
     parts : callable or None
         Returns folds to choose the number of iterations, and alpha if leave-one-out is
         too expensive. None trains for all iterations.

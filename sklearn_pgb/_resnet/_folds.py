@@ -37,7 +37,6 @@ def draw_folds(
 
     Parameters
     ----------
-    cv : int, splitter or iterable
     X, y, groups
         All samples; groups may be None.
     rows : ndarray (n_kept, n_columns)
@@ -46,9 +45,6 @@ def draw_folds(
         Indices of the samples with positive weight.
     labels : ndarray (n_kept,) or None
         Classes to stratify the folds.
-    weight : ndarray (n_kept,)
-    seed : int
-    classifier : bool
 
     Raises
     ------

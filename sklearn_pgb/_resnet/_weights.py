@@ -49,8 +49,6 @@ def residual_weights(
 
     Parameters
     ----------
-    R1 : ndarray (n_outputs, n_basis)
-    R2 : ndarray (n_outputs, n_units)
     delta : float, default=None
         Size of W - R1 if it is not zero. None is a thousandth of the largest singular
         value of R1.

@@ -129,8 +129,6 @@ def distinct(ends: Endpoints, setting: SurveyData, scale: float) -> NDArray[np.i
 
     Parameters
     ----------
-    ends : Endpoints
-    setting : SurveyData
     scale : float
         Scale of losses.
     """

@@ -37,14 +37,12 @@ def examine_ends(
 
     Parameters
     ----------
-    ends : Endpoints
     minimum : ndarray (n_starts,)
         Number of the distinct minimum of each network.
     scale : LossScale
         Scale of losses.
     tol : float
         Tolerance on objectives and gradient norms, relative to `scale`.
-    seed : int
 
     Returns
     -------

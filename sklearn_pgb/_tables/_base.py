@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._budget import AUTO_FOLDS, MOST_GAIN, SMALLEST_SIZE
 from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
@@ -36,8 +37,10 @@ from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
+from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import check_can_open, nested, open_network
+from sklearn_pgb._predictive._methods import Located, Predictive, rounding
 from sklearn_pgb._refit._groups import FoldModels, GroupRefit, refit_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
@@ -53,7 +56,9 @@ from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
-class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
+class TableEstimator(
+    VersionedState, Predictive, CallbackSupportMixin, BaseEstimator, ABC
+):
     """Members trained on folds, and one convex model on all of their bases."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -140,7 +145,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         rng = check_random_state(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2)
         parts = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
-        members = self._members(reader)
+        members = self._members(reader, [member_y[rows[train]] for train, _ in parts])
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
@@ -196,20 +201,29 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
             )
         return class_codes(labels)
 
-    def _members(self, reader):
+    def _members(self, reader, fold_targets):
         """Named pipelines, each from the matrix of the table to predictions."""
         labels, loss = reader.labels, self.loss
         n_outputs = self._targets.n_outputs
         members = []
+        multilabel = getattr(self, "_multilabel", False)
+        is_rare = multilabel and any((y == y[0]).all(0).any() for y in fold_targets)
+        if is_rare and (self.trees is None or self.forest is None):
+            warnings.warn(
+                "All training samples of a fold have the same value of some label, and "
+                "trees need both. The built-in trees and forest are left out. Remove "
+                "the label, or pass `groups` or `cv` that spread its samples.",
+                UserWarning,
+                stacklevel=5,
+            )
         if not isinstance(self.network, str):
             members.append(("network", network(labels, loss, self.network)))
-        # scikit-learn's boosted trees do not take several labels.
-        several = getattr(self, "_multilabel", False)
-        wanted = self.trees is not None or not several
-        if not isinstance(self.trees, str) and wanted:
-            members.append(("trees", trees(labels, loss, n_outputs, self.trees)))
+        if not isinstance(self.trees, str) and not (is_rare and self.trees is None):
+            several = multilabel or (loss != "log_loss" and n_outputs > 1)
+            members.append(("trees", trees(labels, loss, several, self.trees)))
         # The leaves of a forest hold means, which are no raw outputs of other losses.
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
+        wanted &= not (is_rare and self.forest is None)
         if not isinstance(self.forest, str) and wanted:
             members.append(("forest", forest(labels, loss, self.forest)))
         classifies = loss == "log_loss"
@@ -305,6 +319,7 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 folds.append(FoldModels.of(opened, Z, shares, *index))
                 heads = (o.network.find_head(o.inputs(Z[:8])) for o in opened)
                 self._biases.append([head.bias for head in heads])
+            adapts = getattr(self, "distribution", False)
             result = refit_groups(
                 folds,
                 encoded,
@@ -312,12 +327,34 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
                 targets.loss_for(targets.n_outputs),
                 max_memory=max_memory,
                 seed=seed,
+                keep_folds=adapts,
             )
-        self._store(result)
-        held = np.zeros(len(y), dtype=bool)
-        held[np.concatenate([heldout for _, heldout in parts])] = True
+            self._store(result)
+            numbers = np.full(len(y), -1)
+            for number, (_, heldout) in enumerate(parts):
+                numbers[heldout] = number
+            held = numbers >= 0
+            errors = encoded - result.heldout_raw
+            self._scale = None
+            if adapts and held.all() and self.loss == "squared_error":
+                # The refit averages the folds' models, whose errors partly cancel.
+                squares = shares @ errors.square() / shares.sum()
+                gain = (result.spread / squares).nan_to_num().clamp(max=MOST_GAIN)
+                data = folds, encoded, errors, shares
+                errors = self._fit_scale(*data, max_memory, seed)
+                errors *= (1 - gain).sqrt()
         raw = result.heldout_raw.numpy()[held]
         prediction, self.oof_score_ = self._heldout(y[held], raw, weight[held])
+        self._oof_errors = {"weight": weight[held], "fold": numbers[held]}
+        if self.loss == "squared_error":
+            self._oof_errors["errors"] = errors.numpy()[held]
+        elif self.loss == "poisson":
+            mean = prediction.reshape(len(prediction), -1)
+            self._oof_errors |= {"y": y[held].reshape(mean.shape), "mean": mean}
+        elif not self._multilabel:
+            codes = np.searchsorted(self.classes_, y[held])
+            own = prediction[np.arange(len(codes)), codes]
+            self._oof_errors["scores"] = 1 - own
         self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
         self.oof_prediction_[held] = prediction
         if not result.converged:
@@ -350,33 +387,95 @@ class TableEstimator(VersionedState, CallbackSupportMixin, BaseEstimator, ABC):
         ]
         self.intercept_ = result.intercept.numpy()
         self._centered = result.centered
+        self._folds_coef = [
+            [c.numpy() for c in each.coefficients] for each in result.folds
+        ]
+        self._folds_intercept = [each.intercept.numpy() for each in result.folds]
         self._prepared = Prepared()
+
+    def _fit_scale(self, folds, encoded, errors, shares, max_memory, seed):
+        """Fit the log scale of the errors; return the standardized errors.
+
+        A second convex problem on the same bases: the absolute errors of samples that
+        were held out, with the gamma loss, which is the likelihood of Laplace errors.
+        """
+        level = shares @ errors.abs() / shares.sum()
+        # Errors of rounding have no scale.
+        level = level.clamp_min(rounding(encoded))
+        sizes = (errors.abs() / level).clamp_min(SMALLEST_SIZE)
+        # The members predict targets, in any units, and not the log of a scale.
+        folds = [
+            replace(fold, raw=[torch.zeros_like(raw) for raw in fold.raw])
+            for fold in folds
+        ]
+        options = {"max_memory": max_memory, "seed": seed}
+        result = refit_groups(folds, sizes, shares, GammaLoss(), **options)
+        logs = result.heldout_raw
+        low, high = logs.amin(0), logs.amax(0)
+        self._scale = {
+            "coef": [[coef.numpy() for coef in fold] for fold in result.coefficients],
+            "intercept": result.intercept.numpy(),
+            "level": level.numpy(),
+            # exp() extrapolates without bound.
+            "range": torch.stack([low, high]).numpy(),
+        }
+        return errors / (level * logs.exp())
 
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
-        Z = _read_new(self, X)
-        members, coefs = (
-            [each for fold in folds for each in fold]
-            for folds in (self.estimators_, self.basis_coef_)
+        solution = self.basis_coef_, self.stack_weights_, self._centered
+        raw: NDArray[np.float64] = self._sum(
+            "models", _read_new(self, X), *solution, self.intercept_
         )
-        sources = [*members, *coefs, self.stack_weights_]
-        models = self._prepared.get(sources, self._tangent_sum)
-        with config_context(transform_output="default"):
-            inputs = models.inputs(Z)
-        start = torch.from_numpy(self.intercept_).expand(len(Z), -1)
-        raw: NDArray[np.float64] = finite_outputs(models.raw(inputs, start)).numpy()
         return raw
 
-    def _tangent_sum(self) -> TangentSum:
+    def _located(self, X: Any) -> Located:
+        """Predictions with their scale, and those of the folds."""
+        check_is_fitted(self)
+        Z = _read_new(self, X)
+        solution = self.stack_weights_, self._centered
+        coefs = self.basis_coef_
+        raw = self._sum("models", Z, coefs, *solution, self.intercept_)
+        folds = [raw]
+        if self._folds_coef:
+            folds = [
+                self._sum(f"fold {k}", Z, [coef], *solution, intercept, [k])
+                for k, (coef, intercept) in enumerate(
+                    zip(self._folds_coef, self._folds_intercept, strict=True)
+                )
+            ]
+        scale = np.ones_like(raw)
+        if self._scale is not None:
+            coefs, intercept = self._scale["coef"], self._scale["intercept"]
+            logs = self._sum("scale", Z, coefs, self.stack_weights_, 0.0, intercept)
+            scale = self._scale["level"] * np.exp(np.clip(logs, *self._scale["range"]))
+        flat = raw.shape[1] == 1
+        if "mean" in (self._oof_errors or ()):
+            raw = self._targets.decode(raw).reshape(raw.shape)
+        return Located(raw, scale, folds, flat)
+
+    def _sum(self, name, Z, coefs, stack, centered, intercept, folds=None):
+        """Raw outputs of a solution of the convex problem, (n_samples, n_outputs)."""
+        folds = range(len(self.estimators_)) if folds is None else folds
+        members = [member for k in folds for member in self.estimators_[k]]
+        sources = [*members, *(coef for fold in coefs for coef in fold), stack]
+
+        def prepare():
+            return self._tangent_sum(folds, coefs, stack, centered)
+
+        models = self._prepared.get(name, sources, prepare)
+        with config_context(transform_output="default"):
+            inputs = models.inputs(Z)
+        start = torch.from_numpy(intercept).expand(len(Z), -1)
+        return finite_outputs(models.raw(inputs, start)).numpy()
+
+    def _tangent_sum(self, folds, coefs, stack, centered):
         opened, weights, parts = [], [], []
-        scale = self._centered / len(self.estimators_)
-        folds = zip(self.estimators_, self.basis_coef_, self._biases, strict=True)
-        for fold in folds:
-            for member, coef, bias, stack in zip(
-                *fold, self.stack_weights_, strict=True
-            ):
-                weight = scale * float(stack)
+        for k, fold in zip(folds, coefs, strict=True):
+            members = self.estimators_[k], fold, self._biases[k]
+            for member, coef, bias, share in zip(*members, stack, strict=True):
+                weight = centered / len(folds) * float(share)
                 if weight > 0 or coef.any():
                     opened.append(open_network(member))
                     weights.append(max(weight, 0.0))

@@ -31,8 +31,8 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     trees : estimator, "drop" or None, default=None
         The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` with 150 iterations
-        and 8 leaves, not used if there are several labels. They get numbers with
-        missing values as they are, and category codes.
+        and 8 leaves, one for each of several labels. They get numbers with missing
+        values as they are, and category codes.
     forest : estimator, "drop" or None, default=None
         The forest, of which the log odds of the leaves are averaged. None is an
         :class:`~sklearn.ensemble.ExtraTreesClassifier` with at least 3 samples in a

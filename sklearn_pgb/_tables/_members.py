@@ -8,7 +8,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
-from sklearn.multioutput import MultiOutputRegressor
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import Pipeline
 
 from sklearn_pgb._added_neuron._classifier import AddedNeuronClassifier
@@ -37,8 +37,8 @@ def network(labels: Labels, loss: str, model: Any = None) -> Pipeline:
     return Pipeline([("inputs", network_inputs(labels, classifies)), ("model", model)])
 
 
-def trees(labels: Labels, loss: str, n_outputs: int, model: Any = None) -> Pipeline:
-    """Return the boosted trees, one booster for each of several targets."""
+def trees(labels: Labels, loss: str, several: bool, model: Any = None) -> Pipeline:
+    """Return the boosted trees, one booster for each of several targets or labels."""
     classifies = loss == "log_loss"
     inputs, codes = tree_inputs(labels, classifies)
     if model is None:
@@ -54,8 +54,9 @@ def trees(labels: Labels, loss: str, n_outputs: int, model: Any = None) -> Pipel
             categorical_features=codes or None,
             early_stopping=False,
         )
-        if n_outputs > 1 and not classifies:
-            model = MultiOutputRegressor(model)
+        if several:
+            per_output = MultiOutputClassifier if classifies else MultiOutputRegressor
+            model = per_output(model)
     return Pipeline([("inputs", inputs), ("model", model)])
 
 

@@ -47,6 +47,10 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns with categories, besides those with strings or a categorical dtype: a
         mask, positions or names.
+    distribution : bool, default=False
+        Whether to fit the scale of the errors as a function of the inputs too, for
+        `predict_distribution`, `predict_quantiles` and `predict_interval`. Otherwise,
+        or if `cv` does not hold out every sample, the scale is constant.
     max_memory : float or str, default="1GB"
         Memory limit of the kernels, in bytes or as a string such as "500MB".
     memory : str, joblib.Memory or None, default=None
@@ -115,6 +119,7 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TableEstimator._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson"})],
+        "distribution": ["boolean"],
     }
 
     def __init__(
@@ -127,6 +132,7 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         loss="squared_error",
         cv="auto",
         categorical_features="from_dtype",
+        distribution=False,
         max_memory="1GB",
         memory=None,
         n_jobs=None,
@@ -140,11 +146,30 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         self.loss = loss
         self.cv = cv
         self.categorical_features = categorical_features
+        self.distribution = distribution
         self.max_memory = max_memory
         self.memory = memory
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+
+    def predict(self, X, return_std=False):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+        return_std : bool, default=False
+            Whether to also return the standard deviations of `predict_distribution`.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        std : ndarray of the same shape
+            Only returned if `return_std` is true.
+        """
+        y = super().predict(X)
+        return (y, self.predict_distribution(X).std) if return_std else y
 
     def _member_targets(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         return y.ravel() if y.shape[1] == 1 else y

@@ -85,11 +85,6 @@ def chain_architecture(
 
     Parameters
     ----------
-    program : ChainProgram
-    rng : RandomState
-    center : ndarray (n_outputs,)
-    scale : float
-    inputs : InputMap or None
     start : ndarray (n_outputs,) or None
         Added to the initial output biases.
     constant : bool
@@ -124,8 +119,6 @@ def module_architecture(
         A module, which is copied, or a function that returns one.
     X : ndarray (n_samples, ...)
         Standardized samples; the module is checked on some of them.
-    dtype : torch.dtype
-    device : str, torch.device or None
     inputs : InputMap or None
         The standardization of X.
     """

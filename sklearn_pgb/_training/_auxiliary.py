@@ -127,7 +127,6 @@ def neuron_gradient(
         Raw outputs of the network.
     neurons : Neurons
         Those of one member.
-    neuron_penalty : float
 
     Returns
     -------

@@ -46,7 +46,6 @@ class InputMap:
 
         Parameters
         ----------
-        X : ndarray (n_samples, ...)
         weight : ndarray (n_samples,)
             Positive weights.
         centered : bool
@@ -104,18 +103,7 @@ class InputMap:
     def fold(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Convert a linear layer of standardized inputs to one of the columns of X.
-
-        Parameters
-        ----------
-        coef : ndarray (n_columns, n_out)
-        intercept : ndarray (n_out,)
-
-        Returns
-        -------
-        coef : ndarray (n_features, n_out)
-        intercept : ndarray (n_out,)
-        """
+        """Convert a linear layer of standardized inputs to one of the columns of X."""
         of_column = np.zeros((self.n_features, coef.shape[1]))
         scaled = coef / self.spread[:, None]
         of_column[self.columns] = np.ldexp(scaled, -self.exponent[:, None])

@@ -25,8 +25,6 @@ class Polished:
     theta : Tensor (n_params,)
     value : float
         The objective, penalty included.
-    gradient_norm : float
-        Euclidean norm of the gradient.
     n_iter : int
     n_evaluations : int
         Evaluations of the objective and gradient by L-BFGS.
@@ -36,7 +34,6 @@ class Polished:
 
     theta: Tensor
     value: float
-    gradient_norm: float
     n_iter: int
     n_evaluations: int
     losses: list[float]
@@ -101,12 +98,11 @@ def polish(
         theta = rough.theta
         if newton and not stopped and len(theta) <= POLISH_DENSE_PARAMS:
             theta = _newton(objective, theta, gtol, record)
-        value, gradient = objective.value_and_gradient_of_one(theta)
+        value, _ = objective.value_and_gradient_of_one(theta)
     return replace(
         rough,
         theta=theta,
         value=float(value),
-        gradient_norm=float(gradient.norm()),
         n_iter=max(1, len(losses)),
         losses=losses,
     )
@@ -153,7 +149,6 @@ def quasi_newton(
     return Polished(
         theta=torch.from_numpy(trace.best),
         value=trace.value,
-        gradient_norm=float(torch.from_numpy(trace.gradient).norm()),
         n_iter=max(1, len(losses)),
         n_evaluations=trace.n_evaluations,
         losses=losses,

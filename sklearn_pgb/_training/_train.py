@@ -115,12 +115,8 @@ def train(
 
     Parameters
     ----------
-    objective : Objective
     theta : Tensor (n_members, n_params)
         Initial parameters.
-    method : Method
-    schedule : Schedule
-    batch_size : int
     generator : torch.Generator or None
         Shuffles the samples. If None, their order is kept.
     validate : callable or None
@@ -128,10 +124,6 @@ def train(
         it determines stagnation, and the result has the parameters of the best score.
     on_epoch : callable or None
         Takes each epoch when it ends. The training ends if it returns True.
-
-    Returns
-    -------
-    Training
     """
     descent = Descent(objective, theta, method, batch_size, generator)
     n_batches = math.ceil(objective.n_samples / batch_size)

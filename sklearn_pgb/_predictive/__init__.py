@@ -1,0 +1,1 @@
+"""Predictive distributions, intervals and label sets from out-of-fold errors."""

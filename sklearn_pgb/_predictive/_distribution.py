@@ -1,0 +1,243 @@
+"""Predictive distributions of samples."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import nbinom, poisson
+from sklearn.utils import check_random_state
+
+from sklearn_pgb._budget import COUNT_POINTS, COUNT_TAIL
+from sklearn_pgb._predictive._shape import Shape
+
+Array = NDArray[np.float64]
+
+
+class PredictiveDistribution(ABC):
+    """Distributions of the targets of some samples, independent of each other.
+
+    Arrays have the shape of predictions: (n_samples,), or (n_samples, n_outputs) if the
+    estimator was fitted with a matrix of targets. Outputs are described one by one;
+    their dependence is not.
+
+    Attributes
+    ----------
+    mean : ndarray of the shape of predictions
+    std : ndarray of the shape of predictions
+    """
+
+    mean: Array
+    std: Array
+
+    @abstractmethod
+    def quantile(self, q: ArrayLike) -> Array:
+        """Return quantiles.
+
+        Parameters
+        ----------
+        q : float or array-like of shape (n_quantiles,)
+            Probabilities between 0 and 1, both excluded.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_quantiles), then n_outputs
+        """
+
+    @abstractmethod
+    def cdf(self, y: ArrayLike) -> Array:
+        """Return the probabilities of values up to y, of the shape of predictions."""
+
+    @abstractmethod
+    def log_prob(self, y: ArrayLike) -> Array:
+        """Return the log density at y, or the log probability of counts."""
+
+    @abstractmethod
+    def sample(self, n_draws: int = 1, random_state: Any = None) -> Array:
+        """Draw targets.
+
+        Parameters
+        ----------
+        n_draws : int, default=1
+        random_state : int, RandomState or None, default=None
+
+        Returns
+        -------
+        ndarray of shape (n_draws, n_samples) or (n_draws, n_samples, n_outputs)
+        """
+
+    @abstractmethod
+    def crps(self, y: ArrayLike) -> Array:
+        """Return the continuous ranked probability score, in the units of y.
+
+        It is the integral of ``(F(x) - 1[x >= y])^2`` over x, the mean absolute error
+        if the distribution is a point. Smaller is better.
+        """
+
+
+class LocationScale(PredictiveDistribution):
+    """Distributions of ``location + scale z``, with one shape of z for each output.
+
+    Parameters
+    ----------
+    location, scale : ndarray (n_samples, n_outputs)
+    shapes : sequence of Shape
+    flat : bool
+        Whether arrays have one dimension.
+    """
+
+    def __init__(
+        self, location: Array, scale: Array, shapes: Sequence[Shape], flat: bool
+    ) -> None:
+        self._location, self._scale = location, scale
+        self._shapes, self._flat = shapes, flat
+        centers = np.array([shape.mean() for shape in shapes])
+        deviations = np.sqrt([shape.variance() for shape in shapes])
+        self.mean = self._out(location + scale * centers)
+        self.std = self._out(scale * deviations)
+
+    def quantile(self, q: ArrayLike) -> Array:
+        levels = check_probabilities(q)
+        values = [shape.quantile(levels.reshape(-1)) for shape in self._shapes]
+        # (n_samples, n_quantiles, n_outputs)
+        z = np.stack(values, -1)[None]
+        result = self._location[:, None] + self._scale[:, None] * z
+        result = result if levels.ndim else result[:, 0]
+        return result[..., 0] if self._flat else result
+
+    def cdf(self, y: ArrayLike) -> Array:
+        z = self._standardized(y)
+        return self._each(lambda shape, column: shape.cdf(column), z)
+
+    def log_prob(self, y: ArrayLike) -> Array:
+        z = self._standardized(y)
+        density = self._each(lambda shape, column: shape.log_density(column), z)
+        return density - self._out(np.log(self._scale))
+
+    def sample(self, n_draws: int = 1, random_state: Any = None) -> Array:
+        rng = check_random_state(random_state)
+        size = n_draws, len(self._location)
+        z = np.stack([shape.sample(size, rng) for shape in self._shapes], -1)
+        result = self._location + self._scale * z
+        return result[..., 0] if self._flat else result
+
+    def crps(self, y: ArrayLike) -> Array:
+        z = self._standardized(y)
+        return self._each(lambda shape, column: shape.crps(column), z) * self._out(
+            self._scale
+        )
+
+    def _standardized(self, y: ArrayLike) -> Array:
+        y = check_targets(y, self._location.shape)
+        return (y - self._location) / self._scale
+
+    def _each(self, function: Any, z: Array) -> Array:
+        columns = map(function, self._shapes, z.T)
+        return self._out(np.stack(list(columns), -1))
+
+    def _out(self, values: Array) -> Array:
+        return values[:, 0] if self._flat else values
+
+
+class Counts(PredictiveDistribution):
+    """Negative binomial distributions; those of Poisson if the dispersion is zero.
+
+    Parameters
+    ----------
+    mean : ndarray (n_samples, n_outputs)
+    dispersion : ndarray (n_outputs,)
+        The variance is ``mean + dispersion mean^2``.
+    flat : bool
+        Whether arrays have one dimension.
+    """
+
+    def __init__(self, mean: Array, dispersion: Array, flat: bool) -> None:
+        self._columns = [
+            frozen(column, float(d))
+            for column, d in zip(mean.T, dispersion, strict=True)
+        ]
+        self._flat, self._shape = flat, mean.shape
+        self.mean = self._out(mean)
+        self.std = self._out(np.sqrt(mean + dispersion * mean**2))
+
+    def quantile(self, q: ArrayLike) -> Array:
+        levels = check_probabilities(q)
+        columns = [
+            np.stack([each.ppf(level) for level in levels.reshape(-1)], 1)
+            for each in self._columns
+        ]
+        result = np.stack(columns, -1)
+        result = result if levels.ndim else result[:, 0]
+        return result[..., 0] if self._flat else result
+
+    def cdf(self, y: ArrayLike) -> Array:
+        y = check_targets(y, self._shape)
+        return self._each([d.cdf(c) for d, c in zip(self._columns, y.T, strict=True)])
+
+    def log_prob(self, y: ArrayLike) -> Array:
+        y = check_targets(y, self._shape)
+        return self._each(
+            [d.logpmf(c) for d, c in zip(self._columns, y.T, strict=True)]
+        )
+
+    def sample(self, n_draws: int = 1, random_state: Any = None) -> Array:
+        rng = check_random_state(random_state)
+        size = n_draws, self._shape[0]
+        draws = [d.rvs(size=size, random_state=rng) for d in self._columns]
+        result = np.stack(draws, -1).astype(float)
+        return result[..., 0] if self._flat else result
+
+    def crps(self, y: ArrayLike) -> Array:
+        y = check_targets(y, self._shape)
+        columns = []
+        for each, column in zip(self._columns, y.T, strict=True):
+            low, high = each.ppf(COUNT_TAIL), each.ppf(1 - COUNT_TAIL)
+            # F is nearly zero below `low`, and one above `high`.
+            total = np.maximum(low - column, 0) + np.maximum(column - high - 1, 0)
+            # Many counts are taken in steps, with F in the middle of each.
+            step = np.ceil((high - low + 1) / COUNT_POINTS)
+            inside = np.clip(column, low, high + 1)
+            for number in range(int(((high - low) / step).max()) + 1):
+                left = np.minimum(low + number * step, high + 1)
+                right = np.minimum(left + step, high + 1)
+                F = each.cdf(np.floor((left + right - 1) / 2))
+                below = np.clip(inside, left, right) - left
+                total += below * F**2 + (right - left - below) * (1 - F) ** 2
+            columns.append(total)
+        return self._each(columns)
+
+    def _each(self, columns: Sequence[Array]) -> Array:
+        return self._out(np.stack(list(columns), -1))
+
+    def _out(self, values: Array) -> Array:
+        return values[:, 0] if self._flat else values
+
+
+def frozen(mean: Array, dispersion: float) -> Any:
+    """Return SciPy's distribution of counts with these means."""
+    if dispersion == 0:
+        return poisson(mean)
+    return nbinom(1 / dispersion, 1 / (1 + dispersion * mean))
+
+
+def check_probabilities(q: ArrayLike) -> Array:
+    """Return probabilities as an array, or raise an error."""
+    levels: Array = np.asarray(q, dtype=np.float64)
+    if levels.ndim > 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
+        raise ValueError(
+            f"quantiles must be one or more numbers between 0 and 1, got {q!r}. "
+            "Pass, for example, [0.05, 0.5, 0.95]."
+        )
+    return levels
+
+
+def check_targets(y: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return targets as a matrix of this shape, or raise an error."""
+    values: Array = np.asarray(y, dtype=np.float64)
+    if values.size != shape[0] * shape[1]:
+        raise ValueError(
+            f"y must have {shape[0]} samples and {shape[1]} outputs, as the "
+            f"distribution, got shape {values.shape}. Pass one target for each."
+        )
+    return values.reshape(shape)

@@ -1,0 +1,245 @@
+"""Mixins with the methods of predictive distributions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.base import is_classifier, is_regressor
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from sklearn_pgb._budget import LEAST_DISPERSION, MOST_DISPERSION
+from sklearn_pgb._predictive._conformal import (
+    check_coverage,
+    interval,
+    label_threshold,
+)
+from sklearn_pgb._predictive._distribution import (
+    Counts,
+    LocationScale,
+    frozen,
+)
+from sklearn_pgb._predictive._shape import Shape
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Predictions of some samples, with their scale.
+
+    Attributes
+    ----------
+    location, scale : ndarray (n_samples, n_outputs)
+    folds : list of ndarray (n_samples, n_outputs)
+        Predictions of the models of each fold; one for all, if they are not known.
+    flat : bool
+        Whether results have one dimension.
+    """
+
+    location: Array
+    scale: Array
+    folds: list[Array]
+    flat: bool
+
+
+def rounding(targets: Tensor) -> float:
+    """Return the size of rounding errors of targets, which is positive.
+
+    It is the least scale of a distribution, for example of constant targets.
+    """
+    info = torch.finfo(targets.dtype)
+    return max(info.eps * float(targets.abs().max()), info.tiny)
+
+
+def _has_probabilities(estimator: Any) -> bool:
+    return is_classifier(estimator) and hasattr(estimator, "predict_proba")
+
+
+class Predictive:
+    """Mixin of estimators that keep their out-of-fold errors.
+
+    Their `fit` stores the dict `_oof_errors`, or None if there are no such errors. For
+    the squared loss it holds the standardized "errors" (n_samples, n_outputs), for
+    counts "y" and "mean", for labels the "scores" (n_samples,), one minus the
+    probability of the label; with "weight" (n_samples,) and, if `Located` has several
+    folds, the number of each sample's "fold". `_located(X)` returns `Located`, and
+    `_prepared` is `Prepared`.
+    """
+
+    _oof_errors: dict[str, Any] | None
+    _located: Any
+    _prepared: Any
+    predict_proba: Any
+
+    @available_if(is_regressor)
+    def predict_distribution(self, X):
+        """Predict the distribution of the target of each sample.
+
+        The location is the prediction. The scale is a function of the inputs if
+        ``distribution=True``, else a constant. The shape is that of the out-of-fold
+        errors, divided by their scale, so that skew, heavy tails and several modes
+        survive. Counts have negative binomial distributions, with the dispersion that
+        fits the out-of-fold means.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        PredictiveDistribution
+            With `mean`, `std`, `quantile`, `cdf`, `log_prob`, `sample` and `crps`.
+
+        Raises
+        ------
+        ValueError
+            If there are no out-of-fold errors.
+        """
+        heldout = self._errors()
+        located = self._located(X)
+        if "mean" in heldout:
+            dispersion = self._prepared.get("dispersion", [heldout], self._dispersion)
+            return Counts(located.location, dispersion, located.flat)
+        shapes = self._prepared.get("shapes", [heldout], self._shapes)
+        return LocationScale(located.location, located.scale, shapes, located.flat)
+
+    @available_if(is_regressor)
+    def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
+        """Predict quantiles of the target of each sample.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+        quantiles : float or array-like of shape (n_quantiles,), default=(.05, .5, .95)
+            Probabilities between 0 and 1, both excluded.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_quantiles) or (n_samples, n_quantiles, n_outputs)
+            Without the axis of quantiles if `quantiles` is a number.
+
+        Raises
+        ------
+        ValueError
+            If a quantile is not between 0 and 1, or there are no out-of-fold errors.
+        """
+        return self.predict_distribution(X).quantile(quantiles)
+
+    @available_if(is_regressor)
+    def predict_interval(self, X, coverage=0.9):
+        """Predict intervals that hold the target with a given probability.
+
+        Cross-conformal intervals; the guide to distributions says what they guarantee.
+        Counts get quantiles of their distribution.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+        coverage : float, default=0.9
+            Between 0 and 1, both excluded.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, 2) or (n_samples, 2, n_outputs)
+            Lower and upper ends. They are infinite if there are too few samples.
+
+        Raises
+        ------
+        ValueError
+            If `coverage` is not between 0 and 1, or there are no out-of-fold errors.
+        """
+        coverage = check_coverage(coverage)
+        heldout = self._errors()
+        if "mean" in heldout:
+            return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
+        located = self._located(X)
+        weight = heldout["weight"]
+        groups = [np.ones(len(weight), dtype=bool)]
+        if len(located.folds) > 1:
+            groups = [heldout["fold"] == k for k in range(len(located.folds))]
+        weights = [weight[group] for group in groups]
+        columns = []
+        for output in range(located.location.shape[1]):
+            errors = [heldout["errors"][group, output] for group in groups]
+            folds = [fold[:, output] for fold in located.folds]
+            scale = located.scale[:, output]
+            columns.append(interval(folds, scale, errors, weights, coverage))
+        result = np.stack(columns, -1)
+        return result[..., 0] if located.flat else result
+
+    @available_if(_has_probabilities)
+    def predict_set(self, X, coverage=0.9):
+        """Predict sets of labels that hold the true one with a given probability.
+
+        A set holds the labels whose probability is not smaller than those of most true
+        labels out of fold, and always the most probable one.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
+        coverage : float, default=0.9
+            Between 0 and 1, both excluded.
+
+        Returns
+        -------
+        ndarray of bool of shape (n_samples, n_classes)
+            Members of the sets, in the order of `classes_`.
+
+        Raises
+        ------
+        ValueError
+            If `coverage` is not between 0 and 1, there are several labels, or there are
+            no out-of-fold predictions.
+        """
+        coverage = check_coverage(coverage)
+        heldout = self._errors()
+        threshold = label_threshold(heldout["scores"], heldout["weight"], coverage)
+        probabilities = self.predict_proba(X)
+        members = 1 - probabilities <= threshold
+        members[np.arange(len(members)), probabilities.argmax(1)] = True
+        return members
+
+    def _errors(self) -> dict[str, Any]:
+        """The stored errors, or an error that says how to get some."""
+        check_is_fitted(self)
+        if getattr(self, "_multilabel", False):
+            raise ValueError(
+                "y must have one label for each sample for sets of labels, got "
+                "several. Use predict_proba."
+            )
+        if self._oof_errors is None:
+            raise ValueError(
+                f"this {type(self).__name__} must have out-of-fold errors for "
+                "distributions, intervals and sets, got none. Fit it with cv=5 and "
+                "distribution=True, or, if the model is trained already, pass X_val "
+                "and y_val to fit."
+            )
+        return self._oof_errors
+
+    def _shapes(self) -> list[Shape]:
+        heldout = self._errors()
+        weight = heldout["weight"]
+        return [Shape.of(column, weight) for column in heldout["errors"].T]
+
+    def _dispersion(self) -> Array:
+        """Dispersions of negative binomial counts, by maximum likelihood."""
+        heldout = self._errors()
+        weight, found = heldout["weight"], []
+        for y, mean in zip(heldout["y"].T, heldout["mean"].T, strict=True):
+            # Counts with fractions have no probabilities; their variance decides.
+            counts = np.round(y)
+
+            def loss(log_dispersion: float, pair: Any = (counts, mean)) -> float:
+                dispersion = float(np.exp(log_dispersion))
+                return -float(weight @ frozen(pair[1], dispersion).logpmf(pair[0]))
+
+            bounds = np.log(LEAST_DISPERSION), np.log(MOST_DISPERSION)
+            best = minimize_scalar(loss, bounds=bounds, method="bounded")
+            poisson = -float(weight @ frozen(mean, 0.0).logpmf(counts))
+            found.append(float(np.exp(best.x)) if best.fun < poisson else 0.0)
+        return np.array(found)

@@ -1,0 +1,97 @@
+"""Out-of-fold errors of a refit, and the location and scale of its predictions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
+from sklearn_pgb._losses._regression import PoissonLoss
+from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._predictive._methods import Located, rounding
+from sklearn_pgb._refit._data import TrainingData
+from sklearn_pgb._refit._fitting import Refit
+from sklearn_pgb._refit._networks import TrainedNetworks
+from sklearn_pgb._refit._outputs import all_classes, untransformed
+from sklearn_pgb._refit._uncertainty import predictive_std
+
+
+def oof_errors(
+    refit: Any,
+    result: Refit,
+    trained: TrainedNetworks,
+    data: TrainingData,
+    left_out_std: NDArray[np.float64] | None,
+) -> dict[str, Any] | None:
+    """Errors of predictions for samples that were held out, see `Predictive`.
+
+    The samples must be unknown to the networks too, so leave-one-out is not enough.
+    `left_out_std` has the standard deviations of training samples, if they are known.
+    """
+    choice, opened = result.choice, trained.opened
+    samples, inputs = data.samples, trained.samples.X
+    raw = choice.oof_raw
+    if data.validation is not None and trained.validation is not None:
+        samples, inputs = data.validation, trained.validation.X
+        networks = [each.network for each in opened]
+        raw = tangent_raw(networks, inputs, result.parameters)
+        if not result.space.spans_networks:
+            raw = raw + mean_raw(networks, inputs)
+    if raw is None:
+        return None
+    held = ~raw.isnan().any(1)
+    raw, inputs = raw[held], [rows[held] for rows in inputs]
+    rows = held.cpu().numpy()
+    y, weight = np.asarray(samples.y)[rows], np.asarray(samples.weight)[rows]
+    errors: dict[str, Any] = {"weight": weight}
+    if opened[0].loss.is_classification:
+        if not opened[0].loss.predicts_means or refit._multilabel:
+            return None
+        targets, decision = all_classes(refit, opened[0], raw)
+        codes = np.searchsorted(refit.classes_, y)
+        own = targets.probabilities(decision)[np.arange(len(y)), codes]
+        return errors | {"scores": 1 - own}
+    y = y.reshape(len(y), -1)
+    targets = trained.samples.y
+    level = targets.std(0, correction=0).clamp_min(rounding(targets))
+    errors["level"] = level.cpu().numpy()
+    std = errors["level"]
+    if left_out_std is not None and data.validation is None:
+        std = left_out_std[rows]
+    elif left_out_std is not None:
+        std = standard_deviations(refit, opened, inputs, raw)
+    found = located(refit, opened[0], raw, std)
+    if isinstance(opened[0].loss, PoissonLoss):
+        return errors | {"y": y, "mean": found.location}
+    # The refit averages the folds' models, whose errors partly cancel.
+    shrink = np.sqrt(1 - choice.gain) if data.validation is None else 1.0
+    return errors | {"errors": shrink * (y - found.location) / found.scale}
+
+
+def standard_deviations(
+    refit: Any, opened: Sequence[OpenNetwork], inputs: Sequence[Tensor], raw: Tensor
+) -> NDArray[np.float64]:
+    """Standard deviations of the raw targets of new samples."""
+    networks = [each.network for each in opened]
+    space = TangentSpace.with_scales(networks, inputs, refit._scales)
+    operator = space.operator(inputs)
+    return predictive_std(refit._uncertainty, operator, networks[0], inputs[0], raw)
+
+
+def located(
+    refit: Any, opened: OpenNetwork, raw: Tensor, std: NDArray[np.float64]
+) -> Located:
+    """Location and scale of predictions, in the units of the targets.
+
+    The scale is half of the transformed interval: exact for affine transformations of
+    targets, of first order for others.
+    """
+    mean = opened.loss.predict(raw).cpu().numpy()
+    location, upper, lower = (
+        untransformed(refit, opened, mean + sign * std).reshape(len(mean), -1)
+        for sign in (0, 1, -1)
+    )
+    scale = np.abs(upper - lower) / 2
+    return Located(location, scale, [location], refit._flat)

@@ -1,0 +1,92 @@
+"""The display of predictive distributions draws what was predicted."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from sklearn_pgb import (
+    GradientBasisRefit,
+    PredictiveDisplay,
+    interval_score,
+    neg_crps,
+    neg_nll,
+)
+
+pytestmark = pytest.mark.usefixtures("figures")
+X, Y = load_diabetes(return_X_y=True, as_frame=True)
+REFIT = GradientBasisRefit(LinearRegression(), random_state=0).fit(X[:300], Y[:300])
+
+
+@pytest.mark.parametrize("feature", [None, "bmi", 2])
+def test_what_is_drawn(feature):
+    rows, y = X[300:], Y[300:].to_numpy()
+    refit = REFIT
+    if feature == 2:
+        rows, values = rows.to_numpy(), X.to_numpy()
+        refit = GradientBasisRefit(LinearRegression(), random_state=0)
+        refit.fit(values[:300], Y[:300])
+    found = refit.predict_distribution(rows)
+    display = PredictiveDisplay.from_estimator(refit, rows, y, feature=feature)
+    position = found.mean if feature is None else X["bmi"][300:].to_numpy()
+    order = np.argsort(position, kind="stable")
+    np.testing.assert_array_equal(display.points_.get_xdata(), position[order])
+    np.testing.assert_array_equal(display.points_.get_ydata(), y[order])
+    np.testing.assert_array_equal(display.mean_line_.get_ydata(), found.mean[order])
+    wide = np.array(display.bands_[0].get_segments())[:, :, 1]
+    np.testing.assert_allclose(wide, found.quantile([0.05, 0.95])[order])
+    levels, below = display.reliability_line_.get_data()
+    expected = [(y <= found.quantile(q)).mean() for q in levels[1:-1]]
+    np.testing.assert_allclose(below[1:-1], expected, atol=1e-9)
+    assert display.axes_[0].get_xlabel() == str(feature or "predicted mean")
+
+
+def test_axes_of_the_caller():
+    figure, axes = plt.subplots(2)
+    display = PredictiveDisplay.from_estimator(
+        REFIT, X[300:], Y[300:], target_name="progression", ax=axes
+    )
+    assert display.figure_ is figure
+    assert axes[0].get_ylabel() == "progression"
+
+
+def test_wrong_estimators():
+    labels = LogisticRegression().fit(X, Y > 100)
+    with pytest.raises(TypeError, match="must predict distributions"):
+        PredictiveDisplay.from_estimator(labels, X, Y)
+    two = GradientBasisRefit(LinearRegression(), random_state=0)
+    two.fit(X, np.column_stack([Y, -Y]))
+    with pytest.raises(ValueError, match="must have one output, got 2"):
+        PredictiveDisplay.from_estimator(two, X, Y)
+
+
+# --- scorers --------------------------------------------------------------------------
+
+
+def test_scorers_are_their_formulas():
+    rows, y = X[300:], Y[300:].to_numpy()
+    weight = np.random.default_rng(0).uniform(1, 2, len(y))
+    found = REFIT.predict_distribution(rows)
+    expected = -np.average(found.crps(y), weights=weight)
+    assert neg_crps(REFIT, rows, y, weight) == pytest.approx(expected)
+    expected = np.average(found.log_prob(y), weights=weight)
+    assert neg_nll(REFIT, rows, y, weight) == pytest.approx(expected)
+    low, high = REFIT.predict_interval(rows, 0.8).T
+    penalty = 10 * np.where(y < low, low - y, np.where(y > high, y - high, 0))
+    expected = -np.average(high - low + penalty, weights=weight)
+    actual = interval_score(REFIT, rows, y, weight, coverage=0.8)
+    assert actual == pytest.approx(expected)
+    with pytest.raises(ValueError, match="coverage must be between 0 and 1"):
+        interval_score(REFIT, rows, y, coverage=1)
+
+
+@pytest.mark.parametrize("scorer", [neg_crps, neg_nll, interval_score])
+def test_scorers_in_searches(scorer):
+    params = {"cv": 3, "center": "zero", "distribution": True, "random_state": 0}
+    refit = GradientBasisRefit(LinearRegression(), **params)
+    values = cross_val_score(refit, X, Y, scoring=scorer, cv=2)
+    assert np.isfinite(values).all()
+    search = GridSearchCV(refit, {"alpha": [1e-3, 1e3]}, scoring=scorer, cv=2)
+    assert search.fit(X, Y).best_params_ == {"alpha": 1e-3}

@@ -1,0 +1,268 @@
+"""Predictive distributions, intervals and label sets of estimators."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.datasets import load_breast_cancer, make_friedman1
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from table_cases import FRAME, WEIGHT, X, Y, small
+
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    GradientBasisClassifier,
+    GradientBasisRefit,
+)
+
+LINE = np.random.default_rng(0).normal(size=(600, 3))
+
+
+def line(noise, seed=0):
+    """Targets on a line, with noise from a generator."""
+    rng = np.random.default_rng(seed)
+    return LINE @ [1.0, -2, 0.5] + noise(rng)
+
+
+def refit(model=None, **params):
+    model = LinearRegression() if model is None else model
+    return GradientBasisRefit(model, **({"cv": 5, "random_state": 0} | params))
+
+
+# --- what they return -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distribution", [False, True])
+@pytest.mark.parametrize("name", ["real", "two"])
+def test_shapes_of_results(name, distribution):
+    y = Y[name]
+    last = y.shape[1:]
+    model = small(name, distribution=distribution).fit(X, y, WEIGHT)
+    found = model.predict_distribution(X[:7])
+    assert found.mean.shape == found.std.shape == (7, *last)
+    assert model.predict_quantiles(X[:7], 0.5).shape == (7, *last)
+    quantiles = model.predict_quantiles(X[:7], [0.1, 0.5, 0.9])
+    assert quantiles.shape == (7, 3, *last)
+    assert (np.diff(quantiles, axis=1) > 0).all()
+    ends = model.predict_interval(X[:7], 0.8)
+    assert ends.shape == (7, 2, *last)
+    assert (ends[:, 0] < ends[:, 1]).all()
+    assert found.sample(11, random_state=0).shape == (11, 7, *last)
+    for values in (found.cdf(y[:7]), found.log_prob(y[:7]), found.crps(y[:7])):
+        assert values.shape == (7, *last)
+        assert np.isfinite(values).all()
+    mean, std = model.predict(X[:7], return_std=True)
+    np.testing.assert_array_equal(mean, model.predict(X[:7]))
+    np.testing.assert_array_equal(std, found.std)
+    copied = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copied.predict_interval(X[:7], 0.8), ends)
+
+
+def test_default_predictions_do_not_depend_on_the_distribution():
+    plain, other = (
+        small("real", distribution=d).fit(X, Y["real"]) for d in (False, True)
+    )
+    np.testing.assert_array_equal(plain.predict(X), other.predict(X))
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 2.0**30])
+@pytest.mark.parametrize("table", [False, True])
+def test_units_of_targets(table, unit):
+    """Intervals have the units of the targets."""
+    model = small("real").set_params(network="drop") if table else refit()
+    model.set_params(distribution=True)
+    expected = model.fit(X, Y["real"]).predict_interval(X)
+    other = model.fit(X, unit * Y["real"]).predict_interval(X)
+    np.testing.assert_allclose(other / unit, expected, rtol=1e-3)
+
+
+def test_tables():
+    model = small("real", distribution=True).fit(FRAME, Y["real"])
+    assert np.isfinite(model.predict_interval(FRAME, 0.8)).all()
+
+
+def test_counts():
+    model = small("count").fit(X, Y["count"])
+    found = model.predict_distribution(X)
+    np.testing.assert_allclose(found.mean, model.predict(X))
+    low, high = model.predict_interval(X, 0.9).T
+    np.testing.assert_array_equal(low, found.quantile(0.05))
+    assert (high == np.round(high)).all()
+    assert np.isfinite(found.log_prob(Y["count"])).all()
+
+
+def test_dispersion_of_counts(seed):
+    """Counts with known dispersion; those of Poisson have next to none."""
+    rng = np.random.default_rng(seed)
+    mean = np.exp(1 + LINE[:, 0])
+    model = refit(PoissonRegressor(alpha=0))
+    model.fit(LINE, rng.negative_binomial(2, 1 / (1 + 0.5 * mean)))
+    for y, low, high in (
+        (rng.negative_binomial(2, 1 / (1 + 0.5 * mean)), 0.35, 0.7),
+        (rng.poisson(mean), 0.0, 0.1),
+    ):
+        found = model.fit(LINE, y).predict_distribution(LINE)
+        dispersion = (found.std**2 - found.mean) / found.mean**2
+        assert low - 1e-9 < dispersion.mean() < high
+
+
+# --- what they are worth --------------------------------------------------------------
+
+
+def test_normal_noise(seed):
+    """Linear models with normal noise: everything is known."""
+    y = line(lambda rng: 0.5 * rng.normal(size=600), seed)
+    model = refit().fit(LINE, y)
+    found = model.predict_distribution(LINE)
+    np.testing.assert_allclose(found.std, 0.5, rtol=0.1)
+    ends = model.predict_interval(LINE, 0.9)
+    np.testing.assert_allclose(np.diff(ends) / 2, 0.5 * 1.645, rtol=0.15)
+    # The score of a normal distribution is std / sqrt(pi) on average.
+    assert found.crps(y).mean() == pytest.approx(0.5 / np.sqrt(np.pi), rel=0.1)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_scale_follows_the_inputs(table):
+    """Noise that grows with the first input."""
+    rows, signal = make_friedman1(700, n_features=5, random_state=0)
+    noise = 0.2 + 2 * rows[:, 0]
+    y = signal + noise * np.random.default_rng(0).normal(size=700)
+    model = small("real", cv=5) if table else refit(network(), n_models=5)
+    model.set_params(distribution=True).fit(rows[:500], y[:500])
+    widths = np.diff(model.predict_interval(rows[500:], 0.9))[:, 0]
+    assert np.corrcoef(widths, noise[500:])[0, 1] > 0.5
+    assert (model.predict_distribution(rows[500:]).std > 0).all()
+
+
+def network():
+    return make_pipeline(StandardScaler(), small("real").network)
+
+
+def test_intervals_hold_what_they_promise():
+    """On new samples, within what 2,000 of them can tell."""
+    rows, y = make_friedman1(2300, n_features=5, noise=1.0, random_state=0)
+    for model in (small("real", cv=10, distribution=True), refit(boosted(), cv=10)):
+        model.fit(rows[:300], y[:300])
+        low, high = model.predict_interval(rows[300:], 0.9).T
+        inside = ((y[300:] >= low) & (y[300:] <= high)).mean()
+        assert 0.86 < inside < 0.985
+        probabilities = model.predict_distribution(rows[300:]).cdf(y[300:])
+        np.testing.assert_allclose(np.quantile(probabilities, 0.5), 0.5, atol=0.06)
+
+
+def boosted():
+    return HistGradientBoostingRegressor(max_iter=30, random_state=0)
+
+
+def test_transformed_targets():
+    """Errors in proportion to the target, if its logarithm is predicted."""
+    y = np.exp(line(lambda rng: 0.3 * rng.normal(size=600)))
+    logs = TransformedTargetRegressor(
+        LinearRegression(), func=np.log, inverse_func=np.exp
+    )
+    model = refit(logs).fit(LINE, y)
+    quantiles = model.predict_quantiles(LINE, [0.1, 0.5, 0.9])
+    assert (quantiles > 0).all()
+    ratio = quantiles[:, 2] / quantiles[:, 1]
+    np.testing.assert_allclose(ratio, np.exp(0.3 * 1.2816), rtol=0.1)
+
+
+def test_validation_samples_give_errors():
+    """A trained model's errors come from samples that it has not seen."""
+    y = line(lambda rng: 0.5 * rng.normal(size=600))
+    trained = FrozenEstimator(LinearRegression().fit(LINE[:200], y[:200]))
+    model = refit(trained, cv=None)
+    with pytest.warns(UserWarning, match="have not seen|optimistic"):
+        model.fit(LINE[:200], y[:200])
+    with pytest.raises(ValueError, match="pass X_val and y_val"):
+        model.predict_interval(LINE)
+    model.fit(LINE[:200], y[:200], X_val=LINE[200:400], y_val=y[200:400])
+    assert model.predict_distribution(LINE).std.mean() == pytest.approx(0.5, rel=0.15)
+    assert len(model._oof_errors["errors"]) == 200
+
+
+def test_sets_of_labels():
+    rows, y = load_breast_cancer(return_X_y=True)
+    logistic = make_pipeline(StandardScaler(), LogisticRegression())
+    tables = GradientBasisClassifier("drop", "drop", forest="drop", cv=3)
+    tables.set_params(others=[("logistic", logistic)])
+    for model in (refit(logistic), tables):
+        model.fit(rows[:300], y[:300])
+        for coverage in (0.8, 0.9, 0.99):
+            members = model.predict_set(rows[300:], coverage)
+            assert members.shape == (269, 2)
+            assert members.dtype == bool
+            assert members.any(1).all()
+            hits = members[np.arange(269), y[300:]].mean()
+            assert hits > coverage - 0.03
+        labels = model.predict(rows[300:])
+        assert members[np.arange(269), labels].all()
+
+
+# --- bad input ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coverage", [0, 1, -0.5, 2, np.nan, "0.9"])
+def test_coverage(coverage):
+    model = small("real").fit(X, Y["real"])
+    with pytest.raises(ValueError, match="coverage must be between 0 and 1"):
+        model.predict_interval(X, coverage)
+    labels = small("multi").fit(X, Y["multi"])
+    with pytest.raises(ValueError, match="coverage must be between 0 and 1"):
+        labels.predict_set(X, coverage)
+
+
+@pytest.mark.parametrize("quantiles", [0, 1, [0.5, 1.5], [], [[0.5]], np.nan])
+def test_quantiles(quantiles):
+    model = small("real").fit(X, Y["real"])
+    with pytest.raises(ValueError, match="quantiles must be one or more numbers"):
+        model.predict_quantiles(X, quantiles)
+
+
+def test_targets_of_another_shape():
+    found = small("real").fit(X, Y["real"]).predict_distribution(X)
+    with pytest.raises(ValueError, match="y must have 60 samples and 1 outputs"):
+        found.log_prob(Y["two"])
+
+
+def test_several_labels_have_no_sets():
+    model = small("labels").fit(X, Y["labels"])
+    with pytest.raises(ValueError, match="one label for each sample"):
+        model.predict_set(X)
+
+
+def test_methods_of_the_other_kind():
+    assert not hasattr(small("real"), "predict_set")
+    assert not hasattr(small("multi"), "predict_interval")
+    assert not hasattr(refit(LogisticRegression()), "predict_quantiles")
+    assert not hasattr(refit(), "predict_set")
+    # Sets need probabilities.
+    hinge = AddedNeuronClassifier((3,), loss="smoothed_hinge")
+    assert not hasattr(refit(hinge), "predict_set")
+
+
+def test_constant_targets():
+    for model in (refit(), small("real", distribution=True)):
+        model.fit(X, np.full(len(X), 3.0))
+        np.testing.assert_allclose(model.predict_interval(X), 3, atol=1e-6)
+        np.testing.assert_allclose(model.predict_quantiles(X, [0.1, 0.9]), 3, atol=1e-6)
+
+
+def test_too_few_samples_for_an_interval():
+    """Nine samples can't promise 95 %."""
+    model = refit(cv=3).fit(LINE[:9], LINE[:9, 0] + 0.1 * LINE[:9, 1])
+    assert np.isfinite(model.predict_interval(LINE, 0.9)).all()
+    np.testing.assert_array_equal(
+        model.predict_interval(LINE[:1], 0.95), [[-np.inf, np.inf]]
+    )
+
+
+def test_unfitted():
+    with pytest.raises(NotFittedError):
+        clone(small("real")).predict_interval(X)
