@@ -171,10 +171,10 @@ class Certificate:
     def to_json(self, max_memory: float | str = "1GB") -> str:
         """Write the claims as JSON that ``python -m sklearn_pgb.check`` can replay.
 
-        The text holds the verdict, the numbers that follow from outputs and derivatives
-        of the network, the dual points and coefficients that prove them, and digests of
-        the arrays of `save_evidence`. Curvatures, ranks nearby and distances to kinks
-        are left out, because only the network itself could confirm them.
+        The text holds the verdict, the losses, bounds and norm budgets behind it, the
+        coefficients and dual points that prove them, and digests of the arrays of
+        `save_evidence`. Ranks, which depend on rounding, are left out, and so are
+        curvatures and distances to kinks, which only the network could confirm.
 
         Parameters
         ----------
@@ -191,21 +191,13 @@ class Certificate:
             If the features exceed `max_memory`, or the certificate was pickled.
         """
         limit, evidence = parse_memory(max_memory), self._replayable()
-        names = (
-            "verdict loss penalty objective floor floor_attained tolerance rank "
-            "gradient_norm gap n_samples n_params"
-        )
+        names = "verdict loss penalty objective floor tolerance gradient_norm"
         claims = {name: getattr(self, name) for name in names.split()}
-        if self.tilted is not None:
-            names = "objective value lower_bound gap norm_budget change dual"
-            claims["tilted"] = {
-                name: getattr(self.tilted, name) for name in names.split()
-            }
         if self.escape is not None:
             claims["escape_objective"] = self.escape.objective
         return evidence.document(claims, self.escape, limit)
 
-    def save_evidence(self, path, max_memory: float | str = "1GB") -> None:
+    def save_evidence(self, path: Any, max_memory: float | str = "1GB") -> None:
         """Save the arrays that a checker of `to_json` needs, as an npz file.
 
         They are the inputs, encoded targets, weights, outputs and parameters of the
@@ -223,7 +215,8 @@ class Certificate:
             If the features exceed `max_memory`, or the certificate was pickled.
         """
         limit, evidence = parse_memory(max_memory), self._replayable()
-        np.savez(path, **dict(evidence.arrays(self.escape, limit)))
+        arrays: dict[str, Any] = dict(evidence.arrays(self.escape, limit))
+        np.savez(path, **arrays)
 
     def _replayable(self) -> Evidence:
         if self.evidence is None:

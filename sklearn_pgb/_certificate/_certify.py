@@ -218,8 +218,9 @@ def _examined(
         evidence=Evidence(
             subject,
             findings.tol,
-            findings.smooth,
+            findings.decisive,
             linear,
             findings.solved,
+            tilted,
         ),
     )

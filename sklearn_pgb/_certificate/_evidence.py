@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,12 @@ from torch import Tensor
 from sklearn_pgb._certificate._escape import Escape
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import BasisRow, row_of
+from sklearn_pgb._certificate._tilted import TiltedIdentity
 from sklearn_pgb._convex._bounds import Dual
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._unit_basis import ColumnScaling
 from sklearn_pgb._estimator._folds import distinct_rows
-
-# Fields of a row that outputs and features on the samples prove or disprove.
-ROW = ("basis", "n_coef", "rank", "value", "lower_bound", "norm_budget", "excess")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,18 +33,18 @@ class SolvedBasis:
     problem : ConvexProblem
     dual : Dual or None
         Proof of the lower bound; None if it holds for every function.
-    coordinates : ndarray or None
+    coordinates : Tensor or None
         Intercept and coefficients that attain `row.value`, in the units of the norm
         budget.
-    factored : bool
-        Whether the basis was factorized.
+    center : Tensor (n_outputs,) or None
+        Outputs that the coordinates and their norm are relative to, if not zero.
     """
 
     row: BasisRow
     problem: ConvexProblem
     dual: Dual | None
-    coordinates: NDArray[np.float64] | None
-    factored: bool
+    coordinates: Tensor | None
+    center: Tensor | None
 
     @classmethod
     def of(
@@ -62,7 +60,9 @@ class SolvedBasis:
         Multiples of the outputs need the coefficients of the network's outputs, if
         these are the offset.
         """
-        point = result.coordinates
+        point, center = result.coordinates, None
+        if problem.loss.quadratic and problem.intercept and result.spectrum is not None:
+            center = problem.weight @ (problem.y - result.spectrum.basis.base)
         if point is not None and result.ray > 1:
             point = result.ray * point
             if span_coef is not None:
@@ -71,30 +71,20 @@ class SolvedBasis:
                 coef[: len(span_coef)] = (result.ray - 1) * span_coef
                 scaling = ColumnScaling.of(problem)
                 point = point + scaling.columns(coef) * scaling.scale[:, None]
-        return cls(
-            row=row_of(name, problem, result, loss),
-            problem=problem,
-            dual=result.dual,
-            coordinates=_array(point),
-            factored=result.spectrum is not None,
-        )
+        row = row_of(name, problem, result, loss)
+        return cls(row, problem, result.dual, point, center)
 
-    def record(self) -> dict[str, Any]:
-        """Return the row with its points, in types of JSON."""
-        problem, dual, point = self.problem, self.dual, self.coordinates
-        budget = self.row.norm_budget
+    def record(self, features: str) -> dict[str, Any]:
+        """Return the row with its points and the name of its features."""
+        row, problem = self.row, self.problem
+        center = {} if self.center is None else {"center": self.center}
         return {
-            **{name: getattr(self.row, name) for name in ROW},
-            "factored": self.factored,
+            "basis": row.basis,
+            "features": features,
             "intercept": problem.intercept,
-            "on_network": problem.offset is not None,
-            "dual": None if dual is None else _array(dual.point),
-            "dual_value": None if dual is None else dual.value,
-            "dual_residual": None if dual is None else dual.residual,
-            # Before it is capped at losses that are attained.
-            "dual_bound": None if dual is None else dual.bound(budget).value,
-            "coordinates": point,
-            "norm": None if point is None else float(np.linalg.norm(point)),
+            **center,
+            **_attained(row.value, self.coordinates),
+            **_bound(row.lower_bound, row.norm_budget, self.dual),
         }
 
 
@@ -106,19 +96,22 @@ class Evidence:
     ----------
     subject : Subject
     tol : float
-    smooth : bool
-        Whether no hidden unit is at its kink.
+    decisive : bool
+        Whether a smaller loss on the gradient basis shows that some derivative is not
+        zero: no hidden unit is at its kink, and coefficients of moderate size suffice.
     linear : {"inputs", "parameters"} or None
         What the network is a linear model of.
     solved : tuple of SolvedBasis
         One for each row of the table.
+    tilted : TiltedIdentity or None
     """
 
     subject: Subject
     tol: float
-    smooth: bool
+    decisive: bool
     linear: str | None
     solved: tuple[SolvedBasis, ...]
+    tilted: TiltedIdentity | None
 
     def document(
         self, claims: Mapping[str, Any], escape: Escape | None, max_memory: float
@@ -127,20 +120,35 @@ class Evidence:
         loss = self.subject.objective.loss
         parameters = {field: getattr(loss, field) for field in loss.parameters.values()}
         arrays = self.arrays(escape, max_memory)
+        table = [each.record(f"features_{i}") for i, each in enumerate(self.solved)]
+        if self.tilted is not None:
+            table.append(self._tilted_record(table))
         content = {
             "format": "sklearn_pgb certificate",
             "version": 1,
             "loss": {"name": loss.name, **parameters},
             "tol": self.tol,
-            "assumptions": {"smooth": self.smooth, "linear": self.linear},
+            "assumptions": {"decisive": self.decisive, "linear": self.linear},
             "claims": dict(claims),
-            "table": [each.record() for each in self.solved],
-            "evidence": {name: digest(array) for name, array in arrays},
+            "table": table,
+            "evidence": {name: _digest(array) for name, array in arrays},
         }
         # The digest is that of the text without it.
         text = json.dumps(_plain(content), sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()
         return json.dumps({**json.loads(text), "digest": name}, sort_keys=True)
+
+    def _tilted_record(self, table: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the record of the problem that is tilted by the penalty's gradient."""
+        tilted = self.tilted
+        assert tilted is not None
+        gradient = next(row for row in table if row["basis"] == "gradient")
+        return {
+            **gradient,
+            "basis": "tilted gradient",
+            **_attained(tilted.value, tilted.change),
+            **_bound(tilted.lower_bound, tilted.norm_budget, tilted.dual),
+        }
 
     def arrays(
         self, escape: Escape | None, max_memory: float
@@ -174,24 +182,33 @@ class Evidence:
             yield f"features_{number}", operator.dense().numpy()
 
 
-def digest(array: NDArray[Any]) -> str:
-    """Return the SHA-256 of an array's type, shape and entries."""
-    head = f"{array.dtype.str} {array.shape} "
-    return hashlib.sha256(head.encode() + array.tobytes()).hexdigest()
+def _attained(value: float, point: Tensor | None) -> dict[str, Any]:
+    size = None if point is None else float(point.norm())
+    return {"value": value, "coordinates": point, "norm": size}
 
 
-def _array(values: Tensor | None) -> NDArray[np.float64] | None:
-    return None if values is None else values.cpu().numpy()
+def _bound(value: float, budget: float, dual: Dual | None) -> dict[str, Any]:
+    proof = None
+    if dual is not None:
+        # This bound is not yet capped at losses that are attained.
+        proof = {**asdict(dual), "bound": dual.bound(budget).value}
+    return {"lower_bound": value, "norm_budget": budget, "dual": proof}
 
 
 def _plain(value: Any) -> Any:
-    """Convert arrays to lists and infinite numbers to text, as JSON has neither."""
+    """Convert tensors to lists and infinite numbers to text, as JSON has neither."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def _digest(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's type, shape and entries."""
+    head = f"{array.dtype.str} {array.shape} "
+    return hashlib.sha256(head.encode() + array.tobytes()).hexdigest()

@@ -294,6 +294,9 @@ def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
         return descend(inner)[0], False
     n_steps = int(min(steps, max_steps))
     beta, _, _, converged = newton(inner, PrimalSystem(inner), None, 1e-12, n_steps)
+    if not converged and not beta.any():
+        # The Huber loss has no curvature if all errors are large.
+        return descend(inner)[0], False
     return beta, converged
 
 
