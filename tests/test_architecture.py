@@ -19,6 +19,7 @@ MAX_LINES = 600
 FLOORS = {
     "_budget": 0,
     "_derivatives": 0,
+    "check": 0,
     "_losses": 1,
     "_operators": 1,
     "_seeds": 1,
@@ -245,8 +246,8 @@ def untested_rooms(package, tests):
     return [
         room
         for room in rooms(package)
-        if not (tests / f"test{room}.py").exists()
-        and not list(tests.glob(f"test{room}_*.py"))
+        if not (tests / f"test_{room.lstrip('_')}.py").exists()
+        and not list(tests.glob(f"test_{room.lstrip('_')}_*.py"))
     ]
 
 

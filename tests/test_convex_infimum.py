@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from oracles import optimum, random_problem, random_targets, random_weight
+from sklearn.linear_model import QuantileRegressor
 
 from sklearn_pgb._certificate._table import descend
 from sklearn_pgb._convex import _infimum as module
@@ -18,7 +19,7 @@ from sklearn_pgb._losses._classification import (
     LogisticLoss,
     SmoothedHingeLoss,
 )
-from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._regression import HuberLoss, PoissonLoss, SquaredLoss
 from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 
 LOSSES = [
@@ -279,6 +280,22 @@ def test_dear_steps_are_replaced_by_descent(generator, monkeypatch):
     descent = find(problem)
     assert descent.value == pytest.approx(newton.value, abs=1e-10)
     assert descent.rank == newton.rank
+
+
+def test_large_errors_have_no_curvature(generator):
+    """The Huber loss is then nearly that of absolute errors, fitted by linear programs.
+
+    It differs from 2 delta |q - y| by at most delta^2.
+    """
+    X = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+    y = 5 + X.sum(1) + torch.randn(40, generator=generator, dtype=torch.float64)
+    weight, loss = torch.full((40,), 1 / 40, dtype=torch.float64), HuberLoss(1e-3)
+    operator = KroneckerOperator(X, 1)
+    found = find(ConvexProblem(operator, y[:, None], loss, weight, intercept=True))
+    fit = QuantileRegressor(alpha=0, quantile=0.5).fit(X.numpy(), y.numpy())
+    least = 2e-3 * np.abs(fit.predict(X.numpy()) - y.numpy()).mean()
+    assert least - 1e-6 <= found.value <= least
+    assert 0 <= found.value - found.lower_bound <= 1e-3 * found.value
 
 
 def test_bound_without_repair_needs_a_norm(generator, monkeypatch):

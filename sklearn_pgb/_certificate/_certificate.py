@@ -2,13 +2,15 @@
 
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sklearn_pgb._certificate._escape import Escape
+from sklearn_pgb._certificate._evidence import Evidence
 from sklearn_pgb._certificate._table import BasisRow
 from sklearn_pgb._certificate._tilted import TiltedIdentity
+from sklearn_pgb._estimator._border import parse_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +110,9 @@ class Certificate:
         The network's class.
     n_samples, n_params : int
         Number of samples of positive weight, and of parameters.
+    evidence : Evidence or None
+        The data and points that `to_json` and `save_evidence` write. It refers to X and
+        the network, and pickles leave it out.
 
     See Also
     --------
@@ -158,6 +163,68 @@ class Certificate:
     name: str
     n_samples: int
     n_params: int
+    evidence: Evidence | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "evidence": None}
+
+    def to_json(self, max_memory: float | str = "1GB") -> str:
+        """Write the claims as JSON that ``python -m sklearn_pgb.check`` can replay.
+
+        The text holds the verdict, the losses, bounds and norm budgets behind it, the
+        coefficients and dual points that prove them, and digests of the arrays of
+        `save_evidence`. Ranks, which depend on rounding, are left out, and so are
+        curvatures and distances to kinks, which only the network could confirm.
+
+        Parameters
+        ----------
+        max_memory : float or str, default="1GB"
+            Memory limit for the features of all bases.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            If the features exceed `max_memory`, or the certificate was pickled.
+        """
+        limit, evidence = parse_memory(max_memory), self._replayable()
+        names = "verdict loss penalty objective floor tolerance gradient_norm"
+        claims = {name: getattr(self, name) for name in names.split()}
+        if self.escape is not None:
+            claims["escape_objective"] = self.escape.objective
+        return evidence.document(claims, self.escape, limit)
+
+    def save_evidence(self, path: Any, max_memory: float | str = "1GB") -> None:
+        """Save the arrays that a checker of `to_json` needs, as an npz file.
+
+        They are the inputs, encoded targets, weights, outputs and parameters of the
+        network, and the features of each basis.
+
+        Parameters
+        ----------
+        path : str or path-like
+        max_memory : float or str, default="1GB"
+            Memory limit for the features of all bases.
+
+        Raises
+        ------
+        ValueError
+            If the features exceed `max_memory`, or the certificate was pickled.
+        """
+        limit, evidence = parse_memory(max_memory), self._replayable()
+        arrays: dict[str, Any] = dict(evidence.arrays(self.escape, limit))
+        np.savez(path, **arrays)
+
+    def _replayable(self) -> Evidence:
+        if self.evidence is None:
+            raise ValueError(
+                "evidence must be that of the call to certify, got None: a pickled or "
+                "copied certificate has none. Export it before, or certify again."
+            )
+        return self.evidence
 
     def to_frame(self) -> "pd.DataFrame":
         """Convert the table to a DataFrame, one row per basis; needs pandas.

@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._certificate._certificate import Certificate
+from sklearn_pgb._certificate._evidence import Evidence
 from sklearn_pgb._certificate._examine import Settings, examine
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import check_bases
@@ -184,6 +185,11 @@ def _examined(
         distance = tilted.norm_budget
     elif findings.tangent.attained is not False:
         distance = findings.tangent.norm
+    linear = None
+    if objective.network.is_linear_in_theta:
+        linear = "parameters"
+    elif objective.network.is_linear and np.isfinite(findings.linear_bound):
+        linear = "inputs"
     return Certificate(
         verdict=verdict,
         loss=findings.loss,
@@ -209,4 +215,12 @@ def _examined(
         name=subject.name,
         n_samples=len(objective.X),
         n_params=objective.network.n_params,
+        evidence=Evidence(
+            subject,
+            findings.tol,
+            findings.decisive,
+            linear,
+            findings.solved,
+            tilted,
+        ),
     )

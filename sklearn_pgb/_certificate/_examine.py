@@ -1,7 +1,7 @@
 """Compute the numbers from which the verdict on a network follows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,20 +10,19 @@ from torch import Tensor
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._perturbed import new_displacements
 from sklearn_pgb._budget import (
-    GRADIENT_ROUNDING,
     N_DISPLACEMENTS,
     NEARBY_RANK_FLOPS,
     TILTED_BUDGET,
     factorization_flops,
 )
 from sklearn_pgb._certificate._curvature import Curvature, curvature
+from sklearn_pgb._certificate._evidence import SolvedBasis
 from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import (
     BasisRow,
     feature_problems,
     head_problem,
-    row_of,
     solve_basis,
     tangent_problem,
 )
@@ -31,6 +30,7 @@ from sklearn_pgb._certificate._tilted import TiltedIdentity, tilted_identity
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._scale import LossScale, loss_scale
+from sklearn_pgb._convex._unit_basis import ColumnScaling
 from sklearn_pgb._geometry._displacements import Displacement
 from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
 from sklearn_pgb._geometry._linear_structure import (
@@ -81,7 +81,8 @@ class Findings:
     margin : KinkMargin
     smooth : bool
         Whether no hidden unit is at its kink.
-    rows : tuple of BasisRow
+    solved : tuple of SolvedBasis
+        One for each row of the table.
     tangent : Infimum
         Infimum of the loss over the gradient basis.
     linear_bound : float
@@ -112,7 +113,7 @@ class Findings:
     steepness: Steepness
     margin: KinkMargin
     smooth: bool
-    rows: tuple[BasisRow, ...]
+    solved: tuple[SolvedBasis, ...]
     tangent: Infimum
     linear_bound: float
     head_excess: float
@@ -127,6 +128,25 @@ class Findings:
     def objective(self) -> float:
         """Loss plus penalty."""
         return self.loss + self.penalty
+
+    @property
+    def rows(self) -> tuple[BasisRow, ...]:
+        """Rows of the table."""
+        return tuple(each.row for each in self.solved)
+
+    @property
+    def decisive(self) -> bool:
+        """Whether a gain on the gradient basis shows that training has not converged.
+
+        It does not at a kink, or if coefficients of extreme size are needed.
+        """
+        steady = self.tilted is not None or self.excess > self.tolerance
+        return self.smooth and steady and not self.steepness.is_rounding
+
+    @property
+    def excess(self) -> float:
+        """Loss minus that of coefficients of moderate size on the gradient basis."""
+        return self.loss - self.tangent.steady
 
     @property
     def singular(self) -> bool | None:
@@ -189,19 +209,25 @@ def examine(
     spans = in_span_error is not None and in_span_error <= 1e-8
     # The network lies in its own basis, so its loss bounds the infimum from above.
     known = {"floor": floor.value, "attained_loss": loss, "contains_offset": spans}
+    scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
+    tolerance = scale.tolerance(settings.tol)
     tangent = solve_basis(problem, settings.max_memory, **known)
+    steep = steepness(objective, problem, raw, gradient)
+    if steep.gain > max(tolerance, loss - tangent.value) and not penalty:
+        tangent = _with_step(tangent, problem, raw, steep.step)
     margin = kink_margin(network, objective.X)
     smooth = not margin.on_kink
     layers, joint = _joint_layers(objective)
-    rows, linear_bound = [], -np.inf
+    solved, linear_bound = [], -np.inf
     for name, each in feature_problems(subject, bases, joint):
         result = solve_basis(each, settings.max_memory, floor=floor.value)
-        rows.append(row_of(name, each, result, loss))
+        solved.append(SolvedBasis.of(name, each, result, loss))
         # A bound within a norm budget does not cover products of large weights.
         if name == "inputs" and result.unlimited:
             linear_bound = result.lower_bound
-    gradient_row = row_of(GRADIENT, problem, tangent, loss)
-    rows.append(gradient_row)
+    span_coef = subject.head.span_coef
+    solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss, span_coef))
+    gradient_row = solved[-1].row
     rank = nearby_rank = tangent.steady_rank
     is_full = rank == min(objective.y.numel(), network.n_params)
     # The derivatives of a model that is linear in its parameters are constant, and a
@@ -214,8 +240,6 @@ def examine(
             objective.weight,
             max_flops=NEARBY_RANK_FLOPS,
         )
-    scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
-    tolerance = scale.tolerance(settings.tol)
     displaced = []
     if smooth and rank is not None and rank < (nearby_rank or 0):
         # Each displacement costs a factorization. It is not worth much if the gradient
@@ -233,7 +257,7 @@ def examine(
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, settings.max_memory, **known)
-        rows.append(row_of(PERTURBED, wider, result, loss))
+        solved.append(SolvedBasis.of(PERTURBED, wider, result, loss, span_coef))
     budget = settings.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
     tilted = None
     if objective.penalty.any():
@@ -244,7 +268,6 @@ def examine(
             tangent,
             budget,
             floor=floor.value,
-            rounding=_rounding(objective, problem, raw),
         )
     return Findings(
         loss=loss,
@@ -254,10 +277,10 @@ def examine(
         tol=settings.tol,
         tolerance=tolerance,
         gradient=gradient,
-        steepness=steepness(objective, problem, raw, gradient),
+        steepness=steep,
         margin=margin,
         smooth=smooth,
-        rows=tuple(rows),
+        solved=tuple(solved),
         tangent=tangent,
         linear_bound=linear_bound,
         head_excess=0.0
@@ -271,6 +294,24 @@ def examine(
         curvature=curvature(objective, theta, generator)
         if smooth and not network.is_linear_in_theta
         else None,
+    )
+
+
+def _with_step(
+    tangent: Infimum, problem: ConvexProblem, raw: Tensor, step: Tensor
+) -> Infimum:
+    """Replace coefficients that are worse than a gradient step."""
+    value = float(problem.data_value(raw + problem.operator.matvec(step)))
+    scaling = ColumnScaling.of(problem)
+    point = scaling.columns(step) * scaling.scale[:, None]
+    return replace(
+        tangent,
+        value=value,
+        steady=min(value, tangent.steady),
+        lower_bound=min(value, tangent.lower_bound),
+        norm=float(point.norm()),
+        coordinates=point,
+        ray=1.0,
     )
 
 
@@ -296,16 +337,6 @@ def joint_name(layers: range) -> str:
     """Name in the table of the joint features of several layers."""
     first, last = layers[0], layers[-1]
     return f"{'inputs' if first == 0 else f'layer {first}'} to layer {last} jointly"
-
-
-def _rounding(objective: Objective, problem: ConvexProblem, raw: Tensor) -> float:
-    # The gradient is a sum over samples and outputs. Its rounding error is proportional
-    # to the sizes of the terms, not to that of the sum, which cancels at critical
-    # points.
-    residual = problem.residual(raw).abs()
-    sizes = problem.operator.row_norms().sqrt()
-    tilt = objective.penalty_gradient(objective.network.theta)
-    return GRADIENT_ROUNDING * (float((residual * sizes).sum()) + float(tilt.norm()))
 
 
 def _head_excess(

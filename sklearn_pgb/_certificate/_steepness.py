@@ -29,11 +29,14 @@ class Steepness:
     gain : float
         Decrease of the objective by a step along the negative gradient, or along its
         largest component alone, in the model that is linear in the parameters.
+    step : Tensor (n_params,)
+        The step with this gain.
     """
 
     norm: float
     is_rounding: bool
     gain: float
+    step: Tensor
 
 
 def steepness(
@@ -59,32 +62,37 @@ def steepness(
     # all entries within the rounding error of this bound is no evidence.
     size = float(residual.norm()) * len(scale) ** 0.5 + float(tilt.norm())
     if not norm > GRADIENT_ROUNDING * size:
-        return Steepness(norm, True, 0.0)
+        return Steepness(norm, True, 0.0, torch.zeros_like(gradient))
     # A single large derivative can gain more than a step in all of them.
     largest = torch.zeros_like(relative)
     best = int(relative.abs().argmax())
     largest[best] = relative[best]
-    gains = [
-        _gain(objective, problem, raw, -part / float(part.norm()) / scale)
+    steps = [
+        _best_step(objective, problem, raw, -part / float(part.norm()) / scale)
         for part in (relative, largest)
     ]
-    return Steepness(norm, False, max(gains))
+    return Steepness(norm, False, *max(steps, key=lambda pair: pair[0]))
 
 
-def _gain(
+def _best_step(
     objective: Objective, problem: ConvexProblem, raw: Tensor, step: Tensor
-) -> float:
-    """Largest decrease of the objective along a step, for linearized outputs."""
+) -> tuple[float, Tensor]:
+    """Largest decrease of the objective along a step, for linearized outputs.
+
+    Returns the decrease and the multiple of the step.
+    """
     theta = objective.network.theta
     change = problem.operator.matvec(step)
     tilt = float(objective.penalty_gradient(theta) @ step)
     curvature = float(objective.penalty_value(step))
     start = problem.data_value(raw)
     # The largest lengths may overflow.
-    gains = [
-        float(start - problem.data_value(raw + t * change))
+    gains = {
+        t: float(start - problem.data_value(raw + t * change))
         - t * tilt
         - t * t * curvature
         for t in LENGTHS.tolist()
-    ]
-    return max([gain for gain in gains if np.isfinite(gain)], default=0.0)
+    }
+    finite = {t: gain for t, gain in gains.items() if np.isfinite(gain)}
+    best = max(finite, key=finite.__getitem__, default=0.0)
+    return finite.get(best, 0.0), best * step

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sklearn_pgb._budget import OUTSIDE, RTOL
+from sklearn_pgb._budget import GRADIENT_ROUNDING, OUTSIDE, RTOL
 from sklearn_pgb._certificate._table import descend
+from sklearn_pgb._convex._bounds import Bound, Dual, best_of, conjugate_value
 from sklearn_pgb._convex._infimum import Infimum
-from sklearn_pgb._convex._problem import ConvexProblem, dual_value
+from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._unit_basis import Spectrum
 from sklearn_pgb._training._objective import Objective
 
@@ -40,6 +41,11 @@ class TiltedIdentity:
     plain_gap : float
         Loss minus its lower bound on the gradient basis, as without penalty. It is not
         zero at critical points of a penalized objective.
+    change : Tensor (n_params,)
+        The change of the coefficients that attains `value`; zero for the network.
+    dual : Dual or None
+        Proof of the bound; None if it is that of all functions, minus the budget times
+        the norm of the penalty's gradient.
     """
 
     objective: float
@@ -48,6 +54,8 @@ class TiltedIdentity:
     norm_budget: float
     unbounded: bool | None
     plain_gap: float
+    change: Tensor
+    dual: Dual | None
 
     @property
     def gap(self) -> float:
@@ -63,14 +71,13 @@ def tilted_identity(
     norm_budget: float,
     *,
     floor: float,
-    rounding: float,
 ) -> TiltedIdentity:
     """Compute upper and lower bounds on the tilted problem within a norm.
 
     Any dual u gives the bound ``-sum w l*(u) + sum w u f - B ||J^T W u + grad R||`` for
     ``||delta|| <= B``. If u is the loss' gradient at the network, this is the objective
     minus B times the norm of its gradient. If J was factorized, u is corrected so that
-    the last norm vanishes.
+    the last norm vanishes. The best bound on the loss without penalty has another u.
 
     Parameters
     ----------
@@ -82,8 +89,6 @@ def tilted_identity(
         Infimum of the loss over the gradient basis.
     floor : float
         Smallest loss of any function of the inputs.
-    rounding : float
-        Rounding error of the norm of a gradient.
     """
     theta = objective.network.theta
     tilt = objective.penalty_gradient(theta)
@@ -91,15 +96,7 @@ def tilted_identity(
     raw = problem.offset
     assert raw is not None
     start = float(problem.data_value(raw)) + penalty
-    # The bound on the loss alone is valid only if its norm budget is large enough.
-    plain_bound = floor
-    if _covers(tangent, norm_budget):
-        plain_bound = max(floor, tangent.lower_bound)
-    bound = max(
-        start - norm_budget * (float(gradient.norm()) + rounding),
-        # Bound the loss and the tilt separately.
-        plain_bound + penalty - norm_budget * float(tilt.norm()),
-    )
+    points = [problem.loss.gradient(problem.y, raw)]
     unbounded = None
     if tangent.spectrum is not None:
         steady = tangent.spectrum.leading(RTOL)
@@ -110,11 +107,24 @@ def tilted_identity(
         unbounded = float(outside.norm()) > OUTSIDE * float(relative.norm())
         # Only along steady directions: dividing by tiny singular values would move u
         # far away.
-        corrected = _corrected(problem, raw, gradient, steady)
-        normal = problem.operator.rmatvec(problem.weight[:, None] * corrected) + tilt
-        residual = norm_budget * (float(normal.norm()) + rounding)
-        other = dual_value(problem, corrected) - residual
-        bound = max(bound, other + penalty)
+        points.append(_corrected(problem, raw, gradient, steady))
+    if tangent.dual is not None:
+        points.append(tangent.dual.point)
+
+    sizes = problem.operator.row_norms().sqrt()
+
+    def proof(u: Tensor) -> Dual:
+        rows = problem.weight[:, None] * u
+        residual = (problem.operator.rmatvec(rows) + tilt).norm()
+        # The rounding error is proportional to the sizes of the terms, not to that of
+        # the sum, which cancels at critical points.
+        terms = (rows.abs() * sizes).sum() + tilt.norm()
+        value = conjugate_value(problem, u, raw) + penalty
+        return Dual(value, float(residual + GRADIENT_ROUNDING * terms), u)
+
+    # Bound the loss and the tilt separately.
+    separate = Bound(floor + penalty - norm_budget * float(tilt.norm()), norm_budget)
+    bound = best_of([proof(u).bound(norm_budget) for u in points], separate)
     delta = descend(problem, tilt)[0]
     norm = float(delta.norm())
     # Any delta within the budget gives an upper bound, so a longer one is rescaled.
@@ -123,25 +133,19 @@ def tilted_identity(
     # The penalty is replaced by its tangent: a convex problem whose optimum is the
     # network if and only if that is critical.
     tilted = problem.data_value(problem.raw(delta, problem.zero()[1])) + tilt @ delta
-    value = min(start, float(tilted) + penalty)
+    value = float(tilted) + penalty
+    if not value < start:
+        value, delta = start, delta * 0.0
     return TiltedIdentity(
         objective=start,
         value=value,
-        lower_bound=min(bound, value),
+        lower_bound=min(bound.value, value),
         norm_budget=norm_budget,
         unbounded=unbounded,
         plain_gap=max(start - penalty - max(floor, tangent.lower_bound), 0.0),
+        change=delta,
+        dual=bound.dual,
     )
-
-
-def _covers(tangent: Infimum, norm_budget: float) -> bool:
-    """Whether the bound on the loss holds for all changes up to `norm_budget`."""
-    if tangent.norm_budget == float("inf") or tangent.spectrum is None:
-        return tangent.norm_budget == float("inf")
-    # The bound's norm multiplies each coefficient by the norm of its column; the
-    # largest one gives a sufficient condition.
-    longest = norm_budget * float(tangent.spectrum.basis.scaling.scale.max())
-    return longest <= tangent.norm_budget
 
 
 def _corrected(

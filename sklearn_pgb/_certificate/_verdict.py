@@ -66,7 +66,7 @@ def is_not_critical(findings: Findings) -> bool:
         return True
     if findings.tilted is not None:
         return findings.tilted.gap > findings.tolerance
-    return findings.loss - findings.tangent.steady > findings.tolerance
+    return findings.excess > findings.tolerance
 
 
 def find_escape(subject: Subject, findings: Findings) -> Escape | None:

@@ -1,7 +1,7 @@
 """Certified lower bounds without regularization, and the norms they hold up to."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -22,16 +22,19 @@ class Bound:
         intercept) and D the norms of the weighted columns after centering.
     norm_budget : float
         Infinite only if the bound holds for every function of the inputs.
+    dual : Dual or None
+        Proof of the bound; None if it holds for every function.
     """
 
     value: float
     norm_budget: float
+    dual: "Dual | None" = None
 
     def within(self, *attained_losses: float) -> "Bound":
         """Cap the bound at losses that are known to be attained."""
         # Losses are NaN if outputs overflow.
         finite = [value for value in attained_losses if not math.isnan(value)]
-        return Bound(min([self.value, *finite]), self.norm_budget)
+        return replace(self, value=min([self.value, *finite]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +47,19 @@ class Dual:
         ``sum_i w_i (u_i o_i - l_i*(u_i))``, minus its rounding error.
     residual : float
         ``|[sum w u, D^-1 (Phi - m)^T W u]|``, plus its rounding error.
+    point : Tensor (n_samples, n_outputs)
+        The dual point u.
     """
 
     value: float
     residual: float
+    point: Tensor
 
     def bound(self, budget: float) -> Bound:
         """The lower bound for coefficients with norms up to `budget`."""
         value = self.value - budget * self.residual
-        return Bound(value if math.isfinite(value) else -math.inf, budget)
+        value = value if math.isfinite(value) else -math.inf
+        return Bound(value, budget, self)
 
 
 def unconditional_bound(problem: ConvexProblem, floor: float = -math.inf) -> Bound:
@@ -66,10 +73,11 @@ def into_domain(problem: ConvexProblem, dual: Tensor) -> Tensor:
     lower, upper = problem.loss.dual_bounds(problem.y)
     dual = dual.clamp(lower, upper)
     if problem.loss.dual_rows_sum_to_zero:
-        p = (dual + problem.y).clamp(0, 1)
         # Dual points are probabilities minus targets, so the probabilities are
-        # normalized again.
-        dual = p / p.sum(1, keepdim=True) - problem.y
+        # normalized again. If the fit is good, (u + y) / sum(u + y) - y would lose
+        # digits.
+        excess = dual.sum(1, keepdim=True)
+        dual = (dual - problem.y * excess) / (1 + excess)
     return dual
 
 

@@ -81,6 +81,12 @@ class Infimum:
         Whether coefficients beyond the budget are known to be worse, because the
         columns are independent and the squared loss grows with their coefficients.
     spectrum : Spectrum or None
+    dual : Dual or None
+        Proof of the lower bound; None if it holds for every function.
+    coordinates : Tensor (n_columns, width) or None
+        The computed intercept and coefficients, in the units of `norm_budget`.
+    ray : float
+        Multiple of their outputs that attains `value`; above one for separated labels.
     """
 
     value: float
@@ -93,6 +99,9 @@ class Infimum:
     steady_rank: int | None = None
     unlimited: bool = False
     spectrum: Spectrum | None = None
+    dual: Dual | None = None
+    coordinates: Tensor | None = None
+    ray: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +110,10 @@ class _Candidate:
 
     Attributes
     ----------
-    value, norm : float
-        Loss and norm of the coefficients.
+    value : float
+        Loss of the coefficients.
+    coordinates : Tensor (n_columns, width)
+        The coefficients, in the units of their norm.
     raw : Tensor (n_samples, n_outputs)
     duals : list of Dual
     converged : bool
@@ -111,11 +122,16 @@ class _Candidate:
     """
 
     value: float
-    norm: float
+    coordinates: Tensor
     raw: Tensor
     duals: list[Dual]
     converged: bool
     rank: int = 0
+
+    @property
+    def norm(self) -> float:
+        """Norm of the coefficients."""
+        return float(self.coordinates.norm())
 
 
 def _by_solver(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
@@ -191,9 +207,9 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
 
 def _at_zero(basis: UnitBasis) -> _Candidate:
     """Coefficients of zero, which every basis has."""
-    return _Candidate(
-        float(basis.problem.data_value(basis.base)), 0.0, basis.base, [], False
-    )
+    zero = basis.base.new_zeros(basis.matrix.shape[1], basis.scaling.width)
+    value = float(basis.problem.data_value(basis.base))
+    return _Candidate(value, zero, basis.base, [], False)
 
 
 # --- squared loss -------------------------------------------------------------------
@@ -217,7 +233,7 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     # Both vectors give valid bounds; rounding of beta decides which is tighter.
     duals = [_residual_dual(basis, target, part) for part in (orthogonal, residual)]
     raw = basis.base + mean + basis.unfold(target - residual)
-    return _Candidate(value, float(beta.norm()), raw, duals, True, rank)
+    return _Candidate(value, beta, raw, duals, True, rank)
 
 
 def _residual_dual(basis: UnitBasis, target: Tensor, residual: Tensor) -> Dual:
@@ -226,7 +242,8 @@ def _residual_dual(basis: UnitBasis, target: Tensor, residual: Tensor) -> Dual:
     value = size**2 + 2 * float((residual * (target - residual)).sum())
     rounding = product_rounding(1) * size * (size + float(target.norm()))
     along = 2 * float((basis.matrix.T @ residual).norm())
-    return Dual(value - rounding, along + 2 * basis.rounding * size)
+    along += 2 * basis.rounding * size
+    return Dual(value - rounding, along, -2 * basis.unfold(residual))
 
 
 # --- other losses -------------------------------------------------------------------
@@ -254,7 +271,7 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
         root = inner.weight.sqrt()[:, None, None]
         span = (root * inner.operator.dense()).flatten(0, 1)
         duals += [_dual_of(basis, each) for each in repaired(problem, dual, span)]
-    return _Candidate(value, float(beta.norm()), raw, duals, converged, rank)
+    return _Candidate(value, beta, raw, duals, converged, rank)
 
 
 def _dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
@@ -263,7 +280,7 @@ def _dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
     rows = basis.fold(dual)
     along = float((basis.matrix.T @ rows).norm())
     along += basis.rounding * float(rows.norm())
-    return Dual(conjugate_value(basis.problem, dual, basis.base), along)
+    return Dual(conjugate_value(basis.problem, dual, basis.base), along, dual)
 
 
 def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
@@ -277,6 +294,9 @@ def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
         return descend(inner)[0], False
     n_steps = int(min(steps, max_steps))
     beta, _, _, converged = newton(inner, PrimalSystem(inner), None, 1e-12, n_steps)
+    if not converged and not beta.any():
+        # The Huber loss has no curvature if all errors are large.
+        return descend(inner)[0], False
     return beta, converged
 
 
@@ -289,8 +309,9 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
     raw = problem.raw(coef, intercept)
     scaling = ColumnScaling.of(problem)
     mean, scale = scaling.mean, scaling.scale[:, None]
-    rest, center = scale * scaling.columns(coef), intercept + scaling.shift(coef)
-    norm = math.hypot(float(rest.norm()), float(center.norm()))
+    center = (intercept + scaling.shift(coef)).reshape(-1, scaling.width)
+    rest = scale * scaling.columns(coef)
+    coordinates = torch.cat([center, rest]) if problem.intercept else rest
     base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     dual = into_domain(problem, problem.loss.gradient(problem.y, raw))
     rows = problem.weight[:, None] * dual
@@ -305,8 +326,9 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
     # Columns far from zero lose digits to cancellation when they are centered.
     cancellation = float((scaling.plain / scaling.scale).norm()) + 1.0
     residual += product_rounding(1) * size * cancellation
-    proven = Dual(conjugate_value(problem, dual, base), residual)
-    return _Candidate(float(problem.data_value(raw)), norm, raw, [proven], False)
+    proven = Dual(conjugate_value(problem, dual, base), residual, dual)
+    value = float(problem.data_value(raw))
+    return _Candidate(value, coordinates, raw, [proven], False)
 
 
 # --- bounds from candidates ---------------------------------------------------------
@@ -343,7 +365,7 @@ def _finish(
     else:
         bound = _best_bound(usable, best, fallback_norm, unconditional)
     has_rays = problem.offset is None or contains_offset
-    value, attained = _attainment(problem, best, value, has_rays)
+    value, attained, ray = _attainment(problem, best, value, has_rays)
     # `steady` only allows directions with singular values far above rounding.
     rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
     steady = min(each.value for each in usable if each.rank <= rank)
@@ -359,6 +381,9 @@ def _finish(
         steady_rank=None if spectrum is None else spectrum.leading(STEADY_RTOL).rank,
         unlimited=_is_unlimited(problem, spectrum, bound, value),
         spectrum=spectrum,
+        dual=bound.dual,
+        coordinates=best.coordinates,
+        ray=ray,
     )
 
 
@@ -444,8 +469,10 @@ def _is_unlimited(
 
 def _attainment(
     problem: ConvexProblem, best: _Candidate, value: float, has_rays: bool
-) -> tuple[float, bool | None]:
-    """Return the infimum, and whether it is a minimum; None if this is not certain.
+) -> tuple[float, bool | None, float]:
+    """Return the infimum, whether it is a minimum, and the multiple of the outputs.
+
+    It is None if this is not certain.
 
     If the labels are separated, the loss falls to the samples' infima along a ray and
     there is no minimum. If gradients at a stationary point are well inside their
@@ -457,16 +484,22 @@ def _attainment(
     if bool(minima.attained.all()):
         # Each sample's loss has a minimum (squared, hinge, smoothed labels), so does
         # their sum.
-        return value, True
+        return value, True, 1.0
+    ray = 1.0
     if has_rays:
         # Longer multiples of a model that separates the labels have smaller losses.
         scales = (2.0 ** torch.arange(24)).tolist()
         values = [float(problem.data_value(scale * best.raw)) for scale in scales]
-        value = min(value, *(each for each in values if not math.isnan(each)))
+        least, multiple = min(
+            pair for pair in zip(values, scales, strict=True) if not math.isnan(pair[0])
+        )
+        if least < value:
+            value, ray = least, multiple
     trivial = float(problem.weight @ problem.loss.minimum(problem.y))
     if value - trivial <= SEPARATED_LOSS:
-        return value, False
+        return value, False, ray
     lower, upper = problem.loss.dual_bounds(problem.y)
     dual = problem.loss.gradient(problem.y, best.raw)
     slack = float(torch.minimum(dual - lower, upper - dual).min())
-    return value, True if best.converged and slack > INTERIOR_SLACK else None
+    attained = True if best.converged and slack > INTERIOR_SLACK else None
+    return value, attained, ray

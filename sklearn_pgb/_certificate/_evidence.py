@@ -1,0 +1,214 @@
+"""Export certificates and the data that an independent program checks them with."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_pgb._certificate._escape import Escape
+from sklearn_pgb._certificate._subject import Subject
+from sklearn_pgb._certificate._table import BasisRow, row_of
+from sklearn_pgb._certificate._tilted import TiltedIdentity
+from sklearn_pgb._convex._bounds import Dual
+from sklearn_pgb._convex._infimum import Infimum
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._unit_basis import ColumnScaling
+from sklearn_pgb._estimator._folds import distinct_rows
+
+
+@dataclass(frozen=True, eq=False)
+class SolvedBasis:
+    """A row of the table with the points that prove its losses.
+
+    Attributes
+    ----------
+    row : BasisRow
+    problem : ConvexProblem
+    dual : Dual or None
+        Proof of the lower bound; None if it holds for every function.
+    coordinates : Tensor or None
+        Intercept and coefficients that attain `row.value`, in the units of the norm
+        budget.
+    center : Tensor (n_outputs,) or None
+        Outputs that the coordinates and their norm are relative to, if not zero.
+    """
+
+    row: BasisRow
+    problem: ConvexProblem
+    dual: Dual | None
+    coordinates: Tensor | None
+    center: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        problem: ConvexProblem,
+        result: Infimum,
+        loss: float,
+        span_coef: Tensor | None = None,
+    ) -> "SolvedBasis":
+        """Keep what proves the bounds of a solved problem, without its spectrum.
+
+        Multiples of the outputs need the coefficients of the network's outputs, if
+        these are the offset.
+        """
+        point, center = result.coordinates, None
+        if problem.loss.quadratic and problem.intercept and result.spectrum is not None:
+            center = problem.weight @ (problem.y - result.spectrum.basis.base)
+        if point is not None and result.ray > 1:
+            point = result.ray * point
+            if span_coef is not None:
+                # Further parts of a wider basis have coefficients of zero.
+                coef = problem.zero()[0]
+                coef[: len(span_coef)] = (result.ray - 1) * span_coef
+                scaling = ColumnScaling.of(problem)
+                point = point + scaling.columns(coef) * scaling.scale[:, None]
+        row = row_of(name, problem, result, loss)
+        return cls(row, problem, result.dual, point, center)
+
+    def record(self, features: str) -> dict[str, Any]:
+        """Return the row with its points and the name of its features."""
+        row, problem = self.row, self.problem
+        center = {} if self.center is None else {"center": self.center}
+        return {
+            "basis": row.basis,
+            "features": features,
+            "intercept": problem.intercept,
+            **center,
+            **_attained(row.value, self.coordinates),
+            **_bound(row.lower_bound, row.norm_budget, self.dual),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Points and data behind a certificate.
+
+    Attributes
+    ----------
+    subject : Subject
+    tol : float
+    decisive : bool
+        Whether a smaller loss on the gradient basis shows that some derivative is not
+        zero: no hidden unit is at its kink, and coefficients of moderate size suffice.
+    linear : {"inputs", "parameters"} or None
+        What the network is a linear model of.
+    solved : tuple of SolvedBasis
+        One for each row of the table.
+    tilted : TiltedIdentity or None
+    """
+
+    subject: Subject
+    tol: float
+    decisive: bool
+    linear: str | None
+    solved: tuple[SolvedBasis, ...]
+    tilted: TiltedIdentity | None
+
+    def document(
+        self, claims: Mapping[str, Any], escape: Escape | None, max_memory: float
+    ) -> str:
+        """Write the claims, points and digests as JSON."""
+        loss = self.subject.objective.loss
+        parameters = {field: getattr(loss, field) for field in loss.parameters.values()}
+        arrays = self.arrays(escape, max_memory)
+        table = [each.record(f"features_{i}") for i, each in enumerate(self.solved)]
+        if self.tilted is not None:
+            table.append(self._tilted_record(table))
+        content = {
+            "format": "sklearn_pgb certificate",
+            "version": 1,
+            "loss": {"name": loss.name, **parameters},
+            "tol": self.tol,
+            "assumptions": {"decisive": self.decisive, "linear": self.linear},
+            "claims": dict(claims),
+            "table": table,
+            "evidence": {name: _digest(array) for name, array in arrays},
+        }
+        # The digest is that of the text without it.
+        text = json.dumps(_plain(content), sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()
+        return json.dumps({**json.loads(text), "digest": name}, sort_keys=True)
+
+    def _tilted_record(self, table: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the record of the problem that is tilted by the penalty's gradient."""
+        tilted = self.tilted
+        assert tilted is not None
+        gradient = next(row for row in table if row["basis"] == "gradient")
+        return {
+            **gradient,
+            "basis": "tilted gradient",
+            **_attained(tilted.value, tilted.change),
+            **_bound(tilted.lower_bound, tilted.norm_budget, tilted.dual),
+        }
+
+    def arrays(
+        self, escape: Escape | None, max_memory: float
+    ) -> Iterator[tuple[str, NDArray[np.float64]]]:
+        """Yield what a checker needs besides the document."""
+        objective = self.subject.objective
+        network, X = objective.network, objective.X
+        inputs, group = X.flatten(1).numpy(), self.subject.group
+        # Samples that only differ in columns that the network does not see keep their
+        # groups.
+        same = np.array_equal(distinct_rows(inputs), group.numpy())
+        yield "X", inputs if same else group[:, None].numpy().astype(np.float64)
+        yield "y", objective.y.numpy()
+        yield "weight", objective.weight.numpy()
+        yield "raw", network(network.theta, X).numpy()
+        yield "theta", network.theta.numpy()
+        yield "penalty", objective.penalty.numpy()
+        if escape is not None:
+            yield "escape_theta", escape.theta
+            yield "escape_raw", network(torch.from_numpy(escape.theta), X).numpy()
+        used = 0
+        for number, each in enumerate(self.solved):
+            operator = each.problem.operator.one_output()
+            used += 8 * operator.n_rows * operator.n_coef
+            if used > max_memory:
+                raise ValueError(
+                    f"max_memory must hold the features of each basis, at least {used} "
+                    f"bytes up to {each.row.basis!r}, got {max_memory:.0f}. Raise it, "
+                    "or certify fewer samples."
+                )
+            yield f"features_{number}", operator.dense().numpy()
+
+
+def _attained(value: float, point: Tensor | None) -> dict[str, Any]:
+    size = None if point is None else float(point.norm())
+    return {"value": value, "coordinates": point, "norm": size}
+
+
+def _bound(value: float, budget: float, dual: Dual | None) -> dict[str, Any]:
+    proof = None
+    if dual is not None:
+        # This bound is not yet capped at losses that are attained.
+        proof = {**asdict(dual), "bound": dual.bound(budget).value}
+    return {"lower_bound": value, "norm_budget": budget, "dual": proof}
+
+
+def _plain(value: Any) -> Any:
+    """Convert tensors to lists and infinite numbers to text, as JSON has neither."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _digest(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's type, shape and entries."""
+    head = f"{array.dtype.str} {array.shape} "
+    return hashlib.sha256(head.encode() + array.tobytes()).hexdigest()
