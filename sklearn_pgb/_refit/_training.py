@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._bases._tangent import mean_raw
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._convex._heldout import NoFolds
@@ -127,8 +128,13 @@ def train_and_refit(
     samples = trained.samples
     distinct = torch.from_numpy(distinct_rows(data.samples.X)).to(samples.y.device)
     with threads_for_solve(samples.y.numel(), n_coef):
-        warn_of_useless_networks(trained)
-        result = refit(trained, distinct, request, effort, convex_parts)
+        raws = [
+            mean_raw([opened.network], [X])
+            for opened, X in zip(trained.opened, samples.X, strict=True)
+        ]
+        warn_of_useless_networks(trained, raws)
+        average = torch.stack(raws).mean(0)
+        result = refit(trained, average, distinct, request, effort, convex_parts)
         noise = None
         if request.distribution:
             total = samples.total
@@ -136,12 +142,10 @@ def train_and_refit(
     return trained, result, noise
 
 
-def warn_of_useless_networks(trained: TrainedNetworks) -> None:
+def warn_of_useless_networks(trained: TrainedNetworks, raws: Sequence[Tensor]) -> None:
     """Warn if a network's training loss ends above that of the best constant."""
     y, weight = trained.samples.y, trained.samples.weight
-    for number, (opened, X) in enumerate(
-        zip(trained.opened, trained.samples.X, strict=True)
-    ):
+    for number, (opened, raw) in enumerate(zip(trained.opened, raws, strict=True)):
         rows = torch.arange(len(y), device=y.device)
         if trained.folds is not None:
             per_fold = len(trained.opened) // len(trained.folds)
@@ -152,7 +156,7 @@ def warn_of_useless_networks(trained: TrainedNetworks) -> None:
         constant = opened.loss.pooled_minimum(
             y[rows], normalized, torch.zeros_like(rows), 1
         )
-        raw = opened.network(opened.network.theta, X[rows])
+        raw = raw[rows]
         loss = float(normalized @ opened.loss.value(y[rows], raw))
         best = float(constant.value.sum())
         # Losses can be zero or negative, so the loss of the zero output sets the scale
