@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -128,6 +129,12 @@ class StreamedOperator(BlockedOperator):
         task = partial(_method, name, self.build, coef)
         select = partial(_rows_of, self.inputs)
         return over_parts(task, self.inputs[0].source, select, tensors)
+
+    def dense(self, rows: slice = slice(None)) -> Tensor:
+        start, stop, _ = rows.indices(self.n_samples)
+        edges = [*range(start, stop, self.block), stop]
+        parts = [self.create(slice(*pair)).dense() for pair in pairwise(edges)]
+        return torch.cat(parts)
 
     def rows(self, index: Tensor) -> LinearOperator:
         if len(index) <= self.block:
