@@ -3,6 +3,7 @@
 import os
 import threading
 import tracemalloc
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -109,7 +110,8 @@ def test_other_networks(targets, tmp_path, small_blocks):
     assert_same(actual, expected, 1e-7 if targets == "binary" else 1e-10)
 
 
-def test_images_of_a_module(tmp_path, small_blocks):
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_images_of_a_module(backend, tmp_path, small_blocks):
     images = RNG.standard_normal((150, 1, 5, 5))
     y = images.mean((1, 2, 3))
     with torch.random.fork_rng():
@@ -120,7 +122,7 @@ def test_images_of_a_module(tmp_path, small_blocks):
         )  # fmt: skip
     params = {"alpha": 1e-2, "loss": "squared_error"}
     expected = GradientBasisRefit(module, **params).fit(images, y)
-    with parallel_config(backend="loky", n_jobs=2):
+    with parallel_config(backend=backend, n_jobs=2):
         actual = GradientBasisRefit(module, **params).fit(mapped(tmp_path, images), y)
     assert_same(actual, expected)
 
@@ -213,6 +215,27 @@ def test_pass_is_repeated_if_a_worker_dies(backend, tmp_path, small_blocks, requ
         actual = refit(network).fit(rows, Y)
     assert (tmp_path / "0").exists()
     assert_array_equal(actual.basis_coef_, expected.basis_coef_)
+
+
+def test_tasks_are_sent_again_if_the_cluster_gives_up(
+    monkeypatch, tmp_path, small_blocks
+):
+    """Dask reports workers that died, and data that they held, by its own errors."""
+    distributed = pytest.importorskip("distributed")
+    errors = [distributed.scheduler.CommClosedError("lost"), CancelledError()]
+
+    class Unreliable(_streamed.Parallel):
+        def __call__(self, tasks):
+            results = super().__call__(tasks)
+            if errors:
+                raise errors.pop()
+            return results
+
+    rows = mapped(tmp_path, X)
+    expected = refit().fit(rows, Y)
+    monkeypatch.setattr(_streamed, "Parallel", Unreliable)
+    assert_array_equal(refit().fit(rows, Y).basis_coef_, expected.basis_coef_)
+    assert not errors
 
 
 def test_workers_that_always_die_are_reported(tmp_path, small_blocks):
@@ -348,7 +371,7 @@ def write(path, n_rows, n_columns):
 
 @pytest.mark.slow
 def test_file_larger_than_the_workers_memory(tmp_path, cluster):
-    """Two workers of 1 GB each refit on a file of 3 GB, as one process does."""
+    """Two workers of 1 GB each refit on a file of 3 GB, as two threads do."""
     path, n_columns = tmp_path / "X.npy", 250
     y = write(path, 3_000_000, n_columns)
     assert path.stat().st_size >= 3e9
@@ -358,7 +381,7 @@ def test_file_larger_than_the_workers_memory(tmp_path, cluster):
     with parallel_config(backend="dask"):
         on_cluster = refit(network, parameters="last").fit(rows, y)
     with Peak() as peak:
-        alone = refit(network, parameters="last").fit(rows, y)
+        alone = refit(network, parameters="last", n_jobs=2).fit(rows, y)
     print(f"{peak.value / 1e9:.2f} GB")
     assert_array_equal(on_cluster.basis_coef_, alone.basis_coef_)
     assert peak.value < 2e9

@@ -41,14 +41,17 @@ def over_parts(
     """
     size = rows.block * PART_BLOCKS
     parts = [slice(start, start + size) for start in range(0, len(rows), size)]
-    # Tensors in other processes are aligned in memory as copies are, and the last
-    # digits of products depend on it.
-    function = copy.deepcopy(function)
     wave = WAVE * effective_n_jobs(rows.n_jobs)
     for first in range(0, len(parts), wave):
         tasks = [
-            # A view would be sent to other processes with all samples.
-            (function, select(part), [each[part].clone() for each in tensors])
+            # Modules can't be called by two threads. Tensors in other processes are
+            # aligned in memory as copies are, and the last digits depend on it. A view
+            # would be sent to them with all samples.
+            (
+                copy.deepcopy(function),
+                select(part),
+                [each[part].clone() for each in tensors],
+            )
             for part in parts[first : first + wave]
         ]
         yield from _run(tasks, rows.n_jobs)
