@@ -49,6 +49,10 @@ WAVE = 4
 # too little memory.
 PASS_ATTEMPTS = 3
 
+# Memory of the outputs of all layers of a torch module on a block of samples. 60,000
+# images of 28 x 28 pixels and 32 channels would take 12 GB.
+LAYER_BYTES = 2**28
+
 # Size of a block of counters that stays in the cache of one core. Kernels of 10,000
 # samples take 3 s with 160 kB and 500 trees, 5 s with 640 kB.
 CACHE_BYTES = 160_000

@@ -6,6 +6,7 @@ from oracles import randn
 from torch import nn
 from torch.testing import assert_close
 
+from sklearn_pgb._models import _module
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._structure import structured_jacobian
 from sklearn_pgb._operators import _blocks
@@ -174,6 +175,23 @@ def test_operator(name, block_bytes, generator, monkeypatch):
         (operator.cross_gram(other), matrix @ J[:2].flatten(0, 1).T),
     ]:
         assert_close(actual, expected, rtol=1e-12, atol=1e-12 * float(matrix.norm()))
+
+
+@every_case
+def test_blocks_of_samples(name, generator, monkeypatch):
+    """Outputs of layers that would take too much memory are computed in blocks."""
+    module, X = drawn(name, generator)
+    network = open_module(module)
+    whole = network.jacobian(X)
+    monkeypatch.setattr(_module, "LAYER_BYTES", 2 * whole.bytes_per_sample)
+    blocked = network.jacobian(X, without=slice(0, 2))
+    assert blocked.block == 2
+    expected = whole.select(torch.arange(2, whole.n_coef))
+    coef = randn(generator, blocked.n_coef)
+    residual = randn(generator, blocked.n_samples, blocked.n_outputs)
+    assert_close(blocked.matvec(coef), expected.matvec(coef))
+    assert_close(blocked.rmatvec(residual), expected.rmatvec(residual))
+    assert_close(blocked.gram(), expected.gram())
 
 
 @every_case
