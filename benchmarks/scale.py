@@ -1,11 +1,19 @@
-"""Time and memory of the refit of a fixed network by number of samples.
+"""Time, memory and held-out loss by number of samples, columns, classes, parameters.
 
-There are 1,000 to 200,000 generated samples, 20 inputs and 50 tanh units. Each size
-runs in a new process.
+All data are generated. Four parts:
+
+- "refit": the refit of a fixed network of 50 tanh units by number of samples,
+- "models": defaults of this package and of others by number of samples,
+- "classes": the refit of a network by number of classes, 50 samples of each,
+- "parameters": the refit of a fixed network of two hidden layers by their width.
+
+Each row runs in a new process. `--draw FILE` draws held-out loss against seconds.
 """
 
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,29 +27,42 @@ from _harness import (
     parse_arguments,
     print_table,
     run,
+    tasks_of,
 )
+from _rivals import rivals, scaled
+from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import root_mean_squared_error
-from sklearn.neural_network import MLPRegressor
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import log_loss, root_mean_squared_error
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb import GradientBasisRefit, GradientBasisRegressor
 
-SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
-QUICK_SIZES = (1_000, 3_000, 10_000, 20_000)
-N_INPUTS, N_TEST, NOISE = 20, 2_000, 0.1
+SIZES = {
+    "refit": (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000),
+    "models": (1_000, 3_000, 10_000, 30_000, 100_000),
+    "classes": (2, 10, 50, 100, 200),
+    "parameters": (1_000, 10_000, 100_000, 1_000_000),
+}
+QUICK_SIZES = {
+    "refit": (1_000, 3_000, 10_000, 20_000),
+    "models": (1_000, 3_000),
+    "classes": (2, 10),
+    "parameters": (1_000, 10_000),
+}
+MODELS = ("GradientBasis", "HistGB", "CatBoost", "LightGBM", "MLP", "xRFM", "Nystroem")
+N_INPUTS, N_TEST, NOISE, PER_CLASS = 20, 2_000, 0.1, 50
+MAX_MEMORY, MAX_BYTES = "1GB", 1e9
 # The slope is fitted to sizes from this many samples on.
 LINEAR_FROM = 10_000
-MAX_MEMORY, MAX_BYTES = "1GB", 1e9
 
-# The network is trained briefly on a subsample; the refit uses all samples.
-N_TRAINING = 1_000
-NETWORK = {
-    "hidden_layer_sizes": (50,),
-    "activation": "tanh",
-    "max_iter": 100,
-    "learning_rate_init": 3e-3,
-}
+# Networks are trained briefly on few samples; the refit uses all samples.
+N_TRAINING, N_OF_LARGE = 1_000, 10_000
+NETWORK = {"activation": "tanh", "max_iter": 100, "learning_rate_init": 3e-3}
 
 
 def generate(n_rows, seed):
@@ -56,97 +77,209 @@ def generate(n_rows, seed):
     return X, y + NOISE * rng.standard_normal(n_rows)
 
 
-def measure(n_rows):
-    """Refit seconds, memory before the data, and test errors, in a fresh process."""
-    warnings.simplefilter("ignore", ConvergenceWarning)
-    network = MLPRegressor(**NETWORK, random_state=0)
-    network.fit(*generate(N_TRAINING, seed=0))
-    # A small fit first, so that lazy imports and thread pools are not measured.
-    refit(network, *generate(200, seed=1))
+def measured(model, X, y, X_test, y_test):
+    """Seconds and memory of a fit, and the held-out loss."""
     before = memory()["now"]
-    X, y = generate(n_rows, seed=2)
     start = time.perf_counter()
-    model = refit(network, X, y)
-    seconds = time.perf_counter() - start
-    peak = memory()["peak"]
-    X_test, y_test = generate(N_TEST, seed=3)
-    return {
-        "seconds": seconds,
-        "data_bytes": X.nbytes + y.nbytes,
-        "fit_bytes": peak - before,
-        "network_rmse": root_mean_squared_error(y_test, network.predict(X_test)),
-        "refit_rmse": root_mean_squared_error(y_test, model.predict(X_test)),
-    }
+    model.fit(X, y)
+    seconds, peak = time.perf_counter() - start, memory()["peak"]
+    row = {"seconds": seconds, "fit_bytes": peak - before}
+    if hasattr(model, "predict_proba"):
+        loss = log_loss(y_test, model.predict_proba(X_test), labels=model.classes_)
+    else:
+        loss = root_mean_squared_error(y_test, model.predict(X_test))
+    return row | {"loss": float(loss)}
 
 
-def refit(network, X, y):
-    """Refit the fixed network."""
-    model = GradientBasisRefit(
-        FrozenEstimator(network), alpha="loo", max_memory=MAX_MEMORY, random_state=0
+def frozen(hidden_layer_sizes):
+    """A network that was trained briefly."""
+    network = MLPRegressor(
+        hidden_layer_sizes=hidden_layer_sizes, **NETWORK, random_state=0
     )
-    return model.fit(X, y)
+    return network.fit(*generate(N_TRAINING, seed=0))
 
 
-def compute(task):
-    """Compute the measures of one size."""
-    n_rows = int(task.set.removeprefix("generated/"))
-    return {"rows": n_rows, **in_fresh_process(measure, n_rows)}
+def refit_of(network, **options):
+    """A refit that trains nothing."""
+    options = {"alpha": "loo", "max_memory": MAX_MEMORY, "random_state": 0} | options
+    return GradientBasisRefit(FrozenEstimator(network), **options)
+
+
+def measure(part, size, name):
+    """One row, in a fresh process."""
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    test = generate(N_TEST, seed=3)
+    if part == "refit":
+        network = frozen((50,))
+        # A small fit first, so that lazy imports and thread pools are not measured.
+        refit_of(network).fit(*generate(200, seed=1))
+        X, y = generate(size, seed=2)
+        row = measured(refit_of(network), X, y, *test)
+        row["network"] = root_mean_squared_error(test[1], network.predict(test[0]))
+        return row | {"data_bytes": X.nbytes + y.nbytes}
+    if part == "models":
+        X, y = generate(size, seed=2)
+        return measured(model_named(name, size), X, y, *test)
+    if part == "classes":
+        n = PER_CLASS * size + N_TEST
+        X, y = make_classification(
+            n,
+            N_INPUTS,
+            n_informative=15,
+            n_classes=size,
+            n_clusters_per_class=1,
+            class_sep=2.0,
+            random_state=0,
+        )
+        data = X[N_TEST:], y[N_TEST:], X[:N_TEST], y[:N_TEST]
+        network = make_pipeline(
+            StandardScaler(),
+            MLPClassifier(hidden_layer_sizes=(50,), max_iter=100, random_state=0),
+        )
+        trained = measured(network, *data)
+        refit = refit_of(network, alpha="auto").set_params(estimator=network)
+        row = measured(refit, *data)
+        # Five networks are trained, on four fifths of the samples each.
+        row["seconds"] = max(0.0, row["seconds"] - 4 * trained["seconds"])
+        return row | {"network": trained["loss"], "network_s": trained["seconds"]}
+    width = round((size + 110) ** 0.5 - 10.5)
+    network = frozen((width, width))
+    X, y = generate(N_OF_LARGE, seed=2)
+    refit = refit_of(
+        network, alpha=1e-3, solver="auto" if size < 5e4 else "matrix-free"
+    )
+    row = measured(refit, X, y, *test)
+    row["network"] = root_mean_squared_error(test[1], network.predict(test[0]))
+    return row | {"n_coef": len(refit.basis_coef_)}
+
+
+def model_named(name, n_samples):
+    """An unfitted model."""
+    if name == "GradientBasis":
+        return GradientBasisRegressor(random_state=0)
+    if name == "Nystroem":
+        features = Nystroem(n_components=500, random_state=0)
+        ridge = RidgeCV(np.logspace(-6, 1, 8))
+        return scaled(make_pipeline(features, ridge), False)
+    return rivals(False, n_samples)[name]
 
 
 def list_tasks(sizes):
-    """One task for each number of samples."""
-    return [Task(f"generated/{size}", 0, "refit") for size in sizes]
+    """One task for each size, and for each installed model."""
+    installed = ("GradientBasis", "Nystroem", *rivals(False, 1))
+    tasks = []
+    for part, values in sizes.items():
+        for size in values:
+            names = [m for m in MODELS if m in installed] if part == "models" else [""]
+            tasks += [Task(f"generated/{size}", 0, part, name) for name in names]
+    return tasks
+
+
+def compute(task):
+    """Compute the measures of one row."""
+    size = int(task.set.removeprefix("generated/"))
+    row = in_fresh_process(measure, task.part, size, task.model)
+    return {"size": size, **row}
 
 
 def report(rows):
-    """Print the table and return the findings."""
-    complete = covers(rows, list_tasks(SIZES))
-    frame = pd.DataFrame([row for row in rows if "error" not in row])
-    claims = (
-        f"log-log slope of time at most 1.1 from {LINEAR_FROM:,} rows on",
-        f"memory of the fit at most {MAX_MEMORY} plus the data",
-    )
-    if frame.empty:
-        return [Finding(claim, complete=complete) for claim in claims]
-    frame = frame.sort_values("rows")
-    print_sizes(frame)
-    excess = (frame["fit_bytes"] - frame["data_bytes"]).max()
-    figure = f"at most the data and {excess / 1e9:.2f} GB"
-    findings = [Finding(claims[1], figure, bool(excess <= MAX_BYTES), complete)]
-    large = frame[frame["rows"] >= LINEAR_FROM]
+    """Print a table for each part and return the findings."""
+    good = pd.DataFrame([row for row in rows if "error" not in row])
+    findings = []
+    for part in SIZES:
+        frame = good[good["part"] == part] if len(good) else good
+        if frame.empty:
+            continue
+        frame = frame.sort_values("size")
+        print_part(part, frame)
+        complete = covers(rows, tasks_of(list_tasks(SIZES), part))
+        if part == "refit":
+            excess = (frame["fit_bytes"] - frame["data_bytes"]).max()
+            figure = f"at most the data and {excess / 1e9:.2f} GB"
+            claim = f"memory of the refit at most {MAX_MEMORY} plus the data"
+            findings.append(Finding(claim, figure, excess <= MAX_BYTES, complete))
+            findings.append(slope_of("refit", frame, complete))
+        if part == "models":
+            own = frame[frame["model"] == "GradientBasis"]
+            findings.append(slope_of("GradientBasisRegressor", own, complete))
+        if part == "classes":
+            lower = (frame["loss"] < frame["network"]).all()
+            claim = "log loss of the refit below the network's for all classes"
+            findings.append(Finding(claim, str(bool(lower)), bool(lower), complete))
+            ratio = (frame["seconds"] / frame["network_s"].clip(lower=1)).max()
+            claim = "refit at most 3 times the network's training (1 s if less)"
+            findings.append(Finding(claim, f"{ratio:.1f}", ratio <= 3, complete))
+    return findings
+
+
+def slope_of(name, frame, complete):
+    """Finding on the log-log slope of time."""
+    claim = f"{name}: log-log slope of time at most 1.1 from {LINEAR_FROM:,} rows on"
+    large = frame[frame["size"] >= LINEAR_FROM]
     if len(large) < 2:
-        return [Finding(claims[0], complete=complete), *findings]
-    slope = np.polyfit(np.log(large["rows"]), np.log(large["seconds"]), 1)[0]
+        return Finding(claim, complete=complete)
+    slope = np.polyfit(np.log(large["size"]), np.log(large["seconds"]), 1)[0]
     figure = f"slope {slope:.2f} over {len(large)} sizes"
-    return [Finding(claims[0], figure, bool(slope <= 1.1), complete), *findings]
+    return Finding(claim, figure, slope <= 1.1, complete)
 
 
-def print_sizes(frame):
-    """Print time, memory and errors of every size."""
-    header = ["rows", "seconds", "data MB", "fit MB", "process MB"]
-    header += ["network RMSE", "refit RMSE"]
+def print_part(part, frame):
+    """Print the rows of one part."""
+    header = [part, "size", "seconds", "fit MB", "loss", "loss of the network"]
     lines = [
         [
-            f"{row.rows:,}",
+            row.model or part,
+            f"{row.size_:,}",
             f"{row.seconds:.2f}",
-            *(
-                f"{value / 1e6:,.0f}"
-                for value in (row.data_bytes, row.fit_bytes, row.peak_bytes)
-            ),
-            f"{row.network_rmse:.4f}",
-            f"{row.refit_rmse:.4f}",
+            f"{row.fit_bytes / 1e6:,.0f}",
+            f"{row.loss:.4f}",
+            "-" if pd.isna(row.network) else f"{row.network:.4f}",
         ]
-        for row in frame.itertuples()
+        for row in frame.rename(columns={"size": "size_"})
+        .reindex(columns=["model", "size_", "seconds", "fit_bytes", "loss", "network"])
+        .itertuples()
     ]
-    print_table("Refit of 50 tanh units, 20 inputs", header, lines, n_left=0)
+    print_table(f"By {part}", header, lines)
+
+
+def draw(rows, path):
+    """Draw held-out loss against seconds, a line for each model."""
+    import matplotlib.pyplot as plt
+
+    frame = pd.DataFrame([row for row in rows if "error" not in row])
+    frame = frame[frame["part"] == "models"].sort_values("size")
+    fig, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, marker in zip(MODELS, "Dos^vPX", strict=True):
+        own = frame[frame["model"] == name]
+        if len(own):
+            color = {"color": "#1f77b4", "lw": 2.5} if name == MODELS[0] else {}
+            ax.plot(own["seconds"], own["loss"], marker=marker, label=name, **color)
+    sizes = sorted(frame["size"].unique())
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="seconds of a fit, one thread",
+        ylabel=f"RMSE on {N_TEST:,} other samples (noise {NOISE})",
+        title=f"From {sizes[0]:,} to {sizes[-1]:,} samples of {N_INPUTS} inputs",
+    )
+    ax.legend(frameon=False)
+    fig.savefig(path)
 
 
 def main():
-    """Run the benchmark from the command line, one size after the other."""
-    options = parse_arguments(__doc__)
+    """Run the benchmark from the command line, one row after the other."""
+    path = None
+    if "--draw" in sys.argv:
+        place = sys.argv.index("--draw")
+        path = Path(sys.argv.pop(place + 1))
+        sys.argv.pop(place)
+    options = parse_arguments(__doc__, tuple(SIZES))
     tasks = list_tasks(QUICK_SIZES if options.quick else SIZES)
-    protocols = {"refit": [NETWORK, N_INPUTS, N_TRAINING, NOISE, MAX_MEMORY]}
-    rows = run(tasks, compute, protocols, options, alone=("refit",))
+    constants = [NETWORK, N_INPUTS, N_TRAINING, N_OF_LARGE, NOISE, MAX_MEMORY, N_TEST]
+    protocols = dict.fromkeys(SIZES, constants)
+    rows = run(tasks, compute, protocols, options, alone=tuple(SIZES))
+    if path is not None:
+        draw(rows, path)
     finish(report(rows), rows)
 
 

@@ -34,6 +34,25 @@ BLOCK_BYTES = 2**23
 # make the overhead of each block negligible.
 SAMPLE_BLOCK = 2**13
 
+# Memory of a block of samples that is read from a file, in float64. Only samples of
+# more than a thousand numbers come in smaller blocks than SAMPLE_BLOCK.
+READ_BYTES = 2**26
+
+# Blocks of a part of the samples that a task computes. It then takes about a second and
+# returns one sum, a matrix of a few MB.
+PART_BLOCKS = 8
+
+# Tasks per worker that are sent at a time. Their results are in memory together.
+WAVE = 4
+
+# Times that tasks are sent again if a worker is lost. A worker that dies so often has
+# too little memory.
+PASS_ATTEMPTS = 3
+
+# Memory of the outputs of all layers of a torch module on a block of samples. 60,000
+# images of 28 x 28 pixels and 32 channels would take 12 GB.
+LAYER_BYTES = 2**28
+
 # Size of a block of counters that stays in the cache of one core. Kernels of 10,000
 # samples take 3 s with 160 kB and 500 trees, 5 s with 640 kB.
 CACHE_BYTES = 160_000

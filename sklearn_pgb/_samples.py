@@ -8,6 +8,7 @@ import torch
 from sklearn.utils import indexable
 from torch import Tensor
 
+from sklearn_pgb._models._mapped_rows import MappedRows, StreamedInputs
 from sklearn_pgb._sklearn import _check_sample_weight, _num_samples, _safe_indexing
 
 
@@ -17,8 +18,8 @@ class Samples:
 
     Attributes
     ----------
-    X : array, sparse matrix, data frame, list, Tensor, or tuple of Tensor
-        Inputs; a tuple has the inputs of several networks.
+    X : array, sparse matrix, data frame, list, MappedRows, Tensor, or tuple
+        Inputs; a tuple has the inputs of several networks, Tensor or StreamedInputs.
     y : ndarray or Tensor
     weight : ndarray or Tensor (n_samples,)
         Not normalized.
@@ -48,8 +49,10 @@ class Samples:
 
 
 def _rows(part: Any, index: Any) -> Any:
-    if isinstance(part, tuple) and isinstance(part[0], Tensor):
+    if isinstance(part, tuple) and isinstance(part[0], Tensor | StreamedInputs):
         return tuple(_rows(each, index) for each in part)
+    if isinstance(part, MappedRows | StreamedInputs):
+        return part.rows(index)
     if isinstance(part, Tensor):
         return part[torch.as_tensor(index, device=part.device)]
     return _safe_indexing(part, index)

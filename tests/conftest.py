@@ -17,6 +17,7 @@ def pytest_addoption(parser):
         metavar="N[,N...]",
         help="run each test that asks for `seed` with each of these (default: 0)",
     )
+    parser.addoption("--slow", action="store_true", help="run tests that take minutes")
 
 
 def pytest_generate_tests(metafunc):
@@ -51,10 +52,13 @@ def figures():
     plt.close("all")
 
 
-def pytest_collection_modifyitems(items):
-    if torch.cuda.is_available():
-        return
-    no_gpu = pytest.mark.skip(reason="no CUDA device")
+def pytest_collection_modifyitems(config, items):
+    skips = {}
+    if not torch.cuda.is_available():
+        skips["gpu"] = pytest.mark.skip(reason="no CUDA device")
+    if not config.getoption("--slow"):
+        skips["slow"] = pytest.mark.skip(reason="takes minutes, needs --slow")
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(no_gpu)
+        for name, skip in skips.items():
+            if item.get_closest_marker(name):
+                item.add_marker(skip)

@@ -6,6 +6,7 @@ from oracles import randn
 from torch import nn
 from torch.testing import assert_close
 
+from sklearn_pgb._models import _module
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._structure import structured_jacobian
 from sklearn_pgb._operators import _blocks
@@ -177,6 +178,23 @@ def test_operator(name, block_bytes, generator, monkeypatch):
 
 
 @every_case
+def test_blocks_of_samples(name, generator, monkeypatch):
+    """Outputs of layers that would take too much memory are computed in blocks."""
+    module, X = drawn(name, generator)
+    network = open_module(module)
+    whole = network.jacobian(X)
+    monkeypatch.setattr(_module, "LAYER_BYTES", 2 * whole.bytes_per_sample)
+    blocked = network.jacobian(X, without=slice(0, 2))
+    assert blocked.block == 2
+    expected = whole.select(torch.arange(2, whole.n_coef))
+    coef = randn(generator, blocked.n_coef)
+    residual = randn(generator, blocked.n_samples, blocked.n_outputs)
+    assert_close(blocked.matvec(coef), expected.matvec(coef))
+    assert_close(blocked.rmatvec(residual), expected.rmatvec(residual))
+    assert_close(blocked.gram(), expected.gram())
+
+
+@every_case
 def test_single_precision(name, generator):
     module, X = drawn(name, generator)
     operator = open_module(module).jacobian(X)
@@ -264,3 +282,36 @@ def test_shared_and_hooked_layers_have_no_structure():
     assert structured_jacobian(module, X) is not None
     module[0].register_forward_hook(lambda part, args, out: 2 * out)
     assert structured_jacobian(module, X) is None
+
+
+@pytest.mark.parametrize("block_bytes", [None, 1])
+@every_case
+def test_squared_columns(name, block_bytes, generator, monkeypatch):
+    """Diagonals of the normal matrix of one output."""
+    if block_bytes is not None:
+        monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
+    module, X = drawn(name, generator)
+    operator = open_module(module).jacobian(X)
+    squares = [
+        layer.squared_columns(D[:, 1])
+        for layer, D in zip(operator.columns, operator.derivatives(), strict=True)
+    ]
+    expected = by_autograd(module, X)[:, 1].square().sum(0)
+    assert_close(torch.cat(squares), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_kronecker_factors_of_a_convolution(bias, generator):
+    """They are exact for one sample and one place, and are sums over samples."""
+    module = nn.Sequential(nn.Conv2d(2, 3, 2, bias=bias), nn.Flatten()).double()
+    X = randn(generator, 1, 2, 2, 2)
+    (layer,) = open_module(module).jacobian(X).columns
+    delta, weight = randn(generator, 1, 3), torch.tensor([[0.7]], dtype=torch.float64)
+    inner, outer = layer.kronecker_factors(delta, weight)
+    row = layer.dense(delta[:, None])[0, 0]
+    rows = [row[:24].view(3, 8), row[24:, None]] if bias else [row.view(3, 8)]
+    flat = torch.cat(rows, 1).reshape(-1)
+    assert_close(0.7 * torch.outer(flat, flat), torch.kron(outer, inner))
+    groups = nn.Sequential(nn.Conv2d(2, 2, 2, groups=2), nn.Flatten()).double()
+    (grouped,) = open_module(groups).jacobian(X).columns
+    assert grouped.kronecker_factors(delta[:, :2], weight) is None

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from sklearn_pgb._bases._streamed import StreamedOperator, streamed_outputs
+from sklearn_pgb._models._mapped_rows import StreamedInputs
 from sklearn_pgb._models._network import Head, Network, positions_without
+from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 
 
@@ -45,7 +49,10 @@ class TangentSpace:
         """
         space = cls.with_scales(networks, inputs, [1.0] * len(networks))
         scales = []
-        for part in space.operator(inputs).operators:
+        operator = space.operator(inputs)
+        # Samples in a file are the inputs of one network.
+        parts = getattr(operator, "operators", [operator])
+        for part in parts:
             if not part.n_coef:
                 raise ValueError(
                     "parameters must include more than the biases of the outputs, "
@@ -88,8 +95,10 @@ class TangentSpace:
         """Whether a g with f = J g is known for every network."""
         return all(head.span_coef is not None for head in self.heads)
 
-    def operator(self, inputs: Sequence[Tensor]) -> StackedOperator:
+    def operator(self, inputs: Sequence[Any]) -> LinearOperator:
         """The scaled columns on these inputs, output biases left out."""
+        if isinstance(inputs[0], StreamedInputs):
+            return StreamedOperator(self.operator, inputs)
         parts = [
             network.jacobian(X, without=head.bias if self.intercept else None)
             for network, head, X in zip(self.networks, self.heads, inputs, strict=True)
@@ -123,8 +132,10 @@ class TangentSpace:
         return torch.cat(result)
 
 
-def mean_raw(networks: Sequence[Network], inputs: Sequence[Tensor]) -> Tensor:
+def mean_raw(networks: Sequence[Network], inputs: Sequence[Any]) -> Tensor:
     """Mean raw outputs of the networks."""
+    if isinstance(inputs[0], StreamedInputs):
+        return streamed_outputs(partial(mean_raw, networks), inputs)
     outputs = [
         network(network.theta, X) for network, X in zip(networks, inputs, strict=True)
     ]
@@ -132,9 +143,12 @@ def mean_raw(networks: Sequence[Network], inputs: Sequence[Tensor]) -> Tensor:
 
 
 def tangent_raw(
-    networks: Sequence[Network], inputs: Sequence[Tensor], parameters: Tensor
+    networks: Sequence[Network], inputs: Sequence[Any], parameters: Tensor
 ) -> Tensor:
     """Raw outputs J c, with one coefficient per parameter of all networks."""
+    if isinstance(inputs[0], StreamedInputs):
+        function = partial(tangent_raw, networks, parameters=parameters)
+        return streamed_outputs(function, inputs)
     sizes = [network.n_params for network in networks]
     outputs = [
         network.jacobian(X).matvec(part)

@@ -17,7 +17,8 @@ def layer_inverses(problem: ConvexProblem, raw: Tensor) -> Inverse | None:
     Every layer is a block. A row of a linear layer is the outer product of derivatives
     D and inputs A, so the block is nearly the Kronecker product of
     ``sum_i w_i D_i^T H_i D_i``, estimated from random signs, and
-    ``sum_i w_i A_i A_i^T`` (Martens and Grosse, 2015). For an output layer D is the
+    ``sum_i w_i A_i A_i^T`` (Martens and Grosse, 2015; Grosse and Martens, 2016, for
+    convolutions). For an output layer D is the
     identity: each output's block is exact, and that of the first chain includes the
     intercept. No matrix is larger than the width of a layer.
     """
@@ -112,27 +113,26 @@ def _output_inverse(
 def _layer_inverse(
     layer: Columns, delta: Tensor, weight: Tensor, alpha: float
 ) -> Inverse:
-    """The inverse of a Kronecker product; of a diagonal if the layer is not linear.
+    """The inverse of a Kronecker product, or of a diagonal for layers without factors.
 
     `delta` holds the pulled back random signs, times the roots of the weights.
     """
-    if not isinstance(layer, Linear):
-        squares = layer.dense(delta[:, None])[:, 0].square().sum(0) + alpha
-        return lambda part: part / squares
-    inputs, pulled = layer.inputs.double(), delta.double()
-    if layer.bias:
-        inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
-    a, U = torch.linalg.eigh(inputs.T @ (weight.double() * inputs))
-    g, V = torch.linalg.eigh(pulled.T @ pulled)
+    factors = layer.kronecker_factors(delta, weight.to(delta))
+    if factors is None:
+        squares = layer.squared_columns(delta).double() + alpha
+        return lambda part: part / squares.to(part)
+    # A layer's parameters are its weights, (n_out, n_in), and then its biases.
+    a, U = torch.linalg.eigh(factors[0].double())
+    g, V = torch.linalg.eigh(factors[1].double())
     curvature = g.clamp_min(0)[:, None] * a.clamp_min(0) + alpha
-    size, shape = layer.weight.numel(), layer.weight.shape
+    n_out, n_in = len(g), len(a) - layer.bias
 
     def inverse(part: Tensor) -> Tensor:
-        rows = part[:size].view(shape)
+        rows = part[: n_out * n_in].view(n_out, n_in)
         if layer.bias:
-            rows = torch.cat([rows, part[size:, None]], 1)
+            rows = torch.cat([rows, part[n_out * n_in :, None]], 1)
         solved = V @ ((V.T @ rows.double() @ U) / curvature) @ U.T
-        parts = [solved[:, : shape[1]].reshape(-1), solved[:, shape[1] :].reshape(-1)]
+        parts = [solved[:, :n_in].reshape(-1), solved[:, n_in:].reshape(-1)]
         return torch.cat(parts).to(part)
 
     return inverse

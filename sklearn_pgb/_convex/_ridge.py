@@ -219,9 +219,8 @@ def ridge_path(problem: ConvexProblem, dual: bool) -> RidgePath:
     """Decompose the Gram (dual) or the normal matrix (primal) once."""
     if dual:
         return _dual_path(problem)
-    weighted = problem.weight[:, None] * _centered_target(problem)
-    moment = problem.operator.rmatvec(weighted)
-    eigenvalues, vectors = torch.linalg.eigh(_centered_normal(problem))
+    normal, moment = _normal_equations(problem)
+    eigenvalues, vectors = torch.linalg.eigh(normal)
     return RidgePath(
         problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ moment, dual=False
     )
@@ -283,14 +282,18 @@ def _center_gram(gram: Tensor, constant: Tensor) -> None:
     gram.addmm_(gram @ constant, constant.T, alpha=-1.0)
 
 
-def _centered_normal(problem: ConvexProblem) -> Tensor:
-    """The weighted normal matrix of centered columns."""
+def _normal_equations(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
+    """The weighted normal matrix of centered columns, and their product with y."""
     n, k = problem.y.shape
-    normal = problem.operator.normal(problem.weight.sqrt()[:, None].expand(n, k))
+    root = problem.weight.sqrt()[:, None].expand(n, k)
+    residuals = [problem.weight[:, None] * _centered_target(problem)]
     if problem.intercept:
-        mean = column_means(problem)
+        residuals = _weighted_units(problem) + residuals
+    normal, products = problem.operator.normal_equations(root, *residuals)
+    if problem.intercept:
+        mean = products[:-1]
         normal.addmm_(mean.T, mean, alpha=-1.0)
-    return normal
+    return normal, products[-1]
 
 
 def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] | None:
@@ -298,7 +301,10 @@ def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] 
 
     None if alpha is so small that rounding leaves the matrix indefinite.
     """
-    matrix = _centered_gram(problem) if dual else _centered_normal(problem)
+    if dual:
+        matrix, moment = _centered_gram(problem), None
+    else:
+        matrix, moment = _normal_equations(problem)
     matrix.diagonal().add_(problem.alpha / 2)
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info):
@@ -315,8 +321,9 @@ def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] 
             rows = rows + torch.cholesky_solve(step.reshape(-1, 1), factor).view(n, k)
             coef = _centered_rmatvec(problem, root * rows)
         else:
-            gradient = problem.operator.rmatvec(problem.weight[:, None] * residual)
-            gradient -= (problem.alpha / 2) * coef
+            if moment is None:
+                moment = problem.operator.rmatvec(problem.weight[:, None] * residual)
+            gradient, moment = moment - (problem.alpha / 2) * coef, None
             coef = coef + torch.cholesky_solve(gradient[:, None], factor)[:, 0]
         if problem.intercept:
             centered = problem.raw(coef, torch.zeros_like(intercept))
@@ -329,10 +336,16 @@ def column_means(problem: ConvexProblem) -> Tensor:
     k = problem.operator.n_outputs
     if not problem.intercept:
         return problem.y.new_zeros(k, problem.operator.n_coef)
-    eye = torch.eye(k, dtype=problem.y.dtype, device=problem.y.device)
     return torch.stack(
-        [problem.operator.rmatvec(problem.weight[:, None] * eye[c]) for c in range(k)]
+        [problem.operator.rmatvec(unit) for unit in _weighted_units(problem)]
     )
+
+
+def _weighted_units(problem: ConvexProblem) -> list[Tensor]:
+    """The weights in the column of each output, (n_samples, n_outputs)."""
+    k = problem.operator.n_outputs
+    eye = torch.eye(k, dtype=problem.y.dtype, device=problem.y.device)
+    return [problem.weight[:, None] * row for row in eye]
 
 
 def _center(problem: ConvexProblem, values: Tensor) -> Tensor:

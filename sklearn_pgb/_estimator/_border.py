@@ -21,6 +21,7 @@ from torch import Tensor
 from sklearn_pgb._budget import MOST_JOBS
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._combinations import unfitted_members
+from sklearn_pgb._models._mapped_rows import MappedRows, StreamedInputs
 from sklearn_pgb._models._open import nested, open_network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._selected import select
@@ -202,11 +203,17 @@ def open_all(
 
 def inputs_of(
     opened: Sequence[OpenNetwork], X: Any, device: Any, *, check: bool = True
-) -> list[Tensor]:
+) -> list[Any]:
     """Return the preprocessed inputs of each network, see `OpenNetwork.inputs`.
 
-    Clones of an estimator that takes X as it is share theirs.
+    Clones of an estimator that takes X as it is share theirs. Samples in a file become
+    `StreamedInputs`, others tensors.
     """
+    if isinstance(X, MappedRows):
+        streamed = [StreamedInputs(o, X, torch.device(device or "cpu")) for o in opened]
+        if check:
+            streamed[0].check()
+        return streamed
     result: list[Tensor] = []
     for each in opened:
         if not result or each.maps_inputs:

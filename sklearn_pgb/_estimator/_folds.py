@@ -1,6 +1,7 @@
 """Folds for cross-fitting, which keep duplicate samples and groups together."""
 
 from contextlib import suppress
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from sklearn_pgb._bases._streamed import over_parts
 from sklearn_pgb._budget import ENOUGH_ROWS
 from sklearn_pgb._convex._heldout import NoFolds
+from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._sklearn import (
     _num_samples,
     _safe_indexing,
@@ -48,6 +51,9 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
         ]
         # As an object array: NumPy's byte strings would drop trailing zero bytes.
         return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
+    if isinstance(X, MappedRows):
+        digests = np.concatenate(list(over_parts(_digests, X, X.rows)))
+        return np.unique(digests, return_inverse=True)[1]
     rows = np.asarray(X)
     rows = rows.reshape(len(rows), -1)
     if rows.dtype.kind == "c":
@@ -61,6 +67,14 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
             [np.unique(column, return_inverse=True)[1] for column in rows.T]
         )
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _digests(rows: MappedRows) -> NDArray[np.bytes_]:
+    """Hash the rows of a part; those of 128 bits do not collide by chance."""
+    # The sum turns -0.0 into 0.0.
+    blocks = (rows[each] + 0 for each in rows.blocks())
+    found = [blake2b(r, digest_size=16).digest() for block in blocks for r in block]
+    return np.array(found, dtype="S16")
 
 
 def _sortable(column: NDArray[Any]) -> NDArray[Any]:

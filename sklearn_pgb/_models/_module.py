@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sklearn_pgb._budget import HEAD_TOLERANCE
+from sklearn_pgb._budget import HEAD_TOLERANCE, LAYER_BYTES
 from sklearn_pgb._derivatives import Derivatives
 from sklearn_pgb._models._activations import (
     ACTIVATIONS,
@@ -28,6 +28,7 @@ from sklearn_pgb._models._structure import (
     leaf_modules,
     structured_jacobian,
 )
+from sklearn_pgb._operators._blocked import BlockedOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -165,16 +166,30 @@ class ModuleNetwork(Network):
         return [X, self(self.theta, X)]
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The partial derivatives, by the layers' structure if it is known."""
-        structured = structured_jacobian(self._module, X)
-        if structured is None:
+        """The partial derivatives, by the layers' structure if it is known.
+
+        The outputs of all layers are kept if they take little memory, and otherwise
+        computed anew for blocks of samples.
+        """
+        first = structured_jacobian(self._module, X[:1])
+        if first is None:
             return super().jacobian(X, without=without)
         named = self._module.named_parameters()
         trained = torch.cat(
             [torch.full((part.numel(),), name in self._shapes) for name, part in named]
         )
         columns = torch.nonzero(trained)[:, 0]
-        return structured.select(columns[positions_without(len(columns), without)])
+        columns = columns[positions_without(len(columns), without)]
+
+        def create(rows: slice | Tensor) -> LinearOperator:
+            operator = structured_jacobian(self._module, X[rows])
+            assert operator is not None
+            return operator.select(columns)
+
+        block = max(1, LAYER_BYTES // first.bytes_per_sample)
+        if len(X) <= block:
+            return create(slice(None))
+        return BlockedOperator(create, len(X), block)
 
     def find_head(self, X: Tensor) -> Head:
         """Find the head by derivatives on a few samples.

@@ -22,6 +22,8 @@ class BlockedOperator(LinearOperator):
     create : callable (index) -> LinearOperator
         Returns the operator on some samples, given by a slice or a tensor.
     n_samples : int
+    block : int or None
+        Number of samples of a block; None is SAMPLE_BLOCK.
 
     Attributes
     ----------
@@ -29,16 +31,22 @@ class BlockedOperator(LinearOperator):
         The operator on the first sample.
     """
 
-    def __init__(self, create: Callable[[Any], LinearOperator], n_samples: int):
+    def __init__(
+        self,
+        create: Callable[[Any], LinearOperator],
+        n_samples: int,
+        block: int | None = None,
+    ):
         self.create, self.n_samples = create, n_samples
+        self.block = SAMPLE_BLOCK if block is None else block
         self.first = first = create(slice(0, 1))
         self.n_outputs, self.n_coef = first.n_outputs, first.n_coef
         self.dtype, self.device = first.dtype, first.device
 
     def parts(self) -> Iterator[tuple[slice, LinearOperator]]:
         """Blocks of samples with their operators."""
-        for start in range(0, self.n_samples, SAMPLE_BLOCK):
-            rows = slice(start, min(start + SAMPLE_BLOCK, self.n_samples))
+        for start in range(0, self.n_samples, self.block):
+            rows = slice(start, min(start + self.block, self.n_samples))
             yield rows, self.create(rows)
 
     def matvec(self, coef: Tensor) -> Tensor:
@@ -54,9 +62,11 @@ class BlockedOperator(LinearOperator):
         return self.create(rows).dense()
 
     def rows(self, index: Tensor) -> LinearOperator:
-        if len(index) <= SAMPLE_BLOCK:
+        if len(index) <= self.block:
             return self.create(index)
-        return BlockedOperator(lambda rows: self.create(index[rows]), len(index))
+        return BlockedOperator(
+            lambda rows: self.create(index[rows]), len(index), self.block
+        )
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         for rows, part in self.parts():
@@ -68,10 +78,18 @@ class BlockedOperator(LinearOperator):
         return torch.cat([part.cross_gram(other) for _, part in self.parts()])
 
     def normal(self, root: Tensor | None = None) -> Tensor:
+        return self.normal_equations(root)[0]
+
+    def normal_equations(
+        self, root: Tensor | None, *residuals: Tensor
+    ) -> tuple[Tensor, Tensor]:
         total = self._empty(self.n_coef, self.n_coef).zero_()
+        moments = self._empty(len(residuals), self.n_coef).zero_()
         for rows, part in self.parts():
             total += part.normal(None if root is None else root[rows])
-        return total
+            for moment, residual in zip(moments, residuals, strict=True):
+                moment += part.rmatvec(residual[rows])
+        return total, moments
 
     def row_norms(self) -> Tensor:
         return torch.cat([part.row_norms() for _, part in self.parts()])

@@ -44,6 +44,13 @@ class ChainOperator(LinearOperator):
         self.n_samples, self.device = len(first.inputs), first.inputs.device
         self.dtype = first.dtype
 
+    @property
+    def bytes_per_sample(self) -> int:
+        """Memory of the layers' inputs and slopes, roughly."""
+        inputs = sum(layer.inputs[0].numel() for layer in self.columns)
+        outputs = sum(layer.width for layer in self.layers)
+        return (inputs + outputs) * self.dtype.itemsize
+
     def matvec(self, coef: Tensor) -> Tensor:
         tangent: Tensor | None = None
         for layer, part in zip(self.layers, coef.split(self.sizes), strict=True):

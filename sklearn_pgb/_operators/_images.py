@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from sklearn_pgb._operators._blocks import row_blocks
 from sklearn_pgb._operators._layers import Change, Columns, LayerDerivative
 
 
@@ -104,16 +105,20 @@ class Convolution(Columns):
             self.places,
         )
 
-    def dense(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
-        images, geometry = self.inputs[rows], self.geometry
-        patches = F.unfold(
-            images,
+    def _patches(self, rows: slice) -> Tensor:
+        """What the weights multiply, (n_rows, channels times size, places)."""
+        geometry = self.geometry
+        return F.unfold(
+            self.inputs[rows],
             tuple(self.weight.shape[2:]),
             geometry.dilation,
             geometry.padding,
             geometry.stride,
         )
-        b, k, groups = len(images), D.shape[1], geometry.groups
+
+    def dense(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
+        patches, groups = self._patches(rows), self.geometry.groups
+        b, k = len(patches), D.shape[1]
         patches = patches.view(b, groups, -1, patches.shape[-1]).transpose(2, 3)
         # (b, groups, outputs and channels of a group, places)
         D = D.expand(b, k, -1).reshape(b, k, groups, -1, patches.shape[2])
@@ -137,6 +142,25 @@ class Convolution(Columns):
         out[:size] = gradient.reshape(-1)
         if self.bias:
             torch.sum(images, (0, 2, 3), out=out[size:])
+
+    def kronecker_factors(
+        self, delta: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """As if the derivatives at different places were uncorrelated."""
+        if self.geometry.groups > 1:
+            return None
+        n_places = self.places[0] * self.places[1]
+        n_in = self.weight[0].numel() + int(self.bias)
+        inner = delta.new_zeros(n_in, n_in)
+        size = n_in * n_places * delta.element_size()
+        for rows in row_blocks(len(delta), size):
+            patches = self._patches(rows)
+            if self.bias:
+                patches = torch.cat([patches, torch.ones_like(patches[:, :1])], 1)
+            flat = (weight[rows].sqrt()[:, None] * patches).transpose(0, 1).flatten(1)
+            inner += flat @ flat.T
+        outer = delta.view(len(delta), -1, n_places).transpose(0, 1).flatten(1)
+        return inner, outer @ outer.T / n_places
 
 
 class ChannelScale(Columns):

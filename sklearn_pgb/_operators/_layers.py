@@ -96,9 +96,12 @@ class Columns(LayerDerivative):
     ----------
     inputs : Tensor (n_samples, ...)
         The values that the parameters multiply.
+    bias : bool
+        Whether the last parameters are biases of a layer with Kronecker factors.
     """
 
     inputs: Tensor
+    bias: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -164,6 +167,32 @@ class Columns(LayerDerivative):
         """
         flat = self.dense(D).flatten(1)
         return flat @ normal(flat.shape[1], n_components)
+
+    def squared_columns(self, delta: Tensor) -> Tensor:
+        """Squared norms (n_coef,) of the columns for derivatives (n_samples, width)."""
+        total = delta.new_zeros(self.n_coef)
+        for rows in row_blocks(len(delta), self.n_coef * delta.element_size()):
+            total += self.dense(delta[rows, None], rows).square().sum((0, 1))
+        return total
+
+    def kronecker_factors(
+        self, delta: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Factors whose Kronecker product is nearly that of the columns with delta.
+
+        Parameters
+        ----------
+        delta : Tensor (n_samples, width)
+            Derivatives, times the roots of the weights.
+        weight : Tensor (n_samples, 1)
+
+        Returns
+        -------
+        tuple of Tensor (n_in, n_in) and (n_out, n_out), or None
+            Of the inputs, with a constant last if there is a bias, and of delta. None
+            for layers of another form.
+        """
+        return None
 
 
 class Frozen(LayerDerivative):
@@ -286,6 +315,12 @@ class Linear(Columns):
         # part.
         diagonal = torch.diagonal(kernel, dim1=1, dim2=3)
         diagonal += self._input_gram(other, rows)[:, :, None]
+
+    def kronecker_factors(self, delta: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = self.inputs
+        if self.bias:
+            inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
+        return inputs.T @ (weight * inputs), delta.T @ delta
 
     def _input_gram(self, other: Linear, rows: slice) -> Tensor:
         product = self.inputs[rows] @ other.inputs.T

@@ -131,6 +131,13 @@ class LinearOperator(ABC):
             add_gram(scaled.flatten(0, 1), total)
         return mirrored(total)
 
+    def normal_equations(
+        self, root: Tensor | None, *residuals: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`normal`, and `rmatvec` of each residual as a row, in one pass."""
+        moments = [self.rmatvec(residual) for residual in residuals]
+        return self.normal(root), torch.stack(moments)
+
     def row_norms(self) -> Tensor:
         """Squared norms of the rows, of shape (n_samples, n_outputs)."""
         return torch.cat([dense.square().sum(-1) for _, dense in self.blocks()])

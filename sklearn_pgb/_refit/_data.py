@@ -16,6 +16,7 @@ from sklearn_pgb._estimator._border import (
     weight_keyword,
 )
 from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, parts_among
+from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._samples import Samples
@@ -92,6 +93,9 @@ def training_data(
     cv: Any,
 ) -> TrainingData:
     """Check the arguments of `fit` and remove samples of weight zero."""
+    mapped = MappedRows.of(X, request.n_jobs) if request.is_prefit else None
+    if mapped is not None and (X.ndim == 2 or request.validation_options["allow_nd"]):
+        X = mapped
     X, y = _check_training_data(owner, request, X, y)
     weight = _check_weight(request, X, y, sample_weight)
     if groups is not None:
@@ -113,7 +117,8 @@ def training_data(
     # Arrays are not copied if every sample is used: they may be memory-mapped. Others
     # are made C-contiguous, because rounding in training depends on the memory order.
     samples = Samples(X, y, weight)
-    in_order = isinstance(X, np.ndarray) and X.flags.c_contiguous
+    in_order = isinstance(X, MappedRows)
+    in_order |= isinstance(X, np.ndarray) and X.flags.c_contiguous
     if len(rows) < len(weight) or not in_order:
         params = _check_method_params(X, params, rows)
         samples = samples.rows(rows)
@@ -174,7 +179,7 @@ def _check_training_data(
         "multi_output": True,
         "y_numeric": not request.classifies,
     }
-    if not checks_inputs(request.estimator):
+    if not checks_inputs(request.estimator) and not isinstance(X, MappedRows):
         X, y = validate_data(owner, X, y, **targets, **request.validation_options)
         owner._sample_shape = X.shape[1:]
     elif y is None:
@@ -183,9 +188,11 @@ def _check_training_data(
             "target y is None."
         )
     else:
+        # The values of samples in a file are checked when they are read.
         check_passed_on(X)
         X, y = indexable(X, y)
         validate_data(owner, X, skip_check_array=True)
+        owner._sample_shape = getattr(X, "shape", ())[1:]
         y = _check_y(y, **targets, estimator=owner)
     return X, _check_targets(request, y)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
+from sklearn_pgb._bases._tangent import TangentSpace, tangent_raw
 from sklearn_pgb._budget import FIT_RANK_FLOPS, FIT_REPAIR_FLOPS
 from sklearn_pgb._convex._bounds import Bound
 from sklearn_pgb._convex._choice import (
@@ -67,6 +67,7 @@ class Refit:
 
 def refit(
     trained: TrainedNetworks,
+    average: Tensor,
     distinct: Tensor,
     request: RefitRequest,
     effort: Effort,
@@ -77,6 +78,8 @@ def refit(
     Parameters
     ----------
     trained : TrainedNetworks
+    average : Tensor (n_samples, n_outputs)
+        Mean raw outputs of the networks.
     distinct : Tensor (n_samples,)
         Group codes: samples with equal inputs have the same number.
     request : RefitRequest
@@ -88,7 +91,6 @@ def refit(
     samples = trained.samples
     networks = [opened.network for opened in trained.opened]
     space = TangentSpace.of(networks, samples.X, samples.normalized_weight)
-    average = mean_raw(networks, samples.X)
     problem = ConvexProblem(
         space.operator(samples.X),
         samples.y,

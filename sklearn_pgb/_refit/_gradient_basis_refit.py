@@ -151,7 +151,7 @@ class GradientBasisRefit(
     device : str, torch.device or None, default=None
         Device of the convex problem. None is the CPU.
     n_jobs : int or None, default=None
-        Number of networks trained in parallel.
+        Number of networks trained, or of parts of a mapped file read, in parallel.
     random_state : int, RandomState instance or None, default=None
         Seed of the networks, the folds and the sketch. If None, the first network keeps
         its own `random_state`.
@@ -321,7 +321,8 @@ class GradientBasisRefit(
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Inputs of the network.
+            Inputs of the network. A memory-mapped array is read in blocks and never
+            copied whole, if the network is already trained.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None

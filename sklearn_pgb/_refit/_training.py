@@ -12,9 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
 from sklearn_pgb._budget import AUTO_FOLDS
-from sklearn_pgb._convex._choice import Effort
+from sklearn_pgb._convex._choice import Effort, is_number
 from sklearn_pgb._convex._heldout import NoFolds
+from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._solve import choose_method
 from sklearn_pgb._estimator._border import (
     count_outputs,
     inputs_of,
@@ -24,6 +27,7 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._folds import Parts, distinct_rows
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
+from sklearn_pgb._models._mapped_rows import StreamedInputs
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit, refit
@@ -125,10 +129,16 @@ def train_and_refit(
 
     n_coef = sum(opened.network.n_params for opened in trained.opened)
     samples = trained.samples
+    _check_memory(trained, request, effort)
     distinct = torch.from_numpy(distinct_rows(data.samples.X)).to(samples.y.device)
     with threads_for_solve(samples.y.numel(), n_coef):
-        warn_of_useless_networks(trained)
-        result = refit(trained, distinct, request, effort, convex_parts)
+        raws = [
+            mean_raw([opened.network], [X])
+            for opened, X in zip(trained.opened, samples.X, strict=True)
+        ]
+        warn_of_useless_networks(trained, raws)
+        average = torch.stack(raws).mean(0)
+        result = refit(trained, average, distinct, request, effort, convex_parts)
         noise = None
         if request.distribution:
             total = samples.total
@@ -136,12 +146,25 @@ def train_and_refit(
     return trained, result, noise
 
 
-def warn_of_useless_networks(trained: TrainedNetworks) -> None:
+def _check_memory(
+    trained: TrainedNetworks, request: RefitRequest, effort: Effort
+) -> None:
+    """Raise before the first pass over a file if no solver fits into memory."""
+    samples = trained.samples
+    if not isinstance(samples.X[0], StreamedInputs):
+        return
+    networks = [opened.network for opened in trained.opened]
+    space = TangentSpace.with_scales(networks, samples.X, [1.0] * len(networks))
+    basis, alpha = space.operator(samples.X), request.alpha
+    problem = ConvexProblem(basis, samples.y, trained.loss, samples.normalized_weight)
+    problem = problem.with_alpha(alpha if is_number(alpha) else 1.0)
+    choose_method(problem, effort.max_memory, request.solver)
+
+
+def warn_of_useless_networks(trained: TrainedNetworks, raws: Sequence[Tensor]) -> None:
     """Warn if a network's training loss ends above that of the best constant."""
     y, weight = trained.samples.y, trained.samples.weight
-    for number, (opened, X) in enumerate(
-        zip(trained.opened, trained.samples.X, strict=True)
-    ):
+    for number, (opened, raw) in enumerate(zip(trained.opened, raws, strict=True)):
         rows = torch.arange(len(y), device=y.device)
         if trained.folds is not None:
             per_fold = len(trained.opened) // len(trained.folds)
@@ -152,7 +175,7 @@ def warn_of_useless_networks(trained: TrainedNetworks) -> None:
         constant = opened.loss.pooled_minimum(
             y[rows], normalized, torch.zeros_like(rows), 1
         )
-        raw = opened.network(opened.network.theta, X[rows])
+        raw = raw[rows]
         loss = float(normalized @ opened.loss.value(y[rows], raw))
         best = float(constant.value.sum())
         # Losses can be zero or negative, so the loss of the zero output sets the scale

@@ -95,12 +95,13 @@ def uncertainty(
         samples.
     """
     path, raw = result.path, result.choice.raw
-    constant = bool((X == X[0]).all())
-    if path is None or raw is None or result.choice.alpha == 0 or constant:
+    if path is None or raw is None or result.choice.alpha == 0:
         return None
     # Of many samples, only some were left out.
     rows = torch.nonzero(~raw.isnan().any(1))[:, 0]
     X, raw = X[rows], raw[rows]
+    if bool((X == X[0]).all()):
+        return None
     problem = result.problem
     shift = result.choice.alpha / 2
     eigenvalues, vectors = path.coefficient_spectrum(NOISE_NEGLIGIBLE * shift)
