@@ -207,8 +207,7 @@ def _ridge_bound(problem: ConvexProblem, dual: Tensor) -> float:
         # A balanced dual is orthogonal to constants, so center the targets: those far
         # from zero would lose digits.
         problem = replace(problem, y=problem.y - problem.weight @ problem.y)
-    bound = dual_value(problem, dual) - float(normal @ normal) / (2 * problem.alpha)
-    return bound
+    return dual_value(problem, dual) - float(normal @ normal) / (2 * problem.alpha)
 
 
 def dual_value(problem: ConvexProblem, dual: Tensor) -> float:

@@ -75,24 +75,23 @@ def ridge_grid(
     largest = torch.linalg.vector_norm(path.eigenvalues)
     rounding = torch.finfo(curvature.dtype).eps * len(curvature) * largest
     shrink = torch.where(curvature > rounding, 1.0 / curvature, 0.0)
-    weights, means = [], []
+    solutions, means = [], []
     for offset in offsets:
         # Only the targets depend on the offset, so the decomposition is reused.
         base = problem.y if offset is None else problem.y - offset[0]
         mean = problem.weight @ base if problem.intercept else base.new_zeros(k)
         centered = base - mean
         if dual:
-            target = path.vectors.T @ (root * centered).reshape(-1)
-            solved = path.vectors @ (shrink * target[:, None])
-            solved = (root[:, :, None] * solved.reshape(n, k, -1)).flatten(0, 1)
+            moment = (root * centered).reshape(-1)
         else:
             moment = problem.operator.rmatvec(problem.weight[:, None] * centered)
-            target = path.vectors.T @ moment
-            solved = path.vectors @ (shrink * target[:, None])
-        weights.append(solved.T)
+        solved = path.vectors @ (shrink * (path.vectors.T @ moment)[:, None])
+        if dual:
+            solved = (root[:, :, None] * solved.reshape(n, k, -1)).flatten(0, 1)
+        solutions.append(solved.T)
         means.append(mean)
-    stacked = torch.stack(weights)
-    columns = stacked.flatten(0, 1)
+    weights = torch.stack(solutions)
+    columns = weights.flatten(0, 1)
     shape = (len(offsets), len(alphas))
     # The solutions are for centered columns; the intercept accounts for the means.
     rows = column_means(problem)
@@ -107,7 +106,7 @@ def ridge_grid(
     for index, offset in enumerate(offsets):
         if offset is not None:
             raw[index] += offset[1]
-    return RidgeGrid(stacked, intercepts, dual), raw
+    return RidgeGrid(weights, intercepts, dual), raw
 
 
 def _raw(

@@ -155,7 +155,7 @@ class PathSolver:
         self.problem, self.method, self.max_memory = problem, method, max_memory
         self._path, self.single = path, single
         self._system: NewtonSystem | None = None
-        self._spectral: SpectralSolver | None = None
+        self._spectral = SpectralSolver(problem)
 
     def solve(
         self,
@@ -176,8 +176,11 @@ class PathSolver:
         solution = self._first(problem, start, tol, max_iter, certified)
         if not certified or not falls_back or reaches(problem, solution, tol):
             return solution
-        solutions = [solution, finish(problem, *problem.zero(), 0, False)]
-        solutions.append(self._by_spectrum(problem, start, tol, max_iter))
+        solutions = [
+            solution,
+            finish(problem, *problem.zero(), 0, False),
+            self._by_spectrum(problem, start, tol, max_iter),
+        ]
         if problem.loss.quadratic and not reaches(problem, solutions[-1], tol):
             solutions.append(self._by_products(problem, start, tol, max_iter))
         best = min(solutions, key=objective_of)
@@ -230,8 +233,6 @@ class PathSolver:
         operator = problem.operator
         if 4.0 * 8 * operator.n_rows * operator.n_coef > self.max_memory:
             return self._by_products(problem, start, tol, max_iter)
-        if self._spectral is None:
-            self._spectral = SpectralSolver(self.problem)
         return self._spectral.solve(problem.alpha, tol, max_iter)
 
     def _by_products(

@@ -192,27 +192,23 @@ def _is_identity(
 
 
 def open_module(module: nn.Module) -> Network:
-    """Open a module as a `ChainNetwork` if possible, otherwise as a `ModuleNetwork`."""
-    check_parameters(module)
-    return _read_chain(module) or ModuleNetwork(module)
+    """Open a module as a `ChainNetwork` if possible, otherwise as a `ModuleNetwork`.
 
-
-def _read_chain(module: nn.Module) -> ChainNetwork | None:
-    """Read nested Sequentials of linear layers, activations and layer norms.
-
-    Returns None for other modules, and if an activation comes last.
+    Chains are nested Sequentials of linear layers, activations and layer norms that do
+    not end in an activation.
     """
+    check_parameters(module)
     chain: list[Layer] = []
     for part in _leaf_modules(module):
         layer = _read_layer(part)
         if layer is None:
-            return None
+            return ModuleNetwork(module)
         if chain and isinstance(chain[-1], Linear) and isinstance(layer, Linear):
             chain.append(ACTIVATIONS["identity"])
         chain.append(layer)
     linear = [layer for layer in chain if isinstance(layer, Linear)]
     if not linear or isinstance(chain[-1], Activation):
-        return None
+        return ModuleNetwork(module)
     width: int | None = linear[0].weight.shape[1]
     for layer in chain:
         width = None if width is None else layer.n_outputs(width)
@@ -223,7 +219,7 @@ def _read_chain(module: nn.Module) -> ChainNetwork | None:
     )
     n_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if width is None or hooked or n_trainable != network.n_params:
-        return None
+        return ModuleNetwork(module)
     return network
 
 
