@@ -1,6 +1,7 @@
 """Folds for cross-fitting, which keep duplicate samples and groups together."""
 
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
         csr.eliminate_zeros()
         keys = [
             csr.indices[start:stop].tobytes() + csr.data[start:stop].tobytes()
-            for start, stop in zip(csr.indptr[:-1], csr.indptr[1:], strict=True)
+            for start, stop in pairwise(csr.indptr)
         ]
         # As an object array: NumPy's byte strings would drop trailing zero bytes.
         return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
@@ -77,17 +78,17 @@ def _sortable(column: NDArray[Any]) -> NDArray[Any]:
     return codes
 
 
-def fold_numbers(
+def cross_fitting_parts(
+    n_folds: int,
     X: Any,
     labels: NDArray[np.intp] | None,
     weight: NDArray[np.float64],
-    n_folds: int,
     seed: int,
     advice: str = CHOOSE_ALPHA,
     groups: Any = None,
     require_n_folds: bool = False,
-) -> NDArray[np.intp]:
-    """Return the fold that holds out each sample, -1 if it is always trained on.
+) -> Parts:
+    """Draw folds; return their (train, held out) indices.
 
     Duplicate samples form a cluster in one fold, so that weights act like repetitions.
     Samples of the same group are in one cluster, too. With `labels` the folds are
@@ -134,11 +135,16 @@ def fold_numbers(
         splitter = KFold(n_folds, shuffle=True, random_state=seed)
         for number, (_, test) in enumerate(splitter.split(fold)):
             fold[test] = number
-        return fold[cluster]
-    shuffled = eligible[np.random.RandomState(seed).permutation(len(eligible))]
-    shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
-    fold[shuffled] = np.arange(len(shuffled)) % n_folds
-    return _keep_classes(fold, class_weight > 0, noun, advice)[cluster]
+    else:
+        shuffled = eligible[np.random.RandomState(seed).permutation(len(eligible))]
+        shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
+        fold[shuffled] = np.arange(len(shuffled)) % n_folds
+        fold = _keep_classes(fold, class_weight > 0, noun, advice)
+    of_samples = fold[cluster]
+    return [
+        (np.flatnonzero(of_samples != number), np.flatnonzero(of_samples == number))
+        for number in range(int(fold.max()) + 1)
+    ]
 
 
 def _keep_classes(
@@ -174,26 +180,6 @@ def _join_groups(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
     component = connected_components(links, directed=False)[1][:n_rows]
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse][distinct]
-
-
-def cross_fitting_parts(
-    n_folds: int,
-    X: Any,
-    labels: NDArray[np.intp] | None,
-    weight: NDArray[np.float64],
-    seed: int,
-    advice: str = CHOOSE_ALPHA,
-    groups: Any = None,
-    require_n_folds: bool = False,
-) -> Parts:
-    """Return the (train, held out) indices of the folds of `fold_numbers`."""
-    fold = fold_numbers(
-        X, labels, weight, n_folds, seed, advice, groups, require_n_folds
-    )
-    return [
-        (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
-        for number in range(int(fold.max()) + 1)
-    ]
 
 
 def enough_folds(parts: Parts, X: Any, least: int = 1) -> Parts:

@@ -171,10 +171,7 @@ class NetworkClassifier(ClassifierMixin):
         network, final, fields = self._opening()
         loss = self._targets.loss_for(self.n_outputs_)
         if not self._multilabel:
-            fields["classes"], fields["one_column"] = (
-                self.classes_,
-                self.n_outputs_ == 1,
-            )
+            fields |= {"classes": self.classes_, "one_column": self.n_outputs_ == 1}
         return OpenNetwork(network, loss, "classifier", final, **fields)
 
     def __sklearn_tags__(self):

@@ -47,8 +47,8 @@ class SurveyData:
 
     @staticmethod
     def _of(*parts: Any) -> "SurveyData":
-        inputs, y, weight, loss = parts
-        return SurveyData(as_float64(inputs), as_float64(y), as_float64(weight), loss)
+        inputs, y, weight = map(as_float64, parts[:3])
+        return SurveyData(inputs, y, weight, parts[3])
 
     def objective(self, network: Network, penalty: Tensor | None = None) -> Objective:
         """Objective of a network on these data; the default is no penalty."""
@@ -57,22 +57,16 @@ class SurveyData:
         data = self.inputs, self.y, self.weight
         return Objective(NetworkProgram(network), self.loss, *data, penalty)
 
-    def floor(self) -> float:
-        """Smallest loss of any function of the inputs."""
+    def scale(self) -> LossScale:
+        """Floor and scale of losses: the loss of the best constant minus the floor."""
         rows = self.inputs.flatten(1)
-        return pure_error_floor(rows, self.y, self.loss, self.weight).value
-
-    def scale(self, floor: float) -> LossScale:
-        """Scale of losses: the loss of the best constant minus the floor."""
+        floor = pure_error_floor(rows, self.y, self.loss, self.weight).value
         return loss_scale(self.loss, self.y, self.weight, floor)
 
     def linear(self, floor: float) -> Infimum:
         """Infimum of the loss over linear models of the inputs."""
-        rows = self.inputs.flatten(1)
-        operator = KroneckerOperator(rows, self.y.shape[1])
-        problem = ConvexProblem(
-            operator, self.y, self.loss, self.weight, intercept=True
-        )
+        operator = KroneckerOperator(self.inputs.flatten(1), self.y.shape[1])
+        problem = ConvexProblem(operator, self.y, self.loss, self.weight)
         return infimum(problem, floor=floor)
 
 
@@ -102,8 +96,7 @@ def evaluate(objectives: Sequence[Objective]) -> Endpoints:
     """Compute losses, objectives and gradient norms of networks of equal size."""
     raws, thetas, values = [], [], []
     for objective in objectives:
-        network = objective.network
-        theta = network.theta
+        network, theta = objective.network, objective.network.theta
         raw = network(theta, objective.X)
         residual = objective.loss.gradient(objective.y, raw)
         residual = objective.weight[:, None] * residual

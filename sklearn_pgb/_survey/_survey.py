@@ -120,8 +120,7 @@ def survey_minima(
     recipe = find_recipe(estimator, X, y, weight)
     if recipe is not None:
         setting = recipe.setting
-        floor = setting.floor()
-        scale = setting.scale(floor)
+        scale = setting.scale()
         theta = train_population(
             recipe,
             n_starts,
@@ -140,14 +139,13 @@ def survey_minima(
         objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
         first = objectives[0]
         setting = SurveyData(first.X, first.y, first.weight, first.loss)
-        floor = setting.floor()
-        scale = setting.scale(floor)
+        scale = setting.scale()
     ends = evaluate(objectives)
     minimum = distinct(ends, setting, scale.reference)
     bounds, budgets, verdicts = examine_ends(
         ends, minimum, scale=scale, tol=tol, seed=seed
     )
-    linear = setting.linear(floor)
+    linear = setting.linear(scale.floor)
     return MinimaSurvey(
         loss=ends.loss,
         objective=ends.objective,
@@ -156,7 +154,7 @@ def survey_minima(
         minimum=minimum,
         gradient_basis_bound=bounds,
         gradient_basis_budget=budgets,
-        floor=floor,
+        floor=scale.floor,
         linear=linear.value,
         linear_bound=linear.lower_bound,
         linear_budget=linear.norm_budget,
