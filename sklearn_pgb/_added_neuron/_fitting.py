@@ -218,27 +218,17 @@ def one_epoch(
 ) -> tuple[Tensor, float, list[Tensor] | None]:
     """Train for one epoch at the initial learning rate.
 
-    Returns
-    -------
-    theta : Tensor (n_params,)
-    loss : float
-        The objective, accumulated during the epoch.
-    memory : list of Tensor or None
-        State of the optimizer for the next epoch. If the epoch diverged, it is None and
-        theta is the start.
+    Returns theta, the objective accumulated during the epoch, and the state of the
+    optimizer for the next epoch. If the epoch diverged, theta is the start and the
+    state is None.
     """
     objective = _objective(architecture, loss, data, request, total_weight)
     objective = _in_training(objective, request)
     theta = architecture.draw() if start is None else start
     method = request.method()
     generator = torch.Generator().manual_seed(seed) if request.shuffle else None
-    descent = Descent(
-        objective,
-        theta[None].to(objective.weight),
-        method,
-        request.batch_size,
-        generator,
-    )
+    theta = theta[None].to(objective.weight)
+    descent = Descent(objective, theta, method, request.batch_size, generator)
     if memory is not None:
         method.recall(memory)
     start = descent.theta[0].clone()

@@ -123,9 +123,8 @@ def _descend(
             return worse, np.zeros_like(flat)
         return value, gradient.numpy()
 
-    worse = (
-        2 * abs(float(objective.weight @ objective.loss.value(objective.y, raw))) + 1
-    )
+    loss = float(objective.weight @ objective.loss.value(objective.y, raw))
+    worse = 2 * abs(loss) + 1
 
     def record(intermediate_result: Any) -> None:
         path.append(neurons_of(intermediate_result.x.copy()))

@@ -220,8 +220,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     def _store_network(self, architecture, theta):
         """Set the attributes that store a network."""
         for name in NETWORK:
-            if hasattr(self, name):
-                delattr(self, name)
+            self.__dict__.pop(name, None)
         for name, value in self._network_state(architecture, theta).items():
             setattr(self, name, value)
 

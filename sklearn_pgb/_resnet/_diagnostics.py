@@ -65,7 +65,10 @@ def closed_form(
     checked = _check_sample_weight(weight, x, ensure_non_negative=True)
     root = np.sqrt(checked / checked.sum())[:, None]
     U = _range(root * x)
-    residual, units = (_off(U, root * part) for part in (y.reshape(len(x), -1), z))
+    residual, units = root * y.reshape(len(x), -1), root * z
+    # Project off the range of x twice, to also remove rounding errors.
+    for _ in range(2):
+        residual, units = (part - U @ (U.T @ part) for part in (residual, units))
     # Relative to z: units that are linear in x leave only rounding errors here.
     directions = _range(units, float(np.linalg.norm(root * z)))
     improvement = float(np.square(directions.T @ residual).sum())
@@ -76,13 +79,6 @@ def _range(A: NDArray[np.float64], size: float = 0.0) -> NDArray[np.float64]:
     """Return an orthonormal basis of the range of A."""
     U, sigma, _ = np.linalg.svd(A, full_matrices=False)
     return U[:, sigma > FEATURE_RANK_RTOL * max(size, sigma.max(initial=0.0))]
-
-
-def _off(U: NDArray[np.float64], A: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Subtract the projection of A on U; twice, to also remove rounding errors."""
-    for _ in range(2):
-        A = A - U @ (U.T @ A)
-    return A
 
 
 @dataclass(frozen=True, eq=False)

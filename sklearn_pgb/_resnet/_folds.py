@@ -45,15 +45,11 @@ def draw_folds(
         Indices of the samples with positive weight.
     labels : ndarray (n_kept,) or None
         Classes to stratify the folds.
-
-    Raises
-    ------
-    ValueError
-        If a splitter or groups leave no held-out or training samples, or if more than
-        AUTO_FOLDS folds are requested and cannot be drawn.
     """
     if not isinstance(cv, Integral):
         return parts_among(kept, cv, X, y, classifier=classifier, groups=groups)
+    if labels is not None:
+        labels = np.unique(labels, return_inverse=True)[1]
     draw = partial(
         cross_fitting_parts,
         int(cv),

@@ -202,15 +202,12 @@ class NewtonProjection(Projection):
     def rough(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         if Z.shape[1] and (0, None) not in self._starts:
             self.rough(Z[:, :0], alpha)
-        return self._parts(self._solution(Z, alpha, None, self.max_iter))
-
-    def exact(self, Z: Tensor, alpha: float, tol: float, max_iter: int) -> Solution:
-        return self._solution(Z, alpha, tol, max_iter)
+        return self._parts(self.exact(Z, alpha, None, self.max_iter))
 
     def _parts(self, solution: Solution) -> tuple[Tensor, Tensor]:
         return solution.coef.reshape(-1, self.y.shape[1]), solution.intercept
 
-    def _solution(
+    def exact(
         self, Z: Tensor, alpha: float, tol: float | None, max_iter: int
     ) -> Solution:
         """Solve to a certified gap of `tol`, or roughly if `tol` is None."""

@@ -171,7 +171,7 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
     if isinstance(program, ChainProgram):
         weights, biases = program.split(theta[None])
         coefs = [weight[0].T.numpy().copy() for weight in weights]
-        intercepts = [bias[0, 0].numpy().copy() for bias in biases if bias is not None]
+        intercepts = [bias[0, 0].numpy().copy() for bias in biases]
         coefs[-1] *= architecture.scale
         intercepts[-1] = architecture.center + architecture.scale * intercepts[-1]
         return {

@@ -197,12 +197,8 @@ class Descent:
     def _shuffled(self):  # type: ignore[no-untyped-def]
         """Yield shuffled parts of whole batches, with mean batch weights of one."""
         objective, n, size = self.objective, self.objective.n_samples, self.batch_size
-        data = objective.X, objective.y, objective.weight
-        if size == n:
-            yield data
-            return
-        data = *data[:2], objective.weight * (n / size)
-        if self.generator is None:
+        data = objective.X, objective.y, objective.weight * (n / size)
+        if size == n or self.generator is None:
             yield data
             return
         order = torch.randperm(n, generator=self.generator).to(objective.y.device)

@@ -89,16 +89,13 @@ class InputMap:
         for start in range(0, len(X), PASS_ROWS):
             rows = slice(start, start + PASS_ROWS)
             part = X[rows] if keeps_all else X[rows, self.columns]
-            result[rows] = self._of(part)
+            # Extreme values may become infinite.
+            with np.errstate(over="ignore"):
+                scaled = np.ldexp(part.astype(np.float64), -self.exponent)
+                scaled -= self.center
+                scaled /= self.spread
+            result[rows] = scaled
         return result
-
-    def _of(self, part: NDArray[Any]) -> NDArray[np.float64]:
-        """Standardize a part of the samples; extreme values may become infinite."""
-        with np.errstate(over="ignore"):
-            scaled = np.ldexp(part.astype(np.float64), -self.exponent)
-            scaled -= self.center
-            scaled /= self.spread
-        return scaled
 
     def fold(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
