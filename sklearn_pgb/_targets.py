@@ -24,10 +24,8 @@ from sklearn_pgb._losses._loss import Loss
 class Targets(ABC):
     """The connection between the targets of an estimator and the columns of a loss.
 
-    Attributes
-    ----------
-    loss : Loss
-        Loss in the units of the targets; `loss_for` adapts it to a number of outputs.
+    The loss is in the units of the targets; `loss_for` adapts it to a number of
+    outputs.
     """
 
     loss: Loss
@@ -73,14 +71,9 @@ class Targets(ABC):
     def start(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], bool]:
-        """Return the initial outputs of a network.
+        """Return what is added to a network's output biases at the start.
 
-        Returns
-        -------
-        start : ndarray (n_outputs,)
-            Added to the output biases.
-        constant : bool
-            Whether the output weights start at zero.
+        The second result is True if the output weights start at zero.
         """
 
     @abstractmethod
@@ -99,11 +92,6 @@ class Targets(ABC):
         """Multiply sample weights by class weights.
 
         Samples of weight zero have no influence on the class weights.
-
-        Raises
-        ------
-        ValueError
-            If no weight is positive.
         """
         weight, kept = sample_weight.copy(), sample_weight > 0
         weight[kept] *= self.class_factors(y[kept], sample_weight[kept])
@@ -269,14 +257,8 @@ class RealTargets(Targets):
 class LabelTargets(Targets):
     """Labels of a classifier, or 0/1 indicators of several labels.
 
-    Two classes need one output; several labels need one output each.
-
-    Attributes
-    ----------
-    classes : ndarray (n_classes,)
-        Sorted labels, or numbers of the columns if there are several labels.
-    multilabel : bool
-    class_weight : dict, "balanced" or None
+    Two classes need one output; several labels need one output each. `classes` are
+    sorted labels, or numbers of the columns if there are several labels.
     """
 
     classes: NDArray[Any]
@@ -480,14 +462,8 @@ def class_weights(
     """Return the factor of each sample's weight that belongs to its class.
 
     "balanced" gives all classes the same total weight. It counts sample weights, so
-    that weights equal repetition, and ignores classes without any weight.
-
-    Parameters
-    ----------
-    class_weight : dict, "balanced" or None
-        Classes missing from a dict have weight one.
-    y : ndarray (n_samples,) or (n_samples, n_labels)
-        Labels, or 0/1 indicators of several labels; their factors are multiplied.
+    that weights equal repetition, and ignores classes without any weight. Classes
+    missing from a dict have weight one. The factors of several labels are multiplied.
     """
     factor = np.ones(len(y))
     if class_weight is None:

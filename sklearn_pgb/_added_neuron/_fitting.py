@@ -72,20 +72,10 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Result of a training.
+    """Result of a training, with theta (n_params,) in float64 on the CPU.
 
-    Attributes
-    ----------
-    theta : Tensor (n_params,)
-        In float64, on the CPU.
-    losses : list of float
-        Objective of each epoch.
-    scores : list of float
-        Held-out score of each epoch.
-    n_iter, n_moves : int
-    ending : {"converged", "early_stopped", "stalled", "max_iter"}
-        Why the training ended.
-    diverged : bool
+    `losses` and `scores` are the objective and the held-out score of each epoch. The
+    `ending` is "converged", "early_stopped", "stalled" or "max_iter".
     """
 
     theta: Tensor
@@ -101,17 +91,8 @@ class Fit:
 class Progress:
     """State of a training after an epoch or iteration.
 
-    Attributes
-    ----------
-    theta : Tensor (n_params,)
-    loss : float
-        The objective.
-    score : float or None
-        Held-out score.
-    stagnates : bool
-        Whether stagnation was detected in this epoch.
-    rate : float
-        The learning rate of the next epoch.
+    These are the parameters (n_params,), the objective, the held-out score, whether
+    stagnation was detected in this epoch, and the learning rate of the next one.
     """
 
     theta: Tensor
@@ -139,21 +120,10 @@ def fit_network(
 ) -> tuple[Fit, Verdict]:
     """Train a network, polish it if there are several starts, and monitor the result.
 
-    Parameters
-    ----------
-    data : Samples
-        Tensors in float64 on the CPU: preprocessed inputs, encoded targets and
-        normalized weights.
-    total_weight : float
-        Sum of the unnormalized weights, which divides `alpha`.
-    start : Tensor (n_params,) or None
-        Initial parameters; None draws them.
-    hook : callable
-        Takes the progress after each epoch; returning True ends the training.
-    held_out : callable or None
-        Returns the score of parameters on the held-out samples.
-    floor : PureErrorFloor
-        Floor of the samples before standardization.
+    The data are tensors in float64 on the CPU: preprocessed inputs, encoded targets and
+    normalized weights, whose sum was `total_weight`. Without a `start`, initial
+    parameters are drawn. The training ends if `hook`, which takes the progress after
+    each epoch, returns True. `held_out` scores parameters on the held-out samples.
     """
     exact = _objective(architecture, loss, data, request, total_weight)
     generator = torch.Generator().manual_seed(seed)

@@ -22,14 +22,8 @@ from sklearn_pgb._training._architecture import Architecture
 class NumberedSamples:
     """Samples of positive weight, with the numbers of their inputs and groups.
 
-    Attributes
-    ----------
-    samples : Samples
-    distinct : ndarray (n_samples,)
-        Number of the distinct row of X.
-    cluster : ndarray (n_samples,)
-        Number of the group, or of the distinct row. Samples of a cluster are held out
-        together.
+    `distinct` numbers the distinct rows of X, `cluster` the groups or, without groups,
+    these rows. Samples of a cluster are held out together.
     """
 
     samples: Samples

@@ -159,22 +159,7 @@ def new_displacements(
     n_wanted: int,
     generator: torch.Generator,
 ) -> list[Displacement]:
-    """Displacements that each add a new direction to the span of the columns.
-
-    Parameters
-    ----------
-    network : Network
-    X : Tensor (n_samples, ...)
-    weight : Tensor (n_samples,)
-        Positive.
-    n_wanted : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    list of Displacement
-        At most `n_wanted`; fewer if no more displacements with new columns are found.
-    """
+    """At most `n_wanted` displacements that each add a direction to the columns."""
     span = _new_directions(weighted_jacobian(network, X, weight), None, RANK_RTOL)
     kept: list[Displacement] = []
     candidates = displacements(network, X, generator=generator, limit=TRIALS * n_wanted)

@@ -20,12 +20,6 @@ class TangentSpace:
     of networks. The kernel is then the mean of the networks' kernels, and alpha has the
     same meaning for any network and any number of them. The derivatives with respect to
     the output biases are constants and become the problem's intercept.
-
-    Attributes
-    ----------
-    networks : tuple of Network
-    heads : tuple of Head
-    scales : tuple of float
     """
 
     networks: tuple[Network, ...]
@@ -36,13 +30,7 @@ class TangentSpace:
     def of(
         cls, networks: Sequence[Network], inputs: Sequence[Tensor], weight: Tensor
     ) -> Self:
-        """Compute heads and scales on the training inputs, one tensor per network.
-
-        Raises
-        ------
-        ValueError
-            If partial derivatives overflow.
-        """
+        """Compute heads and scales on the training inputs, one tensor per network."""
         space = cls.with_scales(networks, inputs, [1.0] * len(networks))
         scales = []
         for part in space.operator(inputs).operators:

@@ -41,14 +41,8 @@ def steepness(
 ) -> Steepness:
     """Measure the derivatives of the objective at the network's parameters.
 
-    Parameters
-    ----------
-    problem : ConvexProblem
-        Problem on the gradient basis, without intercept, with the network's outputs as
-        its offset.
-    raw : Tensor (n_samples, n_outputs)
-    gradient : Tensor (n_params,)
-        Gradient of the objective.
+    The problem is on the gradient basis, without intercept, with the network's raw
+    outputs as its offset. `gradient` is that of the objective.
     """
     scale = ColumnScaling.of(problem).scale
     relative = gradient / scale

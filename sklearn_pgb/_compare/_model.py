@@ -83,21 +83,8 @@ class BasisModel(BaseEstimator):
     and on bases of trees, it is chosen by cross-fitting: the basis, including any
     network, is refitted on each training part and scored on held-out samples.
 
-    Parameters
-    ----------
-    basis : Basis
-    loss : {"squared_error", "poisson", "huber", "log_loss"}
-    alpha : "auto", float or array
-    effort : Effort
-    seed : int
-        Seed of the folds, and of torch for networks of other packages.
-    memory : joblib.Memory, str or None
-        Cache of trained networks.
-
-    Attributes
-    ----------
-    seconds_ : float
-        Time of the fit, including the trainings of networks loaded from `memory`.
+    The seed is that of the folds, and of torch for networks of other packages. Trained
+    networks are cached in `memory`; `seconds_` includes their trainings.
     """
 
     def __init__(

@@ -15,12 +15,8 @@ from sklearn_pgb._operators._operator import LinearOperator
 class RidgeGrid:
     """Solutions for a grid of centers (offsets) and alphas.
 
-    Attributes
-    ----------
-    weights : Tensor (n_centers, n_alphas, n_coef) or (n_centers, n_alphas, n_rows)
-        Coefficients of the basis or, in the dual, of its centered rows.
-    intercepts : Tensor (n_centers, n_alphas, n_outputs)
-    dual : bool
+    Weights (n_centers, n_alphas, n_coef or n_rows) are coefficients of the basis or, in
+    the dual, of its centered rows. Intercepts are (n_centers, n_alphas, n_outputs).
     """
 
     weights: Tensor
@@ -50,22 +46,10 @@ def ridge_grid(
 ) -> tuple[RidgeGrid, Tensor]:
     """Solve for every center and alpha from one eigendecomposition.
 
-    Parameters
-    ----------
-    problem : ConvexProblem
-        The problem on the training samples.
-    heldout : LinearOperator
-        The same basis on the held-out samples.
-    offsets : sequence of (Tensor, Tensor) or None
-        For each center, the fixed part of the raw outputs on the training and on the
-        held-out samples.
-    alphas : Tensor (n_alphas,)
-    dual : bool
-        Whether to decompose the Gram matrix instead of the normal matrix.
-
-    Returns
-    -------
-    RidgeGrid, held-out raw outputs (n_centers, n_alphas, n_heldout, n_outputs)
+    `heldout` is the same basis on the held-out samples. For each center, `offsets` has
+    the fixed part of the raw outputs on the training and on the held-out samples. In
+    the dual, the Gram matrix is decomposed instead of the normal matrix. The second
+    result are held-out raw outputs (n_centers, n_alphas, n_heldout, n_outputs).
     """
     path = ridge_path(replace(problem, offset=None), dual)
     n, k = problem.y.shape

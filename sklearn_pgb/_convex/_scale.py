@@ -40,18 +40,7 @@ class LossScale:
 
 
 def loss_scale(loss: Loss, y: Tensor, weight: Tensor, floor: float) -> LossScale:
-    """The scale of a loss on a training set.
-
-    Parameters
-    ----------
-    loss : Loss
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor (n_samples,)
-        Positive, summing to one.
-    floor : float
-        Value of `pure_error_floor`.
-    """
+    """The scale of a loss on encoded targets, given `pure_error_floor` and weights."""
     y, weight = y.double(), weight.double()
     group = torch.zeros(len(y), dtype=torch.long, device=y.device)
     constant = float(loss.pooled_minimum(y, weight, group, 1).value.sum())

@@ -40,13 +40,7 @@ def memory_text(n_bytes: float) -> str:
 def choose_method(
     problem: ConvexProblem, max_memory: float, method: str = "auto"
 ) -> str:
-    """The cheapest of "primal", "dual" and "matrix-free" that fits into memory.
-
-    Raises
-    ------
-    ValueError
-        If no method fits, or if `method` names one and it does not fit.
-    """
+    """The cheapest of "primal", "dual" and "matrix-free" that fits into memory."""
     operator = problem.operator
     p, rows, k = operator.n_coef, operator.n_rows, operator.n_outputs
     item = operator.dtype.itemsize
@@ -104,25 +98,16 @@ def solve(
 
     Parameters
     ----------
-    problem : ConvexProblem
     method : {"auto", "primal", "dual", "matrix-free"}
         "primal" and "dual" factorize the matrix of the coefficients and of the rows.
         "matrix-free" is LSMR for the squared loss and Newton with conjugate gradients
-        for others. "auto" takes the cheapest that fits into memory.
-    max_memory : float
-        Bytes that the method may use.
-    tol : float
-        Relative tolerance on the certified gap.
+        for others. "auto" takes the cheapest that fits into `max_memory` bytes.
     max_iter : int
         Largest number of Newton steps.
     start : pair of Tensor or None
         Warm start: coefficients and intercept.
     path : RidgePath or None
         A decomposition of this problem, for the squared loss with alpha > 0.
-
-    Returns
-    -------
-    Solution
     """
     solver = PathSolver(problem, method, max_memory, path, single=True)
     return solver.solve(problem.alpha, start, tol, max_iter)
@@ -131,16 +116,8 @@ def solve(
 class PathSolver:
     """Solve one problem for several alphas and reuse its decompositions.
 
-    Parameters
-    ----------
-    problem : ConvexProblem
-        Its `alpha` is only used to choose the method.
-    method : {"auto", "primal", "dual", "matrix-free"}
-    max_memory : float
-    path : RidgePath or None
-        A decomposition of the problem, if it is already known.
-    single : bool
-        Whether there is only one alpha, for which a Cholesky factorization is enough.
+    The problem's own alpha is only used to choose the method. A decomposition can be
+    passed as `path`. For a `single` alpha, a Cholesky factorization is enough.
     """
 
     def __init__(

@@ -18,15 +18,10 @@ def objective_of(solution: Solution) -> float:
 
 
 class SpectralSolver:
-    """Solve one problem for any alpha, zero included.
+    """Solve one problem for any alpha, zero included; its own alpha is ignored.
 
     The normal and the Gram matrix square the singular values, so those below 1e-8 of
     the largest are lost to rounding. Small alphas need them.
-
-    Parameters
-    ----------
-    problem : ConvexProblem
-        Its `alpha` is ignored.
     """
 
     def __init__(self, problem: ConvexProblem):

@@ -246,16 +246,7 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Thin singular value decomposition of a `UnitBasis`, truncated at rounding.
-
-    Attributes
-    ----------
-    basis : UnitBasis
-    U : Tensor (n_rows, rank)
-    singular : Tensor (rank,)
-        In descending order.
-    V : Tensor (n_columns, rank)
-    """
+    """Thin singular value decomposition of a `UnitBasis`, truncated at rounding."""
 
     basis: UnitBasis
     U: Tensor

@@ -93,14 +93,8 @@ def cross_fitting_parts(
     Duplicate samples form a cluster in one fold, so that weights act like repetitions.
     Samples of the same group are in one cluster, too. With `labels` the folds are
     stratified; a cluster counts as its label of the largest weight. A cluster is not
-    held out if a class would then be missing from the training samples.
-
-    Raises
-    ------
-    NoFolds
-        If no sample can be held out.
-    ValueError
-        If `require_n_folds` and fewer than `n_folds` clusters can be held out.
+    held out if a class would then be missing from the training samples. Raises NoFolds
+    if no sample can be held out.
     """
     cluster = distinct_rows(X)
     noun = "distinct rows"
@@ -204,13 +198,7 @@ def parts_among(
     classifier: bool,
     groups: Any = None,
 ) -> Parts:
-    """Return a splitter's (train, held out) samples as positions in `rows`.
-
-    Raises
-    ------
-    ValueError
-        If no sample of `rows` is held out, or a fold has no training samples.
-    """
+    """Return a splitter's (train, held out) samples as positions in `rows`."""
     position = np.full(_num_samples(X), -1, dtype=np.intp)
     position[rows] = np.arange(len(rows))
     try:

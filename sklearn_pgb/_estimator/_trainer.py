@@ -25,14 +25,8 @@ from sklearn_pgb._threads import local_randomness
 class Trainer:
     """Fits estimators, or loads earlier fits to the same data from a cache.
 
-    Parameters
-    ----------
-    memory : joblib.Memory, str or None
-
-    Attributes
-    ----------
-    saved : float
-        Seconds saved by the cache: original training times minus loading times.
+    `saved` are the seconds saved by the cache: original training times minus loading
+    times.
     """
 
     def __init__(self, memory: Any):
@@ -54,24 +48,9 @@ class Trainer:
     ) -> Any:
         """Return the fitted estimator, from the cache if possible.
 
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted in place unless its fit is cached.
-        X, y : array-like
-        fit_params : dict
-        seed : int or None
-            Seed of torch's global generator, used by networks of other packages. None
-            does not set it.
-        state : Tensor or None
-            State of that generator if there is no seed. None does not set it.
-        context : CallbackContext or None
-            Callback context of the training.
-
-        Raises
-        ------
-        ValueError
-            If there is a memory and the estimator can't be pickled.
+        It is fitted in place unless its fit is cached. Torch's global generator, which
+        networks of other packages use, is set to the seed or, without one, to `state`.
+        None does not set it. `context` is the callback context of the training.
         """
         if isinstance(estimator, FrozenEstimator):
             return estimator

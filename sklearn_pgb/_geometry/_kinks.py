@@ -43,11 +43,6 @@ def kink_margin(network: Network, X: Tensor) -> KinkMargin:
 
     Theorems about points where the network is differentiable only apply if this margin
     is above rounding. Automatic differentiation does not detect kinks.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, ...)
-        Inputs of the network.
     """
     seams = pieces(network, X)
     # A maximum has its kinks where its inputs are equal, which is not recorded.

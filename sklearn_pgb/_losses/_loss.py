@@ -17,14 +17,8 @@ from sklearn_pgb._budget import DOMAIN_SLACK
 class PooledMinimum:
     """Smallest weighted loss of models with one raw output per group of samples.
 
-    Attributes
-    ----------
-    value : Tensor of shape (n_groups,)
-        ``inf_q sum_{i in group} w_i l_i(q)``.
-    raw : Tensor of shape (n_groups, n_outputs)
-        The minimizer q; entries are infinite if the infimum is not attained.
-    attained : Tensor of shape (n_groups,)
-        Whether the infimum is a minimum.
+    For each group, these are ``inf_q sum_{i in group} w_i l_i(q)``, the minimizer q in
+    `raw`, with infinite entries if the infimum is not attained, and whether it is.
     """
 
     value: Tensor
@@ -61,9 +55,9 @@ class Loss(ABC):
     # Fields that are set by parameters of estimators: {parameter: field}.
     parameters: ClassVar[Mapping[str, str]] = {}
 
-    @abstractmethod
     def encode(self, y: Tensor) -> Tensor:
         """Encode real targets, one-hot rows or 0/1 indicators."""
+        return y
 
     @abstractmethod
     def value(self, y: Tensor, raw: Tensor) -> Tensor:

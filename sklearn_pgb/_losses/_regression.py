@@ -29,9 +29,6 @@ class SquaredLoss(SeparableLoss):
     quadratic: ClassVar[bool] = True
     standardizable: ClassVar[bool] = True
 
-    def encode(self, y: Tensor) -> Tensor:
-        return y
-
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
         return (raw - y).square()
 
@@ -65,12 +62,7 @@ class HuberLoss(SeparableLoss):
 
     With ``r = q - y``, ``l = r^2`` if ``|r| <= delta``, else ``2 delta |r| - delta^2``,
     summed over outputs; ``gradient = 2 clip(r, -delta, delta)``, ``conjugate = u.y +
-    |u|^2 / 4`` if ``|u| <= 2 delta``.
-
-    Parameters
-    ----------
-    delta : float, default=1.35
-        In the units of y.
+    |u|^2 / 4`` if ``|u| <= 2 delta``. Delta is in the units of y.
     """
 
     delta: float = 1.35
@@ -87,9 +79,6 @@ class HuberLoss(SeparableLoss):
 
     def in_units(self, scale: float) -> HuberLoss:
         return HuberLoss(self.delta / scale)
-
-    def encode(self, y: Tensor) -> Tensor:
-        return y
 
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
         residual = raw - y

@@ -18,17 +18,12 @@ from sklearn_pgb._operators._outputs import apply_sets
 
 
 class ChainNetwork(Network):
-    """Layers one after the other, at least one of them linear.
+    """Layers one after the other, the last one linear or a layer norm.
 
     Theta holds the parameters of the layers in order: W row by row and b of a linear
-    layer, gamma and beta of a layer norm. The last layer is the head. If it has
-    parameters, the network is ``f = J g`` with g equal to theta at the head and zero
-    elsewhere.
-
-    Parameters
-    ----------
-    chain : sequence of Layer
-        The last is linear or a layer norm.
+    layer, gamma and beta of a layer norm. At least one layer is linear. The last one is
+    the head. If it has parameters, the network is ``f = J g`` with g equal to theta at
+    the head and zero elsewhere.
     """
 
     def __init__(self, chain: Sequence[Layer]) -> None:
@@ -43,15 +38,8 @@ class ChainNetwork(Network):
     ) -> ChainNetwork:
         """Create a chain of linear layers with an activation after each hidden one.
 
-        Parameters
-        ----------
-        weights : sequence of shape (n_layers,)
-            W of each layer, arrays or tensors of shape (n_out, n_in). They are not
-            copied if they are float64.
-        biases : sequence of shape (n_layers,)
-            b of each layer, of shape (n_out,), or None for a layer without biases.
-        activations : sequence of Activation
-            One per hidden layer.
+        Weights are arrays or tensors of shape (n_out, n_in), which are not copied if
+        they are float64. A layer may have None in place of biases.
         """
         n_layers = len(weights)
         if len(biases) != n_layers or len(activations) != n_layers - 1:

@@ -29,17 +29,7 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
 
     Up to eight samples must have the same outputs in one batch, each alone, and in a
     larger batch in another order. This is tested at the module's parameters and nearby.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, ...)
-        Inputs of the network.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the module is random in evaluation mode, mixes samples, fails, returns no
-        finite real outputs of shape (n_samples, n_outputs), or has no derivatives.
+    The outputs must be finite, of shape (n_samples, n_outputs), and have derivatives.
     """
     some = X[torch.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES)).long()]
     # Indices of distinct samples; if all are equal, the first is repeated.
@@ -183,14 +173,9 @@ def _differ(actual: Tensor, expected: Tensor) -> bool:
 
 
 class _Trace:
-    """Inputs and outputs of the layers, in the order in which their calls ended.
+    """Names, inputs and outputs of the layers, in the order in which their calls ended.
 
-    Attributes
-    ----------
-    calls : list of (str, Tensor, Tensor)
-        Layer, input and output.
-    running : list of str
-        Layers that have not returned, the innermost last.
+    Layers in `running` have not returned; the innermost is the last.
     """
 
     def __init__(self) -> None:

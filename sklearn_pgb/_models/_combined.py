@@ -22,17 +22,8 @@ class CombinedModel(Network):
     """A sum of models ``f(x) = sum_m A_m f_m(x_m; theta_m) + b``.
 
     The output biases of the members are collinear, so they are part of b. Theta holds
-    the members' other parameters, member by member, and then b.
-
-    Parameters
-    ----------
-    members : sequence of Network
-    columns : sequence of slice
-        Columns of the inputs that each member takes.
-    matrices : sequence of Tensor (n_outputs, outputs of the member)
-        A_m.
-    bias : Tensor (n_outputs,)
-        Added to the biases of the members.
+    the members' other parameters, member by member, and then b. Each member takes some
+    `columns` of the inputs, and the given bias is added to those of the members.
     """
 
     def __init__(

@@ -20,19 +20,10 @@ class LeafModel(Network):
     """A sum of trees ``f(x) = b + sum_t scale_t v_(t, leaf_t(x))``.
 
     The inputs are the numbers of the leaves that a sample falls into. Theta holds the
-    leaf values and then b, so ``f = J theta``. Thresholds are not parameters, because
-    derivatives with respect to them are zero almost everywhere.
-
-    Parameters
-    ----------
-    n_leaves : sequence of int
-        Number of leaves of each tree.
-    values : Tensor (total number of leaves,) or (total number of leaves, n_outputs)
-        Leaf values, tree by tree. If 2-d, every tree adds to all outputs.
-    bias : Tensor (n_outputs,)
-    scale : Tensor (n_trees,)
-    tree_outputs : Tensor of int (n_trees,) or None
-        The output that each tree adds to; None if every tree adds to all outputs.
+    leaf values, tree by tree, and then b, so ``f = J theta``. Thresholds are not
+    parameters, because derivatives with respect to them are zero almost everywhere.
+    Each tree adds to the output in `tree_outputs` or, with values of two dimensions and
+    None, to all.
     """
 
     def __init__(

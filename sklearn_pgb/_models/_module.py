@@ -29,14 +29,9 @@ class ModuleNetwork(Network):
 
     Theta holds the parameters that require a gradient, in the order of
     ``named_parameters``. Other parameters and all buffers (e.g. the running statistics
-    of batch norm) are constants.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps inputs with the samples on their first axis to raw outputs of shape
-        (n_samples, n_outputs), or (n_samples,) for one output. It is copied to the CPU
-        in float64.
+    of batch norm) are constants. The module is copied to the CPU in float64. It maps
+    inputs with the samples on their first axis to raw outputs of shape (n_samples,
+    n_outputs), or (n_samples,) for one output.
     """
 
     def __init__(self, module: nn.Module) -> None:

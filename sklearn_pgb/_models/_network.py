@@ -103,11 +103,7 @@ class Network(ABC):
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
         """The partial derivatives of the raw outputs with respect to the parameters.
 
-        Parameters
-        ----------
-        X : Tensor (n_samples, ...)
-        without : slice or None
-            Positions in theta to leave out, usually the output bias.
+        The positions `without`, usually those of the output bias, are left out.
         """
         columns = positions_without(self.n_params, without)
         return FunctionOperator(self, self.theta, X, columns)
@@ -115,10 +111,7 @@ class Network(ABC):
     def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
         """The function ``weight f(X) + J(X) c`` of the inputs.
 
-        Parameters
-        ----------
-        coefs : Tensor (n_sets, n_params)
-            One set of coefficients, or one for each output.
+        Coefficients (n_sets, n_params) are one set, or one for each output.
         """
         theta, is_zero = self.theta, not bool(coefs.any())
 

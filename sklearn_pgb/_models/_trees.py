@@ -103,12 +103,8 @@ def open_boosted(
 ) -> OpenNetwork:
     """Open boosted trees; tree t adds to output t modulo the number of outputs.
 
-    Parameters
-    ----------
-    values : ndarray (n_leaves,) or (n_leaves, n_outputs)
-        If 2-d, every tree adds to all outputs.
-    encode : callable
-        Maps X to leaf numbers.
+    If `values` are 2-d, every tree adds to all outputs. `encode` maps X to leaf
+    numbers.
     """
     tree_outputs = None
     if values.ndim == 1:
@@ -260,13 +256,7 @@ def _nodes(trees: Sequence[Any], X: Any) -> NDArray[np.intp]:
 
 
 class LeafLookup:
-    """Leaf numbers of nodes.
-
-    Parameters
-    ----------
-    trees : sequence of ndarray of bool
-        Whether each node of each tree is a leaf.
-    """
+    """Leaf numbers of nodes, from masks of the leaves among the nodes of each tree."""
 
     def __init__(self, trees: Sequence[NDArray[np.bool_]]):
         self.is_leaf = np.concatenate(trees)

@@ -40,18 +40,10 @@ def closed_form(
 
         (1 / m) (||P_N[X] Y||^2 - ||P[P_N[X] Z] P_N[X] Y||^2)
 
-    where ``P_N[X]`` projects onto the orthogonal complement of the columns of X. For an
-    intercept, append a column of ones to X.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, n_features)
-    Z : array-like of shape (n_samples, n_units)
-    Y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        If n_outputs exceeds n_features, the result is still the minimum over linear
-        models on [x, z].
-    weight : array-like of shape (n_samples,), default=None
-        Sample weights, which are normalized; None gives equal weights.
+    Here ``P_N[X]`` projects onto the orthogonal complement of the columns of X. For an
+    intercept, append a column of ones to X. If there are more outputs than features,
+    the result is still the minimum over linear models on [x, z]. Weights are
+    normalized.
 
     References
     ----------
@@ -139,10 +131,8 @@ def stationarity(
 ) -> Stationarity:
     """Compute the residuals of Lemma 2 and the gradients in W and V.
 
-    Parameters
-    ----------
-    gradient : ndarray (n_samples, n_outputs)
-        Weight of each sample times the gradient of its loss in the raw outputs.
+    `gradient` has the weight of each sample times the gradient of its loss in the raw
+    outputs.
     """
     x_residual, z_residual = X.T @ gradient, Z.T @ gradient
     # If W has more rows than columns, its left kernel is not trivial.

@@ -164,11 +164,11 @@ def choose(
     curve = np.zeros((len(checkpoints), len(alphas), n_samples))
     total_weight = np.zeros(n_samples)
     for train, test in folds:
-        held = objective.samples.rows(test)
+        heldout = objective.samples.rows(test)
         fold = objective.on(objective.samples.rows(train))
-        basis_losses = [fold.held_out_alone(a, held).cpu().numpy() for a in alphas]
+        basis_losses = [fold.held_out_alone(a, heldout).cpu().numpy() for a in alphas]
         alone[:, test] += weight[test] * np.array(basis_losses)
-        losses = held_out_curve(fold, held, theta, request, checkpoints, alphas)
+        losses = held_out_curve(fold, heldout, theta, request, checkpoints, alphas)
         curve[..., test] += weight[test] * losses
         total_weight[test] += weight[test]
     alone_means, means = (
@@ -189,7 +189,7 @@ def choose(
 
 def held_out_curve(
     fold: Residual,
-    held: BasisSamples,
+    heldout: BasisSamples,
     theta: Tensor,
     request: Request,
     checkpoints: list[int],
@@ -201,7 +201,7 @@ def held_out_curve(
     evaluations are expensive, alphas smaller than the best also keep their last losses:
     the longer the units are trained, the sooner small alphas overfit.
     """
-    weight = held.weight.cpu().numpy()
+    weight = heldout.weight.cpu().numpy()
     patience = EVALUATIONS if request.projects else JOINT_EVALUATIONS
     curve: list[np.ndarray] = []
     means: list[np.ndarray] = []
@@ -210,7 +210,7 @@ def held_out_curve(
         count = len(alphas)
         if curve and not request.projects:
             count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
-        evaluated = [fold.held_out(theta, alpha, held) for alpha in alphas[:count]]
+        evaluated = [fold.held_out(theta, alpha, heldout) for alpha in alphas[:count]]
         losses = torch.stack(evaluated).cpu().numpy()
         if count < len(alphas):
             losses = np.concatenate([losses, curve[-1][count:]])

@@ -21,17 +21,7 @@ class Projection(ABC):
         sum_i w_i l_i(R [x_i, z_i] + b) + (alpha / 2) ||R||^2
 
     With an intercept, columns are centered before solving, to avoid cancellation.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, n_features)
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor (n_samples,)
-        Positive and normalized.
-    loss : Loss
-    intercept : bool
-        Whether to fit b; otherwise it is zero.
+    Otherwise b is zero.
     """
 
     def __init__(

@@ -23,16 +23,9 @@ from sklearn_pgb._training._program import NetworkProgram
 
 @dataclass(frozen=True, eq=False)
 class SurveyData:
-    """Training data and loss of the networks of a survey.
+    """Training data, encoded targets and loss of the networks of a survey.
 
-    Attributes
-    ----------
-    inputs : Tensor (n_samples, ...)
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor (n_samples,)
-        Weights with sum one.
-    loss : Loss
+    The sum of the weights is one.
     """
 
     inputs: Tensor
@@ -74,14 +67,7 @@ class SurveyData:
 class Endpoints:
     """The trained networks, one per start, with their losses.
 
-    Attributes
-    ----------
-    objectives : list of Objective
-        Objective of each network.
-    theta : ndarray (n_starts, n_params)
-    raw : Tensor (n_starts, n_samples, n_outputs)
-    loss, objective, gradient_norm : ndarray (n_starts,)
-        Loss without penalty, loss plus penalty, and norm of the objective's gradient.
+    `objective` is the loss plus penalty, and `gradient_norm` belongs to it.
     """
 
     objectives: list[Objective]
@@ -116,14 +102,10 @@ def distinct(ends: Endpoints, setting: SurveyData, scale: float) -> NDArray[np.i
     """Return the number of the distinct minimum of each start.
 
     Networks are compared by their predictions on the training samples and by their
-    objective, because these do not depend on permutations and signs of hidden units,
-    the scaling of ReLU units, or inactive units. In order of increasing objective, each
-    network is assigned to the first minimum that it is close to, or to a new one.
-
-    Parameters
-    ----------
-    scale : float
-        Scale of losses.
+    objective relative to `scale`, because these do not depend on permutations and signs
+    of hidden units, the scaling of ReLU units, or inactive units. In order of
+    increasing objective, each network is assigned to the first minimum that it is close
+    to, or to a new one.
     """
     predicted = setting.loss.predict(ends.raw.flatten(0, 1)).view(ends.raw.shape)
     centered = setting.y - setting.weight @ setting.y

@@ -42,18 +42,11 @@ class InputMap:
     def fit(
         cls, X: NDArray[Any], weight: NDArray[np.float64], *, centered: bool, drop: bool
     ) -> InputMap:
-        """Compute means and standard deviations of weighted samples.
+        """Compute means and standard deviations of samples with positive weights.
 
-        Parameters
-        ----------
-        weight : ndarray (n_samples,)
-            Positive weights.
-        centered : bool
-            Whether to center columns. Otherwise they are divided by their largest
-            absolute value, which preserves zeros and the size of rare features.
-        drop : bool
-            Whether to drop constant columns, except one if all are constant. Otherwise
-            they become zero.
+        Columns that are not centered are divided by their largest absolute value, which
+        preserves zeros and the size of rare features. Constant columns are dropped,
+        except one if all are constant, or else become zero.
         """
         weight = weight / weight.sum()
         rows = X if X.ndim == 2 else X.reshape(len(X), -1)
@@ -121,12 +114,7 @@ class InputMap:
 
 
 class Standardization(nn.Module):
-    """A layer without parameters that standardizes its inputs, in float64.
-
-    Parameters
-    ----------
-    inputs : InputMap
-    """
+    """A layer without parameters that standardizes its inputs, in float64."""
 
     def __init__(self, inputs: InputMap):
         super().__init__()

@@ -22,17 +22,7 @@ class Objective:
 
         L(theta) = sum_i w_i l_i(f(x_i; theta)) + sum_j penalty_j theta_j^2
 
-    Parameters
-    ----------
-    program : Program
-    loss : Loss
-    X : Tensor (n_samples, ...)
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets (`Loss.encode`).
-    weight : Tensor (n_samples,)
-        Positive and normalized.
-    penalty : Tensor (n_params,)
-        Nonnegative.
+    Targets are encoded, weights positive and normalized, and penalties not negative.
     """
 
     program: Program

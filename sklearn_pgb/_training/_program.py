@@ -65,15 +65,10 @@ class Program(ABC):
 class ChainProgram(Program):
     """A chain of linear layers and elementwise activations, without autograd.
 
-    Each pass takes one batched matrix product per layer and direction.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Number of inputs, units of each hidden layer, and number of outputs.
-    activations : sequence of Activation
-        One per hidden layer. One more also activates the outputs, which `backward` then
-        overwrites.
+    Each pass takes one batched matrix product per layer and direction. The widths are
+    the number of inputs, units of each hidden layer, and number of outputs. There is
+    one activation per hidden layer. One more also activates the outputs, which
+    `backward` then overwrites.
     """
 
     def __init__(self, widths: Sequence[int], activations: Sequence[Activation]):
@@ -188,11 +183,6 @@ class ModuleProgram(Program):
 
     Dropout is active, and batch norm updates its statistics. Random layers use torch's
     global generator; see `local_randomness`.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        It holds the buffers.
     """
 
     def __init__(self, module: nn.Module):

@@ -53,19 +53,12 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """State of a training after an epoch.
+    """State of the members of a training after an epoch.
 
-    Attributes
-    ----------
-    theta : Tensor (n_members, n_params)
-    loss : Tensor (n_members,)
-        The objective, accumulated during the epoch.
-    score : Tensor (n_members,)
-        Held-out score, or negative loss.
-    stagnates : Tensor (n_members,)
-        Whether stagnation was detected in this epoch.
-    rate : Tensor (n_members,)
-        The learning rate of the next epoch, before annealing or scaling.
+    The loss is the objective, accumulated during the epoch, the score that of held-out
+    samples, or the negative loss. `stagnates` tells which members were found to
+    stagnate in this epoch, and `rate` is the learning rate of the next one, before
+    annealing or scaling.
     """
 
     theta: Tensor
@@ -77,19 +70,12 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """Result of a training.
+    """Result of a training, for each member of the population.
 
-    Attributes
-    ----------
-    theta : Tensor (n_members, n_params)
-    losses : Tensor (n_epochs, n_members)
-        Objective of each epoch, accumulated during the epoch.
-    scores : Tensor (n_epochs, n_members)
-        Held-out scores; no columns if there is no validation.
-    n_epochs : int
-    stagnated, diverged : Tensor (n_members,)
-        Whether the score stopped improving, and whether the loss diverged. In the
-        latter case `theta` has the parameters with the smallest loss.
+    `losses` has the objective, accumulated during each epoch, and `scores` the held-out
+    scores, without columns if there is no validation. Members stagnated if their score
+    stopped improving, and diverged if their loss did. In the latter case `theta` has
+    the parameters with the smallest loss.
     """
 
     theta: Tensor
