@@ -143,8 +143,12 @@ def fit_network(
     theta, ending = trained.theta, trained.ending
     is_chain = isinstance(architecture.program, ChainProgram)
     if request.n_starts > 1 and is_chain:
+        # A large network only moves towards a critical point, and not at the floor.
+        is_large = len(theta) > POLISHED_PARAMS
         target = floor.value + request.schedule.tol * request.loss_unit
-        theta = _polished(exact, trained, target)
+        if not is_large or float(exact.value(theta[None])) > target:
+            limit = max(1, trained.n_iter // 4) if is_large else POLISH_ITERATIONS
+            theta = polish(exact, theta, gtol=POLISH_GTOL, max_iter=limit).theta
     # Modules can't be checked: their gradient here is that of the training mode.
     if ending in ("max_iter", "stalled") and is_chain:
         gradient = exact.value_and_gradient(theta[None])[1]
@@ -160,19 +164,6 @@ def fit_network(
     )
     losses = [loss * request.loss_unit for loss in trained.losses]
     return replace(trained, theta=theta, losses=losses, ending=ending), verdict
-
-
-def _polished(objective: Objective, trained: Fit, target: float) -> Tensor:
-    """Move the network of a search to a critical point, a large one only towards it.
-
-    A large network is not polished if its objective is at most `target`.
-    """
-    theta, limit = trained.theta, POLISH_ITERATIONS
-    if len(theta) > POLISHED_PARAMS:
-        if float(objective.value(theta[None])) <= target:
-            return theta
-        limit = max(1, trained.n_iter // 4)
-    return polish(objective, theta, gtol=POLISH_GTOL, max_iter=limit).theta
 
 
 def one_epoch(

@@ -53,36 +53,30 @@ def search(
     A member trains its network with the added neuron switched off: at a = 0 the
     auxiliary objective equals the loss. If segments stagnate, the network is fixed for
     one segment and the neuron is trained on the residuals. Its direction then replaces
-    the weakest hidden unit, or the member restarts. Later the member returns to its
-    best network, and the learning rate is annealed to zero. If one batch holds all
-    samples in float64, the network is then polished. The search returns the network
-    with the smallest loss. The auxiliary objective does not enter this choice, as it
-    may be small at bad networks (Theorem 4 of the paper).
+    the weakest hidden unit and the output layer is refitted, or the member restarts, as
+    in every third move. Later the member returns to its best network, and the learning
+    rate is annealed to zero. If one batch holds all samples in float64, the network is
+    then polished. The search returns the network with the smallest loss. The auxiliary
+    objective does not enter this choice, as it may be small at bad networks (Theorem 4
+    of the paper).
 
     Parameters
     ----------
     theta : Tensor (n_members, n_params)
     move : {"transplant", "restart"}
-        Global move of a stagnating member. "transplant" replaces the weakest hidden
-        unit by the direction of the added neuron and refits the output layer; every
-        third move is a restart.
+        Global move of a stagnating member.
     restart : callable
         Draws new parameters for one member, given its number.
-    rate : float
-        Learning rate.
     max_epochs : int
         Passes over the samples, including those of the neurons and the polish.
-    floor : float
-        Pure-error floor of the data.
-    tol : float
-        A member is done if its loss exceeds the floor by at most this.
+    floor, tol : float
+        A member is done if its loss exceeds the pure-error floor by at most `tol`.
     on_epoch : callable or None
         Takes the networks' parameters and losses; returning True ends the search.
 
     Returns
     -------
     theta : Tensor (n_members, n_params)
-        The best networks.
     losses : Tensor (n_epochs, n_members)
         The objective of each epoch, the auxiliary one while a neuron is trained.
     n_epochs : int

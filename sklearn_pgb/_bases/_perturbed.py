@@ -110,17 +110,6 @@ class PerturbedGradientBasis(TangentColumns):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train the network, test its rank and compute displacements.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like
-
-        Returns
-        -------
-        self
-        """
         seed = check_random_state(self.random_state).randint(2**31)
         generator = torch.Generator().manual_seed(seed)
         self.network_ = train_and_open(self.estimator, X, y, self.loss, seed)

@@ -295,7 +295,16 @@ def _describe(task: _Task, name: str, model: Any) -> BasisReport:
     samples = replace(samples, X=aligned(samples.X), y=aligned(samples.y))
     model, seconds = task.fit(model, samples)
     if not isinstance(model, BasisModel):
-        loss = _estimator_loss(task, model)
+        targets, loss = task.targets, np.nan
+        method = "predict_proba" if targets.loss.is_classification else "predict"
+        # Classifiers without probabilities have no loss.
+        if hasattr(model, method):
+            mean = np.asarray(getattr(model, method)(samples.X), dtype=np.float64)
+            mean = mean.reshape(len(mean), -1)
+            y = targets.encode(task.y, mean.shape[1])
+            loss_of = targets.loss_for(mean.shape[1])
+            values = loss_of.value_of_mean(y, torch.from_numpy(mean))
+            loss = float(samples.normalized_weight @ values.numpy())
         return BasisReport(name, "estimator", train_loss=loss, seconds=seconds)
     problem = model.problem_
     least = infimum(problem, max_memory=task.effort.max_memory, floor=task.floor)
@@ -310,19 +319,6 @@ def _describe(task: _Task, name: str, model: Any) -> BasisReport:
         rank=least.rank,
         alpha=model.alpha_,
     )
-
-
-def _estimator_loss(task: _Task, estimator: Any) -> float:
-    """Loss of an estimator's predictions on all samples; nan without probabilities."""
-    samples, targets = task.samples, task.targets
-    method = "predict_proba" if targets.loss.is_classification else "predict"
-    if not hasattr(estimator, method):
-        return float("nan")
-    mean = np.asarray(getattr(estimator, method)(samples.X), dtype=np.float64)
-    mean = mean.reshape(len(mean), -1)
-    y = targets.encode(task.y, mean.shape[1])
-    values = targets.loss_for(mean.shape[1]).value_of_mean(y, torch.from_numpy(mean))
-    return float(samples.normalized_weight @ values.numpy())
 
 
 def _floor(targets: Targets, y: NDArray[Any], samples: Samples) -> float:
@@ -360,26 +356,23 @@ def _check_bases(bases: Any) -> dict[str, Any]:
     return checked
 
 
-def _kind(name: str, basis: Any) -> str | None:
-    """Type of an estimator or of a basis' network, according to its tags."""
-    if isinstance(basis, Basis):
-        basis = basis.get_params(deep=False).get("estimator")
-    if not hasattr(basis, "__sklearn_tags__"):
-        return None
-    try:
-        return get_tags(basis).estimator_type
-    except (AttributeError, TypeError) as error:
-        # A meta-estimator around an object that is not an estimator.
-        raise TypeError(
-            f"bases[{name!r}] must hold estimators that scikit-learn knows, got "
-            f"{basis!r}. Pass instances of estimators."
-        ) from error
-
-
 def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
     if loss is not None and not (isinstance(loss, str) and loss in LOSS_NAMES):
         raise ValueError(f"loss must be None or among {LOSS_NAMES}, got {loss!r}.")
-    kinds = {_kind(name, basis) for name, basis in bases.items()}
+    kinds = set()
+    for name, basis in bases.items():
+        if isinstance(basis, Basis):
+            basis = basis.get_params(deep=False).get("estimator")
+        if not hasattr(basis, "__sklearn_tags__"):
+            continue
+        try:
+            kinds.add(get_tags(basis).estimator_type)
+        except (AttributeError, TypeError) as error:
+            # A meta-estimator around an object that is not an estimator.
+            raise TypeError(
+                f"bases[{name!r}] must hold estimators that scikit-learn knows, got "
+                f"{basis!r}. Pass instances of estimators."
+            ) from error
     classify, regress = "classifier" in kinds, "regressor" in kinds
     if classify and regress:
         raise ValueError(

@@ -28,6 +28,9 @@ from sklearn_pgb._convex._ridge import RidgePath, cholesky_ridge, lsmr_ridge, ri
 from sklearn_pgb._convex._spectral import SpectralSolver, objective_of
 from sklearn_pgb._operators._dense import DenseOperator
 
+# A warm start: coefficients and intercept.
+Start = tuple[Tensor, Tensor] | None
+
 
 def memory_text(n_bytes: float) -> str:
     """A number of bytes as text, rounded up so that the named amount is enough."""
@@ -91,7 +94,7 @@ def solve(
     max_memory: float = MAX_MEMORY,
     tol: float = 1e-6,
     max_iter: int = 100,
-    start: tuple[Tensor, Tensor] | None = None,
+    start: Start = None,
     path: RidgePath | None = None,
 ) -> Solution:
     """Solve a convex problem to a certified gap of `tol` times its objective.
@@ -105,7 +108,7 @@ def solve(
     max_iter : int
         Largest number of Newton steps.
     start : pair of Tensor or None
-        Warm start: coefficients and intercept.
+        Coefficients and intercept.
     path : RidgePath or None
         A decomposition of this problem, for the squared loss with alpha > 0.
     """
@@ -137,7 +140,7 @@ class PathSolver:
     def solve(
         self,
         alpha: float,
-        start: tuple[Tensor, Tensor] | None,
+        start: Start,
         tol: float,
         max_iter: int,
         certified: bool = True,
@@ -169,7 +172,7 @@ class PathSolver:
     def _first(
         self,
         problem: ConvexProblem,
-        start: tuple[Tensor, Tensor] | None,
+        start: Start,
         tol: float,
         max_iter: int,
         certified: bool,
@@ -200,11 +203,7 @@ class PathSolver:
         return finish(problem, *result)
 
     def _by_spectrum(
-        self,
-        problem: ConvexProblem,
-        start: tuple[Tensor, Tensor] | None,
-        tol: float,
-        max_iter: int,
+        self, problem: ConvexProblem, start: Start, tol: float, max_iter: int
     ) -> Solution:
         """Solve by the singular values of the basis, if they fit into memory."""
         operator = problem.operator
@@ -213,11 +212,7 @@ class PathSolver:
         return self._spectral.solve(problem.alpha, tol, max_iter)
 
     def _by_products(
-        self,
-        problem: ConvexProblem,
-        start: tuple[Tensor, Tensor] | None,
-        tol: float,
-        max_iter: int,
+        self, problem: ConvexProblem, start: Start, tol: float, max_iter: int
     ) -> Solution:
         """Solve by products with the basis: LSMR, or Newton by conjugate gradients."""
         if problem.loss.quadratic:

@@ -107,26 +107,20 @@ def _train(
         # For estimators without callbacks scikit-learn would warn at every network.
         if context is not None and isinstance(estimator, CallbackSupportMixin):
             stack.enter_context(context.propagate_callback_context(estimator))
-        if not _draws_locally(estimator):
+        parts = [estimator, *estimator.get_params().values()]
+        packages = {
+            type(part).__module__.partition(".")[0]
+            for part in parts
+            if hasattr(part, "fit")
+        }
+        # These never use torch's global generator, so they can train in parallel
+        # threads; others must train in turn.
+        if not packages <= {"sklearn", "sklearn_pgb"}:
             stack.enter_context(local_randomness(seed))
             if seed is None and state is not None:
                 torch.set_rng_state(state)
         estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
-
-
-def _draws_locally(estimator: Any) -> bool:
-    """Whether an estimator and its parts never use torch's global generator.
-
-    Such estimators can train in parallel threads; others must train in turn.
-    """
-    parts = [estimator, *estimator.get_params().values()]
-    packages = {
-        type(part).__module__.partition(".")[0]
-        for part in parts
-        if hasattr(part, "fit")
-    }
-    return packages <= {"sklearn", "sklearn_pgb"}
 
 
 def train_networks(

@@ -188,6 +188,14 @@ def group_means(
     return sums[:, 0], mean.clamp(lower, upper)
 
 
+def minimum_at_mean(
+    loss: Loss, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+) -> PooledMinimum:
+    """Return the pooled minimum of a loss whose minimizers predict the mean targets."""
+    mean = group_means(y, weight, group, n_groups)[1]
+    return minimum_at(loss, y, weight, group, loss.link(mean))
+
+
 def minimum_at(
     loss: Loss, y: Tensor, weight: Tensor, group: Tensor, raw: Tensor
 ) -> PooledMinimum:

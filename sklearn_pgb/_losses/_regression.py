@@ -13,8 +13,8 @@ from sklearn_pgb._losses._loss import (
     PooledMinimum,
     SeparableLoss,
     entropy,
-    group_means,
     minimum_at,
+    minimum_at_mean,
 )
 
 
@@ -49,11 +49,7 @@ class SquaredLoss(SeparableLoss):
         upper = torch.full_like(y, torch.inf)
         return -upper, upper
 
-    def pooled_minimum(
-        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
-    ) -> PooledMinimum:
-        _, mean = group_means(y, weight, group, n_groups)
-        return minimum_at(self, y, weight, group, mean)
+    pooled_minimum = minimum_at_mean
 
 
 @dataclass(frozen=True)
@@ -216,8 +212,4 @@ class GammaLoss(SeparableLoss):
     def link(self, mean: Tensor) -> Tensor:
         return mean.log()
 
-    def pooled_minimum(
-        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
-    ) -> PooledMinimum:
-        _, mean = group_means(y, weight, group, n_groups)
-        return minimum_at(self, y, weight, group, self.link(mean))
+    pooled_minimum = minimum_at_mean

@@ -82,7 +82,6 @@ class ChainNetwork(Network):
 
     @property
     def is_linear_in_theta(self) -> bool:
-        """Whether there is a single layer."""
         return len(self.chain) == 1
 
     @property
@@ -182,7 +181,6 @@ class ChainNetwork(Network):
         return pre_activations, [X, *hidden, outputs[-1]]
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The partial derivatives of the raw outputs, without forming the matrix."""
         # `without` can only be the bias of the head, as `find_head` returns it.
         return self._derivatives(_run(self.chain, X), without is None)
 

@@ -72,7 +72,6 @@ class CombinedModel(Network):
 
     @property
     def is_linear_in_theta(self) -> bool:
-        """Whether all members are."""
         return all(member.is_linear_in_theta for member in self.members)
 
     def to(self, device: torch.device) -> CombinedModel:
@@ -117,9 +116,6 @@ class CombinedModel(Network):
             for member, part in zip(self.members, parts, strict=True)
         ]
 
-    def layers(self, X: Tensor) -> list[Tensor]:
-        return [X, self(self.theta, X)]
-
     def find_head(self, X: Tensor) -> Head:
         n_params, parts = self.n_params, []
         bias = slice(n_params - len(self.bias), n_params) if len(self.bias) else None
@@ -135,7 +131,6 @@ class CombinedModel(Network):
         return Head(bias, torch.cat([*parts, self.bias]))
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The Jacobians of the members side by side."""
         parts = [
             mapped(member.jacobian(rows, without=bias), matrix)
             for member, rows, bias, matrix in zip(

@@ -58,7 +58,6 @@ class LeafModel(Network):
 
     @property
     def is_linear_in_theta(self) -> bool:
-        """True, because ``f = J theta``."""
         return True
 
     def to(self, device: torch.device) -> LeafModel:
@@ -90,14 +89,10 @@ class LeafModel(Network):
                 parts.append(own.index_add(1, self.tree_outputs, terms))
         return torch.cat(parts)
 
-    def layers(self, X: Tensor) -> list[Tensor]:
-        return [X, self(self.theta, X)]
-
     def find_head(self, X: Tensor) -> Head:
         return Head(slice(self.values.numel(), self.n_params), self.theta)
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The indicators of the leaves, without forming the matrix."""
         k = self.n_outputs
         leaves = LeafOperator(X.int(), self.n_leaves, self.scale, self.tree_outputs, k)
         if without is not None:

@@ -136,9 +136,6 @@ class ModuleNetwork(Network):
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         return self.apply(self.split(theta), X)
 
-    def layers(self, X: Tensor) -> list[Tensor]:
-        return [X, self(self.theta, X)]
-
     def find_head(self, X: Tensor) -> Head:
         """Find the head by derivatives on a few samples.
 
@@ -195,7 +192,14 @@ def open_module(module: nn.Module) -> Network:
     check_parameters(module)
     chain: list[Layer] = []
     for part in _leaf_modules(module):
-        layer = _read_layer(part)
+        layer: Layer | None
+        if type(part) is nn.Linear and not is_lazy(part.weight):
+            layer = Linear(_detached(part.weight), _detached(part.bias))
+        elif type(part) is nn.LayerNorm and len(part.normalized_shape) == 1:
+            weight, bias = _detached(part.weight), _detached(part.bias)
+            layer = LayerNorm(part.normalized_shape[0], part.eps, weight, bias)
+        else:
+            layer = read_activation(part)
         if layer is None:
             return ModuleNetwork(module)
         if chain and isinstance(chain[-1], Linear) and isinstance(layer, Linear):
@@ -216,16 +220,6 @@ def open_module(module: nn.Module) -> Network:
     if width is None or hooked or n_trainable != network.n_params:
         return ModuleNetwork(module)
     return network
-
-
-def _read_layer(part: nn.Module) -> Layer | None:
-    """Read one layer; return None if chains have no such layer."""
-    if type(part) is nn.Linear and not is_lazy(part.weight):
-        return Linear(_detached(part.weight), _detached(part.bias))
-    if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1:
-        weight, bias = _detached(part.weight), _detached(part.bias)
-        return LayerNorm(part.normalized_shape[0], part.eps, weight, bias)
-    return read_activation(part)
 
 
 @overload

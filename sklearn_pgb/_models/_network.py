@@ -21,14 +21,9 @@ from sklearn_pgb._operators._outputs import apply_sets
 class Head:
     """The last layer of a network, if it is linear.
 
-    Attributes
-    ----------
-    bias : slice or None
-        Positions in theta of the output bias, for which the derivative of the raw
-        outputs is the identity. None if there is no such bias.
-    span_coef : Tensor of shape (n_params,) or None
-        A vector g with ``f(X) = J(X) g``: the head's weights and bias, and zeros for
-        all other parameters. None if no such vector is known.
+    The derivative of the raw outputs is the identity for the positions `bias` of theta,
+    None if there is no such bias. `span_coef` is a vector g with ``f(X) = J(X) g``: the
+    head's weights and bias, and zeros for all other parameters. None if none is known.
     """
 
     bias: slice | None
@@ -92,9 +87,9 @@ class Network(ABC):
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         """Raw outputs at the given parameters."""
 
-    @abstractmethod
     def layers(self, X: Tensor) -> list[Tensor]:
         """X, the outputs of the hidden layers if known, and the raw outputs."""
+        return [X, self(self.theta, X)]
 
     @abstractmethod
     def find_head(self, X: Tensor) -> Head:

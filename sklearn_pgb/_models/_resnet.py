@@ -120,7 +120,6 @@ class ResNetNetwork(Network):
         return self._network(theta, X)
 
     def blocks(self) -> dict[str, slice]:
-        """Positions in theta of each named parameter; see `ModuleNetwork.blocks`."""
         return self._network.blocks()
 
     def layers(self, X: Tensor) -> list[Tensor]:

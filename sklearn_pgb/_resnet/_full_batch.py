@@ -1,7 +1,7 @@
 """Training of the units on all samples at once, by L-BFGS."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,25 +30,17 @@ def full_batch(
     hook: Hook,
 ) -> Training:
     """Train by L-BFGS for the number of iterations that is best on held-out samples."""
-    choice = Choice(request.max_iter, objective.alpha, True)
+    chosen = Training(theta, objective.alpha, [], request.max_iter, improves=True)
     if parts is not None:
-        choice = choose(objective, theta, request, parts())
+        chosen = choose(objective, theta, request, parts())
     losses: list[float] = []
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         losses.append(value)
         return hook(theta, value, lambda: objective.head(theta, objective.alpha))
 
-    theta = descend(objective, theta, choice.n_iter, request, on_iteration)
-    return Training(
-        theta,
-        choice.alpha,
-        losses,
-        len(losses),
-        choice.improves,
-        choice.held_out,
-        choice.basis_held_out,
-    )
+    theta = descend(objective, theta, chosen.n_iter, request, on_iteration)
+    return replace(chosen, theta=theta, losses=losses, n_iter=len(losses))
 
 
 def descend(
@@ -130,27 +122,16 @@ def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
     return function, model.start(theta)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Iterations, alpha and whether to keep the units, chosen by held-out losses."""
-
-    n_iter: int
-    alpha: float
-    improves: bool
-    held_out: float = np.nan
-    basis_held_out: float = np.nan
-
-
 def choose(
     objective: Residual, theta: Tensor, request: Request, folds: Parts
-) -> Choice:
+) -> Training:
     """Choose the iterations and alpha of the smallest held-out loss over all folds.
 
     Units are kept if they are significantly better than the basis alone with its best
     alpha. Without folds they are left out.
     """
     if not folds:
-        return Choice(0, objective.alpha, False)
+        return Training(theta, objective.alpha, [], 0, improves=False)
     # Solutions are expensive if the training does not project, so half of the
     # checkpoints are left out.
     planned = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
@@ -182,9 +163,8 @@ def choose(
     n_iter, alpha = 0, alphas[basis]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    return Choice(
-        n_iter, alpha, improves, float(means[best]), float(alone_means[basis])
-    )
+    held_out = float(means[best]), float(alone_means[basis])
+    return Training(theta, alpha, [], n_iter, improves, *held_out)
 
 
 def held_out_curve(

@@ -17,7 +17,7 @@ from sklearn_pgb._samples import check_samples
 from sklearn_pgb._survey._ends import SurveyData, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
-from sklearn_pgb._survey._recipe import Recipe, find_recipe
+from sklearn_pgb._survey._recipe import find_recipe
 from sklearn_pgb._survey._result import MinimaSurvey
 from sklearn_pgb._training._objective import Objective
 
@@ -121,11 +121,16 @@ def survey_minima(
     if recipe is not None:
         setting = recipe.setting
         scale = setting.scale()
+        # In the targets' units, gradients of hidden layers are larger by unit^2, and
+        # those of the output layer by unit, than in training units. One factor at a
+        # time, because squares of tiny targets underflow.
+        unit = recipe.architecture.scale
+        limit = scale.reference / unit / max(1.0, unit) / recipe.program.n_params**0.5
         theta = train_population(
             recipe,
             n_starts,
             polish_iter=polish_iter,
-            gtol=SURVEY_POLISH * tol * _training_scale(recipe, scale.reference),
+            gtol=SURVEY_POLISH * tol * limit,
             seed=seed,
             n_jobs=n_jobs,
         )
@@ -162,16 +167,6 @@ def survey_minima(
         population=recipe is not None,
         tol=float(tol),
     )
-
-
-def _training_scale(recipe: Recipe, scale: float) -> float:
-    """Convert a limit on the gradient's norm to a limit per entry in training units."""
-    target_scale = recipe.architecture.scale
-    # In the targets' units, gradients of hidden layers are larger by target_scale^2,
-    # and those of the output layer by target_scale.
-    # One factor at a time, because squares of tiny targets underflow.
-    limit = scale / target_scale / max(1.0, target_scale)
-    return limit / recipe.program.n_params**0.5
 
 
 def _by_joblib(

@@ -18,18 +18,10 @@ from sklearn_pgb._budget import INPUT_ULPS, PASS_ROWS, SMALLEST
 class InputMap:
     """Standardization of each column, ``z = (x 2^-exponent - center) / spread``.
 
-    The exact scaling by powers of two avoids overflow and underflow of squares.
-
-    Attributes
-    ----------
-    columns : ndarray (n_columns,)
-        Indices of the columns of X that the network uses.
-    exponent : ndarray (n_columns,) or (1,)
-    center, spread : ndarray of the same shape
-        One number for all positions if samples have more than one axis. An infinite
-        spread maps constant columns to zero.
-    n_features : int
-        Number of columns of X.
+    The exact scaling by powers of two avoids overflow and underflow of squares. The
+    network uses some of the `n_features` columns of X. There is one exponent, center
+    and spread for all positions if samples have more than one axis. An infinite spread
+    maps constant columns to zero.
     """
 
     columns: NDArray[np.intp]
