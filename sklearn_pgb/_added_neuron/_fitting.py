@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Metho
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram, ModuleProgram
-from sklearn_pgb._training._train import Epoch, Schedule, train
+from sklearn_pgb._training._train import Schedule, train
 
 # Up to this many samples are sorted, so that their order does not matter.
 FEW_SAMPLES = BATCHES * LARGEST_BATCH
@@ -103,6 +104,8 @@ class Progress:
 
 
 Hook = Callable[[Progress], bool]
+# Takes the fields of `Progress`, with the objective divided by `loss_unit`.
+Report = Callable[..., bool]
 
 
 def fit_network(
@@ -128,19 +131,29 @@ def fit_network(
     exact = _objective(architecture, loss, data, request, total_weight)
     generator = torch.Generator().manual_seed(seed)
     theta = architecture.draw() if start is None else start
+    stopped = False
+
+    def report(theta: Tensor, loss: float, *details: Any) -> bool:
+        nonlocal stopped
+        stopped = hook(Progress(theta, loss * request.loss_unit, *details))
+        return stopped
+
     trained = _train(
         architecture,
         _in_training(exact, request),
         theta,
         request,
         generator,
-        hook,
+        report,
         held_out,
         floor.value / request.loss_unit,
     )
     # The monitor and the polish need float64 on the CPU, whatever the training used.
     exact = replace(exact, program=exact.program.exact())
-    theta, ending = trained.theta, trained.ending
+    theta = trained.theta
+    ending = trained.ending
+    if stopped and not trained.diverged:
+        ending = "early_stopped"
     is_chain = isinstance(architecture.program, ChainProgram)
     if request.n_starts > 1 and is_chain:
         # A large network only moves towards a critical point, and not at the floor.
@@ -235,28 +248,23 @@ def _train(
     theta: Tensor,
     request: Request,
     generator: torch.Generator,
-    hook: Hook,
+    report: Report,
     held_out: Callable[[Tensor], float] | None,
     floor: float,
 ) -> Fit:
     """Train with the requested solver."""
     if request.solver == "lbfgs":
-        return _by_lbfgs(objective, theta, request, hook)
+        return _by_lbfgs(objective, theta, request, report)
     start = theta[None].to(objective.weight)
     if request.n_starts > 1:
         return _by_search(
-            architecture, objective, start, request, generator, hook, floor
+            architecture, objective, start, request, generator, report, floor
         )
-    stopped = False
 
-    def on_epoch(epoch: Epoch) -> bool:
-        nonlocal stopped
-        score = float(epoch.score[0]) if held_out is not None else None
-        loss, stagnates = float(epoch.loss[0]), bool(epoch.stagnates[0])
-        rate = float(epoch.rate[0])
-        loss *= request.loss_unit
-        stopped = hook(Progress(epoch.theta[0], loss, score, stagnates, rate))
-        return stopped
+    def on_epoch(theta: Tensor, *epoch: Tensor) -> bool:
+        loss, score, stagnates, rate = (each[0].item() for each in epoch)
+        known = None if held_out is None else score
+        return report(theta[0], loss, known, stagnates, rate)
 
     training = train(
         objective,
@@ -273,8 +281,6 @@ def _train(
     diverged = bool(training.diverged[0])
     if diverged:
         ending = "stalled"
-    elif stopped:
-        ending = "early_stopped"
     elif bool(training.stagnated[0]):
         ending = "converged" if held_out is None else "early_stopped"
     else:
@@ -290,14 +296,9 @@ def _train(
     )
 
 
-def _by_lbfgs(objective: Objective, theta: Tensor, request: Request, hook: Hook) -> Fit:
-    stopped = False
-
-    def on_iteration(theta: Tensor, loss: float) -> bool:
-        nonlocal stopped
-        stopped = hook(Progress(theta, loss * request.loss_unit))
-        return stopped
-
+def _by_lbfgs(
+    objective: Objective, theta: Tensor, request: Request, report: Report
+) -> Fit:
     limit, evaluations = request.schedule.max_epochs, request.max_evaluations
     polished = polish(
         objective,
@@ -306,13 +307,10 @@ def _by_lbfgs(objective: Objective, theta: Tensor, request: Request, hook: Hook)
         max_iter=limit,
         max_evaluations=evaluations,
         newton=False,
-        on_iteration=on_iteration,
+        on_iteration=report,
     )
-    ending = "stalled"
-    if stopped:
-        ending = "early_stopped"
-    elif polished.n_iter >= limit or polished.n_evaluations >= evaluations:
-        ending = "max_iter"
+    spent = polished.n_iter >= limit or polished.n_evaluations >= evaluations
+    ending = "max_iter" if spent else "stalled"
     return Fit(polished.theta, polished.losses, [], polished.n_iter, 0, ending, False)
 
 
@@ -322,16 +320,9 @@ def _by_search(
     start: Tensor,
     request: Request,
     generator: torch.Generator,
-    hook: Hook,
+    report: Report,
     floor: float,
 ) -> Fit:
-    stopped = False
-
-    def on_epoch(theta: Tensor, loss: Tensor) -> bool:
-        nonlocal stopped
-        stopped = hook(Progress(theta[0], float(loss[0]) * request.loss_unit))
-        return stopped
-
     program = architecture.program
     has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
     # A transplant needs a hidden unit to replace.
@@ -349,7 +340,7 @@ def _by_search(
         tol=request.schedule.tol,
         batch_size=request.batch_size,
         generator=generator,
-        on_epoch=on_epoch,
+        on_epoch=lambda theta, loss: report(theta[0], float(loss[0])),
     )
     return Fit(
         theta=_to_float64(theta[0]),
@@ -357,7 +348,7 @@ def _by_search(
         scores=[],
         n_iter=n_epochs,
         n_moves=int(n_moves[0]),
-        ending="early_stopped" if stopped else "max_iter",
+        ending="max_iter",
         diverged=False,
     )
 

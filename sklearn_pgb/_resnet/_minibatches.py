@@ -19,7 +19,7 @@ from sklearn_pgb._resnet._residual import (
 )
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._residual import evaluate_units
-from sklearn_pgb._training._train import Epoch, Schedule, train
+from sklearn_pgb._training._train import Schedule, train
 
 
 def minibatches(
@@ -51,9 +51,9 @@ def minibatches(
 
     losses: list[float] = []
 
-    def on_epoch(epoch: Epoch) -> bool:
-        losses.append(float(epoch.loss[0]))
-        inner = epoch.theta[0, -size:].detach().to(samples.y)
+    def on_epoch(theta: Tensor, loss: Tensor, *_: Tensor) -> bool:
+        losses.append(float(loss[0]))
+        inner = theta[0, -size:].detach().to(samples.y)
         return hook(inner, losses[-1], lambda: objective.head(inner, objective.alpha))
 
     trained = train(

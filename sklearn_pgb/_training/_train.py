@@ -52,23 +52,6 @@ class Schedule:
 
 
 @dataclass(frozen=True, eq=False)
-class Epoch:
-    """State of the members of a training after an epoch.
-
-    The loss is the objective, accumulated during the epoch, the score that of held-out
-    samples, or the negative loss. `stagnates` tells which members were found to
-    stagnate in this epoch, and `rate` is the learning rate of the next one, before
-    annealing or scaling.
-    """
-
-    theta: Tensor
-    loss: Tensor
-    score: Tensor
-    stagnates: Tensor
-    rate: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Training:
     """Result of a training, for each member of the population.
 
@@ -95,7 +78,7 @@ def train(
     batch_size: int = 200,
     generator: torch.Generator | None = None,
     validate: Callable[[Tensor], Tensor] | None = None,
-    on_epoch: Callable[[Epoch], bool] | None = None,
+    on_epoch: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], bool] | None = None,
 ) -> Training:
     """Train a population on minibatches.
 
@@ -109,7 +92,10 @@ def train(
         Returns the held-out score of each member; larger scores are better. If given,
         it determines stagnation, and the result has the parameters of the best score.
     on_epoch : callable or None
-        Takes each epoch when it ends. The training ends if it returns True.
+        Called after each epoch with the members' parameters; objectives, accumulated
+        during the epoch; held-out scores or negative losses; a mask of those found to
+        stagnate; and learning rates of the next epoch, before annealing or scaling. The
+        training ends if it returns True.
     """
     descent = Descent(objective, theta, method, batch_size, generator)
     n_batches = math.ceil(objective.n_samples / batch_size)
@@ -139,8 +125,8 @@ def train(
             best.update(scored, torch.where(loss.isfinite(), score, -torch.inf))
             best.restore(descent.theta, diverged)
             stagnates = progress.update(score, diverged)
-            epoch = Epoch(descent.theta, loss, score, stagnates, progress.rate)
-            if on_epoch is not None and on_epoch(epoch):
+            epoch = descent.theta, loss, score, stagnates, progress.rate
+            if on_epoch is not None and on_epoch(*epoch):
                 break
     if validate is not None:
         if progress.diverged.any():
