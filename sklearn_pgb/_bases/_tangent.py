@@ -30,7 +30,13 @@ class TangentSpace:
     def of(
         cls, networks: Sequence[Network], inputs: Sequence[Tensor], weight: Tensor
     ) -> Self:
-        """Compute heads and scales on the training inputs, one tensor per network."""
+        """Compute heads and scales on the training inputs, one tensor per network.
+
+        Raises
+        ------
+        ValueError
+            If partial derivatives overflow.
+        """
         space = cls.with_scales(networks, inputs, [1.0] * len(networks))
         scales = []
         for part in space.operator(inputs).operators:

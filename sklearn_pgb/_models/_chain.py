@@ -18,12 +18,17 @@ from sklearn_pgb._operators._outputs import apply_sets
 
 
 class ChainNetwork(Network):
-    """Layers one after the other, the last one linear or a layer norm.
+    """Layers one after the other, at least one of them linear.
 
     Theta holds the parameters of the layers in order: W row by row and b of a linear
-    layer, gamma and beta of a layer norm. At least one layer is linear. The last one is
-    the head. If it has parameters, the network is ``f = J g`` with g equal to theta at
-    the head and zero elsewhere.
+    layer, gamma and beta of a layer norm. The last layer is the head. If it has
+    parameters, the network is ``f = J g`` with g equal to theta at the head and zero
+    elsewhere.
+
+    Parameters
+    ----------
+    chain : sequence of Layer
+        The last is linear or a layer norm.
     """
 
     def __init__(self, chain: Sequence[Layer]) -> None:

@@ -136,6 +136,9 @@ class ModuleNetwork(Network):
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         return self.apply(self.split(theta), X)
 
+    def layers(self, X: Tensor) -> list[Tensor]:
+        return [X, self(self.theta, X)]
+
     def find_head(self, X: Tensor) -> Head:
         """Find the head by derivatives on a few samples.
 
@@ -184,30 +187,27 @@ def _is_identity(
 
 
 def open_module(module: nn.Module) -> Network:
-    """Open a module as a `ChainNetwork` if possible, otherwise as a `ModuleNetwork`.
-
-    Chains are nested Sequentials of linear layers, activations and layer norms that do
-    not end in an activation.
-    """
+    """Open a module as a `ChainNetwork` if possible, otherwise as a `ModuleNetwork`."""
     check_parameters(module)
+    return _read_chain(module) or ModuleNetwork(module)
+
+
+def _read_chain(module: nn.Module) -> ChainNetwork | None:
+    """Read nested Sequentials of linear layers, activations and layer norms.
+
+    Returns None for other modules, and if an activation comes last.
+    """
     chain: list[Layer] = []
     for part in _leaf_modules(module):
-        layer: Layer | None
-        if type(part) is nn.Linear and not is_lazy(part.weight):
-            layer = Linear(_detached(part.weight), _detached(part.bias))
-        elif type(part) is nn.LayerNorm and len(part.normalized_shape) == 1:
-            weight, bias = _detached(part.weight), _detached(part.bias)
-            layer = LayerNorm(part.normalized_shape[0], part.eps, weight, bias)
-        else:
-            layer = read_activation(part)
+        layer = _read_layer(part)
         if layer is None:
-            return ModuleNetwork(module)
+            return None
         if chain and isinstance(chain[-1], Linear) and isinstance(layer, Linear):
             chain.append(ACTIVATIONS["identity"])
         chain.append(layer)
     linear = [layer for layer in chain if isinstance(layer, Linear)]
     if not linear or isinstance(chain[-1], Activation):
-        return ModuleNetwork(module)
+        return None
     width: int | None = linear[0].weight.shape[1]
     for layer in chain:
         width = None if width is None else layer.n_outputs(width)
@@ -218,8 +218,18 @@ def open_module(module: nn.Module) -> Network:
     )
     n_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if width is None or hooked or n_trainable != network.n_params:
-        return ModuleNetwork(module)
+        return None
     return network
+
+
+def _read_layer(part: nn.Module) -> Layer | None:
+    """Read one layer; return None if chains have no such layer."""
+    if type(part) is nn.Linear and not is_lazy(part.weight):
+        return Linear(_detached(part.weight), _detached(part.bias))
+    if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1:
+        weight, bias = _detached(part.weight), _detached(part.bias)
+        return LayerNorm(part.normalized_shape[0], part.eps, weight, bias)
+    return read_activation(part)
 
 
 @overload
