@@ -15,8 +15,15 @@ from sklearn_pgb._sklearn import _check_sample_weight, _num_samples, _safe_index
 class Samples:
     """Inputs, targets and weights of samples.
 
-    X may be a tuple with the inputs of several networks. Weights are not normalized;
-    they are ones if the user gave none, and the samples not `weighted`.
+    Attributes
+    ----------
+    X : array, sparse matrix, data frame, list, Tensor, or tuple of Tensor
+        Inputs; a tuple has the inputs of several networks.
+    y : ndarray or Tensor
+    weight : ndarray or Tensor (n_samples,)
+        Not normalized.
+    weighted : bool
+        Whether the user gave weights.
     """
 
     X: Any

@@ -1,7 +1,6 @@
 """Folds for cross-fitting, which keep duplicate samples and groups together."""
 
 from contextlib import suppress
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def distinct_rows(X: Any) -> NDArray[np.intp]:
         csr.eliminate_zeros()
         keys = [
             csr.indices[start:stop].tobytes() + csr.data[start:stop].tobytes()
-            for start, stop in pairwise(csr.indptr)
+            for start, stop in zip(csr.indptr[:-1], csr.indptr[1:], strict=True)
         ]
         # As an object array: NumPy's byte strings would drop trailing zero bytes.
         return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
