@@ -19,11 +19,16 @@ LENGTHS = 2.0 ** np.arange(-60, 61, 1.0)
 class Steepness:
     """Derivatives relative to the norms of their columns, and the gain of a step.
 
-    Each derivative of the objective is divided by the norm of the outputs' derivatives
-    with respect to the same parameter; `is_rounding` if their norm is zero up to
-    rounding. The gain is the decrease of the objective by a step along the negative
-    gradient, or along its largest component alone, in the model that is linear in the
-    parameters.
+    Attributes
+    ----------
+    norm : float
+        Norm of the derivatives of the objective, each divided by the norm of the
+        outputs' derivatives with respect to the same parameter.
+    is_rounding : bool
+        Whether `norm` is zero up to rounding.
+    gain : float
+        Decrease of the objective by a step along the negative gradient, or along its
+        largest component alone, in the model that is linear in the parameters.
     """
 
     norm: float
@@ -36,31 +41,50 @@ def steepness(
 ) -> Steepness:
     """Measure the derivatives of the objective at the network's parameters.
 
-    The problem is on the gradient basis, without intercept, with the network's raw
-    outputs as its offset. `gradient` is that of the objective.
+    Parameters
+    ----------
+    problem : ConvexProblem
+        Problem on the gradient basis, without intercept, with the network's outputs as
+        its offset.
+    raw : Tensor (n_samples, n_outputs)
+    gradient : Tensor (n_params,)
+        Gradient of the objective.
     """
     scale = ColumnScaling.of(problem).scale
     relative = gradient / scale
     norm = float(relative.norm())
     residual = problem.weight.sqrt()[:, None] * problem.loss.gradient(problem.y, raw)
-    tilt = objective.penalty_gradient(objective.network.theta)
+    tilt = objective.penalty_gradient(objective.network.theta) / scale
     # Columns have norm one, so the norm of the residual bounds each entry. A norm of
     # all entries within the rounding error of this bound is no evidence.
-    size = float(residual.norm()) * len(scale) ** 0.5 + float((tilt / scale).norm())
+    size = float(residual.norm()) * len(scale) ** 0.5 + float(tilt.norm())
     if not norm > GRADIENT_ROUNDING * size:
         return Steepness(norm, True, 0.0)
     # A single large derivative can gain more than a step in all of them.
     largest = torch.zeros_like(relative)
     best = int(relative.abs().argmax())
     largest[best] = relative[best]
-    start, gains = problem.data_value(raw), []
-    for part in (relative, largest):
-        step = -part / float(part.norm()) / scale
-        change, along = problem.operator.matvec(step), float(tilt @ step)
-        curvature = float(objective.penalty_value(step))
-        for t in LENGTHS.tolist():
-            gain = float(start - problem.data_value(raw + t * change))
-            gains.append(gain - t * along - t * t * curvature)
+    gains = [
+        _gain(objective, problem, raw, -part / float(part.norm()) / scale)
+        for part in (relative, largest)
+    ]
+    return Steepness(norm, False, max(gains))
+
+
+def _gain(
+    objective: Objective, problem: ConvexProblem, raw: Tensor, step: Tensor
+) -> float:
+    """Largest decrease of the objective along a step, for linearized outputs."""
+    theta = objective.network.theta
+    change = problem.operator.matvec(step)
+    tilt = float(objective.penalty_gradient(theta) @ step)
+    curvature = float(objective.penalty_value(step))
+    start = problem.data_value(raw)
     # The largest lengths may overflow.
-    finite = [gain for gain in gains if np.isfinite(gain)]
-    return Steepness(norm, False, max(finite, default=0.0))
+    gains = [
+        float(start - problem.data_value(raw + t * change))
+        - t * tilt
+        - t * t * curvature
+        for t in LENGTHS.tolist()
+    ]
+    return max([gain for gain in gains if np.isfinite(gain)], default=0.0)

@@ -34,6 +34,10 @@ class ModuleNetwork(Network):
     n_outputs), or (n_samples,) for one output.
     """
 
+    # Known after a forward pass only.
+    n_inputs = None
+    n_outputs = None
+
     def __init__(self, module: nn.Module) -> None:
         self._module = private_copy(module)
         self._call = ModuleCall(self._module)
@@ -41,14 +45,6 @@ class ModuleNetwork(Network):
             name: self._module.get_parameter(name).shape for name in self._call.names
         }
         self._module.requires_grad_(False)
-
-    @property
-    def n_inputs(self) -> None:
-        return None
-
-    @property
-    def n_outputs(self) -> None:
-        return None
 
     @property
     def n_params(self) -> int:

@@ -76,14 +76,12 @@ class ResNetNetwork(Network):
     gradient basis give the network itself.
     """
 
+    n_inputs = None
+
     def __init__(self, module: ResNetModule) -> None:
         self._module = module.to("cpu", torch.float64).eval()
         self._network = ModuleNetwork(module)
         self._n_head = module.head.weight.numel()
-
-    @property
-    def n_inputs(self) -> None:
-        return None
 
     @property
     def n_outputs(self) -> int:
