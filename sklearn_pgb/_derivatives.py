@@ -54,15 +54,7 @@ class Derivatives:
     function has a custom backward pass, works in place or branches on values. If a
     backward pass uses NumPy, autograd does not record it and the transpose is wrong
     without an error. Therefore both methods are compared with the plain backward pass
-    on two samples before they are used.
-
-    Parameters
-    ----------
-    function : callable (theta, X) -> (n_samples, n_outputs)
-    theta : Tensor (n_params,)
-        Parameters at which it is differentiated.
-    X : Tensor (n_samples, ...)
-        Samples; the first two are used for the comparison.
+    on the first two samples before they are used.
     """
 
     def __init__(self, function: SampleFunction, theta: Tensor, X: Tensor):
@@ -113,22 +105,22 @@ class Derivatives:
     ) -> bool:
         """Whether a product works and is the adjoint of the plain backward pass."""
         if name not in self._works:
+            theta = self.theta
+            generator = torch.Generator().manual_seed(0)
+            direction = torch.randn(len(theta), generator=generator).to(theta)
             try:
-                self._works[name] = self._agrees(push(self._probe))
+                pushed = push(self._probe)(direction)
+                residual = torch.randn(pushed.shape, generator=generator).to(theta)
+                pulled = self.pull(self._probe, residual)
             except Exception:
                 # Torch and the function may raise errors of any type.
                 self._works[name] = False
+                return False
+            error = (residual * pushed).sum() - pulled @ direction
+            size = residual.norm() * pushed.norm() + pulled.norm() * direction.norm()
+            tol = torch.finfo(theta.dtype).eps ** 0.5
+            self._works[name] = bool(error.abs() <= tol * size)
         return self._works[name]
-
-    def _agrees(self, push: Callable[[Tensor], Tensor]) -> bool:
-        generator = torch.Generator().manual_seed(0)
-        direction = torch.randn(len(self.theta), generator=generator).to(self.theta)
-        pushed = push(direction)
-        residual = torch.randn(pushed.shape, generator=generator).to(self.theta)
-        pulled = self.pull(self._probe, residual)
-        error = (residual * pushed).sum() - pulled @ direction
-        size = residual.norm() * pushed.norm() + pulled.norm() * direction.norm()
-        return bool(error.abs() <= torch.finfo(self.theta.dtype).eps ** 0.5 * size)
 
 
 def _of_theta(function: SampleFunction, X: Tensor, theta: Tensor) -> Tensor:
@@ -144,14 +136,7 @@ def _quiet() -> Iterator[None]:
 
 
 class GradientDerivative:
-    """Hessian products, by differentiating a gradient.
-
-    Parameters
-    ----------
-    gradient : Tensor (n_params,)
-        Gradient with its autograd graph back to `leaf`.
-    leaf : Tensor (n_params,)
-    """
+    """Hessian products, by differentiating a gradient with its graph back to `leaf`."""
 
     def __init__(self, gradient: Tensor, leaf: Tensor):
         self._gradient, self._leaf, self._batches = gradient, leaf, True
@@ -188,12 +173,6 @@ def has_second_derivative(gradient: Callable[[Tensor], Tensor], theta: Tensor) -
 
     If a backward pass cannot be differentiated, torch raises an error or treats it as a
     constant. Therefore a product is compared with a finite difference of gradients.
-
-    Parameters
-    ----------
-    gradient : callable
-        Maps theta to a gradient (n_params,) with its autograd graph.
-    theta : Tensor (n_params,)
     """
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(len(theta), generator=generator).to(theta)

@@ -12,11 +12,7 @@ from sklearn.utils import check_random_state
 class Seeds:
     """Seeds of one fit, drawn before the parallel trainings start.
 
-    Attributes
-    ----------
-    folds, sketch, networks : int
-    keep_first : bool
-        Whether the first network keeps the estimator's own seed.
+    With `keep_first`, the first network keeps the estimator's own seed.
     """
 
     folds: int

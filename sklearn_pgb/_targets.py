@@ -20,14 +20,11 @@ from sklearn_pgb._budget import ABSENT, LARGEST_TARGET, LEAST_SCALE
 from sklearn_pgb._losses._loss import Loss
 
 
-@dataclass(frozen=True, eq=False)
 class Targets(ABC):
     """The connection between the targets of an estimator and the columns of a loss.
 
-    Attributes
-    ----------
-    loss : Loss
-        Loss in the units of the targets; `loss_for` adapts it to a number of outputs.
+    The loss is in the units of the targets; `loss_for` adapts it to a number of
+    outputs.
     """
 
     loss: Loss
@@ -73,14 +70,9 @@ class Targets(ABC):
     def start(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], bool]:
-        """Return the initial outputs of a network.
+        """Return what is added to a network's output biases at the start.
 
-        Returns
-        -------
-        start : ndarray (n_outputs,)
-            Added to the output biases.
-        constant : bool
-            Whether the output weights start at zero.
+        The second result is True if the output weights start at zero.
         """
 
     @abstractmethod
@@ -99,11 +91,6 @@ class Targets(ABC):
         """Multiply sample weights by class weights.
 
         Samples of weight zero have no influence on the class weights.
-
-        Raises
-        ------
-        ValueError
-            If no weight is positive.
         """
         weight, kept = sample_weight.copy(), sample_weight > 0
         weight[kept] *= self.class_factors(y[kept], sample_weight[kept])
@@ -170,18 +157,17 @@ class Targets(ABC):
 class RealTargets(Targets):
     """Numbers or counts of a regressor, one column per target."""
 
+    loss: Loss
     n_targets: int
 
     @classmethod
     def of(
         cls, y: NDArray[Any], loss: Loss, classes: Any = None, class_weight: Any = None
     ) -> Self:
-        """Learn the number of targets."""
         return cls(loss, y.shape[1])
 
     @staticmethod
     def checked(y: Any, name: str = "y") -> NDArray[Any]:
-        """Convert targets to a matrix of floats."""
         y = np.asarray(y)
         if y.dtype.kind not in "biuf":
             try:
@@ -204,11 +190,9 @@ class RealTargets(Targets):
 
     @property
     def n_outputs(self) -> int:
-        """One output per target."""
         return self.n_targets
 
     def check(self, y: NDArray[Any], name: str = "y") -> None:
-        """Raise an error if other targets have another number of columns."""
         if y.shape[1] != self.n_targets:
             like = "the fit that is continued" if name == "y" else "y"
             raise ValueError(
@@ -217,7 +201,6 @@ class RealTargets(Targets):
             )
 
     def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
-        """Return the loss if there is one output per target."""
         if n_outputs != self.n_targets:
             raise ValueError(
                 f"module must return {self.n_targets} outputs, one per target, got "
@@ -226,11 +209,9 @@ class RealTargets(Targets):
         return self.loss.in_units(scale)
 
     def columns(self, y: NDArray[Any], n_outputs: int) -> NDArray[np.float64]:
-        """Return the targets themselves."""
         return y
 
     def decode(self, raw: NDArray[np.float64]) -> NDArray[Any]:
-        """Return means, 1-d for a single target."""
         mean = self.loss.predict(torch.from_numpy(raw)).numpy()
         return mean.ravel() if mean.shape[1] == 1 else mean
 
@@ -252,33 +233,26 @@ class RealTargets(Targets):
         return self.loss.link(torch.from_numpy(mean)).numpy(), constant
 
     def loss_unit(self, y: NDArray[Any], weight: NDArray[np.float64]) -> float:
-        """Return the size of the loss of mean targets."""
         return self.loss.loss_unit(float(weight @ y.mean(1) / weight.sum()))
 
     def class_factors(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return ones, because there are no classes."""
         return np.ones(len(y))
 
     def strata(self, y: NDArray[Any]) -> None:
-        """Return None, because there are no labels."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
 class LabelTargets(Targets):
     """Labels of a classifier, or 0/1 indicators of several labels.
 
-    Two classes need one output; several labels need one output each.
-
-    Attributes
-    ----------
-    classes : ndarray (n_classes,)
-        Sorted labels, or numbers of the columns if there are several labels.
-    multilabel : bool
-    class_weight : dict, "balanced" or None
+    Two classes need one output; several labels need one output each. `classes` are
+    sorted labels, or numbers of the columns if there are several labels.
     """
 
+    loss: Loss
     classes: NDArray[Any]
     multilabel: bool
     class_weight: Any = None
@@ -304,10 +278,9 @@ class LabelTargets(Targets):
     def checked(y: Any, name: str = "y") -> NDArray[Any]:
         """Check for labels (n_samples,), or indicators (n_samples, n_labels)."""
         if isinstance(y, np.ndarray) and y.dtype.kind == "O":
+            numeric = Number | np.bool_
             kinds = {
-                "number"
-                if isinstance(label, Number | np.bool_)
-                else type(label).__name__
+                "number" if isinstance(label, numeric) else type(label).__name__
                 for label in y.ravel()
             }
             # Labels of mixed types cannot be sorted.
@@ -336,7 +309,6 @@ class LabelTargets(Targets):
         return 1 if n_classes == 2 and not self.multilabel else n_classes
 
     def check(self, y: NDArray[Any], name: str = "y") -> None:
-        """Raise an error if other targets have unknown labels or other columns."""
         if self.multilabel:
             if y.ndim != 2 or y.shape[1] != len(self.classes):
                 raise ValueError(
@@ -365,7 +337,6 @@ class LabelTargets(Targets):
         return self.loss.for_outputs(n_outputs, independent=self.multilabel)
 
     def columns(self, y: NDArray[Any], n_outputs: int) -> NDArray[np.float64]:
-        """Return one-hot rows or indicators."""
         if self.multilabel:
             return y.astype(np.float64)
         codes = np.searchsorted(self.classes, y)
@@ -374,7 +345,6 @@ class LabelTargets(Targets):
         return (codes[:, None] == np.arange(n_outputs)).astype(np.float64)
 
     def decode(self, raw: NDArray[np.float64]) -> NDArray[Any]:
-        """Return labels, or 0/1 indicators if there are several labels."""
         if self.multilabel:
             return (raw > 0).astype(int)
         if raw.shape[1] == 1:
@@ -451,7 +421,6 @@ class LabelTargets(Targets):
         return class_weights(self.class_weight, y, weight)
 
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
-        """Return the labels if each sample has one."""
         return None if self.multilabel else y
 
 
@@ -480,14 +449,8 @@ def class_weights(
     """Return the factor of each sample's weight that belongs to its class.
 
     "balanced" gives all classes the same total weight. It counts sample weights, so
-    that weights equal repetition, and ignores classes without any weight.
-
-    Parameters
-    ----------
-    class_weight : dict, "balanced" or None
-        Classes missing from a dict have weight one.
-    y : ndarray (n_samples,) or (n_samples, n_labels)
-        Labels, or 0/1 indicators of several labels; their factors are multiplied.
+    that weights equal repetition, and ignores classes without any weight. Classes
+    missing from a dict have weight one. The factors of several labels are multiplied.
     """
     factor = np.ones(len(y))
     if class_weight is None:

@@ -114,14 +114,10 @@ def local_randomness(seed: int | None) -> Iterator[None]:
 def threads_for(multiplications: float) -> Iterator[None]:
     """Limit the number of threads in a block and restore it at the end.
 
-    PyTorch gets one thread for every WORTH_A_THREAD multiplications, up to its current
-    number. NumPy and SciPy get one thread: their idle threads keep cores busy with
-    waiting, which makes loops that also use PyTorch up to fifteen times slower.
-
-    Parameters
-    ----------
-    multiplications : float
-        Number of multiplications in the forward pass of one step.
+    PyTorch gets one thread for every WORTH_A_THREAD multiplications of the forward pass
+    of one step, up to its current number. NumPy and SciPy get one thread: their idle
+    threads keep cores busy with waiting, which makes loops that also use PyTorch up to
+    fifteen times slower.
     """
     before, limiter = _LIMITS.enter()
     try:
@@ -133,13 +129,7 @@ def threads_for(multiplications: float) -> Iterator[None]:
 
 
 def threads_for_solve(n_rows: int, n_coef: int) -> AbstractContextManager[None]:
-    """Limit the number of threads of convex solves on a basis; see `threads_for`.
-
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows of the basis matrix, samples times outputs.
-    """
+    """Limit the number of threads of convex solves on a basis; see `threads_for`."""
     shorter = min(n_rows, n_coef)
     # Cost of the Gram or normal matrix, and of its eigendecomposition.
     multiplications = factorization_flops(n_rows, n_coef) + 9.0 * shorter**3

@@ -4,7 +4,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from oracles import program_of
 from sklearn.neural_network import MLPRegressor
 from torch import nn
 
@@ -14,6 +13,7 @@ from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
+from sklearn_pgb._training._program import NetworkProgram
 
 
 def chain_module(weights, activation=nn.Tanh, biases=None):
@@ -71,7 +71,7 @@ def objective_of(network, X, y, penalty=None, weight=None, loss=None):
     share = np.full(len(X), 1.0) if weight is None else np.asarray(weight, float)
     none = torch.zeros(network.n_params, dtype=torch.float64)
     return Objective(
-        program_of(network),
+        NetworkProgram(network),
         loss,
         X,
         loss.encode(y),
@@ -105,7 +105,7 @@ def polished_mlp(mlp, X, y, penalty, weight=None):
     network = opened.network
     share = np.full(len(X), 1.0) if weight is None else np.asarray(weight, float)
     objective = Objective(
-        program_of(network),
+        NetworkProgram(network),
         loss,
         opened.inputs(X),
         targets,

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._program import ChainProgram
+from sklearn_pgb._training._program import ChainProgram, NetworkProgram
 
 # Every loss, and those that take Newton steps.
 LOSSES = [
@@ -376,11 +377,12 @@ def training_problem(loss, generator, n_members=1, n_samples=25):
     return objective, randn(generator, n_members, program.n_params)
 
 
-def program_of(network):
-    """The program of a chain of linear layers with activations in between."""
-    widths = [network.n_inputs, *(len(weight) for weight in network.weights)]
-    biases = [bias is not None for bias in network.biases]
-    return ChainProgram(widths, network.activations, biases)
+def program_without_biases(widths, name):
+    """The program of a chain of linear layers without biases."""
+    weights = [torch.zeros(o, i).double() for i, o in pairwise(widths)]
+    activations = [ACTIVATIONS[name]] * (len(weights) - 1)
+    network = ChainNetwork.mlp(weights, [None] * len(weights), activations)
+    return NetworkProgram(network)
 
 
 def saturated_relu(X, width, depth, *, diagonal=1.0):

@@ -140,7 +140,7 @@ def test_GB_8_basis():
 def embedded_unit(w2=0.0, v2=0.0):
     """The best single tanh unit for a sine, with a second one beside it."""
     X = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
-    program = ChainProgram([1, 1, 1], [ACTIVATIONS["tanh"]], [False, False])
+    program = oracles.program_without_biases([1, 1, 1], "tanh")
     objective = plain_objective(program, X, X.sin())
     w, v = polish(
         objective, torch.tensor([1.16841203, 0.99000204]).double(), gtol=1e-12
@@ -364,7 +364,7 @@ def test_flat_minimum(generator):
     """
     one, X, y = embedded_unit()
     w, v = one.weights[0][0, 0], one.weights[1][0, 0]
-    program = ChainProgram([1, 2, 1], [ACTIVATIONS["tanh"]], [False, False])
+    program = oracles.program_without_biases([1, 2, 1], "tanh")
     objective = plain_objective(program, X, y)
     thetas = [torch.stack([w, w, v * (1 - share), v * share]) for share in (0.4, 1.4)]
     least = [float(torch.linalg.eigvalsh(hessian(objective, t))[0]) for t in thetas]

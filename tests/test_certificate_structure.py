@@ -23,7 +23,6 @@ from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
-from sklearn_pgb._training._program import ChainProgram
 
 TANH, RELU, IDENTITY = (ACTIVATIONS[name] for name in ("tanh", "relu", "identity"))
 ELU, LEAKY = ACTIVATIONS["elu"], ACTIVATIONS["leaky_relu"]
@@ -256,7 +255,7 @@ def test_GB_14_decoupled(generator):
 def test_GB_15_deep_linear(generator):
     """A deep linear network ends at ordinary least squares, whatever its start."""
     X, y = randn(generator, 25, 4), randn(generator, 25, 2)
-    program = ChainProgram([4, 3, 5, 2], [IDENTITY] * 2, [False] * 3)
+    program = oracles.program_without_biases([4, 3, 5, 2], "identity")
     objective = plain_objective(program, X, y)
     residual = np.linalg.lstsq(X.numpy(), y.numpy())[1].sum() / 25
     n_converged = 0
@@ -267,8 +266,7 @@ def test_GB_15_deep_linear(generator):
             continue
         n_converged += 1
         assert result.value == pytest.approx(residual, abs=1e-8)
-        weights = program.split(result.theta[None])[0]
-        network = ChainNetwork.mlp([W[0] for W in weights], [None] * 3, [IDENTITY] * 2)
+        network = program.network.at(result.theta)
         layers = linear_layers(network, X, 2)
         assert layers == range(3)
         joint = least_loss(layers_operator(network, X, layers), y)
@@ -278,14 +276,13 @@ def test_GB_15_deep_linear(generator):
 
 def relu_run(generator, X, y, bias):
     """Three ReLU units on [raw, 1], the first with a bias at the start; its end."""
-    program = ChainProgram([3, 3, 1], [RELU], [False, False])
+    program = oracles.program_without_biases([3, 3, 1], "relu")
     start = 0.5 * randn(generator, program.n_params)
     start[2] = bias
     objective = plain_objective(program, X, y)
     result = polish(objective, start, gtol=1e-9, max_iter=3000)
     critical = objective.value_and_gradient_of_one(result.theta)[1].norm() <= 1e-8
-    first, head = result.theta[:9].reshape(3, 3), result.theta[9:][None]
-    network = ChainNetwork.mlp([first, head], [None, None], [RELU])
+    network = program.network.at(result.theta)
     off_kinks = kink_margin(network, X).value > 1e-6
     active = bool((network.forward(X)[0][0] > 0).all(0).any())
     return network, result.value, bool(critical) and off_kinks, active

@@ -33,7 +33,6 @@ from sklearn_pgb._estimator._folds import (
     cross_fitting_parts,
     distinct_rows,
     enough_folds,
-    fold_numbers,
     parts_among,
 )
 from sklearn_pgb._estimator._trainer import train_networks
@@ -281,6 +280,15 @@ def test_distinct_rows_leave_sparse_data_alone():
     assert len(set(distinct_rows(X))) == 1
     assert X.data.tolist() == data
     assert X.indices.tolist() == indices
+
+
+def fold_numbers(X, labels, weight, n_folds, seed):
+    """The fold that holds out each sample, -1 if it is always trained on."""
+    numbers = np.full(len(X), -1)
+    parts = cross_fitting_parts(n_folds, X, labels, weight, seed)
+    for number, (_, test) in enumerate(parts):
+        numbers[test] = number
+    return numbers
 
 
 def test_folds_cover_distinct_rows():

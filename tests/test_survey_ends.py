@@ -40,7 +40,7 @@ def numbers(networks):
     weight = torch.full((30,), 1 / 30, dtype=torch.float64)
     setting = SurveyData(X, y, weight, SquaredLoss())
     ends = evaluate([setting.objective(network) for network in networks])
-    return distinct(ends, setting, setting.scale(0.0).reference)
+    return distinct(ends, setting, setting.scale().reference)
 
 
 def test_symmetric_copies_are_one_minimum():

@@ -55,17 +55,15 @@ all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 populations = pytest.mark.parametrize("n_members", [1, 3])
 
 
-def chain(widths, name="tanh", bias=True):
-    n_layers = len(widths) - 1
-    activations = [ACTIVATIONS[name]] * (n_layers - 1)
-    return ChainProgram(widths, activations, [bias] * n_layers)
+def chain(widths, name="tanh"):
+    return ChainProgram(widths, [ACTIVATIONS[name]] * (len(widths) - 2))
 
 
-def sequential(widths, name, bias, theta):
+def sequential(widths, name, theta):
     """The same chain as a torch module."""
     layers = []
     for n_in, n_out in pairwise(widths):
-        layers += [nn.Linear(n_in, n_out, bias, dtype=torch.float64), MODULES[name]()]
+        layers += [nn.Linear(n_in, n_out, dtype=torch.float64), MODULES[name]()]
     module = nn.Sequential(*layers[:-1])
     nn.utils.vector_to_parameters(theta, module.parameters())
     return module
@@ -89,13 +87,12 @@ def sweep(program, theta, X, residual):
 
 
 @all_activations
-@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("n_outputs", [1, 3])
 @populations
-def test_chain_equals_sequential(name, bias, n_outputs, n_members, generator):
+def test_chain_equals_sequential(name, n_outputs, n_members, generator):
     """Outputs and pulled-back residuals are those of torch's layers and autograd."""
     widths = [4, 5, 3, n_outputs]
-    program = chain(widths, name, bias)
+    program = chain(widths, name)
     theta = randn(generator, n_members, program.n_params)
     X, residual = randn(generator, 7, 4), randn(generator, n_members, 7, n_outputs)
     untouched = X.clone(), residual.clone()
@@ -103,7 +100,7 @@ def test_chain_equals_sequential(name, bias, n_outputs, n_members, generator):
     sweep(program, theta, X + 1, residual)
     raw, gradient = sweep(program, theta, X, residual)
     for i in range(n_members):
-        module = sequential(widths, name, bias, theta[i])
+        module = sequential(widths, name, theta[i])
         expected = pulled_back(module, X, residual[i])
         assert_close((raw[i], gradient[i]), expected, **EXACT)
         assert_close(program.differentiable(theta[i], X), expected[0], **EXACT)
@@ -124,18 +121,14 @@ def test_members_alone(name, generator):
         assert_close(alone, tuple(part[one] for part in together), **EXACT)
 
 
-@pytest.mark.parametrize("biases", [[True, False, True], [False, True, False]])
-def test_layout(biases, generator):
-    """Theta is laid out as that of ChainNetwork, also where some biases are missing."""
+def test_layout(generator):
+    """Theta is laid out as that of ChainNetwork."""
     widths = [4, 5, 3, 2]
     weights = [randn(generator, o, i) for i, o in pairwise(widths)]
-    offsets = [
-        randn(generator, len(w)) if has else None
-        for w, has in zip(weights, biases, strict=True)
-    ]
+    offsets = [randn(generator, len(w)) for w in weights]
     activations = [ACTIVATIONS["tanh"], ACTIVATIONS["silu"]]
     network = ChainNetwork.mlp(weights, offsets, activations)
-    program = oracles.program_of(network)
+    program = ChainProgram(widths, activations)
     assert program.n_params == network.n_params
     X, residual = randn(generator, 7, 4), randn(generator, 1, 7, 2)
     raw, gradient = sweep(program, network.theta[None], X, residual)
@@ -144,9 +137,9 @@ def test_layout(biases, generator):
     assert_close(gradient[0], expected, **EXACT)
     parts = program.split(network.theta[None])
     assert_close([W[0] for W in parts[0]], weights, rtol=0, atol=0)
-    assert [b is not None for b in parts[1]] == biases
+    assert_close([b[0, 0] for b in parts[1]], offsets, rtol=0, atol=0)
     ones = [torch.ones_like(w) for w in weights]
-    zeros = [None if b is None else torch.zeros_like(b) for b in offsets]
+    zeros = [torch.zeros_like(b) for b in offsets]
     marks = ChainNetwork.mlp(ones, zeros, activations).theta.bool()
     assert_close(program.is_weight(), marks)
 
@@ -185,7 +178,7 @@ def test_module_equals_chain(generator):
     widths = [4, 5, 3, 2]
     program = chain(widths, "relu")
     theta = randn(generator, 1, program.n_params)
-    twin = ModuleProgram(sequential(widths, "relu", True, theta[0]))
+    twin = ModuleProgram(sequential(widths, "relu", theta[0]))
     assert twin.n_params == program.n_params
     assert_close(twin.theta(), theta, rtol=0, atol=0)
     assert_close(twin.is_weight(), program.is_weight())
@@ -276,7 +269,7 @@ def test_objective(loss, n_members, generator):
     values, gradients = objective.value_and_gradient(theta)
     assert_close(objective.value(theta), values, **EXACT)
     for i in range(n_members):
-        module = sequential([3, 4, 3], "tanh", True, theta[i])
+        module = sequential([3, 4, 3], "tanh", theta[i])
         parameters = list(module.parameters())
         flat = nn.utils.parameters_to_vector(parameters)
         losses = loss.value(objective.y, module(objective.X))

@@ -55,15 +55,6 @@ def test_uniform_initialisation(name, hidden, seed):
     assert len(theta.unique(dim=0)) == 3
 
 
-def test_uniform_initialisation_without_biases():
-    """A layer without bias draws none, and its bound is that of its widths."""
-    program = ChainProgram([2, 4, 1], [ACTIVATIONS["relu"]], [False, True])
-    theta = uniform_initialisation(program, np.random.RandomState(0), 400)
-    assert theta.shape == (400, 8 + 4 + 1)
-    assert 0.95 < theta[:, :8].abs().max() <= 1
-    assert 0.95 < theta[:, 8:].abs().max() / (6 / 5) ** 0.5 <= 1
-
-
 # --- steps -------------------------------------------------------------------------
 
 

@@ -376,7 +376,7 @@ def quadratic_units(theta, X):
 
 HOMOGENEOUS = {
     3: FunctionProgram(quadratic_units, 8),
-    2: ChainProgram([3, 2, 1], [ACTIVATIONS["identity"]], [False, False]),
+    2: oracles.program_without_biases([3, 2, 1], "identity"),
 }
 
 
@@ -457,7 +457,7 @@ def test_AN_9_stationary_for_all_neurons(generator):
 
 def test_AN_9_dead_relu(generator):
     """A dead unit stays dead, whatever the neurons do."""
-    program = ChainProgram([1, 1, 1], [ACTIVATIONS["relu"]], [False, False])
+    program = oracles.program_without_biases([1, 1, 1], "relu")
     X, y = [[1.0], [2.0], [3.0]], [1.0, 3.0, 5.0]
     plain = objective_of(program, SquaredLoss(), X, y)
     assert plain.value(tensor([[-1.0, 0.7]])).item() == pytest.approx(35 / 3, rel=1e-14)

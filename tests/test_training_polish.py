@@ -171,7 +171,7 @@ def test_start_at_a_minimum(generator):
 def test_overflow_does_not_end_the_polish(y, start):
     """Where a step overflows, as in e^q - y q from far below, shorter ones go on."""
     one = torch.ones(1, 1, dtype=torch.float64)
-    program = ChainProgram([1, 1], [], [False])
+    program = oracles.program_without_biases([1, 1], "identity")
     objective = Objective(program, PoissonLoss(), one, y * one, one[0], 0 * one[0])
     polished = polish(objective, start * one[0])
     assert polished.theta.item() == pytest.approx(np.log(y), abs=1e-6)
@@ -188,7 +188,7 @@ def test_nan_is_a_large_value():
 
 def saddle(generator):
     """A linear net with one hidden unit: zero is a saddle of its squared error."""
-    program = ChainProgram([2, 1, 1], [ACTIVATIONS["identity"]], [False, False])
+    program = oracles.program_without_biases([2, 1, 1], "identity")
     X = randn(generator, 20, 2)
     y = X @ torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
     weight = torch.full((20,), 1 / 20, dtype=torch.float64)

@@ -252,8 +252,8 @@ def test_no_validation(generator):
     objective, theta = oracles.training_problem(SquaredLoss(), generator, 2)
     path = []
 
-    def on_epoch(epoch):
-        path.append((epoch.theta.clone(), epoch.loss))
+    def on_epoch(theta, loss, *_):
+        path.append((theta.clone(), loss))
         return len(path) == 7
 
     schedule = Schedule(rate=0.5, kind="constant", patience=100)

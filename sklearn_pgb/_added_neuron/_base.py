@@ -270,15 +270,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         request = self._request(len(samples.y), samples.X)
         score = None
         if held_out is not None:
-            score = scorer(
-                held_out,
-                self,
-                architecture,
-                loss,
-                request.loss_unit,
-                request.dtype,
-                request.device,
-            )
+            score = scorer(held_out, self, architecture, loss, request)
         fit, verdict = fit_network(
             architecture,
             loss,
@@ -352,8 +344,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
     def _forget_fit(self):
         """Delete the results of an earlier fit."""
         for name in (*VERDICT, "_memory"):
-            if hasattr(self, name):
-                delattr(self, name)
+            self.__dict__.pop(name, None)
 
     def _warn(self, diverged):
         """Warn if the training did not converge."""

@@ -1,14 +1,11 @@
 """`AddedNeuronClassifier`."""
 
-from numbers import Real
-
 import numpy as np
 
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
-from sklearn_pgb._estimator._predictors import NetworkClassifier
-from sklearn_pgb._losses._named import CLASSIFICATION
-from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
+from sklearn_pgb._estimator._predictors import CLASSIFIER_CONSTRAINTS, NetworkClassifier
+from sklearn_pgb._sklearn import _fit_context
 
 
 class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
@@ -233,10 +230,7 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
 
     _parameter_constraints: dict = {
         **AddedNeuronBase._parameter_constraints,
-        "loss": [StrOptions(set(CLASSIFICATION))],
-        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "hinge_power": [Interval(Real, 2, None, closed="left")],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
+        **CLASSIFIER_CONSTRAINTS,
     }
 
     def __init__(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Metho
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram, ModuleProgram
-from sklearn_pgb._training._train import Epoch, Schedule, train
+from sklearn_pgb._training._train import Schedule, train
 
 # Up to this many samples are sorted, so that their order does not matter.
 FEW_SAMPLES = BATCHES * LARGEST_BATCH
@@ -72,20 +73,10 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Result of a training.
+    """Result of a training, with theta (n_params,) in float64 on the CPU.
 
-    Attributes
-    ----------
-    theta : Tensor (n_params,)
-        In float64, on the CPU.
-    losses : list of float
-        Objective of each epoch.
-    scores : list of float
-        Held-out score of each epoch.
-    n_iter, n_moves : int
-    ending : {"converged", "early_stopped", "stalled", "max_iter"}
-        Why the training ended.
-    diverged : bool
+    `losses` and `scores` are the objective and the held-out score of each epoch. The
+    `ending` is "converged", "early_stopped", "stalled" or "max_iter".
     """
 
     theta: Tensor
@@ -101,17 +92,8 @@ class Fit:
 class Progress:
     """State of a training after an epoch or iteration.
 
-    Attributes
-    ----------
-    theta : Tensor (n_params,)
-    loss : float
-        The objective.
-    score : float or None
-        Held-out score.
-    stagnates : bool
-        Whether stagnation was detected in this epoch.
-    rate : float
-        The learning rate of the next epoch.
+    These are the parameters (n_params,), the objective, the held-out score, whether
+    stagnation was detected in this epoch, and the learning rate of the next one.
     """
 
     theta: Tensor
@@ -122,6 +104,8 @@ class Progress:
 
 
 Hook = Callable[[Progress], bool]
+# Takes the fields of `Progress`, with the objective divided by `loss_unit`.
+Report = Callable[..., bool]
 
 
 def fit_network(
@@ -139,42 +123,45 @@ def fit_network(
 ) -> tuple[Fit, Verdict]:
     """Train a network, polish it if there are several starts, and monitor the result.
 
-    Parameters
-    ----------
-    data : Samples
-        Tensors in float64 on the CPU: preprocessed inputs, encoded targets and
-        normalized weights.
-    total_weight : float
-        Sum of the unnormalized weights, which divides `alpha`.
-    start : Tensor (n_params,) or None
-        Initial parameters; None draws them.
-    hook : callable
-        Takes the progress after each epoch; returning True ends the training.
-    held_out : callable or None
-        Returns the score of parameters on the held-out samples.
-    floor : PureErrorFloor
-        Floor of the samples before standardization.
+    The data are tensors in float64 on the CPU: preprocessed inputs, encoded targets and
+    normalized weights, whose sum was `total_weight`. Without a `start`, initial
+    parameters are drawn. The training ends if `hook`, which takes the progress after
+    each epoch, returns True. `held_out` scores parameters on the held-out samples.
     """
     exact = _objective(architecture, loss, data, request, total_weight)
     generator = torch.Generator().manual_seed(seed)
     theta = architecture.draw() if start is None else start
+    stopped = False
+
+    def report(theta: Tensor, loss: float, *details: Any) -> bool:
+        nonlocal stopped
+        stopped = hook(Progress(theta, loss * request.loss_unit, *details))
+        return stopped
+
     trained = _train(
         architecture,
         _in_training(exact, request),
         theta,
         request,
         generator,
-        hook,
+        report,
         held_out,
         floor.value / request.loss_unit,
     )
     # The monitor and the polish need float64 on the CPU, whatever the training used.
     exact = replace(exact, program=exact.program.exact())
-    theta, ending = trained.theta, trained.ending
+    theta = trained.theta
+    ending = trained.ending
+    if stopped and not trained.diverged:
+        ending = "early_stopped"
     is_chain = isinstance(architecture.program, ChainProgram)
     if request.n_starts > 1 and is_chain:
+        # A large network only moves towards a critical point, and not at the floor.
+        is_large = len(theta) > POLISHED_PARAMS
         target = floor.value + request.schedule.tol * request.loss_unit
-        theta = _polished(exact, trained, target)
+        if not is_large or float(exact.value(theta[None])) > target:
+            limit = max(1, trained.n_iter // 4) if is_large else POLISH_ITERATIONS
+            theta = polish(exact, theta, gtol=POLISH_GTOL, max_iter=limit).theta
     # Modules can't be checked: their gradient here is that of the training mode.
     if ending in ("max_iter", "stalled") and is_chain:
         gradient = exact.value_and_gradient(theta[None])[1]
@@ -192,19 +179,6 @@ def fit_network(
     return replace(trained, theta=theta, losses=losses, ending=ending), verdict
 
 
-def _polished(objective: Objective, trained: Fit, target: float) -> Tensor:
-    """Move the network of a search to a critical point, a large one only towards it.
-
-    A large network is not polished if its objective is at most `target`.
-    """
-    theta, limit = trained.theta, POLISH_ITERATIONS
-    if len(theta) > POLISHED_PARAMS:
-        if float(objective.value(theta[None])) <= target:
-            return theta
-        limit = max(1, trained.n_iter // 4)
-    return polish(objective, theta, gtol=POLISH_GTOL, max_iter=limit).theta
-
-
 def one_epoch(
     architecture: Architecture,
     loss: Loss,
@@ -218,27 +192,17 @@ def one_epoch(
 ) -> tuple[Tensor, float, list[Tensor] | None]:
     """Train for one epoch at the initial learning rate.
 
-    Returns
-    -------
-    theta : Tensor (n_params,)
-    loss : float
-        The objective, accumulated during the epoch.
-    memory : list of Tensor or None
-        State of the optimizer for the next epoch. If the epoch diverged, it is None and
-        theta is the start.
+    Returns theta, the objective accumulated during the epoch, and the state of the
+    optimizer for the next epoch. If the epoch diverged, theta is the start and the
+    state is None.
     """
     objective = _objective(architecture, loss, data, request, total_weight)
     objective = _in_training(objective, request)
     theta = architecture.draw() if start is None else start
     method = request.method()
     generator = torch.Generator().manual_seed(seed) if request.shuffle else None
-    descent = Descent(
-        objective,
-        theta[None].to(objective.weight),
-        method,
-        request.batch_size,
-        generator,
-    )
+    theta = theta[None].to(objective.weight)
+    descent = Descent(objective, theta, method, request.batch_size, generator)
     if memory is not None:
         method.recall(memory)
     start = descent.theta[0].clone()
@@ -284,28 +248,23 @@ def _train(
     theta: Tensor,
     request: Request,
     generator: torch.Generator,
-    hook: Hook,
+    report: Report,
     held_out: Callable[[Tensor], float] | None,
     floor: float,
 ) -> Fit:
     """Train with the requested solver."""
     if request.solver == "lbfgs":
-        return _by_lbfgs(objective, theta, request, hook)
+        return _by_lbfgs(objective, theta, request, report)
     start = theta[None].to(objective.weight)
     if request.n_starts > 1:
         return _by_search(
-            architecture, objective, start, request, generator, hook, floor
+            architecture, objective, start, request, generator, report, floor
         )
-    stopped = False
 
-    def on_epoch(epoch: Epoch) -> bool:
-        nonlocal stopped
-        score = float(epoch.score[0]) if held_out is not None else None
-        loss, stagnates = float(epoch.loss[0]), bool(epoch.stagnates[0])
-        rate = float(epoch.rate[0])
-        loss *= request.loss_unit
-        stopped = hook(Progress(epoch.theta[0], loss, score, stagnates, rate))
-        return stopped
+    def on_epoch(theta: Tensor, *epoch: Tensor) -> bool:
+        loss, score, stagnates, rate = (each[0].item() for each in epoch)
+        known = None if held_out is None else score
+        return report(theta[0], loss, known, stagnates, rate)
 
     training = train(
         objective,
@@ -322,8 +281,6 @@ def _train(
     diverged = bool(training.diverged[0])
     if diverged:
         ending = "stalled"
-    elif stopped:
-        ending = "early_stopped"
     elif bool(training.stagnated[0]):
         ending = "converged" if held_out is None else "early_stopped"
     else:
@@ -339,14 +296,9 @@ def _train(
     )
 
 
-def _by_lbfgs(objective: Objective, theta: Tensor, request: Request, hook: Hook) -> Fit:
-    stopped = False
-
-    def on_iteration(theta: Tensor, loss: float) -> bool:
-        nonlocal stopped
-        stopped = hook(Progress(theta, loss * request.loss_unit))
-        return stopped
-
+def _by_lbfgs(
+    objective: Objective, theta: Tensor, request: Request, report: Report
+) -> Fit:
     limit, evaluations = request.schedule.max_epochs, request.max_evaluations
     polished = polish(
         objective,
@@ -355,13 +307,10 @@ def _by_lbfgs(objective: Objective, theta: Tensor, request: Request, hook: Hook)
         max_iter=limit,
         max_evaluations=evaluations,
         newton=False,
-        on_iteration=on_iteration,
+        on_iteration=report,
     )
-    ending = "stalled"
-    if stopped:
-        ending = "early_stopped"
-    elif polished.n_iter >= limit or polished.n_evaluations >= evaluations:
-        ending = "max_iter"
+    spent = polished.n_iter >= limit or polished.n_evaluations >= evaluations
+    ending = "max_iter" if spent else "stalled"
     return Fit(polished.theta, polished.losses, [], polished.n_iter, 0, ending, False)
 
 
@@ -371,16 +320,9 @@ def _by_search(
     start: Tensor,
     request: Request,
     generator: torch.Generator,
-    hook: Hook,
+    report: Report,
     floor: float,
 ) -> Fit:
-    stopped = False
-
-    def on_epoch(theta: Tensor, loss: Tensor) -> bool:
-        nonlocal stopped
-        stopped = hook(Progress(theta[0], float(loss[0]) * request.loss_unit))
-        return stopped
-
     program = architecture.program
     has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
     # A transplant needs a hidden unit to replace.
@@ -398,7 +340,7 @@ def _by_search(
         tol=request.schedule.tol,
         batch_size=request.batch_size,
         generator=generator,
-        on_epoch=on_epoch,
+        on_epoch=lambda theta, loss: report(theta[0], float(loss[0])),
     )
     return Fit(
         theta=_to_float64(theta[0]),
@@ -406,7 +348,7 @@ def _by_search(
         scores=[],
         n_iter=n_epochs,
         n_moves=int(n_moves[0]),
-        ending="early_stopped" if stopped else "max_iter",
+        ending="max_iter",
         diverged=False,
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import check_scoring
 from torch import Tensor
 
+from sklearn_pgb._added_neuron._fitting import Request
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._training._architecture import Architecture
@@ -21,14 +22,8 @@ from sklearn_pgb._training._architecture import Architecture
 class NumberedSamples:
     """Samples of positive weight, with the numbers of their inputs and groups.
 
-    Attributes
-    ----------
-    samples : Samples
-    distinct : ndarray (n_samples,)
-        Number of the distinct row of X.
-    cluster : ndarray (n_samples,)
-        Number of the group, or of the distinct row. Samples of a cluster are held out
-        together.
+    `distinct` numbers the distinct rows of X, `cluster` the groups or, without groups,
+    these rows. Samples of a cluster are held out together.
     """
 
     samples: Samples
@@ -73,29 +68,21 @@ def scorer(
     estimator: Any,
     architecture: Architecture,
     loss: Loss,
-    loss_unit: float,
-    dtype: torch.dtype,
-    device: torch.device,
+    request: Request,
 ) -> Callable[[Tensor], float]:
     """Return a function that scores parameters; larger scores are better.
 
-    Parameters
-    ----------
-    samples : Samples
-        Validation samples, not standardized.
-    estimator : AddedNeuronBase
-        Its `scoring` determines the score; "loss" is the negative loss.
-    loss_unit, dtype, device
-        Loss scale, precision and device of the training.
+    The validation samples are not standardized. The estimator's `scoring` determines
+    the score; "loss" is the negative loss.
     """
     if estimator.scoring != "loss":
         return _by_scorer(samples, estimator, architecture)
     z = architecture.standardized(samples.X)
-    inputs = torch.from_numpy(z).to(device, dtype)
+    inputs = torch.from_numpy(z).to(request.device, request.dtype)
     target = estimator._targets.encode(
         samples.y, architecture.n_outputs, architecture.center, architecture.scale
     )
-    weight = torch.from_numpy(samples.normalized_weight / loss_unit)
+    weight = torch.from_numpy(samples.normalized_weight / request.loss_unit)
 
     def score(theta: Tensor) -> float:
         raw = architecture.program(theta[None], inputs)[0].cpu().double()
@@ -148,15 +135,8 @@ def split_rows(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the sorted indices of training and held-out samples.
 
-    The samples of a cluster stay together. Held-out samples are stratified by label,
-    and each label keeps a training sample.
-
-    Parameters
-    ----------
-    cluster : ndarray (n_samples,)
-        Number of each sample's group or set of duplicates.
-    fraction : float
-        Fraction of the clusters to hold out.
+    A fraction of the clusters, which are groups or sets of duplicates, is held out. It
+    is stratified by label, and each label keeps a training sample.
     """
     n_clusters = int(cluster.max()) + 1
     codes = np.zeros(len(cluster), dtype=np.intp)

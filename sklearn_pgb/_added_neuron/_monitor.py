@@ -20,23 +20,11 @@ from sklearn_pgb._training._objective import Objective
 class Verdict:
     """Comparison of a trained network with the floor.
 
-    Attributes
-    ----------
-    certified : bool
-        Whether the network is a global minimum of the loss, up to the tolerance.
-    neuron_status : {"diverging", "stalled"}
-        "diverging" if the neurons' norm grows while their amplitudes vanish.
-    loss : float
-        Weighted mean loss, without penalties.
-    auxiliary_loss : float
-        The loss with the added neurons, including their penalty.
-    floor : PureErrorFloor
-    residual : float
-        ``max_j ||s_j|| / Omega_j`` over the distinct inputs.
-    neurons : Neurons
-        A batch of one member.
-    path : list of Neurons
-        The neurons at each iteration of their descent.
+    A network is `certified` if it is a global minimum of the loss, up to the tolerance.
+    The neurons are "diverging" if their norm grows while their amplitudes vanish,
+    otherwise "stalled". The loss has no penalties, the auxiliary one that of the
+    neurons. The residual is ``max_j ||s_j|| / Omega_j`` over the distinct inputs. The
+    neurons are a batch of one member, and their path has those of each iteration.
     """
 
     certified: bool
@@ -65,13 +53,7 @@ def monitor(
     minimum up to `tol`, regardless of the neuron. Above the floor the auxiliary
     objective has no local minimum in the neuron, so that its descent stalls or diverges
     (Theorem 4 of the paper). This does not show whether the network is at a bad local
-    minimum.
-
-    Parameters
-    ----------
-    objective : Objective
-        In float64, on the CPU.
-    theta : Tensor (n_params,)
+    minimum. The objective is in float64 on the CPU.
     """
     raw = objective.program(theta[None], objective.X)[0]
     loss = float(objective.data_value(theta[None]))
@@ -123,9 +105,8 @@ def _descend(
             return worse, np.zeros_like(flat)
         return value, gradient.numpy()
 
-    worse = (
-        2 * abs(float(objective.weight @ objective.loss.value(objective.y, raw))) + 1
-    )
+    loss = float(objective.weight @ objective.loss.value(objective.y, raw))
+    worse = 2 * abs(loss) + 1
 
     def record(intermediate_result: Any) -> None:
         path.append(neurons_of(intermediate_result.x.copy()))

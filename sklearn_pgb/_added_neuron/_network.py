@@ -58,10 +58,20 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
             examples = X[:2] if inputs is None else inputs.transform(X[:2])
             options = dtype, device, inputs
             architecture = module_architecture(self.module, examples, *options)
-            if known:
-                self._check_module(architecture)
-                return module_architecture(self._fitted_module(), examples, *options)
-            return architecture
+            if not known:
+                return architecture
+            new = network_state(architecture, architecture.draw())
+            old = getattr(self, "module_state_", {})
+            shapes = [
+                {key: value.shape for key, value in state.items()}
+                for state in (new["module_state_"], old)
+            ]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    "module must be that of the fit that is continued, got one with "
+                    "other parameters. Set warm_start=False to train a new network."
+                )
+            return module_architecture(self._fitted_module(), examples, *options)
         hidden = hidden_widths(self.hidden_layer_sizes)
         activations = [ACTIVATIONS[self.activation]] * len(hidden)
         n_inputs = X.shape[1] if inputs is None else len(inputs.columns)
@@ -70,17 +80,6 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         center, scale = self._target_scaling
         start, constant = self._output_start
         return chain_architecture(program, rng, center, scale, inputs, start, constant)
-
-    def _check_module(self, architecture):
-        """Raise an error if the module is not that of the previous fit."""
-        new = network_state(architecture, architecture.program.theta()[0])
-        shapes = {k: v.shape for k, v in new["module_state_"].items()}
-        old = {k: v.shape for k, v in getattr(self, "module_state_", {}).items()}
-        if shapes != old:
-            raise ValueError(
-                "module must be that of the fit that is continued, got one with other "
-                "parameters. Set warm_start=False to train a new network."
-            )
 
     def _theta(self, architecture):
         """Return the fitted parameters as `theta` of an architecture's program."""
@@ -220,8 +219,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     def _store_network(self, architecture, theta):
         """Set the attributes that store a network."""
         for name in NETWORK:
-            if hasattr(self, name):
-                delattr(self, name)
+            self.__dict__.pop(name, None)
         for name, value in self._network_state(architecture, theta).items():
             setattr(self, name, value)
 

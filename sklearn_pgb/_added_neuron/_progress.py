@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 from sklearn_pgb._added_neuron._fitting import Hook, Progress
 from sklearn_pgb._budget import SMALLEST_RATE
 from sklearn_pgb._estimator._hooks import fit_hooks
@@ -16,21 +14,18 @@ def hooks(
 ) -> tuple[Hook, Callable[[], None]]:
     """Return functions to call after each epoch and at the end of a fit.
 
-    Parameters
-    ----------
-    estimator : AddedNeuronBase
-        Its callbacks get the current network after each epoch.
-    X, y, sample_weight : array or None
-        Training data, passed to callbacks.
+    The estimator's callbacks get the training data, and the current network after each
+    epoch.
     """
-
-    def state(theta: Tensor) -> dict[str, Any]:
-        state: dict[str, Any] = estimator._network_state(
+    call_back, finish = fit_hooks(
+        estimator,
+        X,
+        y,
+        sample_weight,
+        lambda theta: estimator._network_state(
             architecture, theta.detach().cpu().double()
-        )
-        return state
-
-    call_back, finish = fit_hooks(estimator, X, y, sample_weight, state)
+        ),
+    )
 
     def hook(progress: Progress) -> bool:
         stop = call_back(progress.theta, progress.loss * architecture.scale**2)

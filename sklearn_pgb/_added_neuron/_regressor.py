@@ -1,12 +1,9 @@
 """`AddedNeuronRegressor`."""
 
-from numbers import Real
-
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
-from sklearn_pgb._estimator._predictors import NetworkRegressor
-from sklearn_pgb._losses._named import REGRESSION
-from sklearn_pgb._sklearn import Interval, StrOptions, _fit_context
+from sklearn_pgb._estimator._predictors import REGRESSOR_CONSTRAINTS, NetworkRegressor
+from sklearn_pgb._sklearn import _fit_context
 
 
 class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
@@ -228,8 +225,7 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
 
     _parameter_constraints: dict = {
         **AddedNeuronBase._parameter_constraints,
-        "loss": [StrOptions(set(REGRESSION))],
-        "huber_delta": [Interval(Real, 0, None, closed="neither")],
+        **REGRESSOR_CONSTRAINTS,
     }
 
     def __init__(

@@ -53,36 +53,30 @@ def search(
     A member trains its network with the added neuron switched off: at a = 0 the
     auxiliary objective equals the loss. If segments stagnate, the network is fixed for
     one segment and the neuron is trained on the residuals. Its direction then replaces
-    the weakest hidden unit, or the member restarts. Later the member returns to its
-    best network, and the learning rate is annealed to zero. If one batch holds all
-    samples in float64, the network is then polished. The search returns the network
-    with the smallest loss. The auxiliary objective does not enter this choice, as it
-    may be small at bad networks (Theorem 4 of the paper).
+    the weakest hidden unit and the output layer is refitted, or the member restarts, as
+    in every third move. Later the member returns to its best network, and the learning
+    rate is annealed to zero. If one batch holds all samples in float64, the network is
+    then polished. The search returns the network with the smallest loss. The auxiliary
+    objective does not enter this choice, as it may be small at bad networks (Theorem 4
+    of the paper).
 
     Parameters
     ----------
     theta : Tensor (n_members, n_params)
     move : {"transplant", "restart"}
-        Global move of a stagnating member. "transplant" replaces the weakest hidden
-        unit by the direction of the added neuron and refits the output layer; every
-        third move is a restart.
+        Global move of a stagnating member.
     restart : callable
         Draws new parameters for one member, given its number.
-    rate : float
-        Learning rate.
     max_epochs : int
         Passes over the samples, including those of the neurons and the polish.
-    floor : float
-        Pure-error floor of the data.
-    tol : float
-        A member is done if its loss exceeds the floor by at most this.
+    floor, tol : float
+        A member is done if its loss exceeds the pure-error floor by at most `tol`.
     on_epoch : callable or None
         Takes the networks' parameters and losses; returning True ends the search.
 
     Returns
     -------
     theta : Tensor (n_members, n_params)
-        The best networks.
     losses : Tensor (n_epochs, n_members)
         The objective of each epoch, the auxiliary one while a neuron is trained.
     n_epochs : int
@@ -254,19 +248,8 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
 
     The unit of the first hidden layer with the smallest contribution gets the direction
     of the neuron with the largest one. For a few thresholds of this unit, the output
-    layer is refitted, which is a convex problem. The best network is returned.
-
-    Parameters
-    ----------
-    objective : Objective
-        Its program is a `ChainProgram` with a hidden layer.
-    theta : Tensor (n_params,)
-    neurons : Neurons
-        Those of one member: a and b have shape (n_outputs,).
-
-    Returns
-    -------
-    Tensor (n_params,)
+    layer is refitted, which is a convex problem. The best network is returned. Theta
+    and the neurons are those of one member.
     """
     program, X = objective.program, objective.X.flatten(1)
     assert isinstance(program, ChainProgram)
@@ -276,7 +259,7 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     spread = z.std(correction=0)
     theta = theta.clone()
     weights, biases = program.split(theta[None])
-    hidden = program.activations[0](X @ weights[0][0].T + _of(biases[0]))
+    hidden = program.activations[0](X @ weights[0][0].T + biases[0][0, 0])
     unit = int((weights[1][0].norm(dim=0) * hidden.std(0, correction=0)).argmin())
     if not float(spread) > 0:
         return theta
@@ -286,16 +269,11 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     candidates = []
     # The threshold of an exponential unit only scales its output, so it is no candidate
     # for the threshold of the new unit.
-    for active in ACTIVE if biases[0] is not None else ACTIVE[:1]:
-        if biases[0] is not None:
-            biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread
+    for active in ACTIVE:
+        biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread
         refitted = refit_head(objective, theta)
         candidates.append((float(objective.value(refitted[None])), refitted))
     return min(candidates, key=lambda pair: pair[0])[1]
-
-
-def _of(bias: Tensor | None) -> Tensor | float:
-    return 0.0 if bias is None else bias[0, 0]
 
 
 def refit_head(objective: Objective, theta: Tensor) -> Tensor:
@@ -307,7 +285,7 @@ def refit_head(objective: Objective, theta: Tensor) -> Tensor:
     h = objective.X.flatten(1)
     hidden = zip(weights, biases, program.activations, strict=False)
     for W, b, activation in hidden:
-        h = activation(h @ W[0].T + _of(b))
+        h = activation(h @ W[0].T + b[0, 0])
     # A convex problem halves its penalty, this objective does not.
     alpha = 2 * float(program.split(objective.penalty[None])[0][-1].max())
     solution = solve(
@@ -317,11 +295,8 @@ def refit_head(objective: Objective, theta: Tensor) -> Tensor:
             objective.loss,
             objective.weight.double(),
             alpha=max(alpha, HEAD_ALPHA),
-            intercept=biases[-1] is not None,
         )
     )
     weights[-1][0] = solution.coef.reshape(h.shape[1], -1).T
-    bias = biases[-1]
-    if bias is not None:
-        bias[0, 0] = solution.intercept
+    biases[-1][0, 0] = solution.intercept
     return theta

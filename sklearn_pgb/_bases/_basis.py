@@ -50,11 +50,33 @@ class Basis(ABC, BaseEstimator):
 
     @abstractmethod
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit the basis to training data."""
+        """Fit the basis to training data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like or None
+            Targets that networks are trained on, and that some transformers need.
+
+        Returns
+        -------
+        self
+        """
 
     @abstractmethod
     def operator(self, X: Any, n_outputs: int) -> LinearOperator:
-        """The penalized columns on X as a linear operator."""
+        """The penalized columns on X as a linear operator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_outputs : int
+            Number of outputs of the model, which is that of a network.
+
+        Returns
+        -------
+        LinearOperator
+        """
 
     @property
     @abstractmethod
@@ -75,23 +97,11 @@ class FeatureColumns(Basis):
         """The features of X, float64 of shape (n_samples, n_features)."""
 
     def operator(self, X: Any, n_outputs: int) -> LinearOperator:
-        """The features of X, with separate coefficients for each output.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        n_outputs : int
-
-        Returns
-        -------
-        LinearOperator
-        """
         check_n_outputs(n_outputs)
         return KroneckerOperator(self.features(X), int(n_outputs))
 
     @property
     def intercept(self) -> bool:
-        """Whether a free intercept per output belongs to the model."""
         return self.fit_intercept
 
 
@@ -132,21 +142,9 @@ class InputBasis(FeatureColumns):
         self.fit_intercept = fit_intercept
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Do nothing; the inputs need no fitting.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like or None
-
-        Returns
-        -------
-        self
-        """
         return self
 
     def features(self, X: Any) -> Tensor:
-        """The inputs, float64 of shape (n_samples, n_features)."""
         return _dense(X)
 
 
@@ -184,17 +182,6 @@ class FeatureBasis(FeatureColumns):
         self.fit_intercept = fit_intercept
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit the transformer.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like or None
-
-        Returns
-        -------
-        self
-        """
         if not hasattr(self.transformer, "transform"):
             raise TypeError(
                 "transformer must be a scikit-learn transformer or a Pipeline of them, "
@@ -204,6 +191,5 @@ class FeatureBasis(FeatureColumns):
         return self
 
     def features(self, X: Any) -> Tensor:
-        """The features of X, float64 of shape (n_samples, n_features)."""
         check_is_fitted(self)
         return _dense(self.transformer_.transform(X))

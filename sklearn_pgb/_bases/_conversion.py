@@ -11,13 +11,7 @@ from sklearn_pgb._models._open import check_can_open
 
 
 def as_basis(value: Any) -> Basis:
-    """Return a copy of a basis, or wrap a transformer or a network.
-
-    Raises
-    ------
-    TypeError
-        If `value` is neither a basis, a transformer nor a network.
-    """
+    """Return a copy of a basis, or wrap a transformer or a network."""
     if isinstance(value, Basis):
         return clone(value)
     # A VotingRegressor transforms too, but it is a model with a gradient basis.

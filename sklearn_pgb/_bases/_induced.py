@@ -91,28 +91,11 @@ class LayerBasis(FeatureColumns):
         self.loss = loss
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train and open the network.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like
-
-        Returns
-        -------
-        self
-        """
         self.network_ = train_and_open(self.estimator, X, y, self.loss)
         return self
 
     def features(self, X: Any) -> Tensor:
-        """The layer's outputs, float64 of shape (n_samples, n_units).
-
-        Raises
-        ------
-        ValueError
-            If the network has no such hidden layer.
-        """
+        """The layer's outputs, float64 of shape (n_samples, n_units)."""
         check_is_fitted(self)
         opened = self.network_
         hidden = opened.network.layers(opened.inputs(X, check=False))[1:-1]
@@ -131,30 +114,14 @@ class LayerBasis(FeatureColumns):
 class TangentColumns(Basis):
     """Partial derivatives of a network at one or more parameter vectors.
 
-    Subclasses set `network_` and `space_` in `fit`.
+    They are scaled, and output biases are left out. Subclasses set `network_` and
+    `space_` in `fit`.
     """
 
     network_: OpenNetwork
     space_: TangentSpace
 
     def operator(self, X: Any, n_outputs: int) -> LinearOperator:
-        """The scaled partial derivatives on X, output biases left out.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        n_outputs : int
-            Number of outputs of the network.
-
-        Returns
-        -------
-        LinearOperator
-
-        Raises
-        ------
-        ValueError
-            If the network has a different number of outputs.
-        """
         check_is_fitted(self)
         check_n_outputs(n_outputs)
         # A module was checked when the basis was fitted.
@@ -226,17 +193,6 @@ class GradientBasis(TangentColumns):
         self.loss = loss
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train and open the network.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like
-
-        Returns
-        -------
-        self
-        """
         check_selection(self.parameters)
         opened = train_and_open(self.estimator, X, y, self.loss)
         network = select(opened.network, self.parameters)

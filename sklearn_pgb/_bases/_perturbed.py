@@ -110,17 +110,6 @@ class PerturbedGradientBasis(TangentColumns):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train the network, test its rank and compute displacements.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like
-
-        Returns
-        -------
-        self
-        """
         seed = check_random_state(self.random_state).randint(2**31)
         generator = torch.Generator().manual_seed(seed)
         self.network_ = train_and_open(self.estimator, X, y, self.loss, seed)
@@ -159,22 +148,7 @@ def new_displacements(
     n_wanted: int,
     generator: torch.Generator,
 ) -> list[Displacement]:
-    """Displacements that each add a new direction to the span of the columns.
-
-    Parameters
-    ----------
-    network : Network
-    X : Tensor (n_samples, ...)
-    weight : Tensor (n_samples,)
-        Positive.
-    n_wanted : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    list of Displacement
-        At most `n_wanted`; fewer if no more displacements with new columns are found.
-    """
+    """At most `n_wanted` displacements that each add a direction to the columns."""
     span = _new_directions(weighted_jacobian(network, X, weight), None, RANK_RTOL)
     kept: list[Displacement] = []
     candidates = displacements(network, X, generator=generator, limit=TRIALS * n_wanted)

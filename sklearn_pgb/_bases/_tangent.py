@@ -24,12 +24,6 @@ class TangentSpace:
     of networks. The kernel is then the mean of the networks' kernels, and alpha has the
     same meaning for any network and any number of them. The derivatives with respect to
     the output biases are constants and become the problem's intercept.
-
-    Attributes
-    ----------
-    networks : tuple of Network
-    heads : tuple of Head
-    scales : tuple of float
     """
 
     networks: tuple[Network, ...]

@@ -22,16 +22,10 @@ from sklearn_pgb._training._objective import (
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """Smallest curvature found, and the size of the largest.
+    """Smallest curvature found, and the largest absolute value of an eigenvalue.
 
-    Attributes
-    ----------
-    least : float
-        ``v^T H v`` at the unit vector `direction`: the smallest eigenvalue if the
-        Hessian was formed, and an upper bound of it otherwise.
-    largest : float
-        Largest absolute value of an eigenvalue.
-    direction : Tensor (n_params,)
+    The smallest curvature is ``v^T H v`` at the unit vector `direction`: the smallest
+    eigenvalue if the Hessian was formed, and an upper bound of it otherwise.
     """
 
     least: float

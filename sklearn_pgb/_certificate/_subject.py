@@ -30,17 +30,8 @@ from sklearn_pgb._training._program import NetworkProgram
 class Subject:
     """A trained network with its data and objective.
 
-    Attributes
-    ----------
-    name : str
-        Class name of the estimator.
-    objective : Objective
-    head : Head
-    X, y : inputs and targets of the estimator
-        Samples of positive weight.
-    notes : tuple of str
-    group : Tensor (n_samples,)
-        Group codes: samples that are equal in the given X have the same number.
+    X and y are inputs and targets of the estimator, samples of positive weight only.
+    Samples that are equal in the given X have the same number in `group`.
     """
 
     name: str

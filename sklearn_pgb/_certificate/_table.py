@@ -148,12 +148,11 @@ def tangent_problem(
 ) -> ConvexProblem:
     """Problem on ``f + J delta``, where J includes the Jacobians at displaced theta."""
     network, X = objective.network, objective.X
-    parts = [network.jacobian(X)]
-    theta = network.theta
-    parts += [network.at(theta + shift).jacobian(X) for shift in shifts]
-    operator = (
-        parts[0] if len(parts) == 1 else StackedOperator(parts, [1.0] * len(parts))
-    )
+    operator = network.jacobian(X)
+    if shifts:
+        networks = [network.at(network.theta + shift) for shift in shifts]
+        parts = [operator, *(each.jacobian(X) for each in networks)]
+        operator = StackedOperator(parts, [1.0] * len(parts))
     return problem_on(objective, operator, intercept=False, offset=raw)
 
 
@@ -170,12 +169,7 @@ def feature_problems(
 ) -> Iterator[tuple[str, ConvexProblem]]:
     """Yield the problems on the inputs, the user's bases and the network's layers.
 
-    Parameters
-    ----------
-    bases : mapping
-        Bases given by the user, by name.
-    joint : mapping
-        Operators that concatenate several layers, by name.
+    `joint` holds operators that concatenate several layers, by name.
     """
     objective = subject.objective
     n_outputs = objective.y.shape[1]
@@ -188,35 +182,28 @@ def feature_problems(
     if isinstance(network, ResNetNetwork):
         # The first columns are the basis; the residual units follow.
         inputs = hidden[0][:, : network.n_basis or inputs.shape[1]]
-    operator: LinearOperator
     if takes_features:
-        operator = KroneckerOperator(inputs, n_outputs)
-        yield "inputs", problem_on(objective, operator, intercept=True)
+        features = KroneckerOperator(inputs, n_outputs)
+        yield "inputs", problem_on(objective, features, intercept=True)
     for name, basis in bases.items():
         # The user's basis stays unfitted, as estimators do not change their parameters.
         fitted = clone(basis).fit(subject.X, subject.y)
-        operator = fitted.operator(subject.X, n_outputs)
-        yield (
-            name,
-            problem_on(
-                objective,
-                operator,
-                intercept=fitted.intercept,
-                rounded_columns=fitted.rounded_columns,
-            ),
+        problem = problem_on(
+            objective,
+            fitted.operator(subject.X, n_outputs),
+            intercept=fitted.intercept,
+            rounded_columns=fitted.rounded_columns,
         )
-    for number, features in enumerate(hidden, 1):
-        operator = KroneckerOperator(features, n_outputs)
-        name = "inputs and residual units" if residual else f"layer {number}"
-        yield (
-            name,
-            problem_on(objective, operator, intercept=bias, rounded_columns=True),
-        )
-    for name, operator in joint.items():
-        yield (
-            name,
-            problem_on(objective, operator, intercept=bias, rounded_columns=True),
-        )
+        yield name, problem
+    layers: dict[str, LinearOperator] = {
+        "inputs and residual units"
+        if residual
+        else f"layer {number}": KroneckerOperator(features, n_outputs)
+        for number, features in enumerate(hidden, 1)
+    }
+    for name, operator in {**layers, **joint}.items():
+        problem = problem_on(objective, operator, intercept=bias, rounded_columns=True)
+        yield name, problem
 
 
 def check_bases(bases: Any) -> dict[str, Basis]:

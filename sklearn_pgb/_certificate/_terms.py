@@ -21,13 +21,7 @@ from sklearn_pgb._models._opened import OpenNetwork, TrainingTerms
 def terms_of_other(
     final: Any, opened: OpenNetwork, y: Any, weight: NDArray[np.float64]
 ) -> TrainingTerms:
-    """Penalty, class weights and notes of a linear model, trees or a combination.
-
-    Parameters
-    ----------
-    weight : ndarray (n_samples,)
-        Sample weights, not normalized.
-    """
+    """Penalty, class weights and notes of a linear model, trees or a combination."""
     row_weight = np.ones(len(weight))
     class_weight = getattr(final, "class_weight", None)
     if isinstance(class_weight, dict) or class_weight == "balanced":

@@ -190,7 +190,13 @@ def compare_bases(
     # A single seed, so that several bases of one network use the same parameters.
     for model in models.values():
         fill_seeds(model, seed)
-    scorer = _check_scorer(next(iter(models.values())), scoring)
+    if isinstance(scoring, list | tuple | set | Mapping):
+        raise ValueError(
+            "scoring must be one score: None, a name or a callable, got "
+            f"{scoring!r}. Call compare_bases once for each; with `memory` the models "
+            "are trained only once."
+        )
+    scorer = check_scoring(next(iter(models.values())), scoring)
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
     samples = positive(X, y, weight)
     splits = parts_among(kept, cv, X, y, classifier=classifies)
@@ -208,15 +214,16 @@ def compare_bases(
         for split in [None, *splits]
     )
     reports = []
-    for (key, model), start in zip(
-        models.items(), range(0, len(results), 1 + len(splits)), strict=True
-    ):
+    for start in range(0, len(results), 1 + len(splits)):
         described, *scores = results[start : start + 1 + len(splits)]
-        kind_of = "basis" if isinstance(model, BasisModel) else "estimator"
-        reports.append(
-            BasisReport(name=key, kind=kind_of, scores=tuple(scores), **described)
-        )
-    label = _name_of(scoring, classifies)
+        reports.append(replace(described, scores=tuple(scores)))
+    # A scorer of `make_scorer` holds the function that has the name.
+    function = getattr(scoring, "_score_func", scoring)
+    label = getattr(function, "__name__", "score")
+    if isinstance(scoring, str):
+        label = scoring
+    elif scoring is None:
+        label = "accuracy" if classifies else "R²"
     return BasisComparison(tuple(reports), name, task.floor, label)
 
 
@@ -247,7 +254,9 @@ class _Task:
 def _fit(task: _Task, name: str, model: Any, split: Any) -> Any:
     """Score a model on one split or, if `split` is None, describe it."""
     try:
-        return _describe(task, model) if split is None else _score(task, model, split)
+        if split is None:
+            return _describe(task, name, model)
+        return _score(task, model, split)
     except Exception as error:
         error.add_note(f"It was raised by bases[{name!r}] of compare_bases.")
         raise
@@ -258,8 +267,13 @@ def _score(task: _Task, model: Any, split: Any) -> float:
     training, heldout = task.samples.rows(split[0]), task.samples.rows(split[1])
     model, _ = task.fit(model, training)
     weights = {}
-    if heldout.weighted and _takes_weights(task.scorer):
-        weights = {"sample_weight": heldout.weight}
+    if heldout.weighted:
+        scorer = task.scorer
+        if hasattr(scorer, "_accept_sample_weight"):
+            takes_weights = scorer._accept_sample_weight()
+        else:
+            takes_weights = "sample_weight" in signature(scorer).parameters
+        weights = {"sample_weight": heldout.weight} if takes_weights else {}
     try:
         score = task.scorer(model, heldout.X, heldout.y, **weights)
     except (AttributeError, TypeError) as error:
@@ -275,52 +289,36 @@ def _score(task: _Task, model: Any, split: Any) -> float:
     return float(score)
 
 
-def _takes_weights(scorer: Any) -> bool:
-    """Whether a scorer takes sample weights."""
-    if hasattr(scorer, "_accept_sample_weight"):
-        return bool(scorer._accept_sample_weight())
-    return "sample_weight" in signature(scorer).parameters
-
-
-def _describe(task: _Task, model: Any) -> dict[str, Any]:
-    """Fit a model on all samples; return the fields of its report except scores."""
+def _describe(task: _Task, name: str, model: Any) -> BasisReport:
+    """Fit a model on all samples; return its report without scores."""
     samples = task.samples
     samples = replace(samples, X=aligned(samples.X), y=aligned(samples.y))
     model, seconds = task.fit(model, samples)
     if not isinstance(model, BasisModel):
-        return {
-            "train_loss": _estimator_loss(task, model),
-            "lower_bound": np.nan,
-            "norm_budget": np.nan,
-            "n_coef": None,
-            "rank": None,
-            "alpha": np.nan,
-            "seconds": seconds,
-        }
+        targets, loss = task.targets, np.nan
+        method = "predict_proba" if targets.loss.is_classification else "predict"
+        # Classifiers without probabilities have no loss.
+        if hasattr(model, method):
+            mean = np.asarray(getattr(model, method)(samples.X), dtype=np.float64)
+            mean = mean.reshape(len(mean), -1)
+            y = targets.encode(task.y, mean.shape[1])
+            loss_of = targets.loss_for(mean.shape[1])
+            values = loss_of.value_of_mean(y, torch.from_numpy(mean))
+            loss = float(samples.normalized_weight @ values.numpy())
+        return BasisReport(name, "estimator", train_loss=loss, seconds=seconds)
     problem = model.problem_
     least = infimum(problem, max_memory=task.effort.max_memory, floor=task.floor)
-    return {
-        "train_loss": least.value,
-        "lower_bound": least.lower_bound,
-        "norm_budget": least.norm_budget,
-        "n_coef": problem.augmented().n_coef,
-        "rank": least.rank,
-        "alpha": model.alpha_,
-        "seconds": seconds,
-    }
-
-
-def _estimator_loss(task: _Task, estimator: Any) -> float:
-    """Loss of an estimator's predictions on all samples; nan without probabilities."""
-    samples, targets = task.samples, task.targets
-    method = "predict_proba" if targets.loss.is_classification else "predict"
-    if not hasattr(estimator, method):
-        return float("nan")
-    mean = np.asarray(getattr(estimator, method)(samples.X), dtype=np.float64)
-    mean = mean.reshape(len(mean), -1)
-    y = targets.encode(task.y, mean.shape[1])
-    values = targets.loss_for(mean.shape[1]).value_of_mean(y, torch.from_numpy(mean))
-    return float(samples.normalized_weight @ values.numpy())
+    return BasisReport(
+        name,
+        "basis",
+        train_loss=least.value,
+        seconds=seconds,
+        lower_bound=least.lower_bound,
+        norm_budget=least.norm_budget,
+        n_coef=problem.augmented().n_coef,
+        rank=least.rank,
+        alpha=model.alpha_,
+    )
 
 
 def _floor(targets: Targets, y: NDArray[Any], samples: Samples) -> float:
@@ -333,16 +331,6 @@ def _floor(targets: Targets, y: NDArray[Any], samples: Samples) -> float:
     # Without repeated inputs the floor is zero up to rounding of the group means.
     constant = pure_error_floor(torch.zeros_like(group), target, loss, weight).value
     return least if abs(least) > 1e-14 * abs(constant) else 0.0
-
-
-def _name_of(scoring: Any, classifies: bool) -> str:
-    if scoring is None:
-        return "accuracy" if classifies else "R²"
-    if isinstance(scoring, str):
-        return scoring
-    # A scorer of `make_scorer` holds the function that has the name.
-    function = getattr(scoring, "_score_func", scoring)
-    return getattr(function, "__name__", "score")
 
 
 # --- checks ---------------------------------------------------------------------------
@@ -368,38 +356,23 @@ def _check_bases(bases: Any) -> dict[str, Any]:
     return checked
 
 
-def _check_scorer(estimator: Any, scoring: Any) -> Callable[..., Any]:
-    """Resolve `scoring` to a scorer; raise if it names several scores."""
-    if isinstance(scoring, list | tuple | set | Mapping):
-        raise ValueError(
-            "scoring must be one score: None, a name or a callable, got "
-            f"{scoring!r}. Call compare_bases once for each; with `memory` the models "
-            "are trained only once."
-        )
-    scorer: Callable[..., Any] = check_scoring(estimator, scoring)
-    return scorer
-
-
-def _kind(name: str, basis: Any) -> str | None:
-    """Type of an estimator or of a basis' network, according to its tags."""
-    if isinstance(basis, Basis):
-        basis = basis.get_params(deep=False).get("estimator")
-    if not hasattr(basis, "__sklearn_tags__"):
-        return None
-    try:
-        return get_tags(basis).estimator_type
-    except (AttributeError, TypeError) as error:
-        # A meta-estimator around an object that is not an estimator.
-        raise TypeError(
-            f"bases[{name!r}] must hold estimators that scikit-learn knows, got "
-            f"{basis!r}. Pass instances of estimators."
-        ) from error
-
-
 def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:
     if loss is not None and not (isinstance(loss, str) and loss in LOSS_NAMES):
         raise ValueError(f"loss must be None or among {LOSS_NAMES}, got {loss!r}.")
-    kinds = {_kind(name, basis) for name, basis in bases.items()}
+    kinds = set()
+    for name, basis in bases.items():
+        if isinstance(basis, Basis):
+            basis = basis.get_params(deep=False).get("estimator")
+        if not hasattr(basis, "__sklearn_tags__"):
+            continue
+        try:
+            kinds.add(get_tags(basis).estimator_type)
+        except (AttributeError, TypeError) as error:
+            # A meta-estimator around an object that is not an estimator.
+            raise TypeError(
+                f"bases[{name!r}] must hold estimators that scikit-learn knows, got "
+                f"{basis!r}. Pass instances of estimators."
+            ) from error
     classify, regress = "classifier" in kinds, "regressor" in kinds
     if classify and regress:
         raise ValueError(

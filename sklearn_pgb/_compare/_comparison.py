@@ -32,6 +32,9 @@ class BasisReport:
     train_loss : float
         Smallest loss on the basis over all samples, without penalty. For an estimator,
         the loss of its predictions after its own training; nan if it has none.
+    seconds : float
+        Time of one fit on all samples, including networks, transformers and the choice
+        of alpha.
     lower_bound : float
         Certified lower bound on the loss of all coefficients up to the norm
         `norm_budget`. Nan for estimators.
@@ -51,21 +54,18 @@ class BasisReport:
         squared row norm of one.
     scores : tuple of float
         Held-out score of each split.
-    seconds : float
-        Time of one fit on all samples, including networks, transformers and the choice
-        of alpha.
     """
 
     name: str
     kind: str
     train_loss: float
-    lower_bound: float
-    norm_budget: float
-    n_coef: int | None
-    rank: int | None
-    alpha: float
-    scores: tuple[float, ...]
     seconds: float
+    lower_bound: float = np.nan
+    norm_budget: float = np.nan
+    n_coef: int | None = None
+    rank: int | None = None
+    alpha: float = np.nan
+    scores: tuple[float, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return the results as a row of a table."""
@@ -164,16 +164,10 @@ class BasisComparison:
             lines.append(
                 [report.name, *(_cell(record[key], PRINTED[key]) for key in PRINTED)]
             )
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        first, *widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         rows = [
-            "  ".join(
-                [line[0].ljust(widths[0])]
-                + [
-                    cell.rjust(width)
-                    for cell, width in zip(line[1:], widths[1:], strict=True)
-                ]
-            )
-            for line in lines
+            "  ".join([name.ljust(first), *map(str.rjust, cells, widths)])
+            for name, *cells in lines
         ]
         n_splits = len(self.reports[0].scores)
         head = (

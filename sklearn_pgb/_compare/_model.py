@@ -83,21 +83,8 @@ class BasisModel(BaseEstimator):
     and on bases of trees, it is chosen by cross-fitting: the basis, including any
     network, is refitted on each training part and scored on held-out samples.
 
-    Parameters
-    ----------
-    basis : Basis
-    loss : {"squared_error", "poisson", "huber", "log_loss"}
-    alpha : "auto", float or array
-    effort : Effort
-    seed : int
-        Seed of the folds, and of torch for networks of other packages.
-    memory : joblib.Memory, str or None
-        Cache of trained networks.
-
-    Attributes
-    ----------
-    seconds_ : float
-        Time of the fit, including the trainings of networks loaded from `memory`.
+    The seed is that of the folds, and of torch for networks of other packages. Trained
+    networks are cached in `memory`; `seconds_` includes their trainings.
     """
 
     def __init__(
@@ -144,9 +131,8 @@ class BasisModel(BaseEstimator):
         """Number of raw outputs; a network may have two of them for two classes."""
         targets = self._targets
         has_network = isinstance(self.basis_, GradientBasis | PerturbedGradientBasis)
-        if not (targets.loss.is_classification and has_network):
-            return targets.n_outputs
-        if targets.n_outputs > 1:
+        may_have_two = targets.loss.is_classification and has_network
+        if targets.n_outputs > 1 or not may_have_two:
             return targets.n_outputs
         inputs = self.basis_.network_.inputs(_safe_indexing(X, [0]), check=False)
         return min(self.basis_.space_.operator([inputs]).n_outputs, 2)
@@ -207,28 +193,23 @@ class BasisModel(BaseEstimator):
 
     def _folds(self, samples: Samples) -> list[Fold]:
         """Fit a basis on each fold, for as many folds as hold out enough samples."""
-        labels = (
-            class_codes(samples.y) if self._targets.loss.is_classification else None
-        )
+        classifies = self._targets.loss.is_classification
+        labels = class_codes(samples.y) if classifies else None
         parts = cross_fitting_parts(
             AUTO_FOLDS, samples.X, labels, samples.weight, self.seed
         )
-        return [self._fold(samples, *part) for part in enough_folds(parts, samples.X)]
-
-    def _fold(
-        self, samples: Samples, train: NDArray[np.intp], test: NDArray[np.intp]
-    ) -> Fold:
-        """Fit the basis on the training samples; add the held-out samples."""
-        training, heldout = samples.rows(train), samples.rows(test)
-        basis = self._fit_basis(training)
-        index = torch.from_numpy(test)
-        held = HeldOut(
-            index,
-            basis.operator(heldout.X, self._n_outputs),
-            self._encoded(heldout.y),
-            torch.from_numpy(samples.normalized_weight)[index],
-        )
-        return Fold(self._problem(basis, training), held)
+        folds = []
+        for train, test in enough_folds(parts, samples.X):
+            training, heldout = samples.rows(train), samples.rows(test)
+            basis = self._fit_basis(training)
+            part = HeldOut(
+                torch.from_numpy(test),
+                basis.operator(heldout.X, self._n_outputs),
+                self._encoded(heldout.y),
+                torch.from_numpy(samples.normalized_weight[test]),
+            )
+            folds.append(Fold(self._problem(basis, training), part))
+        return folds
 
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs of the model."""

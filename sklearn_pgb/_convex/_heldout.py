@@ -23,17 +23,9 @@ class NoFolds(ValueError):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out samples of a problem.
+    """Held-out samples of a problem, with their indices among all samples.
 
-    Attributes
-    ----------
-    index : Tensor (n_samples,)
-        Indices among all samples.
-    operator : LinearOperator
-    y : Tensor (n_samples, n_outputs)
-    weight : Tensor (n_samples,)
-        Weights of the whole data, not normalized, so that folds add up.
-    offset : Tensor or None
+    The weights are those of the whole data, not normalized, so that folds add up.
     """
 
     index: Tensor
@@ -79,10 +71,7 @@ def convex_folds(
 class HeldOutPath:
     """Held-out loss for any alpha, pooled over folds, with warm starts between alphas.
 
-    Attributes
-    ----------
-    solutions : dict of float to list of Solution
-        The folds' solutions for each alpha.
+    `solutions` holds those of the folds, by alpha.
     """
 
     def __init__(self, folds: Sequence[Fold], max_memory: float, max_iter: int):

@@ -31,19 +31,8 @@ class KernelProblem(ABC):
         min_{f, b}  sum_i w_i l(f(x_i) + b + o_i, y_i) + (alpha / 2) sum_c ||f_c||^2
 
     with f_c in the space of the kernel of output c. A function is given by coefficients
-    of shape (n_coef, n_outputs).
-
-    Attributes
-    ----------
-    kernels : Tensor (n_kernels, n_samples, n_coef)
-        One matrix per output, or one for all.
-    y : Tensor (n_samples, n_outputs)
-    loss : Loss
-    weight : Tensor (n_samples,)
-        Positive weights with sum one.
-    alpha : float
-        Positive.
-    offset : Tensor (n_samples, n_outputs)
+    of shape (n_coef, n_outputs). There is one matrix (n_samples, n_coef) per output in
+    `kernels`, or one for all. Weights are positive with sum one, and alpha is positive.
     """
 
     kernels: Tensor
@@ -88,16 +77,7 @@ class KernelProblem(ABC):
 
             pull(d (f(c) + b)) + alpha c = r,    sum_i d_i (f(c)_i + b) = r_b
 
-        Parameters
-        ----------
-        kernel : Tensor (n_samples, n_coef)
-        root : Tensor (n_samples,)
-            Positive.
-
-        Returns
-        -------
-        inverse : callable
-            Maps r (n_coef, n_sides) and r_b (n_sides,) to c and b.
+        The result maps r (n_coef, n_sides) and r_b (n_sides,) to c and b.
         """
 
 
@@ -184,21 +164,10 @@ def apply_kernels(kernels: Tensor, coef: Tensor) -> Tensor:
 
 
 def landmark_features(cross: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-    """Features of functions that are spanned by the kernels of some samples.
+    """Features ``K L^-T`` of functions that are spanned by the kernels of some samples.
 
-    Parameters
-    ----------
-    cross : Tensor (n_kernels, n_samples, n_landmarks)
-        Kernels between the samples and the landmarks.
-    landmarks : Tensor (n_kernels, n_landmarks, n_landmarks)
-        Kernels of the landmarks.
-
-    Returns
-    -------
-    features : Tensor (n_kernels, n_samples, n_landmarks)
-        ``K L^-T`` with ``K_landmarks = L L^T``.
-    factor : Tensor (n_kernels, n_landmarks, n_landmarks)
-        L, which `landmark_dual` needs.
+    `cross` holds the kernels between the samples and these landmarks. The second result
+    is the factor L of the landmarks' kernels, ``L L^T``, which `landmark_dual` needs.
     """
     size = landmarks.diagonal(dim1=1, dim2=2).mean(1)
     jittered = landmarks.clone()
@@ -226,17 +195,9 @@ def solve_kernels(
 ) -> KernelSolution:
     """Minimize by Newton's method, with one factorization per output and step.
 
-    Steps are halved until the objective decreases.
-
-    Parameters
-    ----------
-    problem : KernelProblem
-    tol : float
-        Stop if the next step is expected to decrease the objective by less than this
-        fraction, given the ratio of the last two decreases.
-    max_iter : int
-    start : KernelSolution or None
-        Solution of a similar problem, used if it is better than zero.
+    Steps are halved until the objective decreases. The iterations stop if the next step
+    is expected to decrease the objective by less than the fraction `tol`, given the
+    ratio of the last two decreases. A start is only used if it is better than zero.
     """
     coef = problem.y.new_zeros(problem.kernels.shape[2], problem.y.shape[1])
     intercept, function = coef.new_zeros(problem.y.shape[1]), 0 * problem.y

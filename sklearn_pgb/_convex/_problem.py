@@ -115,18 +115,9 @@ class ConvexProblem:
 class Solution:
     """Coefficients of a convex problem with the certificate computed at them.
 
-    Attributes
-    ----------
-    coef : Tensor (n_coef,)
-    intercept : Tensor (n_outputs,)
-    raw : Tensor (n_samples, n_outputs)
-        Raw outputs on the samples.
-    value, data_value : float
-        Objective with and without the penalty.
-    lower_bound : float
-        Certified lower bound on the objective of all coefficients.
-    n_iter : int
-    converged : bool
+    `value` and `data_value` are the objective with and without the penalty at the raw
+    outputs `raw`; `lower_bound` is a certified lower bound on the objective of all
+    coefficients.
     """
 
     coef: Tensor
@@ -207,8 +198,7 @@ def _ridge_bound(problem: ConvexProblem, dual: Tensor) -> float:
         # A balanced dual is orthogonal to constants, so center the targets: those far
         # from zero would lose digits.
         problem = replace(problem, y=problem.y - problem.weight @ problem.y)
-    bound = dual_value(problem, dual) - float(normal @ normal) / (2 * problem.alpha)
-    return bound
+    return dual_value(problem, dual) - float(normal @ normal) / (2 * problem.alpha)
 
 
 def dual_value(problem: ConvexProblem, dual: Tensor) -> float:

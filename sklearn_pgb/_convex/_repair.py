@@ -16,21 +16,27 @@ def repaired(problem: ConvexProblem, dual: Tensor, span: Tensor) -> Iterator[Ten
     the smallest correction. The orthonormal columns of `span` hold the weighted basis
     and the intercept, with one row for each output of each sample.
     """
+    n, k = problem.y.shape
+    lower, upper = (b.reshape(-1) for b in problem.loss.dual_bounds(problem.y))
+    constraints = problem.weight.sqrt().repeat_interleave(k)[:, None] * span
+    if problem.loss.dual_rows_sum_to_zero:
+        # The gradients of a softmax sum to zero for each sample; a correction must keep
+        # that.
+        eye = torch.eye(n, dtype=span.dtype, device=span.device)
+        constraints = torch.cat([constraints, eye.repeat_interleave(k, 0)], 1)
+    u = dual.reshape(-1).clamp(lower, upper)
     for pinning in PINNING:
-        candidate = _repair(problem, dual, span, pinning)
+        candidate = _repair(u, lower, upper, constraints, pinning)
         if candidate is not None:
-            yield candidate
+            yield candidate.reshape(dual.shape)
 
 
 def _repair(
-    problem: ConvexProblem, dual: Tensor, U: Tensor, pinning: float
+    u: Tensor, lower: Tensor, upper: Tensor, constraints: Tensor, pinning: float
 ) -> Tensor | None:
-    """A dual point with ``Phi^T W u = 0`` inside the box, or None."""
-    lower, upper = (b.reshape(-1) for b in problem.loss.dual_bounds(problem.y))
-    constraints = _constraints(problem, U)
-    u = dual.reshape(-1).clamp(lower, upper)
+    """A dual point with ``constraints^T u = 0`` inside the box, or None."""
     if constraints.shape[1] == 0:
-        return u.reshape(dual.shape)
+        return u
     low, high = u <= lower + pinning, u >= upper - pinning
     last = torch.inf
     for _ in range(20):
@@ -39,7 +45,7 @@ def _repair(
         violation = constraints.T @ u
         size = float(violation.abs().max())
         if size <= REPAIR_RTOL or size >= last:
-            return u.reshape(dual.shape)
+            return u
         free = ~(low | high)
         if not bool(free.any()):
             return None
@@ -60,15 +66,3 @@ def _repair(
         # corrected again.
         low, high = low | outside_low, high | outside_high
     return None
-
-
-def _constraints(problem: ConvexProblem, U: Tensor) -> Tensor:
-    """Columns that u has to be orthogonal to."""
-    n, k = problem.y.shape
-    columns = problem.weight.sqrt().repeat_interleave(k)[:, None] * U
-    if not problem.loss.dual_rows_sum_to_zero:
-        return columns
-    # The gradients of a softmax sum to zero for each sample; a correction must keep
-    # that.
-    eye = torch.eye(n, dtype=U.dtype, device=U.device).repeat_interleave(k, 0)
-    return torch.cat([columns, eye], 1)

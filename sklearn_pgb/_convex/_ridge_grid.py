@@ -15,12 +15,8 @@ from sklearn_pgb._operators._operator import LinearOperator
 class RidgeGrid:
     """Solutions for a grid of centers (offsets) and alphas.
 
-    Attributes
-    ----------
-    weights : Tensor (n_centers, n_alphas, n_coef) or (n_centers, n_alphas, n_rows)
-        Coefficients of the basis or, in the dual, of its centered rows.
-    intercepts : Tensor (n_centers, n_alphas, n_outputs)
-    dual : bool
+    Weights (n_centers, n_alphas, n_coef or n_rows) are coefficients of the basis or, in
+    the dual, of its centered rows. Intercepts are (n_centers, n_alphas, n_outputs).
     """
 
     weights: Tensor
@@ -50,22 +46,10 @@ def ridge_grid(
 ) -> tuple[RidgeGrid, Tensor]:
     """Solve for every center and alpha from one eigendecomposition.
 
-    Parameters
-    ----------
-    problem : ConvexProblem
-        The problem on the training samples.
-    heldout : LinearOperator
-        The same basis on the held-out samples.
-    offsets : sequence of (Tensor, Tensor) or None
-        For each center, the fixed part of the raw outputs on the training and on the
-        held-out samples.
-    alphas : Tensor (n_alphas,)
-    dual : bool
-        Whether to decompose the Gram matrix instead of the normal matrix.
-
-    Returns
-    -------
-    RidgeGrid, held-out raw outputs (n_centers, n_alphas, n_heldout, n_outputs)
+    `heldout` is the same basis on the held-out samples. For each center, `offsets` has
+    the fixed part of the raw outputs on the training and on the held-out samples. In
+    the dual, the Gram matrix is decomposed instead of the normal matrix. The second
+    result are held-out raw outputs (n_centers, n_alphas, n_heldout, n_outputs).
     """
     path = ridge_path(replace(problem, offset=None), dual)
     n, k = problem.y.shape
@@ -75,24 +59,23 @@ def ridge_grid(
     largest = torch.linalg.vector_norm(path.eigenvalues)
     rounding = torch.finfo(curvature.dtype).eps * len(curvature) * largest
     shrink = torch.where(curvature > rounding, 1.0 / curvature, 0.0)
-    weights, means = [], []
+    solutions, means = [], []
     for offset in offsets:
         # Only the targets depend on the offset, so the decomposition is reused.
         base = problem.y if offset is None else problem.y - offset[0]
         mean = problem.weight @ base if problem.intercept else base.new_zeros(k)
         centered = base - mean
         if dual:
-            target = path.vectors.T @ (root * centered).reshape(-1)
-            solved = path.vectors @ (shrink * target[:, None])
-            solved = (root[:, :, None] * solved.reshape(n, k, -1)).flatten(0, 1)
+            moment = (root * centered).reshape(-1)
         else:
             moment = problem.operator.rmatvec(problem.weight[:, None] * centered)
-            target = path.vectors.T @ moment
-            solved = path.vectors @ (shrink * target[:, None])
-        weights.append(solved.T)
+        solved = path.vectors @ (shrink * (path.vectors.T @ moment)[:, None])
+        if dual:
+            solved = (root[:, :, None] * solved.reshape(n, k, -1)).flatten(0, 1)
+        solutions.append(solved.T)
         means.append(mean)
-    stacked = torch.stack(weights)
-    columns = stacked.flatten(0, 1)
+    weights = torch.stack(solutions)
+    columns = weights.flatten(0, 1)
     shape = (len(offsets), len(alphas))
     # The solutions are for centered columns; the intercept accounts for the means.
     rows = column_means(problem)
@@ -107,7 +90,7 @@ def ridge_grid(
     for index, offset in enumerate(offsets):
         if offset is not None:
             raw[index] += offset[1]
-    return RidgeGrid(stacked, intercepts, dual), raw
+    return RidgeGrid(weights, intercepts, dual), raw
 
 
 def _raw(

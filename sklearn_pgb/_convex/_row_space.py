@@ -16,16 +16,9 @@ class RowSpace:
 
     A penalty on the norm keeps the coefficients in the row space, so a problem with
     many more columns than rows needs only as many features as there are rows. With the
-    Gram matrix ``G = Q diag(e) Q^T`` these features are ``Q sqrt(e)``. The coefficients
-    ``Phi^T Q beta / sqrt(e)`` have the same norm as beta.
-
-    Attributes
-    ----------
-    basis : LinearOperator
-    vectors : Tensor (n_rows, rank)
-        Q / sqrt(e).
-    features : DenseOperator
-        Q sqrt(e).
+    Gram matrix ``G = Q diag(e) Q^T``, the `features` are ``Q sqrt(e)`` and the
+    `vectors` ``Q / sqrt(e)``. The coefficients ``Phi^T Q beta / sqrt(e)`` have the same
+    norm as beta.
     """
 
     basis: LinearOperator

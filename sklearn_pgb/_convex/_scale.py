@@ -14,15 +14,10 @@ from sklearn_pgb._losses._loss import Loss
 class LossScale:
     """Floor of a training loss, and the scale of differences to it.
 
-    Attributes
-    ----------
-    floor : float
-        Smallest loss of any function of the inputs.
-    reference : float
-        Loss of the best constant model minus the floor. If the targets are constant,
-        the loss of the zero output minus the floor; if that is zero too, one.
-    rounding : float
-        Largest difference between two evaluations of the best constant's loss.
+    The floor is the smallest loss of any function of the inputs. The reference is the
+    loss of the best constant model minus the floor. If the targets are constant, it is
+    the loss of the zero output minus the floor; if that is zero too, one. `rounding` is
+    the largest difference between two evaluations of the best constant's loss.
     """
 
     floor: float
@@ -40,18 +35,7 @@ class LossScale:
 
 
 def loss_scale(loss: Loss, y: Tensor, weight: Tensor, floor: float) -> LossScale:
-    """The scale of a loss on a training set.
-
-    Parameters
-    ----------
-    loss : Loss
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor (n_samples,)
-        Positive, summing to one.
-    floor : float
-        Value of `pure_error_floor`.
-    """
+    """The scale of a loss on encoded targets, given `pure_error_floor` and weights."""
     y, weight = y.double(), weight.double()
     group = torch.zeros(len(y), dtype=torch.long, device=y.device)
     constant = float(loss.pooled_minimum(y, weight, group, 1).value.sum())

@@ -28,6 +28,9 @@ from sklearn_pgb._convex._ridge import RidgePath, cholesky_ridge, lsmr_ridge, ri
 from sklearn_pgb._convex._spectral import SpectralSolver, objective_of
 from sklearn_pgb._operators._dense import DenseOperator
 
+# A warm start: coefficients and intercept.
+Start = tuple[Tensor, Tensor] | None
+
 
 def memory_text(n_bytes: float) -> str:
     """A number of bytes as text, rounded up so that the named amount is enough."""
@@ -40,13 +43,7 @@ def memory_text(n_bytes: float) -> str:
 def choose_method(
     problem: ConvexProblem, max_memory: float, method: str = "auto"
 ) -> str:
-    """The cheapest of "primal", "dual" and "matrix-free" that fits into memory.
-
-    Raises
-    ------
-    ValueError
-        If no method fits, or if `method` names one and it does not fit.
-    """
+    """The cheapest of "primal", "dual" and "matrix-free" that fits into memory."""
     operator = problem.operator
     p, rows, k = operator.n_coef, operator.n_rows, operator.n_outputs
     item = operator.dtype.itemsize
@@ -97,32 +94,23 @@ def solve(
     max_memory: float = MAX_MEMORY,
     tol: float = 1e-6,
     max_iter: int = 100,
-    start: tuple[Tensor, Tensor] | None = None,
+    start: Start = None,
     path: RidgePath | None = None,
 ) -> Solution:
     """Solve a convex problem to a certified gap of `tol` times its objective.
 
     Parameters
     ----------
-    problem : ConvexProblem
     method : {"auto", "primal", "dual", "matrix-free"}
         "primal" and "dual" factorize the matrix of the coefficients and of the rows.
         "matrix-free" is LSMR for the squared loss and Newton with conjugate gradients
-        for others. "auto" takes the cheapest that fits into memory.
-    max_memory : float
-        Bytes that the method may use.
-    tol : float
-        Relative tolerance on the certified gap.
+        for others. "auto" takes the cheapest that fits into `max_memory` bytes.
     max_iter : int
         Largest number of Newton steps.
     start : pair of Tensor or None
-        Warm start: coefficients and intercept.
+        Coefficients and intercept.
     path : RidgePath or None
         A decomposition of this problem, for the squared loss with alpha > 0.
-
-    Returns
-    -------
-    Solution
     """
     solver = PathSolver(problem, method, max_memory, path, single=True)
     return solver.solve(problem.alpha, start, tol, max_iter)
@@ -131,16 +119,8 @@ def solve(
 class PathSolver:
     """Solve one problem for several alphas and reuse its decompositions.
 
-    Parameters
-    ----------
-    problem : ConvexProblem
-        Its `alpha` is only used to choose the method.
-    method : {"auto", "primal", "dual", "matrix-free"}
-    max_memory : float
-    path : RidgePath or None
-        A decomposition of the problem, if it is already known.
-    single : bool
-        Whether there is only one alpha, for which a Cholesky factorization is enough.
+    The problem's own alpha is only used to choose the method. A decomposition can be
+    passed as `path`. For a `single` alpha, a Cholesky factorization is enough.
     """
 
     def __init__(
@@ -155,12 +135,12 @@ class PathSolver:
         self.problem, self.method, self.max_memory = problem, method, max_memory
         self._path, self.single = path, single
         self._system: NewtonSystem | None = None
-        self._spectral: SpectralSolver | None = None
+        self._spectral = SpectralSolver(problem)
 
     def solve(
         self,
         alpha: float,
-        start: tuple[Tensor, Tensor] | None,
+        start: Start,
         tol: float,
         max_iter: int,
         certified: bool = True,
@@ -176,8 +156,11 @@ class PathSolver:
         solution = self._first(problem, start, tol, max_iter, certified)
         if not certified or not falls_back or reaches(problem, solution, tol):
             return solution
-        solutions = [solution, finish(problem, *problem.zero(), 0, False)]
-        solutions.append(self._by_spectrum(problem, start, tol, max_iter))
+        solutions = [
+            solution,
+            finish(problem, *problem.zero(), 0, False),
+            self._by_spectrum(problem, start, tol, max_iter),
+        ]
         if problem.loss.quadratic and not reaches(problem, solutions[-1], tol):
             solutions.append(self._by_products(problem, start, tol, max_iter))
         best = min(solutions, key=objective_of)
@@ -189,7 +172,7 @@ class PathSolver:
     def _first(
         self,
         problem: ConvexProblem,
-        start: tuple[Tensor, Tensor] | None,
+        start: Start,
         tol: float,
         max_iter: int,
         certified: bool,
@@ -220,26 +203,16 @@ class PathSolver:
         return finish(problem, *result)
 
     def _by_spectrum(
-        self,
-        problem: ConvexProblem,
-        start: tuple[Tensor, Tensor] | None,
-        tol: float,
-        max_iter: int,
+        self, problem: ConvexProblem, start: Start, tol: float, max_iter: int
     ) -> Solution:
         """Solve by the singular values of the basis, if they fit into memory."""
         operator = problem.operator
         if 4.0 * 8 * operator.n_rows * operator.n_coef > self.max_memory:
             return self._by_products(problem, start, tol, max_iter)
-        if self._spectral is None:
-            self._spectral = SpectralSolver(self.problem)
         return self._spectral.solve(problem.alpha, tol, max_iter)
 
     def _by_products(
-        self,
-        problem: ConvexProblem,
-        start: tuple[Tensor, Tensor] | None,
-        tol: float,
-        max_iter: int,
+        self, problem: ConvexProblem, start: Start, tol: float, max_iter: int
     ) -> Solution:
         """Solve by products with the basis: LSMR, or Newton by conjugate gradients."""
         if problem.loss.quadratic:

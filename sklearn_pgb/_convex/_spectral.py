@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -17,21 +18,29 @@ def objective_of(solution: Solution) -> float:
 
 
 class SpectralSolver:
-    """Solve one problem for any alpha, zero included.
+    """Solve one problem for any alpha, zero included; its own alpha is ignored.
 
     The normal and the Gram matrix square the singular values, so those below 1e-8 of
     the largest are lost to rounding. Small alphas need them.
-
-    Parameters
-    ----------
-    problem : ConvexProblem
-        Its `alpha` is ignored.
     """
 
     def __init__(self, problem: ConvexProblem):
         self.problem = problem
-        self._spectrum: Spectrum | None = None
-        self._plain: tuple[UnitBasis, Tensor, Tensor, Tensor] | None = None
+
+    @cached_property
+    def _spectrum(self) -> Spectrum:
+        return Spectrum.of(self.problem)
+
+    @cached_property
+    def _plain(self) -> tuple[UnitBasis, Tensor, Tensor, Tensor]:
+        """The basis, and the singular value decomposition of its centered columns.
+
+        The columns are not scaled, as this would change the penalty.
+        """
+        basis = UnitBasis.of(self.problem)
+        matrix = basis.matrix[:, basis.n_free :] * basis.scaling.scale
+        U, singular, Vh = thin_svd(matrix)
+        return basis, U, singular, Vh.T
 
     def solve(self, alpha: float, tol: float, max_iter: int) -> Solution:
         """The solution for one alpha."""
@@ -40,8 +49,6 @@ class SpectralSolver:
             if problem.loss.quadratic:
                 return self._ridge(problem)
             return self._newton_with_ridge(problem, tol, max_iter)
-        if self._spectrum is None:
-            self._spectrum = Spectrum.of(problem)
         spectrum = self._spectrum
         if problem.loss.quadratic:
             candidates = [
@@ -93,18 +100,6 @@ class SpectralSolver:
                 break
         return min(candidates, key=objective_of)
 
-    def _decomposed(self) -> tuple[UnitBasis, Tensor, Tensor, Tensor]:
-        """The basis, and the singular value decomposition of its centered columns.
-
-        The columns are not scaled, as this would change the penalty.
-        """
-        if self._plain is None:
-            basis = UnitBasis.of(self.problem)
-            matrix = basis.matrix[:, basis.n_free :] * basis.scaling.scale
-            U, singular, Vh = thin_svd(matrix)
-            self._plain = basis, U, singular, Vh.T
-        return self._plain
-
     def _ridge(self, problem: ConvexProblem) -> Solution:
         """Damped least squares, with a dual point of full accuracy.
 
@@ -112,7 +107,7 @@ class SpectralSolver:
         across the basis. As a difference, it would lose the digits that the gap needs
         when divided by a small alpha.
         """
-        basis, U, singular, V = self._decomposed()
+        basis, U, singular, V = self._plain
         mean, target = basis.target()
         along, sigma = U.T @ target, singular[:, None]
         shrunk = sigma.square() + problem.alpha / 2
@@ -131,7 +126,7 @@ class SpectralSolver:
         self, problem: ConvexProblem, tol: float, max_iter: int
     ) -> Solution:
         """Newton in the singular directions, where coefficients keep their norm."""
-        basis, U, singular, V = self._decomposed()
+        basis, U, singular, V = self._plain
         # Directions below rounding have no effect on the outputs.
         keep = singular > EPS * singular.amax() if len(singular) else singular > 0
         U, singular, V = U[:, keep], singular[keep], V[:, keep]

@@ -172,11 +172,8 @@ class UnitBasis:
         live = self.n_free + int((self.scaling.plain > 0).sum())
         error = product_rounding(live)
         if self.problem.rounded_columns:
-            error += (
-                OUTPUT_ULPS
-                * EPS
-                * float((self.scaling.plain / self.scaling.scale).norm())
-            )
+            cancellation = float((self.scaling.plain / self.scaling.scale).norm())
+            error += OUTPUT_ULPS * EPS * cancellation
         return error
 
     def fold(self, values: Tensor) -> Tensor:
@@ -225,12 +222,14 @@ class UnitBasis:
         if self.shared:
             operator = KroneckerOperator(span / root[:, None], k)
         else:
-            operator = DenseOperator(
-                span.reshape(n, k, span.shape[1]) / root[:, None, None]
-            )
+            operator = DenseOperator(span.reshape(n, k, -1) / root[:, None, None])
         return replace(
-            self.problem, operator=operator, intercept=False, offset=self.base
-        ).with_alpha(0.0)
+            self.problem,
+            operator=operator,
+            intercept=False,
+            offset=self.base,
+            alpha=0.0,
+        )
 
 
 def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -247,16 +246,7 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Thin singular value decomposition of a `UnitBasis`, truncated at rounding.
-
-    Attributes
-    ----------
-    basis : UnitBasis
-    U : Tensor (n_rows, rank)
-    singular : Tensor (rank,)
-        In descending order.
-    V : Tensor (n_columns, rank)
-    """
+    """Thin singular value decomposition of a `UnitBasis`, truncated at rounding."""
 
     basis: UnitBasis
     U: Tensor
@@ -283,12 +273,9 @@ class Spectrum:
 
     def ranks(self, rtols: tuple[float, ...]) -> list[int]:
         """Distinct numbers of singular values above the cutoffs, the largest first."""
-        if not len(self.singular):
-            return [0]
-        counts = [len(self.singular)]
-        for rtol in rtols:
-            counts.append(int((self.singular > rtol * self.singular[0]).sum()))
-        return sorted(set(counts), reverse=True)
+        largest = self.singular[:1]
+        counts = {int((self.singular > rtol * largest).sum()) for rtol in rtols}
+        return sorted(counts | {len(self.singular)}, reverse=True)
 
     def leading(self, rtol: float) -> "Spectrum":
         """The part with singular values above `rtol` times the largest."""
@@ -299,8 +286,7 @@ class Spectrum:
     def least_squares(self, rank: int, target: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates along the first `rank` directions, and the target's residual."""
         U, V = self.U[:, :rank], self.V[:, :rank]
-        beta = target.new_zeros(len(V), target.shape[1])
-        residual = target
+        beta, residual = target.new_zeros(len(V), target.shape[1]), target
         for _ in range(3):
             # Iterative refinement: small directions lose digits in the first step.
             trial = beta + V @ ((U.T @ residual) / self.singular[:rank, None])

@@ -211,7 +211,11 @@ class TrainingDisplay:
                 color=self.loss_line_.get_color(),
                 label=f"final network: {self.loss:.4g}" if self.name is None else None,
             )
-        ax.set_yscale(**_scale(_values(ax)))
+        # The curves of several trainings have one scale; horizontal lines do not count.
+        curves = [line for line in ax.lines if line.get_transform() == ax.transData]
+        values = [np.asarray(line.get_ydata(), float) for line in curves]
+        shown = np.concatenate(values)
+        ax.set_yscale(**_scale(shown[np.isfinite(shown)]))
         if self.floor is not None:
             # A floor of zero up to rounding must not extend a logarithmic axis.
             rounding = np.finfo(float).eps * np.nanmax(np.abs(curve), initial=0.0)
@@ -270,13 +274,6 @@ def _curve(values, name):
             "one display per curve."
         )
     return np.where(np.isfinite(curve), curve, np.nan)
-
-
-def _values(ax):
-    """Finite values of the curves on some axes, without horizontal lines."""
-    curves = [line for line in ax.lines if line.get_transform() == ax.transData]
-    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in curves])
-    return values[np.isfinite(values)]
 
 
 def _scale(values):

@@ -175,9 +175,9 @@ def share_target_transformation(estimator: Any, y: Any) -> Any:
         if shared is inner:
             return estimator
         return clone(estimator).set_params(**{name: shared})
-    if not isinstance(estimator, TransformedTargetRegressor):
-        return estimator
-    if estimator.transformer is None:
+    if getattr(estimator, "transformer", None) is None or not isinstance(
+        estimator, TransformedTargetRegressor
+    ):
         return estimator
     columns = np.asarray(y).reshape(len(y), -1)
     transformer = clone(estimator.transformer).fit(columns)

@@ -91,29 +91,23 @@ def _sortable(column: NDArray[Any]) -> NDArray[Any]:
     return codes
 
 
-def fold_numbers(
+def cross_fitting_parts(
+    n_folds: int,
     X: Any,
     labels: NDArray[np.intp] | None,
     weight: NDArray[np.float64],
-    n_folds: int,
     seed: int,
     advice: str = CHOOSE_ALPHA,
     groups: Any = None,
     require_n_folds: bool = False,
-) -> NDArray[np.intp]:
-    """Return the fold that holds out each sample, -1 if it is always trained on.
+) -> Parts:
+    """Draw folds; return their (train, held out) indices.
 
     Duplicate samples form a cluster in one fold, so that weights act like repetitions.
     Samples of the same group are in one cluster, too. With `labels` the folds are
     stratified; a cluster counts as its label of the largest weight. A cluster is not
-    held out if a class would then be missing from the training samples.
-
-    Raises
-    ------
-    NoFolds
-        If no sample can be held out.
-    ValueError
-        If `require_n_folds` and fewer than `n_folds` clusters can be held out.
+    held out if a class would then be missing from the training samples. Raises NoFolds
+    if no sample can be held out.
     """
     cluster = distinct_rows(X)
     noun = "distinct rows"
@@ -148,11 +142,16 @@ def fold_numbers(
         splitter = KFold(n_folds, shuffle=True, random_state=seed)
         for number, (_, test) in enumerate(splitter.split(fold)):
             fold[test] = number
-        return fold[cluster]
-    shuffled = eligible[np.random.RandomState(seed).permutation(len(eligible))]
-    shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
-    fold[shuffled] = np.arange(len(shuffled)) % n_folds
-    return _keep_classes(fold, class_weight > 0, noun, advice)[cluster]
+    else:
+        shuffled = eligible[np.random.RandomState(seed).permutation(len(eligible))]
+        shuffled = shuffled[np.argsort(label[shuffled], kind="stable")]
+        fold[shuffled] = np.arange(len(shuffled)) % n_folds
+        fold = _keep_classes(fold, class_weight > 0, noun, advice)
+    of_samples = fold[cluster]
+    return [
+        (np.flatnonzero(of_samples != number), np.flatnonzero(of_samples == number))
+        for number in range(int(fold.max()) + 1)
+    ]
 
 
 def _keep_classes(
@@ -190,26 +189,6 @@ def _join_groups(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
     return np.argsort(np.argsort(first))[inverse][distinct]
 
 
-def cross_fitting_parts(
-    n_folds: int,
-    X: Any,
-    labels: NDArray[np.intp] | None,
-    weight: NDArray[np.float64],
-    seed: int,
-    advice: str = CHOOSE_ALPHA,
-    groups: Any = None,
-    require_n_folds: bool = False,
-) -> Parts:
-    """Return the (train, held out) indices of the folds of `fold_numbers`."""
-    fold = fold_numbers(
-        X, labels, weight, n_folds, seed, advice, groups, require_n_folds
-    )
-    return [
-        (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
-        for number in range(int(fold.max()) + 1)
-    ]
-
-
 def enough_folds(parts: Parts, X: Any, least: int = 1) -> Parts:
     """Return the first folds that together hold out ENOUGH_ROWS, but at least `least`.
 
@@ -232,13 +211,7 @@ def parts_among(
     classifier: bool,
     groups: Any = None,
 ) -> Parts:
-    """Return a splitter's (train, held out) samples as positions in `rows`.
-
-    Raises
-    ------
-    ValueError
-        If no sample of `rows` is held out, or a fold has no training samples.
-    """
+    """Return a splitter's (train, held out) samples as positions in `rows`."""
     position = np.full(_num_samples(X), -1, dtype=np.intp)
     position[rows] = np.arange(len(rows))
     try:

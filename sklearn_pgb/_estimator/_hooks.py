@@ -1,6 +1,7 @@
 """Callbacks and progress of an iterative `fit`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -15,29 +16,10 @@ def fit_hooks(
 ) -> tuple[Callable[[Tensor, float], bool], Callable[[], None]]:
     """Return functions to call after each iteration and at the end of a fit.
 
-    Parameters
-    ----------
-    estimator : estimator
-        It supports callbacks and has the parameter `verbose`.
-    X, y, sample_weight
-        Training data, passed to callbacks.
-    state : callable
-        Returns the fitted attributes of a network with the given parameters.
-
-    Returns
-    -------
-    hook : callable
-        Takes parameters and loss; returns True if a callback asks to stop.
-    finish : callable
+    The first takes parameters and loss, and returns True if a callback asks to stop.
+    `state` returns the fitted attributes of a network with the given parameters.
     """
-    info = {
-        "estimator": estimator,
-        "X": X,
-        "y": y,
-        "metadata": {"sample_weight": sample_weight},
-    }
-    context = estimator._init_callback_context(max_subtasks=None)
-    context.call_on_fit_task_begin(**info)
+    context, info, finish = _begin(estimator, X, y, sample_weight)
     has_callbacks = bool(getattr(estimator, "_skl_callbacks", []))
     count = 0
 
@@ -54,48 +36,41 @@ def fit_hooks(
         )
         return bool(stop)
 
-    def finish() -> None:
-        context.call_on_fit_task_end(**info, reconstruction_attributes={})
-
     return hook, finish
 
 
-def training_contexts(
-    estimator: Any, X: Any, y: Any, sample_weight: Any
-) -> tuple[Callable[[int], list[Any]], Callable[[], None]]:
-    """Create callback contexts for a fit that trains several networks in parallel.
-
-    Parameters
-    ----------
-    estimator : estimator
-        It supports callbacks.
-    X, y, sample_weight
-        Training data, passed to callbacks.
-
-    Returns
-    -------
-    contexts : callable
-        Returns as many contexts as there are trainings.
-    finish : callable
-        Ends the fit.
-    """
-    task = {
+def _begin(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, **options: Any
+) -> tuple[Any, dict[str, Any], Callable[[], None]]:
+    """Begin a fit; return its callback context, its data, and a function to end it."""
+    info = {
         "estimator": estimator,
         "X": X,
         "y": y,
         "metadata": {"sample_weight": sample_weight},
     }
-    context = estimator._init_callback_context(
-        max_subtasks=None, sequential_subtasks=False
-    ).call_on_fit_task_begin(**task)
+    context = estimator._init_callback_context(max_subtasks=None, **options)
+    context = context.call_on_fit_task_begin(**info)
+    end = partial(context.call_on_fit_task_end, **info, reconstruction_attributes={})
+    return context, info, end
+
+
+def training_contexts(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[Callable[[int], list[Any]], Callable[[], None]]:
+    """Begin a fit that trains several networks in parallel.
+
+    Returns a function that makes as many callback contexts as there are trainings, and
+    one that ends the fit.
+    """
+    context, _, finish = _begin(
+        estimator, X, y, sample_weight, sequential_subtasks=False
+    )
 
     def contexts(count: int) -> list[Any]:
         return [
             context.subcontext(task_name="network", task_id=number)
             for number in range(count)
         ]
-
-    def finish() -> None:
-        context.call_on_fit_task_end(**task, reconstruction_attributes={})
 
     return contexts, finish

@@ -1,5 +1,6 @@
 """Mixins of the package's networks: from raw outputs to predictions."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,27 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._estimator._state import as_fitted, fitted_parameters
-from sklearn_pgb._losses._named import find_loss, loss_with
+from sklearn_pgb._losses._named import (
+    CLASSIFICATION,
+    REGRESSION,
+    find_loss,
+    loss_with,
+)
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._sklearn import Interval, StrOptions
 from sklearn_pgb._targets import LabelTargets, RealTargets
+
+# Constraints of the parameters of losses.
+REGRESSOR_CONSTRAINTS = {
+    "loss": [StrOptions(set(REGRESSION))],
+    "huber_delta": [Interval(Real, 0, None, closed="neither")],
+}
+CLASSIFIER_CONSTRAINTS = {
+    "loss": [StrOptions(set(CLASSIFICATION))],
+    "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    "hinge_power": [Interval(Real, 2, None, closed="left")],
+    "class_weight": [dict, StrOptions({"balanced"}), None],
+}
 
 
 def finite_outputs(outputs: Any) -> Any:
@@ -171,10 +190,7 @@ class NetworkClassifier(ClassifierMixin):
         network, final, fields = self._opening()
         loss = self._targets.loss_for(self.n_outputs_)
         if not self._multilabel:
-            fields["classes"], fields["one_column"] = (
-                self.classes_,
-                self.n_outputs_ == 1,
-            )
+            fields |= {"classes": self.classes_, "one_column": self.n_outputs_ == 1}
         return OpenNetwork(network, loss, "classifier", final, **fields)
 
     def __sklearn_tags__(self):

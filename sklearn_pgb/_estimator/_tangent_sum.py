@@ -14,12 +14,7 @@ from sklearn_pgb._models._opened import OpenNetwork
 class TangentSum:
     """The function ``sum_m w_m f_m(x) + J_m(x) c_m`` of opened models.
 
-    Attributes
-    ----------
-    opened : list of OpenNetwork
-    terms : list of callable
-        Maps from the inputs of each model to its term.
-    device : str, torch.device or None
+    The terms map the inputs of each model to its part of the sum.
     """
 
     opened: list[OpenNetwork]

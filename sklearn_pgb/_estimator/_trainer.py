@@ -25,14 +25,8 @@ from sklearn_pgb._threads import local_randomness
 class Trainer:
     """Fits estimators, or loads earlier fits to the same data from a cache.
 
-    Parameters
-    ----------
-    memory : joblib.Memory, str or None
-
-    Attributes
-    ----------
-    saved : float
-        Seconds saved by the cache: original training times minus loading times.
+    `saved` are the seconds saved by the cache: original training times minus loading
+    times.
     """
 
     def __init__(self, memory: Any):
@@ -54,24 +48,9 @@ class Trainer:
     ) -> Any:
         """Return the fitted estimator, from the cache if possible.
 
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted in place unless its fit is cached.
-        X, y : array-like
-        fit_params : dict
-        seed : int or None
-            Seed of torch's global generator, used by networks of other packages. None
-            does not set it.
-        state : Tensor or None
-            State of that generator if there is no seed. None does not set it.
-        context : CallbackContext or None
-            Callback context of the training.
-
-        Raises
-        ------
-        ValueError
-            If there is a memory and the estimator can't be pickled.
+        It is fitted in place unless its fit is cached. Torch's global generator, which
+        networks of other packages use, is set to the seed or, without one, to `state`.
+        None does not set it. `context` is the callback context of the training.
         """
         if isinstance(estimator, FrozenEstimator):
             return estimator
@@ -128,26 +107,20 @@ def _train(
         # For estimators without callbacks scikit-learn would warn at every network.
         if context is not None and isinstance(estimator, CallbackSupportMixin):
             stack.enter_context(context.propagate_callback_context(estimator))
-        if not _draws_locally(estimator):
+        parts = [estimator, *estimator.get_params().values()]
+        packages = {
+            type(part).__module__.partition(".")[0]
+            for part in parts
+            if hasattr(part, "fit")
+        }
+        # These never use torch's global generator, so they can train in parallel
+        # threads; others must train in turn.
+        if not packages <= {"sklearn", "sklearn_pgb"}:
             stack.enter_context(local_randomness(seed))
             if seed is None and state is not None:
                 torch.set_rng_state(state)
         estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
-
-
-def _draws_locally(estimator: Any) -> bool:
-    """Whether an estimator and its parts never use torch's global generator.
-
-    Such estimators can train in parallel threads; others must train in turn.
-    """
-    parts = [estimator, *estimator.get_params().values()]
-    packages = {
-        type(part).__module__.partition(".")[0]
-        for part in parts
-        if hasattr(part, "fit")
-    }
-    return packages <= {"sklearn", "sklearn_pgb"}
 
 
 def train_networks(

@@ -32,14 +32,7 @@ from sklearn_pgb._operators._function import FunctionOperator
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """A shift of theta that changes no output on the samples.
-
-    Attributes
-    ----------
-    shift : Tensor (n_params,)
-    kind : str
-        How it was found, in words.
-    """
+    """A shift of theta that changes no output on the samples, and how it was found."""
 
     shift: Tensor
     kind: str
@@ -65,21 +58,10 @@ def displacements(
     outgoing weights, directions of linear units that later weights map to zero, and
     shifts of weights orthogonal to all inputs of their layer (e.g. of silent and
     duplicate units). They are used separately and at once, followed by one rescaling of
-    ReLU units. For other networks, they are random
-    shifts of one parameter, or of weight and bias of one layer, in the null space of
-    its columns of the Jacobian. Each shift is tested before it is returned.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, ...)
-        Inputs of the network.
-    limit : int
-        Largest number of shifts. They are drawn in rounds, one from each family.
-
-    Returns
-    -------
-    list of Displacement
-        Empty if no shift is known.
+    ReLU units. For other networks, they are random shifts of one parameter, or of
+    weight and bias of one layer, in the null space of its columns of the Jacobian. Each
+    shift is tested before it is returned. At most `limit` are drawn in rounds, one from
+    each family.
 
     References
     ----------

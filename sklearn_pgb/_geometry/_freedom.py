@@ -18,13 +18,8 @@ Path = Callable[[float], Tensor]
 class Freedom:
     """A family of shifts of theta that change no output.
 
-    Attributes
-    ----------
-    kind : str
-        Description in words.
-    draw : callable
-        Maps a generator to a random path. A path maps the time, between 0 and 1, to a
-        shift of theta.
+    `draw` maps a generator to a random path. A path maps the time, between 0 and 1, to
+    a shift of theta.
     """
 
     kind: str
@@ -36,13 +31,8 @@ def linear_units(network: ChainNetwork, X: Tensor) -> list[tuple[Tensor, Tensor]
 
     A unit is linear if it has no activation, or if its pre-activations all have the
     same sign and the activation is linear and not zero on this side, e.g. above zero
-    for ReLU and ELU.
-
-    Returns
-    -------
-    list of pairs, one per hidden layer
-        A bool Tensor (width,) that is True for linear units, and the units' slopes at
-        the first sample, (width,).
+    for ReLU and ELU. For each layer, the result has a mask of the linear units and the
+    units' slopes at the first sample.
     """
     pre_activations, layers = network.forward(X)
     result = []
@@ -67,13 +57,8 @@ def chain_families(
     weights may change. Linear units may move in directions that the product of the
     later weights maps to zero. Weights may move in directions orthogonal to their
     layer's inputs on all samples, including inputs moved by the first two. The shifts
-    of one list form a linear space on which the outputs are constant.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, n_inputs)
-    together : bool
-        Whether units of several layers may move at once.
+    of one list form a linear space on which the outputs are constant. Units of several
+    layers only move at once if `together`.
     """
     neutral = _neutral_moves(network, X)
     moves = _unit_freedoms(network, X, neutral)
@@ -180,12 +165,9 @@ def _neutral_moves(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Find moves of each hidden layer's units that do not change the outputs.
 
-    Returns
-    -------
-    list of tuples, one per hidden layer
-        Units that may take any value, (width, n_free); orthonormal directions in which
-        pre-activations of linear units may move, (width, a); and columns that span the
-        resulting changes of the layer's outputs, (width, b).
+    For each layer, these are units that may take any value, (width, n_free);
+    orthonormal directions in which pre-activations of linear units may move, (width,
+    a); and columns that span the resulting changes of the layer's outputs, (width, b).
     """
     linear = linear_units(network, X)
     above = torch.zeros(network.n_outputs, 0, dtype=X.dtype)

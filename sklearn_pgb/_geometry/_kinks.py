@@ -14,14 +14,10 @@ from sklearn_pgb._models._network import Network
 class KinkMargin:
     """The distance of a network's units from their kinks, on all samples.
 
-    Attributes
-    ----------
-    value : float
-        Smallest absolute input of a kinked function, such as ReLU, in the layer with
-        the smallest relative margin. Infinite if no unit has a kink; NaN if kinks may
-        not be at zero, such as the kinks of a maximum.
-    scale : float
-        Largest absolute input in that layer; one if there is no kink.
+    `value` is the smallest absolute input of a kinked function, such as ReLU, in the
+    layer with the smallest relative margin, and `scale` the largest absolute input
+    there. Without kinks they are infinity and one. The value is NaN if kinks may not be
+    at zero, such as those of a maximum.
     """
 
     value: float
@@ -43,11 +39,6 @@ def kink_margin(network: Network, X: Tensor) -> KinkMargin:
 
     Theorems about points where the network is differentiable only apply if this margin
     is above rounding. Automatic differentiation does not detect kinks.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, ...)
-        Inputs of the network.
     """
     seams = pieces(network, X)
     # A maximum has its kinks where its inputs are equal, which is not recorded.

@@ -14,23 +14,12 @@ def linear_layers(network: ChainNetwork, X: Tensor, n_units: int) -> range:
     """Find the layers of the locally induced partial linear structure of a network.
 
     They are the last hidden layers with at least `n_units` suitable units each, and the
-    layer below these. A unit is suitable if it is linear on all samples and, except in
-    the last hidden layer, only feeds suitable units of the next layer. Units need not
-    be designed as linear: a ReLU unit that is active on all samples is linear. If
-    `n_units` is the number of outputs, then at a differentiable local minimum no linear
-    model on the joint features of these layers has a smaller loss.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, n_inputs)
-        Inputs of the network.
-    n_units : int
-        Smallest number of units per layer; the theorem needs the number of outputs.
-
-    Returns
-    -------
-    range
-        Layer numbers up to the last hidden layer; 0 are the inputs.
+    layer below these; layer 0 are the inputs. A unit is suitable if it is linear on all
+    samples and, except in the last hidden layer, only feeds suitable units of the next
+    layer. Units need not be designed as linear: a ReLU unit that is active on all
+    samples is linear. If `n_units` is the number of outputs, then at a differentiable
+    local minimum no linear model on the joint features of these layers has a smaller
+    loss.
 
     References
     ----------
@@ -60,12 +49,7 @@ def layers_operator(
 ) -> KroneckerOperator:
     """Concatenated outputs of several layers, with coefficients for every output.
 
-    Parameters
-    ----------
-    X : Tensor (n_samples, n_inputs)
-        Inputs of the network.
-    layers : sequence of int
-        Layer numbers: 0 are the inputs, 1 is the first hidden layer.
+    Layer 0 are the inputs, layer 1 is the first hidden layer.
     """
     outputs = network.layers(X)
     features = torch.cat([outputs[layer] for layer in layers], 1)

@@ -52,16 +52,10 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """The inputs of a network's piecewise functions, on some samples.
+    """The inputs of a network's piecewise functions with a seam at zero, in order.
 
-    Attributes
-    ----------
-    inputs : list of Tensor
-        Inputs of each function with a seam at zero, in order.
-    kinked : list of bool
-        Whether the function has a kink at zero.
-    complete : bool
-        Whether all seams are at zero; False if the network computes e.g. a maximum.
+    They are `kinked` if the function has a kink there. They are `complete` unless there
+    are seams elsewhere, e.g. those of a maximum.
     """
 
     inputs: list[Tensor] = field(default_factory=list)

@@ -22,24 +22,11 @@ def jacobian_rank(
     *,
     max_flops: float = RANK_FLOPS,
 ) -> int | None:
-    """Numerical rank of the Jacobian of the raw outputs on X.
+    """Numerical rank of the Jacobian of the raw outputs on X; None if it is too large.
 
     The singular values are those of the Jacobian itself, because a Gram matrix squares
-    them and loses the small ones to rounding.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, ...)
-        Inputs of the network.
-    weight : Tensor (n_samples,) or None
-        Positive sample weights; rows are multiplied by their square roots.
-    max_flops : float
-        Limit on the number of entries times the shorter side.
-
-    Returns
-    -------
-    int or None
-        None if the Jacobian is too large.
+    them and loses the small ones to rounding. Rows are multiplied by the roots of the
+    weights. `max_flops` limits the number of entries times the shorter side.
     """
     operator = network.jacobian(X)
     work = factorization_flops(operator.n_rows, operator.n_coef)
@@ -66,24 +53,12 @@ def generic_rank(
     *,
     max_flops: float = RANK_FLOPS,
 ) -> int | None:
-    """Largest rank of the Jacobian at a few random parameters nearby.
+    """Largest `jacobian_rank` at a few random parameters nearby.
 
     A small change of the parameters can only increase the rank. If it does not, the
     outputs of nearby parameters form a manifold whose tangent space is the range of the
     Jacobian (rank theorem), and the perturbable gradient basis equals the gradient
     basis. If it does, the perturbable gradient basis may be larger.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, ...)
-    weight : Tensor (n_samples,) or None
-    max_flops : float
-        See `jacobian_rank`.
-
-    Returns
-    -------
-    int or None
-        None if the Jacobian is too large.
     """
     theta = network.theta
     size = float(theta.square().mean().sqrt()) or 1.0

@@ -15,15 +15,9 @@ from sklearn_pgb._losses._loss import Loss
 class PureErrorFloor:
     """Smallest loss of any function of the inputs.
 
-    Attributes
-    ----------
-    value : float
-        ``sum_j inf_q sum_{i in I_j} w_i l_i(q)`` over the groups I_j of samples with
-        identical inputs. No model on these inputs has a smaller loss.
-    attained : bool
-        Whether every group's infimum is a minimum.
-    group : Tensor of shape (n_samples,)
-        Group of each sample.
+    It is ``sum_j inf_q sum_{i in I_j} w_i l_i(q)`` over the groups I_j of samples with
+    identical inputs, which `group` numbers. It is attained if every group's infimum is
+    a minimum.
     """
 
     value: float
@@ -36,14 +30,7 @@ def pure_error_floor(
 ) -> PureErrorFloor:
     """Minimize the loss over all functions by pooling samples with equal inputs.
 
-    Parameters
-    ----------
-    X : Tensor or ndarray of shape (n_samples, ...)
-        Inputs of the network. Samples are equal if all entries are; -0.0 equals 0.0.
-    y : Tensor of shape (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor of shape (n_samples,)
-        Positive sample weights.
+    Samples are equal if all entries are; -0.0 equals 0.0.
     """
     # The sum turns -0.0 into 0.0, and a read-only array into one torch does not copy.
     rows = torch.asarray(X + 0.0).reshape(len(X), -1)
@@ -61,16 +48,10 @@ def largest_residual(
 ) -> float:
     """Largest mean gradient of the loss over samples with equal inputs.
 
-    It is ``max_j |sum_{i in I_j} w_i grad l_i(f(x_i))| / sum_{i in I_j} w_i``. For
-    convex losses it is zero if and only if the loss equals the pure-error floor, and
-    only then the objective with added neurons has a local minimum.
-
-    Parameters
-    ----------
-    y, raw : Tensor of shape (n_samples, n_outputs)
-    weight : Tensor of shape (n_samples,)
-    group : Tensor of shape (n_samples,)
-        Group of each sample (`PureErrorFloor.group`).
+    It is ``max_j |sum_{i in I_j} w_i grad l_i(f(x_i))| / sum_{i in I_j} w_i`` over the
+    groups I_j of `PureErrorFloor.group`. For convex losses it is zero if and only if
+    the loss equals the pure-error floor, and only then the objective with added neurons
+    has a local minimum.
     """
     n_groups = int(group.max()) + 1
     rows = weight[:, None] * loss.gradient(y, raw)

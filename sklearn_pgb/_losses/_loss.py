@@ -17,14 +17,8 @@ from sklearn_pgb._budget import DOMAIN_SLACK
 class PooledMinimum:
     """Smallest weighted loss of models with one raw output per group of samples.
 
-    Attributes
-    ----------
-    value : Tensor of shape (n_groups,)
-        ``inf_q sum_{i in group} w_i l_i(q)``.
-    raw : Tensor of shape (n_groups, n_outputs)
-        The minimizer q; entries are infinite if the infimum is not attained.
-    attained : Tensor of shape (n_groups,)
-        Whether the infimum is a minimum.
+    For each group, these are ``inf_q sum_{i in group} w_i l_i(q)``, the minimizer q in
+    `raw`, with infinite entries if the infimum is not attained, and whether it is.
     """
 
     value: Tensor
@@ -61,9 +55,9 @@ class Loss(ABC):
     # Fields that are set by parameters of estimators: {parameter: field}.
     parameters: ClassVar[Mapping[str, str]] = {}
 
-    @abstractmethod
     def encode(self, y: Tensor) -> Tensor:
         """Encode real targets, one-hot rows or 0/1 indicators."""
+        return y
 
     @abstractmethod
     def value(self, y: Tensor, raw: Tensor) -> Tensor:
@@ -199,6 +193,14 @@ def group_means(
     lower = mean.scatter_reduce(0, index, y, "amin", include_self=False)
     upper = mean.scatter_reduce(0, index, y, "amax", include_self=False)
     return sums[:, 0], mean.clamp(lower, upper)
+
+
+def minimum_at_mean(
+    loss: Loss, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
+) -> PooledMinimum:
+    """Return the pooled minimum of a loss whose minimizers predict the mean targets."""
+    mean = group_means(y, weight, group, n_groups)[1]
+    return minimum_at(loss, y, weight, group, loss.link(mean))
 
 
 def minimum_at(

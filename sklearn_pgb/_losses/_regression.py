@@ -13,8 +13,8 @@ from sklearn_pgb._losses._loss import (
     PooledMinimum,
     SeparableLoss,
     entropy,
-    group_means,
     minimum_at,
+    minimum_at_mean,
 )
 
 
@@ -28,9 +28,6 @@ class SquaredLoss(SeparableLoss):
     name: ClassVar[str] = "squared_error"
     quadratic: ClassVar[bool] = True
     standardizable: ClassVar[bool] = True
-
-    def encode(self, y: Tensor) -> Tensor:
-        return y
 
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
         return (raw - y).square()
@@ -52,11 +49,7 @@ class SquaredLoss(SeparableLoss):
         upper = torch.full_like(y, torch.inf)
         return -upper, upper
 
-    def pooled_minimum(
-        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
-    ) -> PooledMinimum:
-        _, mean = group_means(y, weight, group, n_groups)
-        return minimum_at(self, y, weight, group, mean)
+    pooled_minimum = minimum_at_mean
 
 
 @dataclass(frozen=True)
@@ -65,12 +58,7 @@ class HuberLoss(SeparableLoss):
 
     With ``r = q - y``, ``l = r^2`` if ``|r| <= delta``, else ``2 delta |r| - delta^2``,
     summed over outputs; ``gradient = 2 clip(r, -delta, delta)``, ``conjugate = u.y +
-    |u|^2 / 4`` if ``|u| <= 2 delta``.
-
-    Parameters
-    ----------
-    delta : float, default=1.35
-        In the units of y.
+    |u|^2 / 4`` if ``|u| <= 2 delta``. Delta is in the units of y.
     """
 
     delta: float = 1.35
@@ -87,9 +75,6 @@ class HuberLoss(SeparableLoss):
 
     def in_units(self, scale: float) -> HuberLoss:
         return HuberLoss(self.delta / scale)
-
-    def encode(self, y: Tensor) -> Tensor:
-        return y
 
     def terms(self, y: Tensor, raw: Tensor) -> Tensor:
         residual = raw - y
@@ -227,8 +212,4 @@ class GammaLoss(SeparableLoss):
     def link(self, mean: Tensor) -> Tensor:
         return mean.log()
 
-    def pooled_minimum(
-        self, y: Tensor, weight: Tensor, group: Tensor, n_groups: int
-    ) -> PooledMinimum:
-        _, mean = group_means(y, weight, group, n_groups)
-        return minimum_at(self, y, weight, group, self.link(mean))
+    pooled_minimum = minimum_at_mean

@@ -84,58 +84,22 @@ class Activation(Layer):
         """A new torch module."""
         return self.layer(**self.arguments)
 
-
-def _identity(z: Tensor) -> Tensor:
-    return z
-
-
-def _identity_slope(z: Tensor, h: Tensor) -> Tensor:
-    return torch.ones_like(z)
+    def __reduce__(self) -> Any:
+        # By name, because lambdas can't be pickled.
+        return _find, (self.name, self.arguments)
 
 
-def _pull_identity(delta: Tensor, h: Tensor) -> Tensor:
-    return delta
-
-
-def _logistic_slope(z: Tensor, h: Tensor) -> Tensor:
-    # Not h (1 - h), which loses all digits when h is close to one.
-    return h * (-z).sigmoid()
-
-
-def _pull_logistic(delta: Tensor, h: Tensor) -> Tensor:
-    delta.mul_(h)
-    return delta.addcmul_(delta, h, value=-1.0)
-
-
-def _tanh_slope(z: Tensor, h: Tensor) -> Tensor:
-    # Not 1 - h^2, which loses half of its digits at z = 10 and all at z = 20.
-    return 4 * (2 * z).sigmoid() * (-2 * z).sigmoid()
-
-
-def _pull_tanh(delta: Tensor, h: Tensor) -> Tensor:
-    return delta.addcmul_(delta, h.square_(), value=-1.0)
-
-
-def _relu_slope(z: Tensor, h: Tensor) -> Tensor:
-    return (z > 0).to(z.dtype)
+def _find(name: str, arguments: dict[str, Any]) -> Activation:
+    return ACTIVATIONS[name].with_arguments(**arguments)
 
 
 # Sets entries to zero where h is not positive, in place. It has no public name.
 _MASK = torch.ops.aten.threshold_backward.grad_input
 
 
-def _pull_relu(delta: Tensor, h: Tensor) -> Tensor:
-    return _MASK(delta, h, 0, grad_input=delta)
-
-
 def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
     sigmoid = z.sigmoid()
     return sigmoid + h * (1 - sigmoid)
-
-
-def _gelu_slope(z: Tensor, h: Tensor, approximate: str) -> Tensor:
-    density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(z) + z * density
 
 
 def _gelu_tanh_slope(z: Tensor, h: Tensor, approximate: str) -> Tensor:
@@ -145,57 +109,64 @@ def _gelu_tanh_slope(z: Tensor, h: Tensor, approximate: str) -> Tensor:
     return (1 + tanh + z * (1 - tanh.square()) * c * (1 + 3 * a * z.square())) / 2
 
 
-def _elu_slope(z: Tensor, h: Tensor, alpha: float) -> Tensor:
-    # alpha e^z, from the output h = alpha (e^z - 1).
-    return torch.where(z > 0, 1.0, h + alpha)
-
-
-def _softplus_slope(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
-    return torch.where(beta * z > threshold, 1.0, (beta * z).sigmoid())
-
-
-def _leaky_relu_slope(z: Tensor, h: Tensor, negative_slope: float) -> Tensor:
-    return torch.where(z > 0, torch.ones_like(z), negative_slope)
-
-
 ACTIVATIONS = {
     activation.name: activation
     for activation in [
         Activation(
             "identity",
             nn.Identity,
-            _identity,
-            _identity_slope,
+            lambda z: z,
+            lambda z, h: torch.ones_like(z),
             linear_below=True,
             linear_above=True,
-            in_place=(_identity, _pull_identity),
+            in_place=(lambda z: z, lambda delta, h: delta),
         ),
         Activation(
             "logistic",
             nn.Sigmoid,
             torch.sigmoid,
-            _logistic_slope,
-            in_place=(torch.sigmoid_, _pull_logistic),
+            # Not h (1 - h), which loses all digits when h is close to one.
+            lambda z, h: h * (-z).sigmoid(),
+            in_place=(
+                torch.sigmoid_,
+                lambda delta, h: delta.mul_(h).addcmul_(delta, h, value=-1.0),
+            ),
         ),
         Activation(
             "tanh",
             nn.Tanh,
             torch.tanh,
-            _tanh_slope,
-            in_place=(torch.tanh_, _pull_tanh),
+            # Not 1 - h^2, which loses half of its digits at z = 10 and all at z = 20.
+            lambda z, h: 4 * (2 * z).sigmoid() * (-2 * z).sigmoid(),
+            in_place=(
+                torch.tanh_,
+                lambda delta, h: delta.addcmul_(delta, h.square_(), value=-1.0),
+            ),
         ),
         Activation(
             "relu",
             nn.ReLU,
             torch.relu,
-            _relu_slope,
+            lambda z, h: (z > 0).to(z.dtype),
             linear_below=True,
             linear_above=True,
             seam=True,
-            in_place=(torch.relu_, _pull_relu),
+            in_place=(
+                torch.relu_,
+                lambda delta, h: _MASK(delta, h, 0, grad_input=delta),
+            ),
         ),
         Activation("silu", nn.SiLU, F.silu, _silu_slope),
-        Activation("gelu", nn.GELU, F.gelu, _gelu_slope, {"approximate": "none"}),
+        Activation(
+            "gelu",
+            nn.GELU,
+            F.gelu,
+            lambda z, h, approximate: (
+                torch.special.ndtr(z)
+                + z * ((-z.square() / 2).exp() / math.sqrt(2 * math.pi))
+            ),
+            {"approximate": "none"},
+        ),
         Activation(
             "gelu_tanh", nn.GELU, F.gelu, _gelu_tanh_slope, {"approximate": "tanh"}
         ),
@@ -203,7 +174,8 @@ ACTIVATIONS = {
             "elu",
             nn.ELU,
             F.elu,
-            _elu_slope,
+            # alpha e^z, from the output h = alpha (e^z - 1).
+            lambda z, h, alpha: torch.where(z > 0, 1.0, h + alpha),
             {"alpha": 1.0},
             linear_above=True,
             seam=True,
@@ -212,14 +184,18 @@ ACTIVATIONS = {
             "softplus",
             nn.Softplus,
             F.softplus,
-            _softplus_slope,
+            lambda z, h, beta, threshold: torch.where(
+                beta * z > threshold, 1.0, (beta * z).sigmoid()
+            ),
             {"beta": 1.0, "threshold": 20.0},
         ),
         Activation(
             "leaky_relu",
             nn.LeakyReLU,
             F.leaky_relu,
-            _leaky_relu_slope,
+            lambda z, h, negative_slope: torch.where(
+                z > 0, torch.ones_like(z), negative_slope
+            ),
             {"negative_slope": 0.01},
             linear_below=True,
             linear_above=True,

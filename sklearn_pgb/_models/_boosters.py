@@ -99,12 +99,12 @@ def open_booster(estimator: Any) -> OpenNetwork:
     """Open a fitted estimator of LightGBM, XGBoost or CatBoost."""
     check_is_fitted(estimator)
     check_booster(estimator)
-    openers = {
-        "lightgbm": _open_lightgbm,
-        "xgboost": _open_xgboost,
-        "catboost": _open_catboost,
-    }
-    return openers[str(booster_package(estimator))](estimator)
+    match booster_package(estimator):
+        case "lightgbm":
+            return _open_lightgbm(estimator)
+        case "xgboost":
+            return _open_xgboost(estimator)
+    return _open_catboost(estimator)
 
 
 def _open_lightgbm(model: Any) -> OpenNetwork:
@@ -140,7 +140,7 @@ def _open_xgboost(model: Any) -> OpenNetwork:
         # Predictions stop at the best iteration, but later trees are kept in the file.
         n_used = trees["iteration_indptr"][int(best) + 1]
     trees = trees["trees"][:n_used]
-    lookup = LeafLookup.of([np.array(tree["left_children"]) == -1 for tree in trees])
+    lookup = LeafLookup([np.array(tree["left_children"]) == -1 for tree in trees])
     # The file stores values of leaves as thresholds.
     values = np.concatenate([tree["split_conditions"] for tree in trees])
     start = np.array(json.loads(params["base_score"]), dtype=float)

@@ -70,14 +70,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def private_copy(module: nn.Module) -> nn.Module:
-    """A deep copy in float64 on the CPU, in evaluation mode.
-
-    Raises
-    ------
-    ValueError
-        If the module cannot be copied, has no trainable parameters, or has parameters
-        that are not real numbers.
-    """
+    """A deep copy in float64 on the CPU, in evaluation mode."""
     check_parameters(module)
     copied = copy_module(module).to("cpu", torch.float64).eval()
     for parameter in copied.parameters():
@@ -154,16 +147,9 @@ def check_parameters(module: nn.Module) -> None:
 class ModuleCall:
     """Call modules of one architecture with given parameters.
 
-    Attributes
-    ----------
-    names : dict
-        All names of each trainable parameter, by its first name. A parameter used by
-        several layers has a name for each of them. A layer that occurs several times in
-        the module counts once, by its first name.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
+    `names` holds all names of each trainable parameter, by its first name. A parameter
+    used by several layers has a name for each of them. A layer that occurs several
+    times in the module counts once, by its first name.
     """
 
     def __init__(self, module: nn.Module):
@@ -185,14 +171,9 @@ class ModuleCall:
     def __call__(
         self, module: nn.Module, parameters: dict[str, Tensor], X: Tensor
     ) -> Any:
-        """The module's result with the given parameters.
+        """The module's result with the given parameters, by the first name of each.
 
-        Parameters
-        ----------
-        parameters : dict
-            Values by the first name of each parameter.
-        X : Tensor (n_samples, ...)
-            Samples. They are copied, because in-place layers would change them.
+        The samples are copied, because in-place layers would change them.
         """
         # `tie_weights` would find the names, but it counts a layer that occurs twice as
         # two layers and leaves the given values in it.

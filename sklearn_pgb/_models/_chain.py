@@ -49,15 +49,8 @@ class ChainNetwork(Network):
     ) -> ChainNetwork:
         """Create a chain of linear layers with an activation after each hidden one.
 
-        Parameters
-        ----------
-        weights : sequence of shape (n_layers,)
-            W of each layer, arrays or tensors of shape (n_out, n_in). They are not
-            copied if they are float64.
-        biases : sequence of shape (n_layers,)
-            b of each layer, of shape (n_out,), or None for a layer without biases.
-        activations : sequence of Activation
-            One per hidden layer.
+        Weights are arrays or tensors of shape (n_out, n_in), which are not copied if
+        they are float64. A layer may have None in place of biases.
         """
         n_layers = len(weights)
         if len(biases) != n_layers or len(activations) != n_layers - 1:
@@ -100,7 +93,6 @@ class ChainNetwork(Network):
 
     @property
     def is_linear_in_theta(self) -> bool:
-        """Whether there is a single layer."""
         return len(self.chain) == 1
 
     @property
@@ -210,7 +202,6 @@ class ChainNetwork(Network):
         return pre_activations, [X, *hidden, outputs[-1]]
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The partial derivatives of the raw outputs, without forming the matrix."""
         # `without` can only be the bias of the head, as `find_head` returns it.
         return self._derivatives(_run(self.chain, X), without is None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -28,19 +29,14 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
 
     Up to eight samples must have the same outputs in one batch, each alone, and in a
     larger batch in another order. This is tested at the module's parameters and nearby.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, ...)
-        Inputs of the network.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the module is random in evaluation mode, mixes samples, fails, returns no
-        finite real outputs of shape (n_samples, n_outputs), or has no derivatives.
+    The outputs must be finite, of shape (n_samples, n_outputs), and have derivatives.
     """
-    some, index = _sample_rows(X)
+    some = X[torch.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES)).long()]
+    # Indices of distinct samples; if all are equal, the first is repeated.
+    distinct, group = some.flatten(1).unique(dim=0, return_inverse=True)
+    few = torch.linspace(0, len(distinct) - 1, min(len(distinct), N_SAMPLES)).long()
+    index = torch.stack([(group == k).nonzero()[0, 0] for k in few])
+    index = index if len(index) > 1 else index.repeat(2)
     rows, theta = some[index], network.theta
     generator = torch.Generator().manual_seed(0)
     size = float(theta.square().mean().sqrt()) or 1.0
@@ -69,18 +65,6 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
             _check_derivative(network, nearby, rows[:2])
 
 
-def _sample_rows(X: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples spread over X, and indices of distinct ones among them.
-
-    If all are equal, the index of the first is repeated.
-    """
-    some = X[torch.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES)).long()]
-    distinct, group = some.flatten(1).unique(dim=0, return_inverse=True)
-    few = torch.linspace(0, len(distinct) - 1, min(len(distinct), N_SAMPLES)).long()
-    index = torch.stack([(group == k).nonzero()[0, 0] for k in few])
-    return some, index if len(index) > 1 else index.repeat(2)
-
-
 def _outputs(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> Tensor:
     """Raw outputs; raises a ValueError with advice if the module fails."""
     try:
@@ -104,7 +88,7 @@ def _check_deterministic(
             f"module must leave its parameters alone, got {network.name}, whose "
             "forward changes them. Change them after each step of the training."
         )
-    if _differ(network(theta, rows), raw, raw):
+    if _differ(network(theta, rows), raw):
         raise ValueError(
             "module must be deterministic in evaluation mode, got "
             f"{network.name}, whose outputs change from one call to the next. Pass "
@@ -120,7 +104,7 @@ def _check_separate(
     try:
         alone = torch.cat([network(theta, row) for row in rows.split(1)])
         others = network(theta, some.flip(0)).flip(0)[index]
-        mixed = _differ(alone, raw, raw) or _differ(others, raw, raw)
+        mixed = _differ(alone, raw) or _differ(others, raw)
     except (RuntimeError, ValueError, IndexError):
         mixed = True
     if mixed:
@@ -176,12 +160,12 @@ def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> No
         )
 
 
-def _differ(actual: Tensor, expected: Tensor, raw: Tensor) -> bool:
+def _differ(actual: Tensor, expected: Tensor) -> bool:
     """Whether outputs differ by more than rounding; NaN differs from any value."""
-    spread = (raw - raw.mean(0)).abs().max()
     if actual.shape != expected.shape:
         return True
-    tol = SPREAD_RTOL * spread + SIZE_RTOL * raw.abs().max()
+    spread = (expected - expected.mean(0)).abs().max()
+    tol = SPREAD_RTOL * spread + SIZE_RTOL * expected.abs().max()
     return not bool(((actual - expected).abs() <= tol).all())
 
 
@@ -189,14 +173,9 @@ def _differ(actual: Tensor, expected: Tensor, raw: Tensor) -> bool:
 
 
 class _Trace:
-    """Inputs and outputs of the layers, in the order in which their calls ended.
+    """Names, inputs and outputs of the layers, in the order in which their calls ended.
 
-    Attributes
-    ----------
-    calls : list of (str, Tensor, Tensor)
-        Layer, input and output.
-    running : list of str
-        Layers that have not returned, the innermost last.
+    Layers in `running` have not returned; the innermost is the last.
     """
 
     def __init__(self) -> None:
@@ -225,14 +204,11 @@ def _traced(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> _Trace:
             layer.register_forward_pre_hook(partial(trace.begin, label)),
             layer.register_forward_hook(partial(trace.end, label)),
         ]
-    try:
+    # If the module fails, the trace names the layer.
+    with suppress(Exception):
         network(theta, rows)
-    except Exception:
-        # The trace names the layer that failed.
-        return trace
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for hook in hooks:
+        hook.remove()
     return trace
 
 
@@ -255,7 +231,7 @@ def _is_same(parts: list[Tensor], whole: Tensor) -> bool:
     """Whether the tensors of single samples, concatenated, equal the batch's."""
     if any(part.shape[1:] != whole.shape[1:] for part in parts):
         return False
-    return not _differ(torch.cat(parts), whole, whole)
+    return not _differ(torch.cat(parts), whole)
 
 
 def _failing_layer(network: ModuleNetwork, theta: Tensor, row: Tensor) -> str:

@@ -120,11 +120,8 @@ def _output_maps(
 ) -> tuple[list[Tensor], Tensor]:
     """Map the raw outputs of the members to terms of the combination's.
 
-    Returns
-    -------
-    matrices : list of Tensor (n_outputs, outputs of the member)
-    shift : Tensor (n_outputs,)
-        Added to the sum of all terms.
+    The results are matrices (n_outputs, outputs of the member), and a shift
+    (n_outputs,) that is added to the sum of all terms.
     """
     count = len(opened)
     weights = np.full(count, 1 / count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,17 +22,8 @@ class CombinedModel(Network):
     """A sum of models ``f(x) = sum_m A_m f_m(x_m; theta_m) + b``.
 
     The output biases of the members are collinear, so they are part of b. Theta holds
-    the members' other parameters, member by member, and then b.
-
-    Parameters
-    ----------
-    members : sequence of Network
-    columns : sequence of slice
-        Columns of the inputs that each member takes.
-    matrices : sequence of Tensor (n_outputs, outputs of the member)
-        A_m.
-    bias : Tensor (n_outputs,)
-        Added to the biases of the members.
+    the members' other parameters, member by member, and then b. Each member takes some
+    `columns` of the inputs, and the given bias is added to those of the members.
     """
 
     def __init__(
@@ -75,14 +67,11 @@ class CombinedModel(Network):
 
     @property
     def theta(self) -> Tensor:
-        pairs = zip(self.members, self.biases, strict=True)
-        return torch.cat(
-            [*(_without(member.theta, bias) for member, bias in pairs), self.bias]
-        )
+        pairs = zip(self.members, self._positions(), strict=True)
+        return torch.cat([*(member.theta[kept] for member, kept in pairs), self.bias])
 
     @property
     def is_linear_in_theta(self) -> bool:
-        """Whether all members are."""
         return all(member.is_linear_in_theta for member in self.members)
 
     def to(self, device: torch.device) -> CombinedModel:
@@ -103,10 +92,17 @@ class CombinedModel(Network):
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         *parts, bias = self._split(theta)
+        pairs = zip(self.members, parts, strict=True)
+        return self._sum([partial(member, part) for member, part in pairs], bias, X)
+
+    def _sum(
+        self, functions: Sequence[Callable[[Tensor], Tensor]], bias: Tensor, X: Tensor
+    ) -> Tensor:
+        """The sum of the members' functions, mapped to the outputs, and a bias."""
         terms = [
-            member(part, rows) @ matrix.T
-            for member, part, rows, matrix in zip(
-                self.members, parts, self.inputs(X), self.matrices, strict=True
+            function(rows) @ matrix.T
+            for function, rows, matrix in zip(
+                functions, self.inputs(X), self.matrices, strict=True
             )
         ]
         total = torch.stack(terms).sum(0)
@@ -120,25 +116,21 @@ class CombinedModel(Network):
             for member, part in zip(self.members, parts, strict=True)
         ]
 
-    def layers(self, X: Tensor) -> list[Tensor]:
-        return [X, self(self.theta, X)]
-
     def find_head(self, X: Tensor) -> Head:
         n_params, parts = self.n_params, []
         bias = slice(n_params - len(self.bias), n_params) if len(self.bias) else None
         if not len(X):
             return Head(bias, None)
-        for member, rows, position in zip(
-            self.members, self.inputs(X), self.biases, strict=True
+        for member, rows, kept in zip(
+            self.members, self.inputs(X), self._positions(), strict=True
         ):
             span_coef = member.find_head(rows).span_coef
             if span_coef is None:
                 return Head(bias, None)
-            parts.append(_without(span_coef, position))
+            parts.append(span_coef[kept])
         return Head(bias, torch.cat([*parts, self.bias]))
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The Jacobians of the members side by side."""
         parts = [
             mapped(member.jacobian(rows, without=bias), matrix)
             for member, rows, bias, matrix in zip(
@@ -160,25 +152,15 @@ class CombinedModel(Network):
             member.tangent_model(weight, part[None])
             for member, part in zip(self.members, parts, strict=True)
         ]
+        return partial(self._sum, members, bias)
 
-        def raw(X: Tensor) -> Tensor:
-            terms = [
-                member(rows) @ matrix.T
-                for member, rows, matrix in zip(
-                    members, self.inputs(X), self.matrices, strict=True
-                )
-            ]
-            total = torch.stack(terms).sum(0)
-            return total + bias if len(bias) else total
-
-        return raw
+    def _positions(self) -> list[Tensor]:
+        """Positions in each member's theta, without its output bias."""
+        pairs = zip(self.members, self.biases, strict=True)
+        return [positions_without(member.n_params, bias) for member, bias in pairs]
 
     def _sizes(self) -> list[int]:
-        pairs = zip(self.members, self.biases, strict=True)
-        return [
-            *(len(positions_without(member.n_params, bias)) for member, bias in pairs),
-            len(self.bias),
-        ]
+        return [*map(len, self._positions()), len(self.bias)]
 
     def _split(self, theta: Tensor) -> list[Tensor]:
         """Theta of each member, with zeros as its output bias, and b."""
@@ -196,9 +178,3 @@ class CombinedModel(Network):
             for part, position in zip(parts, self.biases, strict=True)
         ]
         return [*full, bias]
-
-
-def _without(theta: Tensor, bias: slice | None) -> Tensor:
-    if bias is None:
-        return theta
-    return torch.cat([theta[: bias.start], theta[bias.stop :]])

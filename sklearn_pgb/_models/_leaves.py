@@ -21,19 +21,10 @@ class LeafModel(Network):
     """A sum of trees ``f(x) = b + sum_t scale_t v_(t, leaf_t(x))``.
 
     The inputs are the numbers of the leaves that a sample falls into. Theta holds the
-    leaf values and then b, so ``f = J theta``. Thresholds are not parameters, because
-    derivatives with respect to them are zero almost everywhere.
-
-    Parameters
-    ----------
-    n_leaves : sequence of int
-        Number of leaves of each tree.
-    values : Tensor (total number of leaves,) or (total number of leaves, n_outputs)
-        Leaf values, tree by tree. If 2-d, every tree adds to all outputs.
-    bias : Tensor (n_outputs,)
-    scale : Tensor (n_trees,)
-    tree_outputs : Tensor of int (n_trees,) or None
-        The output that each tree adds to; None if every tree adds to all outputs.
+    leaf values, tree by tree, and then b, so ``f = J theta``. Thresholds are not
+    parameters, because derivatives with respect to them are zero almost everywhere.
+    Each tree adds to the output in `tree_outputs` or, with values of two dimensions and
+    None, to all.
     """
 
     def __init__(
@@ -68,7 +59,6 @@ class LeafModel(Network):
 
     @property
     def is_linear_in_theta(self) -> bool:
-        """True, because ``f = J theta``."""
         return True
 
     def to(self, device: torch.device) -> LeafModel:
@@ -100,14 +90,10 @@ class LeafModel(Network):
                 parts.append(own.index_add(1, self.tree_outputs, terms))
         return torch.cat(parts)
 
-    def layers(self, X: Tensor) -> list[Tensor]:
-        return [X, self(self.theta, X)]
-
     def find_head(self, X: Tensor) -> Head:
         return Head(slice(self.values.numel(), self.n_params), self.theta)
 
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
-        """The indicators of the leaves, without forming the matrix."""
         k = self.n_outputs
         leaves = LeafOperator(X.int(), self.n_leaves, self.scale, self.tree_outputs, k)
         if without is not None:

@@ -37,15 +37,14 @@ class ModuleNetwork(Network):
 
     Theta holds the parameters that require a gradient, in the order of
     ``named_parameters``. Other parameters and all buffers (e.g. the running statistics
-    of batch norm) are constants.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps inputs with the samples on their first axis to raw outputs of shape
-        (n_samples, n_outputs), or (n_samples,) for one output. It is copied to the CPU
-        in float64.
+    of batch norm) are constants. The module is copied to the CPU in float64. It maps
+    inputs with the samples on their first axis to raw outputs of shape (n_samples,
+    n_outputs), or (n_samples,) for one output.
     """
+
+    # Known after a forward pass only.
+    n_inputs = None
+    n_outputs = None
 
     def __init__(self, module: nn.Module) -> None:
         self._module = private_copy(module)
@@ -54,14 +53,6 @@ class ModuleNetwork(Network):
             name: self._module.get_parameter(name).shape for name in self._call.names
         }
         self._module.requires_grad_(False)
-
-    @property
-    def n_inputs(self) -> None:
-        return None
-
-    @property
-    def n_outputs(self) -> None:
-        return None
 
     @property
     def n_params(self) -> int:

@@ -22,14 +22,9 @@ from sklearn_pgb._operators._outputs import apply_sets
 class Head:
     """The last layer of a network, if it is linear.
 
-    Attributes
-    ----------
-    bias : slice or None
-        Positions in theta of the output bias, for which the derivative of the raw
-        outputs is the identity. None if there is no such bias.
-    span_coef : Tensor of shape (n_params,) or None
-        A vector g with ``f(X) = J(X) g``: the head's weights and bias, and zeros for
-        all other parameters. None if no such vector is known.
+    The derivative of the raw outputs is the identity for the positions `bias` of theta,
+    None if there is no such bias. `span_coef` is a vector g with ``f(X) = J(X) g``: the
+    head's weights and bias, and zeros for all other parameters. None if none is known.
     """
 
     bias: slice | None
@@ -97,9 +92,9 @@ class Network(ABC):
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         """Raw outputs at the given parameters."""
 
-    @abstractmethod
     def layers(self, X: Tensor) -> list[Tensor]:
         """X, the outputs of the hidden layers if known, and the raw outputs."""
+        return [X, self(self.theta, X)]
 
     @abstractmethod
     def find_head(self, X: Tensor) -> Head:
@@ -108,11 +103,7 @@ class Network(ABC):
     def jacobian(self, X: Tensor, *, without: slice | None = None) -> LinearOperator:
         """The partial derivatives of the raw outputs with respect to the parameters.
 
-        Parameters
-        ----------
-        X : Tensor (n_samples, ...)
-        without : slice or None
-            Positions in theta to leave out, usually the output bias.
+        The positions `without`, usually those of the output bias, are left out.
         """
         columns = positions_without(self.n_params, without)
         return FunctionOperator(self, self.theta, X, columns)
@@ -120,10 +111,7 @@ class Network(ABC):
     def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
         """The function ``weight f(X) + J(X) c`` of the inputs.
 
-        Parameters
-        ----------
-        coefs : Tensor (n_sets, n_params)
-            One set of coefficients, or one for each output.
+        Coefficients (n_sets, n_params) are one set, or one for each output.
         """
         theta, is_zero = self.theta, not bool(coefs.any())
 

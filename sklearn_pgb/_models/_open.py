@@ -37,13 +37,7 @@ from sklearn_pgb._sklearn import BaseSearchCV
 
 
 def named_loss(name: Any) -> Loss | None:
-    """The loss with this name; None for None and "auto".
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there is no loss with this name.
-    """
+    """The loss with this name; None for None and "auto"."""
     if name is None:
         return None
     if not isinstance(name, str) or name not in MODULE_LOSSES:
@@ -126,15 +120,7 @@ def nested(estimator: Any) -> Iterator[Any]:
 
 
 def check_can_open(estimator: Any) -> None:
-    """Check that an estimator can be opened after it is fitted.
-
-    Raises
-    ------
-    TypeError
-        If it does not end in a model that can be opened.
-    ValueError
-        If the model has a loss, or another parameter, with which it can't be opened.
-    """
+    """Raise an error unless an estimator, after it is fitted, can be opened."""
     *_, final = nested(estimator)
     if is_tree_model(final):
         check_trees(final)

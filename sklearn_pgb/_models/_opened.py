@@ -71,20 +71,10 @@ class OpenNetwork:
         return bool(self.steps or self.encode or self.preprocess)
 
     def inputs(self, X: Any, *, check: bool = True) -> Tensor:
-        """Return the inputs of the network.
+        """Return the inputs of the network for samples of the estimator.
 
-        Parameters
-        ----------
-        X : array-like, sparse matrix or Tensor
-            Inputs of the estimator.
-        check : bool, default=True
-            Whether to run `check_samples` on a module. It can be skipped if the module
-            was checked before.
-
-        Returns
-        -------
-        Tensor of shape (n_samples, n_inputs), or (n_samples, ...) for a module
-            Float64, or integers if they are leaf numbers of trees. On the CPU.
+        They are float64, or integers if they are leaf numbers of trees, on the CPU. A
+        module that was checked before is not checked again without `check`.
         """
         for step in self.steps:
             X = step.transform(X)
@@ -129,21 +119,10 @@ class OpenNetwork:
         return rows
 
     def targets(self, y: Any, n_outputs: int | None = None) -> Tensor:
-        """Return the encoded targets of the loss.
+        """Return encoded targets (n_samples, n_outputs) for targets or labels.
 
-        Parameters
-        ----------
-        y : array-like or Tensor of shape (n_samples,) or (n_samples, n_outputs)
-            Targets or labels of the estimator. For a module: real targets, 0/1
-            indicators or, if the loss is the cross entropy, class numbers.
-        n_outputs : int, default=None
-            Number of outputs. It is needed for class numbers if `network.n_outputs` is
-            None.
-
-        Returns
-        -------
-        Tensor of shape (n_samples, n_outputs)
-            Encoded targets.
+        A module takes real targets, 0/1 indicators or, if the loss is the cross
+        entropy, class numbers. These need `n_outputs` if `network.n_outputs` is None.
         """
         n_outputs = self.network.n_outputs or n_outputs
         y = _to_numpy(y)
@@ -199,14 +178,9 @@ class OpenNetwork:
 class TrainingTerms:
     """Terms of an estimator's training objective besides the mean loss.
 
-    Attributes
-    ----------
-    penalty : ndarray (n_params,)
-        The penalty is ``sum_k penalty_k theta_k^2``, in the units of the loss.
-    row_weight : ndarray (n_samples,)
-        Factors of the sample weights, from class weights.
-    notes : tuple of str
-        Differences between the training and a minimization of this objective.
+    The penalty is ``sum_k penalty_k theta_k^2``, in the units of the loss. Class
+    weights are factors of the sample weights. Notes are differences between the
+    training and a minimization of this objective.
     """
 
     penalty: NDArray[np.float64]
@@ -227,14 +201,8 @@ class NetworkEstimator(ABC):
     ) -> TrainingTerms:
         """The training objective's other terms on these samples.
 
-        Parameters
-        ----------
-        rows : ndarray (n_samples, ...)
-            Inputs of the network.
-        y : array-like
-            Targets or labels, as in `fit`.
-        weight : ndarray (n_samples,)
-            Sample weights, not normalized.
+        `rows` are inputs of the network, `y` targets or labels as in `fit`, and weights
+        are not normalized.
         """
 
 

@@ -14,13 +14,9 @@ from sklearn_pgb._models._network import Head, Network
 class Squash(nn.Module):
     """The identity within a range, and a smooth, bounded function outside.
 
-    An input at distance d outside the range is mapped to distance
-    ``width tanh(d / width)``: the slope is one at the edge of the range and falls to
-    zero within a few widths.
-
-    Parameters
-    ----------
-    lower, upper, width : Tensor, each of the shape of one sample or a number
+    An input at distance d outside the range is mapped to distance ``width tanh(d /
+    width)``: the slope is one at the edge of the range and falls to zero within a few
+    widths.
     """
 
     lower: Tensor
@@ -42,20 +38,9 @@ class Squash(nn.Module):
 class ResNetModule(nn.Module):
     """Raw outputs ``R [phi(x), z(squash(x))] + b``.
 
-    Its inputs are phi(x) and x, concatenated, or only x if phi(x) = x.
-
-    Parameters
-    ----------
-    head : torch.nn.Linear
-        R = [R1, R2] and b.
-    units : torch.nn.Module
-        z.
-    n_basis : int or None
-        Number of features phi; None if phi(x) = x.
-    shape : tuple of int
-        Shape of one sample in the input of z.
-    squash : Squash, default=None
-        None is the identity.
+    Its inputs are phi(x) and x, concatenated, or only x if phi(x) = x, for which
+    `n_basis` is None. The head has R = [R1, R2] and b, and `shape` is that of one
+    sample in the input of the units z.
     """
 
     def __init__(
@@ -89,20 +74,14 @@ class ResNetNetwork(Network):
 
     Its raw outputs are linear in R = [R1, R2], so the coefficients (R, b, 0) of its
     gradient basis give the network itself.
-
-    Parameters
-    ----------
-    module : ResNetModule
     """
+
+    n_inputs = None
 
     def __init__(self, module: ResNetModule) -> None:
         self._module = module.to("cpu", torch.float64).eval()
         self._network = ModuleNetwork(module)
         self._n_head = module.head.weight.numel()
-
-    @property
-    def n_inputs(self) -> None:
-        return None
 
     @property
     def n_outputs(self) -> int:
@@ -139,7 +118,6 @@ class ResNetNetwork(Network):
         return self._network(theta, X)
 
     def blocks(self) -> dict[str, slice]:
-        """Positions in theta of each named parameter; see `ModuleNetwork.blocks`."""
         return self._network.blocks()
 
     def layers(self, X: Tensor) -> list[Tensor]:

@@ -67,19 +67,17 @@ def without_softmax(module: nn.Module) -> nn.Module:
     except Exception as error:
         raise _no_softmax(module) from error
     output = traced.graph.output_node()
-    if not _computes_softmax(output.args[0], traced):
+    node = output.args[0]
+    if isinstance(node, fx.Node) and node.op == "call_module":
+        ends_in_softmax = _is_softmax(traced.get_submodule(str(node.target)))
+    else:
+        functions = F.softmax, torch.softmax, "softmax"
+        ends_in_softmax = isinstance(node, fx.Node) and node.target in functions
+    if not ends_in_softmax:
         raise _no_softmax(module)
     output.args = (output.all_input_nodes[0].all_input_nodes[0],)
     traced.recompile()
     return traced
-
-
-def _computes_softmax(node: Any, traced: fx.GraphModule) -> bool:
-    if not isinstance(node, fx.Node):
-        return False
-    if node.op == "call_module":
-        return _is_softmax(traced.get_submodule(str(node.target)))
-    return node.target in (F.softmax, torch.softmax, "softmax")
 
 
 def _is_softmax(module: nn.Module) -> bool:

@@ -15,18 +15,9 @@ class SmallTrees:
 
     The comparisons of all nodes of a tree, one bit each, are the position of the leaf
     in a table. A path through a tree is several times slower, because no processor
-    guesses its turns.
-
-    Parameters
-    ----------
-    features : ndarray of int (LOOKUP_BITS, n_trees)
-        Feature of each node that has children.
-    thresholds : ndarray (LOOKUP_BITS, n_trees)
-        Values up to the threshold go left, and set the node's bit.
-    missing : ndarray of bool (LOOKUP_BITS, n_trees)
-        Whether missing values go left.
-    leaves : ndarray of uint8 (n_trees, 2 ** LOOKUP_BITS)
-        Leaf number for each value of the bits.
+    guesses its turns. Tables of the nodes with children have shape (LOOKUP_BITS,
+    n_trees); that of the leaf numbers has shape (n_trees, 2 ** LOOKUP_BITS). Values up
+    to the threshold go left, and set the node's bit; missing values do if `missing`.
     """
 
     def __init__(

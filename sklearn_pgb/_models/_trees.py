@@ -103,12 +103,8 @@ def open_boosted(
 ) -> OpenNetwork:
     """Open boosted trees; tree t adds to output t modulo the number of outputs.
 
-    Parameters
-    ----------
-    values : ndarray (n_leaves,) or (n_leaves, n_outputs)
-        If 2-d, every tree adds to all outputs.
-    encode : callable
-        Maps X to leaf numbers.
+    If `values` are 2-d, every tree adds to all outputs. `encode` maps X to leaf
+    numbers.
     """
     tree_outputs = None
     if values.ndim == 1:
@@ -178,12 +174,13 @@ def _open_histogram(model: Any) -> OpenNetwork:
 
     loss = LOSSES[model.loss].for_outputs(len(bias), independent=False)
     counts = [len(part) for part in values]
-    return open_boosted(model, loss, counts, _joined(values), bias, 1.0, encode)
+    joined = np.concatenate([np.empty(0), *values])
+    return open_boosted(model, loss, counts, joined, bias, 1.0, encode)
 
 
 def _open_boosting(model: Any) -> OpenNetwork:
     trees = [tree.tree_ for tree in model.estimators_.reshape(-1)]
-    lookup = LeafLookup.of([tree.children_left == -1 for tree in trees])
+    lookup = LeafLookup([tree.children_left == -1 for tree in trees])
     values = np.concatenate([tree.value[:, 0, 0] for tree in trees])[lookup.is_leaf]
     n_outputs = model.estimators_.shape[1]
     # The initial prediction is a constant, so any X of the right shape gives it.
@@ -210,7 +207,7 @@ def _open_boosting(model: Any) -> OpenNetwork:
 def _open_averaged(model: Any) -> OpenNetwork:
     single = isinstance(model, SINGLE)
     trees = [each.tree_ for each in ([model] if single else model.estimators_)]
-    lookup = LeafLookup.of([tree.children_left == -1 for tree in trees])
+    lookup = LeafLookup([tree.children_left == -1 for tree in trees])
     classifies = hasattr(model, "predict_proba")
     multilabel = classifies and model.n_outputs_ > 1
     if multilabel and any(classes.tolist() != [0, 1] for classes in model.classes_):
@@ -259,32 +256,14 @@ def _nodes(trees: Sequence[Any], X: Any) -> NDArray[np.intp]:
 
 
 class LeafLookup:
-    """Leaf numbers of nodes.
+    """Leaf numbers of nodes, from masks of the leaves among the nodes of each tree."""
 
-    Parameters
-    ----------
-    is_leaf : ndarray of bool (n_nodes,)
-        Whether each node of all trees is a leaf.
-    starts : ndarray (n_trees,)
-        First node of each tree.
-    n_leaves : list of int
-        Number of leaves of each tree.
-    """
-
-    def __init__(
-        self, is_leaf: NDArray[np.bool_], starts: NDArray[np.intp], n_leaves: list[int]
-    ):
-        self.is_leaf, self.starts, self.n_leaves = is_leaf, starts, n_leaves
-        first = np.cumsum([0, *n_leaves])[:-1]
-        sizes = np.diff([*starts, len(is_leaf)])
-        numbers = np.cumsum(is_leaf) - 1 - np.repeat(first, sizes)
-        self._numbers = numbers.astype(np.int32)
-
-    @classmethod
-    def of(cls, trees: Sequence[NDArray[np.bool_]]) -> "LeafLookup":
-        """Create a lookup from one mask of leaves per tree."""
-        starts = np.cumsum([0, *(len(tree) for tree in trees)])[:-1]
-        return cls(np.concatenate(trees), starts, [int(tree.sum()) for tree in trees])
+    def __init__(self, trees: Sequence[NDArray[np.bool_]]):
+        self.is_leaf = np.concatenate(trees)
+        self.n_leaves = [int(tree.sum()) for tree in trees]
+        self.starts = np.cumsum([0, *(len(tree) for tree in trees)])[:-1]
+        numbers = [np.cumsum(tree) - 1 for tree in trees]
+        self._numbers = np.concatenate(numbers).astype(np.int32)
 
     def leaves(self, nodes: Any) -> Tensor:
         """Leaf numbers of samples, from their nodes (n_samples, n_trees)."""
@@ -306,7 +285,3 @@ def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
     if logs.shape[2] != 2:
         return logs[:, 0]
     return logs[:, :, 1] - logs[:, :, 0]
-
-
-def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(parts) if len(parts) else np.empty(0)

@@ -35,17 +35,9 @@ def interval(
     that has not seen it, minus and plus the size of its standardized error times the
     scale. The ends are quantiles of the votes, counted as if the new sample were one
     more vote at infinity (Barber, Candes, Ramdas, Tibshirani, "Predictive inference
-    with the jackknife+", Annals of Statistics 49(1), 2021, section 3).
-
-    Parameters
-    ----------
-    locations : sequence of ndarray (n_samples,)
-        Predictions of each fold.
-    scale : ndarray (n_samples,)
-        Positive.
-    errors, weights : sequence of ndarray
-        Standardized errors of the samples that each fold held out, and their weights.
-    coverage : float
+    with the jackknife+", Annals of Statistics 49(1), 2021, section 3). For each fold,
+    there are predictions of the samples, standardized errors of the samples that it
+    held out, and weights of these.
     """
     sizes = [np.sort(np.abs(each)) for each in errors]
     orders = [np.argsort(np.abs(each), kind="stable") for each in errors]
@@ -74,10 +66,9 @@ def interval(
         if needed > total:
             result[:, column] = sign * np.inf
             continue
-        stacked = np.stack(list(locations))
+        signed = sign * np.stack(list(locations))
         # At one end no vote is inside, at the other all are.
-        outer = (sign * stacked).max(0) + largest * scale
-        inner = (sign * stacked).min(0) - scale
+        outer, inner = signed.max(0) + largest * scale, signed.min(0) - scale
         for _ in range(BISECTIONS):
             middle = (inner + outer) / 2
             enough = votes(sign * middle, sign) >= needed

@@ -1,7 +1,7 @@
 """Predictive distributions of samples."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,11 @@ class PredictiveDistribution(ABC):
 
     mean: Array
     std: Array
+    # Whether arrays have no axis of outputs.
+    _flat: bool
+
+    def _out(self, values: Array) -> Array:
+        return values[..., 0] if self._flat else values
 
     @abstractmethod
     def quantile(self, q: ArrayLike) -> Array:
@@ -97,12 +102,7 @@ class PredictiveDistribution(ABC):
 class LocationScale(PredictiveDistribution):
     """Distributions of ``location + scale z``, with one shape of z for each output.
 
-    Parameters
-    ----------
-    location, scale : ndarray (n_samples, n_outputs)
-    shapes : sequence of Shape
-    flat : bool
-        Whether arrays have one dimension.
+    Arrays have one dimension if `flat`.
     """
 
     def __init__(
@@ -121,53 +121,34 @@ class LocationScale(PredictiveDistribution):
         # (n_samples, n_quantiles, n_outputs)
         z = np.stack(values, -1)[None]
         result = self._location[:, None] + self._scale[:, None] * z
-        result = result if levels.ndim else result[:, 0]
-        return result[..., 0] if self._flat else result
+        return self._out(result if levels.ndim else result[:, 0])
 
     def cdf(self, y: ArrayLike) -> Array:
-        z = self._standardized(y)
-        return self._each(lambda shape, column: shape.cdf(column), z)
+        return self._each(Shape.cdf, y)
 
     def log_prob(self, y: ArrayLike) -> Array:
-        z = self._standardized(y)
-        density = self._each(lambda shape, column: shape.log_density(column), z)
-        return density - self._out(np.log(self._scale))
+        return self._each(Shape.log_density, y) - self._out(np.log(self._scale))
 
     def sample(self, n_draws: int = 1, random_state: Any = None) -> Array:
         rng = check_random_state(random_state)
         size = n_draws, len(self._location)
         z = np.stack([shape.sample(size, rng) for shape in self._shapes], -1)
-        result = self._location + self._scale * z
-        return result[..., 0] if self._flat else result
+        return self._out(self._location + self._scale * z)
 
     def crps(self, y: ArrayLike) -> Array:
-        z = self._standardized(y)
-        return self._each(lambda shape, column: shape.crps(column), z) * self._out(
-            self._scale
-        )
+        return self._each(Shape.crps, y) * self._out(self._scale)
 
-    def _standardized(self, y: ArrayLike) -> Array:
+    def _each(self, function: Callable[[Shape, Array], Array], y: ArrayLike) -> Array:
+        """A function of each output's shape and standardized targets."""
         y = check_targets(y, self._location.shape)
-        return (y - self._location) / self._scale
-
-    def _each(self, function: Any, z: Array) -> Array:
-        columns = map(function, self._shapes, z.T)
-        return self._out(np.stack(list(columns), -1))
-
-    def _out(self, values: Array) -> Array:
-        return values[:, 0] if self._flat else values
+        z = (y - self._location) / self._scale
+        return self._out(np.stack(list(map(function, self._shapes, z.T)), -1))
 
 
 class Counts(PredictiveDistribution):
     """Negative binomial distributions; those of Poisson if the dispersion is zero.
 
-    Parameters
-    ----------
-    mean : ndarray (n_samples, n_outputs)
-    dispersion : ndarray (n_outputs,)
-        The variance is ``mean + dispersion mean^2``.
-    flat : bool
-        Whether arrays have one dimension.
+    The variance is ``mean + dispersion mean^2``. Arrays have one dimension if `flat`.
     """
 
     def __init__(self, mean: Array, dispersion: Array, flat: bool) -> None:
@@ -186,50 +167,43 @@ class Counts(PredictiveDistribution):
             for each in self._columns
         ]
         result = np.stack(columns, -1)
-        result = result if levels.ndim else result[:, 0]
-        return result[..., 0] if self._flat else result
+        return self._out(result if levels.ndim else result[:, 0])
 
     def cdf(self, y: ArrayLike) -> Array:
-        y = check_targets(y, self._shape)
-        return self._each([d.cdf(c) for d, c in zip(self._columns, y.T, strict=True)])
+        return self._each(lambda counts, column: counts.cdf(column), y)
 
     def log_prob(self, y: ArrayLike) -> Array:
-        y = check_targets(y, self._shape)
-        return self._each(
-            [d.logpmf(c) for d, c in zip(self._columns, y.T, strict=True)]
-        )
+        return self._each(lambda counts, column: counts.logpmf(column), y)
 
     def sample(self, n_draws: int = 1, random_state: Any = None) -> Array:
         rng = check_random_state(random_state)
         size = n_draws, self._shape[0]
         draws = [d.rvs(size=size, random_state=rng) for d in self._columns]
-        result = np.stack(draws, -1).astype(float)
-        return result[..., 0] if self._flat else result
+        return self._out(np.stack(draws, -1).astype(float))
 
     def crps(self, y: ArrayLike) -> Array:
+        return self._each(_crps_of_counts, y)
+
+    def _each(self, function: Callable[[Any, Array], Array], y: ArrayLike) -> Array:
+        """A function of each output's distributions and targets."""
         y = check_targets(y, self._shape)
-        columns = []
-        for each, column in zip(self._columns, y.T, strict=True):
-            low, high = each.ppf(COUNT_TAIL), each.ppf(1 - COUNT_TAIL)
-            # F is nearly zero below `low`, and one above `high`.
-            total = np.maximum(low - column, 0) + np.maximum(column - high - 1, 0)
-            # Many counts are taken in steps, with F in the middle of each.
-            step = np.ceil((high - low + 1) / COUNT_POINTS)
-            inside = np.clip(column, low, high + 1)
-            for number in range(int(((high - low) / step).max()) + 1):
-                left = np.minimum(low + number * step, high + 1)
-                right = np.minimum(left + step, high + 1)
-                F = each.cdf(np.floor((left + right - 1) / 2))
-                below = np.clip(inside, left, right) - left
-                total += below * F**2 + (right - left - below) * (1 - F) ** 2
-            columns.append(total)
-        return self._each(columns)
+        return self._out(np.stack(list(map(function, self._columns, y.T)), -1))
 
-    def _each(self, columns: Sequence[Array]) -> Array:
-        return self._out(np.stack(list(columns), -1))
 
-    def _out(self, values: Array) -> Array:
-        return values[:, 0] if self._flat else values
+def _crps_of_counts(counts: Any, y: Array) -> Array:
+    low, high = counts.ppf(COUNT_TAIL), counts.ppf(1 - COUNT_TAIL)
+    # F is nearly zero below `low`, and one above `high`.
+    total: Array = np.maximum(low - y, 0) + np.maximum(y - high - 1, 0)
+    # Many counts are taken in steps, with F in the middle of each.
+    step = np.ceil((high - low + 1) / COUNT_POINTS)
+    inside = np.clip(y, low, high + 1)
+    for number in range(int(((high - low) / step).max()) + 1):
+        left = np.minimum(low + number * step, high + 1)
+        right = np.minimum(left + step, high + 1)
+        F = counts.cdf(np.floor((left + right - 1) / 2))
+        below = np.clip(inside, left, right) - left
+        total += below * F**2 + (right - left - below) * (1 - F) ** 2
+    return total
 
 
 def frozen(mean: Array, dispersion: float) -> Any:

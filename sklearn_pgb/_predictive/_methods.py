@@ -32,13 +32,8 @@ Array = NDArray[np.float64]
 class Located:
     """Predictions of some samples, with their scale.
 
-    Attributes
-    ----------
-    location, scale : ndarray (n_samples, n_outputs)
-    folds : list of ndarray (n_samples, n_outputs)
-        Predictions of the models of each fold; one for all, if they are not known.
-    flat : bool
-        Whether results have one dimension.
+    `folds` has the predictions of each fold's models; one for all, if they are not
+    known. Results have one dimension if `flat`.
     """
 
     location: Array

@@ -48,15 +48,13 @@ class Shape:
 
     @classmethod
     def of(cls, errors: Array, weight: Array) -> Self:
-        """Fit the shape: the best leave-one-out likelihood of a few candidates.
-
-        Parameters
-        ----------
-        errors : ndarray (n_samples,)
-        weight : ndarray (n_samples,)
-            Positive weights, not normalized.
-        """
-        centers, weights = _quantiles(errors, weight)
+        """Fit the shape: the best leave-one-out likelihood of a few candidates."""
+        centers, weights = errors, weight / weight.sum()
+        if len(errors) > SHAPE_CENTERS:
+            # Evenly spaced quantiles stand for many errors.
+            levels = (np.arange(SHAPE_CENTERS) + 0.5) / SHAPE_CENTERS
+            centers = _weighted_quantile(errors, weight, levels)
+            weights = np.full(SHAPE_CENTERS, 1 / SHAPE_CENTERS)
         loc = float(_weighted_quantile(centers, weights, 0.5))
         deviation = float(_weighted_quantile(np.abs(centers - loc), weights, 0.5))
         spread = float(np.sqrt(weights @ (centers - loc) ** 2))
@@ -90,9 +88,8 @@ class Shape:
 
     def mean(self) -> float:
         """Return the mean."""
-        return float((1 - self.fraction) * (self.weights @ self.centers)) + (
-            self.fraction * self.loc
-        )
+        kernel = self.weights @ self.centers
+        return float((1 - self.fraction) * kernel) + self.fraction * self.loc
 
     def variance(self) -> float:
         """Return the variance."""
@@ -191,12 +188,3 @@ def _weighted_quantile(values: Array, weight: Array, q: Array | float) -> Array:
     place = np.searchsorted(total, np.asarray(q) * total[-1] * (1 - 1e-12))
     result: Array = values[order][np.minimum(place, len(values) - 1)]
     return result
-
-
-def _quantiles(errors: Array, weight: Array) -> tuple[Array, Array]:
-    """The errors or, of many, evenly spaced quantiles; and their weights."""
-    if len(errors) <= SHAPE_CENTERS:
-        return errors, weight / weight.sum()
-    levels = (np.arange(SHAPE_CENTERS) + 0.5) / SHAPE_CENTERS
-    values = _weighted_quantile(errors, weight, levels)
-    return values, np.full(SHAPE_CENTERS, 1 / SHAPE_CENTERS)

@@ -199,7 +199,6 @@ class ResNetBasisBase(
             last_head[:] = [head]
             return hook(theta.detach(), loss * self._scale**2)
 
-        labels = targets.strata(y)
         folds = partial(
             draw_folds,
             self.cv,
@@ -208,9 +207,7 @@ class ResNetBasisBase(
             groups,
             rows=rows,
             kept=kept,
-            labels=None
-            if labels is None
-            else np.unique(labels, return_inverse=True)[1],
+            labels=targets.strata(y),
             weight=weight,
             seed=seed,
             classifier=is_classifier(self),

@@ -1,11 +1,7 @@
 """`ResNetBasisClassifier`."""
 
-from numbers import Real
-
-from sklearn_pgb._estimator._predictors import NetworkClassifier
-from sklearn_pgb._losses._named import CLASSIFICATION
+from sklearn_pgb._estimator._predictors import CLASSIFIER_CONSTRAINTS, NetworkClassifier
 from sklearn_pgb._resnet._base import ResNetBasisBase
-from sklearn_pgb._sklearn import Interval, StrOptions
 
 
 class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
@@ -185,10 +181,7 @@ class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
 
     _parameter_constraints: dict = {
         **ResNetBasisBase._parameter_constraints,
-        "loss": [StrOptions(set(CLASSIFICATION))],
-        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "hinge_power": [Interval(Real, 2, None, closed="left")],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
+        **CLASSIFIER_CONSTRAINTS,
     }
 
     def __init__(

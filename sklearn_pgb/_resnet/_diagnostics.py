@@ -40,18 +40,10 @@ def closed_form(
 
         (1 / m) (||P_N[X] Y||^2 - ||P[P_N[X] Z] P_N[X] Y||^2)
 
-    where ``P_N[X]`` projects onto the orthogonal complement of the columns of X. For an
-    intercept, append a column of ones to X.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, n_features)
-    Z : array-like of shape (n_samples, n_units)
-    Y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        If n_outputs exceeds n_features, the result is still the minimum over linear
-        models on [x, z].
-    weight : array-like of shape (n_samples,), default=None
-        Sample weights, which are normalized; None gives equal weights.
+    Here ``P_N[X]`` projects onto the orthogonal complement of the columns of X. For an
+    intercept, append a column of ones to X. If there are more outputs than features,
+    the result is still the minimum over linear models on [x, z]. Weights are
+    normalized.
 
     References
     ----------
@@ -65,7 +57,10 @@ def closed_form(
     checked = _check_sample_weight(weight, x, ensure_non_negative=True)
     root = np.sqrt(checked / checked.sum())[:, None]
     U = _range(root * x)
-    residual, units = (_off(U, root * part) for part in (y.reshape(len(x), -1), z))
+    residual, units = root * y.reshape(len(x), -1), root * z
+    # Project off the range of x twice, to also remove rounding errors.
+    for _ in range(2):
+        residual, units = (part - U @ (U.T @ part) for part in (residual, units))
     # Relative to z: units that are linear in x leave only rounding errors here.
     directions = _range(units, float(np.linalg.norm(root * z)))
     improvement = float(np.square(directions.T @ residual).sum())
@@ -76,13 +71,6 @@ def _range(A: NDArray[np.float64], size: float = 0.0) -> NDArray[np.float64]:
     """Return an orthonormal basis of the range of A."""
     U, sigma, _ = np.linalg.svd(A, full_matrices=False)
     return U[:, sigma > FEATURE_RANK_RTOL * max(size, sigma.max(initial=0.0))]
-
-
-def _off(U: NDArray[np.float64], A: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Subtract the projection of A on U; twice, to also remove rounding errors."""
-    for _ in range(2):
-        A = A - U @ (U.T @ A)
-    return A
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +131,8 @@ def stationarity(
 ) -> Stationarity:
     """Compute the residuals of Lemma 2 and the gradients in W and V.
 
-    Parameters
-    ----------
-    gradient : ndarray (n_samples, n_outputs)
-        Weight of each sample times the gradient of its loss in the raw outputs.
+    `gradient` has the weight of each sample times the gradient of its loss in the raw
+    outputs.
     """
     x_residual, z_residual = X.T @ gradient, Z.T @ gradient
     # If W has more rows than columns, its left kernel is not trivial.

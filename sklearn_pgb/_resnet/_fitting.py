@@ -48,20 +48,10 @@ EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
 class Fit:
     """Result of a fit, for standardized inputs and targets.
 
-    Attributes
-    ----------
-    theta : Tensor (n_params,)
-        Parameters of the units.
-    column_scale : Tensor (n_basis,)
-        Divisors of the columns of the basis.
-    scale : float
-        Factor of the units in the objective; zero if they were left out.
-    alpha : float
-    solution, basis : Solution
-        Solutions of the convex problems with and without the units.
-    bound, basis_bound : Bound
-        Certified lower bounds on the two problems.
-    training : Training
+    Theta has the parameters of the units, and `column_scale` the divisors of the
+    columns of the basis. `scale` is the factor of the units in the objective; it is
+    zero if they were left out. There are solutions of the convex problems with and
+    without the units, with certified lower bounds on both.
     """
 
     theta: Tensor
@@ -106,20 +96,9 @@ def fit_resnet(
 ) -> Fit:
     """Choose alpha, train the units and solve for the linear part.
 
-    Parameters
-    ----------
-    units : Program
-        Computes z for one member.
-    theta : Tensor (n_params,)
-        Initial parameters of the units.
-    is_weight : Tensor (n_params,)
-        Mask of the parameters with weight decay.
-    parts : callable or None
-        Returns folds to choose the number of iterations, and alpha if leave-one-out is
-        too expensive. None trains for all iterations.
-    hook : callable
-        Takes parameters, objective, and a function that returns R^T and intercept,
-        after each iteration. Returning True ends the training.
+    `is_weight` marks the parameters with weight decay. `parts` returns folds to choose
+    the number of iterations, and alpha if leave-one-out is too expensive; None trains
+    for all iterations. The training ends if `hook` returns True.
     """
     n_columns = (
         samples.basis.shape[1]

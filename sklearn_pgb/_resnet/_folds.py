@@ -31,29 +31,15 @@ def draw_folds(
 ) -> Parts:
     """Return the (train, held out) indices of each fold among the kept samples.
 
-    A splitter divides all samples. An int draws folds of the distinct kept samples, as
-    many as hold out enough of them. The list is empty if nothing can be held out, for
-    example if all samples are equal or each class has one sample.
-
-    Parameters
-    ----------
-    X, y, groups
-        All samples; groups may be None.
-    rows : ndarray (n_kept, n_columns)
-        Features and inputs of the kept samples.
-    kept : ndarray (n_kept,)
-        Indices of the samples with positive weight.
-    labels : ndarray (n_kept,) or None
-        Classes to stratify the folds.
-
-    Raises
-    ------
-    ValueError
-        If a splitter or groups leave no held-out or training samples, or if more than
-        AUTO_FOLDS folds are requested and cannot be drawn.
+    A splitter divides all samples X, y and groups. An int draws folds of the distinct
+    kept samples, as many as hold out enough of them; `rows`, `labels` and `weight` are
+    those of the kept samples. The list is empty if nothing can be held out, for example
+    if all samples are equal or each class has one sample.
     """
     if not isinstance(cv, Integral):
         return parts_among(kept, cv, X, y, classifier=classifier, groups=groups)
+    if labels is not None:
+        labels = np.unique(labels, return_inverse=True)[1]
     draw = partial(
         cross_fitting_parts,
         int(cv),

@@ -1,7 +1,7 @@
 """Training of the units on all samples at once, by L-BFGS."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,25 +30,17 @@ def full_batch(
     hook: Hook,
 ) -> Training:
     """Train by L-BFGS for the number of iterations that is best on held-out samples."""
-    choice = Choice(request.max_iter, objective.alpha, True)
+    chosen = Training(theta, objective.alpha, [], request.max_iter, improves=True)
     if parts is not None:
-        choice = choose(objective, theta, request, parts())
+        chosen = choose(objective, theta, request, parts())
     losses: list[float] = []
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         losses.append(value)
         return hook(theta, value, lambda: objective.head(theta, objective.alpha))
 
-    theta = descend(objective, theta, choice.n_iter, request, on_iteration)
-    return Training(
-        theta,
-        choice.alpha,
-        losses,
-        len(losses),
-        choice.improves,
-        choice.held_out,
-        choice.basis_held_out,
-    )
+    theta = descend(objective, theta, chosen.n_iter, request, on_iteration)
+    return replace(chosen, theta=theta, losses=losses, n_iter=len(losses))
 
 
 def descend(
@@ -130,27 +122,16 @@ def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
     return function, model.start(theta)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Iterations, alpha and whether to keep the units, chosen by held-out losses."""
-
-    n_iter: int
-    alpha: float
-    improves: bool
-    held_out: float = np.nan
-    basis_held_out: float = np.nan
-
-
 def choose(
     objective: Residual, theta: Tensor, request: Request, folds: Parts
-) -> Choice:
+) -> Training:
     """Choose the iterations and alpha of the smallest held-out loss over all folds.
 
     Units are kept if they are significantly better than the basis alone with its best
     alpha. Without folds they are left out.
     """
     if not folds:
-        return Choice(0, objective.alpha, False)
+        return Training(theta, objective.alpha, [], 0, improves=False)
     # Solutions are expensive if the training does not project, so half of the
     # checkpoints are left out.
     planned = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
@@ -164,11 +145,11 @@ def choose(
     curve = np.zeros((len(checkpoints), len(alphas), n_samples))
     total_weight = np.zeros(n_samples)
     for train, test in folds:
-        held = objective.samples.rows(test)
+        heldout = objective.samples.rows(test)
         fold = objective.on(objective.samples.rows(train))
-        basis_losses = [fold.held_out_alone(a, held).cpu().numpy() for a in alphas]
+        basis_losses = [fold.held_out_alone(a, heldout).cpu().numpy() for a in alphas]
         alone[:, test] += weight[test] * np.array(basis_losses)
-        losses = held_out_curve(fold, held, theta, request, checkpoints, alphas)
+        losses = held_out_curve(fold, heldout, theta, request, checkpoints, alphas)
         curve[..., test] += weight[test] * losses
         total_weight[test] += weight[test]
     alone_means, means = (
@@ -182,14 +163,13 @@ def choose(
     n_iter, alpha = 0, alphas[basis]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    return Choice(
-        n_iter, alpha, improves, float(means[best]), float(alone_means[basis])
-    )
+    held_out = float(means[best]), float(alone_means[basis])
+    return Training(theta, alpha, [], n_iter, improves, *held_out)
 
 
 def held_out_curve(
     fold: Residual,
-    held: BasisSamples,
+    heldout: BasisSamples,
     theta: Tensor,
     request: Request,
     checkpoints: list[int],
@@ -201,7 +181,7 @@ def held_out_curve(
     evaluations are expensive, alphas smaller than the best also keep their last losses:
     the longer the units are trained, the sooner small alphas overfit.
     """
-    weight = held.weight.cpu().numpy()
+    weight = heldout.weight.cpu().numpy()
     patience = EVALUATIONS if request.projects else JOINT_EVALUATIONS
     curve: list[np.ndarray] = []
     means: list[np.ndarray] = []
@@ -210,7 +190,7 @@ def held_out_curve(
         count = len(alphas)
         if curve and not request.projects:
             count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
-        evaluated = [fold.held_out(theta, alpha, held) for alpha in alphas[:count]]
+        evaluated = [fold.held_out(theta, alpha, heldout) for alpha in alphas[:count]]
         losses = torch.stack(evaluated).cpu().numpy()
         if count < len(alphas):
             losses = np.concatenate([losses, curve[-1][count:]])

@@ -22,16 +22,9 @@ def is_significant(
 ) -> bool:
     """Whether the units significantly improve the loss on held-out samples.
 
-    The gain must exceed STANDARD_ERRORS, estimated from the sums over groups.
-
-    Parameters
-    ----------
-    alone, units : ndarray (n_samples,)
-        Weighted losses of each sample without and with the units.
-    weight : ndarray (n_samples,)
-        Total weight of each sample over all folds that hold it out.
-    group : ndarray (n_samples,)
-        Group of each sample; losses are independent between groups.
+    `alone` and `units` are weighted losses without and with the units. The weights are
+    totals over all folds that hold a sample out. The gain must exceed STANDARD_ERRORS,
+    estimated from the sums over groups, which are independent.
     """
     with np.errstate(invalid="ignore"):
         gains = alone - units

@@ -17,15 +17,10 @@ from sklearn_pgb._estimator._border import check_passed_on, dense
 class InputScale:
     """Standardization of the inputs of the units, and their training range.
 
-    Attributes
-    ----------
-    mean, spread : ndarray of the shape of one sample, or numbers
-        Center and scale of the training; zero and one for a user's module.
-    constant : ndarray of bool or bool
-        Inputs without variation, which are set to zero.
-    lower, upper, width : ndarray or numbers
-        Range of the training samples, and the scale of squashing beyond it, which is
-        the standard deviation.
+    Inputs are centered at `mean` and divided by `spread`, but not those of a user's
+    module. Constant inputs are set to zero. Beyond the training range from `lower` to
+    `upper`, inputs are squashed with the scale `width`, which is the standard
+    deviation.
     """
 
     mean: Any
@@ -76,12 +71,7 @@ class InputScale:
 
 
 class BasisAndInputs:
-    """Transformer from X to the inputs of a fitted network: phi(x), and x for z.
-
-    Parameters
-    ----------
-    estimator : ResNetBasisBase
-    """
+    """Transformer from X to the inputs of a fitted network: phi(x), and x for z."""
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator

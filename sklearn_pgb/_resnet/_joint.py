@@ -15,14 +15,8 @@ class Joint:
     """A residual objective as a function of R, b and the parameters of the units.
 
     Its minimum over R and b is the objective of variable projection, with the same
-    loss, penalty and decay. It is a function of standardized columns of the basis.
-
-    Attributes
-    ----------
-    residual : Residual
-    whole : BasisSamples
-        Samples that determine the means and standard deviations of the columns.
-    dtype : torch.dtype
+    loss, penalty and decay. It is a function of columns of the basis that are
+    standardized with the means and standard deviations of `whole`.
     """
 
     residual: Residual

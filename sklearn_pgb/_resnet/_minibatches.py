@@ -19,7 +19,7 @@ from sklearn_pgb._resnet._residual import (
 )
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._residual import evaluate_units
-from sklearn_pgb._training._train import Epoch, Schedule, train
+from sklearn_pgb._training._train import Schedule, train
 
 
 def minibatches(
@@ -34,26 +34,26 @@ def minibatches(
     folds = [] if parts is None else parts()
     # One fold only: a training per fold would take as many times as long.
     rows, test = folds[0] if folds else (np.arange(len(samples.y)), None)
-    held = None if test is None else samples.rows(test)
+    heldout = None if test is None else samples.rows(test)
     fold = objective.on(samples.rows(rows))
     model = Joint(fold, samples, request.dtype)
     z, _ = evaluate_units(objective.units, theta, samples.inputs[:1])
     joint = model.objective(z.shape[1])
     size = len(theta)
-    held_rows = None if held is None else model.rows(held)
+    heldout_rows = None if heldout is None else model.rows(heldout)
 
     def validate(point: Tensor) -> Tensor:
-        assert held is not None
-        assert held_rows is not None
-        raw = joint.program(point, held_rows)[0]
-        losses = objective.losses(raw.to(held.y), held)
-        return -(held.weight @ losses)[None].cpu()
+        assert heldout is not None
+        assert heldout_rows is not None
+        raw = joint.program(point, heldout_rows)[0]
+        losses = objective.losses(raw.to(heldout.y), heldout)
+        return -(heldout.weight @ losses)[None].cpu()
 
     losses: list[float] = []
 
-    def on_epoch(epoch: Epoch) -> bool:
-        losses.append(float(epoch.loss[0]))
-        inner = epoch.theta[0, -size:].detach().to(samples.y)
+    def on_epoch(theta: Tensor, loss: Tensor, *_: Tensor) -> bool:
+        losses.append(float(loss[0]))
+        inner = theta[0, -size:].detach().to(samples.y)
         return hook(inner, losses[-1], lambda: objective.head(inner, objective.alpha))
 
     trained = train(
@@ -63,7 +63,7 @@ def minibatches(
         Schedule(rate=request.rate, max_epochs=request.max_iter, tol=request.tol),
         batch_size=request.batch_size,
         generator=torch.Generator().manual_seed(request.seed),
-        validate=validate if held is not None else None,
+        validate=validate if heldout is not None else None,
         on_epoch=on_epoch,
     )
     training = Training(
@@ -74,22 +74,22 @@ def minibatches(
         improves=parts is None,
         diverged=bool(trained.diverged[0]),
     )
-    return training if held is None else _compared(training, fold, request, held)
+    return training if heldout is None else _compared(training, fold, request, heldout)
 
 
 def _compared(
-    training: Training, fold: Residual, request: Request, held: BasisSamples
+    training: Training, fold: Residual, request: Request, heldout: BasisSamples
 ) -> Training:
     """Choose alpha and whether to keep the units, by exact solutions on the fold."""
     theta = training.theta
     alphas = [factor * fold.alpha for factor in request.factors()]
-    units = [fold.held_out(theta, alpha, held).cpu().numpy() for alpha in alphas]
-    alone = [fold.held_out_alone(alpha, held).cpu().numpy() for alpha in alphas]
-    weight = held.weight.cpu().numpy()
+    units = [fold.held_out(theta, alpha, heldout).cpu().numpy() for alpha in alphas]
+    alone = [fold.held_out_alone(alpha, heldout).cpu().numpy() for alpha in alphas]
+    weight = heldout.weight.cpu().numpy()
     units_means, alone_means = (np.array(part) @ weight for part in (units, alone))
     best, basis = int(units_means.argmin()), int(alone_means.argmin())
     improves = is_significant(
-        weight * alone[basis], weight * units[best], weight, number_duplicates(held)
+        weight * alone[basis], weight * units[best], weight, number_duplicates(heldout)
     )
     return replace(
         training,

@@ -21,17 +21,7 @@ class Projection(ABC):
         sum_i w_i l_i(R [x_i, z_i] + b) + (alpha / 2) ||R||^2
 
     With an intercept, columns are centered before solving, to avoid cancellation.
-
-    Parameters
-    ----------
-    X : Tensor (n_samples, n_features)
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor (n_samples,)
-        Positive and normalized.
-    loss : Loss
-    intercept : bool
-        Whether to fit b; otherwise it is zero.
+    Otherwise b is zero.
     """
 
     def __init__(
@@ -207,15 +197,12 @@ class NewtonProjection(Projection):
     def rough(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         if Z.shape[1] and (0, None) not in self._starts:
             self.rough(Z[:, :0], alpha)
-        return self._parts(self._solution(Z, alpha, None, self.max_iter))
-
-    def exact(self, Z: Tensor, alpha: float, tol: float, max_iter: int) -> Solution:
-        return self._solution(Z, alpha, tol, max_iter)
+        return self._parts(self.exact(Z, alpha, None, self.max_iter))
 
     def _parts(self, solution: Solution) -> tuple[Tensor, Tensor]:
         return solution.coef.reshape(-1, self.y.shape[1]), solution.intercept
 
-    def _solution(
+    def exact(
         self, Z: Tensor, alpha: float, tol: float | None, max_iter: int
     ) -> Solution:
         """Solve to a certified gap of `tol`, or roughly if `tol` is None."""

@@ -1,16 +1,12 @@
 """`ResNetBasisRegressor`."""
 
-from numbers import Real
-
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_pgb._estimator._predictors import NetworkRegressor
+from sklearn_pgb._estimator._predictors import REGRESSOR_CONSTRAINTS, NetworkRegressor
 from sklearn_pgb._estimator._state import as_fitted
-from sklearn_pgb._losses._named import REGRESSION
 from sklearn_pgb._resnet._base import ResNetBasisBase
 from sklearn_pgb._resnet._diagnostics import closed_form
-from sklearn_pgb._sklearn import Interval, StrOptions
 
 
 class ResNetBasisRegressor(NetworkRegressor, ResNetBasisBase):
@@ -186,8 +182,7 @@ class ResNetBasisRegressor(NetworkRegressor, ResNetBasisBase):
 
     _parameter_constraints: dict = {
         **ResNetBasisBase._parameter_constraints,
-        "loss": [StrOptions(set(REGRESSION))],
-        "huber_delta": [Interval(Real, 0, None, closed="neither")],
+        **REGRESSOR_CONSTRAINTS,
     }
 
     def __init__(

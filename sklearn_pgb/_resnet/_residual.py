@@ -16,17 +16,9 @@ from sklearn_pgb._training._residual import evaluate_units
 
 @dataclass(frozen=True, eq=False)
 class BasisSamples:
-    """Samples of positive weight.
+    """Samples of positive weight, with normalized weights and encoded targets.
 
-    Attributes
-    ----------
-    basis : Tensor (n_samples, n_basis)
-    inputs : Tensor (n_samples, ...)
-        Standardized inputs of the residual units.
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor (n_samples,)
-        Normalized to sum one.
+    The inputs of the residual units are standardized.
     """
 
     basis: Tensor
@@ -59,20 +51,9 @@ class BasisSamples:
 class Request:
     """Parameters of the fit, with automatic ones resolved.
 
-    Attributes
-    ----------
-    alpha : float or None
-        None if it has to be chosen.
-    leave_one_out : bool
-        Whether to choose alpha by leave-one-out for any loss.
-    decay : float
-        Weight decay of the units.
-    full_batch : bool
-        Whether each step uses all samples.
-    projects : bool
-        Whether full-batch steps solve for the linear part.
-    total_weight : float
-        Sum of the unnormalized weights.
+    Alpha is None if it has to be chosen, for any loss by leave-one-out if
+    `leave_one_out`. Each step uses all samples if `full_batch`, and then solves for the
+    linear part if `projects`. `total_weight` is the sum of the unnormalized weights.
     """
 
     alpha: float | None
@@ -106,17 +87,8 @@ Hook = Callable[[Tensor, float, Callable[[], tuple[Tensor, Tensor]]], bool]
 class Residual:
     """The objective: a loss on [phi, z], a penalty on R and a decay of the units.
 
-    Attributes
-    ----------
-    units : Program
-    samples : BasisSamples
-    inner : Projection
-        Solves for R and intercept at given units.
-    alpha : float
-    scale : float
-        Factor of the units.
-    penalty : Tensor (n_params,)
-        Weight decay of each parameter of the units.
+    `inner` solves for R and intercept at given units, `scale` is the factor of the
+    units, and `penalty` the weight decay of each of their parameters.
     """
 
     units: Program
@@ -153,35 +125,25 @@ class Residual:
         solve = self.inner.rough if rough else self.inner.solve
         return solve(self.scale * z, alpha)
 
-    def held_out(self, theta: Tensor, alpha: float, held: BasisSamples) -> Tensor:
+    def held_out(self, theta: Tensor, alpha: float, heldout: BasisSamples) -> Tensor:
         """Return losses of held-out samples for a rough solution on the others."""
         coef, intercept = self.head(theta, alpha, rough=True)
-        z, _ = evaluate_units(self.units, theta, held.inputs)
-        raw = torch.cat([held.basis, self.scale * z], 1) @ coef + intercept
-        return self.losses(raw, held)
+        z, _ = evaluate_units(self.units, theta, heldout.inputs)
+        raw = torch.cat([heldout.basis, self.scale * z], 1) @ coef + intercept
+        return self.losses(raw, heldout)
 
-    def held_out_alone(self, alpha: float, held: BasisSamples) -> Tensor:
+    def held_out_alone(self, alpha: float, heldout: BasisSamples) -> Tensor:
         """Return the same losses for the model on the basis alone."""
         coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
-        return self.losses(held.basis @ coef + intercept, held)
+        return self.losses(heldout.basis @ coef + intercept, heldout)
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
     """Trained units, and their held-out losses.
 
-    Attributes
-    ----------
-    theta : Tensor (n_params,)
-    alpha : float
-    losses : list of float
-        The objective after each iteration or epoch.
-    n_iter : int
-    improves : bool
-        Whether to keep the units.
-    held_out, basis_held_out : float
-        Mean held-out losses with and without the units; nan without folds.
-    diverged : bool
+    `losses` has the objective after each iteration or epoch. The units are kept if they
+    are better. Mean held-out losses with and without them are nan without folds.
     """
 
     theta: Tensor

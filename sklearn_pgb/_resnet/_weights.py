@@ -45,19 +45,8 @@ def residual_weights(
     W = R1 is possible if the range of R1 contains that of R2. Otherwise no finite
     weights attain the infimum, and ``W = R1 + delta N M^T``, where N is an orthonormal
     basis of the missing part of the range and R1 maps the directions M to zero. V grows
-    like 1 / delta.
-
-    Parameters
-    ----------
-    delta : float, default=None
-        Size of W - R1 if it is not zero. None is a thousandth of the largest singular
-        value of R1.
-
-    Raises
-    ------
-    ValueError
-        If R1 has fewer free directions than are missing: at most n_basis outputs of
-        W (phi + V z) can be independent.
+    like 1 / delta. The default delta is a thousandth of the largest singular value of
+    R1. At most n_basis outputs of W (phi + V z) can be independent.
     """
     # The thin SVD has all free directions that can be used.
     U, sigma, Qt = np.linalg.svd(R1, full_matrices=False)

@@ -23,16 +23,9 @@ from sklearn_pgb._training._program import NetworkProgram
 
 @dataclass(frozen=True, eq=False)
 class SurveyData:
-    """Training data and loss of the networks of a survey.
+    """Training data, encoded targets and loss of the networks of a survey.
 
-    Attributes
-    ----------
-    inputs : Tensor (n_samples, ...)
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets.
-    weight : Tensor (n_samples,)
-        Weights with sum one.
-    loss : Loss
+    The sum of the weights is one.
     """
 
     inputs: Tensor
@@ -47,8 +40,8 @@ class SurveyData:
 
     @staticmethod
     def _of(*parts: Any) -> "SurveyData":
-        inputs, y, weight, loss = parts
-        return SurveyData(as_float64(inputs), as_float64(y), as_float64(weight), loss)
+        inputs, y, weight = map(as_float64, parts[:3])
+        return SurveyData(inputs, y, weight, parts[3])
 
     def objective(self, network: Network, penalty: Tensor | None = None) -> Objective:
         """Objective of a network on these data; the default is no penalty."""
@@ -57,22 +50,16 @@ class SurveyData:
         data = self.inputs, self.y, self.weight
         return Objective(NetworkProgram(network), self.loss, *data, penalty)
 
-    def floor(self) -> float:
-        """Smallest loss of any function of the inputs."""
+    def scale(self) -> LossScale:
+        """Floor and scale of losses: the loss of the best constant minus the floor."""
         rows = self.inputs.flatten(1)
-        return pure_error_floor(rows, self.y, self.loss, self.weight).value
-
-    def scale(self, floor: float) -> LossScale:
-        """Scale of losses: the loss of the best constant minus the floor."""
+        floor = pure_error_floor(rows, self.y, self.loss, self.weight).value
         return loss_scale(self.loss, self.y, self.weight, floor)
 
     def linear(self, floor: float) -> Infimum:
         """Infimum of the loss over linear models of the inputs."""
-        rows = self.inputs.flatten(1)
-        operator = KroneckerOperator(rows, self.y.shape[1])
-        problem = ConvexProblem(
-            operator, self.y, self.loss, self.weight, intercept=True
-        )
+        operator = KroneckerOperator(self.inputs.flatten(1), self.y.shape[1])
+        problem = ConvexProblem(operator, self.y, self.loss, self.weight)
         return infimum(problem, floor=floor)
 
 
@@ -80,14 +67,7 @@ class SurveyData:
 class Endpoints:
     """The trained networks, one per start, with their losses.
 
-    Attributes
-    ----------
-    objectives : list of Objective
-        Objective of each network.
-    theta : ndarray (n_starts, n_params)
-    raw : Tensor (n_starts, n_samples, n_outputs)
-    loss, objective, gradient_norm : ndarray (n_starts,)
-        Loss without penalty, loss plus penalty, and norm of the objective's gradient.
+    `objective` is the loss plus penalty, and `gradient_norm` belongs to it.
     """
 
     objectives: list[Objective]
@@ -102,8 +82,7 @@ def evaluate(objectives: Sequence[Objective]) -> Endpoints:
     """Compute losses, objectives and gradient norms of networks of equal size."""
     raws, thetas, values = [], [], []
     for objective in objectives:
-        network = objective.network
-        theta = network.theta
+        network, theta = objective.network, objective.network.theta
         raw = network(theta, objective.X)
         residual = objective.loss.gradient(objective.y, raw)
         residual = objective.weight[:, None] * residual
@@ -123,14 +102,10 @@ def distinct(ends: Endpoints, setting: SurveyData, scale: float) -> NDArray[np.i
     """Return the number of the distinct minimum of each start.
 
     Networks are compared by their predictions on the training samples and by their
-    objective, because these do not depend on permutations and signs of hidden units,
-    the scaling of ReLU units, or inactive units. In order of increasing objective, each
-    network is assigned to the first minimum that it is close to, or to a new one.
-
-    Parameters
-    ----------
-    scale : float
-        Scale of losses.
+    objective relative to `scale`, because these do not depend on permutations and signs
+    of hidden units, the scaling of ReLU units, or inactive units. In order of
+    increasing objective, each network is assigned to the first minimum that it is close
+    to, or to a new one.
     """
     predicted = setting.loss.predict(ends.raw.flatten(0, 1)).view(ends.raw.shape)
     centered = setting.y - setting.weight @ setting.y

@@ -28,27 +28,13 @@ def examine_ends(
     tol: float,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[str, ...]]:
-    """Return bounds over the gradient bases, and a verdict on each network.
+    """Return bounds over the gradient bases with norm budgets, and verdicts.
 
     One network of each distinct minimum is examined, in order of increasing objective,
     within EXAMINATION_FLOPS and at least once. If it is critical or at a kink, it is
     certified as by `certify`, and all critical networks of the minimum get its verdict.
-    Otherwise only its bound is computed.
-
-    Parameters
-    ----------
-    minimum : ndarray (n_starts,)
-        Number of the distinct minimum of each network.
-    scale : LossScale
-        Scale of losses.
-    tol : float
-        Tolerance on objectives and gradient norms, relative to `scale`.
-
-    Returns
-    -------
-    bounds, budgets : ndarray (n_starts,)
-        Values for the examined networks and the best one; nan for others.
-    verdicts : tuple of str
+    Otherwise only its bound is computed. Bounds are nan for networks that are neither
+    examined nor the best.
     """
     critical = ends.gradient_norm <= tol * scale.reference
     finite = np.isfinite(ends.objective) & np.isfinite(ends.gradient_norm)

@@ -42,23 +42,10 @@ from sklearn_pgb._training._train import Schedule, automatic_rate
 class Recipe:
     """Architecture, data and training parameters of a population of networks.
 
-    Attributes
-    ----------
-    architecture : Architecture
-        Outputs are in the training units of `Targets.scaling`.
-    activation : str
-    setting : SurveyData
-        Data in the original units of the targets.
-    targets : Targets
-    y : ndarray (n_samples,) or (n_samples, n_targets)
-        Targets before they are encoded.
-    penalty : Tensor (n_params,)
-        Penalty in training units.
-    schedule : Schedule
-        Zero epochs if the solver is L-BFGS.
-    batch_size : int
-    n_iter : int
-        Iterations of L-BFGS set in the estimator.
+    `setting` has the data in the original units of the targets, and `y` the targets
+    before they are encoded. The outputs of the architecture and the penalty are in the
+    training units of `Targets.scaling`. If the solver is L-BFGS, the schedule has zero
+    epochs and `n_iter` is the estimator's number of iterations.
     """
 
     architecture: Architecture

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._budget import PRINTED
+from sklearn_pgb._certificate._certificate import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,6 +157,7 @@ class MinimaSurvey:
     def __str__(self) -> str:
         """Format a summary."""
         low, middle, high = np.quantile(self.loss, [0, 0.5, 1], method="nearest")
+        rounding = 1e-14 * abs(high)
         words = [
             f"{self.verdict.count(verdict)} {verdict.replace('_', ' ')}"
             for verdict in VERDICTS
@@ -165,23 +167,18 @@ class MinimaSurvey:
             f"{self.n_starts} starts, {self.n_minima} distinct minima: "
             f"{', '.join(words)} (tol={self.tol:g})",
             f"loss: {low:.4g} (min), {middle:.4g} (median), {high:.4g} (max)",
-            f"bounds: floor {_number(self.floor, high)}, linear model "
+            f"bounds: floor {number(self.floor, rounding)}, linear model "
             f"{self.linear:.4g}, gradient basis of the best network "
-            f"{_number(self.best_bound, high)}",
+            f"{number(self.best_bound, rounding)}",
             "minimum  starts      loss  gradient  verdict",
         ]
-        for number, count in enumerate(self.counts[:PRINTED]):
-            members = np.flatnonzero(self.minimum == number)
+        for minimum, count in enumerate(self.counts[:PRINTED]):
+            members = np.flatnonzero(self.minimum == minimum)
             start = members[np.argmin(self.objective[members])]
             lines.append(
-                f"{number:7}  {count:6}  {self.loss[start]:8.4g}  "
+                f"{minimum:7}  {count:6}  {self.loss[start]:8.4g}  "
                 f"{self.gradient_norm[start]:8.1e}  {self.verdict[start]}"
             )
         if self.n_minima > PRINTED:
             lines.append(f"    ...  {self.counts[PRINTED:].sum():6}")
         return "\n".join(lines)
-
-
-def _number(value: float, largest: float) -> str:
-    """Format a loss; "0" if it is zero up to rounding."""
-    return f"{0.0 if abs(value) < 1e-14 * abs(largest) else value:.4g}"

@@ -17,7 +17,7 @@ from sklearn_pgb._samples import check_samples
 from sklearn_pgb._survey._ends import SurveyData, distinct, evaluate
 from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
-from sklearn_pgb._survey._recipe import Recipe, find_recipe
+from sklearn_pgb._survey._recipe import find_recipe
 from sklearn_pgb._survey._result import MinimaSurvey
 from sklearn_pgb._training._objective import Objective
 
@@ -120,13 +120,17 @@ def survey_minima(
     recipe = find_recipe(estimator, X, y, weight)
     if recipe is not None:
         setting = recipe.setting
-        floor = setting.floor()
-        scale = setting.scale(floor)
+        scale = setting.scale()
+        # In the targets' units, gradients of hidden layers are larger by unit^2, and
+        # those of the output layer by unit, than in training units. One factor at a
+        # time, because squares of tiny targets underflow.
+        unit = recipe.architecture.scale
+        limit = scale.reference / unit / max(1.0, unit) / recipe.program.n_params**0.5
         theta = train_population(
             recipe,
             n_starts,
             polish_iter=polish_iter,
-            gtol=SURVEY_POLISH * tol * _training_scale(recipe, scale.reference),
+            gtol=SURVEY_POLISH * tol * limit,
             seed=seed,
             n_jobs=n_jobs,
         )
@@ -140,14 +144,13 @@ def survey_minima(
         objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
         first = objectives[0]
         setting = SurveyData(first.X, first.y, first.weight, first.loss)
-        floor = setting.floor()
-        scale = setting.scale(floor)
+        scale = setting.scale()
     ends = evaluate(objectives)
     minimum = distinct(ends, setting, scale.reference)
     bounds, budgets, verdicts = examine_ends(
         ends, minimum, scale=scale, tol=tol, seed=seed
     )
-    linear = setting.linear(floor)
+    linear = setting.linear(scale.floor)
     return MinimaSurvey(
         loss=ends.loss,
         objective=ends.objective,
@@ -156,7 +159,7 @@ def survey_minima(
         minimum=minimum,
         gradient_basis_bound=bounds,
         gradient_basis_budget=budgets,
-        floor=floor,
+        floor=scale.floor,
         linear=linear.value,
         linear_bound=linear.lower_bound,
         linear_budget=linear.norm_budget,
@@ -164,16 +167,6 @@ def survey_minima(
         population=recipe is not None,
         tol=float(tol),
     )
-
-
-def _training_scale(recipe: Recipe, scale: float) -> float:
-    """Convert a limit on the gradient's norm to a limit per entry in training units."""
-    target_scale = recipe.architecture.scale
-    # In the targets' units, gradients of hidden layers are larger by target_scale^2,
-    # and those of the output layer by target_scale.
-    # One factor at a time, because squares of tiny targets underflow.
-    limit = scale / target_scale / max(1.0, target_scale)
-    return limit / recipe.program.n_params**0.5
 
 
 def _by_joblib(

@@ -28,21 +28,11 @@ from sklearn_pgb._training._program import (
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """A network with random initial parameters.
+    """A program of one network, and a function that draws its initial parameters.
 
-    Attributes
-    ----------
-    program : Program
-        A program of one member.
-    n_outputs : int
-    draw : callable
-        Draws initial parameters (n_params,).
-    center : ndarray (n_outputs,)
-    scale : float
-        Center and scale that standardize the targets of the training. The outputs of
-        the fitted network are those of the program times `scale`, plus `center`.
-    inputs : InputMap or None
-        The standardization of the inputs; None if there is none.
+    The outputs of the fitted network are those of the program times `scale`, plus
+    `center`, which standardize the targets of the training. The inputs are standardized
+    unless their map is None.
     """
 
     program: Program
@@ -83,13 +73,8 @@ def chain_architecture(
 ) -> Architecture:
     """Create a chain with scikit-learn's distribution of initial parameters.
 
-    Parameters
-    ----------
-    start : ndarray (n_outputs,) or None
-        Added to the initial output biases.
-    constant : bool
-        Whether the initial outputs are constants: output weights are zero, and output
-        biases are `start`.
+    `start` is added to the initial output biases. If the initial outputs are
+    `constant`, the output weights are zero and the output biases are `start`.
     """
     n_outputs, n_hidden = program.shapes[-1]
 
@@ -113,14 +98,8 @@ def module_architecture(
 ) -> Architecture:
     """Create an architecture; later draws reset the module or make another.
 
-    Parameters
-    ----------
-    module : torch.nn.Module or callable
-        A module, which is copied, or a function that returns one.
-    X : ndarray (n_samples, ...)
-        Standardized samples; the module is checked on some of them.
-    inputs : InputMap or None
-        The standardization of X.
+    The module is copied, or returned by a function. It is checked on some of the
+    samples, which are standardized by `inputs`.
     """
     first = _make(module)
     probe = ModuleNetwork(first)
@@ -171,7 +150,7 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
     if isinstance(program, ChainProgram):
         weights, biases = program.split(theta[None])
         coefs = [weight[0].T.numpy().copy() for weight in weights]
-        intercepts = [bias[0, 0].numpy().copy() for bias in biases if bias is not None]
+        intercepts = [bias[0, 0].numpy().copy() for bias in biases]
         coefs[-1] *= architecture.scale
         intercepts[-1] = architecture.center + architecture.scale * intercepts[-1]
         return {

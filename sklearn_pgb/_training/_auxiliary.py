@@ -16,10 +16,7 @@ from sklearn_pgb._training._program import Program
 class Neurons:
     """The added neurons ``a_k exp(w_k . x + b_k)`` of each member.
 
-    Attributes
-    ----------
-    a, b : Tensor (n_members, n_outputs)
-    W : Tensor (n_members, n_outputs, n_features)
+    a and b are (n_members, n_outputs), W is (n_members, n_outputs, n_features).
     """
 
     a: Tensor
@@ -45,15 +42,7 @@ class AuxiliaryProgram(Program):
     """A program plus one exponential neuron per output.
 
     The parameters of a member are those of the program, then a, b and W row by row:
-    ``f(x; theta)_k + a_k exp(w_k . x + b_k)``.
-
-    Parameters
-    ----------
-    program : Program
-        The network f.
-    n_features : int
-        Features of a sample, flattened.
-    n_outputs : int
+    ``f(x; theta)_k + a_k exp(w_k . x + b_k)``. Samples are flattened for the neurons.
 
     References
     ----------
@@ -119,20 +108,8 @@ def neuron_gradient(
 ) -> tuple[float, Tensor]:
     """Compute the auxiliary objective and its gradient in (a, b, W) at fixed outputs.
 
-    Parameters
-    ----------
-    objective : Objective
-        Provides loss, samples and weights; its penalty is not included.
-    raw : Tensor (n_samples, n_outputs)
-        Raw outputs of the network.
-    neurons : Neurons
-        Those of one member.
-
-    Returns
-    -------
-    value : float
-    gradient : Tensor (n_params,)
-        In the order of `Neurons.flat`.
+    The neurons are those of one member, and the gradient is in the order of
+    `Neurons.flat`. The penalty of the objective is not included.
     """
     moved = raw + neurons(objective.X)[0]
     value = objective.weight @ objective.loss.value(objective.y, moved)

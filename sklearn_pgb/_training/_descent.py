@@ -43,14 +43,7 @@ class Method(ABC):
 
 @dataclass(eq=False)
 class Adam(Method):
-    """Adam with corrected moments (Kingma and Ba, 2015).
-
-    Parameters
-    ----------
-    beta_1, beta_2 : float
-        Decay of the first and second moment.
-    epsilon : float
-    """
+    """Adam with corrected moments (Kingma and Ba, 2015)."""
 
     beta_1: float = 0.9
     beta_2: float = 0.99
@@ -96,13 +89,7 @@ class Adam(Method):
 
 @dataclass(eq=False)
 class GradientDescent(Method):
-    """Stochastic gradient descent with momentum.
-
-    Parameters
-    ----------
-    momentum : float
-    nesterov : bool
-    """
+    """Stochastic gradient descent with momentum."""
 
     momentum: float = 0.9
     nesterov: bool = True
@@ -131,21 +118,8 @@ class GradientDescent(Method):
 class Descent:
     """Minibatch descent of a population on an objective.
 
-    Parameters
-    ----------
-    objective : Objective
-    theta : Tensor (n_members, n_params)
-        Initial parameters, which are copied.
-    method : Method
-    batch_size : int
-    generator : torch.Generator or None
-        Shuffles the samples before each epoch, unless one batch holds them all; None
-        keeps their order.
-
-    Attributes
-    ----------
-    theta : Tensor (n_members, n_params)
-        Current parameters.
+    The initial parameters (n_members, n_params) are copied. A generator shuffles the
+    samples before each epoch, unless one batch holds them all; None keeps their order.
     """
 
     def __init__(
@@ -164,13 +138,7 @@ class Descent:
         method.start(self.theta)
 
     def epoch(self, rate: float | Tensor) -> Tensor:
-        """Train on each sample once.
-
-        Returns
-        -------
-        Tensor (n_members,)
-            The objective of each member, accumulated during the epoch.
-        """
+        """Train on each sample once; return the objectives accumulated in the epoch."""
         objective, theta = self.objective, self.theta
         n, size = objective.n_samples, self.batch_size
         total = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
@@ -197,12 +165,8 @@ class Descent:
     def _shuffled(self):  # type: ignore[no-untyped-def]
         """Yield shuffled parts of whole batches, with mean batch weights of one."""
         objective, n, size = self.objective, self.objective.n_samples, self.batch_size
-        data = objective.X, objective.y, objective.weight
-        if size == n:
-            yield data
-            return
-        data = *data[:2], objective.weight * (n / size)
-        if self.generator is None:
+        data = objective.X, objective.y, objective.weight * (n / size)
+        if size == n or self.generator is None:
             yield data
             return
         order = torch.randperm(n, generator=self.generator).to(objective.y.device)

@@ -18,18 +18,10 @@ from sklearn_pgb._budget import INPUT_ULPS, PASS_ROWS, SMALLEST
 class InputMap:
     """Standardization of each column, ``z = (x 2^-exponent - center) / spread``.
 
-    The exact scaling by powers of two avoids overflow and underflow of squares.
-
-    Attributes
-    ----------
-    columns : ndarray (n_columns,)
-        Indices of the columns of X that the network uses.
-    exponent : ndarray (n_columns,) or (1,)
-    center, spread : ndarray of the same shape
-        One number for all positions if samples have more than one axis. An infinite
-        spread maps constant columns to zero.
-    n_features : int
-        Number of columns of X.
+    The exact scaling by powers of two avoids overflow and underflow of squares. The
+    network uses some of the `n_features` columns of X. There is one exponent, center
+    and spread for all positions if samples have more than one axis. An infinite spread
+    maps constant columns to zero.
     """
 
     columns: NDArray[np.intp]
@@ -42,18 +34,11 @@ class InputMap:
     def fit(
         cls, X: NDArray[Any], weight: NDArray[np.float64], *, centered: bool, drop: bool
     ) -> InputMap:
-        """Compute means and standard deviations of weighted samples.
+        """Compute means and standard deviations of samples with positive weights.
 
-        Parameters
-        ----------
-        weight : ndarray (n_samples,)
-            Positive weights.
-        centered : bool
-            Whether to center columns. Otherwise they are divided by their largest
-            absolute value, which preserves zeros and the size of rare features.
-        drop : bool
-            Whether to drop constant columns, except one if all are constant. Otherwise
-            they become zero.
+        Columns that are not centered are divided by their largest absolute value, which
+        preserves zeros and the size of rare features. Constant columns are dropped,
+        except one if all are constant, or else become zero.
         """
         weight = weight / weight.sum()
         rows = X if X.ndim == 2 else X.reshape(len(X), -1)
@@ -89,16 +74,13 @@ class InputMap:
         for start in range(0, len(X), PASS_ROWS):
             rows = slice(start, start + PASS_ROWS)
             part = X[rows] if keeps_all else X[rows, self.columns]
-            result[rows] = self._of(part)
+            # Extreme values may become infinite.
+            with np.errstate(over="ignore"):
+                scaled = np.ldexp(part.astype(np.float64), -self.exponent)
+                scaled -= self.center
+                scaled /= self.spread
+            result[rows] = scaled
         return result
-
-    def _of(self, part: NDArray[Any]) -> NDArray[np.float64]:
-        """Standardize a part of the samples; extreme values may become infinite."""
-        with np.errstate(over="ignore"):
-            scaled = np.ldexp(part.astype(np.float64), -self.exponent)
-            scaled -= self.center
-            scaled /= self.spread
-        return scaled
 
     def fold(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
@@ -124,12 +106,7 @@ class InputMap:
 
 
 class Standardization(nn.Module):
-    """A layer without parameters that standardizes its inputs, in float64.
-
-    Parameters
-    ----------
-    inputs : InputMap
-    """
+    """A layer without parameters that standardizes its inputs, in float64."""
 
     def __init__(self, inputs: InputMap):
         super().__init__()

@@ -22,17 +22,7 @@ class Objective:
 
         L(theta) = sum_i w_i l_i(f(x_i; theta)) + sum_j penalty_j theta_j^2
 
-    Parameters
-    ----------
-    program : Program
-    loss : Loss
-    X : Tensor (n_samples, ...)
-    y : Tensor (n_samples, n_outputs)
-        Encoded targets (`Loss.encode`).
-    weight : Tensor (n_samples,)
-        Positive and normalized.
-    penalty : Tensor (n_params,)
-        Nonnegative.
+    Targets are encoded, weights positive and normalized, and penalties not negative.
     """
 
     program: Program
@@ -70,7 +60,10 @@ class Objective:
         total = theta.new_zeros(len(theta))
         for rows in self.row_slices(len(theta)):
             raw = self.program(theta, self.X[rows])
-            total += self._losses(raw, self.y[rows]) @ self.weight[rows]
+            # The loss takes 2-d outputs, so members are concatenated.
+            y = self.y[rows].repeat(len(raw), 1)
+            losses = self.loss.value(y, raw.reshape(-1, raw.shape[2]))
+            total += losses.view(len(raw), -1) @ self.weight[rows]
         return total
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,17 +88,11 @@ class Objective:
         """Return the weighted loss of a batch and its gradient, without the penalty."""
         raw, tape = self.program.forward(theta, X)
         flat = raw.reshape(-1, raw.shape[2])
-        # The loss takes 2-d outputs, so members are stacked below each other.
         repeated = y if len(theta) == 1 else y.repeat(len(theta), 1)
         value, residual = self.loss.value_and_gradient(repeated, flat)
         residual = residual.view(raw.shape).mul_(weight[:, None])
         gradient = self.program.backward(theta, tape, residual)
         return value.view(len(theta), -1) @ weight, gradient
-
-    def _losses(self, raw: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of each member and sample, (n_members, n_samples)."""
-        flat = raw.reshape(-1, raw.shape[2])
-        return self.loss.value(y.repeat(len(raw), 1), flat).view(len(raw), -1)
 
     def row_slices(self, n_members: int) -> Iterator[slice]:
         """Yield slices of samples that fit into memory at the same time."""

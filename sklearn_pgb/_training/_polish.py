@@ -18,18 +18,10 @@ from sklearn_pgb._training._objective import Objective, hessian
 
 @dataclass(frozen=True, eq=False)
 class Polished:
-    """Result of a polish.
+    """Result of a polish: parameters, objective with penalty, and counts.
 
-    Attributes
-    ----------
-    theta : Tensor (n_params,)
-    value : float
-        The objective, penalty included.
-    n_iter : int
-    n_evaluations : int
-        Evaluations of the objective and gradient by L-BFGS.
-    losses : list of float
-        The objective after each iteration.
+    `losses` has the objective after each iteration of L-BFGS and Newton's method,
+    `n_evaluations` only counts those of L-BFGS.
     """
 
     theta: Tensor
@@ -52,30 +44,23 @@ def polish(
     """Minimize an objective on all samples by L-BFGS, followed by Newton's method.
 
     L-BFGS stops when the decrease of the objective is below rounding errors, at
-    gradients around 1e-6. Newton steps then decrease the gradient further. They use the
-    absolute values of the Hessian's eigenvalues, to also descend near saddles.
+    gradients around 1e-6. Newton steps then decrease the gradient further, if there are
+    at most POLISH_DENSE_PARAMS parameters. They use the absolute values of the
+    Hessian's eigenvalues, to also descend near saddles. The result is never worse than
+    the start.
 
     Parameters
     ----------
     objective : Objective
         In float64.
-    theta : Tensor (n_params,)
     gtol : float
         Stop if no entry of the gradient exceeds this.
-    max_iter : int
-        Maximum iterations of L-BFGS.
-    max_evaluations : int
-        Maximum evaluations of the objective by L-BFGS.
+    max_iter, max_evaluations : int
+        Limits of L-BFGS.
     newton : bool
-        Whether to use Newton's method if there are at most POLISH_DENSE_PARAMS
-        parameters.
+        Whether to use Newton's method.
     on_iteration : callable or None
         Takes parameters and objective. The polish ends if it returns True.
-
-    Returns
-    -------
-    Polished
-        Never worse than the start.
     """
     losses: list[float] = []
     stopped = False

@@ -65,54 +65,31 @@ class Program(ABC):
 class ChainProgram(Program):
     """A chain of linear layers and elementwise activations, without autograd.
 
-    Each pass takes one batched matrix product per layer and direction.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Number of inputs, units of each hidden layer, and number of outputs.
-    activations : sequence of Activation
-        One per hidden layer. One more also activates the outputs, which `backward` then
-        overwrites.
-    biases : sequence of bool or None
-        Whether each layer has a bias. If None, all have one.
+    Each pass takes one batched matrix product per layer and direction. The widths are
+    the number of inputs, units of each hidden layer, and number of outputs. There is
+    one activation per hidden layer. One more also activates the outputs, which
+    `backward` then overwrites.
     """
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        activations: Sequence[Activation],
-        biases: Sequence[bool] | None = None,
-    ):
+    def __init__(self, widths: Sequence[int], activations: Sequence[Activation]):
         self.widths, self.activations = list(widths), list(activations)
         self.shapes = [(o, i) for i, o in pairwise(widths)]
-        self.biases = [True] * len(self.shapes) if biases is None else list(biases)
-        self.sizes = [
-            size
-            for (o, i), bias in zip(self.shapes, self.biases, strict=True)
-            for size in ((o * i, o) if bias else (o * i,))
-        ]
+        self.sizes = [size for o, i in self.shapes for size in (o * i, o)]
         self.n_params = sum(self.sizes)
         self._buffers: dict[Any, Tensor] = {}
         self._parts: dict[str, tuple[Any, Any]] = {}
 
-    def split(self, theta: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+    def split(self, theta: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """View theta as weights (n_members, n_out, n_in) and biases."""
-        parts = iter(theta.split(self.sizes, 1))
-        weights: list[Tensor] = []
-        biases: list[Tensor | None] = []
-        for shape, bias in zip(self.shapes, self.biases, strict=True):
-            weights.append(next(parts).unflatten(1, shape))
-            biases.append(next(parts)[:, None] if bias else None)
-        return weights, biases
+        parts = theta.split(self.sizes, 1)
+        pairs = zip(parts[::2], self.shapes, strict=True)
+        weights = [part.unflatten(1, shape) for part, shape in pairs]
+        return weights, [part[:, None] for part in parts[1::2]]
 
     def is_weight(self) -> Tensor:
         """Return a mask of the parameters that are weights, not biases."""
-        parts = []
-        for (n_out, n_in), bias in zip(self.shapes, self.biases, strict=True):
-            parts.append(torch.ones(n_out * n_in, dtype=torch.bool))
-            parts.append(torch.zeros(n_out if bias else 0, dtype=torch.bool))
-        return torch.cat(parts)
+        kinds = torch.tensor([True, False]).repeat(len(self.shapes))
+        return kinds.repeat_interleave(torch.tensor(self.sizes))
 
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
         weights, biases = self._views("theta", theta)
@@ -121,10 +98,7 @@ class ChainProgram(Program):
         for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):
             shape = len(theta), len(X), self.shapes[layer][0]
             z = self._buffer(("forward", layer), theta, shape)
-            if b is None:
-                torch.bmm(outputs[-1], W.mT, out=z)
-            else:
-                torch.baddbmm(b, outputs[-1], W.mT, out=z)
+            torch.baddbmm(b, outputs[-1], W.mT, out=z)
             if layer < len(self.activations):
                 activation = self.activations[layer]
                 in_place = activation.in_place
@@ -141,8 +115,7 @@ class ChainProgram(Program):
         if len(self.activations) == len(weights):
             delta = self._pull(residual.clone(), len(weights) - 1, tape)
         for layer in reversed(range(len(weights))):
-            inputs, bias = outputs[layer], to_biases[layer]
-            n_out, n_in = self.shapes[layer]
+            inputs, (n_out, n_in) = outputs[layer], self.shapes[layer]
             if n_in < n_out:
                 # Transposed, as products with a narrow right factor are slow.
                 product = self._buffer(("product",), theta, (len(theta), n_in, n_out))
@@ -155,8 +128,7 @@ class ChainProgram(Program):
                 to_weights[layer].copy_(product)
             else:
                 torch.bmm(delta.mT, inputs, out=to_weights[layer])
-            if bias is not None:
-                torch.sum(delta, 1, keepdim=True, out=bias)
+            torch.sum(delta, 1, keepdim=True, out=to_biases[layer])
             if layer:
                 back = self._buffer(("backward", layer), theta, inputs.shape)
                 if delta.shape[2] == 1:
@@ -180,9 +152,7 @@ class ChainProgram(Program):
         weights, biases = self.split(theta[None])
         h = X.flatten(1)
         for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):
-            h = h @ W[0].T
-            if b is not None:
-                h = h + b[0]
+            h = h @ W[0].T + b[0]
             if layer < len(self.activations):
                 h = self.activations[layer](h)
         return h
@@ -213,11 +183,6 @@ class ModuleProgram(Program):
 
     Dropout is active, and batch norm updates its statistics. Random layers use torch's
     global generator; see `local_randomness`.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        It holds the buffers.
     """
 
     def __init__(self, module: nn.Module):
@@ -233,12 +198,8 @@ class ModuleProgram(Program):
 
     def is_weight(self) -> Tensor:
         """Return a mask of the parameters of matrices and kernels."""
-        return torch.cat(
-            [
-                torch.full((shape.numel(),), len(shape) > 1)
-                for shape in self.shapes.values()
-            ]
-        )
+        shapes = self.shapes.values()
+        return torch.cat([torch.full((s.numel(),), len(s) > 1) for s in shapes])
 
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
         leaf = theta[0].detach().requires_grad_()
@@ -308,10 +269,10 @@ def uniform_initialisation(
     members = []
     for _ in range(n_members):
         parts = []
-        for (n_out, n_in), bias in zip(program.shapes, program.biases, strict=True):
+        for n_out, n_in in program.shapes:
             bound = ((2.0 if logistic else 6.0) / (n_in + n_out)) ** 0.5
             # Drawn in the layout of scikit-learn's coefs_, weights before biases.
             parts.append(rng.uniform(-bound, bound, (n_in, n_out)).T.ravel())
-            parts.append(rng.uniform(-bound, bound, n_out if bias else 0))
+            parts.append(rng.uniform(-bound, bound, n_out))
         members.append(np.concatenate(parts))
     return torch.from_numpy(np.stack(members))

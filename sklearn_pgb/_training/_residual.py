@@ -12,19 +12,10 @@ from sklearn_pgb._training._program import ChainProgram, Program
 class ResidualProgram(Program):
     """Raw outputs ``phi A + scale z(x; theta) B + b`` as a function of all parameters.
 
-    Its inputs are phi and x in one matrix, (n_samples, n_basis + size of x). The
-    parameters of a member are A, B, b and those of z. Entry (j, c) of A and B has the
-    index ``j * n_outputs + c``, as in `KroneckerOperator`.
-
-    Parameters
-    ----------
-    units : Program
-        The residual units z, (n_samples, n_units).
-    n_basis, n_units, n_outputs : int
-    shape : tuple of int
-        Shape of one sample for the units.
-    scale : float
-        Factor of z.
+    Its inputs are phi and x in one matrix, (n_samples, n_basis + size of x); `shape` is
+    that of one sample x for the units z. The parameters of a member are A, B, b and
+    those of z. Entry (j, c) of A and B has the index ``j * n_outputs + c``, as in
+    `KroneckerOperator`.
     """
 
     def __init__(

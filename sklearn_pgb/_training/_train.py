@@ -52,44 +52,13 @@ class Schedule:
 
 
 @dataclass(frozen=True, eq=False)
-class Epoch:
-    """State of a training after an epoch.
-
-    Attributes
-    ----------
-    theta : Tensor (n_members, n_params)
-    loss : Tensor (n_members,)
-        The objective, accumulated during the epoch.
-    score : Tensor (n_members,)
-        Held-out score, or negative loss.
-    stagnates : Tensor (n_members,)
-        Whether stagnation was detected in this epoch.
-    rate : Tensor (n_members,)
-        The learning rate of the next epoch, before annealing or scaling.
-    """
-
-    theta: Tensor
-    loss: Tensor
-    score: Tensor
-    stagnates: Tensor
-    rate: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Training:
-    """Result of a training.
+    """Result of a training, for each member of the population.
 
-    Attributes
-    ----------
-    theta : Tensor (n_members, n_params)
-    losses : Tensor (n_epochs, n_members)
-        Objective of each epoch, accumulated during the epoch.
-    scores : Tensor (n_epochs, n_members)
-        Held-out scores; no columns if there is no validation.
-    n_epochs : int
-    stagnated, diverged : Tensor (n_members,)
-        Whether the score stopped improving, and whether the loss diverged. In the
-        latter case `theta` has the parameters with the smallest loss.
+    `losses` has the objective, accumulated during each epoch, and `scores` the held-out
+    scores, without columns if there is no validation. Members stagnated if their score
+    stopped improving, and diverged if their loss did. In the latter case `theta` has
+    the parameters with the smallest loss.
     """
 
     theta: Tensor
@@ -109,7 +78,7 @@ def train(
     batch_size: int = 200,
     generator: torch.Generator | None = None,
     validate: Callable[[Tensor], Tensor] | None = None,
-    on_epoch: Callable[[Epoch], bool] | None = None,
+    on_epoch: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], bool] | None = None,
 ) -> Training:
     """Train a population on minibatches.
 
@@ -123,7 +92,10 @@ def train(
         Returns the held-out score of each member; larger scores are better. If given,
         it determines stagnation, and the result has the parameters of the best score.
     on_epoch : callable or None
-        Takes each epoch when it ends. The training ends if it returns True.
+        Called after each epoch with the members' parameters; objectives, accumulated
+        during the epoch; held-out scores or negative losses; a mask of those found to
+        stagnate; and learning rates of the next epoch, before annealing or scaling. The
+        training ends if it returns True.
     """
     descent = Descent(objective, theta, method, batch_size, generator)
     n_batches = math.ceil(objective.n_samples / batch_size)
@@ -153,8 +125,8 @@ def train(
             best.update(scored, torch.where(loss.isfinite(), score, -torch.inf))
             best.restore(descent.theta, diverged)
             stagnates = progress.update(score, diverged)
-            epoch = Epoch(descent.theta, loss, score, stagnates, progress.rate)
-            if on_epoch is not None and on_epoch(epoch):
+            epoch = descent.theta, loss, score, stagnates, progress.rate
+            if on_epoch is not None and on_epoch(*epoch):
                 break
     if validate is not None:
         if progress.diverged.any():
