@@ -360,20 +360,20 @@ class Peak(threading.Thread):
 def write(path, n_rows, n_columns):
     """Write a file of normal numbers block by block; return the targets."""
     y, rng = [], np.random.default_rng(0)
-    out = np.lib.format.open_memmap(path, "w+", np.float32, (n_rows, n_columns))
+    out = np.lib.format.open_memmap(path, "w+", np.float64, (n_rows, n_columns))
     for start in range(0, n_rows, 100_000):
-        part = rng.standard_normal((min(100_000, n_rows - start), n_columns), "f4")
+        part = rng.standard_normal((min(100_000, n_rows - start), n_columns))
         out[start : start + len(part)] = part
         y.append(np.sin(part[:, 0]) + part[:, 1] * part[:, 2])
     out.flush()
-    return np.concatenate(y).astype(np.float64)
+    return np.concatenate(y)
 
 
 @pytest.mark.slow
 def test_file_larger_than_the_workers_memory(tmp_path, cluster):
     """Two workers of 1 GB each refit on a file of 3 GB, as two threads do."""
     path, n_columns = tmp_path / "X.npy", 250
-    y = write(path, 3_000_000, n_columns)
+    y = write(path, 1_500_000, n_columns)
     assert path.stat().st_size >= 3e9
     rows = np.load(path, mmap_mode="r")
     some = np.array(rows[:5_000])
