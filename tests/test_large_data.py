@@ -10,6 +10,7 @@ import pytest
 import torch
 from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -110,20 +111,32 @@ def test_other_networks(targets, tmp_path, small_blocks):
     assert_same(actual, expected, 1e-7 if targets == "binary" else 1e-10)
 
 
-@pytest.mark.parametrize("backend", ["threading", "loky"])
-def test_images_of_a_module(backend, tmp_path, small_blocks):
-    images = RNG.standard_normal((150, 1, 5, 5))
-    y = images.mean((1, 2, 3))
+def make_module():
+    """A module without a known structure, which can't be called by two threads."""
+
+    # Inside of a function, so that it is sent to workers by value.
+    class Waves(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.outer = torch.nn.Linear(25, 3), torch.nn.Linear(3, 1)
+
+        def forward(self, images):
+            hidden = torch.sin(self.inner(images.flatten(1)))
+            return self.outer(hidden) + hidden.square().sum(1, keepdim=True)
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 2, 3), torch.nn.Tanh(), torch.nn.Flatten(),
-            torch.nn.Linear(18, 1),
-        )  # fmt: skip
-    params = {"alpha": 1e-2, "loss": "squared_error"}
-    expected = GradientBasisRefit(module, **params).fit(images, y)
-    with parallel_config(backend=backend, n_jobs=2):
-        actual = GradientBasisRefit(module, **params).fit(mapped(tmp_path, images), y)
+        return Waves()
+
+
+@pytest.mark.parametrize(("backend", "n_jobs"), [("threading", 4), ("loky", 2)])
+def test_images_of_a_module(backend, n_jobs, tmp_path, small_blocks):
+    images = RNG.standard_normal((1500, 1, 5, 5))
+    y = images.mean((1, 2, 3))
+    model = GradientBasisRefit(make_module(), alpha=1e-2, loss="squared_error")
+    expected = clone(model).fit(images, y)
+    with parallel_config(backend=backend, n_jobs=n_jobs):
+        actual = clone(model).fit(mapped(tmp_path, images), y)
     assert_same(actual, expected)
 
 
