@@ -17,6 +17,7 @@ PAGES = [
     "doc/training.md",
     "doc/resnet_basis.md",
     "doc/certificates.md",
+    "doc/influence.md",
     "doc/sweeps.md",
     "doc/works_with.md",
 ]
@@ -26,6 +27,7 @@ EXAMPLES = [
     "plot_certificate.py",
     "plot_failure_mode.py",
     "plot_handcrafted_vs_induced.py",
+    "plot_mislabelled.py",
     "plot_own_basis.py",
     "plot_refit_trees.py",
 ]
