@@ -35,8 +35,8 @@ y[wrong] = 11 - y[wrong]
 # Predict each sample without its label
 # -------------------------------------
 #
-# The decision function is positive for an eight. Multiplied by the sign of the label, it
-# is the margin of a sample: negative if the prediction contradicts the label. On
+# The decision function is positive for an eight. Multiplied by the sign of the label,
+# it is the margin of a sample: negative if the prediction contradicts the label. On
 # training samples, the network alone agrees with wrong labels that it has memorized.
 
 network = MLPClassifier(hidden_layer_sizes=20, max_iter=500, random_state=0)

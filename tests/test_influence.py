@@ -144,7 +144,8 @@ def test_labels_equal_one_newton_step(n_classes, n):
         changed[i] = 0.0
         expected = centered(J_new @ step(coef, changed))
         size = np.abs(expected).max()
-        assert_allclose(centered(found[:, i]), expected, rtol=0, atol=1e-7 * size)
+        # The refit is solved up to a gap of 1e-12, so to 1e-6 in its coefficients.
+        assert_allclose(centered(found[:, i]), expected, rtol=0, atol=1e-6 * size)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,13 @@ class LeftOut:
     remaining: Tensor
 
     @classmethod
-    def of(cls, problem: ConvexProblem, raw: Tensor, fraction: Tensor) -> "LeftOut":
+    def of(
+        cls,
+        problem: ConvexProblem,
+        raw: Tensor,
+        fraction: Tensor,
+        factor: Tensor | None = None,
+    ) -> "LeftOut":
         """Leave out parts of samples, given the solution's raw outputs.
 
         Parameters
@@ -51,16 +57,12 @@ class LeftOut:
         raw : Tensor (n_samples, n_outputs)
         fraction : Tensor (n_samples,)
             Part of each sample's weight that is left out; one leaves it out entirely.
+        factor : Tensor or None
+            Result of `hessian_factor`, if it is known.
         """
-        augmented = problem.augmented()
-        root = weighted_root(problem, raw)
-        matrix = hessian_matrix(problem, augmented, raw)
-        if problem.intercept and problem.loss.dual_rows_sum_to_zero:
-            # Adding a constant to all outputs has no effect, so the Hessian is
-            # singular; any positive curvature along it gives the same outputs.
-            constant = matrix[problem.operator.n_coef :, problem.operator.n_coef :]
-            constant += constant.diagonal().mean()
-        factor = torch.linalg.cholesky(matrix)
+        if factor is None:
+            factor = hessian_factor(problem, raw)
+        augmented, root = problem.augmented(), weighted_root(problem, raw)
         blocks = root if root.ndim == 3 else torch.diag_embed(root)
         # Only the left-out part of a sample's loss is removed from the Hessian.
         hessian = fraction[:, None, None] * (blocks.mT @ blocks)
@@ -93,3 +95,27 @@ class LeftOut:
             moved = torch.einsum("ikp,ik->ip", dense, self.steps[part])
             changes = (moved @ inverse).reshape(len(moved), operator.n_samples, -1)
             yield part, changes.transpose(0, 1)
+
+
+def hessian_factor(problem: ConvexProblem, raw: Tensor) -> Tensor:
+    """Cholesky factor of the objective's Hessian in [coefficients, intercept]."""
+    matrix = hessian_matrix(problem, problem.augmented(), raw)
+    if problem.intercept and problem.loss.dual_rows_sum_to_zero:
+        # Adding a constant to all outputs has no effect, so the Hessian is singular;
+        # any positive curvature along it gives the same outputs.
+        constant = matrix[problem.operator.n_coef :, problem.operator.n_coef :]
+        constant += constant.diagonal().mean()
+    return torch.linalg.cholesky(matrix)
+
+
+def least_squares_raw(problem: ConvexProblem, factor: Tensor) -> Tensor:
+    """Raw outputs of the solution for the squared loss, by `hessian_factor`."""
+    augmented, n_coef = problem.augmented(), problem.operator.n_coef
+    point = factor.new_zeros(len(factor))
+    start = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
+    # The second step removes most of the rounding of the first.
+    for _ in range(2):
+        gradient = augmented.rmatvec(problem.residual(start + augmented.matvec(point)))
+        gradient[:n_coef] += problem.alpha * point[:n_coef]
+        point = point - torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+    return start + augmented.matvec(point)

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
 from sklearn_pgb._budget import INFLUENCE_COPIES
-from sklearn_pgb._convex._influence import LeftOut
-from sklearn_pgb._convex._newton import PrimalSystem, newton
+from sklearn_pgb._convex._influence import (
+    LeftOut,
+    hessian_factor,
+    least_squares_raw,
+)
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._estimator._border import parse_memory
+from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
@@ -43,7 +47,7 @@ class Influential:
         The weights w_i of the other samples, alpha, the center and the basis stay as
         they are, as in a ridge regression with the same `alpha` on fewer samples. The
         networks are not trained again. The change of the solution is exact for the
-        squared loss, and one Newton step from the solution for other losses.
+        squared loss, and one Newton step from the refit's coefficients for others.
 
         If alpha was chosen on folds with the squared loss, predictions are those of
         the average of this solution and the folds' solutions. The influence is then
@@ -137,13 +141,12 @@ class _Training:
     Attributes
     ----------
     refit : GradientBasisRefit
+    models : TangentSum
     opened : OpenNetwork
-        The first network.
+        The first network, with the labels of the training.
     space : TangentSpace
     row_space : RowSpace or None
         Coordinates of a basis with more columns than rows.
-    solution : tuple of Tensor
-        Coefficients on the basis, or in its row space, and the intercept.
     left_out : LeftOut
     rows : Tensor (n_kept,)
         Indices of the samples of positive weight.
@@ -151,10 +154,10 @@ class _Training:
     """
 
     refit: Any
+    models: TangentSum
     opened: OpenNetwork
     space: TangentSpace
     row_space: RowSpace | None
-    solution: tuple[Tensor, Tensor]
     left_out: LeftOut
     rows: Tensor
     n_train: int
@@ -193,12 +196,12 @@ class _Training:
             elif size <= parse_memory(refit.max_memory):
                 # The basis is read four times.
                 problem = replace(problem, operator=DenseOperator(operator.dense()))
-            # Newton's method goes on until rounding ends it.
-            tol = 1e-20 if refit.alpha_ else 1e-12
-            system = PrimalSystem(problem)
-            solution = newton(problem, system, None, tol, refit.max_iter)[:2]
+            factor = hessian_factor(problem, raw)
+            if problem.loss.quadratic:
+                # The refit may average this solution with those of the folds.
+                raw = least_squares_raw(problem, factor)
             everything = torch.ones_like(problem.weight)
-            left_out = LeftOut.of(problem, problem.raw(*solution), everything)
+            left_out = LeftOut.of(problem, raw, everything, factor)
         least = int(left_out.remaining.argmin())
         # Smaller determinants are zero up to rounding.
         if not float(left_out.remaining[least]) > 1e-10:
@@ -207,7 +210,8 @@ class _Training:
                 f"but it is not unique without sample {int(rows[least])}. Add samples, "
                 "or fit with a larger alpha."
             )
-        return cls(refit, opened, space, row_space, solution, left_out, rows, len(y))
+        fields = refit, models, opened, space, row_space, left_out, rows, len(y)
+        return cls(*fields)
 
     @property
     def block_size(self) -> int:
@@ -225,10 +229,7 @@ class _Training:
         operator: LinearOperator = self.space.operator(inputs)
         if self.row_space is not None:
             operator = self.row_space.features_of(operator)
-        coef, intercept = self.solution
-        raw = operator.matvec(coef) + intercept
-        if self.left_out.problem.offset is not None:
-            raw = raw + mean_raw(self.space.networks, inputs)
+        raw = self.models.raw(inputs)
         blocks = self.left_out.changes(operator)
         if top_k is not None:
             indices, changes = _largest(blocks, top_k)
