@@ -18,6 +18,7 @@ SECTIONS = {
     "understand": [
         "plot_handcrafted_vs_induced.py",
         "plot_certificate.py",
+        "plot_mislabelled.py",
         "plot_survey_minima.py",
         "plot_own_basis.py",
     ],

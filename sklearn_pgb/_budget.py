@@ -271,6 +271,9 @@ CONVERSION_RTOL = 1e-9
 # column: entries of a computed constant differ by one or two.
 CONSTANT_ULPS = 8
 
+# Matrices as large as the smaller side of a basis that the influence of samples takes.
+INFLUENCE_COPIES = 4
+
 # Rounding error of a network's hidden outputs, in units in the last place. (Measured on
 # layers of nearly linear units with offsets of 1e5 to 1e9. If it is ignored, bounds for
 # coefficients of 1e6 are 5e-9 and 6e-7 too large.)

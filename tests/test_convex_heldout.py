@@ -11,10 +11,10 @@ from torch.testing import assert_close
 from sklearn_pgb._convex import _heldout
 from sklearn_pgb._convex._heldout import (
     HeldOutPath,
-    approximate_leave_one_out,
     convex_folds,
     search_path,
 )
+from sklearn_pgb._convex._influence import LeftOut
 from sklearn_pgb._convex._ridge import ridge_path
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._losses._classification import (
@@ -47,7 +47,7 @@ def test_exact_for_squared_loss(
     )
     unit = 0.1 + 0.9 * torch.rand(15, generator=generator, dtype=torch.float64)
     solution = solve(problem)
-    raw = approximate_leave_one_out(problem, solution, unit)
+    raw = LeftOut.of(problem, solution.raw, unit).raw
     alphas = torch.tensor([problem.alpha], dtype=torch.float64)
     (errors,) = ridge_path(problem, dual=False).leave_one_out(alphas, unit)
     assert_close(problem.y - raw, errors, rtol=1e-8, atol=1e-8)
@@ -60,7 +60,7 @@ def test_one_newton_step(loss, intercept, generator):
     problem = oracles.random_problem(loss, generator, 15, 4, 3, intercept=intercept)
     unit = 0.1 + 0.9 * torch.rand(15, generator=generator, dtype=torch.float64)
     solution = solve(problem, tol=1e-12)
-    raw = approximate_leave_one_out(problem, solution, unit)
+    raw = LeftOut.of(problem, solution.raw, unit).raw
 
     rows = problem.augmented().dense()
     gradients, hessians = oracles.derivatives(loss, problem.y, solution.raw)
@@ -108,7 +108,7 @@ def test_close_to_refits(loss, intercept, generator):
     # A part of the weight is a shorter way, of which the step misses less.
     for size, missed in [(1.0, 0.1), (0.1, 0.01)]:
         unit = torch.full((60,), size, dtype=torch.float64)
-        raw = approximate_leave_one_out(problem, solution, unit)
+        raw = LeftOut.of(problem, solution.raw, unit).raw
         refit, step, fit = (
             loss.predict(raw)
             for raw in [left_out_raw(problem, unit, rows), raw[:6], solution.raw[:6]]

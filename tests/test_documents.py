@@ -26,6 +26,7 @@ EXAMPLES = [
     "theorems/plot_added_neuron.py",
     "understand/plot_certificate.py",
     "understand/plot_handcrafted_vs_induced.py",
+    "understand/plot_mislabelled.py",
     "understand/plot_own_basis.py",
 ]
 

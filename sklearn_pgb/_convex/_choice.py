@@ -14,9 +14,9 @@ from sklearn_pgb._convex._heldout import (
     Fold,
     HeldOutPath,
     NoFolds,
-    approximate_leave_one_out,
     search_path,
 )
+from sklearn_pgb._convex._influence import LeftOut
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import RidgePath, ridge_path
 from sklearn_pgb._convex._solve import PathSolver, choose_method
@@ -224,8 +224,8 @@ def _by_newton_steps(
         start = None if solution is None else (solution.coef, solution.intercept)
         solution = solver.solve(alpha, start, effort.tol, effort.max_iter)
         current = problem.with_alpha(alpha)
-        raw = approximate_leave_one_out(current, solution, removed)
-        return float(problem.data_value(raw))
+        left_out = LeftOut.of(current, solution.raw, removed)
+        return float(problem.data_value(left_out.raw))
 
     return _best(search_path(loss, alphas.tolist()))
 

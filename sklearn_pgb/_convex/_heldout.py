@@ -1,4 +1,4 @@
-"""Held-out losses of a convex problem along a path, approximate leave-one-out."""
+"""Held-out losses of a convex problem along a path."""
 
 import math
 import sys
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import CLEAR_RISE, COMPARISON_TOL, RISE, STRONGEST
-from sklearn_pgb._convex._newton import weighted_root
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._operators._operator import LinearOperator
@@ -133,42 +132,3 @@ def search_path(
         if rises >= 2 or since[-1] > CLEAR_RISE * abs(best):
             break
     return losses
-
-
-def approximate_leave_one_out(
-    problem: ConvexProblem, solution: Solution, fraction: Tensor
-) -> Tensor:
-    """Raw outputs for each sample of a model without it, by one Newton step.
-
-    They are ``q_i + A_i (I - D_i A_i)^-1 g_i`` with A_i = J_i H^-1 J_i^T, where g_i and
-    D_i are gradient and Hessian of the left-out loss, `fraction` times w_i l_i. The
-    step is exact for the squared loss.
-    """
-    augmented = problem.augmented()
-    root = weighted_root(problem, solution.raw)
-    matrix = augmented.normal(root)
-    penalty = torch.full_like(matrix.diagonal(), problem.alpha)
-    penalty[problem.operator.n_coef :] = 0.0
-    penalty += 1e-12 * matrix.diagonal() + torch.finfo(matrix.dtype).tiny
-    if problem.intercept and problem.loss.dual_rows_sum_to_zero:
-        # Adding a constant to all outputs has no effect, so the Hessian is singular;
-        # any positive curvature along it gives the same outputs.
-        constant = matrix[problem.operator.n_coef :, problem.operator.n_coef :]
-        constant += constant.diagonal().mean()
-    matrix.diagonal().add_(penalty)
-    factor = torch.linalg.cholesky(matrix)
-    blocks = root if root.ndim == 3 else torch.diag_embed(root)
-    # Only the left-out part of a sample's loss is removed from the Hessian.
-    hessian = fraction[:, None, None] * (blocks.mT @ blocks)
-    gradient = fraction[:, None] * problem.residual(solution.raw)
-    raw = solution.raw.clone()
-    for rows, dense in augmented.blocks():
-        half = torch.linalg.solve_triangular(
-            factor, dense.flatten(0, 1).T, upper=False
-        ).T.reshape(dense.shape)
-        A = half @ half.mT
-        eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        system = eye - hessian[rows] @ A
-        step = torch.linalg.solve(system, gradient[rows, :, None])
-        raw[rows] += (A @ step)[..., 0]
-    return raw

@@ -97,7 +97,7 @@ def training_data(
     if mapped is not None and (X.ndim == 2 or request.validation_options["allow_nd"]):
         X = mapped
     X, y = _check_training_data(owner, request, X, y)
-    weight = _check_weight(request, X, y, sample_weight)
+    weight = check_weight(request, X, y, sample_weight)
     if groups is not None:
         groups = column_or_1d(groups)
         check_consistent_length(X, groups)
@@ -242,7 +242,7 @@ def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
     return X
 
 
-def _check_weight(
+def check_weight(
     request: RefitRequest, X: Any, y: Any, sample_weight: Any
 ) -> NDArray[np.float64]:
     """Sample weights times class weights; at least one must be positive."""

@@ -35,6 +35,7 @@ from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._predictive._methods import Located, Predictive
 from sklearn_pgb._refit._data import TrainingData, check_new_data, training_data
 from sklearn_pgb._refit._fitting import Refit
+from sklearn_pgb._refit._influence import Influential
 from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._outputs import (
     all_classes,
@@ -57,6 +58,7 @@ from sklearn_pgb._targets import LabelTargets
 
 class GradientBasisRefit(
     VersionedState,
+    Influential,
     Predictive,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,

@@ -82,7 +82,7 @@ def train(
     inputs = tuple(inputs_of(opened, data.samples.X, request.device))
     n_outputs = count_outputs(opened[0], inputs[0])
     if request.classifies:
-        opened = [_with_classes(each, data.samples.y, n_outputs) for each in opened]
+        opened = [with_classes(each, data.samples.y, n_outputs) for each in opened]
     device = inputs[0].device
 
     def encoded(inputs: tuple[Tensor, ...], samples: Samples) -> Samples:
@@ -99,7 +99,7 @@ def train(
     )
 
 
-def _with_classes(opened: OpenNetwork, y: NDArray[Any], n_outputs: int) -> OpenNetwork:
+def with_classes(opened: OpenNetwork, y: NDArray[Any], n_outputs: int) -> OpenNetwork:
     """Give a module the classes of the training labels, and the loss for its outputs.
 
     Other classifiers know theirs.
