@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sklearn_pgb._budget import FAR_FROM_ZERO
@@ -36,6 +36,10 @@ class Layer(ABC):
     @abstractmethod
     def n_outputs(self, n_inputs: int) -> int | None:
         """Number of outputs; None if the layer does not take `n_inputs` inputs."""
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """A new torch module with copies of the parameters."""
 
     @abstractmethod
     def __call__(self, h: Tensor) -> Tensor:
@@ -92,6 +96,12 @@ class Linear(Layer):
     def n_outputs(self, n_inputs: int) -> int | None:
         return len(self.weight) if self.weight.shape[1] == n_inputs else None
 
+    def module(self) -> nn.Module:
+        n_out, n_in = self.weight.shape
+        # Skips the initialization, which would use torch's global generator.
+        module = nn.utils.skip_init(nn.Linear, n_in, n_out, self.bias is not None)
+        return _with_parameters(module, self.parameters)
+
     def __call__(self, h: Tensor) -> Tensor:
         return F.linear(h, self.weight, self.bias)
 
@@ -124,9 +134,21 @@ class LayerNorm(Layer):
     def n_outputs(self, n_inputs: int) -> int | None:
         return n_inputs if n_inputs == self.width else None
 
+    def module(self) -> nn.Module:
+        given = self.weight is not None, self.bias is not None
+        module = nn.LayerNorm(self.width, self.eps, *given)
+        return _with_parameters(module, self.parameters)
+
     def __call__(self, h: Tensor) -> Tensor:
         return F.layer_norm(h, (self.width,), self.weight, self.bias, self.eps)
 
     def jacobian(self, h: Tensor, out: Tensor, bias: bool) -> LayerDerivative:
         shift = bias and self.bias is not None
         return NormDerivative.at(h, self.eps, self.weight, shift)
+
+
+def _with_parameters(module: nn.Module, values: Sequence[Tensor]) -> nn.Module:
+    """Put copies of the values into a module."""
+    for parameter, value in zip(module.parameters(), values, strict=True):
+        parameter.data = value.clone(memory_format=torch.contiguous_format)
+    return module
