@@ -24,16 +24,20 @@ def tangent_module(
 ) -> TangentModule | None:
     """The function ``weight f(x) + J(x) c`` as a module without derivatives.
 
-    See `Network.tangent_model`. It is None for networks with unknown layers.
+    See `Network.tangent_model`. It is None for models that are no networks.
 
     Parameters
     ----------
     direction : Tensor (n_params,)
         c.
+
+    Raises
+    ------
+    TypeError
+        If the network has unknown layers.
     """
     modules = network.modules_along(direction)
-    body = None if modules is None else _read(*modules)
-    return None if body is None else TangentModule(body, weight)
+    return None if modules is None else TangentModule(_read(*modules), weight)
 
 
 class TangentModule(nn.Module):
@@ -211,21 +215,20 @@ class Residual(nn.Module):
     def forward(self, X: Tensor, change: Tensor | None = None) -> Moved:
         """The outputs and their change."""
         basis, inputs = self.whole.split(X)
-        units, own = (
-            None if part is None else part.reshape(basis.shape[0], -1)
-            for part in self.units(inputs)
-        )
+        units, own = self.units(inputs)
+        features = torch.cat([basis, units.reshape(basis.shape[0], -1)], 1)
         if own is not None:
+            own = own.reshape(basis.shape[0], -1)
             own = torch.cat([torch.zeros_like(basis), own], 1)
-        moved: Moved = self.head(torch.cat([basis, units], 1), own)
+        moved: Moved = self.head(features, own)
         return moved
 
 
-def _read(module: nn.Module, moved: nn.Module) -> TangentChain | None:
-    """The layers of nested Sequentials; None if some are unknown."""
+def _read(module: nn.Module, moved: nn.Module) -> TangentChain:
+    """The layers of nested Sequentials."""
     if has_hooks(module):
-        return None
-    layers = []
+        raise _unknown(module, " with hooks")
+    layers: list[nn.Module] = []
     pairs = zip(leaf_modules(module), leaf_modules(moved), strict=True)
     for layer, other in pairs:
         activation = read_activation(layer)
@@ -234,43 +237,43 @@ def _read(module: nn.Module, moved: nn.Module) -> TangentChain | None:
         elif type(layer) in _READERS:
             layers.append(_READERS[type(layer)](layer, other))
         else:
-            return None
-    return None if None in layers else TangentChain(layers)
+            raise _unknown(layer)
+    return TangentChain(layers)
 
 
-def _batch_norm(layer: Any, moved: nn.Module) -> nn.Module | None:
-    return None if layer.running_mean is None else Scaled(layer, moved)
+def _unknown(layer: nn.Module, state: str = "") -> TypeError:
+    return TypeError(
+        "to_module needs Sequentials of torch's layers whose Jacobians have a known "
+        f"structure, got {type(layer).__name__}{state}. Replace this layer."
+    )
 
 
-def _tokens(layer: Any, moved: Any) -> nn.Module | None:
-    if layer.max_norm is not None or layer.scale_grad_by_freq:
-        return None
+def _tokens(layer: Any, moved: Any) -> nn.Module:
     if layer.padding_idx is not None:
         # This row is no parameter.
         moved.weight[layer.padding_idx] = 0
     return Tokens(layer, moved)
 
 
-def _bag(layer: Any, moved: Any) -> nn.Module | None:
+def _bag(layer: Any, moved: Any) -> nn.Module:
     if layer.mode == "max" or layer.padding_idx is not None:
-        return None
+        raise _unknown(layer, " with mode='max' or padding_idx")
     tables = [nn.Embedding.from_pretrained(part.weight) for part in (layer, moved)]
     bag = Bag(layer.mode)
     return TangentChain([Tokens(*tables), Fixed(bag, bag)])
 
 
-def _residual(layer: Any, moved: Any) -> nn.Module | None:
-    units = _read(layer.units, moved.units)
-    return None if units is None else Residual(layer, moved, units)
+def _residual(layer: Any, moved: Any) -> nn.Module:
+    return Residual(layer, moved, _read(layer.units, moved.units))
 
 
-_READERS: dict[type[nn.Module], Callable[[Any, Any], nn.Module | None]] = {
+_READERS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = {
     nn.Linear: Shifted,
     nn.Conv1d: Shifted,
     nn.Conv2d: Shifted,
     nn.LayerNorm: Normalized,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm1d: Scaled,
+    nn.BatchNorm2d: Scaled,
     nn.Flatten: Fixed,
     nn.Unflatten: Fixed,
     nn.AvgPool1d: Fixed,
