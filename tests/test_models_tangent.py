@@ -14,12 +14,13 @@ from tree_cases import BOOSTERS, COMBINATIONS, LINEAR, SURROGATES, TREES, X, Y, 
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._open import open_network
+from sklearn_pgb._models._tangent_layers import tangent_module
 
 PAIRS = TREES | LINEAR | COMBINATIONS | SURROGATES
 
 
 def check_tangent_model(network, inputs, generator):
-    """With one set of coefficients, one for each output, or zeros."""
+    """With one set of coefficients, one for each output, or zeros; and as a module."""
     raw = network(network.theta, inputs)
     J = oracles.jacobian(network, inputs)
     k, p = J.shape[1:]
@@ -33,6 +34,9 @@ def check_tangent_model(network, inputs, generator):
             found = network.tangent_model(weight, coefs)(inputs)
             # The sums have up to a thousand terms of size one.
             assert_close(found, moved + weight * raw, rtol=1e-10, atol=1e-11)
+            converted = tangent_module(network, weight, coefs[0])
+            if len(coefs) == 1 and converted is not None:
+                assert_close(converted(inputs), found, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", PAIRS)
