@@ -64,8 +64,8 @@ class Exportable:
         >>> from sklearn.neural_network import MLPRegressor
         >>> from sklearn_pgb import GradientBasisRefit
         >>> X, y = load_diabetes(return_X_y=True)
-        >>> net = MLPRegressor((20,), solver="lbfgs", max_iter=100, random_state=0)
-        >>> refit = GradientBasisRefit(net).fit(X, y)
+        >>> net = MLPRegressor(solver="lbfgs", max_iter=30, random_state=0)
+        >>> refit = GradientBasisRefit(net, alpha=1.0).fit(X, y)
         >>> module = refit.to_module()
         >>> predicted = module(torch.tensor(X))
         >>> bool(abs(predicted.numpy() - refit.predict(X)).max() < 1e-8)
