@@ -201,7 +201,7 @@ def open_all(
 
 
 def inputs_of(
-    opened: Sequence[OpenNetwork], X: Any, device: Any, *, check: bool = True
+    opened: Sequence[OpenNetwork], X: Any, device: Any, **options: bool
 ) -> list[Tensor]:
     """Return the preprocessed inputs of each network, see `OpenNetwork.inputs`.
 
@@ -210,7 +210,7 @@ def inputs_of(
     result: list[Tensor] = []
     for each in opened:
         if not result or each.maps_inputs:
-            result.append(each.inputs(X, check=check).to(device or "cpu"))
+            result.append(each.inputs(X, **options).to(device or "cpu"))
         else:
             result.append(result[0])
     return result

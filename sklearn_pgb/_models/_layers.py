@@ -77,21 +77,12 @@ class Linear(Layer):
         """
         weight, bias = self.weight, self.bias
         is_traced = weight.requires_grad or torch._C._are_functorch_transforms_active()
-        if bias is None or is_traced or not len(X) or X.dtype != torch.float64:
+        if bias is None or is_traced or X.dtype != torch.float64:
             return self(X)
-        first = X[0]
-        far = first.abs() > FAR_FROM_ZERO * (X - first).abs().amax(0)
-        if not bool(far.any()):
+        center = far_center(X)
+        if center is None:
             return self(X)
-        center = torch.where(far, first, 0.0)
-        extended = [
-            part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)
-        ]
-        # The caller checks that outputs are finite.
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = extended[0] @ extended[1] + extended[2]
-            shift = torch.from_numpy(total.astype(np.float64))
-        return F.linear(X - center, weight, shift.to(X.device))
+        return F.linear(X - center, weight, exact_shift(weight, center[0], bias))
 
     def n_outputs(self, n_inputs: int) -> int | None:
         return len(self.weight) if self.weight.shape[1] == n_inputs else None
@@ -145,6 +136,32 @@ class LayerNorm(Layer):
     def jacobian(self, h: Tensor, out: Tensor, bias: bool) -> LayerDerivative:
         shift = bias and self.bias is not None
         return NormDerivative.at(h, self.eps, self.weight, shift)
+
+
+def far_center(X: Tensor) -> Tensor | None:
+    """First entries, (..., 1, n_inputs), of columns far from zero, zeros for others.
+
+    None if there are no such columns in samples X (..., n_samples, n_inputs).
+    """
+    if not X.shape[-2]:
+        return None
+    first = X[..., :1, :]
+    if X.shape[-2] == 1:
+        # A single sample is always far from zero.
+        return first
+    far = first.abs() > FAR_FROM_ZERO * (X - first).abs().amax(-2, keepdim=True)
+    return torch.where(far, first, 0.0) if bool(far.any()) else None
+
+
+def exact_shift(weight: Tensor, center: Tensor, bias: Tensor) -> Tensor:
+    """``W c + b`` in extended precision, for one layer or a stack of them."""
+    W, c, b = (
+        part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)
+    )
+    # The caller checks that outputs are finite.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = (W @ c[..., None])[..., 0] + b
+        return torch.from_numpy(total.astype(np.float64)).to(weight.device)
 
 
 def _with_parameters(module: nn.Module, values: Sequence[Tensor]) -> nn.Module:

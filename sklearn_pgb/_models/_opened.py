@@ -73,7 +73,7 @@ class OpenNetwork:
         """Whether the network takes other values than those of X."""
         return bool(self.steps or self.encode or self.preprocess)
 
-    def inputs(self, X: Any, *, check: bool = True) -> Tensor:
+    def inputs(self, X: Any, *, check: bool = True, validated: bool = False) -> Tensor:
         """Return the inputs of the network.
 
         Parameters
@@ -83,6 +83,9 @@ class OpenNetwork:
         check : bool, default=True
             Whether to run `check_samples` on a module. It can be skipped if the module
             was checked before.
+        validated : bool, default=False
+            Whether X is a sparse matrix or an array of finite numbers with the features
+            of `final`.
 
         Returns
         -------
@@ -94,7 +97,9 @@ class OpenNetwork:
         if self.encode is not None:
             return self.encode(X)
         sparse = ("csr", "csc")
-        if hasattr(self.final, "n_features_in_"):
+        if validated:
+            X = X.astype(np.float64, copy=False)
+        elif hasattr(self.final, "n_features_in_"):
             # Unlike check_array, this also checks feature names and their number.
             X = validate_data(
                 self.final,

@@ -30,6 +30,7 @@ from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import OF_MEANS
+from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._predictive._methods import Located, Predictive
 from sklearn_pgb._refit._data import TrainingData, check_new_data, training_data
 from sklearn_pgb._refit._export import Exportable
@@ -434,10 +435,11 @@ class GradientBasisRefit(
     def _open(self, X: Any) -> tuple[TangentSum, list[Tensor]]:
         """Open the networks and transform X into the inputs of each."""
         check_is_fitted(self)
-        X = check_new_data(self, RefitRequest.at_last_fit(self), X)
+        request = RefitRequest.at_last_fit(self)
+        X = check_new_data(self, request, X)
         sources = [self.basis_coef_, self.device, *self.estimators_]
         models = self._prepared.get("models", sources, self._tangent_sum)
-        return models, models.inputs(X)
+        return models, models.inputs(X, validated=not checks_inputs(request.estimator))
 
     def _tangent_sum(self) -> TangentSum:
         return TangentSum.of(*tangent_terms(self, self.device), self.device)
