@@ -27,8 +27,8 @@ def stacked_tangent_model(
 ) -> Callable[[Sequence[Tensor]], Tensor]:
     """The function ``sum_m w_m f_m(x_m) + J_m(x_m) c_m`` of a list of inputs.
 
-    Each operation is one for all networks, because calls take longer than the
-    arithmetic for few samples: a fifth of the time for one sample and five networks.
+    Each operation is one for all networks, because calls take longer than arithmetic if
+    there are few samples: 0.11 ms instead of 0.69 for one sample and five networks.
 
     Parameters
     ----------

@@ -111,31 +111,22 @@ class Fixed(TangentLayer):
 
 
 class Shifted(TangentLayer):
-    """A linear map of its inputs, plus a bias: linear layers and convolutions."""
+    """A linear map of its inputs and a shift: linear layers, convolutions, batch norm.
+
+    Batch norm is in evaluation mode.
+    """
 
     def __init__(self, layer: Any, moved: nn.Module):
         super().__init__(layer, moved)
         self.linear = copy.deepcopy(layer)
         self.linear.weight, self.linear.bias = layer.weight, None
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            self.linear.running_mean.zero_()
 
     def push(self, h: Tensor, change: Tensor) -> Tensor:
-        """The map without the bias."""
+        """The map without the shift."""
         result: Tensor = self.linear(change)
         return result
-
-
-class Scaled(TangentLayer):
-    """Batch norm in evaluation mode."""
-
-    def __init__(self, layer: Any, moved: nn.Module):
-        super().__init__(layer, moved)
-        self.linear = copy.deepcopy(layer)
-        self.linear.running_mean.zero_()
-        if layer.affine:
-            self.linear.weight = layer.weight
-            self.linear.bias.data.zero_()
-
-    push = Shifted.push
 
 
 class Normalized(TangentLayer):
@@ -272,8 +263,8 @@ _READERS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = {
     nn.Conv1d: Shifted,
     nn.Conv2d: Shifted,
     nn.LayerNorm: Normalized,
-    nn.BatchNorm1d: Scaled,
-    nn.BatchNorm2d: Scaled,
+    nn.BatchNorm1d: Shifted,
+    nn.BatchNorm2d: Shifted,
     nn.Flatten: Fixed,
     nn.Unflatten: Fixed,
     nn.AvgPool1d: Fixed,
