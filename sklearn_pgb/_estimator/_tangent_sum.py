@@ -15,12 +15,7 @@ from sklearn_pgb._models._stacked import stack_kind, stacked_tangent_model
 class TangentSum:
     """The function ``sum_m w_m f_m(x) + J_m(x) c_m`` of opened models.
 
-    Attributes
-    ----------
-    opened : list of OpenNetwork
-    terms : list of (list of int, callable)
-        Numbers of some models, and the map from a list of their inputs to their sum.
-    device : str, torch.device or None
+    The terms map the inputs of each model to its part of the sum.
     """
 
     opened: list[OpenNetwork]

@@ -124,7 +124,7 @@ class InputMap:
 
 
 class Standardization(nn.Module):
-    """A layer without parameters that does what `InputMap.transform` does, in float64.
+    """A layer without parameters that standardizes its inputs, in float64.
 
     Parameters
     ----------
