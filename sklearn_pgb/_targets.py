@@ -365,13 +365,7 @@ class LabelTargets(Targets):
         """
         tiny = float(np.finfo(np.float64).tiny)
         below = math.log(tiny) - self._log_probabilities(raw)
-        outputs = torch.from_numpy(raw)
-        if self.multilabel:
-            p = outputs.sigmoid()
-        elif raw.shape[1] == 1:
-            p = torch.cat([-outputs, outputs], 1).sigmoid()
-        else:
-            p = outputs.softmax(1)
+        p = class_probabilities(torch.from_numpy(raw), self.multilabel)
         p = torch.where(below > 0, tiny / (1 + below.clamp(min=0)), p)
         if self.multilabel:
             p = p.clamp(max=math.nextafter(1.0, 0.0))
@@ -422,6 +416,15 @@ class LabelTargets(Targets):
 
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
         return None if self.multilabel else y
+
+
+def class_probabilities(raw: Tensor, multilabel: bool) -> Tensor:
+    """Probabilities of classes or labels, which may underflow to zero."""
+    if multilabel:
+        return raw.sigmoid()
+    if raw.shape[1] == 1:
+        return torch.cat([-raw, raw], 1).sigmoid()
+    return raw.softmax(1)
 
 
 def class_codes(y: NDArray[Any]) -> NDArray[np.intp]:

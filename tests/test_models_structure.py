@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from sklearn_pgb._models import _module
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._models._structure import structured_jacobian
+from sklearn_pgb._models._tangent_layers import tangent_module
 from sklearn_pgb._operators import _blocks
 from sklearn_pgb._operators._chain import ChainOperator
 
@@ -175,6 +176,48 @@ def test_operator(name, block_bytes, generator, monkeypatch):
         (operator.cross_gram(other), matrix @ J[:2].flatten(0, 1).T),
     ]:
         assert_close(actual, expected, rtol=1e-12, atol=1e-12 * float(matrix.norm()))
+
+
+def check_plain_operations(module, X, generator, frozen=()):
+    """Modules without derivatives are ``w f(x) + J(x) c`` of autograd's Jacobian."""
+    J, parameters = by_autograd(module, X), dict(module.named_parameters())
+    varies = torch.cat(
+        [torch.full((p.numel(),), key not in frozen) for key, p in parameters.items()]
+    )
+    coef = randn(generator, len(varies)) * varies
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    network = open_module(module)
+    raw, direction = network(network.theta, X).detach(), coef[varies]
+    for weight in (0.0, 0.75):
+        converted = tangent_module(network, weight, direction)
+        expected = J @ coef + weight * raw
+        atol = 1e-12 * float(expected.abs().max())
+        assert_close(converted(X), expected, rtol=1e-12, atol=atol)
+    assert_close(tangent_module(network, 0.5, 0 * direction)(X), raw / 2)
+    assert not tangent_module(network, 0.0, 0 * direction)(X).any()
+
+
+@every_case
+def test_plain_operations(name, generator):
+    check_plain_operations(*drawn(name, generator), generator)
+
+
+@every_case
+def test_plain_operations_of_some_parameters(name, generator):
+    module, X = drawn(name, generator)
+    names = [key for key, _ in module.named_parameters()]
+    check_plain_operations(module, X, generator, names[1::2])
+
+
+def test_plain_operations_of_layers_without_an_operator(generator):
+    """A layer that occurs twice, and layers of samples with several axes."""
+    layer = nn.Linear(4, 4)
+    several = nn.LayerNorm((2, 4)), layer, nn.Tanh(), nn.LayerNorm(4), layer
+    module = nn.Sequential(*several, nn.Flatten(), nn.Linear(8, 2)).double()
+    X = randn(generator, 5, 2, 4)
+    assert structured_jacobian(module, X) is None
+    check_plain_operations(module, X, generator)
 
 
 @every_case

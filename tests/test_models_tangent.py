@@ -11,15 +11,19 @@ from torch import nn
 from torch.testing import assert_close
 from tree_cases import BOOSTERS, COMBINATIONS, LINEAR, SURROGATES, TREES, X, Y, booster
 
+from sklearn_pgb._models import _stacked
 from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._open import open_network
+from sklearn_pgb._models._stacked import stack_kind, stacked_tangent_model
+from sklearn_pgb._models._tangent_layers import tangent_module
 
 PAIRS = TREES | LINEAR | COMBINATIONS | SURROGATES
 
 
 def check_tangent_model(network, inputs, generator):
-    """With one set of coefficients, one for each output, or zeros."""
+    """With one set of coefficients, one for each output, or zeros; and as a module."""
     raw = network(network.theta, inputs)
     J = oracles.jacobian(network, inputs)
     k, p = J.shape[1:]
@@ -33,6 +37,9 @@ def check_tangent_model(network, inputs, generator):
             found = network.tangent_model(weight, coefs)(inputs)
             # The sums have up to a thousand terms of size one.
             assert_close(found, moved + weight * raw, rtol=1e-10, atol=1e-11)
+            converted = tangent_module(network, weight, coefs[0])
+            if len(coefs) == 1 and converted is not None:
+                assert_close(converted(inputs), found, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -78,3 +85,62 @@ def test_leaves_of_boosted_trees(max_leaf_nodes, missing):
     for rows in (table, new):
         raw = opened.network(opened.network.theta, opened.inputs(rows))
         assert_close(raw[:, 0].numpy(), model.predict(rows), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("widths", [[4, 3], [4, 6, 5, 3]])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_stacks(rows, widths, shared, generator, monkeypatch):
+    """Chains of the same sizes together, in parts of two samples."""
+    monkeypatch.setattr(_stacked, "PASS_ROWS", 2)
+    biased = len(widths) == 4
+    networks = [
+        random_chain(generator, widths, ACTIVATIONS["silu"], biased) for _ in range(3)
+    ]
+    assert len({stack_kind(network) for network in networks}) == 1
+    inputs = list(torch.randn(3, rows, 4, generator=generator, dtype=torch.float64))
+    inputs = [inputs[0]] * 3 if shared else inputs
+    coefs = [
+        torch.randn(1, n.n_params, generator=generator, dtype=torch.float64)
+        for n in networks
+    ]
+    for weights in ([0.5, 0.0, -2.0], [0.0] * 3):
+        stacked = stacked_tangent_model(networks, weights, coefs)
+        total = torch.zeros(rows, 3, dtype=torch.float64)
+        for parts in zip(networks, weights, coefs, inputs, strict=True):
+            network, weight, coef, given = parts
+            J = oracles.jacobian(network, given)
+            total += J @ coef[0] + weight * network(network.theta, given)
+        assert_close(stacked(inputs), total.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_stacks_of_inputs_far_from_zero(rows, generator):
+    """Large terms cancel; the sums of extended precision keep what is left."""
+    shift, networks, expected = 1e10, [], 0
+    inputs = torch.randn(rows, 4, generator=generator, dtype=torch.float64) + shift
+    for _ in range(2):
+        weight = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+        bias = -shift * weight.sum(1)
+        networks.append(ChainNetwork.mlp([weight], [bias], []))
+        W, b, x = (p.numpy().astype(np.longdouble) for p in (weight, bias, inputs))
+        expected = expected + (x @ W.T + b).astype(float)
+    zeros = [torch.zeros(1, 15, dtype=torch.float64)] * 2
+    stacked = stacked_tangent_model(networks, [1.0, 1.0], zeros)
+    found = stacked([inputs] * 2)
+    assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-8)
+
+
+def test_chains_that_are_not_alike(generator):
+    tanh, relu = ACTIVATIONS["tanh"], ACTIVATIONS["relu"]
+    chains = [
+        random_chain(generator, widths, activation)
+        for widths in ([4, 6, 3], [4, 5, 3])
+        for activation in (tanh, relu)
+    ]
+    slopes = [nn.LeakyReLU(slope) for slope in (0.1, 0.2)]
+    modules = [nn.Sequential(nn.Linear(2, 3), a, nn.Linear(3, 1)) for a in slopes]
+    networks = [*chains, *map(open_module, modules)]
+    assert len({stack_kind(network) for network in networks}) == len(networks)
+    normed = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 1))
+    assert stack_kind(open_module(normed)) is None

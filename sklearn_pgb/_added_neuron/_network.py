@@ -101,7 +101,10 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
 
     def _opening(self):
         """Return network, final estimator, and other fields of `OpenNetwork`."""
-        return self._network(), self, {"preprocess": self._preprocess}
+        inputs = self._input_map()
+        layer = None if inputs is None else Standardization(inputs)
+        fields = {"preprocess": self._preprocess, "input_layer": layer}
+        return self._network(), self, fields
 
     def _network(self) -> Network:
         """Return the fitted network as a function of standardized inputs."""

@@ -202,7 +202,12 @@ def open_all(
 
 
 def inputs_of(
-    opened: Sequence[OpenNetwork], X: Any, device: Any, *, check: bool = True
+    opened: Sequence[OpenNetwork],
+    X: Any,
+    device: Any,
+    *,
+    check: bool = True,
+    validated: bool = False,
 ) -> list[Any]:
     """Return the preprocessed inputs of each network, see `OpenNetwork.inputs`.
 
@@ -217,7 +222,8 @@ def inputs_of(
     result: list[Tensor] = []
     for each in opened:
         if not result or each.maps_inputs:
-            result.append(each.inputs(X, check=check).to(device or "cpu"))
+            own = each.inputs(X, check=check, validated=validated)
+            result.append(own.to(device or "cpu"))
         else:
             result.append(result[0])
     return result

@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_pgb._models._activations import Activation
 from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
@@ -171,6 +171,13 @@ class ChainNetwork(Network):
             views = zip(pieces, layer.parameters, strict=True)
             layers.append(layer.at([piece.view(p.shape) for piece, p in views]))
         return layers
+
+    def module(self) -> nn.Module:
+        """A new Sequential of the layers, in evaluation mode."""
+        return nn.Sequential(*(layer.module() for layer in self.chain)).eval()
+
+    def modules_along(self, direction: Tensor) -> tuple[nn.Module, nn.Module]:
+        return self.module(), self.at(direction).module()
 
     def to(self, device: torch.device) -> ChainNetwork:
         moved = [

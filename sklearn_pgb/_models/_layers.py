@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sklearn_pgb._budget import FAR_FROM_ZERO
@@ -36,6 +36,10 @@ class Layer(ABC):
     @abstractmethod
     def n_outputs(self, n_inputs: int) -> int | None:
         """Number of outputs; None if the layer does not take `n_inputs` inputs."""
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """A new torch module with copies of the parameters."""
 
     @abstractmethod
     def __call__(self, h: Tensor) -> Tensor:
@@ -73,24 +77,21 @@ class Linear(Layer):
         """
         weight, bias = self.weight, self.bias
         is_traced = weight.requires_grad or torch._C._are_functorch_transforms_active()
-        if bias is None or is_traced or not len(X) or X.dtype != torch.float64:
+        if bias is None or is_traced or X.dtype != torch.float64:
             return self(X)
-        first = X[0]
-        far = first.abs() > FAR_FROM_ZERO * (X - first).abs().amax(0)
-        if not bool(far.any()):
+        center = far_center(X)
+        if center is None:
             return self(X)
-        center = torch.where(far, first, 0.0)
-        extended = [
-            part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)
-        ]
-        # The caller checks that outputs are finite.
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = extended[0] @ extended[1] + extended[2]
-            shift = torch.from_numpy(total.astype(np.float64))
-        return F.linear(X - center, weight, shift.to(X.device))
+        return F.linear(X - center, weight, exact_shift(weight, center[0], bias))
 
     def n_outputs(self, n_inputs: int) -> int | None:
         return len(self.weight) if self.weight.shape[1] == n_inputs else None
+
+    def module(self) -> nn.Module:
+        n_out, n_in = self.weight.shape
+        # Skips the initialization, which would use torch's global generator.
+        module = nn.utils.skip_init(nn.Linear, n_in, n_out, self.bias is not None)
+        return _with_parameters(module, self.parameters)
 
     def __call__(self, h: Tensor) -> Tensor:
         return F.linear(h, self.weight, self.bias)
@@ -124,9 +125,47 @@ class LayerNorm(Layer):
     def n_outputs(self, n_inputs: int) -> int | None:
         return n_inputs if n_inputs == self.width else None
 
+    def module(self) -> nn.Module:
+        given = self.weight is not None, self.bias is not None
+        module = nn.LayerNorm(self.width, self.eps, *given)
+        return _with_parameters(module, self.parameters)
+
     def __call__(self, h: Tensor) -> Tensor:
         return F.layer_norm(h, (self.width,), self.weight, self.bias, self.eps)
 
     def jacobian(self, h: Tensor, out: Tensor, bias: bool) -> LayerDerivative:
         shift = bias and self.bias is not None
         return NormDerivative.at(h, self.eps, self.weight, shift)
+
+
+def far_center(X: Tensor) -> Tensor | None:
+    """First entries, (..., 1, n_inputs), of columns far from zero, zeros for others.
+
+    None if there are no such columns in samples X (..., n_samples, n_inputs).
+    """
+    if not X.shape[-2]:
+        return None
+    first = X[..., :1, :]
+    if X.shape[-2] == 1:
+        # A single sample is always far from zero.
+        return first
+    far = first.abs() > FAR_FROM_ZERO * (X - first).abs().amax(-2, keepdim=True)
+    return torch.where(far, first, 0.0) if bool(far.any()) else None
+
+
+def exact_shift(weight: Tensor, center: Tensor, bias: Tensor) -> Tensor:
+    """``W c + b`` in extended precision, for one layer or a stack of them."""
+    W, c, b = (
+        part.cpu().numpy().astype(np.longdouble) for part in (weight, center, bias)
+    )
+    # The caller checks that outputs are finite.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = (W @ c[..., None])[..., 0] + b
+        return torch.from_numpy(total.astype(np.float64)).to(weight.device)
+
+
+def _with_parameters(module: nn.Module, values: Sequence[Tensor]) -> nn.Module:
+    """Put copies of the values into a module."""
+    for parameter, value in zip(module.parameters(), values, strict=True):
+        parameter.data = value.clone(memory_format=torch.contiguous_format)
+    return module

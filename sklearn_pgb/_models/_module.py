@@ -98,6 +98,14 @@ class ModuleNetwork(Network):
             moved._module.get_parameter(name).copy_(part)
         return moved
 
+    def modules_along(self, direction: Tensor) -> tuple[nn.Module, nn.Module]:
+        moved = copy.deepcopy(self._module)
+        for parameter in moved.parameters():
+            parameter.zero_()
+        for name, part in self.split(direction).items():
+            moved.get_parameter(name).copy_(part)
+        return copy.deepcopy(self._module), moved
+
     def split(self, theta: Tensor) -> dict[str, Tensor]:
         """View theta as the module's named parameters."""
         parts = theta.split([shape.numel() for shape in self._shapes.values()])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._operator import LinearOperator
@@ -79,6 +79,14 @@ class Network(ABC):
     def parameter_positions(self) -> dict[str, slice]:
         """Positions in theta by name, ``layer.parameter``; empty if there are none."""
         return {}
+
+    def modules_along(self, direction: Tensor) -> tuple[nn.Module, nn.Module] | None:
+        """The network as a torch module, and one with other parameters.
+
+        They are new. The second has the direction (n_params,) in place of theta, and
+        zeros in place of constants. None if there is no such module.
+        """
+        return None
 
     @abstractmethod
     def to(self, device: torch.device) -> Network:

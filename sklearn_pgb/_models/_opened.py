@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import validate_data
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._loss import Loss
@@ -46,6 +46,8 @@ class OpenNetwork:
         Whether the classifier has one output for its two classes.
     preprocess : callable or None
         Maps validated, dense samples of `final` to inputs of its network.
+    input_layer : torch.nn.Module or None
+        What `preprocess` does, as a layer; None for the identity.
     encode : callable or None
         Maps samples, as `final` takes them, to inputs of the network. It replaces
         validation and `preprocess`.
@@ -62,6 +64,7 @@ class OpenNetwork:
     classes: NDArray[Any] | None = None
     one_column: bool = False
     preprocess: Callable[[NDArray[Any]], NDArray[np.float64]] | None = None
+    input_layer: nn.Module | None = None
     encode: Callable[[Any], Tensor] | None = None
     surrogate: str | None = None
 
@@ -70,18 +73,22 @@ class OpenNetwork:
         """Whether the network takes other values than those of X."""
         return bool(self.steps or self.encode or self.preprocess)
 
-    def inputs(self, X: Any, *, check: bool = True) -> Tensor:
+    def inputs(self, X: Any, *, check: bool = True, validated: bool = False) -> Tensor:
         """Return the inputs of the network for samples of the estimator.
 
         They are float64, or integers if they are leaf numbers of trees, on the CPU. A
-        module that was checked before is not checked again without `check`.
+        module that was checked before is not checked again without `check`. If X is a
+        sparse matrix or an array of finite numbers with the features of `final`, it can
+        be passed as `validated`.
         """
         for step in self.steps:
             X = step.transform(X)
         if self.encode is not None:
             return self.encode(X)
         sparse = ("csr", "csc")
-        if hasattr(self.final, "n_features_in_"):
+        if validated:
+            X = X.astype(np.float64, copy=False)
+        elif hasattr(self.final, "n_features_in_"):
             # Unlike check_array, this also checks feature names and their number.
             X = validate_data(
                 self.final,

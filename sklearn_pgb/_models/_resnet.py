@@ -55,14 +55,18 @@ class ResNetModule(nn.Module):
         self.head, self.units, self.n_basis, self.shape = head, units, n_basis, shape
         self.squash = squash or nn.Identity()
 
-    def features(self, X: Tensor) -> Tensor:
-        """[phi(x), z(x)], of shape (n_samples, n_basis + n_units)."""
+    def split(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """phi(x), and the inputs of the units."""
         basis = X.flatten(1)
         if self.n_basis is not None:
             basis, X = X[:, : self.n_basis], X[:, self.n_basis :]
         # Copy the inputs: units may work in place, and X also holds the basis.
-        units = self.units(X.reshape(-1, *self.shape).clone())
-        return torch.cat([basis, units.reshape(len(basis), -1)], 1)
+        return basis, X.reshape(-1, *self.shape).clone()
+
+    def features(self, X: Tensor) -> Tensor:
+        """[phi(x), z(x)], of shape (n_samples, n_basis + n_units)."""
+        basis, inputs = self.split(X)
+        return torch.cat([basis, self.units(inputs).reshape(len(basis), -1)], 1)
 
     def forward(self, X: Tensor) -> Tensor:
         """Raw outputs (n_samples, n_outputs)."""
@@ -99,6 +103,9 @@ class ResNetNetwork(Network):
     @property
     def theta(self) -> Tensor:
         return self._network.theta
+
+    def modules_along(self, direction: Tensor) -> tuple[nn.Module, nn.Module]:
+        return self._network.modules_along(direction)
 
     def to(self, device: torch.device) -> ResNetNetwork:
         moved = copy.copy(self)

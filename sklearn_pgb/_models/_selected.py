@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_pgb._models._network import Head, Network, positions_without
 from sklearn_pgb._operators._operator import LinearOperator
@@ -56,6 +56,11 @@ class SelectedNetwork(Network):
         """The parameters of the whole network."""
         every = self.whole.theta
         return every.index_copy(0, self.keep.to(every.device), theta)
+
+    def modules_along(self, direction: Tensor) -> tuple[nn.Module, nn.Module] | None:
+        zeros = direction.new_zeros(self.whole.n_params)
+        every = zeros.index_copy(0, self.keep.to(zeros.device), direction)
+        return self.whole.modules_along(every)
 
     def to(self, device: torch.device) -> SelectedNetwork:
         return SelectedNetwork(self.whole.to(device), self.keep)

@@ -161,23 +161,26 @@ def _linear_map(part: Any, h: Tensor) -> Step:
     return [LinearMap(part, tuple(h.shape[1:]), h)], part(h)
 
 
-def _max_pool(part: Any, h: Tensor) -> Step:
+def max_pool(part: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs of a max pooling layer, and their positions within a channel."""
     name = type(part).__name__
     if name.startswith("Adaptive"):
         function = getattr(F, f"adaptive_max_pool{name[-2]}d")
-        out, index = function(h, part.output_size, return_indices=True)
-    else:
-        function = getattr(F, f"max_pool{name[-2]}d")
-        out, index = function(
-            h,
-            part.kernel_size,
-            part.stride,
-            part.padding,
-            part.dilation,
-            part.ceil_mode,
-            return_indices=True,
-        )
-    # Positions count within a channel.
+        return function(h, part.output_size, return_indices=True)
+    function = getattr(F, f"max_pool{name[-2]}d")
+    return function(
+        h,
+        part.kernel_size,
+        part.stride,
+        part.padding,
+        part.dilation,
+        part.ceil_mode,
+        return_indices=True,
+    )
+
+
+def _max_pool(part: Any, h: Tensor) -> Step:
+    out, index = max_pool(part, h)
     size = h[0, 0].numel()
     shift = torch.arange(h.shape[1], device=h.device) * size
     index = index.flatten(2) + shift[:, None]

@@ -23,17 +23,17 @@ from sklearn_pgb._estimator._border import (
     all_or_nothing,
     check_device,
     jobs_for,
-    open_all,
     parse_memory,
 )
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
-from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS
-from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._losses._named import OF_MEANS
+from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._predictive._methods import Located, Predictive
 from sklearn_pgb._refit._data import TrainingData, check_new_data, training_data
+from sklearn_pgb._refit._export import Exportable
 from sklearn_pgb._refit._fitting import Refit
 from sklearn_pgb._refit._influence import Influential
 from sklearn_pgb._refit._networks import TrainedNetworks
@@ -47,6 +47,7 @@ from sklearn_pgb._refit._outputs import (
     oof_score,
     predicts_flat,
     score_of,
+    tangent_terms,
 )
 from sklearn_pgb._refit._predictive import located, oof_errors, standard_deviations
 from sklearn_pgb._refit._request import RefitRequest
@@ -60,6 +61,7 @@ class GradientBasisRefit(
     VersionedState,
     Influential,
     Predictive,
+    Exportable,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -222,7 +224,8 @@ class GradientBasisRefit(
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
-    >>>     >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
     >>> from sklearn_pgb import GradientBasisRefit
     >>> X, y = load_diabetes(return_X_y=True)
@@ -435,19 +438,14 @@ class GradientBasisRefit(
     def _open(self, X: Any) -> tuple[TangentSum, list[Tensor]]:
         """Open the networks and transform X into the inputs of each."""
         check_is_fitted(self)
-        X = check_new_data(self, RefitRequest.at_last_fit(self), X)
+        request = RefitRequest.at_last_fit(self)
+        X = check_new_data(self, request, X)
         sources = [self.basis_coef_, self.device, *self.estimators_]
         models = self._prepared.get("models", sources, self._tangent_sum)
-        return models, models.inputs(X)
+        return models, models.inputs(X, validated=not checks_inputs(request.estimator))
 
     def _tangent_sum(self) -> TangentSum:
-        parameters = RefitRequest.at_last_fit(self).parameters
-        loss = MODULE_LOSSES[self._loss]
-        opened = open_all(self.estimators_, loss, self.device, parameters)
-        coef = as_float64(self.basis_coef_).to(self.device or "cpu")
-        parts = coef[None].split([each.network.n_params for each in opened], 1)
-        weight = 1 / len(opened) if self._adds_networks else 0.0
-        return TangentSum.of(opened, [weight] * len(opened), parts, self.device)
+        return TangentSum.of(*tangent_terms(self, self.device), self.device)
 
     def _targets_and_raw(self, X: Any) -> tuple[LabelTargets, NDArray[np.float64]]:
         """Targets and raw outputs of all classes."""

@@ -14,9 +14,10 @@ from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
 from sklearn_pgb._budget import LOG_ABSENT
-from sklearn_pgb._estimator._border import final_estimator
+from sklearn_pgb._estimator._border import final_estimator, open_all
 from sklearn_pgb._estimator._predictors import finite_outputs
-from sklearn_pgb._losses._named import find_loss
+from sklearn_pgb._losses._named import MODULE_LOSSES, find_loss
+from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import sparse_rows
@@ -42,25 +43,47 @@ def has_probabilities(refit: Any) -> bool:
     return True
 
 
-def with_absent_classes(
-    raw: Tensor, output_classes: NDArray[Any], classes: NDArray[Any]
-) -> Tensor:
-    """Add raw outputs of tiny probability for classes unknown to the networks."""
+def tangent_terms(
+    refit: Any, device: Any
+) -> tuple[list[OpenNetwork], list[float], Sequence[Tensor]]:
+    """Models of a fitted refit, their weights, and their coefficients (1, n_params)."""
+    parameters, loss = RefitRequest.at_last_fit(refit).parameters, refit._loss
+    opened = open_all(refit.estimators_, MODULE_LOSSES[loss], device, parameters)
+    coef = as_float64(refit.basis_coef_).to(device or "cpu")
+    parts = coef[None].split([each.network.n_params for each in opened], 1)
+    weight = 1 / len(opened) if refit._adds_networks else 0.0
+    return opened, [weight] * len(opened), parts
+
+
+def class_columns(output_classes: NDArray[Any], classes: NDArray[Any]) -> Tensor | None:
+    """Number of each class among those of the networks; the last if it is unknown.
+
+    None if the networks know all classes.
+    """
     if len(output_classes) == len(classes):
+        return None
+    index = torch.full((len(classes),), len(output_classes))
+    known = torch.as_tensor(np.searchsorted(classes, output_classes))
+    index[known] = torch.arange(len(output_classes))
+    return index
+
+
+def place_classes(raw: Tensor, index: Tensor | None) -> Tensor:
+    """Add raw outputs of tiny probability for classes unknown to the networks."""
+    if index is None:
         return raw
     if raw.shape[1] == 1:
         raw = torch.cat([-raw / 2, raw / 2], 1)
     lowest = raw.amin(1, keepdim=True) + LOG_ABSENT
-    result = lowest.expand(-1, len(classes)).clone()
-    result[:, torch.as_tensor(np.searchsorted(classes, output_classes))] = raw
-    return result
+    return torch.cat([raw, lowest], 1)[:, index]
 
 
 def all_classes(
     refit: Any, opened: OpenNetwork, raw: Tensor
 ) -> tuple[LabelTargets, NDArray[np.float64]]:
     """Return `LabelTargets` of all classes, and raw outputs for them."""
-    raw = with_absent_classes(raw.cpu(), refit._output_classes, refit.classes_)
+    index = class_columns(refit._output_classes, refit.classes_)
+    raw = place_classes(raw.cpu(), index)
     targets = LabelTargets(opened.loss, refit.classes_, refit._multilabel)
     return targets, raw.numpy()
 

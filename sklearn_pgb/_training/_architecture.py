@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sklearn_pgb._budget import MOST_UNITS, N_CANDIDATES
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._call import copy_module
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._network import as_float64
@@ -197,12 +198,6 @@ def chain_module(
     coefs: list[NDArray[Any]], intercepts: list[NDArray[Any]], activation: str
 ) -> nn.Module:
     """Return a Sequential of linear layers and activations, in float64."""
-    layers: list[nn.Module] = []
-    for coef, intercept in zip(coefs, intercepts, strict=True):
-        n_in, n_out = coef.shape
-        # Skips the initialization, which would use torch's global generator.
-        linear = nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=torch.float64)
-        linear.weight.data = torch.tensor(coef.T, dtype=torch.float64)
-        linear.bias.data = torch.tensor(intercept, dtype=torch.float64)
-        layers += [linear, ACTIVATIONS[activation].module()]
-    return nn.Sequential(*layers[:-1]).eval()
+    activations = [ACTIVATIONS[activation]] * (len(coefs) - 1)
+    weights = [coef.T for coef in coefs]
+    return ChainNetwork.mlp(weights, intercepts, activations).module()

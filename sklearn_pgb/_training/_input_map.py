@@ -108,17 +108,25 @@ class InputMap:
 class Standardization(nn.Module):
     """A layer without parameters that standardizes its inputs, in float64."""
 
+    scale: Tensor
+    center: Tensor
+    spread: Tensor
+    columns: Tensor | None
+
     def __init__(self, inputs: InputMap):
         super().__init__()
         scale = np.ldexp(1.0, -inputs.exponent)
         self.register_buffer("scale", torch.from_numpy(scale))
         self.register_buffer("center", torch.from_numpy(inputs.center.copy()))
         self.register_buffer("spread", torch.from_numpy(inputs.spread.copy()))
+        drops = len(inputs.columns) < inputs.n_features
+        columns = torch.from_numpy(inputs.columns.copy()) if drops else None
+        self.register_buffer("columns", columns)
 
     def forward(self, X: Tensor) -> Tensor:
         """Return ``(x scale - center) / spread``."""
-        scale, center, spread = self.buffers()
-        return (X * scale - center) / spread
+        kept = X if self.columns is None else X[:, self.columns]
+        return (kept * self.scale - self.center) / self.spread
 
 
 def _moments(

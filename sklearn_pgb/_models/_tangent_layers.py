@@ -1,0 +1,281 @@
+"""Torch modules that compute a network and its derivative in one forward pass."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_pgb._models._activations import Activation, read_activation
+from sklearn_pgb._models._network import Network
+from sklearn_pgb._models._resnet import ResNetModule
+from sklearn_pgb._models._structure import has_hooks, leaf_modules, max_pool
+
+# A layer's outputs, and their change along the direction; None if they do not change.
+Moved = tuple[Tensor, Tensor | None]
+
+
+def tangent_module(
+    network: Network, weight: float, direction: Tensor
+) -> TangentModule | None:
+    """The function ``weight f(x) + J(x) c`` as a module without derivatives.
+
+    See `Network.tangent_model`. It is None for models that are no networks.
+
+    Parameters
+    ----------
+    direction : Tensor (n_params,)
+        c.
+
+    Raises
+    ------
+    TypeError
+        If the network has unknown layers.
+    """
+    modules = network.modules_along(direction)
+    return None if modules is None else TangentModule(_read(*modules), weight)
+
+
+class TangentModule(nn.Module):
+    """``weight`` times the outputs of layers, plus their change."""
+
+    def __init__(self, body: nn.Module, weight: float):
+        super().__init__()
+        self.body, self.weight = body, weight
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Raw outputs (n_samples, n_outputs)."""
+        out, change = self.body(X)
+        total = self.weight * out if self.weight or change is None else change
+        if self.weight and change is not None:
+            total = total + change
+        return total[:, None] if total.ndim == 1 else total
+
+
+class TangentChain(nn.Module):
+    """Layers one after the other."""
+
+    def __init__(self, layers: list[nn.Module]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, h: Tensor, change: Tensor | None = None) -> Moved:
+        """The outputs and their change, if the inputs change too."""
+        for layer in self.layers:
+            h, change = layer(h, change)
+        return h, change
+
+
+class TangentLayer(nn.Module, ABC):
+    """A layer that is linear in its parameters.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+    moved : torch.nn.Module
+        The layer with a direction in place of its parameters. Its outputs are the
+        derivative along this direction.
+    """
+
+    def __init__(self, layer: nn.Module, moved: nn.Module):
+        super().__init__()
+        self.layer = layer
+        # Layers that do not vary save this product.
+        varies = any(bool(parameter.any()) for parameter in moved.parameters())
+        self.moved = moved if varies else None
+
+    def forward(self, h: Tensor, change: Tensor | None = None) -> Moved:
+        """The outputs and their change, if the inputs change too."""
+        own = None if self.moved is None else self.moved(h)
+        pushed = None if change is None else self.push(h, change)
+        if own is None or pushed is None:
+            return self.layer(h), pushed if own is None else own
+        return self.layer(h), own + pushed
+
+    @abstractmethod
+    def push(self, h: Tensor, change: Tensor) -> Tensor:
+        """The change of the outputs if only the inputs h change."""
+
+
+class Fixed(TangentLayer):
+    """A linear map of its inputs without parameters."""
+
+    def push(self, h: Tensor, change: Tensor) -> Tensor:
+        """The map itself."""
+        result: Tensor = self.layer(change)
+        return result
+
+
+class Shifted(TangentLayer):
+    """A linear map of its inputs and a shift: linear layers, convolutions, batch norm.
+
+    Batch norm is in evaluation mode.
+    """
+
+    def __init__(self, layer: Any, moved: nn.Module):
+        super().__init__(layer, moved)
+        self.linear = copy.deepcopy(layer)
+        self.linear.weight, self.linear.bias = layer.weight, None
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            self.linear.running_mean.zero_()
+
+    def push(self, h: Tensor, change: Tensor) -> Tensor:
+        """The map without the shift."""
+        result: Tensor = self.linear(change)
+        return result
+
+
+class Normalized(TangentLayer):
+    """Layer norm, see `Norm` of the operators."""
+
+    layer: nn.LayerNorm
+
+    def push(self, h: Tensor, change: Tensor) -> Tensor:
+        """The derivative along a change of the inputs."""
+        axes = tuple(range(-len(self.layer.normalized_shape), 0))
+        centered = h - h.mean(axes, keepdim=True)
+        variance = centered.square().mean(axes, keepdim=True)
+        inverse = (variance + self.layer.eps).rsqrt()
+        x_hat = centered * inverse
+        along = (change * x_hat).mean(axes, keepdim=True)
+        out = (change - change.mean(axes, keepdim=True) - x_hat * along) * inverse
+        return out if self.layer.weight is None else out * self.layer.weight
+
+
+class Pooled(TangentLayer):
+    """Max pooling."""
+
+    def push(self, h: Tensor, change: Tensor) -> Tensor:
+        """The change of the inputs that are chosen."""
+        out, index = max_pool(self.layer, h)
+        return change.flatten(2).gather(2, index.flatten(2)).view_as(out)
+
+
+class Curve(nn.Module):
+    """An elementwise activation."""
+
+    def __init__(self, activation: Activation):
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, h: Tensor, change: Tensor | None = None) -> Moved:
+        """The outputs and their change, if the inputs change."""
+        out = self.activation(h)
+        if change is None:
+            return out, None
+        return out, self.activation.derivative(h, out) * change
+
+
+class Tokens(nn.Module):
+    """A row of a table for each token; tokens do not change."""
+
+    def __init__(self, table: nn.Embedding, moved: nn.Embedding):
+        super().__init__()
+        self.table, self.moved = table, moved
+
+    def forward(self, h: Tensor, change: Tensor | None = None) -> Moved:
+        """The rows and their change."""
+        tokens = h.long()
+        return self.table(tokens), self.moved(tokens)
+
+
+class Bag(nn.Module):
+    """The mean or sum of the rows of all tokens; ONNX has no bags."""
+
+    def __init__(self, mode: str):
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Vectors (n_samples, size)."""
+        return rows.mean(1) if self.mode == "mean" else rows.sum(1)
+
+
+class Residual(nn.Module):
+    """A `ResNetModule`; its inputs do not change."""
+
+    def __init__(self, whole: Any, moved: Any, units: nn.Module):
+        super().__init__()
+        self.whole, self.units = whole, units
+        self.head = Shifted(whole.head, moved.head)
+
+    def forward(self, X: Tensor, change: Tensor | None = None) -> Moved:
+        """The outputs and their change."""
+        basis, inputs = self.whole.split(X)
+        units, own = self.units(inputs)
+        features = torch.cat([basis, units.reshape(basis.shape[0], -1)], 1)
+        if own is not None:
+            own = own.reshape(basis.shape[0], -1)
+            own = torch.cat([torch.zeros_like(basis), own], 1)
+        moved: Moved = self.head(features, own)
+        return moved
+
+
+def _read(module: nn.Module, moved: nn.Module) -> TangentChain:
+    """The layers of nested Sequentials."""
+    if has_hooks(module):
+        raise _unknown(module, " with hooks")
+    layers: list[nn.Module] = []
+    pairs = zip(leaf_modules(module), leaf_modules(moved), strict=True)
+    for layer, other in pairs:
+        activation = read_activation(layer)
+        if activation is not None:
+            layers.append(Curve(activation))
+        elif type(layer) in _READERS:
+            layers.append(_READERS[type(layer)](layer, other))
+        else:
+            raise _unknown(layer)
+    return TangentChain(layers)
+
+
+def _unknown(layer: nn.Module, state: str = "") -> TypeError:
+    return TypeError(
+        "to_module needs Sequentials of torch's layers whose Jacobians have a known "
+        f"structure, got {type(layer).__name__}{state}. Replace this layer."
+    )
+
+
+def _tokens(layer: Any, moved: Any) -> nn.Module:
+    if layer.padding_idx is not None:
+        # This row is no parameter.
+        moved.weight[layer.padding_idx] = 0
+    return Tokens(layer, moved)
+
+
+def _bag(layer: Any, moved: Any) -> nn.Module:
+    if layer.mode == "max" or layer.padding_idx is not None:
+        raise _unknown(layer, " with mode='max' or padding_idx")
+    tables = [nn.Embedding.from_pretrained(part.weight) for part in (layer, moved)]
+    bag = Bag(layer.mode)
+    return TangentChain([Tokens(*tables), Fixed(bag, bag)])
+
+
+def _residual(layer: Any, moved: Any) -> nn.Module:
+    return Residual(layer, moved, _read(layer.units, moved.units))
+
+
+_READERS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = {
+    nn.Linear: Shifted,
+    nn.Conv1d: Shifted,
+    nn.Conv2d: Shifted,
+    nn.LayerNorm: Normalized,
+    nn.BatchNorm1d: Shifted,
+    nn.BatchNorm2d: Shifted,
+    nn.Flatten: Fixed,
+    nn.Unflatten: Fixed,
+    nn.AvgPool1d: Fixed,
+    nn.AvgPool2d: Fixed,
+    nn.AdaptiveAvgPool1d: Fixed,
+    nn.AdaptiveAvgPool2d: Fixed,
+    nn.MaxPool1d: Pooled,
+    nn.MaxPool2d: Pooled,
+    nn.AdaptiveMaxPool1d: Pooled,
+    nn.AdaptiveMaxPool2d: Pooled,
+    nn.Embedding: _tokens,
+    nn.EmbeddingBag: _bag,
+    ResNetModule: _residual,
+}
