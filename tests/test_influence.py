@@ -165,7 +165,7 @@ def test_top_k_are_the_largest(fitted, monkeypatch):
     assert_allclose(indices, order)
     assert_allclose(values, np.take_along_axis(full, order, 1), rtol=1e-12)
     # The same from small blocks of training samples and predictions.
-    monkeypatch.setattr("sklearn_pgb._operators._operator.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("sklearn_pgb._operators._blocks.BLOCK_BYTES", 2000)
     small, others = refit.influence(X[:9], X, y, top_k=5)
     assert_allclose(small, order)
     assert_allclose(others, values, rtol=1e-9)
