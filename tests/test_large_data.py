@@ -251,6 +251,7 @@ def test_tasks_are_sent_again_if_the_cluster_gives_up(
     assert not errors
 
 
+@pytest.mark.slow
 def test_workers_that_always_die_are_reported(tmp_path, small_blocks):
     network = make_pipeline(dying(tmp_path, 100), NET)
     with (
