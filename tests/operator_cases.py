@@ -5,6 +5,7 @@ import oracles
 import torch
 from oracles import randn
 from torch import nn
+from torch.testing import assert_close
 
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
@@ -182,3 +183,30 @@ CASES = [
     selected_case,
     selected_chain_case,
 ]
+
+
+def check_products(operator, J, index, generator):
+    """Compare every product with those of the Jacobian (n_samples, n_outputs, n_coef).
+
+    `index` chooses samples, in any order.
+    """
+    matrix, part = J.flatten(0, 1), J[index].flatten(0, 1)
+    coef, residual = randn(generator, operator.n_coef), randn(generator, *J.shape[:2])
+    root, before = randn(generator, *J.shape[:2]), residual.clone()
+    scaled = root.reshape(-1, 1) * matrix
+    some = operator.rows(index)
+    for actual, expected in [
+        (operator.dense(), J),
+        (operator.dense(slice(2, 5)), J[2:5]),
+        (operator.matvec(coef), J @ coef),
+        (operator.rmatvec(residual), matrix.T @ residual.reshape(-1)),
+        (operator.gram(), matrix @ matrix.T),
+        (operator.row_norms(), J.square().sum(-1)),
+        (operator.normal(), matrix.T @ matrix),
+        (operator.normal(root), scaled.T @ scaled),
+        (some.dense(), J[index]),
+        (some.matvec(coef), J[index] @ coef),
+        (operator.cross_gram(some), matrix @ part.T),
+    ]:
+        assert_close(actual, expected, rtol=1e-12, atol=1e-12 * float(matrix.norm()))
+    assert_close(residual, before, rtol=0, atol=0)

@@ -5,6 +5,7 @@ import oracles
 import pytest
 import torch
 from module_cases import N_INPUTS, N_OUTPUTS, NORMED, Opaque
+from operator_cases import check_products
 from oracles import randn
 from torch import nn
 from torch.nn import functional as F
@@ -80,27 +81,8 @@ def test_operator(name, block_bytes, generator, monkeypatch):
         monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     module, network = drawn(name, generator)
     X = samples(generator)
-    J = by_functorch(module, X)
-    matrix, operator = J.flatten(0, 1), network.jacobian(X)
-    coef, residual = randn(generator, operator.n_coef), randn(generator, *J.shape[:2])
-    root = randn(generator, *J.shape[:2])
     index = torch.tensor([6, 0, 3, 3])
-    scaled = root.reshape(-1, 1) * matrix
-    before = residual.clone()
-    for actual, expected in [
-        (operator.dense(), J),
-        (operator.dense(slice(2, 5)), J[2:5]),
-        (operator.matvec(coef), J @ coef),
-        (operator.rmatvec(residual), matrix.T @ residual.reshape(-1)),
-        (operator.gram(), matrix @ matrix.T),
-        (operator.row_norms(), J.square().sum(-1)),
-        (operator.normal(), matrix.T @ matrix),
-        (operator.normal(root), scaled.T @ scaled),
-        (operator.rows(index).dense(), J[index]),
-        (operator.cross_gram(operator.rows(index)), matrix @ J[index].flatten(0, 1).T),
-    ]:
-        assert_close(actual, expected, rtol=1e-12, atol=1e-12 * float(matrix.norm()))
-    assert_close(residual, before, rtol=0, atol=0)
+    check_products(network.jacobian(X), by_functorch(module, X), index, generator)
 
 
 @pytest.mark.parametrize(

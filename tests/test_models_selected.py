@@ -222,3 +222,19 @@ def test_skorch_nets_take_images():
     assert model.score(images, labels) > 0.9
     with pytest.raises(ValueError, match=r"shape \(1, 4, 4\), as in fit"):
         model.predict(images[:, :, :3])
+
+
+def test_padding_is_no_parameter():
+    """Training leaves the row of the padding as it is, so its columns are zero."""
+    torch.manual_seed(0)
+    words = np.random.default_rng(0).integers(0, 5, size=(60, 3))
+    y = (words == 3).sum(1).astype(float)
+    module = nn.Sequential(
+        nn.Embedding(5, 2, padding_idx=2), nn.Flatten(), nn.Linear(6, 1)
+    )
+    for model in (module.double(), nn.Sequential(module, nn.Softsign())):
+        refit = GradientBasisRefit(model, loss="squared_error", alpha=1e-3)
+        features = refit.fit(words, y).transform(words)
+        assert (words == 2).any()
+        assert not features[:, 4:6].any()
+        assert features[:, :4].any()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from operator_cases import check_products
 from oracles import randn
 from torch import nn
 from torch.testing import assert_close
@@ -154,28 +155,9 @@ def test_operator(name, block_bytes, generator, monkeypatch):
     network = open_module(module)
     operator = network.jacobian(X)
     assert isinstance(operator, ChainOperator)
-    J = by_autograd(module, X)
-    matrix = J.flatten(0, 1)
+    J, index = by_autograd(module, X), torch.tensor([5, 0, 3, 3])
     assert operator.n_coef == network.n_params == J.shape[2]
-    coef, residual = randn(generator, operator.n_coef), randn(generator, *J.shape[:2])
-    root = randn(generator, *J.shape[:2])
-    scaled = root.reshape(-1, 1) * matrix
-    index = torch.tensor([5, 0, 3, 3])
-    other = open_module(module).jacobian(X[:2])
-    for actual, expected in [
-        (operator.dense(), J),
-        (operator.dense(slice(2, 5)), J[2:5]),
-        (operator.matvec(coef), J @ coef),
-        (operator.rmatvec(residual), matrix.T @ residual.reshape(-1)),
-        (operator.gram(), matrix @ matrix.T),
-        (operator.row_norms(), J.square().sum(-1)),
-        (operator.normal(), matrix.T @ matrix),
-        (operator.normal(root), scaled.T @ scaled),
-        (operator.rows(index).dense(), J[index]),
-        (operator.rows(index).matvec(coef), J[index] @ coef),
-        (operator.cross_gram(other), matrix @ J[:2].flatten(0, 1).T),
-    ]:
-        assert_close(actual, expected, rtol=1e-12, atol=1e-12 * float(matrix.norm()))
+    check_products(operator, J, index, generator)
 
 
 def check_plain_operations(module, X, generator, frozen=()):

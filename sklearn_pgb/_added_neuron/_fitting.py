@@ -148,7 +148,7 @@ def fit_network(
         held_out,
         floor.value / request.loss_unit,
     )
-    # The monitor and the polish need float64 on the CPU, whatever the training used.
+    # The monitor and the polish need float64 on the CPU, on any device of training.
     exact = replace(exact, program=exact.program.exact())
     theta = trained.theta
     ending = trained.ending

@@ -167,6 +167,14 @@ class ModuleCall:
         all_torch = all(type(part).__module__.startswith("torch.nn.") for part in parts)
         self._may_attend = self._fused or not all_torch
         self._takes_tokens = first_embedding(module) is not None
+        # Rows of embeddings for padding, which training leaves as they are.
+        self._padding = {
+            names_of[id(part.weight)][0]: part.padding_idx
+            for part in parts
+            if isinstance(part, nn.Embedding)
+            and part.padding_idx is not None
+            and id(part.weight) in names_of
+        }
 
     def __call__(
         self, module: nn.Module, parameters: dict[str, Tensor], X: Tensor
@@ -177,6 +185,13 @@ class ModuleCall:
         """
         # `tie_weights` would find the names, but it counts a layer that occurs twice as
         # two layers and leaves the given values in it.
+        for name, row in self._padding.items():
+            value = parameters[name]
+            index = torch.arange(len(value), device=value.device)[:, None]
+            fixed = torch.where(
+                index == row, module.get_parameter(name).detach(), value
+            )
+            parameters = parameters | {name: fixed}
         values = {n: parameters[key] for key, each in self.names.items() for n in each}
         with (
             _EXACT_ATTENTION() if self._may_attend else nullcontext(),

@@ -69,7 +69,7 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether hooks may change what some layer computes."""
+    """Whether hooks may change the outputs of a layer."""
     return any(p._forward_hooks or p._forward_pre_hooks for p in module.modules())
 
 

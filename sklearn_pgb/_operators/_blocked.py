@@ -1,4 +1,4 @@
-"""Operators of many samples, whose rows are computed where they are used."""
+"""Operators of many samples, with rows that are computed when they are used."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -46,8 +46,8 @@ class Exportable:
         -------
         torch.nn.Module
             Maps tensors of shape (n_samples, n_features), or (n_samples, ...) for
-            images, to what the method returns. It is on the CPU, in evaluation mode and
-            in float64; ``.float()`` converts it. It does not check its inputs.
+            images, to the result of the method. It is on the CPU, in evaluation mode
+            and in float64; ``.float()`` converts it. It does not check its inputs.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class Means(nn.Module):
 
 
 class AllClasses(nn.Module):
-    """Raw outputs of all classes, and what a classifier's method makes of them."""
+    """Raw outputs of all classes, and the result of a classifier's method."""
 
     index: Tensor | None
 
@@ -162,7 +162,7 @@ def _term(opened: OpenNetwork, weight: float, coef: Tensor) -> nn.Module:
 
 
 def _output(refit: Any, opened: OpenNetwork, method: str) -> list[nn.Module]:
-    """The layers from raw outputs to what a method returns."""
+    """The layers from raw outputs to the result of a method."""
     known = ["predict"]
     if RefitRequest.at_last_fit(refit).classifies:
         names = "predict_proba", "decision_function"
@@ -182,7 +182,7 @@ def _output(refit: Any, opened: OpenNetwork, method: str) -> list[nn.Module]:
 
 
 def _rescalings(transformer: Any, inverse: bool) -> list[nn.Module]:
-    """Layers that do what a transformer or its inverse does."""
+    """Layers that compute a transformer or its inverse."""
     if transformer is None or isinstance(transformer, str):
         return []
     if isinstance(transformer, Pipeline):

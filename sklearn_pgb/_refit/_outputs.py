@@ -112,7 +112,7 @@ def score_of(refit: Any, y: Any, predicted: NDArray[Any], weight: Any) -> float:
 
 def predicts_flat(opened: OpenNetwork, y: Any) -> bool:
     """Whether predictions for a single target have one dimension."""
-    # Trees and votes predict so whatever they were trained on.
+    # Trees and votes predict so for any shape of y.
     flat_model = isinstance(opened.final, MLPRegressor) or opened.encode is not None
     return np.ndim(y) == 1 or flat_model
 
