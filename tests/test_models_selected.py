@@ -19,6 +19,7 @@ from sklearn_pgb import (
     GradientBasisRefit,
     compare_bases,
 )
+from sklearn_pgb._models._module import ModuleNetwork
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = StandardScaler().fit_transform(X[:120]), (Y[:120] - Y[:120].mean()) / Y.std()
@@ -238,3 +239,8 @@ def test_padding_is_no_parameter():
         assert (words == 2).any()
         assert not features[:, 4:6].any()
         assert features[:, :4].any()
+    # Nor does the function change, or its derivatives would not be those of the values.
+    network, inputs = ModuleNetwork(module), torch.tensor(words).double()
+    theta = network.theta
+    theta[4:6] += 1
+    assert torch.equal(network(theta, inputs), network(network.theta, inputs))
