@@ -20,6 +20,7 @@ from table_cases import (
     regressor,
 )
 
+from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._outputs import apply_sets
@@ -27,6 +28,7 @@ from sklearn_pgb._refit import _groups
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._groups import refit_groups
 from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
+from sklearn_pgb._refit._stacking import stacked
 
 RNG = np.random.default_rng(5)
 X_NEW = RNG.normal(size=(9, 3))
@@ -294,6 +296,31 @@ def test_stacked_average_against_least_squares():
     expected = np.linalg.solve(rows.T @ rows + pull, goal)
     actual = np.r_[result.stack, result.shift]
     np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_stacking_without_samples_of_a_class():
+    """The prior keeps log odds finite, as by another optimizer."""
+    raws = RNG.normal(size=(2, 40, 3))
+    labels, weight = RNG.integers(2, size=40), RNG.uniform(0.5, 2, size=40)
+    raws[0, np.arange(40), labels] += 1
+    share = weight / weight.sum()
+
+    def objective(theta):
+        raw = theta[0] * raws[0] + theta[1] * raws[1] + theta[2:]
+        loss = np.logaddexp.reduce(raw, 1) - raw[np.arange(40), labels]
+        distance = theta - [0.5, 0.5, 0, 0, 0]
+        return share @ loss + distance @ distance / (2 * weight.sum())
+
+    bounds = [(0, None)] * 2 + [(None, None)] * 3
+    options = {"ftol": 1e-15, "gtol": 1e-9}
+    expected = minimize(
+        objective, np.r_[0.5, 0.5, 0, 0, 0], bounds=bounds, options=options
+    )
+    one_hot = torch.tensor(np.eye(3)[labels])
+    weights, shift = stacked(
+        torch.tensor(raws), one_hot, torch.tensor(weight), CrossEntropyLoss()
+    )
+    np.testing.assert_allclose(torch.cat([weights, shift]), expected.x, atol=1e-5)
 
 
 def test_constant_model_has_no_derivatives():

@@ -313,6 +313,16 @@ VOTE = VotingRegressor([("a", LinearRegression()), ("b", DecisionTreeRegressor()
             {"cv": None},
             "cv must not be None for trees, because they memorize",
         ),
+        (
+            make_pipeline(FrozenEstimator(clone(VOTE).fit(X, REAL))),
+            {},
+            "must not hold a frozen model.*got one in Pipeline. Unfreeze it, or",
+        ),
+        (
+            VotingRegressor([("a", FrozenEstimator(TREE)), ("b", LinearRegression())]),
+            {"cv": 3},
+            "must not hold a frozen model.*got one in VotingRegressor",
+        ),
         (TREE, {"cv": None}, "cv must not be None for trees"),
         (VOTE, {"cv": None, "alpha": 1.0}, "cv must not be None for trees"),
         (

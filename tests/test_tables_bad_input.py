@@ -8,7 +8,9 @@ from sklearn.ensemble import (
     ExtraTreesRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    VotingRegressor,
 )
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
@@ -17,6 +19,7 @@ from table_cases import CURVE, FRAME, NETWORK, WEIGHT, N, X, Y, classifier, regr
 
 from sklearn_pgb import AddedNeuronClassifier
 
+FROZEN = FrozenEstimator(Ridge().fit(X, CURVE))
 OTHERS = r"others must be pairs \(name, estimator\)"
 
 
@@ -67,6 +70,11 @@ def changed(array, value):
             {"network": TransformedTargetRegressor(MLPRegressor(**NETWORK))},
             ValueError,
             "must not transform y.*Pass its regressor",
+        ),
+        (
+            {"others": [("vote", VotingRegressor([("a", FROZEN), ("b", Ridge())]))]},
+            ValueError,
+            "members must not be frozen.*for 'vote'. Pass its estimator",
         ),
         ({"loss": "huber"}, ValueError, "'loss' parameter of .* must be"),
         ({"cv": 1}, ValueError, "must be an int in the range .2, inf"),

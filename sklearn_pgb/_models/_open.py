@@ -149,6 +149,14 @@ def has_trees(estimator: Any) -> bool:
     return is_tree_model(final) or is_booster(final)
 
 
+def holds_frozen(estimator: Any) -> bool:
+    """Whether a model or a member of it is frozen, so that no fold trains it again."""
+    *_, final = chain = list(nested(estimator))
+    if is_combination(final) and any(map(holds_frozen, unfitted_members(final))):
+        return True
+    return any(isinstance(each, FrozenEstimator) for each in chain)
+
+
 def checks_inputs(estimator: Any) -> bool:
     """Whether X goes to a model that checks it and may take missing values."""
     # Trees may take missing values, and a pipeline may impute them.

@@ -14,7 +14,12 @@ from sklearn_pgb._convex._choice import check_alpha, is_number
 from sklearn_pgb._estimator._border import final_estimator
 from sklearn_pgb._losses._named import MODULE_LOSSES, OF_MEANS, find_loss, one_of
 from sklearn_pgb._losses._regression import SquaredLoss
-from sklearn_pgb._models._open import check_can_open, has_trees, open_network
+from sklearn_pgb._models._open import (
+    check_can_open,
+    has_trees,
+    holds_frozen,
+    open_network,
+)
 from sklearn_pgb._models._selected import check_selection, select
 from sklearn_pgb._models._skorch import is_skorch
 
@@ -97,6 +102,13 @@ class RefitRequest:
                 "taken as it is (a FrozenEstimator or a module), got "
                 f"n_models={self.n_models} and cv={self.cv!r}. Pass the estimator "
                 "unfrozen to train several, or pass X_val and y_val to choose alpha."
+            )
+        has_folds = not self.is_prefit and self.resolve_cv(has_validation) is not None
+        if has_folds and holds_frozen(estimator):
+            raise ValueError(
+                "estimator must not hold a frozen model, which no fold can train "
+                f"again, got one in {type(estimator).__name__}. Unfreeze it, or put "
+                "the whole estimator in a FrozenEstimator and pass X_val and y_val."
             )
         if has_trees(estimator):
             self._check_trees(has_validation)

@@ -16,7 +16,8 @@ def stacked(
 
     The raw outputs (n_models, n_samples, n_outputs) are for samples that the models
     have not seen. A normal prior with standard deviation one around equal weights keeps
-    the weights finite if the outputs separate the classes.
+    the weights finite if the outputs separate the classes. So does one around zero with
+    the shift of log odds, if a class is missing from the samples, or of logs.
     """
     n_models, k = len(raws), y.shape[1]
     w = weight / weight.sum()
@@ -29,7 +30,9 @@ def stacked(
     # One column for each weight, and one for each entry of the shift.
     shifts = torch.eye(k, dtype=y.dtype)[:, None].expand(k, len(y), k)
     columns = torch.cat([raws, shifts])
-    penalties = torch.tensor([penalty] * n_models + [0.0] * k, dtype=y.dtype)
+    # That of the squared loss is in the units of y.
+    of_shift = 0.0 if loss.quadratic else penalty
+    penalties = torch.tensor([penalty] * n_models + [of_shift] * k, dtype=y.dtype)
     prior = torch.cat([equal, equal.new_zeros(k)])
     lowest = np.r_[np.zeros(n_models), np.full(k, -np.inf)]
 

@@ -39,7 +39,12 @@ from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import positions_without
-from sklearn_pgb._models._open import check_can_open, nested, open_network
+from sklearn_pgb._models._open import (
+    check_can_open,
+    holds_frozen,
+    nested,
+    open_network,
+)
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
@@ -237,8 +242,14 @@ class TableEstimator(
                 "network, trees and forest must not all be 'drop' without others, as "
                 "nothing is left. Keep one of them."
             )
-        for _, member in members:
+        for name, member in members:
             check_can_open(member)
+            if holds_frozen(member):
+                raise ValueError(
+                    "members must not be frozen, as folds train them, got a "
+                    f"FrozenEstimator for {name!r}. Pass its estimator, or refit the "
+                    "trained model by GradientBasisRefit with X_val and y_val."
+                )
             if any(isinstance(e, TransformedTargetRegressor) for e in nested(member)):
                 raise ValueError(
                     "members must not transform y, got a TransformedTargetRegressor. "
