@@ -174,13 +174,26 @@ def test_surrogates_start_near_the_models(name):
 
 
 def test_leaves_of_classification_trees():
-    """The log odds of leaves count one sample of the root's frequencies more."""
+    """Leaves get one sample more, with the frequencies of a root with one more."""
     y = np.array([0, 0, 0, 1])
     tree = DecisionTreeClassifier().fit(np.arange(4.0)[:, None], y)
     raw = raw_of(open_network(tree), np.array([[0.0], [3.0]]))
-    # Leaves of three samples of class 0, and of one of class 1.
-    expected = [np.log(0.25 / 3.75), np.log(1.25 / 0.75)]
+    # Leaves of three samples of class 0, and of one of class 1; in the root these have
+    # the frequencies (3.5 / 5, 1.5 / 5).
+    expected = [np.log(0.3 / 3.7), np.log(1.3 / 0.7)]
     assert_allclose(raw[:, 0], expected)
+
+
+def test_bootstrap_samples_without_a_class():
+    """Their trees know that there is such a class, but have seen none of it."""
+    y = np.r_[np.zeros(20), np.ones(20), 2]
+    forest = RandomForestClassifier(30, random_state=0).fit(np.arange(41.0)[:, None], y)
+    lacks = [tree.tree_.value[0, 0, 2] == 0 for tree in forest.estimators_]
+    assert any(lacks)
+    assert not all(lacks)
+    raw = raw_of(open_network(forest), np.arange(20.0)[:, None])
+    # Every tree has at least one third of a sample more of the class, in 42.
+    assert (raw[:, 2] >= np.log(1 / 3 / 42 / 42)).all()
 
 
 def test_missing_values_and_categories():

@@ -45,7 +45,7 @@ MEAN_CRITERIA = "squared_error", "friedman_mse", "poisson"
 
 SURROGATE = (
     "the average of the trees' log odds, which are smoothed by one sample with the "
-    "classes' frequencies, because the trees' probabilities can be zero"
+    "classes' smoothed frequencies, because the trees' probabilities can be zero"
 )
 
 
@@ -279,9 +279,11 @@ def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
     """
     frequencies = tree.value
     weight = tree.weighted_n_node_samples[:, None, None]
-    # The first node holds the frequencies of all samples.
-    smoothed = (frequencies * weight + frequencies[:1]) / (weight + 1)
-    logs = np.log(np.maximum(smoothed, np.finfo(float).tiny))
+    # The first node holds the frequencies of all samples. They are smoothed as well,
+    # because a bootstrap sample may lack a class.
+    total = weight[:1]
+    prior = (frequencies[:1] * total + 1 / frequencies.shape[2]) / (total + 1)
+    logs = np.log((frequencies * weight + prior) / (weight + 1))
     if logs.shape[2] != 2:
         return logs[:, 0]
     return logs[:, :, 1] - logs[:, :, 0]
