@@ -269,8 +269,7 @@ def load(certificate, evidence):
     require(document.get("format") == "sklearn_pgb certificate", line)
     line = "version must be 1, got {version!r}. Use the release that wrote the file"
     require(document["version"] == 1, line.format(**document))
-    claimed = document.pop("digest", None)
-    text = json.dumps(document, sort_keys=True)
+    claimed, text = document.pop("digest", None), json.dumps(document, sort_keys=True)
     same("digest", claimed, hashlib.sha256(text.encode()).hexdigest())
     with np.load(evidence) as file:
         arrays, digests = dict(file), document["evidence"]
@@ -291,10 +290,11 @@ def check(*paths):
     except AssertionError as failure:
         return f"fails: {failure}"
     except Exception as failure:
-        return f"fails: a part is missing or has the wrong form ({failure!r})"
+        kind = type(failure).__name__
+        return f"fails: a part is missing or has the wrong form ({kind}: {failure})"
     return "holds"
 
 
 if __name__ == "__main__":
-    print(line := check(*sys.argv[1:]))
+    print(line := check(*sys.argv[1:]) if len(sys.argv) == 3 else __doc__)
     sys.exit(line != "holds")

@@ -332,7 +332,7 @@ def test_missing_part_fails(exported, check):
     document = json.loads(text)
     del document["claims"]["floor"]
     line = check(forge(document), arrays)
-    assert "a part is missing or has the wrong form (KeyError('floor'))" in line
+    assert "a part is missing or has the wrong form (KeyError: 'floor')" in line
     assert "missing 1 required positional argument: 'evidence'" in replay("a.json")
 
 
@@ -352,6 +352,10 @@ def test_command_line(exported, tmp_path):
     status, line = run(*paths)
     assert status == 1
     assert line.startswith("fails: digest")
+    status, line = run(paths[1], paths[0])
+    assert status == 1
+    assert re.fullmatch("fails: .* form .UnicodeDecodeError: [ -~]*", line)
+    assert run(paths[0]) == (1, sklearn_pgb.check.__doc__.strip())
 
 
 def test_checker_is_independent_and_short():
