@@ -222,7 +222,7 @@ def test_groups():
         (FRAME.rename(columns={"day": "date"}), "feature names should match"),
         (FRAME[FRAME.columns[::-1]], "same order"),
         (FRAME.to_numpy()[:, :3], "X has 3 features"),
-        (FRAME.assign(day="monday"), "must have numbers in column 'day', as in fit"),
+        (FRAME.assign(day="monday"), "must have numbers or dates in column 'day'"),
         (FRAME.assign(number=np.inf), "X contains infinity"),
     ],
 )

@@ -58,6 +58,11 @@ NUMBERS = {
         objects(DAY.replace(tzinfo=BERLIN), None, DAY.replace(tzinfo=dt.UTC)),
         [2.5 - 1 / 24, NAN, 2.5],
     ),
+    "text of dates": (["1970-01-03", None, "1969-12-31"], [2, NAN, -1]),
+    "text of times": (
+        ["1970-01-03 12:00", "1970-01-01T06:00:00.000", "1970-01-02T01:00:00+01:00"],
+        [2.5, 0.25, 1],
+    ),
     "timedeltas": (pd.to_timedelta(["1D", None, "12h"]), [1, NAN, 0.5]),
     "objects of timedeltas": (
         objects(dt.timedelta(1), pd.NaT, np.timedelta64(12, "h")),
@@ -75,6 +80,23 @@ LABELS = {
     "categories of numbers": (pd.Categorical([3, 1, 3]), (3, 1), [0, 1, 0]),
     "mixed": (objects(1, "a", "a"), ("a", 1), [1, 0, 0]),
     "empty strings": (["", "a", ""], ("", "a"), [0, 1, 0]),
+    "dates and others": (
+        ["1970-01-02", "new", "new"],
+        ("new", "1970-01-02"),
+        [1, 0, 0],
+    ),
+    "no such date": (["1970-02-30"] * 3, ("1970-02-30",), [0, 0, 0]),
+    "other formats": (
+        ["1/2/1970", "19700102", "1970"],
+        ("1/2/1970", "1970", "19700102"),
+        [0, 2, 1],
+    ),
+    "dates and numbers": (objects("1970-01-02", 1, 1), (1, "1970-01-02"), [1, 0, 0]),
+    "categories of dates": (
+        pd.Categorical(["1970-01-02"] * 3),
+        ("1970-01-02",),
+        [0] * 3,
+    ),
     "bytes": (objects(b"a", b"b", b"a"), (b"a", b"b"), [0, 1, 0]),
 }
 
@@ -165,6 +187,20 @@ def test_arrays_of_dates_and_strings():
     assert_array_equal(matrix, [[1], [0], [0]])
 
 
+def test_text_of_dates_after_dates():
+    """Both are the same column, but text in place of numbers is an error."""
+    dates = pd.DataFrame({"c": pd.to_datetime(["1970-01-02", "1970-01-05"])})
+    reader, matrix = TableReader.of(dates)
+    text = pd.DataFrame({"c": ["1970-01-02", "1970-01-05"]})
+    assert_array_equal(reader.read(read_table(text)), matrix)
+    assert_array_equal(TableReader.of(text)[0].read(read_table(dates)), matrix)
+    text.loc[1, "c"] = "soon"
+    with pytest.raises(
+        ValueError, match="dates in column 'c', as in fit, got labels such as 'soon'"
+    ):
+        reader.read(read_table(text))
+
+
 def test_unseen_categories_are_missing():
     reader, _ = TableReader.of(pd.DataFrame({"c": ["a", "b"]}))
     new = read_table(pd.DataFrame({"c": ["b", "new", None]}))
@@ -182,6 +218,8 @@ def test_chosen_categories(categorical):
     assert reader.labels == (("a", "b"), (5.0, 7.0))
     assert_array_equal(matrix, [[0, 1], [0, 0], [1, 0]])
     assert_array_equal(np.array(categorical), before)
+    dates = pd.DataFrame({"s": list("aab"), "c": ["1970-01-02"] * 3})
+    assert TableReader.of(dates, categorical)[0].labels[1] == ("1970-01-02",)
     new = read_table(pd.DataFrame({"s": ["a"], "c": [7]}))
     assert_array_equal(reader.read(new), [[0, 1]])
 
@@ -206,7 +244,10 @@ def test_unknown_chosen_category(bad):
     [
         ({"a": [1], "c": ["x"]}, r"\['b'\] are missing and \['c'\] are new"),
         ({"b": ["x"], "a": [1]}, r"in their order.*Pass X\[columns of fit\]"),
-        ({"a": ["x"], "b": ["x"]}, "must have numbers in column 'a'.*labels such as"),
+        (
+            {"a": ["x"], "b": ["x"]},
+            "must have numbers or dates in column 'a'.*labels such as",
+        ),
     ],
 )
 def test_changed_columns(columns, message):

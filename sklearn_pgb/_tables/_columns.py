@@ -1,5 +1,7 @@
 """Read a table column by column: numbers, dates as numbers, and categories."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from numbers import Number
@@ -14,6 +16,12 @@ from sklearn_pgb._estimator._border import check_passed_on
 from sklearn_pgb._estimator._folds import COMPLEX
 from sklearn_pgb._sklearn import is_pandas_na, is_scalar_nan
 
+# The date, perhaps with the time of day, fractions of a second and a time zone.
+ISO_DATE = re.compile(
+    r"\d{4}-\d{2}-\d{2}"
+    r"([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)?"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -27,11 +35,14 @@ class Table:
         Numbers are float64 with NaN for missing values. Categories are objects with
         None for missing values. Booleans are numbers, dates are days since 1970, and
         durations and times of day are days.
+    is_category : tuple of bool
+        Columns with a categorical dtype.
     n_samples : int
     """
 
     names: tuple[str, ...] | None
     columns: tuple[NDArray[Any], ...]
+    is_category: tuple[bool, ...]
     n_samples: int
 
 
@@ -67,7 +78,10 @@ def read_table(X: Any) -> Table:
     if isinstance(frame, nw.DataFrame):
         names = tuple(str(name) for name in frame.columns)
         columns = [_from_series(frame[:, j], names[j]) for j in range(len(names))]
-        return Table(names, tuple(columns), len(frame))
+        is_category = [
+            dtype in (nw.Categorical, nw.Enum) for dtype in frame.schema.values()
+        ]
+        return Table(names, tuple(columns), tuple(is_category), len(frame))
     array = X if isinstance(X, np.ndarray) else np.asarray(X)
     if array.dtype.kind == "c":
         raise ValueError(COMPLEX)
@@ -85,7 +99,7 @@ def read_table(X: Any) -> Table:
             "X.reshape(-1, 1) is one feature, X.reshape(1, -1) one sample."
         )
     columns = [_from_array(array[:, j], j) for j in range(array.shape[1])]
-    return Table(None, tuple(columns), len(array))
+    return Table(None, tuple(columns), (False,) * len(columns), len(array))
 
 
 def _from_series(series: Any, name: str) -> NDArray[Any]:
@@ -154,6 +168,23 @@ def _labels(column: NDArray[Any], name: Any) -> NDArray[Any]:
                 f"{type(value).__name__}. Convert it, or drop the column."
             ) from None
     return result
+
+
+def days_from_text(column: Iterable[Any]) -> NDArray[np.float64] | None:
+    """Days since 1970 of dates in the format of ISO 8601; None if a value is no date.
+
+    Missing values are NaN.
+    """
+    days: dict[str | None, float] = {None: np.nan}
+    for value in column:
+        if value not in days:
+            if not (isinstance(value, str) and ISO_DATE.fullmatch(value)):
+                return None
+            try:
+                days[value] = _day(datetime.fromisoformat(value))
+            except ValueError:
+                return None
+    return np.array([days[value] for value in column], dtype=np.float64)
 
 
 def _days(column: NDArray[Any]) -> NDArray[np.float64]:

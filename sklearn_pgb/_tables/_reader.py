@@ -7,7 +7,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_pgb._tables._columns import Table, is_missing, read_table
+from sklearn_pgb._tables._columns import (
+    Table,
+    days_from_text,
+    is_missing,
+    read_table,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +40,8 @@ class TableReader:
         X : array-like, sparse matrix or data frame
         categorical : "from_dtype", None or array-like
             Columns with categories. "from_dtype" and None are the columns with values
-            that are not numbers or dates. An array adds further columns, by position,
-            name or mask.
+            that are not numbers or dates, and those with a categorical dtype. An array
+            adds further columns, by position, name or mask.
 
         Returns
         -------
@@ -46,8 +51,10 @@ class TableReader:
         """
         table = read_table(X)
         chosen = _categorical_mask(table, categorical)
+        chosen |= table.is_category
         for j, column in enumerate(table.columns):
-            chosen[j] |= column.dtype == object
+            if column.dtype == object and not chosen[j]:
+                chosen[j] = days_from_text(column) is None
         labels = tuple(
             _by_frequency(column) if is_category else None
             for column, is_category in zip(table.columns, chosen, strict=True)
@@ -85,14 +92,15 @@ class TableReader:
             zip(table.columns, self.labels, strict=True)
         ):
             if labels is None:
-                if column.dtype == object:
+                days = days_from_text(column) if column.dtype == object else column
+                if days is None:
                     name = j if table.names is None else table.names[j]
+                    label = next(v for v in column if days_from_text([v]) is None)
                     raise ValueError(
-                        f"X must have numbers in column {name!r}, as in fit, got "
-                        f"labels such as {next(v for v in column if v is not None)!r}."
-                        " Convert them."
+                        f"X must have numbers or dates in column {name!r}, as in fit, "
+                        f"got labels such as {label!r}. Convert them."
                     )
-                matrix[:, j] = column
+                matrix[:, j] = days
             else:
                 codes = {label: code for code, label in enumerate(labels)}
                 matrix[:, j] = [codes.get(value, np.nan) for value in column]
