@@ -143,6 +143,16 @@ def test_bases_with_other_names():
         certify(MLP, X, Y, bases={1: InputBasis()})
 
 
+def test_bases_with_names_of_other_rows():
+    """A basis named "inputs" would certify a linear network by a bound on the basis."""
+    linear = tanh_mlp((4, 3), activation="identity", max_iter=5).fit(X, Y)
+    names = [row.basis for row in certify(linear, X, Y).table]
+    names += ["layer 5", "inputs and residual units", "perturbed gradient"]
+    for name in names:
+        with pytest.raises(ValueError, match=f"must have other names .*, got '{name}'"):
+            certify(linear, X, Y, bases={name: InputBasis()})
+
+
 def test_transformers_and_networks_are_bases():
     """They are wrapped as a user would wrap them."""
     bases = {

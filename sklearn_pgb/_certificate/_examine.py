@@ -20,6 +20,9 @@ from sklearn_pgb._certificate._evidence import SolvedBasis
 from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import (
+    GRADIENT,
+    INPUTS,
+    PERTURBED,
     BasisRow,
     feature_problems,
     head_problem,
@@ -42,8 +45,6 @@ from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._training._objective import Objective
-
-GRADIENT, PERTURBED = "gradient", "perturbed gradient"
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ def examine(
         result = solve_basis(each, settings.max_memory, floor=floor.value)
         solved.append(SolvedBasis.of(name, each, result, loss))
         # A bound within a norm budget does not cover products of large weights.
-        if name == "inputs" and result.unlimited:
+        if name == INPUTS and result.unlimited:
             linear_bound = result.lower_bound
     span_coef = subject.head.span_coef
     solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss, span_coef))
@@ -336,7 +337,7 @@ def _joint_layers(
 def joint_name(layers: range) -> str:
     """Name in the table of the joint features of several layers."""
     first, last = layers[0], layers[-1]
-    return f"{'inputs' if first == 0 else f'layer {first}'} to layer {last} jointly"
+    return f"{INPUTS if first == 0 else f'layer {first}'} to layer {last} jointly"
 
 
 def _head_excess(

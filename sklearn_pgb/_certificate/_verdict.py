@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from sklearn_pgb._certificate._certificate import Verdict
 from sklearn_pgb._certificate._escape import Escape, by_curvature, by_displacement
-from sklearn_pgb._certificate._examine import PERTURBED, Findings, joint_name
+from sklearn_pgb._certificate._examine import Findings, joint_name
 from sklearn_pgb._certificate._subject import Subject
+from sklearn_pgb._certificate._table import PERTURBED
 from sklearn_pgb._models._resnet import ResNetNetwork
 
 
