@@ -157,7 +157,7 @@ def _of_array(value, depth):
 def _of_torch(value):
     if isinstance(value, nn.Module):
         if any(isinstance(p, nn.UninitializedParameter) for p in value.parameters()):
-            return "uninitialised module"
+            return "uninitialized module"
         tensors = {name: _of_torch(t) for name, t in value.state_dict().items()}
         flags = [m.training for m in value.modules()]
         flags += [(p.requires_grad, p.grad is None) for p in value.parameters()]

@@ -287,7 +287,7 @@ MIXING = {
     "centered": (lambda: Two(centered), "Two"),
     "zero_head": (lambda: zero_head(Two(centered)), "Two"),
     "across_outputs": (lambda: Two(across_outputs), "Two"),
-    "standardised": (lambda: Two(lambda m, X: m.b(m.a(X / X.std(0)))), "Two"),
+    "standardized": (lambda: Two(lambda m, X: m.b(m.a(X / X.std(0)))), "Two"),
     "softmax": (lambda: Two(lambda m, X: m.b(m.a(X).softmax(0))), "Two"),
     "softmax_layer": (
         lambda: nn.Sequential(nn.Linear(6, 4), nn.Softmax(0), nn.Linear(4, 2)),

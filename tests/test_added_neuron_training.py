@@ -56,7 +56,7 @@ def dense(n_outputs=1):
     return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, n_outputs))
 
 
-def normalised():
+def normalized():
     return nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1))
 
 
@@ -119,7 +119,7 @@ def test_module_equals_torch(solver, weight):
 
 
 @pytest.mark.parametrize("kind", [lambda m: m(), lambda m: m], ids=["module", "call"])
-@pytest.mark.parametrize("make", [dense, normalised, with_dropout, half_frozen])
+@pytest.mark.parametrize("make", [dense, normalized, with_dropout, half_frozen])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_predictions_of_a_module(dtype, make, kind):
     """In evaluation mode, in float64, as `module_` says them."""
@@ -140,7 +140,7 @@ def test_predictions_of_a_module(dtype, make, kind):
 
 
 def test_the_user_s_module_is_left_alone():
-    for make in (dense, normalised, with_dropout):
+    for make in (dense, normalized, with_dropout):
         module = make()
         before = state_of(module)
         model = regressor(module=module).fit(X, Y)
@@ -268,7 +268,7 @@ def test_dropout_is_reproducible_and_local():
 
 def test_batch_norm_learns_its_statistics():
     """The moving averages of one batch per epoch, and predictions by them."""
-    module = normalised()
+    module = normalized()
     model = regressor(
         module=module, batch_size=40, max_iter=3, learning_rate_init=1e-12
     ).fit(X, Y)
@@ -287,7 +287,7 @@ def test_batch_norm_learns_its_statistics():
 
 def test_batch_norm_in_partial_fit():
     """Statistics go on where they were, and in a warm start."""
-    model = regressor(module=normalised, batch_size=40)
+    model = regressor(module=normalized, batch_size=40)
     for _ in range(3):
         model.partial_fit(X, Y)
     assert model.module_state_["1.num_batches_tracked"] == 3
@@ -352,7 +352,7 @@ def test_early_stopping_restores_batch_norm():
     """Weights and statistics are those of one epoch."""
     recorder = Recorder(lambda fitted: fitted.predict(X))
     model = regressor(
-        module=normalised,
+        module=normalized,
         early_stopping=True,
         validation_fraction=0.3,
         max_iter=40,
@@ -550,7 +550,7 @@ def test_precision(name, solver):
         (classifier(batch_size=10), LABELS),
         (regressor(solver="lbfgs"), Y),
         (regressor(n_starts=2, hidden_layer_sizes=(2,)), Y),
-        (regressor(module=normalised), Y),
+        (regressor(module=normalized), Y),
         (regressor(early_stopping=True), Y),
         (regressor(module=with_dropout, early_stopping=True), Y),
     ],

@@ -400,7 +400,7 @@ def test_objective_of_resnet_basis_regressor(seed, basis):
 
 
 def test_decay_of_residual_units_is_counted(seed):
-    """In units of standardised inputs, as in the training's loss curve."""
+    """In units of standardized inputs, as in the training's loss curve."""
     X, y = smooth_data(seed)
     X = 5 + 3 * X
     model = ResNetBasisRegressor(

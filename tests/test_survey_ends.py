@@ -38,9 +38,9 @@ def numbers(networks):
     X = torch.from_numpy(rng.normal(size=(30, 2)))
     y = torch.from_numpy(rng.normal(size=(30, 1)))
     weight = torch.full((30,), 1 / 30, dtype=torch.float64)
-    setting = SurveyData(X, y, weight, SquaredLoss())
-    ends = evaluate([setting.objective(network) for network in networks])
-    return distinct(ends, setting, setting.scale().reference)
+    data = SurveyData(X, y, weight, SquaredLoss())
+    ends = evaluate([data.objective(network) for network in networks])
+    return distinct(ends, data, data.scale().reference)
 
 
 def test_symmetric_copies_are_one_minimum():
@@ -78,10 +78,10 @@ def test_equal_losses_are_not_one_minimum():
     X = torch.zeros(2, 2, dtype=torch.float64)
     y = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     half = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    setting = SurveyData(X, y, half, SquaredLoss())
-    ends = evaluate([setting.objective(up), setting.objective(down)])
+    data = SurveyData(X, y, half, SquaredLoss())
+    ends = evaluate([data.objective(up), data.objective(down)])
     assert ends.loss[0] == ends.loss[1]
-    assert_array_equal(distinct(ends, setting, 1.0), [0, 1])
+    assert_array_equal(distinct(ends, data, 1.0), [0, 1])
 
 
 def test_numbers_follow_the_objective(regression):
@@ -124,7 +124,7 @@ def test_verdicts_are_those_of_certify(activation, alpha, regression):
     assert kinds
 
 
-def ends_at(setting, objective, gradient_norm):
+def ends_at(data, objective, gradient_norm):
     """Ends of which only these numbers matter."""
     rng = np.random.default_rng(0)
     networks = [
@@ -133,7 +133,7 @@ def ends_at(setting, objective, gradient_norm):
     ]
     objective, norm = np.array(objective), np.array(gradient_norm)
     empty = torch.zeros(0, dtype=torch.float64)
-    objectives = [setting.objective(network) for network in networks]
+    objectives = [data.objective(network) for network in networks]
     return Endpoints(objectives, np.empty((0, 0)), empty, objective, objective, norm)
 
 
@@ -141,8 +141,8 @@ def test_verdicts_by_numbers(monkeypatch):
     """Floor and gradient decide; where the budget ends, nothing more is said."""
     X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     weight = torch.full((9,), 1 / 9, dtype=torch.float64)
-    setting = SurveyData(X, X**2, weight, SquaredLoss())
-    ends = ends_at(setting, [1.0, 1.11, 2.0, 2.0, 2.0], [9.0, 0.0, 0.19, 0.21, np.nan])
+    data = SurveyData(X, X**2, weight, SquaredLoss())
+    ends = ends_at(data, [1.0, 1.11, 2.0, 2.0, 2.0], [9.0, 0.0, 0.19, 0.21, np.nan])
     monkeypatch.setattr(_examination, "EXAMINATION_FLOPS", 0.0)
     numbers = np.array([0, 1, 2, 3, 4])
     bounds, budgets, verdicts = examine_ends(
@@ -188,9 +188,9 @@ def test_a_saddle_is_no_minimum():
     X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     y = torch.sin(5 * X)
     weight = torch.full((9,), 1 / 9, dtype=torch.float64)
-    setting = SurveyData(X, y, weight, SquaredLoss())
+    data = SurveyData(X, y, weight, SquaredLoss())
     network = chain(([[0.0], [0.0]], [0.0, 0.0], [[0.0, 0.0]], [0.0]))
-    ends = evaluate([setting.objective(network)])
+    ends = evaluate([data.objective(network)])
     assert ends.gradient_norm[0] <= 1e-12
     number = np.array([0])
     bounds, _, verdicts = examine_ends(

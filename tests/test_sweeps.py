@@ -328,12 +328,12 @@ def test_mapped_arrays_reach_tensors_without_a_copy(mapped):
     assert as_float64(mapped[3:]).data_ptr() == address(mapped[3:])
     assert InputBasis().fit(mapped).features(mapped).data_ptr() == address(mapped)
     recipe = find_recipe(mlp(), mapped, Y, np.ones(len(Y)))
-    assert recipe.setting.inputs.data_ptr() == address(mapped)
+    assert recipe.data.inputs.data_ptr() == address(mapped)
     # In a task they travel as arrays, which joblib maps.
-    arrays = recipe.setting.__reduce__()[1]
+    arrays = recipe.data.__reduce__()[1]
     assert address(arrays[0]) == address(mapped)
-    copy = pickle.loads(pickle.dumps(recipe.setting))
-    assert torch.equal(copy.inputs, recipe.setting.inputs)
+    copy = pickle.loads(pickle.dumps(recipe.data))
+    assert torch.equal(copy.inputs, recipe.data.inputs)
     assert_array_equal(as_float64(mapped).numpy(), X)
     assert as_float64(mapped[::2]).is_contiguous()
 

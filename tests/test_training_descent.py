@@ -16,7 +16,7 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training import _descent
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 from sklearn_pgb._training._train import Schedule, train
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -37,7 +37,7 @@ def mlp_theta(mlp):
 
 @pytest.mark.parametrize("name", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("hidden", [(5, 3), (6,)])
-def test_uniform_initialisation(name, hidden, seed):
+def test_uniform_initialization(name, hidden, seed):
     """The first member starts where scikit-learn's MLP starts."""
     rng = np.random.RandomState(seed)
     X, y = rng.standard_normal((10, 4)), rng.standard_normal((10, 2))
@@ -49,7 +49,7 @@ def test_uniform_initialisation(name, hidden, seed):
         random_state=seed,
     ).fit(X, y)
     program = ChainProgram([4, *hidden, 2], [ACTIVATIONS[name]] * len(hidden))
-    theta = uniform_initialisation(program, np.random.RandomState(seed), 3)
+    theta = uniform_initialization(program, np.random.RandomState(seed), 3)
     assert theta.dtype == torch.float64
     assert_close(theta[0].numpy(), mlp_theta(mlp), rtol=0, atol=1e-28)
     assert len(theta.unique(dim=0)) == 3
@@ -326,7 +326,7 @@ def test_training_equals_scikit_learn(model, solver, batch_size, alpha, seed):
     )
     training = train(
         objective,
-        uniform_initialisation(program, np.random.RandomState(seed), 1),
+        uniform_initialization(program, np.random.RandomState(seed), 1),
         Adam(0.9, 0.999) if solver == "adam" else GradientDescent(),
         Schedule(rate=0.03, kind="constant", max_epochs=20, patience=100),
         batch_size=batch_size,

@@ -11,7 +11,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import check_consistent_length
 from torch import Tensor, nn
 
-from sklearn_pgb._certificate._terms import terms_of_other
+from sklearn_pgb._certificate._terms import terms_of_model
 from sklearn_pgb._estimator._border import count_outputs, dense
 from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._losses._loss import Loss
@@ -168,7 +168,7 @@ def _training_terms(
         nothing = np.zeros(opened.network.n_params)
         notes = _notes_of_module(final)
         return TrainingTerms(nothing, np.ones(len(given)), notes), given
-    terms = terms_of_other(final, opened, y, given)
+    terms = terms_of_model(final, opened, y, given)
     return terms, given * terms.row_weight
 
 

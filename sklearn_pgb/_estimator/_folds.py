@@ -73,8 +73,8 @@ def _digests(rows: MappedRows) -> NDArray[np.bytes_]:
     """Hash the rows of a part; those of 128 bits do not collide by chance."""
     # The sum turns -0.0 into 0.0.
     blocks = (rows[each] + 0 for each in rows.blocks())
-    found = [blake2b(r, digest_size=16).digest() for block in blocks for r in block]
-    return np.array(found, dtype="S16")
+    digests = [blake2b(r, digest_size=16).digest() for block in blocks for r in block]
+    return np.array(digests, dtype="S16")
 
 
 def _sortable(column: NDArray[Any]) -> NDArray[Any]:

@@ -150,7 +150,7 @@ def _layer_of(name: str) -> str:
 
 
 def _matching(names: list[str], patterns: Sequence[str]) -> list[str]:
-    found = []
+    selected = []
     for pattern in patterns:
         matching = [
             name
@@ -163,5 +163,5 @@ def _matching(names: list[str], patterns: Sequence[str]) -> list[str]:
                 "parameters must be names of parameters or patterns that match some, "
                 f"got {pattern!r}, which matches none of {listed}."
             )
-        found += matching
-    return found
+        selected += matching
+    return selected

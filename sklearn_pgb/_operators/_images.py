@@ -1,7 +1,7 @@
 """Derivatives of layers with images, signals or tokens as inputs.
 
-Outputs of layers have shape (n_samples, width) here, with all channels and places of a
-sample in one row. Each layer knows the shapes of its inputs and outputs.
+Outputs of layers have shape (n_samples, width) here, with all channels and positions
+of a sample in one row. Each layer knows the shapes of its inputs and outputs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Geometry:
 
 
 class Convolution(Columns):
-    """A convolution: its columns are products of D and patches, summed over places.
+    """A convolution: its columns are products of D and patches, summed over positions.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Convolution(Columns):
     bias : bool
         Whether there are columns of the bias.
     geometry : Geometry
-    places : tuple of int
+    positions : tuple of int
         Height and width of the outputs.
     """
 
@@ -49,11 +49,11 @@ class Convolution(Columns):
         weight: Tensor,
         bias: bool,
         geometry: Geometry,
-        places: tuple[int, int],
+        positions: tuple[int, int],
     ):
         self.inputs, self.weight, self.bias = inputs, weight, bias
-        self.geometry, self.places = geometry, places
-        self.width = len(weight) * places[0] * places[1]
+        self.geometry, self.positions = geometry, positions
+        self.width = len(weight) * positions[0] * positions[1]
         self.n_coef = weight.numel() + (len(weight) if bias else 0)
 
     @property
@@ -67,7 +67,7 @@ class Convolution(Columns):
         size = self.weight.numel()
         own = self._apply(self.inputs, coef[:size].view(self.weight.shape))
         if self.bias:
-            own += coef[size:].repeat_interleave(self.places[0] * self.places[1])
+            own += coef[size:].repeat_interleave(self.positions[0] * self.positions[1])
         return own if out is None else out.add_(own)
 
     def _apply(self, images: Tensor, weight: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Convolution(Columns):
         pulled = conv2d_input(
             (count, *self.inputs.shape[1:]),
             self.weight,
-            D.reshape(count, len(self.weight), *self.places),
+            D.reshape(count, len(self.weight), *self.positions),
             geometry.stride,
             geometry.padding,
             geometry.dilation,
@@ -102,11 +102,11 @@ class Convolution(Columns):
             parameters(self.weight),
             self.bias,
             self.geometry,
-            self.places,
+            self.positions,
         )
 
     def _patches(self, rows: slice) -> Tensor:
-        """What the weights multiply, (n_rows, channels times size, places)."""
+        """What the weights multiply, (n_rows, channels times size, positions)."""
         geometry = self.geometry
         return F.unfold(
             self.inputs[rows],
@@ -120,7 +120,7 @@ class Convolution(Columns):
         patches, groups = self._patches(rows), self.geometry.groups
         b, k = len(patches), D.shape[1]
         patches = patches.view(b, groups, -1, patches.shape[-1]).transpose(2, 3)
-        # (b, groups, outputs and channels of a group, places)
+        # (b, groups, outputs and channels of a group, positions)
         D = D.expand(b, k, -1).reshape(b, k, groups, -1, patches.shape[2])
         left = D.transpose(1, 2).flatten(2, 3)
         outer = (left @ patches).view(b, groups, k, -1, patches.shape[-1])
@@ -129,7 +129,7 @@ class Convolution(Columns):
 
     def adjoint(self, delta: Tensor, out: Tensor) -> None:
         size, geometry = self.weight.numel(), self.geometry
-        images = delta.view(len(delta), len(self.weight), *self.places)
+        images = delta.view(len(delta), len(self.weight), *self.positions)
         gradient = conv2d_weight(
             self.inputs,
             self.weight.shape,
@@ -146,21 +146,21 @@ class Convolution(Columns):
     def kronecker_factors(
         self, delta: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor] | None:
-        """As if the derivatives at different places were uncorrelated."""
+        """As if the derivatives at different positions were uncorrelated."""
         if self.geometry.groups > 1:
             return None
-        n_places = self.places[0] * self.places[1]
+        n_positions = self.positions[0] * self.positions[1]
         n_in = self.weight[0].numel() + int(self.bias)
         inner = delta.new_zeros(n_in, n_in)
-        size = n_in * n_places * delta.element_size()
+        size = n_in * n_positions * delta.element_size()
         for rows in row_blocks(len(delta), size):
             patches = self._patches(rows)
             if self.bias:
                 patches = torch.cat([patches, torch.ones_like(patches[:, :1])], 1)
             flat = (weight[rows].sqrt()[:, None] * patches).transpose(0, 1).flatten(1)
             inner += flat @ flat.T
-        outer = delta.view(len(delta), -1, n_places).transpose(0, 1).flatten(1)
-        return inner, outer @ outer.T / n_places
+        outer = delta.view(len(delta), -1, n_positions).transpose(0, 1).flatten(1)
+        return inner, outer @ outer.T / n_positions
 
 
 class ChannelScale(Columns):
@@ -168,7 +168,7 @@ class ChannelScale(Columns):
 
     Parameters
     ----------
-    inputs : Tensor (n_samples, channels, places)
+    inputs : Tensor (n_samples, channels, positions)
         x_hat.
     slope : Tensor (channels,)
         Derivatives of x_hat.
@@ -181,7 +181,7 @@ class ChannelScale(Columns):
         self.n_coef = 2 * len(gamma)
 
     def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
-        scale = self._of_places(self.slope * self.gamma)
+        scale = self._per_position(self.slope * self.gamma)
         out = None if tangent is None else tangent * scale
         if coef is None:
             return out
@@ -190,9 +190,9 @@ class ChannelScale(Columns):
         return own if out is None else out.add_(own)
 
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
-        return D * self._of_places(self.slope * self.gamma)
+        return D * self._per_position(self.slope * self.gamma)
 
-    def _of_places(self, channels: Tensor) -> Tensor:
+    def _per_position(self, channels: Tensor) -> Tensor:
         return channels.repeat_interleave(self.inputs.shape[2])
 
     def convert(self, samples: Change, parameters: Change) -> ChannelScale:

@@ -185,6 +185,6 @@ def _weighted_quantile(values: Array, weight: Array, q: Array | float) -> Array:
     """Smallest values that at least a fraction q of the weight does not exceed."""
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weight[order])
-    place = np.searchsorted(total, np.asarray(q) * total[-1] * (1 - 1e-12))
-    result: Array = values[order][np.minimum(place, len(values) - 1)]
+    index = np.searchsorted(total, np.asarray(q) * total[-1] * (1 - 1e-12))
+    result: Array = values[order][np.minimum(index, len(values) - 1)]
     return result

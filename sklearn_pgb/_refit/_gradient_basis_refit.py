@@ -49,7 +49,7 @@ from sklearn_pgb._refit._outputs import (
     score_of,
     tangent_terms,
 )
-from sklearn_pgb._refit._predictive import located, oof_errors, standard_deviations
+from sklearn_pgb._refit._predictive import locate, oof_errors, standard_deviations
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
 from sklearn_pgb._seeds import Seeds, draw_seeds
@@ -488,14 +488,14 @@ class GradientBasisRefit(
                 "and an eigendecomposition of the basis that fits into max_memory."
             )
         std = standard_deviations(self, opened, inputs, raw)
-        return y, located(self, opened[0], raw, std).scale.reshape(y.shape)
+        return y, locate(self, opened[0], raw, std).scale.reshape(y.shape)
 
     def _located(self, X: Any) -> Located:
         models, inputs = self._open(X)
         raw, std = finite_outputs(models.raw(inputs)), self._errors()["level"]
         if self._uncertainty is not None:
             std = standard_deviations(self, models.opened, inputs, raw)
-        return located(self, models.opened[0], raw, std)
+        return locate(self, models.opened[0], raw, std)
 
     @available_if(is_a_classifier)
     def decision_function(self, X):

@@ -202,9 +202,9 @@ class _Training:
                 raw = least_squares_raw(problem, factor)
             everything = torch.ones_like(problem.weight)
             left_out = LeftOut.of(problem, raw, everything, factor)
-        least = int(left_out.remaining.argmin())
+        least = int(left_out.determinants.argmin())
         # Smaller determinants are zero up to rounding.
-        if not float(left_out.remaining[least]) > 1e-10:
+        if not float(left_out.determinants[least]) > 1e-10:
             raise ValueError(
                 "X_train must determine the solution without any one of its samples, "
                 f"but it is not unique without sample {int(rows[least])}. Add samples, "
@@ -334,14 +334,14 @@ def _largest(
     best: tuple[Tensor, Tensor] | None = None
     for rows, block in blocks:
         order = _order(block, top_k)
-        found = order + rows.start, _take(block, order)
+        largest = order + rows.start, _take(block, order)
         if best is not None:
             numbers, changes = (
-                torch.cat(pair, 1) for pair in zip(best, found, strict=True)
+                torch.cat(pair, 1) for pair in zip(best, largest, strict=True)
             )
             order = _order(changes, top_k)
-            found = numbers.gather(1, order), _take(changes, order)
-        best = found
+            largest = numbers.gather(1, order), _take(changes, order)
+        best = largest
     assert best is not None
     return best
 

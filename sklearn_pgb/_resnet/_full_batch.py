@@ -52,8 +52,8 @@ def descend(
 ) -> Tensor:
     """Train the units for at most `max_iter` iterations.
 
-    Variable projection and joint training minimize the same objective; the request
-    determines the cheaper one.
+    Variable projection and joint training minimize the same objective. The request
+    says which of them is cheaper.
     """
     function, start = projected(objective), theta
     if not request.projects:
@@ -132,8 +132,8 @@ def choose(
     """
     if not folds:
         return Training(theta, objective.alpha, [], 0, improves=False)
-    # Solutions are expensive if the training does not project, so half of the
-    # checkpoints are left out.
+    # Each checkpoint needs solutions for all alphas. Without variable projection these
+    # are expensive, so half of the checkpoints are left out.
     planned = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
     checkpoints = [0, *(c for c in planned if c < request.max_iter)]
     checkpoints.append(request.max_iter)
@@ -175,7 +175,7 @@ def held_out_curve(
     checkpoints: list[int],
     alphas: list[float],
 ) -> np.ndarray:
-    """Evaluate losses (n_checkpoints, n_alphas, n_held) of a fold.
+    """Evaluate losses (n_checkpoints, n_alphas, n_heldout) of a fold.
 
     Converged or abandoned folds keep their last losses at later checkpoints. If
     evaluations are expensive, alphas smaller than the best also keep their last losses:
