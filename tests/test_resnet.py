@@ -21,12 +21,12 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._resnet._diagnostics import closed_form, stationarity
 from sklearn_pgb._resnet._full_batch import joint, projected
 from sklearn_pgb._resnet._projection import SquaredProjection, projection
-from sklearn_pgb._resnet._residual import BasisSamples, Residual
+from sklearn_pgb._resnet._residual import BasisSamples, ResidualObjective
 from sklearn_pgb._resnet._weights import residual_weights, warn_if_singular
 from sklearn_pgb._training._program import (
     ChainProgram,
     ModuleProgram,
-    uniform_initialisation,
+    uniform_initialization,
 )
 
 
@@ -414,7 +414,7 @@ def residual_of(loss, rng, alpha, program=None):
     samples = BasisSamples(X, X, y, weight / weight.sum())
     inner = projection(X, y, samples.weight, loss, True)
     penalty = torch.full((program.n_params,), 1e-3, dtype=torch.float64)
-    return Residual(program, samples, inner, alpha, 0.7, penalty)
+    return ResidualObjective(program, samples, inner, alpha, 0.7, penalty)
 
 
 @pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()])
@@ -503,7 +503,7 @@ def test_chain_with_activation_on_its_outputs(rng):
     X = tensor(rng.standard_normal((7, 3)))
     for name in ("relu", "tanh", "silu", "identity"):
         program = ChainProgram([3, 5, 4], [ACTIVATIONS[name]] * 2)
-        theta = uniform_initialisation(program, np.random.RandomState(0), 2)
+        theta = uniform_initialization(program, np.random.RandomState(0), 2)
         residual = tensor(rng.standard_normal((2, 7, 4)))
         kept = residual.clone()
         _, tape = program.forward(theta, X)

@@ -55,10 +55,10 @@ class Fold:
     def on(self, samples):
         return Fold(self.curves.pop(0))
 
-    def held_out_alone(self, alpha, held):
+    def basis_held_out_losses(self, alpha, held):
         return both(1.0 if alpha == 1 else 1.5)
 
-    def held_out(self, theta, alpha, held):
+    def held_out_losses(self, theta, alpha, held):
         return both(self.curves[0](int(theta[-1])) + (0.0 if alpha == 1 else 0.5))
 
     def floor(self):

@@ -166,7 +166,7 @@ def test_forget(method, generator):
     for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True)):
         if t == 7:
             at[1] = theta[1]
-            method.forget(1)
+            method.reset(1)
         method.step(at, gradient.clone(), rate)
     fresh = run(method, theta[1:2], gradients[7:, 1:2], rates[7:])
     assert_close(at[1:2], fresh, **EXACT)
@@ -175,15 +175,15 @@ def test_forget(method, generator):
 
 @all_methods
 def test_recall(method, generator):
-    """With its memory a method goes on where it was, as often as one likes."""
+    """With its state, a method continues an earlier descent, more than once."""
     theta, gradients, rates = random_steps(generator, 3)
     expected = run(method, theta, gradients, rates)
     halfway = run(method, theta, gradients[:8], rates[:8])
-    memory = [part.clone() for part in method.memory()]
+    state = [part.clone() for part in method.state()]
     for _ in range(2):
         at = halfway.clone()
         method.start(at)
-        method.recall(memory)
+        method.load_state(state)
         for gradient, rate in zip(gradients[8:], rates[8:], strict=True):
             method.step(at, gradient.clone(), rate)
         assert_close(at, expected, **EXACT)

@@ -21,7 +21,7 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._training import _polish
 from sklearn_pgb._training._objective import Objective, hessian
 from sklearn_pgb._training._polish import polish, quasi_newton
-from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 
 LOSSES = [SquaredLoss(), LogisticLoss(), CrossEntropyLoss()]
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
@@ -314,7 +314,7 @@ def test_gtol_is_the_largest_entry(generator):
     """The polish ends at the first iterate with all entries below `gtol`."""
     objective, theta = problem(SquaredLoss(), generator)
     rng = np.random.RandomState(0)
-    theta = uniform_initialisation(objective.program, rng, 1)[0]
+    theta = uniform_initialization(objective.program, rng, 1)[0]
     loose = polish(objective, theta, gtol=1e-2)
     assert gradient_by_autograd(objective, loose.theta).abs().max() <= 1e-2
     assert loose.n_iter < polish(objective, theta, gtol=1e-4).n_iter

@@ -14,7 +14,7 @@ from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._descent import Adam, GradientDescent
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 from sklearn_pgb._training._train import Schedule, train
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -186,7 +186,7 @@ def test_stagnation_equals_scikit_learn(tol, batch_size, seed):
     )
     training = train(
         objective,
-        uniform_initialisation(program, np.random.RandomState(seed), 1),
+        uniform_initialization(program, np.random.RandomState(seed), 1),
         GradientDescent(),
         Schedule(rate=0.05, kind="constant", max_epochs=500, tol=tol, patience=4),
         batch_size=batch_size,

@@ -313,20 +313,20 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         curve = [] if first else self.loss_curve_
         # With an integer random_state each call would otherwise repeat its dropout.
         seed = (int(rng.randint(np.iinfo(np.int32).max)) + len(curve)) % 2**31
-        memory = getattr(self, "_memory", None)
+        state = getattr(self, "_optimizer_state", None)
         with self._randomness(seed):
             if first:
                 self._learn_scaling(samples, is_sparse, may_lack=True)
             architecture = self._architecture(X, rng, known=not first)
             loss = self._loss(architecture)
-            theta, value, memory = one_epoch(
+            theta, value, state = one_epoch(
                 architecture,
                 loss,
                 self._data(architecture, samples),
                 self._request(len(X), X),
                 total_weight=samples.total,
                 start=None if first else self._theta(architecture),
-                memory=None if memory is None else [as_float64(m) for m in memory],
+                state=None if state is None else [as_float64(part) for part in state],
                 seed=seed,
             )
         _check_loss(value)
@@ -335,15 +335,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self.loss_ = value * architecture.scale**2
         self.loss_curve_: list[float] = [*curve, self.loss_]
         self.n_iter_ = len(self.loss_curve_)
-        if memory is None:
+        if state is None:
             self._warn_of_divergence()
         else:
-            self._memory = [part.cpu().numpy() for part in memory]
+            self._optimizer_state = [part.cpu().numpy() for part in state]
         return self
 
     def _forget_fit(self):
         """Delete the results of an earlier fit."""
-        for name in (*VERDICT, "_memory"):
+        for name in (*VERDICT, "_optimizer_state"):
             self.__dict__.pop(name, None)
 
     def _warn(self, diverged):
@@ -514,7 +514,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         # A first batch may lack classes that appear later.
         self._output_start = np.zeros(targets.n_outputs), False
         if not (may_lack and is_classifier(self)):
-            self._output_start = targets.start(y, weight)
+            self._output_start = targets.initial_biases(y, weight)
         self._loss_unit = targets.loss_unit(y, weight)
         self._inputs = None
         if self.standardize:

@@ -187,7 +187,7 @@ def one_epoch(
     *,
     total_weight: float,
     start: Tensor | None,
-    memory: list[Tensor] | None,
+    state: list[Tensor] | None,
     seed: int,
 ) -> tuple[Tensor, float, list[Tensor] | None]:
     """Train for one epoch at the initial learning rate.
@@ -203,15 +203,15 @@ def one_epoch(
     generator = torch.Generator().manual_seed(seed) if request.shuffle else None
     theta = theta[None].to(objective.weight)
     descent = Descent(objective, theta, method, request.batch_size, generator)
-    if memory is not None:
-        method.recall(memory)
+    if state is not None:
+        method.load_state(state)
     start = descent.theta[0].clone()
     value = float(descent.epoch(request.schedule.rate)) * request.loss_unit
     # An epoch that overflows is undone, so that the next one can continue.
     if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
         value = float(objective.value(start[None])) * request.loss_unit
         return _to_float64(start), value, None
-    return _to_float64(descent.theta[0]), value, method.memory()
+    return _to_float64(descent.theta[0]), value, method.state()
 
 
 def _objective(

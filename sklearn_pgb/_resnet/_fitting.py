@@ -32,7 +32,7 @@ from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
     Request,
-    Residual,
+    ResidualObjective,
     Training,
 )
 from sklearn_pgb._threads import threads_for, threads_for_solve
@@ -131,7 +131,7 @@ def fit_resnet(
             alpha = choice.alpha
         scale = unit_scale(units, theta, samples)
         penalty = is_weight.to(samples.y) * min(request.decay, LARGEST_DECAY)
-        start = Residual(units, samples, inner, alpha, scale, penalty)
+        start = ResidualObjective(units, samples, inner, alpha, scale, penalty)
         solved = choice is not None and parts is not None and is_solved(loss, choice)
         train = full_batch if request.full_batch or solved else minibatches
         with threads_for(len(samples.y) * theta.numel()):
@@ -143,7 +143,9 @@ def fit_resnet(
         return _finish(start, training, column_scale)
 
 
-def _finish(objective: Residual, training: Training, column_scale: Tensor) -> Fit:
+def _finish(
+    objective: ResidualObjective, training: Training, column_scale: Tensor
+) -> Fit:
     """Solve and certify the problems with and without units at the chosen alpha."""
     inner, alpha = objective.inner, training.alpha
     scale = objective.scale if training.improves else 0.0

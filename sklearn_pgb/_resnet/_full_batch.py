@@ -15,7 +15,7 @@ from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
     Request,
-    Residual,
+    ResidualObjective,
     Training,
 )
 from sklearn_pgb._training._polish import quasi_newton
@@ -23,7 +23,7 @@ from sklearn_pgb._training._residual import evaluate_units
 
 
 def full_batch(
-    objective: Residual,
+    objective: ResidualObjective,
     theta: Tensor,
     request: Request,
     parts: Callable[[], Parts] | None,
@@ -44,7 +44,7 @@ def full_batch(
 
 
 def descend(
-    objective: Residual,
+    objective: ResidualObjective,
     theta: Tensor,
     max_iter: int,
     request: Request,
@@ -83,7 +83,7 @@ def descend(
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def projected(objective: Residual) -> Function:
+def projected(objective: ResidualObjective) -> Function:
     """Return the objective of variable projection, minimized over the linear part.
 
     Its gradient is that of the objective at the minimizing R, which need not be
@@ -108,7 +108,7 @@ def projected(objective: Residual) -> Function:
     return function
 
 
-def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
+def joint(objective: ResidualObjective, theta: Tensor) -> tuple[Function, Tensor]:
     """Return the objective of all parameters, and their initial values."""
     samples = objective.samples
     z, _ = evaluate_units(objective.units, theta, samples.inputs[:1])
@@ -123,7 +123,7 @@ def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
 
 
 def choose(
-    objective: Residual, theta: Tensor, request: Request, folds: Parts
+    objective: ResidualObjective, theta: Tensor, request: Request, folds: Parts
 ) -> Training:
     """Choose the iterations and alpha of the smallest held-out loss over all folds.
 
@@ -147,7 +147,9 @@ def choose(
     for train, test in folds:
         heldout = objective.samples.rows(test)
         fold = objective.on(objective.samples.rows(train))
-        basis_losses = [fold.held_out_alone(a, heldout).cpu().numpy() for a in alphas]
+        basis_losses = [
+            fold.basis_held_out_losses(a, heldout).cpu().numpy() for a in alphas
+        ]
         alone[:, test] += weight[test] * np.array(basis_losses)
         losses = held_out_curve(fold, heldout, theta, request, checkpoints, alphas)
         curve[..., test] += weight[test] * losses
@@ -168,7 +170,7 @@ def choose(
 
 
 def held_out_curve(
-    fold: Residual,
+    fold: ResidualObjective,
     heldout: BasisSamples,
     theta: Tensor,
     request: Request,
@@ -190,7 +192,9 @@ def held_out_curve(
         count = len(alphas)
         if curve and not request.projects:
             count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
-        evaluated = [fold.held_out(theta, alpha, heldout) for alpha in alphas[:count]]
+        evaluated = [
+            fold.held_out_losses(theta, alpha, heldout) for alpha in alphas[:count]
+        ]
         losses = torch.stack(evaluated).cpu().numpy()
         if count < len(alphas):
             losses = np.concatenate([losses, curve[-1][count:]])

@@ -14,7 +14,7 @@ from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
     Request,
-    Residual,
+    ResidualObjective,
     Training,
 )
 from sklearn_pgb._training._descent import Adam
@@ -23,7 +23,7 @@ from sklearn_pgb._training._train import Schedule, train
 
 
 def minibatches(
-    objective: Residual,
+    objective: ResidualObjective,
     theta: Tensor,
     request: Request,
     parts: Callable[[], Parts] | None,
@@ -78,13 +78,17 @@ def minibatches(
 
 
 def _compared(
-    training: Training, fold: Residual, request: Request, heldout: BasisSamples
+    training: Training, fold: ResidualObjective, request: Request, heldout: BasisSamples
 ) -> Training:
     """Choose alpha and whether to keep the units, by exact solutions on the fold."""
     theta = training.theta
     alphas = [factor * fold.alpha for factor in request.factors()]
-    units = [fold.held_out(theta, alpha, heldout).cpu().numpy() for alpha in alphas]
-    alone = [fold.held_out_alone(alpha, heldout).cpu().numpy() for alpha in alphas]
+    units = [
+        fold.held_out_losses(theta, alpha, heldout).cpu().numpy() for alpha in alphas
+    ]
+    alone = [
+        fold.basis_held_out_losses(alpha, heldout).cpu().numpy() for alpha in alphas
+    ]
     weight = heldout.weight.cpu().numpy()
     units_means, alone_means = (np.array(part) @ weight for part in (units, alone))
     best, basis = int(units_means.argmin()), int(alone_means.argmin())
