@@ -186,19 +186,10 @@ def examine(
             "its learning rate, or standardize X, and train again."
         )
     problem = tangent_problem(objective, raw, [])
-    loss, gradient = (
-        float(problem.data_value(raw)),
-        objective.value_and_gradient_of_one(theta)[1],
-    )
+    loss = float(problem.data_value(raw))
+    gradient = objective.value_and_gradient_of_one(theta)[1]
     penalty = float(objective.penalty_value(theta))
-    measured = {"loss": loss, "penalty": penalty, "gradient": float(gradient.norm())}
-    for name, value in measured.items():
-        if not np.isfinite(value):
-            raise ValueError(
-                "estimator must have a finite loss and gradient on X and y, got a "
-                f"{name} that is infinite or NaN. Lower its learning rate, or scale X "
-                "and y, and train again."
-            )
+    _check_finite(loss=loss, penalty=penalty, gradient=float(gradient.norm()))
     floor = pure_error_floor(
         subject.group[:, None], objective.y, objective.loss, objective.weight
     )
@@ -226,30 +217,16 @@ def examine(
         # A bound within a norm budget does not cover products of large weights.
         if name == INPUTS and result.unlimited:
             linear_bound = result.lower_bound
-    span_coef = subject.head.span_coef
     solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss, span_coef))
-    gradient_row = solved[-1].row
-    rank = nearby_rank = tangent.steady_rank
-    is_full = rank == min(objective.y.numel(), network.n_params)
-    # The derivatives of a model that is linear in its parameters are constant, and a
-    # full rank cannot increase.
-    if rank is not None and not is_full and not network.is_linear_in_theta:
-        nearby_rank = generic_rank(
-            network,
-            objective.X,
-            generator,
-            objective.weight,
-            max_flops=NEARBY_RANK_FLOPS,
-        )
+    rank = tangent.steady_rank
+    nearby_rank = _nearby_rank(objective, rank, generator)
     displaced = []
     if smooth and rank is not None and rank < (nearby_rank or 0):
         # Each displacement costs a factorization. It is not worth much if the gradient
         # basis already shows that the point is not critical.
-        limit = (
-            NEARBY_RANK_FLOPS
-            if gradient_row.excess <= tolerance
-            else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
-        )
+        limit = NEARBY_RANK_FLOPS
+        if loss - tangent.value > tolerance:
+            limit /= N_DISPLACEMENTS
         n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
         if factorization_flops(n_rows, n_coef) <= limit:
             displaced = new_displacements(
@@ -263,12 +240,7 @@ def examine(
     tilted = None
     if objective.penalty.any():
         tilted = tilted_identity(
-            objective,
-            problem,
-            gradient,
-            tangent,
-            budget,
-            floor=floor.value,
+            objective, problem, gradient, tangent, budget, floor=floor.value
         )
     return Findings(
         loss=loss,
@@ -295,6 +267,34 @@ def examine(
         curvature=curvature(objective, theta, generator)
         if smooth and not network.is_linear_in_theta
         else None,
+    )
+
+
+def _check_finite(**measured: float) -> None:
+    for name, value in measured.items():
+        if not np.isfinite(value):
+            raise ValueError(
+                "estimator must have a finite loss and gradient on X and y, got a "
+                f"{name} that is infinite or NaN. Lower its learning rate, or scale X "
+                "and y, and train again."
+            )
+
+
+def _nearby_rank(
+    objective: Objective, rank: int | None, generator: torch.Generator
+) -> int | None:
+    """Rank of the Jacobian at parameters nearby, if it can exceed `rank`."""
+    network = objective.network
+    is_full = rank == min(objective.y.numel(), network.n_params)
+    # The derivatives of a model that is linear in its parameters are constant.
+    if rank is None or is_full or network.is_linear_in_theta:
+        return rank
+    return generic_rank(
+        network,
+        objective.X,
+        generator,
+        objective.weight,
+        max_flops=NEARBY_RANK_FLOPS,
     )
 
 
