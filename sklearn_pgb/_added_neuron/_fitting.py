@@ -331,7 +331,7 @@ def _by_search(
         objective,
         start,
         request.method(),
-        move=move,
+        global_move=move,
         restart=lambda _: architecture.draw().to(start),
         rate=request.schedule.rate,
         max_epochs=request.n_starts * request.schedule.max_epochs,

@@ -97,7 +97,7 @@ def _by_scorer(
 ) -> Callable[[Tensor], float]:
     # A shallow copy, as the score of an epoch must not change the estimator.
     fitted = copy.copy(estimator)
-    scorer = check_scoring(fitted, estimator.scoring)
+    user_scorer = check_scoring(fitted, estimator.scoring)
     X, y, weight = samples.X, samples.y, samples.weight
 
     def score(theta: Tensor) -> float:
@@ -108,7 +108,7 @@ def _by_scorer(
         if not np.isfinite(fitted._raw_of(X)).all():
             return -math.inf
         try:
-            value = float(scorer(fitted, X, y, sample_weight=weight))
+            value = float(user_scorer(fitted, X, y, sample_weight=weight))
         except TypeError as error:
             raise TypeError(
                 "scoring must be called as scorer(estimator, X, y, "

@@ -24,7 +24,7 @@ from sklearn_pgb._compare._model import (
     BasisClassifier,
     BasisModel,
     BasisRegressor,
-    positive,
+    positive_samples,
     weight_keywords,
 )
 from sklearn_pgb._convex._choice import Effort, check_alpha
@@ -198,7 +198,7 @@ def compare_bases(
         )
     scorer = check_scoring(next(iter(models.values())), scoring)
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
-    samples = positive(X, y, weight)
+    samples = positive_samples(X, y, weight)
     splits = parts_among(kept, cv, X, y, classifier=classifies)
     kind_of_targets = LabelTargets if classifies else RealTargets
     checked = kind_of_targets.checked(samples.y)

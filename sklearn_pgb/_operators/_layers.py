@@ -228,8 +228,8 @@ class PartOfColumns(Columns):
 
     def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
         if coef is not None:
-            every = coef.new_zeros(self.layer.n_coef)
-            coef = every.index_copy_(0, self.index, coef)
+            full = coef.new_zeros(self.layer.n_coef)
+            coef = full.index_copy_(0, self.index, coef)
         return self.layer.push(tangent, coef)
 
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -247,9 +247,9 @@ class PartOfColumns(Columns):
         return self.layer.dense(D, rows)[..., self.index]
 
     def adjoint(self, delta: Tensor, out: Tensor) -> None:
-        every = out.new_empty(self.layer.n_coef)
-        self.layer.adjoint(delta, every)
-        torch.index_select(every, 0, self.index, out=out)
+        full = out.new_empty(self.layer.n_coef)
+        self.layer.adjoint(delta, full)
+        torch.index_select(full, 0, self.index, out=out)
 
 
 class Linear(Columns):

@@ -175,12 +175,12 @@ class _Training:
         opened = _with_labels(refit, models.opened[0], y, raw.shape[1])
         networks = [each.network for each in models.opened]
         space = TangentSpace.with_scales(networks, inputs, refit._scales)
-        share = torch.from_numpy(weight).to(raw)[rows.to(raw.device)]
+        kept_weight = torch.from_numpy(weight).to(raw)[rows.to(raw.device)]
         problem = ConvexProblem(
             space.operator(inputs),
             opened.targets(y[rows.numpy()], raw.shape[1]).to(raw.device),
             opened.loss,
-            share / share.sum(),
+            kept_weight / kept_weight.sum(),
             alpha=refit.alpha_,
             intercept=space.intercept,
             offset=mean_raw(networks, inputs) if refit.center_ == "average" else None,

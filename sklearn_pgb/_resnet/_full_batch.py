@@ -141,31 +141,31 @@ def choose(
     # Weighted losses of each sample, summed over the folds that hold it out.
     n_samples = len(objective.samples.y)
     weight = objective.samples.weight.cpu().numpy()
-    alone = np.zeros((len(alphas), n_samples))
+    basis_losses = np.zeros((len(alphas), n_samples))
     curve = np.zeros((len(checkpoints), len(alphas), n_samples))
     total_weight = np.zeros(n_samples)
     for train, test in folds:
         heldout = objective.samples.rows(test)
         fold = objective.on(objective.samples.rows(train))
-        basis_losses = [
-            fold.basis_held_out_losses(a, heldout).cpu().numpy() for a in alphas
-        ]
-        alone[:, test] += weight[test] * np.array(basis_losses)
+        of_fold = [fold.basis_held_out_losses(a, heldout).cpu().numpy() for a in alphas]
+        basis_losses[:, test] += weight[test] * np.array(of_fold)
         losses = held_out_curve(fold, heldout, theta, request, checkpoints, alphas)
         curve[..., test] += weight[test] * losses
         total_weight[test] += weight[test]
-    alone_means, means = (
-        np.nan_to_num(part.sum(-1), nan=np.inf) for part in (alone, curve)
+    basis_means, means = (
+        np.nan_to_num(part.sum(-1), nan=np.inf) for part in (basis_losses, curve)
     )
     # Iterations and alpha are chosen together: trained units need another alpha.
     best = np.unravel_index(int(np.argmin(means)), means.shape)
-    basis = int(alone_means.argmin())
+    basis = int(basis_means.argmin())
     duplicates = number_duplicates(objective.samples)
-    improves = is_significant(alone[basis], curve[best], total_weight, duplicates)
+    improves = is_significant(
+        basis_losses[basis], curve[best], total_weight, duplicates
+    )
     n_iter, alpha = 0, alphas[basis]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    held_out = float(means[best]), float(alone_means[basis])
+    held_out = float(means[best]), float(basis_means[basis])
     return Training(theta, alpha, [], n_iter, improves, *held_out)
 
 

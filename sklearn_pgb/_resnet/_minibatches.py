@@ -83,22 +83,25 @@ def _compared(
     """Choose alpha and whether to keep the units, by exact solutions on the fold."""
     theta = training.theta
     alphas = [factor * fold.alpha for factor in request.factors()]
-    units = [
+    losses = [
         fold.held_out_losses(theta, alpha, heldout).cpu().numpy() for alpha in alphas
     ]
-    alone = [
+    basis_losses = [
         fold.basis_held_out_losses(alpha, heldout).cpu().numpy() for alpha in alphas
     ]
     weight = heldout.weight.cpu().numpy()
-    units_means, alone_means = (np.array(part) @ weight for part in (units, alone))
-    best, basis = int(units_means.argmin()), int(alone_means.argmin())
+    means, basis_means = (np.array(part) @ weight for part in (losses, basis_losses))
+    best, basis = int(means.argmin()), int(basis_means.argmin())
     improves = is_significant(
-        weight * alone[basis], weight * units[best], weight, number_duplicates(heldout)
+        weight * basis_losses[basis],
+        weight * losses[best],
+        weight,
+        number_duplicates(heldout),
     )
     return replace(
         training,
         alpha=alphas[best if improves else basis],
         improves=improves,
-        held_out=float(units_means[best]),
-        basis_held_out=float(alone_means[basis]),
+        held_out=float(means[best]),
+        basis_held_out=float(basis_means[basis]),
     )
