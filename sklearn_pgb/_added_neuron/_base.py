@@ -22,7 +22,7 @@ from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
     FEW_SAMPLES,
-    Request,
+    TrainingRequest,
     automatic_batch,
     fit_network,
     one_epoch,
@@ -554,7 +554,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
                 stacklevel=5,
             )
         name = self.dtype or X.dtype.name
-        return Request(
+        return TrainingRequest(
             solver=self.solver,
             schedule=Schedule(
                 rate=float(rate),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._operators._layers import Columns, Linear
+from sklearn_pgb._operators._layers import Columns, LinearDerivative
 
 Inverse = Callable[[Tensor], Tensor]
 
@@ -45,7 +45,7 @@ def layer_inverses(problem: ConvexProblem, raw: Tensor) -> Inverse | None:
         layer, scale = part.layer, part.scale
         own = columns[start : start + layer.n_coef]
         start += layer.n_coef
-        if part.is_head and isinstance(layer, Linear) and not layer.bias:
+        if part.is_head and isinstance(layer, LinearDerivative) and not layer.bias:
             inputs = scale * layer.inputs
             inverse = _output_inverse(inputs, curvature, alpha, bool(len(free)))
             if inverse is None:

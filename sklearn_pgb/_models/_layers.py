@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sklearn_pgb._budget import FAR_FROM_ZERO
-from sklearn_pgb._operators._layers import LayerDerivative
-from sklearn_pgb._operators._layers import Linear as LinearDerivative
-from sklearn_pgb._operators._layers import Norm as NormDerivative
+from sklearn_pgb._operators._layers import (
+    LayerDerivative,
+    LinearDerivative,
+    NormDerivative,
+)
 
 
 class Layer(ABC):

@@ -130,7 +130,7 @@ class Shifted(TangentLayer):
 
 
 class Normalized(TangentLayer):
-    """Layer norm, see `Norm` of the operators."""
+    """Layer norm, see `NormDerivative`."""
 
     layer: nn.LayerNorm
 

@@ -7,8 +7,7 @@ of a sample in one row. Each layer knows the shapes of its inputs and outputs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +18,11 @@ from sklearn_pgb._operators._blocks import row_blocks
 from sklearn_pgb._operators._layers import Change, Columns, LayerDerivative
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """How a kernel moves over an image; one-dimensional signals have height one."""
+class Geometry(NamedTuple):
+    """How a kernel moves over an image, in the order of torch's arguments.
+
+    One-dimensional signals have height one.
+    """
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -72,27 +73,15 @@ class Convolution(Columns):
 
     def _apply(self, images: Tensor, weight: Tensor) -> Tensor:
         images = images.view(-1, *self.inputs.shape[1:])
-        geometry = self.geometry
-        return F.conv2d(
-            images,
-            weight,
-            None,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.groups,
-        ).flatten(1)
+        return F.conv2d(images, weight, None, *self.geometry).flatten(1)
 
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
-        geometry, count = self.geometry, D.shape[0] * D.shape[1]
+        count = D.shape[0] * D.shape[1]
         pulled = conv2d_input(
             (count, *self.inputs.shape[1:]),
             self.weight,
             D.reshape(count, len(self.weight), *self.positions),
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.groups,
+            *self.geometry,
         )
         return pulled.view(D.shape[0], D.shape[1], -1)
 
@@ -128,17 +117,9 @@ class Convolution(Columns):
         return torch.cat([outer, D.sum(-1).flatten(2)], -1) if self.bias else outer
 
     def adjoint(self, delta: Tensor, out: Tensor) -> None:
-        size, geometry = self.weight.numel(), self.geometry
+        size = self.weight.numel()
         images = delta.view(len(delta), len(self.weight), *self.positions)
-        gradient = conv2d_weight(
-            self.inputs,
-            self.weight.shape,
-            images,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.groups,
-        )
+        gradient = conv2d_weight(self.inputs, self.weight.shape, images, *self.geometry)
         out[:size] = gradient.reshape(-1)
         if self.bias:
             torch.sum(images, (0, 2, 3), out=out[size:])
@@ -307,7 +288,7 @@ class LinearMap(LayerDerivative):
         return LinearMap(self.function, self.shape, parameters(self.like))
 
 
-class Choice(LayerDerivative):
+class Gather(LayerDerivative):
     """A layer whose outputs are some of its inputs, as in max pooling.
 
     Parameters
@@ -330,5 +311,5 @@ class Choice(LayerDerivative):
         zeros = D.new_zeros(n, D.shape[1], self.n_inputs)
         return zeros.scatter_add_(2, index.expand_as(D), D)
 
-    def convert(self, samples: Change, parameters: Change) -> Choice:
-        return Choice(samples(self.index).long(), self.n_inputs)
+    def convert(self, samples: Change, parameters: Change) -> Gather:
+        return Gather(samples(self.index).long(), self.n_inputs)

@@ -47,7 +47,7 @@ from sklearn_pgb._resnet._inputs import (
     units_input,
     usable_features,
 )
-from sklearn_pgb._resnet._residual import BasisSamples, Request
+from sklearn_pgb._resnet._residual import BasisSamples, ResNetRequest
 from sklearn_pgb._resnet._weights import (
     increase_of_export,
     residual_weights,
@@ -320,7 +320,7 @@ class ResNetBasisBase(
         is_small = len(samples.y) <= FULL_BATCH_ROWS
         # Modules train in float64, as their buffers are not converted.
         single = self.dtype == "float32" and self.module is None
-        return Request(
+        return ResNetRequest(
             alpha=None if isinstance(self.alpha, str) else float(self.alpha),
             leave_one_out=isinstance(self.alpha, str) and self.alpha == "loo",
             decay=float(self.weight_decay),

@@ -14,9 +14,9 @@ from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
-    Request,
     ResidualObjective,
-    Training,
+    ResNetRequest,
+    UnitTraining,
 )
 from sklearn_pgb._training._polish import quasi_newton
 from sklearn_pgb._training._residual import evaluate_units
@@ -25,12 +25,12 @@ from sklearn_pgb._training._residual import evaluate_units
 def full_batch(
     objective: ResidualObjective,
     theta: Tensor,
-    request: Request,
+    request: ResNetRequest,
     parts: Callable[[], Parts] | None,
     hook: Hook,
-) -> Training:
+) -> UnitTraining:
     """Train by L-BFGS for the number of iterations that is best on held-out samples."""
-    chosen = Training(theta, objective.alpha, [], request.max_iter, improves=True)
+    chosen = UnitTraining(theta, objective.alpha, [], request.max_iter, improves=True)
     if parts is not None:
         chosen = choose(objective, theta, request, parts())
     losses: list[float] = []
@@ -47,7 +47,7 @@ def descend(
     objective: ResidualObjective,
     theta: Tensor,
     max_iter: int,
-    request: Request,
+    request: ResNetRequest,
     on_iteration: Callable[[Tensor, float], bool],
 ) -> Tensor:
     """Train the units for at most `max_iter` iterations.
@@ -123,15 +123,15 @@ def joint(objective: ResidualObjective, theta: Tensor) -> tuple[Function, Tensor
 
 
 def choose(
-    objective: ResidualObjective, theta: Tensor, request: Request, folds: Parts
-) -> Training:
+    objective: ResidualObjective, theta: Tensor, request: ResNetRequest, folds: Parts
+) -> UnitTraining:
     """Choose the iterations and alpha of the smallest held-out loss over all folds.
 
     Units are kept if they are significantly better than the basis alone with its best
     alpha. Without folds they are left out.
     """
     if not folds:
-        return Training(theta, objective.alpha, [], 0, improves=False)
+        return UnitTraining(theta, objective.alpha, [], 0, improves=False)
     # Each checkpoint needs solutions for all alphas. Without variable projection these
     # are expensive, so half of the checkpoints are left out.
     planned = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
@@ -166,14 +166,14 @@ def choose(
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
     held_out = float(means[best]), float(basis_means[basis])
-    return Training(theta, alpha, [], n_iter, improves, *held_out)
+    return UnitTraining(theta, alpha, [], n_iter, improves, *held_out)
 
 
 def held_out_curve(
     fold: ResidualObjective,
     heldout: BasisSamples,
     theta: Tensor,
-    request: Request,
+    request: ResNetRequest,
     checkpoints: list[int],
     alphas: list[float],
 ) -> np.ndarray:

@@ -13,9 +13,9 @@ from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
-    Request,
     ResidualObjective,
-    Training,
+    ResNetRequest,
+    UnitTraining,
 )
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._residual import evaluate_units
@@ -25,10 +25,10 @@ from sklearn_pgb._training._train import Schedule, train
 def minibatches(
     objective: ResidualObjective,
     theta: Tensor,
-    request: Request,
+    request: ResNetRequest,
     parts: Callable[[], Parts] | None,
     hook: Hook,
-) -> Training:
+) -> UnitTraining:
     """Train all parameters by Adam, with early stopping on the first fold."""
     samples = objective.samples
     folds = [] if parts is None else parts()
@@ -66,7 +66,7 @@ def minibatches(
         validate=validate if heldout is not None else None,
         on_epoch=on_epoch,
     )
-    training = Training(
+    training = UnitTraining(
         trained.theta[0, -size:].detach().to(samples.y),
         objective.alpha,
         losses,
@@ -78,8 +78,11 @@ def minibatches(
 
 
 def _compared(
-    training: Training, fold: ResidualObjective, request: Request, heldout: BasisSamples
-) -> Training:
+    training: UnitTraining,
+    fold: ResidualObjective,
+    request: ResNetRequest,
+    heldout: BasisSamples,
+) -> UnitTraining:
     """Choose alpha and whether to keep the units, by exact solutions on the fold."""
     theta = training.theta
     alphas = [factor * fold.alpha for factor in request.factors()]

@@ -48,7 +48,7 @@ class BasisSamples:
 
 
 @dataclass(frozen=True)
-class Request:
+class ResNetRequest:
     """Parameters of the fit, with automatic ones resolved.
 
     Attributes
@@ -162,7 +162,7 @@ class ResidualObjective:
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class UnitTraining:
     """Trained units, and their held-out losses.
 
     Attributes

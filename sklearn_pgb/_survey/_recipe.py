@@ -117,13 +117,7 @@ def find_recipe(
     if not _has_known_training(final):
         return None
     final._validate_params()
-    for wrapper in wrappers:
-        if isinstance(wrapper, TransformedTargetRegressor):
-            columns = np.asarray(y).reshape(len(y), -1)
-            columns = clone(wrapper.transformer).fit_transform(columns)
-            y = columns.ravel() if np.ndim(y) == 1 else columns
-        elif len(wrapper.steps) > 1:
-            X = clone(wrapper[:-1]).fit_transform(X, y)
+    X, y = _transformed(wrappers, X, y)
     X = check_array(X, accept_sparse=("csr", "csc"), dtype=np.float64)
     is_sparse, X = sp.issparse(X), dense(X)
     params = {"loss": "log_loss", **final.get_params()}
@@ -195,6 +189,18 @@ def _unwrapped(estimator: Any) -> Iterator[Any]:
             estimator = estimator.regressor
         else:
             return
+
+
+def _transformed(wrappers: Sequence[Any], X: Any, y: Any) -> tuple[Any, Any]:
+    """Fit the steps of pipelines and the target transformers, and apply them."""
+    for wrapper in wrappers:
+        if isinstance(wrapper, TransformedTargetRegressor):
+            columns = np.asarray(y).reshape(len(y), -1)
+            columns = clone(wrapper.transformer).fit_transform(columns)
+            y = columns.ravel() if np.ndim(y) == 1 else columns
+        elif len(wrapper.steps) > 1:
+            X = clone(wrapper[:-1]).fit_transform(X, y)
+    return X, y
 
 
 def _has_known_training(final: Any) -> bool:
