@@ -17,7 +17,7 @@ from sklearn_pgb._training._program import NetworkProgram
 
 
 def chain_module(weights, activation=nn.Tanh, biases=None):
-    """A Sequential with given weights, and biases where they are given."""
+    """A Sequential with these weights, and biases if they are given."""
     layers = []
     for number, weight in enumerate(weights):
         weight = torch.as_tensor(weight, dtype=torch.float64)
@@ -169,7 +169,7 @@ def tanh_mlp(units=3, **params):
 def converged_mlp(seed, alpha=0.0, **params):
     """An MLP at a critical point of its own objective, with its data.
 
-    Some runs have none: their weights grow without limit. Those are passed over.
+    Runs in which the weights grow without limit are skipped.
     """
     for start in range(10):
         X, y = smooth_data(100 * seed + start)

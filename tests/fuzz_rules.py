@@ -1,4 +1,4 @@
-"""What must hold of each call of the fuzz, and one run that checks it."""
+"""Rules for each call of the fuzz, and a run that checks them."""
 
 import ast
 import contextlib
@@ -210,7 +210,7 @@ def global_state():
 
 
 def unsound(value, name="result", depth=0):
-    """What is not finite in a value, as text, or None."""
+    """Name of the part of a value that is not finite, or None."""
     if depth > 4 or value is None:
         return None
     if isinstance(value, torch.Tensor):
@@ -247,7 +247,7 @@ def unsound(value, name="result", depth=0):
 
 
 def _unsound_survey(survey):
-    """What is not finite in a survey; ends called undetermined may overflow."""
+    """The same for a survey, in which undetermined ends may overflow."""
     known = np.array([verdict != "undetermined" for verdict in survey.verdict])
     items = {}
     for name, value in vars(survey).items():
@@ -401,7 +401,7 @@ class _Recorder:
         return make
 
     def changed(self):
-        """Data that are no longer what they were."""
+        """Names of the data that have changed."""
         return [
             name for name, (v, before) in self.made.items() if fingerprint(v) != before
         ]
@@ -490,7 +490,7 @@ def _run_step(recorder, case, step, faults):
 
 
 def _changes(recorder, case, step, model, parameters, state):
-    """Faults of what a step has changed."""
+    """Faults of a step that changed its data."""
     faults = []
     for name in recorder.changed():
         kind = re.sub(r", \d+.*", "", name)

@@ -230,7 +230,7 @@ def test_residual(name, repeated):
 @pytest.mark.parametrize("neuron_penalty", [1e-3, 0.5])
 @pytest.mark.parametrize("name", CASES)
 def test_auxiliary_loss(name, neuron_penalty):
-    """From the neurons by hand; they find something where there are residuals."""
+    """It equals the sum of its terms, and is below the loss if residuals remain."""
     model = fit(name, WEIGHT, neuron_penalty=neuron_penalty, max_iter=3)
     _, _, columns, loss = CASES[name]
     a, b, W = (model.neurons_[key] for key in "abW")
@@ -299,7 +299,7 @@ def test_xor_is_certified(activation, global_move, seed):
 
 
 def test_xor_of_classes_is_certified(seed):
-    """With margins and with smoothed labels, where the floor is attained."""
+    """The floor is attained by the hinge and by smoothed labels."""
     for params in ({"loss": "smoothed_hinge"}, {"label_smoothing": 0.1}):
         model = AddedNeuronClassifier(
             (2,),
@@ -439,7 +439,7 @@ def test_balanced_classes_of_several_labels():
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 @pytest.mark.parametrize("alpha", [1e-2, 10.0])
 def test_linear_regression(alpha, weight):
-    """No hidden layer: Ridge, whose alpha is for half the sum of squares."""
+    """Without hidden layers the network is ridge regression."""
     model = regressor(hidden_layer_sizes=(), solver="lbfgs", max_iter=500, tol=1e-9)
     model.set_params(alpha=alpha, standardize=False).fit(X, 5 + 3 * Y, weight)
     ridge = Ridge(alpha / 2, tol=1e-12).fit(X, 5 + 3 * Y, weight)
@@ -563,8 +563,8 @@ def test_arguments_of_scikit_learn(method, ours, theirs, y):
 
 
 @PAIRS
-def test_partial_fit_is_offered_where_it_works(ours, theirs, y):
-    """As MLPClassifier has it, so that `hasattr` tells."""
+def test_partial_fit_is_only_available_if_it_works(ours, theirs, y):
+    """`hasattr` shows it, as for MLPClassifier."""
     assert not hasattr(theirs(solver="lbfgs"), "partial_fit") or theirs is MLPRegressor
     for solver in ("adam", "sgd", "lbfgs"):
         assert hasattr(ours(solver=solver), "partial_fit") is (solver != "lbfgs")

@@ -1,7 +1,7 @@
-"""What networks with added neurons do with data and requests that are not right.
+"""Networks with added neurons: bad data and parameters.
 
-Each case gets the right answer, or an error that says what was expected, what came and
-what to do.
+Each case has the right result, or an error with the expected value, the given value and
+advice.
 """
 
 import warnings
@@ -162,7 +162,7 @@ def frozen():
 
 
 class Two(nn.Module):
-    """Returns two tensors, which is no raw output."""
+    """A module that returns two tensors instead of raw outputs."""
 
     def __init__(self):
         super().__init__()
@@ -275,7 +275,7 @@ def test_weights_that_are_no_weights(model, y):
 
 
 def test_weights_leave_one_class():
-    """The others are known, and have no probability to speak of."""
+    """The other classes are known and have tiny probabilities."""
     weight = (LABELS == "low").astype(float)
     model = classifier().fit(X, LABELS, weight)
     assert model.classes_.tolist() == ["low", "mid", "top"]
@@ -393,7 +393,7 @@ def test_duplicated_collinear_and_constant_columns():
 @pytest.mark.parametrize("scale", [1e-8, 1e4, 1e8, 1e100])
 @pytest.mark.parametrize("name", ["regression", "binary", "classes", "hinge"])
 def test_scales_of_features(name, scale):
-    """What is reported is true: exponentials that overflow are no auxiliary loss."""
+    """Losses are correct, even if exponentials of the neurons overflow."""
     model, y, columns, loss = CASES[name]
     model = clone(model).set_params(max_iter=3, activation="tanh").fit(scale * X, y)
     raw = raw_outputs(model, scale * X)
@@ -412,7 +412,7 @@ def test_scales_of_features(name, scale):
 
 
 def test_partial_fit_without_classes():
-    """As in scikit-learn: a batch can't tell what others will hold."""
+    """As in scikit-learn, the first batch needs all classes."""
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         classifier().partial_fit(X, LABELS)
     model = classifier().partial_fit(X, LABELS, classes=["low", "mid", "top"])

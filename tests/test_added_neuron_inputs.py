@@ -117,7 +117,7 @@ def test_floor_is_that_of_the_users_inputs(dtype):
 
 
 def test_exports_are_read_only_float64():
-    """They are computed from what predictions use, so writing would do nothing."""
+    """Predictions do not use these arrays, so writing to them is refused."""
     model = regressor(dtype="float32").fit(X.astype(np.float32), Y)
     for part in (*model.coefs_, *model.intercepts_):
         assert part.dtype == np.float64
@@ -232,7 +232,7 @@ def test_nothing_draws_from_torchs_generator():
 
 
 def test_fitted_networks_keep_their_parameters():
-    """What is set after `fit` is for the next one."""
+    """Parameters that are set after `fit` only affect the next fit."""
     changes = {
         "activation": "tanh",
         "hidden_layer_sizes": (3,),

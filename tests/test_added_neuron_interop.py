@@ -328,7 +328,7 @@ def test_scoring_monitor_in_a_grid_search(n_jobs):
 
 
 def printed(model, y):
-    """What a fit prints, the numbers left out."""
+    """The lines that a fit prints, without numbers."""
     out = io.StringIO()
     with redirect_stdout(out):
         model.fit(X, y)
@@ -417,7 +417,7 @@ def test_warm_start_of_lbfgs():
 
 
 def test_warm_start_with_other_targets():
-    """The network goes on from what it says, whatever units the targets have."""
+    """Training continues from the same predictions, in any units of the targets."""
     model = regressor(warm_start=True, max_iter=1, learning_rate_init=1e-12)
     before = model.fit(X, Y).predict(X)
     assert_allclose(model.fit(X, 100 + 50 * Y).predict(X), before, atol=1e-6)
@@ -456,8 +456,8 @@ def test_parameters_may_be_large_integers(name):
     assert_array_equal(model.predict(X), expected.predict(X))
 
 
-def test_partial_fit_leaves_no_old_verdict():
-    """What `fit` found out is no longer true once the network has moved."""
+def test_partial_fit_deletes_the_results_of_fit():
+    """They do not hold for the changed network."""
     model = regressor(learning_rate_init=0.1).fit(X, Y)
     model.partial_fit(X, 5 - Y)
     loss = ((model.predict(X) - 5 + Y) ** 2).mean()
@@ -475,7 +475,7 @@ def test_partial_fit_leaves_no_old_verdict():
 
 @every_model
 def test_refit(name):
-    """The convex refit of a trained network is no worse on its own loss."""
+    """The convex refit does not increase the training loss."""
     model, y = fresh(name)
     refit = GradientBasisRefit(model, alpha=0 if y.dtype.kind == "f" else 1e-3)
     refit.fit(X, y)
@@ -524,7 +524,7 @@ def test_iris():
 
 
 def test_digits():
-    """At its own stop, a loss and a held-out score like scikit-learn's network."""
+    """With early stopping, loss and score are like those of scikit-learn."""
     X, y = load_digits(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     ours = AddedNeuronClassifier(random_state=0).fit(X[:800], y[:800])

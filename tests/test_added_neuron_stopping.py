@@ -1,4 +1,4 @@
-"""How a training ends, and what it is judged by: held-out samples and status."""
+"""Early stopping, held-out scores and the status of a training."""
 
 import warnings
 from itertools import combinations
@@ -49,7 +49,7 @@ def test_a_healthy_fit_is_not_called_diverging():
 
 
 def test_large_counts_are_not_certified_early():
-    """The tolerance is relative to what a constant loses above the floor."""
+    """The tolerance is relative to the excess of the best constant over the floor."""
     y = np.random.default_rng(0).poisson(1e4 * np.exp(0.3 * MANY[:, 0]))
     model = AddedNeuronRegressor(
         loss="poisson", solver="lbfgs", max_iter=15, random_state=0
@@ -180,7 +180,7 @@ def test_samples_that_do_not_fit(params, given, match):
 
 
 def test_groups_stay_together():
-    """A held-out group has no member that the loss knows."""
+    """No sample of a held-out group is trained on."""
     groups = np.repeat(np.arange(20), 10)[np.random.default_rng(1).permutation(200)]
     y = np.random.default_rng(2).normal(size=20)[groups]
     model = AddedNeuronRegressor(
@@ -248,7 +248,7 @@ def test_too_few_rows_to_hold_out():
 
 @pytest.mark.filterwarnings("ignore:R.2 score is not well-defined")
 def test_one_row_held_out():
-    """It has no R^2: an error that says so, or a network that has been trained."""
+    """R^2 is undefined for one sample: there is an error, or a trained network."""
     model = regressor(early_stopping=True, scoring=None, max_iter=50)
     start = regressor(max_iter=1, learning_rate_init=1e-12).fit(X[:10], Y[:10])
     message = ""

@@ -31,7 +31,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
 class Recorder:
-    """A callback that keeps what each epoch reached, and may ask to stop."""
+    """A callback that records each epoch and may stop the training."""
 
     def __init__(self, read, stop_after=None):
         self.read, self.stop_after, self.epochs = read, stop_after, []
@@ -88,7 +88,7 @@ def forward(module, X):
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_module_equals_torch(solver, weight):
-    """A training loop as everybody writes it; the start is the module's own."""
+    """It equals a plain torch training loop from the module's parameters."""
     module = dense()
     model = AddedNeuronRegressor(
         module=module,
@@ -260,7 +260,7 @@ def test_dropout_is_reproducible_and_local():
         np.abs(clone(model).set_params(random_state=1).fit(X, Y).predict(X) - one).max()
         > 0.01
     )
-    # It is active: what the epochs met is not what the network says without it.
+    # Dropout is active: losses of the epochs differ from those in evaluation mode.
     still = regressor(module=with_dropout, max_iter=1, learning_rate_init=1e-12)
     still.fit(X, Y)
     assert abs(still.loss_curve_[0] - still.loss_) > 1e-3
@@ -280,13 +280,13 @@ def test_batch_norm_learns_its_statistics():
     assert_allclose(model.module_state_["1.running_mean"], mean, rtol=1e-4, atol=1e-6)
     assert_allclose(model.module_state_["1.running_var"], variance, rtol=1e-4)
     assert model.module_state_["1.num_batches_tracked"] == 3
-    # One row at a time: the batch has no part in it.
+    # Predictions for single samples do not depend on the batch.
     rows = [model.predict(X[i : i + 1])[0] for i in range(5)]
     assert_allclose(model.predict(X)[:5], rows, **EXACT)
 
 
 def test_batch_norm_in_partial_fit():
-    """Statistics go on where they were, and in a warm start."""
+    """Running statistics continue, also in a warm start."""
     model = regressor(module=normalized, batch_size=40)
     for _ in range(3):
         model.partial_fit(X, Y)
@@ -365,7 +365,7 @@ def test_early_stopping_restores_batch_norm():
 
 
 def test_early_stopping_is_not_for_lbfgs():
-    """As in scikit-learn it has no say there, and no rows are held out."""
+    """As in scikit-learn, it is ignored, and no samples are held out."""
     for model, y in ((regressor(), Y), (classifier(), LABELS)):
         model.set_params(solver="lbfgs").fit(X, y)
         stopped = clone(model).set_params(early_stopping=True).fit(X, y)
@@ -401,7 +401,7 @@ def test_callbacks_may_stop(params):
     "network", [{"activation": "tanh"}, {"module": dense}], ids=["layers", "module"]
 )
 def test_starts_keep_the_best(network):
-    """What comes out is no worse than any network on the way."""
+    """The result is not worse than any network during the search."""
     recorder = Recorder(lambda fitted: mean_squared_error(Y, fitted.predict(X)))
     model = regressor(
         hidden_layer_sizes=(2,),

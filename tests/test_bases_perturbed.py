@@ -155,7 +155,7 @@ def embedded_unit(w2=0.0, v2=0.0):
 
 
 def plain_objective(program, X, y):
-    """Mean squared error without a ridge."""
+    """Mean squared error without penalty."""
     weight = torch.full((len(X),), 1 / len(X), dtype=X.dtype)
     return Objective(
         program, SquaredLoss(), X, y, weight, torch.zeros(program.n_params).double()
@@ -190,7 +190,7 @@ def test_GB_9_found():
 
 
 def test_GB_10_dead_relu(generator):
-    """A dead network has no better point in any basis of its own derivatives."""
+    """All derivatives of a dead network are zero, so no basis has a smaller loss."""
     network = ChainNetwork.mlp([[[-1.0]], [[0.7]]], [None, None], [ACTIVATIONS["relu"]])
     X = torch.tensor([[1.0], [2.0], [3.0]]).double()
     y = 2 * X - 1
@@ -284,7 +284,7 @@ def test_GB_13_union(generator):
 
 
 def floor(X, y):
-    """Pure error of the squared loss: what rows of equal inputs leave."""
+    """Pure error of the squared loss: variance within samples of equal inputs."""
     total = 0.0
     for row in X.unique(dim=0):
         group = y[(row == X).all(1)]
@@ -390,7 +390,7 @@ def test_never_below_a_minimum_with_free_units(activation, generator):
     network.weights[1][:, :2] = 0
     network.weights[2][:, 0] = 0
     X = randn(generator, 15, 2)[torch.arange(30) % 15]
-    # Two targets around what the network says: its loss is the pure error.
+    # Two targets around each output: the loss is the pure error.
     noise = randn(generator, 15, 1)
     y = network(network.theta, X) + torch.cat([noise, -noise])
     loss = mean_square(network, X, y)
@@ -516,7 +516,7 @@ def test_classifier(data):
 
 
 def test_large_jacobian_is_not_perturbed(monkeypatch):
-    """Without a rank there is no verdict on singularity and no displacement."""
+    """If the rank is unknown, singularity is unknown and nothing is displaced."""
     monkeypatch.setattr(_rank, "RANK_ENTRIES", 1)
     basis = PerturbedGradientBasis(Residual(), loss="squared_error").fit(RESIDUAL_X)
     assert (basis.rank_, basis.generic_rank_, basis.is_singular_) == (None, None, None)

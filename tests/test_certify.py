@@ -69,7 +69,7 @@ def test_interpolating_network_is_a_global_minimum(seed):
 
 
 def test_repeated_rows_are_fitted_up_to_the_floor(seed):
-    """The floor, not zero, is what a global minimum is compared with."""
+    """A global minimum is compared with the floor, not with zero."""
     X, y = smooth_data(seed, n=6)
     X, y = np.vstack([X, X]), np.concatenate([y, y + 1.0])
     mlp = polished_mlp(
@@ -107,7 +107,7 @@ def test_undertrained_network_is_no_critical_point(seed):
 
 @pytest.mark.parametrize("activation", ["tanh", "logistic", "identity"])
 def test_constructed_critical_point_is_never_called_undone(seed, activation):
-    """Targets are made such that all derivatives vanish where the network is."""
+    """The targets are built so that all derivatives vanish."""
     X, y = smooth_data(seed)
     mlp = tanh_mlp(4, activation=activation, max_iter=3, random_state=seed).fit(X, y)
     network = open_network(mlp).network
@@ -237,8 +237,8 @@ def test_active_relu_units_vouch_for_the_inputs(seed):
     assert joint.value <= np.mean((y - features @ np.linalg.lstsq(features, y)[0]) ** 2)
 
 
-def test_no_claim_without_a_way_down(monkeypatch):
-    """Tests that speak against a local minimum are not believed alone."""
+def test_no_claim_without_a_descent(monkeypatch):
+    """A test against a local minimum must be confirmed by a descent."""
     module, X, y = saddle()
 
     def nowhere(objective, theta, found):
@@ -253,7 +253,7 @@ def test_no_claim_without_a_way_down(monkeypatch):
 
 
 def test_gradient_of_rounding_is_none(seed):
-    """What a refit gains along directions of no size is no gradient."""
+    """A gain along directions of negligible size is not evidence."""
     X, y = smooth_data(seed)
     mlp = tanh_mlp(max_iter=5, random_state=seed).fit(X, y)
     subject = open_subject(mlp, X, y, sample_weight=None, loss=None, penalty=None)
@@ -325,7 +325,7 @@ def test_each_value_is_least_squares(seed):
         assert row.lower_bound <= row.value
         assert row.gap <= 1e-8
         assert row.excess == pytest.approx(certificate.loss - row.value)
-        # A million times what was found, which is less than 100 here.
+        # A million times the norm of the solution, which is less than 100 here.
         assert 1e4 <= row.norm_budget < 1e8
 
 

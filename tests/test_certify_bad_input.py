@@ -1,4 +1,4 @@
-"""What `certify` says of things that it cannot certify."""
+"""Errors of `certify`."""
 
 import numpy as np
 import pytest

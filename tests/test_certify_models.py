@@ -73,7 +73,7 @@ CONVERGED = {"tol": 1e-12, "max_iter": 10_000}
     ids=str,
 )
 def test_convex_models_are_global_minima(model, targets):
-    """With their own penalties and weights of classes."""
+    """Linear models are certified with their penalties and class weights."""
     y = Y[targets]
     model.fit(X, y)
     assert certify(model, X, y).verdict == "certified_global"
@@ -92,7 +92,7 @@ def test_weights_are_part_of_the_objective(model):
 
 @pytest.mark.parametrize("name", ["boosting", "histogram, multi", "forest, two", "bag"])
 def test_ensembles_leave_a_gap(name):
-    """The gap is what the joint solution for all leaf values gains."""
+    """They are not critical: solving for all leaf values jointly is better."""
     model, targets = (TREES | COMBINATIONS)[name]
     y = Y[targets]
     certificate = certify(clone(model).fit(X, y), X, y)

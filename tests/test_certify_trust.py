@@ -1,4 +1,4 @@
-"""What must never be certified, and data that must be taken."""
+"""Networks that must not be certified, and data that must be accepted."""
 
 import numpy as np
 import pandas as pd

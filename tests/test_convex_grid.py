@@ -1,4 +1,4 @@
-"""A grid of ridges equals each of them, solved on its own."""
+"""Solutions for a grid of alphas equal those for each alpha."""
 
 from dataclasses import replace
 

@@ -228,7 +228,7 @@ def test_a_bound_is_never_above_a_value_in_hand(generator):
 
 
 def test_floor_holds_for_all_coefficients(generator):
-    """Of a basis that interpolates, the samples' own minima are all that is known."""
+    """If the basis interpolates, the bound is the sum of the samples' minima."""
     problem = random_problem(SquaredLoss(), generator, n_samples=4, alpha=0)
     wide = torch.randn(4, 2, 30, generator=generator, dtype=torch.float64)
     problem = replace(problem, operator=DenseOperator(wide))

@@ -117,8 +117,8 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_wrappers_are_looked_through(name):
-    """The final estimator, who checks X, and the keyword that carries weights."""
+def test_estimators_inside_wrappers_are_found(name):
+    """The final estimator, whether it checks X, and the keyword of weights."""
     estimator, delegates, key = WRAPPED[name]
     assert isinstance(final_estimator(estimator), MLPRegressor)
     assert checks_inputs(estimator) is delegates
@@ -185,7 +185,7 @@ def test_nothing_to_share():
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_networks_train_on_their_parts(n_jobs):
-    """Each clone equals what its own `fit` on its rows gives, weights included."""
+    """Each clone equals a fit on its samples, with their weights."""
     rng = np.random.default_rng(0)
     X, y, weight = rng.normal(size=(12, 2)), rng.normal(size=12), rng.uniform(size=12)
     part = np.array([0, 3, 4, 7, 9])
@@ -248,7 +248,7 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_distinct_rows(name):
-    """Equal rows share a number, whatever holds them."""
+    """Equal samples have the same number, in any container."""
     group = distinct_rows(CONTAINERS[name])
     assert group[0] == group[2]
     assert group[1] == group[4]
@@ -409,7 +409,7 @@ def test_parts_of_a_splitter_among_some_rows():
     seen = [rows[seen].tolist() for seen, _ in parts]
     assert held == [[0, 1], [4], [8]]
     assert seen == [[4, 8], [0, 1, 8], [0, 1, 4]]
-    # A fold without any of them is no fold.
+    # Folds that hold out none of these rows are dropped.
     assert len(parts_among(rows[:3], KFold(3), X, y, classifier=False)) == 2
     with pytest.raises(ValueError, match="must hold out some sample of positive"):
         parts_among(rows[:2], [([0, 1], [5])], X, y, classifier=False)

@@ -118,7 +118,7 @@ def dropout():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_dropout_in_threads_is_that_of_one_thread():
-    """Also if torch draws for the package's own network with a module."""
+    """Also for the package's networks with a module."""
     network = AddedNeuronRegressor(module=dropout(), max_iter=5)
     model = GradientBasisRefit(network, n_models=4, alpha=0.1, random_state=0)
     expected = copy.deepcopy(model).fit(X, Y).predict(X)

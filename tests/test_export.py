@@ -200,7 +200,7 @@ def method_of(refit):
 
 
 def exported(converted, rows):
-    """What torch.export makes of a module, for other numbers of samples."""
+    """A module after torch.export, for any number of samples."""
     n_samples = {0: torch.export.Dim("n_samples")}
     return torch.export.export(converted, (rows[:5],), dynamic_shapes=(n_samples,))
 

@@ -65,7 +65,7 @@ def make_networks(generator):
 
 @pytest.mark.parametrize("index", range(4), ids=["chain", "no bias", "module", "res"])
 def test_at(index, generator):
-    """It has these parameters as its own, and the network itself keeps its own."""
+    """The copy has the given parameters, and the network is unchanged."""
     network = make_networks(generator)[index]
     X, theta = randn(generator, 5, 2), network.theta.clone()
     raw, layers = network(theta, X), network.layers(X)
@@ -86,7 +86,7 @@ def test_at(index, generator):
 
 
 def test_blocks(generator):
-    """Each parameter has its place, and a weight has one jointly with its bias."""
+    """Each parameter has a block, and so has each weight with its bias."""
     network = random_resnet(generator)
     blocks = network.blocks()
     assert blocks["head"] == slice(0, 12)
@@ -162,7 +162,7 @@ def test_no_pieces(function, generator):
     ],
 )
 def test_seams_elsewhere(function, generator):
-    """Where pieces meet elsewhere than at zero, nothing is claimed."""
+    """If seams may be elsewhere than at zero, there are no displacements."""
     network, X = ModuleNetwork(Functional(function)), randn(generator, 4, 2)
     network = network.at(torch.zeros(network.n_params).double())
     assert not pieces(network, X).complete
@@ -299,7 +299,7 @@ def test_layers_move_together_if_smooth(activation, both, generator):
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_linear_product(n_outputs, generator):
-    """Null spaces of later products in a linear chain: Theorem 4's own moves."""
+    """Null spaces of later products in a linear chain, as in Theorem 4."""
     network = random_chain(generator, [3, 4, 5, n_outputs], "identity", bias=False)
     left, right = randn(generator, 5, 2), randn(generator, 2, 4)
     network.weights[1][:] = left @ right
@@ -335,7 +335,7 @@ def _null_vector(matrix):
     [ACTIVATIONS["relu"], ACTIVATIONS["leaky_relu"].with_arguments(negative_slope=0.3)],
 )
 def test_always_active_units_move_as_linear(activation, generator):
-    """Units on one side of a kink move where later weights do not see it, and stay."""
+    """Units on one side of a kink move along null directions of later weights."""
     network = random_chain(generator, [3, 4, 2])
     network.chain[1] = activation
     network.biases[0][:] = torch.tensor([20.0, 20.0, 20.0, 0.0])
@@ -553,7 +553,7 @@ def test_limit_and_seed(generator):
 
 
 def test_size(generator):
-    """Shifts have the size of what they move: here pre-activations of a free unit."""
+    """Shifts have the size of the pre-activations that they change."""
     network, X = random_chain(generator, [3, 6, 2]), 100 * randn(generator, 40, 3)
     network.weights[1][:, 0] = 0
     found = displacements(network, X, generator=generator, limit=40)

@@ -233,7 +233,7 @@ def test_pass_is_repeated_if_a_worker_dies(backend, tmp_path, small_blocks, requ
 def test_tasks_are_sent_again_if_the_cluster_gives_up(
     monkeypatch, tmp_path, small_blocks
 ):
-    """Dask reports workers that died, and data that they held, by its own errors."""
+    """Dask has its own errors for workers that died and data that they held."""
     distributed = pytest.importorskip("distributed")
     errors = [distributed.scheduler.CommClosedError("lost"), CancelledError()]
 
@@ -353,7 +353,7 @@ def test_block_that_ends_early(tmp_path, small_blocks):
 
 
 class Peak(threading.Thread):
-    """Growth of this process' own memory in a block, at its peak, in bytes."""
+    """Largest growth of this process' memory in a block, in bytes."""
 
     def __enter__(self):
         psutil = pytest.importorskip("psutil")

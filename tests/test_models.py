@@ -43,7 +43,7 @@ def test_activation_derivatives(activation):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
 def test_activations_are_one_record(activation):
-    """The module and the in-place pair compute what function and derivative do."""
+    """Module and in-place functions equal the function and its derivative."""
     z = torch.linspace(-30, 30, 241, dtype=torch.float64)
     h = activation(z)
     assert_close(activation.module()(z), h, rtol=0, atol=0)
@@ -166,8 +166,8 @@ def test_chain_errors(weights, biases, n_activations, message):
         ChainNetwork.mlp(weights, biases, [ACTIVATIONS["relu"]] * n_activations)
 
 
-def test_GB_5_overparameterised_relu():
-    """Every sample owns a unit: identity features, none at a negative diagonal."""
+def test_GB_5_overparameterized_relu():
+    """Each sample has one active unit; with a negative diagonal there are none."""
     X = np.eye(3)
     weights, biases = oracles.saturated_relu(X, width=3, depth=2, diagonal=2.0)
     head, relu = np.eye(3), [ACTIVATIONS["relu"]] * 2
@@ -237,7 +237,7 @@ def conv_net():
 
 
 class Residual(nn.Module):
-    """A module that is no chain, with every kind of parameter."""
+    """A module that is not a chain, with every kind of parameter."""
 
     def __init__(self):
         super().__init__()
@@ -312,7 +312,7 @@ def hooked():
     ],
 )
 def test_no_chain(make_module, X):
-    """What is not exactly a chain runs as a module, and gives the same outputs."""
+    """Modules that are not exactly chains run as modules, with the same outputs."""
     module = make_module()
     opened = open_network(module, loss=SquaredLoss())
     rows = opened.inputs(X)

@@ -370,7 +370,7 @@ def test_single_output_of_one_output(generator):
 
 @all_operators
 def test_questions_about_outputs(case, generator):
-    """Yes is right for the matrix; no is only allowed where it is right or careful."""
+    """A property is only claimed if the matrix has it."""
     operator, twin = case(generator, torch.float64)
     belongs = (twin != 0).any(0).sum(0)
     if separates_outputs(operator):
@@ -456,7 +456,7 @@ def test_single_keeps_the_products(generator):
 
 
 def test_stacks_of_two_precisions_stay_in_theirs(generator):
-    """A part that knows only its own dtype keeps the others in it."""
+    """If one part does not support float32, all parts stay in float64."""
     theta = randn(generator, 3)
     function = FunctionOperator(
         lambda theta, X: X @ theta[:, None],

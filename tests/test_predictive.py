@@ -35,7 +35,7 @@ def refit(model=None, **params):
     return GradientBasisRefit(model, **({"cv": 5, "random_state": 0} | params))
 
 
-# --- what they return -----------------------------------------------------------------
+# --- shapes and values ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("distribution", [False, True])
@@ -112,7 +112,7 @@ def test_dispersion_of_counts(seed):
         assert low - 1e-9 < dispersion.mean() < high
 
 
-# --- what they are worth --------------------------------------------------------------
+# --- coverage ------------------------------------------------------------------------
 
 
 def test_normal_noise(seed):
@@ -144,8 +144,8 @@ def network():
     return make_pipeline(StandardScaler(), small("real").network)
 
 
-def test_intervals_hold_what_they_promise():
-    """On new samples, within what 2,000 of them can tell."""
+def test_coverage_of_intervals():
+    """On 2,000 new samples, up to their standard error."""
     rows, y = make_friedman1(2300, n_features=5, noise=1.0, random_state=0)
     for model in (small("real", cv=10, distribution=True), refit(boosted(), cv=10)):
         model.fit(rows[:300], y[:300])

@@ -1,4 +1,4 @@
-"""The model of `GradientBasisRefit`: what is fitted, and what it equals."""
+"""The model of `GradientBasisRefit`, compared with known solutions."""
 
 import itertools
 
@@ -174,7 +174,7 @@ def test_at_a_critical_point_the_network_is_the_minimum():
 
 
 def test_rank():
-    """The rank of the Jacobian itself; None where it would not fit."""
+    """It is the rank of the Jacobian, or None if that exceeds the memory."""
     refit = GradientBasisRefit(frozen(), alpha=1e-3).fit(X, CURVE)
     (J,) = oracles.network_features(refit, X)
     assert refit.rank_ == np.linalg.matrix_rank(J[:, 0], rtol=1e-10)
@@ -329,7 +329,7 @@ def test_evidence_is_that_of_the_gaussian_process():
 
 
 def test_approximate_leave_one_out():
-    """Close to leaving each row out, for the log loss and a ridge that is not weak."""
+    """It is close to refits without each sample, for the log loss and a large alpha."""
     refit = GradientBasisRefit(frozen("binary"), alpha="loo", center="zero")
     refit.fit(X, TARGETS["binary"])
     alphas, scores = refit.cv_results_["alpha"], refit.cv_results_["loss"]
@@ -373,7 +373,7 @@ def test_cross_fitting_is_brute_force():
             total[number] += (error**2).sum() / 40
     path = refit.cv_results_
     looked_at = len(path["alpha"])
-    # All rows need less ridge, by the folds' share of them.
+    # With all samples alpha is smaller, by the fraction of samples in a fold.
     np.testing.assert_allclose(
         path["alpha"], GRID[::-1][:looked_at] * 2 / 3, rtol=1e-12
     )
@@ -398,7 +398,7 @@ def test_fold_networks_have_not_seen_their_fold():
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_auto_cross_fits_every_loss(name):
-    """Five networks, none of them where alpha is a number, "loo" or a frozen net's."""
+    """There are five networks, or one if alpha is a number or "loo", or if frozen."""
     y = TARGETS[name]
     assert len(GradientBasisRefit(mlp(name)).fit(X, y).estimators_) == 5
     for alpha in (1e-2, "loo"):
@@ -473,7 +473,7 @@ def test_weights_equal_repetition_end_to_end(name, cv):
 
 
 def test_scale_of_the_weights_does_not_matter():
-    """For a fixed ridge: leave-one-out and evidence count units of weight."""
+    """If alpha is fixed; leave-one-out and evidence count units of weight."""
     a, b = (
         GradientBasisRefit(frozen(), alpha=1e-3).fit(X, CURVE, c * WEIGHT)
         for c in (1, 17)

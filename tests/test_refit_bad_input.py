@@ -1,7 +1,7 @@
-"""What `GradientBasisRefit` does with data and requests that are not as they should be.
+"""`GradientBasisRefit`: bad data and parameters.
 
-Each case gets the right answer, or an error that says what was expected, what came and
-what to do.
+Each case has the right result, or an error with the expected value, the given value and
+advice.
 """
 
 import re
@@ -60,7 +60,7 @@ class NoNetwork(BaseEstimator):
     ids=str,
 )
 def test_no_network(estimator):
-    """Said before anything is trained, with what is accepted."""
+    """The error comes before any training and names the accepted models."""
     match = "estimator must be a network of this package, an MLPRegressor, an MLP"
     with pytest.raises(TypeError, match=match):
         GradientBasisRefit(estimator).fit(X, Y)
@@ -80,7 +80,7 @@ def test_unfitted_frozen_network():
 
 
 class Unsupported(nn.Module):
-    """Returns two tensors, which is no raw output."""
+    """A module that returns two tensors instead of raw outputs."""
 
     def __init__(self):
         super().__init__()
@@ -107,7 +107,7 @@ def test_module_that_cannot_be_differentiated():
 
 
 def test_unsupported_activation():
-    """Of scikit-learn's networks, by its own check."""
+    """scikit-learn checks the activations of its networks."""
     with pytest.raises(ValueError, match="'activation' parameter of MLPRegressor"):
         GradientBasisRefit(mlp(activation="sine")).fit(X, Y)
 
@@ -464,7 +464,7 @@ def test_far_more_rows_than_coefficients(network):
 @pytest.mark.parametrize("network", [mlp, classifier])
 @pytest.mark.parametrize("scale", [1e-8, 1e8, 1e100])
 def test_scales_of_features(network, scale):
-    """Whatever the network makes of them, the refit is finite and no worse."""
+    """The refit is finite, and its bound holds."""
     y = Y if network is mlp else LABELS
     model = GradientBasisRefit(network(max_iter=5), alpha=1e-3).fit(scale * X, y)
     answer = model.predict if network is mlp else model.predict_proba

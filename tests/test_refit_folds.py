@@ -20,7 +20,7 @@ LABELS = TARGETS["multiclass"]
 
 
 class Remembers(MLPRegressor):
-    """A network that keeps what its fit gets."""
+    """A network that stores the arguments of `fit`."""
 
     def fit(self, X, y, sample_weight=None, groups=None):
         self.seen_X_, self.seen_groups_, self.seen_weight_ = X, groups, sample_weight
@@ -75,13 +75,13 @@ def test_equal_samples_of_two_groups_join_them():
 
 
 def test_groups_reach_the_network():
-    """Its fit takes groups; each network gets those of its own samples."""
+    """Each network gets the groups of its samples, if its `fit` takes groups."""
     model = GradientBasisRefit(remembers(), cv=GroupKFold(4))
     model.fit(X, CURVE, WEIGHT, groups=GROUPS)
     for estimator, seen in zip(model.estimators_, groups_seen(model), strict=True):
         assert set(estimator.seen_groups_) == seen
         assert len(estimator.seen_groups_) == len(estimator.seen_X_)
-    # Through a pipeline too, and none where none are given.
+    # Through a pipeline too. Without groups, the network gets none.
     inner = make_pipeline(StandardScaler(), remembers())
     model = GradientBasisRefit(inner, cv=2).fit(X, CURVE, groups=GROUPS)
     assert all(len(e[-1].seen_groups_) == 20 for e in model.estimators_)
@@ -238,7 +238,7 @@ def test_device_is_checked_before_any_training(device):
 
 
 def test_folds_without_a_category_have_smaller_networks():
-    """Rare categories; the loss has no closed form and only some folds are needed."""
+    """Rare categories, with a loss without closed form, which needs only some folds."""
     pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=1500)})

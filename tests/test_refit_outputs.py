@@ -1,4 +1,4 @@
-"""What a fitted refit gives besides predictions: features and standard deviations."""
+"""Features and standard deviations of a fitted refit."""
 
 import numpy as np
 import oracles
@@ -127,7 +127,7 @@ def test_parameter_variance_is_the_formula(y, solver, n_models):
     phi = oracles.scaled_features(refit, X, X, WEIGHT)
     new = oracles.scaled_features(refit, X_NEW, X, WEIGHT)
     k = phi.shape[1]
-    # The free output biases are columns without ridge.
+    # The output biases are columns without penalty.
     phi, new = (
         np.concatenate([p, np.tile(np.eye(k), (len(p), 1, 1))], 2) for p in (phi, new)
     )
@@ -326,7 +326,7 @@ def test_candidates_of_a_frozen_classifier():
         FrozenEstimator(network), alpha=candidates, center="zero"
     ).fit(X, y)
     path = refit.cv_results_
-    # Folds see four fifths of the rows: the ridge for all of them is as much weaker.
+    # Folds have four fifths of the samples, so alpha for all is four fifths.
     tried = path["alpha"] / 0.8
     np.testing.assert_allclose(tried, candidates[::-1][: len(tried)])
     assert refit.alpha_ == path["alpha"][np.argmin(path["loss"])]

@@ -140,7 +140,6 @@ def test_names_for_alpha(alpha):
         {"cv": 0},
         {"cv": -3},
         {"cv": True},
-        {"center": "mean"},
         {"center": None},
         {"distribution": 2},
         {"distribution": "yes"},

@@ -1,4 +1,4 @@
-"""What ResNet-basis estimators say to data and parameters that they can't use."""
+"""ResNet-basis estimators: bad data and parameters."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_one_row_can_not_be_left_out():
     ],
 )
 def test_equal_rows_predict_the_mean(model, rows, target):
-    """Nothing can be held out, and nothing speaks for the units."""
+    """Nothing can be held out, so the units are left out."""
     model.fit(rows, target)
     assert_allclose(model.predict(rows), target.mean(), rtol=1e-6)
     assert model.residual_scale_ == 0

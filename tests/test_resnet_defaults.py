@@ -53,8 +53,8 @@ def test_solvers_learn_the_same(weight_decay):
     assert_allclose(*scores, atol=0.005)
 
 
-def test_units_that_do_not_pay_leave_the_basis():
-    """The model is then ridge regression, and the attributes say why."""
+def test_units_without_gain_are_left_out():
+    """The model is then ridge regression, and the held-out losses show why."""
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
     model = ResNetBasisRegressor(random_state=0).fit(X, y)
@@ -88,7 +88,7 @@ def test_squash_is_smooth_and_bounded():
 
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
 def test_one_extreme_row_changes_the_units_by_little(loss):
-    """What the units add is bounded; the basis goes on as a linear model does."""
+    """The outputs of the units are bounded; the linear part extrapolates."""
     X, y, *_ = waves(400, 0)
     y = y if loss == "squared_error" else np.exp(y)
     model = ResNetBasisRegressor(StandardScaler(), loss=loss, random_state=0).fit(X, y)
@@ -198,7 +198,7 @@ def test_predictions_leave_the_global_generator_alone():
 
 @pytest.mark.parametrize("name", ["lbfgs", "adam"])
 def test_bounds_are_below_the_losses_in_hand(name):
-    """Polynomials of years, without a ridge."""
+    """Polynomials of years, without penalty."""
     rng = np.random.default_rng(0)
     for _ in range(3):
         X = rng.uniform(2000, 2024, (40, 1))

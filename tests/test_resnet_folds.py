@@ -1,4 +1,4 @@
-"""Iterations and ridge by held-out rows: what a fold contributes, and when it ends."""
+"""Choice of iterations and alpha on held-out samples of folds."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -169,7 +169,7 @@ def test_pure_noise_leaves_the_units_out(classifier):
 
 
 def test_labels_that_the_basis_predicts_leave_nothing_for_units():
-    """The ridge's held-out loss says so; its fit is that of logistic regression."""
+    """The held-out loss on the basis shows it; the fit is logistic regression."""
     X, y = make_blobs(200, 3, centers=4, cluster_std=0.1, random_state=0)
     model = ResNetBasisClassifier(random_state=0).fit(X, y)
     assert model.residual_scale_ == 0
@@ -235,7 +235,7 @@ def test_ridge_of_the_log_loss(generator):
             losses.append(log_loss(y[unseen, 0], model.predict_proba(X[unseen])))
         return np.mean(losses)
 
-    # A ridge for four fifths of the rows is stronger than one for all.
+    # Alpha for four fifths of the samples is larger than for all of them.
     best = grid[np.argmin([held_out(alpha) for alpha in grid])]
     assert found == pytest.approx(best * 4 / 5)
     assert best not in (grid[0], grid[-1])

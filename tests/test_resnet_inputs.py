@@ -1,4 +1,4 @@
-"""Bases and inputs of any kind: missing values, words, texts, and what units see."""
+"""Bases and inputs of any kind: missing values, words, texts, inputs of units."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_target_encoder_is_that_of_a_pipeline(frozen):
     assert_allclose(model.basis_loss_, ridge_objective(features, Y, 0.1), rtol=1e-9)
 
 
-# --- what the units see -------------------------------------------------------------
+# --- inputs of the units -------------------------------------------------------------
 
 
 def test_missing_values_at_predict_only():
@@ -111,7 +111,7 @@ def test_one_missing_value_in_cross_validation():
 
 
 def test_category_that_looks_like_a_number():
-    """Column types decide what the units see, whatever the words are."""
+    """Column types determine the inputs of the units, not the values."""
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"zip": np.where(Y > 0, "101", "202"), "x": X[:, 0]})
     basis = make_column_transformer(

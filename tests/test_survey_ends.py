@@ -1,4 +1,4 @@
-"""What `survey_minima` says of the ends: distinct minima, bounds, verdicts."""
+"""Distinct minima, bounds and verdicts of `survey_minima`."""
 
 import numpy as np
 import pytest
@@ -106,7 +106,7 @@ def chains(survey, widths, activation):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 def test_verdicts_are_those_of_certify(activation, alpha, regression):
-    """What is said of an end is what its certificate says."""
+    """The verdict on a network is that of its certificate."""
     X, y = regression
     y = scale(y)
     net = mlp(alpha=alpha, activation=activation)
@@ -138,7 +138,7 @@ def ends_at(data, objective, gradient_norm):
 
 
 def test_verdicts_by_numbers(monkeypatch):
-    """Floor and gradient decide; where the budget ends, nothing more is said."""
+    """Verdicts follow from floor and gradient; beyond the budget there are none."""
     X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     weight = torch.full((9,), 1 / 9, dtype=torch.float64)
     data = SurveyData(X, X**2, weight, SquaredLoss())
@@ -148,7 +148,7 @@ def test_verdicts_by_numbers(monkeypatch):
     bounds, budgets, verdicts = examine_ends(
         ends, numbers, scale=LossScale(0.9, 2.0, 0.0), tol=0.1, seed=0
     )
-    # The last one has no gradient that is a number, and no verdict.
+    # The gradient of the last one is nan, so it has no verdict.
     rest = "critical", "critical", "not_critical", "undetermined"
     expected = ("certified_global", *rest)
     assert verdicts == expected
@@ -157,7 +157,7 @@ def test_verdicts_by_numbers(monkeypatch):
 
 
 def test_bounds_are_those_of_their_own_end(regression):
-    """Ends that count as one minimum have bases of their own."""
+    """Networks of one minimum have different gradient bases."""
     X, y = regression
     net = MLPRegressor(hidden_layer_sizes=(4,), solver="lbfgs", alpha=3.0)
     found = survey(net, X, scale(y), n_starts=12, polish_iter=300)

@@ -76,7 +76,7 @@ ESTIMATORS = {
 
 @pytest.fixture(scope="module")
 def dask_client():
-    """Two workers in processes of their own."""
+    """Two workers in separate processes."""
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
@@ -125,7 +125,7 @@ def test_number_of_threads_does_not_change_small_problems(in_turn):
 
 
 def unaligned(array):
-    """The same numbers one byte beside where they should be, as after a transfer."""
+    """The same numbers in memory that is not aligned, as after a transfer."""
     place = np.empty(array.nbytes + 1, dtype=np.uint8)[1:].view(array.dtype)
     place = place.reshape(array.shape)
     place[...] = array
@@ -217,7 +217,7 @@ def test_callbacks_show_one_bar_for_a_search(estimator):
 
 
 class CountEpochs:
-    """Callback that counts what it is told of each fit, in this process."""
+    """Callback that counts the epochs of each fit, in this process."""
 
     max_propagation_depth = None
 
@@ -246,7 +246,7 @@ class CountEpochs:
     ],
 )
 def test_callbacks_reach_through_a_search(estimator):
-    """Each epoch of each of the 2 x 2 fits, and of the last one, is told."""
+    """Each epoch of the 2 x 2 fits and of the last one is counted."""
     callback = CountEpochs()
     search = GridSearchCV(estimator, {"alpha": [0.1, 1.0]}, cv=2)
     search.set_callbacks(callback).fit(X, Y)
@@ -372,7 +372,7 @@ TRAININGS = []
 
 
 class CountedMLP(MLPRegressor):
-    """A network that counts its trainings, and can be told to stop them."""
+    """A network that counts its trainings and can refuse to train."""
 
     stop_after = None
 
@@ -399,7 +399,7 @@ def sweep(memory):
 
 
 def test_candidates_share_trained_networks(tmp_path, trainings):
-    """Five ridges on each of two networks and three folds: six trainings, not 30."""
+    """Five alphas for two networks and three folds take six trainings, not 30."""
     cached = sweep(str(tmp_path)).fit(X, Y)
     assert len(trainings) == 2 * 3 + 1
     plain = sweep(None).fit(X, Y)

@@ -55,7 +55,7 @@ def test_threads_by_work(multiplications, expected, three_threads):
     ],
 )
 def test_threads_by_size_of_a_basis(n_rows, n_coef, expected, three_threads):
-    """A factorisation of a second or more is worth threads."""
+    """Only factorizations of about a second get several threads."""
     with threads_for_solve(n_rows, n_coef):
         assert threads()[0] == expected
 
@@ -111,7 +111,7 @@ def test_threads_that_overlap_give_back_what_there_was(first_leaves_first):
 
 
 def test_threads_return_when_the_last_one_leaves(three_threads):
-    """One that comes when the first has left does not take a bound for what was."""
+    """A limit set by another fit is not mistaken for the user's setting."""
     before = threads()
     second_in, first_out, nested, third_in, second_out = (
         threading.Event() for _ in range(5)

@@ -77,7 +77,7 @@ def pulled_back(module, X, residual):
 
 
 def sweep(program, theta, X, residual):
-    """Raw outputs and J^T residual of a program, in memory of their own."""
+    """Copies of the raw outputs and of J^T residual of a program."""
     raw, tape = program.forward(theta, X)
     raw = raw.clone()
     return raw, program.backward(theta, tape, residual)
@@ -174,7 +174,7 @@ def test_chain_in_single_precision(name, generator):
 
 
 def test_module_equals_chain(generator):
-    """A module gives what the chain of the same layers gives."""
+    """A module equals the chain of the same layers."""
     widths = [4, 5, 3, 2]
     program = chain(widths, "relu")
     theta = randn(generator, 1, program.n_params)

@@ -38,7 +38,7 @@ def mlp_theta(mlp):
 @pytest.mark.parametrize("name", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("hidden", [(5, 3), (6,)])
 def test_uniform_initialization(name, hidden, seed):
-    """The first member starts where scikit-learn's MLP starts."""
+    """The first member has the initial parameters of scikit-learn's MLP."""
     rng = np.random.RandomState(seed)
     X, y = rng.standard_normal((10, 4)), rng.standard_normal((10, 2))
     mlp = MLPRegressor(
@@ -146,7 +146,7 @@ def test_gradient_descent_at_changing_rates(nesterov, generator):
 
 @all_methods
 def test_rates_of_members(method, generator):
-    """Each member may have a rate of its own."""
+    """Members may have different learning rates."""
     theta, gradients, _ = random_steps(generator, 3)
     rates = torch.rand(20, 3, 1, generator=generator, dtype=torch.float64)
     together = run(method, theta, gradients, rates)
@@ -273,7 +273,7 @@ def test_batch_gradients_are_unbiased(batch_size, with_generator, generator, bat
 
 
 def test_descent_copies_and_moves(generator):
-    """The start is left alone, and a moved member starts afresh from its new place."""
+    """The initial parameters are copied, and a moved member has a new state."""
     objective, theta = oracles.training_problem(SquaredLoss(), generator, 2)
     start = theta.clone()
     descent = Descent(objective, theta, Adam(), 25, None)
@@ -333,5 +333,5 @@ def test_training_equals_scikit_learn(model, solver, batch_size, alpha, seed):
     )
     assert_close(training.theta[0].numpy(), mlp_theta(mlp), rtol=1e-9, atol=1e-9)
     if alpha == 0:
-        # With a ridge, scikit-learn adds that of before the epoch.
+        # scikit-learn adds the penalty from before the epoch.
         assert_close(training.losses[:, 0].numpy(), np.array(mlp.loss_curve_))

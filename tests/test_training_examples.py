@@ -78,7 +78,7 @@ NEURON_LOSSES = [
 
 @pytest.mark.parametrize("loss", NEURON_LOSSES, ids=repr)
 def test_neuron_value(loss, generator):
-    """It is the minimum over c, and what large b approach with any ridge."""
+    """It is the minimum over c, and the limit for large b with any penalty."""
     X, W = randn(generator, 12, 3), randn(generator, 2, 3)
     y = oracles.random_targets(loss, 12, generator, 2)
     raw, weight = randn(generator, 12, 2), oracles.random_weight(12, generator)
@@ -248,7 +248,7 @@ def test_AN_13_one_sample(x, epsilon, value):
 
 
 def test_AN_13_no_local_minimum(generator):
-    """Where the neuron is off the loss is 1, and a small negative a lowers it."""
+    """If the neuron is off, the loss is 1, and a small negative a lowers it."""
     auxiliary = fixed_outputs(SquaredLoss(), [2.0], [[0.3]], [1.0])
     for b, w in randn(generator, 20, 2).tolist():
         at_rest = [0.0], 0.0, b, [w]

@@ -143,8 +143,8 @@ def test_anneal_at_stagnation(rises, fall, generator):
 
 
 @pytest.mark.parametrize("kind", ["anneal", "constant", "invscaling"])
-def test_members_end_alone(kind, generator):
-    """Each member of a population has its own rates and its own end."""
+def test_members_end_separately(kind, generator):
+    """Each member of a population has its own learning rates and last epoch."""
     schedule = Schedule(rate=0.3, kind=kind, max_epochs=60, patience=4)
     scores = [RISING, RISING[:12], RISING[:3]]
     training, rates = paced(schedule, scores, generator)
@@ -199,7 +199,7 @@ def test_stagnation_equals_scikit_learn(tol, batch_size, seed):
 @pytest.mark.parametrize("batch_size", [25, 10])
 @all_methods
 def test_population_equals_its_members(method, kind, batch_size, generator):
-    """Members that train together, and end apart, reach what they reach alone."""
+    """A member of a population has the same result as if it is trained alone."""
     objective, theta = oracles.training_problem(SquaredLoss(), generator, 3)
     # The first member has little left to gain.
     ahead = Schedule(rate=0.05, kind="constant", max_epochs=200, patience=200)
