@@ -118,7 +118,7 @@ class Fault:
 
 
 def fingerprint(value, depth=0):
-    """Text that changes if a value does: arrays, frames, modules, estimators, ..."""
+    """Text that changes with a value: arrays, frames, modules, estimators, ..."""
     if depth > 8:
         return type(value).__name__
     if isinstance(value, (nn.Module, torch.Tensor)):
@@ -257,7 +257,7 @@ def _unsound_survey(survey):
 
 
 def wrong_probabilities(text, value):
-    """Why probabilities are none, or None."""
+    """Why probabilities are invalid, or None."""
     if ".predict_proba(" not in text or not isinstance(value, np.ndarray):
         return None
     if value.ndim == 2 and value.shape[1] > 1 and "multilabel" not in text:
@@ -273,7 +273,7 @@ def wrong_probabilities(text, value):
 
 
 def judge_error(error, step, last_line_has_raise=re.compile(r"\braise\b")):
-    """Fault of an error, or None if it is a good one."""
+    """Fault of an error, or None."""
     frames = traceback.extract_tb(error.__traceback__)
     last, text = frames[-1], f"{type(error).__name__}: {' '.join(str(error).split())}"
     place, room = _place(frames)
@@ -313,7 +313,7 @@ def judge_error(error, step, last_line_has_raise=re.compile(r"\braise\b")):
 
 
 def _in_validation(frames):
-    """Whether scikit-learn's validation was at work, if not by itself."""
+    """Whether an error comes from scikit-learn's validation."""
     for frame in reversed(frames):
         if frame.filename.startswith((PACKAGE, CASE)):
             return False
@@ -356,7 +356,7 @@ def _place(frames):
 
 
 def judge_warning(message, category, frames):
-    """Fault of a warning, or None if it is a good one."""
+    """Fault of a warning, or None."""
     files = [frame.filename for frame in frames]
     if any(name.startswith(OTHERS) for name in files) or _in_validation(frames):
         return None

@@ -67,7 +67,7 @@ def random_chain(generator, sizes, activation="tanh", bias=True):
 
 
 def _minimize(objective, start):
-    """Minimise a convex torch function of a vector by BFGS with exact gradients."""
+    """Minimize a convex torch function of a vector by BFGS with exact gradients."""
 
     def value_and_gradient(x):
         x = torch.tensor(x, requires_grad=True)
@@ -81,7 +81,7 @@ def _minimize(objective, start):
 
 
 def conjugate(loss, y, dual, start):
-    """Maximise ``u.q - l(q)`` numerically, one sample after the other."""
+    """Maximize ``u.q - l(q)`` numerically, one sample after the other."""
     values = []
     for y_i, u_i, q_i in zip(y, dual, start, strict=True):
         result = _minimize(
@@ -93,7 +93,7 @@ def conjugate(loss, y, dual, start):
 
 
 def pooled_minimum(loss, y, weight, group, n_groups):
-    """Minimise each group's weighted loss numerically: its values."""
+    """Minimize each group's weighted loss numerically: its values."""
     values = []
     for j in range(n_groups):
         rows = [i for i in range(len(y)) if group[i] == j]
@@ -323,7 +323,7 @@ def network_features(refit, X):
 
 
 def scaled_features(refit, X, X_train, weight):
-    """The penalised columns: output biases left out, mean squared row norm one."""
+    """The penalized columns: output biases left out, mean squared row norm one."""
     share = weight / weight.sum()
     parts = []
     features = zip(

@@ -1,4 +1,4 @@
-"""Data, networks and slow twins that the tests of how a refit chooses share."""
+"""Data, networks and slow versions for tests of the choices of a refit."""
 
 from types import SimpleNamespace
 
@@ -65,7 +65,7 @@ def mean_of_networks(estimators, X):
 
 
 def encoded(estimator, y):
-    """Targets as the network's loss wants them."""
+    """Targets encoded for the network's loss."""
     return open_network(estimator).targets(y)
 
 

@@ -60,7 +60,7 @@ def test_large_counts_are_not_certified_early():
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-3, 1.0, 1e9, 1e100])
 def test_certificates_are_relative(scale):
-    """A constant network is certified at no scale, an interpolating one at all."""
+    """At any scale, a constant network is not certified, an interpolating one is."""
     bad = regressor(hidden_layer_sizes=(), activation="identity", alpha=1e6)
     assert bad.fit(X, scale * Y).status_ != "certified_global"
     good = AddedNeuronRegressor(
@@ -85,7 +85,7 @@ def test_partial_fit_does_not_warn():
 
 
 def test_converged():
-    """By the loss, or because no entry of the gradient is left."""
+    """By the loss, or because all entries of the gradient are small."""
     model = AddedNeuronRegressor(
         (), alpha=1.0, tol=1e-4, max_iter=2000, early_stopping=False, random_state=0
     ).fit(X, Y)
@@ -105,7 +105,7 @@ def test_noisy_labels_are_not_learned_by_heart():
 
 
 def test_automatic_early_stopping_needs_samples():
-    """Ten distinct ones to be held out; copies do not count."""
+    """Ten distinct samples must be held out; copies do not count."""
     assert regressor().fit(X, Y).validation_scores_ is None
     copies = np.tile(X, (5, 1)), np.tile(Y, 5)
     assert regressor().fit(*copies).validation_scores_ is None
@@ -130,7 +130,7 @@ def test_counts_of_any_size(solver, size):
 
 
 @pytest.mark.parametrize("scoring", ["loss", "r2", "neg_mean_absolute_error", None])
-def test_samples_of_ones_own(scoring):
+def test_validation_samples(scoring):
     """All of X is trained on, and the best network on the others is kept."""
     model = regressor(scoring=scoring, max_iter=40, learning_rate_init=0.05)
     y = target(MANY)
@@ -146,7 +146,7 @@ def test_samples_of_ones_own(scoring):
     assert model.best_loss_ is None
 
 
-def test_weights_of_ones_own_samples():
+def test_weights_of_validation_samples():
     """They equal repetition."""
     labels, own = (target(MANY) > 0).astype(int), (target(OTHER) > 0).astype(int)
     weight = RNG.integers(0, 3, 50)
@@ -197,7 +197,7 @@ def test_groups_stay_together():
 
 
 def test_a_class_of_one_sample():
-    """It trains, and is not held out."""
+    """Its sample is trained on, not held out."""
     y = np.r_[np.zeros(39, dtype=int), 1]
     model = classifier(early_stopping=True, max_iter=300).fit(X, y)
     assert model.predict_proba(X)[-1, 1] > 0.3

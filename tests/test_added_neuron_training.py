@@ -122,7 +122,7 @@ def test_module_equals_torch(solver, weight):
 @pytest.mark.parametrize("make", [dense, normalized, with_dropout, half_frozen])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_predictions_of_a_module(dtype, make, kind):
-    """In evaluation mode, in float64, as `module_` says them."""
+    """They equal those of `module_` in evaluation mode, in float64."""
     model = regressor(module=kind(make), dtype=dtype).fit(X, Y)
     module = model.module_
     assert not any(part.training for part in module.modules())
@@ -199,7 +199,7 @@ def test_module_for_counts():
 
 
 def test_module_with_flat_output():
-    """(n_samples,) is one output."""
+    """Outputs of shape (n_samples,) are one output."""
 
     class Flat(nn.Module):
         def __init__(self):
@@ -246,7 +246,7 @@ def test_convolution_on_images(make):
 
 
 def test_dropout_is_reproducible_and_local():
-    """Torch's global generator is neither read nor moved."""
+    """Torch's global generator is neither used nor changed."""
     model = regressor(module=with_dropout, max_iter=5)
     torch.manual_seed(1)
     one = clone(model).fit(X, Y).predict(X)
@@ -334,7 +334,7 @@ def test_early_stopping_keeps_the_best(name):
 
 
 def test_held_out_rows():
-    """Two rows that the loss does not know, and that give the score."""
+    """The two held-out samples are not trained on and determine the score."""
     model = regressor(early_stopping=True, max_iter=30, learning_rate_init=0.05)
     model.set_params(scoring="r2").fit(X[:20], Y[:20])
     error = (model.predict(X[:20]) - Y[:20]) ** 2
@@ -374,7 +374,7 @@ def test_early_stopping_is_not_for_lbfgs():
 
 
 def test_stagnation_ends_the_training():
-    """More than `n_iter_no_change` idle epochs, as in scikit-learn."""
+    """It takes more than `n_iter_no_change` epochs without gain, as in scikit-learn."""
     model = regressor(learning_rate="constant", tol=100, max_iter=50)
     assert model.fit(X, Y).n_iter_ == 12
     model.set_params(n_iter_no_change=3)
@@ -419,7 +419,7 @@ def test_starts_keep_the_best(network):
 
 @pytest.mark.parametrize("global_move", ["transplant", "restart"])
 def test_global_moves(global_move, seed):
-    """A network that is stuck is put elsewhere; the recorded networks jump."""
+    """A network that stagnates is moved, so the recorded networks jump."""
     corners = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     recorder = Recorder(lambda fitted: fitted.coefs_[0].copy())
     model = AddedNeuronRegressor(
@@ -445,7 +445,7 @@ def test_global_moves(global_move, seed):
 
 @pytest.mark.parametrize("name", ["regression", "counts", "classes", "hinge"])
 def test_starts_reach_a_critical_point(name):
-    """The polish: at the end the objective's gradient vanishes."""
+    """After the polish, the gradient of the objective is zero."""
     model, y, columns, loss = CASES[name]
     model = clone(model).set_params(
         hidden_layer_sizes=(2,),
@@ -476,7 +476,7 @@ def test_starts_reach_a_critical_point(name):
 
 
 def test_starts_help(seed):
-    """One start with two units misses XOR for some seeds; several do not."""
+    """For some seeds one start does not learn XOR with two units; several do."""
     corners = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     params = {"alpha": 0, "max_iter": 200, "n_iter_no_change": 1000}
     single = [
@@ -500,7 +500,7 @@ def test_starts_help(seed):
 
 
 def test_random_state():
-    """An instance with a seed is that seed; its draws go on."""
+    """A first fit with a RandomState equals that with its seed; later ones differ."""
     model = regressor(batch_size=10)
     expected = model.fit(X, Y).predict(X)
     rng = np.random.RandomState(0)
@@ -513,7 +513,7 @@ def test_random_state():
 
 
 def test_shuffling():
-    """Minibatches are drawn, one batch is not."""
+    """Minibatches are drawn at random, a single batch is not."""
     for batch_size, differs in ((10, True), (40, False), ("auto", True)):
         one, other = (
             fit("regression", shuffle=shuffle, batch_size=batch_size).predict(X)
@@ -525,7 +525,7 @@ def test_shuffling():
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_precision(name, solver):
-    """Float32 follows X or the request; losses are of float64 all the same."""
+    """Float32 follows X or `dtype`; losses are always in float64."""
     model, y, columns, loss = CASES[name]
     model = clone(model).set_params(solver=solver, max_iter=5)
     X32 = X.astype(np.float32)

@@ -89,7 +89,7 @@ def test_identity_is_linear(generator):
     ("margin", "linear"), [(1e-6, True), (1e-9, False), (0, False)]
 )
 def test_units_on_a_kink_are_not_linear(margin, linear, generator):
-    """Closer to a kink than rounding of its layer, a unit counts as on it."""
+    """A unit counts as on a kink if it is closer than the rounding of its layer."""
     network, X = always(1, RELU, generator, x=1.0 + margin)
     assert network.forward(X)[0][0][:, 0].min() == pytest.approx(margin, rel=1e-6)
     assert linear_units(network, X)[0][0][0] == linear
@@ -142,7 +142,7 @@ def test_structure_is_the_definition(n_outputs, generator):
 
 
 def test_structure_by_hand(generator):
-    """A lane of active units through two layers, with one leak."""
+    """Active units through two layers, one of which feeds another unit."""
     network, X = lane(generator)
     assert linear_layers(network, X, 1) == range(3)
     # Two such units per layer are not there.

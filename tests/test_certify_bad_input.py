@@ -175,7 +175,7 @@ def test_basis_that_is_not_in_the_table():
 
 
 def test_constant_targets_have_a_tolerance():
-    """The best constant loses nothing; a tolerance of zero would certify nothing."""
+    """The best constant is at the floor, but the tolerance is not zero."""
     for value in (0.0, 3.0):
         y = np.full(len(X), value)
         certificate = certify(tanh_mlp(max_iter=5).fit(X, y), X, y)

@@ -104,7 +104,7 @@ def test_ensembles_leave_a_gap(name):
     assert any("Thresholds of trees" in note for note in certificate.notes)
 
 
-def test_moved_leaf_values_are_no_minimum():
+def test_moved_leaf_values_are_not_a_minimum():
     """The certificate of a tree is one of its leaf values."""
     y = Y["real"]
     tree = DecisionTreeRegressor(max_depth=2).fit(X, y)
@@ -132,7 +132,7 @@ def test_penalties_outside_of_the_objective_are_noted():
 
 
 def test_bases_of_the_user_take_the_inputs_of_the_trees():
-    """Not the numbers of the leaves."""
+    """They get the samples, not the leaf numbers."""
     y, forest = Y["real"], BaggingRegressor(n_estimators=2, random_state=0)
     linear = make_pipeline(StandardScaler())
     certificate = certify(forest.fit(X, y), X, y, bases={"scaled": linear})

@@ -52,7 +52,7 @@ def test_refits_of_trees_fail_no_other_check(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_fail_no_other_check(name):
-    """Members count samples, whatever their weights."""
+    """Refits of tables only fail checks of weights, because members count samples."""
     assert failures(TABLES[name]).keys() <= INHERITED
 
 

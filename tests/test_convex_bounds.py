@@ -41,7 +41,7 @@ def feasible_dual(loss, y, generator):
 @intercepts
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 30.0, 1e4])
 def test_bound_anywhere(loss, intercept, scale, generator):
-    """At any coefficients the bound is below the optimum, and so is not the value."""
+    """At any coefficients, the bound is below the optimum and the value above it."""
     problem = oracles.random_problem(loss, generator, intercept=intercept, offset=True)
     best = solve(problem, tol=1e-14).value
     for _ in range(10):
@@ -214,7 +214,7 @@ def test_bound_without_penalty(loss, intercept, generator):
 
 
 def unlearnable(loss, generator, n_samples, n_outputs):
-    """Random targets on features that say nothing of them: no separation."""
+    """Random targets that do not depend on the features and are not separable."""
     y = oracles.random_targets(loss, n_samples, generator, n_outputs)
     matrix = normal(generator, n_samples, n_outputs, {1: 4, 3: 8}[n_outputs])
     weight = oracles.random_weight(n_samples, generator)
@@ -290,7 +290,7 @@ def test_CV_5_separable(generator):
 def separated_rows(features, labels):
     """Rows that some direction separates, by a linear program (HiGHS).
 
-    Maximise the sum of slacks s in [0, 1] with ``y_i (Phi a)_i >= s_i``; the optimal
+    Maximize the sum of slacks s in [0, 1] with ``y_i (Phi a)_i >= s_i``; the optimal
     slacks are 0 or 1.
     """
     n, p = features.shape
@@ -307,7 +307,7 @@ def separated_rows(features, labels):
 
 
 def test_CV_5_quasi_separable(generator):
-    """Ten rows separate: the repaired bound is the infimum over the others."""
+    """Ten samples are separated: the repaired bound is the infimum of the others."""
     features = normal(generator, 40, 3)
     labels = torch.randint(2, (40,), generator=generator).double()
     indicator = torch.zeros(40, 1, dtype=torch.float64)

@@ -39,7 +39,7 @@ intercepts = pytest.mark.parametrize("intercept", [True, False])
 def test_exact_for_squared_loss(
     n_outputs, intercept, block_bytes, generator, monkeypatch
 ):
-    """One Newton step is the refit, as the closed form is."""
+    """One Newton step equals the refit, as the closed form does."""
     if block_bytes is not None:
         monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     problem = oracles.random_problem(
@@ -99,7 +99,7 @@ def left_out_raw(problem, unit, rows):
 )
 @intercepts
 def test_close_to_refits(loss, intercept, generator):
-    """One Newton step goes nearly all the way from the fit to the refit."""
+    """One Newton step is close to the refit."""
     n_outputs = 3 if isinstance(loss, CrossEntropyLoss) else 1
     problem = oracles.random_problem(
         loss, generator, 60, 4, n_outputs, alpha=0.2, intercept=intercept
@@ -139,7 +139,7 @@ def test_search_path(best):
 
 
 def test_search_path_steps_over_noise():
-    """A rise that noise explains does not end the walk; a clear one or two do."""
+    """A small rise does not end the search; a clear one, or two small ones, do."""
     before = [9.0 - step for step in range(_heldout.STRONGEST - 1)]
     alphas = np.logspace(0, -12, len(before) + 4).tolist()
     small = 1 + _heldout.CLEAR_RISE / 2

@@ -177,7 +177,7 @@ def test_title_says_how_it_ended(status, title):
 
 
 def test_trainings_share_axes(regressor, classifier):
-    """Named trainings have their names in the legend, and one floor between them."""
+    """Trainings have their names in the legend, and their common floor once."""
     first = TrainingDisplay.from_estimator(classifier, name="first")
     second = TrainingDisplay.from_estimator(
         regressor, name="second", ax=first.axes_[:2], line_kw={"color": "red"}

@@ -1,4 +1,4 @@
-"""Modules of all kinds: right values and derivatives, or the reason why not."""
+"""Modules of all kinds: right values and derivatives, or an error."""
 
 import copy
 
@@ -32,7 +32,7 @@ X, Y = RNG.standard_normal((20, 6)), RNG.standard_normal((20, 2))
 
 @pytest.fixture(autouse=True)
 def no_trace(seed):
-    """Seed torch's modules, and see that global state stays as it is."""
+    """Seed torch's modules, and check that global state is unchanged."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -126,7 +126,7 @@ ENTRIES = {
 
 @pytest.mark.parametrize("name", MIXING)
 def test_samples_that_depend_on_each_other_are_refused(name):
-    """By the layer that mixes them, and without a draw from torch's generator."""
+    """The error names the layer that mixes them; torch's generator is not used."""
     make, layer = MIXING[name]
     module, state = make(), torch.get_rng_state()
     with pytest.raises(ValueError, match=f"each sample by itself, got .*{layer}"):
@@ -191,7 +191,7 @@ def relu_first(inplace):
 
 
 def predictions(module, X):
-    """Of everything that runs a module, on X."""
+    """Predictions on X by everything that runs a module."""
     refit = GradientBasisRefit(module, loss="squared_error", alpha="loo").fit(X, Y)
     basis = GradientBasis(module, loss="squared_error").fit(X)
     added = AddedNeuronRegressor(module=module, max_iter=3, random_state=0).fit(X, Y)
@@ -246,7 +246,7 @@ def test_a_layer_in_two_places_counts_once():
 
 
 def test_a_call_leaves_shared_layers_as_they_are():
-    """Other parameters for a call do not stay."""
+    """Parameters of a call do not stay in the module."""
     network = ModuleNetwork(shared_layer())
     theta, rows = network.theta, torch.tensor(X)
     raw = network(theta, rows)

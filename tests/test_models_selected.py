@@ -225,7 +225,7 @@ def test_skorch_nets_take_images():
         model.predict(images[:, :, :3])
 
 
-def test_padding_is_no_parameter():
+def test_padding_is_not_a_parameter():
     """Training leaves the row of the padding as it is, so its columns are zero."""
     torch.manual_seed(0)
     words = np.random.default_rng(0).integers(0, 5, size=(60, 3))

@@ -98,7 +98,7 @@ def test_counts():
 
 
 def test_dispersion_of_counts(seed):
-    """Counts with known dispersion; those of Poisson have next to none."""
+    """The dispersion is the true one, and almost zero for Poisson counts."""
     rng = np.random.default_rng(seed)
     mean = np.exp(1 + LINE[:, 0])
     model = refit(PoissonRegressor(alpha=0))
@@ -116,7 +116,7 @@ def test_dispersion_of_counts(seed):
 
 
 def test_normal_noise(seed):
-    """Linear models with normal noise: everything is known."""
+    """For linear models with normal noise, the distribution is known."""
     y = line(lambda rng: 0.5 * rng.normal(size=600), seed)
     model = refit().fit(LINE, y)
     found = model.predict_distribution(LINE)
@@ -255,7 +255,7 @@ def test_constant_targets():
 
 
 def test_too_few_samples_for_an_interval():
-    """Nine samples can't promise 95 %."""
+    """Nine samples are not enough for a coverage of 95 %."""
     model = refit(cv=3).fit(LINE[:9], LINE[:9, 0] + 0.1 * LINE[:9, 1])
     assert np.isfinite(model.predict_interval(LINE, 0.9)).all()
     np.testing.assert_array_equal(

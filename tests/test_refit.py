@@ -240,7 +240,7 @@ def test_center_network_is_a_ridge_on_the_residual():
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_large_alpha_returns_the_network(name):
-    """But for the free output bias, which moves to the best constant shift."""
+    """The outputs are those of the network, up to the best constant shift."""
     refit = GradientBasisRefit(mlp(name), alpha=1e9, center="average", n_models=3).fit(
         X, TARGETS[name]
     )
@@ -293,7 +293,7 @@ def test_leave_one_out_is_brute_force(name, weight):
 
 @pytest.mark.parametrize("name", SQUARED)
 def test_auto_is_leave_one_out_for_a_frozen_network_with_a_squared_loss(name):
-    """And says that it is optimistic."""
+    """There is a warning that it is optimistic."""
     auto, loo = (
         GradientBasisRefit(frozen(name), alpha=alpha) for alpha in ("auto", "loo")
     )
@@ -382,7 +382,7 @@ def test_cross_fitting_is_brute_force():
 
 
 def test_fold_networks_have_not_seen_their_fold():
-    """And stand side by side, fold by fold, the same number for every fold."""
+    """Networks are in the order of folds, with the same number for each fold."""
     splitter = KFold(4)
     refit = GradientBasisRefit(mlp(), cv=splitter, n_models=6, random_state=0)
     refit.fit(X, CURVE)
@@ -436,7 +436,7 @@ def test_cv_of_any_kind(name, cv):
 )
 @pytest.mark.filterwarnings("ignore:The network is taken as it is")
 def test_weights_equal_repetition(name, alpha):
-    """On one and the same network."""
+    """The network is the same."""
     weight = WEIGHT * (np.arange(40) % 5 > 0)
     index = np.repeat(np.arange(40), weight.astype(int))
     # The same path for both sizes, solved well beyond what is compared.
@@ -457,8 +457,8 @@ def test_weights_equal_repetition(name, alpha):
 
 @pytest.mark.parametrize("cv", [None, 3])
 @pytest.mark.parametrize("name", ["regression", "binary", "multiclass"])
-def test_weights_equal_repetition_end_to_end(name, cv):
-    """Networks, folds and all."""
+def test_weights_equal_repetition_in_training(name, cv):
+    """Networks and folds are trained and drawn anew."""
     weight = WEIGHT * (np.arange(40) % 5 > 0)
     index = np.repeat(np.arange(40), weight.astype(int))
     model = GradientBasisRefit(
@@ -502,7 +502,7 @@ def test_class_weight_is_sample_weight(class_weight):
 
 
 def test_transformed_targets_come_back():
-    """Equal to standardising by hand."""
+    """The refit equals one with standardized targets."""
     y = 1000 + 50 * CURVE
     scaled = (y - y.mean()) / y.std()
     inner = TransformedTargetRegressor(mlp(), transformer=StandardScaler())
@@ -532,7 +532,7 @@ def test_folds_share_one_target_transformation():
 
 
 def test_std_of_a_curved_transformation():
-    """Half the difference of the transformed ends."""
+    """It is half of the difference of the transformed ends."""
     y = np.exp(CURVE)
     inner = TransformedTargetRegressor(mlp(), func=np.log, inverse_func=np.exp)
     refit = GradientBasisRefit(inner, distribution=True).fit(X, y)

@@ -139,7 +139,7 @@ def test_parameter_variance_is_the_formula(y, solver, n_models):
 
 
 class NoBias(torch.nn.Sequential):
-    """A network without output bias: nothing is free."""
+    """A network without output bias, so all columns are penalized."""
 
     def __init__(self):
         torch.manual_seed(0)
@@ -193,7 +193,7 @@ def noisy(n_rows, seed):
     ids=str,
 )
 def test_std_is_calibrated(seed, params):
-    """Standardised errors on 1,000 new rows have a mean square of about one.
+    """Standardized errors on 1,000 new rows have a mean square of about one.
 
     Its standard deviation is sqrt(2 / 1000) from the new rows, and about
     sqrt(2 / 200) from the 200 training rows: four of them are 0.4. Of normal errors,
@@ -216,7 +216,7 @@ def test_std_is_calibrated(seed, params):
 
 
 class Product(torch.nn.Module):
-    """A trained network that no chain describes: no hidden layer is known."""
+    """A trained network that is not a chain, so its hidden layers are unknown."""
 
     def __init__(self):
         super().__init__()
@@ -244,7 +244,7 @@ def test_std_finds_noise_in_a_product(seed, module):
     assert log_loss.mean() < np.log(noise[1000:]).mean() + 0.5 + 0.1
 
 
-def test_noise_rises_to_what_held_out_rows_ask_for():
+def test_noise_is_raised_to_fit_held_out_samples():
     """One output is twice as noisy as the model says, the other half as much."""
     y = torch.tensor([[2.0, 1.0], [6.0, 2.0]], dtype=torch.float64)
     raw = torch.log(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""ResNet-basis estimators as scikit-learn estimators: promises, data, openings."""
+"""ResNet-basis estimators in scikit-learn: bounds, data and certificates."""
 
 import pickle
 from functools import partial
@@ -52,7 +52,7 @@ def objective(model, X, y, weight=None):
 
 
 def assert_promises(model):
-    """Number 1 of the goal: never worse than the basis, by certified bounds."""
+    """The model is never worse than the basis, by certified bounds."""
     slack = 1e-9 * abs(model.basis_loss_) + 1e-15
     assert model.loss_ <= model.basis_lower_bound_ + slack
     assert model.basis_lower_bound_ <= model.basis_loss_ + slack
@@ -385,7 +385,7 @@ def test_stationarity_of_labels():
 
 
 def test_more_outputs_than_features_keep_the_guarantee():
-    """dy > dx: no weights (W, V), and bounds that hold all the same."""
+    """dy > dx: there are no weights (W, V), but the bounds hold."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 1))
     Y = np.column_stack([X[:, 0], np.sin(3 * X[:, 0]), np.cos(3 * X[:, 0])])
@@ -397,10 +397,7 @@ def test_more_outputs_than_features_keep_the_guarantee():
 
 @pytest.mark.parametrize(("n_units", "alpha"), [(6, 0.01), (6, 0.0), (82, 0.01)])
 def test_softmax_needs_one_feature_less(n_units, alpha):
-    """Cross entropy: three classes on two features have exact weights.
-
-    From 82 units on the Hessian is recycled.
-    """
+    """With the cross entropy, three classes on two features have exact weights."""
     X, y = load_iris(return_X_y=True)
     model = ResNetBasisClassifier(
         StandardScaler(), n_units, alpha=alpha, cv=None, max_iter=3, random_state=0
@@ -493,7 +490,7 @@ OTHERS = {
     ],
 )
 def test_parameters_after_fit_change_nothing(kind, loss, other, diabetes):
-    """Neither predictions nor the opened network follow them; the next fit does."""
+    """They change neither predictions nor the opened network, only the next fit."""
     X, y = diabetes
     y = (y > 150).astype(int) if kind is ResNetBasisClassifier else y / 50
     method = "predict_proba" if kind is ResNetBasisClassifier else "predict"
@@ -509,7 +506,7 @@ def test_parameters_after_fit_change_nothing(kind, loss, other, diabetes):
 
 
 def test_refit_without_a_module(diabetes):
-    """Units of the former fit are gone."""
+    """The units of the previous fit are deleted."""
     X, y = diabetes
     module = nn.Sequential(nn.Linear(10, 4), nn.Tanh())
     model = ResNetBasisRegressor(module=module, cv=None, alpha=0.1, **FAST).fit(X, y)

@@ -93,7 +93,7 @@ def test_objective_of_sklearns_classifier(labels):
 
 
 def test_ends_are_those_of_sklearn(regression):
-    """A long training by scikit-learn ends at a minimum that the survey knows."""
+    """A long training by scikit-learn ends at a minimum of the survey."""
     X, y = regression
     X, y = X, scale(y)
     found = survey(mlp(), X, y, n_starts=12)
@@ -347,7 +347,7 @@ def test_weights_without_a_population(regression):
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_result_does_not_depend_on_jobs(regression, solver):
-    """Two groups and several chunks, on workers or not: the same bits."""
+    """Results are bitwise equal, with two groups and several chunks."""
     X, y = regression
     net = mlp(solver=solver, max_iter=10, activation="relu")
     params = {"n_starts": 52, "polish_iter": 3}

@@ -72,7 +72,7 @@ def test_rescaled_and_silent_relu_units_are_one_minimum():
 
 
 def test_equal_losses_are_not_one_minimum():
-    """Networks of equal loss that predict otherwise are two minima."""
+    """Networks of equal loss and different predictions are two minima."""
     zero = np.zeros((1, 2))
     up, down = (chain((zero, [0.0], [[0.0]], [shift])) for shift in (1.0, -1.0))
     X = torch.zeros(2, 2, dtype=torch.float64)
@@ -125,7 +125,7 @@ def test_verdicts_are_those_of_certify(activation, alpha, regression):
 
 
 def ends_at(data, objective, gradient_norm):
-    """Ends of which only these numbers matter."""
+    """Endpoints with given losses and gradient norms."""
     rng = np.random.default_rng(0)
     networks = [
         chain([rng.normal(size=s) for s in [(2, 1), (2,), (1, 2), (1,)]])
@@ -183,8 +183,8 @@ def test_bounds_are_those_of_their_own_end(regression):
     assert smooth
 
 
-def test_a_saddle_is_no_minimum():
-    """Units that are equal stay equal: the survey sees the way down."""
+def test_a_saddle_is_not_a_minimum():
+    """Equal units stay equal, but the survey finds a descent."""
     X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     y = torch.sin(5 * X)
     weight = torch.full((9,), 1 / 9, dtype=torch.float64)
@@ -200,7 +200,7 @@ def test_a_saddle_is_no_minimum():
     assert_allclose(bounds[0], ends.loss[0], rtol=1e-8)
 
 
-def test_ends_of_small_gradients_have_arrived():
+def test_ends_of_small_gradients_are_certified():
     """The certificate covers changes of some hundred times the gradient."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 3))

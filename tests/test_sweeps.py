@@ -1,4 +1,4 @@
-"""Sweeps: any number of jobs and any backend give the same bits; nothing is wasted."""
+"""Results do not depend on jobs and backends, and trainings are shared."""
 
 import io
 import pickle
@@ -287,7 +287,7 @@ def threads_inside():
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "dask"])
 def test_workers_share_the_cores(backend, request, monkeypatch):
-    """Two workers never have more threads at work than there are cores."""
+    """Two workers never use more threads than there are cores."""
     # Threads that watch at once may restore each other's watch; the end puts it right.
     monkeypatch.setattr(added_neuron, "fit_network", added_neuron.fit_network)
     if backend == "dask":
@@ -442,7 +442,7 @@ def comparison(memory):
 
 
 def test_bases_share_trained_networks(tmp_path, trainings):
-    """One training for each part and one on all rows, not three of each."""
+    """There is one training per part and one on all samples, not three."""
     cached = comparison(str(tmp_path))
     assert len(trainings) == 3 + 1
     plain = comparison(None)
@@ -465,7 +465,7 @@ def test_interrupted_comparison_resumes(tmp_path, trainings, monkeypatch):
 
 
 def test_seconds_count_what_was_loaded(tmp_path, monkeypatch):
-    """A training is part of every fit that needs it, whoever came first."""
+    """The seconds of a cached training count in every fit that uses it."""
     fit = MLPRegressor.fit
 
     def slow_fit(self, X, y, sample_weight=None):

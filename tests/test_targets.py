@@ -37,7 +37,7 @@ def test_units_standardize_targets(n_targets, seed):
 
 @pytest.mark.parametrize("delta", [0.3, 2.0])
 def test_best_constant_of_the_huber_loss_has_loss_one(delta, seed):
-    """So decay and tolerances mean the same as for the squared loss."""
+    """Decay and tolerances then have the meaning of the squared loss."""
     y = 7 + np.random.default_rng(seed).standard_t(1, size=(50, 1))
     weight = np.arange(1.0, 51)
     targets = RealTargets.of(y, HuberLoss(delta))
@@ -84,7 +84,7 @@ def test_constant_targets_keep_their_units():
     ids=["classes", "one output", "two outputs", "labels"],
 )
 def test_labels_are_decoded(y, n_outputs, loss):
-    """Decoding of encoded labels, as raw outputs, gives them back."""
+    """Decoding is the inverse of encoding."""
     targets = LabelTargets.of(y, CrossEntropyLoss(0.1))
     assert targets.loss_for(n_outputs) == loss
     columns = targets.columns(y, n_outputs)
@@ -106,7 +106,7 @@ def test_labels_are_decoded(y, n_outputs, loss):
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_start_of_classes_without_weight(label_smoothing):
-    """Only without smoothing no finite output is best for them."""
+    """Without smoothing, their best output is infinite."""
     absent = -10.0 * (label_smoothing == 0)
     loss = CrossEntropyLoss(label_smoothing)
     present = LABELS != "c"

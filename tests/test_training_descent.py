@@ -75,7 +75,7 @@ def run(method, theta, gradients, rates):
 
 
 def run_torch(make, theta, gradients, rates):
-    """Take the same steps with one of torch's optimisers for each member."""
+    """Take the same steps with one of torch's optimizers for each member."""
     members = [row.clone().requires_grad_() for row in theta]
     for i, member in enumerate(members):
         optimiser = make([member])
@@ -157,8 +157,8 @@ def test_rates_of_members(method, generator):
 
 
 @all_methods
-def test_forget(method, generator):
-    """A member without a past takes the steps of a fresh start; the others go on."""
+def test_reset(method, generator):
+    """A member that is reset has the steps of a new one; the others are unchanged."""
     theta, gradients, rates = random_steps(generator, 3)
     undisturbed = run(method, theta, gradients, rates)
     at = theta.clone()
@@ -174,7 +174,7 @@ def test_forget(method, generator):
 
 
 @all_methods
-def test_recall(method, generator):
+def test_load_state(method, generator):
     """With its state, a method continues an earlier descent, more than once."""
     theta, gradients, rates = random_steps(generator, 3)
     expected = run(method, theta, gradients, rates)
@@ -257,7 +257,7 @@ def test_batches_partition(batch_size, shuffled, generator, batches, monkeypatch
 @pytest.mark.parametrize("with_generator", [True, False])
 @pytest.mark.parametrize("batch_size", [4, 24])
 def test_batch_gradients_are_unbiased(batch_size, with_generator, generator, batches):
-    """Weighted by their shares, the gradients of an epoch sum to the full gradient."""
+    """Weighted by their sizes, the gradients of an epoch sum to the full gradient."""
     objective, theta = oracles.training_problem(PoissonLoss(), generator, 2)
     source = generator if with_generator else None
     descent = Descent(objective, theta, Still(), batch_size, source)

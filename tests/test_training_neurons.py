@@ -257,7 +257,7 @@ def test_AN_2_interpolation_is_a_minimum(generator):
 
 
 def test_AN_3_vacuous_case():
-    """A small auxiliary objective says nothing of the loss of the network."""
+    """A small auxiliary objective is possible at a large loss."""
     program = ChainProgram([1, 1], [])
     plain = objective_of(program, SquaredLoss(), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.0])
     best = polish(plain, torch.zeros(2))
@@ -278,7 +278,7 @@ def test_AN_3_vacuous_case():
 
 
 def test_AN_4_minimum_is_certified(generator):
-    """Near an interpolating net the neurons switch off and the certificate is zero."""
+    """Near an interpolating network the neurons vanish and the residual is zero."""
     program = ChainProgram([1, 8, 1], [ACTIVATIONS["tanh"]])
     X, y = [[-1.0], [-0.3], [0.4], [1.0]], [1.0, -1.0, 0.5, 0.0]
     plain = objective_of(program, SquaredLoss(), X, y)

@@ -148,7 +148,7 @@ def test_linear_model_equals_logistic_regression(generator):
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "tanh"])
 @pytest.mark.parametrize("loss", [*LOSSES, SmoothedHingeLoss()], ids=repr)
 def test_never_worse_than_the_start(loss, name, generator):
-    """From anywhere, kinks included, the objective does not rise."""
+    """From any start, also at kinks, the objective does not increase."""
     objective, theta = problem(loss, generator, name, ridge=1e-3)
     polished = polish(objective, theta, max_iter=200)
     start = objective.value(theta[None]).item()
@@ -221,7 +221,7 @@ def test_newton_near_a_saddle(distance, generator):
 
 
 def test_newton_is_not_drawn_to_a_saddle(generator):
-    """It keeps away from the saddle along the direction of negative curvature."""
+    """It moves away from the saddle along the direction of negative curvature."""
     objective = saddle(generator)
     zero = torch.zeros(3, dtype=torch.float64)
     down, _, up = torch.linalg.eigh(hessian(objective, zero))[1].T
