@@ -181,7 +181,9 @@ def test_bad_parameters(mlp, parameters, message):
 
 
 def test_trees_have_no_layers():
-    with pytest.raises(ValueError, match="'all' for a model that is no single network"):
+    with pytest.raises(
+        ValueError, match="'all' for a model that is not a single network"
+    ):
         refit(DecisionTreeRegressor(max_depth=2), "last", alpha="auto", cv=2)
 
 

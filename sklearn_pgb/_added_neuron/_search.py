@@ -269,8 +269,8 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     # almost linear on the samples.
     weights[0][0, unit] = neurons.W[k] / spread
     candidates = []
-    # The threshold of an exponential unit only scales its output, so it is no candidate
-    # for the threshold of the new unit.
+    # The threshold of an exponential unit only scales its output, so it is not a
+    # candidate for the threshold of the new unit.
     for active in ACTIVE:
         biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread
         refitted = refit_head(objective, theta)

@@ -206,7 +206,7 @@ ACTIVATIONS = {
 
 
 def read_activation(module: nn.Module) -> Activation | None:
-    """The activation of a torch module; None if it is no activation.
+    """The activation of a torch module; None if it is not one.
 
     Types are compared exactly, because a subclass may compute anything.
     """

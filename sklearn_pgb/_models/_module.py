@@ -132,7 +132,7 @@ class ModuleNetwork(Network):
         return result
 
     def unchecked_result(self, theta: Tensor, X: Tensor) -> Any:
-        """The module's result, which may be no tensor or have another shape."""
+        """The module's result, which may not be a tensor, or have another shape."""
         return self._call(self._module, self.split(theta), X)
 
     def apply(self, parameters: dict[str, Tensor], X: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def select(network: Network, parameters: str | Sequence[str]) -> Network:
     positions = network.parameter_positions()
     if not positions:
         raise ValueError(
-            f"parameters must be 'all' for a model that is no single network, got "
+            f"parameters must be 'all' for a model that is not a single network, got "
             f"{parameters!r}."
         )
     layers = list(dict.fromkeys(map(_layer_of, positions)))

@@ -200,7 +200,7 @@ class Embedding(Columns):
     inputs : Tensor of int (n_samples, n_tokens)
     table : Tensor (n_words, size)
     constant : int or None
-        Row of the table that is no parameter: its derivatives are zero.
+        Row of the table that is not a parameter: its derivatives are zero.
     """
 
     def __init__(self, inputs: Tensor, table: Tensor, constant: int | None):

@@ -200,8 +200,8 @@ class _Training:
             if problem.loss.quadratic:
                 # The refit may average this solution with those of the folds.
                 raw = least_squares_raw(problem, factor)
-            everything = torch.ones_like(problem.weight)
-            left_out = LeftOut.of(problem, raw, everything, factor)
+            whole = torch.ones_like(problem.weight)
+            left_out = LeftOut.of(problem, raw, whole, factor)
         least = int(left_out.determinants.argmin())
         # Smaller determinants are zero up to rounding.
         if not float(left_out.determinants[least]) > 1e-10:
@@ -294,7 +294,7 @@ def _with_labels(refit: Any, opened: OpenNetwork, y: Any, n_outputs: int) -> Any
 
 
 def _check_problem(refit: Any, problem: ConvexProblem, raw: Tensor) -> None:
-    """Raise if the samples are others, or if the solution is not unique or too large.
+    """Raise if the samples are not those of `fit`, or the solution is not unique.
 
     `raw` holds the outputs of the refit.
     """

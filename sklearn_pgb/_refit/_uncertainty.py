@@ -194,7 +194,7 @@ def _noise_features(network: Network, X: Tensor, raw: Tensor, rich: bool) -> Ten
     The leverage is not one of them: on training samples it reflects overfitting, which
     does not carry over to new samples.
     """
-    # The numbers of leaves are no quantities.
+    # The indices of leaves are not quantities.
     values = torch.cat([X.flatten(1), raw], 1) if X.is_floating_point() else raw
     if not rich:
         return torch.cat([values, values.square()], 1)
