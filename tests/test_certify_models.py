@@ -128,7 +128,7 @@ def test_penalties_outside_of_the_objective_are_noted():
     notes = certify(Lasso(0.1).fit(X, y), X, y).notes
     assert any("L1 penalty" in note for note in notes)
     positive = LinearRegression(positive=True).fit(X, y)
-    assert any("positive" in note for note in certify(positive, X, y).notes)
+    assert any("positive=True" in note for note in certify(positive, X, y).notes)
 
 
 def test_bases_of_the_user_take_the_inputs_of_the_trees():

@@ -222,16 +222,8 @@ def examine(
     nearby_rank = _nearby_rank(objective, rank, generator)
     displaced = []
     if smooth and rank is not None and rank < (nearby_rank or 0):
-        # Each displacement costs a factorization. It is not worth much if the gradient
-        # basis already shows that the point is not critical.
-        limit = NEARBY_RANK_FLOPS
-        if loss - tangent.value > tolerance:
-            limit /= N_DISPLACEMENTS
-        n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
-        if factorization_flops(n_rows, n_coef) <= limit:
-            displaced = new_displacements(
-                network, objective.X, objective.weight, N_DISPLACEMENTS, generator
-            )
+        may_be_critical = loss - tangent.value <= tolerance
+        displaced = _displacements(objective, problem, may_be_critical, generator)
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, settings.max_memory, **known)
@@ -295,6 +287,26 @@ def _nearby_rank(
         generator,
         objective.weight,
         max_flops=NEARBY_RANK_FLOPS,
+    )
+
+
+def _displacements(
+    objective: Objective,
+    problem: ConvexProblem,
+    may_be_critical: bool,
+    generator: torch.Generator,
+) -> list[Displacement]:
+    """Displacements to nearby parameters, unless they cost too much."""
+    # Each displacement costs a factorization. It is not worth much if the gradient
+    # basis already shows that the point is not critical.
+    limit = (
+        NEARBY_RANK_FLOPS if may_be_critical else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
+    )
+    n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
+    if factorization_flops(n_rows, n_coef) > limit:
+        return []
+    return new_displacements(
+        objective.network, objective.X, objective.weight, N_DISPLACEMENTS, generator
     )
 
 

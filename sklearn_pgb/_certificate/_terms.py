@@ -49,8 +49,8 @@ def terms_of_model(
             )
         if getattr(final, "positive", False):
             notes.append(
-                "The training restricted the coefficients to nonnegative ones, but the "
-                "bounds hold for all coefficients."
+                "The training restricted the coefficients to nonnegative ones "
+                "(positive=True), but the bounds hold for all coefficients."
             )
     else:
         notes.append(
