@@ -21,7 +21,7 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import auxiliary_objective, draw_neurons
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 from sklearn_pgb._training._train import Schedule, train
 
 N_STARTS, STARTS_PER_TASK = 400, 100
@@ -125,7 +125,7 @@ class Starts:
     def draw(self, member):
         """Draw initial parameters of one network."""
         generator = self.generators[member]
-        return uniform_initialisation(self.objective.program, generator, 1)[0]
+        return uniform_initialization(self.objective.program, generator, 1)[0]
 
 
 def trained(objective, theta):

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._operators._chain import ChainOperator
-from sklearn_pgb._operators._layers import Linear, Slope
+from sklearn_pgb._operators._layers import LinearDerivative, Slope
 
 FIGURES = Path(__file__).parent / "figures"
 
@@ -44,7 +44,7 @@ def structured_gram(module, X):
         for layer in module:
             out = layer(h)
             if isinstance(layer, torch.nn.Linear):
-                derivatives.append(Linear(h, layer.weight, True))
+                derivatives.append(LinearDerivative(h, layer.weight, True))
             else:
                 derivatives.append(Slope((out > 0).to(X.dtype)))
             h = out

@@ -41,7 +41,7 @@ from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 from sklearn_pgb._training._train import Schedule, train
 
 BUNDLED = {
@@ -252,7 +252,7 @@ def population_objective(X, y, dtype):
 
 def train_population(objective, n_models, n_epochs, rng):
     """Train several networks at once for a number of epochs."""
-    theta = uniform_initialisation(objective.program, rng, n_models)
+    theta = uniform_initialization(objective.program, rng, n_models)
     train(
         objective,
         theta.to(objective.X),

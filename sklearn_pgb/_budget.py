@@ -521,8 +521,8 @@ DELTA = 1e-3
 # The Hessian is formed up to this many parameters. Beyond, Lanczos uses its products.
 HESSIAN_PARAMS = 300
 
-# Limits of Lanczos: multiplications in all, smallest and largest number
-# of steps, and numbers stored in its vectors (400 MB).
+# Limits of Lanczos: multiplications in all, smallest and largest number of steps, and
+# numbers stored in its vectors (400 MB).
 LANCZOS_FLOPS, LANCZOS_STEPS, LANCZOS_NUMBERS = 6e9, (20, 150), 5e7
 
 # Steps of the descent, and candidate lengths of the step off a saddle, relative to the
@@ -637,8 +637,8 @@ FOREST_TREES, FOREST_LEAF = 50, 3
 # epoch, which is the default number of epochs for 100,000 samples.
 FOREST_SAMPLES, NETWORK_SAMPLES = 100_000, 2e7
 
-# Trees with at most this many nodes that have children are read from tables of their
-# comparisons, of 128 bytes: those with the leaves of TREE_LEAVES.
+# Trees with at most this many inner nodes are evaluated by lookup in a table of
+# 2**LOOKUP_BITS bytes. Trees with TREE_LEAVES leaves have seven.
 LOOKUP_BITS = 7
 
 # --- predictive distributions -------------------------------------------------

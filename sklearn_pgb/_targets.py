@@ -67,12 +67,12 @@ class Targets(ABC):
         """Convert raw outputs to predictions, in the shape of the targets."""
 
     @abstractmethod
-    def start(
+    def initial_biases(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], bool]:
-        """Return what is added to a network's output biases at the start.
+        """Return the initial output biases, and whether output weights start at zero.
 
-        The second result is True if the output weights start at zero.
+        The biases are added to random ones, unless the output weights start at zero.
         """
 
     @abstractmethod
@@ -215,13 +215,13 @@ class RealTargets(Targets):
         mean = self.loss.predict(torch.from_numpy(raw)).numpy()
         return mean.ravel() if mean.shape[1] == 1 else mean
 
-    def start(
+    def initial_biases(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], bool]:
         """Return the raw outputs of mean targets, relative to the center of `scaling`.
 
-        If all counts are zero, half an event in all is assumed. A total weight below
-        one counts as one sample. Constant targets are predicted exactly from the start.
+        If all counts are zero, their sum is taken as one half. A total weight below one
+        counts as one. Constant targets are predicted exactly from the start.
         """
         constant = not np.ptp(y, axis=0).any()
         if self.loss.standardizable:
@@ -364,9 +364,9 @@ class LabelTargets(Targets):
         same order. Probabilities of labels are also below one.
         """
         tiny = float(np.finfo(np.float64).tiny)
-        below = math.log(tiny) - self._log_probabilities(raw)
+        underflow = math.log(tiny) - self._log_probabilities(raw)
         p = class_probabilities(torch.from_numpy(raw), self.multilabel)
-        p = torch.where(below > 0, tiny / (1 + below.clamp(min=0)), p)
+        p = torch.where(underflow > 0, tiny / (1 + underflow.clamp(min=0)), p)
         if self.multilabel:
             p = p.clamp(max=math.nextafter(1.0, 0.0))
         return p.numpy()
@@ -383,7 +383,7 @@ class LabelTargets(Targets):
             return logsigmoid(torch.cat([-outputs, outputs], 1))
         return outputs.log_softmax(1)
 
-    def start(
+    def initial_biases(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], bool]:
         """Return outputs at which classes without weight have a small probability."""

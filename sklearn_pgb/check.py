@@ -97,7 +97,7 @@ class Basis:
         constant = np.tile(np.eye(q, q * free, dtype=REAL), (n, 1, 1))
         columns = np.concatenate([constant, columns / self.scale], 2)
         self.matrix = columns.reshape(n * q, -1)
-        # Doubles are rounded before columns are centered.
+        # The rounding of features is relative to their size before centering.
         self.length = np.sqrt(1 + q * free + norm(plain / self.scale) ** 2)
 
     def outputs(self, beta):

@@ -17,7 +17,7 @@ from sklearn_pgb._training._program import NetworkProgram
 
 
 def chain_module(weights, activation=nn.Tanh, biases=None):
-    """A Sequential with given weights, and biases where they are given."""
+    """A Sequential with these weights, and biases if they are given."""
     layers = []
     for number, weight in enumerate(weights):
         weight = torch.as_tensor(weight, dtype=torch.float64)
@@ -43,13 +43,13 @@ class ScalarResNet(nn.Module):
 
 
 def saddle():
-    """GB-8: gradient zero, the gradient basis empty of anything better."""
+    """GB-8: the gradient is zero, and the gradient basis has no smaller loss."""
     x, z = np.array([1.0, -1, 1, -1]), np.array([1.0, 1, -1, -1])
     return ScalarResNet(0.0, 0.0), np.column_stack([x, z]), z
 
 
 def embedded_unit():
-    """GB-9: the best network of one unit, with a second one that does nothing yet."""
+    """GB-9: the best network of one unit, and a second unit without effect."""
     x = np.linspace(-2, 2, 9)[:, None]
     y = np.sin(x[:, 0])
     one = chain_module([[[1.16841203]], [[0.99000204]]])
@@ -59,7 +59,7 @@ def embedded_unit():
 
 
 def dead_relu():
-    """A unit that is silent on all rows, and no biases: every derivative is zero."""
+    """A unit that is zero on all samples, without biases: all derivatives are zero."""
     X = np.array([[1.0], [2.0], [3.0]])
     return chain_module([[[-1.0]], [[0.7]]], nn.ReLU), X, 2 * X[:, 0] - 1
 
@@ -90,14 +90,14 @@ def polished(module, X, y, penalty=None, weight=None):
 
 
 def put(mlp, network):
-    """Give an MLPRegressor or MLPClassifier the parameters of a chain."""
+    """Set the parameters of an MLPRegressor or MLPClassifier to those of a chain."""
     mlp.coefs_ = [weight.T.numpy().copy() for weight in network.weights]
     mlp.intercepts_ = [bias.numpy().copy() for bias in network.biases]
     return mlp
 
 
 def polished_mlp(mlp, X, y, penalty, weight=None):
-    """Fit, and go on to a critical point of the objective with this penalty."""
+    """Fit, then polish to a critical point of the objective with this penalty."""
     mlp.fit(X, y, weight)
     opened = open_network(mlp)
     loss = opened.loss
@@ -169,7 +169,7 @@ def tanh_mlp(units=3, **params):
 def converged_mlp(seed, alpha=0.0, **params):
     """An MLP at a critical point of its own objective, with its data.
 
-    Some runs have none: their weights grow without limit. Those are passed over.
+    Runs in which the weights grow without limit are skipped.
     """
     for start in range(10):
         X, y = smooth_data(100 * seed + start)

@@ -35,7 +35,7 @@ TIME_LIMIT = 20.0
 
 @dataclass
 class Outcome:
-    """What one call did: its faults, or none."""
+    """Result of one call, with its faults."""
 
     index: int
     seconds: float
@@ -132,7 +132,7 @@ def outcomes(indices, seed, n_jobs=1, time_limit=TIME_LIMIT):
 
 
 def groups(results):
-    """Faults of all outcomes by what they have in common, the most frequent first."""
+    """Faults of all outcomes in groups, the most frequent first."""
     found = defaultdict(list)
     for outcome in sorted(results, key=lambda outcome: outcome.index):
         for fault in outcome.faults:
@@ -153,7 +153,7 @@ def report(results):
 
 
 def main():
-    """Run what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=5000, help="calls")
     parser.add_argument("--seed", type=int, default=0)

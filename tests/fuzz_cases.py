@@ -24,7 +24,7 @@ import sklearn_pgb
 
 @dataclass
 class Step:
-    """One statement; the names of what is odd or given in it."""
+    """One statement, and the names of its odd and given arguments."""
 
     text: str
     odd: frozenset = frozenset()
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass
 class Case:
-    """Statements of one call, and what may be said about them."""
+    """Statements of one call, and words that its errors may name."""
 
     kind: str
     setup: list = field(default_factory=list)
@@ -106,7 +106,7 @@ def _class(draft, name):
 
 
 def _uses(draft, case, name):
-    """Add what is done with a fitted model."""
+    """Add uses of a fitted model."""
     for _ in range(draft.rng.integers(1, 4)):
         before = set(draft.odd)
         use = draft.one(["predict", "predict", "new", "set", "score", "life", "own"])

@@ -1,4 +1,4 @@
-"""Names for the one-liners of the fuzz: data, modules and models of every kind.
+"""Data, modules and models for the calls of the fuzz.
 
 `inputs(kind, n, p)`, `targets(kind, n)`, `labels(kind, n)` and `weights(kind, n)` make
 the same arrays whenever they are called, so that a printed call can be repeated.

@@ -1,4 +1,4 @@
-"""What must hold of each call of the fuzz, and one run that checks it."""
+"""Rules for each call of the fuzz, and a run that checks them."""
 
 import ast
 import contextlib
@@ -118,7 +118,7 @@ class Fault:
 
 
 def fingerprint(value, depth=0):
-    """Text that changes if a value does: arrays, frames, modules, estimators, ..."""
+    """Text that changes with a value: arrays, frames, modules, estimators, ..."""
     if depth > 8:
         return type(value).__name__
     if isinstance(value, (nn.Module, torch.Tensor)):
@@ -157,7 +157,7 @@ def _of_array(value, depth):
 def _of_torch(value):
     if isinstance(value, nn.Module):
         if any(isinstance(p, nn.UninitializedParameter) for p in value.parameters()):
-            return "uninitialised module"
+            return "uninitialized module"
         tensors = {name: _of_torch(t) for name, t in value.state_dict().items()}
         flags = [m.training for m in value.modules()]
         flags += [(p.requires_grad, p.grad is None) for p in value.parameters()]
@@ -210,7 +210,7 @@ def global_state():
 
 
 def unsound(value, name="result", depth=0):
-    """What is not finite in a value, as text, or None."""
+    """Name of the part of a value that is not finite, or None."""
     if depth > 4 or value is None:
         return None
     if isinstance(value, torch.Tensor):
@@ -247,7 +247,7 @@ def unsound(value, name="result", depth=0):
 
 
 def _unsound_survey(survey):
-    """What is not finite in a survey; ends called undetermined may overflow."""
+    """The same for a survey, in which undetermined ends may overflow."""
     known = np.array([verdict != "undetermined" for verdict in survey.verdict])
     items = {}
     for name, value in vars(survey).items():
@@ -257,7 +257,7 @@ def _unsound_survey(survey):
 
 
 def wrong_probabilities(text, value):
-    """Why probabilities are none, or None."""
+    """Why probabilities are invalid, or None."""
     if ".predict_proba(" not in text or not isinstance(value, np.ndarray):
         return None
     if value.ndim == 2 and value.shape[1] > 1 and "multilabel" not in text:
@@ -273,7 +273,7 @@ def wrong_probabilities(text, value):
 
 
 def judge_error(error, step, last_line_has_raise=re.compile(r"\braise\b")):
-    """Fault of an error, or None if it is a good one."""
+    """Fault of an error, or None."""
     frames = traceback.extract_tb(error.__traceback__)
     last, text = frames[-1], f"{type(error).__name__}: {' '.join(str(error).split())}"
     place, room = _place(frames)
@@ -313,7 +313,7 @@ def judge_error(error, step, last_line_has_raise=re.compile(r"\braise\b")):
 
 
 def _in_validation(frames):
-    """Whether scikit-learn's validation was at work, if not by itself."""
+    """Whether an error comes from scikit-learn's validation."""
     for frame in reversed(frames):
         if frame.filename.startswith((PACKAGE, CASE)):
             return False
@@ -356,7 +356,7 @@ def _place(frames):
 
 
 def judge_warning(message, category, frames):
-    """Fault of a warning, or None if it is a good one."""
+    """Fault of a warning, or None."""
     files = [frame.filename for frame in frames]
     if any(name.startswith(OTHERS) for name in files) or _in_validation(frames):
         return None
@@ -401,7 +401,7 @@ class _Recorder:
         return make
 
     def changed(self):
-        """Data that are no longer what they were."""
+        """Names of the data that have changed."""
         return [
             name for name, (v, before) in self.made.items() if fingerprint(v) != before
         ]
@@ -490,7 +490,7 @@ def _run_step(recorder, case, step, faults):
 
 
 def _changes(recorder, case, step, model, parameters, state):
-    """Faults of what a step has changed."""
+    """Faults of a step that changed its data."""
     faults = []
     for name in recorder.changed():
         kind = re.sub(r", \d+.*", "", name)

@@ -1,4 +1,4 @@
-"""Torch modules of all kinds: taken, and refused."""
+"""Torch modules of all kinds, accepted and refused."""
 
 import torch
 from torch import nn
@@ -76,7 +76,7 @@ class CubeOnce(Cube):
 
 
 class CubeByNumpy(Cube):
-    """A backward pass that autograd takes for a constant."""
+    """A function that autograd treats as a constant."""
 
     @staticmethod
     def backward(ctx, gradient):
@@ -228,7 +228,7 @@ NORMED = {
 
 
 class Opaque(nn.Module):
-    """A module whose layers are not read."""
+    """A module whose layers are not recognized."""
 
     def __init__(self, module):
         super().__init__()
@@ -287,7 +287,7 @@ MIXING = {
     "centered": (lambda: Two(centered), "Two"),
     "zero_head": (lambda: zero_head(Two(centered)), "Two"),
     "across_outputs": (lambda: Two(across_outputs), "Two"),
-    "standardised": (lambda: Two(lambda m, X: m.b(m.a(X / X.std(0)))), "Two"),
+    "standardized": (lambda: Two(lambda m, X: m.b(m.a(X / X.std(0)))), "Two"),
     "softmax": (lambda: Two(lambda m, X: m.b(m.a(X).softmax(0))), "Two"),
     "softmax_layer": (
         lambda: nn.Sequential(nn.Linear(6, 4), nn.Softmax(0), nn.Linear(4, 2)),

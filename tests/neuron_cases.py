@@ -37,7 +37,7 @@ def constant(theta, X):
 
 
 def objective_of(program, loss, X, y, weight=None):
-    """An objective without ridge; samples weigh the same, and together one."""
+    """An objective without penalty and with equal weights that sum to one."""
     X, y = tensor(X), tensor(y)
     if weight is None:
         weight = [1 / len(X)] * len(X)

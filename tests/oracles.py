@@ -1,4 +1,4 @@
-"""Slow, obvious twins of what the package computes, and random problems for both."""
+"""Slow, obvious versions of the package's computations, and random problems."""
 
 import copy
 from dataclasses import replace
@@ -67,7 +67,7 @@ def random_chain(generator, sizes, activation="tanh", bias=True):
 
 
 def _minimize(objective, start):
-    """Minimise a convex torch function of a vector by BFGS with exact gradients."""
+    """Minimize a convex torch function of a vector by BFGS with exact gradients."""
 
     def value_and_gradient(x):
         x = torch.tensor(x, requires_grad=True)
@@ -81,7 +81,7 @@ def _minimize(objective, start):
 
 
 def conjugate(loss, y, dual, start):
-    """Maximise ``u.q - l(q)`` numerically, one sample after the other."""
+    """Maximize ``u.q - l(q)`` numerically, one sample after the other."""
     values = []
     for y_i, u_i, q_i in zip(y, dual, start, strict=True):
         result = _minimize(
@@ -93,7 +93,7 @@ def conjugate(loss, y, dual, start):
 
 
 def pooled_minimum(loss, y, weight, group, n_groups):
-    """Minimise each group's weighted loss numerically: its values."""
+    """Minimize each group's weighted loss numerically: its values."""
     values = []
     for j in range(n_groups):
         rows = [i for i in range(len(y)) if group[i] == j]
@@ -257,10 +257,9 @@ def split(problem, point):
 
 
 def optimum(problem):
-    """Minimise the objective by BFGS: value, coefficients and intercept.
+    """Minimize the objective by BFGS: value, coefficients and intercept.
 
-    BFGS stops early where the Hessian is singular; steps of Newton by autograd do the
-    rest.
+    BFGS stops early if the Hessian is singular, so Newton steps by autograd follow.
     """
 
     def value(point):
@@ -277,10 +276,10 @@ def optimum(problem):
 
 
 def ridge(matrix, y, weight, alpha, intercept):
-    """Weighted ridge by least squares on an augmented system, in NumPy.
+    """Weighted ridge regression by least squares on an augmented system, in NumPy.
 
-    The matrix has shape (n_samples, n_outputs, n_coef); the weights may sum to
-    anything. Without a ridge, the coefficients of smallest norm.
+    The matrix has shape (n_samples, n_outputs, n_coef); the weights need not sum to
+    one. If alpha is zero, the coefficients have the smallest norm.
     """
     n, k, p = matrix.shape
     root = np.sqrt(np.repeat(weight, k))
@@ -289,7 +288,7 @@ def ridge(matrix, y, weight, alpha, intercept):
     if not intercept:
         free = free[:, :0]
     if alpha == 0:
-        # What the free columns explain is taken out first: their size costs nothing.
+        # The unpenalized columns are projected out first.
         off_free = rows - free @ np.linalg.lstsq(free, rows)[0]
         coef = np.linalg.lstsq(off_free, target, rcond=1e-10)[0]
         return coef, _pad(np.linalg.lstsq(free, target - rows @ coef)[0], k)
@@ -304,7 +303,7 @@ def _pad(intercept, n_outputs):
 
 
 def left_out_errors(matrix, y, weight, alpha, intercept, unit):
-    """Errors at each sample of a ridge fitted without `unit` of its weight."""
+    """Errors at each sample of a ridge regression without `unit` of its weight."""
     errors = np.empty_like(y)
     for i in range(len(y)):
         left = weight.copy()
@@ -324,7 +323,7 @@ def network_features(refit, X):
 
 
 def scaled_features(refit, X, X_train, weight):
-    """The penalised columns: output biases left out, mean squared row norm one."""
+    """The penalized columns: output biases left out, mean squared row norm one."""
     share = weight / weight.sum()
     parts = []
     features = zip(
@@ -348,8 +347,7 @@ def training_loss(network, X, y, weight, theta):
 def critical_targets(network, X, weight, noise):
     """Targets that make the network's parameters a critical point of the squared loss.
 
-    Noise is added to its outputs, with what a change of parameters could explain of it
-    taken off: ``J^T W (y - f) = 0``.
+    They are the outputs plus noise, projected so that ``J^T W (y - f) = 0``.
     """
     root = weight.sqrt()[:, None]
     J = (root[:, :, None] * jacobian(network, X)).flatten(0, 1).numpy()

@@ -1,4 +1,4 @@
-"""Data, networks and slow twins that the tests of how a refit chooses share."""
+"""Data, networks and slow versions for tests of the choices of a refit."""
 
 from types import SimpleNamespace
 
@@ -40,7 +40,7 @@ def mlp(name="regression", **params):
 
 
 class Truth(MLPRegressor):
-    """A network that knows what lies behind the noise, whatever y it is given."""
+    """A network that predicts the true function, for any y."""
 
     def fit(self, X, y, sample_weight=None):
         self.set_params(hidden_layer_sizes=(6,), solver="lbfgs", max_iter=1000)
@@ -65,7 +65,7 @@ def mean_of_networks(estimators, X):
 
 
 def encoded(estimator, y):
-    """Targets as the network's loss wants them."""
+    """Targets encoded for the network's loss."""
     return open_network(estimator).targets(y)
 
 
@@ -80,7 +80,7 @@ class Twin:
         self.phi = oracles.scaled_features(self.networks, X, X, weight)
 
     def offset(self, X, center):
-        """What the basis' part is added to."""
+        """Raw outputs that the model on the basis is added to."""
         mean = mean_of_networks(self.networks.estimators_, X)
         return mean if center == "average" else np.zeros_like(mean)
 

@@ -1,4 +1,4 @@
-"""`AddedNeuronRegressor` and `AddedNeuronClassifier`: their numbers, by other means."""
+"""Attributes and predictions of networks with added neurons, by other means."""
 
 import inspect
 from itertools import pairwise
@@ -63,7 +63,7 @@ def test_predictions_are_a_forward_pass(activation, hidden):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_model_says(name):
+def test_predictions(name):
     """Predictions, labels, probabilities and decisions from the raw outputs."""
     model, y = fit(name), CASES[name][1]
     raw = raw_outputs(model, X)
@@ -114,7 +114,7 @@ def test_many_rows():
 
 
 def test_certain_probabilities():
-    """Their logarithms are those of the raw outputs, without an overflow."""
+    """Log probabilities are computed from raw outputs and do not overflow."""
     for name in ("binary", "classes", "labels"):
         model = fit(name, max_iter=50)
         raw = raw_outputs(model, 1e4 * X)
@@ -134,7 +134,7 @@ def test_certain_probabilities():
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 @pytest.mark.parametrize("name", CASES)
 def test_loss(name, weight):
-    """As written, over all samples, without penalties."""
+    """It is the mean loss over all samples, without penalties."""
     model = fit(name, weight, alpha=1.0)
     _, _, columns, loss = CASES[name]
     expected = np.average(loss(columns, raw_outputs(model, X)), weights=weight)
@@ -143,7 +143,7 @@ def test_loss(name, weight):
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 def test_loss_equals_scikit_learn(weight):
-    """The metrics that users know."""
+    """It equals scikit-learn's metrics."""
     model = fit("two targets", weight)
     error = mean_squared_error(
         CASES["two targets"][1],
@@ -172,7 +172,7 @@ def test_loss_equals_scikit_learn(weight):
 
 @pytest.fixture(scope="module")
 def repeated():
-    """Rows of which most have a twin with another target, one has several."""
+    """Samples of which most have a copy with another target, one has several."""
     rows = np.r_[np.arange(14), np.arange(8), [0, 0]]
     X_repeated = X[rows].copy()
     X_repeated[X_repeated == X[3, 1]] = -0.0
@@ -230,7 +230,7 @@ def test_residual(name, repeated):
 @pytest.mark.parametrize("neuron_penalty", [1e-3, 0.5])
 @pytest.mark.parametrize("name", CASES)
 def test_auxiliary_loss(name, neuron_penalty):
-    """From the neurons by hand; they find something where there are residuals."""
+    """It equals the sum of its terms, and is below the loss if residuals remain."""
     model = fit(name, WEIGHT, neuron_penalty=neuron_penalty, max_iter=3)
     _, _, columns, loss = CASES[name]
     a, b, W = (model.neurons_[key] for key in "abW")
@@ -279,7 +279,7 @@ CORNERS = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
 @pytest.mark.parametrize("global_move", ["transplant", "restart"])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_xor_is_certified(activation, global_move, seed):
-    """Two units do it, if they look the right way."""
+    """Two hidden units are enough for some initial parameters."""
     model = AddedNeuronRegressor(
         (2,),
         activation=activation,
@@ -299,7 +299,7 @@ def test_xor_is_certified(activation, global_move, seed):
 
 
 def test_xor_of_classes_is_certified(seed):
-    """With margins and with smoothed labels, where the floor is attained."""
+    """The floor is attained by the hinge and by smoothed labels."""
     for params in ({"loss": "smoothed_hinge"}, {"label_smoothing": 0.1}):
         model = AddedNeuronClassifier(
             (2,),
@@ -331,7 +331,7 @@ def test_interpolation_is_certified(seed):
 
 
 def test_group_means_are_certified(seed):
-    """Conflicting targets: the floor is their spread, and it can be reached."""
+    """With conflicting targets, the floor is their variance, and it is attained."""
     twice = np.repeat(X[:8], 2, axis=0)
     model = AddedNeuronRegressor(
         (60,),
@@ -395,7 +395,7 @@ def test_one_residual_makes_the_neuron_run_away():
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("name", CASES)
 def test_weights_equal_repetition(name, solver):
-    """In batches too; the samples of weight zero are not there."""
+    """In batches too; samples of weight zero have no effect."""
     model, y, _, _ = CASES[name]
     weight = np.r_[0.0, 0.0, WEIGHT[2:]]
     model = clone(model).set_params(solver=solver, max_iter=5, alpha=0.1)
@@ -439,7 +439,7 @@ def test_balanced_classes_of_several_labels():
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 @pytest.mark.parametrize("alpha", [1e-2, 10.0])
 def test_linear_regression(alpha, weight):
-    """No hidden layer: Ridge, whose alpha is for half the sum of squares."""
+    """Without hidden layers the network is ridge regression."""
     model = regressor(hidden_layer_sizes=(), solver="lbfgs", max_iter=500, tol=1e-9)
     model.set_params(alpha=alpha, standardize=False).fit(X, 5 + 3 * Y, weight)
     ridge = Ridge(alpha / 2, tol=1e-12).fit(X, 5 + 3 * Y, weight)
@@ -533,7 +533,7 @@ PAIRS = pytest.mark.parametrize(
 
 @PAIRS
 def test_keywords_of_scikit_learn(ours, theirs, y):
-    """All of theirs are ours; their defaults run, with the same shapes and state."""
+    """All parameters exist, and their defaults give the same shapes and state."""
     known = inspect.signature(ours).parameters
     defaults = {
         name: parameter.default
@@ -554,7 +554,7 @@ def test_keywords_of_scikit_learn(ours, theirs, y):
 @PAIRS
 @pytest.mark.parametrize("method", ["fit", "partial_fit", "predict", "score"])
 def test_arguments_of_scikit_learn(method, ours, theirs, y):
-    """In their order: a position is a meaning."""
+    """Positional arguments have the order of scikit-learn."""
     mine, yours = (
         list(inspect.signature(getattr(cls, method)).parameters)
         for cls in (ours, theirs)
@@ -563,8 +563,8 @@ def test_arguments_of_scikit_learn(method, ours, theirs, y):
 
 
 @PAIRS
-def test_partial_fit_is_offered_where_it_works(ours, theirs, y):
-    """As MLPClassifier has it, so that `hasattr` tells."""
+def test_partial_fit_is_only_available_if_it_works(ours, theirs, y):
+    """`hasattr` shows it, as for MLPClassifier."""
     assert not hasattr(theirs(solver="lbfgs"), "partial_fit") or theirs is MLPRegressor
     for solver in ("adam", "sgd", "lbfgs"):
         assert hasattr(ours(solver=solver), "partial_fit") is (solver != "lbfgs")

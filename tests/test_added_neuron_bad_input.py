@@ -1,7 +1,7 @@
-"""What networks with added neurons do with data and requests that are not right.
+"""Networks with added neurons: bad data and parameters.
 
-Each case gets the right answer, or an error that says what was expected, what came and
-what to do.
+Each case has the right result, or an error with the expected value, the given value and
+advice.
 """
 
 import warnings
@@ -162,7 +162,7 @@ def frozen():
 
 
 class Two(nn.Module):
-    """Returns two tensors, which is no raw output."""
+    """A module that returns two tensors instead of raw outputs."""
 
     def __init__(self):
         super().__init__()
@@ -215,7 +215,7 @@ def test_module_that_does_not_work(module, match):
     ids=str,
 )
 def test_learning_rate_that_diverges(params):
-    """A warning; the best parameters so far are kept, and the start is one of them."""
+    """There is a warning, and the best parameters so far are kept."""
     model = regressor(activation="identity", max_iter=300, **params)
     start = clone(model).set_params(learning_rate_init=1e-12, max_iter=1).fit(X, Y)
     match = r"The loss diverged.*Lower learning_rate_init"
@@ -227,7 +227,7 @@ def test_learning_rate_that_diverges(params):
 
 
 def test_learning_rate_that_diverges_in_a_search():
-    """It goes on from the best network."""
+    """The search continues from the best network."""
     model = regressor(solver="sgd", learning_rate_init=1e4, n_starts=3).fit(X, Y)
     assert model.score(X, Y) > 0
 
@@ -275,7 +275,7 @@ def test_weights_that_are_no_weights(model, y):
 
 
 def test_weights_leave_one_class():
-    """The others are known, and have no probability to speak of."""
+    """The other classes are known and have tiny probabilities."""
     weight = (LABELS == "low").astype(float)
     model = classifier().fit(X, LABELS, weight)
     assert model.classes_.tolist() == ["low", "mid", "top"]
@@ -349,7 +349,7 @@ def test_one_class():
 @pytest.mark.parametrize("params", [{}, {"solver": "lbfgs"}, {"n_starts": 2}], ids=str)
 @pytest.mark.parametrize("value", [0.0, 7.0, -1e6])
 def test_constant_targets(value, params):
-    """Nothing to learn but the constant, which is the floor."""
+    """The network predicts the constant, whose loss is the floor."""
     model = regressor(max_iter=100, alpha=0, **params).fit(X, np.full(40, value))
     scale = max(1, abs(value))
     assert_allclose(model.predict(X) / scale, value / scale, atol=0.1)
@@ -393,7 +393,7 @@ def test_duplicated_collinear_and_constant_columns():
 @pytest.mark.parametrize("scale", [1e-8, 1e4, 1e8, 1e100])
 @pytest.mark.parametrize("name", ["regression", "binary", "classes", "hinge"])
 def test_scales_of_features(name, scale):
-    """What is reported is true: exponentials that overflow are no auxiliary loss."""
+    """Losses are correct, even if exponentials of the neurons overflow."""
     model, y, columns, loss = CASES[name]
     model = clone(model).set_params(max_iter=3, activation="tanh").fit(scale * X, y)
     raw = raw_outputs(model, scale * X)
@@ -412,7 +412,7 @@ def test_scales_of_features(name, scale):
 
 
 def test_partial_fit_without_classes():
-    """As in scikit-learn: a batch can't tell what others will hold."""
+    """As in scikit-learn, the first batch needs all classes."""
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         classifier().partial_fit(X, LABELS)
     model = classifier().partial_fit(X, LABELS, classes=["low", "mid", "top"])
@@ -520,7 +520,7 @@ def test_unfitted_network(model, y):
 
 
 class Refuses(nn.Module):
-    """Works for some batches, and then no more."""
+    """A module that raises after some batches."""
 
     def __init__(self):
         super().__init__()
@@ -558,7 +558,7 @@ def test_failed_fit_leaves_nothing_behind(name):
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_failed_fit_keeps_what_was_fitted(name):
-    """A fitted network predicts on, from as many features as before."""
+    """A fitted network keeps its predictions and number of features."""
     model = regressor().partial_fit(X, Y).fit(X, Y)
     before, good = dict(vars(model)), model.get_params()
     match = r"alpha|hidden|module|validation|shapes"

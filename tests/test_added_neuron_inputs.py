@@ -46,7 +46,7 @@ def stamps(n=300):
 
 @pytest.mark.parametrize("name", CASES)
 def test_units_of_the_features_do_not_matter(name):
-    """Powers of two are exact, and so is everything after them."""
+    """Scaling by powers of two is exact and changes no result."""
     model = fit(name)
     factor = 2.0 ** np.array([-300, 5, 500])
     other = clone(model).fit(X * factor, CASES[name][1])
@@ -57,7 +57,7 @@ def test_units_of_the_features_do_not_matter(name):
 
 @pytest.mark.parametrize("name", ["regression", "classes", "counts"])
 def test_it_is_a_scaler_in_front(name):
-    """The weighted mean and deviation, as StandardScaler has them."""
+    """It equals StandardScaler, with weighted means and deviations."""
     scaler = StandardScaler().fit(X, sample_weight=WEIGHT)
     model = fit(name, WEIGHT, solver="lbfgs", max_iter=5)
     y = CASES[name][1]
@@ -85,7 +85,7 @@ def test_time_stamps():
 
 
 def test_constant_columns_change_nothing():
-    """Exact ones, and those whose spread is rounding."""
+    """Columns that are constant, exactly or up to rounding, have no effect."""
     rng = np.random.default_rng(1)
     still = np.column_stack(
         [np.full(40, 3.0), 1e9 + 1e-8 * rng.normal(size=40), np.zeros(40)]
@@ -101,14 +101,14 @@ def test_constant_columns_change_nothing():
 
 
 def test_all_columns_constant():
-    """Nothing to learn from: the mean, as every other regressor."""
+    """The network predicts the mean, as other regressors do."""
     model = regressor(max_iter=300, random_state=0).fit(np.ones((40, 2)), Y)
     assert_allclose(model.predict([[1, 1], [5, 7]]), Y.mean(), atol=0.02)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_floor_is_that_of_the_users_inputs(dtype):
-    """Float32 would make one sample of several."""
+    """In float32 some samples would become equal."""
     Z, y = 1.7e9 + np.arange(20.0)[:, None], np.sin(np.arange(20))
     model = AddedNeuronRegressor(dtype=dtype, max_iter=3).fit(Z, y)
     assert model.floor_ < 1e-30
@@ -117,7 +117,7 @@ def test_floor_is_that_of_the_users_inputs(dtype):
 
 
 def test_exports_are_read_only_float64():
-    """They are computed from what predictions use, so writing would do nothing."""
+    """Predictions do not use these arrays, so writing to them is refused."""
     model = regressor(dtype="float32").fit(X.astype(np.float32), Y)
     for part in (*model.coefs_, *model.intercepts_):
         assert part.dtype == np.float64
@@ -149,7 +149,7 @@ def test_certificate_is_of_the_objective_that_was_trained(name):
 
 
 def test_statistics_of_the_first_call_stay():
-    """In partial_fit and in a warm start; a cold one learns them anew."""
+    """In partial_fit and in a warm start, but not in a new fit."""
     model = regressor().partial_fit(X, Y)
     inputs = open_network(model).inputs(X)
     model.partial_fit(5 * X + 3, 9 * Y)
@@ -232,7 +232,7 @@ def test_nothing_draws_from_torchs_generator():
 
 
 def test_fitted_networks_keep_their_parameters():
-    """What is set after `fit` is for the next one."""
+    """Parameters that are set after `fit` only affect the next fit."""
     changes = {
         "activation": "tanh",
         "hidden_layer_sizes": (3,),
@@ -301,7 +301,7 @@ def test_inputs_that_overflow_without_standardization(factor):
 
 
 def test_no_events_in_samples_of_tiny_weight():
-    """Half an event in all is one in a sample at most."""
+    """The assumed half event is at most one per sample."""
     model = regressor(loss="poisson", alpha=0.0, max_iter=300)
     model.fit(X, np.zeros(len(X)), 1e-300 * WEIGHT)
     assert np.isfinite(model.neuron_norm_curve_).all()

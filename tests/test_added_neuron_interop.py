@@ -1,4 +1,4 @@
-"""The networks with added neurons among the rest of scikit-learn."""
+"""The networks with added neurons with other parts of scikit-learn."""
 
 import io
 import pickle
@@ -68,7 +68,7 @@ def fresh(name):
 
 
 def answers(model):
-    """Everything a fitted model says about X."""
+    """All predictions of a fitted model for X."""
     result = [model.predict(X)]
     if is_classifier(model):
         result.append(model.decision_function(X))
@@ -87,7 +87,7 @@ def assert_same(model, other):
 
 @every_model
 def test_same_result_twice(name):
-    """Of a clone, and of a second `fit` that starts anew."""
+    """A clone and a second `fit` have the same result."""
     model, y = fresh(name)
     twin = clone(model).fit(X, y)
     assert_same(model.fit(X[:25], y[:25]).fit(X, y), twin)
@@ -98,7 +98,7 @@ def test_same_result_twice(name):
 
 @pytest.mark.parametrize("name", ["regressor", "classifier", "module"])
 def test_fit_forgets_partial_fit(name):
-    """Nothing is left of it, and nothing of it is picked up by a later one."""
+    """`fit` deletes the state of `partial_fit`, and a later call starts anew."""
     model, y = fresh(name)
     classes = {} if is_regressor(model) else {"classes": np.unique(y)}
     twin = clone(model).fit(X, y)
@@ -123,7 +123,7 @@ def test_pickle(name):
 
 @every_model
 def test_joblib_maps_a_model_into_memory(name, tmp_path):
-    """Read-only arrays serve, and give no warning; training can go on."""
+    """Read-only arrays give no warning, and training can continue."""
     model, y = fresh(name)
     joblib.dump(model.fit(X, y), tmp_path / "model")
     mapped = joblib.load(tmp_path / "model", mmap_mode="r")
@@ -147,7 +147,7 @@ def test_skops(name):
 
 @every_model
 def test_fitted_state_is_arrays_and_plain_values(name):
-    """No tensors; a module keeps its layout, and its numbers as arrays."""
+    """There are no tensors; the parameters of a module are arrays."""
     model, y = fresh(name)
     model.fit(X, y)
     if name not in ("lbfgs", "stopping"):
@@ -202,7 +202,7 @@ def test_grid_search_and_pipeline():
 
 
 def test_data_frames():
-    """Names of columns are learned, and asked for again."""
+    """Names of columns are stored and checked."""
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     model = make_pipeline(StandardScaler(), regressor()).set_output(transform="pandas")
@@ -289,7 +289,7 @@ def test_progress_bar(name, capsys):
 
 @every_model
 def test_scoring_monitor(name):
-    """One row per epoch, and one for the fit, which scores the final network."""
+    """There is one row per epoch, and one for the fit with the final network."""
     model, y = fresh(name)
     scoring = "accuracy" if is_classifier(model) else "r2"
     monitor = ScoringMonitor(scoring=scoring)
@@ -306,7 +306,7 @@ def test_scoring_monitor(name):
 
 
 def test_scoring_monitor_with_weights():
-    """Rows of weight zero count for nothing."""
+    """Samples of weight zero have no effect."""
     weight = np.r_[0.0, 0.0, WEIGHT[2:]]
     monitor = ScoringMonitor(scoring="r2")
     model = regressor().set_callbacks(monitor).fit(X, Y, weight)
@@ -328,7 +328,7 @@ def test_scoring_monitor_in_a_grid_search(n_jobs):
 
 
 def printed(model, y):
-    """What a fit prints, the numbers left out."""
+    """The lines that a fit prints, without numbers."""
     out = io.StringIO()
     with redirect_stdout(out):
         model.fit(X, y)
@@ -374,7 +374,7 @@ PLAIN = {"learning_rate": "constant", "n_iter_no_change": 1000, "shuffle": False
 
 @pytest.mark.parametrize("name", ["regressor", "classifier", "labels", "hinge"])
 def test_partial_fit_equals_epochs_of_fit(name):
-    """Adam's moments are kept from call to call, and over a pickle."""
+    """Adam's moments are kept between calls, and in pickles."""
     model, y = fresh(name)
     model.set_params(batch_size=10, max_iter=6, **PLAIN)
     if name == "hinge":
@@ -394,7 +394,7 @@ def test_partial_fit_equals_epochs_of_fit(name):
 
 @pytest.mark.parametrize("name", ["regressor", "classifier", "module", "counts"])
 def test_warm_start_goes_on(name):
-    """Without memory of a method, two fits are one fit of both their epochs."""
+    """Without momentum, two fits equal one fit with the epochs of both."""
     model, y = fresh(name)
     if name == "module":
         layers = nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)
@@ -417,7 +417,7 @@ def test_warm_start_of_lbfgs():
 
 
 def test_warm_start_with_other_targets():
-    """The network goes on from what it says, whatever units the targets have."""
+    """Training continues from the same predictions, in any units of the targets."""
     model = regressor(warm_start=True, max_iter=1, learning_rate_init=1e-12)
     before = model.fit(X, Y).predict(X)
     assert_allclose(model.fit(X, 100 + 50 * Y).predict(X), before, atol=1e-6)
@@ -425,7 +425,7 @@ def test_warm_start_with_other_targets():
 
 
 def test_partial_fit_of_batches(seed):
-    """A stream: labels that a batch lacks, and losses that fall."""
+    """Batches may lack labels, and losses decrease."""
     model = classifier(random_state=seed)
     order = np.argsort(LABELS, kind="stable")
     for start in range(0, 40, 4):
@@ -456,8 +456,8 @@ def test_parameters_may_be_large_integers(name):
     assert_array_equal(model.predict(X), expected.predict(X))
 
 
-def test_partial_fit_leaves_no_old_verdict():
-    """What `fit` found out is no longer true once the network has moved."""
+def test_partial_fit_deletes_the_results_of_fit():
+    """They do not hold for the changed network."""
     model = regressor(learning_rate_init=0.1).fit(X, Y)
     model.partial_fit(X, 5 - Y)
     loss = ((model.predict(X) - 5 + Y) ** 2).mean()
@@ -475,7 +475,7 @@ def test_partial_fit_leaves_no_old_verdict():
 
 @every_model
 def test_refit(name):
-    """The convex refit of a trained network is no worse on its own loss."""
+    """The convex refit does not increase the training loss."""
     model, y = fresh(name)
     refit = GradientBasisRefit(model, alpha=0 if y.dtype.kind == "f" else 1e-3)
     refit.fit(X, y)
@@ -524,7 +524,7 @@ def test_iris():
 
 
 def test_digits():
-    """At its own stop, a loss and a held-out score like scikit-learn's network."""
+    """With early stopping, loss and score are like those of scikit-learn."""
     X, y = load_digits(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     ours = AddedNeuronClassifier(random_state=0).fit(X[:800], y[:800])

@@ -1,4 +1,4 @@
-"""How a training ends, and what it is judged by: held-out samples and status."""
+"""Early stopping, held-out scores and the status of a training."""
 
 import warnings
 from itertools import combinations
@@ -49,7 +49,7 @@ def test_a_healthy_fit_is_not_called_diverging():
 
 
 def test_large_counts_are_not_certified_early():
-    """The tolerance is relative to what a constant loses above the floor."""
+    """The tolerance is relative to the excess of the best constant over the floor."""
     y = np.random.default_rng(0).poisson(1e4 * np.exp(0.3 * MANY[:, 0]))
     model = AddedNeuronRegressor(
         loss="poisson", solver="lbfgs", max_iter=15, random_state=0
@@ -60,7 +60,7 @@ def test_large_counts_are_not_certified_early():
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-3, 1.0, 1e9, 1e100])
 def test_certificates_are_relative(scale):
-    """A constant network is certified at no scale, an interpolating one at all."""
+    """At any scale, a constant network is not certified, an interpolating one is."""
     bad = regressor(hidden_layer_sizes=(), activation="identity", alpha=1e6)
     assert bad.fit(X, scale * Y).status_ != "certified_global"
     good = AddedNeuronRegressor(
@@ -85,7 +85,7 @@ def test_partial_fit_does_not_warn():
 
 
 def test_converged():
-    """By the loss, or because no entry of the gradient is left."""
+    """By the loss, or because all entries of the gradient are small."""
     model = AddedNeuronRegressor(
         (), alpha=1.0, tol=1e-4, max_iter=2000, early_stopping=False, random_state=0
     ).fit(X, Y)
@@ -105,7 +105,7 @@ def test_noisy_labels_are_not_learned_by_heart():
 
 
 def test_automatic_early_stopping_needs_samples():
-    """Ten distinct ones to be held out; copies do not count."""
+    """Ten distinct samples must be held out; copies do not count."""
     assert regressor().fit(X, Y).validation_scores_ is None
     copies = np.tile(X, (5, 1)), np.tile(Y, 5)
     assert regressor().fit(*copies).validation_scores_ is None
@@ -130,7 +130,7 @@ def test_counts_of_any_size(solver, size):
 
 
 @pytest.mark.parametrize("scoring", ["loss", "r2", "neg_mean_absolute_error", None])
-def test_samples_of_ones_own(scoring):
+def test_validation_samples(scoring):
     """All of X is trained on, and the best network on the others is kept."""
     model = regressor(scoring=scoring, max_iter=40, learning_rate_init=0.05)
     y = target(MANY)
@@ -146,7 +146,7 @@ def test_samples_of_ones_own(scoring):
     assert model.best_loss_ is None
 
 
-def test_weights_of_ones_own_samples():
+def test_weights_of_validation_samples():
     """They equal repetition."""
     labels, own = (target(MANY) > 0).astype(int), (target(OTHER) > 0).astype(int)
     weight = RNG.integers(0, 3, 50)
@@ -180,7 +180,7 @@ def test_samples_that_do_not_fit(params, given, match):
 
 
 def test_groups_stay_together():
-    """A held-out group has no member that the loss knows."""
+    """No sample of a held-out group is trained on."""
     groups = np.repeat(np.arange(20), 10)[np.random.default_rng(1).permutation(200)]
     y = np.random.default_rng(2).normal(size=20)[groups]
     model = AddedNeuronRegressor(
@@ -197,7 +197,7 @@ def test_groups_stay_together():
 
 
 def test_a_class_of_one_sample():
-    """It trains, and is not held out."""
+    """Its sample is trained on, not held out."""
     y = np.r_[np.zeros(39, dtype=int), 1]
     model = classifier(early_stopping=True, max_iter=300).fit(X, y)
     assert model.predict_proba(X)[-1, 1] > 0.3
@@ -248,7 +248,7 @@ def test_too_few_rows_to_hold_out():
 
 @pytest.mark.filterwarnings("ignore:R.2 score is not well-defined")
 def test_one_row_held_out():
-    """It has no R^2: an error that says so, or a network that has been trained."""
+    """R^2 is undefined for one sample: there is an error, or a trained network."""
     model = regressor(early_stopping=True, scoring=None, max_iter=50)
     start = regressor(max_iter=1, learning_rate_init=1e-12).fit(X[:10], Y[:10])
     message = ""

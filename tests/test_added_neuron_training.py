@@ -31,7 +31,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
 class Recorder:
-    """A callback that keeps what each epoch reached, and may ask to stop."""
+    """A callback that records each epoch and may stop the training."""
 
     def __init__(self, read, stop_after=None):
         self.read, self.stop_after, self.epochs = read, stop_after, []
@@ -56,7 +56,7 @@ def dense(n_outputs=1):
     return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, n_outputs))
 
 
-def normalised():
+def normalized():
     return nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1))
 
 
@@ -88,7 +88,7 @@ def forward(module, X):
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_module_equals_torch(solver, weight):
-    """A training loop as everybody writes it; the start is the module's own."""
+    """It equals a plain torch training loop from the module's parameters."""
     module = dense()
     model = AddedNeuronRegressor(
         module=module,
@@ -119,10 +119,10 @@ def test_module_equals_torch(solver, weight):
 
 
 @pytest.mark.parametrize("kind", [lambda m: m(), lambda m: m], ids=["module", "call"])
-@pytest.mark.parametrize("make", [dense, normalised, with_dropout, half_frozen])
+@pytest.mark.parametrize("make", [dense, normalized, with_dropout, half_frozen])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_predictions_of_a_module(dtype, make, kind):
-    """In evaluation mode, in float64, as `module_` says them."""
+    """They equal those of `module_` in evaluation mode, in float64."""
     model = regressor(module=kind(make), dtype=dtype).fit(X, Y)
     module = model.module_
     assert not any(part.training for part in module.modules())
@@ -140,7 +140,7 @@ def test_predictions_of_a_module(dtype, make, kind):
 
 
 def test_the_user_s_module_is_left_alone():
-    for make in (dense, normalised, with_dropout):
+    for make in (dense, normalized, with_dropout):
         module = make()
         before = state_of(module)
         model = regressor(module=module).fit(X, Y)
@@ -199,7 +199,7 @@ def test_module_for_counts():
 
 
 def test_module_with_flat_output():
-    """(n_samples,) is one output."""
+    """Outputs of shape (n_samples,) are one output."""
 
     class Flat(nn.Module):
         def __init__(self):
@@ -246,7 +246,7 @@ def test_convolution_on_images(make):
 
 
 def test_dropout_is_reproducible_and_local():
-    """Torch's global generator is neither read nor moved."""
+    """Torch's global generator is neither used nor changed."""
     model = regressor(module=with_dropout, max_iter=5)
     torch.manual_seed(1)
     one = clone(model).fit(X, Y).predict(X)
@@ -260,7 +260,7 @@ def test_dropout_is_reproducible_and_local():
         np.abs(clone(model).set_params(random_state=1).fit(X, Y).predict(X) - one).max()
         > 0.01
     )
-    # It is active: what the epochs met is not what the network says without it.
+    # Dropout is active: losses of the epochs differ from those in evaluation mode.
     still = regressor(module=with_dropout, max_iter=1, learning_rate_init=1e-12)
     still.fit(X, Y)
     assert abs(still.loss_curve_[0] - still.loss_) > 1e-3
@@ -268,7 +268,7 @@ def test_dropout_is_reproducible_and_local():
 
 def test_batch_norm_learns_its_statistics():
     """The moving averages of one batch per epoch, and predictions by them."""
-    module = normalised()
+    module = normalized()
     model = regressor(
         module=module, batch_size=40, max_iter=3, learning_rate_init=1e-12
     ).fit(X, Y)
@@ -280,14 +280,14 @@ def test_batch_norm_learns_its_statistics():
     assert_allclose(model.module_state_["1.running_mean"], mean, rtol=1e-4, atol=1e-6)
     assert_allclose(model.module_state_["1.running_var"], variance, rtol=1e-4)
     assert model.module_state_["1.num_batches_tracked"] == 3
-    # One row at a time: the batch has no part in it.
+    # Predictions for single samples do not depend on the batch.
     rows = [model.predict(X[i : i + 1])[0] for i in range(5)]
     assert_allclose(model.predict(X)[:5], rows, **EXACT)
 
 
 def test_batch_norm_in_partial_fit():
-    """Statistics go on where they were, and in a warm start."""
-    model = regressor(module=normalised, batch_size=40)
+    """Running statistics continue, also in a warm start."""
+    model = regressor(module=normalized, batch_size=40)
     for _ in range(3):
         model.partial_fit(X, Y)
     assert model.module_state_["1.num_batches_tracked"] == 3
@@ -334,7 +334,7 @@ def test_early_stopping_keeps_the_best(name):
 
 
 def test_held_out_rows():
-    """Two rows that the loss does not know, and that give the score."""
+    """The two held-out samples are not trained on and determine the score."""
     model = regressor(early_stopping=True, max_iter=30, learning_rate_init=0.05)
     model.set_params(scoring="r2").fit(X[:20], Y[:20])
     error = (model.predict(X[:20]) - Y[:20]) ** 2
@@ -352,7 +352,7 @@ def test_early_stopping_restores_batch_norm():
     """Weights and statistics are those of one epoch."""
     recorder = Recorder(lambda fitted: fitted.predict(X))
     model = regressor(
-        module=normalised,
+        module=normalized,
         early_stopping=True,
         validation_fraction=0.3,
         max_iter=40,
@@ -365,7 +365,7 @@ def test_early_stopping_restores_batch_norm():
 
 
 def test_early_stopping_is_not_for_lbfgs():
-    """As in scikit-learn it has no say there, and no rows are held out."""
+    """As in scikit-learn, it is ignored, and no samples are held out."""
     for model, y in ((regressor(), Y), (classifier(), LABELS)):
         model.set_params(solver="lbfgs").fit(X, y)
         stopped = clone(model).set_params(early_stopping=True).fit(X, y)
@@ -374,7 +374,7 @@ def test_early_stopping_is_not_for_lbfgs():
 
 
 def test_stagnation_ends_the_training():
-    """More than `n_iter_no_change` idle epochs, as in scikit-learn."""
+    """It takes more than `n_iter_no_change` epochs without gain, as in scikit-learn."""
     model = regressor(learning_rate="constant", tol=100, max_iter=50)
     assert model.fit(X, Y).n_iter_ == 12
     model.set_params(n_iter_no_change=3)
@@ -401,7 +401,7 @@ def test_callbacks_may_stop(params):
     "network", [{"activation": "tanh"}, {"module": dense}], ids=["layers", "module"]
 )
 def test_starts_keep_the_best(network):
-    """What comes out is no worse than any network on the way."""
+    """The result is not worse than any network during the search."""
     recorder = Recorder(lambda fitted: mean_squared_error(Y, fitted.predict(X)))
     model = regressor(
         hidden_layer_sizes=(2,),
@@ -419,7 +419,7 @@ def test_starts_keep_the_best(network):
 
 @pytest.mark.parametrize("global_move", ["transplant", "restart"])
 def test_global_moves(global_move, seed):
-    """A network that is stuck is put elsewhere; the recorded networks jump."""
+    """A network that stagnates is moved, so the recorded networks jump."""
     corners = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     recorder = Recorder(lambda fitted: fitted.coefs_[0].copy())
     model = AddedNeuronRegressor(
@@ -445,7 +445,7 @@ def test_global_moves(global_move, seed):
 
 @pytest.mark.parametrize("name", ["regression", "counts", "classes", "hinge"])
 def test_starts_reach_a_critical_point(name):
-    """The polish: at the end the objective's gradient vanishes."""
+    """After the polish, the gradient of the objective is zero."""
     model, y, columns, loss = CASES[name]
     model = clone(model).set_params(
         hidden_layer_sizes=(2,),
@@ -476,7 +476,7 @@ def test_starts_reach_a_critical_point(name):
 
 
 def test_starts_help(seed):
-    """One start with two units misses XOR for some seeds; several do not."""
+    """For some seeds one start does not learn XOR with two units; several do."""
     corners = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     params = {"alpha": 0, "max_iter": 200, "n_iter_no_change": 1000}
     single = [
@@ -500,7 +500,7 @@ def test_starts_help(seed):
 
 
 def test_random_state():
-    """An instance with a seed is that seed; its draws go on."""
+    """A first fit with a RandomState equals that with its seed; later ones differ."""
     model = regressor(batch_size=10)
     expected = model.fit(X, Y).predict(X)
     rng = np.random.RandomState(0)
@@ -513,7 +513,7 @@ def test_random_state():
 
 
 def test_shuffling():
-    """Minibatches are drawn, one batch is not."""
+    """Minibatches are drawn at random, a single batch is not."""
     for batch_size, differs in ((10, True), (40, False), ("auto", True)):
         one, other = (
             fit("regression", shuffle=shuffle, batch_size=batch_size).predict(X)
@@ -525,7 +525,7 @@ def test_shuffling():
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_precision(name, solver):
-    """Float32 follows X or the request; losses are of float64 all the same."""
+    """Float32 follows X or `dtype`; losses are always in float64."""
     model, y, columns, loss = CASES[name]
     model = clone(model).set_params(solver=solver, max_iter=5)
     X32 = X.astype(np.float32)
@@ -550,7 +550,7 @@ def test_precision(name, solver):
         (classifier(batch_size=10), LABELS),
         (regressor(solver="lbfgs"), Y),
         (regressor(n_starts=2, hidden_layer_sizes=(2,)), Y),
-        (regressor(module=normalised), Y),
+        (regressor(module=normalized), Y),
         (regressor(early_stopping=True), Y),
         (regressor(module=with_dropout, early_stopping=True), Y),
     ],

@@ -141,7 +141,7 @@ def import_problems(package):
 
 
 def may_import(room, target):
-    """Whether `room` may import `target`; a name of the package itself is no room."""
+    """Whether `room` may import `target`; the package itself is not a room."""
     if (room, target) in SIDEWAYS:
         return True
     if {room, target} & NONCONVEX and {room, target} & CONVEX:

@@ -17,7 +17,7 @@ WRITTEN_BY_TOOLS = {"build", "dist", "__pycache__", "gallery"}
 
 
 def missing_from_api_page(names, page):
-    """Find public names that do not stand on a line of their own on the API page."""
+    """Find public names that do not have a line on the API page."""
     listed = {line.strip().removeprefix("~sklearn_pgb.") for line in page.splitlines()}
     return [name for name in names if not name.startswith("__") and name not in listed]
 

@@ -81,7 +81,7 @@ def training_data(generator):
 
 
 def test_GB_2_critical_point(generator):
-    """At a critical point neither the basis nor the last layer has anything better."""
+    """At a critical point, no model on the basis or the last layer is better."""
     network, X, noise, weight = training_data(generator)
     y = oracles.critical_targets(network, X, weight, noise)
     gradient = torch.func.grad(
@@ -105,7 +105,7 @@ def test_GB_2_critical_point(generator):
 
 
 def test_GB_3_any_point(generator):
-    """Anywhere, the gap is ``<gradient, g - c> / 2`` at the best coefficients c."""
+    """At any point the gap is ``<gradient, g - c> / 2`` at the best coefficients c."""
     network, X, y, weight = training_data(generator)
     theta = network.theta
     loss = oracles.training_loss(network, X, y, weight, theta)
@@ -150,7 +150,7 @@ def test_GB_4_linear_model(generator):
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_GB_5_saturated(depth, n_outputs, generator):
-    """Where every sample owns a unit, the rank is full and nothing is left to lose."""
+    """If one unit is active for each sample, the rank is full and the loss minimal."""
     X = randn(generator, 6, 3)
     X /= X.norm(dim=1, keepdim=True)
     weights, biases = oracles.saturated_relu(X, width=8, depth=depth)
@@ -197,7 +197,7 @@ all_kinds = pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("without_bias", [True, False])
 @pytest.mark.parametrize("make", [random_module, lambda g: random_chain(g, [4, 3, 2])])
 def test_jacobian(make, without_bias, generator):
-    """The operator of either network is its dense Jacobian, output bias left out."""
+    """The operator equals the dense Jacobian, without the output bias."""
     network, X = make(generator), randn(generator, 6, 4)
     bias = network.find_head(X).bias
     assert bias.stop - bias.start == 2
@@ -213,7 +213,7 @@ def test_jacobian(make, without_bias, generator):
 
 @all_kinds
 def test_tangent_space(kind, generator):
-    """Scaled to one, side by side: the kernel is the mean of the networks' kernels."""
+    """The kernel of the scaled columns is the mean of the networks' kernels."""
     networks = make_networks(kind, generator)
     inputs = [randn(generator, 12, 4) for _ in networks]
     weight = oracles.random_weight(12, generator)
@@ -277,7 +277,7 @@ def test_mean_raw(generator):
 
 
 def test_space_without_influence(generator):
-    """Columns of zeros are left as they are; the intercept remains."""
+    """Columns of zeros are not scaled; the intercept remains."""
     network = ChainNetwork.mlp([torch.zeros(2, 4)], [torch.zeros(2)], [])
     X = torch.zeros(5, 4, dtype=torch.float64)
     space = TangentSpace.of([network], [X], torch.full((5,), 0.2).double())
@@ -289,7 +289,7 @@ def test_space_without_influence(generator):
 
 
 def test_space_without_span():
-    """A network with a squashed output is not a known point of its own span."""
+    """A network with an activation on its outputs need not be in its own span."""
     module = nn.Sequential(nn.Linear(4, 2), nn.Tanh()).to(torch.float64)
     X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)
     weight = torch.full((3,), 1 / 3, dtype=torch.float64)
@@ -302,7 +302,7 @@ def test_space_without_span():
 
 
 def ridge_predictions(basis, X, y, alpha):
-    """Predictions of a ridge on the basis, through the package's own solver."""
+    """Predictions of ridge regression on the basis, by the package's solver."""
     targets = torch.tensor(y)
     weight = torch.full((len(y),), 1 / len(y), dtype=torch.float64)
     problem = ConvexProblem(
@@ -318,7 +318,7 @@ def ridge_predictions(basis, X, y, alpha):
 
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_input_basis(fit_intercept, X, y):
-    """The inputs with coefficients for every output: ridge regression."""
+    """The model on the inputs is ridge regression, separately for each output."""
     basis = InputBasis(fit_intercept=fit_intercept).fit(X, y)
     assert basis.intercept is fit_intercept
     expected = np.stack([np.kron(row, np.eye(2)) for row in X[:, None]])
@@ -338,7 +338,7 @@ def test_input_basis(fit_intercept, X, y):
 )
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_feature_basis(transformer, fit_intercept, X, y):
-    """The transformer's columns: the pipeline with ridge regression behind it."""
+    """The model on the features is a pipeline of the transformer and Ridge."""
     basis = FeatureBasis(transformer, fit_intercept=fit_intercept).fit(X, y)
     assert basis.intercept is fit_intercept
     # The transformer is cloned, and fitted on X alone.
@@ -365,7 +365,7 @@ def test_sparse_features(X):
 
 
 def test_frozen_transformer(X):
-    """A frozen transformer is taken as it is."""
+    """A frozen transformer is not fitted again."""
     scaler = StandardScaler().fit(10 * X)
     basis = FeatureBasis(FrozenEstimator(scaler)).fit(X)
     features = basis.operator(X, 1).dense()[:, 0].numpy()
@@ -382,13 +382,13 @@ def test_frozen_transformer(X):
     ids=lambda basis: type(basis).__name__,
 )
 def test_not_fitted(basis, X):
-    """What learns something says so before it has."""
+    """Bases with fitted parts raise NotFittedError."""
     with pytest.raises(NotFittedError, match=f"{type(basis).__name__} instance is not"):
         basis.operator(X, 1)
 
 
 def test_input_errors(X):
-    """Inputs that are no finite matrix are refused."""
+    """Inputs that are not finite matrices are refused."""
     basis = InputBasis().fit(X)
     with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
         basis.operator(X[0], 1)
@@ -432,7 +432,7 @@ def test_layer_basis(layer, X, y):
 
 @pytest.mark.parametrize("layer", [2, -3])
 def test_layer_errors(layer, X, y):
-    """A layer that does not exist is refused with the number that do."""
+    """The error names the number of hidden layers."""
     basis = LayerBasis(small_mlp(), layer=layer).fit(X, y)
     message = f"layer must be .* one of the 2 hidden layers, got {layer}. Change it "
     with pytest.raises(ValueError, match=message):
@@ -440,7 +440,7 @@ def test_layer_errors(layer, X, y):
 
 
 def test_layers_of_modules(X, generator):
-    """A Sequential shows its layers; a module that is no chain has none to show."""
+    """A Sequential has hidden layers; a module that is not a chain has none."""
     module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
     basis = LayerBasis(module, loss="squared_error").fit(X)
     with torch.no_grad():
@@ -454,7 +454,7 @@ def test_layers_of_modules(X, generator):
 
 
 def test_gradient_basis(X, y):
-    """The scaled Jacobian of the trained clone, output bias left out."""
+    """The basis is the scaled Jacobian of the trained clone, without output bias."""
     mlp = small_mlp()
     basis = GradientBasis(mlp).fit(X, y)
     assert basis.intercept
@@ -483,7 +483,7 @@ def test_gradient_basis_outputs(X, y):
 
 @pytest.mark.parametrize("make", [LayerBasis, GradientBasis])
 def test_frozen_network(make, X, y):
-    """A frozen network is taken as it is, whatever is passed to fit."""
+    """A frozen network is not trained again, whatever data `fit` gets."""
     trained = small_mlp().fit(X, y)
     frozen = make(FrozenEstimator(trained)).fit(X[:10])
     with torch.no_grad():
@@ -497,17 +497,13 @@ def test_frozen_network(make, X, y):
 
 @pytest.mark.parametrize("make", [LayerBasis, GradientBasis])
 def test_modules_need_a_loss(make, X):
-    """A module does not say what it was trained with."""
+    """A module does not know its training loss."""
     with pytest.raises(ValueError, match="loss must be given with a torch module"):
         make(nn.Linear(4, 1)).fit(X)
-    with pytest.raises(
-        TypeError, match="estimator must be a network of this package, an MLPRegressor"
-    ):
-        make(KNeighborsRegressor()).fit(X, X[:, 0])
 
 
 def test_basis_of_classifier(X):
-    """A classifier's raw outputs are differentiated, one per class."""
+    """The basis of a classifier has the derivatives of one raw output per class."""
     labels = np.arange(30) % 3
     mlp = MLPClassifier((5,), max_iter=5, random_state=0)
     basis = GradientBasis(mlp).fit(X, labels)
@@ -553,5 +549,6 @@ def test_estimators_that_are_no_networks_are_not_trained(make, X, y):
         def fit(self, X, y):
             raise AssertionError
 
-    with pytest.raises(TypeError, match="estimator must be a network of this package"):
+    match = "estimator must be a network of this package, an MLPRegressor"
+    with pytest.raises(TypeError, match=match):
         make(Untrainable()).fit(X, y)

@@ -99,7 +99,7 @@ def residual_loss(point):
 
 @pytest.mark.parametrize("size", [0.5, 0.1, 1e-3])
 def test_GB_8_saddle(size):
-    """At (0, 0) the gradient basis has nothing better; one displacement gives zero."""
+    """At (0, 0) the gradient basis is not better, but a displacement gives zero."""
     network, X = open_module(Residual()), torch.tensor(RESIDUAL_X)
     y = torch.tensor(RESIDUAL_Y)
     assert mean_square(network, X, y) == 1
@@ -155,7 +155,7 @@ def embedded_unit(w2=0.0, v2=0.0):
 
 
 def plain_objective(program, X, y):
-    """Mean squared error without a ridge."""
+    """Mean squared error without penalty."""
     weight = torch.full((len(X),), 1 / len(X), dtype=X.dtype)
     return Objective(
         program, SquaredLoss(), X, y, weight, torch.zeros(program.n_params).double()
@@ -163,7 +163,7 @@ def plain_objective(program, X, y):
 
 
 def test_GB_9_embedded_unit():
-    """A second unit without weights: two displacements of it explain all that is left.
+    """With two displacements of a second unit without weights, the loss is zero.
 
     Values by displacing its incoming weight by 0.5, then by 1 too.
     """
@@ -190,7 +190,7 @@ def test_GB_9_found():
 
 
 def test_GB_10_dead_relu(generator):
-    """A dead network has no better point in any basis of its own derivatives."""
+    """All derivatives of a dead network are zero, so no basis has a smaller loss."""
     network = ChainNetwork.mlp([[[-1.0]], [[0.7]]], [None, None], [ACTIVATIONS["relu"]])
     X = torch.tensor([[1.0], [2.0], [3.0]]).double()
     y = 2 * X - 1
@@ -284,7 +284,7 @@ def test_GB_13_union(generator):
 
 
 def floor(X, y):
-    """Pure error of the squared loss: what rows of equal inputs leave."""
+    """Pure error of the squared loss: variance within samples of equal inputs."""
     total = 0.0
     for row in X.unique(dim=0):
         group = y[(row == X).all(1)]
@@ -357,7 +357,7 @@ def test_strict_minima(generator):
 
 
 def test_flat_minimum(generator):
-    """A unit split in two is a local minimum along a line; nothing there is better.
+    """A unit split in two is a local minimum along a line; no basis is better there.
 
     The line of equal outputs leaves the local minima for saddles (Fukumizu and Amari):
     displacements as long as the weights reach these, and still must find nothing.
@@ -385,12 +385,12 @@ def test_flat_minimum(generator):
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_never_below_a_minimum_with_free_units(activation, generator):
-    """At a global minimum with idle units nothing is better, though much is free."""
+    """At a global minimum with unused units, no displacement has a smaller loss."""
     network = random_chain(generator, [2, 6, 4, 1], activation)
     network.weights[1][:, :2] = 0
     network.weights[2][:, 0] = 0
     X = randn(generator, 15, 2)[torch.arange(30) % 15]
-    # Two targets around what the network says: its loss is the pure error.
+    # Two targets around each output: the loss is the pure error.
     noise = randn(generator, 15, 1)
     y = network(network.theta, X) + torch.cat([noise, -noise])
     loss = mean_square(network, X, y)
@@ -404,7 +404,7 @@ def test_never_below_a_minimum_with_free_units(activation, generator):
 
 
 def idle_network(X, y, kind=MLPRegressor, width=5):
-    """A trained network with two units that nobody listens to."""
+    """A trained network with two units of zero outgoing weights."""
     network = kind(
         hidden_layer_sizes=(width,), activation="tanh", max_iter=20, random_state=0
     ).fit(X, y)
@@ -456,7 +456,7 @@ def test_basis(data):
 
 
 def test_constant_rank_is_the_gradient_basis(data):
-    """Without singularity the columns are those of the gradient basis."""
+    """If the point is not singular, the columns are those of the gradient basis."""
     X, y = data
     network = MLPRegressor(hidden_layer_sizes=(4,), max_iter=20, random_state=0)
     basis = PerturbedGradientBasis(network).fit(X, y)
@@ -469,7 +469,7 @@ def test_constant_rank_is_the_gradient_basis(data):
 
 
 def test_full_rank_is_not_compared(data, monkeypatch):
-    """A rank that cannot rise needs no parameters nearby."""
+    """A full rank is not compared with that of parameters nearby."""
     from sklearn_pgb._bases import _perturbed
 
     X, y = data
@@ -482,7 +482,7 @@ def test_full_rank_is_not_compared(data, monkeypatch):
 
 
 def test_number_of_perturbations(data):
-    """No more than asked for, and no more than add columns."""
+    """At most the given number, and only those that add columns."""
     X, y = data
     network = FrozenEstimator(idle_network(X, y))
     sizes = [
@@ -516,7 +516,7 @@ def test_classifier(data):
 
 
 def test_large_jacobian_is_not_perturbed(monkeypatch):
-    """Without a rank there is no verdict on singularity and no displacement."""
+    """If the rank is unknown, singularity is unknown and nothing is displaced."""
     monkeypatch.setattr(_rank, "RANK_ENTRIES", 1)
     basis = PerturbedGradientBasis(Residual(), loss="squared_error").fit(RESIDUAL_X)
     assert (basis.rank_, basis.generic_rank_, basis.is_singular_) == (None, None, None)

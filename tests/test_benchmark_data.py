@@ -17,7 +17,7 @@ from _data import DATA_SETS, digest, read
 
 @pytest.fixture
 def sources(tmp_path):
-    """Sources that were downloaded already, as far as a test puts them there."""
+    """A folder of downloaded sources, which tests fill."""
     return get_data.Sources(tmp_path / "downloads")
 
 
@@ -72,7 +72,7 @@ def test_set_with_masks(sources, tmp_path):
 
 
 def test_digest_is_of_the_contents(tmp_path):
-    """It does not see how a file is compressed, and sees one changed mark."""
+    """It does not depend on the compression, but on every character."""
     arrays = {"X": np.eye(3), "y": np.arange(3.0), "task": "regression"}
     splits = np.array([[0, 0, 1]], dtype=np.int8)
     for name, save in [("a", np.savez), ("b", np.savez_compressed)]:
@@ -96,7 +96,7 @@ def test_each_listed_set_has_a_source_and_an_address():
     assert set(tables) == set(get_data.MESSY)
 
 
-def test_file_that_cannot_be_had_is_reported(tmp_path, monkeypatch, capsys):
+def test_file_that_cannot_be_downloaded_is_reported(tmp_path, monkeypatch, capsys):
     """The script goes on with the next set, and ends with an error."""
 
     def no_network(sources, url):

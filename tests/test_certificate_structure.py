@@ -89,7 +89,7 @@ def test_identity_is_linear(generator):
     ("margin", "linear"), [(1e-6, True), (1e-9, False), (0, False)]
 )
 def test_units_on_a_kink_are_not_linear(margin, linear, generator):
-    """Closer to a kink than rounding of its layer, a unit counts as on it."""
+    """A unit counts as on a kink if it is closer than the rounding of its layer."""
     network, X = always(1, RELU, generator, x=1.0 + margin)
     assert network.forward(X)[0][0][:, 0].min() == pytest.approx(margin, rel=1e-6)
     assert linear_units(network, X)[0][0][0] == linear
@@ -142,7 +142,7 @@ def test_structure_is_the_definition(n_outputs, generator):
 
 
 def test_structure_by_hand(generator):
-    """A lane of active units through two layers, with one leak."""
+    """Active units through two layers, one of which feeds another unit."""
     network, X = lane(generator)
     assert linear_layers(network, X, 1) == range(3)
     # Two such units per layer are not there.
@@ -159,7 +159,7 @@ def test_no_hidden_layer(generator):
 
 
 def test_layers_operator(generator):
-    """Features side by side, with coefficients of their own for every output."""
+    """Concatenated features, with separate coefficients for each output."""
     network = random_chain(generator, [3, 4, 5, 2], [TANH, RELU])
     X = randn(generator, 8, 3)
     operator = layers_operator(network, X, range(1, 3))
@@ -253,7 +253,7 @@ def test_GB_14_decoupled(generator):
 
 
 def test_GB_15_deep_linear(generator):
-    """A deep linear network ends at ordinary least squares, whatever its start."""
+    """A deep linear network ends at ordinary least squares from any start."""
     X, y = randn(generator, 25, 4), randn(generator, 25, 2)
     program = oracles.program_without_biases([4, 3, 5, 2], "identity")
     objective = plain_objective(program, X, y)
@@ -454,7 +454,7 @@ def test_kink_margin_of_silent_layers():
     [(nn.ReLU(), 0.25), (nn.Tanh(), math.inf), (nn.Hardtanh(), math.nan)],
 )
 def test_kink_margin_of_modules(layer, expected):
-    """Modules too; where kinks may lie elsewhere it is not known."""
+    """It is known for modules too, unless kinks may be elsewhere than at zero."""
     module = nn.Sequential(nn.Unflatten(1, (1, 1)), nn.Conv1d(1, 1, 1), layer)
     module.append(nn.Flatten()).double()
     module[1].weight.data.fill_(1)

@@ -69,7 +69,7 @@ def test_interpolating_network_is_a_global_minimum(seed):
 
 
 def test_repeated_rows_are_fitted_up_to_the_floor(seed):
-    """The floor, not zero, is what a global minimum is compared with."""
+    """A global minimum is compared with the floor, not with zero."""
     X, y = smooth_data(seed, n=6)
     X, y = np.vstack([X, X]), np.concatenate([y, y + 1.0])
     mlp = polished_mlp(
@@ -106,8 +106,8 @@ def test_undertrained_network_is_no_critical_point(seed):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "logistic", "identity"])
-def test_constructed_critical_point_is_never_called_undone(seed, activation):
-    """Targets are made such that all derivatives vanish where the network is."""
+def test_constructed_critical_point_is_critical(seed, activation):
+    """The targets are built so that all derivatives vanish."""
     X, y = smooth_data(seed)
     mlp = tanh_mlp(4, activation=activation, max_iter=3, random_state=seed).fit(X, y)
     network = open_network(mlp).network
@@ -148,7 +148,7 @@ def test_GB_9_idle_unit_is_used():
 
 
 def test_escape_by_displacement_starts_at_the_same_loss():
-    """Without curvature as a ground: the displaced parameters have the same outputs."""
+    """The displaced parameters have the same outputs."""
     module, X, y = embedded_unit()
     subject = open_subject(
         module, X, y, sample_weight=None, loss="squared_error", penalty=None
@@ -210,7 +210,7 @@ def test_relu_on_its_kink_is_judged_by_its_last_layer(seed):
 
 
 def test_global_minimum_of_a_linear_network_is_certified(seed):
-    """Deep linear: no network of its kind is below the linear model."""
+    """No deep linear network has a smaller loss than the best linear model."""
     X, y = smooth_data(seed)
     mlp = tanh_mlp(3, activation="identity", random_state=seed)
     mlp = polished_mlp(mlp, X, y, lambda net: on_weights(net, 0.0))
@@ -221,7 +221,7 @@ def test_global_minimum_of_a_linear_network_is_certified(seed):
     assert certificate.verdict == "certified_global"
 
 
-def test_active_relu_units_vouch_for_the_inputs(seed):
+def test_active_relu_units_act_as_linear_units(seed):
     """Units active on all rows: a local minimum is as good as inputs and layer."""
     X, y = smooth_data(seed)
     rng = np.random.RandomState(seed)
@@ -237,8 +237,8 @@ def test_active_relu_units_vouch_for_the_inputs(seed):
     assert joint.value <= np.mean((y - features @ np.linalg.lstsq(features, y)[0]) ** 2)
 
 
-def test_no_claim_without_a_way_down(monkeypatch):
-    """Tests that speak against a local minimum are not believed alone."""
+def test_no_claim_without_a_descent(monkeypatch):
+    """A test against a local minimum must be confirmed by a descent."""
     module, X, y = saddle()
 
     def nowhere(objective, theta, found):
@@ -253,7 +253,7 @@ def test_no_claim_without_a_way_down(monkeypatch):
 
 
 def test_gradient_of_rounding_is_none(seed):
-    """What a refit gains along directions of no size is no gradient."""
+    """A gain along directions of negligible size is not evidence."""
     X, y = smooth_data(seed)
     mlp = tanh_mlp(max_iter=5, random_state=seed).fit(X, y)
     subject = open_subject(mlp, X, y, sample_weight=None, loss=None, penalty=None)
@@ -325,7 +325,7 @@ def test_each_value_is_least_squares(seed):
         assert row.lower_bound <= row.value
         assert row.gap <= 1e-8
         assert row.excess == pytest.approx(certificate.loss - row.value)
-        # A million times what was found, which is less than 100 here.
+        # A million times the norm of the solution, which is less than 100 here.
         assert 1e4 <= row.norm_budget < 1e8
 
 
@@ -367,7 +367,7 @@ def test_bounds_enclose_scipy_minima(seed, kind):
 def test_every_step_of_the_ladder_holds_anywhere(seed):
     """Loss, last layer, gradient basis, perturbed basis, floor: each at most the last.
 
-    The singular network has a unit that feeds nothing; it is nowhere near critical.
+    The singular network has a unit of zero outgoing weights and is not critical.
     """
     X, y = smooth_data(seed)
     w = np.array([[0.5, -0.3], [0.2, -0.1], [1.0, 0.2]])
@@ -431,7 +431,7 @@ def test_certificate_depends_on_random_state_only(seed):
     assert first == second
 
 
-def test_large_derivatives_are_not_factorised(seed):
+def test_large_derivatives_are_not_factorized(seed):
     """With little memory the values are found by products, and the rank is unknown."""
     X, y = smooth_data(seed, n=60)
     mlp = tanh_mlp(max_iter=5, random_state=seed).fit(X, y)

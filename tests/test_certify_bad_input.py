@@ -1,4 +1,4 @@
-"""What `certify` says of things that it cannot certify."""
+"""Errors of `certify`."""
 
 import numpy as np
 import pytest
@@ -143,6 +143,16 @@ def test_bases_with_other_names():
         certify(MLP, X, Y, bases={1: InputBasis()})
 
 
+def test_bases_with_names_of_other_rows():
+    """A basis named "inputs" would certify a linear network by a bound on the basis."""
+    linear = tanh_mlp((4, 3), activation="identity", max_iter=5).fit(X, Y)
+    names = [row.basis for row in certify(linear, X, Y).table]
+    names += ["layer 5", "inputs and residual units", "perturbed gradient"]
+    for name in names:
+        with pytest.raises(ValueError, match=f"must have other names .*, got '{name}'"):
+            certify(linear, X, Y, bases={name: InputBasis()})
+
+
 def test_transformers_and_networks_are_bases():
     """They are wrapped as a user would wrap them."""
     bases = {
@@ -165,7 +175,7 @@ def test_basis_that_is_not_in_the_table():
 
 
 def test_constant_targets_have_a_tolerance():
-    """The best constant loses nothing; a tolerance of zero would certify nothing."""
+    """The best constant is at the floor, but the tolerance is not zero."""
     for value in (0.0, 3.0):
         y = np.full(len(X), value)
         certificate = certify(tanh_mlp(max_iter=5).fit(X, y), X, y)

@@ -73,7 +73,7 @@ CONVERGED = {"tol": 1e-12, "max_iter": 10_000}
     ids=str,
 )
 def test_convex_models_are_global_minima(model, targets):
-    """With their own penalties and weights of classes."""
+    """Linear models are certified with their penalties and class weights."""
     y = Y[targets]
     model.fit(X, y)
     assert certify(model, X, y).verdict == "certified_global"
@@ -92,7 +92,7 @@ def test_weights_are_part_of_the_objective(model):
 
 @pytest.mark.parametrize("name", ["boosting", "histogram, multi", "forest, two", "bag"])
 def test_ensembles_leave_a_gap(name):
-    """The gap is what the joint solution for all leaf values gains."""
+    """They are not critical: solving for all leaf values jointly is better."""
     model, targets = (TREES | COMBINATIONS)[name]
     y = Y[targets]
     certificate = certify(clone(model).fit(X, y), X, y)
@@ -104,7 +104,7 @@ def test_ensembles_leave_a_gap(name):
     assert any("Thresholds of trees" in note for note in certificate.notes)
 
 
-def test_moved_leaf_values_are_no_minimum():
+def test_moved_leaf_values_are_not_a_minimum():
     """The certificate of a tree is one of its leaf values."""
     y = Y["real"]
     tree = DecisionTreeRegressor(max_depth=2).fit(X, y)
@@ -128,11 +128,11 @@ def test_penalties_outside_of_the_objective_are_noted():
     notes = certify(Lasso(0.1).fit(X, y), X, y).notes
     assert any("L1 penalty" in note for note in notes)
     positive = LinearRegression(positive=True).fit(X, y)
-    assert any("positive" in note for note in certify(positive, X, y).notes)
+    assert any("positive=True" in note for note in certify(positive, X, y).notes)
 
 
 def test_bases_of_the_user_take_the_inputs_of_the_trees():
-    """Not the numbers of the leaves."""
+    """They get the samples, not the leaf numbers."""
     y, forest = Y["real"], BaggingRegressor(n_estimators=2, random_state=0)
     linear = make_pipeline(StandardScaler())
     certificate = certify(forest.fit(X, y), X, y, bases={"scaled": linear})

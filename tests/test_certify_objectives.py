@@ -39,7 +39,7 @@ def labels(seed, n_classes=3, n=50):
 
 
 def test_objective_is_twice_that_of_scikit_learn(seed):
-    """Its squared loss has a factor 1/2; `loss_` of L-BFGS is its objective."""
+    """scikit-learn's squared loss has a factor 1/2; `loss_` is its objective."""
     X, y = smooth_data(seed)
     mlp = tanh_mlp(alpha=0.5, max_iter=10, random_state=seed).fit(X, y)
     certificate = certify(mlp, X, y)
@@ -107,7 +107,7 @@ def test_batches_strengthen_the_penalty(seed):
     assert any("batch" in note for note in certify(parts, X, y).notes)
 
 
-def test_early_stopping_is_named(seed):
+def test_early_stopping_is_noted(seed):
     X, y = smooth_data(seed)
     mlp = tanh_mlp(
         solver="adam", early_stopping=True, max_iter=5, random_state=seed
@@ -115,7 +115,7 @@ def test_early_stopping_is_named(seed):
     assert any("Early stopping" in note for note in certify(mlp, X, y).notes)
 
 
-# -- penalised objectives ------------------------------------------------------------
+# -- penalized objectives ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 0.1, 1.0])
@@ -155,7 +155,7 @@ def test_tilted_bound_holds_for_random_changes(seed):
     assert tilted.lower_bound <= tilted.value < tilted.objective
 
 
-def test_unbounded_tilt_is_recognised(seed):
+def test_unbounded_tilt_is_recognized(seed):
     """More parameters than rows: the penalty's gradient leaves the row space."""
     X, y = smooth_data(seed, n=6)
     mlp = tanh_mlp(10, alpha=0.5, max_iter=5, random_state=seed).fit(X, y)
@@ -169,8 +169,8 @@ def test_unbounded_tilt_is_recognised(seed):
     assert wider.tilted.lower_bound < certificate.tilted.lower_bound
 
 
-def test_penalised_network_at_the_floor_of_its_loss_is_not_called_global(seed):
-    """What is certified is the objective; the loss alone is a note."""
+def test_penalized_network_at_the_floor_of_its_loss_is_not_called_global(seed):
+    """The verdict is about the objective; that the loss is at its floor is a note."""
     X, y = smooth_data(seed, n=6)
     mlp = polished_mlp(
         tanh_mlp(20, random_state=seed), X, y, lambda net: on_weights(net, 0.0)
@@ -183,10 +183,11 @@ def test_penalised_network_at_the_floor_of_its_loss_is_not_called_global(seed):
 
 
 def test_perturbed_basis_gives_no_verdict_with_a_penalty():
-    """A unit that feeds nothing is a strict minimum, with something better far off.
+    """Zero weights are a strict local minimum, but not a global one.
 
-    The targets are orthogonal to the inputs, so only a large step out of the minimum
-    pays for its penalty. Without penalty the same point is no minimum.
+    The targets are orthogonal to the inputs, so that only a large change decreases the
+    loss by more than it increases the penalty. Without penalty, the point is not a
+    local minimum.
     """
     X = np.linspace(-2, 2, 20)[:, None]
     y = np.tanh(3 * X[:, 0])
@@ -223,7 +224,7 @@ def test_integer_weights_equal_repetition(seed, alpha):
         assert one.value == pytest.approx(other.value, rel=1e-8)
 
 
-def test_pipeline_is_followed(seed):
+def test_steps_of_a_pipeline_are_applied(seed):
     X, y = smooth_data(seed)
     scaler, mlp = StandardScaler(), tanh_mlp(max_iter=10, random_state=seed)
     pipeline = make_pipeline(scaler, mlp).fit(X, y)
@@ -247,7 +248,7 @@ def test_targets_are_transformed(seed):
 
 
 def test_units_of_the_targets_change_no_verdict(seed):
-    """Tolerances are relative to what the best constant loses."""
+    """Tolerances are relative to the loss of the best constant."""
     mlp, X, y = converged_mlp(seed)
     network = open_network(mlp).network
     modules = []
@@ -269,7 +270,7 @@ def test_units_of_the_targets_change_no_verdict(seed):
 
 
 class Residual(nn.Module):
-    """No chain: x plus a layer, then a head."""
+    """A module that is not a chain: x plus a layer, then a head."""
 
     def __init__(self):
         super().__init__()
@@ -292,8 +293,8 @@ def test_module_is_certified(seed):
     assert [row.basis for row in certificate.table] == ["inputs", "gradient"]
 
 
-def test_penalty_of_a_module_is_given(seed):
-    """One number and one per parameter, as arrays and tensors."""
+def test_penalty_of_a_module(seed):
+    """It is one number, or an array or tensor with one number per parameter."""
     X, y = smooth_data(seed)
     torch.manual_seed(seed)
     module = Residual().double()
@@ -319,7 +320,7 @@ def test_log_loss_of_a_module(seed, n_outputs):
     assert certificate.loss == pytest.approx(log_loss(y, p))
 
 
-def test_function_outside_its_own_span_is_added(seed):
+def test_network_outside_its_span_is_added(seed):
     """A frozen head: the gradient basis is the network plus combinations."""
     X, y = smooth_data(seed)
     torch.manual_seed(seed)
@@ -331,7 +332,7 @@ def test_function_outside_its_own_span_is_added(seed):
     assert any("plus a combination" in text for text in certificate.assumptions)
 
 
-def test_dropout_and_weight_decay_are_named(seed):
+def test_dropout_and_weight_decay_are_noted(seed):
     skorch = pytest.importorskip("skorch")
     X, y = smooth_data(seed)
     module = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.1), nn.Linear(3, 1))
@@ -400,7 +401,7 @@ def test_objective_of_resnet_basis_regressor(seed, basis):
 
 
 def test_decay_of_residual_units_is_counted(seed):
-    """In units of standardised inputs, as in the training's loss curve."""
+    """In units of standardized inputs, as in the training's loss curve."""
     X, y = smooth_data(seed)
     X = 5 + 3 * X
     model = ResNetBasisRegressor(
@@ -428,7 +429,7 @@ def test_resnet_basis_classifier(seed):
 
 
 def test_mlp_of_one_row(seed):
-    """The least that can be certified."""
+    """One sample is enough for a certificate."""
     X, y = np.array([[0.3, -0.2]]), np.array([1.0])
     mlp = MLPRegressor(hidden_layer_sizes=2, solver="lbfgs", alpha=0, max_iter=500)
     certificate = certify(mlp.set_params(random_state=seed).fit(X, y), X, y)

@@ -1,4 +1,4 @@
-"""What must never be certified, and data that must be taken."""
+"""Networks that must not be certified, and data that must be accepted."""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def linear_module(weight, bias):
 
 @pytest.mark.parametrize("size", [1.0, 1e6, 1e12, 1e16, 1e100])
 def test_large_gradient_is_not_critical(size):
-    """A column of any size hides nothing: w = (0, 3) takes off almost all the loss."""
+    """A large column does not hide that w = (0, 3) has a much smaller loss."""
     rng = np.random.default_rng(0)
     X = np.column_stack([size * rng.normal(size=50), rng.normal(size=50)])
     y = 3 * X[:, 1] + 0.1 * rng.normal(size=50)
@@ -66,8 +66,8 @@ def test_large_gradient_is_not_critical_with_a_penalty():
     assert certificate.verdict == "not_critical"
 
 
-def test_point_of_rounding_is_no_gradient():
-    """The best linear model: its derivatives are rounding of zero, and nothing more."""
+def test_rounding_is_not_a_gradient():
+    """At the best linear model, the derivatives are rounding errors."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(50, 2)) * [1e9, 1e-9]
     y = X @ [1e-9, 1e9] + rng.normal(size=50)
@@ -86,7 +86,7 @@ def test_loss_that_overflows_certifies_nothing():
 
 
 def test_outputs_that_overflow_certify_nothing():
-    """The exponential of large outputs, in networks that were trained on large X."""
+    """The exponential overflows in networks that were trained on large X."""
     rng = np.random.default_rng(0)
     X, y = 1e3 * rng.normal(size=(50, 3)), rng.poisson(3, size=50)
     module = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 1)).double()
@@ -119,7 +119,7 @@ def test_scale_is_what_the_best_constant_loses_above_the_floor():
     )
 
 
-def test_spread_far_from_zero_is_no_constant():
+def test_targets_far_from_zero_are_not_constant():
     """Targets around a million with a spread of one are judged by that spread."""
     y = 1e6 + torch.randn(50, 1, dtype=torch.float64)
     scale = loss_scale(SquaredLoss(), y, share(50), 0.0)
@@ -168,8 +168,8 @@ def test_refit_bound_is_below_least_squares_on_its_own_features():
 
 @pytest.mark.parametrize("alpha", [1e-10, 1e-14, 1e-16, 1e-20, 1e-28])
 @pytest.mark.parametrize("solver", ["auto", "primal", "dual"])
-def test_weak_ridge_is_no_worse_than_none_is_by_much(alpha, solver):
-    """The squares of the singular values do not hold it; the values themselves do."""
+def test_small_alpha_is_nearly_as_good_as_zero(alpha, solver):
+    """Singular values resolve it, their squares do not."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 4))
     y = np.sin(X[:, 0]) + 0.1 * rng.normal(size=60)
@@ -184,7 +184,7 @@ def test_weak_ridge_is_no_worse_than_none_is_by_much(alpha, solver):
 
 
 def test_resnet_bound_is_never_above_its_loss():
-    """Powers of years: the basis is singular but for rounding."""
+    """Powers of years are a basis that is singular up to rounding."""
     rng = np.random.default_rng(0)
     for seed in range(4):
         X = rng.uniform(2000, 2024, size=(40, 1))
@@ -232,7 +232,7 @@ def test_sparse_matrices_of_every_format_are_taken(form, kind):
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, AddedNeuronClassifier])
-def test_class_without_weight_is_taken(kind):
+def test_class_without_weight_is_accepted(kind):
     """Training on weighted rows drops those of weight zero, labels and all."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 2))

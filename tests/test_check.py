@@ -307,7 +307,7 @@ def test_bound_with_a_smaller_residual_is_not_proven(exported, check):
 
 
 def test_dual_outside_of_its_domain_is_rejected(exported, check):
-    # It is moved into the domain, where it would prove the same bound.
+    # Moved into the domain, it would prove the same bound.
     _, text, arrays = exported(margins)
     document = json.loads(text)
     row = document["table"][0]

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, with no expected failure and none of our own skips.
+"""scikit-learn's checks, without expected failures or skips of ours.
 
 Every estimator at its defaults, and a part of the configurations of common_cases.py;
 benchmarks/estimator_checks.py runs all of them.
@@ -46,13 +46,13 @@ INHERITED = {
 
 @pytest.mark.parametrize("name", TREES)
 def test_refits_of_trees_fail_no_other_check(name):
-    """Trees whose weights are no repetitions do not pass on other failures."""
+    """Refits of trees only fail the check that weights equal repetitions."""
     assert failures(GradientBasisRefit(TREES[name], cv=2)).keys() <= INHERITED
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_fail_no_other_check(name):
-    """Members count samples, whatever their weights."""
+    """Refits of tables only fail checks of weights, because members count samples."""
     assert failures(TABLES[name]).keys() <= INHERITED
 
 

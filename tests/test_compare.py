@@ -217,8 +217,8 @@ def test_scores_are_those_of_logistic_regression(labels, classes):
     assert_allclose(report.scores, expected, rtol=2e-3)
 
 
-def test_ridge_of_the_log_loss_is_the_best_on_unseen_rows(labels):
-    """Cross-fitting picks a ridge whose held-out loss is near the best of the grid."""
+def test_alpha_of_the_log_loss_is_good_on_held_out_samples(labels):
+    """Cross-fitting chooses an alpha with nearly the best held-out loss."""
     X, y = labels
     alphas = np.logspace(-6, 0, 7)
     scores = [
@@ -237,7 +237,7 @@ def test_ridge_of_the_log_loss_is_the_best_on_unseen_rows(labels):
 
 @pytest.mark.parametrize("alpha", ["auto", 1e-3])
 def test_gradient_basis_is_the_refit(regression, alpha):
-    """Of one network around zero, whose alpha leave-one-out chooses."""
+    """The model equals a refit around zero with alpha by leave-one-out."""
     X, y = regression
     report = compare({"gradient": GradientBasis(network())}, X, y, alpha=alpha)[
         "gradient"
@@ -263,7 +263,7 @@ def test_transformers_are_bases(regression):
     assert plain.lower_bound == wrapped.lower_bound
 
 
-def test_induced_bases_stand_in_their_order(regression):
+def test_order_of_induced_bases(regression):
     """At one network: gradient basis below last layer, residual basis below inputs."""
     X, y = regression
     net = FrozenEstimator(network().fit(X, y))
@@ -285,7 +285,7 @@ def test_induced_bases_stand_in_their_order(regression):
 
 
 class NearestTarget(TransformerMixin, BaseEstimator):
-    """Targets of the nearest row seen in `fit`: what must not leak."""
+    """Targets of the nearest training sample, which would show leakage."""
 
     def fit(self, X, y):
         self.X_, self.y_ = X, y
@@ -297,7 +297,7 @@ class NearestTarget(TransformerMixin, BaseEstimator):
 
 
 def test_nothing_leaks(regression):
-    """A basis that knows its targets by heart is worthless on rows of pure noise."""
+    """A basis that memorizes its targets has no score above .1 on pure noise."""
     X, _ = regression
     y = np.random.default_rng(1).normal(size=60)
     report = compare({"leak": FeatureBasis(NearestTarget())}, X, y, alpha=1e-9)["leak"]
@@ -468,7 +468,7 @@ def test_scores_have_the_name_of_their_function(regression):
 
 
 def test_best_has_a_score(regression):
-    """A score that is not a number is no best one, and no error."""
+    """A score of nan is never the best, and does not raise."""
 
     def score(model, X, y):
         return np.nan if isinstance(model, Ridge) else 0.0

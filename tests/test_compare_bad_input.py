@@ -1,4 +1,4 @@
-"""Bad input of `compare_bases` gets an error that says what to do."""
+"""Errors of `compare_bases`, which give advice."""
 
 import numpy as np
 import pytest

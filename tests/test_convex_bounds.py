@@ -1,4 +1,4 @@
-"""Certified lower bounds: Fenchel duality with a ridge, and over a span without one."""
+"""Certified lower bounds by Fenchel duality, with and without penalty."""
 
 from dataclasses import replace
 
@@ -34,14 +34,14 @@ def feasible_dual(loss, y, generator):
     return loss.gradient(y, 2 * normal(generator, *y.shape))
 
 
-# --- with a ridge --------------------------------------------------------------------
+# --- with penalty --------------------------------------------------------------------
 
 
 @all_losses
 @intercepts
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 30.0, 1e4])
 def test_bound_anywhere(loss, intercept, scale, generator):
-    """At any coefficients the bound is below the optimum, and so is not the value."""
+    """At any coefficients, the bound is below the optimum and the value above it."""
     problem = oracles.random_problem(loss, generator, intercept=intercept, offset=True)
     best = solve(problem, tol=1e-14).value
     for _ in range(10):
@@ -147,7 +147,7 @@ def test_dual_value_with_offset(generator):
     assert dual_value(problem, outside) == -np.inf
 
 
-# --- without a ridge -----------------------------------------------------------------
+# --- without penalty -----------------------------------------------------------------
 
 
 @intercepts
@@ -169,7 +169,7 @@ def test_CV_3_squared_loss(intercept, generator):
 @pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss(0.1)], ids=repr)
 @intercepts
 def test_outputs_that_share_features(loss, intercept, generator, monkeypatch):
-    """The features are decomposed once, and all is as with each output's own columns.
+    """The features are decomposed once, with the same results as separate columns.
 
     The last feature is one of the others.
     """
@@ -200,8 +200,8 @@ def test_outputs_that_share_features(loss, intercept, generator, monkeypatch):
 
 @all_losses
 @intercepts
-def test_bound_without_a_ridge(loss, intercept, generator):
-    """It is below the infimum, and close to it where that is attained."""
+def test_bound_without_penalty(loss, intercept, generator):
+    """It is below the infimum, and close to it if the infimum is attained."""
     problem = oracles.random_problem(
         loss, generator, 40, alpha=0.0, intercept=intercept, offset=True
     )
@@ -214,7 +214,7 @@ def test_bound_without_a_ridge(loss, intercept, generator):
 
 
 def unlearnable(loss, generator, n_samples, n_outputs):
-    """Random targets on features that say nothing of them: no separation."""
+    """Random targets that do not depend on the features and are not separable."""
     y = oracles.random_targets(loss, n_samples, generator, n_outputs)
     matrix = normal(generator, n_samples, n_outputs, {1: 4, 3: 8}[n_outputs])
     weight = oracles.random_weight(n_samples, generator)
@@ -234,7 +234,7 @@ def unlearnable(loss, generator, n_samples, n_outputs):
 )
 @intercepts
 def test_CV_4_attained(loss, n_samples, n_outputs, intercept, generator):
-    """Where the infimum is attained, the bound is the infimum."""
+    """If the infimum is attained, the bound equals it."""
     problem = unlearnable(loss, generator, n_samples, n_outputs)
     problem = replace(problem, intercept=intercept)
     solution = solve(problem)
@@ -263,7 +263,7 @@ def test_CV_4_label_smoothing(separable, generator):
 
 
 def logistic_problem(features, labels):
-    """Equal weights, an intercept, no ridge."""
+    """Equal weights, an intercept and no penalty."""
     n = len(labels)
     weight = torch.full((n,), 1 / n, dtype=torch.float64)
     operator = KroneckerOperator(features, 1)
@@ -290,7 +290,7 @@ def test_CV_5_separable(generator):
 def separated_rows(features, labels):
     """Rows that some direction separates, by a linear program (HiGHS).
 
-    Maximise the sum of slacks s in [0, 1] with ``y_i (Phi a)_i >= s_i``; the optimal
+    Maximize the sum of slacks s in [0, 1] with ``y_i (Phi a)_i >= s_i``; the optimal
     slacks are 0 or 1.
     """
     n, p = features.shape
@@ -307,7 +307,7 @@ def separated_rows(features, labels):
 
 
 def test_CV_5_quasi_separable(generator):
-    """Ten rows separate: the repaired bound is the infimum over the others."""
+    """Ten samples are separated: the repaired bound is the infimum of the others."""
     features = normal(generator, 40, 3)
     labels = torch.randint(2, (40,), generator=generator).double()
     indicator = torch.zeros(40, 1, dtype=torch.float64)
@@ -378,7 +378,7 @@ def test_rank_of_nothing(generator):
 
 @all_losses
 def test_saturated_rank(loss, generator):
-    """A basis of full row rank reaches every sample's own minimum."""
+    """A basis of full row rank attains the smallest loss of every sample."""
     problem = oracles.random_problem(loss, generator, 8, 40)
     found = infimum(problem)
     assert found.rank == 16

@@ -73,7 +73,7 @@ def test_closed_form_leaves_each_sample_out():
 
 @pytest.mark.parametrize("rule", ["auto", "cv"])
 def test_held_out_samples_come_first(rule):
-    """Alpha is then converted to the problem on all samples, 4/3 of a part."""
+    """Alpha is then converted to the problem on all samples, 4/3 of a training part."""
     problem = problem_of(LogisticLoss())
     expected = held_out_losses(problem, PARTS)
     choice = choose(problem, rule, lambda problem: convex_folds(problem, PARTS))

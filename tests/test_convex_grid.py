@@ -1,4 +1,4 @@
-"""A grid of ridges equals each of them, solved on its own."""
+"""Solutions for a grid of alphas equal those for each alpha."""
 
 from dataclasses import replace
 
@@ -49,8 +49,8 @@ def test_grid_is_each_problem_solved(generator, dual, intercept, n_outputs, n_co
 
 
 @pytest.mark.parametrize("dual", [False, True], ids=["primal", "dual"])
-def test_no_ridge_gives_the_shortest_least_squares(generator, dual):
-    """Of more columns than samples, two of them equal."""
+def test_alpha_zero_gives_the_shortest_least_squares(generator, dual):
+    """There are more columns than samples, and two of them are equal."""
     problem = oracles.random_problem(SquaredLoss(), generator, n_samples=9, n_coef=30)
     matrix = problem.operator.dense().clone()
     matrix[..., 1] = matrix[..., 0]

@@ -1,4 +1,4 @@
-"""Held-out losses, the walk down the ridges, and leave-one-out by one Newton step."""
+"""Held-out losses, the search for alpha, and leave-one-out by one Newton step."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ intercepts = pytest.mark.parametrize("intercept", [True, False])
 def test_exact_for_squared_loss(
     n_outputs, intercept, block_bytes, generator, monkeypatch
 ):
-    """One Newton step is the refit, as the closed form is."""
+    """One Newton step equals the refit, as the closed form does."""
     if block_bytes is not None:
         monkeypatch.setattr(_blocks, "BLOCK_BYTES", block_bytes)
     problem = oracles.random_problem(
@@ -84,7 +84,7 @@ def left_out_raw(problem, unit, rows):
     for i in rows:
         weight = problem.weight.clone()
         weight[i] *= 1 - unit[i]
-        # Weights have to sum to one; the ridge keeps its size beside them.
+        # Weights must sum to one; alpha is scaled along with them.
         total = float(weight.sum())
         left = replace(problem, weight=weight / total, alpha=problem.alpha / total)
         _, coef, intercept = oracles.optimum(left)
@@ -99,7 +99,7 @@ def left_out_raw(problem, unit, rows):
 )
 @intercepts
 def test_close_to_refits(loss, intercept, generator):
-    """One Newton step goes nearly all the way from the fit to the refit."""
+    """One Newton step is close to the refit."""
     n_outputs = 3 if isinstance(loss, CrossEntropyLoss) else 1
     problem = oracles.random_problem(
         loss, generator, 60, 4, n_outputs, alpha=0.2, intercept=intercept
@@ -116,12 +116,12 @@ def test_close_to_refits(loss, intercept, generator):
         assert (refit - step).norm() <= missed * (refit - fit).norm()
 
 
-# --- the walk down the ridges --------------------------------------------------------
+# --- the search for alpha ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("best", range(20))
 def test_search_path(best):
-    """The best of a unimodal sequence is found, and few weaker ridges are looked at."""
+    """The best of a unimodal sequence is found, with few evaluations beyond it."""
     alphas = np.logspace(0, -8, 20).tolist()
     loss = {alpha: 1.0 + (i - best) ** 2 for i, alpha in enumerate(alphas)}
     calls = []
@@ -139,7 +139,7 @@ def test_search_path(best):
 
 
 def test_search_path_steps_over_noise():
-    """A rise that noise explains does not end the walk; a clear one or two do."""
+    """A small rise does not end the search; a clear one, or two small ones, do."""
     before = [9.0 - step for step in range(_heldout.STRONGEST - 1)]
     alphas = np.logspace(0, -12, len(before) + 4).tolist()
     small = 1 + _heldout.CLEAR_RISE / 2
@@ -149,7 +149,7 @@ def test_search_path_steps_over_noise():
         ([1.0, 1.5, 0.5, 0.4], 2),
         ([-1.0, -0.9, -2.0, -3.0], 2),
         ([1.0, 0.5, 0.4, 0.3], 4),
-        # A plateau is no rise.
+        # A plateau does not count as a rise.
         ([1.0, 1.0005, 1.0009, 0.4], 4),
     ]:
         table = dict(zip(alphas, before + losses, strict=True))
@@ -158,7 +158,7 @@ def test_search_path_steps_over_noise():
 
 
 def test_search_path_does_not_end_at_the_strongest():
-    """Where next to nothing is left of the basis, a rise says nothing."""
+    """At the largest alphas, where the model is nearly constant, a rise is ignored."""
     losses = [2.0, 2.5, 2.4, 2.3, 1.0, 0.5, 0.4, 0.6, 0.7]
     alphas = np.logspace(0, -8, 9).tolist()
     table = dict(zip(alphas, losses, strict=True))
@@ -201,7 +201,7 @@ def test_folds(loss, offset, generator):
 
 @all_losses
 def test_held_out_path(loss, generator, monkeypatch):
-    """The mean loss of each row by a solution of its own that has not seen it."""
+    """It is the mean loss of each sample for the solution of its fold."""
     monkeypatch.setattr(_heldout, "COMPARISON_TOL", 1e-14)
     problem = small_problem(loss, generator)
     folds, _ = make_folds(problem)
@@ -222,7 +222,7 @@ def test_held_out_path(loss, generator, monkeypatch):
 
 @all_losses
 def test_held_out_path_by_default(loss, generator):
-    """Solved as well as a comparison of ridges needs, from the nearest solution."""
+    """The tolerance is that of comparisons, and warm starts are the nearest."""
     problem = small_problem(loss, generator)
     folds, _ = make_folds(problem)
     exact, path = HeldOutPath(folds, 2.0**30, 100), HeldOutPath(folds, 2.0**30, 100)

@@ -1,4 +1,4 @@
-"""The least loss over a span: enclosed, ranked, attained or not."""
+"""Bounds on the infimum over a span, ranks, and whether it is attained."""
 
 from dataclasses import replace
 
@@ -81,7 +81,7 @@ def test_features_are_as_the_dense_basis(loss, intercept, generator):
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 def test_products_alone_enclose_the_same(loss, generator):
-    """Without memory for a factorisation; the bound is for coefficients of a norm."""
+    """Without memory for a factorization, the bound has a norm budget."""
     problem = random_problem(loss, generator, n_samples=40, alpha=0)
     full, small = find(problem), find(problem, max_memory=1.0)
     assert small.rank is None
@@ -107,8 +107,8 @@ def test_norm_is_that_of_coefficients_times_columns(generator):
 
 @pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()], ids=["sq", "log"])
 @pytest.mark.parametrize("intercept", [True, False])
-def test_units_of_the_columns_leave_no_trace(loss, intercept, generator):
-    """Powers of two are exact, so everything is the same to the last digits."""
+def test_scales_of_the_columns_have_no_effect(loss, intercept, generator):
+    """Powers of two are exact, so results are equal to the last digit."""
     problem = random_problem(loss, generator, alpha=0, intercept=intercept)
     scale = 2.0 ** torch.tensor([-60.0, 50.0, 0.0, 3.0], dtype=torch.float64)
     scaled = DenseOperator(problem.operator.dense() * scale)
@@ -157,7 +157,7 @@ def test_large_column_does_not_hide_a_small_one():
 @pytest.mark.parametrize("degree", [3, 8, 14, 20])
 @pytest.mark.parametrize("span", [(0.0, 1.0), (2000.0, 2024.0)])
 def test_bound_is_below_all_coefficients_within_its_budget(degree, span):
-    """Powers of a number: directions of all sizes, from one to none."""
+    """Powers of a number are a basis with singular values of all sizes."""
     rng = np.random.default_rng(degree)
     x = rng.uniform(*span, size=40)
     X = x[:, None] ** np.arange(1, degree + 1)
@@ -173,7 +173,7 @@ def test_bound_is_below_all_coefficients_within_its_budget(degree, span):
 
 
 def test_digits_of_columns_and_targets_far_from_zero_are_kept():
-    """They differ from those at zero by a constant, which the intercept takes up."""
+    """They differ from those near zero by a constant, which the intercept absorbs."""
     rng = np.random.default_rng(0)
     X, y = rng.integers(100, size=(50, 3)) * 1.0, rng.integers(100, size=50) * 1.0
     near, far = find(squared_problem(X, y)), find(squared_problem(X + 1e10, y - 1e10))
@@ -228,7 +228,7 @@ def test_a_bound_is_never_above_a_value_in_hand(generator):
 
 
 def test_floor_holds_for_all_coefficients(generator):
-    """Of a basis that interpolates, the samples' own minima are all that is known."""
+    """If the basis interpolates, the bound is the sum of the samples' minima."""
     problem = random_problem(SquaredLoss(), generator, n_samples=4, alpha=0)
     wide = torch.randn(4, 2, 30, generator=generator, dtype=torch.float64)
     problem = replace(problem, operator=DenseOperator(wide))
@@ -272,8 +272,8 @@ def test_separated_labels_are_not_attained(loss, generator):
     assert found.value <= 1e-10
 
 
-def test_dear_steps_are_replaced_by_descent(generator, monkeypatch):
-    """L-BFGS on the orthonormal coordinates of the span comes to the same."""
+def test_expensive_steps_are_replaced_by_descent(generator, monkeypatch):
+    """L-BFGS on orthonormal coordinates of the span has the same result."""
     problem = random_problem(LogisticLoss(), generator, n_samples=40, alpha=0)
     newton = find(problem)
     monkeypatch.setattr(module, "NEWTON_FLOPS", 0.0)

@@ -13,7 +13,7 @@ from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import DenseOperator
-from sklearn_pgb._operators._layers import Linear, Slope
+from sklearn_pgb._operators._layers import LinearDerivative, Slope
 from sklearn_pgb._operators._stacked import StackedOperator
 
 
@@ -26,7 +26,9 @@ def chain_problem(n, widths, loss, generator, intercept=True):
     layers = []
     for number, (before, width) in enumerate(pairwise(widths)):
         is_last = number == len(widths) - 2
-        layers.append(Linear(draw(n, before), draw(width, before), not is_last))
+        layers.append(
+            LinearDerivative(draw(n, before), draw(width, before), not is_last)
+        )
         if not is_last:
             layers.append(Slope(draw(n, width)))
     operator = StackedOperator([ChainOperator(layers)], [0.7])

@@ -1,4 +1,4 @@
-"""Derivatives agree with differences, whatever torch can do with a function."""
+"""Derivatives equal finite differences, in every mode of differentiation."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_second_derivatives_are_known_to_be_right(cube, expected, generator):
 
 @pytest.mark.parametrize("layer", [nn.Tanh, nn.PReLU])
 def test_hessian_products_in_a_batch(layer, generator, recwarn):
-    """A batch of directions gives what each gives by itself, without a warning."""
+    """A batch of directions has the same products as single ones, without warning."""
     module = layer().double()
     X, leaf = randn(generator, 6, 4), randn(generator, 4).requires_grad_()
     value = (module(X @ leaf) ** 2).sum()

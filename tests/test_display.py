@@ -1,4 +1,4 @@
-"""Displays: what is drawn is what was given, and where it comes from is right."""
+"""Displays draw the given values, and `from_*` pass the right ones."""
 
 import sys
 
@@ -51,7 +51,7 @@ def classifier(data):
 
 
 def image(figure):
-    """The figure's pixels; drawing raises what a broken artist would raise later."""
+    """The figure's pixels; drawing also raises errors of broken artists."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())
 
@@ -135,7 +135,7 @@ def test_network_of_partial_fit_has_a_loss_only(data):
     ],
 )
 def test_scale_shows_all_losses(curve, scale):
-    """All finite losses lie within the axis, whatever their sign."""
+    """All finite losses of any sign lie within the axis."""
     display = TrainingDisplay(curve, floor=0.0).plot()
     image(display.figure_)
     ax = display.axes_[0]
@@ -146,7 +146,7 @@ def test_scale_shows_all_losses(curve, scale):
 
 
 def test_floor_is_drawn():
-    """A floor is a line of its own height; rounding does not stretch the axis."""
+    """The floor is a line at its value; rounding errors do not extend the axis."""
     display = TrainingDisplay([1.0, 0.1, 0.05], 0.02).plot()
     assert_array_equal(display.floor_line_.get_ydata(), [0.02, 0.02])
     assert display.axes_[0].get_ylim()[0] < 0.02
@@ -177,7 +177,7 @@ def test_title_says_how_it_ended(status, title):
 
 
 def test_trainings_share_axes(regressor, classifier):
-    """Named trainings have their names in the legend, and one floor between them."""
+    """Trainings have their names in the legend, and their common floor once."""
     first = TrainingDisplay.from_estimator(classifier, name="first")
     second = TrainingDisplay.from_estimator(
         regressor, name="second", ax=first.axes_[:2], line_kw={"color": "red"}

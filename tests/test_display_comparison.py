@@ -1,4 +1,4 @@
-"""`BasisComparisonDisplay` draws what `compare_bases` found."""
+"""`BasisComparisonDisplay` draws the result of `compare_bases`."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,4 +1,4 @@
-"""The display of predictive distributions draws what was predicted."""
+"""`PredictiveDisplay` draws predicted distributions."""
 
 import matplotlib.pyplot as plt
 import numpy as np

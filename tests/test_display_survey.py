@@ -1,4 +1,4 @@
-"""`MinimaSurveyDisplay` draws what `survey_minima` found."""
+"""`MinimaSurveyDisplay` draws the result of `survey_minima`."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -27,7 +27,7 @@ def built(tmp_path_factory):
 
 
 def sources(folder):
-    """Files of a folder of this checkout that are no products of tools."""
+    """Files of a folder of this checkout, without generated ones."""
     return {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / folder).rglob("*")

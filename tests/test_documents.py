@@ -1,4 +1,4 @@
-"""What README.md, pages and examples show must run, and print what is shown."""
+"""Code of README.md, pages and examples runs and prints the output shown."""
 
 import re
 import runpy
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = runpy.run_path(str(ROOT / "tools/page_outputs.py"))
 DRAWING = runpy.run_path(str(ROOT / "benchmarks/draw_tables.py"))
-# What changes.md includes, and the landing page, whose block is that of README.md.
+# changes.md includes CHANGES.md, and index.md shows the code of README.md.
 WITHOUT_CODE = {"changes.md", "index.md"}
 PAGES = ["README.md"] + [
     f"doc/{path.name}"
@@ -67,7 +67,7 @@ def test_outputs_may_differ_by_rounding(shown, printed, expected):
 
 
 def test_readme_example_is_short():
-    """What the first screen shows is what a reader tries: a few lines of code."""
+    """The first example of the README has a few lines."""
     ((code, _), *_) = OUTPUTS["blocks"](page_text("README.md"))
     assert sum(1 for line in code.splitlines() if line.strip()) <= 6
 
@@ -104,7 +104,7 @@ def test_ratios_drawn_are_those_that_the_benchmark_printed(part):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name, tmp_path, monkeypatch, capsys):
-    """An example prints what it found and saves its figure where it is told to."""
+    """An example prints a result and saves its figure in the given folder."""
     matplotlib.use("Agg")
     figure = tmp_path / "figure.png"
     monkeypatch.setattr(sys, "argv", [name, str(figure)])

@@ -117,8 +117,8 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_wrappers_are_looked_through(name):
-    """The final estimator, who checks X, and the keyword that carries weights."""
+def test_estimators_inside_wrappers_are_found(name):
+    """The final estimator, whether it checks X, and the keyword of weights."""
     estimator, delegates, key = WRAPPED[name]
     assert isinstance(final_estimator(estimator), MLPRegressor)
     assert checks_inputs(estimator) is delegates
@@ -155,7 +155,7 @@ def test_no_keyword_for_weights():
     ],
 )
 def test_target_transformation_is_fitted_once(outer):
-    """Networks of different rows predict in one space: that of all rows."""
+    """The transformation is fitted to all samples, for networks on parts of them."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(20, 2)), 100 + 10 * rng.normal(size=20)
     estimator = outer(TransformedTargetRegressor(mlp(), transformer=StandardScaler()))
@@ -185,7 +185,7 @@ def test_nothing_to_share():
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_networks_train_on_their_parts(n_jobs):
-    """Each clone equals what its own `fit` on its rows gives, weights included."""
+    """Each clone equals a fit on its samples, with their weights."""
     rng = np.random.default_rng(0)
     X, y, weight = rng.normal(size=(12, 2)), rng.normal(size=12), rng.uniform(size=12)
     part = np.array([0, 3, 4, 7, 9])
@@ -248,7 +248,7 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_distinct_rows(name):
-    """Equal rows share a number, whatever holds them."""
+    """Equal samples have the same number, in any container."""
     group = distinct_rows(CONTAINERS[name])
     assert group[0] == group[2]
     assert group[1] == group[4]
@@ -263,8 +263,8 @@ def test_distinct_rows_of_a_frame():
 
 
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_array], ids=["array", "csr"])
-def test_distinct_rows_know_no_order(container):
-    """Numbers belong to values: permuted and repeated rows keep theirs."""
+def test_distinct_rows_do_not_depend_on_order(container):
+    """Numbers depend on values only, so permuted and repeated rows keep them."""
     rng = np.random.default_rng(0)
     X = rng.integers(0, 2, size=(30, 4)).astype(float)
     index = rng.integers(0, 30, size=100)
@@ -273,7 +273,7 @@ def test_distinct_rows_know_no_order(container):
     np.testing.assert_array_equal(distinct_rows(container(X[index])), expected)
 
 
-def test_distinct_rows_leave_sparse_data_alone():
+def test_distinct_rows_do_not_change_sparse_data():
     """Stored zeros and unsorted or repeated entries make no new row, and stay."""
     data, indices, indptr = [1.0, 2.0, 2.0, 1.0, 0.0], [1, 0, 0, 1, 2], [0, 2, 5]
     X = sp.csr_array((data, indices, indptr), shape=(2, 3))
@@ -348,7 +348,7 @@ def test_the_only_row_of_a_class_is_never_held_out():
 
 
 def test_labels_of_copies_are_voted_by_weight():
-    """Copies with two labels count as the heavier one."""
+    """Copies with two labels count as the one of larger weight."""
     X = np.array([0.0, 0.0, 1.0, 2.0, 3.0])[:, None]
     y = np.array([0, 1, 1, 0, 0])
     # The copies weigh more as class 0, so row 1.0 is the only one of class 1.
@@ -401,7 +401,7 @@ def test_enough_folds(container):
 
 
 def test_parts_of_a_splitter_among_some_rows():
-    """A splitter sees all rows; its parts are renumbered among those that are kept."""
+    """A splitter gets all rows, and its folds are positions among the kept rows."""
     X, y = np.arange(9.0)[:, None], np.zeros(9)
     rows = np.array([0, 1, 4, 8])
     parts = parts_among(rows, KFold(3), X, y, classifier=False)
@@ -409,7 +409,7 @@ def test_parts_of_a_splitter_among_some_rows():
     seen = [rows[seen].tolist() for seen, _ in parts]
     assert held == [[0, 1], [4], [8]]
     assert seen == [[4, 8], [0, 1, 8], [0, 1, 4]]
-    # A fold without any of them is no fold.
+    # Folds that hold out none of these rows are dropped.
     assert len(parts_among(rows[:3], KFold(3), X, y, classifier=False)) == 2
     with pytest.raises(ValueError, match="must hold out some sample of positive"):
         parts_among(rows[:2], [([0, 1], [5])], X, y, classifier=False)
@@ -460,7 +460,7 @@ def test_outputs_that_overflow(estimator, method):
     ids=str,
 )
 def test_tags_and_methods_of_parameters_that_are_not_valid(estimator, value):
-    """`fit` refuses them; whoever asks for tags before does not fail."""
+    """Tags and methods are available before `fit` refuses the parameters."""
     model = clone(estimator)
     inner = getattr(model, "estimator", model).set_params(loss=value)
     assert get_tags(model).estimator_type == get_tags(estimator).estimator_type
@@ -481,8 +481,8 @@ def test_tags_and_methods_of_parameters_that_are_not_valid(estimator, value):
         GradientBasisRefit(MLPClassifier((3,), max_iter=2)),
     ],
 )
-def test_class_weights_that_are_no_weights(estimator, value):
-    """A negative weight must not leave its class out in silence."""
+def test_invalid_class_weights(estimator, value):
+    """A negative weight is an error, as it would leave its class out."""
     X = np.random.default_rng(0).standard_normal((20, 2))
     model = clone(estimator).set_params(class_weight={0: 1, 1: value})
     with pytest.raises(ValueError, match="class_weight must hold finite numbers >= 0"):

@@ -1,4 +1,4 @@
-"""Prepared predictions: those of the models, and never those of another fit."""
+"""Prepared predictions equal those of the models of the last fit."""
 
 import copy
 import pickle
@@ -63,7 +63,7 @@ def test_tables_sum_their_members(name):
 
 
 def test_tables_with_modules_know_their_biases():
-    """They are found on training samples; new ones may not tell them apart."""
+    """Biases are found on training samples, because new ones may not show them."""
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0))
     network = AddedNeuronRegressor(module=net, max_iter=5)
     model = small("real", network=network).fit(X, Y["real"])
@@ -108,7 +108,7 @@ def test_pickles_hold_nothing_of_predictions(model):
 
 
 @pytest.mark.parametrize("model", FITTED)
-def test_replaced_coefficients_count(model):
+def test_replaced_coefficients_are_used(model):
     """Twice the coefficients and the intercept give twice the basis model."""
     model = clone(model).set_params(random_state=0).fit(X, Y["real"])
     before = model.predict(X)

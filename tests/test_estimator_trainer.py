@@ -1,4 +1,4 @@
-"""Trainings side by side, and requests that are refused before any of them."""
+"""Parallel trainings, and parameters that are refused before training."""
 
 import copy
 import threading
@@ -34,7 +34,7 @@ LABELS = (Y > 0).astype(int)
 
 
 class Drawing(RegressorMixin, BaseEstimator):
-    """Draws from torch's global generator for as long as it trains."""
+    """A network that draws from torch's global generator while it trains."""
 
     def fit(self, X, y):
         turn = threading.Event()
@@ -49,7 +49,7 @@ class Drawing(RegressorMixin, BaseEstimator):
 
 @pytest.fixture
 def generator_state():
-    """Torch's global generator in a known state, and as it was afterwards."""
+    """Set torch's global generator to a known state, and restore it."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         yield torch.get_rng_state()
@@ -58,7 +58,7 @@ def generator_state():
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 @pytest.mark.parametrize("seeds", [[0, 1, 2, 3], [None, 1, 2, 3]])
 def test_draws_do_not_depend_on_jobs(seeds, backend, generator_state):
-    """Networks that draw from torch's one generator draw the same in any order."""
+    """Networks that use torch's global generator draw the same numbers in any order."""
 
     def draws(n_jobs):
         torch.set_rng_state(generator_state)
@@ -89,7 +89,7 @@ def test_seeded_trainings_leave_the_generator_alone(generator_state):
     ],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_networks_with_generators_of_their_own_need_no_turn(estimator):
+def test_networks_with_own_generators_train_in_parallel(estimator):
     """They train while another training holds torch's generator."""
     held, done = threading.Event(), threading.Event()
 
@@ -118,7 +118,7 @@ def dropout():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_dropout_in_threads_is_that_of_one_thread():
-    """Also if torch draws for the package's own network with a module."""
+    """Also for the package's networks with a module."""
     network = AddedNeuronRegressor(module=dropout(), max_iter=5)
     model = GradientBasisRefit(network, n_models=4, alpha=0.1, random_state=0)
     expected = copy.deepcopy(model).fit(X, Y).predict(X)
@@ -198,15 +198,15 @@ def test_jobs_are_no_more_than_tasks():
         (1e18, "909494.71 TiB"),
     ],
 )
-def test_memory_in_a_message_is_enough(n_bytes, text):
-    """A unit that shows digits, and a text that the parameter takes."""
+def test_memory_named_in_a_message_is_enough(n_bytes, text):
+    """The message has a readable unit, and the parameter accepts its text."""
     assert memory_text(n_bytes) == text
     assert n_bytes <= parse_memory(text) <= 1.01 * n_bytes
 
 
 @pytest.mark.parametrize("loss", ["squared", "hinge", ""])
 def test_losses_that_do_not_exist(loss):
-    """The message lists the names that there are."""
+    """The message lists the known names."""
     names = "'squared_error', 'poisson', 'huber', 'log_loss', 'binary_log_loss'"
     with pytest.raises(ValueError, match=f"loss must be one of 'auto', {names} or"):
         GradientBasis(nn.Linear(3, 1), loss=loss).fit(X)

@@ -54,7 +54,7 @@ CLASSIFIER = MLPClassifier(solver="lbfgs", **SMALL)
 
 
 def module(*layers):
-    """A trained module; random parameters are as good as any."""
+    """A module with random parameters."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # layers of lazy shapes
@@ -200,7 +200,7 @@ def method_of(refit):
 
 
 def exported(converted, rows):
-    """What torch.export makes of a module, for other numbers of samples."""
+    """A module after torch.export, for any number of samples."""
     n_samples = {0: torch.export.Dim("n_samples")}
     return torch.export.export(converted, (rows[:5],), dynamic_shapes=(n_samples,))
 
@@ -276,7 +276,7 @@ def test_decision_function(name, fitted):
 
 @pytest.mark.parametrize("n_known", [2, 3])
 def test_classes_that_the_networks_do_not_know(n_known):
-    """Samples of weight zero have them."""
+    """Samples of weight zero have these classes."""
     y = np.digitize(CURVE, [-0.7, 0.0, 0.7][4 - n_known - 1 :])
     y = np.append(y, [-1, 9])
     weight = np.append(np.ones(60), [0.0, 0.0])
@@ -289,7 +289,7 @@ def test_classes_that_the_networks_do_not_know(n_known):
 
 
 def test_columns_that_a_network_ignores():
-    """Constant ones."""
+    """Constant columns."""
     rows, new = np.insert(X, 1, 7.0, axis=1), np.insert(X_NEW, 1, -3.0, axis=1)
     network = AddedNeuronRegressor((4,), max_iter=10, random_state=0)
     refit = GradientBasisRefit(network, cv=2).fit(rows, Y["real"])

@@ -1,4 +1,4 @@
-"""A short run of the seeded fuzz, and proof that its rules find what they look for."""
+"""A short run of the fuzz, and tests that its rules find faults."""
 
 import os
 import warnings

@@ -33,7 +33,7 @@ def kinds(found):
 
 
 def check(network, X, found):
-    """The outputs stay and no ReLU changes sign, all the way; no step is tiny."""
+    """No output and no sign of a ReLU changes along the path; shifts are not tiny."""
     theta, raw = network.theta, network(network.theta, X)
     bound = 1e-12 * (1 + raw.abs().max())
     for displacement in found:
@@ -65,7 +65,7 @@ def make_networks(generator):
 
 @pytest.mark.parametrize("index", range(4), ids=["chain", "no bias", "module", "res"])
 def test_at(index, generator):
-    """It has these parameters as its own, and the network itself keeps its own."""
+    """The copy has the given parameters, and the network is unchanged."""
     network = make_networks(generator)[index]
     X, theta = randn(generator, 5, 2), network.theta.clone()
     raw, layers = network(theta, X), network.layers(X)
@@ -86,7 +86,7 @@ def test_at(index, generator):
 
 
 def test_blocks(generator):
-    """Each parameter has its place, and a weight has one jointly with its bias."""
+    """Each parameter has a block, and so has each weight with its bias."""
     network = random_resnet(generator)
     blocks = network.blocks()
     assert blocks["head"] == slice(0, 12)
@@ -132,7 +132,7 @@ class Functional(nn.Module):
     ],
 )
 def test_pieces(function, kinked, generator):
-    """The input of each function in pieces is seen, however it is called."""
+    """The inputs of piecewise functions are recorded, however they are called."""
     network = ModuleNetwork(Functional(function))
     X = randn(generator, 4, 2)
     found = pieces(network, X)
@@ -162,7 +162,7 @@ def test_no_pieces(function, generator):
     ],
 )
 def test_seams_elsewhere(function, generator):
-    """Where pieces meet elsewhere than at zero, nothing is claimed."""
+    """If seams may be elsewhere than at zero, there are no displacements."""
     network, X = ModuleNetwork(Functional(function)), randn(generator, 4, 2)
     network = network.at(torch.zeros(network.n_params).double())
     assert not pieces(network, X).complete
@@ -210,7 +210,7 @@ def test_GB_11_dimension(generator):
 
 
 def plant(network, name):
-    """Make a network degenerate; the kind of displacement that must be found."""
+    """Make a network degenerate; return the kind of displacement that exists."""
     W, b = network.weights, network.biases
     if name == "zero outgoing":
         W[1][:, 0] = 0
@@ -258,7 +258,7 @@ def test_planted(activation, name, generator):
 
 
 def test_all_at_once(generator):
-    """Smooth units move in all layers at once; the span holds the single families."""
+    """Smooth units move in all layers at once, and the span contains each family."""
     network, X = random_chain(generator, [3, 5, 4, 2]), randn(generator, 25, 3)
     plant(network, "chained")
     plant(network, "constant")
@@ -275,7 +275,7 @@ def test_all_at_once(generator):
 
 
 def test_chained_units_move_together(generator):
-    """The first unit of a chain may move only because the second feeds nothing."""
+    """The first unit can move because the second one has zero outgoing weights."""
     network, X = random_chain(generator, [3, 5, 4, 2]), randn(generator, 25, 3)
     plant(network, "chained")
     network.weights[2][0, 0] = 1e-3
@@ -284,7 +284,7 @@ def test_chained_units_move_together(generator):
 
 @pytest.mark.parametrize(("activation", "both"), [("tanh", True), ("relu", False)])
 def test_layers_move_together_if_smooth(activation, both, generator):
-    """With kinks, units of one layer move at a time: the signs on the way are known."""
+    """With kinks, only units of one layer move at a time."""
     network = random_chain(generator, [3, 5, 4, 2], activation)
     plant(network, "chained")
     found = displacements(network, randn(generator, 25, 3), generator=generator)
@@ -299,7 +299,7 @@ def test_layers_move_together_if_smooth(activation, both, generator):
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_linear_product(n_outputs, generator):
-    """Null spaces of later products in a linear chain: Theorem 4's own moves."""
+    """Null spaces of later products in a linear chain, as in Theorem 4."""
     network = random_chain(generator, [3, 4, 5, n_outputs], "identity", bias=False)
     left, right = randn(generator, 5, 2), randn(generator, 2, 4)
     network.weights[1][:] = left @ right
@@ -335,7 +335,7 @@ def _null_vector(matrix):
     [ACTIVATIONS["relu"], ACTIVATIONS["leaky_relu"].with_arguments(negative_slope=0.3)],
 )
 def test_always_active_units_move_as_linear(activation, generator):
-    """Units on one side of a kink move where later weights do not see it, and stay."""
+    """Units on one side of a kink move along null directions of later weights."""
     network = random_chain(generator, [3, 4, 2])
     network.chain[1] = activation
     network.biases[0][:] = torch.tensor([20.0, 20.0, 20.0, 0.0])
@@ -355,7 +355,7 @@ def test_always_active_units_move_as_linear(activation, generator):
 
 
 def test_relu_leaves_zero(generator):
-    """A unit without weights sits on its kink and may take either side."""
+    """A unit without weights is at its kink and may move to either side."""
     network = random_chain(generator, [2, 2, 1], "relu")
     network.weights[0][1], network.biases[0][1] = 0, 0
     network.weights[1][:, 1] = 0
@@ -371,7 +371,7 @@ def test_relu_leaves_zero(generator):
 
 
 def test_relu_shift_is_cut_at_the_kink(generator):
-    """Close to a kink the shift is shorter, and closer yet there is none."""
+    """The shift is shorter close to a kink, and missing very close to it."""
 
     def find(margin):
         X = torch.tensor([[1.0], [1.0 + 2 * margin]]).double()
@@ -481,7 +481,7 @@ def test_resnet(generator):
 
 
 def test_first_order_is_not_enough(generator):
-    """Null vectors of the Jacobian along which the outputs curve are not taken."""
+    """Null vectors of the Jacobian are not used if the outputs change along them."""
 
     class Square(nn.Module):
         def __init__(self):
@@ -509,7 +509,7 @@ def test_large_modules_are_left_out(generator, monkeypatch):
 
 
 def test_other_networks(generator):
-    """Of a network of another kind nothing is known."""
+    """Networks of other kinds have no displacements."""
 
     class Constant(Network):
         n_inputs = n_outputs = n_params = 1
@@ -553,7 +553,7 @@ def test_limit_and_seed(generator):
 
 
 def test_size(generator):
-    """Shifts have the size of what they move: here pre-activations of a free unit."""
+    """Shifts have the size of the pre-activations that they change."""
     network, X = random_chain(generator, [3, 6, 2]), 100 * randn(generator, 40, 3)
     network.weights[1][:, 0] = 0
     found = displacements(network, X, generator=generator, limit=40)

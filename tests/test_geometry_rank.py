@@ -19,7 +19,7 @@ def product(w, v):
 
 @pytest.mark.parametrize(("at", "expected"), [(0.0, (0, 1)), (1.0, (1, 1))])
 def test_GB_7_rank(at, expected, generator):
-    """W v x has rank 0 at the origin and 1 nearby; at (1, 1) it has 1 in both."""
+    """The Jacobian of w v x has rank 0 at the origin and 1 nearby, and 1 at (1, 1)."""
     X = randn(generator, 5, 1)
     network = product(at, at)
     ranks = jacobian_rank(network, X), generic_rank(network, X, generator)
@@ -29,7 +29,7 @@ def test_GB_7_rank(at, expected, generator):
 @pytest.mark.parametrize("name", ["tanh", "relu"])
 @pytest.mark.parametrize("n_samples", [3, 40])
 def test_rank(name, n_samples, generator):
-    """The rank of the dense Jacobian, weights or not; many rows or few."""
+    """It is the rank of the dense Jacobian, with weights and without."""
     network = random_chain(generator, [3, 4, 2], name)
     X = randn(generator, n_samples, 3)
     J = oracles.jacobian(network, X).flatten(0, 1).numpy()
@@ -42,25 +42,25 @@ def test_rank(name, n_samples, generator):
 
 
 def test_rank_is_not_decided_from_the_gram():
-    """A singular value of 1e-9 counts, which the Gram would square away."""
+    """A singular value of 1e-9 counts; a Gram matrix would lose it by squaring."""
     singular = torch.diag(torch.tensor([1.0, 1e-9, 1e-12])).double()
     rotation = torch.linalg.qr(torch.arange(9.0).double().reshape(3, 3).sin()).Q
     X = singular @ rotation
     network = ChainNetwork.mlp([torch.ones(1, 3)], [None], [])
     assert jacobian_rank(network, X) == 2
-    # With weights that make up for it, the third one does too.
+    # Weights can raise the third one above the cutoff.
     assert jacobian_rank(network, X, torch.tensor([1e-8, 1.0, 1e6]).double()) == 3
 
 
-def test_units_of_the_parameters_leave_the_rank():
-    """A column of size 1e-30 is a column, and a silent one is none."""
+def test_rank_ignores_the_scale_of_columns():
+    """A column of size 1e-30 counts, a column of zeros does not."""
     X = torch.diag(torch.tensor([1.0, 1e-30, 0.0])).double()
     network = ChainNetwork.mlp([torch.ones(1, 3)], [None], [])
     assert jacobian_rank(network, X) == 2
 
 
 def test_rank_of_large_jacobian(generator, monkeypatch):
-    """Beyond the limits there is no rank, and nothing is perturbed."""
+    """Beyond the limits the rank is None."""
     network, X = random_chain(generator, [3, 4, 2]), randn(generator, 20, 3)
     n_rows, n_params = 40, network.n_params
     work = n_rows * n_params * n_params

@@ -50,7 +50,7 @@ def table(kind=GradientBasisRegressor, **params):
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_data_frames(library):
-    """A frame of numbers fits as the array, and gives its columns' names."""
+    """A frame of numbers equals the array, and its column names are stored."""
     frames = pytest.importorskip(library)
     frame = frames.DataFrame(dict(zip("abc", X.T, strict=True)))
     model = refit().fit(frame, Y)
@@ -88,7 +88,7 @@ def test_mapie_intervals():
 
 
 def test_calibration():
-    """Calibration leaves the loss of a good model about as it is."""
+    """Calibration hardly changes the loss of a good model."""
     model = refit(MLPClassifier).fit(X_CLASS, LABELS)
     calibrated = CalibratedClassifierCV(refit(MLPClassifier), cv=2)
     calibrated.fit(X_CLASS, LABELS)

@@ -93,7 +93,7 @@ def test_mapped_samples_equal_those_in_memory(params, dtype, tmp_path, small_blo
 
 
 def pair_of(targets):
-    """A network with its targets, of another kind than a single regression."""
+    """A network and its targets, for tasks other than a single regression."""
     if targets == "binary":
         return MLPClassifier(**SMALL, random_state=0).fit(X[:200], LABELS[:200]), LABELS
     y = np.column_stack([Y, X[:, 0] ** 2])
@@ -233,7 +233,7 @@ def test_pass_is_repeated_if_a_worker_dies(backend, tmp_path, small_blocks, requ
 def test_tasks_are_sent_again_if_the_cluster_gives_up(
     monkeypatch, tmp_path, small_blocks
 ):
-    """Dask reports workers that died, and data that they held, by its own errors."""
+    """Dask has its own errors for workers that died and data that they held."""
     distributed = pytest.importorskip("distributed")
     errors = [distributed.scheduler.CommClosedError("lost"), CancelledError()]
 
@@ -342,7 +342,7 @@ def test_file_that_disappears(tmp_path, small_blocks):
 
 
 def test_block_that_ends_early(tmp_path, small_blocks):
-    """The stamp of a file with wrong numbers of rows is right from the start."""
+    """A file is too short from the start, so its stamp does not change."""
     rows = MappedRows.of(mapped(tmp_path, X))
     longer = MappedRows(**vars(rows) | {"shape": (N + 100, 4)})
     with pytest.raises(OSError, match="the file ends after 0 of 200 numbers"):
@@ -353,7 +353,7 @@ def test_block_that_ends_early(tmp_path, small_blocks):
 
 
 class Peak(threading.Thread):
-    """Growth of this process' own memory in a block, at its peak, in bytes."""
+    """Largest growth of this process' memory in a block, in bytes."""
 
     def __enter__(self):
         psutil = pytest.importorskip("psutil")

@@ -80,7 +80,7 @@ def test_gradient_and_hessian(loss, seed):
 
 @all_losses
 def test_CV_1_conjugates(loss, seed):
-    """Conjugates equal a numerical maximisation over raw outputs."""
+    """Conjugates equal a numerical maximization over raw outputs."""
     y, raw, _ = sample(loss, seed)
     dual = loss.gradient(y, raw)
     # Start away from the maximiser, which is raw itself.
@@ -154,7 +154,7 @@ def test_minimum(loss, seed):
 
 @all_losses
 def test_pooled_minimum(loss, seed):
-    """Group minima equal a numerical minimisation per group, and raw reaches them."""
+    """Group minima equal numerical ones, and the raw outputs attain them."""
     y, _, _ = sample(loss, seed)
     group = torch.arange(6) % 3
     weight = torch.linspace(0.5, 2.0, 6, dtype=torch.float64)
@@ -170,7 +170,7 @@ def test_pooled_minimum(loss, seed):
 
 
 def test_pooled_minimum_attained():
-    """Groups of one label run away in the direction of that label."""
+    """The minimum of groups with one label is at infinity."""
     weight, group = tensor([0.1, 0.2, 0.7, 0.3]), torch.tensor([0, 0, 1, 1])
     logistic = LogisticLoss().pooled_minimum(
         tensor([[1.0], [1.0], [0.0], [1.0]]), weight, group, 2
@@ -252,7 +252,7 @@ def test_huber_location():
     [(2.0, 0.5, 3.0), (3.0, 0.267949192431, 3.215390309173)],
 )
 def test_AN_0_hinge(power, raw, value):
-    """Three positive and one negative label meet at the closed form."""
+    """Three positive and one negative label have the closed form."""
     loss = SmoothedHingeLoss(power=power)
     y = loss.encode(tensor([[1.0], [1.0], [1.0], [0.0]]))
     pooled = loss.pooled_minimum(
@@ -293,7 +293,7 @@ def test_encode():
 
 
 def test_tails():
-    """A very good fit keeps its digits, and a very bad one stays finite."""
+    """Small losses keep their digits, and large ones stay finite."""
     y, good = tensor([[0.0, 1.0]]), tensor([[-40.0, 40.0]])
     for loss in [LogisticLoss(), CrossEntropyLoss()]:
         assert loss.value(y, -1e4 * good).isfinite().all()

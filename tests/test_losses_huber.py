@@ -74,7 +74,7 @@ def test_basis_loss_of_a_resnet(data, delta):
 
 
 def test_refit_of_a_linear_module_is_huber_regression(data):
-    """Where scikit-learn estimates a scale of one, its loss is ours."""
+    """If scikit-learn estimates a scale of one, both losses are equal."""
     X, y, weight = data
     scale = HuberRegressor(alpha=0, tol=1e-10).fit(X, y, weight).scale_
     reference = HuberRegressor(alpha=0, tol=1e-10, max_iter=1000)

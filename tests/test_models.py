@@ -43,7 +43,7 @@ def test_activation_derivatives(activation):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=lambda a: a.name)
 def test_activations_are_one_record(activation):
-    """The module and the in-place pair compute what function and derivative do."""
+    """Module and in-place functions equal the function and its derivative."""
     z = torch.linspace(-30, 30, 241, dtype=torch.float64)
     h = activation(z)
     assert_close(activation.module()(z), h, rtol=0, atol=0)
@@ -166,8 +166,8 @@ def test_chain_errors(weights, biases, n_activations, message):
         ChainNetwork.mlp(weights, biases, [ACTIVATIONS["relu"]] * n_activations)
 
 
-def test_GB_5_overparameterised_relu():
-    """Every sample owns a unit: identity features, none at a negative diagonal."""
+def test_GB_5_overparameterized_relu():
+    """Each sample has one active unit; with a negative diagonal there are none."""
     X = np.eye(3)
     weights, biases = oracles.saturated_relu(X, width=3, depth=2, diagonal=2.0)
     head, relu = np.eye(3), [ACTIVATIONS["relu"]] * 2
@@ -180,7 +180,7 @@ def test_GB_5_overparameterised_relu():
     assert_close(negative.layers(torch.tensor(X))[2], 0 * eye, rtol=0, atol=0)
 
 
-def test_overparameterised_relu_rank(seed):
+def test_overparameterized_relu_rank(seed):
     """Any distinct unit rows give a last hidden layer of full row rank."""
     X = np.random.default_rng(seed).standard_normal((6, 3))
     X /= np.linalg.norm(X, axis=1, keepdims=True)
@@ -237,7 +237,7 @@ def conv_net():
 
 
 class Residual(nn.Module):
-    """A module that is no chain, with every kind of parameter."""
+    """A module that is not a chain, with every kind of parameter."""
 
     def __init__(self):
         super().__init__()
@@ -312,7 +312,7 @@ def hooked():
     ],
 )
 def test_no_chain(make_module, X):
-    """What is not exactly a chain runs as a module, and gives the same outputs."""
+    """Modules that are not exactly chains run as modules, with the same outputs."""
     module = make_module()
     opened = open_network(module, loss=SquaredLoss())
     rows = opened.inputs(X)
@@ -322,7 +322,7 @@ def test_no_chain(make_module, X):
 
 
 def test_flatten_between_layers():
-    """A Flatten that changes the rank between two layers is left to torch."""
+    """A Flatten between layers that changes the number of axes is run by torch."""
     module = nn.Sequential(nn.Linear(3, 2), nn.Flatten(), nn.Linear(8, 1))
     assert isinstance(open_module(module), ModuleNetwork)
     module = nn.Sequential(nn.Flatten(0, 1), nn.Linear(3, 1))
@@ -330,7 +330,7 @@ def test_flatten_between_layers():
 
 
 def test_module_network(X):
-    """A copy in evaluation mode, with trainable parameters only; the module stays."""
+    """A copy in evaluation mode with trainable parameters; the module is unchanged."""
     module = Residual().train()
     before = copy.deepcopy(module.state_dict())
     network = ModuleNetwork(module)
@@ -360,7 +360,7 @@ def test_module_head(X):
 
 
 def test_no_head(X):
-    """A frozen head and an activation after the head leave nothing to find."""
+    """With a frozen head, or an activation after it, no head is found."""
     rows = torch.tensor(X)
     frozen = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     frozen[2].requires_grad_(False)
@@ -372,7 +372,7 @@ def test_no_head(X):
 
 
 def test_head_with_frozen_weight(X):
-    """A bias alone is found, and does not claim to span the output."""
+    """If only the bias is trainable, the outputs are not in the span."""
     module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     module[2].weight.requires_grad_(False)
     network = open_module(module)
@@ -382,7 +382,7 @@ def test_head_with_frozen_weight(X):
 
 
 def test_head_without_bias(X):
-    """A head without bias spans the output all the same."""
+    """A head without bias has the outputs in its span, too."""
     rows = torch.tensor(X)
     network = ModuleNetwork(
         nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3, bias=False))

@@ -1,4 +1,4 @@
-"""Chains with layer norms, against torch.func and the same modules unread."""
+"""Chains with layer norms against torch.func and modules run by torch."""
 
 import numpy as np
 import oracles
@@ -93,7 +93,7 @@ def test_operator(name, block_bytes, generator, monkeypatch):
     ],
 )
 def test_kernels_of_different_chains(left, right, generator):
-    """Columns of equal number but other meaning have the kernel of their matrices."""
+    """If columns differ in meaning, the kernel is that of the dense matrices."""
     X, first = samples(generator), nn.Linear(6, 2)
     networks = [open_module(nn.Sequential(first, last)) for last in (left, right)]
     operators = [each.jacobian(X) for each in networks]
@@ -229,7 +229,7 @@ def test_certificate_is_that_of_the_module(name, critical, size, verdict, genera
     assert (chain.rank, chain.generic_rank) == (general.rank, general.generic_rank)
 
 
-def test_norm_without_activation_is_no_linear_model(generator):
+def test_norm_without_activation_is_not_a_linear_model(generator):
     """The bound of linear models does not hold, as a layer norm beats them."""
     X = randn(generator, 60, 2)
     y = (X / (1 + X.square().sum(1, keepdim=True)).sqrt())[:, :1].abs()

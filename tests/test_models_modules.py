@@ -1,4 +1,4 @@
-"""Modules of all kinds: right values and derivatives, or the reason why not."""
+"""Modules of all kinds: right values and derivatives, or an error."""
 
 import copy
 
@@ -32,7 +32,7 @@ X, Y = RNG.standard_normal((20, 6)), RNG.standard_normal((20, 2))
 
 @pytest.fixture(autouse=True)
 def no_trace(seed):
-    """Seed torch's modules, and see that global state stays as it is."""
+    """Seed torch's modules, and check that global state is unchanged."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -126,7 +126,7 @@ ENTRIES = {
 
 @pytest.mark.parametrize("name", MIXING)
 def test_samples_that_depend_on_each_other_are_refused(name):
-    """By the layer that mixes them, and without a draw from torch's generator."""
+    """The error names the layer that mixes them; torch's generator is not used."""
     make, layer = MIXING[name]
     module, state = make(), torch.get_rng_state()
     with pytest.raises(ValueError, match=f"each sample by itself, got .*{layer}"):
@@ -142,7 +142,7 @@ def test_every_entry_refuses_mixed_samples(entry):
 
 @pytest.mark.parametrize("copies", [1, 5])
 def test_equal_samples_show_a_mixture_too(copies):
-    """Where X has one distinct sample only."""
+    """X has one distinct sample only."""
     rows, targets = np.repeat(X[:1], copies, 0), np.repeat(Y[:1], copies, 0)
     module = MIXING["softmax"][0]()
     with pytest.raises(ValueError, match="each sample by itself"):
@@ -170,7 +170,7 @@ def test_other_modules_are_refused_for_their_own_reason(name):
 
 
 def test_large_outputs_hide_no_mixture():
-    """What samples share is told from rounding by the spread of the outputs."""
+    """Differences are compared with the spread of the outputs, not their size."""
     module = MIXING["centered"][0]().double()
     nn.init.constant_(module.b.bias, 1e6)
     with pytest.raises(ValueError, match="each sample by itself"):
@@ -191,7 +191,7 @@ def relu_first(inplace):
 
 
 def predictions(module, X):
-    """Of everything that runs a module, on X."""
+    """Predictions on X by everything that runs a module."""
     refit = GradientBasisRefit(module, loss="squared_error", alpha="loo").fit(X, Y)
     basis = GradientBasis(module, loss="squared_error").fit(X)
     added = AddedNeuronRegressor(module=module, max_iter=3, random_state=0).fit(X, Y)
@@ -212,8 +212,8 @@ def predictions(module, X):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("kind", ["array", "read-only", "mapped"])
-def test_modules_that_work_in_place_leave_x_alone(kind, tmp_path):
-    """They give what their twin gives, read-only maps of files included."""
+def test_modules_that_work_in_place_do_not_change_x(kind, tmp_path):
+    """They equal their twins, also on read-only memory maps."""
     expected = predictions(relu_first(inplace=False), X.copy())
     data = X.copy()
     if kind == "mapped":
@@ -240,13 +240,13 @@ def test_a_layer_in_two_places_counts_once():
     apart = ModuleNetwork(twin)
     rows = torch.tensor(X)
     J = oracles.jacobian(apart, rows)
-    # The derivative by a shared parameter is the sum over its places.
+    # The derivative by a shared parameter is the sum over its uses.
     blocks = J[..., :42], J[..., 42:84] + J[..., 84:126], J[..., 126:]
     assert_close(oracles.jacobian(network, rows), torch.cat(blocks, -1))
 
 
 def test_a_call_leaves_shared_layers_as_they_are():
-    """Other parameters for a call do not stay."""
+    """Parameters of a call do not stay in the module."""
     network = ModuleNetwork(shared_layer())
     theta, rows = network.theta, torch.tensor(X)
     raw = network(theta, rows)

@@ -1,4 +1,4 @@
-"""Opened estimators predict what the estimators predict."""
+"""Opened networks have the same predictions as their estimators."""
 
 import numpy as np
 import oracles
@@ -48,7 +48,7 @@ def y(X):
 
 
 def predictions(opened, X):
-    """Predictions of an opened network on its own way in and out."""
+    """Predictions of an opened network, through its maps of X and y."""
     raw = opened.network(opened.network.theta, opened.inputs(X))
     return opened.untransform(opened.loss.predict(raw).numpy())
 
@@ -163,7 +163,7 @@ TINY = {"hidden_layer_sizes": (5,), "max_iter": 5, "random_state": 0}
 
 
 def normalised(n_outputs):
-    """A factory of modules that are no chain."""
+    """A factory of modules that are not chains."""
     return lambda: nn.Sequential(
         nn.Linear(4, 6), nn.BatchNorm1d(6), nn.SiLU(), nn.Linear(6, n_outputs)
     )
@@ -514,7 +514,7 @@ def test_skorch_cross_entropy(X32, labels):
 
 
 def test_skorch_binary(X32, y):
-    """A binary classifier has one output, with or without its own axis."""
+    """A binary classifier has one output, with or without an axis for it."""
     for module in [nn.Linear(4, 1), nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))]:
         net = skorch.NeuralNetBinaryClassifier(module, **NET)
         net.fit(X32, (y > 0).astype(np.float32))

@@ -181,7 +181,9 @@ def test_bad_parameters(mlp, parameters, message):
 
 
 def test_trees_have_no_layers():
-    with pytest.raises(ValueError, match="'all' for a model that is no single network"):
+    with pytest.raises(
+        ValueError, match="'all' for a model that is not a single network"
+    ):
         refit(DecisionTreeRegressor(max_depth=2), "last", alpha="auto", cv=2)
 
 
@@ -225,7 +227,7 @@ def test_skorch_nets_take_images():
         model.predict(images[:, :, :3])
 
 
-def test_padding_is_no_parameter():
+def test_padding_is_not_a_parameter():
     """Training leaves the row of the padding as it is, so its columns are zero."""
     torch.manual_seed(0)
     words = np.random.default_rng(0).integers(0, 5, size=(60, 3))

@@ -327,7 +327,7 @@ def test_squared_columns(name, block_bytes, generator, monkeypatch):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_kronecker_factors_of_a_convolution(bias, generator):
-    """They are exact for one sample and one place, and are sums over samples."""
+    """They are exact for one sample and one position, and sum over samples."""
     module = nn.Sequential(nn.Conv2d(2, 3, 2, bias=bias), nn.Flatten()).double()
     X = randn(generator, 1, 2, 2, 2)
     (layer,) = open_module(module).jacobian(X).columns

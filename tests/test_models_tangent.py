@@ -65,7 +65,7 @@ def test_chains(activation, bias, generator):
 
 
 def test_modules(generator):
-    """One that is no chain."""
+    """A module that is not a chain."""
     layers = nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(9, 2)
     network = open_module(nn.Sequential(*layers))
     inputs = torch.randn(9, 2, 4, generator=generator, dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_stacks(rows, widths, shared, generator, monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 9])
 def test_stacks_of_inputs_far_from_zero(rows, generator):
-    """Large terms cancel; the sums of extended precision keep what is left."""
+    """Large terms cancel, but sums in extended precision keep the digits."""
     shift, networks, expected = 1e10, [], 0
     inputs = torch.randn(rows, 4, generator=generator, dtype=torch.float64) + shift
     for _ in range(2):

@@ -160,7 +160,7 @@ def test_booster_that_stopped_early(name):
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_surrogates_start_near_the_models(name):
-    """They are named, and rank the classes of most samples as the model does."""
+    """They are noted, and order the classes of most samples as the model does."""
     model, _ = fitted(name)
     opened = open_network(model)
     assert "average" in opened.surrogate
@@ -197,7 +197,7 @@ def test_bootstrap_samples_without_a_class():
 
 
 def test_missing_values_and_categories():
-    """Histogram trees take them as they are, inside and outside of a vote."""
+    """Histogram trees accept them, inside and outside of a vote."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=200), "b": rng.choice(list("xyz"), 200)})
     y = frame.a + (frame.b == "x")
@@ -212,7 +212,7 @@ def test_missing_values_and_categories():
 
 @pytest.mark.parametrize("max_features", [1.0, 0.5])
 def test_bag_whose_members_lack_classes(max_features):
-    """A class that a member does not know keeps the raw output zero."""
+    """A class that a member does not know has a raw output of zero."""
     data, y = load_iris(return_X_y=True)
     # A pipeline takes no weights, so its members see only the samples drawn for them.
     member = make_pipeline(StandardScaler(), LogisticRegression())

@@ -369,8 +369,8 @@ def test_single_output_of_one_output(generator):
 
 
 @all_operators
-def test_questions_about_outputs(case, generator):
-    """Yes is right for the matrix; no is only allowed where it is right or careful."""
+def test_properties_of_outputs_are_true(case, generator):
+    """A property is only claimed if the matrix has it."""
     operator, twin = case(generator, torch.float64)
     belongs = (twin != 0).any(0).sum(0)
     if separates_outputs(operator):
@@ -392,8 +392,8 @@ def test_questions_about_outputs(case, generator):
         (stacked_case, False, False),
     ],
 )
-def test_answers_about_outputs(case, separate, shared, generator):
-    """They save work: a careful no would be right and slow."""
+def test_properties_of_outputs_are_recognized(case, separate, shared, generator):
+    """Properties of common operators are recognized, which saves work."""
     operator, _ = case(generator, torch.float64)
     assert separates_outputs(operator) is separate
     assert shares_features(operator) is shared
@@ -430,7 +430,7 @@ def test_sketch_keeps_inner_products(case, generator):
 @dtypes
 @all_operators
 def test_sketch_of_rows(case, dtype, generator):
-    """One seed is one projection: new samples are mapped as the old ones were."""
+    """One seed has one projection, for new samples too."""
     operator, _ = case(generator, dtype)
     index = torch.tensor([5, 2])
     whole = operator.sketch(6, torch.Generator().manual_seed(3))
@@ -441,7 +441,7 @@ def test_sketch_of_rows(case, dtype, generator):
 
 
 def test_single_keeps_the_products(generator):
-    """In float32 every operator with a structure is itself to its rounding."""
+    """Products in float32 equal those in float64 up to rounding."""
     network = random_chain([3, 4, 2], ACTIVATIONS["tanh"], generator)
     chain = chain_operator(network, randn(generator, 5, 3))
     dense = DenseOperator(randn(generator, 5, 2, 6))
@@ -456,7 +456,7 @@ def test_single_keeps_the_products(generator):
 
 
 def test_stacks_of_two_precisions_stay_in_theirs(generator):
-    """A part that knows only its own dtype keeps the others in it."""
+    """If one part does not support float32, all parts stay in float64."""
     theta = randn(generator, 3)
     function = FunctionOperator(
         lambda theta, X: X @ theta[:, None],

@@ -35,7 +35,7 @@ def refit(model=None, **params):
     return GradientBasisRefit(model, **({"cv": 5, "random_state": 0} | params))
 
 
-# --- what they return -----------------------------------------------------------------
+# --- shapes and values ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("distribution", [False, True])
@@ -98,7 +98,7 @@ def test_counts():
 
 
 def test_dispersion_of_counts(seed):
-    """Counts with known dispersion; those of Poisson have next to none."""
+    """The dispersion is the true one, and almost zero for Poisson counts."""
     rng = np.random.default_rng(seed)
     mean = np.exp(1 + LINE[:, 0])
     model = refit(PoissonRegressor(alpha=0))
@@ -112,11 +112,11 @@ def test_dispersion_of_counts(seed):
         assert low - 1e-9 < dispersion.mean() < high
 
 
-# --- what they are worth --------------------------------------------------------------
+# --- coverage ------------------------------------------------------------------------
 
 
 def test_normal_noise(seed):
-    """Linear models with normal noise: everything is known."""
+    """For linear models with normal noise, the distribution is known."""
     y = line(lambda rng: 0.5 * rng.normal(size=600), seed)
     model = refit().fit(LINE, y)
     found = model.predict_distribution(LINE)
@@ -144,8 +144,8 @@ def network():
     return make_pipeline(StandardScaler(), small("real").network)
 
 
-def test_intervals_hold_what_they_promise():
-    """On new samples, within what 2,000 of them can tell."""
+def test_coverage_of_intervals():
+    """On 2,000 new samples, up to their standard error."""
     rows, y = make_friedman1(2300, n_features=5, noise=1.0, random_state=0)
     for model in (small("real", cv=10, distribution=True), refit(boosted(), cv=10)):
         model.fit(rows[:300], y[:300])
@@ -255,7 +255,7 @@ def test_constant_targets():
 
 
 def test_too_few_samples_for_an_interval():
-    """Nine samples can't promise 95 %."""
+    """Nine samples are not enough for a coverage of 95 %."""
     model = refit(cv=3).fit(LINE[:9], LINE[:9, 0] + 0.1 * LINE[:9, 1])
     assert np.isfinite(model.predict_interval(LINE, 0.9)).all()
     np.testing.assert_array_equal(

@@ -139,7 +139,7 @@ def test_intervals_are_the_jackknife_plus(seed, coverage):
 
 
 def test_label_threshold():
-    """The 9th of 9 scores for 0.9 = 9 / (9 + 1); none is enough for 0.95."""
+    """It is the 9th of 9 scores for 0.9 = 9 / (9 + 1), and infinite for 0.95."""
     scores = np.array([0.3, 0.1, 0.2, 0.9, 0.4, 0.5, 0.8, 0.7, 0.6])
     assert label_threshold(scores, np.ones(9), 0.9) == 0.9
     assert label_threshold(scores, np.ones(9), 0.5) == 0.5

@@ -1,4 +1,4 @@
-"""The model of `GradientBasisRefit`: what is fitted, and what it equals."""
+"""The model of `GradientBasisRefit`, compared with known solutions."""
 
 import itertools
 
@@ -174,7 +174,7 @@ def test_at_a_critical_point_the_network_is_the_minimum():
 
 
 def test_rank():
-    """The rank of the Jacobian itself; None where it would not fit."""
+    """It is the rank of the Jacobian, or None if that exceeds the memory."""
     refit = GradientBasisRefit(frozen(), alpha=1e-3).fit(X, CURVE)
     (J,) = oracles.network_features(refit, X)
     assert refit.rank_ == np.linalg.matrix_rank(J[:, 0], rtol=1e-10)
@@ -240,7 +240,7 @@ def test_center_network_is_a_ridge_on_the_residual():
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_large_alpha_returns_the_network(name):
-    """But for the free output bias, which moves to the best constant shift."""
+    """The outputs are those of the network, up to the best constant shift."""
     refit = GradientBasisRefit(mlp(name), alpha=1e9, center="average", n_models=3).fit(
         X, TARGETS[name]
     )
@@ -293,7 +293,7 @@ def test_leave_one_out_is_brute_force(name, weight):
 
 @pytest.mark.parametrize("name", SQUARED)
 def test_auto_is_leave_one_out_for_a_frozen_network_with_a_squared_loss(name):
-    """And says that it is optimistic."""
+    """There is a warning that it is optimistic."""
     auto, loo = (
         GradientBasisRefit(frozen(name), alpha=alpha) for alpha in ("auto", "loo")
     )
@@ -329,7 +329,7 @@ def test_evidence_is_that_of_the_gaussian_process():
 
 
 def test_approximate_leave_one_out():
-    """Close to leaving each row out, for the log loss and a ridge that is not weak."""
+    """It is close to refits without each sample, for the log loss and a large alpha."""
     refit = GradientBasisRefit(frozen("binary"), alpha="loo", center="zero")
     refit.fit(X, TARGETS["binary"])
     alphas, scores = refit.cv_results_["alpha"], refit.cv_results_["loss"]
@@ -373,7 +373,7 @@ def test_cross_fitting_is_brute_force():
             total[number] += (error**2).sum() / 40
     path = refit.cv_results_
     looked_at = len(path["alpha"])
-    # All rows need less ridge, by the folds' share of them.
+    # With all samples alpha is smaller, by the fraction of samples in a fold.
     np.testing.assert_allclose(
         path["alpha"], GRID[::-1][:looked_at] * 2 / 3, rtol=1e-12
     )
@@ -382,7 +382,7 @@ def test_cross_fitting_is_brute_force():
 
 
 def test_fold_networks_have_not_seen_their_fold():
-    """And stand side by side, fold by fold, the same number for every fold."""
+    """Networks are in the order of folds, with the same number for each fold."""
     splitter = KFold(4)
     refit = GradientBasisRefit(mlp(), cv=splitter, n_models=6, random_state=0)
     refit.fit(X, CURVE)
@@ -398,7 +398,7 @@ def test_fold_networks_have_not_seen_their_fold():
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_auto_cross_fits_every_loss(name):
-    """Five networks, none of them where alpha is a number, "loo" or a frozen net's."""
+    """There are five networks, or one if alpha is a number or "loo", or if frozen."""
     y = TARGETS[name]
     assert len(GradientBasisRefit(mlp(name)).fit(X, y).estimators_) == 5
     for alpha in (1e-2, "loo"):
@@ -436,7 +436,7 @@ def test_cv_of_any_kind(name, cv):
 )
 @pytest.mark.filterwarnings("ignore:The network is taken as it is")
 def test_weights_equal_repetition(name, alpha):
-    """On one and the same network."""
+    """The network is the same."""
     weight = WEIGHT * (np.arange(40) % 5 > 0)
     index = np.repeat(np.arange(40), weight.astype(int))
     # The same path for both sizes, solved well beyond what is compared.
@@ -457,8 +457,8 @@ def test_weights_equal_repetition(name, alpha):
 
 @pytest.mark.parametrize("cv", [None, 3])
 @pytest.mark.parametrize("name", ["regression", "binary", "multiclass"])
-def test_weights_equal_repetition_end_to_end(name, cv):
-    """Networks, folds and all."""
+def test_weights_equal_repetition_in_training(name, cv):
+    """Networks and folds are trained and drawn anew."""
     weight = WEIGHT * (np.arange(40) % 5 > 0)
     index = np.repeat(np.arange(40), weight.astype(int))
     model = GradientBasisRefit(
@@ -473,7 +473,7 @@ def test_weights_equal_repetition_end_to_end(name, cv):
 
 
 def test_scale_of_the_weights_does_not_matter():
-    """For a fixed ridge: leave-one-out and evidence count units of weight."""
+    """If alpha is fixed; leave-one-out and evidence count units of weight."""
     a, b = (
         GradientBasisRefit(frozen(), alpha=1e-3).fit(X, CURVE, c * WEIGHT)
         for c in (1, 17)
@@ -502,7 +502,7 @@ def test_class_weight_is_sample_weight(class_weight):
 
 
 def test_transformed_targets_come_back():
-    """Equal to standardising by hand."""
+    """The refit equals one with standardized targets."""
     y = 1000 + 50 * CURVE
     scaled = (y - y.mean()) / y.std()
     inner = TransformedTargetRegressor(mlp(), transformer=StandardScaler())
@@ -532,7 +532,7 @@ def test_folds_share_one_target_transformation():
 
 
 def test_std_of_a_curved_transformation():
-    """Half the difference of the transformed ends."""
+    """It is half of the difference of the transformed ends."""
     y = np.exp(CURVE)
     inner = TransformedTargetRegressor(mlp(), func=np.log, inverse_func=np.exp)
     refit = GradientBasisRefit(inner, distribution=True).fit(X, y)

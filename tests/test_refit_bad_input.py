@@ -1,7 +1,7 @@
-"""What `GradientBasisRefit` does with data and requests that are not as they should be.
+"""`GradientBasisRefit`: bad data and parameters.
 
-Each case gets the right answer, or an error that says what was expected, what came and
-what to do.
+Each case has the right result, or an error with the expected value, the given value and
+advice.
 """
 
 import re
@@ -60,7 +60,7 @@ class NoNetwork(BaseEstimator):
     ids=str,
 )
 def test_no_network(estimator):
-    """Said before anything is trained, with what is accepted."""
+    """The error comes before any training and names the accepted models."""
     match = "estimator must be a network of this package, an MLPRegressor, an MLP"
     with pytest.raises(TypeError, match=match):
         GradientBasisRefit(estimator).fit(X, Y)
@@ -80,7 +80,7 @@ def test_unfitted_frozen_network():
 
 
 class Unsupported(nn.Module):
-    """Returns two tensors, which is no raw output."""
+    """A module that returns two tensors instead of raw outputs."""
 
     def __init__(self):
         super().__init__()
@@ -107,7 +107,7 @@ def test_module_that_cannot_be_differentiated():
 
 
 def test_unsupported_activation():
-    """Of scikit-learn's networks, by its own check."""
+    """scikit-learn checks the activations of its networks."""
     with pytest.raises(ValueError, match="'activation' parameter of MLPRegressor"):
         GradientBasisRefit(mlp(activation="sine")).fit(X, Y)
 
@@ -228,7 +228,7 @@ def test_unreadable_memory():
 
 
 def test_little_memory_is_enough():
-    """The matrix-free path needs a few vectors only, and says the same."""
+    """The matrix-free solver needs a few vectors only and has the same result."""
     for network, y in ((FROZEN, Y), (classifier(), LABELS)):
         model = GradientBasisRefit(network, alpha=1e-2, tol=1e-12)
         expected = model.fit(X, y).basis_coef_
@@ -271,7 +271,7 @@ def test_weights_leave_one_class():
 
 
 class Unweighted(MLPRegressor):
-    """A network whose `fit` knows no weights."""
+    """A network whose `fit` takes no weights."""
 
     def fit(self, X, y):
         return super().fit(X, y)
@@ -354,7 +354,7 @@ def test_a_class_that_a_fold_lacks():
 
 
 def test_a_class_with_one_row():
-    """Its row trains in every fold."""
+    """Its sample is trained on in every fold."""
     y = np.where(Y > 0, "yes", "no").astype(object)
     y[0] = "once"
     model = GradientBasisRefit(classifier(), random_state=0).fit(X, y)
@@ -364,7 +364,7 @@ def test_a_class_with_one_row():
 @pytest.mark.parametrize("alpha", ["auto", "evidence", 0, 1e-3])
 @pytest.mark.parametrize("shape", [(30,), (30, 2)])
 def test_constant_targets(shape, alpha):
-    """Nothing to learn but the constant."""
+    """The refit predicts the constant."""
     model = GradientBasisRefit(mlp(), alpha=alpha, distribution=True)
     model.fit(X, np.full(shape, 7.0))
     np.testing.assert_allclose(model.predict(X), np.full(shape, 7.0), rtol=1e-6)
@@ -386,7 +386,7 @@ def test_duplicated_rows(alpha):
 
 @pytest.mark.parametrize("alpha", ["auto", "loo", 1e-3])
 def test_one_distinct_row(alpha):
-    """Every candidate predicts the mean, or the shares of the classes."""
+    """Every candidate predicts the mean, or the frequencies of the classes."""
     one = np.ones((6, 2))
     model = GradientBasisRefit(mlp(), alpha=alpha).fit(one, Y[:6])
     np.testing.assert_allclose(model.predict(one[:1]), Y[:6].mean(), rtol=1e-5)
@@ -464,7 +464,7 @@ def test_far_more_rows_than_coefficients(network):
 @pytest.mark.parametrize("network", [mlp, classifier])
 @pytest.mark.parametrize("scale", [1e-8, 1e8, 1e100])
 def test_scales_of_features(network, scale):
-    """Whatever the network makes of them, the refit is finite and no worse."""
+    """The refit is finite, and its bound holds."""
     y = Y if network is mlp else LABELS
     model = GradientBasisRefit(network(max_iter=5), alpha=1e-3).fit(scale * X, y)
     answer = model.predict if network is mlp else model.predict_proba
@@ -521,7 +521,7 @@ def test_failed_fit_leaves_nothing_behind(name):
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_failed_fit_keeps_what_was_fitted(name):
-    """A fitted refit predicts on, from as many features as before."""
+    """A fitted refit keeps its predictions and number of features."""
     model = GradientBasisRefit(mlp()).fit(X, Y)
     expected = model.predict(X)
     good = model.get_params(deep=False)

@@ -1,4 +1,4 @@
-"""Which samples each network of a refit sees: groups, weights, classes, sizes."""
+"""The samples of each network of a refit: groups, weights, classes, sizes."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ LABELS = TARGETS["multiclass"]
 
 
 class Remembers(MLPRegressor):
-    """A network that keeps what its fit gets."""
+    """A network that stores the arguments of `fit`."""
 
     def fit(self, X, y, sample_weight=None, groups=None):
         self.seen_X_, self.seen_groups_, self.seen_weight_ = X, groups, sample_weight
@@ -44,7 +44,7 @@ def groups_seen(model):
 
 @pytest.mark.parametrize("cv", ["auto", 2, 5, GroupKFold(4), LeaveOneGroupOut()])
 def test_groups_are_never_split(cv):
-    """Between the samples of a network and those by which it is judged."""
+    """No group is in both the training and the held-out samples of a network."""
     model = GradientBasisRefit(remembers(), cv=cv, random_state=0)
     model.fit(X, CURVE, groups=GROUPS)
     for estimator, seen in zip(model.estimators_, groups_seen(model), strict=True):
@@ -64,7 +64,7 @@ def test_names_of_groups_do_not_matter(groups):
 
 
 def test_equal_samples_of_two_groups_join_them():
-    """A copy in another group would be seen by the network that is judged on it."""
+    """Otherwise a network would be scored on a copy of a training sample."""
     doubled = X.copy()
     doubled[4] = doubled[0]
     model = GradientBasisRefit(remembers(), cv=3, random_state=0)
@@ -75,13 +75,13 @@ def test_equal_samples_of_two_groups_join_them():
 
 
 def test_groups_reach_the_network():
-    """Its fit takes groups; each network gets those of its own samples."""
+    """Each network gets the groups of its samples, if its `fit` takes groups."""
     model = GradientBasisRefit(remembers(), cv=GroupKFold(4))
     model.fit(X, CURVE, WEIGHT, groups=GROUPS)
     for estimator, seen in zip(model.estimators_, groups_seen(model), strict=True):
         assert set(estimator.seen_groups_) == seen
         assert len(estimator.seen_groups_) == len(estimator.seen_X_)
-    # Through a pipeline too, and none where none are given.
+    # Through a pipeline too. Without groups, the network gets none.
     inner = make_pipeline(StandardScaler(), remembers())
     model = GradientBasisRefit(inner, cv=2).fit(X, CURVE, groups=GROUPS)
     assert all(len(e[-1].seen_groups_) == 20 for e in model.estimators_)
@@ -90,7 +90,7 @@ def test_groups_reach_the_network():
 
 @pytest.mark.parametrize("asks", [True, False])
 def test_groups_are_routed(asks):
-    """With metadata routing the network says whether it wants them; folds get them."""
+    """With metadata routing the network must request them; folds get them always."""
     with sklearn.config_context(enable_metadata_routing=True):
         inner = remembers().set_fit_request(groups=asks, sample_weight=True)
         model = GradientBasisRefit(inner, cv=GroupKFold(4))
@@ -135,7 +135,7 @@ def test_groups_that_cannot_be_used():
 @pytest.mark.parametrize("routing", [False, True])
 @pytest.mark.parametrize("name", ["binary", "multiclass"])
 def test_balanced_classes_and_weights_equal_repetition(name, routing):
-    """With nothing but `class_weight` set by the user, routing asks for nothing."""
+    """Routing requests nothing if the user only sets `class_weight`."""
     y, index = TARGETS[name], np.repeat(np.arange(40), WEIGHT.astype(int))
     network = mlp(name, max_iter=8)
     model = GradientBasisRefit(
@@ -159,7 +159,7 @@ def test_balanced_classes_and_weights_equal_repetition(name, routing):
 @pytest.mark.parametrize("cv", ["auto", None])
 @pytest.mark.parametrize("known", [2, 3])
 def test_classes_of_weight_zero_stay(known, cv):
-    """In `classes_`, with a probability of about zero."""
+    """They are in `classes_`, with a probability of about zero."""
     y = LABELS.astype(object)
     y[::7] = "extra"
     weight = (y != "extra").astype(float)
@@ -196,7 +196,7 @@ class NeverFit(MLPRegressor):
 
 
 class Plain(RegressorMixin, BaseEstimator):
-    """No network; its training must not begin."""
+    """An estimator that is not a network and must not be trained."""
 
     def fit(self, X, y):
         raise AssertionError("trained")
@@ -238,7 +238,7 @@ def test_device_is_checked_before_any_training(device):
 
 
 def test_folds_without_a_category_have_smaller_networks():
-    """Rare categories; the loss has no closed form and only some folds are needed."""
+    """Rare categories, with a loss without closed form, which needs only some folds."""
     pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=1500)})
@@ -319,8 +319,8 @@ def test_nullable_frame_fits_as_its_numbers(inner):
 
 @pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_networks_that_stop_early_are_no_news(n_jobs):
-    """Neither Adam's nor L-BFGS's warning comes through, from no process."""
+def test_networks_that_stop_early_cause_no_warning(n_jobs):
+    """Warnings of Adam and L-BFGS are suppressed, in all processes."""
     for solver in ("adam", "lbfgs")[: 3 - (n_jobs or 1)]:
         inner = MLPRegressor(
             hidden_layer_sizes=(3,), solver=solver, max_iter=3, random_state=0

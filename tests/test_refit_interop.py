@@ -1,4 +1,4 @@
-"""`GradientBasisRefit` among the rest of scikit-learn, torch and skorch."""
+"""`GradientBasisRefit` with other parts of scikit-learn, torch and skorch."""
 
 import pickle
 
@@ -73,7 +73,7 @@ MODELS = {
 
 
 def answers(model):
-    """Everything a fitted model says about X."""
+    """All predictions of a fitted model for X."""
     result = [model.predict(X), model.transform(X)]
     if is_classifier(model):
         return [*result, model.predict_proba(X), model.decision_function(X)]
@@ -90,7 +90,7 @@ def assert_same(model, other):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_same_result_twice(name):
-    """Of a clone, and of a second `fit` that starts anew."""
+    """A clone and a second `fit` have the same result."""
     model, y = MODELS[name]
     model = clone(model).set_params(random_state=3)
     twin = clone(model).fit(X, y)
@@ -107,7 +107,7 @@ def test_pickle(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_joblib_maps_a_model_into_memory(name, tmp_path):
-    """Read-only arrays serve, and give no warning."""
+    """Read-only arrays give no warning."""
     model, y = MODELS[name]
     model = clone(model).fit(X, y)
     joblib.dump(model, tmp_path / "model")
@@ -136,7 +136,7 @@ def test_skops(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_fitted_state_is_arrays_and_plain_values(name):
-    """No tensors; a module stays a module."""
+    """There are no tensors except in modules."""
     model, y = MODELS[name]
     model = clone(model).fit(X, y)
     learned = {key: value for key, value in vars(model).items() if key.endswith("_")}
@@ -236,7 +236,7 @@ def test_tags_of_sparse_input_follow_the_network():
     assert not get_tags(GradientBasisRefit(inner)).input_tags.sparse
 
 
-def test_classes_are_the_network_s_own():
+def test_classes_are_those_of_the_network():
     """A frozen classifier keeps classes that new data lack."""
     network = FrozenEstimator(classifier().fit(X, LABELS))
     two = LABELS != "mid"
@@ -253,7 +253,7 @@ def test_classes_are_the_network_s_own():
 @pytest.mark.parametrize("container", [sp.csr_array, sp.csc_matrix])
 @pytest.mark.parametrize("name", ["regressor", "classifier", "folds"])
 def test_sparse_data(name, container):
-    """Equal to dense data but for the order in which folds are drawn."""
+    """Results equal those of dense data with the same folds."""
     model, y = MODELS[name]
     cv = KFold(3) if name != "regressor" else None
     model = clone(model).set_params(random_state=0, cv=cv, tol=1e-12)
@@ -286,7 +286,7 @@ def test_sparse_indicators():
 
 
 def test_frozen_network_takes_the_data_frame_that_it_knows():
-    """Names of columns reach it, so it does not warn that they are missing."""
+    """It gets the names of columns, so it does not warn."""
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     network = mlp().fit(frame, Y)
@@ -299,7 +299,7 @@ def test_frozen_network_takes_the_data_frame_that_it_knows():
 
 @pytest.mark.parametrize("inner", [mlp, classifier])
 def test_strings_in_a_frame(inner):
-    """The inner pipeline checks its own input; names and numbers of columns count."""
+    """The inner pipeline checks its input; names and number of columns are checked."""
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     frame["colour"] = np.where(X[:, 0] > 0, "red", "blue")
@@ -319,7 +319,7 @@ def test_strings_in_a_frame(inner):
 
 
 def test_texts():
-    """X is whatever the pipeline takes: here a list of strings."""
+    """X may be anything that the pipeline takes, such as a list of strings."""
     texts = [f"a {word} day on row {i}" for i, word in enumerate(LABELS)]
     inner = make_pipeline(CountVectorizer(), classifier())
     model = GradientBasisRefit(inner, random_state=0).fit(texts, LABELS)
@@ -344,7 +344,7 @@ def test_feature_names():
 
 
 def test_weights_are_routed():
-    """With routing on, the network gets weights where it asks for them."""
+    """With metadata routing, the network gets weights if it requests them."""
     plain = GradientBasisRefit(mlp(), alpha=1e-2).fit(X, Y, WEIGHT)
     with sklearn.config_context(enable_metadata_routing=True):
         asks, refuses = (
@@ -486,7 +486,7 @@ def test_convolution_on_images(loss):
 
 @pytest.mark.usefixtures("torch_seed")
 def test_dropout_and_batch_norm_act_as_in_evaluation():
-    """And the user's module stays in training mode."""
+    """The user's module stays in training mode."""
     module = nn.Sequential(
         nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 1)
     )
@@ -533,7 +533,7 @@ def test_device(name, device):
 
 @pytest.mark.usefixtures("torch_seed")
 def test_skorch():
-    """Cloned and trained in `fit`, as any estimator."""
+    """A net is cloned and trained in `fit`."""
     skorch = pytest.importorskip("skorch")
     X32, y32 = X.astype(np.float32), Y.astype(np.float32)[:, None]
     common = {"max_epochs": 5, "verbose": 0, "train_split": None, "lr": 0.1}
@@ -560,7 +560,7 @@ def test_skorch():
 
 
 def test_iris():
-    """Where there is something to learn, the refit learns it."""
+    """The refit has an accuracy above 0.92 on iris."""
     X, y = load_iris(return_X_y=True)
     inner = make_pipeline(StandardScaler(), classifier(hidden_layer_sizes=(8,)))
     model = GradientBasisRefit(inner, random_state=0)

@@ -1,4 +1,4 @@
-"""What a fitted refit gives besides predictions: features and standard deviations."""
+"""Features and standard deviations of a fitted refit."""
 
 import numpy as np
 import oracles
@@ -127,7 +127,7 @@ def test_parameter_variance_is_the_formula(y, solver, n_models):
     phi = oracles.scaled_features(refit, X, X, WEIGHT)
     new = oracles.scaled_features(refit, X_NEW, X, WEIGHT)
     k = phi.shape[1]
-    # The free output biases are columns without ridge.
+    # The output biases are columns without penalty.
     phi, new = (
         np.concatenate([p, np.tile(np.eye(k), (len(p), 1, 1))], 2) for p in (phi, new)
     )
@@ -139,7 +139,7 @@ def test_parameter_variance_is_the_formula(y, solver, n_models):
 
 
 class NoBias(torch.nn.Sequential):
-    """A network without output bias: nothing is free."""
+    """A network without output bias, so all columns are penalized."""
 
     def __init__(self):
         torch.manual_seed(0)
@@ -193,7 +193,7 @@ def noisy(n_rows, seed):
     ids=str,
 )
 def test_std_is_calibrated(seed, params):
-    """Standardised errors on 1,000 new rows have a mean square of about one.
+    """Standardized errors on 1,000 new rows have a mean square of about one.
 
     Its standard deviation is sqrt(2 / 1000) from the new rows, and about
     sqrt(2 / 200) from the 200 training rows: four of them are 0.4. Of normal errors,
@@ -216,7 +216,7 @@ def test_std_is_calibrated(seed, params):
 
 
 class Product(torch.nn.Module):
-    """A trained network that no chain describes: no hidden layer is known."""
+    """A trained network that is not a chain, so its hidden layers are unknown."""
 
     def __init__(self):
         super().__init__()
@@ -244,7 +244,7 @@ def test_std_finds_noise_in_a_product(seed, module):
     assert log_loss.mean() < np.log(noise[1000:]).mean() + 0.5 + 0.1
 
 
-def test_noise_rises_to_what_held_out_rows_ask_for():
+def test_noise_is_raised_to_fit_held_out_samples():
     """One output is twice as noisy as the model says, the other half as much."""
     y = torch.tensor([[2.0, 1.0], [6.0, 2.0]], dtype=torch.float64)
     raw = torch.log(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64))
@@ -326,7 +326,7 @@ def test_candidates_of_a_frozen_classifier():
         FrozenEstimator(network), alpha=candidates, center="zero"
     ).fit(X, y)
     path = refit.cv_results_
-    # Folds see four fifths of the rows: the ridge for all of them is as much weaker.
+    # Folds have four fifths of the samples, so alpha for all is four fifths.
     tried = path["alpha"] / 0.8
     np.testing.assert_allclose(tried, candidates[::-1][: len(tried)])
     assert refit.alpha_ == path["alpha"][np.argmin(path["loss"])]

@@ -1,4 +1,4 @@
-"""What a refit says while it works: lines, callbacks, warnings."""
+"""Printed lines, callbacks and warnings of a refit."""
 
 import io
 import re
@@ -28,7 +28,7 @@ def printed(model, X, y):
 
 
 class Recorder:
-    """A callback that keeps the tasks it is told of."""
+    """A callback that records the tasks."""
 
     max_propagation_depth = None
 
@@ -96,7 +96,7 @@ def test_callbacks_see_one_task_for_every_network(cv):
 
 
 def test_callbacks_see_the_epochs_of_the_networks_too():
-    """One tree: an epoch is a task of its network's fit, which is one of the refit."""
+    """Epochs are tasks of a network's fit, which is a task of the refit."""
     recorder = Recorder()
     inner = AddedNeuronRegressor((3,), max_iter=4, random_state=0)
     GradientBasisRefit(inner, cv=2).set_callbacks(recorder).fit(X, CURVE)
@@ -120,7 +120,7 @@ def test_callbacks_end_when_a_fit_fails():
 @pytest.mark.parametrize("n_jobs", [None, 2])
 @pytest.mark.parametrize("inner", [mlp(), AddedNeuronRegressor((3,), max_iter=3)])
 def test_progress_bar(inner, n_jobs, capsys):
-    """A bar for the fit and one for every network with epochs, full at the end."""
+    """The fit and every network with epochs have a bar, which is full at the end."""
     pytest.importorskip("rich")
     model = GradientBasisRefit(inner, cv=3, n_jobs=n_jobs, random_state=0)
     expected = clone(model).fit(X, CURVE)
@@ -144,7 +144,7 @@ def test_callbacks_in_a_search():
 
 
 def test_callbacks_and_a_memory(tmp_path):
-    """Networks from the cache are those that were trained under other callbacks."""
+    """Cached networks are loaded, even if they were trained with other callbacks."""
     inner = AddedNeuronRegressor((3,), max_iter=3, random_state=0)
     model = GradientBasisRefit(inner, cv=2, memory=str(tmp_path))
     expected = clone(model).fit(X, CURVE).predict(X)
@@ -159,8 +159,8 @@ def test_callbacks_and_a_memory(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["regression", "binary", "poisson"])
-def test_networks_worse_than_a_constant_are_named(name):
-    """Once per fit, whatever the number of networks."""
+def test_networks_worse_than_a_constant_cause_a_warning(name):
+    """There is one warning per fit, for any number of networks."""
     y = TARGETS[name]
     network = mlp(name, solver="sgd", learning_rate_init=1e-12, max_iter=1)
     model = GradientBasisRefit(network, cv=2, alpha=[0.1, 1.0], random_state=0)
@@ -173,8 +173,8 @@ def test_networks_worse_than_a_constant_are_named(name):
         GradientBasisRefit(mlp(name, max_iter=100), cv=2, alpha=[0.1]).fit(X, y)
 
 
-def test_raw_columns_of_another_scale_are_named():
-    """A timestamp among the inputs of a network that does not scale them."""
+def test_columns_of_a_large_scale_cause_a_warning():
+    """A network that does not scale its inputs gets a timestamp."""
     stamps = np.c_[X, 1.7e9 + 1e6 * X[:, 0]]
     network = mlp(solver="adam", max_iter=5, activation="relu")
     with pytest.warns(UserWarning, match="Scale its inputs and targets"):
@@ -182,7 +182,7 @@ def test_raw_columns_of_another_scale_are_named():
 
 
 @pytest.mark.parametrize("params", [{"alpha": 0.1}, {"alpha": "loo"}, {"alpha": [1.0]}])
-def test_only_the_automatic_choice_of_a_frozen_network_warns(params):
+def test_automatic_choice_for_a_frozen_network_warns(params):
     frozen = FrozenEstimator(mlp().fit(X, CURVE))
     module = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
     match = "The network is taken as it is.*Pass X_val and y_val"

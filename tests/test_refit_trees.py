@@ -124,7 +124,7 @@ def test_GB_20():
 
 
 def test_GB_21():
-    """A member of weight zero does not count; a large alpha gives the average."""
+    """A model of weight zero has no effect; a large alpha gives the average."""
     models = [
         DecisionTreeRegressor(max_depth=3, random_state=0).fit(X, REAL),
         HistGradientBoostingRegressor(max_iter=5, random_state=0).fit(X, REAL),
@@ -245,7 +245,7 @@ def test_refit_of_boosters(name):
 
 @pytest.mark.parametrize("name", ["forest, two", "boosting, multi", "one each", "bag"])
 def test_sparse_features(name):
-    """They are the Jacobians of the models, one output after the other."""
+    """`transform` returns the Jacobians of the models, one output after the other."""
     model, targets = (TREES | COMBINATIONS)[name]
     refit = GradientBasisRefit(model, cv=2, alpha=0.1).fit(X, Y[targets])
     features = refit.transform(X[:6])
@@ -260,7 +260,7 @@ def test_sparse_features(name):
 
 
 def test_weights_are_repetitions():
-    """A tree does not depend on how often its samples are repeated, nor its refit."""
+    """Integer weights equal repeated samples, for a tree and for its refit."""
     model = DecisionTreeRegressor(max_depth=3, random_state=0)
     refit = GradientBasisRefit(model, random_state=0)
     times = WEIGHT.astype(int)
@@ -270,7 +270,7 @@ def test_weights_are_repetitions():
 
 
 def test_frames_with_missing_values_and_categories():
-    """Folds keep equal samples together, also if values are missing."""
+    """Missing values and categories pass through the refit and its search."""
     frame = pd.DataFrame({"a": X[:, 0], "b": np.where(X[:, 1] > 0, "x", "y")})
     frame.loc[::7, "a"] = np.nan
     frame["b"] = frame.b.astype("category")
@@ -338,7 +338,7 @@ VOTE = VotingRegressor([("a", LinearRegression()), ("b", DecisionTreeRegressor()
     ],
     ids=str,
 )
-def test_trees_are_always_cross_fitted(model, params, match):
+def test_choice_on_memorized_samples_is_refused(model, params, match):
     with pytest.raises(ValueError, match=match):
         GradientBasisRefit(model, **params).fit(X, REAL)
 

@@ -1,4 +1,4 @@
-"""ResNets in theory: closed forms, local minima, the way back to (W, V), projection."""
+"""ResNets: closed forms, local minima, weights (W, V) and variable projection."""
 
 import tracemalloc
 from dataclasses import replace
@@ -21,12 +21,12 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._resnet._diagnostics import closed_form, stationarity
 from sklearn_pgb._resnet._full_batch import joint, projected
 from sklearn_pgb._resnet._projection import SquaredProjection, projection
-from sklearn_pgb._resnet._residual import BasisSamples, Residual
+from sklearn_pgb._resnet._residual import BasisSamples, ResidualObjective
 from sklearn_pgb._resnet._weights import residual_weights, warn_if_singular
 from sklearn_pgb._training._program import (
     ChainProgram,
     ModuleProgram,
-    uniform_initialisation,
+    uniform_initialization,
 )
 
 
@@ -45,8 +45,8 @@ def hessian(function):
 
 def lstsq_loss(features, Y, weight=None):
     """Mean squared loss of the best linear model, by numpy."""
-    share = np.full(len(Y), 1.0) if weight is None else weight
-    root = np.sqrt(share / share.sum())[:, None]
+    weight = np.ones(len(Y)) if weight is None else weight
+    root = np.sqrt(weight / weight.sum())[:, None]
     coef = np.linalg.lstsq(root * features, root * Y)[0]
     return np.square(root * (Y - features @ coef)).sum()
 
@@ -68,7 +68,7 @@ def loss_and_gradient(flat, X, Z, y, loss):
 
 
 def critical_points(X, Z, y, loss, rng, n_starts=6):
-    """(W, V) and loss of descents that meet the stopping condition."""
+    """(W, V) and loss of the descents that end at a critical point."""
     found = []
     for _ in range(n_starts):
         size = X.shape[1] * (y.shape[1] + Z.shape[1])
@@ -181,7 +181,7 @@ def assert_gap_is_bounded(X, Z, y, loss, W, V, R1, R2, best):
 
 
 def test_RN_2_bound_of_one_sample():
-    """One of everything: (2.5 + 3 * 2 / 2) |2 - 1| + (2 / 2) |-6 - 4|."""
+    """All sizes are one: (2.5 + 3 * 2 / 2) |2 - 1| + (2 / 2) |-6 - 4|."""
     x, z, gradient, W, V = (np.full((1, 1), value) for value in (1, 2, 0.5, 2, -3))
     found = stationarity(x, z, gradient, W, V)
     assert_allclose([found.W_gradient, found.V_gradient], [[[-2.5]], [[2]]])
@@ -191,7 +191,7 @@ def test_RN_2_bound_of_one_sample():
 
 @pytest.mark.parametrize(("dy", "dx", "dz"), [(2, 1, 3), (3, 2, 4), (3, 1, 1)])
 def test_RN_2_more_outputs_than_features(dy, dx, dz, rng):
-    """Beyond the theorem local minima are the reduced-rank optimum."""
+    """With more outputs than features, local minima are the reduced-rank optimum."""
     X, Z, y = random_case(rng, dy, dx, dz, SquaredLoss())
     expected = reduced_rank_loss(X, Z, y)
     for *_, value in critical_points(X, Z, y, SquaredLoss(), rng):
@@ -211,7 +211,7 @@ def test_RN_3_one_feature_two_outputs():
 
 
 def test_RN_4_dead_relu():
-    """A plain network can be stuck above the linear model, with zero derivatives."""
+    """A plain network can have zero derivatives and be worse than linear models."""
     X, y = tensor([[1.0], [2.0], [3.0]]), tensor([[1.0], [3.0], [5.0]])
     weights = tensor([-1.0, 1.0])
 
@@ -223,7 +223,7 @@ def test_RN_4_dead_relu():
     assert not torch.func.grad(loss)(weights).any()
     assert not hessian(loss)(weights).any()
     assert_allclose(lstsq_loss(X.numpy(), y.numpy()), 1 / 7, rtol=1e-12)
-    # The same dead unit on top of a basis costs nothing.
+    # On top of a basis, the same dead unit does not increase the loss.
     dead = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
     nn.init.constant_(dead[0].weight, -1.0)
     nn.init.constant_(dead[0].bias, -1.0)
@@ -272,7 +272,7 @@ def test_closed_form_checks_its_arrays(rng):
             closed_form(*parts)
 
 
-# --- the way back to (W, V) ---------------------------------------------------------
+# --- the weights (W, V) -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("delta", [1, 0.1, 0.01, 0.001])
@@ -323,7 +323,8 @@ def test_RN_8_only_critical_point_is_a_saddle():
 
     eigenvalues = torch.linalg.eigvalsh(hessian(loss)(torch.zeros(2).double()))
     assert_allclose(eigenvalues, [1 - 5**0.5, 1 + 5**0.5], rtol=1e-12)
-    # Where the gradient by V vanishes off W = 0, W V = 1 and that by W is 2 W.
+    # If W is not zero and the gradient by V vanishes, then W V = 1, and the gradient by
+    # W is 2 W.
     for W in (-2.0, -0.1, 0.1, 2.0):
         _, slope = loss_and_gradient(np.array([W, 1 / W]), *SADDLE, SquaredLoss())
         assert_allclose(slope, [2 * W, 0], atol=1e-12)
@@ -349,7 +350,7 @@ def test_RN_8_descent_diverges(rng):
 
 @pytest.mark.parametrize("epsilon", [1, 0.1, 0.01])
 def test_RN_9_second_order_points_are_too_weak(epsilon):
-    """No gradient and hardly any negative curvature, far above the minimum."""
+    """The gradient is zero and the negative curvature small, far above the minimum."""
     z, point = epsilon**0.5, tensor([0.0, -(epsilon**-0.5)])
 
     def loss(point):
@@ -384,7 +385,7 @@ def test_singular_weights_get_a_warning():
 
 
 def test_softmax_weights_are_singular_up_to_constants():
-    """What is added to all outputs is no direction of W, neither absent nor present."""
+    """Adding a constant to all outputs does not change whether W is singular."""
     R1 = np.array([[1.0, 0, 0], [0, 1, 0], [-1, -1, 0]])
     weights = residual_weights(R1, R1[:, :2])
     warn_if_singular(weights, softmax=True)
@@ -414,13 +415,13 @@ def residual_of(loss, rng, alpha, program=None):
     samples = BasisSamples(X, X, y, weight / weight.sum())
     inner = projection(X, y, samples.weight, loss, True)
     penalty = torch.full((program.n_params,), 1e-3, dtype=torch.float64)
-    return Residual(program, samples, inner, alpha, 0.7, penalty)
+    return ResidualObjective(program, samples, inner, alpha, 0.7, penalty)
 
 
 @pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()])
 @pytest.mark.parametrize("kind", ["chain", "module"])
 def test_RN_10_envelope_gradient(loss, kind, rng):
-    """The gradient of F is that of the objective at the minimising R."""
+    """The gradient of F is that of the objective at the minimizing R."""
     program = None
     if kind == "module":
         module = nn.Sequential(nn.Linear(3, 5), nn.Softplus()).double()
@@ -437,7 +438,7 @@ def test_RN_10_envelope_gradient(loss, kind, rng):
 
 
 @pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()])
-def test_solvers_minimise_the_same_objective(loss, rng):
+def test_solvers_minimize_the_same_objective(loss, rng):
     """Over the linear part the joint objective has the projected one as its minimum."""
     objective = residual_of(loss, rng, 0.1)
     objective.inner.tol = 1e-14
@@ -457,7 +458,7 @@ def test_solvers_minimise_the_same_objective(loss, rng):
 
 
 def joint_value(objective, theta, head):
-    """The objective at R and b on standardised columns of the basis, in plain terms."""
+    """The objective at R and b on standardized columns of the basis, term by term."""
     samples, loss = objective.samples, objective.inner.loss
     mean, spread = samples.weight @ samples.basis, samples.spread()
     A, B, b = head[:6].view(3, 2), head[6:16].view(5, 2), head[16:]
@@ -486,7 +487,7 @@ def test_squared_projection_is_ridge(alpha, intercept, rng):
     assert_allclose(free, np.broadcast_to(ridge.intercept_, 2), rtol=0, atol=1e-9)
 
 
-def test_leave_one_out_is_leaving_one_out(rng):
+def test_leave_one_out_equals_refits_without_a_sample(rng):
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 2))
     weight = torch.full((12,), 1 / 12, dtype=torch.float64)
     inner = SquaredProjection(tensor(X), tensor(y), weight, SquaredLoss(), True)
@@ -503,7 +504,7 @@ def test_chain_with_activation_on_its_outputs(rng):
     X = tensor(rng.standard_normal((7, 3)))
     for name in ("relu", "tanh", "silu", "identity"):
         program = ChainProgram([3, 5, 4], [ACTIVATIONS[name]] * 2)
-        theta = uniform_initialisation(program, np.random.RandomState(0), 2)
+        theta = uniform_initialization(program, np.random.RandomState(0), 2)
         residual = tensor(rng.standard_normal((2, 7, 4)))
         kept = residual.clone()
         _, tape = program.forward(theta, X)

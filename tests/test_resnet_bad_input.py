@@ -1,4 +1,4 @@
-"""What ResNet-basis estimators say to data and parameters that they can't use."""
+"""ResNet-basis estimators: bad data and parameters."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_one_row_can_not_be_left_out():
     ],
 )
 def test_equal_rows_predict_the_mean(model, rows, target):
-    """Nothing can be held out, and nothing speaks for the units."""
+    """Nothing can be held out, so the units are left out."""
     model.fit(rows, target)
     assert_allclose(model.predict(rows), target.mean(), rtol=1e-6)
     assert model.residual_scale_ == 0
@@ -126,7 +126,7 @@ def test_one_row_of_each_class_fits():
 
 
 def test_more_folds_than_rows_are_refused():
-    """Up to the default there are as many as can be drawn."""
+    """Up to the default number, there are as many folds as can be drawn."""
     with pytest.raises(ValueError, match=r"cv must be at most .*, 20, got 1000"):
         ResNetBasisRegressor(cv=1000, **FAST).fit(X, Y)
     ResNetBasisRegressor(alpha=0.1, **FAST).fit(X[:3], Y[:3])
@@ -193,7 +193,7 @@ def test_divergence_is_reported():
 
 @pytest.mark.parametrize("basis", [None, MaxAbsScaler()])
 def test_inputs_whose_squares_overflow_are_refused(basis):
-    """Of the basis, or of the residual units beside a basis that scales."""
+    """Inputs of the basis, or of the units if the basis scales."""
     X = np.random.default_rng(0).normal(size=(20, 2)) * 1e160
     model = ResNetBasisRegressor(basis, residual_input="X", max_iter=2)
     with pytest.raises(ValueError, match="X must have entries and features of the"):

@@ -1,4 +1,4 @@
-"""Defaults of ResNet-basis estimators: more data and odd data make none worse."""
+"""Defaults of ResNet-basis estimators on more data and unusual data."""
 
 import warnings
 
@@ -19,7 +19,7 @@ FAST = {"hidden_layer_sizes": (6,), "max_iter": 8, "random_state": 0}
 
 
 def waves(n_rows, seed):
-    """A sine beside a line, with noise of a tenth, and test samples."""
+    """A sine plus a line, with noise of 0.1, and test samples."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n_rows + 5_000, 5))
     y = np.sin(X[:, 0]) + 0.5 * X[:, 1] + 0.1 * rng.standard_normal(len(X))
@@ -32,8 +32,8 @@ def score(n_rows, seed, **params):
     return model.score(X_test, y_test)
 
 
-def test_units_pay_on_few_samples():
-    """The noise allows .986, and the linear model has .89."""
+def test_gain_of_units_on_few_samples():
+    """The noise limits R^2 to .986, and the linear model has .89."""
     assert np.mean([score(300, seed) for seed in range(5)]) >= 0.98
 
 
@@ -53,8 +53,8 @@ def test_solvers_learn_the_same(weight_decay):
     assert_allclose(*scores, atol=0.005)
 
 
-def test_units_that_do_not_pay_leave_the_basis():
-    """The model is then ridge regression, and the attributes say why."""
+def test_units_without_gain_are_left_out():
+    """The model is then ridge regression, and the held-out losses show why."""
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
     model = ResNetBasisRegressor(random_state=0).fit(X, y)
@@ -88,7 +88,7 @@ def test_squash_is_smooth_and_bounded():
 
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
 def test_one_extreme_row_changes_the_units_by_little(loss):
-    """What the units add is bounded; the basis goes on as a linear model does."""
+    """The outputs of the units are bounded; the linear part extrapolates."""
     X, y, *_ = waves(400, 0)
     y = y if loss == "squared_error" else np.exp(y)
     model = ResNetBasisRegressor(StandardScaler(), loss=loss, random_state=0).fit(X, y)
@@ -158,7 +158,7 @@ def test_groups_reach_the_splitter(kind, solver):
 
 
 def test_folds_do_not_divide_groups(monkeypatch):
-    """Each group's samples have one target: only whole groups tell of new ones."""
+    """Samples of a group have one target, so only folds of groups show the error."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(12), 10)
     centers = rng.standard_normal((12, 3))
@@ -197,8 +197,8 @@ def test_predictions_leave_the_global_generator_alone():
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "adam"])
-def test_bounds_are_below_the_losses_in_hand(name):
-    """Polynomials of years, without a ridge."""
+def test_bounds_are_below_attained_losses(name):
+    """Polynomials of years, without penalty."""
     rng = np.random.default_rng(0)
     for _ in range(3):
         X = rng.uniform(2000, 2024, (40, 1))

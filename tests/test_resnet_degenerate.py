@@ -1,4 +1,4 @@
-"""ResNet-basis estimators where rounding, scales or shifts of the data decide."""
+"""ResNet-basis estimators with data of extreme scales, shifts and ranks."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def saturated(name, rng):
     ["levels", "interactions", "identity", "linear module", "more columns than rows"],
 )
 def test_units_in_the_span_of_the_basis(name, alpha):
-    """They bring nothing, and the loss is that of ordinary least squares."""
+    """They have no effect: the loss is that of ordinary least squares."""
     torch.manual_seed(0)
     params, X, y = saturated(name, np.random.default_rng(0))
     model = ResNetBasisRegressor(alpha=alpha, **FAST | params).fit(X, y)
@@ -55,8 +55,8 @@ def test_units_in_the_span_of_the_basis(name, alpha):
 
 
 @pytest.mark.parametrize("name", ["squared", "two classes", "three classes", "poisson"])
-def test_basis_without_a_direction_or_with_one(name):
-    """Of constant columns it is the intercept, without a ridge too."""
+def test_basis_of_rank_zero_or_one(name):
+    """Constant columns add nothing to the intercept, even if alpha is zero."""
     X, cases = curved()
     estimator, y = cases[name]
     basis = FunctionTransformer(np.ones_like)
@@ -65,11 +65,11 @@ def test_basis_without_a_direction_or_with_one(name):
     if name == "squared":
         assert_allclose(model.basis_loss_, y.var())
     if name.endswith("classes"):
-        share = np.unique(y, return_counts=True)[1] / len(y)
-        assert_allclose(model.basis_loss_, -share @ np.log(share))
+        frequency = np.unique(y, return_counts=True)[1] / len(y)
+        assert_allclose(model.basis_loss_, -frequency @ np.log(frequency))
     assert_allclose(model.basis_lower_bound_, model.basis_loss_, rtol=1e-7)
     assert model.improvement_ > 0
-    # Copies of a column are that column.
+    # Copies of a column have no effect.
     model.set_params(basis=FunctionTransformer(lambda X: X[:, :1] * [1, 2, 0]))
     copies = model.fit(X, y).basis_loss_
     model.set_params(basis=FunctionTransformer(lambda X: X[:, :1]))
@@ -77,7 +77,7 @@ def test_basis_without_a_direction_or_with_one(name):
 
 
 def test_units_that_rounding_makes_worse():
-    """Where the coefficients are too large for the digits, the basis' model is kept."""
+    """If rounding of large coefficients spoils the loss, the units are left out."""
     rng = np.random.default_rng(0)
     X, y = 1e9 + rng.standard_normal((16, 1)), rng.standard_normal(16)
     model = ResNetBasisRegressor(alpha=0.0, **FAST | {"hidden_layer_sizes": (12,)})
@@ -97,7 +97,7 @@ def test_units_that_rounding_makes_worse():
 
 
 def curved():
-    """Rows, a curved signal and estimators with the targets made of it, by loss."""
+    """Inputs, and estimators with targets made of a nonlinear signal, by loss."""
     X = np.random.default_rng(0).standard_normal((80, 3))
     signal = X[:, 0] + np.sin(2 * X[:, 1])
     return X, {
@@ -115,10 +115,10 @@ def curved():
     [(1e4, 1), (1e6, 1), (0, 1e-8), (0, 1e8), (0, [1e8, 1, 1e-3]), (3e8, [1e7, 1, 1])],
 )
 def test_shifts_and_scales_of_the_basis(shift, scale, name):
-    """The bounds meet the losses, and the basis' loss is that of centered columns.
+    """Bounds equal losses, and the loss on the basis does not depend on shifts.
 
-    A ridge on columns of other scales is another problem; its minimum is known where
-    all columns share one.
+    The penalty depends on the scale of each column, so the minimum is only known if all
+    columns have the same scale.
     """
     X, cases = curved()
     estimator, y = cases[name]
@@ -128,7 +128,7 @@ def test_shifts_and_scales_of_the_basis(shift, scale, name):
     model = estimator.fit(X * scale + shift, y)
     if np.ndim(scale) == 0:
         plain = clone(estimator).set_params(alpha=0.01).fit(X, y)
-    # The shift costs the columns digits.
+    # The shift removes digits of the columns.
     rtol = 1e-8 + 1e-15 * shift / np.min(scale)
     assert_allclose(model.basis_loss_, plain.basis_loss_, rtol=rtol)
     assert_allclose(model.basis_lower_bound_, model.basis_loss_, rtol=1e-8)
@@ -137,9 +137,9 @@ def test_shifts_and_scales_of_the_basis(shift, scale, name):
 
 
 def test_seconds_beside_a_feature():
-    """A logistic model on columns whose scales differ by 1e7, around 1.7e9.
+    """Logistic regression on columns with scales that differ by 1e7, around 1.7e9.
 
-    On the column of seconds the ridge is next to nothing in any unit.
+    The penalty on the coefficient of the seconds is negligible in any unit.
     """
     rng = np.random.default_rng(0)
     seconds, x = 1.7e9 + rng.uniform(0, 3e7, 300), rng.standard_normal(300)
@@ -158,7 +158,7 @@ def test_seconds_beside_a_feature():
 @pytest.mark.parametrize("alpha", [0.0, 0.01])
 @pytest.mark.parametrize("name", ["squared", "poisson", "two classes"])
 def test_units_that_are_constant(name, alpha):
-    """Their rounding is no variance to be scaled up; they bring nothing."""
+    """Their rounding errors are not scaled up to a variance; they have no effect."""
     X, cases = curved()
     constant = nn.Linear(3, 2)
     nn.init.zeros_(constant.weight)
@@ -174,8 +174,8 @@ def test_units_that_are_constant(name, alpha):
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 @pytest.mark.parametrize("name", ["squared", "poisson", "smoothed"])
 @pytest.mark.parametrize("scale", [[1e8, 1e-8, 1], [1, 1e-30, 1e30]])
-def test_scales_without_a_ridge(scale, name, solver):
-    """They do not matter at all: a bound that leaves a column out would be none."""
+def test_scales_without_penalty(scale, name, solver):
+    """Losses and bounds do not depend on the scales if alpha is zero."""
     X, cases = curved()
     smoothed = ResNetBasisClassifier(label_smoothing=0.1)
     cases["smoothed"] = smoothed, cases["two classes"][1]
@@ -189,7 +189,7 @@ def test_scales_without_a_ridge(scale, name, solver):
 
 
 def test_scales_that_are_too_far_apart():
-    """Beyond the digits of Newton's steps the gap stays open, and a warning says so."""
+    """If rounding stops Newton's method, a warning reports the duality gap."""
     rng = np.random.default_rng(0)
     X = np.column_stack([1e16 * rng.standard_normal(100), rng.standard_normal(100)])
     model = ResNetBasisClassifier(alpha=1e-3, **FAST)
@@ -201,7 +201,7 @@ def test_scales_that_are_too_far_apart():
 
 
 def test_units_far_from_zero():
-    """Units that end in a large constant are as good as those that do not."""
+    """A large constant in the outputs of the units changes no loss."""
     X, cases = curved()
     torch.manual_seed(0)
     units = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double()

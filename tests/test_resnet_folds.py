@@ -1,4 +1,4 @@
-"""Iterations and ridge by held-out rows: what a fold contributes, and when it ends."""
+"""Choice of iterations and alpha on held-out samples of folds."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -55,10 +55,10 @@ class Fold:
     def on(self, samples):
         return Fold(self.curves.pop(0))
 
-    def held_out_alone(self, alpha, held):
+    def basis_held_out_losses(self, alpha, held):
         return both(1.0 if alpha == 1 else 1.5)
 
-    def held_out(self, theta, alpha, held):
+    def held_out_losses(self, theta, alpha, held):
         return both(self.curves[0](int(theta[-1])) + (0.0 if alpha == 1 else 0.5))
 
     def floor(self):
@@ -67,7 +67,7 @@ class Fold:
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Iterations of each fold; the training loss falls all the time."""
+    """Records the iterations of each fold; the training loss always falls."""
     counts = []
 
     def quasi_newton(function, theta, *, gtol, max_iter, on_iteration):
@@ -96,7 +96,7 @@ def test_a_fold_that_improves_goes_to_the_end(trainings):
 
 
 def test_a_fold_that_gets_worse_keeps_its_last_loss(trainings):
-    """The best was after one iteration; three looks later it is left."""
+    """The best is after one iteration, and the fold ends three evaluations later."""
     found = curve(lambda k: 0.9 + 1e-3 * abs(k - 1))
     assert trainings == [12]
     assert_allclose(found[:5], 0.9 + 1e-3 * np.abs(np.array(CHECKPOINTS[:5]) - 1))
@@ -125,7 +125,7 @@ def test_units_that_held_out_rows_speak_against_are_left_out(trainings):
 
 @pytest.mark.parametrize("bad", [lambda k: 5.0 * (k > 0) + 0.9, lambda k: 0.9 + k])
 def test_one_bad_fold_does_not_stop_the_others(bad, trainings):
-    """After a rise it is left, and the other fold's gains decide."""
+    """A fold ends after a rise, and the gains of the other fold decide."""
     found = choose(lambda k: 0.9 * 0.98**k, lambda k: min(bad(k), 1.2))
     assert found.n_iter == 90
 
@@ -137,7 +137,7 @@ def test_a_fold_that_is_not_finite_counts_for_nothing_else(trainings):
 
 
 def test_units_must_gain_a_standard_error():
-    """Of the mean of paired differences; copies of a sample are one draw."""
+    """It is that of the mean of paired differences; copies count once."""
     rng = np.random.default_rng(0)
     alone, weight = rng.uniform(1, 2, 30) / 30, np.full(30, 1 / 30)
     gains = rng.standard_normal(30)
@@ -157,7 +157,7 @@ def test_units_must_gain_a_standard_error():
 
 @pytest.mark.parametrize("classifier", [False, True])
 def test_pure_noise_leaves_the_units_out(classifier):
-    """In almost all of the draws."""
+    """For almost all seeds."""
     kept = 0
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -169,7 +169,7 @@ def test_pure_noise_leaves_the_units_out(classifier):
 
 
 def test_labels_that_the_basis_predicts_leave_nothing_for_units():
-    """The ridge's held-out loss says so; its fit is that of logistic regression."""
+    """The held-out loss on the basis shows it; the fit is logistic regression."""
     X, y = make_blobs(200, 3, centers=4, cluster_std=0.1, random_state=0)
     model = ResNetBasisClassifier(random_state=0).fit(X, y)
     assert model.residual_scale_ == 0
@@ -203,7 +203,7 @@ def test_units_of_the_poisson_loss():
 
 
 def test_weights_are_copies_of_many_rows():
-    """With more rows than a choice needs, too."""
+    """Also with more samples than the choice uses."""
     rng = np.random.default_rng(1)
     X = rng.standard_normal((1500, 2))
     y = X[:, 0] + np.sin(2 * X[:, 1]) + rng.standard_normal(1500)
@@ -217,7 +217,7 @@ def test_weights_are_copies_of_many_rows():
 
 
 def test_ridge_of_the_log_loss(generator):
-    """By the folds it is the best of scikit-learn's models on unseen rows."""
+    """Alpha is the best of scikit-learn's models on the folds."""
     X = oracles.randn(generator, 90, 4)
     y = (X[:, :1] + 1.5 * oracles.randn(generator, 90, 1) > 0).double()
     weight = torch.full((90,), 1 / 90, dtype=torch.float64)
@@ -235,7 +235,7 @@ def test_ridge_of_the_log_loss(generator):
             losses.append(log_loss(y[unseen, 0], model.predict_proba(X[unseen])))
         return np.mean(losses)
 
-    # A ridge for four fifths of the rows is stronger than one for all.
+    # Alpha for four fifths of the samples is larger than for all of them.
     best = grid[np.argmin([held_out(alpha) for alpha in grid])]
     assert found == pytest.approx(best * 4 / 5)
     assert best not in (grid[0], grid[-1])

@@ -1,4 +1,4 @@
-"""Bases and inputs of any kind: missing values, words, texts, and what units see."""
+"""Bases and inputs of any kind: missing values, words, texts, inputs of units."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def with_gaps(rows):
 
 @pytest.mark.parametrize("kind", ["list", "array", "object array", "series"])
 def test_texts_of_any_container(kind):
-    """A vectoriser takes them as they are, and the model is that of a list."""
+    """A vectorizer gets them unchanged, and the model equals that of a list."""
     pd = pytest.importorskip("pandas")
     texts = ["spam eggs ham", "good day sir", "cheap spam now", "hello good friend"]
     texts = [f"{texts[i % 4]} w{i % 7}" for i in range(60)]
@@ -67,7 +67,7 @@ def test_texts_of_any_container(kind):
     "basis", [SelectKBest(f_regression, k=2), SelectFromModel(LassoCV())]
 )
 def test_feature_selection_gets_a_vector(basis):
-    """A column of targets would be warned of, and warnings are errors here."""
+    """A column of targets would cause a warning, which is an error here."""
     model = ResNetBasisRegressor(basis, **FAST).fit(X, Y)
     assert_array_equal(model.basis_.get_support(), clone(basis).fit(X, Y).get_support())
 
@@ -80,7 +80,7 @@ def ridge_objective(features, y, alpha):
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_target_encoder_is_that_of_a_pipeline(frozen):
-    """Its training features are cross-fitted, but for a frozen one."""
+    """Its training features are cross-fitted, unless it is frozen."""
     words = np.random.default_rng(1).choice(list("abcdefghijkl"), (60, 2))
     encoder = TargetEncoder(cv=KFold(3))
     features = clone(encoder).fit_transform(words, Y)
@@ -91,7 +91,7 @@ def test_target_encoder_is_that_of_a_pipeline(frozen):
     assert_allclose(model.basis_loss_, ridge_objective(features, Y, 0.1), rtol=1e-9)
 
 
-# --- what the units see -------------------------------------------------------------
+# --- inputs of the units -------------------------------------------------------------
 
 
 def test_missing_values_at_predict_only():
@@ -104,14 +104,14 @@ def test_missing_values_at_predict_only():
 
 
 def test_one_missing_value_in_cross_validation():
-    """It is among the training rows of some folds and held out in another."""
+    """It is a training sample in some folds and held out in another."""
     model = ResNetBasisRegressor(IMPUTER, **FAST)
     scores = cross_val_score(model, with_gaps(X), Y, cv=4, error_score="raise")
     assert (scores > 0.3).all()
 
 
 def test_category_that_looks_like_a_number():
-    """Column types decide what the units see, whatever the words are."""
+    """Column types determine the inputs of the units, not the values."""
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"zip": np.where(Y > 0, "101", "202"), "x": X[:, 0]})
     basis = make_column_transformer(

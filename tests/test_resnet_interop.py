@@ -1,4 +1,4 @@
-"""ResNet-basis estimators as scikit-learn estimators: promises, data, openings."""
+"""ResNet-basis estimators in scikit-learn: bounds, data and certificates."""
 
 import pickle
 from functools import partial
@@ -52,7 +52,7 @@ def objective(model, X, y, weight=None):
 
 
 def assert_promises(model):
-    """Number 1 of the goal: never worse than the basis, by certified bounds."""
+    """The model is never worse than the basis, by certified bounds."""
     slack = 1e-9 * abs(model.basis_loss_) + 1e-15
     assert model.loss_ <= model.basis_lower_bound_ + slack
     assert model.basis_lower_bound_ <= model.basis_loss_ + slack
@@ -73,7 +73,7 @@ BASES = [
 @pytest.mark.parametrize("cv", [None, 3])
 @pytest.mark.parametrize("basis", BASES, ids=["None", "linear", "quadratic", "rbf"])
 def test_never_worse_than_ridge(basis, cv, solver, diabetes):
-    """The bounds hold, and the basis' loss is that of scikit-learn's ridge."""
+    """The bounds hold, and the loss on the basis is that of Ridge."""
     X, y = diabetes
     weight = np.random.default_rng(0).uniform(0.1, 1, len(X))
     model = ResNetBasisRegressor(basis, cv=cv, solver=solver, **FAST)
@@ -170,7 +170,7 @@ def test_class_weights_are_sample_weights(class_weight, diabetes):
 
 @pytest.mark.parametrize("alpha", ["auto", "loo"])
 def test_leave_one_out_of_the_squared_loss(alpha, diabetes):
-    """The ridge is that of scikit-learn's search by leave-one-out."""
+    """Alpha is that of RidgeCV, which searches by leave-one-out."""
     X, y = diabetes
     X, y = X[:60], y[:60]
     model = ResNetBasisRegressor(alpha=alpha, cv=None, **FAST).fit(X, y)
@@ -182,7 +182,7 @@ def test_leave_one_out_of_the_squared_loss(alpha, diabetes):
 
 
 def test_leave_one_out_of_the_log_loss():
-    """Its Newton steps choose a ridge that leaving out each row speaks for, too."""
+    """Newton steps choose an alpha that is good for refits without each sample, too."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 3))
     y = (X[:, 0] + rng.standard_normal(40) > 0).astype(int)
@@ -217,7 +217,7 @@ def test_fewer_rows_than_features(alpha):
 
 
 def test_cross_validation_may_choose_the_basis_alone():
-    """On linear data with noise the units do not pay; the model is then ridge."""
+    """On noisy linear data the units have no gain, and the model is Ridge."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 3))
     y = X @ [1.0, 2.0, 3.0] + rng.standard_normal(60)
@@ -261,7 +261,7 @@ def test_sparse_inputs_and_features(diabetes):
 
 
 def test_words_go_through_the_basis(diabetes):
-    """Where X is not made of numbers the units see the features of the basis."""
+    """If X does not hold numbers, the units get the features of the basis."""
     pd = pytest.importorskip("pandas")
     X, y = diabetes
     frame = pd.DataFrame({"word": np.where(X[:, 1] > 0, "a", "b"), "x": X[:, 2]})
@@ -279,7 +279,7 @@ def test_words_go_through_the_basis(diabetes):
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 def test_module_of_any_shape(solver, diabetes):
-    """A module gets X in its own shape; phi is flat."""
+    """A module gets X in its original shape; phi is flat."""
     X, y = diabetes[0][:, :8].reshape(-1, 1, 8), diabetes[1]
     module = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Tanh(), nn.Dropout(0.1), nn.Flatten())
     model = ResNetBasisRegressor(
@@ -331,7 +331,7 @@ def weighted_case(diabetes, n_targets):
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_closed_form_of_the_estimator(n_targets, intercept, diabetes):
-    """A fit without a ridge reaches it, and one with a ridge does not."""
+    """A fit without penalty attains it, one with a penalty does not."""
     X, Y, weight = weighted_case(diabetes, n_targets)
     model = ResNetBasisRegressor(
         StandardScaler(), alpha=0.0, cv=None, fit_intercept=intercept, **FAST
@@ -348,7 +348,7 @@ def test_closed_form_of_the_estimator(n_targets, intercept, diabetes):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 def test_stationarity_of_the_estimator(alpha, diabetes):
-    """Gradients by autograd; a ridge is what the residuals are."""
+    """Gradients equal autograd's; the residuals are those of the penalty."""
     X, Y, weight = weighted_case(diabetes, 2)
     model = ResNetBasisRegressor(alpha=alpha, cv=None, **FAST).fit(X, Y, weight)
     found = model.stationarity(X, Y, weight)
@@ -385,7 +385,7 @@ def test_stationarity_of_labels():
 
 
 def test_more_outputs_than_features_keep_the_guarantee():
-    """dy > dx: no weights (W, V), and bounds that hold all the same."""
+    """dy > dx: there are no weights (W, V), but the bounds hold."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 1))
     Y = np.column_stack([X[:, 0], np.sin(3 * X[:, 0]), np.cos(3 * X[:, 0])])
@@ -397,10 +397,7 @@ def test_more_outputs_than_features_keep_the_guarantee():
 
 @pytest.mark.parametrize(("n_units", "alpha"), [(6, 0.01), (6, 0.0), (82, 0.01)])
 def test_softmax_needs_one_feature_less(n_units, alpha):
-    """Cross entropy: three classes on two features have exact weights.
-
-    From 82 units on the Hessian is recycled.
-    """
+    """With the cross entropy, three classes on two features have exact weights."""
     X, y = load_iris(return_X_y=True)
     model = ResNetBasisClassifier(
         StandardScaler(), n_units, alpha=alpha, cv=None, max_iter=3, random_state=0
@@ -415,7 +412,7 @@ def test_softmax_needs_one_feature_less(n_units, alpha):
 
 
 def test_softmax_weights_get_no_warning():
-    """The null direction of three classes is no sign of singular weights."""
+    """The null direction of three classes does not count as singular."""
     X, y = load_iris(return_X_y=True)
     model = ResNetBasisClassifier(alpha=0.01, cv=None, **FAST).fit(X, y)
     assert model.residual_weights().mapping_exact
@@ -437,7 +434,7 @@ def test_opened_network_is_the_model(basis, diabetes):
 
 
 def test_refit_contains_the_model(diabetes):
-    """GradientBasisRefit takes it, and without a ridge is never worse on its loss."""
+    """GradientBasisRefit opens it, and without penalty does not increase the loss."""
     X, y = diabetes
     network = ResNetBasisRegressor(cv=None, alpha=0.1, **FAST)
     refit = GradientBasisRefit(network, alpha=1e-6, center="average").fit(X, y)
@@ -493,7 +490,7 @@ OTHERS = {
     ],
 )
 def test_parameters_after_fit_change_nothing(kind, loss, other, diabetes):
-    """Neither predictions nor the opened network follow them; the next fit does."""
+    """They change neither predictions nor the opened network, only the next fit."""
     X, y = diabetes
     y = (y > 150).astype(int) if kind is ResNetBasisClassifier else y / 50
     method = "predict_proba" if kind is ResNetBasisClassifier else "predict"
@@ -509,7 +506,7 @@ def test_parameters_after_fit_change_nothing(kind, loss, other, diabetes):
 
 
 def test_refit_without_a_module(diabetes):
-    """Units of the former fit are gone."""
+    """The units of the previous fit are deleted."""
     X, y = diabetes
     module = nn.Sequential(nn.Linear(10, 4), nn.Tanh())
     model = ResNetBasisRegressor(module=module, cv=None, alpha=0.1, **FAST).fit(X, y)

@@ -44,7 +44,7 @@ def test_seeds_reach_every_part():
 
 
 def test_without_any_seed():
-    """Modules have no seed of their own; unseeded fits differ, as everywhere."""
+    """Modules have no `random_state`; fits without seed differ."""
     module = torch.nn.Linear(1, 1)
     assert draw_seeds(module, 3) == draw_seeds(module, 3)
     unseeded = mlp(random_state=None)

@@ -1,4 +1,4 @@
-"""The door to scikit-learn's private names holds those that are used, and no others."""
+"""`_sklearn.py` has the private names of scikit-learn that are used, and no others."""
 
 import re
 from pathlib import Path

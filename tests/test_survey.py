@@ -1,4 +1,4 @@
-"""`survey_minima`: where starts end is what scikit-learn and the theory say."""
+"""`survey_minima` compared with scikit-learn's trainings and the theory."""
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,7 @@ def finite_differences(function, theta, step=1e-6):
 
 @pytest.mark.parametrize("epochs", [False, True])
 def test_objective_of_sklearns_regressor(regression, epochs):
-    """Half the objective is what MLPRegressor minimises, in the targets' own units."""
+    """MLPRegressor minimizes half of the objective, in the units of the targets."""
     X, y = regression
     net = mlp(solver="adam", max_iter=20) if epochs else mlp(max_iter=5)
     found = survey(net, X, y, polish_iter=0 if epochs else 5)
@@ -93,7 +93,7 @@ def test_objective_of_sklearns_classifier(labels):
 
 
 def test_ends_are_those_of_sklearn(regression):
-    """A long training by scikit-learn ends at a minimum that the survey knows."""
+    """A long training by scikit-learn ends at a minimum of the survey."""
     X, y = regression
     X, y = X, scale(y)
     found = survey(mlp(), X, y, n_starts=12)
@@ -215,7 +215,7 @@ def test_other_targets(kind, labels):
 
 
 def test_several_targets_are_one_objective(labels):
-    """Half the sum over targets: what MLPRegressor's gradient belongs to."""
+    """Half of the sum over targets has the gradient that MLPRegressor uses."""
     X, _ = labels
     Y = X[:, :2] ** 2
     found = survey(mlp(), X, Y, n_starts=1)
@@ -282,7 +282,7 @@ def test_objectives_are_those_of_certify(case, regression):
     found = survey(net, X, y, n_starts=2, polish_iter=0)
     assert found.population == (case == "batches")
     if found.population:
-        # Of any fit the certificate knows the ridge; here it is that of the survey's.
+        # The certificate uses the estimator's penalty, here that of the survey.
         theta = found.parameters[0]
         fitted = net.fit(X, y)
         certificate = certify(fitted, X, y)
@@ -347,7 +347,7 @@ def test_weights_without_a_population(regression):
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_result_does_not_depend_on_jobs(regression, solver):
-    """Two groups and several chunks, on workers or not: the same bits."""
+    """Results are bitwise equal, with two groups and several chunks."""
     X, y = regression
     net = mlp(solver=solver, max_iter=10, activation="relu")
     params = {"n_starts": 52, "polish_iter": 3}

@@ -1,4 +1,4 @@
-"""Bad input of `survey_minima` gets an error that says what to do."""
+"""Errors of `survey_minima`, which give advice."""
 
 import numpy as np
 import pytest

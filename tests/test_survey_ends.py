@@ -1,4 +1,4 @@
-"""What `survey_minima` says of the ends: distinct minima, bounds, verdicts."""
+"""Distinct minima, bounds and verdicts of `survey_minima`."""
 
 import numpy as np
 import pytest
@@ -38,9 +38,9 @@ def numbers(networks):
     X = torch.from_numpy(rng.normal(size=(30, 2)))
     y = torch.from_numpy(rng.normal(size=(30, 1)))
     weight = torch.full((30,), 1 / 30, dtype=torch.float64)
-    setting = SurveyData(X, y, weight, SquaredLoss())
-    ends = evaluate([setting.objective(network) for network in networks])
-    return distinct(ends, setting, setting.scale().reference)
+    data = SurveyData(X, y, weight, SquaredLoss())
+    ends = evaluate([data.objective(network) for network in networks])
+    return distinct(ends, data, data.scale().reference)
 
 
 def test_symmetric_copies_are_one_minimum():
@@ -72,16 +72,16 @@ def test_rescaled_and_silent_relu_units_are_one_minimum():
 
 
 def test_equal_losses_are_not_one_minimum():
-    """Networks of equal loss that predict otherwise are two minima."""
+    """Networks of equal loss and different predictions are two minima."""
     zero = np.zeros((1, 2))
     up, down = (chain((zero, [0.0], [[0.0]], [shift])) for shift in (1.0, -1.0))
     X = torch.zeros(2, 2, dtype=torch.float64)
     y = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     half = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    setting = SurveyData(X, y, half, SquaredLoss())
-    ends = evaluate([setting.objective(up), setting.objective(down)])
+    data = SurveyData(X, y, half, SquaredLoss())
+    ends = evaluate([data.objective(up), data.objective(down)])
     assert ends.loss[0] == ends.loss[1]
-    assert_array_equal(distinct(ends, setting, 1.0), [0, 1])
+    assert_array_equal(distinct(ends, data, 1.0), [0, 1])
 
 
 def test_numbers_follow_the_objective(regression):
@@ -106,7 +106,7 @@ def chains(survey, widths, activation):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 def test_verdicts_are_those_of_certify(activation, alpha, regression):
-    """What is said of an end is what its certificate says."""
+    """The verdict on a network is that of its certificate."""
     X, y = regression
     y = scale(y)
     net = mlp(alpha=alpha, activation=activation)
@@ -124,8 +124,8 @@ def test_verdicts_are_those_of_certify(activation, alpha, regression):
     assert kinds
 
 
-def ends_at(setting, objective, gradient_norm):
-    """Ends of which only these numbers matter."""
+def ends_at(data, objective, gradient_norm):
+    """Endpoints with given losses and gradient norms."""
     rng = np.random.default_rng(0)
     networks = [
         chain([rng.normal(size=s) for s in [(2, 1), (2,), (1, 2), (1,)]])
@@ -133,22 +133,22 @@ def ends_at(setting, objective, gradient_norm):
     ]
     objective, norm = np.array(objective), np.array(gradient_norm)
     empty = torch.zeros(0, dtype=torch.float64)
-    objectives = [setting.objective(network) for network in networks]
+    objectives = [data.objective(network) for network in networks]
     return Endpoints(objectives, np.empty((0, 0)), empty, objective, objective, norm)
 
 
 def test_verdicts_by_numbers(monkeypatch):
-    """Floor and gradient decide; where the budget ends, nothing more is said."""
+    """Verdicts follow from floor and gradient; beyond the budget there are none."""
     X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     weight = torch.full((9,), 1 / 9, dtype=torch.float64)
-    setting = SurveyData(X, X**2, weight, SquaredLoss())
-    ends = ends_at(setting, [1.0, 1.11, 2.0, 2.0, 2.0], [9.0, 0.0, 0.19, 0.21, np.nan])
+    data = SurveyData(X, X**2, weight, SquaredLoss())
+    ends = ends_at(data, [1.0, 1.11, 2.0, 2.0, 2.0], [9.0, 0.0, 0.19, 0.21, np.nan])
     monkeypatch.setattr(_examination, "EXAMINATION_FLOPS", 0.0)
     numbers = np.array([0, 1, 2, 3, 4])
     bounds, budgets, verdicts = examine_ends(
         ends, numbers, scale=LossScale(0.9, 2.0, 0.0), tol=0.1, seed=0
     )
-    # The last one has no gradient that is a number, and no verdict.
+    # The gradient of the last one is nan, so it has no verdict.
     rest = "critical", "critical", "not_critical", "undetermined"
     expected = ("certified_global", *rest)
     assert verdicts == expected
@@ -157,7 +157,7 @@ def test_verdicts_by_numbers(monkeypatch):
 
 
 def test_bounds_are_those_of_their_own_end(regression):
-    """Ends that count as one minimum have bases of their own."""
+    """Networks of one minimum have different gradient bases."""
     X, y = regression
     net = MLPRegressor(hidden_layer_sizes=(4,), solver="lbfgs", alpha=3.0)
     found = survey(net, X, scale(y), n_starts=12, polish_iter=300)
@@ -183,14 +183,14 @@ def test_bounds_are_those_of_their_own_end(regression):
     assert smooth
 
 
-def test_a_saddle_is_no_minimum():
-    """Units that are equal stay equal: the survey sees the way down."""
+def test_a_saddle_is_not_a_minimum():
+    """Equal units stay equal, but the survey finds a descent."""
     X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     y = torch.sin(5 * X)
     weight = torch.full((9,), 1 / 9, dtype=torch.float64)
-    setting = SurveyData(X, y, weight, SquaredLoss())
+    data = SurveyData(X, y, weight, SquaredLoss())
     network = chain(([[0.0], [0.0]], [0.0, 0.0], [[0.0, 0.0]], [0.0]))
-    ends = evaluate([setting.objective(network)])
+    ends = evaluate([data.objective(network)])
     assert ends.gradient_norm[0] <= 1e-12
     number = np.array([0])
     bounds, _, verdicts = examine_ends(
@@ -200,7 +200,7 @@ def test_a_saddle_is_no_minimum():
     assert_allclose(bounds[0], ends.loss[0], rtol=1e-8)
 
 
-def test_ends_of_small_gradients_have_arrived():
+def test_ends_of_small_gradients_are_certified():
     """The certificate covers changes of some hundred times the gradient."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 3))

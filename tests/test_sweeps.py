@@ -1,4 +1,4 @@
-"""Sweeps: any number of jobs and any backend give the same bits; nothing is wasted."""
+"""Results do not depend on jobs and backends, and trainings are shared."""
 
 import io
 import pickle
@@ -76,7 +76,7 @@ ESTIMATORS = {
 
 @pytest.fixture(scope="module")
 def dask_client():
-    """Two workers in processes of their own."""
+    """Two workers in separate processes."""
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
@@ -125,7 +125,7 @@ def test_number_of_threads_does_not_change_small_problems(in_turn):
 
 
 def unaligned(array):
-    """The same numbers one byte beside where they should be, as after a transfer."""
+    """The same numbers in memory that is not aligned, as after a transfer."""
     place = np.empty(array.nbytes + 1, dtype=np.uint8)[1:].view(array.dtype)
     place = place.reshape(array.shape)
     place[...] = array
@@ -217,7 +217,7 @@ def test_callbacks_show_one_bar_for_a_search(estimator):
 
 
 class CountEpochs:
-    """Callback that counts what it is told of each fit, in this process."""
+    """Callback that counts the epochs of each fit, in this process."""
 
     max_propagation_depth = None
 
@@ -246,7 +246,7 @@ class CountEpochs:
     ],
 )
 def test_callbacks_reach_through_a_search(estimator):
-    """Each epoch of each of the 2 x 2 fits, and of the last one, is told."""
+    """Each epoch of the 2 x 2 fits and of the last one is counted."""
     callback = CountEpochs()
     search = GridSearchCV(estimator, {"alpha": [0.1, 1.0]}, cv=2)
     search.set_callbacks(callback).fit(X, Y)
@@ -287,7 +287,7 @@ def threads_inside():
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "dask"])
 def test_workers_share_the_cores(backend, request, monkeypatch):
-    """Two workers never have more threads at work than there are cores."""
+    """Two workers never use more threads than there are cores."""
     # Threads that watch at once may restore each other's watch; the end puts it right.
     monkeypatch.setattr(added_neuron, "fit_network", added_neuron.fit_network)
     if backend == "dask":
@@ -328,12 +328,12 @@ def test_mapped_arrays_reach_tensors_without_a_copy(mapped):
     assert as_float64(mapped[3:]).data_ptr() == address(mapped[3:])
     assert InputBasis().fit(mapped).features(mapped).data_ptr() == address(mapped)
     recipe = find_recipe(mlp(), mapped, Y, np.ones(len(Y)))
-    assert recipe.setting.inputs.data_ptr() == address(mapped)
+    assert recipe.data.inputs.data_ptr() == address(mapped)
     # In a task they travel as arrays, which joblib maps.
-    arrays = recipe.setting.__reduce__()[1]
+    arrays = recipe.data.__reduce__()[1]
     assert address(arrays[0]) == address(mapped)
-    copy = pickle.loads(pickle.dumps(recipe.setting))
-    assert torch.equal(copy.inputs, recipe.setting.inputs)
+    copy = pickle.loads(pickle.dumps(recipe.data))
+    assert torch.equal(copy.inputs, recipe.data.inputs)
     assert_array_equal(as_float64(mapped).numpy(), X)
     assert as_float64(mapped[::2]).is_contiguous()
 
@@ -372,7 +372,7 @@ TRAININGS = []
 
 
 class CountedMLP(MLPRegressor):
-    """A network that counts its trainings, and can be told to stop them."""
+    """A network that counts its trainings and can refuse to train."""
 
     stop_after = None
 
@@ -399,7 +399,7 @@ def sweep(memory):
 
 
 def test_candidates_share_trained_networks(tmp_path, trainings):
-    """Five ridges on each of two networks and three folds: six trainings, not 30."""
+    """Five alphas for two networks and three folds take six trainings, not 30."""
     cached = sweep(str(tmp_path)).fit(X, Y)
     assert len(trainings) == 2 * 3 + 1
     plain = sweep(None).fit(X, Y)
@@ -442,7 +442,7 @@ def comparison(memory):
 
 
 def test_bases_share_trained_networks(tmp_path, trainings):
-    """One training for each part and one on all rows, not three of each."""
+    """There is one training per part and one on all samples, not three."""
     cached = comparison(str(tmp_path))
     assert len(trainings) == 3 + 1
     plain = comparison(None)
@@ -465,7 +465,7 @@ def test_interrupted_comparison_resumes(tmp_path, trainings, monkeypatch):
 
 
 def test_seconds_count_what_was_loaded(tmp_path, monkeypatch):
-    """A training is part of every fit that needs it, whoever came first."""
+    """The seconds of a cached training count in every fit that uses it."""
     fit = MLPRegressor.fit
 
     def slow_fit(self, X, y, sample_weight=None):

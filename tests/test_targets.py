@@ -37,7 +37,7 @@ def test_units_standardize_targets(n_targets, seed):
 
 @pytest.mark.parametrize("delta", [0.3, 2.0])
 def test_best_constant_of_the_huber_loss_has_loss_one(delta, seed):
-    """So decay and tolerances mean the same as for the squared loss."""
+    """Decay and tolerances then have the meaning of the squared loss."""
     y = 7 + np.random.default_rng(seed).standard_t(1, size=(50, 1))
     weight = np.arange(1.0, 51)
     targets = RealTargets.of(y, HuberLoss(delta))
@@ -58,7 +58,7 @@ def test_counts_are_not_standardized():
     targets = RealTargets.of(y, PoissonLoss())
     center, scale = targets.scaling(y, WEIGHT)
     assert (center.tolist(), scale) == ([0.0, 0.0], 1.0)
-    start, constant = targets.start(y, WEIGHT)
+    start, constant = targets.initial_biases(y, WEIGHT)
     assert_allclose(np.exp(start), [8 / 4.75, 0.5 / 4.75])
     assert not constant
     assert_allclose(targets.loss_unit(y, WEIGHT), 4 / 4.75)
@@ -70,7 +70,7 @@ def test_constant_targets_keep_their_units():
     targets = RealTargets.of(y, SquaredLoss())
     center, scale = targets.scaling(y, WEIGHT)
     assert (center.tolist(), scale) == ([0.1], 1.0)
-    assert targets.start(y, WEIGHT)[1]
+    assert targets.initial_biases(y, WEIGHT)[1]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_constant_targets_keep_their_units():
     ids=["classes", "one output", "two outputs", "labels"],
 )
 def test_labels_are_decoded(y, n_outputs, loss):
-    """Decoding of encoded labels, as raw outputs, gives them back."""
+    """Decoding is the inverse of encoding."""
     targets = LabelTargets.of(y, CrossEntropyLoss(0.1))
     assert targets.loss_for(n_outputs) == loss
     columns = targets.columns(y, n_outputs)
@@ -106,21 +106,23 @@ def test_labels_are_decoded(y, n_outputs, loss):
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_start_of_classes_without_weight(label_smoothing):
-    """Only without smoothing no finite output is best for them."""
+    """Without smoothing, their best output is infinite."""
     absent = -10.0 * (label_smoothing == 0)
     loss = CrossEntropyLoss(label_smoothing)
     present = LABELS != "c"
     targets = LabelTargets.of(LABELS, loss)
-    start, _ = targets.start(LABELS[present], WEIGHT[present])
+    start, _ = targets.initial_biases(LABELS[present], WEIGHT[present])
     assert_allclose(start, [0, 0, absent])
     targets = LabelTargets.of(BINARY, loss)
     for label, expected in ("no", absent), ("yes", -absent):
         kept = BINARY == label
-        assert_allclose(targets.start(BINARY[kept], WEIGHT[kept])[0], [expected])
-    assert_allclose(targets.start(BINARY, WEIGHT)[0], [0])
+        assert_allclose(
+            targets.initial_biases(BINARY[kept], WEIGHT[kept])[0], [expected]
+        )
+    assert_allclose(targets.initial_biases(BINARY, WEIGHT)[0], [0])
     for other, y in (SmoothedHingeLoss(), LABELS), (loss, INDICATORS):
         one = LabelTargets.of(y, other)
-        assert_allclose(one.start(y[:1], WEIGHT[:1])[0], np.zeros(3))
+        assert_allclose(one.initial_biases(y[:1], WEIGHT[:1])[0], np.zeros(3))
 
 
 def test_class_weights_are_those_of_repeated_samples():

@@ -1,4 +1,4 @@
-"""Loops of small steps run on few threads, and give them back."""
+"""Loops of small steps use few threads and restore the limits."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +55,7 @@ def test_threads_by_work(multiplications, expected, three_threads):
     ],
 )
 def test_threads_by_size_of_a_basis(n_rows, n_coef, expected, three_threads):
-    """A factorisation of a second or more is worth threads."""
+    """Only factorizations of about a second get several threads."""
     with threads_for_solve(n_rows, n_coef):
         assert threads()[0] == expected
 
@@ -82,8 +82,8 @@ def test_fit_gives_threads_back(model, three_threads):
 
 
 @pytest.mark.parametrize("first_leaves_first", [True, False])
-def test_threads_that_overlap_give_back_what_there_was(first_leaves_first):
-    """Limits are those from before, in this thread and in new ones."""
+def test_overlapping_fits_restore_the_limits(first_leaves_first):
+    """Limits are the original ones, in this thread and in new ones."""
     before = threads()
     torch.set_num_threads(3)
     inside, left = [threading.Event(), threading.Event()], threading.Event()
@@ -110,8 +110,8 @@ def test_threads_that_overlap_give_back_what_there_was(first_leaves_first):
         torch.set_num_threads(before[0])
 
 
-def test_threads_return_when_the_last_one_leaves(three_threads):
-    """One that comes when the first has left does not take a bound for what was."""
+def test_limits_are_restored_by_the_last_fit(three_threads):
+    """A limit set by another fit is not mistaken for the user's setting."""
     before = threads()
     second_in, first_out, nested, third_in, second_out = (
         threading.Event() for _ in range(5)

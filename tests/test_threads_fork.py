@@ -1,4 +1,4 @@
-"""Forked processes predict and fit, whatever threads their parent has had."""
+"""Forked processes can predict and fit after the parent used threads."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-# Run in a process of its own: a child that hangs must not take the tests with it.
+# Run in a separate process, so that a child that hangs does not stop the tests.
 SCRIPT = """
     import multiprocessing, os, sys, warnings
     import numpy as np, torch

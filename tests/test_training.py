@@ -77,7 +77,7 @@ def pulled_back(module, X, residual):
 
 
 def sweep(program, theta, X, residual):
-    """Raw outputs and J^T residual of a program, in memory of their own."""
+    """Copies of the raw outputs and of J^T residual of a program."""
     raw, tape = program.forward(theta, X)
     raw = raw.clone()
     return raw, program.backward(theta, tape, residual)
@@ -174,7 +174,7 @@ def test_chain_in_single_precision(name, generator):
 
 
 def test_module_equals_chain(generator):
-    """A module gives what the chain of the same layers gives."""
+    """A module equals the chain of the same layers."""
     widths = [4, 5, 3, 2]
     program = chain(widths, "relu")
     theta = randn(generator, 1, program.n_params)
@@ -192,7 +192,7 @@ def test_module_equals_chain(generator):
 
 
 def test_module_convolution(seed, generator):
-    """A small convolutional net of one output, and a frozen layer, go by autograd."""
+    """A small convolutional net with a frozen layer equals autograd."""
     with local_randomness(seed):
         convolution = nn.Conv2d(1, 2, 3).requires_grad_(False)
         layers = [convolution, nn.Tanh(), nn.Conv2d(2, 3, 2), nn.Tanh(), nn.Flatten()]
@@ -211,7 +211,7 @@ def test_module_convolution(seed, generator):
 
 
 def test_module_dropout(seed, generator):
-    """Dropout acts in `forward`, one seed draws it again, and predictions have none."""
+    """Dropout is active in `forward`, depends on the seed, and predicts without."""
     with local_randomness(seed):
         module = nn.Sequential(nn.Linear(4, 40), nn.Dropout(0.5), nn.Linear(40, 2))
     program = ModuleProgram(module.double())
@@ -240,7 +240,7 @@ def test_module_dropout(seed, generator):
 
 
 def test_module_batch_norm(seed, generator):
-    """Statistics move in `forward`, and in predictions they rest."""
+    """Statistics change in `forward`, but not in predictions."""
     with local_randomness(seed):
         module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
     program = ModuleProgram(module.double())

@@ -16,7 +16,7 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training import _descent
 from sklearn_pgb._training._descent import Adam, Descent, GradientDescent
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 from sklearn_pgb._training._train import Schedule, train
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -37,8 +37,8 @@ def mlp_theta(mlp):
 
 @pytest.mark.parametrize("name", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("hidden", [(5, 3), (6,)])
-def test_uniform_initialisation(name, hidden, seed):
-    """The first member starts where scikit-learn's MLP starts."""
+def test_uniform_initialization(name, hidden, seed):
+    """The first member has the initial parameters of scikit-learn's MLP."""
     rng = np.random.RandomState(seed)
     X, y = rng.standard_normal((10, 4)), rng.standard_normal((10, 2))
     mlp = MLPRegressor(
@@ -49,7 +49,7 @@ def test_uniform_initialisation(name, hidden, seed):
         random_state=seed,
     ).fit(X, y)
     program = ChainProgram([4, *hidden, 2], [ACTIVATIONS[name]] * len(hidden))
-    theta = uniform_initialisation(program, np.random.RandomState(seed), 3)
+    theta = uniform_initialization(program, np.random.RandomState(seed), 3)
     assert theta.dtype == torch.float64
     assert_close(theta[0].numpy(), mlp_theta(mlp), rtol=0, atol=1e-28)
     assert len(theta.unique(dim=0)) == 3
@@ -75,7 +75,7 @@ def run(method, theta, gradients, rates):
 
 
 def run_torch(make, theta, gradients, rates):
-    """Take the same steps with one of torch's optimisers for each member."""
+    """Take the same steps with one of torch's optimizers for each member."""
     members = [row.clone().requires_grad_() for row in theta]
     for i, member in enumerate(members):
         optimiser = make([member])
@@ -146,7 +146,7 @@ def test_gradient_descent_at_changing_rates(nesterov, generator):
 
 @all_methods
 def test_rates_of_members(method, generator):
-    """Each member may have a rate of its own."""
+    """Members may have different learning rates."""
     theta, gradients, _ = random_steps(generator, 3)
     rates = torch.rand(20, 3, 1, generator=generator, dtype=torch.float64)
     together = run(method, theta, gradients, rates)
@@ -157,8 +157,8 @@ def test_rates_of_members(method, generator):
 
 
 @all_methods
-def test_forget(method, generator):
-    """A member without a past takes the steps of a fresh start; the others go on."""
+def test_reset(method, generator):
+    """A member that is reset has the steps of a new one; the others are unchanged."""
     theta, gradients, rates = random_steps(generator, 3)
     undisturbed = run(method, theta, gradients, rates)
     at = theta.clone()
@@ -166,7 +166,7 @@ def test_forget(method, generator):
     for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True)):
         if t == 7:
             at[1] = theta[1]
-            method.forget(1)
+            method.reset(1)
         method.step(at, gradient.clone(), rate)
     fresh = run(method, theta[1:2], gradients[7:, 1:2], rates[7:])
     assert_close(at[1:2], fresh, **EXACT)
@@ -174,16 +174,16 @@ def test_forget(method, generator):
 
 
 @all_methods
-def test_recall(method, generator):
-    """With its memory a method goes on where it was, as often as one likes."""
+def test_load_state(method, generator):
+    """With its state, a method continues an earlier descent, more than once."""
     theta, gradients, rates = random_steps(generator, 3)
     expected = run(method, theta, gradients, rates)
     halfway = run(method, theta, gradients[:8], rates[:8])
-    memory = [part.clone() for part in method.memory()]
+    state = [part.clone() for part in method.state()]
     for _ in range(2):
         at = halfway.clone()
         method.start(at)
-        method.recall(memory)
+        method.load_state(state)
         for gradient, rate in zip(gradients[8:], rates[8:], strict=True):
             method.step(at, gradient.clone(), rate)
         assert_close(at, expected, **EXACT)
@@ -257,7 +257,7 @@ def test_batches_partition(batch_size, shuffled, generator, batches, monkeypatch
 @pytest.mark.parametrize("with_generator", [True, False])
 @pytest.mark.parametrize("batch_size", [4, 24])
 def test_batch_gradients_are_unbiased(batch_size, with_generator, generator, batches):
-    """Weighted by their shares, the gradients of an epoch sum to the full gradient."""
+    """Weighted by their sizes, the gradients of an epoch sum to the full gradient."""
     objective, theta = oracles.training_problem(PoissonLoss(), generator, 2)
     source = generator if with_generator else None
     descent = Descent(objective, theta, Still(), batch_size, source)
@@ -273,7 +273,7 @@ def test_batch_gradients_are_unbiased(batch_size, with_generator, generator, bat
 
 
 def test_descent_copies_and_moves(generator):
-    """The start is left alone, and a moved member starts afresh from its new place."""
+    """The initial parameters are copied, and a moved member has a new state."""
     objective, theta = oracles.training_problem(SquaredLoss(), generator, 2)
     start = theta.clone()
     descent = Descent(objective, theta, Adam(), 25, None)
@@ -326,12 +326,12 @@ def test_training_equals_scikit_learn(model, solver, batch_size, alpha, seed):
     )
     training = train(
         objective,
-        uniform_initialisation(program, np.random.RandomState(seed), 1),
+        uniform_initialization(program, np.random.RandomState(seed), 1),
         Adam(0.9, 0.999) if solver == "adam" else GradientDescent(),
         Schedule(rate=0.03, kind="constant", max_epochs=20, patience=100),
         batch_size=batch_size,
     )
     assert_close(training.theta[0].numpy(), mlp_theta(mlp), rtol=1e-9, atol=1e-9)
     if alpha == 0:
-        # With a ridge, scikit-learn adds that of before the epoch.
+        # scikit-learn adds the penalty from before the epoch.
         assert_close(training.losses[:, 0].numpy(), np.array(mlp.loss_curve_))

@@ -1,4 +1,4 @@
-"""Examples of added neurons: what they gain, where they go; cases AN-10 to AN-20.
+"""Examples of added neurons: their gains and paths; cases AN-10 to AN-20.
 
 EB is Kawaguchi and Kaelbling, "Elimination of All Bad Local Minima in Deep Learning".
 """
@@ -45,7 +45,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def fixed_outputs(loss, raw, X, y, *, weight=None, neuron_penalty=0.5):
-    """An auxiliary objective whose network gives fixed outputs; theta is idle."""
+    """An auxiliary objective of a network with fixed outputs."""
     raw = tensor(raw)[:, None]
     program = FunctionProgram(lambda theta, X: raw + 0 * theta, 1)
     return auxiliary_objective(
@@ -78,7 +78,7 @@ NEURON_LOSSES = [
 
 @pytest.mark.parametrize("loss", NEURON_LOSSES, ids=repr)
 def test_neuron_value(loss, generator):
-    """It is the minimum over c, and what large b approach with any ridge."""
+    """It is the minimum over c, and the limit for large b with any penalty."""
     X, W = randn(generator, 12, 3), randn(generator, 2, 3)
     y = oracles.random_targets(loss, 12, generator, 2)
     raw, weight = randn(generator, 12, 2), oracles.random_weight(12, generator)
@@ -248,7 +248,7 @@ def test_AN_13_one_sample(x, epsilon, value):
 
 
 def test_AN_13_no_local_minimum(generator):
-    """Where the neuron is off the loss is 1, and a small negative a lowers it."""
+    """If the neuron is off, the loss is 1, and a small negative a lowers it."""
     auxiliary = fixed_outputs(SquaredLoss(), [2.0], [[0.3]], [1.0])
     for b, w in randn(generator, 20, 2).tolist():
         at_rest = [0.0], 0.0, b, [w]
@@ -304,7 +304,7 @@ def test_AN_17_power_three(epsilon, value):
     "loss", [SquaredLoss(), SmoothedHingeLoss(), SmoothedHingeLoss(3.0)], ids=repr
 )
 def test_AN_14_and_AN_17_saddle(loss, generator):
-    """The neuron that is off is a saddle, and no neuron does better than 1."""
+    """A neuron that is off is a saddle, and no neuron has a loss below 1."""
     auxiliary = fixed_outputs(loss, [0.0, 0.0], PAIR, [1.0, -1.0], weight=SUMMED)
     at_rest = point(auxiliary, [0.0], 0.0, 0.0, [0.0, 0.0])
     value, gradient = auxiliary.value_and_gradient(at_rest)
@@ -321,7 +321,7 @@ def test_AN_14_and_AN_17_saddle(loss, generator):
     "loss", [SquaredLoss(), SmoothedHingeLoss(), SmoothedHingeLoss(3.0)], ids=repr
 )
 def test_AN_15_and_AN_17_equal_inputs(loss, generator):
-    """At equal inputs the network that is torn both ways is certified global."""
+    """With two targets at equal inputs, the network is certified as global."""
     X, y = [[0.4, 0.2], [0.4, 0.2]], [1.0, -1.0]
     auxiliary = fixed_outputs(loss, [0.0, 0.0], X, y, weight=SUMMED)
     floor = pure_error_floor(auxiliary.X, auxiliary.y, loss, auxiliary.weight)

@@ -56,7 +56,7 @@ class LogLoss:
 
 
 def random_case(loss, generator, n_members=1, n_outputs=2, neuron_penalty=0.3):
-    """A tanh chain with a ridge and with added neurons, and a population."""
+    """A tanh chain with a penalty and added neurons, and a population."""
     program = ChainProgram([3, 4, n_outputs], [ACTIVATIONS["tanh"]])
     plain = Objective(
         program,
@@ -80,7 +80,7 @@ def random_case(loss, generator, n_members=1, n_outputs=2, neuron_penalty=0.3):
 @pytest.mark.parametrize("loss", [SquaredLoss(), CrossEntropyLoss()], ids=repr)
 @pytest.mark.parametrize("n_members", [1, 3])
 def test_auxiliary_objective(loss, n_members, generator):
-    """L(f + g) + ridge + lambda |a|^2 and its gradient, as they are written."""
+    """L(f + g) + penalty + lambda |a|^2 and its gradient, from the formulas."""
     plain, auxiliary, theta = random_case(loss, generator, n_members)
     n = plain.program.n_params
     values, gradients = auxiliary.value_and_gradient(theta)
@@ -139,7 +139,7 @@ def test_images_are_flattened(generator):
 
 
 def test_neurons_that_are_off(generator):
-    """Drawn neurons change nothing; where a is zero no exponential is too large."""
+    """Drawn neurons have a = 0 and no effect, even if exponentials overflow."""
     plain, auxiliary, theta = random_case(SquaredLoss(), generator, 400)
     neurons = draw_neurons(plain, 400, generator)
     assert not neurons.a.any()
@@ -257,7 +257,7 @@ def test_AN_2_interpolation_is_a_minimum(generator):
 
 
 def test_AN_3_vacuous_case():
-    """A small auxiliary objective says nothing of the loss of the network."""
+    """A small auxiliary objective is possible at a large loss."""
     program = ChainProgram([1, 1], [])
     plain = objective_of(program, SquaredLoss(), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.0])
     best = polish(plain, torch.zeros(2))
@@ -278,7 +278,7 @@ def test_AN_3_vacuous_case():
 
 
 def test_AN_4_minimum_is_certified(generator):
-    """Near an interpolating net the neurons switch off and the certificate is zero."""
+    """Near an interpolating network the neurons vanish and the residual is zero."""
     program = ChainProgram([1, 8, 1], [ACTIVATIONS["tanh"]])
     X, y = [[-1.0], [-0.3], [0.4], [1.0]], [1.0, -1.0, 0.5, 0.0]
     plain = objective_of(program, SquaredLoss(), X, y)
@@ -446,7 +446,7 @@ def test_AN_8_exponentials_fit_anything(epsilon, condition):
 
 
 def test_AN_9_stationary_for_all_neurons(generator):
-    """Where the network does not depend on theta, no neuron can move it."""
+    """If the network does not depend on theta, neurons can't change that."""
     auxiliary = auxiliary_objective(example_1_objective(), 1.0)
     for a, b in (4 * torch.rand(20, 2, generator=generator) - 2).tolist():
         theta = point(auxiliary, [THETA_LOC], a, b, [0.3])
@@ -456,7 +456,7 @@ def test_AN_9_stationary_for_all_neurons(generator):
 
 
 def test_AN_9_dead_relu(generator):
-    """A dead unit stays dead, whatever the neurons do."""
+    """A dead unit stays dead for all neurons."""
     program = oracles.program_without_biases([1, 1, 1], "relu")
     X, y = [[1.0], [2.0], [3.0]], [1.0, 3.0, 5.0]
     plain = objective_of(program, SquaredLoss(), X, y)

@@ -21,14 +21,14 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._training import _polish
 from sklearn_pgb._training._objective import Objective, hessian
 from sklearn_pgb._training._polish import polish, quasi_newton
-from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 
 LOSSES = [SquaredLoss(), LogisticLoss(), CrossEntropyLoss()]
 all_losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 
 
 def problem(loss, generator, name="tanh", ridge=1e-2, n_samples=25):
-    """A random objective on a small chain with a ridge on its weights, and a start."""
+    """A random objective on a small chain with penalized weights, and a start."""
     program = ChainProgram([3, 4, 3], [ACTIVATIONS[name]])
     objective = Objective(
         program,
@@ -62,7 +62,7 @@ def gradient_by_autograd(objective, theta):
 
 @all_losses
 def test_reaches_a_critical_point(loss, generator):
-    """A small tanh net ends where its gradient is zero, which autograd confirms."""
+    """A small tanh network ends at a zero gradient, by autograd."""
     objective, theta = problem(loss, generator)
     start = theta.clone()
     polished = polish(objective, theta, gtol=1e-9)
@@ -75,7 +75,7 @@ def test_reaches_a_critical_point(loss, generator):
 
 
 def test_newton_reaches_what_lbfgs_does_not(generator):
-    """L-BFGS stops where rounding hides its progress; Newton's steps go on."""
+    """L-BFGS stops when rounding hides its progress; Newton steps continue."""
     objective, theta = problem(SquaredLoss(), generator)
     tiny = {"gtol": 1e-11, "max_iter": 3000}
     first = polish(objective, theta, newton=False, **tiny)
@@ -87,7 +87,7 @@ def test_newton_reaches_what_lbfgs_does_not(generator):
 
 
 def test_newton_is_for_few_parameters(generator, monkeypatch):
-    """Beyond DENSE_PARAMS parameters there is no Hessian."""
+    """The Hessian is not formed for more than POLISH_DENSE_PARAMS parameters."""
     objective, theta = problem(SquaredLoss(), generator)
     first = polish(objective, theta, gtol=1e-11, newton=False)
     monkeypatch.setattr(_polish, "POLISH_DENSE_PARAMS", len(theta) - 1)
@@ -113,7 +113,7 @@ def linear_problem(loss, generator, alpha):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 def test_linear_model_equals_ridge(alpha, generator):
-    """Without hidden layers the polish is weighted least squares with a ridge."""
+    """Without hidden layers the polish solves weighted ridge regression."""
     objective, coef, intercept = linear_problem(SquaredLoss(), generator, alpha)
     data = objective.X.numpy(), objective.y.numpy(), objective.weight.numpy()
     if alpha == 0:
@@ -129,7 +129,7 @@ def test_linear_model_equals_ridge(alpha, generator):
 
 
 def test_linear_model_equals_logistic_regression(generator):
-    """One output with a ridge is scikit-learn's logistic regression."""
+    """One output with a penalty is scikit-learn's logistic regression."""
     program = ChainProgram([4, 1], [])
     X, weight = randn(generator, 30, 4), oracles.random_weight(30, generator)
     y = (torch.arange(30) % 2).double()[:, None]
@@ -148,7 +148,7 @@ def test_linear_model_equals_logistic_regression(generator):
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "tanh"])
 @pytest.mark.parametrize("loss", [*LOSSES, SmoothedHingeLoss()], ids=repr)
 def test_never_worse_than_the_start(loss, name, generator):
-    """From anywhere, kinks included, the objective does not rise."""
+    """From any start, also at kinks, the objective does not increase."""
     objective, theta = problem(loss, generator, name, ridge=1e-3)
     polished = polish(objective, theta, max_iter=200)
     start = objective.value(theta[None]).item()
@@ -169,7 +169,7 @@ def test_start_at_a_minimum(generator):
 
 @pytest.mark.parametrize(("y", "start"), [(10.0, -1500.0), (1000.0, -2000.0)])
 def test_overflow_does_not_end_the_polish(y, start):
-    """Where a step overflows, as in e^q - y q from far below, shorter ones go on."""
+    """If a step overflows, as for e^q - y q, shorter steps follow."""
     one = torch.ones(1, 1, dtype=torch.float64)
     program = oracles.program_without_biases([1, 1], "identity")
     objective = Objective(program, PoissonLoss(), one, y * one, one[0], 0 * one[0])
@@ -178,7 +178,7 @@ def test_overflow_does_not_end_the_polish(y, start):
 
 
 def test_nan_is_a_large_value():
-    """Steps to where there is no value, as in (log q)^2 for q < 0, are shortened."""
+    """Steps to a value of nan, as of (log q)^2 for q < 0, are shortened."""
     one = torch.ones(1, 1, dtype=torch.float64)
     program = FunctionProgram(lambda theta, X: theta.log()[None], 1)
     objective = Objective(program, SquaredLoss(), one, 0 * one, one[0], 0 * one[0])
@@ -196,7 +196,7 @@ def saddle(generator):
 
 
 def test_saddle(generator):
-    """The polish stays on a saddle, where its rule holds, and leaves its vicinity."""
+    """The polish stays at a saddle with zero gradient, but leaves points nearby."""
     objective = saddle(generator)
     zero = torch.zeros(3, dtype=torch.float64)
     assert torch.linalg.eigvalsh(hessian(objective, zero))[0] < -0.1
@@ -221,7 +221,7 @@ def test_newton_near_a_saddle(distance, generator):
 
 
 def test_newton_is_not_drawn_to_a_saddle(generator):
-    """It keeps away from the saddle along the direction of negative curvature."""
+    """It moves away from the saddle along the direction of negative curvature."""
     objective = saddle(generator)
     zero = torch.zeros(3, dtype=torch.float64)
     down, _, up = torch.linalg.eigh(hessian(objective, zero))[1].T
@@ -294,7 +294,7 @@ def test_limits(generator):
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 9, 14, 40])
 def test_evaluations_stop_within_a_line_search(limit):
-    """Rosenbrock's valley, where line searches are long; the best point is kept."""
+    """Line searches are long on Rosenbrock's function; the best point is kept."""
     seen = []
 
     def rosenbrock(point):
@@ -314,7 +314,7 @@ def test_gtol_is_the_largest_entry(generator):
     """The polish ends at the first iterate with all entries below `gtol`."""
     objective, theta = problem(SquaredLoss(), generator)
     rng = np.random.RandomState(0)
-    theta = uniform_initialisation(objective.program, rng, 1)[0]
+    theta = uniform_initialization(objective.program, rng, 1)[0]
     loose = polish(objective, theta, gtol=1e-2)
     assert gradient_by_autograd(objective, loose.theta).abs().max() <= 1e-2
     assert loose.n_iter < polish(objective, theta, gtol=1e-4).n_iter

@@ -14,7 +14,7 @@ from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._descent import Adam, GradientDescent
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._program import ChainProgram, uniform_initialisation
+from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 from sklearn_pgb._training._train import Schedule, train
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -25,7 +25,7 @@ populations = pytest.mark.parametrize("n_members", [1, 3])
 
 
 class Rates:
-    """Keep the rates and move nothing."""
+    """Record the rates without changing parameters."""
 
     def start(self, theta):
         self.seen = []
@@ -37,7 +37,7 @@ class Rates:
 def paced(schedule, scores, generator, *, batch_size=25):
     """Train nothing on scripted scores: the training and the rate of each epoch.
 
-    Scores are lists, one per member, whose last entry goes on for ever.
+    Scores are lists, one per member, whose last entry is repeated.
     """
     objective, theta = oracles.training_problem(SquaredLoss(), generator, len(scores))
     method, epochs = Rates(), []
@@ -78,7 +78,7 @@ def test_constant_rate(generator):
 
 
 def test_tolerance(generator):
-    """An epoch is idle that beats the best by no more than `tol`, itself counted."""
+    """An epoch has no gain if it exceeds the best by at most `tol`."""
     schedule = Schedule(kind="constant", max_epochs=50, patience=4, tol=0.1)
     creeping = [0.06 * i for i in range(50)]
     assert paced(schedule, [creeping], generator)[0].n_epochs == 6
@@ -130,7 +130,7 @@ def test_anneal_without_stagnation(max_epochs, generator):
     ("rises", "fall"), [(12, 12), (2, 6)], ids=["long", "patience"]
 )
 def test_anneal_at_stagnation(rises, fall, generator):
-    """From a stagnation the rate falls for as long as it took to get there."""
+    """After a stagnation, the rate falls for as many epochs as training took."""
     schedule = Schedule(rate=0.3, max_epochs=100, patience=6)
     training, rates = paced(schedule, [RISING[:rises]], generator)
     stagnation = rises + 6 + 1
@@ -143,8 +143,8 @@ def test_anneal_at_stagnation(rises, fall, generator):
 
 
 @pytest.mark.parametrize("kind", ["anneal", "constant", "invscaling"])
-def test_members_end_alone(kind, generator):
-    """Each member of a population has its own rates and its own end."""
+def test_members_end_separately(kind, generator):
+    """Each member of a population has its own learning rates and last epoch."""
     schedule = Schedule(rate=0.3, kind=kind, max_epochs=60, patience=4)
     scores = [RISING, RISING[:12], RISING[:3]]
     training, rates = paced(schedule, scores, generator)
@@ -186,7 +186,7 @@ def test_stagnation_equals_scikit_learn(tol, batch_size, seed):
     )
     training = train(
         objective,
-        uniform_initialisation(program, np.random.RandomState(seed), 1),
+        uniform_initialization(program, np.random.RandomState(seed), 1),
         GradientDescent(),
         Schedule(rate=0.05, kind="constant", max_epochs=500, tol=tol, patience=4),
         batch_size=batch_size,
@@ -199,7 +199,7 @@ def test_stagnation_equals_scikit_learn(tol, batch_size, seed):
 @pytest.mark.parametrize("batch_size", [25, 10])
 @all_methods
 def test_population_equals_its_members(method, kind, batch_size, generator):
-    """Members that train together, and end apart, reach what they reach alone."""
+    """A member of a population has the same result as if it is trained alone."""
     objective, theta = oracles.training_problem(SquaredLoss(), generator, 3)
     # The first member has little left to gain.
     ahead = Schedule(rate=0.05, kind="constant", max_epochs=200, patience=200)
@@ -267,7 +267,7 @@ def test_no_validation(generator):
 
 
 def test_one_seed_one_training(generator):
-    """The generator alone decides, and torch's global one is not touched."""
+    """Only the given generator is used, not torch's global one."""
     objective, theta = oracles.training_problem(SquaredLoss(), generator, 2)
     schedule = Schedule(max_epochs=10)
     state = torch.get_rng_state()

@@ -59,7 +59,7 @@ def test_names_are_loaded_from_the_files_that_type_checkers_see():
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda each: type(each).__name__)
 def test_pickles_of_another_version_warn(estimator):
-    """A pickle knows the version that wrote it; the same version is silent."""
+    """Pickles store their version; only another version causes a warning."""
     again = pickle.loads(pickle.dumps(estimator))
     assert vars(again).keys() == vars(estimator).keys()
     assert vars(clone(again)).keys() == vars(estimator).keys()

@@ -22,7 +22,7 @@ from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
     FEW_SAMPLES,
-    Request,
+    TrainingRequest,
     automatic_batch,
     fit_network,
     one_epoch,
@@ -226,14 +226,14 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._check_combination(X_val, y_val, sample_weight_val)
         warm = self.warm_start and hasattr(self, "loss_curve_")
         self._keep_parameters()
-        is_sparse, X, y, given = self._check(X, y, sample_weight, known=warm)
+        is_sparse, X, y, user_weight = self._check(X, y, sample_weight, known=warm)
         if warm:
             if is_classifier(self):
                 self._check_same_classes(y)
             self._targets.check(y)
         else:
             self._learn(y)
-        numbered, callback_data = self._gather(X, y, given, groups)
+        numbered, callback_data = self._training_samples(X, y, user_weight, groups)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         held_out = None
@@ -298,14 +298,14 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._validate_params()
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
-        is_sparse, X, y, given = self._check(X, y, sample_weight, known=not first)
+        is_sparse, X, y, user_weight = self._check(X, y, sample_weight, known=not first)
         if is_classifier(self):
             _check_partial_fit_first_call(self, classes)
         if first:
             self._learn(y, classes)
         else:
             self._targets.check(y)
-        weight = self._targets.weigh(y, given)
+        weight = self._targets.weigh(y, user_weight)
         kept = weight > 0
         samples = Samples(*(_rows(part, kept) for part in (X, y, weight)))
         X = samples.X
@@ -313,20 +313,20 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         curve = [] if first else self.loss_curve_
         # With an integer random_state each call would otherwise repeat its dropout.
         seed = (int(rng.randint(np.iinfo(np.int32).max)) + len(curve)) % 2**31
-        memory = getattr(self, "_memory", None)
+        state = getattr(self, "_optimizer_state", None)
         with self._randomness(seed):
             if first:
-                self._learn_scaling(samples, is_sparse, may_lack=True)
+                self._learn_scaling(samples, is_sparse, may_lack_classes=True)
             architecture = self._architecture(X, rng, known=not first)
             loss = self._loss(architecture)
-            theta, value, memory = one_epoch(
+            theta, value, state = one_epoch(
                 architecture,
                 loss,
                 self._data(architecture, samples),
                 self._request(len(X), X),
                 total_weight=samples.total,
                 start=None if first else self._theta(architecture),
-                memory=None if memory is None else [as_float64(m) for m in memory],
+                state=None if state is None else [as_float64(part) for part in state],
                 seed=seed,
             )
         _check_loss(value)
@@ -335,15 +335,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self.loss_ = value * architecture.scale**2
         self.loss_curve_: list[float] = [*curve, self.loss_]
         self.n_iter_ = len(self.loss_curve_)
-        if memory is None:
+        if state is None:
             self._warn_of_divergence()
         else:
-            self._memory = [part.cpu().numpy() for part in memory]
+            self._optimizer_state = [part.cpu().numpy() for part in state]
         return self
 
     def _forget_fit(self):
         """Delete the results of an earlier fit."""
-        for name in (*VERDICT, "_memory"):
+        for name in (*VERDICT, "_optimizer_state"):
             self.__dict__.pop(name, None)
 
     def _warn(self, diverged):
@@ -451,15 +451,17 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             return int(self.batch_size)
         return automatic_batch(n_samples, searches=self.n_starts > 1)
 
-    def _gather(self, X, y, given, groups):
+    def _training_samples(self, X, y, user_weight, groups):
         """Return the samples to train on, and the data to pass to callbacks."""
-        weight = self._targets.weigh(y, given)
+        weight = self._targets.weigh(y, user_weight)
         kept = weight > 0
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
             groups = np.unique(groups[kept], return_inverse=True)[1].reshape(-1)
-        X, y, given, weight = (_rows(part, kept) for part in (X, y, given, weight))
+        X, y, user_weight, weight = (
+            _rows(part, kept) for part in (X, y, user_weight, weight)
+        )
         distinct = distinct_rows(X)
         cluster = distinct if groups is None else groups
         numbered = NumberedSamples(Samples(X, y, weight), distinct, cluster)
@@ -476,7 +478,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             small = n_samples <= FEW_SAMPLES
             if one_batch or (self.shuffle and small):
                 numbered = numbered.in_order_of_values()
-        return numbered, (X, y, given)
+        return numbered, (X, y, user_weight)
 
     def _split(self, numbered, seed):
         """Return training samples, and held-out samples for early stopping or None."""
@@ -506,15 +508,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         """Seed torch's global generator, which only modules use."""
         return nullcontext() if self.module is None else local_randomness(seed)
 
-    def _learn_scaling(self, samples, is_sparse, may_lack=False):
+    def _learn_scaling(self, samples, is_sparse, may_lack_classes=False):
         """Compute the standardization of inputs and targets, and initial outputs."""
         y, weight = samples.y, samples.weight
         targets = self._targets
         self._target_scaling = targets.scaling(y, weight)
         # A first batch may lack classes that appear later.
         self._output_start = np.zeros(targets.n_outputs), False
-        if not (may_lack and is_classifier(self)):
-            self._output_start = targets.start(y, weight)
+        if not (may_lack_classes and is_classifier(self)):
+            self._output_start = targets.initial_biases(y, weight)
         self._loss_unit = targets.loss_unit(y, weight)
         self._inputs = None
         if self.standardize:
@@ -552,7 +554,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
                 stacklevel=5,
             )
         name = self.dtype or X.dtype.name
-        return Request(
+        return TrainingRequest(
             solver=self.solver,
             schedule=Schedule(
                 rate=float(rate),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_pgb._added_neuron._monitor import Verdict, monitor
+from sklearn_pgb._added_neuron._monitor import FloorComparison, monitor
 from sklearn_pgb._added_neuron._search import search
 from sklearn_pgb._budget import (
     BATCHES,
@@ -44,7 +44,7 @@ def automatic_batch(n_samples: int, searches: bool) -> int:
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainingRequest:
     """Parameters of the training, with automatic ones resolved.
 
     The training minimizes the objective divided by `loss_unit`, so that steps and
@@ -72,7 +72,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class NetworkFit:
     """Result of a training, with theta (n_params,) in float64 on the CPU.
 
     `losses` and `scores` are the objective and the held-out score of each epoch. The
@@ -88,31 +88,18 @@ class Fit:
     diverged: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Progress:
-    """State of a training after an epoch or iteration.
-
-    These are the parameters (n_params,), the objective, the held-out score, whether
-    stagnation was detected in this epoch, and the learning rate of the next one.
-    """
-
-    theta: Tensor
-    loss: float
-    score: float | None = None
-    stagnates: bool = False
-    rate: float = 0.0
-
-
-Hook = Callable[[Progress], bool]
-# Takes the fields of `Progress`, with the objective divided by `loss_unit`.
-Report = Callable[..., bool]
+# Called after each epoch or iteration with the parameters (n_params,) and the
+# objective. Minibatch training adds the held-out score, whether stagnation was detected
+# in this epoch, and the learning rate of the next one. The training ends if it returns
+# True.
+Hook = Callable[..., bool]
 
 
 def fit_network(
     architecture: Architecture,
     loss: Loss,
     data: Samples,
-    request: Request,
+    request: TrainingRequest,
     *,
     total_weight: float,
     start: Tensor | None,
@@ -120,13 +107,12 @@ def fit_network(
     hook: Hook,
     held_out: Callable[[Tensor], float] | None,
     floor: PureErrorFloor,
-) -> tuple[Fit, Verdict]:
+) -> tuple[NetworkFit, FloorComparison]:
     """Train a network, polish it if there are several starts, and monitor the result.
 
     The data are tensors in float64 on the CPU: preprocessed inputs, encoded targets and
     normalized weights, whose sum was `total_weight`. Without a `start`, initial
-    parameters are drawn. The training ends if `hook`, which takes the progress after
-    each epoch, returns True. `held_out` scores parameters on the held-out samples.
+    parameters are drawn. `held_out` scores parameters on the held-out samples.
     """
     exact = _objective(architecture, loss, data, request, total_weight)
     generator = torch.Generator().manual_seed(seed)
@@ -135,7 +121,7 @@ def fit_network(
 
     def report(theta: Tensor, loss: float, *details: Any) -> bool:
         nonlocal stopped
-        stopped = hook(Progress(theta, loss * request.loss_unit, *details))
+        stopped = hook(theta, loss * request.loss_unit, *details)
         return stopped
 
     trained = _train(
@@ -183,11 +169,11 @@ def one_epoch(
     architecture: Architecture,
     loss: Loss,
     data: Samples,
-    request: Request,
+    request: TrainingRequest,
     *,
     total_weight: float,
     start: Tensor | None,
-    memory: list[Tensor] | None,
+    state: list[Tensor] | None,
     seed: int,
 ) -> tuple[Tensor, float, list[Tensor] | None]:
     """Train for one epoch at the initial learning rate.
@@ -203,22 +189,22 @@ def one_epoch(
     generator = torch.Generator().manual_seed(seed) if request.shuffle else None
     theta = theta[None].to(objective.weight)
     descent = Descent(objective, theta, method, request.batch_size, generator)
-    if memory is not None:
-        method.recall(memory)
+    if state is not None:
+        method.load_state(state)
     start = descent.theta[0].clone()
     value = float(descent.epoch(request.schedule.rate)) * request.loss_unit
     # An epoch that overflows is undone, so that the next one can continue.
     if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
         value = float(objective.value(start[None])) * request.loss_unit
         return _to_float64(start), value, None
-    return _to_float64(descent.theta[0]), value, method.memory()
+    return _to_float64(descent.theta[0]), value, method.state()
 
 
 def _objective(
     architecture: Architecture,
     loss: Loss,
     data: Samples,
-    request: Request,
+    request: TrainingRequest,
     total_weight: float,
 ) -> Objective:
     """Return loss plus ``alpha / (2 sum(s)) ||W||^2``, in float64 on the CPU."""
@@ -229,7 +215,7 @@ def _objective(
     return Objective(program, loss, data.X, data.y, data.weight, penalty)
 
 
-def _in_training(objective: Objective, request: Request) -> Objective:
+def _in_training(objective: Objective, request: TrainingRequest) -> Objective:
     """Convert an objective to the scale, precision and device of the training."""
     # This makes learning rates and tolerances independent of the targets' scale.
     weight = objective.weight / request.loss_unit
@@ -246,12 +232,12 @@ def _train(
     architecture: Architecture,
     objective: Objective,
     theta: Tensor,
-    request: Request,
+    request: TrainingRequest,
     generator: torch.Generator,
-    report: Report,
+    report: Hook,
     held_out: Callable[[Tensor], float] | None,
     floor: float,
-) -> Fit:
+) -> NetworkFit:
     """Train with the requested solver."""
     if request.solver == "lbfgs":
         return _by_lbfgs(objective, theta, request, report)
@@ -285,7 +271,7 @@ def _train(
         ending = "converged" if held_out is None else "early_stopped"
     else:
         ending = "max_iter"
-    return Fit(
+    return NetworkFit(
         theta=_to_float64(training.theta[0]),
         losses=training.losses[:, 0].tolist(),
         scores=training.scores[:, 0].tolist() if held_out is not None else [],
@@ -297,8 +283,8 @@ def _train(
 
 
 def _by_lbfgs(
-    objective: Objective, theta: Tensor, request: Request, report: Report
-) -> Fit:
+    objective: Objective, theta: Tensor, request: TrainingRequest, report: Hook
+) -> NetworkFit:
     limit, evaluations = request.schedule.max_epochs, request.max_evaluations
     polished = polish(
         objective,
@@ -311,18 +297,20 @@ def _by_lbfgs(
     )
     spent = polished.n_iter >= limit or polished.n_evaluations >= evaluations
     ending = "max_iter" if spent else "stalled"
-    return Fit(polished.theta, polished.losses, [], polished.n_iter, 0, ending, False)
+    return NetworkFit(
+        polished.theta, polished.losses, [], polished.n_iter, 0, ending, False
+    )
 
 
 def _by_search(
     architecture: Architecture,
     objective: Objective,
     start: Tensor,
-    request: Request,
+    request: TrainingRequest,
     generator: torch.Generator,
-    report: Report,
+    report: Hook,
     floor: float,
-) -> Fit:
+) -> NetworkFit:
     program = architecture.program
     has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
     # A transplant needs a hidden unit to replace.
@@ -331,7 +319,7 @@ def _by_search(
         objective,
         start,
         request.method(),
-        move=move,
+        global_move=move,
         restart=lambda _: architecture.draw().to(start),
         rate=request.schedule.rate,
         max_epochs=request.n_starts * request.schedule.max_epochs,
@@ -342,7 +330,7 @@ def _by_search(
         generator=generator,
         on_epoch=lambda theta, loss: report(theta[0], float(loss[0])),
     )
-    return Fit(
+    return NetworkFit(
         theta=_to_float64(theta[0]),
         losses=losses[:, 0].tolist(),
         scores=[],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import check_scoring
 from torch import Tensor
 
-from sklearn_pgb._added_neuron._fitting import Request
+from sklearn_pgb._added_neuron._fitting import TrainingRequest
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._training._architecture import Architecture
@@ -68,7 +68,7 @@ def scorer(
     estimator: Any,
     architecture: Architecture,
     loss: Loss,
-    request: Request,
+    request: TrainingRequest,
 ) -> Callable[[Tensor], float]:
     """Return a function that scores parameters; larger scores are better.
 
@@ -97,7 +97,7 @@ def _by_scorer(
 ) -> Callable[[Tensor], float]:
     # A shallow copy, as the score of an epoch must not change the estimator.
     fitted = copy.copy(estimator)
-    scorer = check_scoring(fitted, estimator.scoring)
+    user_scorer = check_scoring(fitted, estimator.scoring)
     X, y, weight = samples.X, samples.y, samples.weight
 
     def score(theta: Tensor) -> float:
@@ -108,7 +108,7 @@ def _by_scorer(
         if not np.isfinite(fitted._raw_of(X)).all():
             return -math.inf
         try:
-            value = float(scorer(fitted, X, y, sample_weight=weight))
+            value = float(user_scorer(fitted, X, y, sample_weight=weight))
         except TypeError as error:
             raise TypeError(
                 "scoring must be called as scorer(estimator, X, y, "

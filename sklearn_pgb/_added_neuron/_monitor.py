@@ -17,7 +17,7 @@ from sklearn_pgb._training._objective import Objective
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class FloorComparison:
     """Comparison of a trained network with the floor.
 
     A network is `certified` if it is a global minimum of the loss, up to the tolerance.
@@ -45,7 +45,7 @@ def monitor(
     neuron_penalty: float,
     tol: float,
     generator: torch.Generator,
-) -> Verdict:
+) -> FloorComparison:
     """Compare a network with the floor, and train an added neuron on its residuals.
 
     The certificate compares the excess of the loss over the pure-error floor with that
@@ -70,7 +70,7 @@ def monitor(
         )
         diverges = bool(grows and last.a.abs().max() < first.a.abs().max())
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
-    return Verdict(
+    return FloorComparison(
         certified=scale.certifies(loss, tol),
         neuron_status="diverging" if diverges else "stalled",
         loss=loss,

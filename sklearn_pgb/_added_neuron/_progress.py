@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from sklearn_pgb._added_neuron._fitting import Hook, Progress
+from torch import Tensor
+
+from sklearn_pgb._added_neuron._fitting import Hook
 from sklearn_pgb._budget import SMALLEST_RATE
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._training._architecture import Architecture
@@ -27,18 +29,24 @@ def hooks(
         ),
     )
 
-    def hook(progress: Progress) -> bool:
-        stop = call_back(progress.theta, progress.loss * architecture.scale**2)
+    def hook(
+        theta: Tensor,
+        loss: float,
+        score: float | None = None,
+        stagnates: bool = False,
+        rate: float = 0.0,
+    ) -> bool:
+        stop = call_back(theta, loss * architecture.scale**2)
         if not estimator.verbose:
             return stop
         # The messages of scikit-learn's networks.
         criterion = "Training loss"
-        if progress.score is not None:
+        if score is not None:
             criterion = "Validation score"
-            print(f"{criterion}: {progress.score:f}")
-        if progress.stagnates:
-            lower = f"Setting learning rate to {progress.rate:f}"
-            if progress.rate <= SMALLEST_RATE:
+            print(f"{criterion}: {score:f}")
+        if stagnates:
+            lower = f"Setting learning rate to {rate:f}"
+            if rate <= SMALLEST_RATE:
                 lower = "Learning rate too small. Stopping."
             ends = {"anneal": "Annealing.", "adaptive": lower}
             print(

@@ -37,7 +37,7 @@ def search(
     theta: Tensor,
     method: Method,
     *,
-    move: str,
+    global_move: str,
     restart: Callable[[int], Tensor],
     rate: float,
     max_epochs: int,
@@ -48,7 +48,7 @@ def search(
     generator: torch.Generator,
     on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
 ) -> tuple[Tensor, Tensor, int, Tensor]:
-    """Minimize the auxiliary objective by blocks, with moves when that stagnates.
+    """Train networks and added neurons in turns, with global moves.
 
     A member trains its network with the added neuron switched off: at a = 0 the
     auxiliary objective equals the loss. If segments stagnate, the network is fixed for
@@ -63,7 +63,7 @@ def search(
     Parameters
     ----------
     theta : Tensor (n_members, n_params)
-    move : {"transplant", "restart"}
+    global_move : {"transplant", "restart"}
         Global move of a stagnating member.
     restart : callable
         Draws new parameters for one member, given its number.
@@ -89,7 +89,7 @@ def search(
     """
     auxiliary = auxiliary_objective(objective, neuron_penalty)
     population = _Population(
-        objective, auxiliary, theta, move, restart, floor, tol, generator
+        objective, auxiliary, theta, global_move, restart, floor, tol, generator
     )
     descent = Descent(auxiliary, population.start(), method, batch_size, generator)
     segment = max(1, SEGMENT // math.ceil(objective.n_samples / descent.batch_size))
@@ -142,7 +142,7 @@ class _Population:
         objective: Objective,
         auxiliary: Objective,
         theta: Tensor,
-        kind: str,
+        global_move: str,
         restart: Callable[[int], Tensor],
         floor: float,
         tol: float,
@@ -150,9 +150,11 @@ class _Population:
     ):
         assert isinstance(auxiliary.program, AuxiliaryProgram)
         self.objective, self.program = objective, auxiliary.program
-        self.kind, self.restart, self.generator = kind, restart, generator
+        self.global_move, self.restart = global_move, restart
+        self.generator = generator
         self.floor, self.tol = floor, tol
         self.best_theta, self.best = theta.clone(), objective.value(theta)
+        self.value = self.best.clone()
         # Smallest value since the last move, and number of segments since it decreased.
         self.lowest = torch.full_like(self.best, torch.inf)
         self.stagnating = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
@@ -205,7 +207,7 @@ class _Population:
             moved = transplant(self.objective, theta[member], of_member)
             self._set_network(descent, member, moved)
         restarts = stuck & ((self.n_moves + 1) % RESTART_EVERY == 0)
-        if self.kind == "restart":
+        if self.global_move == "restart":
             restarts = stuck
         for member in restarts.nonzero()[:, 0].tolist():
             self._set_network(descent, member, self.restart(member))
@@ -267,8 +269,8 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     # almost linear on the samples.
     weights[0][0, unit] = neurons.W[k] / spread
     candidates = []
-    # The threshold of an exponential unit only scales its output, so it is no candidate
-    # for the threshold of the new unit.
+    # The threshold of an exponential unit only scales its output, so it is not a
+    # candidate for the threshold of the new unit.
     for active in ACTIVE:
         biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread
         refitted = refit_head(objective, theta)

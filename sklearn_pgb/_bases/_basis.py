@@ -71,7 +71,8 @@ class Basis(ABC, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
         n_outputs : int
-            Number of outputs of the model, which is that of a network.
+            Number of outputs of the model. The basis of a network takes only the
+            network's own number.
 
         Returns
         -------

@@ -44,9 +44,9 @@ def over_parts(
     wave = WAVE * effective_n_jobs(rows.n_jobs)
     for first in range(0, len(parts), wave):
         tasks = [
-            # Modules can't be called by two threads. Tensors in other processes are
-            # aligned in memory as copies are, and the last digits depend on it. A view
-            # would be sent to them with all samples.
+            # Each task gets copies. Two threads can't call one module. A view would be
+            # sent to another process with all samples, and it would be aligned in
+            # memory differently there, which changes the last digits of results.
             (
                 copy.deepcopy(function),
                 select(part),

@@ -45,9 +45,9 @@ class Certificate:
 
         - "certified_global": the objective is within tolerance of a lower bound that
           holds for all parameters of the network. The gradient need not vanish.
-        - "not_critical": the objective's derivatives do not all vanish. At a critical
-          point no model on the gradient basis has a smaller loss [1]_, Theorem 1, but
-          one was found whose loss is smaller by more than the tolerance.
+        - "not_critical": the objective's derivatives do not all vanish. A model on the
+          gradient basis has a loss that is smaller by more than the tolerance, which is
+          impossible at a critical point [1]_, Theorem 1.
         - "not_local_min": there are parameters arbitrarily close by with a smaller
           objective, because the perturbed gradient basis has a smaller loss [1]_,
           Theorem 2, or the objective has negative curvature. `escape` leads to a
@@ -97,8 +97,8 @@ class Certificate:
         value) and `attained`.
     tilted : TiltedIdentity or None
         With a penalty: `objective`, `value`, `lower_bound`, `gap`, `norm_budget`,
-        `unbounded` and `plain_gap`. At a critical point of a penalized objective, its
-        gap is zero instead of `gap`.
+        `unbounded` and `plain_gap`. At a critical point of a penalized objective,
+        `tilted.gap` is zero, but the `gap` above need not be.
     escape : Escape or None
         If "not_local_min": `kind`, `start`, `theta`, and the smaller `objective` at
         `theta`.
@@ -285,7 +285,7 @@ class Certificate:
 # --- reports ------------------------------------------------------------------------
 
 
-def number(value: float, zero: float = 0.0) -> str:
+def digits(value: float, zero: float = 0.0) -> str:
     """Format with four significant digits; "0" if the size is at most `zero`."""
     return "0" if abs(value) <= zero else f"{value:.4g}"
 
@@ -296,25 +296,25 @@ def statements(certificate: Certificate) -> list[str]:
     kind = "loss" if c.tilted is None else "loss without penalty"
     attained = "" if c.floor_attained else " It is not attained by finite outputs."
     lines = [
-        f"The {kind} is {number(c.loss, zero)}. The lower bound for all functions of "
-        f"the inputs is {number(c.floor, zero)}.{attained}"
+        f"The {kind} is {digits(c.loss, zero)}. The lower bound for all functions of "
+        f"the inputs is {digits(c.floor, zero)}.{attained}"
     ]
     if c.tilted is None:
         lines.append(
             "A convex model on the network's partial derivatives can reduce the loss "
-            f"by at most {number(c.gap, zero)}. At a critical point this is 0."
+            f"by at most {digits(c.gap, zero)}. At a critical point this is 0."
         )
     else:
-        lines += _on_penalty(certificate)
+        lines += _penalty_statements(certificate)
     lines.append(
-        f"The gradient has norm {number(c.gradient_norm)}. Differences of the loss up "
-        f"to {number(c.tolerance)} are ignored."
+        f"The gradient has norm {digits(c.gradient_norm)}. Differences of the loss up "
+        f"to {digits(c.tolerance)} are ignored."
     )
-    lines += _on_shape(certificate)
+    lines += _shape_statements(certificate)
     if c.escape is not None:
         lines.append(
             f"Descent ({c.escape.kind}) reduces the objective from "
-            f"{number(c.objective)} to {number(c.escape.objective, zero)}."
+            f"{digits(c.objective)} to {digits(c.escape.objective, zero)}."
         )
     return lines
 
@@ -323,14 +323,14 @@ def _rounding(certificate: Certificate) -> float:
     return 1e-6 * certificate.tolerance
 
 
-def _on_penalty(certificate: Certificate) -> list[str]:
+def _penalty_statements(certificate: Certificate) -> list[str]:
     c, tilted, zero = certificate, certificate.tilted, _rounding(certificate)
     assert tilted is not None
     lines = [
-        f"With its penalty of {number(c.penalty)} the objective is "
-        f"{number(c.objective)}. The convex problem tilted by the penalty can be lower "
-        f"by at most {number(tilted.gap, zero)}, for changes of the coefficients with "
-        f"norm up to {number(tilted.norm_budget)}. At a critical point this is 0."
+        f"With its penalty of {digits(c.penalty)} the objective is "
+        f"{digits(c.objective)}. The convex problem tilted by the penalty can be lower "
+        f"by at most {digits(tilted.gap, zero)}, for changes of the coefficients with "
+        f"norm up to {digits(tilted.norm_budget)}. At a critical point this is 0."
     ]
     if tilted.unbounded:
         lines.append(
@@ -339,12 +339,13 @@ def _on_penalty(certificate: Certificate) -> list[str]:
         )
     lines.append(
         "(The identity for objectives without penalty would give "
-        f"{number(c.gap, zero)}, but does not apply here.)"
+        f"{digits(c.gap, zero)}, but does not apply here.)"
     )
     return lines
 
 
-def _on_shape(certificate: Certificate) -> list[str]:
+def _shape_statements(certificate: Certificate) -> list[str]:
+    """Describe the rank, the curvature and the distance to kinks."""
     c = certificate
     lines = []
     if c.rank is not None:
@@ -353,29 +354,29 @@ def _on_shape(certificate: Certificate) -> list[str]:
             text += f", less than {c.generic_rank} nearby: a singular point"
         lines.append(text + ".")
     if c.min_curvature is not None and c.max_curvature is not None:
-        least = number(c.min_curvature, 1e-12 * c.max_curvature)
+        least = digits(c.min_curvature, 1e-12 * c.max_curvature)
         lines.append(
             f"The smallest curvature found is {least}, the largest "
-            f"{number(c.max_curvature)}."
+            f"{digits(c.max_curvature)}."
         )
     if np.isfinite(c.kink_margin):
-        lines.append(f"The nearest kink is {number(c.kink_margin)} away.")
+        lines.append(f"The nearest kink is {digits(c.kink_margin)} away.")
     return lines
 
 
-def cells(certificate: Certificate) -> list[tuple[str, ...]]:
-    """Cells of the table as text, row by row."""
+def table_rows(certificate: Certificate) -> list[tuple[str, ...]]:
+    """Rows of the table, with each cell as text."""
     rows: list[tuple[str, ...]] = []
     zero = _rounding(certificate)
     for row in certificate.table:
-        bound = number(row.lower_bound, zero)
+        bound = digits(row.lower_bound, zero)
         if np.isfinite(row.norm_budget):
             bound += f" (norm <= {row.norm_budget:.2g})"
         if row.attained is False:
             bound += " (not attained)"
         rank = "-" if row.rank is None else str(row.rank)
         coefs = str(row.n_coef)
-        shown = number(row.value, zero), bound, number(row.excess, zero)
+        shown = digits(row.value, zero), bound, digits(row.excess, zero)
         rows.append((row.basis, coefs, rank, *shown))
     return rows
 
@@ -387,7 +388,7 @@ def as_text(certificate: Certificate) -> str:
         f"Certificate of {c.name} ({c.n_params} parameters, {c.n_samples} samples)\n"
         f"{HEADLINES[c.verdict]}"
     )
-    table = [HEADER, *cells(c)]
+    table = [HEADER, *table_rows(c)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(
@@ -409,7 +410,7 @@ def as_html(certificate: Certificate) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in HEADER)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in cells(c)
+        for row in table_rows(c)
     )
     points = "".join(f"<li>{escape(text)}</li>" for text in statements(c))
     rest = "".join(f"<li>{escape(text)}</li>" for text in (*c.assumptions, *c.notes))

@@ -12,7 +12,7 @@ from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._evidence import Evidence
 from sklearn_pgb._certificate._examine import Settings, examine
 from sklearn_pgb._certificate._subject import Subject, open_subject
-from sklearn_pgb._certificate._table import check_bases
+from sklearn_pgb._certificate._table import GRADIENT, check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
 from sklearn_pgb._estimator._border import parse_memory
 from sklearn_pgb._estimator._folds import distinct_rows
@@ -64,7 +64,8 @@ def certify(
         multiplied in.
     bases : "auto" or dict, default="auto"
         Additional bases for the table, by name: bases, transformers (their features)
-        and networks (their gradient bases). They are cloned and fitted on X.
+        and networks (their gradient bases). They are cloned and fitted on X. The names
+        of the other rows of the table, such as "inputs" or "gradient", are not allowed.
     loss : {"squared_error", "poisson", "huber", "log_loss", "binary_log_loss"} or \
             None, default=None
         Training loss of a module; "huber" is linear for errors beyond 1.35. None for
@@ -177,7 +178,7 @@ def _examined(
         verdict, escape = judge(subject, findings)
     curvature, tilted = findings.curvature, findings.tilted
     gradient_norm = float(findings.gradient.norm())
-    gradient_row = findings.row("gradient")
+    gradient_row = findings.row(GRADIENT)
     assert gradient_row is not None
     # A separable problem has no solution at a finite distance.
     distance = np.inf

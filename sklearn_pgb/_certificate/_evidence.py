@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sklearn_pgb._certificate._escape import Escape
 from sklearn_pgb._certificate._subject import Subject
-from sklearn_pgb._certificate._table import BasisRow, row_of
+from sklearn_pgb._certificate._table import GRADIENT, BasisRow, row_of
 from sklearn_pgb._certificate._tilted import TiltedIdentity
 from sklearn_pgb._convex._bounds import Dual
 from sklearn_pgb._convex._infimum import Infimum
@@ -142,7 +142,7 @@ class Evidence:
         """Return the record of the problem that is tilted by the penalty's gradient."""
         tilted = self.tilted
         assert tilted is not None
-        gradient = next(row for row in table if row["basis"] == "gradient")
+        gradient = next(row for row in table if row["basis"] == GRADIENT)
         return {
             **gradient,
             "basis": "tilted gradient",

@@ -20,6 +20,9 @@ from sklearn_pgb._certificate._evidence import SolvedBasis
 from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import (
+    GRADIENT,
+    INPUTS,
+    PERTURBED,
     BasisRow,
     feature_problems,
     head_problem,
@@ -42,8 +45,6 @@ from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._training._objective import Objective
-
-GRADIENT, PERTURBED = "gradient", "perturbed gradient"
 
 
 @dataclass(frozen=True)
@@ -185,19 +186,10 @@ def examine(
             "its learning rate, or standardize X, and train again."
         )
     problem = tangent_problem(objective, raw, [])
-    loss, gradient = (
-        float(problem.data_value(raw)),
-        objective.value_and_gradient_of_one(theta)[1],
-    )
+    loss = float(problem.data_value(raw))
+    gradient = objective.value_and_gradient_of_one(theta)[1]
     penalty = float(objective.penalty_value(theta))
-    measured = {"loss": loss, "penalty": penalty, "gradient": float(gradient.norm())}
-    for name, value in measured.items():
-        if not np.isfinite(value):
-            raise ValueError(
-                "estimator must have a finite loss and gradient on X and y, got a "
-                f"{name} that is infinite or NaN. Lower its learning rate, or scale X "
-                "and y, and train again."
-            )
+    _check_finite(loss=loss, penalty=penalty, gradient=float(gradient.norm()))
     floor = pure_error_floor(
         subject.group[:, None], objective.y, objective.loss, objective.weight
     )
@@ -223,37 +215,15 @@ def examine(
         result = solve_basis(each, settings.max_memory, floor=floor.value)
         solved.append(SolvedBasis.of(name, each, result, loss))
         # A bound within a norm budget does not cover products of large weights.
-        if name == "inputs" and result.unlimited:
+        if name == INPUTS and result.unlimited:
             linear_bound = result.lower_bound
-    span_coef = subject.head.span_coef
     solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss, span_coef))
-    gradient_row = solved[-1].row
-    rank = nearby_rank = tangent.steady_rank
-    is_full = rank == min(objective.y.numel(), network.n_params)
-    # The derivatives of a model that is linear in its parameters are constant, and a
-    # full rank cannot increase.
-    if rank is not None and not is_full and not network.is_linear_in_theta:
-        nearby_rank = generic_rank(
-            network,
-            objective.X,
-            generator,
-            objective.weight,
-            max_flops=NEARBY_RANK_FLOPS,
-        )
+    rank = tangent.steady_rank
+    nearby_rank = _nearby_rank(objective, rank, generator)
     displaced = []
     if smooth and rank is not None and rank < (nearby_rank or 0):
-        # Each displacement costs a factorization. It is not worth much if the gradient
-        # basis already shows that the point is not critical.
-        limit = (
-            NEARBY_RANK_FLOPS
-            if gradient_row.excess <= tolerance
-            else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
-        )
-        n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
-        if factorization_flops(n_rows, n_coef) <= limit:
-            displaced = new_displacements(
-                network, objective.X, objective.weight, N_DISPLACEMENTS, generator
-            )
+        may_be_critical = loss - tangent.value <= tolerance
+        displaced = _displacements(objective, problem, may_be_critical, generator)
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, settings.max_memory, **known)
@@ -262,12 +232,7 @@ def examine(
     tilted = None
     if objective.penalty.any():
         tilted = tilted_identity(
-            objective,
-            problem,
-            gradient,
-            tangent,
-            budget,
-            floor=floor.value,
+            objective, problem, gradient, tangent, budget, floor=floor.value
         )
     return Findings(
         loss=loss,
@@ -294,6 +259,54 @@ def examine(
         curvature=curvature(objective, theta, generator)
         if smooth and not network.is_linear_in_theta
         else None,
+    )
+
+
+def _check_finite(**measured: float) -> None:
+    for name, value in measured.items():
+        if not np.isfinite(value):
+            raise ValueError(
+                "estimator must have a finite loss and gradient on X and y, got a "
+                f"{name} that is infinite or NaN. Lower its learning rate, or scale X "
+                "and y, and train again."
+            )
+
+
+def _nearby_rank(
+    objective: Objective, rank: int | None, generator: torch.Generator
+) -> int | None:
+    """Rank of the Jacobian at parameters nearby, if it can exceed `rank`."""
+    network = objective.network
+    is_full = rank == min(objective.y.numel(), network.n_params)
+    # The derivatives of a model that is linear in its parameters are constant.
+    if rank is None or is_full or network.is_linear_in_theta:
+        return rank
+    return generic_rank(
+        network,
+        objective.X,
+        generator,
+        objective.weight,
+        max_flops=NEARBY_RANK_FLOPS,
+    )
+
+
+def _displacements(
+    objective: Objective,
+    problem: ConvexProblem,
+    may_be_critical: bool,
+    generator: torch.Generator,
+) -> list[Displacement]:
+    """Displacements to nearby parameters, unless they cost too much."""
+    # Each displacement costs a factorization. It is not worth much if the gradient
+    # basis already shows that the point is not critical.
+    limit = (
+        NEARBY_RANK_FLOPS if may_be_critical else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
+    )
+    n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
+    if factorization_flops(n_rows, n_coef) > limit:
+        return []
+    return new_displacements(
+        objective.network, objective.X, objective.weight, N_DISPLACEMENTS, generator
     )
 
 
@@ -336,7 +349,7 @@ def _joint_layers(
 def joint_name(layers: range) -> str:
     """Name in the table of the joint features of several layers."""
     first, last = layers[0], layers[-1]
-    return f"{'inputs' if first == 0 else f'layer {first}'} to layer {last} jointly"
+    return f"{INPUTS if first == 0 else f'layer {first}'} to layer {last} jointly"
 
 
 def _head_excess(

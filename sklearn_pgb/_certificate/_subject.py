@@ -11,7 +11,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import check_consistent_length
 from torch import Tensor, nn
 
-from sklearn_pgb._certificate._terms import terms_of_other
+from sklearn_pgb._certificate._terms import terms_of_model
 from sklearn_pgb._estimator._border import count_outputs, dense
 from sklearn_pgb._estimator._folds import distinct_rows
 from sklearn_pgb._losses._loss import Loss
@@ -65,11 +65,11 @@ def open_subject(
     n_outputs = count_outputs(opened, inputs)
     opened = opened.for_targets(y, n_outputs)
     check_consistent_length(inputs, y)
-    given = _check_sample_weight(
+    user_weight = _check_sample_weight(
         sample_weight, inputs.numpy(), dtype=np.float64, ensure_non_negative=True
     )
     final = unwrap(estimator)[0]
-    terms, weight = _training_terms(final, opened, inputs, y, given)
+    terms, weight = _training_terms(final, opened, inputs, y, user_weight)
     kept = np.flatnonzero(weight)
     if not len(kept):
         raise ValueError(
@@ -148,7 +148,7 @@ def _training_terms(
     opened: OpenNetwork,
     inputs: Tensor,
     y: Any,
-    given: NDArray[np.float64],
+    user_weight: NDArray[np.float64],
 ) -> tuple[TrainingTerms, NDArray[np.float64]]:
     """Penalty in the estimator's training, and the weights of the samples.
 
@@ -156,20 +156,20 @@ def _training_terms(
     scikit-learn's networks count such samples in their batches.
     """
     if isinstance(final, NetworkEstimator):
-        kept = np.flatnonzero(given)
+        kept = np.flatnonzero(user_weight)
         rows = inputs.numpy()[kept]
-        terms = final._training_terms(rows, _safe_indexing(y, kept), given[kept])
-        weight = given.copy()
+        terms = final._training_terms(rows, _safe_indexing(y, kept), user_weight[kept])
+        weight = user_weight.copy()
         weight[kept] *= terms.row_weight
         return terms, weight
     if isinstance(final, MLPRegressor | MLPClassifier):
-        return _terms_of_mlp(final, opened, given), given
+        return _terms_of_mlp(final, opened, user_weight), user_weight
     if isinstance(final, nn.Module) or is_skorch(final):
-        nothing = np.zeros(opened.network.n_params)
+        no_penalty = np.zeros(opened.network.n_params)
         notes = _notes_of_module(final)
-        return TrainingTerms(nothing, np.ones(len(given)), notes), given
-    terms = terms_of_other(final, opened, y, given)
-    return terms, given * terms.row_weight
+        return TrainingTerms(no_penalty, np.ones(len(user_weight)), notes), user_weight
+    terms = terms_of_model(final, opened, y, user_weight)
+    return terms, user_weight * terms.row_weight
 
 
 def mlp_penalty(

@@ -1,5 +1,6 @@
 """Rows of the certificate's table: bounds on the smallest loss on each basis."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,15 @@ from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import quasi_newton
+
+INPUTS, GRADIENT, PERTURBED = "inputs", "gradient", "perturbed gradient"
+
+# Names of the table's own rows. The verdict follows from them, so a basis of the user
+# must not have such a name, whether or not this network has the row.
+OWN_ROWS = re.compile(
+    r"inputs|inputs and residual units|(tilted |perturbed )?gradient"
+    r"|layer \d+|(inputs|layer \d+) to layer \d+ jointly"
+)
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,7 @@ def feature_problems(
         inputs = hidden[0][:, : network.n_basis or inputs.shape[1]]
     if takes_features:
         features = KroneckerOperator(inputs, n_outputs)
-        yield "inputs", problem_on(objective, features, intercept=True)
+        yield INPUTS, problem_on(objective, features, intercept=True)
     for name, basis in bases.items():
         # The user's basis stays unfitted, as estimators do not change their parameters.
         fitted = clone(basis).fit(subject.X, subject.y)
@@ -211,4 +221,10 @@ def check_bases(bases: Any) -> dict[str, Basis]:
     if isinstance(bases, str) and bases == "auto":
         return {}
     check_names(bases)
+    for name in bases:
+        if OWN_ROWS.fullmatch(name):
+            raise ValueError(
+                "bases must have other names than the rows that certify adds to the "
+                f"table, got {name!r}. Rename it, for example to {'my ' + name!r}."
+            )
     return {name: as_basis(basis) for name, basis in bases.items()}

@@ -18,7 +18,7 @@ from sklearn_pgb._models._linear import is_linear_model
 from sklearn_pgb._models._opened import OpenNetwork, TrainingTerms
 
 
-def terms_of_other(
+def terms_of_model(
     final: Any, opened: OpenNetwork, y: Any, weight: NDArray[np.float64]
 ) -> TrainingTerms:
     """Penalty, class weights and notes of a linear model, trees or a combination."""
@@ -49,8 +49,8 @@ def terms_of_other(
             )
         if getattr(final, "positive", False):
             notes.append(
-                "The coefficients were restricted to positive ones; the bounds are for "
-                "all."
+                "The training restricted the coefficients to nonnegative ones "
+                "(positive=True), but the bounds hold for all coefficients."
             )
     else:
         notes.append(

@@ -4,18 +4,18 @@ from dataclasses import replace
 
 from sklearn_pgb._certificate._certificate import Verdict
 from sklearn_pgb._certificate._escape import Escape, by_curvature, by_displacement
-from sklearn_pgb._certificate._examine import PERTURBED, Findings, joint_name
+from sklearn_pgb._certificate._examine import Findings, joint_name
 from sklearn_pgb._certificate._subject import Subject
+from sklearn_pgb._certificate._table import PERTURBED
 from sklearn_pgb._models._resnet import ResNetNetwork
 
 
 def judge(subject: Subject, findings: Findings) -> tuple[Verdict, Escape | None]:
     """Return the first verdict that holds, and the escape if there is one.
 
-    The order matters if the objective is within the tolerance of the global bound and
-    has negative curvature: this counts as a global minimum. Other verdicts can't
-    conflict with it, because the global bound also holds for losses on the gradient
-    bases.
+    A point within the tolerance of the global bound counts as a global minimum, even if
+    its curvature is negative. "not_critical" can't contradict this, because the global
+    bound also holds for losses on the gradient basis.
     """
     bound = global_bound(subject, findings)
     # A network of linear units may be certified by a bound above the floor.

@@ -24,7 +24,7 @@ from sklearn_pgb._compare._model import (
     BasisClassifier,
     BasisModel,
     BasisRegressor,
-    positive,
+    positive_samples,
     weight_keywords,
 )
 from sklearn_pgb._convex._choice import Effort, check_alpha
@@ -198,18 +198,20 @@ def compare_bases(
         )
     scorer = check_scoring(next(iter(models.values())), scoring)
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
-    samples = positive(X, y, weight)
+    samples = positive_samples(X, y, weight)
     splits = parts_among(kept, cv, X, y, classifier=classifies)
     kind_of_targets = LabelTargets if classifies else RealTargets
     checked = kind_of_targets.checked(samples.y)
     targets = kind_of_targets.of(checked, LOSSES[name])
     floor = _floor(targets, checked, samples)
-    task = _Task(samples, checked, targets, floor, effort, scorer, memory, parts_seed)
+    evaluation = _Evaluation(
+        samples, checked, targets, floor, effort, scorer, memory, parts_seed
+    )
     # All fits of one model come before those of the next, so that bases of the same
     # network find its trainings in the cache.
     n_tasks = len(models) * (1 + len(splits))
     results = Parallel(n_jobs=jobs_for(n_tasks, n_jobs))(
-        delayed(_fit)(task, key, model, split)
+        delayed(evaluation.run)(key, model, split)
         for key, model in models.items()
         for split in [None, *splits]
     )
@@ -217,19 +219,23 @@ def compare_bases(
     for start in range(0, len(results), 1 + len(splits)):
         described, *scores = results[start : start + 1 + len(splits)]
         reports.append(replace(described, scores=tuple(scores)))
+    score_name = _score_name(scoring, classifies)
+    return BasisComparison(tuple(reports), name, floor, score_name)
+
+
+def _score_name(scoring: Any, classifies: bool) -> str:
+    if scoring is None:
+        return "accuracy" if classifies else "R²"
+    if isinstance(scoring, str):
+        return scoring
     # A scorer of `make_scorer` holds the function that has the name.
     function = getattr(scoring, "_score_func", scoring)
-    label = getattr(function, "__name__", "score")
-    if isinstance(scoring, str):
-        label = scoring
-    elif scoring is None:
-        label = "accuracy" if classifies else "R²"
-    return BasisComparison(tuple(reports), name, task.floor, label)
+    return str(getattr(function, "__name__", "score"))
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
-    """Data and settings common to all fits."""
+class _Evaluation:
+    """Fits and scores models on the same data and splits."""
 
     samples: Samples
     y: NDArray[Any]
@@ -239,6 +245,16 @@ class _Task:
     scorer: Callable[..., Any]
     memory: Any
     seed: int
+
+    def run(self, name: str, model: Any, split: Any) -> Any:
+        """Score a model on one split or, if `split` is None, describe it."""
+        try:
+            if split is None:
+                return self.describe(name, model)
+            return self.score(model, split)
+        except Exception as error:
+            error.add_note(f"It was raised by bases[{name!r}] of compare_bases.")
+            raise
 
     def fit(self, model: Any, samples: Samples) -> tuple[Any, float]:
         """Fit a clone; return it and the seconds taken, including cached trainings."""
@@ -250,75 +266,62 @@ class _Task:
         model = trainer.fit(model, samples.X, samples.y, keywords, self.seed)
         return model, time.perf_counter() - start + trainer.saved
 
+    def score(self, model: Any, split: Any) -> float:
+        """Held-out score of one split."""
+        training, heldout = self.samples.rows(split[0]), self.samples.rows(split[1])
+        model, _ = self.fit(model, training)
+        weights = {}
+        if heldout.weighted:
+            scorer = self.scorer
+            if hasattr(scorer, "_accept_sample_weight"):
+                takes_weights = scorer._accept_sample_weight()
+            else:
+                takes_weights = "sample_weight" in signature(scorer).parameters
+            weights = {"sample_weight": heldout.weight} if takes_weights else {}
+        try:
+            score = self.scorer(model, heldout.X, heldout.y, **weights)
+        except (AttributeError, TypeError) as error:
+            raise TypeError(
+                "scoring must be a scorer of what the model can predict, got one that "
+                f"fails: {error}"
+            ) from error
+        if not isinstance(score, Real):
+            raise TypeError(
+                "scoring must be a scorer that returns a number, got one that returns "
+                f"a {type(score).__name__}."
+            )
+        return float(score)
 
-def _fit(task: _Task, name: str, model: Any, split: Any) -> Any:
-    """Score a model on one split or, if `split` is None, describe it."""
-    try:
-        if split is None:
-            return _describe(task, name, model)
-        return _score(task, model, split)
-    except Exception as error:
-        error.add_note(f"It was raised by bases[{name!r}] of compare_bases.")
-        raise
-
-
-def _score(task: _Task, model: Any, split: Any) -> float:
-    """Held-out score of one split."""
-    training, heldout = task.samples.rows(split[0]), task.samples.rows(split[1])
-    model, _ = task.fit(model, training)
-    weights = {}
-    if heldout.weighted:
-        scorer = task.scorer
-        if hasattr(scorer, "_accept_sample_weight"):
-            takes_weights = scorer._accept_sample_weight()
-        else:
-            takes_weights = "sample_weight" in signature(scorer).parameters
-        weights = {"sample_weight": heldout.weight} if takes_weights else {}
-    try:
-        score = task.scorer(model, heldout.X, heldout.y, **weights)
-    except (AttributeError, TypeError) as error:
-        raise TypeError(
-            "scoring must be a scorer of what the model can predict, got one that "
-            f"fails: {error}"
-        ) from error
-    if not isinstance(score, Real):
-        raise TypeError(
-            f"scoring must be a scorer that returns a number, got one that returns a "
-            f"{type(score).__name__}."
+    def describe(self, name: str, model: Any) -> BasisReport:
+        """Fit a model on all samples; return its report without scores."""
+        samples = self.samples
+        samples = replace(samples, X=aligned(samples.X), y=aligned(samples.y))
+        model, seconds = self.fit(model, samples)
+        if not isinstance(model, BasisModel):
+            targets, loss = self.targets, np.nan
+            method = "predict_proba" if targets.loss.is_classification else "predict"
+            # Classifiers without probabilities have no loss.
+            if hasattr(model, method):
+                mean = np.asarray(getattr(model, method)(samples.X), dtype=np.float64)
+                mean = mean.reshape(len(mean), -1)
+                y = targets.encode(self.y, mean.shape[1])
+                loss_of = targets.loss_for(mean.shape[1])
+                values = loss_of.value_of_mean(y, torch.from_numpy(mean))
+                loss = float(samples.normalized_weight @ values.numpy())
+            return BasisReport(name, "estimator", train_loss=loss, seconds=seconds)
+        problem = model.problem_
+        least = infimum(problem, max_memory=self.effort.max_memory, floor=self.floor)
+        return BasisReport(
+            name,
+            "basis",
+            train_loss=least.value,
+            seconds=seconds,
+            lower_bound=least.lower_bound,
+            norm_budget=least.norm_budget,
+            n_coef=problem.augmented().n_coef,
+            rank=least.rank,
+            alpha=model.alpha_,
         )
-    return float(score)
-
-
-def _describe(task: _Task, name: str, model: Any) -> BasisReport:
-    """Fit a model on all samples; return its report without scores."""
-    samples = task.samples
-    samples = replace(samples, X=aligned(samples.X), y=aligned(samples.y))
-    model, seconds = task.fit(model, samples)
-    if not isinstance(model, BasisModel):
-        targets, loss = task.targets, np.nan
-        method = "predict_proba" if targets.loss.is_classification else "predict"
-        # Classifiers without probabilities have no loss.
-        if hasattr(model, method):
-            mean = np.asarray(getattr(model, method)(samples.X), dtype=np.float64)
-            mean = mean.reshape(len(mean), -1)
-            y = targets.encode(task.y, mean.shape[1])
-            loss_of = targets.loss_for(mean.shape[1])
-            values = loss_of.value_of_mean(y, torch.from_numpy(mean))
-            loss = float(samples.normalized_weight @ values.numpy())
-        return BasisReport(name, "estimator", train_loss=loss, seconds=seconds)
-    problem = model.problem_
-    least = infimum(problem, max_memory=task.effort.max_memory, floor=task.floor)
-    return BasisReport(
-        name,
-        "basis",
-        train_loss=least.value,
-        seconds=seconds,
-        lower_bound=least.lower_bound,
-        norm_budget=least.norm_budget,
-        n_coef=problem.augmented().n_coef,
-        rank=least.rank,
-        alpha=model.alpha_,
-    )
 
 
 def _floor(targets: Targets, y: NDArray[Any], samples: Samples) -> float:

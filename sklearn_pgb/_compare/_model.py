@@ -35,7 +35,9 @@ from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
-def positive(X: Any, y: Any, sample_weight: NDArray[np.float64] | None) -> Samples:
+def positive_samples(
+    X: Any, y: Any, sample_weight: NDArray[np.float64] | None
+) -> Samples:
     """Select the samples of positive weight; None stands for equal weights."""
     if sample_weight is None:
         return Samples(X, y, np.ones(len(y)), weighted=False)
@@ -109,7 +111,7 @@ class BasisModel(BaseEstimator):
         """Fit the basis, choose alpha and fit the model."""
         start = time.perf_counter()
         self._trainer = Trainer(self.memory)
-        samples = positive(X, y, sample_weight)
+        samples = positive_samples(X, y, sample_weight)
         self._learn(self._kind_of_targets.checked(samples.y))
         self.basis_ = self._fit_basis(samples)
         self._n_outputs = self._outputs(samples.X)

@@ -254,7 +254,7 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
     basis = spectrum.basis
     problem = basis.problem
     inner = basis.inner(spectrum.U[:, :rank])
-    gamma, converged = _minimize(inner, descend)
+    gamma, converged = _newton_or_descend(inner, descend)
     gamma = gamma.reshape(rank, basis.scaling.width)
     beta = spectrum.V[:, :rank] @ (gamma / spectrum.singular[:rank, None])
     raw = basis.raw(beta)
@@ -283,7 +283,8 @@ def _dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
     return Dual(conjugate_value(basis.problem, dual, basis.base), along, dual)
 
 
-def _minimize(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
+def _newton_or_descend(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
+    """Coefficients of the minimum, and whether they converged."""
     operator = inner.operator
     normal = 2.0 * operator.n_rows * operator.n_coef**2
     if operator.shared_features is not None:
@@ -470,14 +471,12 @@ def _is_unlimited(
 def _attainment(
     problem: ConvexProblem, best: _Candidate, value: float, has_rays: bool
 ) -> tuple[float, bool | None, float]:
-    """Return the infimum, whether it is a minimum, and the multiple of the outputs.
+    """Return the infimum, whether it is attained, and the multiple of the outputs.
 
-    It is None if this is not certain.
-
-    If the labels are separated, the loss falls to the samples' infima along a ray and
-    there is no minimum. If gradients at a stationary point are well inside their
-    domain, it is a minimum. With `has_rays`, multiples of the best outputs can be
-    represented, too.
+    The second result is None if unknown. If the labels are separated, the loss falls to
+    the samples' infima along a ray, and the infimum is not attained. It is attained if
+    the gradients at a stationary point are well inside their domain. With `has_rays`,
+    the model also represents multiples of the best outputs.
     """
     n = len(problem.y)
     minima = problem.loss.pooled_minimum(problem.y, problem.weight, torch.arange(n), n)

@@ -1,4 +1,4 @@
-"""Models without one of their samples, in closed form or by one Newton step."""
+"""Leave-one-out models, in closed form or by one Newton step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from sklearn_pgb._operators._operator import LinearOperator
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """The models that leave out one sample each, by one Newton step.
+    """The models that leave out one sample each.
 
     Without sample i the coefficients change by ``H^-1 J_i^T e_i``, where H is the
     objective's Hessian, J_i the sample's rows of the basis, and
     ``e_i = (I - D_i A_i)^-1 g_i`` with ``A_i = J_i H^-1 J_i^T``. The vector g_i and the
-    matrix D_i are gradient and Hessian of the left-out loss. The step is exact for the
-    squared loss.
+    matrix D_i are gradient and Hessian of the left-out loss. This is one Newton step,
+    which is exact for the squared loss.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class LeftOut:
         The vectors e_i.
     raw : Tensor (n_samples, n_outputs)
         Raw outputs for each sample of the model without it.
-    remaining : Tensor (n_samples,)
+    determinants : Tensor (n_samples,)
         Determinants of ``I - D_i A_i``. If one is zero, the other samples don't
         determine the model.
     """
@@ -39,7 +39,7 @@ class LeftOut:
     factor: Tensor
     steps: Tensor
     raw: Tensor
-    remaining: Tensor
+    determinants: Tensor
 
     @classmethod
     def of(
@@ -68,7 +68,7 @@ class LeftOut:
         hessian = fraction[:, None, None] * (blocks.mT @ blocks)
         gradient = fraction[:, None] * problem.residual(raw)
         steps, left_out = torch.empty_like(raw), raw.clone()
-        remaining = torch.empty_like(fraction)
+        determinants = torch.empty_like(fraction)
         for rows, dense in augmented.blocks():
             half = torch.linalg.solve_triangular(
                 factor, dense.flatten(0, 1).T, upper=False
@@ -79,8 +79,8 @@ class LeftOut:
             step = torch.linalg.solve(system, gradient[rows, :, None])
             left_out[rows] += (A @ step)[..., 0]
             steps[rows] = step[..., 0]
-            remaining[rows] = torch.linalg.det(system)
-        return cls(problem, factor, steps, left_out, remaining)
+            determinants[rows] = torch.linalg.det(system)
+        return cls(problem, factor, steps, left_out, determinants)
 
     def changes(self, operator: LinearOperator) -> Iterator[tuple[slice, Tensor]]:
         """Yield changes of the raw outputs for other samples of the same basis.

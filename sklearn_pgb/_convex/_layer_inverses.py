@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._operators._layers import Columns, Linear
+from sklearn_pgb._operators._layers import Columns, LinearDerivative
 
 Inverse = Callable[[Tensor], Tensor]
 
@@ -18,9 +18,9 @@ def layer_inverses(problem: ConvexProblem, raw: Tensor) -> Inverse | None:
     D and inputs A, so the block is nearly the Kronecker product of
     ``sum_i w_i D_i^T H_i D_i``, estimated from random signs, and
     ``sum_i w_i A_i A_i^T`` (Martens and Grosse, 2015; Grosse and Martens, 2016, for
-    convolutions). For an output layer D is the
-    identity: each output's block is exact, and that of the first chain includes the
-    intercept. No matrix is larger than the width of a layer.
+    convolutions). For an output layer D is the identity: each output's block is exact,
+    and that of the first chain includes the intercept. No matrix is larger than the
+    width of a layer.
     """
     alpha, k, n_coef = (
         problem.alpha,
@@ -36,21 +36,21 @@ def layer_inverses(problem: ConvexProblem, raw: Tensor) -> Inverse | None:
     parts = problem.operator.layer_parts(probe)
     if parts is None:
         return None
-    places = torch.arange(n_coef + k, device=raw.device)
-    # The places of the intercept, until a block includes them.
-    free = places[n_coef:] if problem.intercept else places[:0]
+    columns = torch.arange(n_coef + k, device=raw.device)
+    # Columns of the intercept, until a block includes them.
+    free = columns[n_coef:] if problem.intercept else columns[:0]
     blocks: list[tuple[Tensor, Inverse]] = []
     start = 0
     for part in parts:
         layer, scale = part.layer, part.scale
-        own = places[start : start + layer.n_coef]
+        own = columns[start : start + layer.n_coef]
         start += layer.n_coef
-        if part.is_head and isinstance(layer, Linear) and not layer.bias:
+        if part.is_head and isinstance(layer, LinearDerivative) and not layer.bias:
             inputs = scale * layer.inputs
             inverse = _output_inverse(inputs, curvature, alpha, bool(len(free)))
             if inverse is None:
                 return None
-            own, free = torch.cat([own, free]), places[:0]
+            own, free = torch.cat([own, free]), columns[:0]
         else:
             inverse = _layer_inverse(layer, scale * part.delta, weight, alpha)
         blocks.append((own, inverse))

@@ -145,7 +145,8 @@ def finish(
 ) -> Solution:
     """Compute value and lower bound at given coefficients.
 
-    The lower bound is the better one of the loss gradients' and `dual`'s, if given.
+    The lower bound uses the loss gradients as dual point. With a second point `dual`,
+    the larger of both bounds counts.
     """
     if problem.loss.dual_rows_sum_to_zero:
         # The loss is invariant to adding a constant to all outputs. Centering them

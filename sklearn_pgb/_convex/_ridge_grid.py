@@ -15,11 +15,15 @@ from sklearn_pgb._operators._operator import LinearOperator
 class RidgeGrid:
     """Solutions for a grid of centers (offsets) and alphas.
 
-    Weights (n_centers, n_alphas, n_coef or n_rows) are coefficients of the basis or, in
-    the dual, of its centered rows. Intercepts are (n_centers, n_alphas, n_outputs).
+    Attributes
+    ----------
+    solutions : Tensor (n_centers, n_alphas, n_coef or n_rows)
+        Coefficients of the columns or, if `dual`, of the centered rows of the basis.
+    intercepts : Tensor (n_centers, n_alphas, n_outputs)
+    dual : bool
     """
 
-    weights: Tensor
+    solutions: Tensor
     intercepts: Tensor
     dual: bool
 
@@ -30,10 +34,11 @@ class RidgeGrid:
 
         `operator` is the basis on the training samples.
         """
-        weights, intercept = self.weights[center, alpha], self.intercepts[center, alpha]
+        solution = self.solutions[center, alpha]
+        intercept = self.intercepts[center, alpha]
         if not self.dual:
-            return weights, intercept
-        rows = weights.reshape(operator.n_samples, operator.n_outputs)
+            return solution, intercept
+        rows = solution.reshape(operator.n_samples, operator.n_outputs)
         return operator.rmatvec(rows), intercept
 
 
@@ -46,10 +51,17 @@ def ridge_grid(
 ) -> tuple[RidgeGrid, Tensor]:
     """Solve for every center and alpha from one eigendecomposition.
 
-    `heldout` is the same basis on the held-out samples. For each center, `offsets` has
-    the fixed part of the raw outputs on the training and on the held-out samples. In
-    the dual, the Gram matrix is decomposed instead of the normal matrix. The second
-    result are held-out raw outputs (n_centers, n_alphas, n_heldout, n_outputs).
+    Also returns the held-out raw outputs, (n_centers, n_alphas, n_heldout, n_outputs).
+
+    Parameters
+    ----------
+    heldout : LinearOperator
+        The basis on the held-out samples.
+    offsets : sequence of pairs of Tensor, or None
+        For each center, the fixed part of the raw outputs on the training and on the
+        held-out samples.
+    dual : bool
+        Whether to decompose the Gram matrix instead of the normal matrix.
     """
     path = ridge_path(replace(problem, offset=None), dual)
     n, k = problem.y.shape
@@ -59,7 +71,7 @@ def ridge_grid(
     largest = torch.linalg.vector_norm(path.eigenvalues)
     rounding = torch.finfo(curvature.dtype).eps * len(curvature) * largest
     shrink = torch.where(curvature > rounding, 1.0 / curvature, 0.0)
-    solutions, means = [], []
+    solved, means = [], []
     for offset in offsets:
         # Only the targets depend on the offset, so the decomposition is reused.
         base = problem.y if offset is None else problem.y - offset[0]
@@ -69,39 +81,40 @@ def ridge_grid(
             moment = (root * centered).reshape(-1)
         else:
             moment = problem.operator.rmatvec(problem.weight[:, None] * centered)
-        solved = path.vectors @ (shrink * (path.vectors.T @ moment)[:, None])
+        solution = path.vectors @ (shrink * (path.vectors.T @ moment)[:, None])
         if dual:
-            solved = (root[:, :, None] * solved.reshape(n, k, -1)).flatten(0, 1)
-        solutions.append(solved.T)
+            solution = (root[:, :, None] * solution.reshape(n, k, -1)).flatten(0, 1)
+        solved.append(solution.T)
         means.append(mean)
-    weights = torch.stack(solutions)
-    columns = weights.flatten(0, 1)
+    solutions = torch.stack(solved)
+    flat = solutions.flatten(0, 1)
     shape = (len(offsets), len(alphas))
     # The solutions are for centered columns; the intercept accounts for the means.
-    rows = column_means(problem)
+    centers = column_means(problem)
     if dual:
-        # In the dual, coefficients are Phi^T times the weights, so multiply the means
-        # by Phi.
-        rows = torch.stack([problem.operator.matvec(row).reshape(-1) for row in rows])
-    shift = columns @ rows.T
+        # In the dual, the coefficients are Phi^T times the solution, so multiply the
+        # means by Phi.
+        matvec = problem.operator.matvec
+        centers = torch.stack([matvec(row).reshape(-1) for row in centers])
+    shift = flat @ centers.T
     intercepts = torch.stack(means)[:, None] - shift.reshape(*shape, k)
-    raw = _raw(problem.operator, heldout, columns, dual).reshape(*shape, -1, k)
+    raw = _raw(problem.operator, heldout, flat, dual).reshape(*shape, -1, k)
     raw += intercepts[:, :, None]
     for index, offset in enumerate(offsets):
         if offset is not None:
             raw[index] += offset[1]
-    return RidgeGrid(weights, intercepts, dual), raw
+    return RidgeGrid(solutions, intercepts, dual), raw
 
 
 def _raw(
-    training: LinearOperator, operator: LinearOperator, columns: Tensor, dual: bool
+    training: LinearOperator, operator: LinearOperator, solutions: Tensor, dual: bool
 ) -> Tensor:
     """Basis times each solution, (n_solutions, n_samples, n_outputs)."""
     k = operator.n_outputs
     if dual:
-        product = operator.cross_gram(training) @ columns.T
-        return product.T.reshape(len(columns), -1, k)
+        product = operator.cross_gram(training) @ solutions.T
+        return product.T.reshape(len(solutions), -1, k)
     parts = [
-        torch.einsum("icp,ap->aic", dense, columns) for _, dense in operator.blocks()
+        torch.einsum("icp,ap->aic", dense, solutions) for _, dense in operator.blocks()
     ]
     return torch.cat(parts, 1)

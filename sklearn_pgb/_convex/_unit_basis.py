@@ -169,8 +169,8 @@ class UnitBasis:
     @property
     def rounding(self) -> float:
         """Norm of the rounding errors when the columns multiply a unit vector."""
-        live = self.n_free + int((self.scaling.plain > 0).sum())
-        error = product_rounding(live)
+        n_nonzero = self.n_free + int((self.scaling.plain > 0).sum())
+        error = product_rounding(n_nonzero)
         if self.problem.rounded_columns:
             cancellation = float((self.scaling.plain / self.scaling.scale).norm())
             error += OUTPUT_ULPS * EPS * cancellation
@@ -200,8 +200,8 @@ class UnitBasis:
     def target(self) -> tuple[Tensor, Tensor]:
         """The weighted mean of the targets, and the folded targets minus this mean.
 
-        If the problem has no intercept, zero takes the mean's place. With the squared
-        loss, the mean is added to the intercept of a solution for these targets.
+        The mean is zero if the problem has no intercept. With the squared loss, it is
+        added to the intercept of a solution for the folded targets.
         """
         problem = self.problem
         target, mean = problem.y - self.base, problem.zero()[1]
@@ -215,7 +215,10 @@ class UnitBasis:
         return mean, self.fold(target)
 
     def inner(self, span: Tensor) -> ConvexProblem:
-        """The problem for alpha = 0 on weighted columns that include the intercept."""
+        """The problem without penalty on other columns, which span the intercept too.
+
+        The columns `span` are weighted, as those of `matrix` are.
+        """
         n, k = self.problem.y.shape
         root = self.problem.weight.sqrt()
         operator: LinearOperator

@@ -127,22 +127,22 @@ class PredictiveDisplay:
             )
         y = numbers(y, "y")
         check_consistent_length(X, y)
-        found = estimator.predict_distribution(X)
-        if found.mean.ndim > 1:
+        distribution = estimator.predict_distribution(X)
+        if distribution.mean.ndim > 1:
             raise ValueError(
-                f"estimator must have one output, got {found.mean.shape[1]}. Fit it to "
-                "one column of y."
+                "estimator must have one output, got "
+                f"{distribution.mean.shape[1]}. Fit it to one column of y."
             )
         ends = [(1 + sign * band) / 2 for band in FAN_COVERAGES for sign in (-1, 1)]
-        position, name = found.mean, "predicted mean"
+        position, name = distribution.mean, "predicted mean"
         if feature is not None:
             position, name = _safe_indexing(X, feature, axis=1), str(feature)
         display = cls(
             position,
             y,
-            found.mean,
-            found.quantile(ends),
-            found.cdf(y),
+            distribution.mean,
+            distribution.quantile(ends),
+            distribution.cdf(y),
             position_name=name,
             target_name=target_name,
         )
@@ -190,8 +190,8 @@ class PredictiveDisplay:
         fan.set(xlabel=self.position_name, ylabel=self.target_name or "target")
         fan.legend()
         levels = np.linspace(0, 1, RELIABILITY_POINTS)
-        found = np.sort(numbers(self.probabilities, "probabilities"))
-        below = np.searchsorted(found, levels, side="right") / len(found)
+        values = np.sort(numbers(self.probabilities, "probabilities"))
+        below = np.searchsorted(values, levels, side="right") / len(values)
         reliability.plot([0, 1], [0, 1], "--", color="0.5", label="as predicted")
         (self.reliability_line_,) = reliability.plot(levels, below, label="observed")
         reliability.set(

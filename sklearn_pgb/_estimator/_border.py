@@ -211,8 +211,8 @@ def inputs_of(
 ) -> list[Any]:
     """Return the preprocessed inputs of each network, see `OpenNetwork.inputs`.
 
-    Clones of an estimator that takes X as it is share theirs. Samples in a file become
-    `StreamedInputs`, others tensors.
+    Clones of an estimator that does not transform X share one tensor. Samples in a file
+    become `StreamedInputs`.
     """
     if isinstance(X, MappedRows):
         streamed = [StreamedInputs(o, X, torch.device(device or "cpu")) for o in opened]

@@ -1,5 +1,6 @@
 """Folds for cross-fitting, which keep duplicate samples and groups together."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
@@ -73,8 +74,8 @@ def _digests(rows: MappedRows) -> NDArray[np.bytes_]:
     """Hash the rows of a part; those of 128 bits do not collide by chance."""
     # The sum turns -0.0 into 0.0.
     blocks = (rows[each] + 0 for each in rows.blocks())
-    found = [blake2b(r, digest_size=16).digest() for block in blocks for r in block]
-    return np.array(found, dtype="S16")
+    digests = [blake2b(r, digest_size=16).digest() for block in blocks for r in block]
+    return np.array(digests, dtype="S16")
 
 
 def _sortable(column: NDArray[Any]) -> NDArray[Any]:
@@ -202,6 +203,16 @@ def enough_folds(parts: Parts, X: Any, least: int = 1) -> Parts:
     return parts
 
 
+def restricted(
+    parts: Iterable[tuple[Any, Any]], rows: NDArray[np.intp], n_samples: int
+) -> Parts:
+    """Restrict folds of all samples to `rows`, as positions in `rows`."""
+    position = np.full(n_samples, -1, dtype=np.intp)
+    position[rows] = np.arange(len(rows))
+    moved = [(position[train], position[test]) for train, test in parts]
+    return [(train[train >= 0], test[test >= 0]) for train, test in moved]
+
+
 def parts_among(
     rows: NDArray[np.intp],
     splitter: Any,
@@ -212,17 +223,14 @@ def parts_among(
     groups: Any = None,
 ) -> Parts:
     """Return a splitter's (train, held out) samples as positions in `rows`."""
-    position = np.full(_num_samples(X), -1, dtype=np.intp)
-    position[rows] = np.arange(len(rows))
     try:
         splits = check_cv(splitter, y, classifier=classifier).split(X, y, groups)
-        splits = [(position[train], position[test]) for train, test in splits]
+        parts = restricted(splits, rows, _num_samples(X))
     except (TypeError, IndexError) as error:
         raise ValueError(
             "cv must be an int, a splitter, or an iterable of pairs (train, test) of "
             f"row numbers, got {splitter!r}."
         ) from error
-    parts = [(train[train >= 0], test[test >= 0]) for train, test in splits]
     parts = [(train, test) for train, test in parts if len(test)]
     if not parts:
         raise ValueError(

@@ -31,7 +31,7 @@ class Trainer:
 
     def __init__(self, memory: Any):
         memory = check_memory(memory)
-        ignored = ["estimator", "X", "y", "fit_params", "seed", "state", "context"]
+        ignored = ["estimator", "X", "y", "fit_params", "seed", "rng_state", "context"]
         self._train = memory.cache(_train, ignore=ignored)
         self._remembers = getattr(memory, "location", True) is not None
         self.saved = 0.0
@@ -43,14 +43,14 @@ class Trainer:
         y: Any,
         fit_params: dict[str, Any],
         seed: int | None,
-        state: torch.Tensor | None = None,
+        rng_state: torch.Tensor | None = None,
         context: Any = None,
     ) -> Any:
         """Return the fitted estimator, from the cache if possible.
 
         It is fitted in place unless its fit is cached. Torch's global generator, which
-        networks of other packages use, is set to the seed or, without one, to `state`.
-        None does not set it. `context` is the callback context of the training.
+        networks of other packages use, is set to the seed or, without one, to the state
+        `rng_state`, if given. `context` is the callback context of the training.
         """
         if isinstance(estimator, FrozenEstimator):
             return estimator
@@ -58,7 +58,7 @@ class Trainer:
         if self._remembers:
             key = _key(estimator, X, y, fit_params, seed)
         fitted, seconds = self._train(
-            key, estimator, X, y, fit_params, seed, state, context
+            key, estimator, X, y, fit_params, seed, rng_state, context
         )
         self.saved += seconds - (time.perf_counter() - start)
         return fitted
@@ -98,7 +98,7 @@ def _train(
     y: Any,
     fit_params: Any,
     seed: int | None,
-    state: torch.Tensor | None,
+    rng_state: torch.Tensor | None,
     context: Any = None,
 ) -> tuple[Any, float]:
     """Return the fitted estimator and the seconds of its training."""
@@ -117,8 +117,8 @@ def _train(
         # threads; others must train in turn.
         if not packages <= {"sklearn", "sklearn_pgb"}:
             stack.enter_context(local_randomness(seed))
-            if seed is None and state is not None:
-                torch.set_rng_state(state)
+            if seed is None and rng_state is not None:
+                torch.set_rng_state(rng_state)
         estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
 
@@ -144,10 +144,20 @@ def train_networks(
     """
     contexts = [None] * len(seeds) if contexts is None else contexts
     # Workers in other processes have their own generators.
-    state = torch.get_rng_state()
+    rng_state = torch.get_rng_state()
     tasks = [
         delayed(_train_part)(
-            memory, estimator, seed, state, part, X, y, fit_params, caller, context, n
+            memory,
+            estimator,
+            seed,
+            rng_state,
+            part,
+            X,
+            y,
+            fit_params,
+            caller,
+            context,
+            n,
         )
         for n, (seed, part, context) in enumerate(
             zip(seeds, parts, contexts, strict=True), 1
@@ -168,7 +178,7 @@ def _train_part(
     memory: Any,
     estimator: Any,
     seed: int | None,
-    state: torch.Tensor,
+    rng_state: torch.Tensor,
     part: NDArray[Any] | None,
     X: Any,
     y: Any,
@@ -184,7 +194,7 @@ def _train_part(
         X, y = _safe_indexing(X, part), _safe_indexing(y, part)
     network, trainer = with_seed(estimator, seed), Trainer(memory)
     if caller is None:
-        return trainer.fit(network, X, y, fit_params, seed, state)
+        return trainer.fit(network, X, y, fit_params, seed, rng_state)
     start = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -193,7 +203,7 @@ def _train_part(
             task = {"estimator": caller, "X": X, "y": y, "metadata": None}
             context.call_on_fit_task_begin(**task)
             stack.callback(context.call_on_fit_task_end, **task)
-        fitted = trainer.fit(network, X, y, fit_params, seed, state, context)
+        fitted = trainer.fit(network, X, y, fit_params, seed, rng_state, context)
     if caller.verbose:
         seconds = time.perf_counter() - start
         print(f"Network {number} trained on {len(y)} samples in {seconds:.1f} s")

@@ -57,11 +57,11 @@ def displacements(
     For linear layers with activations in between, the shifts use units with zero
     outgoing weights, directions of linear units that later weights map to zero, and
     shifts of weights orthogonal to all inputs of their layer (e.g. of silent and
-    duplicate units). They are used separately and at once, followed by one rescaling of
-    ReLU units. For other networks, they are random shifts of one parameter, or of
-    weight and bias of one layer, in the null space of its columns of the Jacobian. Each
-    shift is tested before it is returned. At most `limit` are drawn in rounds, one from
-    each family.
+    duplicate units). They are used all at once if there are no seams, and separately;
+    one rescaling of ReLU units follows. For other networks, they are random shifts of
+    one parameter, or of weight and bias of one layer, in the null space of its columns
+    of the Jacobian. Each shift is tested before it is returned. At most `limit` are
+    drawn in rounds, one from each family.
 
     References
     ----------
@@ -173,14 +173,14 @@ def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
         columns = J[:, block]
         # The null space of zero columns needs no decomposition.
         is_zero = columns.norm(dim=0) <= rounding
-        width = torch.eye(len(is_zero), dtype=J.dtype)
+        identity = torch.eye(len(is_zero), dtype=J.dtype)
         if is_zero.any():
-            yield _block_freedom(theta, name, block, width[:, is_zero])
+            yield _block_freedom(theta, name, block, identity[:, is_zero])
         if columns.numel() * min(columns.shape) > BLOCK_WORK:
             continue
         kernel = null_space(columns[:, ~is_zero])
         if kernel.shape[1]:
-            yield _block_freedom(theta, name, block, width[:, ~is_zero] @ kernel)
+            yield _block_freedom(theta, name, block, identity[:, ~is_zero] @ kernel)
 
 
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:

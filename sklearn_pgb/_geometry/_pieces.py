@@ -1,4 +1,8 @@
-"""Find seams of piecewise functions in a network, and kinks among them."""
+"""Find seams of piecewise functions in a network, and kinks among them.
+
+A seam is an input at which a function changes its formula. It is a kink if the function
+is not differentiable there.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def generic_rank(
     """
     theta = network.theta
     size = float(theta.square().mean().sqrt()) or 1.0
-    # A network without seams is analytic. One sample is enough to find them.
+    # A network without seams is analytic. One sample shows all functions that it calls.
     seams = pieces(network, X[:1])
     is_analytic = seams.complete and not seams.inputs
     largest = None

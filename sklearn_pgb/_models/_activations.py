@@ -206,15 +206,15 @@ ACTIVATIONS = {
 
 
 def read_activation(module: nn.Module) -> Activation | None:
-    """The activation of a torch module; None if it is no activation.
+    """The activation of a torch module; None if it is not one.
 
     Types are compared exactly, because a subclass may compute anything.
     """
-    found = [
+    candidates = [
         each.with_arguments(**{name: getattr(module, name) for name in each.arguments})
         for each in ACTIVATIONS.values()
         if each.layer is type(module)
     ]
     # GELU has two entries, so those with the same arguments come first.
-    exact = [each for each in found if each in ACTIVATIONS.values()]
-    return next(iter(exact + found), None)
+    exact = [each for each in candidates if each in ACTIVATIONS.values()]
+    return next(iter(exact + candidates), None)

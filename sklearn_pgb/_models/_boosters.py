@@ -79,7 +79,7 @@ def check_booster(estimator: Any) -> None:
         if params.get(key) in wrong:
             raise ValueError(
                 f"{key} must not be {params[key]!r} to open a "
-                f"{type(estimator).__name__}, because its predictions are no sum of "
+                f"{type(estimator).__name__}, because its predictions are not a sum of "
                 "leaf values. Leave it at its default."
             )
 

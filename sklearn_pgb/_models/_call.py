@@ -147,9 +147,9 @@ def check_parameters(module: nn.Module) -> None:
 class ModuleCall:
     """Call modules of one architecture with given parameters.
 
-    `names` holds all names of each trainable parameter, by its first name. A parameter
-    used by several layers has a name for each of them. A layer that occurs several
-    times in the module counts once, by its first name.
+    A parameter used by several layers has a name in each of them. `names` maps the
+    first name of each trainable parameter to all of its names. A layer that occurs
+    several times in the module counts once.
     """
 
     def __init__(self, module: nn.Module):

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sklearn_pgb._budget import FAR_FROM_ZERO
-from sklearn_pgb._operators._layers import LayerDerivative
-from sklearn_pgb._operators._layers import Linear as LinearDerivative
-from sklearn_pgb._operators._layers import Norm as NormDerivative
+from sklearn_pgb._operators._layers import (
+    LayerDerivative,
+    LinearDerivative,
+    NormDerivative,
+)
 
 
 class Layer(ABC):
@@ -73,7 +75,7 @@ class Linear(Layer):
         The first entry c of such columns is subtracted, which is exact:
         ``W x + b = W (x - c) + (W c + b)``, with the last term in extended precision.
         Otherwise large terms cancel: at an offset of 1e10, outputs keep six digits, and
-        bounds on the loss were off by 1e-7.
+        bounds on the loss are off by 1e-7.
         """
         weight, bias = self.weight, self.bias
         is_traced = weight.requires_grad or torch._C._are_functorch_transforms_active()

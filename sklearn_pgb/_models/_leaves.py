@@ -23,8 +23,17 @@ class LeafModel(Network):
     The inputs are the numbers of the leaves that a sample falls into. Theta holds the
     leaf values, tree by tree, and then b, so ``f = J theta``. Thresholds are not
     parameters, because derivatives with respect to them are zero almost everywhere.
-    Each tree adds to the output in `tree_outputs` or, with values of two dimensions and
-    None, to all.
+
+    Parameters
+    ----------
+    n_leaves : sequence of int
+        Number of leaves of each tree.
+    values : Tensor (n_leaves,) or (n_leaves, n_outputs)
+        Leaf values of all trees; 2-d if every tree adds to all outputs.
+    bias : Tensor (n_outputs,)
+    scale : Tensor (n_trees,)
+    tree_outputs : Tensor of int (n_trees,) or None
+        The output that each tree adds to; None if every tree adds to all outputs.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ class ModuleNetwork(Network):
         return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
 
     def check_tokens(self, X: Tensor) -> None:
-        """Raise a ValueError if the first layer is an embedding without such rows."""
+        """Check that X holds row numbers if the first layer is an embedding."""
         table = first_embedding(self._module)
         if table is None or not X.numel():
             return
@@ -74,7 +74,8 @@ class ModuleNetwork(Network):
             raise ValueError(
                 "X must hold whole numbers from 0 to "
                 f"{len(table.weight) - 1}, the rows of the embedding, got values from "
-                f"{float(X.min()):g} to {float(X.max()):g}. Number the words."
+                f"{float(X.min()):g} to {float(X.max()):g}. Replace each "
+                "word by the number of its row."
             )
 
     @property
@@ -131,7 +132,7 @@ class ModuleNetwork(Network):
         return result
 
     def unchecked_result(self, theta: Tensor, X: Tensor) -> Any:
-        """The module's result, which may be no tensor or have another shape."""
+        """The module's result, which may not be a tensor, or have another shape."""
         return self._call(self._module, self.split(theta), X)
 
     def apply(self, parameters: dict[str, Tensor], X: Tensor) -> Tensor:

@@ -76,10 +76,16 @@ class OpenNetwork:
     def inputs(self, X: Any, *, check: bool = True, validated: bool = False) -> Tensor:
         """Return the inputs of the network for samples of the estimator.
 
-        They are float64, or integers if they are leaf numbers of trees, on the CPU. A
-        module that was checked before is not checked again without `check`. If X is a
-        sparse matrix or an array of finite numbers with the features of `final`, it can
-        be passed as `validated`.
+        They are float64, or integers if they are leaf numbers of trees, on the CPU.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame
+        check : bool
+            Whether to test a module on some of the samples.
+        validated : bool
+            Whether X is known to be a sparse matrix or an array of finite numbers, with
+            the features of `final`.
         """
         for step in self.steps:
             X = step.transform(X)

@@ -52,24 +52,24 @@ class SelectedNetwork(Network):
     def is_linear_in_theta(self) -> bool:
         return self.whole.is_linear_in_theta
 
-    def _every(self, theta: Tensor) -> Tensor:
+    def _whole_theta(self, theta: Tensor) -> Tensor:
         """The parameters of the whole network."""
-        every = self.whole.theta
-        return every.index_copy(0, self.keep.to(every.device), theta)
+        full = self.whole.theta
+        return full.index_copy(0, self.keep.to(full.device), theta)
 
     def modules_along(self, direction: Tensor) -> tuple[nn.Module, nn.Module] | None:
         zeros = direction.new_zeros(self.whole.n_params)
-        every = zeros.index_copy(0, self.keep.to(zeros.device), direction)
-        return self.whole.modules_along(every)
+        full = zeros.index_copy(0, self.keep.to(zeros.device), direction)
+        return self.whole.modules_along(full)
 
     def to(self, device: torch.device) -> SelectedNetwork:
         return SelectedNetwork(self.whole.to(device), self.keep)
 
     def at(self, theta: Tensor) -> SelectedNetwork:
-        return SelectedNetwork(self.whole.at(self._every(theta)), self.keep)
+        return SelectedNetwork(self.whole.at(self._whole_theta(theta)), self.keep)
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
-        return self.whole(self._every(theta), X)
+        return self.whole(self._whole_theta(theta), X)
 
     def layers(self, X: Tensor) -> list[Tensor]:
         return self.whole.layers(X)
@@ -125,7 +125,7 @@ def select(network: Network, parameters: str | Sequence[str]) -> Network:
     positions = network.parameter_positions()
     if not positions:
         raise ValueError(
-            f"parameters must be 'all' for a model that is no single network, got "
+            f"parameters must be 'all' for a model that is not a single network, got "
             f"{parameters!r}."
         )
     layers = list(dict.fromkeys(map(_layer_of, positions)))
@@ -150,7 +150,7 @@ def _layer_of(name: str) -> str:
 
 
 def _matching(names: list[str], patterns: Sequence[str]) -> list[str]:
-    found = []
+    selected = []
     for pattern in patterns:
         matching = [
             name
@@ -163,5 +163,5 @@ def _matching(names: list[str], patterns: Sequence[str]) -> list[str]:
                 "parameters must be names of parameters or patterns that match some, "
                 f"got {pattern!r}, which matches none of {listed}."
             )
-        found += matching
-    return found
+        selected += matching
+    return selected

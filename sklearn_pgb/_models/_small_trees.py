@@ -11,13 +11,20 @@ from sklearn_pgb._operators._blocks import row_blocks
 
 
 class SmallTrees:
-    """Trees of scikit-learn's histogram boosting, read from tables.
+    """Trees of scikit-learn's histogram boosting as lookup tables.
 
-    The comparisons of all nodes of a tree, one bit each, are the position of the leaf
-    in a table. A path through a tree is several times slower, because no processor
-    guesses its turns. Tables of the nodes with children have shape (LOOKUP_BITS,
-    n_trees); that of the leaf numbers has shape (n_trees, 2 ** LOOKUP_BITS). Values up
-    to the threshold go left, and set the node's bit; missing values do if `missing`.
+    Each node compares a feature with its threshold, which gives one bit. The bits of
+    all nodes of a tree are the position of the leaf in a table. Descending the tree
+    node by node is several times slower, because processors can't predict the branches.
+
+    Attributes
+    ----------
+    features, thresholds : ndarray (LOOKUP_BITS, n_trees)
+        Of the nodes with children. Values up to the threshold go left and set the bit.
+    missing : ndarray of bool (LOOKUP_BITS, n_trees)
+        Whether missing values go left.
+    leaves : ndarray (n_trees, 2 ** LOOKUP_BITS)
+        Leaf numbers.
     """
 
     def __init__(
@@ -68,12 +75,12 @@ class SmallTrees:
         for rows in row_blocks(len(X), 2 * n_trees * X.itemsize):
             columns = np.ascontiguousarray(X[rows].T)
             has_missing = np.isnan(columns).any()
-            places = np.zeros((n_trees, columns.shape[1]), dtype=np.uint8)
+            codes = np.zeros((n_trees, columns.shape[1]), dtype=np.uint8)
             for bit, features in enumerate(self.features):
                 values = columns[features]
                 left = values <= self.thresholds[bit][:, None]
                 if has_missing:
                     left |= np.isnan(values) & self.missing[bit][:, None]
-                places |= left.view(np.uint8) << np.uint8(bit)
-            result[:, rows] = self.leaves.reshape(-1).take(places + starts)
+                codes |= left.view(np.uint8) << np.uint8(bit)
+            result[:, rows] = self.leaves.reshape(-1).take(codes + starts)
         return result

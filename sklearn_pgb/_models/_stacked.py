@@ -33,14 +33,14 @@ def stacked_tangent_model(
     Parameters
     ----------
     networks : sequence of ChainNetwork
-        Of one `stack_kind`.
+        With equal `stack_kind`.
     coefs : sequence of Tensor (1, n_params)
     """
     pairs = zip(networks, coefs, strict=True)
     layers = _stacked([network.chain for network in networks])
     moved = _stacked([network.split(coef[0]) for network, coef in pairs])
     activations = networks[0].activations
-    share = coefs[0].new_tensor(list(weights))[:, None, None]
+    factors = coefs[0].new_tensor(list(weights))[:, None, None]
     adds = any(weights)
 
     def of_rows(X: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def stacked_tangent_model(
             change = _apply(moved[number], h).baddbmm_(change, layers[number][0].mT)
             if number < len(activations) or adds:
                 z = _apply(layers[number], h)
-        return (change + share * z if adds else change).sum(0)
+        return (change + factors * z if adds else change).sum(0)
 
     def raw(inputs: Sequence[Tensor]) -> Tensor:
         if all(rows is inputs[0] for rows in inputs):

@@ -13,13 +13,17 @@ from sklearn_pgb._models._activations import read_activation
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._images import (
     ChannelScale,
-    Choice,
     Convolution,
     Embedding,
+    Gather,
     Geometry,
     LinearMap,
 )
-from sklearn_pgb._operators._layers import LayerDerivative, Linear, Norm
+from sklearn_pgb._operators._layers import (
+    LayerDerivative,
+    LinearDerivative,
+    NormDerivative,
+)
 
 # The derivatives and outputs of a layer for inputs h; None if h has another form.
 Step = tuple[list[LayerDerivative], Tensor]
@@ -93,13 +97,13 @@ def _step(part: nn.Module, h: Tensor) -> Step | None:
 def _linear(part: Any, h: Tensor) -> Step | None:
     if h.ndim != 2:
         return None
-    return [Linear(h, part.weight, part.bias is not None)], part(h)
+    return [LinearDerivative(h, part.weight, part.bias is not None)], part(h)
 
 
 def _layer_norm(part: Any, h: Tensor) -> Step | None:
     if h.ndim != 2:
         return None
-    return [Norm.at(h, part.eps, part.weight, part.bias is not None)], part(h)
+    return [NormDerivative.at(h, part.eps, part.weight, part.bias is not None)], part(h)
 
 
 def _reshape(part: Any, h: Tensor) -> Step:
@@ -184,7 +188,7 @@ def _max_pool(part: Any, h: Tensor) -> Step:
     size = h[0, 0].numel()
     shift = torch.arange(h.shape[1], device=h.device) * size
     index = index.flatten(2) + shift[:, None]
-    return [Choice(index.flatten(1), h[0].numel())], out
+    return [Gather(index.flatten(1), h[0].numel())], out
 
 
 def _embedding(part: Any, h: Tensor) -> Step | None:

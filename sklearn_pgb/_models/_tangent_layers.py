@@ -24,7 +24,7 @@ def tangent_module(
 ) -> TangentModule | None:
     """The function ``weight f(x) + J(x) c`` as a module without derivatives.
 
-    See `Network.tangent_model`. It is None for models that are no networks.
+    See `Network.tangent_model`. It is None for models that are not networks.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Shifted(TangentLayer):
 
 
 class Normalized(TangentLayer):
-    """Layer norm, see `Norm` of the operators."""
+    """Layer norm, see `NormDerivative`."""
 
     layer: nn.LayerNorm
 
@@ -241,7 +241,7 @@ def _unknown(layer: nn.Module, state: str = "") -> TypeError:
 
 def _tokens(layer: Any, moved: Any) -> nn.Module:
     if layer.padding_idx is not None:
-        # This row is no parameter.
+        # This row is not a parameter.
         moved.weight[layer.padding_idx] = 0
     return Tokens(layer, moved)
 

@@ -44,8 +44,8 @@ BOOSTED_LOSSES = SquaredLoss.name, PoissonLoss.name, CrossEntropyLoss.name
 MEAN_CRITERIA = "squared_error", "friedman_mse", "poisson"
 
 SURROGATE = (
-    "the average of the trees' log odds, which are smoothed by one sample with the "
-    "classes' smoothed frequencies, because the trees' probabilities can be zero"
+    "the average of the trees' log odds. Each leaf counts one more sample with the "
+    "class frequencies of all samples, because its own frequencies can be zero"
 )
 
 
@@ -101,10 +101,19 @@ def open_boosted(
     scale: float,
     encode: Callable[[Any], Tensor],
 ) -> OpenNetwork:
-    """Open boosted trees; tree t adds to output t modulo the number of outputs.
+    """Open boosted trees: raw outputs are `bias` plus `scale` times leaf values.
 
-    If `values` are 2-d, every tree adds to all outputs. `encode` maps X to leaf
-    numbers.
+    Parameters
+    ----------
+    n_leaves : sequence of int
+        Number of leaves of each tree.
+    values : ndarray of shape (n_leaves,) or (n_leaves, n_outputs)
+        Values of the leaves, tree by tree. Tree t adds 1-d values to output t modulo
+        the number of outputs.
+    bias : ndarray of shape (n_outputs,)
+    scale : float
+    encode : callable
+        Maps X to leaf numbers, (n_samples, n_trees).
     """
     tree_outputs = None
     if values.ndim == 1:
@@ -233,11 +242,11 @@ def _open_averaged(model: Any) -> OpenNetwork:
     if classifies:
         loss = CrossEntropyLoss().for_outputs(n_outputs, independent=multilabel)
 
-    # Trees alone check X in another place than forests.
-    options = (True,) if single else ()
+    # A forest's method has no parameter `check_input`.
+    check_input = (True,) if single else ()
 
     def encode(X: Any) -> Tensor:
-        X = model._validate_X_predict(X, *options)
+        X = model._validate_X_predict(X, *check_input)
         return lookup.leaves(_nodes(trees, X))
 
     surrogate = SURROGATE if classifies else None
@@ -267,15 +276,15 @@ class LeafLookup:
 
     def leaves(self, nodes: Any) -> Tensor:
         """Leaf numbers of samples, from their nodes (n_samples, n_trees)."""
-        places = np.asarray(nodes).astype(np.intp) + self.starts
-        return torch.from_numpy(self._numbers.take(places))
+        positions = np.asarray(nodes).astype(np.intp) + self.starts
+        return torch.from_numpy(self._numbers.take(positions))
 
 
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:
     """Raw outputs of the nodes of a classification tree.
 
-    Two classes give one column, the log odds. So does each of several targets, which
-    have two classes.
+    They are the log odds of two classes, the log odds of each label of a multi-label
+    tree, or the log probabilities of more than two classes.
     """
     frequencies = tree.value
     weight = tree.weighted_n_node_samples[:, None, None]

@@ -1,14 +1,13 @@
 """Derivatives of layers with images, signals or tokens as inputs.
 
-Outputs of layers have shape (n_samples, width) here, with all channels and places of a
-sample in one row. Each layer knows the shapes of its inputs and outputs.
+Outputs of layers have shape (n_samples, width) here, with all channels and positions
+of a sample in one row. Each layer knows the shapes of its inputs and outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +18,11 @@ from sklearn_pgb._operators._blocks import row_blocks
 from sklearn_pgb._operators._layers import Change, Columns, LayerDerivative
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """How a kernel moves over an image; one-dimensional signals have height one."""
+class Geometry(NamedTuple):
+    """How a kernel moves over an image, in the order of torch's arguments.
+
+    One-dimensional signals have height one.
+    """
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -30,7 +31,7 @@ class Geometry:
 
 
 class Convolution(Columns):
-    """A convolution: its columns are products of D and patches, summed over places.
+    """A convolution: its columns are products of D and patches, summed over positions.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ class Convolution(Columns):
     bias : bool
         Whether there are columns of the bias.
     geometry : Geometry
-    places : tuple of int
+    positions : tuple of int
         Height and width of the outputs.
     """
 
@@ -49,11 +50,11 @@ class Convolution(Columns):
         weight: Tensor,
         bias: bool,
         geometry: Geometry,
-        places: tuple[int, int],
+        positions: tuple[int, int],
     ):
         self.inputs, self.weight, self.bias = inputs, weight, bias
-        self.geometry, self.places = geometry, places
-        self.width = len(weight) * places[0] * places[1]
+        self.geometry, self.positions = geometry, positions
+        self.width = len(weight) * positions[0] * positions[1]
         self.n_coef = weight.numel() + (len(weight) if bias else 0)
 
     @property
@@ -67,32 +68,20 @@ class Convolution(Columns):
         size = self.weight.numel()
         own = self._apply(self.inputs, coef[:size].view(self.weight.shape))
         if self.bias:
-            own += coef[size:].repeat_interleave(self.places[0] * self.places[1])
+            own += coef[size:].repeat_interleave(self.positions[0] * self.positions[1])
         return own if out is None else out.add_(own)
 
     def _apply(self, images: Tensor, weight: Tensor) -> Tensor:
         images = images.view(-1, *self.inputs.shape[1:])
-        geometry = self.geometry
-        return F.conv2d(
-            images,
-            weight,
-            None,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.groups,
-        ).flatten(1)
+        return F.conv2d(images, weight, None, *self.geometry).flatten(1)
 
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
-        geometry, count = self.geometry, D.shape[0] * D.shape[1]
+        count = D.shape[0] * D.shape[1]
         pulled = conv2d_input(
             (count, *self.inputs.shape[1:]),
             self.weight,
-            D.reshape(count, len(self.weight), *self.places),
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.groups,
+            D.reshape(count, len(self.weight), *self.positions),
+            *self.geometry,
         )
         return pulled.view(D.shape[0], D.shape[1], -1)
 
@@ -102,11 +91,11 @@ class Convolution(Columns):
             parameters(self.weight),
             self.bias,
             self.geometry,
-            self.places,
+            self.positions,
         )
 
     def _patches(self, rows: slice) -> Tensor:
-        """What the weights multiply, (n_rows, channels times size, places)."""
+        """What the weights multiply, (n_rows, channels times size, positions)."""
         geometry = self.geometry
         return F.unfold(
             self.inputs[rows],
@@ -120,7 +109,7 @@ class Convolution(Columns):
         patches, groups = self._patches(rows), self.geometry.groups
         b, k = len(patches), D.shape[1]
         patches = patches.view(b, groups, -1, patches.shape[-1]).transpose(2, 3)
-        # (b, groups, outputs and channels of a group, places)
+        # (b, groups, outputs and channels of a group, positions)
         D = D.expand(b, k, -1).reshape(b, k, groups, -1, patches.shape[2])
         left = D.transpose(1, 2).flatten(2, 3)
         outer = (left @ patches).view(b, groups, k, -1, patches.shape[-1])
@@ -128,17 +117,9 @@ class Convolution(Columns):
         return torch.cat([outer, D.sum(-1).flatten(2)], -1) if self.bias else outer
 
     def adjoint(self, delta: Tensor, out: Tensor) -> None:
-        size, geometry = self.weight.numel(), self.geometry
-        images = delta.view(len(delta), len(self.weight), *self.places)
-        gradient = conv2d_weight(
-            self.inputs,
-            self.weight.shape,
-            images,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.groups,
-        )
+        size = self.weight.numel()
+        images = delta.view(len(delta), len(self.weight), *self.positions)
+        gradient = conv2d_weight(self.inputs, self.weight.shape, images, *self.geometry)
         out[:size] = gradient.reshape(-1)
         if self.bias:
             torch.sum(images, (0, 2, 3), out=out[size:])
@@ -146,21 +127,21 @@ class Convolution(Columns):
     def kronecker_factors(
         self, delta: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor] | None:
-        """As if the derivatives at different places were uncorrelated."""
+        """As if the derivatives at different positions were uncorrelated."""
         if self.geometry.groups > 1:
             return None
-        n_places = self.places[0] * self.places[1]
+        n_positions = self.positions[0] * self.positions[1]
         n_in = self.weight[0].numel() + int(self.bias)
         inner = delta.new_zeros(n_in, n_in)
-        size = n_in * n_places * delta.element_size()
+        size = n_in * n_positions * delta.element_size()
         for rows in row_blocks(len(delta), size):
             patches = self._patches(rows)
             if self.bias:
                 patches = torch.cat([patches, torch.ones_like(patches[:, :1])], 1)
             flat = (weight[rows].sqrt()[:, None] * patches).transpose(0, 1).flatten(1)
             inner += flat @ flat.T
-        outer = delta.view(len(delta), -1, n_places).transpose(0, 1).flatten(1)
-        return inner, outer @ outer.T / n_places
+        outer = delta.view(len(delta), -1, n_positions).transpose(0, 1).flatten(1)
+        return inner, outer @ outer.T / n_positions
 
 
 class ChannelScale(Columns):
@@ -168,7 +149,7 @@ class ChannelScale(Columns):
 
     Parameters
     ----------
-    inputs : Tensor (n_samples, channels, places)
+    inputs : Tensor (n_samples, channels, positions)
         x_hat.
     slope : Tensor (channels,)
         Derivatives of x_hat.
@@ -181,7 +162,7 @@ class ChannelScale(Columns):
         self.n_coef = 2 * len(gamma)
 
     def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
-        scale = self._of_places(self.slope * self.gamma)
+        scale = self._per_position(self.slope * self.gamma)
         out = None if tangent is None else tangent * scale
         if coef is None:
             return out
@@ -190,9 +171,9 @@ class ChannelScale(Columns):
         return own if out is None else out.add_(own)
 
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
-        return D * self._of_places(self.slope * self.gamma)
+        return D * self._per_position(self.slope * self.gamma)
 
-    def _of_places(self, channels: Tensor) -> Tensor:
+    def _per_position(self, channels: Tensor) -> Tensor:
         return channels.repeat_interleave(self.inputs.shape[2])
 
     def convert(self, samples: Change, parameters: Change) -> ChannelScale:
@@ -219,7 +200,7 @@ class Embedding(Columns):
     inputs : Tensor of int (n_samples, n_tokens)
     table : Tensor (n_words, size)
     constant : int or None
-        Row of the table that is no parameter: its derivatives are zero.
+        Row of the table that is not a parameter: its derivatives are zero.
     """
 
     def __init__(self, inputs: Tensor, table: Tensor, constant: int | None):
@@ -307,7 +288,7 @@ class LinearMap(LayerDerivative):
         return LinearMap(self.function, self.shape, parameters(self.like))
 
 
-class Choice(LayerDerivative):
+class Gather(LayerDerivative):
     """A layer whose outputs are some of its inputs, as in max pooling.
 
     Parameters
@@ -330,5 +311,5 @@ class Choice(LayerDerivative):
         zeros = D.new_zeros(n, D.shape[1], self.n_inputs)
         return zeros.scatter_add_(2, index.expand_as(D), D)
 
-    def convert(self, samples: Change, parameters: Change) -> Choice:
-        return Choice(samples(self.index).long(), self.n_inputs)
+    def convert(self, samples: Change, parameters: Change) -> Gather:
+        return Gather(samples(self.index).long(), self.n_inputs)

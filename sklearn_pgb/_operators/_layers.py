@@ -228,8 +228,8 @@ class PartOfColumns(Columns):
 
     def push(self, tangent: Tensor | None, coef: Tensor | None) -> Tensor | None:
         if coef is not None:
-            every = coef.new_zeros(self.layer.n_coef)
-            coef = every.index_copy_(0, self.index, coef)
+            full = coef.new_zeros(self.layer.n_coef)
+            coef = full.index_copy_(0, self.index, coef)
         return self.layer.push(tangent, coef)
 
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -247,12 +247,12 @@ class PartOfColumns(Columns):
         return self.layer.dense(D, rows)[..., self.index]
 
     def adjoint(self, delta: Tensor, out: Tensor) -> None:
-        every = out.new_empty(self.layer.n_coef)
-        self.layer.adjoint(delta, every)
-        torch.index_select(every, 0, self.index, out=out)
+        full = out.new_empty(self.layer.n_coef)
+        self.layer.adjoint(delta, full)
+        torch.index_select(full, 0, self.index, out=out)
 
 
-class Linear(Columns):
+class LinearDerivative(Columns):
     """A linear layer: its parameters' columns are outer products of D and its inputs.
 
     Parameters
@@ -280,13 +280,15 @@ class Linear(Columns):
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
         return D @ self.weight
 
-    def convert(self, samples: Change, parameters: Change) -> Linear:
-        return Linear(samples(self.inputs), parameters(self.weight), self.bias)
+    def convert(self, samples: Change, parameters: Change) -> LinearDerivative:
+        return LinearDerivative(
+            samples(self.inputs), parameters(self.weight), self.bias
+        )
 
     def select(self, index: Tensor) -> LayerDerivative:
         size = self.weight.numel()
         if len(index) == size and (size == 0 or int(index[-1]) == size - 1):
-            return Linear(self.inputs, self.weight, False)
+            return LinearDerivative(self.inputs, self.weight, False)
         return super().select(index)
 
     def dense(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -300,7 +302,12 @@ class Linear(Columns):
             torch.sum(delta, 0, out=out[size:])
 
     def add_gram(
-        self, kernel: Tensor, left: Tensor, other: Linear, right: Tensor, rows: slice
+        self,
+        kernel: Tensor,
+        left: Tensor,
+        other: LinearDerivative,
+        right: Tensor,
+        rows: slice,
     ) -> None:
         b, k, m, _ = kernel.shape
         inner = left.reshape(b * k, -1) @ right.reshape(m * k, -1).T
@@ -310,7 +317,9 @@ class Linear(Columns):
         inner.view(b, k, m, k).mul_(outer[:, None, :, None])
         kernel += inner.view_as(kernel)
 
-    def add_output_gram(self, kernel: Tensor, other: Linear, rows: slice) -> None:
+    def add_output_gram(
+        self, kernel: Tensor, other: LinearDerivative, rows: slice
+    ) -> None:
         # For D = I the second kernel is the identity, so only equal outputs have a
         # part.
         diagonal = torch.diagonal(kernel, dim1=1, dim2=3)
@@ -322,7 +331,7 @@ class Linear(Columns):
             inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         return inputs.T @ (weight * inputs), delta.T @ delta
 
-    def _input_gram(self, other: Linear, rows: slice) -> Tensor:
+    def _input_gram(self, other: LinearDerivative, rows: slice) -> Tensor:
         product = self.inputs[rows] @ other.inputs.T
         return product.add_(1.0) if self.bias else product
 
@@ -346,7 +355,7 @@ class Linear(Columns):
         return inner * (D.flatten(1) @ right)
 
 
-class Norm(Columns):
+class NormDerivative(Columns):
     """Layer norm: ``h = gamma x_hat + beta`` with ``x_hat = (z - mean(z)) / sigma``.
 
     The derivatives with respect to z are ``(g - mean(g) - x_hat mean(g x_hat)) /
@@ -373,7 +382,9 @@ class Norm(Columns):
         self.n_coef = self.width * (int(gamma is not None) + int(shift))
 
     @classmethod
-    def at(cls, h: Tensor, eps: float, gamma: Tensor | None, shift: bool) -> Norm:
+    def at(
+        cls, h: Tensor, eps: float, gamma: Tensor | None, shift: bool
+    ) -> NormDerivative:
         """The derivatives at inputs h of the layer."""
         centered = h - h.mean(-1, keepdim=True)
         inverse = (centered.square().mean(-1, keepdim=True) + eps).rsqrt()
@@ -406,9 +417,11 @@ class Norm(Columns):
         along = torch.linalg.vecdot(g, inputs)[..., None] / -inputs.shape[-1]
         return torch.addcmul(g, inputs, along).sub_(g.mean(-1, keepdim=True))
 
-    def convert(self, samples: Change, parameters: Change) -> Norm:
+    def convert(self, samples: Change, parameters: Change) -> NormDerivative:
         gamma = None if self.gamma is None else parameters(self.gamma)
-        return Norm(samples(self.inputs), samples(self.inverse), gamma, self.shift)
+        return NormDerivative(
+            samples(self.inputs), samples(self.inverse), gamma, self.shift
+        )
 
     def dense(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
         parts = [] if self.gamma is None else [D * self.inputs[rows, None]]

@@ -174,8 +174,8 @@ class SelectedOperator(LinearOperator):
         self.dtype, self.device = operator.dtype, operator.device
 
     def matvec(self, coef: Tensor) -> Tensor:
-        every = coef.new_zeros(self.operator.n_coef)
-        return self.operator.matvec(every.index_copy_(0, self.columns, coef))
+        full = coef.new_zeros(self.operator.n_coef)
+        return self.operator.matvec(full.index_copy_(0, self.columns, coef))
 
     def rmatvec(self, residual: Tensor) -> Tensor:
         return self.operator.rmatvec(residual)[self.columns]

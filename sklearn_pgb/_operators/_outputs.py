@@ -6,7 +6,7 @@ from torch import Tensor
 from sklearn_pgb._operators._blocked import BlockedOperator
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._dense import KroneckerOperator
-from sklearn_pgb._operators._layers import Linear
+from sklearn_pgb._operators._layers import LinearDerivative
 from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._mapped import MappedOperator
 from sklearn_pgb._operators._operator import LinearOperator
@@ -59,9 +59,11 @@ def single_output(operator: LinearOperator, output: int) -> LinearOperator:
     if isinstance(operator, ChainOperator):
         *layers, head = operator.layers
         # Columns of the head that belong to other outputs are zero for this one.
-        if isinstance(head, Linear):
+        if isinstance(head, LinearDerivative):
             weight = head.weight[output : output + 1]
-            return ChainOperator([*layers, Linear(head.inputs, weight, head.bias)])
+            return ChainOperator(
+                [*layers, LinearDerivative(head.inputs, weight, head.bias)]
+            )
     if isinstance(operator, LeafOperator):
         leaves, counts, scale = operator.leaves, operator.n_leaves, operator.scale
         # Trees of other outputs do not contribute.

@@ -35,9 +35,18 @@ def interval(
     that has not seen it, minus and plus the size of its standardized error times the
     scale. The ends are quantiles of the votes, counted as if the new sample were one
     more vote at infinity (Barber, Candes, Ramdas, Tibshirani, "Predictive inference
-    with the jackknife+", Annals of Statistics 49(1), 2021, section 3). For each fold,
-    there are predictions of the samples, standardized errors of the samples that it
-    held out, and weights of these.
+    with the jackknife+", Annals of Statistics 49(1), 2021, section 3).
+
+    Parameters
+    ----------
+    locations : sequence of ndarray of shape (n_samples,)
+        Predictions by each fold.
+    scale : ndarray of shape (n_samples,)
+    errors : sequence of ndarray
+        Standardized errors of the samples that each fold held out.
+    weights : sequence of ndarray
+        Weights of these samples.
+    coverage : float
     """
     sizes = [np.sort(np.abs(each)) for each in errors]
     orders = [np.argsort(np.abs(each), kind="stable") for each in errors]
@@ -57,8 +66,8 @@ def interval(
         for location, size, total_up_to in zip(locations, sizes, sums, strict=True):
             distance = sign * (ends - location) / scale
             # Rounding must not undo equality with an error.
-            place = np.searchsorted(size, distance * (1 + 1e-12), side="right")
-            inside += total_up_to[place]
+            index = np.searchsorted(size, distance * (1 + 1e-12), side="right")
+            inside += total_up_to[index]
         return inside
 
     result = np.empty((len(scale), 2))
@@ -81,7 +90,7 @@ def interval(
 
 
 def label_threshold(scores: Array, weight: Array, coverage: float) -> float:
-    """Return the largest score of labels that a set must hold.
+    """Return the threshold: sets hold the labels with scores up to it.
 
     Scores are one minus the held-out probability of the true label (Sadinle, Lei,
     Wasserman, "Least ambiguous set-valued classifiers", JASA 114, 2019).
@@ -91,5 +100,5 @@ def label_threshold(scores: Array, weight: Array, coverage: float) -> float:
     needed = coverage * total[-1] * (1 + 1 / len(scores))
     if needed > total[-1]:
         return np.inf
-    place = int(np.searchsorted(total, needed * (1 - 1e-12)))
-    return float(scores[order][place])
+    index = int(np.searchsorted(total, needed * (1 - 1e-12)))
+    return float(scores[order][index])

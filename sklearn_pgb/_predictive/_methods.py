@@ -32,8 +32,8 @@ Array = NDArray[np.float64]
 class Located:
     """Predictions of some samples, with their scale.
 
-    `folds` has the predictions of each fold's models; one for all, if they are not
-    known. Results have one dimension if `flat`.
+    `folds` has the predictions of each fold's models. If these are not known, it has
+    one entry, which stands for all folds. Results have one dimension if `flat`.
     """
 
     location: Array
@@ -58,12 +58,15 @@ def _has_probabilities(estimator: Any) -> bool:
 class Predictive:
     """Mixin of estimators that keep their out-of-fold errors.
 
-    Their `fit` stores the dict `_oof_errors`, or None if there are no such errors. For
-    the squared loss it holds the standardized "errors" (n_samples, n_outputs), for
-    counts "y" and "mean", for labels the "scores" (n_samples,), one minus the
-    probability of the label; with "weight" (n_samples,) and, if `Located` has several
-    folds, the number of each sample's "fold". `_located(X)` returns `Located`, and
-    `_prepared` is `Prepared`.
+    Their `fit` stores the dict `_oof_errors`, or None if there are no such errors:
+
+    - "weight" (n_samples,): sample weights,
+    - "errors" (n_samples, n_outputs): standardized errors, for the squared loss,
+    - "y" and "mean" (n_samples, n_outputs): targets and predictions, for counts,
+    - "scores" (n_samples,): one minus the probability of the label, for labels,
+    - "fold" (n_samples,): number of the fold, if `Located` has several folds.
+
+    `_located(X)` returns `Located`, and `_prepared` is `Prepared`.
     """
 
     _oof_errors: dict[str, Any] | None
@@ -224,9 +227,9 @@ class Predictive:
     def _dispersion(self) -> Array:
         """Dispersions of negative binomial counts, by maximum likelihood."""
         heldout = self._errors()
-        weight, found = heldout["weight"], []
+        weight, dispersions = heldout["weight"], []
         for y, mean in zip(heldout["y"].T, heldout["mean"].T, strict=True):
-            # Counts with fractions have no probabilities; their variance decides.
+            # Fractions have no probability as counts, so they are rounded.
             counts = np.round(y)
 
             def loss(log_dispersion: float, pair: Any = (counts, mean)) -> float:
@@ -236,5 +239,5 @@ class Predictive:
             bounds = np.log(LEAST_DISPERSION), np.log(MOST_DISPERSION)
             best = minimize_scalar(loss, bounds=bounds, method="bounded")
             poisson = -float(weight @ frozen(mean, 0.0).logpmf(counts))
-            found.append(float(np.exp(best.x)) if best.fun < poisson else 0.0)
-        return np.array(found)
+            dispersions.append(float(np.exp(best.x)) if best.fun < poisson else 0.0)
+        return np.array(dispersions)

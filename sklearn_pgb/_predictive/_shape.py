@@ -9,6 +9,7 @@ from scipy.special import ndtr
 from scipy.stats import t as student
 
 from sklearn_pgb._budget import (
+    BISECTIONS,
     CRPS_POINTS,
     SHAPE_BANDWIDTHS,
     SHAPE_CENTERS,
@@ -118,7 +119,7 @@ class Shape:
         q = np.asarray(q, dtype=np.float64)
         low, high = self._range(float(q.min()), float(q.max()))
         left, right = np.full(q.shape, low), np.full(q.shape, high)
-        for _ in range(64):
+        for _ in range(BISECTIONS):
             middle = (left + right) / 2
             below = self.cdf(middle) < q
             left, right = np.where(below, middle, left), np.where(below, right, middle)
@@ -185,6 +186,6 @@ def _weighted_quantile(values: Array, weight: Array, q: Array | float) -> Array:
     """Smallest values that at least a fraction q of the weight does not exceed."""
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weight[order])
-    place = np.searchsorted(total, np.asarray(q) * total[-1] * (1 - 1e-12))
-    result: Array = values[order][np.minimum(place, len(values) - 1)]
+    index = np.searchsorted(total, np.asarray(q) * total[-1] * (1 - 1e-12))
+    result: Array = values[order][np.minimum(index, len(values) - 1)]
     return result

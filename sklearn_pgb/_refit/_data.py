@@ -117,9 +117,9 @@ def training_data(
     # Arrays are not copied if every sample is used: they may be memory-mapped. Others
     # are made C-contiguous, because rounding in training depends on the memory order.
     samples = Samples(X, y, weight)
-    in_order = isinstance(X, MappedRows)
-    in_order |= isinstance(X, np.ndarray) and X.flags.c_contiguous
-    if len(rows) < len(weight) or not in_order:
+    keeps_memory = isinstance(X, MappedRows)
+    keeps_memory |= isinstance(X, np.ndarray) and X.flags.c_contiguous
+    if len(rows) < len(weight) or not keeps_memory:
         params = _check_method_params(X, params, rows)
         samples = samples.rows(rows)
         groups = None if groups is None else groups[rows]

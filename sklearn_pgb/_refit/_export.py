@@ -40,7 +40,7 @@ class Exportable:
                 default="auto"
             The method that the module computes. "auto" is `predict` for regressors and
             `predict_proba` for classifiers, or `decision_function` if they have no
-            probabilities. Labels are no numbers, so classifiers have no "predict".
+            probabilities. Labels are not numbers, so classifiers have no "predict".
 
         Returns
         -------
@@ -52,7 +52,7 @@ class Exportable:
         Raises
         ------
         TypeError
-            If a model is no network, or has layers or transformers that can't be
+            If a model is not a network, or has layers or transformers that can't be
             converted.
         ValueError
             If the refit has no such method.
@@ -137,10 +137,10 @@ class AllClasses(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         """Probabilities, or the decision function."""
-        every: Any = place_classes(raw, self.index)
+        full: Any = place_classes(raw, self.index)
         if self.probabilities:
-            return class_probabilities(every, self.targets.multilabel)
-        decision: Any = self.targets.decision(every)
+            return class_probabilities(full, self.targets.multilabel)
+        decision: Any = self.targets.decision(full)
         return decision
 
 

@@ -49,7 +49,7 @@ from sklearn_pgb._refit._outputs import (
     score_of,
     tangent_terms,
 )
-from sklearn_pgb._refit._predictive import located, oof_errors, standard_deviations
+from sklearn_pgb._refit._predictive import locate, oof_errors, standard_deviations
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
 from sklearn_pgb._seeds import Seeds, draw_seeds
@@ -91,10 +91,11 @@ class GradientBasisRefit(
     estimator : estimator or torch.nn.Module
         The network: one of this package, an MLPRegressor, MLPClassifier or skorch net.
         Trees, boosted trees, linear models, votes and bags are refitted too; "network"
-        stands for them below. It may end a Pipeline, TransformedTargetRegressor or
-        search (GridSearchCV and its like). It is cloned and trained in `fit`, unless it
-        is inside a :class:`~sklearn.frozen.FrozenEstimator`. A bare module must be
-        trained already, and `loss` must be given.
+        stands for them below. It may be the last step of a Pipeline, or the estimator
+        of a TransformedTargetRegressor or search such as GridSearchCV. It is cloned and
+        trained in `fit`, unless it is inside a
+        :class:`~sklearn.frozen.FrozenEstimator`. A bare module must be trained already,
+        and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
         Regularization strength, after scaling the basis to a mean squared row norm of
         one. "auto": the best on held-out samples, see `cv`. "loo": leave-one-out in
@@ -112,8 +113,7 @@ class GradientBasisRefit(
         passed to `fit`, or if the network is already trained. An int or "auto" draws
         folds over the distinct samples, stratified for classifiers; the groups passed
         to `fit` are kept together. None trains on all samples, without folds. Trees
-        memorize their samples, so they are always cross-fitted, also if `alpha` is a
-        number.
+        memorize their samples, so they are cross-fitted even if `alpha` is a number.
     center : {"auto", "zero", "average"}, default="auto"
         The point c_0 that the penalty pulls towards: zero, or the network itself (the
         mean of the networks if there are several), to which a large alpha returns.
@@ -128,7 +128,7 @@ class GradientBasisRefit(
         constants.
     n_models : int, default=1
         Number of networks, trained from different seeds, whose bases are concatenated.
-        Cross-fitting rounds up to the same number, at least one, for every fold.
+        With folds it is rounded up to a multiple of the number of folds.
     loss : {"auto", "squared_error", "poisson", "huber", "log_loss"}, default="auto"
         "auto" is the loss the network was trained with. Needed for a bare module only;
         "huber" is then the squared loss for errors up to 1.35 and linear beyond.
@@ -170,8 +170,9 @@ class GradientBasisRefit(
         All trained networks, in the order of the folds.
     alpha_ : float
         The alpha that was used; infinite if the mean of the networks itself was chosen.
-        An alpha chosen on folds is multiplied by the fraction of samples in a training
-        part, in `cv_results_` too: the penalty weighs the same against the total loss.
+        If alpha was chosen on folds, this and `cv_results_` hold alpha times the
+        fraction of samples in a training part: relative to the sum of losses, the
+        penalty is the same as on the folds.
     center_ : {"zero", "average"}
         The center that was used.
     basis_coef_ : ndarray of shape (n_params,)
@@ -488,14 +489,14 @@ class GradientBasisRefit(
                 "and an eigendecomposition of the basis that fits into max_memory."
             )
         std = standard_deviations(self, opened, inputs, raw)
-        return y, located(self, opened[0], raw, std).scale.reshape(y.shape)
+        return y, locate(self, opened[0], raw, std).scale.reshape(y.shape)
 
     def _located(self, X: Any) -> Located:
         models, inputs = self._open(X)
         raw, std = finite_outputs(models.raw(inputs)), self._errors()["level"]
         if self._uncertainty is not None:
             std = standard_deviations(self, models.opened, inputs, raw)
-        return located(self, models.opened[0], raw, std)
+        return locate(self, models.opened[0], raw, std)
 
     @available_if(is_a_classifier)
     def decision_function(self, X):

@@ -175,12 +175,12 @@ class _Training:
         opened = _with_labels(refit, models.opened[0], y, raw.shape[1])
         networks = [each.network for each in models.opened]
         space = TangentSpace.with_scales(networks, inputs, refit._scales)
-        share = torch.from_numpy(weight).to(raw)[rows.to(raw.device)]
+        kept_weight = torch.from_numpy(weight).to(raw)[rows.to(raw.device)]
         problem = ConvexProblem(
             space.operator(inputs),
             opened.targets(y[rows.numpy()], raw.shape[1]).to(raw.device),
             opened.loss,
-            share / share.sum(),
+            kept_weight / kept_weight.sum(),
             alpha=refit.alpha_,
             intercept=space.intercept,
             offset=mean_raw(networks, inputs) if refit.center_ == "average" else None,
@@ -200,11 +200,11 @@ class _Training:
             if problem.loss.quadratic:
                 # The refit may average this solution with those of the folds.
                 raw = least_squares_raw(problem, factor)
-            everything = torch.ones_like(problem.weight)
-            left_out = LeftOut.of(problem, raw, everything, factor)
-        least = int(left_out.remaining.argmin())
+            whole = torch.ones_like(problem.weight)
+            left_out = LeftOut.of(problem, raw, whole, factor)
+        least = int(left_out.determinants.argmin())
         # Smaller determinants are zero up to rounding.
-        if not float(left_out.remaining[least]) > 1e-10:
+        if not float(left_out.determinants[least]) > 1e-10:
             raise ValueError(
                 "X_train must determine the solution without any one of its samples, "
                 f"but it is not unique without sample {int(rows[least])}. Add samples, "
@@ -294,7 +294,7 @@ def _with_labels(refit: Any, opened: OpenNetwork, y: Any, n_outputs: int) -> Any
 
 
 def _check_problem(refit: Any, problem: ConvexProblem, raw: Tensor) -> None:
-    """Raise if the samples are others, or if the solution is not unique or too large.
+    """Raise if the samples are not those of `fit`, or the solution is not unique.
 
     `raw` holds the outputs of the refit.
     """
@@ -334,14 +334,14 @@ def _largest(
     best: tuple[Tensor, Tensor] | None = None
     for rows, block in blocks:
         order = _order(block, top_k)
-        found = order + rows.start, _take(block, order)
+        largest = order + rows.start, _take(block, order)
         if best is not None:
             numbers, changes = (
-                torch.cat(pair, 1) for pair in zip(best, found, strict=True)
+                torch.cat(pair, 1) for pair in zip(best, largest, strict=True)
             )
             order = _order(changes, top_k)
-            found = numbers.gather(1, order), _take(changes, order)
-        best = found
+            largest = numbers.gather(1, order), _take(changes, order)
+        best = largest
     assert best is not None
     return best
 

@@ -49,8 +49,8 @@ class Mixture:
         """Normalize the weights."""
         total = sum(weights)
         # Rounded, so that equal mixtures are recognized.
-        shares = (float(f"{weight / total:.6g}") for weight in weights)
-        return cls(tuple(shares), float(f"{alpha:.6g}"), centered)
+        normalized = (float(f"{weight / total:.6g}") for weight in weights)
+        return cls(tuple(normalized), float(f"{alpha:.6g}"), centered)
 
 
 @dataclass(frozen=True, eq=False)

@@ -124,11 +124,11 @@ def oof_score(
     if raw is None:
         return None
     raw = raw.cpu()
-    held = ~raw.isnan().any(1).numpy()
-    y, weight = samples.y[held], samples.weight[held]
+    known = ~raw.isnan().any(1).numpy()
+    y, weight = samples.y[known], samples.weight[known]
     if len(y) < 2 and not RefitRequest.at_last_fit(refit).classifies:
         return math.nan
-    return score_of(refit, y, decoded(refit, opened, raw[held]), weight)
+    return score_of(refit, y, decoded(refit, opened, raw[known]), weight)
 
 
 def jacobian_features(

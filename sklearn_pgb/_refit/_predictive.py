@@ -25,10 +25,11 @@ def oof_errors(
     data: TrainingData,
     left_out_std: NDArray[np.float64] | None,
 ) -> dict[str, Any] | None:
-    """Errors of predictions for samples that were held out, see `Predictive`.
+    """Errors of held-out predictions, as the mixin `Predictive` stores them.
 
-    The samples must be unknown to the networks too, so leave-one-out is not enough.
-    `left_out_std` has the standard deviations of training samples, if they are known.
+    The networks must not be trained on the samples either, so leave-one-out predictions
+    of the convex model do not count. `left_out_std` has the standard deviations of
+    training samples, if they are known. Returns None without held-out predictions.
     """
     choice, opened = result.choice, trained.opened
     samples, inputs = data.samples, trained.samples.X
@@ -41,9 +42,10 @@ def oof_errors(
             raw = raw + mean_raw(networks, inputs)
     if raw is None:
         return None
-    held = ~raw.isnan().any(1)
-    raw, inputs = raw[held], [rows[held] for rows in inputs]
-    rows = held.cpu().numpy()
+    # Samples that no scored fold held out have rows of nan.
+    known = ~raw.isnan().any(1)
+    raw, inputs = raw[known], [rows[known] for rows in inputs]
+    rows = known.cpu().numpy()
     y, weight = np.asarray(samples.y)[rows], np.asarray(samples.weight)[rows]
     errors: dict[str, Any] = {"weight": weight}
     if opened[0].loss.is_classification:
@@ -51,8 +53,8 @@ def oof_errors(
             return None
         targets, decision = all_classes(refit, opened[0], raw)
         codes = np.searchsorted(refit.classes_, y)
-        own = targets.probabilities(decision)[np.arange(len(y)), codes]
-        return errors | {"scores": 1 - own}
+        of_label = targets.probabilities(decision)[np.arange(len(y)), codes]
+        return errors | {"scores": 1 - of_label}
     y = y.reshape(len(y), -1)
     targets = trained.samples.y
     level = targets.std(0, correction=0).clamp_min(rounding(targets))
@@ -62,12 +64,12 @@ def oof_errors(
         std = left_out_std[rows]
     elif left_out_std is not None:
         std = standard_deviations(refit, opened, inputs, raw)
-    found = located(refit, opened[0], raw, std)
+    predicted = locate(refit, opened[0], raw, std)
     if isinstance(opened[0].loss, PoissonLoss):
-        return errors | {"y": y, "mean": found.location}
+        return errors | {"y": y, "mean": predicted.location}
     # The refit averages the folds' models, whose errors partly cancel.
     shrink = np.sqrt(1 - choice.gain) if data.validation is None else 1.0
-    return errors | {"errors": shrink * (y - found.location) / found.scale}
+    return errors | {"errors": shrink * (y - predicted.location) / predicted.scale}
 
 
 def standard_deviations(
@@ -80,7 +82,7 @@ def standard_deviations(
     return predictive_std(refit._uncertainty, operator, networks[0], inputs[0], raw)
 
 
-def located(
+def locate(
     refit: Any, opened: OpenNetwork, raw: Tensor, std: NDArray[np.float64]
 ) -> Located:
     """Location and scale of predictions, in the units of the targets.

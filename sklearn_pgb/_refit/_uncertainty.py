@@ -21,7 +21,7 @@ from sklearn_pgb._convex._heldout import Fold, HeldOutPath, convex_folds, search
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import column_means
 from sklearn_pgb._convex._solve import PathSolver
-from sklearn_pgb._estimator._folds import Parts, enough_folds
+from sklearn_pgb._estimator._folds import Parts, enough_folds, restricted
 from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators._dense import KroneckerOperator
@@ -119,7 +119,8 @@ def uncertainty(
     # above one counts as repeated, and only one of its copies is left out.
     left_out = leverage / (1.0 - weight.clamp(max=1.0) * leverage).clamp_min(1e-12)
     squares = (problem.y[rows] - raw).square() / (1.0 + left_out)
-    folds = enough_folds(_among(parts(), rows), X.cpu().numpy())
+    folds = restricted(parts(), rows.cpu().numpy(), len(problem.y))
+    folds = enough_folds(folds, X.cpu().numpy())
     network, normalized = result.space.networks[0], problem.weight[rows]
     normalized = normalized / normalized.sum()
     models = []
@@ -130,15 +131,6 @@ def uncertainty(
     state |= _fit_noise(best, _level(squares, normalized), effort)
     variance = state.pop("variance") * (1.0 + left_out)
     return state | {"left_out_std": variance.sqrt().cpu().numpy()}
-
-
-def _among(parts: Parts, rows: Tensor) -> Parts:
-    """The folds' samples among `rows`, as positions in it."""
-    index = rows.cpu().numpy()
-    return [
-        (np.flatnonzero(np.isin(index, train)), np.flatnonzero(np.isin(index, test)))
-        for train, test in parts
-    ]
 
 
 def predictive_std(
@@ -202,7 +194,7 @@ def _noise_features(network: Network, X: Tensor, raw: Tensor, rich: bool) -> Ten
     The leverage is not one of them: on training samples it reflects overfitting, which
     does not carry over to new samples.
     """
-    # The numbers of leaves are no quantities.
+    # The indices of leaves are not quantities.
     values = torch.cat([X.flatten(1), raw], 1) if X.is_floating_point() else raw
     if not rich:
         return torch.cat([values, values.square()], 1)

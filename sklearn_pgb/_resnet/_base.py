@@ -47,7 +47,7 @@ from sklearn_pgb._resnet._inputs import (
     units_input,
     usable_features,
 )
-from sklearn_pgb._resnet._residual import BasisSamples, Request
+from sklearn_pgb._resnet._residual import BasisSamples, ResNetRequest
 from sklearn_pgb._resnet._weights import (
     increase_of_export,
     residual_weights,
@@ -179,24 +179,25 @@ class ResNetBasisBase(
             self._center = np.zeros(n_outputs)
         normalized_weight = as_float64(weight / weight.sum())
         rows = self._stack(basis, inputs)
-        scale = InputScale.of(inputs, normalized_weight.numpy(), self._is_chain)
+        input_scale = InputScale.of(inputs, normalized_weight.numpy(), self._is_chain)
         device = check_device(self.device)
         samples = BasisSamples(
             as_float64(basis).to(device),
-            as_float64(scale.standardized(inputs)).to(device),
+            as_float64(input_scale.standardized(inputs)).to(device),
             targets.encode(y, n_outputs, self._center, self._scale).to(device),
             normalized_weight.to(device),
         )
-        # Function that solves for the linear part of the last iteration, for callbacks.
-        last_head: list[Callable] = []
+        # Solves for the linear part of the last iteration, for callbacks.
+        solve_head: Callable
 
         def state(theta: Tensor) -> dict:
-            return self._state(architecture, theta, scale, *last_head[-1]())
+            return self._state(architecture, theta, input_scale, *solve_head())
 
         hook, finish = fit_hooks(self, X, y, weight, state)
 
         def on_iteration(theta: Tensor, loss: float, head: Callable) -> bool:
-            last_head[:] = [head]
+            nonlocal solve_head
+            solve_head = head
             return hook(theta.detach(), loss * self._scale**2)
 
         folds = partial(
@@ -222,7 +223,7 @@ class ResNetBasisBase(
             None if self.cv is None else folds,
             on_iteration,
         )
-        model = architecture, scale, rows, samples, loss
+        model = architecture, input_scale, rows, samples, loss
         # Store before the comparison: `loss_` includes the rounding of the stored
         # model.
         self._store(result, *model)
@@ -319,7 +320,7 @@ class ResNetBasisBase(
         is_small = len(samples.y) <= FULL_BATCH_ROWS
         # Modules train in float64, as their buffers are not converted.
         single = self.dtype == "float32" and self.module is None
-        return Request(
+        return ResNetRequest(
             alpha=None if isinstance(self.alpha, str) else float(self.alpha),
             leave_one_out=isinstance(self.alpha, str) and self.alpha == "loo",
             decay=float(self.weight_decay),

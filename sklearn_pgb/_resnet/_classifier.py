@@ -111,7 +111,7 @@ class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
         does not make z extrapolate.
     input_scale_ : ndarray of shape (n_inputs,)
         Standard deviations of the inputs. A squashed input exceeds its range by at most
-        this.
+        one of them.
     module_state_ : dict of str to ndarray
         Parameters and buffers of z; only with `module`.
     module_ : torch.nn.Module

@@ -31,9 +31,9 @@ from sklearn_pgb._resnet._projection import Projection, SquaredProjection, proje
 from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
-    Request,
-    Residual,
-    Training,
+    ResidualObjective,
+    ResNetRequest,
+    UnitTraining,
 )
 from sklearn_pgb._threads import threads_for, threads_for_solve
 from sklearn_pgb._training._program import Program
@@ -45,7 +45,7 @@ EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class ResNetFit:
     """Result of a fit, for standardized inputs and targets.
 
     Theta has the parameters of the units, and `column_scale` the divisors of the
@@ -62,7 +62,7 @@ class Fit:
     basis: Solution
     bound: Bound
     basis_bound: Bound
-    training: Training
+    training: UnitTraining
 
     @property
     def coef(self) -> Tensor:
@@ -72,7 +72,7 @@ class Fit:
         A = coef[:n_basis] / self.column_scale[:, None]
         return torch.cat([A, self.scale * coef[n_basis:]])
 
-    def without_units(self) -> "Fit":
+    def without_units(self) -> "ResNetFit":
         """Return the solution on the basis alone, with zeros for the units."""
         solution = _padded(self.basis, len(self.solution.coef))
         return replace(self, scale=0.0, solution=solution, bound=self.basis_bound)
@@ -90,10 +90,10 @@ def fit_resnet(
     is_weight: Tensor,
     loss: Loss,
     samples: BasisSamples,
-    request: Request,
+    request: ResNetRequest,
     parts: Callable[[], Parts] | None,
     hook: Hook,
-) -> Fit:
+) -> ResNetFit:
     """Choose alpha, train the units and solve for the linear part.
 
     `is_weight` marks the parameters with weight decay. `parts` returns folds to choose
@@ -131,7 +131,7 @@ def fit_resnet(
             alpha = choice.alpha
         scale = unit_scale(units, theta, samples)
         penalty = is_weight.to(samples.y) * min(request.decay, LARGEST_DECAY)
-        start = Residual(units, samples, inner, alpha, scale, penalty)
+        start = ResidualObjective(units, samples, inner, alpha, scale, penalty)
         solved = choice is not None and parts is not None and is_solved(loss, choice)
         train = full_batch if request.full_batch or solved else minibatches
         with threads_for(len(samples.y) * theta.numel()):
@@ -143,7 +143,9 @@ def fit_resnet(
         return _finish(start, training, column_scale)
 
 
-def _finish(objective: Residual, training: Training, column_scale: Tensor) -> Fit:
+def _finish(
+    objective: ResidualObjective, training: UnitTraining, column_scale: Tensor
+) -> ResNetFit:
     """Solve and certify the problems with and without units at the chosen alpha."""
     inner, alpha = objective.inner, training.alpha
     scale = objective.scale if training.improves else 0.0
@@ -155,7 +157,7 @@ def _finish(objective: Residual, training: Training, column_scale: Tensor) -> Fi
     else:
         n_units = z.shape[1] * objective.samples.y.shape[1]
         solution = _padded(basis, len(basis.coef) + n_units)
-    fit = Fit(
+    fit = ResNetFit(
         theta=training.theta,
         column_scale=column_scale,
         scale=scale,
@@ -170,7 +172,7 @@ def _finish(objective: Residual, training: Training, column_scale: Tensor) -> Fi
     return fit
 
 
-def warn_if_unconverged(fit: Fit) -> None:
+def warn_if_unconverged(fit: ResNetFit) -> None:
     """Warn if a convex problem was not solved to the required gap."""
     for name, part, bound in [
         ("[phi, z]", fit.solution, fit.bound),
@@ -249,7 +251,7 @@ def projection_is_cheap(samples: BasisSamples, n_units: int, loss: Loss) -> bool
 
 
 def choose_penalty(
-    inner: Projection, request: Request, parts: Callable[[], Parts] | None
+    inner: Projection, request: ResNetRequest, parts: Callable[[], Parts] | None
 ) -> AlphaChoice:
     """Choose alpha for the model on the basis alone, in units of its variance."""
     problem = inner.problem(inner.X[:, :0], 0.0)

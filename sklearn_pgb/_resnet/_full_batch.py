@@ -14,23 +14,23 @@ from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
-    Request,
-    Residual,
-    Training,
+    ResidualObjective,
+    ResNetRequest,
+    UnitTraining,
 )
 from sklearn_pgb._training._polish import quasi_newton
 from sklearn_pgb._training._residual import evaluate_units
 
 
 def full_batch(
-    objective: Residual,
+    objective: ResidualObjective,
     theta: Tensor,
-    request: Request,
+    request: ResNetRequest,
     parts: Callable[[], Parts] | None,
     hook: Hook,
-) -> Training:
+) -> UnitTraining:
     """Train by L-BFGS for the number of iterations that is best on held-out samples."""
-    chosen = Training(theta, objective.alpha, [], request.max_iter, improves=True)
+    chosen = UnitTraining(theta, objective.alpha, [], request.max_iter, improves=True)
     if parts is not None:
         chosen = choose(objective, theta, request, parts())
     losses: list[float] = []
@@ -44,16 +44,16 @@ def full_batch(
 
 
 def descend(
-    objective: Residual,
+    objective: ResidualObjective,
     theta: Tensor,
     max_iter: int,
-    request: Request,
+    request: ResNetRequest,
     on_iteration: Callable[[Tensor, float], bool],
 ) -> Tensor:
     """Train the units for at most `max_iter` iterations.
 
-    Variable projection and joint training minimize the same objective; the request
-    determines the cheaper one.
+    Variable projection and joint training minimize the same objective. The request
+    says which of them is cheaper.
     """
     function, start = projected(objective), theta
     if not request.projects:
@@ -83,7 +83,7 @@ def descend(
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def projected(objective: Residual) -> Function:
+def projected(objective: ResidualObjective) -> Function:
     """Return the objective of variable projection, minimized over the linear part.
 
     Its gradient is that of the objective at the minimizing R, which need not be
@@ -108,7 +108,7 @@ def projected(objective: Residual) -> Function:
     return function
 
 
-def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
+def joint(objective: ResidualObjective, theta: Tensor) -> tuple[Function, Tensor]:
     """Return the objective of all parameters, and their initial values."""
     samples = objective.samples
     z, _ = evaluate_units(objective.units, theta, samples.inputs[:1])
@@ -123,17 +123,17 @@ def joint(objective: Residual, theta: Tensor) -> tuple[Function, Tensor]:
 
 
 def choose(
-    objective: Residual, theta: Tensor, request: Request, folds: Parts
-) -> Training:
+    objective: ResidualObjective, theta: Tensor, request: ResNetRequest, folds: Parts
+) -> UnitTraining:
     """Choose the iterations and alpha of the smallest held-out loss over all folds.
 
     Units are kept if they are significantly better than the basis alone with its best
     alpha. Without folds they are left out.
     """
     if not folds:
-        return Training(theta, objective.alpha, [], 0, improves=False)
-    # Solutions are expensive if the training does not project, so half of the
-    # checkpoints are left out.
+        return UnitTraining(theta, objective.alpha, [], 0, improves=False)
+    # Each checkpoint needs solutions for all alphas. Without variable projection these
+    # are expensive, so half of the checkpoints are left out.
     planned = CHECKPOINTS if request.projects else CHECKPOINTS[1::2]
     checkpoints = [0, *(c for c in planned if c < request.max_iter)]
     checkpoints.append(request.max_iter)
@@ -141,41 +141,43 @@ def choose(
     # Weighted losses of each sample, summed over the folds that hold it out.
     n_samples = len(objective.samples.y)
     weight = objective.samples.weight.cpu().numpy()
-    alone = np.zeros((len(alphas), n_samples))
+    basis_losses = np.zeros((len(alphas), n_samples))
     curve = np.zeros((len(checkpoints), len(alphas), n_samples))
     total_weight = np.zeros(n_samples)
     for train, test in folds:
         heldout = objective.samples.rows(test)
         fold = objective.on(objective.samples.rows(train))
-        basis_losses = [fold.held_out_alone(a, heldout).cpu().numpy() for a in alphas]
-        alone[:, test] += weight[test] * np.array(basis_losses)
+        of_fold = [fold.basis_held_out_losses(a, heldout).cpu().numpy() for a in alphas]
+        basis_losses[:, test] += weight[test] * np.array(of_fold)
         losses = held_out_curve(fold, heldout, theta, request, checkpoints, alphas)
         curve[..., test] += weight[test] * losses
         total_weight[test] += weight[test]
-    alone_means, means = (
-        np.nan_to_num(part.sum(-1), nan=np.inf) for part in (alone, curve)
+    basis_means, means = (
+        np.nan_to_num(part.sum(-1), nan=np.inf) for part in (basis_losses, curve)
     )
     # Iterations and alpha are chosen together: trained units need another alpha.
     best = np.unravel_index(int(np.argmin(means)), means.shape)
-    basis = int(alone_means.argmin())
+    basis = int(basis_means.argmin())
     duplicates = number_duplicates(objective.samples)
-    improves = is_significant(alone[basis], curve[best], total_weight, duplicates)
+    improves = is_significant(
+        basis_losses[basis], curve[best], total_weight, duplicates
+    )
     n_iter, alpha = 0, alphas[basis]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    held_out = float(means[best]), float(alone_means[basis])
-    return Training(theta, alpha, [], n_iter, improves, *held_out)
+    held_out = float(means[best]), float(basis_means[basis])
+    return UnitTraining(theta, alpha, [], n_iter, improves, *held_out)
 
 
 def held_out_curve(
-    fold: Residual,
+    fold: ResidualObjective,
     heldout: BasisSamples,
     theta: Tensor,
-    request: Request,
+    request: ResNetRequest,
     checkpoints: list[int],
     alphas: list[float],
 ) -> np.ndarray:
-    """Evaluate losses (n_checkpoints, n_alphas, n_held) of a fold.
+    """Evaluate losses (n_checkpoints, n_alphas, n_heldout) of a fold.
 
     Converged or abandoned folds keep their last losses at later checkpoints. If
     evaluations are expensive, alphas smaller than the best also keep their last losses:
@@ -190,7 +192,9 @@ def held_out_curve(
         count = len(alphas)
         if curve and not request.projects:
             count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
-        evaluated = [fold.held_out(theta, alpha, heldout) for alpha in alphas[:count]]
+        evaluated = [
+            fold.held_out_losses(theta, alpha, heldout) for alpha in alphas[:count]
+        ]
         losses = torch.stack(evaluated).cpu().numpy()
         if count < len(alphas):
             losses = np.concatenate([losses, curve[-1][count:]])

@@ -15,26 +15,27 @@ def number_duplicates(samples: BasisSamples) -> NDArray[np.intp]:
 
 
 def is_significant(
-    alone: NDArray[np.float64],
-    units: NDArray[np.float64],
+    basis_losses: NDArray[np.float64],
+    losses: NDArray[np.float64],
     weight: NDArray[np.float64],
     group: NDArray[np.intp],
 ) -> bool:
     """Whether the units significantly improve the loss on held-out samples.
 
-    `alone` and `units` are weighted losses without and with the units. The weights are
-    totals over all folds that hold a sample out. The gain must exceed STANDARD_ERRORS,
-    estimated from the sums over groups, which are independent.
+    `basis_losses` and `losses` are weighted losses without and with the units. The
+    weights are totals over all folds that hold a sample out. The gain must exceed
+    STANDARD_ERRORS standard errors, estimated from the sums over groups, which are
+    independent.
     """
     with np.errstate(invalid="ignore"):
-        gains = alone - units
+        gains = basis_losses - losses
         gain = gains.sum()
         deviations = gains - gain * weight / weight.sum()
     if not gain > 0:
         return False
     if not np.isfinite(gain):
         # The losses of the basis alone overflow.
-        return bool(np.isfinite(units).all())
+        return bool(np.isfinite(losses).all())
     _, label = np.unique(group[weight > 0], return_inverse=True)
     sums = np.bincount(label, deviations[weight > 0])
     n = len(sums)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._resnet._residual import BasisSamples, Residual
+from sklearn_pgb._resnet._residual import BasisSamples, ResidualObjective
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._residual import ResidualProgram
 
@@ -19,7 +19,7 @@ class Joint:
     standardized with the means and standard deviations of `whole`.
     """
 
-    residual: Residual
+    residual: ResidualObjective
     whole: BasisSamples
     dtype: torch.dtype
 

@@ -13,9 +13,9 @@ from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
-    Request,
-    Residual,
-    Training,
+    ResidualObjective,
+    ResNetRequest,
+    UnitTraining,
 )
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._residual import evaluate_units
@@ -23,12 +23,12 @@ from sklearn_pgb._training._train import Schedule, train
 
 
 def minibatches(
-    objective: Residual,
+    objective: ResidualObjective,
     theta: Tensor,
-    request: Request,
+    request: ResNetRequest,
     parts: Callable[[], Parts] | None,
     hook: Hook,
-) -> Training:
+) -> UnitTraining:
     """Train all parameters by Adam, with early stopping on the first fold."""
     samples = objective.samples
     folds = [] if parts is None else parts()
@@ -66,7 +66,7 @@ def minibatches(
         validate=validate if heldout is not None else None,
         on_epoch=on_epoch,
     )
-    training = Training(
+    training = UnitTraining(
         trained.theta[0, -size:].detach().to(samples.y),
         objective.alpha,
         losses,
@@ -78,23 +78,33 @@ def minibatches(
 
 
 def _compared(
-    training: Training, fold: Residual, request: Request, heldout: BasisSamples
-) -> Training:
+    training: UnitTraining,
+    fold: ResidualObjective,
+    request: ResNetRequest,
+    heldout: BasisSamples,
+) -> UnitTraining:
     """Choose alpha and whether to keep the units, by exact solutions on the fold."""
     theta = training.theta
     alphas = [factor * fold.alpha for factor in request.factors()]
-    units = [fold.held_out(theta, alpha, heldout).cpu().numpy() for alpha in alphas]
-    alone = [fold.held_out_alone(alpha, heldout).cpu().numpy() for alpha in alphas]
+    losses = [
+        fold.held_out_losses(theta, alpha, heldout).cpu().numpy() for alpha in alphas
+    ]
+    basis_losses = [
+        fold.basis_held_out_losses(alpha, heldout).cpu().numpy() for alpha in alphas
+    ]
     weight = heldout.weight.cpu().numpy()
-    units_means, alone_means = (np.array(part) @ weight for part in (units, alone))
-    best, basis = int(units_means.argmin()), int(alone_means.argmin())
+    means, basis_means = (np.array(part) @ weight for part in (losses, basis_losses))
+    best, basis = int(means.argmin()), int(basis_means.argmin())
     improves = is_significant(
-        weight * alone[basis], weight * units[best], weight, number_duplicates(heldout)
+        weight * basis_losses[basis],
+        weight * losses[best],
+        weight,
+        number_duplicates(heldout),
     )
     return replace(
         training,
         alpha=alphas[best if improves else basis],
         improves=improves,
-        held_out=float(units_means[best]),
-        basis_held_out=float(alone_means[basis]),
+        held_out=float(means[best]),
+        basis_held_out=float(basis_means[basis]),
     )

@@ -48,12 +48,33 @@ class BasisSamples:
 
 
 @dataclass(frozen=True)
-class Request:
+class ResNetRequest:
     """Parameters of the fit, with automatic ones resolved.
 
-    Alpha is None if it has to be chosen, for any loss by leave-one-out if
-    `leave_one_out`. Each step uses all samples if `full_batch`, and then solves for the
-    linear part if `projects`. `total_weight` is the sum of the unnormalized weights.
+    Attributes
+    ----------
+    alpha : float or None
+        None if it has to be chosen.
+    leave_one_out : bool
+        Whether to choose alpha by leave-one-out for every loss.
+    decay : float
+        Weight decay of the units.
+    intercept : bool
+    full_batch : bool
+        Whether each step uses all samples.
+    projects : bool
+        Whether each of these steps also solves for the linear part, by variable
+        projection.
+    max_iter : int
+    tol : float
+    batch_size : int
+    rate : float
+        Learning rate.
+    dtype : torch.dtype
+        Precision of training on minibatches.
+    total_weight : float
+        Sum of the unnormalized weights.
+    seed : int
     """
 
     alpha: float | None
@@ -84,7 +105,7 @@ Hook = Callable[[Tensor, float, Callable[[], tuple[Tensor, Tensor]]], bool]
 
 
 @dataclass(frozen=True, eq=False)
-class Residual:
+class ResidualObjective:
     """The objective: a loss on [phi, z], a penalty on R and a decay of the units.
 
     `inner` solves for R and intercept at given units, `scale` is the factor of the
@@ -98,7 +119,7 @@ class Residual:
     scale: float
     penalty: Tensor
 
-    def on(self, samples: BasisSamples) -> "Residual":
+    def on(self, samples: BasisSamples) -> "ResidualObjective":
         """Return the same objective on other samples."""
         inner = projection(
             samples.basis,
@@ -125,25 +146,38 @@ class Residual:
         solve = self.inner.rough if rough else self.inner.solve
         return solve(self.scale * z, alpha)
 
-    def held_out(self, theta: Tensor, alpha: float, heldout: BasisSamples) -> Tensor:
-        """Return losses of held-out samples for a rough solution on the others."""
+    def held_out_losses(
+        self, theta: Tensor, alpha: float, heldout: BasisSamples
+    ) -> Tensor:
+        """Return losses of held-out samples for a rough solution on these samples."""
         coef, intercept = self.head(theta, alpha, rough=True)
         z, _ = evaluate_units(self.units, theta, heldout.inputs)
         raw = torch.cat([heldout.basis, self.scale * z], 1) @ coef + intercept
         return self.losses(raw, heldout)
 
-    def held_out_alone(self, alpha: float, heldout: BasisSamples) -> Tensor:
-        """Return the same losses for the model on the basis alone."""
+    def basis_held_out_losses(self, alpha: float, heldout: BasisSamples) -> Tensor:
+        """Return losses of held-out samples for a model without units."""
         coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
         return self.losses(heldout.basis @ coef + intercept, heldout)
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class UnitTraining:
     """Trained units, and their held-out losses.
 
-    `losses` has the objective after each iteration or epoch. The units are kept if they
-    are better. Mean held-out losses with and without them are nan without folds.
+    Attributes
+    ----------
+    theta : Tensor
+        Parameters of the units.
+    alpha : float
+    losses : list of float
+        The objective after each iteration or epoch.
+    n_iter : int
+    improves : bool
+        Whether the units are better than the basis alone, so that they are kept.
+    held_out, basis_held_out : float
+        Mean held-out losses with and without the units; nan without folds.
+    diverged : bool
     """
 
     theta: Tensor

@@ -98,7 +98,7 @@ def evaluate(objectives: Sequence[Objective]) -> Endpoints:
     return Endpoints(list(objectives), parameters, outputs, loss, objective, norm)
 
 
-def distinct(ends: Endpoints, setting: SurveyData, scale: float) -> NDArray[np.intp]:
+def distinct(ends: Endpoints, data: SurveyData, scale: float) -> NDArray[np.intp]:
     """Return the number of the distinct minimum of each start.
 
     Networks are compared by their predictions on the training samples and by their
@@ -107,11 +107,10 @@ def distinct(ends: Endpoints, setting: SurveyData, scale: float) -> NDArray[np.i
     increasing objective, each network is assigned to the first minimum that it is close
     to, or to a new one.
     """
-    predicted = setting.loss.predict(ends.raw.flatten(0, 1)).view(ends.raw.shape)
-    centered = setting.y - setting.weight @ setting.y
+    predicted = data.loss.predict(ends.raw.flatten(0, 1)).view(ends.raw.shape)
+    centered = data.y - data.weight @ data.y
     spread, size = (
-        float(setting.weight @ part.square().sum(1)) ** 0.5
-        for part in (centered, setting.y)
+        float(data.weight @ part.square().sum(1)) ** 0.5 for part in (centered, data.y)
     )
     if spread <= CONSTANT_RTOL * size:
         # Constant targets: compare predictions relative to their size instead.
@@ -126,7 +125,7 @@ def distinct(ends: Endpoints, setting: SurveyData, scale: float) -> NDArray[np.i
             if not ends.objective[start] <= min(limit, np.finfo(np.float64).max):
                 continue
             difference = (predicted[start] - predicted[other]).square().sum(1)
-            if float(setting.weight @ difference) ** 0.5 <= SAME_MINIMUM * spread:
+            if float(data.weight @ difference) ** 0.5 <= SAME_MINIMUM * spread:
                 number[start] = i
                 break
         if number[start] == len(minima):

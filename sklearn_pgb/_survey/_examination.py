@@ -28,13 +28,18 @@ def examine_ends(
     tol: float,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[str, ...]]:
-    """Return bounds over the gradient bases with norm budgets, and verdicts.
+    """Return bounds on the loss over gradient bases, their norm budgets, and verdicts.
 
-    One network of each distinct minimum is examined, in order of increasing objective,
-    within EXAMINATION_FLOPS and at least once. If it is critical or at a kink, it is
-    certified as by `certify`, and all critical networks of the minimum get its verdict.
-    Otherwise only its bound is computed. Bounds are nan for networks that are neither
-    examined nor the best.
+    Each distinct minimum has one network examined, in order of increasing objective,
+    until EXAMINATION_FLOPS are used up; the best minimum is always examined. A network
+    that is critical or at a kink is certified as by `certify`, and all critical
+    networks of its minimum get its verdict. For others only the bound is computed.
+    Bounds are nan for networks that are neither examined nor the best.
+
+    Parameters
+    ----------
+    minimum : ndarray of int (n_starts,)
+        Number of each network's minimum, in order of increasing objective.
     """
     critical = ends.gradient_norm <= tol * scale.reference
     finite = np.isfinite(ends.objective) & np.isfinite(ends.gradient_norm)
@@ -42,21 +47,21 @@ def examine_ends(
     verdict[~finite] = "undetermined"
     bounds = np.full((2, len(ends.loss)), np.nan)
     budget = EXAMINATION_FLOPS
-    # Minima are numbered by their objective, so the budget goes to the best ones.
+    # The best minima come first, so the budget goes to them.
     for number in range(int(minimum.max()) + 1):
         members = np.flatnonzero(minimum == number)
         converged = members[critical[members]]
         # A verdict on a critical network holds for the other critical ones of its
         # minimum, as their outputs are the same.
         candidates = converged if len(converged) else members
-        first = candidates[ends.objective[candidates].argmin()]
-        if not finite[first]:
+        examined = candidates[ends.objective[candidates].argmin()]
+        if not finite[examined]:
             continue
-        objective = ends.objectives[first]
+        objective = ends.objectives[examined]
         if not len(converged) and kink_margin(objective.network, objective.X).on_kink:
             # At a kink the gradient does not exist, so its norm is not informative.
-            converged = np.array([first])
-        budget -= _work(objective) * (CERTIFICATE_COST if len(converged) else 1.0)
+            converged = np.array([examined])
+        budget -= _cost(objective) * (CERTIFICATE_COST if len(converged) else 1.0)
         if budget < 0 and number > 0:
             break
         if len(converged):
@@ -64,10 +69,10 @@ def examine_ends(
                 objective, tol=tol, max_memory=MAX_MEMORY, seed=seed
             )
             row = certificate.row("gradient")
-            bounds[:, first] = row.lower_bound, row.norm_budget
+            bounds[:, examined] = row.lower_bound, row.norm_budget
             verdict[converged] = certificate.verdict
         else:
-            bounds[:, first] = _bound(objective, ends.loss[first], scale.floor)
+            bounds[:, examined] = _bound(objective, ends.loss[examined], scale.floor)
     if finite.any():
         best = int(np.where(finite, ends.objective, np.inf).argmin())
         if np.isnan(bounds[0, best]):
@@ -79,7 +84,7 @@ def examine_ends(
     return *bounds, tuple(verdict.tolist())
 
 
-def _work(objective: Objective) -> float:
+def _cost(objective: Objective) -> float:
     """Cost of a decomposition of the gradient basis."""
     return factorization_flops(objective.y.numel(), objective.network.n_params)
 
@@ -89,6 +94,6 @@ def _bound(objective: Objective, loss: float, floor: float) -> tuple[float, floa
     space = TangentSpace.of([objective.network], [objective.X], objective.weight)
     operator = space.operator([objective.X])
     problem = problem_on(objective, operator, intercept=space.intercept)
-    with threads_for(_work(objective)):
+    with threads_for(_cost(objective)):
         least = infimum(problem, floor=floor, attained_loss=loss)
     return least.lower_bound, least.norm_budget

@@ -18,7 +18,7 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._survey._recipe import Recipe
 from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._polish import polish
-from sklearn_pgb._training._program import uniform_initialisation
+from sklearn_pgb._training._program import uniform_initialization
 from sklearn_pgb._training._train import train
 
 
@@ -37,7 +37,7 @@ def train_population(
     seeds do not depend on `n_jobs`.
     """
     rng = np.random.RandomState(seed)
-    theta = uniform_initialisation(recipe.program, rng, n_starts)
+    theta = uniform_initialization(recipe.program, rng, n_starts)
     if isinstance(polish_iter, str):
         work = n_starts * len(recipe.y) * recipe.program.n_params
         affordable = int(min(MOST_POLISH, POLISH_WORK / work))

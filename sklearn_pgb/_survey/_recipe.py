@@ -42,15 +42,27 @@ from sklearn_pgb._training._train import Schedule, automatic_rate
 class Recipe:
     """Architecture, data and training parameters of a population of networks.
 
-    `setting` has the data in the original units of the targets, and `y` the targets
-    before they are encoded. The outputs of the architecture and the penalty are in the
-    training units of `Targets.scaling`. If the solver is L-BFGS, the schedule has zero
-    epochs and `n_iter` is the estimator's number of iterations.
+    Attributes
+    ----------
+    architecture : Architecture
+        Its outputs and the penalty are for standardized targets.
+    activation : str
+    data : SurveyData
+        In the original units of the targets.
+    targets : Targets
+    y : ndarray
+        Targets before they are encoded.
+    penalty : Tensor (n_params,)
+    schedule : Schedule
+        Has zero epochs if the solver is L-BFGS.
+    batch_size : int
+    n_iter : int
+        The estimator's number of iterations of L-BFGS; zero for other solvers.
     """
 
     architecture: Architecture
     activation: str
-    setting: SurveyData
+    data: SurveyData
     targets: Targets
     y: NDArray[Any]
     penalty: Tensor
@@ -66,21 +78,21 @@ class Recipe:
         return program
 
     def objective(self, dtype: torch.dtype) -> Objective:
-        """Training objective, in training units."""
-        setting, architecture = self.setting, self.architecture
+        """Training objective, for standardized targets."""
+        data, architecture = self.data, self.architecture
         y = self.targets.encode(
             self.y, architecture.n_outputs, architecture.center, architecture.scale
         )
         loss = self.targets.loss_for(architecture.n_outputs, architecture.scale)
-        parts = (setting.inputs, y, setting.weight, self.penalty)
-        # Each call makes its own program, because its buffers are not thread-safe.
+        parts = (data.inputs, y, data.weight, self.penalty)
+        # Each call makes its is_own program, because its buffers are not thread-safe.
         program = ChainProgram(self.program.widths, self.program.activations)
         return Objective(program, loss, *(part.to(dtype) for part in parts))
 
-    def own_penalty(self) -> Tensor:
-        """Penalty on the parameters of `networks`, in the targets' original units."""
+    def original_penalty(self) -> Tensor:
+        """Penalty on the parameters of `networks`, for targets in original units."""
         penalty = self.penalty.clone()
-        _inner(penalty, self.program).mul_(self.architecture.scale**2)
+        _hidden_part(penalty, self.program).mul_(self.architecture.scale**2)
         return penalty
 
     def networks(self, theta: Tensor) -> Sequence[Network]:
@@ -102,16 +114,10 @@ def find_recipe(
     Steps of pipelines and target transformers are fitted once.
     """
     *wrappers, final = _unwrapped(estimator)
-    if not _is_chain(final):
+    if not _has_known_training(final):
         return None
     final._validate_params()
-    for wrapper in wrappers:
-        if isinstance(wrapper, TransformedTargetRegressor):
-            columns = np.asarray(y).reshape(len(y), -1)
-            columns = clone(wrapper.transformer).fit_transform(columns)
-            y = columns.ravel() if np.ndim(y) == 1 else columns
-        elif len(wrapper.steps) > 1:
-            X = clone(wrapper[:-1]).fit_transform(X, y)
+    X, y = _transformed(wrappers, X, y)
     X = check_array(X, accept_sparse=("csr", "csc"), dtype=np.float64)
     is_sparse, X = sp.issparse(X), dense(X)
     params = {"loss": "log_loss", **final.get_params()}
@@ -123,8 +129,8 @@ def find_recipe(
     # Fits leave samples of weight zero out, so they must not affect standardization.
     if not weight.all():
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
-    own = isinstance(final, NetworkEstimator)
-    if own and params["standardize"]:
+    is_own = isinstance(final, NetworkEstimator)
+    if is_own and params["standardize"]:
         X = InputMap.fit(X, weight, centered=not is_sparse, drop=True).transform(X)
     n_outputs = targets.n_outputs
     loss = targets.loss_for(n_outputs)
@@ -133,29 +139,27 @@ def find_recipe(
     program = ChainProgram(
         [X.shape[1], *hidden, n_outputs], [ACTIVATIONS[activation]] * len(hidden)
     )
-    # The initial parameters drawn here are not used: each start draws its own.
+    # The initial parameters drawn here are not used: each start draws its is_own.
     rng = np.random.RandomState(0)
     architecture = chain_architecture(program, rng, *targets.scaling(y, weight))
     normalized = as_float64(weight / weight.sum())
     penalty = program.is_weight().double()
-    if own:
+    if is_own:
         penalty *= params["alpha"] / (2 * weight.sum())
     else:
         penalty *= mlp_penalty(final, loss, sample_weight)[0]
         # Dividing the loss by the variance of the targets divides the penalty too.
-        _inner(penalty, program).div_(architecture.scale**2)
+        _hidden_part(penalty, program).div_(architecture.scale**2)
     epochs = (
-        params["max_iter"] if own else max(1, int(EPOCH_RATIO * params["max_iter"]))
+        params["max_iter"] if is_own else max(1, int(EPOCH_RATIO * params["max_iter"]))
     )
     by_lbfgs = params["solver"] == "lbfgs"
-    rate = params["learning_rate_init"] if own else "auto"
+    rate = params["learning_rate_init"] if is_own else "auto"
     batch_size = params["batch_size"]
     return Recipe(
         architecture=architecture,
         activation=activation,
-        setting=SurveyData(
-            as_float64(X), targets.encode(y, n_outputs), normalized, loss
-        ),
+        data=SurveyData(as_float64(X), targets.encode(y, n_outputs), normalized, loss),
         targets=targets,
         y=y,
         penalty=penalty,
@@ -187,8 +191,20 @@ def _unwrapped(estimator: Any) -> Iterator[Any]:
             return
 
 
-def _is_chain(final: Any) -> bool:
-    """Whether the estimator is MLP* or AddedNeuron*, with known training."""
+def _transformed(wrappers: Sequence[Any], X: Any, y: Any) -> tuple[Any, Any]:
+    """Fit the steps of pipelines and the target transformers, and apply them."""
+    for wrapper in wrappers:
+        if isinstance(wrapper, TransformedTargetRegressor):
+            columns = np.asarray(y).reshape(len(y), -1)
+            columns = clone(wrapper.transformer).fit_transform(columns)
+            y = columns.ravel() if np.ndim(y) == 1 else columns
+        elif len(wrapper.steps) > 1:
+            X = clone(wrapper[:-1]).fit_transform(X, y)
+    return X, y
+
+
+def _has_known_training(final: Any) -> bool:
+    """Whether the estimator is MLP* or AddedNeuron* with a chain of layers."""
     if isinstance(final, MLPRegressor | MLPClassifier):
         return True
     if not isinstance(final, NetworkEstimator):
@@ -198,7 +214,7 @@ def _is_chain(final: Any) -> bool:
     return "neuron_penalty" in params and params["module"] is None
 
 
-def _inner(penalty: Tensor, program: ChainProgram) -> Tensor:
+def _hidden_part(penalty: Tensor, program: ChainProgram) -> Tensor:
     """View the penalty of the hidden layers.
 
     It changes with the scale of the targets. The penalty of the output weights does

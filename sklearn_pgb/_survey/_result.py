@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._budget import PRINTED
-from sklearn_pgb._certificate._certificate import number
+from sklearn_pgb._certificate._certificate import digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,9 +167,9 @@ class MinimaSurvey:
             f"{self.n_starts} starts, {self.n_minima} distinct minima: "
             f"{', '.join(words)} (tol={self.tol:g})",
             f"loss: {low:.4g} (min), {middle:.4g} (median), {high:.4g} (max)",
-            f"bounds: floor {number(self.floor, rounding)}, linear model "
+            f"bounds: floor {digits(self.floor, rounding)}, linear model "
             f"{self.linear:.4g}, gradient basis of the best network "
-            f"{number(self.best_bound, rounding)}",
+            f"{digits(self.best_bound, rounding)}",
             "minimum  starts      loss  gradient  verdict",
         ]
         for minimum, count in enumerate(self.counts[:PRINTED]):

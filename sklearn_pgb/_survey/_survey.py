@@ -119,8 +119,8 @@ def survey_minima(
     seed = int(rng.randint(np.iinfo(np.int32).max))
     recipe = find_recipe(estimator, X, y, weight)
     if recipe is not None:
-        setting = recipe.setting
-        scale = setting.scale()
+        data = recipe.data
+        scale = data.scale()
         # In the targets' units, gradients of hidden layers are larger by unit^2, and
         # those of the output layer by unit, than in training units. One factor at a
         # time, because squares of tiny targets underflow.
@@ -134,23 +134,21 @@ def survey_minima(
             seed=seed,
             n_jobs=n_jobs,
         )
-        penalty = recipe.own_penalty()
-        objectives = [
-            setting.objective(each, penalty) for each in recipe.networks(theta)
-        ]
+        penalty = recipe.original_penalty()
+        objectives = [data.objective(each, penalty) for each in recipe.networks(theta)]
     else:
         # Estimators whose fit takes no weights are trained if the user gives none.
         given = None if sample_weight is None else weight
         objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
         first = objectives[0]
-        setting = SurveyData(first.X, first.y, first.weight, first.loss)
-        scale = setting.scale()
+        data = SurveyData(first.X, first.y, first.weight, first.loss)
+        scale = data.scale()
     ends = evaluate(objectives)
-    minimum = distinct(ends, setting, scale.reference)
+    minimum = distinct(ends, data, scale.reference)
     bounds, budgets, verdicts = examine_ends(
         ends, minimum, scale=scale, tol=tol, seed=seed
     )
-    linear = setting.linear(scale.floor)
+    linear = data.linear(scale.floor)
     return MinimaSurvey(
         loss=ends.loss,
         objective=ends.objective,

@@ -23,7 +23,7 @@ from sklearn_pgb._training._program import (
     ChainProgram,
     ModuleProgram,
     Program,
-    uniform_initialisation,
+    uniform_initialization,
 )
 
 
@@ -80,7 +80,7 @@ def chain_architecture(
     n_outputs, n_hidden = program.shapes[-1]
 
     def draw() -> Tensor:
-        theta = uniform_initialisation(program, rng, 1)[0]
+        theta = uniform_initialization(program, rng, 1)[0]
         if constant:
             theta[-n_outputs * (n_hidden + 1) :] = 0
         if start is not None:
@@ -97,10 +97,11 @@ def module_architecture(
     device: Any,
     inputs: InputMap | None = None,
 ) -> Architecture:
-    """Create an architecture; later draws reset the module or make another.
+    """Create the architecture of a module, or of a callable that returns one.
 
-    The module is copied, or returned by a function. It is checked on some of the
-    samples, which are standardized by `inputs`.
+    The first draw has the current parameters. Later draws have new ones: layers are
+    reset, or the callable is called again. The module is checked on some of the samples
+    X, which are already standardized by `inputs`.
     """
     first = _make(module)
     probe = ModuleNetwork(first)
@@ -120,9 +121,9 @@ def module_architecture(
             return current.pop()
         drawn = _make(module)
         if isinstance(module, nn.Module):
-            # The copy of an instance has its parameters.
+            # It is a copy with the instance's parameters, so draw new ones. The static
+            # look-up does not run `__getattr__` or properties of a user's class.
             for layer in drawn.modules():
-                # Does not run `__getattr__` or properties of a user's class.
                 reset = inspect.getattr_static(type(layer), "reset_parameters", None)
                 if reset is not None:
                     reset(layer)

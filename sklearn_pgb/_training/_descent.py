@@ -25,11 +25,11 @@ class Method(ABC):
         """Initialize the state for a population."""
 
     @abstractmethod
-    def memory(self) -> list[Tensor]:
-        """Return the state for `recall`."""
+    def state(self) -> list[Tensor]:
+        """Copy the state, for `load_state`."""
 
     @abstractmethod
-    def recall(self, memory: list[Tensor]) -> None:
+    def load_state(self, state: list[Tensor]) -> None:
         """Restore the state of an earlier descent, after `start`."""
 
     @abstractmethod
@@ -37,8 +37,8 @@ class Method(ABC):
         """Update theta in place."""
 
     @abstractmethod
-    def forget(self, member: int) -> None:
-        """Reset the state of a member whose parameters were replaced."""
+    def reset(self, member: int) -> None:
+        """Reset the state of a member, whose parameters were replaced."""
 
 
 @dataclass(eq=False)
@@ -55,12 +55,12 @@ class Adam(Method):
         self.powers = np.ones((2, len(theta)))
         self.decays = np.array([[self.beta_1], [self.beta_2]])
 
-    def memory(self) -> list[Tensor]:
+    def state(self) -> list[Tensor]:
         powers = torch.from_numpy(self.powers.copy())
         return [self.first.clone(), self.second.clone(), powers]
 
-    def recall(self, memory: list[Tensor]) -> None:
-        first, second, powers = memory
+    def load_state(self, state: list[Tensor]) -> None:
+        first, second, powers = state
         self.first.copy_(first)
         self.second.copy_(second)
         self.powers = powers.numpy().copy()
@@ -81,7 +81,7 @@ class Adam(Method):
             size = (rate * torch.from_numpy(correction)[:, None]).to(theta)
             theta.addcmul_(torch.div(self.first, scale, out=scale), size, value=-1.0)
 
-    def forget(self, member: int) -> None:
+    def reset(self, member: int) -> None:
         self.first[member] = 0
         self.second[member] = 0
         self.powers[:, member] = 1
@@ -97,11 +97,11 @@ class GradientDescent(Method):
     def start(self, theta: Tensor) -> None:
         self.velocity = torch.zeros_like(theta)
 
-    def memory(self) -> list[Tensor]:
+    def state(self) -> list[Tensor]:
         return [self.velocity.clone()]
 
-    def recall(self, memory: list[Tensor]) -> None:
-        self.velocity.copy_(memory[0])
+    def load_state(self, state: list[Tensor]) -> None:
+        self.velocity.copy_(state[0])
 
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
         pull = gradient.mul_(rate)
@@ -111,7 +111,7 @@ class GradientDescent(Method):
         else:
             theta.add_(self.velocity)
 
-    def forget(self, member: int) -> None:
+    def reset(self, member: int) -> None:
         self.velocity[member] = 0
 
 
@@ -142,8 +142,8 @@ class Descent:
         objective, theta = self.objective, self.theta
         n, size = objective.n_samples, self.batch_size
         total = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
-        for run in self._shuffled():
-            for X, y, weight in zip(*(part.split(size) for part in run), strict=True):
+        for data in self._shuffled():
+            for X, y, weight in zip(*(each.split(size) for each in data), strict=True):
                 value, gradient = objective.batch_value_and_gradient(
                     theta, X, y, weight
                 )
@@ -160,7 +160,7 @@ class Descent:
     def move(self, member: int, theta: Tensor) -> None:
         """Replace the parameters of a member and reset its method."""
         self.theta[member] = theta
-        self.method.forget(member)
+        self.method.reset(member)
 
     def _shuffled(self):  # type: ignore[no-untyped-def]
         """Yield shuffled parts of whole batches, with mean batch weights of one."""
@@ -171,6 +171,6 @@ class Descent:
             return
         order = torch.randperm(n, generator=self.generator).to(objective.y.device)
         # Part after part, so that the shuffled copies take little memory.
-        per_run = size * max(1, SHUFFLED // (size * objective.X[:1].numel()))
-        for rows in order.split(per_run):
+        per_part = size * max(1, SHUFFLED // (size * objective.X[:1].numel()))
+        for rows in order.split(per_part):
             yield tuple(part[rows] for part in data)

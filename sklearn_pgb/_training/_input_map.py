@@ -37,8 +37,8 @@ class InputMap:
         """Compute means and standard deviations of samples with positive weights.
 
         Columns that are not centered are divided by their largest absolute value, which
-        preserves zeros and the size of rare features. Constant columns are dropped,
-        except one if all are constant, or else become zero.
+        preserves zeros and the size of rare features. Constant columns become zero or,
+        with `drop`, are left out, but one is kept if all are constant.
         """
         weight = weight / weight.sum()
         rows = X if X.ndim == 2 else X.reshape(len(X), -1)

@@ -67,8 +67,8 @@ class ChainProgram(Program):
 
     Each pass takes one batched matrix product per layer and direction. The widths are
     the number of inputs, units of each hidden layer, and number of outputs. There is
-    one activation per hidden layer. One more also activates the outputs, which
-    `backward` then overwrites.
+    one activation per hidden layer. If there is one more, it is that of the outputs,
+    and `backward` overwrites the outputs.
     """
 
     def __init__(self, widths: Sequence[int], activations: Sequence[Activation]):
@@ -141,12 +141,11 @@ class ChainProgram(Program):
     def _pull(self, delta: Tensor, layer: int, tape: Any) -> Tensor:
         """Multiply delta by the derivative of a layer's activation, in place."""
         pre_activations, outputs, _ = tape
-        activation, z, h = self.activations[layer], pre_activations[layer], layer + 1
-        # In place, derivatives are computed from outputs, so pre-activations are
-        # overwritten.
+        activation, h = self.activations[layer], outputs[layer + 1]
+        # Functions in place have overwritten the pre-activations. They need h only.
         if activation.in_place is not None:
-            return activation.in_place[1](delta, outputs[h])
-        return delta.mul_(activation.derivative(z, outputs[h]))
+            return activation.in_place[1](delta, h)
+        return delta.mul_(activation.derivative(pre_activations[layer], h))
 
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
         weights, biases = self.split(theta[None])
@@ -257,7 +256,7 @@ class NetworkProgram(Program):
         return self.network(theta, X)
 
 
-def uniform_initialisation(
+def uniform_initialization(
     program: ChainProgram, rng: np.random.RandomState, n_members: int
 ) -> Tensor:
     """Draw Glorot's uniform weights and biases with scikit-learn's distribution.
