@@ -167,6 +167,18 @@ def test_unbounded_tilt_is_recognized(seed):
     # A larger budget then always has a lower bound.
     wider = certify(mlp, X, y, norm_budget=1e3 * certificate.tilted.norm_budget)
     assert wider.tilted.lower_bound < certificate.tilted.lower_bound
+    assert wider.tilted.gap > certificate.objective
+    assert "this says nothing" in str(wider).lower()
+
+
+def test_reports_lead_with_the_gap_that_is_zero_at_critical_points(seed):
+    mlp, X, y = converged_mlp(seed, 0.1)
+    certificate = certify(mlp, X, y)
+    assert f"tilted.gap={certificate.tilted.gap:.3g})" in repr(certificate)
+    assert "says nothing" not in str(certificate)
+    assert "twice scikit-learn's" in str(certificate)
+    plain = certify(mlp.set_params(alpha=0.0), X, y)
+    assert f", gap={plain.gap:.3g})" in repr(plain)
 
 
 def test_penalized_network_at_the_floor_of_its_loss_is_not_called_global(seed):

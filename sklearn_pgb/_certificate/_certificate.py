@@ -272,10 +272,11 @@ class Certificate:
         return as_text(self)
 
     def __repr__(self) -> str:
-        excess = max((row.excess for row in self.table), default=np.nan)
+        # The gap that vanishes at critical points.
+        name, of = ("gap", self) if self.tilted is None else ("tilted.gap", self.tilted)
         return (
             f"Certificate(verdict={self.verdict!r}, loss={self.loss:.6g}, "
-            f"floor={self.floor:.6g}, largest_excess={excess:.3g})"
+            f"floor={self.floor:.6g}, {name}={of.gap:.3g})"
         )
 
     def _repr_html_(self) -> str:
@@ -326,21 +327,21 @@ def _rounding(certificate: Certificate) -> float:
 def _penalty_statements(certificate: Certificate) -> list[str]:
     c, tilted, zero = certificate, certificate.tilted, _rounding(certificate)
     assert tilted is not None
+    useless = ""
+    if tilted.gap >= c.objective - c.floor > 0:
+        useless = " This says nothing, because no objective is below the lower bound."
     lines = [
         f"With its penalty of {digits(c.penalty)} the objective is "
         f"{digits(c.objective)}. The convex problem tilted by the penalty can be lower "
         f"by at most {digits(tilted.gap, zero)}, for changes of the coefficients with "
         f"norm up to {digits(tilted.norm_budget)}. At a critical point this is 0."
+        f"{useless}"
     ]
     if tilted.unbounded:
         lines.append(
             "Without a limit on this norm there is no bound: the penalty's gradient "
             "leaves the row space of the derivatives. At a critical point it does not."
         )
-    lines.append(
-        "(The identity for objectives without penalty would give "
-        f"{digits(c.gap, zero)}, but does not apply here.)"
-    )
     return lines
 
 

@@ -220,6 +220,8 @@ def _terms_of_mlp(
     network = opened.network
     assert isinstance(network, ChainNetwork)
     strength, notes = mlp_penalty(mlp, opened.loss, weight)
+    if isinstance(opened.loss, SquaredLoss):
+        notes += ("The squared loss has no factor 1/2: it is twice scikit-learn's.",)
     if isinstance(opened.loss, SquaredLoss) and (network.n_outputs or 1) > 1:
         # Use the objective that scikit-learn's gradient belongs to, because training
         # ends where this gradient is zero.

@@ -155,11 +155,17 @@ def notes(subject: Subject, findings: Findings) -> tuple[str, ...]:
         texts.append(
             "Some proven bounds only hold for coefficients up to the norm in the table."
         )
+    linear = subject.objective.network.is_linear_in_theta
+    if rank != 0 and not linear:
+        texts.append(
+            "The row `gradient` is about the derivatives at these parameters. They "
+            "change in training, so the network may reach a smaller loss."
+        )
     if findings.tilted is not None:
         texts.append(
-            "The training had a penalty, so a smaller loss on a basis without penalty "
-            "does not show that training has not converged, nor does the perturbed "
-            "gradient basis contribute to the verdict."
+            "The training had a penalty, but the table is about losses without it: a "
+            "network that has converged may have an excess on the gradient basis. The "
+            "perturbed gradient basis is not used for the verdict."
         )
         if findings.loss - findings.floor.value <= findings.tolerance:
             texts.append("The loss without penalty is at the floor.")
@@ -168,7 +174,7 @@ def notes(subject: Subject, findings: Findings) -> tuple[str, ...]:
             "The labels are separable on some bases, so their infimum is not attained: "
             "coefficients grow without limit."
         )
-    if subject.objective.network.is_linear_in_theta:
+    if linear:
         budget = (findings.tilted or findings.tangent).norm_budget
         limit = "" if budget == float("inf") else f" up to a norm of {budget:.2g}"
         texts.append(
