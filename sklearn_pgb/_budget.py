@@ -311,6 +311,13 @@ ENOUGH_ROWS = 1000
 # compared on the same samples, so their differences are more accurate still.
 CHOICE_ROWS = 20_000
 
+# A trained model is kept unless its refit has a smaller loss on the validation samples
+# by this many standard errors, because the best of many candidates is better by chance.
+# On 28 splits of bundled and generated data, the refit of boosted trees has 1.00 of
+# their loss instead of 1.03 (at most 1.11 instead of 2.15); that of networks .90
+# instead of .88.
+CLEAR_GAIN = 2.0
+
 # Number of cross-fitting folds if the user gives none.
 AUTO_FOLDS = 5
 

@@ -180,7 +180,7 @@ def test_validation_samples_give_errors():
     model = refit(trained, cv=None)
     with pytest.warns(UserWarning, match="have not seen|optimistic"):
         model.fit(LINE[:200], y[:200])
-    with pytest.raises(ValueError, match="pass X_val and y_val"):
+    with pytest.raises(ValueError, match="as X_val and y_val"):
         model.predict_interval(LINE)
     model.fit(LINE[:200], y[:200], X_val=LINE[200:400], y_val=y[200:400])
     assert model.predict_distribution(LINE).std.mean() == pytest.approx(0.5, rel=0.15)

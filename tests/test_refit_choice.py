@@ -31,7 +31,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb._budget import CLEAR_GAIN
 from sklearn_pgb._convex._choice import SQUARED_LOSS_ALPHAS
+from sklearn_pgb._refit import _choice
 
 GRID = np.logspace(-4, 0, 3)
 
@@ -340,8 +342,15 @@ def test_noisy_data_do_not_make_the_refit_worse_than_its_networks(seed_):
 @pytest.mark.usefixtures("exact_paths")
 @pytest.mark.parametrize("is_frozen", [False, True], ids=["trained", "frozen"])
 @pytest.mark.parametrize("name", ["regression", "multi-output", "binary"])
-def test_choice_on_validation_samples_is_brute_force(name, is_frozen):
-    """One training on the other samples, no warning; the final problem is theirs."""
+@pytest.mark.parametrize("clear", [0.0, CLEAR_GAIN])
+def test_choice_on_validation_samples_is_brute_force(
+    name, is_frozen, clear, monkeypatch
+):
+    """One training on the other samples, no warning; the final problem is theirs.
+
+    The network is kept unless the refit is better by some standard errors.
+    """
+    monkeypatch.setattr(_choice, "CLEAR_GAIN", clear)
     y, s = TARGETS[name], WEIGHT
     fit, val = slice(0, 28), slice(28, 40)
     network = mlp(name, max_iter=8)
@@ -366,8 +375,16 @@ def test_choice_on_validation_samples_is_brute_force(name, is_frozen):
             losses = twin.losses(X[val], y[val], center, alpha)
             np.testing.assert_allclose(found, s[val] @ losses / s[val].sum(), rtol=1e-3)
     best = np.argmin(path["loss"])
-    assert (refit.center_, refit.alpha_) == (path["center"][best], path["alpha"][best])
-    if refit.alpha_ > 1e-6:
+    center, alpha = path["center"][best], path["alpha"][best]
+    gains = twin.losses(X[val], y[val], "average", np.inf)
+    gains -= twin.losses(X[val], y[val], center, alpha)
+    gain = np.average(gains, weights=s[val])
+    variance = np.average((gains - gain) ** 2, weights=s[val]) / s[val].sum()
+    if gain <= clear * variance**0.5:
+        center, alpha = "average", np.inf
+    assert (refit.center_, refit.alpha_) == (center, alpha)
+    assert np.isfinite(alpha) or clear
+    if 1e-6 < refit.alpha_ < np.inf:
         raw = twin.raw(X_NEW, refit.center_, refit.alpha_)
         found = refit.transform(X_NEW).reshape(*raw.shape, -1) @ refit.basis_coef_
         np.testing.assert_allclose(found, raw, rtol=1e-3, atol=1e-4)

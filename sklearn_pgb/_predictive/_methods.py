@@ -132,8 +132,9 @@ class Predictive:
     def predict_interval(self, X, coverage=0.9):
         """Predict intervals that hold the target with a given probability.
 
-        Cross-conformal intervals; the guide to distributions says what they guarantee.
-        Counts get quantiles of their distribution.
+        Intervals from out-of-fold errors: those of CV+ for a table with
+        ``distribution=True``, else around the prediction. The guide to distributions
+        says what they guarantee. Counts get quantiles of their distribution.
 
         Parameters
         ----------
@@ -213,9 +214,9 @@ class Predictive:
         if self._oof_errors is None:
             raise ValueError(
                 f"this {type(self).__name__} must have out-of-fold errors for "
-                "distributions, intervals and sets, got none. Fit it with cv=5 and "
-                "distribution=True, or, if the model is trained already, pass X_val "
-                "and y_val to fit."
+                "distributions, intervals and sets, got none. Pass samples that the "
+                "model has not seen to fit, as X_val and y_val, or, if it can be "
+                "trained again, use cv=5 and distribution=True."
             )
         return self._oof_errors
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import MOST_GAIN
+from sklearn_pgb._budget import CLEAR_GAIN, MOST_GAIN
 from sklearn_pgb._convex._choice import (
     Effort,
     candidates,
@@ -215,6 +215,9 @@ def best_on_average(
     loss minus that gain. The gain is the mean loss of the folds' models minus the loss
     of their mean, on all training samples. Most models were trained on these samples,
     so the gain is underestimated.
+
+    On a single held-out part, the networks are what the user already has. They are kept
+    unless a refit is clearly better.
     """
     finite = _finite(candidates)
     networks = [each for each in finite if math.isinf(each.alpha)]
@@ -223,12 +226,30 @@ def best_on_average(
         refits = [e for e in finite if e.center == center and math.isfinite(e.alpha)]
         if refits:
             finalists.append(min(refits, key=lambda each: each.loss))
-    if len(parts) < 2 or len(finalists) < 2:
-        return min(finalists, key=lambda each: each.loss)
+    best = min(finalists, key=lambda each: each.loss)
+    if len(finalists) < 2:
+        return best
+    if len(parts) < 2:
+        return next(
+            (e for e in networks if not _is_clear(parts[0], best, solutions)), best
+        )
     return min(
         finalists,
         key=lambda each: each.loss - gain_of_average(parts, each, solutions, n_folds),
     )
+
+
+def _is_clear(part: HeldOutNetworks, refit: Candidate, solutions: Solutions) -> bool:
+    """Whether a refit has a smaller held-out loss than the networks beyond chance."""
+    if math.isinf(refit.alpha):
+        return False
+    y, weight = part.heldout.y, part.heldout.normalized_weight
+    raw = part.raw_of(part.heldout, refit.center, solutions(refit)[0])
+    networks = part.raw_of(part.heldout, "average", ())
+    gains = part.loss.value(y, networks) - part.loss.value(y, raw)
+    gain = float(weight @ gains)
+    variance = float(weight @ (gains - gain).square()) / part.heldout_weight
+    return gain > CLEAR_GAIN * variance**0.5
 
 
 def gain_of_average(

@@ -336,7 +336,8 @@ class GradientBasisRefit(
             weights are equivalent to repeated samples.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
             Validation samples, on which alpha and the center are chosen. Recommended
-            for a network that is already trained.
+            for a network that is already trained. It is kept, with ``alpha_`` infinite,
+            unless a refit is better on them by two standard errors.
         y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
             Targets or labels of the validation samples.
         sample_weight_val : array-like of shape (n_val,), default=None
