@@ -135,8 +135,8 @@ class Evidence:
         }
         # The digest is that of the text without it.
         text = json.dumps(_plain(content), sort_keys=True)
-        name = hashlib.sha256(text.encode()).hexdigest()
-        return json.dumps({**json.loads(text), "digest": name}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return json.dumps({**json.loads(text), "digest": digest}, sort_keys=True)
 
     def _tilted_record(self, table: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the record of the problem that is tilted by the penalty's gradient."""
