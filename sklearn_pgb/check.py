@@ -118,8 +118,8 @@ class Checker:
         self.claims, self.table = document["claims"], document["table"]
         loss, names = document["loss"], "y weight raw theta penalty".split()
         self.value, self.slope, self.conjugate, self.into_domain = formulas(**loss)
-        self.of_errors = loss["name"] in ("squared_error", "huber")
-        self.of_means = not self.of_errors and loss["name"] != "smoothed_hinge"
+        self.uses_error = loss["name"] in ("squared_error", "huber")
+        self.fits_means = not self.uses_error and loss["name"] != "smoothed_hinge"
         self.arrays, real = arrays, [arrays[name].astype(REAL) for name in names]
         self.y, self.weight, self.raw, self.theta, self.penalty = real
         self.tilt = 2 * self.penalty * self.theta
@@ -133,12 +133,12 @@ class Checker:
 
     def size(self, u):
         """Return the norm of weighted rows, at least one for probabilities."""
-        return np.sqrt(self.weight @ (u**2).sum(1)) + self.of_means
+        return np.sqrt(self.weight @ (u**2).sum(1)) + self.fits_means
 
     def mean_loss(self, q, error=0.0):
         """Return the mean loss, and its size if outputs have errors of this size."""
         terms, slope = self.value(self.y, q), self.slope(self.y, q)
-        sizes = np.abs(terms) + np.abs(slope * q) + np.abs(self.y * q) * self.of_means
+        sizes = np.abs(terms) + np.abs(slope * q) + np.abs(self.y * q) * self.fits_means
         size = self.weight @ sizes.sum(1) + error * self.size(slope) + EPS * error**2
         return self.weight @ terms.sum(1), size
 
@@ -151,7 +151,7 @@ class Checker:
             return result
 
         y, rows = self.y, self.weight[:, None] + 0 * self.y
-        if self.of_means:
+        if self.fits_means:
             # It is that of the mean target, and the infimum of a loss is -l*(0).
             total = pool(np.add, rows)
             mean = pool(np.add, rows * y) / total
@@ -219,11 +219,11 @@ class Checker:
         u = self.into_domain(self.y, point)
         off = np.abs(u - point).max() <= 1e-11 * (1 + np.abs(u).max())
         require(off, label + "dual: outside of the conjugate's domain")
-        y, base = self.y - base * self.of_errors, base * (not self.of_errors)
+        y, base = self.y - base * self.uses_error, base * (not self.uses_error)
         terms = u * base - self.conjugate(y, u)
         sizes = np.abs(terms) + np.abs(u) * (np.abs(base) + np.abs(y) + 1)
         found, size = ((self.weight @ each).sum() for each in (terms, sizes))
-        found, size = found + penalty, size + penalty + self.of_means
+        found, size = found + penalty, size + penalty + self.fits_means
         same(label + "dual value", dual["value"], found, size)
         along = basis.adjoint(u)
         residual = norm(along + tilt if row["tilted"] else along)
@@ -233,7 +233,7 @@ class Checker:
         same(label + "dual bound", dual["bound"], bound)
         same(label + "lower_bound", row["lower_bound"], min(bound, *caps))
         # Doubles round p log p near p = 1 to a unit in the last place.
-        proven = found - budget * residual + EPS * self.of_means
+        proven = found - budget * residual + EPS * self.fits_means
         require(bound <= proven, f"{label}dual: claimed {bound}, proven {proven}")
 
     def verdict(self, linear, decisive):

@@ -31,9 +31,9 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._estimator._folds import (
     cross_fitting_parts,
-    distinct_rows,
     enough_folds,
     parts_among,
+    row_codes,
 )
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import checks_inputs
@@ -247,37 +247,37 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_distinct_rows(name):
+def test_row_codes(name):
     """Equal samples have the same number, in any container."""
-    group = distinct_rows(CONTAINERS[name])
+    group = row_codes(CONTAINERS[name])
     assert group[0] == group[2]
     assert group[1] == group[4]
     assert sorted(set(group)) == [0, 1, 2]
 
 
-def test_distinct_rows_of_a_frame():
+def test_row_codes_of_a_frame():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": [1.0, 2.0, 1.0], "b": ["u", "v", "u"]})
-    group = distinct_rows(frame)
+    group = row_codes(frame)
     assert group[0] == group[2] != group[1]
 
 
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_array], ids=["array", "csr"])
-def test_distinct_rows_do_not_depend_on_order(container):
+def test_row_codes_do_not_depend_on_order(container):
     """Numbers depend on values only, so permuted and repeated rows keep them."""
     rng = np.random.default_rng(0)
     X = rng.integers(0, 2, size=(30, 4)).astype(float)
     index = rng.integers(0, 30, size=100)
     index[:30] = np.arange(30)[::-1]
-    expected = distinct_rows(container(X))[index]
-    np.testing.assert_array_equal(distinct_rows(container(X[index])), expected)
+    expected = row_codes(container(X))[index]
+    np.testing.assert_array_equal(row_codes(container(X[index])), expected)
 
 
-def test_distinct_rows_do_not_change_sparse_data():
+def test_row_codes_do_not_change_sparse_data():
     """Stored zeros and unsorted or repeated entries make no new row, and stay."""
     data, indices, indptr = [1.0, 2.0, 2.0, 1.0, 0.0], [1, 0, 0, 1, 2], [0, 2, 5]
     X = sp.csr_array((data, indices, indptr), shape=(2, 3))
-    assert len(set(distinct_rows(X))) == 1
+    assert len(set(row_codes(X))) == 1
     assert X.data.tolist() == data
     assert X.indices.tolist() == indices
 
@@ -493,6 +493,6 @@ def test_invalid_class_weights(estimator, value):
 def test_missing_values_are_equal(kind):
     """Samples that miss the same values are the same sample."""
     X = np.array([[np.nan, 1], [0, 1], [np.nan, 1], [np.nan, 2]], dtype=kind)
-    codes = distinct_rows(X)
+    codes = row_codes(X)
     assert codes[0] == codes[2]
     assert len(set(codes)) == 3

@@ -16,7 +16,7 @@ from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._survey import _examination
-from sklearn_pgb._survey._ends import Endpoints, SurveyData, distinct, evaluate
+from sklearn_pgb._survey._ends import Endpoints, SurveyData, evaluate, number_minima
 from sklearn_pgb._survey._examination import examine_ends
 
 
@@ -40,7 +40,7 @@ def numbers(networks):
     weight = torch.full((30,), 1 / 30, dtype=torch.float64)
     data = SurveyData(X, y, weight, SquaredLoss())
     ends = evaluate([data.objective(network) for network in networks])
-    return distinct(ends, data, data.scale().reference)
+    return number_minima(ends, data, data.scale().reference)
 
 
 def test_symmetric_copies_are_one_minimum():
@@ -81,7 +81,7 @@ def test_equal_losses_are_not_one_minimum():
     data = SurveyData(X, y, half, SquaredLoss())
     ends = evaluate([data.objective(up), data.objective(down)])
     assert ends.loss[0] == ends.loss[1]
-    assert_array_equal(distinct(ends, data, 1.0), [0, 1])
+    assert_array_equal(number_minima(ends, data, 1.0), [0, 1])
 
 
 def test_numbers_follow_the_objective(regression):

@@ -32,7 +32,7 @@ from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._budget import AUTO_HELD_OUT
 from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
-from sklearn_pgb._estimator._folds import distinct_rows
+from sklearn_pgb._estimator._folds import row_codes
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import PARAMETERS
@@ -226,7 +226,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._check_combination(X_val, y_val, sample_weight_val)
         warm = self.warm_start and hasattr(self, "loss_curve_")
         self._keep_parameters()
-        is_sparse, X, y, user_weight = self._check(X, y, sample_weight, known=warm)
+        is_sparse, X, y, user_weight = self._check(X, y, sample_weight, continues=warm)
         if warm:
             if is_classifier(self):
                 self._check_same_classes(y)
@@ -248,7 +248,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         with self._randomness(seed):
             if not warm:
                 self._learn_scaling(samples, is_sparse)
-            architecture = self._architecture(samples.X, rng, known=warm)
+            architecture = self._architecture(samples.X, rng, continues=warm)
             hook, finish = hooks(self, architecture, *callback_data)
             start = self._theta(architecture) if warm else None
             fit, verdict = self._train(
@@ -265,7 +265,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         samples = numbered.samples
         loss = self._loss(architecture)
         data = self._data(architecture, samples)
-        group = torch.from_numpy(numbered.distinct)[:, None]
+        group = torch.from_numpy(numbered.row_codes)[:, None]
         floor = pure_error_floor(group, data.y, loss, data.weight)
         request = self._request(len(samples.y), samples.X)
         score = None
@@ -298,7 +298,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._validate_params()
         first = not hasattr(self, "loss_curve_")
         self._keep_parameters()
-        is_sparse, X, y, user_weight = self._check(X, y, sample_weight, known=not first)
+        is_sparse, X, y, user_weight = self._check(
+            X, y, sample_weight, continues=not first
+        )
         if is_classifier(self):
             _check_partial_fit_first_call(self, classes)
         if first:
@@ -317,7 +319,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         with self._randomness(seed):
             if first:
                 self._learn_scaling(samples, is_sparse, may_lack_classes=True)
-            architecture = self._architecture(X, rng, known=not first)
+            architecture = self._architecture(X, rng, continues=not first)
             loss = self._loss(architecture)
             theta, value, state = one_epoch(
                 architecture,
@@ -404,10 +406,10 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
                 "and compares networks by their training loss."
             )
 
-    def _check(self, X, y, sample_weight, known):
+    def _check(self, X, y, sample_weight, continues):
         """Validate data; return whether X is sparse, dense X, targets and weights."""
         check_device(self.device)
-        X, y = self._validated(X, y, multi_output=True, reset=not known)
+        X, y = self._validated(X, y, multi_output=True, reset=not continues)
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
@@ -462,14 +464,14 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         X, y, user_weight, weight = (
             _rows(part, kept) for part in (X, y, user_weight, weight)
         )
-        distinct = distinct_rows(X)
-        cluster = distinct if groups is None else groups
-        numbered = NumberedSamples(Samples(X, y, weight), distinct, cluster)
+        codes = row_codes(X)
+        cluster = codes if groups is None else groups
+        numbered = NumberedSamples(Samples(X, y, weight), codes, cluster)
         # Batch norm of a module does not see the weights of merged copies, and copies
         # may be in several groups.
         if groups is None and self.module is None:
             merged = numbered.merged()
-            n_samples = len(merged.distinct)
+            n_samples = len(merged.row_codes)
             # The order only matters to batches that are not shuffled.
             one_batch = n_samples <= self._batch(n_samples)
             if one_batch or self.shuffle:
@@ -514,9 +516,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         targets = self._targets
         self._target_scaling = targets.scaling(y, weight)
         # A first batch may lack classes that appear later.
-        self._output_start = np.zeros(targets.n_outputs), False
+        self._initial_biases = np.zeros(targets.n_outputs), False
         if not (may_lack_classes and is_classifier(self)):
-            self._output_start = targets.initial_biases(y, weight)
+            self._initial_biases = targets.initial_biases(y, weight)
         self._loss_unit = targets.loss_unit(y, weight)
         self._inputs = None
         if self.standardize:

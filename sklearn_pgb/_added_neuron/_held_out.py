@@ -20,20 +20,21 @@ from sklearn_pgb._training._architecture import Architecture
 
 @dataclass(frozen=True, eq=False)
 class NumberedSamples:
-    """Samples of positive weight, with the numbers of their inputs and groups.
+    """Samples of positive weight, with codes of their inputs and groups.
 
-    `distinct` numbers the distinct rows of X, `cluster` the groups or, without groups,
-    these rows. Samples of a cluster are held out together.
+    Samples have the same `row_codes` if their inputs are equal, and the same `cluster`
+    if they are in one group or, without groups, if their inputs are equal. Samples of a
+    cluster are held out together.
     """
 
     samples: Samples
-    distinct: NDArray[np.intp]
+    row_codes: NDArray[np.intp]
     cluster: NDArray[np.intp]
 
     def rows(self, index: NDArray[np.intp]) -> "NumberedSamples":
         """Select samples."""
         samples = self.samples.rows(index)
-        return NumberedSamples(samples, self.distinct[index], self.cluster[index])
+        return NumberedSamples(samples, self.row_codes[index], self.cluster[index])
 
     def merged(self) -> "NumberedSamples":
         """Merge duplicates by adding their weights, in the order of first occurrence.
@@ -43,7 +44,7 @@ class NumberedSamples:
         _, first, number = np.unique(
             self._codes(), axis=0, return_index=True, return_inverse=True
         )
-        if len(first) == len(self.distinct):
+        if len(first) == len(self.row_codes):
             return self
         total = np.zeros(len(first))
         np.add.at(total, number.reshape(-1), self.samples.weight)
@@ -60,7 +61,7 @@ class NumberedSamples:
         y = self.samples.y
         columns = y.T if y.ndim == 2 else [y]
         codes = [np.unique(column, return_inverse=True)[1] for column in columns]
-        return np.column_stack([self.distinct, *codes])
+        return np.column_stack([self.row_codes, *codes])
 
 
 def scorer(

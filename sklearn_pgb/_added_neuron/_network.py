@@ -38,8 +38,9 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     """A network of standardized inputs, stored as arrays.
 
     `_inputs` holds the statistics of the inputs, `_target_scaling` those of the
-    targets, and `_output_start` the initial outputs. A chain is stored as `_coefs` and
-    `_intercepts`, which take standardized inputs, and a module as its state.
+    targets, and `_initial_biases` the output biases at the start of the training. A
+    chain is stored as `_coefs` and `_intercepts`, which take standardized inputs, and a
+    module as its state.
     """
 
     def _input_map(self):
@@ -47,8 +48,8 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
 
     # ---------------------------------------------------------------------- networks
 
-    def _architecture(self, X, rng, known):
-        """Return the network to train; a module in `known` keeps its buffers."""
+    def _architecture(self, X, rng, continues):
+        """Return the network to train; a continued module keeps its buffers."""
         inputs = self._input_map()
         if self.module is not None:
             exact = self.solver == "lbfgs"
@@ -58,7 +59,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
             examples = X[:2] if inputs is None else inputs.transform(X[:2])
             options = dtype, device, inputs
             architecture = module_architecture(self.module, examples, *options)
-            if not known:
+            if not continues:
                 return architecture
             new = network_state(architecture, architecture.draw())
             old = getattr(self, "module_state_", {})
@@ -78,7 +79,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
         widths = [n_inputs, *hidden, self._targets.n_outputs]
         program = ChainProgram(widths, activations)
         center, scale = self._target_scaling
-        start, constant = self._output_start
+        start, constant = self._initial_biases
         return chain_architecture(program, rng, center, scale, inputs, start, constant)
 
     def _theta(self, architecture):

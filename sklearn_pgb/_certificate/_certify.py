@@ -15,7 +15,7 @@ from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import GRADIENT, check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
 from sklearn_pgb._estimator._border import parse_memory
-from sklearn_pgb._estimator._folds import distinct_rows
+from sklearn_pgb._estimator._folds import row_codes
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._objective import Objective
 
@@ -157,7 +157,7 @@ def certify_objective(
     head = objective.network.find_head(objective.X[:8])
     name = type(objective.network).__name__
     X = objective.X.flatten(1)
-    group = torch.from_numpy(distinct_rows(X.numpy()))
+    group = torch.from_numpy(row_codes(X.numpy()))
     subject = Subject(name, objective, head, X, objective.y, (), group)
     return _examined(subject, {}, Settings(tol, None, max_memory), seed)
 

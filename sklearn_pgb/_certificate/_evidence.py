@@ -20,7 +20,7 @@ from sklearn_pgb._convex._bounds import Dual
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._unit_basis import ColumnScaling
-from sklearn_pgb._estimator._folds import distinct_rows
+from sklearn_pgb._estimator._folds import row_codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +135,8 @@ class Evidence:
         }
         # The digest is that of the text without it.
         text = json.dumps(_plain(content), sort_keys=True)
-        name = hashlib.sha256(text.encode()).hexdigest()
-        return json.dumps({**json.loads(text), "digest": name}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return json.dumps({**json.loads(text), "digest": digest}, sort_keys=True)
 
     def _tilted_record(self, table: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the record of the problem that is tilted by the penalty's gradient."""
@@ -159,7 +159,7 @@ class Evidence:
         inputs, group = X.flatten(1).numpy(), self.subject.group
         # Samples that only differ in columns that the network does not see keep their
         # groups.
-        same = np.array_equal(distinct_rows(inputs), group.numpy())
+        same = np.array_equal(row_codes(inputs), group.numpy())
         yield "X", inputs if same else group[:, None].numpy().astype(np.float64)
         yield "y", objective.y.numpy()
         yield "weight", objective.weight.numpy()

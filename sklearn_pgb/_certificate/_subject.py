@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sklearn_pgb._certificate._terms import terms_of_model
 from sklearn_pgb._estimator._border import count_outputs, dense
-from sklearn_pgb._estimator._folds import distinct_rows
+from sklearn_pgb._estimator._folds import row_codes
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork
@@ -102,7 +102,7 @@ def open_subject(
         notes=terms.notes if penalty is None else (),
         # For trees, samples with the same leaves are the same.
         group=torch.from_numpy(
-            distinct_rows(X if opened.encode is None else objective.X.numpy())
+            row_codes(X if opened.encode is None else objective.X.numpy())
         ),
     )
 

@@ -101,8 +101,8 @@ def tilted_identity(
     if tangent.spectrum is not None:
         steady = tangent.spectrum.leading(RTOL)
         relative = tilt / steady.basis.scaling.scale
-        # If the tilt has a part that no output sees, the tilted loss decreases along it
-        # without limit.
+        # If the tilt has a part that changes no output, the tilted loss decreases along
+        # it without limit.
         outside = relative - steady.V @ (steady.V.T @ relative)
         unbounded = float(outside.norm()) > OUTSIDE * float(relative.norm())
         # Only along steady directions: dividing by tiny singular values would move u
@@ -130,8 +130,8 @@ def tilted_identity(
     # Any delta within the budget gives an upper bound, so a longer one is rescaled.
     if norm > norm_budget:
         delta = delta * (norm_budget / norm)
-    # The penalty is replaced by its tangent: a convex problem whose optimum is the
-    # network if and only if that is critical.
+    # The penalty is replaced by its tangent. The optimum of this convex problem is at
+    # delta = 0 if and only if the network is at a critical point.
     tilted = problem.data_value(problem.raw(delta, problem.zero()[1])) + tilt @ delta
     value = float(tilted) + penalty
     if not value < start:

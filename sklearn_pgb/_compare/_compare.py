@@ -30,7 +30,7 @@ from sklearn_pgb._compare._model import (
 from sklearn_pgb._convex._choice import Effort, check_alpha
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._estimator._border import aligned, dense, jobs_for, parse_memory
-from sklearn_pgb._estimator._folds import distinct_rows, parts_among
+from sklearn_pgb._estimator._folds import parts_among, row_codes
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import LOSSES, OF_MEANS
@@ -328,7 +328,7 @@ def _floor(targets: Targets, y: NDArray[Any], samples: Samples) -> float:
     """Smallest loss of any function of the inputs."""
     n_outputs = targets.n_outputs
     target, loss = targets.encode(y, n_outputs), targets.loss_for(n_outputs)
-    group = torch.from_numpy(distinct_rows(samples.X))[:, None]
+    group = torch.from_numpy(row_codes(samples.X))[:, None]
     weight = torch.from_numpy(samples.normalized_weight)
     least = pure_error_floor(group, target, loss, weight).value
     # Without repeated inputs the floor is zero up to rounding of the group means.

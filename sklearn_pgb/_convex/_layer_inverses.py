@@ -68,11 +68,11 @@ def layer_inverses(problem: ConvexProblem, raw: Tensor) -> Inverse | None:
 
 
 def inverted_blocks(
-    features: Tensor, curvature: Tensor, alpha: float, penalized: int
+    features: Tensor, curvature: Tensor, alpha: float, n_penalized: int
 ) -> Tensor | None:
     """Inverses of ``F^T diag(h_c) F + alpha I`` for each column of curvatures.
 
-    The penalty is that of the first `penalized` features. None if rounding makes a
+    The penalty is that of the first `n_penalized` features. None if rounding makes a
     block singular.
     """
     k, width = curvature.shape[1], features.shape[1]
@@ -80,7 +80,7 @@ def inverted_blocks(
     for c in range(k):
         torch.mm(features.T, curvature[:, c, None] * features, out=blocks[c])
     diagonal = blocks.diagonal(dim1=1, dim2=2)
-    diagonal[:, :penalized] += alpha
+    diagonal[:, :n_penalized] += alpha
     # Rounding can make a block of dependent features slightly indefinite.
     diagonal *= 1 + 10 * torch.finfo(blocks.dtype).eps
     factors, info = torch.linalg.cholesky_ex(blocks)

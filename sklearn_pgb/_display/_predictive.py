@@ -14,8 +14,8 @@ class PredictiveDisplay:
 
     The first panel shows the targets of some samples with the central intervals of
     their predicted distributions, along one feature or the predicted mean. The second
-    panel shows the fraction of targets below each predicted quantile. On the diagonal,
-    the quantiles hold what they say; below it they are too low.
+    panel shows the fraction of targets below each predicted quantile. It is on the
+    diagonal if the quantiles are right, and below it if they are too low.
 
     It is recommended to use `from_estimator`. All parameters are stored as attributes.
 

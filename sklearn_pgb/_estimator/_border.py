@@ -31,7 +31,7 @@ BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
 # scikit-learn needs these attributes to end the callbacks of a fit, then removes them.
-OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+CALLBACK_ATTRIBUTES = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 
 def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +44,9 @@ def all_or_nothing(fit: Callable[..., Any]) -> Callable[..., Any]:
             return fit(self, *args, **kwargs)
         except BaseException:
             after = vars(self)
-            running = {name: after[name] for name in OF_CALLBACKS if name in after}
+            running = {
+                name: after[name] for name in CALLBACK_ATTRIBUTES if name in after
+            }
             after.clear()
             after.update(before | running)
             raise
@@ -139,7 +141,7 @@ def fit_parameter(estimator: Any, name: str) -> str | None:
     chain = list(nested(estimator))
     members = [chain[-1]]
     if isinstance(chain[-1], VotingRegressor | VotingClassifier):
-        # These estimators pass keywords on to the final one.
+        # A vote passes the keywords on to its members.
         members = unfitted_members(chain[-1])
     if not all(has_fit_parameter(member, name) for member in members):
         return None

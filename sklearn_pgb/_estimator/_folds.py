@@ -35,10 +35,10 @@ COMPLEX = (
 Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 
-def distinct_rows(X: Any) -> NDArray[np.intp]:
-    """Number the distinct samples; equal samples have the same number.
+def row_codes(X: Any) -> NDArray[np.intp]:
+    """Codes 0, 1, ... of the samples; equal samples have the same code.
 
-    The numbers follow the order of values. They do not depend on the order or
+    The codes follow the order of values. They do not depend on the order or
     repetition of samples, nor on the container or dtype.
     """
     is_sparse = sp.issparse(X)
@@ -110,7 +110,7 @@ def cross_fitting_parts(
     held out if a class would then be missing from the training samples. Raises NoFolds
     if no sample can be held out.
     """
-    cluster = distinct_rows(X)
+    cluster = row_codes(X)
     noun = "distinct rows"
     if groups is not None:
         cluster, noun = _join_groups(cluster, groups), "groups"
@@ -174,20 +174,20 @@ def _keep_classes(
     return numbers[fold]
 
 
-def _join_groups(distinct: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
+def _join_groups(codes: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
     """Number the sets of samples that are equal or in the same group."""
     group = np.unique(column_or_1d(groups), return_inverse=True)[1]
-    check_consistent_length(distinct, group)
-    n_rows = int(distinct.max()) + 1
+    check_consistent_length(codes, group)
+    n_rows = int(codes.max()) + 1
     size = n_rows + int(group.max()) + 1
     links = sp.coo_array(
-        (np.ones(len(group)), (distinct, n_rows + group)), shape=(size, size)
+        (np.ones(len(group)), (codes, n_rows + group)), shape=(size, size)
     )
     # Number the sets in the order of their first distinct sample, which depends on
     # neither the order nor the repetition of samples.
     component = connected_components(links, directed=False)[1][:n_rows]
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse][distinct]
+    return np.argsort(np.argsort(first))[inverse][codes]
 
 
 def enough_folds(parts: Parts, X: Any, least: int = 1) -> Parts:
@@ -197,7 +197,7 @@ def enough_folds(parts: Parts, X: Any, least: int = 1) -> Parts:
     """
     total = 0
     for count, (_, held_out) in enumerate(parts, 1):
-        total += int(distinct_rows(_safe_indexing(X, held_out)).max()) + 1
+        total += int(row_codes(_safe_indexing(X, held_out)).max()) + 1
         if count >= least and total >= ENOUGH_ROWS:
             return parts[:count]
     return parts

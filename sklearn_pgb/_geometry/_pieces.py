@@ -58,8 +58,13 @@ _ELSEWHERE = (
 class Pieces:
     """The inputs of a network's piecewise functions with a seam at zero, in order.
 
-    They are `kinked` if the function has a kink there. They are `complete` unless there
-    are seams elsewhere, e.g. those of a maximum.
+    Attributes
+    ----------
+    inputs : list of Tensor
+    kinked : list of bool
+        Whether each of these functions has a kink at zero.
+    complete : bool
+        Whether the network has no other seams, such as those of a maximum.
     """
 
     inputs: list[Tensor] = field(default_factory=list)

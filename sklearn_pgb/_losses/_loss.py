@@ -17,8 +17,13 @@ from sklearn_pgb._budget import DOMAIN_SLACK
 class PooledMinimum:
     """Smallest weighted loss of models with one raw output per group of samples.
 
-    For each group, these are ``inf_q sum_{i in group} w_i l_i(q)``, the minimizer q in
-    `raw`, with infinite entries if the infimum is not attained, and whether it is.
+    Attributes
+    ----------
+    value : Tensor (n_groups,)
+        ``inf_q sum_{i in group} w_i l_i(q)``.
+    raw : Tensor (n_groups, n_outputs)
+        The minimizers q, with infinite entries if the infimum is not attained.
+    attained : Tensor of bool (n_groups,)
     """
 
     value: Tensor

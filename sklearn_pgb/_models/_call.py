@@ -183,8 +183,6 @@ class ModuleCall:
 
         The samples are copied, because in-place layers would change them.
         """
-        # `tie_weights` would find the names, but it counts a layer that occurs twice as
-        # two layers and leaves the given values in it.
         for name, row in self._padding.items():
             value = parameters[name]
             index = torch.arange(len(value), device=value.device)[:, None]
@@ -199,6 +197,9 @@ class ModuleCall:
             BaseTorchFunctionMode() if self._fused else nullcontext(),
         ):
             inputs = X.long() if self._takes_tokens else X.clone()
+            # `tie_weights=True` would find the other names of a parameter, but it
+            # counts a layer that occurs twice as two layers and leaves the given values
+            # in it.
             return torch.func.functional_call(
                 module, values, (inputs,), tie_weights=False
             )

@@ -228,7 +228,7 @@ class ChainNetwork(Network):
     def _derivatives(
         self, outputs: Sequence[Tensor], bias: bool = True
     ) -> ChainOperator:
-        """The Jacobian at the outputs of `_run`; without `bias`, not by the last."""
+        """The Jacobian at the outputs of `_run`, of the last bias only if `bias`."""
         derivatives = [
             layer.jacobian(h, out, bias or layer is not self.chain[-1])
             for layer, (h, out) in zip(self.chain, pairwise(outputs), strict=True)

@@ -82,13 +82,13 @@ class CombinedModel(Network):
         return moved
 
     def at(self, theta: Tensor) -> CombinedModel:
-        moved = copy.copy(self)
+        other = copy.copy(self)
         *parts, bias = self._split(theta.detach().clone())
-        moved.members = [
+        other.members = [
             member.at(part) for member, part in zip(self.members, parts, strict=True)
         ]
-        moved.bias = bias
-        return moved
+        other.bias = bias
+        return other
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         *parts, bias = self._split(theta)

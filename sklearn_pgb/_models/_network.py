@@ -22,9 +22,14 @@ from sklearn_pgb._operators._outputs import apply_sets
 class Head:
     """The last layer of a network, if it is linear.
 
-    The derivative of the raw outputs is the identity for the positions `bias` of theta,
-    None if there is no such bias. `span_coef` is a vector g with ``f(X) = J(X) g``: the
-    head's weights and bias, and zeros for all other parameters. None if none is known.
+    Attributes
+    ----------
+    bias : slice or None
+        Positions in theta of the output biases, for which the derivative of the raw
+        outputs is the identity. None if there are no such biases.
+    span_coef : Tensor (n_params,) or None
+        A vector g with ``f(X) = J(X) g``: the head's weights and bias, and zeros for
+        all other parameters. None if none is known.
     """
 
     bias: slice | None
@@ -73,7 +78,10 @@ class Network(ABC):
         return False
 
     def blocks(self) -> dict[str, slice]:
-        """Positions in theta of groups of parameters that may each act linearly."""
+        """Positions in theta of groups of parameters, by name.
+
+        The outputs may be linear in each group while the others are fixed.
+        """
         return {}
 
     def parameter_positions(self) -> dict[str, slice]:
@@ -147,7 +155,7 @@ def positions_of(names: Sequence[str], sizes: Sequence[int]) -> dict[str, slice]
     return dict(zip(names, map(slice, starts, stops), strict=True))
 
 
-class _Shared:
+class _Writable:
     """Present a read-only array as writable, to view it as a tensor without a warning.
 
     This package never writes to its inputs. A copy instead would be expensive for
@@ -168,7 +176,7 @@ def as_tensor(array: ArrayLike, dtype: type[np.floating[Any]]) -> Tensor:
         # An axis of length one can have a negative stride and count as contiguous.
         plain = plain.copy()
     if not plain.flags.writeable and plain.size:
-        plain = np.asarray(_Shared(plain))
+        plain = np.asarray(_Writable(plain))
     return torch.from_numpy(plain)
 
 

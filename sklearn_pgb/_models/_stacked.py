@@ -38,21 +38,21 @@ def stacked_tangent_model(
     """
     pairs = zip(networks, coefs, strict=True)
     layers = _stacked([network.chain for network in networks])
-    moved = _stacked([network.split(coef[0]) for network, coef in pairs])
+    tangents = _stacked([network.split(coef[0]) for network, coef in pairs])
     activations = networks[0].activations
-    factors = coefs[0].new_tensor(list(weights))[:, None, None]
+    scale = coefs[0].new_tensor(list(weights))[:, None, None]
     adds = any(weights)
 
     def of_rows(X: Tensor) -> Tensor:
-        h, change = X, _apply(moved[0], X)
+        h, change = X, _apply(tangents[0], X)
         z = _on_inputs(layers[0], X) if activations or adds else X
         for number, activation in enumerate(activations, 1):
             h = activation(z)
             change.mul_(activation.derivative(z, h))
-            change = _apply(moved[number], h).baddbmm_(change, layers[number][0].mT)
+            change = _apply(tangents[number], h).baddbmm_(change, layers[number][0].mT)
             if number < len(activations) or adds:
                 z = _apply(layers[number], h)
-        return (change + factors * z if adds else change).sum(0)
+        return (change + scale * z if adds else change).sum(0)
 
     def raw(inputs: Sequence[Tensor]) -> Tensor:
         if all(rows is inputs[0] for rows in inputs):

@@ -16,7 +16,7 @@ from sklearn_pgb._models._resnet import ResNetModule
 from sklearn_pgb._models._structure import has_hooks, leaf_modules, max_pool
 
 # A layer's outputs, and their change along the direction; None if they do not change.
-Moved = tuple[Tensor, Tensor | None]
+OutputsAndChange = tuple[Tensor, Tensor | None]
 
 
 def tangent_module(
@@ -63,7 +63,7 @@ class TangentChain(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, h: Tensor, change: Tensor | None = None) -> Moved:
+    def forward(self, h: Tensor, change: Tensor | None = None) -> OutputsAndChange:
         """The outputs and their change, if the inputs change too."""
         for layer in self.layers:
             h, change = layer(h, change)
@@ -76,21 +76,21 @@ class TangentLayer(nn.Module, ABC):
     Parameters
     ----------
     layer : torch.nn.Module
-    moved : torch.nn.Module
+    tangent : torch.nn.Module
         The layer with a direction in place of its parameters. Its outputs are the
         derivative along this direction.
     """
 
-    def __init__(self, layer: nn.Module, moved: nn.Module):
+    def __init__(self, layer: nn.Module, tangent: nn.Module):
         super().__init__()
         self.layer = layer
-        # Layers that do not vary save this product.
-        varies = any(bool(parameter.any()) for parameter in moved.parameters())
-        self.moved = moved if varies else None
+        # If the direction is zero for this layer, its product is not computed.
+        changes = any(bool(parameter.any()) for parameter in tangent.parameters())
+        self.tangent = tangent if changes else None
 
-    def forward(self, h: Tensor, change: Tensor | None = None) -> Moved:
+    def forward(self, h: Tensor, change: Tensor | None = None) -> OutputsAndChange:
         """The outputs and their change, if the inputs change too."""
-        own = None if self.moved is None else self.moved(h)
+        own = None if self.tangent is None else self.tangent(h)
         pushed = None if change is None else self.push(h, change)
         if own is None or pushed is None:
             return self.layer(h), pushed if own is None else own
@@ -116,8 +116,8 @@ class Shifted(TangentLayer):
     Batch norm is in evaluation mode.
     """
 
-    def __init__(self, layer: Any, moved: nn.Module):
-        super().__init__(layer, moved)
+    def __init__(self, layer: Any, tangent: nn.Module):
+        super().__init__(layer, tangent)
         self.linear = copy.deepcopy(layer)
         self.linear.weight, self.linear.bias = layer.weight, None
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -162,7 +162,7 @@ class Curve(nn.Module):
         super().__init__()
         self.activation = activation
 
-    def forward(self, h: Tensor, change: Tensor | None = None) -> Moved:
+    def forward(self, h: Tensor, change: Tensor | None = None) -> OutputsAndChange:
         """The outputs and their change, if the inputs change."""
         out = self.activation(h)
         if change is None:
@@ -173,14 +173,14 @@ class Curve(nn.Module):
 class Tokens(nn.Module):
     """A row of a table for each token; tokens do not change."""
 
-    def __init__(self, table: nn.Embedding, moved: nn.Embedding):
+    def __init__(self, table: nn.Embedding, tangent: nn.Embedding):
         super().__init__()
-        self.table, self.moved = table, moved
+        self.table, self.tangent = table, tangent
 
-    def forward(self, h: Tensor, change: Tensor | None = None) -> Moved:
+    def forward(self, h: Tensor, change: Tensor | None = None) -> OutputsAndChange:
         """The rows and their change."""
         tokens = h.long()
-        return self.table(tokens), self.moved(tokens)
+        return self.table(tokens), self.tangent(tokens)
 
 
 class Bag(nn.Module):
@@ -198,12 +198,12 @@ class Bag(nn.Module):
 class Residual(nn.Module):
     """A `ResNetModule`; its inputs do not change."""
 
-    def __init__(self, whole: Any, moved: Any, units: nn.Module):
+    def __init__(self, whole: Any, tangent: Any, units: nn.Module):
         super().__init__()
         self.whole, self.units = whole, units
-        self.head = Shifted(whole.head, moved.head)
+        self.head = Shifted(whole.head, tangent.head)
 
-    def forward(self, X: Tensor, change: Tensor | None = None) -> Moved:
+    def forward(self, X: Tensor, change: Tensor | None = None) -> OutputsAndChange:
         """The outputs and their change."""
         basis, inputs = self.whole.split(X)
         units, own = self.units(inputs)
@@ -211,16 +211,16 @@ class Residual(nn.Module):
         if own is not None:
             own = own.reshape(basis.shape[0], -1)
             own = torch.cat([torch.zeros_like(basis), own], 1)
-        moved: Moved = self.head(features, own)
-        return moved
+        result: OutputsAndChange = self.head(features, own)
+        return result
 
 
-def _read(module: nn.Module, moved: nn.Module) -> TangentChain:
+def _read(module: nn.Module, tangent: nn.Module) -> TangentChain:
     """The layers of nested Sequentials."""
     if has_hooks(module):
         raise _unknown(module, " with hooks")
     layers: list[nn.Module] = []
-    pairs = zip(leaf_modules(module), leaf_modules(moved), strict=True)
+    pairs = zip(leaf_modules(module), leaf_modules(tangent), strict=True)
     for layer, other in pairs:
         activation = read_activation(layer)
         if activation is not None:
@@ -239,23 +239,23 @@ def _unknown(layer: nn.Module, state: str = "") -> TypeError:
     )
 
 
-def _tokens(layer: Any, moved: Any) -> nn.Module:
+def _tokens(layer: Any, tangent: Any) -> nn.Module:
     if layer.padding_idx is not None:
         # This row is not a parameter.
-        moved.weight[layer.padding_idx] = 0
-    return Tokens(layer, moved)
+        tangent.weight[layer.padding_idx] = 0
+    return Tokens(layer, tangent)
 
 
-def _bag(layer: Any, moved: Any) -> nn.Module:
+def _bag(layer: Any, tangent: Any) -> nn.Module:
     if layer.mode == "max" or layer.padding_idx is not None:
         raise _unknown(layer, " with mode='max' or padding_idx")
-    tables = [nn.Embedding.from_pretrained(part.weight) for part in (layer, moved)]
+    tables = [nn.Embedding.from_pretrained(part.weight) for part in (layer, tangent)]
     bag = Bag(layer.mode)
     return TangentChain([Tokens(*tables), Fixed(bag, bag)])
 
 
-def _residual(layer: Any, moved: Any) -> nn.Module:
-    return Residual(layer, moved, _read(layer.units, moved.units))
+def _residual(layer: Any, tangent: Any) -> nn.Module:
+    return Residual(layer, tangent, _read(layer.units, tangent.units))
 
 
 _READERS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = {

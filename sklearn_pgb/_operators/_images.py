@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from sklearn_pgb._operators._blocks import row_blocks
-from sklearn_pgb._operators._layers import Change, Columns, LayerDerivative
+from sklearn_pgb._operators._layers import Columns, Conversion, LayerDerivative
 
 
 class Geometry(NamedTuple):
@@ -85,7 +85,7 @@ class Convolution(Columns):
         )
         return pulled.view(D.shape[0], D.shape[1], -1)
 
-    def convert(self, samples: Change, parameters: Change) -> Convolution:
+    def convert(self, samples: Conversion, parameters: Conversion) -> Convolution:
         return Convolution(
             samples(self.inputs),
             parameters(self.weight),
@@ -176,7 +176,7 @@ class ChannelScale(Columns):
     def _per_position(self, channels: Tensor) -> Tensor:
         return channels.repeat_interleave(self.inputs.shape[2])
 
-    def convert(self, samples: Change, parameters: Change) -> ChannelScale:
+    def convert(self, samples: Conversion, parameters: Conversion) -> ChannelScale:
         values = parameters(self.slope), parameters(self.gamma)
         return ChannelScale(samples(self.inputs), *values)
 
@@ -229,7 +229,7 @@ class Embedding(Columns):
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
         return D.new_zeros(*D.shape[:2], self.inputs.shape[1])
 
-    def convert(self, samples: Change, parameters: Change) -> Embedding:
+    def convert(self, samples: Conversion, parameters: Conversion) -> Embedding:
         tokens = samples(self.inputs).long()
         return Embedding(tokens, parameters(self.table), self.constant)
 
@@ -284,7 +284,7 @@ class LinearMap(LayerDerivative):
         out, pull = torch.func.vjp(self.function, zeros)[:2]
         return pull(flat.reshape(out.shape))[0].reshape(*D.shape[:2], -1)
 
-    def convert(self, samples: Change, parameters: Change) -> LinearMap:
+    def convert(self, samples: Conversion, parameters: Conversion) -> LinearMap:
         return LinearMap(self.function, self.shape, parameters(self.like))
 
 
@@ -311,5 +311,5 @@ class Gather(LayerDerivative):
         zeros = D.new_zeros(n, D.shape[1], self.n_inputs)
         return zeros.scatter_add_(2, index.expand_as(D), D)
 
-    def convert(self, samples: Change, parameters: Change) -> Gather:
+    def convert(self, samples: Conversion, parameters: Conversion) -> Gather:
         return Gather(samples(self.index).long(), self.n_inputs)

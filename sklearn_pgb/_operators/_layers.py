@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_pgb._operators._blocks import row_blocks
 
-Change = Callable[[Tensor], Tensor]
+Conversion = Callable[[Tensor], Tensor]
 
 
 class LayerDerivative(ABC):
@@ -48,7 +48,7 @@ class LayerDerivative(ABC):
         """Derivatives of the chain's outputs with respect to the layer's inputs."""
 
     @abstractmethod
-    def convert(self, samples: Change, parameters: Change) -> LayerDerivative:
+    def convert(self, samples: Conversion, parameters: Conversion) -> LayerDerivative:
         """Apply `samples` to tensors with a sample axis, `parameters` to the others."""
 
 
@@ -62,7 +62,7 @@ class LayerPart:
     scale : float
         Factor of the columns.
     delta : Tensor (n_samples, width)
-        Sums of D over the outputs, times a residual.
+        A residual, backpropagated to the outputs of the layer.
     is_head : bool
         Whether the outputs of the layer are those of the operator.
     """
@@ -85,7 +85,7 @@ class Slope(LayerDerivative):
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
         return D * self.slopes[rows, None]
 
-    def convert(self, samples: Change, parameters: Change) -> Slope:
+    def convert(self, samples: Conversion, parameters: Conversion) -> Slope:
         return Slope(samples(self.slopes))
 
 
@@ -207,7 +207,7 @@ class Frozen(LayerDerivative):
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
         return self.layer.pull(D, rows)
 
-    def convert(self, samples: Change, parameters: Change) -> Frozen:
+    def convert(self, samples: Conversion, parameters: Conversion) -> Frozen:
         return Frozen(self.layer.convert(samples, parameters))
 
 
@@ -235,7 +235,7 @@ class PartOfColumns(Columns):
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
         return self.layer.pull(D, rows)
 
-    def convert(self, samples: Change, parameters: Change) -> PartOfColumns:
+    def convert(self, samples: Conversion, parameters: Conversion) -> PartOfColumns:
         converted = self.layer.convert(samples, parameters)
         assert isinstance(converted, Columns)
         return PartOfColumns(converted, self.index)
@@ -280,7 +280,7 @@ class LinearDerivative(Columns):
     def pull(self, D: Tensor, rows: slice = slice(None)) -> Tensor:
         return D @ self.weight
 
-    def convert(self, samples: Change, parameters: Change) -> LinearDerivative:
+    def convert(self, samples: Conversion, parameters: Conversion) -> LinearDerivative:
         return LinearDerivative(
             samples(self.inputs), parameters(self.weight), self.bias
         )
@@ -417,7 +417,7 @@ class NormDerivative(Columns):
         along = torch.linalg.vecdot(g, inputs)[..., None] / -inputs.shape[-1]
         return torch.addcmul(g, inputs, along).sub_(g.mean(-1, keepdim=True))
 
-    def convert(self, samples: Change, parameters: Change) -> NormDerivative:
+    def convert(self, samples: Conversion, parameters: Conversion) -> NormDerivative:
         gamma = None if self.gamma is None else parameters(self.gamma)
         return NormDerivative(
             samples(self.inputs), samples(self.inverse), gamma, self.shift

@@ -90,9 +90,9 @@ class LinearOperator(ABC):
         return self
 
     def layer_parts(self, residual: Tensor) -> list[LayerPart] | None:
-        """The layers of the columns, in their order; None if there are none.
+        """The layers whose parameters are the columns, in order; None without layers.
 
-        Each has the derivatives of its outputs, summed with a residual.
+        The residual is backpropagated to the outputs of each layer.
         """
         return None
 

@@ -89,8 +89,8 @@ class StackedOperator(LinearOperator):
 
     def row_norms(self) -> Tensor:
         norms = torch.stack([operator.row_norms() for operator in self.operators])
-        squares = torch.tensor(self.scales, dtype=self.dtype, device=self.device)
-        return torch.tensordot(squares.square(), norms, 1)
+        scales = torch.tensor(self.scales, dtype=self.dtype, device=self.device)
+        return torch.tensordot(scales.square(), norms, 1)
 
 
 def as_leaves(operator: LinearOperator) -> LeafOperator | None:

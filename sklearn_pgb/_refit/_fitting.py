@@ -68,7 +68,7 @@ class Refit:
 def refit(
     trained: TrainedNetworks,
     average: Tensor,
-    distinct: Tensor,
+    row_codes: Tensor,
     request: RefitRequest,
     effort: Effort,
     convex_parts: Callable[[], Parts],
@@ -80,8 +80,8 @@ def refit(
     trained : TrainedNetworks
     average : Tensor (n_samples, n_outputs)
         Mean raw outputs of the networks.
-    distinct : Tensor (n_samples,)
-        Group codes: samples with equal inputs have the same number.
+    row_codes : Tensor (n_samples,)
+        Samples with equal inputs have the same code.
     request : RefitRequest
     effort : Effort
     convex_parts : callable
@@ -131,7 +131,9 @@ def refit(
         if not space.spans_networks:
             raw = raw + average
         loss = float(problem.data_value(raw))
-    floor = pure_error_floor(distinct[:, None], samples.y, trained.loss, problem.weight)
+    floor = pure_error_floor(
+        row_codes[:, None], samples.y, trained.loss, problem.weight
+    )
     # If the networks are in the span, the infimum over it does not depend on the center
     over_span = problem if space.spans_networks else final
     attained_loss = min(loss, solution.data_value)
@@ -163,8 +165,9 @@ def _with_left_out(
     choice: Choice, problem: ConvexProblem, path: RidgePath, total_weight: float
 ) -> Choice:
     """Add leave-one-out outputs if there are no held-out outputs of all samples."""
-    is_known = choice.raw is not None or not 0 < choice.alpha < math.inf
-    if is_known or not can_leave_out(problem, total_weight):
+    if choice.raw is not None or not 0 < choice.alpha < math.inf:
+        return choice
+    if not can_leave_out(problem, total_weight):
         return choice
     alphas = np.array([choice.alpha])
     left_out = by_leave_one_out(problem, path, alphas, total_weight)

@@ -24,7 +24,7 @@ from sklearn_pgb._estimator._border import (
     open_all,
     share_target_transformation,
 )
-from sklearn_pgb._estimator._folds import Parts, distinct_rows
+from sklearn_pgb._estimator._folds import Parts, row_codes
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._mapped_rows import StreamedInputs
@@ -130,7 +130,7 @@ def train_and_refit(
     n_coef = sum(opened.network.n_params for opened in trained.opened)
     samples = trained.samples
     _check_memory(trained, request, effort)
-    distinct = torch.from_numpy(distinct_rows(data.samples.X)).to(samples.y.device)
+    codes = torch.from_numpy(row_codes(data.samples.X)).to(samples.y.device)
     with threads_for_solve(samples.y.numel(), n_coef):
         raws = [
             mean_raw([opened.network], [X])
@@ -138,7 +138,7 @@ def train_and_refit(
         ]
         warn_of_useless_networks(trained, raws)
         average = torch.stack(raws).mean(0)
-        result = refit(trained, average, distinct, request, effort, convex_parts)
+        result = refit(trained, average, codes, request, effort, convex_parts)
         noise = None
         if request.distribution:
             total = samples.total

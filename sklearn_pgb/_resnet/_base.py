@@ -49,7 +49,7 @@ from sklearn_pgb._resnet._inputs import (
 )
 from sklearn_pgb._resnet._residual import BasisSamples, ResNetRequest
 from sklearn_pgb._resnet._weights import (
-    increase_of_export,
+    loss_increase,
     residual_weights,
     warn_if_singular,
 )
@@ -311,9 +311,14 @@ class ResNetBasisBase(
 
     def _stack(self, basis, inputs):
         """Stack features and inputs, or return the inputs if both are the same."""
-        if self.basis_ is None or self.residual_input_ == "basis":
+        if self._is_shared:
             return inputs
         return np.hstack([basis, inputs.reshape(len(inputs), -1)])
+
+    @property
+    def _is_shared(self):
+        """Whether the features are also the inputs of the units."""
+        return self.basis_ is None or self.residual_input_ == "basis"
 
     def _request(self, samples, n_units, loss, weight, seed):
         """Resolve automatic parameters and collect all of them for the training."""
@@ -377,11 +382,10 @@ class ResNetBasisBase(
         head.weight.data = torch.tensor(coef)
         if has_bias:
             head.bias.data = torch.tensor(self.intercept_)
-        shared = self.basis_ is None or self.residual_input_ == "basis"
         return ResNetModule(
             head,
             self._units(),
-            None if shared else self._n_basis,
+            None if self._is_shared else self._n_basis,
             tuple(self._unit_shape),
             Squash(*map(as_float64, (*self.input_range_, self.input_scale_))),
         ).eval()
@@ -425,8 +429,7 @@ class ResNetBasisBase(
                 "The residual units were trained for a number of iterations that was "
                 "chosen on held-out samples; the linear part was solved for exactly."
             )
-        shared = self.basis_ is None or self.residual_input_ == "basis"
-        inputs = rows if shared else rows[:, self._n_basis :]
+        inputs = rows if self._is_shared else rows[:, self._n_basis :]
         spread = InputScale.of(inputs, weight * factor / total, self._is_chain).spread
         decay = self._scale**2 * as_fitted(self, "weight_decay")
         n_free = len(head) if as_fitted(self, "fit_intercept") else 0
@@ -440,7 +443,7 @@ class ResNetBasisBase(
 
     # ------------------------------------------------------------------------- state
 
-    def _state(self, architecture, theta, scale, coef, intercept):
+    def _state(self, architecture, theta, input_scale, coef, intercept):
         """Return the attributes of the model for unstandardized inputs and targets."""
         coef = self._scale * coef.cpu().numpy()
         state = {
@@ -449,19 +452,19 @@ class ResNetBasisBase(
             "intercept_": self._center + self._scale * intercept.cpu().numpy(),
             **network_state(architecture, theta.cpu().double()),
             "n_outputs_": len(intercept),
-            "input_range_": np.array([scale.lower, scale.upper]),
-            "input_scale_": np.array(scale.width),
+            "input_range_": np.array([input_scale.lower, input_scale.upper]),
+            "input_scale_": np.array(input_scale.width),
         }
         if self.module is None:
             first = state["coefs_"][0], state["intercepts_"][0]
-            state["coefs_"][0], state["intercepts_"][0] = scale.fold(*first)
+            state["coefs_"][0], state["intercepts_"][0] = input_scale.fold(*first)
         return state
 
-    def _store(self, result, architecture, scale, rows, samples, loss):
+    def _store(self, result, architecture, input_scale, rows, samples, loss):
         """Set the attributes of a fit, as arrays and plain values."""
         solution, basis = result.solution, result.basis
         state = self._state(
-            architecture, result.theta, scale, result.coef, solution.intercept
+            architecture, result.theta, input_scale, result.coef, solution.intercept
         )
         for name in UNIT_ATTRIBUTES:
             self.__dict__.pop(name, None)
@@ -483,7 +486,7 @@ class ResNetBasisBase(
         losses = [variance * loss for loss in result.training.losses]
         self.loss_curve_ = [loss for loss in losses if math.isfinite(loss)]
         self.n_iter_ = result.training.n_iter
-        self._loss_increase = variance * increase_of_export(
+        self._loss_increase = variance * loss_increase(
             self.coef_x_, self.coef_z_, self._scale, solution, samples, loss
         )
 

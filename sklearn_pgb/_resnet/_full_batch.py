@@ -147,8 +147,10 @@ def choose(
     for train, test in folds:
         heldout = objective.samples.rows(test)
         fold = objective.on(objective.samples.rows(train))
-        of_fold = [fold.basis_held_out_losses(a, heldout).cpu().numpy() for a in alphas]
-        basis_losses[:, test] += weight[test] * np.array(of_fold)
+        fold_losses = [
+            fold.basis_held_out_losses(a, heldout).cpu().numpy() for a in alphas
+        ]
+        basis_losses[:, test] += weight[test] * np.array(fold_losses)
         losses = held_out_curve(fold, heldout, theta, request, checkpoints, alphas)
         curve[..., test] += weight[test] * losses
         total_weight[test] += weight[test]
@@ -157,15 +159,15 @@ def choose(
     )
     # Iterations and alpha are chosen together: trained units need another alpha.
     best = np.unravel_index(int(np.argmin(means)), means.shape)
-    basis = int(basis_means.argmin())
+    basis_best = int(basis_means.argmin())
     duplicates = number_duplicates(objective.samples)
     improves = is_significant(
-        basis_losses[basis], curve[best], total_weight, duplicates
+        basis_losses[basis_best], curve[best], total_weight, duplicates
     )
-    n_iter, alpha = 0, alphas[basis]
+    n_iter, alpha = 0, alphas[basis_best]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    held_out = float(means[best]), float(basis_means[basis])
+    held_out = float(means[best]), float(basis_means[basis_best])
     return UnitTraining(theta, alpha, [], n_iter, improves, *held_out)
 
 

@@ -4,14 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._budget import STANDARD_ERRORS
-from sklearn_pgb._estimator._folds import distinct_rows
+from sklearn_pgb._estimator._folds import row_codes
 from sklearn_pgb._resnet._residual import BasisSamples
 
 
 def number_duplicates(samples: BasisSamples) -> NDArray[np.intp]:
     """Number the distinct samples, as errors of duplicates are not independent."""
     rows = np.hstack([samples.basis.cpu(), samples.inputs.flatten(1).cpu()])
-    return distinct_rows(rows)
+    return row_codes(rows)
 
 
 def is_significant(

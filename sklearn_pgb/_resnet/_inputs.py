@@ -71,13 +71,13 @@ class InputScale:
 
 
 class BasisAndInputs:
-    """Transformer from X to the inputs of a fitted network: phi(x), and x for z."""
+    """Transformer from X to features of the basis and inputs of the units."""
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
     def transform(self, X: Any) -> NDArray[np.float64]:
-        """Return features of the basis and inputs of the units as one matrix."""
+        """Return features and inputs side by side in one matrix."""
         rows: NDArray[np.float64] = self.estimator._network_inputs(X)
         return rows
 
@@ -109,9 +109,8 @@ def is_numeric(X: Any) -> bool:
 def takes_missing(basis: Any, X: Any) -> bool:
     """Whether a fitted basis converts missing values to numbers.
 
-    Its tags are not sufficient: those of a Pipeline omit it, and a scaler that accepts
-    missing values returns missing values. So this transforms a sample of missing
-    values.
+    Its tags do not tell: those of a Pipeline ignore missing values, and a scaler that
+    accepts missing values returns them. So this transforms a sample of missing values.
     """
     values = check_array(
         X,

@@ -94,17 +94,17 @@ def _compared(
     ]
     weight = heldout.weight.cpu().numpy()
     means, basis_means = (np.array(part) @ weight for part in (losses, basis_losses))
-    best, basis = int(means.argmin()), int(basis_means.argmin())
+    best, basis_best = int(means.argmin()), int(basis_means.argmin())
     improves = is_significant(
-        weight * basis_losses[basis],
+        weight * basis_losses[basis_best],
         weight * losses[best],
         weight,
         number_duplicates(heldout),
     )
     return replace(
         training,
-        alpha=alphas[best if improves else basis],
+        alpha=alphas[best if improves else basis_best],
         improves=improves,
         held_out=float(means[best]),
-        basis_held_out=float(basis_means[basis]),
+        basis_held_out=float(basis_means[basis_best]),
     )

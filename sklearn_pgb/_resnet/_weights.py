@@ -65,17 +65,15 @@ def residual_weights(
             f"{rank + n_missing}. Add features to the basis if you need these weights; "
             "predictions and bounds are valid without them."
         )
-    step = 0.0
-    if n_missing:
-        step = delta or DELTA * (largest or 1.0)
-    W = R1 + step * N @ Qt[rank : rank + n_missing]
+    delta = (delta or DELTA * (largest or 1.0)) if n_missing else 0.0
+    W = R1 + delta * N @ Qt[rank : rank + n_missing]
     # Normalized first, so that the inverse of tiny weights does not overflow.
     size = float(np.abs(W).max(initial=0.0)) or 1.0
     V = np.linalg.pinv(W / size, rcond=RANK_RTOL / 10) @ (R2 / size)
-    return ResidualWeights(W, V, n_missing == 0, step)
+    return ResidualWeights(W, V, n_missing == 0, delta)
 
 
-def increase_of_export(
+def loss_increase(
     R1: NDArray[np.float64],
     R2: NDArray[np.float64],
     target_scale: float,

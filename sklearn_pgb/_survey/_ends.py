@@ -56,7 +56,7 @@ class SurveyData:
         floor = pure_error_floor(rows, self.y, self.loss, self.weight).value
         return loss_scale(self.loss, self.y, self.weight, floor)
 
-    def linear(self, floor: float) -> Infimum:
+    def linear_infimum(self, floor: float) -> Infimum:
         """Infimum of the loss over linear models of the inputs."""
         operator = KroneckerOperator(self.inputs.flatten(1), self.y.shape[1])
         problem = ConvexProblem(operator, self.y, self.loss, self.weight)
@@ -67,7 +67,8 @@ class SurveyData:
 class Endpoints:
     """The trained networks, one per start, with their losses.
 
-    `objective` is the loss plus penalty, and `gradient_norm` belongs to it.
+    `objectives` holds a function for each network, and `objective` its value: the loss
+    plus the penalty. `gradient_norm` is the norm of its gradient.
     """
 
     objectives: list[Objective]
@@ -98,8 +99,8 @@ def evaluate(objectives: Sequence[Objective]) -> Endpoints:
     return Endpoints(list(objectives), parameters, outputs, loss, objective, norm)
 
 
-def distinct(ends: Endpoints, data: SurveyData, scale: float) -> NDArray[np.intp]:
-    """Return the number of the distinct minimum of each start.
+def number_minima(ends: Endpoints, data: SurveyData, scale: float) -> NDArray[np.intp]:
+    """Number the distinct minima; return the number of each start's minimum.
 
     Networks are compared by their predictions on the training samples and by their
     objective relative to `scale`, because these do not depend on permutations and signs

@@ -85,7 +85,7 @@ class Recipe:
         )
         loss = self.targets.loss_for(architecture.n_outputs, architecture.scale)
         parts = (data.inputs, y, data.weight, self.penalty)
-        # Each call makes its is_own program, because its buffers are not thread-safe.
+        # Each call makes its own program, because its buffers are not thread-safe.
         program = ChainProgram(self.program.widths, self.program.activations)
         return Objective(program, loss, *(part.to(dtype) for part in parts))
 
@@ -139,7 +139,7 @@ def find_recipe(
     program = ChainProgram(
         [X.shape[1], *hidden, n_outputs], [ACTIVATIONS[activation]] * len(hidden)
     )
-    # The initial parameters drawn here are not used: each start draws its is_own.
+    # The initial parameters drawn here are not used: each start draws its own.
     rng = np.random.RandomState(0)
     architecture = chain_architecture(program, rng, *targets.scaling(y, weight))
     normalized = as_float64(weight / weight.sum())

@@ -14,7 +14,7 @@ from sklearn_pgb._estimator._border import dense, weight_keyword
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import is_network, nested
 from sklearn_pgb._samples import check_samples
-from sklearn_pgb._survey._ends import SurveyData, distinct, evaluate
+from sklearn_pgb._survey._ends import SurveyData, evaluate, number_minima
 from sklearn_pgb._survey._examination import examine_ends
 from sklearn_pgb._survey._population import train_population
 from sklearn_pgb._survey._recipe import find_recipe
@@ -144,11 +144,11 @@ def survey_minima(
         data = SurveyData(first.X, first.y, first.weight, first.loss)
         scale = data.scale()
     ends = evaluate(objectives)
-    minimum = distinct(ends, data, scale.reference)
+    minimum = number_minima(ends, data, scale.reference)
     bounds, budgets, verdicts = examine_ends(
         ends, minimum, scale=scale, tol=tol, seed=seed
     )
-    linear = data.linear(scale.floor)
+    linear = data.linear_infimum(scale.floor)
     return MinimaSurvey(
         loss=ends.loss,
         objective=ends.objective,

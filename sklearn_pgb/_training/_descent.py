@@ -104,10 +104,10 @@ class GradientDescent(Method):
         self.velocity.copy_(state[0])
 
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
-        pull = gradient.mul_(rate)
-        self.velocity.mul_(self.momentum).sub_(pull)
+        step = gradient.mul_(rate)
+        self.velocity.mul_(self.momentum).sub_(step)
         if self.nesterov:
-            theta.add_(self.velocity, alpha=self.momentum).sub_(pull)
+            theta.add_(self.velocity, alpha=self.momentum).sub_(step)
         else:
             theta.add_(self.velocity)
 

@@ -86,10 +86,10 @@ class InputMap:
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Convert a linear layer of standardized inputs to one of the columns of X."""
-        of_column = np.zeros((self.n_features, coef.shape[1]))
+        unscaled = np.zeros((self.n_features, coef.shape[1]))
         scaled = coef / self.spread[:, None]
-        of_column[self.columns] = np.ldexp(scaled, -self.exponent[:, None])
-        return of_column, intercept - self.center @ scaled
+        unscaled[self.columns] = np.ldexp(scaled, -self.exponent[:, None])
+        return unscaled, intercept - self.center @ scaled
 
     def fold_flat(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
