@@ -360,6 +360,6 @@ def test_heldout_predictions_come_from_other_folds():
                 solution.solutions[mixture][0],
             )
         )
-        raw = fold.heldout_raw(mixture, solution.solutions[mixture][0])
+        (raw,) = fold.heldout_raw([mixture], solution.solutions[mixture][0])
         torch.testing.assert_close(results[-1], raw)
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)

@@ -78,22 +78,34 @@ class KernelFold:
     average: Tensor
     average_heldout: Tensor
 
-    def problem(self, mixture: Mixture, loss: Loss) -> DualProblem:
-        """The convex problem on the training samples."""
+    def problem(self, mixtures: Sequence[Mixture], loss: Loss) -> DualProblem:
+        """The convex problem on the training samples.
+
+        That of several mixtures, which only differ in the center, has the outputs of
+        their problems side by side.
+        """
+        zero = torch.zeros_like(self.y)
+        offsets = [self.average if each.centered else zero for each in mixtures]
         return DualProblem(
-            mixed(self.train, mixture.weights),
-            self.y,
+            mixed(self.train, mixtures[0].weights),
+            self.y.repeat(1, len(mixtures)),
             loss,
             self.weight / self.weight.sum(),
-            mixture.alpha,
-            self.average if mixture.centered else torch.zeros_like(self.y),
+            mixtures[0].alpha,
+            torch.cat(offsets, 1),
         )
 
-    def heldout_raw(self, mixture: Mixture, solution: KernelSolution) -> Tensor:
-        """Raw outputs for the held-out samples."""
-        kernels = mixed(self.cross, mixture.weights)
-        raw = apply_kernels(kernels, solution.coef) + solution.intercept
-        return raw + self.average_heldout if mixture.centered else raw
+    def heldout_raw(
+        self, mixtures: Sequence[Mixture], solution: KernelSolution
+    ) -> list[Tensor]:
+        """Raw outputs of each mixture for the held-out samples."""
+        kernels = mixed(self.cross, mixtures[0].weights)
+        joint = apply_kernels(kernels, solution.coef) + solution.intercept
+        raws = joint.split(self.y.shape[1], 1)
+        return [
+            raw + self.average_heldout if each.centered else raw
+            for each, raw in zip(mixtures, raws, strict=True)
+        ]
 
 
 def mixed(kernels: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -128,24 +140,38 @@ class MixtureSearch:
         """Mean held-out loss, starting from the solutions of a similar mixture."""
         if mixture in self.losses:
             return self.losses[mixture]
-        starts = self.solutions.get(near) if near is not None else None
-        total = value = 0.0
-        solutions = []
+        mixtures = [mixture]
+        if self._shares_factors():
+            # The other center needs no other factorization.
+            mixtures.append(replace(mixture, centered=not mixture.centered))
+        # A quadratic problem is solved in one step from anywhere.
+        starts = None if near is None else self.solutions.get(near)
+        starts = None if self.loss.quadratic else starts
+        total, values = 0.0, [0.0] * len(mixtures)
+        for each in mixtures:
+            self.solutions[each] = []
         for number, fold in enumerate(self.folds):
             solution = solve_kernels(
-                fold.problem(mixture, self.loss),
+                fold.problem(mixtures, self.loss),
                 tol=MIXTURE_TOL,
                 max_iter=MIXTURE_STEPS,
                 start=None if starts is None else starts[number],
             )
-            solutions.append(solution)
-            raw = fold.heldout_raw(mixture, solution)
-            losses = self.loss.value(fold.y_heldout, raw)
-            value += float(fold.weight_heldout @ losses)
+            for place, raw in enumerate(fold.heldout_raw(mixtures, solution)):
+                losses = self.loss.value(fold.y_heldout, raw)
+                values[place] += float(fold.weight_heldout @ losses)
             total += float(fold.weight_heldout.sum())
-        self.solutions[mixture] = solutions
-        self.losses[mixture] = value / total if math.isfinite(value) else math.inf
+            parts = _split(solution, len(mixtures))
+            for each, part in zip(mixtures, parts, strict=True):
+                self.solutions[each].append(part)
+        for each, value in zip(mixtures, values, strict=True):
+            self.losses[each] = value / total if math.isfinite(value) else math.inf
         return self.losses[mixture]
+
+    def _shares_factors(self) -> bool:
+        """Whether one factorization serves all outputs, and so both centers."""
+        kernels = [kernel for fold in self.folds for kernel in fold.train]
+        return self.loss.quadratic and all(len(kernel) == 1 for kernel in kernels)
 
     def run(self, n_groups: int) -> list[Mixture]:
         """Search, and return the best mixture of each kind, the best one first.
@@ -202,6 +228,14 @@ class MixtureSearch:
 
     def _best(self) -> Mixture:
         return min(self.losses, key=self._rank)
+
+
+def _split(solution: KernelSolution, count: int) -> list[KernelSolution]:
+    """Solutions of problems whose outputs are side by side."""
+    pairs = zip(
+        solution.coef.chunk(count, 1), solution.intercept.chunk(count), strict=True
+    )
+    return [replace(solution, coef=coef, intercept=b) for coef, b in pairs]
 
 
 def _neighbors(mixture: Mixture) -> Iterator[Mixture]:
