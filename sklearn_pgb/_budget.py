@@ -19,6 +19,12 @@ def factorization_flops(n_rows: int, n_columns: int) -> float:
 # than they work.
 WORTH_A_THREAD = 1e7
 
+# Values of X per OpenMP thread that trains trees. With fewer, threads wait at each node
+# longer than they work, and if a core is taken they wait for a time slice: on two cores
+# with other work, histogram boosting on 10,000 x 10 values took .05 s with one thread
+# and .3 to 12 s with two; on 100,000 x 50 values 2.1 s and 3.4 s.
+VALUES_WORTH_A_THREAD = 5_000_000
+
 # Multiplications per thread of a factorization. With fewer, threads save only a few
 # tenths of a second, and the last digits depend on the number of threads. Results of
 # small problems are thus the same with any number of threads.

@@ -12,6 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from sklearn_pgb._budget import (
     FACTORIZATION_WORTH_A_THREAD,
+    VALUES_WORTH_A_THREAD,
     WORTH_A_THREAD,
     factorization_flops,
 )
@@ -126,6 +127,24 @@ def threads_for(multiplications: float) -> Iterator[None]:
         yield
     finally:
         _LIMITS.leave(before, limiter)
+
+
+def tree_threads(n_values: int, available: int) -> int:
+    """Number of OpenMP threads that speed up the training of trees on so many values.
+
+    Threads wait for each other at every node, and waiting keeps cores busy.
+    """
+    return max(1, min(available, n_values // VALUES_WORTH_A_THREAD))
+
+
+@contextmanager
+def threads_for_trees(n_values: int) -> Iterator[None]:
+    """Limit the OpenMP threads of a block that trains trees; see `tree_threads`."""
+    # Not cached, because packages of boosted trees may be imported at any time.
+    openmp = ThreadpoolController().select(user_api="openmp")
+    threads = [library.num_threads for library in openmp.lib_controllers]
+    with openmp.limit(limits=tree_threads(n_values, max(threads, default=1))):
+        yield
 
 
 def threads_for_solve(n_rows: int, n_coef: int) -> AbstractContextManager[None]:

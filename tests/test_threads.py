@@ -3,12 +3,19 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_iris
+from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from sklearn_pgb import AddedNeuronClassifier, ResNetBasisClassifier
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    GradientBasisRefit,
+    ResNetBasisClassifier,
+    _threads,
+)
 from sklearn_pgb._budget import WORTH_A_THREAD
 from sklearn_pgb._threads import threads_for, threads_for_solve
 
@@ -42,6 +49,31 @@ def test_threads_by_work(multiplications, expected, three_threads):
         assert n_torch == expected
         assert set(blas.values()) == {1}
     assert threads() == before
+
+
+@pytest.mark.parametrize(
+    ("worth", "expected"), [(10**9, 1), (201, 1), (200, 2), (50, 2)]
+)
+def test_openmp_threads_of_trees(worth, expected, monkeypatch):
+    """Folds have 100 x 4 values, and two threads are available."""
+    seen = []
+
+    class Recorded(HistGradientBoostingClassifier):
+        def fit(self, X, y):
+            seen.append(openmp_threads())
+            return super().fit(X, y)
+
+    def openmp_threads():
+        every = threadpool_info()
+        return {each["num_threads"] for each in every if each["user_api"] == "openmp"}
+
+    monkeypatch.setattr(_threads, "VALUES_WORTH_A_THREAD", worth)
+    model = Recorded(max_iter=2)
+    X, y = np.arange(600.0).reshape(150, 4), np.arange(150) % 3
+    with threadpool_limits(2, user_api="openmp"):
+        GradientBasisRefit(model, cv=3).fit(X, y)
+        assert openmp_threads() == {2}
+    assert seen == [{expected}] * 3
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
 from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
@@ -17,9 +18,10 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._estimator._border import aligned, jobs_for
+from sklearn_pgb._models._open import has_trees
 from sklearn_pgb._seeds import with_seed
 from sklearn_pgb._sklearn import _check_method_params, _safe_indexing
-from sklearn_pgb._threads import local_randomness
+from sklearn_pgb._threads import local_randomness, threads_for_trees
 
 
 class Trainer:
@@ -119,6 +121,8 @@ def _train(
             stack.enter_context(local_randomness(seed))
             if seed is None and rng_state is not None:
                 torch.set_rng_state(rng_state)
+        if has_trees(estimator):
+            stack.enter_context(threads_for_trees(np.size(X)))
         estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
 

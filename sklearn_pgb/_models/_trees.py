@@ -28,6 +28,7 @@ from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._small_trees import SmallTrees
 from sklearn_pgb._sklearn import TreePredictor, _openmp_effective_n_threads
+from sklearn_pgb._threads import tree_threads
 
 HISTOGRAM = HistGradientBoostingRegressor, HistGradientBoostingClassifier
 BOOSTED = *HISTOGRAM, GradientBoostingRegressor, GradientBoostingClassifier
@@ -175,7 +176,7 @@ def _open_histogram(model: Any) -> OpenNetwork:
         X = model._preprocess_X(X, reset=False)
         if small is not None:
             return torch.from_numpy(small(X)).T
-        n_threads = _openmp_effective_n_threads()
+        n_threads = tree_threads(X.size, _openmp_effective_n_threads())
         leaves = np.empty((len(numbered), len(X)), dtype=np.int32)
         for row, tree in zip(leaves, numbered, strict=True):
             row[:] = tree.predict(X, *known, n_threads)
