@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sklearn_pgb._convex._layer_inverses import layer_inverses
+from sklearn_pgb._convex._layer_inverses import layer_blocks
 from sklearn_pgb._convex._newton import hessian_matrix
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
@@ -45,7 +45,7 @@ def test_output_layers_are_exact(intercept, generator):
     problem, raw = chain_problem(9, (4, 3), LogisticLoss(), generator, intercept)
     matrix = hessian_matrix(problem, problem.augmented(), raw)
     target = torch.randn(len(matrix), generator=generator, dtype=torch.float64)
-    actual = layer_inverses(problem, raw)(target)
+    actual = layer_blocks(problem, raw)(problem.alpha)(target)
     assert_close(actual, torch.linalg.solve(matrix, target), rtol=1e-8, atol=1e-10)
 
 
@@ -55,7 +55,7 @@ def test_a_single_sample_is_a_kronecker_product(generator):
     matrix = hessian_matrix(problem, problem.augmented(), raw)[:15, :15]
     target = torch.zeros(len(problem.zero()[0]) + 1, dtype=torch.float64)
     target[:15] = torch.randn(15, generator=generator, dtype=torch.float64)
-    actual = layer_inverses(problem, raw)(target)
+    actual = layer_blocks(problem, raw)(problem.alpha)(target)
     wanted = torch.linalg.solve(matrix, target[:15])
     assert_close(actual[:15], wanted, rtol=1e-8, atol=1e-10)
     assert_close(actual[15:], torch.zeros_like(actual[15:]))
@@ -64,7 +64,7 @@ def test_a_single_sample_is_a_kronecker_product(generator):
 def test_other_operators_have_none(generator):
     problem = oracles.random_problem(LogisticLoss(), generator)
     assert isinstance(problem.operator, DenseOperator)
-    assert layer_inverses(problem, torch.zeros_like(problem.y)) is None
+    assert layer_blocks(problem, torch.zeros_like(problem.y)) is None
 
 
 @pytest.mark.parametrize("loss", [LogisticLoss(), CrossEntropyLoss()], ids=repr)

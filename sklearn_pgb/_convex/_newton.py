@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import MANY_PRODUCTS, SINGLE_ALPHA, SINGLE_FORCING, WEAK_ALPHA
-from sklearn_pgb._convex._layer_inverses import inverted_blocks, layer_inverses
+from sklearn_pgb._convex._layer_inverses import (
+    Blocks,
+    Inverse,
+    inverted,
+    layer_blocks,
+    output_grams,
+)
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
 from sklearn_pgb._operators._operator import LinearOperator
 
@@ -124,7 +130,8 @@ class MatrixFreeSystem(NewtonSystem):
         self.least_alpha = SINGLE_ALPHA * size
         self.weak = WEAK_ALPHA * size
         # A preconditioner is reused by later steps as long as it keeps products few.
-        self._inverse: Callable[[Tensor], Tensor] | None = None
+        self._blocks: Blocks | None = None
+        self._inverse: Inverse | None = None
         self._made_for, self._products = math.nan, 0
 
     def step(
@@ -165,14 +172,11 @@ class MatrixFreeSystem(NewtonSystem):
     ) -> Callable[[Tensor], Tensor] | None:
         if not 0 < problem.alpha < self.weak:
             return None
-        if self._made_for != problem.alpha or self._products > MANY_PRODUCTS:
-            blocks = block_inverses(problem, raw)
-            self._inverse = (
-                layer_inverses(problem, raw)
-                if blocks is None
-                else partial(apply_blocks, blocks)
-            )
-            self._made_for = problem.alpha
+        if self._blocks is None or self._products > MANY_PRODUCTS:
+            self._blocks = shared_blocks(problem, raw) or layer_blocks(problem, raw)
+            self._made_for = math.nan
+        if self._made_for != problem.alpha and self._blocks is not None:
+            self._inverse, self._made_for = self._blocks(problem.alpha), problem.alpha
         return self._inverse
 
 
@@ -229,18 +233,23 @@ def conjugate_gradients(
     return solution, False
 
 
-def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
+def shared_blocks(problem: ConvexProblem, raw: Tensor) -> Blocks | None:
     """Inverses of the Hessian's diagonal blocks, one for each output.
 
-    None if the outputs share no features, as only shared ones make the blocks narrow,
-    or if rounding makes a block singular.
+    None if the outputs share no features, as only shared ones make the blocks narrow.
     """
     features = problem.augmented().shared_features
     if features is None:
         return None
     n_features = problem.operator.n_coef // problem.operator.n_outputs
     curvature = problem.loss.hessian_diagonal(problem.y, raw) * problem.weight[:, None]
-    return inverted_blocks(features, curvature, problem.alpha, n_features)
+    grams = output_grams(features, curvature)
+
+    def inverse(alpha: float) -> Inverse | None:
+        blocks = inverted(grams, alpha, n_features)
+        return None if blocks is None else partial(apply_blocks, blocks)
+
+    return inverse
 
 
 def apply_blocks(blocks: Tensor, target: Tensor) -> Tensor:
