@@ -119,8 +119,8 @@ def _output_blocks(
     k = curvature.shape[1]
     width = sum(features.shape[1] for _, features in heads)
     if heads and k * width**3 <= JOINT_FLOPS:
-        own, inputs = zip(*heads, strict=True)
-        heads = [(torch.cat(own, 1), torch.cat(inputs, 1))]
+        numbers, inputs = zip(*heads, strict=True)
+        heads = [(torch.cat(numbers, 1), torch.cat(inputs, 1))]
     result: list[tuple[Tensor, Blocks]] = []
     for own, features in heads:
         penalized = features.shape[1]

@@ -8,7 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import MANY_PRODUCTS, SINGLE_ALPHA, SINGLE_FORCING, WEAK_ALPHA
+from sklearn_pgb._budget import (
+    ENOUGH_ROWS,
+    MANY_PRODUCTS,
+    SINGLE_ALPHA,
+    SINGLE_FORCING,
+    WEAK_ALPHA,
+)
 from sklearn_pgb._convex._layer_inverses import (
     Blocks,
     Inverse,
@@ -39,6 +45,10 @@ class NewtonSystem(ABC):
         Iterative solvers stop when the residual is reduced by the ratio of `goal` and
         the gradient's norm, possibly measured in another norm.
         """
+
+    def for_comparisons(self, problem: ConvexProblem) -> ConvexProblem:
+        """The problem, or one in float32 whose solutions can be compared."""
+        return problem
 
 
 class PrimalSystem(NewtonSystem):
@@ -126,7 +136,7 @@ class MatrixFreeSystem(NewtonSystem):
 
     def __init__(self, problem: ConvexProblem):
         self.rough = problem.single()
-        size = float(self.rough.weight @ self.rough.operator.row_norms().mean(1))
+        size = mean_row_norm(self.rough)
         self.least_alpha = SINGLE_ALPHA * size
         self.weak = WEAK_ALPHA * size
         # A preconditioner is reused by later steps as long as it keeps products few.
@@ -143,8 +153,8 @@ class MatrixFreeSystem(NewtonSystem):
     ) -> tuple[Tensor, Tensor]:
         target = -_join(problem, gradient)
         exact = goal < SINGLE_FORCING * float(target.norm())
-        if not exact and problem.alpha >= self.least_alpha:
-            problem = self.rough.with_alpha(problem.alpha)
+        if not exact:
+            problem = self.for_comparisons(problem)
         raw = raw.to(problem.y)
         product, inverse = (
             hessian_product(problem, raw),
@@ -167,6 +177,11 @@ class MatrixFreeSystem(NewtonSystem):
         )
         return _divide(problem, solution.to(target))
 
+    def for_comparisons(self, problem: ConvexProblem) -> ConvexProblem:
+        if problem.alpha < self.least_alpha:
+            return problem
+        return self.rough.with_alpha(problem.alpha)
+
     def _preconditioner(
         self, problem: ConvexProblem, raw: Tensor
     ) -> Callable[[Tensor], Tensor] | None:
@@ -178,6 +193,15 @@ class MatrixFreeSystem(NewtonSystem):
         if self._made_for != problem.alpha and self._blocks is not None:
             self._inverse, self._made_for = self._blocks(problem.alpha), problem.alpha
         return self._inverse
+
+
+def mean_row_norm(problem: ConvexProblem) -> float:
+    """Mean squared row norm, of random samples if there are many."""
+    n_samples = len(problem.weight)
+    if n_samples > ENOUGH_ROWS:
+        order = torch.randperm(n_samples, generator=torch.Generator().manual_seed(0))
+        problem = problem.rows(order[:ENOUGH_ROWS].to(problem.y.device))
+    return float(problem.weight @ problem.operator.row_norms().mean(1))
 
 
 def conjugate_gradients(

@@ -142,11 +142,13 @@ def finish(
     n_iter: int,
     converged: bool,
     dual: Tensor | None = None,
+    certified: bool = True,
 ) -> Solution:
     """Compute value and lower bound at given coefficients.
 
     The lower bound uses the loss gradients as dual point. With a second point `dual`,
-    the larger of both bounds counts.
+    the larger of both bounds counts. If not `certified`, it is that of any
+    coefficients, which costs nothing.
     """
     if problem.loss.dual_rows_sum_to_zero:
         # The loss is invariant to adding a constant to all outputs. Centering them
@@ -158,7 +160,7 @@ def finish(
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
     value = data_value + 0.5 * problem.alpha * float(coef @ coef)
-    bound = lower_bound(problem, raw)
+    bound = lower_bound(problem if certified else problem.with_alpha(0.0), raw)
     if dual is not None and problem.alpha > 0:
         bound = max(bound, _ridge_bound(problem, dual))
     return Solution(
