@@ -381,8 +381,7 @@ def newton(
             # Half the gradient norm that the tolerance needs is enough, unless the
             # unpenalized intercept's part of the gradient keeps the gap open.
             enough = math.sqrt(2 * problem.alpha * tol * abs(value))
-            if norm > enough:
-                goal = max(goal, 0.5 * enough)
+            goal = max(goal, 0.5 * enough if norm > enough else 0.25 * norm)
         step = system.step(problem, raw, gradient, goal)
         moved = _line_search(problem, (coef, intercept), raw, value, gradient, step)
         if moved is None:
