@@ -95,7 +95,7 @@ def inverted(grams: Tensor, alpha: float, penalized: int) -> Tensor | None:
 
     None if rounding makes a matrix singular.
     """
-    blocks = grams.double()
+    blocks = grams.to(torch.float64, copy=True)
     diagonal = blocks.diagonal(dim1=1, dim2=2)
     # Rounding can make a block of dependent features slightly indefinite.
     rounding = 10 * torch.finfo(grams.dtype).eps

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._operators._blocks import row_blocks
-from sklearn_pgb._operators._layers import Columns, LayerDerivative, LayerPart, Linear
+from sklearn_pgb._operators._layers import Columns, LayerDerivative, LayerPart, LinearDerivative
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -173,7 +173,7 @@ class ChainOperator(LinearOperator):
             for layer, D in zip(self.columns, self._sweep(eye, rows), strict=True):
                 # Many outputs' D of linear layers on top, the same for all samples,
                 # take more memory than the rest of the chain.
-                shared = isinstance(layer, Linear)
+                shared = isinstance(layer, LinearDerivative)
                 D = D if shared else D.expand(n, -1, -1)
                 total[rows] += layer.row_norms(D, rows)
         return total
