@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._operators._blocks import row_blocks
-from sklearn_pgb._operators._layers import Columns, LayerDerivative, LayerPart, LinearDerivative
+from sklearn_pgb._operators._layers import (
+    Columns,
+    LayerDerivative,
+    LayerPart,
+    LinearDerivative,
+)
 from sklearn_pgb._operators._operator import LinearOperator
 
 
