@@ -378,8 +378,9 @@ def newton(
         last_norm = norm
         goal = forcing * norm
         if certified:
-            # Half the gradient norm that the tolerance needs is enough, unless the
-            # unpenalized intercept's part of the gradient keeps the gap open.
+            # Half the gradient norm that the tolerance needs is enough. If the part of
+            # the unpenalized intercept keeps the gap open, a quarter of the present one
+            # makes it a sixteenth.
             enough = math.sqrt(2 * problem.alpha * tol * abs(value))
             goal = max(goal, 0.5 * enough if norm > enough else 0.25 * norm)
         step = system.step(problem, raw, gradient, goal)
