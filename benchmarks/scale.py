@@ -1,15 +1,18 @@
 """Time, memory and held-out loss by number of samples, columns, classes, parameters.
 
-All data are generated. Four parts:
+Five parts, on generated data but for the last sets of "classes":
 
 - "refit": the refit of a fixed network of 50 tanh units by number of samples,
 - "models": defaults of this package and of others by number of samples,
-- "classes": the refit of a network by number of classes, 50 samples of each,
+- "classes": the refit of a network by number of classes, 50 samples of each, and of
+  letter and kmnist10k,
+- "tables": the classifier for tables by number of classes, on 1,600 samples,
 - "parameters": the refit of a fixed network of two hidden layers by their width.
 
 Each row runs in a new process. `--draw FILE` draws held-out loss against seconds.
 """
 
+import os
 import sys
 import time
 import warnings
@@ -18,9 +21,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from _harness import (
+    FOLDER_VARIABLE,
     Finding,
+    Split,
     Task,
     covers,
+    data_sets,
     finish,
     in_fresh_process,
     memory,
@@ -40,22 +46,30 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_pgb import GradientBasisRefit, GradientBasisRegressor
+from sklearn_pgb import (
+    GradientBasisClassifier,
+    GradientBasisRefit,
+    GradientBasisRegressor,
+)
 
 SIZES = {
     "refit": (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000),
     "models": (1_000, 3_000, 10_000, 30_000, 100_000),
     "classes": (2, 10, 50, 100, 200),
+    "tables": (10, 100),
     "parameters": (1_000, 10_000, 100_000, 1_000_000),
 }
 QUICK_SIZES = {
     "refit": (1_000, 3_000, 10_000, 20_000),
     "models": (1_000, 3_000),
     "classes": (2, 10),
+    "tables": (10,),
     "parameters": (1_000, 10_000),
 }
 MODELS = ("GradientBasis", "HistGB", "CatBoost", "LightGBM", "MLP", "xRFM", "Nystroem")
 N_INPUTS, N_TEST, NOISE, PER_CLASS = 20, 2_000, 0.1, 50
+CLASS_SETS = ("uci121/letter", "image/kmnist10k")
+N_TABLE, N_COLUMNS = 1_600, 64
 MAX_MEMORY, MAX_BYTES = "1GB", 1e9
 # The slope is fitted to sizes from this many samples on.
 LINEAR_FROM = 10_000
@@ -77,12 +91,26 @@ def generate(n_rows, seed):
     return X, y + NOISE * rng.standard_normal(n_rows)
 
 
+def classes_of(n_samples, n_columns, n_classes, **options):
+    """Samples of classes of one cluster each, and N_TEST others."""
+    X, y = make_classification(
+        n_samples + N_TEST,
+        n_columns,
+        n_classes=n_classes,
+        n_clusters_per_class=1,
+        random_state=0,
+        **options,
+    )
+    return X[N_TEST:], y[N_TEST:], X[:N_TEST], y[:N_TEST]
+
+
 def measured(model, X, y, X_test, y_test):
-    """Seconds and memory of a fit, and the held-out loss."""
+    """CPU seconds and memory of a fit, and the held-out loss."""
     before = memory()["now"]
-    start = time.perf_counter()
+    # Every fit has one thread. Other processes hardly change its CPU time.
+    start = time.process_time()
     model.fit(X, y)
-    seconds, peak = time.perf_counter() - start, memory()["peak"]
+    seconds, peak = time.process_time() - start, memory()["peak"]
     row = {"seconds": seconds, "fit_bytes": peak - before}
     if hasattr(model, "predict_proba"):
         loss = log_loss(y_test, model.predict_proba(X_test), labels=model.classes_)
@@ -120,18 +148,16 @@ def measure(part, size, name):
     if part == "models":
         X, y = generate(size, seed=2)
         return measured(model_named(name, size), X, y, *test)
+    if part == "tables":
+        data = classes_of(N_TABLE, N_COLUMNS, size, n_informative=20, class_sep=3.0)
+        return measured(GradientBasisClassifier(random_state=0), *data)
     if part == "classes":
-        n = PER_CLASS * size + N_TEST
-        X, y = make_classification(
-            n,
-            N_INPUTS,
-            n_informative=15,
-            n_classes=size,
-            n_clusters_per_class=1,
-            class_sep=2.0,
-            random_state=0,
-        )
-        data = X[N_TEST:], y[N_TEST:], X[:N_TEST], y[:N_TEST]
+        if name:
+            split = Split(name, 0)
+            data = split.X, split.y, split.X_test[:N_TEST], split.y_test[:N_TEST]
+        else:
+            options = {"n_informative": 15, "class_sep": 2.0}
+            data = classes_of(PER_CLASS * size, N_INPUTS, size, **options)
         network = make_pipeline(
             StandardScaler(),
             MLPClassifier(hidden_layer_sizes=(50,), max_iter=100, random_state=0),
@@ -172,12 +198,18 @@ def list_tasks(sizes):
         for size in values:
             names = [m for m in MODELS if m in installed] if part == "models" else [""]
             tasks += [Task(f"generated/{size}", 0, part, name) for name in names]
+        if part == "classes" and len(values) == len(SIZES[part]):
+            found = data_sets(*CLASS_SETS) if os.environ.get(FOLDER_VARIABLE) else []
+            tasks += [Task(name, 0, part, name) for name in found]
     return tasks
 
 
 def compute(task):
     """Compute the measures of one row."""
-    size = int(task.set.removeprefix("generated/"))
+    if task.set in CLASS_SETS:
+        size = len(Split(task.set, 0).classes)
+    else:
+        size = int(task.set.removeprefix("generated/"))
     row = in_fresh_process(measure, task.part, size, task.model)
     return {"size": size, **row}
 
@@ -225,18 +257,20 @@ def slope_of(name, frame, complete):
 
 def print_part(part, frame):
     """Print the rows of one part."""
-    header = [part, "size", "seconds", "fit MB", "loss", "loss of the network"]
+    header = [part, "size", "seconds", "of the network", "fit MB", "loss", "network"]
+    columns = ["model", "size_", "seconds", "network_s", "fit_bytes", "loss", "network"]
     lines = [
         [
             row.model or part,
             f"{row.size_:,}",
             f"{row.seconds:.2f}",
+            "-" if pd.isna(row.network_s) else f"{row.network_s:.2f}",
             f"{row.fit_bytes / 1e6:,.0f}",
             f"{row.loss:.4f}",
             "-" if pd.isna(row.network) else f"{row.network:.4f}",
         ]
         for row in frame.rename(columns={"size": "size_"})
-        .reindex(columns=["model", "size_", "seconds", "fit_bytes", "loss", "network"])
+        .reindex(columns=columns)
         .itertuples()
     ]
     print_table(f"By {part}", header, lines)

@@ -15,6 +15,7 @@ from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._mapped import MappedOperator
+from sklearn_pgb._operators._repeated import RepeatedOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 
 N_SAMPLES, N_OUTPUTS = 7, 3
@@ -62,6 +63,13 @@ def kronecker_case(generator, dtype):
     features = randn(generator, N_SAMPLES, 4)
     rows = [np.kron(row, np.eye(N_OUTPUTS)) for row in features.numpy()[:, None]]
     operator = KroneckerOperator(features.to(dtype), N_OUTPUTS)
+    return operator, torch.tensor(np.stack(rows))
+
+
+def repeated_case(generator, dtype):
+    matrix = randn(generator, N_SAMPLES, 1, 4)
+    rows = [np.kron(row, np.eye(N_OUTPUTS)) for row in matrix.numpy()]
+    operator = RepeatedOperator(DenseOperator(matrix.to(dtype)), N_OUTPUTS)
     return operator, torch.tensor(np.stack(rows))
 
 
@@ -171,6 +179,7 @@ def selected_chain_case(generator, dtype):
 CASES = [
     dense_case,
     kronecker_case,
+    repeated_case,
     chain_case,
     normed_case,
     function_case,

@@ -106,6 +106,24 @@ def test_balance(loss, generator):
             assert_close(balance(problem, balanced), balanced, rtol=0, atol=1e-13)
 
 
+def test_bound_of_many_classes(generator):
+    """With 60 classes no sample has slack in all, but the bound is close nevertheless.
+
+    The intercept is wrong in the fourth digit, so the duals are not balanced.
+    """
+    n, k = 120, 60
+    features = 3 * normal(generator, n, 5)
+    y = torch.nn.functional.one_hot(torch.arange(n) % k, k).double()
+    weight = torch.full((n,), 1 / n, dtype=torch.float64)
+    operator = KroneckerOperator(features, k)
+    problem = ConvexProblem(operator, y, CrossEntropyLoss(), weight, 1e-3)
+    best = solve(problem, tol=1e-12)
+    raw = best.raw + 1e-4 * normal(generator, k)
+    assert float(raw.softmax(1).amin(1).max()) < 1e-8
+    bound = lower_bound(problem, raw)
+    assert 0 <= best.value - bound <= 1e-5 * best.value
+
+
 def test_CV_2_gap_formula(generator):
     """Value minus dual is the Fenchel-Young gap plus a square, for any u."""
     loss, mu = CrossEntropyLoss(), 0.05

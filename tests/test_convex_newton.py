@@ -12,10 +12,10 @@ from sklearn_pgb._convex._newton import (
     MatrixFreeSystem,
     PrimalSystem,
     apply_blocks,
-    block_inverses,
     hessian_matrix,
     hessian_product,
     newton,
+    shared_blocks,
 )
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import PathSolver, solve
@@ -91,7 +91,7 @@ def test_blocks_are_those_of_the_hessian(loss, intercept, generator):
     product = hessian_product(problem, raw)
     hessian = torch.stack([product(e) for e in torch.eye(2 * width).double()])
     blocks = hessian.view(width, 2, width, 2).diagonal(dim1=1, dim2=3)
-    inverses = block_inverses(problem, raw)
+    inverses = shared_blocks(problem, raw)(problem.alpha).args[0]
     for c in range(2):
         identity = torch.eye(width, dtype=torch.float64)
         assert_close(inverses[c] @ blocks[:, :, c], identity, rtol=0, atol=1e-9)

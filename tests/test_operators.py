@@ -17,6 +17,7 @@ from operator_cases import (
     leaf_case,
     normed_case,
     random_chain,
+    repeated_case,
     stacked_case,
     stacked_leaves_case,
     vector_leaf_case,
@@ -385,6 +386,7 @@ def test_properties_of_outputs_are_true(case, generator):
     ("case", "separate", "shared"),
     [
         (kronecker_case, True, True),
+        (repeated_case, True, True),
         (leaf_case, True, False),
         (vector_leaf_case, True, True),
         (stacked_leaves_case, True, True),

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from oracles import randn
 from refit_cases import (
     CENTERS,
     CURVE,
@@ -29,11 +31,13 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.testing import assert_close
 
 from sklearn_pgb import GradientBasisRefit
 from sklearn_pgb._budget import CLEAR_GAIN
 from sklearn_pgb._convex._choice import SQUARED_LOSS_ALPHAS
 from sklearn_pgb._refit import _choice
+from sklearn_pgb._refit._choice import side_by_side
 
 GRID = np.logspace(-4, 0, 3)
 
@@ -454,3 +458,14 @@ def test_raw_of_twins():
     network = mlp().fit(X, CURVE)
     np.testing.assert_allclose(raw_of_network(network, X)[:, 0], network.predict(X))
     np.testing.assert_array_equal(encoded(network, CURVE)[:, 0], CURVE)
+
+
+@pytest.mark.parametrize("solved", [1, 3])
+def test_the_start_is_the_mean_of_the_solved_folds(solved, generator):
+    """Each basis is divided by the root of the number of folds."""
+    bases = [randn(generator, 6, width) for width in (2, 4, 3)]
+    parts = [(randn(generator, b.shape[1]), randn(generator, 1)) for b in bases]
+    coef, intercept = side_by_side(parts[:solved], 3, 9)
+    outputs = [basis @ c + b for basis, (c, b) in zip(bases, parts, strict=True)]
+    raw = torch.cat(bases, 1) @ coef / 3**0.5 + intercept
+    assert_close(raw, torch.stack(outputs[:solved]).mean(0))

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -36,9 +38,12 @@ from sklearn_pgb import (
     GradientBasisClassifier,
     GradientBasisRegressor,
 )
+from sklearn_pgb._models._open import open_network
+from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._operators import _blocked
+from sklearn_pgb._operators._outputs import shares_features
 from sklearn_pgb._refit import _final, _fold_models, _groups
-from sklearn_pgb._tables import _members
+from sklearn_pgb._tables import _base, _members
 
 TARGETS = pytest.mark.parametrize("name", Y)
 FOLDS = list(KFold(3, shuffle=True, random_state=0).split(X))
@@ -158,6 +163,35 @@ def test_default_trees_of_several_targets():
     model = GradientBasisRegressor("drop", forest="drop", cv=2, random_state=0)
     model.fit(X, Y["two"])
     assert len(model.estimators_[0][0][-1].estimators_) == 2
+
+
+def test_many_classes_share_the_features(monkeypatch):
+    """The prediction is the sum of all members' derivatives, times coefficients."""
+    monkeypatch.setattr(_base, "MANY_CLASSES", 2)
+    model = small("multi").fit(X, Y["multi"])
+    raw = np.tile(model.intercept_, (N, 1))
+    for fold, coefs in zip(model.estimators_, model.basis_coef_, strict=True):
+        for member, coef, share in zip(fold, coefs, model.stack_weights_, strict=True):
+            shared = share_outputs(open_network(member))
+            rows = shared.inputs(X)
+            bias = shared.network.find_head(rows).bias
+            operator = shared.network.jacobian(rows, without=bias)
+            assert shares_features(operator)
+            assert coef.shape == (1, operator.n_coef)
+            raw += operator.matvec(torch.from_numpy(coef[0])).numpy()
+            outputs = shared.network(shared.network.theta, rows).numpy()
+            raw += model._centered * share / 2 * outputs
+    np.testing.assert_allclose(model._raw(X), raw)
+    np.testing.assert_allclose(model.predict_proba(X), softmax(raw, 1))
+
+
+def test_many_classes_have_fewer_iterations(monkeypatch):
+    monkeypatch.setattr(_members, "MOST_TREES", 10)
+    model = GradientBasisClassifier("drop", forest="drop", cv=2, random_state=0)
+    iterations = {"multi": 3, "binary": 10}
+    for name, expected in iterations.items():
+        booster = model.fit(X, Y[name]).estimators_[0][0][-1]
+        assert booster.n_iter_ == expected
 
 
 # --- folds ----------------------------------------------------------------------------

@@ -8,8 +8,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import MANY_PRODUCTS, SINGLE_ALPHA, SINGLE_FORCING, WEAK_ALPHA
-from sklearn_pgb._convex._layer_inverses import inverted_blocks, layer_inverses
+from sklearn_pgb._budget import (
+    ENOUGH_ROWS,
+    MANY_PRODUCTS,
+    SINGLE_ALPHA,
+    SINGLE_FORCING,
+    WEAK_ALPHA,
+)
+from sklearn_pgb._convex._layer_inverses import (
+    Blocks,
+    Inverse,
+    inverted,
+    layer_blocks,
+    output_grams,
+)
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
 from sklearn_pgb._operators._operator import LinearOperator
 
@@ -33,6 +45,10 @@ class NewtonSystem(ABC):
         Iterative solvers stop when the residual is reduced by the ratio of `goal` and
         the gradient's norm, possibly measured in another norm.
         """
+
+    def for_comparisons(self, problem: ConvexProblem) -> ConvexProblem:
+        """The problem, or one in float32 whose solutions can be compared."""
+        return problem
 
 
 class PrimalSystem(NewtonSystem):
@@ -120,11 +136,12 @@ class MatrixFreeSystem(NewtonSystem):
 
     def __init__(self, problem: ConvexProblem):
         self.rough = problem.single()
-        size = float(self.rough.weight @ self.rough.operator.row_norms().mean(1))
+        size = mean_row_norm(self.rough)
         self.least_alpha = SINGLE_ALPHA * size
         self.weak = WEAK_ALPHA * size
         # A preconditioner is reused by later steps as long as it keeps products few.
-        self._inverse: Callable[[Tensor], Tensor] | None = None
+        self._blocks: Blocks | None = None
+        self._inverse: Inverse | None = None
         self._made_for, self._products = math.nan, 0
 
     def step(
@@ -136,8 +153,8 @@ class MatrixFreeSystem(NewtonSystem):
     ) -> tuple[Tensor, Tensor]:
         target = -_join(problem, gradient)
         exact = goal < SINGLE_FORCING * float(target.norm())
-        if not exact and problem.alpha >= self.least_alpha:
-            problem = self.rough.with_alpha(problem.alpha)
+        if not exact:
+            problem = self.for_comparisons(problem)
         raw = raw.to(problem.y)
         product, inverse = (
             hessian_product(problem, raw),
@@ -160,20 +177,31 @@ class MatrixFreeSystem(NewtonSystem):
         )
         return _divide(problem, solution.to(target))
 
+    def for_comparisons(self, problem: ConvexProblem) -> ConvexProblem:
+        if problem.alpha < self.least_alpha:
+            return problem
+        return self.rough.with_alpha(problem.alpha)
+
     def _preconditioner(
         self, problem: ConvexProblem, raw: Tensor
     ) -> Callable[[Tensor], Tensor] | None:
         if not 0 < problem.alpha < self.weak:
             return None
-        if self._made_for != problem.alpha or self._products > MANY_PRODUCTS:
-            blocks = block_inverses(problem, raw)
-            self._inverse = (
-                layer_inverses(problem, raw)
-                if blocks is None
-                else partial(apply_blocks, blocks)
-            )
-            self._made_for = problem.alpha
+        if self._blocks is None or self._products > MANY_PRODUCTS:
+            self._blocks = shared_blocks(problem, raw) or layer_blocks(problem, raw)
+            self._made_for = math.nan
+        if self._made_for != problem.alpha and self._blocks is not None:
+            self._inverse, self._made_for = self._blocks(problem.alpha), problem.alpha
         return self._inverse
+
+
+def mean_row_norm(problem: ConvexProblem) -> float:
+    """Mean squared row norm, of random samples if there are many."""
+    n_samples = len(problem.weight)
+    if n_samples > ENOUGH_ROWS:
+        order = torch.randperm(n_samples, generator=torch.Generator().manual_seed(0))
+        problem = problem.rows(order[:ENOUGH_ROWS].to(problem.y.device))
+    return float(problem.weight @ problem.operator.row_norms().mean(1))
 
 
 def conjugate_gradients(
@@ -229,18 +257,23 @@ def conjugate_gradients(
     return solution, False
 
 
-def block_inverses(problem: ConvexProblem, raw: Tensor) -> Tensor | None:
+def shared_blocks(problem: ConvexProblem, raw: Tensor) -> Blocks | None:
     """Inverses of the Hessian's diagonal blocks, one for each output.
 
-    None if the outputs share no features, as only shared ones make the blocks narrow,
-    or if rounding makes a block singular.
+    None if the outputs share no features, as only shared ones make the blocks narrow.
     """
     features = problem.augmented().shared_features
     if features is None:
         return None
     n_features = problem.operator.n_coef // problem.operator.n_outputs
     curvature = problem.loss.hessian_diagonal(problem.y, raw) * problem.weight[:, None]
-    return inverted_blocks(features, curvature, problem.alpha, n_features)
+    grams = output_grams(features, curvature)
+
+    def inverse(alpha: float) -> Inverse | None:
+        blocks = inverted(grams, alpha, n_features)
+        return None if blocks is None else partial(apply_blocks, blocks)
+
+    return inverse
 
 
 def apply_blocks(blocks: Tensor, target: Tensor) -> Tensor:
@@ -345,11 +378,11 @@ def newton(
         last_norm = norm
         goal = forcing * norm
         if certified:
-            # Half the gradient norm that the tolerance needs is enough, unless the
-            # unpenalized intercept's part of the gradient keeps the gap open.
+            # Half the gradient norm that the tolerance needs is enough. If the part of
+            # the unpenalized intercept keeps the gap open, a quarter of the present one
+            # makes it a sixteenth.
             enough = math.sqrt(2 * problem.alpha * tol * abs(value))
-            if norm > enough:
-                goal = max(goal, 0.5 * enough)
+            goal = max(goal, 0.5 * enough if norm > enough else 0.25 * norm)
         step = system.step(problem, raw, gradient, goal)
         moved = _line_search(problem, (coef, intercept), raw, value, gradient, step)
         if moved is None:

@@ -142,11 +142,13 @@ def finish(
     n_iter: int,
     converged: bool,
     dual: Tensor | None = None,
+    certified: bool = True,
 ) -> Solution:
     """Compute value and lower bound at given coefficients.
 
     The lower bound uses the loss gradients as dual point. With a second point `dual`,
-    the larger of both bounds counts.
+    the larger of both bounds counts. If not `certified`, it is that of any
+    coefficients, which costs nothing.
     """
     if problem.loss.dual_rows_sum_to_zero:
         # The loss is invariant to adding a constant to all outputs. Centering them
@@ -158,7 +160,7 @@ def finish(
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
     value = data_value + 0.5 * problem.alpha * float(coef @ coef)
-    bound = lower_bound(problem, raw)
+    bound = lower_bound(problem if certified else problem.with_alpha(0.0), raw)
     if dual is not None and problem.alpha > 0:
         bound = max(bound, _ridge_bound(problem, dual))
     return Solution(
@@ -211,11 +213,14 @@ def dual_value(problem: ConvexProblem, dual: Tensor) -> float:
 
 
 def balance(problem: ConvexProblem, dual: Tensor) -> Tensor:
-    """Move the dual's weighted sum to zero inside the conjugate's box.
+    """Move the dual's weighted sum to zero inside the conjugates' domain.
 
     Each row changes in proportion to its slack, so no coordinate leaves the box unless
-    the sum exceeds the total slack. In that case the conjugate is infinite.
+    the sum exceeds the total slack. In that case the conjugate is infinite. Duals whose
+    rows sum to zero are always balanced within their domain.
     """
+    if problem.loss.dual_rows_sum_to_zero:
+        return _balanced_probabilities(problem, dual)
     lower, upper = problem.loss.dual_bounds(problem.y)
     slack = torch.minimum(dual - lower, upper - dual).amin(1).clamp(0.0, 1.0)
     if not slack.any():
@@ -223,3 +228,27 @@ def balance(problem: ConvexProblem, dual: Tensor) -> Tensor:
         slack = torch.ones_like(slack)
     excess = problem.weight @ dual
     return dual - slack[:, None] * (excess / (problem.weight @ slack))
+
+
+def _balanced_probabilities(problem: ConvexProblem, dual: Tensor) -> Tensor:
+    """Balance duals that are probabilities minus targets.
+
+    The probabilities are multiplied by a factor for each class, as a change of the
+    intercept would do. What remains is moved from the classes with too large mean
+    probabilities to the others. Of many classes, one has almost no probability, so
+    samples have no slack to move all of them alike.
+    """
+    p = dual + problem.y
+    excess = problem.weight @ dual
+    # All changes are sums of small numbers, so that no digits of the dual are lost.
+    change = -(excess / (problem.weight @ p)).nan_to_num(0.0).clamp(-0.5, 0.5)
+    mean = p @ change
+    moved = p * ((change - mean[:, None]) / (1 + mean[:, None]))
+    dual, p = dual + moved, p + moved
+    excess = problem.weight @ dual
+    lacking = (-excess).clamp(min=0.0)
+    if not lacking.any():
+        return dual
+    removed = p * (excess / (problem.weight @ p)).nan_to_num(0.0).clamp(0.0, 1.0)
+    added = removed.sum(1, keepdim=True) * (lacking / lacking.sum())
+    return dual - removed + added

@@ -199,8 +199,18 @@ class PathSolver:
             return finish(problem, *self._path.coefficients(alpha), 1, True)
         if self._system is None:
             self._system = _newton_system(problem, self.method, self.max_memory)
-        result = newton(problem, self._system, start, tol, max_iter, certified)
-        return finish(problem, *result)
+        if certified:
+            result = newton(problem, self._system, start, tol, max_iter)
+            return finish(problem, *result)
+        rough = self._system.for_comparisons(problem)
+        dtype = rough.y.dtype
+        if start is not None:
+            start = start[0].to(dtype), start[1].to(dtype)
+        *point, n_iter, converged = newton(
+            rough, self._system, start, tol, max_iter, certified=False
+        )
+        coef, intercept = (part.to(problem.y) for part in point)
+        return finish(problem, coef, intercept, n_iter, converged, certified=False)
 
     def _by_spectrum(
         self, problem: ConvexProblem, start: Start, tol: float, max_iter: int

@@ -12,7 +12,7 @@ from torch import Tensor
 from sklearn_pgb._models._network import Head, Network
 from sklearn_pgb._operators._blocks import row_blocks
 from sklearn_pgb._operators._dense import KroneckerOperator
-from sklearn_pgb._operators._leaves import LeafOperator
+from sklearn_pgb._operators._leaves import LeafOperator, leaf_sums
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 
@@ -91,8 +91,7 @@ class LeafModel(Network):
                 own = values.reshape(-1).take(columns) @ self.scale
                 parts.append(bias + own[:, None])
             elif self.tree_outputs is None:
-                terms = values[columns] * self.scale[:, None]
-                parts.append(bias + terms.sum(1))
+                parts.append(bias + leaf_sums(values, columns, self.scale))
             else:
                 terms = values[columns] * self.scale
                 own = bias.expand(len(columns), -1)

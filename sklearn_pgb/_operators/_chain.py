@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._operators._blocks import row_blocks
-from sklearn_pgb._operators._layers import Columns, LayerDerivative, LayerPart
+from sklearn_pgb._operators._layers import (
+    Columns,
+    LayerDerivative,
+    LayerPart,
+    LinearDerivative,
+)
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -164,9 +169,16 @@ class ChainOperator(LinearOperator):
     def row_norms(self) -> Tensor:
         total = self._empty(self.n_samples, self.n_outputs)
         width = max(layer.width for layer in self.columns)
+        eye = torch.eye(self.n_outputs, dtype=self.dtype, device=self.device)[None]
         for rows in row_blocks(
             self.n_samples, self.n_outputs * width * self.dtype.itemsize
         ):
-            pairs = zip(self.columns, self.derivatives(rows), strict=True)
-            total[rows] = sum(layer.row_norms(D, rows) for layer, D in pairs)
+            n = rows.stop - rows.start
+            total[rows] = 0.0
+            for layer, D in zip(self.columns, self._sweep(eye, rows), strict=True):
+                # Many outputs' D of linear layers on top, the same for all samples,
+                # take more memory than the rest of the chain.
+                shared = isinstance(layer, LinearDerivative)
+                D = D if shared else D.expand(n, -1, -1)
+                total[rows] += layer.row_norms(D, rows)
         return total

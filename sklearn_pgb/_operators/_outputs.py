@@ -10,6 +10,7 @@ from sklearn_pgb._operators._layers import LinearDerivative
 from sklearn_pgb._operators._leaves import LeafOperator
 from sklearn_pgb._operators._mapped import MappedOperator
 from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._operators._repeated import RepeatedOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 
 
@@ -21,7 +22,8 @@ def shares_features(operator: LinearOperator) -> bool:
         return all(map(shares_features, operator.operators))
     if isinstance(operator, LeafOperator):
         return operator.tree_outputs is None
-    return isinstance(operator, KroneckerOperator) or operator.n_outputs == 1
+    shared = isinstance(operator, KroneckerOperator | RepeatedOperator)
+    return shared or operator.n_outputs == 1
 
 
 def separates_outputs(operator: LinearOperator) -> bool:
@@ -30,8 +32,8 @@ def separates_outputs(operator: LinearOperator) -> bool:
         return separates_outputs(operator.first)
     if isinstance(operator, StackedOperator):
         return all(map(separates_outputs, operator.operators))
-    separate = isinstance(operator, LeafOperator | KroneckerOperator)
-    return separate or operator.n_outputs == 1
+    kinds = LeafOperator | KroneckerOperator | RepeatedOperator
+    return isinstance(operator, kinds) or operator.n_outputs == 1
 
 
 def apply_sets(operator: LinearOperator, coefs: Tensor) -> Tensor:
@@ -56,6 +58,8 @@ def single_output(operator: LinearOperator, output: int) -> LinearOperator:
         return StackedOperator(parts, operator.scales)
     if isinstance(operator, KroneckerOperator):
         return KroneckerOperator(operator.features, 1)
+    if isinstance(operator, RepeatedOperator):
+        return operator.operator
     if isinstance(operator, ChainOperator):
         *layers, head = operator.layers
         # Columns of the head that belong to other outputs are zero for this one.

@@ -304,14 +304,17 @@ def fold_average(
 
 
 def side_by_side(
-    solved: Sequence[tuple[Tensor, Tensor]],
+    solved: Sequence[tuple[Tensor, Tensor]], n_folds: int, n_coef: int
 ) -> tuple[Tensor, Tensor]:
     """Mean of the folds' models, as a warm start for the problem on all bases.
 
-    Concatenating n bases divides their scales by the square root of n.
+    Concatenating n bases divides their scales by the square root of n. Only the first
+    folds may be solved; the coefficients of the other bases are zero.
     """
-    coef = torch.cat([coef for coef, _ in solved]) * len(solved) ** -0.5
-    return coef, torch.stack([intercept for _, intercept in solved]).mean(0)
+    start = solved[0][0].new_zeros(n_coef)
+    coef = torch.cat([coef for coef, _ in solved])
+    start[: len(coef)] = coef * (n_folds**0.5 / len(solved))
+    return start, torch.stack([intercept for _, intercept in solved]).mean(0)
 
 
 def choose(
@@ -337,7 +340,8 @@ def choose(
         return _on_training_samples(
             trained, problems, request, effort, convex_parts, path
         )
-    return _on_heldout(trained, tuple(problems), alpha, effort)
+    n_coef = next(iter(problems.values())).operator.n_coef
+    return _on_heldout(trained, tuple(problems), alpha, effort, n_coef)
 
 
 def chooses_on_training_samples(
@@ -348,9 +352,16 @@ def chooses_on_training_samples(
 
 
 def _on_heldout(
-    trained: TrainedNetworks, centers: Sequence[str], alpha: Any, effort: Effort
+    trained: TrainedNetworks,
+    centers: Sequence[str],
+    alpha: Any,
+    effort: Effort,
+    n_coef: int,
 ) -> Choice:
-    """Choose center and alpha on samples that the networks were not trained on."""
+    """Choose center and alpha on samples that the networks were not trained on.
+
+    `n_coef` is the number of coefficients of the problem on the bases of all folds.
+    """
     quadratic, folds = trained.loss.quadratic, trained.folds
     parts = trained.heldout()
     # Alpha is relative to a mean loss. To keep the ratio of the penalty and the sum of
@@ -381,12 +392,12 @@ def _on_heldout(
     if quadratic and len(parts) > 1 and best.loss > 0:
         gain = gain_of_average(parts, best, solutions, len(folds)) / best.loss
         choice = replace(choice, gain=min(max(gain, 0.0), MOST_GAIN))
-    if not solved or len(parts) < len(folds):
+    if not solved:
         return choice
-    if quadratic and not is_number(alpha):
+    if quadratic and not is_number(alpha) and len(parts) == len(folds):
         average = fold_average(parts, best.center, solved)
         choice = replace(choice, parameters=average)
-    return replace(choice, start=side_by_side(solved))
+    return replace(choice, start=side_by_side(solved, len(folds), n_coef))
 
 
 def _on_training_samples(

@@ -66,6 +66,13 @@ class FoldModels:
             sizes.append(size if size > 0 else 1.0)
         return cls(raw, operators, sizes, train, heldout)
 
+    @property
+    def n_kernels(self) -> int:
+        """Largest number of kernels of a group."""
+        return max(
+            1 if shares_features(each) else each.n_outputs for each in self.operators
+        )
+
     def average(self, stack: Tensor) -> Tensor:
         """Sum of the models' raw outputs, times the weights of the stack."""
         return torch.einsum("g,gik->ik", stack, torch.stack(self.raw))

@@ -127,7 +127,7 @@ def refit_groups(
     stack, shift = stacked(members[:, seen], y[seen], weight[seen], loss)
     averages = [fold.average(stack) + shift for fold in folds]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
-    k = y.shape[1]
+    k = folds[0].n_kernels
     n_train = _choice_rows(k, len(folds), len(stack), loss, max_memory)
     # Per fold: if a user's splitter holds out few samples, all of them are used.
     n_heldout = max(1, n_train // max(len(folds) - 1, 1))

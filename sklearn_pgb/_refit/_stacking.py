@@ -27,27 +27,36 @@ def stacked(
         # The squared loss scales the penalty by half of the noise variance.
         scale = float(w @ loss.value(y, torch.tensordot(equal, raws, 1))) / 2
     penalty = scale / float(weight.sum())
-    # One column for each weight, and one for each entry of the shift.
-    shifts = torch.eye(k, dtype=y.dtype)[:, None].expand(k, len(y), k)
-    columns = torch.cat([raws, shifts])
     # That of the squared loss is in the units of y.
     of_shift = 0.0 if loss.quadratic else penalty
     penalties = torch.tensor([penalty] * n_models + [of_shift] * k, dtype=y.dtype)
     prior = torch.cat([equal, equal.new_zeros(k)])
     lowest = np.r_[np.zeros(n_models), np.full(k, -np.inf)]
 
+    def combined(theta: Tensor) -> Tensor:
+        return torch.tensordot(theta[:n_models], raws, 1) + theta[n_models:]
+
+    def moments(column: Tensor) -> Tensor:
+        """Products with the derivatives of the raw outputs by theta."""
+        weights = torch.tensordot(raws, column, 2)
+        return torch.cat([weights, column.sum(0)])
+
     def value(theta: Tensor) -> float:
-        raw = torch.tensordot(theta, columns, 1)
+        raw = combined(theta)
         return float(w @ loss.value(y, raw) + penalties @ (theta - prior).square() / 2)
 
     theta = prior
     for _ in range(STACKING_STEPS):
-        raw = torch.tensordot(theta, columns, 1)
-        slope = torch.tensordot(columns, w[:, None] * loss.gradient(y, raw), 2)
+        raw = combined(theta)
+        slope = moments(w[:, None] * loss.gradient(y, raw))
         slope += penalties * (theta - prior)
         hessian = loss.hessian(y, raw)
-        curved = torch.stack([w[:, None] * hessian(column) for column in columns])
-        H = torch.tensordot(curved, columns.permute(1, 2, 0), 2) + torch.diag(penalties)
+        # The columns of the shift would take k times the memory of the outputs.
+        shifts = (entry.expand_as(y) for entry in torch.eye(k, dtype=y.dtype))
+        H = torch.stack(
+            [moments(w[:, None] * hessian(column)) for column in (*raws, *shifts)]
+        )
+        H += torch.diag(penalties)
         # Each Newton step solves least squares with bounds, for columns scaled to a
         # curvature of one. The damping is needed because the softmax has no curvature
         # along equal shifts of all outputs.

@@ -22,7 +22,7 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_pgb._budget import AUTO_FOLDS, MOST_GAIN, SMALLEST_SIZE
+from sklearn_pgb._budget import AUTO_FOLDS, MANY_CLASSES, MOST_GAIN, SMALLEST_SIZE
 from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
@@ -45,6 +45,7 @@ from sklearn_pgb._models._open import (
     nested,
     open_network,
 )
+from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
@@ -227,7 +228,8 @@ class TableEstimator(
             members.append(("network", network(labels, loss, n_samples, self.network)))
         if not isinstance(self.trees, str) and not (is_rare and self.trees is None):
             several = multilabel or (loss != "log_loss" and n_outputs > 1)
-            members.append(("trees", trees(labels, loss, several, self.trees)))
+            pipeline = trees(labels, loss, n_outputs, several, self.trees)
+            members.append(("trees", pipeline))
         # The leaves of a forest hold means, which are no raw outputs of other losses.
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
         wanted &= not (is_rare and self.forest is None)
@@ -321,6 +323,14 @@ class TableEstimator(
                 "or change its loss; folds must have samples of all classes."
             )
 
+    def _opened(self, member):
+        """Open a member; if there are many classes, they share the features."""
+        opened = open_network(member)
+        n_outputs = self._targets.n_outputs
+        coupled = self._targets.loss_for(n_outputs).dual_rows_sum_to_zero
+        many = coupled and n_outputs > MANY_CLASSES
+        return share_outputs(opened) if many else opened
+
     def _refit(self, trained, parts, Z, y, encoded, weight, max_memory, seed):
         """Solve the convex problem and store its solution."""
         shares = torch.from_numpy(weight)
@@ -328,7 +338,7 @@ class TableEstimator(
         with threads_for_solve(len(Z), len(Z)):
             for members, (train, heldout) in zip(trained, parts, strict=True):
                 index = torch.from_numpy(train), torch.from_numpy(heldout)
-                opened = list(map(open_network, members))
+                opened = list(map(self._opened, members))
                 folds.append(FoldModels.of(opened, Z, shares, *index))
                 heads = (o.network.find_head(o.inputs(Z[:8])) for o in opened)
                 self._biases.append([head.bias for head in heads])
@@ -489,15 +499,19 @@ class TableEstimator(
             members = self.estimators_[k], fold, self._biases[k]
             for member, coef, bias, share in zip(*members, stack, strict=True):
                 weight = centered / len(folds) * float(share)
-                if weight > 0 or coef.any():
-                    opened.append(open_network(member))
-                    weights.append(max(weight, 0.0))
+                if not (weight > 0 or coef.any()):
+                    continue
+                # Without coefficients the member itself is cheaper than its features.
+                own = self._opened(member) if coef.any() else open_network(member)
+                n_params = own.network.n_params
+                full = torch.zeros(len(coef), n_params, dtype=torch.float64)
+                if coef.any():
                     # The output biases are part of the intercept.
-                    n_params = opened[-1].network.n_params
-                    full = torch.zeros(len(coef), n_params, dtype=torch.float64)
                     columns = positions_without(n_params, bias)
                     full[:, columns] = torch.from_numpy(coef)
-                    parts.append(full)
+                opened.append(own)
+                weights.append(max(weight, 0.0))
+                parts.append(full)
         return TangentSum.of(opened, weights, parts)
 
     def __sklearn_is_fitted__(self):

@@ -20,7 +20,10 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     network, indicators of the leaves for trees. One convex problem over the bases of
     all models gives the prediction. The weight of each kind of model, the
     regularization strength and the center of the penalty are chosen on samples that no
-    model has seen, so probabilities are calibrated on unseen samples.
+    model has seen, so probabilities are calibrated on unseen samples. More than ten
+    classes share the features of all members: the trees of all classes, and the
+    derivatives of one output of the network. There is then one kernel for each kind of
+    model and not for each class.
 
     Parameters
     ----------
@@ -31,8 +34,9 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     trees : estimator, "drop" or None, default=None
         The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` with 150 iterations
-        and 8 leaves, one for each of several labels. They get numbers with missing
-        values as they are, and category codes.
+        (with more than 20 classes fewer, 3,000 trees in all) and 8 leaves, one for each
+        of several labels. They get numbers with missing values as they are, and
+        category codes.
     forest : estimator, "drop" or None, default=None
         The forest, of which the log odds of the leaves are averaged. None is an
         :class:`~sklearn.ensemble.ExtraTreesClassifier` with at least 3 samples in a

@@ -17,6 +17,7 @@ from sklearn_pgb._budget import (
     FOREST_LEAF,
     FOREST_SAMPLES,
     FOREST_TREES,
+    MOST_TREES,
     NETWORK_SAMPLES,
     NETWORK_UNITS,
     TREE_ITERATIONS,
@@ -41,7 +42,9 @@ def network(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pip
     return Pipeline([("inputs", network_inputs(labels, classifies)), ("model", model)])
 
 
-def trees(labels: Labels, loss: str, several: bool, model: Any = None) -> Pipeline:
+def trees(
+    labels: Labels, loss: str, n_outputs: int, several: bool, model: Any = None
+) -> Pipeline:
     """Return the boosted trees, one booster for each of several targets or labels."""
     classifies = loss == "log_loss"
     inputs, codes = tree_inputs(labels, classifies)
@@ -51,9 +54,13 @@ def trees(labels: Labels, loss: str, several: bool, model: Any = None) -> Pipeli
             if classifies
             else HistGradientBoostingRegressor
         )
+        iterations = TREE_ITERATIONS
+        if classifies and not several:
+            # One tree for each class and iteration, or one for two classes.
+            iterations = max(1, min(iterations, MOST_TREES // n_outputs))
         model = kind(
             loss=loss,
-            max_iter=TREE_ITERATIONS,
+            max_iter=iterations,
             max_leaf_nodes=TREE_LEAVES,
             categorical_features=codes or None,
             early_stopping=False,
