@@ -350,16 +350,9 @@ def test_heldout_predictions_come_from_other_folds():
         )
         solution = MixtureSearch([fold], SquaredLoss())
         solution.evaluate(mixture)
-        results.append(
-            _groups._predicted(
-                folds[1],
-                average,
-                part,
-                torch.tensor(held),
-                mixture,
-                solution.solutions[mixture][0],
-            )
-        )
-        (raw,) = fold.heldout_raw([mixture], solution.solutions[mixture][0])
+        solved = solution.solutions[mixture][0]
+        (raw,) = _groups._predicted(folds[1], average, part, [(mixture, solved)])
+        results.append(raw)
+        (raw,) = fold.heldout_raw([mixture], solved)
         torch.testing.assert_close(results[-1], raw)
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)

@@ -500,13 +500,13 @@ def test_landmarks_that_span_the_basis_change_nothing(kind, monkeypatch):
     method = "predict" if kind is GradientBasisRegressor else "decision_function"
     whole = getattr(clone(model).fit(X, y), method)(X)
     # Just too little for all 60 samples, and enough for 24.
-    monkeypatch.setattr(_final, "SOLVE_FLOPS", 60**3 / 3 - 1)
+    monkeypatch.setattr(_groups, "SOLVE_FLOPS", 60**3 / 3 - 1)
     monkeypatch.setattr(_final, "SOLUTION_TOL", 1e-12)
     keep_one_mixture(monkeypatch)
     fitted = clone(model).fit(X, y)
     assert len(fitted.alpha_) == 1
     part = getattr(fitted, method)(X)
-    monkeypatch.setattr(_final, "SOLVE_FLOPS", 60**3 / 3)
+    monkeypatch.setattr(_groups, "SOLVE_FLOPS", 60**3 / 3)
     exact = getattr(clone(model).fit(X, y), method)(X)
     # Three inputs span the functions, and so do the kernels of 24 samples.
     np.testing.assert_allclose(part, exact, rtol=1e-4, atol=1e-6)
@@ -522,7 +522,7 @@ def test_many_samples_are_seen_in_parts(monkeypatch):
     dropped = {"network": "drop", "trees": "drop", "forest": "drop"}
     model = GradientBasisRegressor(**dropped, others=others, random_state=0)
     # Landmarks in place of all samples, with their kernels in memory or not.
-    monkeypatch.setattr(_final, "SOLVE_FLOPS", 1e4)
+    monkeypatch.setattr(_groups, "SOLVE_FLOPS", 1e4)
     monkeypatch.setattr(_final, "LANDMARKS", 20)
     whole = clone(model).fit(X, y).predict(X)
     monkeypatch.setattr(_final, "CHOICE_ROWS", 50)
@@ -533,9 +533,7 @@ def test_many_samples_are_seen_in_parts(monkeypatch):
     blocks = clone(model).fit(X, y).predict(X)
     np.testing.assert_allclose(blocks, whole, rtol=1e-9, atol=1e-9)
 
-    monkeypatch.setattr(_members, "NETWORK_SAMPLES", 300)
     monkeypatch.setattr(_members, "FOREST_SAMPLES", 45)
-    assert _members.network([None], "squared_error", 90)[-1].max_iter == 3
     forest = _members.forest([None], "squared_error", 90)[-1]
     assert forest.bootstrap
     assert forest.max_samples == 0.5

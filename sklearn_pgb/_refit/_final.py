@@ -1,8 +1,9 @@
 """The last solutions of a refit of several groups, on the bases of all folds."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,6 @@ from sklearn_pgb._budget import (
     NEWTON_SOLVES,
     SAMPLE_BLOCK,
     SOLUTION_TOL,
-    SOLVE_FLOPS,
 )
 from sklearn_pgb._convex._kernels import (
     DualProblem,
@@ -58,7 +58,17 @@ def solve_final(
         for fold in folds
     ]
     intercept = torch.zeros(y.shape[1], dtype=y.dtype)
+    if not mixtures:
+        return total, intercept, True
     center = torch.stack(list(averages)).mean(0)
+    # Kernels that no mixture uses are not computed.
+    weights = np.array([mixture.weights for _, mixture in mixtures])
+    used = np.flatnonzero(weights.any(0)).tolist()
+    folds = [fold.only(used) for fold in folds]
+    mixtures = [
+        (share, replace(m, weights=tuple(m.weights[g] for g in used)))
+        for share, m in mixtures
+    ]
     solved: Iterable[Solved]
     if len(landmarks) == len(y):
         solved = _by_samples(folds, center, part, mixtures, fraction, landmarks)
@@ -74,7 +84,8 @@ def solve_final(
         for f, fold in enumerate(folds):
             # Side by side, each fold's kernel counts one over the number of folds.
             coefs = fold.coefficients(landmarks, dual, mixture.weights)
-            total[f] = [t + scale * c for t, c in zip(total[f], coefs, strict=True)]
+            for group, coef in zip(used, coefs, strict=True):
+                total[f][group] = total[f][group] + scale * coef
     return total, intercept, converged
 
 
@@ -106,10 +117,11 @@ def _by_samples(
 ) -> Iterable[Solved]:
     """Solutions with one dual for each sample, in the given order."""
     kernels = side_by_side(folds, None, order)
-    # The part has all samples in their own order.
+    place = torch.empty(len(center), dtype=torch.long)
+    place[part.rows] = torch.arange(len(part.rows))
     solution: KernelSolution | None = None
     for _, mixture in mixtures:
-        arguments = _problem_parts(part, order, center, mixture, fraction)
+        arguments = _problem_parts(part, place[order], center, mixture, fraction)
         problem = DualProblem(mixed(kernels, mixture.weights), *arguments)
         solution = solve_kernels(
             problem, tol=SOLUTION_TOL, max_iter=100, start=solution
@@ -167,7 +179,12 @@ def _in_one_pass(
 
 
 def final_size(
-    n_samples: int, k: int, n_groups: int, loss: Loss, max_memory: float
+    n_samples: int,
+    k: int,
+    n_groups: int,
+    loss: Loss,
+    max_memory: float,
+    flops: float,
 ) -> tuple[int, int]:
     """Numbers of samples and of landmarks of the final solutions.
 
@@ -175,7 +192,7 @@ def final_size(
     some are. Only the squared loss needs no kernels of all samples at once.
     """
     entries = max_memory / (8 * (n_groups + 2) * k)
-    largest = SOLVE_FLOPS if loss.quadratic else NEWTON_SOLVES * SOLVE_FLOPS
+    largest = flops if loss.quadratic else NEWTON_SOLVES * flops
     is_cheap = solve_flops(n_samples, n_samples, k, loss) <= largest
     if is_cheap and n_samples**2 <= entries:
         return n_samples, n_samples

@@ -1,7 +1,7 @@
 """The models of one fold, evaluated on all samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,13 +25,14 @@ class FoldModels:
     Attributes
     ----------
     raw : list of Tensor (n_samples, n_outputs)
-        Raw outputs of each model.
+        Raw outputs of each model; NaN for samples that were not asked for.
     operators : list of LinearOperator
         Partial derivatives of each model on all samples, without output biases. Those
         of many samples are not kept.
     sizes : list of float
-        Mean squared row norm of each operator on the training samples.
+        Mean squared row norm of each operator on the training samples, or on a part.
     train, heldout : Tensor of int
+        Samples of the convex problem of the fold, and others to choose it with.
     """
 
     raw: list[Tensor]
@@ -48,20 +49,22 @@ class FoldModels:
         weight: Tensor,
         train: Tensor,
         heldout: Tensor,
+        wanted: Tensor | None = None,
     ) -> "FoldModels":
-        """Evaluate the models of a fold on all samples."""
+        """Evaluate the models of a fold on all samples, or on those in `wanted`."""
         raw, operators, sizes = [], [], []
         n_samples = len(weight)
+        scaled = train[:: len(train) // CHOICE_ROWS + 1]
         for each in opened:
             if n_samples > CHOICE_ROWS:
-                outputs, operator = _in_blocks(each, X, n_samples)
+                outputs, operator = _in_blocks(each, X, n_samples, wanted)
             else:
                 rows = each.inputs(X, check=False)
                 outputs, operator = _evaluated(each, rows, _bias(each, rows))
             raw.append(outputs)
             operators.append(operator)
-            norms = operator.row_norms()[train].mean(1)
-            size = float(weight[train] @ norms / weight[train].sum())
+            norms = operator.rows(scaled).row_norms().mean(1)
+            size = float(weight[scaled] @ norms / weight[scaled].sum())
             # A constant model has no derivatives.
             sizes.append(size if size > 0 else 1.0)
         return cls(raw, operators, sizes, train, heldout)
@@ -71,6 +74,19 @@ class FoldModels:
         """Largest number of kernels of a group."""
         return max(
             1 if shares_features(each) else each.n_outputs for each in self.operators
+        )
+
+    def halves(self) -> tuple["FoldModels", "FoldModels"]:
+        """The fold, and the same models with both parts of the samples exchanged."""
+        return self, replace(self, train=self.heldout, heldout=self.train)
+
+    def only(self, groups: Sequence[int]) -> "FoldModels":
+        """The fold with some of its models."""
+        return replace(
+            self,
+            raw=[self.raw[g] for g in groups],
+            operators=[self.operators[g] for g in groups],
+            sizes=[self.sizes[g] for g in groups],
         )
 
     def average(self, stack: Tensor) -> Tensor:
@@ -133,7 +149,7 @@ def _evaluated(
 
 
 def _in_blocks(
-    opened: OpenNetwork, X: object, n_samples: int
+    opened: OpenNetwork, X: object, n_samples: int, wanted: Tensor | None
 ) -> tuple[Tensor, LinearOperator]:
     """The same for many samples, whose derivatives are computed when they are used."""
 
@@ -146,13 +162,13 @@ def _in_blocks(
 
     bias = _bias(opened, inputs(slice(0, 8)))
     operator = BlockedOperator(create, n_samples)
-    theta = opened.network.theta
-    blocks = range(0, n_samples, SAMPLE_BLOCK)
-    raw = [
-        opened.network(theta, inputs(slice(start, start + SAMPLE_BLOCK)))
-        for start in blocks
-    ]
-    return torch.cat(raw), operator
+    theta, index = opened.network.theta, wanted
+    if index is None:
+        index = torch.arange(n_samples)
+    raw = torch.full((n_samples, operator.n_outputs), torch.nan, dtype=theta.dtype)
+    for rows in index.split(SAMPLE_BLOCK):
+        raw[rows] = opened.network(theta, inputs(rows))
+    return raw, operator
 
 
 def side_by_side(

@@ -12,6 +12,9 @@ from sklearn_pgb._budget import (
     CHOICE_FLOPS,
     FINAL_FLOPS,
     KERNEL_ENTRIES,
+    SAMPLE_BLOCK,
+    SOLVE_FLOPS,
+    SOLVE_FLOPS_OF_MANY,
     STACKED_MIXTURES,
 )
 from sklearn_pgb._convex._kernels import KernelSolution
@@ -95,6 +98,7 @@ def refit_groups(
     max_memory: float,
     seed: int,
     keep_folds: bool = False,
+    exchange: bool = False,
 ) -> GroupRefit:
     """Fit the convex model on the bases of all folds and groups.
 
@@ -104,6 +108,11 @@ def refit_groups(
     folds side by side, and their solutions averaged. If the kernels are too large,
     functions are spanned by the kernels of a random part of the samples (Nystroem's
     method).
+
+    With `exchange`, the models of a fold have seen neither its training nor its held-
+    out samples. Both parts then change places, and the final problem of each fold has
+    these samples alone: derivatives of models are less useful on samples that the
+    models were trained on.
 
     Parameters
     ----------
@@ -119,7 +128,12 @@ def refit_groups(
         Seed of the choice of samples.
     keep_folds : bool, default=False
         Whether to return the models of the folds too.
+    exchange : bool, default=False
+        Whether the parts of each fold change places.
     """
+    bases = folds
+    if exchange:
+        folds = [half for fold in folds for half in fold.halves()]
     seen = torch.cat([fold.heldout for fold in folds]).unique()
     members = torch.zeros(len(folds[0].raw), *y.shape, dtype=y.dtype)
     for fold in folds:
@@ -128,9 +142,10 @@ def refit_groups(
     averages = [fold.average(stack) + shift for fold in folds]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
     k = folds[0].n_kernels
-    n_train = _choice_rows(k, len(folds), len(stack), loss, max_memory)
+    n_solved = len(folds) * (2 if exchange else 1)
+    n_train = _choice_rows(k, n_solved, len(stack), loss, max_memory)
     # Per fold: if a user's splitter holds out few samples, all of them are used.
-    n_heldout = max(1, n_train // max(len(folds) - 1, 1))
+    n_heldout = n_train if exchange else max(1, n_train // max(len(folds) - 1, 1))
     parts = [_first(order, fold.train, n_train) for fold in folds]
     kernel_folds = [
         _kernel_fold(
@@ -138,43 +153,50 @@ def refit_groups(
         )
         for fold, average, part in zip(folds, averages, parts, strict=True)
     ]
-    search = MixtureSearch(kernel_folds, loss)
-    n_final, size = final_size(len(y), k, len(stack), loss, max_memory)
-    affordable = max(1, int(FINAL_FLOPS / solve_flops(n_final, size, k, loss)))
+    # Exchanged folds are only needed for the best mixtures.
+    step = 2 if exchange else 1
+    searches = [MixtureSearch(kernel_folds[i::step], loss) for i in range(step)]
+    search = searches[0]
+    # Without an exchange, the bases of all folds are in one problem.
+    problems = [[base] for base in bases] if exchange else [bases]
+    rows = [torch.cat([f.train, f.heldout]) for f in bases] if exchange else [order]
+    flops = SOLVE_FLOPS_OF_MANY / len(rows) if exchange else SOLVE_FLOPS
+    data = [
+        _final_part(part, order, y, weight, loss, k, len(stack), max_memory, flops)
+        for part in rows
+    ]
+    cost = sum(solve_flops(len(part.rows), len(m), k, loss) for part, m in data)
+    affordable = max(1, int(FINAL_FLOPS / cost))
     mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
+    solved = {mixture: _in_each_fold(searches, mixture) for mixture in mixtures}
     # The stacked average is the first candidate.
     candidates = torch.zeros(1 + len(mixtures), *y.shape, dtype=y.dtype)
     for number, (fold, average, part) in enumerate(
         zip(folds, averages, parts, strict=True)
     ):
-        rows = fold.heldout
-        candidates[0, rows] = average[rows]
-        for place, mixture in enumerate(mixtures, 1):
-            solution = search.solutions[mixture][number]
-            raw = _predicted(fold, average, part, rows, mixture, solution)
-            candidates[place, rows] = raw
+        heldout = fold.heldout
+        candidates[0, heldout] = average[heldout]
+        solutions = [(each, solved[each][number]) for each in mixtures]
+        candidates[1:, heldout] = _predicted(fold, average, part, solutions)
     shares, offset = stacked(candidates[:, seen], y[seen], weight[seen], loss)
-    heldout = torch.stack(averages).mean(0)
-    heldout[seen] = torch.tensordot(shares, candidates[:, seen], 1) + offset
+    raw = torch.stack(averages).mean(0)
+    raw[seen] = torch.tensordot(shares, candidates[:, seen], 1) + offset
     used = [(float(s), m) for s, m in zip(shares[1:], mixtures, strict=True) if s > 0]
-    rows = torch.arange(len(y)) if n_final == len(y) else order[:n_final]
     chosen_with = float(weight[torch.cat(parts)].sum()) / len(parts)
-    coefficients, intercept, converged = solve_final(
-        folds,
-        averages,
-        Part(rows, y[rows], weight[rows], loss),
-        used,
-        chosen_with / float(weight[rows].sum()),
-        order[:size],
+    coefficients, intercept, converged = _solve_problems(
+        problems, data, used, chosen_with, stack, shift
     )
     centered = float(shares[0]) + sum(share for share, m in used if m.centered)
     own = []
-    for number, (fold, part) in enumerate(zip(folds, parts, strict=True)):
-        if keep_folds:
-            terms = _fold_terms(fold, part, used, search, number)
-            own.append(
-                replace(terms, intercept=terms.intercept + centered * shift + offset)
-            )
+    if keep_folds:
+        terms = [
+            _fold_terms(fold, part, [(s, m, solved[m][number]) for s, m in used])
+            for number, (fold, part) in enumerate(zip(folds, parts, strict=True))
+        ]
+        if exchange:
+            terms = [_mean(*pair) for pair in zip(terms[::2], terms[1::2], strict=True)]
+        constant = centered * shift + offset
+        own = [replace(each, intercept=each.intercept + constant) for each in terms]
     return GroupRefit(
         stack,
         shift,
@@ -184,11 +206,65 @@ def refit_groups(
         coefficients,
         intercept + centered * shift + offset,
         centered,
-        heldout,
+        raw,
         converged,
         own,
-        _spread(folds, own, centered * stack, weight),
+        _spread(bases, own, centered * stack, weight),
     )
+
+
+def _in_each_fold(
+    searches: Sequence[MixtureSearch], mixture: Mixture
+) -> list[KernelSolution]:
+    """Solutions in the folds that the searches take in turn."""
+    for search in searches:
+        search.evaluate(mixture)
+    columns = zip(*(each.solutions[mixture] for each in searches), strict=True)
+    return [solution for column in columns for solution in column]
+
+
+def _solve_problems(
+    problems: Sequence[Sequence[FoldModels]],
+    data: Sequence[tuple[Part, Tensor]],
+    mixtures: Sequence[tuple[float, Mixture]],
+    chosen_with: float,
+    stack: Tensor,
+    shift: Tensor,
+) -> tuple[list[list[Tensor]], Tensor, bool]:
+    """Mean of the solutions of the final problems, with coefficients of all folds."""
+    coefficients: list[list[Tensor]] = []
+    intercept, converged = torch.zeros_like(shift), True
+    for problem, (part, landmarks) in zip(problems, data, strict=True):
+        coefs, constant, success = solve_final(
+            problem,
+            [fold.average(stack) + shift for fold in problem],
+            part,
+            mixtures,
+            chosen_with / float(part.weight.sum()),
+            landmarks,
+        )
+        coefficients += [[coef / len(problems) for coef in fold] for fold in coefs]
+        intercept += constant / len(problems)
+        converged &= success
+    return coefficients, intercept, converged
+
+
+def _final_part(
+    rows: Tensor,
+    order: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    loss: Loss,
+    n_kernels: int,
+    n_groups: int,
+    max_memory: float,
+    flops: float,
+) -> tuple[Part, Tensor]:
+    """Samples of a final problem, among the samples `rows`, and its landmarks."""
+    n_final, size = final_size(len(rows), n_kernels, n_groups, loss, max_memory, flops)
+    chosen = _first(order, rows, n_final)
+    landmarks = chosen if size == n_final else _first(order, rows, size)
+    return Part(chosen, y[chosen], weight[chosen], loss), landmarks
 
 
 def _spread(
@@ -200,30 +276,43 @@ def _spread(
     """Mean variance of the folds' raw outputs, see `GroupRefit`."""
     if not terms:
         return torch.zeros(folds[0].raw[0].shape[1], dtype=weight.dtype)
+    raws = [fold.average(stack) for fold in folds]
+    # Models of large data are not evaluated on all samples.
+    rows = torch.stack(raws).isfinite().all(2).all(0).nonzero()[:, 0]
     outputs = [
-        sum(map(apply_sets, fold.operators, own.coefficients), own.intercept)
-        + fold.average(stack)
-        for fold, own in zip(folds, terms, strict=True)
+        sum(
+            (
+                apply_sets(each.rows(rows), c)
+                for each, c in zip(fold.operators, own.coefficients, strict=True)
+            ),
+            own.intercept + raw[rows],
+        )
+        for fold, own, raw in zip(folds, terms, raws, strict=True)
     ]
+    weight = weight[rows]
     return weight @ torch.stack(outputs).var(0, correction=0) / weight.sum()
 
 
 def _fold_terms(
     fold: FoldModels,
     part: Tensor,
-    used: Sequence[tuple[float, Mixture]],
-    search: MixtureSearch,
-    number: int,
+    solutions: Sequence[tuple[float, Mixture, KernelSolution]],
 ) -> FoldTerms:
     """Weighted sum of the mixtures' solutions on the training samples of a fold."""
     coefs = [torch.zeros(1, each.n_coef).double() for each in fold.operators]
     intercept = torch.zeros(fold.raw[0].shape[1], dtype=torch.float64)
-    for share, mixture in used:
-        solution = search.solutions[mixture][number]
+    for share, mixture, solution in solutions:
         terms = fold.coefficients(part, solution.coef, mixture.weights)
         coefs = [c + share * t for c, t in zip(coefs, terms, strict=True)]
         intercept += share * solution.intercept
     return FoldTerms(coefs, intercept)
+
+
+def _mean(first: FoldTerms, second: FoldTerms) -> FoldTerms:
+    """The mean of two convex models on the same bases."""
+    pairs = zip(first.coefficients, second.coefficients, strict=True)
+    coefs = [(one + other) / 2 for one, other in pairs]
+    return FoldTerms(coefs, (first.intercept + second.intercept) / 2)
 
 
 def _choice_rows(
@@ -266,13 +355,22 @@ def _predicted(
     fold: FoldModels,
     average: Tensor,
     train: Tensor,
-    rows: Tensor,
-    mixture: Mixture,
-    solution: KernelSolution,
+    solutions: Sequence[tuple[Mixture, KernelSolution]],
 ) -> Tensor:
-    """Raw outputs of a fold's solution, for the samples in `rows`."""
-    coefs = fold.coefficients(train, solution.coef, mixture.weights)
-    operators = [operator.rows(rows) for operator in fold.operators]
-    total = torch.stack(list(map(apply_sets, operators, coefs))).sum(0)
-    total += solution.intercept
-    return total + average[rows] if mixture.centered else total
+    """Raw outputs of a fold's solutions, for its held-out samples."""
+    coefs = [fold.coefficients(train, s.coef, m.weights) for m, s in solutions]
+    result = torch.zeros(len(solutions), len(fold.heldout), average.shape[1]).double()
+    # In blocks, so that derivatives of many samples are computed once.
+    for block in torch.arange(len(fold.heldout)).split(SAMPLE_BLOCK):
+        rows = fold.heldout[block]
+        for group, operator in enumerate(fold.operators):
+            used = [n for n, (m, _) in enumerate(solutions) if m.weights[group]]
+            if used:
+                part = operator.rows(rows)
+                for n in used:
+                    result[n, block] += apply_sets(part, coefs[n][group])
+        for n, (mixture, solution) in enumerate(solutions):
+            result[n, block] += solution.intercept
+            if mixture.centered:
+                result[n, block] += average[rows]
+    return result

@@ -22,8 +22,7 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_pgb._budget import AUTO_FOLDS, MANY_CLASSES, MOST_GAIN, SMALLEST_SIZE
-from sklearn_pgb._convex._heldout import NoFolds
+from sklearn_pgb._budget import MANY_CLASSES, MOST_GAIN, SAMPLE_BLOCK, SMALLEST_SIZE
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     count_outputs,
@@ -31,7 +30,7 @@ from sklearn_pgb._estimator._border import (
     jobs_for,
     parse_memory,
 )
-from sklearn_pgb._estimator._folds import cross_fitting_parts, parts_among
+from sklearn_pgb._estimator._folds import parts_among
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import Prepared, VersionedState
@@ -57,6 +56,7 @@ from sklearn_pgb._sklearn import (
     _fit_context,
 )
 from sklearn_pgb._tables._columns import read_table
+from sklearn_pgb._tables._folds import table_folds
 from sklearn_pgb._tables._members import forest, network, other, trees
 from sklearn_pgb._tables._reader import TableReader
 from sklearn_pgb._targets import class_codes
@@ -151,7 +151,7 @@ class TableEstimator(
             check_consistent_length(Z, groups)
         rng = check_random_state(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2)
-        parts = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
+        parts, halves = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
         member_targets = [member_y[rows[train]] for train, _ in parts]
         members = self._members(reader, len(rows), member_targets)
         contexts, finish = training_contexts(self, X, y, sample_weight)
@@ -165,36 +165,22 @@ class TableEstimator(
         with config_context(**options):
             trained = self._train(members, parts, Z, member_y, shares, seeds, contexts)
             limits = max_memory, int(seeds[1])
-            self._refit(trained, parts, Z, y, encoded[rows], weight, *limits)
+            data = Z, y, encoded[rows], weight
+            self._refit(trained, parts, halves, *data, *limits)
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
         finish()
         return self
 
     def _folds(self, Z, y, weight, rows, groups, seed):
-        """Folds over the distinct samples, or those of the user's splitter."""
+        """Folds, and halves of their held-out samples if there are many, else None."""
         if self.cv is not None and not isinstance(self.cv, str | Integral):
             classifies = hasattr(self, "classes_")
-            return parts_among(
-                rows, self.cv, Z, y, classifier=classifies, groups=groups
-            )
-        n_folds = AUTO_FOLDS if self.cv is None or self.cv == "auto" else int(self.cv)
-        options = {
-            "labels": self._strata(y[rows]),
-            "weight": weight[rows],
-            "seed": seed,
-            "advice": "Add samples.",
-            "groups": None if groups is None else groups[rows],
-            "require_n_folds": self.cv != "auto",
-        }
-        try:
-            return cross_fitting_parts(n_folds, Z[rows], **options)
-        except NoFolds:
-            if self.cv != "auto" or groups is not None:
-                raise
-            # Too few distinct samples: their duplicates are held out one by one.
-            numbers = np.arange(len(rows))[:, None]
-            return cross_fitting_parts(n_folds, numbers, **options)
+            options = {"classifier": classifies, "groups": groups}
+            return parts_among(rows, self.cv, Z, y, **options), None
+        groups = None if groups is None else groups[rows]
+        strata = self._strata(y[rows])
+        return table_folds(self.cv, Z[rows], strata, weight[rows], groups, seed)
 
     def _strata(self, y):
         """Class numbers that stratify the folds, if any."""
@@ -228,7 +214,7 @@ class TableEstimator(
             members.append(("network", network(labels, loss, n_samples, self.network)))
         if not isinstance(self.trees, str) and not (is_rare and self.trees is None):
             several = multilabel or (loss != "log_loss" and n_outputs > 1)
-            pipeline = trees(labels, loss, n_outputs, several, self.trees)
+            pipeline = trees(labels, loss, n_samples, n_outputs, several, self.trees)
             members.append(("trees", pipeline))
         # The leaves of a forest hold means, which are no raw outputs of other losses.
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
@@ -331,18 +317,24 @@ class TableEstimator(
         many = coupled and n_outputs > MANY_CLASSES
         return share_outputs(opened) if many else opened
 
-    def _refit(self, trained, parts, Z, y, encoded, weight, max_memory, seed):
+    def _refit(self, trained, parts, halves, Z, y, encoded, weight, max_memory, seed):
         """Solve the convex problem and store its solution."""
         shares = torch.from_numpy(weight)
         targets, folds, self._biases = self._targets, [], []
         with threads_for_solve(len(Z), len(Z)):
-            for members, (train, heldout) in zip(trained, parts, strict=True):
-                index = torch.from_numpy(train), torch.from_numpy(heldout)
+            adapts = getattr(self, "distribution", False)
+            exchange = halves is not None
+            # The variance of the folds' models is estimated on common samples.
+            step = len(Z) // SAMPLE_BLOCK + 1
+            common = torch.arange(0, len(Z) if adapts else 0, step)
+            for members, pair in zip(trained, halves or parts, strict=True):
+                index = list(map(torch.from_numpy, pair))
+                wanted = torch.cat([*index, common]).unique() if exchange else None
                 opened = list(map(self._opened, members))
-                folds.append(FoldModels.of(opened, Z, shares, *index))
+                fold = FoldModels.of(opened, Z, shares, index[0], index[1], wanted)
+                folds.append(fold)
                 heads = (o.network.find_head(o.inputs(Z[:8])) for o in opened)
                 self._biases.append([head.bias for head in heads])
-            adapts = getattr(self, "distribution", False)
             result = refit_groups(
                 folds,
                 encoded,
@@ -351,6 +343,7 @@ class TableEstimator(
                 max_memory=max_memory,
                 seed=seed,
                 keep_folds=adapts,
+                exchange=exchange,
             )
             self._store(result)
             numbers = np.full(len(y), -1)
@@ -363,7 +356,7 @@ class TableEstimator(
                 # The refit averages the folds' models, whose errors partly cancel.
                 squares = shares @ errors.square() / shares.sum()
                 gain = (result.spread / squares).nan_to_num().clamp(max=MOST_GAIN)
-                data = folds, encoded, errors, shares
+                data = folds, exchange, encoded, errors, shares
                 errors = self._fit_scale(*data, max_memory, seed)
                 errors *= (1 - gain).sqrt()
         raw = result.heldout_raw.numpy()[held]
@@ -416,7 +409,7 @@ class TableEstimator(
         self._folds_intercept = [each.intercept.numpy() for each in result.folds]
         self._prepared = Prepared()
 
-    def _fit_scale(self, folds, encoded, errors, shares, max_memory, seed):
+    def _fit_scale(self, folds, exchange, encoded, errors, shares, max_memory, seed):
         """Fit the log scale of the errors; return the standardized errors.
 
         A second convex problem on the same bases: the absolute errors of samples that
@@ -431,7 +424,7 @@ class TableEstimator(
             replace(fold, raw=[torch.zeros_like(raw) for raw in fold.raw])
             for fold in folds
         ]
-        options = {"max_memory": max_memory, "seed": seed}
+        options = {"max_memory": max_memory, "seed": seed, "exchange": exchange}
         result = refit_groups(folds, sizes, shares, GammaLoss(), **options)
         logs = result.heldout_raw
         low, high = logs.amin(0), logs.amax(0)

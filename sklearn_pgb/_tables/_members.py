@@ -14,9 +14,15 @@ from sklearn.pipeline import Pipeline
 from sklearn_pgb._added_neuron._classifier import AddedNeuronClassifier
 from sklearn_pgb._added_neuron._regressor import AddedNeuronRegressor
 from sklearn_pgb._budget import (
+    BATCH_OF_MANY,
+    CHOICE_ROWS,
     FOREST_LEAF,
+    FOREST_OF_MANY,
     FOREST_SAMPLES,
     FOREST_TREES,
+    ITERATIONS_OF_MANY,
+    LEAST_EPOCHS,
+    LEAVES_OF_MANY,
     MOST_TREES,
     NETWORK_SAMPLES,
     NETWORK_UNITS,
@@ -37,13 +43,23 @@ def network(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pip
     if model is None:
         kind = AddedNeuronClassifier if classifies else AddedNeuronRegressor
         model = kind(NETWORK_UNITS, loss=loss, activation="silu")
-        most = max(1, int(NETWORK_SAMPLES / n_samples))
-        model.set_params(max_iter=min(model.max_iter, most))
+        if n_samples > CHOICE_ROWS:
+            most = max(LEAST_EPOCHS, int(NETWORK_SAMPLES / n_samples))
+            model.set_params(
+                max_iter=min(model.max_iter, most),
+                batch_size=BATCH_OF_MANY,
+                dtype="float32",
+            )
     return Pipeline([("inputs", network_inputs(labels, classifies)), ("model", model)])
 
 
 def trees(
-    labels: Labels, loss: str, n_outputs: int, several: bool, model: Any = None
+    labels: Labels,
+    loss: str,
+    n_samples: int,
+    n_outputs: int,
+    several: bool,
+    model: Any = None,
 ) -> Pipeline:
     """Return the boosted trees, one booster for each of several targets or labels."""
     classifies = loss == "log_loss"
@@ -54,16 +70,17 @@ def trees(
             if classifies
             else HistGradientBoostingRegressor
         )
-        iterations = TREE_ITERATIONS
+        is_large = n_samples > CHOICE_ROWS
+        iterations = ITERATIONS_OF_MANY if is_large else TREE_ITERATIONS
         if classifies and not several:
             # One tree for each class and iteration, or one for two classes.
             iterations = max(1, min(iterations, MOST_TREES // n_outputs))
         model = kind(
             loss=loss,
             max_iter=iterations,
-            max_leaf_nodes=TREE_LEAVES,
+            max_leaf_nodes=LEAVES_OF_MANY if is_large else TREE_LEAVES,
             categorical_features=codes or None,
-            early_stopping=False,
+            early_stopping=is_large,
         )
         if several:
             per_output = MultiOutputClassifier if classifies else MultiOutputRegressor
@@ -76,7 +93,10 @@ def forest(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pipe
     classifies = loss == "log_loss"
     if model is None:
         kind = ExtraTreesClassifier if classifies else ExtraTreesRegressor
-        model = kind(FOREST_TREES, min_samples_leaf=FOREST_LEAF)
+        n_trees = FOREST_TREES
+        if n_samples > CHOICE_ROWS:
+            n_trees = max(FOREST_OF_MANY, round(n_trees * CHOICE_ROWS / n_samples))
+        model = kind(n_trees, min_samples_leaf=FOREST_LEAF)
         if n_samples > FOREST_SAMPLES:
             model.set_params(bootstrap=True, max_samples=FOREST_SAMPLES / n_samples)
     return other(labels, classifies, model)

@@ -22,19 +22,28 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     weight of each kind of model, the regularization strength and the center of the
     penalty are chosen on samples that no model has seen.
 
+    Of more than 20,000 samples there are fewer folds: 100,000 divided by their number,
+    rounded, and at least three. The bases of each fold's models are then refitted to
+    the samples that the fold holds out, and the refits of all folds are averaged. The
+    built-in models are larger, and the network is trained for fewer epochs.
+
     Parameters
     ----------
     network : estimator, "drop" or None, default=None
         The network. None is an :class:`AddedNeuronRegressor` with two hidden layers of
         64 smooth units. It gets scaled inputs without missing values, with categories
-        as indicators, and so does an estimator in its place. "drop" leaves it out.
+        as indicators, and so does an estimator in its place. "drop" leaves it out. Of
+        more than 20,000 samples, it is trained in float32 on batches of 256, for at
+        least 20 epochs and about 3,000,000 samples in all.
     trees : estimator, "drop" or None, default=None
         The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingRegressor` with 150 trees of 8
-        leaves. They get numbers with missing values as they are, and category codes.
+        leaves; for more than 20,000 samples up to 600 trees of 31 leaves, with early
+        stopping. They get numbers with missing values as they are, and category codes.
     forest : estimator, "drop" or None, default=None
-        The forest. None is an :class:`~sklearn.ensemble.ExtraTreesRegressor` with at
-        least 3 samples in a leaf. Categories become mean targets.
+        The forest. None is an :class:`~sklearn.ensemble.ExtraTreesRegressor` of 50
+        trees with at least 3 samples in a leaf; for more than 20,000 samples there are
+        fewer trees, at least 25. Categories become mean targets.
     others : list of (str, estimator), default=()
         Further members, each of a kind that :class:`GradientBasisRefit` can open. They
         get the inputs of the forest.
@@ -42,8 +51,9 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         The loss of all members and of the refit. "poisson" is for counts; it has no
         built-in forest.
     cv : "auto", int or splitter, default="auto"
-        Folds. "auto" is 5, fewer if there are fewer distinct samples. An int draws
-        folds over the distinct samples.
+        Folds. "auto" is 5, fewer if there are fewer distinct samples, or more than
+        20,000 samples. An int draws folds over the distinct samples. What a splitter
+        holds out is not refitted apart.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns with categories, besides those with strings or a categorical dtype: a
         mask, positions or names.
@@ -71,7 +81,7 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     alpha_ : ndarray of shape (n_mixtures,)
         Regularization strength of each mixture of kernels in the prediction, for the
         training parts of the folds. The final problem multiplies it by the fraction of
-        the total weight in these parts.
+        its weight in these parts.
     group_weights_ : ndarray of shape (n_mixtures, n_members)
         Weight of each member's kernel.
     mixture_weights_ : ndarray of shape (1 + n_mixtures,)
