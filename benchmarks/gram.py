@@ -198,7 +198,7 @@ def compare_norm(n_rows, quick):
     residual = torch.randn(n_rows, 1, generator=generator, dtype=X.dtype)
     products = {
         "gram": lambda operator: operator.gram(),
-        "row_norms": lambda operator: operator.row_norms(),
+        "squared_row_norms": lambda operator: operator.squared_row_norms(),
         "sketch": lambda operator: operator.sketch(32, generator),
         "matvec": lambda operator: operator.matvec(coef),
         "rmatvec": lambda operator: operator.rmatvec(residual),
@@ -217,7 +217,7 @@ def compare_norm(n_rows, quick):
             speedups[name] >= 5,
             complete=not quick,
         )
-        for name in ("gram", "row_norms", "sketch")
+        for name in ("gram", "squared_row_norms", "sketch")
     ]
 
 

@@ -210,7 +210,7 @@ def check_products(operator, J, index, generator):
         (operator.matvec(coef), J @ coef),
         (operator.rmatvec(residual), matrix.T @ residual.reshape(-1)),
         (operator.gram(), matrix @ matrix.T),
-        (operator.row_norms(), J.square().sum(-1)),
+        (operator.squared_row_norms(), J.square().sum(-1)),
         (operator.normal(), matrix.T @ matrix),
         (operator.normal(root), scaled.T @ scaled),
         (some.dense(), J[index]),

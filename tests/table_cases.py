@@ -81,14 +81,14 @@ def small(name, **params):
 def keep_one_mixture(monkeypatch):
     """Let the best mixture alone predict, without the stacked average."""
     monkeypatch.setattr(_groups, "STACKED_MIXTURES", 1)
-    stacked, calls = _groups.stacked, count()
+    stacked, calls = _groups.fit_stacking_weights, count()
 
     def one(held, y, weight, loss):
         if next(calls) % 2 == 0:
             return stacked(held, y, weight, loss)
         return torch.tensor([0.0, 1.0], dtype=y.dtype), torch.zeros_like(y[0])
 
-    monkeypatch.setattr(_groups, "stacked", one)
+    monkeypatch.setattr(_groups, "fit_stacking_weights", one)
 
 
 def boosting(classifies=False):

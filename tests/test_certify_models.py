@@ -180,7 +180,7 @@ def test_gradient_basis_of_trees(name):
     n_outputs = basis.network_.network.n_outputs
     operator = basis.operator(X, n_outputs)
     assert basis.intercept
-    assert operator.row_norms().mean() == pytest.approx(1)
+    assert operator.squared_row_norms().mean() == pytest.approx(1)
     perturbed = PerturbedGradientBasis(clone(model), random_state=0).fit(X, Y[targets])
     assert len(perturbed.perturbations_) == 0
     with pytest.raises(ValueError, match="one of the 0 hidden layers"):

@@ -191,12 +191,12 @@ def test_folds(loss, offset, generator):
         seen = problem.rows(torch.tensor(train))
         assert_close(fold.problem.y, seen.y, rtol=0, atol=0)
         assert_close(fold.problem.weight, seen.weight, rtol=0, atol=0)
-        assert fold.held.index.tolist() == test.tolist()
+        assert fold.heldout.index.tolist() == test.tolist()
         # Weights of the whole data, so that folds add up.
-        assert_close(fold.held.weight, problem.weight[test], rtol=0, atol=0)
+        assert_close(fold.heldout.weight, problem.weight[test], rtol=0, atol=0)
         solution = solve(fold.problem)
         whole = problem.raw(solution.coef, solution.intercept)
-        assert_close(fold.held.raw(solution), whole[test], rtol=1e-12, atol=1e-12)
+        assert_close(fold.heldout.raw(solution), whole[test], rtol=1e-12, atol=1e-12)
 
 
 @all_losses
@@ -210,12 +210,12 @@ def test_held_out_path(loss, generator, monkeypatch):
         raw = torch.empty_like(problem.y)
         for fold in folds:
             alone = solve(fold.problem.with_alpha(alpha), tol=1e-14)
-            raw[fold.held.index] = fold.held.raw(alone)
+            raw[fold.heldout.index] = fold.heldout.raw(alone)
         expected = float(problem.weight @ loss.value(problem.y, raw))
         assert path.loss(alpha) == pytest.approx(expected, rel=1e-5)
         for fold, solution in zip(folds, path.solutions[alpha], strict=True):
-            held = problem.weight[fold.held.index]
-            assert_close(fold.held.weight, held, rtol=0, atol=0)
+            held = problem.weight[fold.heldout.index]
+            assert_close(fold.heldout.weight, held, rtol=0, atol=0)
             assert solution.coef.shape == (4,)
     assert list(path.solutions) == [1.0, 0.1, 0.3]
 

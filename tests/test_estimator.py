@@ -32,8 +32,8 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._folds import (
     cross_fitting_parts,
     enough_folds,
-    parts_among,
     row_codes,
+    splitter_parts,
 )
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import checks_inputs
@@ -404,24 +404,24 @@ def test_parts_of_a_splitter_among_some_rows():
     """A splitter gets all rows, and its folds are positions among the kept rows."""
     X, y = np.arange(9.0)[:, None], np.zeros(9)
     rows = np.array([0, 1, 4, 8])
-    parts = parts_among(rows, KFold(3), X, y, classifier=False)
+    parts = splitter_parts(rows, KFold(3), X, y, classifier=False)
     held = [rows[held].tolist() for _, held in parts]
     seen = [rows[seen].tolist() for seen, _ in parts]
     assert held == [[0, 1], [4], [8]]
     assert seen == [[4, 8], [0, 1, 8], [0, 1, 4]]
     # Folds that hold out none of these rows are dropped.
-    assert len(parts_among(rows[:3], KFold(3), X, y, classifier=False)) == 2
+    assert len(splitter_parts(rows[:3], KFold(3), X, y, classifier=False)) == 2
     with pytest.raises(ValueError, match="must hold out some sample of positive"):
-        parts_among(rows[:2], [([0, 1], [5])], X, y, classifier=False)
+        splitter_parts(rows[:2], [([0, 1], [5])], X, y, classifier=False)
     with pytest.raises(ValueError, match="must leave training samples of positive"):
-        parts_among(rows, [([2, 3], [0, 1]), ([0], [1])], X, y, classifier=False)
+        splitter_parts(rows, [([2, 3], [0, 1]), ([0], [1])], X, y, classifier=False)
 
 
 @pytest.mark.parametrize("cv", [np.array(2), [1, 2], [([0], [99])]], ids=str)
 def test_splitters_that_are_none(cv):
     X, y = np.arange(9.0)[:, None], np.zeros(9)
     with pytest.raises(ValueError, match="cv must be an int, a splitter, or an itera"):
-        parts_among(np.arange(9), cv, X, y, classifier=False)
+        splitter_parts(np.arange(9), cv, X, y, classifier=False)
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def test_frozen_parameters(name, generator):
             (operator.matvec(coef), J @ coef),
             (operator.rmatvec(residual), matrix.T @ residual.reshape(-1)),
             (operator.gram(), matrix @ matrix.T),
-            (operator.row_norms(), J.square().sum(-1)),
+            (operator.squared_row_norms(), J.square().sum(-1)),
         ]:
             assert_close(
                 actual, expected, rtol=1e-12, atol=1e-12 * float(matrix.norm())

@@ -105,7 +105,7 @@ def test_dense_twin(case, dtype, block_bytes, generator, monkeypatch):
     check_close(dual, matrix.T @ residual.reshape(-1), dtype)
     check_close(operator.dense(), twin, dtype)
     check_close(operator.dense(slice(2, 5)), twin[2:5], dtype)
-    check_close(operator.row_norms(), twin.square().sum(-1), dtype)
+    check_close(operator.squared_row_norms(), twin.square().sum(-1), dtype)
     check_close(operator.gram(), matrix @ matrix.T, dtype)
 
 
@@ -253,7 +253,7 @@ def test_chain_operator(activation, n_hidden, n_outputs, biases, generator):
     dual = operator.rmatvec(residual)
     check_close(dual, matrix.T @ residual.reshape(-1), torch.float64)
     check_close(operator.gram(), matrix @ matrix.T, torch.float64)
-    check_close(operator.row_norms(), twin.square().sum(-1), torch.float64)
+    check_close(operator.squared_row_norms(), twin.square().sum(-1), torch.float64)
 
 
 @pytest.mark.parametrize("name", ["tanh", "relu", "gelu"])
@@ -315,7 +315,7 @@ def test_function_equals_chain(block_bytes, generator, monkeypatch):
         (function.dense(), chain.dense()),
         (function.gram(), chain.gram()),
         (function.normal(), chain.normal()),
-        (function.row_norms(), chain.row_norms()),
+        (function.squared_row_norms(), chain.squared_row_norms()),
     ]:
         assert_close(of_function, of_chain, **closeness(torch.float64))
 

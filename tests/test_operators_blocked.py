@@ -48,7 +48,7 @@ def test_blocks_equal_the_whole(number, generator):
         "normal": (blocked.normal(root), whole.normal(root)),
         "unweighted": (blocked.normal(), whole.normal()),
         "gram": (blocked.gram(), whole.gram()),
-        "row_norms": (blocked.row_norms(), whole.row_norms()),
+        "squared_row_norms": (blocked.squared_row_norms(), whole.squared_row_norms()),
         "few rows": (blocked.rows(index[:3]).dense(), whole.rows(index[:3]).dense()),
         "rows": (blocked.rows(index).dense(), whole.rows(index).dense()),
         "sketch": (

@@ -346,7 +346,7 @@ def test_approximate_leave_one_out():
     strength = alphas[middle] * 40 / 39
     parts = [(np.delete(np.arange(40), i), np.array([i])) for i in range(40)]
     losses = [
-        float(opened.loss.value(fold.held.y, fold.held.raw(solve(fold.problem))))
+        float(opened.loss.value(fold.heldout.y, fold.heldout.raw(solve(fold.problem))))
         for fold in convex_folds(problem.with_alpha(strength), parts)
     ]
     np.testing.assert_allclose(scores[middle], np.mean(losses), rtol=0.05)

@@ -28,7 +28,7 @@ from sklearn_pgb._refit import _groups
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._groups import refit_groups
 from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
-from sklearn_pgb._refit._stacking import stacked
+from sklearn_pgb._refit._stacking import fit_stacking_weights
 
 RNG = np.random.default_rng(5)
 X_NEW = RNG.normal(size=(9, 3))
@@ -192,14 +192,14 @@ def chosen(monkeypatch, *mixtures):
 
 def shared(monkeypatch, shares, offset):
     """Let the candidates, the stacked average first, have given weights."""
-    stacked, calls = _groups.stacked, count()
+    stacked, calls = _groups.fit_stacking_weights, count()
 
     def given(held, y, weight, loss):
         if next(calls) % 2 == 0:
             return stacked(held, y, weight, loss)
         return torch.tensor(shares), torch.full_like(y[0], offset)
 
-    monkeypatch.setattr(_groups, "stacked", given)
+    monkeypatch.setattr(_groups, "fit_stacking_weights", given)
 
 
 def refitted(folds):
@@ -252,7 +252,7 @@ def test_candidates_are_summed_with_their_weights(monkeypatch):
     alone = [with_shares(shares) for shares in np.eye(3)]
     result, raw = with_shares(np.array([0.2, 0.5, 0.4]), offset=3.0)
     assert result.mixtures == list(mixtures)
-    np.testing.assert_array_equal(result.shares, [0.2, 0.5, 0.4])
+    np.testing.assert_array_equal(result.mixture_weights, [0.2, 0.5, 0.4])
     expected = 0.2 * alone[0][1] + 0.5 * alone[1][1] + 0.4 * alone[2][1] + 3.0
     np.testing.assert_allclose(raw, expected, rtol=1e-10, atol=1e-10)
     held = [each.heldout_raw.numpy() for each, _ in alone]
@@ -317,7 +317,7 @@ def test_stacking_without_samples_of_a_class():
         objective, np.r_[0.5, 0.5, 0, 0, 0], bounds=bounds, options=options
     )
     one_hot = torch.tensor(np.eye(3)[labels])
-    weights, shift = stacked(
+    weights, shift = fit_stacking_weights(
         torch.tensor(raws), one_hot, torch.tensor(weight), CrossEntropyLoss()
     )
     np.testing.assert_allclose(torch.cat([weights, shift]), expected.x, atol=1e-5)

@@ -258,5 +258,5 @@ def test_built_in_models_of_many_samples(many, monkeypatch):
     assert more.forest.n_estimators == round(50 * 50 / 90)
     assert _members.forest([None], "squared_error", 10**6)[-1].n_estimators == 25
     own = HistGradientBoostingRegressor(max_iter=3)
-    assert _members.trees([None], "squared_error", 90, False, own)[-1] is own
+    assert _members.trees([None], "squared_error", 90, 1, False, own)[-1] is own
     assert clone(more.trees).max_iter == 600

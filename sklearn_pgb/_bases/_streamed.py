@@ -174,8 +174,8 @@ class StreamedOperator(BlockedOperator):
             moments += moment
         return total, moments
 
-    def row_norms(self) -> Tensor:
-        return torch.cat(list(self._pass("row_norms")))
+    def squared_row_norms(self) -> Tensor:
+        return torch.cat(list(self._pass("squared_row_norms")))
 
 
 def _method(

@@ -54,7 +54,7 @@ class TangentSpace:
                 )
             # Mean squared row norm one over all networks, so that alpha has the same
             # meaning for networks of any size.
-            size = float((weight @ part.row_norms()).mean()) * len(networks)
+            size = float((weight @ part.squared_row_norms()).mean()) * len(networks)
             if not math.isfinite(size):
                 raise ValueError(
                     "The partial derivatives of the model must be finite for the "

@@ -111,7 +111,7 @@ def tilted_identity(
     if tangent.dual is not None:
         points.append(tangent.dual.point)
 
-    sizes = problem.operator.row_norms().sqrt()
+    sizes = problem.operator.squared_row_norms().sqrt()
 
     def proof(u: Tensor) -> Dual:
         rows = problem.weight[:, None] * u

@@ -30,7 +30,7 @@ from sklearn_pgb._compare._model import (
 from sklearn_pgb._convex._choice import Effort, check_alpha
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._estimator._border import aligned, dense, jobs_for, parse_memory
-from sklearn_pgb._estimator._folds import parts_among, row_codes
+from sklearn_pgb._estimator._folds import row_codes, splitter_parts
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import LOSSES, OF_MEANS
@@ -199,7 +199,7 @@ def compare_bases(
     scorer = check_scoring(next(iter(models.values())), scoring)
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
     samples = positive_samples(X, y, weight)
-    splits = parts_among(kept, cv, X, y, classifier=classifies)
+    splits = splitter_parts(kept, cv, X, y, classifier=classifies)
     kind_of_targets = LabelTargets if classifies else RealTargets
     checked = kind_of_targets.checked(samples.y)
     targets = kind_of_targets.of(checked, LOSSES[name])

@@ -116,7 +116,7 @@ class BasisModel(BaseEstimator):
         self.basis_ = self._fit_basis(samples)
         self._n_outputs = self._outputs(samples.X)
         self.problem_ = self._problem(self.basis_, samples)
-        squares = self.problem_.operator.row_norms()
+        squares = self.problem_.operator.squared_row_norms()
         size = float((self.problem_.weight @ squares).mean())
         self._size = size if size > 0 else 1.0  # a basis of zeros
         operator = self.problem_.operator

@@ -245,8 +245,8 @@ def _by_held_out(
     choice = _best(search_path(path.loss, alphas.tolist()))
     raw = torch.full_like(problem.y, torch.nan)
     for fold, solution in zip(folds, path.solutions[choice.alpha], strict=True):
-        raw[fold.held.index] = fold.held.raw(solution)
-    left_out = sum(float(fold.held.weight.sum()) for fold in folds) / len(folds)
+        raw[fold.heldout.index] = fold.heldout.raw(solution)
+    left_out = sum(float(fold.heldout.weight.sum()) for fold in folds) / len(folds)
     training_fraction = 1.0 - left_out
     return AlphaChoice(
         choice.alpha * training_fraction,

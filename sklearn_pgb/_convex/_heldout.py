@@ -44,7 +44,7 @@ class Fold:
     """A problem on training samples, with its held-out samples."""
 
     problem: ConvexProblem
-    held: HeldOut
+    heldout: HeldOut
 
 
 def convex_folds(
@@ -55,7 +55,7 @@ def convex_folds(
     folds = []
     for train, test in parts:
         index = torch.as_tensor(test, device=problem.y.device)
-        held = HeldOut(
+        heldout = HeldOut(
             index,
             problem.operator.rows(index),
             problem.y[index],
@@ -63,7 +63,7 @@ def convex_folds(
             None if problem.offset is None else problem.offset[index],
         )
         training = torch.as_tensor(train, device=problem.y.device)
-        folds.append(Fold(problem.rows(training), held))
+        folds.append(Fold(problem.rows(training), heldout))
     return folds
 
 
@@ -104,10 +104,11 @@ class HeldOutPath:
             for solver, start in zip(self._solvers, starts, strict=True)
         ]
         values = [
-            fold.held.weight @ fold.problem.loss.value(fold.held.y, fold.held.raw(s))
+            fold.heldout.weight
+            @ fold.problem.loss.value(fold.heldout.y, fold.heldout.raw(s))
             for fold, s in zip(self.folds, self.solutions[alpha], strict=True)
         ]
-        total = sum(float(fold.held.weight.sum()) for fold in self.folds)
+        total = sum(float(fold.heldout.weight.sum()) for fold in self.folds)
         return float(sum(values)) / total
 
 

@@ -201,7 +201,7 @@ def mean_row_norm(problem: ConvexProblem) -> float:
     if n_samples > ENOUGH_ROWS:
         order = torch.randperm(n_samples, generator=torch.Generator().manual_seed(0))
         problem = problem.rows(order[:ENOUGH_ROWS].to(problem.y.device))
-    return float(problem.weight @ problem.operator.row_norms().mean(1))
+    return float(problem.weight @ problem.operator.squared_row_norms().mean(1))
 
 
 def conjugate_gradients(

@@ -115,7 +115,7 @@ def aligned(X: Any) -> Any:
     return np.require(X, requirements="A") if type(X) is np.ndarray else X
 
 
-def check_passed_on(X: Any) -> None:
+def check_has_features(X: Any) -> None:
     """Raise an error if X is a mapping or empty, which no transformer takes."""
     if isinstance(X, Mapping) and not sp.issparse(X):
         raise TypeError(

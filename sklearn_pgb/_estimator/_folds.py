@@ -213,7 +213,7 @@ def restricted(
     return [(train[train >= 0], test[test >= 0]) for train, test in moved]
 
 
-def parts_among(
+def splitter_parts(
     rows: NDArray[np.intp],
     splitter: Any,
     X: Any,

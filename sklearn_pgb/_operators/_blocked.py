@@ -91,8 +91,8 @@ class BlockedOperator(LinearOperator):
                 moment += part.rmatvec(residual[rows])
         return total, moments
 
-    def row_norms(self) -> Tensor:
-        return torch.cat([part.row_norms() for _, part in self.parts()])
+    def squared_row_norms(self) -> Tensor:
+        return torch.cat([part.squared_row_norms() for _, part in self.parts()])
 
     def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:
         # Every block needs the same random directions.

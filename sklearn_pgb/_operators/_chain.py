@@ -166,7 +166,7 @@ class ChainOperator(LinearOperator):
             total += layer.sketch(D, n_components, normal)
         return total / n_components**0.5
 
-    def row_norms(self) -> Tensor:
+    def squared_row_norms(self) -> Tensor:
         total = self._empty(self.n_samples, self.n_outputs)
         width = max(layer.width for layer in self.columns)
         eye = torch.eye(self.n_outputs, dtype=self.dtype, device=self.device)[None]
@@ -180,5 +180,5 @@ class ChainOperator(LinearOperator):
                 # take more memory than the rest of the chain.
                 shared = isinstance(layer, LinearDerivative)
                 D = D if shared else D.expand(n, -1, -1)
-                total[rows] += layer.row_norms(D, rows)
+                total[rows] += layer.squared_row_norms(D, rows)
         return total

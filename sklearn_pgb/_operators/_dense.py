@@ -94,6 +94,6 @@ class KroneckerOperator(LinearOperator):
                 total[:, d, :, c] = block
         return total.reshape(self.n_coef, self.n_coef)
 
-    def row_norms(self) -> Tensor:
+    def squared_row_norms(self) -> Tensor:
         norms = self.features.square().sum(1, keepdim=True)
         return norms.expand(self.n_samples, self.n_outputs).clone()

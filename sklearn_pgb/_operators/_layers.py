@@ -154,7 +154,7 @@ class Columns(LayerDerivative):
         eye = torch.eye(k, dtype=kernel.dtype, device=kernel.device)
         self.add_gram(kernel, eye.expand(b, k, k), other, eye.expand(m, k, k), rows)
 
-    def row_norms(self, D: Tensor, rows: slice) -> Tensor:
+    def squared_row_norms(self, D: Tensor, rows: slice) -> Tensor:
         """Squared norms of the rows, (n_rows, n_outputs)."""
         return self.dense(D, rows).square().sum(-1)
 
@@ -335,7 +335,7 @@ class LinearDerivative(Columns):
         product = self.inputs[rows] @ other.inputs.T
         return product.add_(1.0) if self.bias else product
 
-    def row_norms(self, D: Tensor, rows: slice) -> Tensor:
+    def squared_row_norms(self, D: Tensor, rows: slice) -> Tensor:
         # The norm of an outer product is the product of the norms.
         size = self.inputs[rows].square().sum(1) + float(self.bias)
         return size[:, None] * D.square().sum(-1)

@@ -218,7 +218,7 @@ class LeafOperator(LinearOperator):
         scale, n_outputs = self.scale * factor, len(matrix)
         return LeafOperator(self.leaves, self.n_leaves, scale, tree_outputs, n_outputs)
 
-    def row_norms(self) -> Tensor:
+    def squared_row_norms(self) -> Tensor:
         squares = self.scale.square()
         norms = squares.sum().expand(self.n_outputs)
         if self.tree_outputs is not None:

@@ -138,7 +138,7 @@ class LinearOperator(ABC):
         moments = [self.rmatvec(residual) for residual in residuals]
         return self.normal(root), torch.stack(moments)
 
-    def row_norms(self) -> Tensor:
+    def squared_row_norms(self) -> Tensor:
         """Squared norms of the rows, of shape (n_samples, n_outputs)."""
         return torch.cat([dense.square().sum(-1) for _, dense in self.blocks()])
 

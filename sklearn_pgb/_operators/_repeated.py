@@ -47,5 +47,5 @@ class RepeatedOperator(LinearOperator):
         eye = torch.eye(self.n_outputs, dtype=self.dtype, device=self.device)
         return torch.kron(kernel, eye)
 
-    def row_norms(self) -> Tensor:
-        return self.operator.row_norms().expand(-1, self.n_outputs).clone()
+    def squared_row_norms(self) -> Tensor:
+        return self.operator.squared_row_norms().expand(-1, self.n_outputs).clone()

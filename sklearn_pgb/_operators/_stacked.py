@@ -87,8 +87,10 @@ class StackedOperator(LinearOperator):
         leaves = as_leaves(self)
         return super().normal(root) if leaves is None else leaves.normal(root)
 
-    def row_norms(self) -> Tensor:
-        norms = torch.stack([operator.row_norms() for operator in self.operators])
+    def squared_row_norms(self) -> Tensor:
+        norms = torch.stack(
+            [operator.squared_row_norms() for operator in self.operators]
+        )
         scales = torch.tensor(self.scales, dtype=self.dtype, device=self.device)
         return torch.tensordot(scales.square(), norms, 1)
 

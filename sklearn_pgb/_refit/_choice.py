@@ -125,13 +125,13 @@ def _squared(
         raw = part.raw(part.training), part.raw(part.heldout)
         grid, heldout = ridge_grid(
             fold.problem,
-            fold.held.operator,
+            fold.heldout.operator,
             [raw if center == "average" else None for center in centers],
             torch.as_tensor(alphas.copy()).to(fold.problem.y),
             dual=method == "dual",
         )
-        errors = (fold.held.y - heldout).square().sum(-1)
-        losses += (errors @ fold.held.weight).cpu().numpy() / total
+        errors = (fold.heldout.y - heldout).square().sum(-1)
+        losses += (errors @ fold.heldout.weight).cpu().numpy() / total
         grids.append(grid)
 
     def solutions(at: Candidate) -> list[tuple[Tensor, Tensor]]:
@@ -188,7 +188,7 @@ def _row_space(fold: Fold, max_memory: float) -> tuple[RowSpace, DenseOperator] 
     if choose_method(fold.problem.with_alpha(1.0), max_memory) != "dual":
         return None
     space = RowSpace.of(fold.problem.operator)
-    return space, space.features_of(fold.held.operator)
+    return space, space.features_of(fold.heldout.operator)
 
 
 def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
@@ -197,7 +197,7 @@ def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
         return fold
     return Fold(
         replace(fold.problem, operator=space[0].features),
-        replace(fold.held, operator=space[1]),
+        replace(fold.heldout, operator=space[1]),
     )
 
 

@@ -11,11 +11,11 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._estimator._border import (
-    check_passed_on,
+    check_has_features,
     fit_parameter,
     weight_keyword,
 )
-from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, parts_among
+from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, splitter_parts
 from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._refit._request import RefitRequest
@@ -110,7 +110,9 @@ def training_data(
     if isinstance(cv, str):
         cv = AUTO_FOLDS
     if cv is not None and not isinstance(cv, int):
-        cv = parts_among(rows, cv, X, y, classifier=request.classifies, groups=groups)
+        cv = splitter_parts(
+            rows, cv, X, y, classifier=request.classifies, groups=groups
+        )
     classes = None
     if request.classifies and y.ndim == 1:
         classes = np.unique(y)
@@ -189,7 +191,7 @@ def _check_training_data(
         )
     else:
         # The values of samples in a file are checked when they are read.
-        check_passed_on(X)
+        check_has_features(X)
         X, y = indexable(X, y)
         validate_data(owner, X, skip_check_array=True)
         owner._sample_shape = getattr(X, "shape", ())[1:]
@@ -231,7 +233,7 @@ def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
                 f"{X.shape[1:]}. Crop or resize them."
             )
         return X
-    check_passed_on(X)
+    check_has_features(X)
     (X,) = indexable(X)
     if getattr(X, "ndim", 2) == 1 and hasattr(owner, "n_features_in_"):
         raise ValueError(

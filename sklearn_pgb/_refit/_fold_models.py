@@ -63,7 +63,7 @@ class FoldModels:
                 outputs, operator = _evaluated(each, rows, _bias(each, rows))
             raw.append(outputs)
             operators.append(operator)
-            norms = operator.rows(scaled).row_norms().mean(1)
+            norms = operator.rows(scaled).squared_row_norms().mean(1)
             size = float(weight[scaled] @ norms / weight[scaled].sum())
             # A constant model has no derivatives.
             sizes.append(size if size > 0 else 1.0)

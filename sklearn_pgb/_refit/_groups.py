@@ -23,7 +23,7 @@ from sklearn_pgb._operators._outputs import apply_sets
 from sklearn_pgb._refit._final import Part, final_size, solve_final, solve_flops
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._mixture import KernelFold, Mixture, MixtureSearch
-from sklearn_pgb._refit._stacking import stacked
+from sklearn_pgb._refit._stacking import fit_stacking_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class GroupRefit:
         Added to the stacked average.
     mixtures : list of Mixture
         The mixtures with positive weights.
-    shares : ndarray (1 + n_mixtures,)
+    mixture_weights : ndarray (1 + n_mixtures,)
         Weights of the stacked average itself and of the mixtures.
     search : MixtureSearch
     coefficients : list of list of Tensor
@@ -78,7 +78,7 @@ class GroupRefit:
     stack: Tensor
     shift: Tensor
     mixtures: list[Mixture]
-    shares: NDArray[np.float64]
+    mixture_weights: NDArray[np.float64]
     search: MixtureSearch
     coefficients: list[list[Tensor]]
     intercept: Tensor
@@ -138,7 +138,7 @@ def refit_groups(
     members = torch.zeros(len(folds[0].raw), *y.shape, dtype=y.dtype)
     for fold in folds:
         members[:, fold.heldout] = torch.stack(fold.raw)[:, fold.heldout]
-    stack, shift = stacked(members[:, seen], y[seen], weight[seen], loss)
+    stack, shift = fit_stacking_weights(members[:, seen], y[seen], weight[seen], loss)
     averages = [fold.average(stack) + shift for fold in folds]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
     k = folds[0].n_kernels
@@ -178,15 +178,23 @@ def refit_groups(
         candidates[0, heldout] = average[heldout]
         solutions = [(each, solved[each][number]) for each in mixtures]
         candidates[1:, heldout] = _predicted(fold, average, part, solutions)
-    shares, offset = stacked(candidates[:, seen], y[seen], weight[seen], loss)
+    mixture_weights, offset = fit_stacking_weights(
+        candidates[:, seen], y[seen], weight[seen], loss
+    )
     raw = torch.stack(averages).mean(0)
-    raw[seen] = torch.tensordot(shares, candidates[:, seen], 1) + offset
-    used = [(float(s), m) for s, m in zip(shares[1:], mixtures, strict=True) if s > 0]
+    raw[seen] = torch.tensordot(mixture_weights, candidates[:, seen], 1) + offset
+    used = [
+        (float(s), m)
+        for s, m in zip(mixture_weights[1:], mixtures, strict=True)
+        if s > 0
+    ]
     chosen_with = float(weight[torch.cat(parts)].sum()) / len(parts)
     coefficients, intercept, converged = _solve_problems(
         problems, data, used, chosen_with, stack, shift
     )
-    centered = float(shares[0]) + sum(share for share, m in used if m.centered)
+    centered = float(mixture_weights[0]) + sum(
+        mixture_weight for mixture_weight, m in used if m.centered
+    )
     own = []
     if keep_folds:
         terms = [
@@ -201,7 +209,9 @@ def refit_groups(
         stack,
         shift,
         [mixture for _, mixture in used],
-        np.array([float(shares[0]), *(share for share, _ in used)]),
+        np.array(
+            [float(mixture_weights[0]), *(mixture_weight for mixture_weight, _ in used)]
+        ),
         search,
         coefficients,
         intercept + centered * shift + offset,
@@ -301,10 +311,10 @@ def _fold_terms(
     """Weighted sum of the mixtures' solutions on the training samples of a fold."""
     coefs = [torch.zeros(1, each.n_coef).double() for each in fold.operators]
     intercept = torch.zeros(fold.raw[0].shape[1], dtype=torch.float64)
-    for share, mixture, solution in solutions:
+    for mixture_weight, mixture, solution in solutions:
         terms = fold.coefficients(part, solution.coef, mixture.weights)
-        coefs = [c + share * t for c, t in zip(coefs, terms, strict=True)]
-        intercept += share * solution.intercept
+        coefs = [c + mixture_weight * t for c, t in zip(coefs, terms, strict=True)]
+        intercept += mixture_weight * solution.intercept
     return FoldTerms(coefs, intercept)
 
 

@@ -9,7 +9,7 @@ from sklearn_pgb._budget import STACKING_STEPS
 from sklearn_pgb._losses._loss import Loss
 
 
-def stacked(
+def fit_stacking_weights(
     raws: Tensor, y: Tensor, weight: Tensor, loss: Loss
 ) -> tuple[Tensor, Tensor]:
     """The nonnegative weights of raw outputs, and the shift, with the smallest loss.

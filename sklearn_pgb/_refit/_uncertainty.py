@@ -239,12 +239,12 @@ def held_out_level(
     The most likely shift is ``log mean(y e^-q)``. It is clipped at zero, because a fit
     does not overestimate the variance of its own samples.
     """
-    y = torch.cat([fold.held.y for fold in folds])
-    weight = torch.cat([fold.held.weight for fold in folds])
+    y = torch.cat([fold.heldout.y for fold in folds])
+    weight = torch.cat([fold.heldout.weight for fold in folds])
     weight = weight / weight.sum()
     raw = torch.cat(
         [
-            fold.held.raw(solution).clamp(solution.raw.amin(0), solution.raw.amax(0))
+            fold.heldout.raw(solution).clamp(solution.raw.amin(0), solution.raw.amax(0))
             for fold, solution in zip(folds, solutions, strict=True)
         ]
     )

@@ -12,7 +12,7 @@ from sklearn_pgb._estimator._folds import (
     Parts,
     cross_fitting_parts,
     enough_folds,
-    parts_among,
+    splitter_parts,
 )
 
 
@@ -37,7 +37,7 @@ def draw_folds(
     if all samples are equal or each class has one sample.
     """
     if not isinstance(cv, Integral):
-        return parts_among(kept, cv, X, y, classifier=classifier, groups=groups)
+        return splitter_parts(kept, cv, X, y, classifier=classifier, groups=groups)
     if labels is not None:
         labels = np.unique(labels, return_inverse=True)[1]
     draw = partial(

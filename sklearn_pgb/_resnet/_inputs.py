@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from sklearn_pgb._budget import LARGEST_FEATURE, SMALLEST_FEATURE
-from sklearn_pgb._estimator._border import check_passed_on, dense
+from sklearn_pgb._estimator._border import check_has_features, dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def units_input(X: Any, allow_nd: bool) -> NDArray[np.float64]:
 
 def check_samples(X):
     """Check the type of X; convert sparse matrices to a common format."""
-    check_passed_on(X)
+    check_has_features(X)
     if sp.issparse(X):
         rows: Any = X
         return rows if rows.format == "csc" else rows.tocsr()

@@ -30,7 +30,7 @@ from sklearn_pgb._estimator._border import (
     jobs_for,
     parse_memory,
 )
-from sklearn_pgb._estimator._folds import parts_among
+from sklearn_pgb._estimator._folds import splitter_parts
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import Prepared, VersionedState
@@ -87,7 +87,7 @@ class TableEstimator(
         """Targets of the members, from checked and learned targets."""
 
     @abstractmethod
-    def _heldout(
+    def _oof_result(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         """Predictions for samples that no model has seen, and their score."""
@@ -157,13 +157,15 @@ class TableEstimator(
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
-        shares = weight if is_weighted else None
+        member_weight = weight if is_weighted else None
         self._reader = {"names": reader.names, "labels": reader.labels}
         # Members pass arrays on, whatever the user's transformers return, and all of
         # them get the weights.
         options = {"transform_output": "default", "enable_metadata_routing": False}
         with config_context(**options):
-            trained = self._train(members, parts, Z, member_y, shares, seeds, contexts)
+            trained = self._train(
+                members, parts, Z, member_y, member_weight, seeds, contexts
+            )
             limits = max_memory, int(seeds[1])
             data = Z, y, encoded[rows], weight
             self._refit(trained, parts, halves, *data, *limits)
@@ -177,7 +179,7 @@ class TableEstimator(
         if self.cv is not None and not isinstance(self.cv, str | Integral):
             classifies = hasattr(self, "classes_")
             options = {"classifier": classifies, "groups": groups}
-            return parts_among(rows, self.cv, Z, y, **options), None
+            return splitter_parts(rows, self.cv, Z, y, **options), None
         groups = None if groups is None else groups[rows]
         strata = self._strata(y[rows])
         return table_folds(self.cv, Z[rows], strata, weight[rows], groups, seed)
@@ -319,7 +321,7 @@ class TableEstimator(
 
     def _refit(self, trained, parts, halves, Z, y, encoded, weight, max_memory, seed):
         """Solve the convex problem and store its solution."""
-        shares = torch.from_numpy(weight)
+        weights = torch.from_numpy(weight)
         targets, folds, self._biases = self._targets, [], []
         with threads_for_solve(len(Z), len(Z)):
             adapts = getattr(self, "distribution", False)
@@ -331,14 +333,14 @@ class TableEstimator(
                 index = list(map(torch.from_numpy, pair))
                 wanted = torch.cat([*index, common]).unique() if exchange else None
                 opened = list(map(self._opened, members))
-                fold = FoldModels.of(opened, Z, shares, index[0], index[1], wanted)
+                fold = FoldModels.of(opened, Z, weights, index[0], index[1], wanted)
                 folds.append(fold)
                 heads = (o.network.find_head(o.inputs(Z[:8])) for o in opened)
                 self._biases.append([head.bias for head in heads])
             result = refit_groups(
                 folds,
                 encoded,
-                shares,
+                weights,
                 targets.loss_for(targets.n_outputs),
                 max_memory=max_memory,
                 seed=seed,
@@ -354,13 +356,13 @@ class TableEstimator(
             self._scale = None
             if adapts and held.all() and self.loss == "squared_error":
                 # The refit averages the folds' models, whose errors partly cancel.
-                squares = shares @ errors.square() / shares.sum()
+                squares = weights @ errors.square() / weights.sum()
                 gain = (result.spread / squares).nan_to_num().clamp(max=MOST_GAIN)
-                data = folds, exchange, encoded, errors, shares
+                data = folds, exchange, encoded, errors, weights
                 errors = self._fit_scale(*data, max_memory, seed)
                 errors *= (1 - gain).sqrt()
         raw = result.heldout_raw.numpy()[held]
-        prediction, self.oof_score_ = self._heldout(y[held], raw, weight[held])
+        prediction, self.oof_score_ = self._oof_result(y[held], raw, weight[held])
         self._oof_errors = {"weight": weight[held], "fold": numbers[held]}
         if self.loss == "squared_error":
             self._oof_errors["errors"] = errors.numpy()[held]
@@ -387,7 +389,7 @@ class TableEstimator(
         self.alpha_ = np.array([mixture.alpha for mixture in mixtures])
         weights = np.array([mixture.weights for mixture in mixtures])
         self.group_weights_ = weights.reshape(len(mixtures), len(result.stack))
-        self.mixture_weights_ = result.shares
+        self.mixture_weights_ = result.mixture_weights
         self.stack_weights_ = result.stack.numpy()
         self.stack_intercept_ = result.shift.numpy()
         self.cv_results_ = {
@@ -409,13 +411,13 @@ class TableEstimator(
         self._folds_intercept = [each.intercept.numpy() for each in result.folds]
         self._prepared = Prepared()
 
-    def _fit_scale(self, folds, exchange, encoded, errors, shares, max_memory, seed):
+    def _fit_scale(self, folds, exchange, encoded, errors, weights, max_memory, seed):
         """Fit the log scale of the errors; return the standardized errors.
 
         A second convex problem on the same bases: the absolute errors of samples that
         were held out, with the gamma loss, which is the likelihood of Laplace errors.
         """
-        level = shares @ errors.abs() / shares.sum()
+        level = weights @ errors.abs() / weights.sum()
         # Errors of rounding have no scale.
         level = level.clamp_min(rounding(encoded))
         sizes = (errors.abs() / level).clamp_min(SMALLEST_SIZE)
@@ -425,7 +427,7 @@ class TableEstimator(
             for fold in folds
         ]
         options = {"max_memory": max_memory, "seed": seed, "exchange": exchange}
-        result = refit_groups(folds, sizes, shares, GammaLoss(), **options)
+        result = refit_groups(folds, sizes, weights, GammaLoss(), **options)
         logs = result.heldout_raw
         low, high = logs.amin(0), logs.amax(0)
         self._scale = {

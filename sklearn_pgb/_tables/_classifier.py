@@ -169,7 +169,7 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
         # All members know all classes, in this order.
         return y if self._multilabel else np.searchsorted(self.classes_, y)
 
-    def _heldout(
+    def _oof_result(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         targets = self._targets

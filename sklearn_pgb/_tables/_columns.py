@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sklearn_pgb._estimator._border import check_passed_on
+from sklearn_pgb._estimator._border import check_has_features
 from sklearn_pgb._estimator._folds import COMPLEX
 from sklearn_pgb._sklearn import is_pandas_na, is_scalar_nan
 
@@ -67,7 +67,7 @@ def read_table(X: Any) -> Table:
     """
     if sp.issparse(X):
         X = X.toarray()  # type: ignore[attr-defined]
-    check_passed_on(X)
+    check_has_features(X)
     try:
         frame = nw.from_native(X, eager_only=True, pass_through=True)
     except nw.exceptions.DuplicateError:

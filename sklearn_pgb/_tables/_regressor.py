@@ -184,7 +184,7 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     def _member_targets(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         return y.ravel() if y.shape[1] == 1 else y
 
-    def _heldout(
+    def _oof_result(
         self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         prediction = self._targets.decode(raw)
