@@ -274,7 +274,7 @@ def threads_inside():
 
     def watch(*args, **kwargs):
         hook = kwargs["hook"]
-        kwargs["hook"] = lambda moment: during.append(count()) or hook(moment)
+        kwargs["hook"] = lambda *args: during.append(count()) or hook(*args)
         return original(*args, **kwargs)
 
     added_neuron.fit_network = watch

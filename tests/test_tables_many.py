@@ -165,7 +165,7 @@ def exchanged(y, monkeypatch):
         return torch.full((len(raws),), 0.5).double(), torch.zeros_like(y[0])
 
     monkeypatch.setattr(MixtureSearch, "run", run)
-    monkeypatch.setattr(_groups, "stacked", fixed)
+    monkeypatch.setattr(_groups, "fit_stacking_weights", fixed)
     numbers = np.arange(N) % 6
     parts = [
         [numbers // 2 != fold, numbers == 2 * fold, numbers == 2 * fold + 1]

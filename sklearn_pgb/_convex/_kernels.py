@@ -119,9 +119,7 @@ class FeatureProblem(KernelProblem):
     """The problem with features in place of kernels: ``f = F c``, of norm ``||c||``."""
 
     def pull(self, slope: Tensor) -> Tensor:
-        if len(self.kernels) == 1:
-            return self.kernels[0].T @ slope
-        return torch.einsum("cij,ic->jc", self.kernels, slope)
+        return apply_kernels(self.kernels.mT, slope)
 
     def pairing(self, residual: Tensor, coef: Tensor, function: Tensor) -> Tensor:
         return (residual * coef).sum()
@@ -160,7 +158,9 @@ def apply_kernels(kernels: Tensor, coef: Tensor) -> Tensor:
     """Products of one matrix per output, or one for all, with coefficients."""
     if len(kernels) == 1:
         return kernels[0] @ coef
-    return torch.einsum("cij,jc->ic", kernels, coef)
+    # One by one: a batched product with vectors takes six times as long.
+    columns = coef.T.contiguous()
+    return torch.stack(list(map(torch.mv, kernels, columns)), 1)
 
 
 def landmark_features(cross: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
