@@ -169,6 +169,7 @@ def test_unbounded_tilt_is_recognized(seed):
     assert wider.tilted.lower_bound < certificate.tilted.lower_bound
     assert wider.tilted.gap > certificate.objective
     assert "this says nothing" in str(wider).lower()
+    assert "is left to gain" not in str(wider)
 
 
 def test_reports_lead_with_the_gap_that_is_zero_at_critical_points(seed):
@@ -176,7 +177,12 @@ def test_reports_lead_with_the_gap_that_is_zero_at_critical_points(seed):
     certificate = certify(mlp, X, y)
     assert f"tilted.gap={certificate.tilted.gap:.3g})" in repr(certificate)
     assert "says nothing" not in str(certificate)
+    assert "is left to gain" not in str(certificate)
     assert "twice scikit-learn's" in str(certificate)
+    early = certify(tanh_mlp(alpha=0.1, max_iter=5, random_state=seed).fit(X, y), X, y)
+    size = f"At most {early.tilted.gap:.4g} of the objective {early.objective:.4g} is"
+    assert size in str(early).splitlines()[1]
+    assert size in early._repr_html_()
     plain = certify(mlp.set_params(alpha=0.0), X, y)
     assert f", gap={plain.gap:.3g})" in repr(plain)
 

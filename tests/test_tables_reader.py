@@ -201,6 +201,14 @@ def test_text_of_dates_after_dates():
         reader.read(read_table(text))
 
 
+def test_a_column_of_dates_and_a_few_labels_is_named():
+    frame = pd.DataFrame({"day": [f"2024-05-{day}" for day in range(10, 30)]})
+    frame.loc[3, "day"] = "unknown"
+    with pytest.warns(UserWarning, match="Column 'day' has dates.*such as 'unknown'"):
+        reader, _ = TableReader.of(frame)
+    assert len(reader.labels[0]) == 20
+
+
 def test_unseen_categories_are_missing():
     reader, _ = TableReader.of(pd.DataFrame({"c": ["a", "b"]}))
     new = read_table(pd.DataFrame({"c": ["b", "new", None]}))

@@ -291,6 +291,18 @@ def digits(value: float, zero: float = 0.0) -> str:
     return "0" if abs(value) <= zero else f"{value:.4g}"
 
 
+def headline(certificate: Certificate) -> str:
+    """The verdict as a sentence, and how much is left to gain if this is bounded."""
+    c, text = certificate, HEADLINES[certificate.verdict]
+    gap = c.gap if c.tilted is None else c.tilted.gap
+    if c.verdict != "not_critical" or gap >= c.objective - c.floor:
+        return text
+    return (
+        f"{text} At most {digits(gap)} of the objective {digits(c.objective)} is left "
+        "to gain on the derivatives at this point, by changes of limited size."
+    )
+
+
 def statements(certificate: Certificate) -> list[str]:
     """Describe the numbers of a certificate in sentences."""
     c, zero = certificate, _rounding(certificate)
@@ -387,7 +399,7 @@ def as_text(certificate: Certificate) -> str:
     c = certificate
     title = (
         f"Certificate of {c.name} ({c.n_params} parameters, {c.n_samples} samples)\n"
-        f"{HEADLINES[c.verdict]}"
+        f"{headline(c)}"
     )
     table = [HEADER, *table_rows(c)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -416,7 +428,7 @@ def as_html(certificate: Certificate) -> str:
     points = "".join(f"<li>{escape(text)}</li>" for text in statements(c))
     rest = "".join(f"<li>{escape(text)}</li>" for text in (*c.assumptions, *c.notes))
     return (
-        f"<div><p><b>{escape(HEADLINES[c.verdict])}</b> {escape(c.name)}, {c.n_params} "
+        f"<div><p><b>{escape(headline(c))}</b> {escape(c.name)}, {c.n_params} "
         f"parameters, {c.n_samples} samples.</p><ul>{points}</ul>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         f"<details><summary>Assumptions and notes</summary><ul>{rest}</ul></details>"

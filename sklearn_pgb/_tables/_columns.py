@@ -187,6 +187,13 @@ def days_from_text(column: Iterable[Any]) -> NDArray[np.float64] | None:
     return np.array([days[value] for value in column], dtype=np.float64)
 
 
+def other_than_date(column: Iterable[Any]) -> Any:
+    """A label among values most of which are dates as text; None if there is none."""
+    labels = [value for value in dict.fromkeys(column) if value is not None]
+    others = [label for label in labels if days_from_text([label]) is None]
+    return others[0] if 0 < len(others) < len(labels) / 2 else None
+
+
 def _days(column: NDArray[Any]) -> NDArray[np.float64]:
     """Dates as days since 1970 and durations as days; NaN for missing ones."""
     if column.dtype.kind not in "mM":

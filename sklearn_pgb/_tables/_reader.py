@@ -1,5 +1,6 @@
 """Tables as matrices of numbers and category codes."""
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,6 +12,7 @@ from sklearn_pgb._tables._columns import (
     Table,
     days_from_text,
     is_missing,
+    other_than_date,
     read_table,
 )
 
@@ -55,6 +57,15 @@ class TableReader:
         for j, column in enumerate(table.columns):
             if column.dtype == object and not chosen[j]:
                 chosen[j] = days_from_text(column) is None
+                other = other_than_date(column) if chosen[j] else None
+                if other is not None:
+                    warnings.warn(
+                        f"Column {_name(table, j)!r} has dates, but is treated as "
+                        f"labels because of values such as {other!r}. Convert it, for "
+                        "example by pandas.to_datetime with errors='coerce'.",
+                        UserWarning,
+                        stacklevel=6,
+                    )
         labels = tuple(
             _by_frequency(column) if is_category else None
             for column, is_category in zip(table.columns, chosen, strict=True)
@@ -94,17 +105,20 @@ class TableReader:
             if labels is None:
                 days = days_from_text(column) if column.dtype == object else column
                 if days is None:
-                    name = j if table.names is None else table.names[j]
                     label = next(v for v in column if days_from_text([v]) is None)
                     raise ValueError(
-                        f"X must have numbers or dates in column {name!r}, as in fit, "
-                        f"got labels such as {label!r}. Convert them."
+                        f"X must have numbers or dates in column {_name(table, j)!r}, "
+                        f"as in fit, got labels such as {label!r}. Convert them."
                     )
                 matrix[:, j] = days
             else:
                 codes = {label: code for code, label in enumerate(labels)}
                 matrix[:, j] = [codes.get(value, np.nan) for value in column]
         return matrix
+
+
+def _name(table: Table, j: int) -> Any:
+    return j if table.names is None else table.names[j]
 
 
 def _categorical_mask(table: Table, categorical: ArrayLike | None) -> NDArray[np.bool_]:
