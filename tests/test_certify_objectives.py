@@ -179,7 +179,7 @@ def test_reports_lead_with_the_gap_that_is_zero_at_critical_points(seed):
     assert "says nothing" not in str(certificate)
     assert "is left to gain" not in str(certificate)
     assert "twice scikit-learn's" in str(certificate)
-    early = certify(tanh_mlp(alpha=0.1, max_iter=5, random_state=seed).fit(X, y), X, y)
+    early = certify(tanh_mlp(alpha=0.1, max_iter=40, random_state=seed).fit(X, y), X, y)
     size = f"At most {early.tilted.gap:.4g} of the objective {early.objective:.4g} is"
     assert size in str(early).splitlines()[1]
     assert size in early._repr_html_()
