@@ -57,7 +57,7 @@ def test_a_line_for_every_network_and_one_for_the_solution(n_jobs):
     model = GradientBasisRefit(mlp(), cv=3, verbose=1, n_jobs=n_jobs)
     with joblib.parallel_config(backend="threading"):
         lines = printed(model, X, CURVE)
-    pattern = r"Network (\d) trained on 2[67] samples in [\d.]+ s"
+    pattern = r"Model (\d) trained on 2[67] samples in [\d.]+ s"
     numbers = [re.fullmatch(pattern, line)[1] for line in lines[:-1]]
     assert sorted(numbers) == ["1", "2", "3"]
     assert lines[-1] == (

@@ -210,5 +210,5 @@ def _train_part(
         fitted = trainer.fit(network, X, y, fit_params, seed, rng_state, context)
     if caller.verbose:
         seconds = time.perf_counter() - start
-        print(f"Network {number} trained on {len(y)} samples in {seconds:.1f} s")
+        print(f"Model {number} trained on {len(y)} samples in {seconds:.1f} s")
     return fitted
