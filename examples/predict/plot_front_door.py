@@ -193,6 +193,11 @@ left.set_ylim(len(seconds) - 0.5, -0.5)
 left.set_xlabel("RMSE relative to histogram boosting")
 left.set_title("held-out error (± standard error)")
 right.set_xscale("log")
+ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
+right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+right.minorticks_off()
+fastest, slowest = right.dataLim.intervalx
+right.set_xlim(0.8 * fastest, 1.25 * slowest)
 right.set_xlabel("seconds")
 right.set_title("time of a fit")
 right.legend(frameon=False, loc="upper left")
