@@ -109,6 +109,7 @@ clean:
 
 # The build backend is installed first, so that its version is constrained as well.
 $(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, got " + sys.version.split()[0] + ". Name another one: make PYTHON3=python3.12")'
 	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
 	$(INSTALL) hatchling editables
 	$(INSTALL) --no-build-isolation --editable '.[test,lint]'
