@@ -168,8 +168,10 @@ def test_comparison_of_trees_with_other_bases():
 def test_frozen_trees_are_not_compared():
     y = Y["real"]
     frozen = FrozenEstimator(DecisionTreeRegressor().fit(X, y))
-    with pytest.raises(ValueError, match="bases must not hold trees in a FrozenEst"):
-        compare_bases({"trees": GradientBasis(frozen)}, X, y)
+    bag = BaggingRegressor(frozen, n_estimators=2)
+    for model in (frozen, make_pipeline(StandardScaler(), frozen), bag):
+        with pytest.raises(ValueError, match="must not hold trees in a FrozenEst"):
+            compare_bases({"trees": GradientBasis(model)}, X, y)
 
 
 @pytest.mark.parametrize("name", ["histogram", "forest, two", "boosting, multi"])

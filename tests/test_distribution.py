@@ -96,3 +96,10 @@ def test_cited_papers_are_those_of_the_documentation():
         place = paper.get("journal") or paper["conference"]["name"]
         for text in (paper["title"], place, str(paper["year"])):
             assert text.lower() in words
+
+
+def test_makefile_asks_for_the_python_of_the_package():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    major, minor = re.fullmatch(r">=(\d+)\.(\d+)", PROJECT["requires-python"]).groups()
+    assert f"sys.version_info < ({major}, {minor})" in makefile
+    assert f"Python {major}.{minor} or later is needed" in makefile

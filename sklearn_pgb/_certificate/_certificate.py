@@ -272,11 +272,10 @@ class Certificate:
         return as_text(self)
 
     def __repr__(self) -> str:
-        # The gap that vanishes at critical points.
-        name, of = ("gap", self) if self.tilted is None else ("tilted.gap", self.tilted)
+        name = "gap" if self.tilted is None else "tilted.gap"
         return (
             f"Certificate(verdict={self.verdict!r}, loss={self.loss:.6g}, "
-            f"floor={self.floor:.6g}, {name}={of.gap:.3g})"
+            f"floor={self.floor:.6g}, {name}={_gap(self):.3g})"
         )
 
     def _repr_html_(self) -> str:
@@ -294,12 +293,11 @@ def digits(value: float, zero: float = 0.0) -> str:
 def headline(certificate: Certificate) -> str:
     """The verdict as a sentence, and how much is left to gain if this is bounded."""
     c, text = certificate, HEADLINES[certificate.verdict]
-    gap = c.gap if c.tilted is None else c.tilted.gap
-    if c.verdict != "not_critical" or gap >= c.objective - c.floor:
+    if c.verdict != "not_critical" or _says_nothing(c):
         return text
     return (
-        f"{text} At most {digits(gap)} of the objective {digits(c.objective)} is left "
-        "to gain on the derivatives at this point, by changes of limited size."
+        f"{text} At most {digits(_gap(c))} of the objective {digits(c.objective)} is "
+        "left to gain on the derivatives at this point, by changes of limited size."
     )
 
 
@@ -332,6 +330,17 @@ def statements(certificate: Certificate) -> list[str]:
     return lines
 
 
+def _gap(certificate: Certificate) -> float:
+    """The gap that vanishes at critical points."""
+    c = certificate
+    return c.gap if c.tilted is None else c.tilted.gap
+
+
+def _says_nothing(certificate: Certificate) -> bool:
+    """Whether the gap is as large as the floor allows."""
+    return 0 < certificate.objective - certificate.floor <= _gap(certificate)
+
+
 def _rounding(certificate: Certificate) -> float:
     return 1e-6 * certificate.tolerance
 
@@ -339,15 +348,15 @@ def _rounding(certificate: Certificate) -> float:
 def _penalty_statements(certificate: Certificate) -> list[str]:
     c, tilted, zero = certificate, certificate.tilted, _rounding(certificate)
     assert tilted is not None
-    useless = ""
-    if tilted.gap >= c.objective - c.floor > 0:
-        useless = " This says nothing, because no objective is below the lower bound."
+    remark = ""
+    if _says_nothing(c):
+        remark = " This says nothing, because no objective is below the lower bound."
     lines = [
         f"With its penalty of {digits(c.penalty)} the objective is "
         f"{digits(c.objective)}. The convex problem tilted by the penalty can be lower "
         f"by at most {digits(tilted.gap, zero)}, for changes of the coefficients with "
         f"norm up to {digits(tilted.norm_budget)}. At a critical point this is 0."
-        f"{useless}"
+        f"{remark}"
     ]
     if tilted.unbounded:
         lines.append(

@@ -28,7 +28,7 @@ from sklearn_pgb._estimator._border import weight_keyword
 from sklearn_pgb._estimator._folds import cross_fitting_parts, enough_folds
 from sklearn_pgb._estimator._predictors import NetworkClassifier, NetworkRegressor
 from sklearn_pgb._estimator._trainer import Trainer
-from sklearn_pgb._models._open import has_trees
+from sklearn_pgb._models._open import has_trees, holds_frozen
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import _safe_indexing
 from sklearn_pgb._targets import class_codes
@@ -64,7 +64,7 @@ def fit_basis(
     estimator = params.get("estimator")
     if isinstance(estimator, nn.Module) and params["loss"] is None:
         basis.set_params(loss=loss)
-    if isinstance(estimator, FrozenEstimator) and has_trees(estimator):
+    if estimator is not None and holds_frozen(estimator) and has_trees(estimator):
         raise ValueError(
             "bases must not hold trees in a FrozenEstimator, because trees memorize "
             f"the samples they were trained on, got {estimator!r}. Pass them unfrozen."

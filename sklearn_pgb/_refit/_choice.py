@@ -230,9 +230,8 @@ def best_on_average(
     if len(finalists) < 2:
         return best
     if len(parts) < 2:
-        return next(
-            (e for e in networks if not _is_clear(parts[0], best, solutions)), best
-        )
+        keeps = networks and not _is_clear(parts[0], best, solutions)
+        return networks[0] if keeps else best
     return min(
         finalists,
         key=lambda each: each.loss - gain_of_average(parts, each, solutions, n_folds),

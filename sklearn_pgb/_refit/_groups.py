@@ -142,8 +142,9 @@ def refit_groups(
     averages = [fold.average(stack) + shift for fold in folds]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
     k = folds[0].n_kernels
-    n_solved = len(folds) * (2 if exchange else 1)
-    n_train = _choice_rows(k, n_solved, len(stack), loss, max_memory)
+    # Parts that change places have the same size, and so have their kernels.
+    n_kernels = len(folds) * (2 if exchange else 1)
+    n_train = _choice_rows(k, n_kernels, len(stack), loss, max_memory)
     # Per fold: if a user's splitter holds out few samples, all of them are used.
     n_heldout = n_train if exchange else max(1, n_train // max(len(folds) - 1, 1))
     parts = [_first(order, fold.train, n_train) for fold in folds]
@@ -169,15 +170,7 @@ def refit_groups(
     affordable = max(1, int(FINAL_FLOPS / cost))
     mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
     solved = {mixture: _in_each_fold(searches, mixture) for mixture in mixtures}
-    # The stacked average is the first candidate.
-    candidates = torch.zeros(1 + len(mixtures), *y.shape, dtype=y.dtype)
-    for number, (fold, average, part) in enumerate(
-        zip(folds, averages, parts, strict=True)
-    ):
-        heldout = fold.heldout
-        candidates[0, heldout] = average[heldout]
-        solutions = [(each, solved[each][number]) for each in mixtures]
-        candidates[1:, heldout] = _predicted(fold, average, part, solutions)
+    candidates = _candidates(folds, averages, parts, solved)
     mixture_weights, offset = fit_stacking_weights(
         candidates[:, seen], y[seen], weight[seen], loss
     )
@@ -192,9 +185,7 @@ def refit_groups(
     coefficients, intercept, converged = _solve_problems(
         problems, data, used, chosen_with, stack, shift
     )
-    centered = float(mixture_weights[0]) + sum(
-        mixture_weight for mixture_weight, m in used if m.centered
-    )
+    centered = float(mixture_weights[0]) + sum(s for s, m in used if m.centered)
     own = []
     if keep_folds:
         terms = [
@@ -209,9 +200,7 @@ def refit_groups(
         stack,
         shift,
         [mixture for _, mixture in used],
-        np.array(
-            [float(mixture_weights[0]), *(mixture_weight for mixture_weight, _ in used)]
-        ),
+        np.array([float(mixture_weights[0]), *(s for s, _ in used)]),
         search,
         coefficients,
         intercept + centered * shift + offset,
@@ -359,6 +348,24 @@ def _kernel_fold(
         average[train],
         average[heldout],
     )
+
+
+def _candidates(
+    folds: Sequence[FoldModels],
+    averages: Sequence[Tensor],
+    parts: Sequence[Tensor],
+    solved: dict[Mixture, list[KernelSolution]],
+) -> Tensor:
+    """Held-out raw outputs of the stacked average, the first one, and the mixtures."""
+    result = torch.zeros(1 + len(solved), *averages[0].shape, dtype=torch.float64)
+    for number, (fold, average, part) in enumerate(
+        zip(folds, averages, parts, strict=True)
+    ):
+        heldout = fold.heldout
+        result[0, heldout] = average[heldout]
+        solutions = [(mixture, each[number]) for mixture, each in solved.items()]
+        result[1:, heldout] = _predicted(fold, average, part, solutions)
+    return result
 
 
 def _predicted(

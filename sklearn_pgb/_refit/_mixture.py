@@ -145,8 +145,9 @@ class MixtureSearch:
             # The other center needs no other factorization.
             mixtures.append(replace(mixture, centered=not mixture.centered))
         # A quadratic problem is solved in one step from anywhere.
-        starts = None if near is None else self.solutions.get(near)
-        starts = None if self.loss.quadratic else starts
+        starts = None
+        if near is not None and not self.loss.quadratic:
+            starts = self.solutions.get(near)
         total, values = 0.0, [0.0] * len(mixtures)
         for each in mixtures:
             self.solutions[each] = []

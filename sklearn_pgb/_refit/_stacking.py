@@ -16,8 +16,8 @@ def fit_stacking_weights(
 
     The raw outputs (n_models, n_samples, n_outputs) are for samples that the models
     have not seen. A normal prior with standard deviation one around equal weights keeps
-    the weights finite if the outputs separate the classes. So does one around zero with
-    the shift of log odds, if a class is missing from the samples, or of logs.
+    the weights finite if the outputs separate the classes. One around zero keeps the
+    shift finite if no sample has a class; the squared loss does not need it.
     """
     n_models, k = len(raws), y.shape[1]
     w = weight / weight.sum()
