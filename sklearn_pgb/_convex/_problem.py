@@ -147,8 +147,8 @@ def finish(
     """Compute value and lower bound at given coefficients.
 
     The lower bound uses the loss gradients as dual point. With a second point `dual`,
-    the larger of both bounds counts. If not `certified`, it is that of any
-    coefficients, which costs nothing.
+    the larger of both bounds counts. If not `certified`, it is the weighted sum of the
+    samples' minima, which needs no product with the basis.
     """
     if problem.loss.dual_rows_sum_to_zero:
         # The loss is invariant to adding a constant to all outputs. Centering them
