@@ -170,6 +170,7 @@ def parse_arguments(description, parts=(), max_splits=None, flags=None):
     resume = "skip the rows that this file holds; append to it unless --out is given"
     parser.add_argument("--resume", type=Path, help=resume)
     parser.add_argument("--only", "--sets", type=_names, default=(), metavar="SET,SET")
+    parser.add_argument("--models", type=_names, default=(), metavar="NAME,NAME")
     if max_splits is not None:
         parser.add_argument("--max-splits", type=int, default=max_splits)
     if parts:
@@ -236,21 +237,22 @@ def _digest(constants):
 
 
 def _selected(tasks, options):
-    """Tasks selected by --only and --parts."""
-    names = {task.set for task in tasks}
-    for name in options.only:
-        if name not in names:
-            raise SystemExit(
-                f"--only must name sets of this run, got {name}. "
-                f"Choose among {', '.join(sorted(names))}."
-            )
+    """Tasks selected by --only, --models and --parts."""
     parts = getattr(options, "parts", ())
-    return [
-        task
-        for task in tasks
-        if (not options.only or task.set in options.only)
-        and (not parts or task.part in parts)
-    ]
+    for option, field, wanted in (
+        ("--only", "set", options.only),
+        ("--models", "model", options.models),
+        ("--parts", "part", parts),
+    ):
+        names = {getattr(task, field) for task in tasks}
+        for name in wanted:
+            if name not in names:
+                raise SystemExit(
+                    f"{option} must name a {field} of this run, got {name}. "
+                    f"Choose among {', '.join(sorted(names))}."
+                )
+        tasks = [task for task in tasks if not wanted or getattr(task, field) in wanted]
+    return tasks
 
 
 def _task(row):

@@ -20,7 +20,7 @@ from table_cases import (
     regressor,
 )
 
-from sklearn_pgb._losses._classification import CrossEntropyLoss
+from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._operators._outputs import apply_sets
@@ -299,7 +299,10 @@ def test_stacked_average_against_least_squares():
 
 
 def test_stacking_without_samples_of_a_class():
-    """The prior keeps log odds finite, as by another optimizer."""
+    """The prior keeps log odds finite, as by another optimizer.
+
+    Half a sample more, spread over all inputs, has labels by chance.
+    """
     raws = RNG.normal(size=(2, 40, 3))
     labels, weight = RNG.integers(2, size=40), RNG.uniform(0.5, 2, size=40)
     raws[0, np.arange(40), labels] += 1
@@ -307,9 +310,11 @@ def test_stacking_without_samples_of_a_class():
 
     def objective(theta):
         raw = theta[0] * raws[0] + theta[1] * raws[1] + theta[2:]
-        loss = np.logaddexp.reduce(raw, 1) - raw[np.arange(40), labels]
+        each = np.logaddexp.reduce(raw, 1)[:, None] - raw
+        loss = weight @ each[np.arange(40), labels]
+        loss += 0.5 * share @ each @ (share @ np.eye(3)[labels])
         distance = theta - [0.5, 0.5, 0, 0, 0]
-        return share @ loss + distance @ distance / (2 * weight.sum())
+        return loss / (weight.sum() + 0.5) + distance @ distance / (2 * weight.sum())
 
     bounds = [(0, None)] * 2 + [(None, None)] * 3
     options = {"ftol": 1e-15, "gtol": 1e-9}
@@ -321,6 +326,21 @@ def test_stacking_without_samples_of_a_class():
         torch.tensor(raws), one_hot, torch.tensor(weight), CrossEntropyLoss()
     )
     np.testing.assert_allclose(torch.cat([weights, shift]), expected.x, atol=1e-5)
+
+
+def test_small_weights_count_as_many_samples():
+    """Weights that sum to one do not make the prior stronger."""
+    raws = torch.tensor(RNG.normal(size=(2, 40, 1)))
+    y = torch.tensor(RNG.integers(2, size=(40, 1))).double()
+    weight = torch.tensor(RNG.uniform(1, 4, size=40))
+    count = weight.sum() ** 2 / weight.square().sum()
+    stacked = [
+        torch.cat(fit_stacking_weights(raws, y, each, LogisticLoss()))
+        for each in (weight / weight.sum() * count, weight / weight.sum(), weight)
+    ]
+    np.testing.assert_allclose(stacked[0], stacked[1], rtol=1e-10)
+    # Larger weights are counts.
+    assert (stacked[0] - stacked[2]).abs().max() > 1e-4
 
 
 def test_constant_model_has_no_derivatives():

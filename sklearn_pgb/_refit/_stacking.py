@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import lsq_linear
 from torch import Tensor
 
-from sklearn_pgb._budget import STACKING_STEPS
+from sklearn_pgb._budget import CHANCE_LABELS, STACKING_STEPS
 from sklearn_pgb._losses._loss import Loss
 
 
@@ -18,15 +18,24 @@ def fit_stacking_weights(
     have not seen. A normal prior with standard deviation one around equal weights keeps
     the weights finite if the outputs separate the classes. One around zero keeps the
     shift finite if no sample has a class; the squared loss does not need it.
+
+    If all of a few labels are right, more need not be so, and certain probabilities
+    would be too bold. The loss is that of CHANCE_LABELS more samples, too, with the
+    same inputs on average and labels by chance.
     """
     n_models, k = len(raws), y.shape[1]
     w = weight / weight.sum()
+    # Weights are counts, or relative: those that sum to one are not one sample.
+    count = max(float(weight.sum()), 1 / float(w @ w))
+    if loss.is_classification:
+        share = CHANCE_LABELS / (count + CHANCE_LABELS)
+        y = torch.lerp(y, w @ y, share)
     equal = torch.full((n_models,), 1 / n_models, dtype=y.dtype)
     scale = 1.0
     if loss.quadratic:
         # The squared loss scales the penalty by half of the noise variance.
         scale = float(w @ loss.value(y, torch.tensordot(equal, raws, 1))) / 2
-    penalty = scale / float(weight.sum())
+    penalty = scale / count
     # That of the squared loss is in the units of y.
     of_shift = 0.0 if loss.quadratic else penalty
     penalties = torch.tensor([penalty] * n_models + [of_shift] * k, dtype=y.dtype)
