@@ -176,7 +176,8 @@ class Predictive:
         """Predict sets of labels that hold the true one with a given probability.
 
         A set holds the labels whose probability is not smaller than those of most true
-        labels out of fold, and always the most probable one.
+        labels out of fold. It is empty if no label is that probable, as happens if the
+        classifier is right more often than the coverage asks for.
 
         Parameters
         ----------
@@ -199,8 +200,7 @@ class Predictive:
         heldout = self._errors()
         threshold = label_threshold(heldout["scores"], heldout["weight"], coverage)
         probabilities = self.predict_proba(X)
-        members = 1 - probabilities <= threshold
-        members[np.arange(len(members)), probabilities.argmax(1)] = True
+        members: NDArray[np.bool_] = 1 - probabilities <= threshold
         return members
 
     def _errors(self) -> dict[str, Any]:
