@@ -110,7 +110,11 @@ class LeafModel(Network):
         return StackedOperator([leaves, ones], [1.0, 1.0])
 
     def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
-        """The same trees with other leaf values."""
+        model = self.tangent_leaves(weight, coefs)
+        return partial(model, model.theta)
+
+    def tangent_leaves(self, weight: float, coefs: Tensor) -> LeafModel:
+        """The tangent model: the same trees with other leaf values."""
         pairs = [self._split(each) for each in coefs]
         values, bias = (torch.stack(parts, -1) for parts in zip(*pairs, strict=True))
         if len(coefs) == 1:
@@ -126,8 +130,7 @@ class LeafModel(Network):
                 )
                 values = values.gather(1, owners[:, None])[:, 0]
         values, bias = values + weight * self.values, bias + weight * self.bias
-        model = LeafModel(self.n_leaves, values, bias, self.scale, self.tree_outputs)
-        return partial(model, model.theta)
+        return LeafModel(self.n_leaves, values, bias, self.scale, self.tree_outputs)
 
     def _split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         values, bias = theta.split([self.values.numel(), len(self.bias)])

@@ -1,5 +1,6 @@
 """The common part of the estimators for tables."""
 
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -44,6 +45,7 @@ from sklearn_pgb._models._open import (
     nested,
     open_network,
 )
+from sklearn_pgb._models._opened import is_plain
 from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
 from sklearn_pgb._refit._fold_models import FoldModels
@@ -483,10 +485,9 @@ class TableEstimator(
             return self._tangent_sum(folds, coefs, stack, centered)
 
         models = self._prepared.get(name, sources, prepare)
-        with config_context(transform_output="default"):
-            inputs = models.inputs(Z)
         start = torch.from_numpy(intercept).expand(len(Z), -1)
-        return finite_outputs(models.raw(inputs, start)).numpy()
+        with config_context(transform_output="default"):
+            return finite_outputs(models.raw(Z, start)).numpy()
 
     def _tangent_sum(self, folds, coefs, stack, centered):
         opened, weights, parts = [], [], []
@@ -534,7 +535,10 @@ def _read(
 
 def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:
     """Read a table with the columns of the training table."""
+    reader = TableReader(**estimator._reader)
+    if reader.is_numeric and is_plain(X, estimator, sys.float_info.max):
+        return X
     table = read_table(X)
     validate_data(estimator, X, skip_check_array=True, reset=False)
-    Z = TableReader(**estimator._reader).read(table)
+    Z = reader.read(table)
     return check_array(Z, ensure_all_finite="allow-nan", input_name="X")
