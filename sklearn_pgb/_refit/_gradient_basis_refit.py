@@ -44,6 +44,7 @@ from sklearn_pgb._refit._outputs import (
     network_tags,
     oof_score,
     predicts_flat,
+    raw_outputs,
     score_of,
     tangent_terms,
 )
@@ -447,8 +448,7 @@ class GradientBasisRefit(
 
     def _targets_and_raw(self, X: Any) -> tuple[LabelTargets, NDArray[np.float64]]:
         """Targets and raw outputs of all classes."""
-        models, X = self._open(X)
-        return all_classes(self, models.opened[0], finite_outputs(models.raw(X)))
+        return all_classes(self, *raw_outputs(self, X))
 
     def predict(self, X, return_std=False):
         """Predict targets or labels.
@@ -474,9 +474,8 @@ class GradientBasisRefit(
         """
         if return_std and RefitRequest.at_last_fit(self).classifies:
             raise ValueError("return_std must be False for a classifier, got True.")
-        models, X = self._open(X)
-        opened, raw = models.opened, finite_outputs(models.raw(X))
-        y = decoded(self, opened[0], raw)
+        opened, raw = raw_outputs(self, X)
+        y = decoded(self, opened, raw)
         if not return_std:
             return y
         if self._uncertainty is None:
@@ -485,8 +484,9 @@ class GradientBasisRefit(
                 "distribution=True, the squared loss, alpha > 0, two distinct samples "
                 "and an eigendecomposition of the basis that fits into max_memory."
             )
-        std = standard_deviations(self, opened, models.inputs(X), raw)
-        return y, locate(self, opened[0], raw, std).scale.reshape(y.shape)
+        models, X = self._open(X)
+        std = standard_deviations(self, models.opened, models.inputs(X), raw)
+        return y, locate(self, opened, raw, std).scale.reshape(y.shape)
 
     def _located(self, X: Any) -> Located:
         models, X = self._open(X)

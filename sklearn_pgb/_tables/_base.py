@@ -38,6 +38,7 @@ from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._regression import GammaLoss
+from sklearn_pgb._models._mapped_rows import row_parts
 from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import (
     check_can_open,
@@ -444,11 +445,14 @@ class TableEstimator(
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
-        solution = self.basis_coef_, self.stack_weights_, self._centered
-        raw: NDArray[np.float64] = self._sum(
-            "models", _read_new(self, X), *solution, self.intercept_
-        )
-        return raw
+        coefs, solution = self.basis_coef_, (self.stack_weights_, self._centered)
+        parts = [
+            self._sum(
+                "models", _read_new(self, part), coefs, *solution, self.intercept_
+            )
+            for part in row_parts(X)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _located(self, X: Any) -> Located:
         """Predictions with their scale, and those of the folds."""
