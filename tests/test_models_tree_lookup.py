@@ -20,7 +20,7 @@ from sklearn_pgb._models._open import open_network
 from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._models._small_trees import SmallTrees
 from sklearn_pgb._models._tree_lookup import HistogramTrees, TreeInputs
-from sklearn_pgb._operators import _blocks
+from sklearn_pgb._operators import _blocks, _leaves
 
 NEW = np.random.default_rng(1).normal(size=(50, 4))
 HOLES = np.where(np.random.default_rng(2).random((50, 4)) < 0.3, np.nan, NEW)
@@ -90,8 +90,9 @@ def test_forests_with_missing_values_and_sparse_samples(kind, targets, generator
 
 
 @pytest.mark.parametrize("kind", [HistGradientBoostingClassifier, ExtraTreesClassifier])
-def test_shared_outputs(kind, generator):
-    """Every tree adds to all outputs."""
+def test_shared_outputs(kind, generator, monkeypatch):
+    """Every tree adds to all outputs, in groups of a few trees."""
+    monkeypatch.setattr(_leaves, "VALUE_BYTES", 3000)
     model = kind(random_state=0).fit(X, Y["multi"])
     check_sums(share_outputs(open_network(model)), NEW, generator)
 

@@ -81,21 +81,22 @@ class LeafModel(Network):
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         values, bias = self._split(theta)
+        outputs = None if self.n_outputs == 1 else self.tree_outputs
+        if self.n_outputs > 1 and outputs is None:
+            return bias + leaf_sums(values, X, self._starts, self.scale)
         # Leaf columns, gathered values and their products are in memory at once.
-        size = 3 * len(self.n_leaves) * values[:1].numel() * values.dtype.itemsize
+        size = 3 * len(self.n_leaves) * values.dtype.itemsize
         parts = []
         for rows in row_blocks(len(X), size):
             columns = X[rows].long() + self._starts
-            if self.n_outputs == 1:
+            if outputs is None:
                 # A product adds faster than a sum over one axis.
                 own = values.reshape(-1).take(columns) @ self.scale
                 parts.append(bias + own[:, None])
-            elif self.tree_outputs is None:
-                parts.append(bias + leaf_sums(values, columns, self.scale))
             else:
                 terms = values[columns] * self.scale
                 own = bias.expand(len(columns), -1)
-                parts.append(own.index_add(1, self.tree_outputs, terms))
+                parts.append(own.index_add(1, outputs, terms))
         return torch.cat(parts)
 
     def find_head(self, X: Tensor) -> Head:
