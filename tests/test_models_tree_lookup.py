@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -77,6 +77,21 @@ def test_small_and_large_trees_with_missing_values(
         check_sums(opened, rows, generator)
         raw = opened.network(opened.network.theta, opened.inputs(rows)).numpy()
         assert_allclose(raw.squeeze(), of_rows(rows), rtol=1e-12, atol=1e-12)
+
+
+def test_encoded_categories():
+    """Numbers of known categories as scikit-learn's; others are missing."""
+    rng = np.random.default_rng(0)
+    table, new = X.copy(), NEW.copy()
+    for rows, most in ((table, 3), (new, 6)):
+        rows[:, [1, 3]] = 2.5 * rng.integers(0, most, size=(len(rows), 2)) - 1
+        rows[::5, 1] = np.nan
+    model = HistGradientBoostingRegressor(categorical_features=[1, 3])
+    encode = open_network(model.fit(table, Y["real"])).encode
+    assert encode.convert is not None
+    for rows in (table, new):
+        expected = model._preprocess_X(rows, reset=False)
+        assert_array_equal(encode.matrix(rows), expected)
 
 
 @pytest.mark.parametrize("kind", [ExtraTreesRegressor, ExtraTreesClassifier])

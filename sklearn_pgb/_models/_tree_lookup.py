@@ -22,8 +22,9 @@ from sklearn_pgb._sklearn import (
 )
 from sklearn_pgb._threads import tree_threads
 
-# A function of samples.
+# Functions of samples.
 Sums = Callable[[Any], Tensor]
+Convert = Callable[[NDArray[np.float64]], NDArray[Any]]
 
 # Forests convert samples to this type.
 SINGLE_MAX = float(np.finfo(np.float32).max)
@@ -52,8 +53,8 @@ class TreeInputs:
     check : callable
         Checks and converts samples as the estimator's `predict` does.
     estimator : estimator
-    dtype : type or None
-        Of the samples. If None, all samples need the check.
+    convert : callable or None
+        Does the same for arrays that need no check. None if all do.
     limit : float or None
         Samples with larger, infinite or missing values need the check. None if all
         values are allowed.
@@ -62,7 +63,7 @@ class TreeInputs:
     lookup: TreeLookup
     check: Callable[[Any], Any]
     estimator: Any
-    dtype: type[np.floating[Any]] | None
+    convert: Convert | None
     limit: float | None
 
     def __call__(self, X: Any) -> Tensor:
@@ -71,9 +72,14 @@ class TreeInputs:
 
     def matrix(self, X: Any) -> Any:
         """Return the samples as `lookup` takes them."""
-        if self.dtype is not None and is_plain(X, self.estimator, self.limit):
-            return np.ascontiguousarray(X, dtype=self.dtype)
+        if self.convert and is_plain(X, self.estimator, self.limit):
+            return self.convert(X)
         return self.check(X)
+
+
+def as_single(X: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Convert samples as forests do."""
+    return np.ascontiguousarray(X, dtype=np.float32)
 
 
 class LeafLookup:

@@ -30,9 +30,11 @@ from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._small_trees import SmallTrees
 from sklearn_pgb._models._tree_lookup import (
     SINGLE_MAX,
+    Convert,
     HistogramTrees,
     NodeTrees,
     TreeInputs,
+    as_single,
 )
 
 HISTOGRAM = HistGradientBoostingRegressor, HistGradientBoostingClassifier
@@ -170,14 +172,37 @@ def _open_histogram(model: Any) -> OpenNetwork:
     lookup = SmallTrees.of([tree.nodes for tree in predictors]) or HistogramTrees(
         predictors, model._bin_mapper.make_known_categories_bitsets()
     )
-    # A preprocessor encodes categories.
-    dtype = np.float64 if model._preprocessor is None else None
     check = partial(model._preprocess_X, reset=False)
-    encode = TreeInputs(lookup, check, model, dtype, None)
+    encode = TreeInputs(lookup, check, model, _encoder(model), None)
     loss = LOSSES[model.loss].for_outputs(len(bias), independent=False)
     counts = [len(part) for part in values]
     joined = np.concatenate([np.empty(0), *values])
     return open_boosted(model, loss, counts, joined, bias, 1.0, encode)
+
+
+def _encoder(model: Any) -> Convert | None:
+    """The preprocessing of histogram boosting, for arrays that need no check.
+
+    Numbers of categories come first. None if categories are no numbers.
+    """
+    if model._preprocessor is None:
+        return np.ascontiguousarray
+    categories = model._preprocessor.named_transformers_["encoder"].categories_
+    if any(each.dtype.kind not in "biuf" for each in categories):
+        return None
+    known = [each[~np.isnan(each)] for each in categories]
+    order = np.argsort(~model.is_categorical_, kind="stable")
+
+    def encode(X: NDArray[np.float64]) -> NDArray[np.float64]:
+        X = X[:, order]
+        for column, each in zip(X.T, known, strict=False):
+            number = np.searchsorted(each, column)
+            is_known = np.append(each, np.nan)[number] == column
+            # Unknown categories count as missing.
+            column[:] = np.where(is_known, number, np.nan)
+        return X
+
+    return encode
 
 
 def _open_boosting(model: Any) -> OpenNetwork:
@@ -201,7 +226,7 @@ def _open_boosting(model: Any) -> OpenNetwork:
         values[lookup.numbers.is_leaf],
         start.reshape(-1),
         model.learning_rate,
-        TreeInputs(lookup, check, model, np.float32, SINGLE_MAX),
+        TreeInputs(lookup, check, model, as_single, SINGLE_MAX),
     )
 
 
@@ -238,7 +263,7 @@ def _open_averaged(model: Any) -> OpenNetwork:
     if single:
         # A forest's method has no parameter `check_input`.
         check = partial(check, check_input=True)
-    encode = TreeInputs(lookup, check, model, np.float32, SINGLE_MAX)
+    encode = TreeInputs(lookup, check, model, as_single, SINGLE_MAX)
     surrogate = SURROGATE if classifies else None
     return open_leaf_model(leaves, loss, model, encode, surrogate)
 

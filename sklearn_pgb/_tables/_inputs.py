@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import KFold
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, TargetEncoder
+from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
 from sklearn_pgb._budget import (
     AUTO_FOLDS,
@@ -150,6 +150,48 @@ class FilledColumns(ArrayTransformer):
         return np.where(self.empty_, 0.0, X)
 
 
+def look_up(
+    tables: Sequence[NDArray[np.float64]], X: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    """Return the rows of a table for each column of codes.
+
+    A table has the outputs of an encoder for each code, for unknown codes, and for
+    missing values. The checks of an encoder take longer for a few samples.
+    """
+    parts = []
+    for table, column in zip(tables, X.T, strict=True):
+        missing = len(table) - 1
+        known = np.minimum(column, missing - 1)
+        parts.append(table[np.where(np.isnan(column), missing, known).astype(np.intp)])
+    return parts
+
+
+class Indicators(ArrayTransformer):
+    """Replace categories by indicators; rare categories share one."""
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        """Learn the categories that are frequent."""
+        encoder = OneHotEncoder(
+            min_frequency=RARE_SAMPLES,
+            handle_unknown="infrequent_if_exist",
+            sparse_output=False,
+        ).fit(X)
+        pairs = zip(encoder.categories_, encoder.infrequent_categories_, strict=True)
+        widths = [
+            len(known) if rare is None else len(known) - len(rare) + 1
+            for known, rare in pairs
+        ]
+        n_codes = int(np.fmax.reduce(X, axis=None, initial=-1)) + 1
+        codes = np.append(np.arange(n_codes + 1.0), np.nan)
+        rows = encoder.transform(np.repeat(codes[:, None], X.shape[1], axis=1))
+        self.tables_ = np.split(rows, np.cumsum(widths)[:-1], axis=1)
+        return self
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the indicators; unknown categories count as rare ones."""
+        return np.hstack(look_up(self.tables_, X))
+
+
 class TargetMeans(ArrayTransformer):
     """Replace categories by mean targets, with one column for each target or class.
 
@@ -168,7 +210,7 @@ class TargetMeans(ArrayTransformer):
 
     def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
         """Learn the mean targets of all categories."""
-        self.encoders_ = [each.fit(X, t) for each, t in self._encoders(y)]
+        self._tabulate([each.fit(X, t) for each, t in self._encoders(y)])
         return self
 
     def fit_transform(
@@ -178,12 +220,29 @@ class TargetMeans(ArrayTransformer):
         if len(X) < 2:
             return self.fit(X, y).transform(X)
         pairs = self._encoders(y)
-        self.encoders_ = [each for each, _ in pairs]
-        return np.column_stack([each.fit_transform(X, t) for each, t in pairs])
+        means = np.column_stack([each.fit_transform(X, t) for each, t in pairs])
+        self._tabulate([each for each, _ in pairs])
+        return means
 
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return mean targets of categories, the overall mean for unknown ones."""
-        return np.column_stack([each.transform(X) for each in self.encoders_])
+        # All columns of the first target come first.
+        parts = np.stack(look_up(self.tables_, X), axis=2)
+        return parts.reshape(len(X), -1)
+
+    def _tabulate(self, encoders: Sequence[TargetEncoder]) -> None:
+        """Keep the mean targets of each column, (n_codes + 2, n_targets)."""
+        self.tables_ = []
+        for j, known in enumerate(encoders[0].categories_):
+            missing = np.isnan(known)
+            codes = known[~missing].astype(np.intp)
+            n_rows = codes.max(initial=-1) + 3
+            means = [each.target_mean_ for each in encoders]
+            table = np.tile(np.array(means, dtype=np.float64), (n_rows, 1))
+            for column, each in zip(table.T, encoders, strict=True):
+                column[codes] = each.encodings_[j][~missing]
+                column[-1:][: missing.sum()] = each.encodings_[j][missing]
+            self.tables_.append(table)
 
     def _encoders(self, y: NDArray[Any]) -> list[tuple[TargetEncoder, NDArray[Any]]]:
         """One encoder for each column of targets."""
@@ -209,15 +268,10 @@ def network_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
     numbers = [j for j, known in enumerate(labels) if known is None]
     few = [j for j, known in enumerate(labels) if known and len(known) <= MOST_ONE_HOT]
     many = [j for j, known in enumerate(labels) if known and len(known) > MOST_ONE_HOT]
-    one_hot = OneHotEncoder(
-        min_frequency=RARE_SAMPLES,
-        handle_unknown="infrequent_if_exist",
-        sparse_output=False,
-    )
     return ColumnGroups(
         [
             ([FilledNumbers(), RobustSquash()], numbers),
-            ([one_hot], few),
+            ([Indicators()], few),
             ([TargetMeans(classifies), RobustSquash()], many),
         ]
     )
@@ -244,6 +298,4 @@ def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups | str:
     if not coded:
         return "passthrough"
     numbers = [j for j, known in enumerate(labels) if known is None]
-    return ColumnGroups(
-        [([FunctionTransformer()], numbers), ([TargetMeans(classifies)], coded)]
-    )
+    return ColumnGroups([([], numbers), ([TargetMeans(classifies)], coded)])
