@@ -79,19 +79,40 @@ def test_small_and_large_trees_with_missing_values(
         assert_allclose(raw.squeeze(), of_rows(rows), rtol=1e-12, atol=1e-12)
 
 
-def test_encoded_categories():
+def test_nodes_that_split_off_missing_values():
+    """All others are up to the threshold, also infinite ones."""
+    table = HOLES.copy()
+    table[:5, 1] = np.inf
+    model = HistGradientBoostingRegressor(max_leaf_nodes=3, min_samples_leaf=2)
+    y = 3.0 * np.isnan(table[:, 0]) + table[:, 1].clip(0, 1)
+    opened = open_network(model.fit(table, np.nan_to_num(y)))
+    nodes = np.concatenate([tree.nodes for (tree,) in model._predictors])
+    assert np.isinf(nodes["num_threshold"]).any()
+    raw = opened.network(opened.network.theta, opened.inputs(table))[:, 0]
+    assert_allclose(raw.numpy(), model.predict(table), rtol=1e-12)
+
+
+@pytest.mark.parametrize("max_leaf_nodes", [5, 20])
+def test_encoded_categories(max_leaf_nodes, generator):
     """Numbers of known categories as scikit-learn's; others are missing."""
     rng = np.random.default_rng(0)
     table, new = X.copy(), NEW.copy()
     for rows, most in ((table, 3), (new, 6)):
         rows[:, [1, 3]] = 2.5 * rng.integers(0, most, size=(len(rows), 2)) - 1
         rows[::5, 1] = np.nan
-    model = HistGradientBoostingRegressor(categorical_features=[1, 3])
-    encode = open_network(model.fit(table, Y["real"])).encode
-    assert encode.convert is not None
+    params = {"max_leaf_nodes": max_leaf_nodes, "min_samples_leaf": 3}
+    model = HistGradientBoostingRegressor(categorical_features=[1, 3], **params)
+    y = Y["real"] + table[:, 3] + np.isnan(table[:, 1])
+    opened = open_network(model.fit(table, y))
+    small = max_leaf_nodes == 5
+    assert isinstance(opened.encode.lookup, SmallTrees if small else HistogramTrees)
+    assert opened.encode.convert is not None
     for rows in (table, new):
         expected = model._preprocess_X(rows, reset=False)
-        assert_array_equal(encode.matrix(rows), expected)
+        assert_array_equal(opened.encode.matrix(rows), expected)
+        check_sums(opened, rows, generator)
+        raw = opened.network(opened.network.theta, opened.inputs(rows))[:, 0]
+        assert_allclose(raw.numpy(), model.predict(rows), rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [ExtraTreesRegressor, ExtraTreesClassifier])

@@ -169,7 +169,7 @@ def _open_histogram(model: Any) -> OpenNetwork:
         for tree, leaf in zip(predictors, is_leaf, strict=True)
     ]
     bias = np.asarray(model._baseline_prediction).reshape(-1)
-    lookup = SmallTrees.of([tree.nodes for tree in predictors]) or HistogramTrees(
+    lookup = SmallTrees.of(predictors) or HistogramTrees(
         predictors, model._bin_mapper.make_known_categories_bitsets()
     )
     check = partial(model._preprocess_X, reset=False)
