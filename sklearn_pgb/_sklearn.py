@@ -1,6 +1,7 @@
 """Private names of scikit-learn, all in one place: a new version may move them."""
 
 from sklearn.base import _fit_context
+from sklearn.ensemble._gradient_boosting import predict_stages
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import _fit_transform_one
@@ -41,4 +42,5 @@ __all__ = [
     "check_matplotlib_support",
     "is_pandas_na",
     "is_scalar_nan",
+    "predict_stages",
 ]

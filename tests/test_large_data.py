@@ -11,12 +11,13 @@ import torch
 from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb import GradientBasisRefit, GradientBasisRegressor
 from sklearn_pgb._bases import _streamed
 from sklearn_pgb._models import _mapped_rows
 from sklearn_pgb._models._mapped_rows import MappedRows
@@ -264,6 +265,16 @@ def test_workers_that_always_die_are_reported(tmp_path, small_blocks):
 # -- memory ----------------------------------------------------------------------------
 
 
+def traced_peak(function, argument):
+    """Largest memory that a call takes, in bytes."""
+    tracemalloc.start()
+    try:
+        function(argument)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def test_samples_are_not_copied(tmp_path):
     """Of 205 MB, only blocks of 13 MB in float64 are in memory."""
     array = np.zeros((128_000, 200), dtype=np.float64)
@@ -272,14 +283,50 @@ def test_samples_are_not_copied(tmp_path):
     network.fit(array[:200], array[:200, 0])
     rows, y = mapped(tmp_path, array), array[:, 0].copy()
     del array
-    tracemalloc.start()
-    try:
-        refit(network, parameters="last").fit(rows, y)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    model = refit(network, parameters="last")
+    peak = traced_peak(lambda X: model.fit(X, y), rows)
     # Blocks in some copies, hashes of rows as objects, and vectors of all samples.
     assert peak < 60e6 < rows.nbytes
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_predictions_do_not_copy_samples(dtype, tmp_path):
+    """Of a file of 102 MB or more, in blocks of 13 MB in float64."""
+    array = np.zeros((128_000, 200), dtype=dtype)
+    array[:, :4] = RNG.standard_normal((len(array), 4))
+    few = array[:200].astype(float)
+    rows = mapped(tmp_path, array)
+    del array
+    network = MLPRegressor(**SMALL | {"hidden_layer_sizes": (2,)}, random_state=0)
+    trees = HistGradientBoostingRegressor(max_iter=3, max_leaf_nodes=4)
+    for model in (
+        refit(network.fit(few, few[:, 0]), parameters="last"),
+        GradientBasisRefit(trees, cv=2),
+        GradientBasisRegressor("drop", trees, forest="drop", cv=2),
+    ):
+        model.fit(few, few[:, 0])
+        assert traced_peak(model.predict, rows) < 60e6 < rows.nbytes
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_predictions_of_mapped_samples(dtype, tmp_path, small_blocks):
+    """They equal those of samples in memory; a broken block is found."""
+    array = X.astype(dtype)
+    rows = mapped(tmp_path, array)
+    network = MLPClassifier(**SMALL, random_state=0).fit(X[:200], LABELS[:200])
+    tables = GradientBasisRegressor("drop", forest="drop", cv=2, random_state=0)
+    classifier, regressor = refit(network).fit(X, LABELS), refit().fit(X, Y)
+    for method in (
+        classifier.predict_proba,
+        classifier.decision_function,
+        regressor.predict,
+        tables.fit(X, Y).predict,
+    ):
+        assert_allclose(method(rows), method(array), rtol=1e-12, atol=1e-12)
+    array[650, 2] = np.inf
+    for method in (regressor.predict, tables.predict):
+        with pytest.raises(ValueError, match="contains infinity"):
+            method(mapped(tmp_path, array))
 
 
 def test_max_memory_names_the_least(tmp_path, small_blocks):
@@ -328,7 +375,7 @@ def test_file_that_changes_between_passes(tmp_path, small_blocks):
     path = tmp_path / "X.npy"
     rows = mapped(tmp_path, X)
     for change in (lambda: os.utime(path, (1, 1)), lambda: os.truncate(path, 1000)):
-        with pytest.raises(ValueError, match="X must not change during fit, but its"):
+        with pytest.raises(ValueError, match="X must not change while it is used, but"):
             refit(meddling(change)).fit(rows, Y)
         rows = mapped(tmp_path, X)
 

@@ -16,6 +16,7 @@ from sklearn_pgb._geometry._displacements import displacements
 from sklearn_pgb._geometry._freedom import scaling_freedom
 from sklearn_pgb._geometry._kinks import kink_margin
 from sklearn_pgb._geometry._pieces import pieces
+from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
 from sklearn_pgb._operators import _blocks
@@ -33,6 +34,16 @@ def drawn(name, generator):
     network = open_module(module)
     assert isinstance(network, ChainNetwork)
     return module, network
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_products_with_derivatives(activation, generator):
+    delta, z = randn(generator, 50), 3 * randn(generator, 50)
+    h = activation(z)
+    expected = delta * activation.derivative(z, h)
+    found = activation.times_derivative(delta, z, h)
+    assert found is delta
+    assert_close(found, expected, **EXACT)
 
 
 def samples(generator, n=N_SAMPLES):

@@ -11,13 +11,13 @@ from torch import nn
 from torch.testing import assert_close
 from tree_cases import BOOSTERS, COMBINATIONS, LINEAR, SURROGATES, TREES, X, Y, booster
 
-from sklearn_pgb._models import _stacked
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._models._stacked import stack_kind, stacked_tangent_model
 from sklearn_pgb._models._tangent_layers import tangent_module
+from sklearn_pgb._operators import _blocks
 
 PAIRS = TREES | LINEAR | COMBINATIONS | SURROGATES
 
@@ -91,8 +91,8 @@ def test_leaves_of_boosted_trees(max_leaf_nodes, missing):
 @pytest.mark.parametrize("widths", [[4, 3], [4, 6, 5, 3]])
 @pytest.mark.parametrize("rows", [1, 9])
 def test_stacks(rows, widths, shared, generator, monkeypatch):
-    """Chains of the same sizes together, in parts of two samples."""
-    monkeypatch.setattr(_stacked, "PASS_ROWS", 2)
+    """Chains of the same sizes together, in parts of a few samples."""
+    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 1000)
     biased = len(widths) == 4
     networks = [
         random_chain(generator, widths, ACTIVATIONS["silu"], biased) for _ in range(3)

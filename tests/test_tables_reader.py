@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_array_equal
-from sklearn.preprocessing import TargetEncoder
+from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
-from sklearn_pgb._budget import SQUASH
+from sklearn_pgb._budget import RARE_SAMPLES, SQUASH
 from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._inputs import (
+    Indicators,
     RobustSquash,
     TargetMeans,
     forest_inputs,
@@ -321,8 +322,24 @@ def codes_and_targets(seed, n=60):
 def test_means_are_those_of_scikit_learn(seed):
     X, y = codes_and_targets(seed)
     means, encoder = TargetMeans(False).fit(X, y), TargetEncoder().fit(X, y)
-    new = np.array([[0, 1], [NAN, 9]])
+    new = np.array([[0, 1], [NAN, 9], [9, NAN]])
     assert_array_equal(means.transform(new), encoder.transform(new))
+
+
+def test_indicators_are_those_of_scikit_learn(seed):
+    """Of frequent, rare, missing and unknown codes, also larger ones than in `fit`."""
+    X, _ = codes_and_targets(seed, n=200)
+    X[:2, 0] = 7
+    X[:, 1] = np.where(X[:, 1] == 0, NAN, X[:, 1])
+    encoder = OneHotEncoder(
+        min_frequency=RARE_SAMPLES,
+        handle_unknown="infrequent_if_exist",
+        sparse_output=False,
+    ).fit(X)
+    new = np.array([[7, 1], [5, 3], [NAN, NAN], [99, 0], [3, 99]])
+    for rows in (X, new):
+        found = Indicators().fit(X).transform(rows)
+        assert_array_equal(found, encoder.transform(rows))
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -209,11 +209,10 @@ def inputs_of(
     device: Any,
     *,
     check: bool = True,
-    validated: bool = False,
 ) -> list[Any]:
     """Return the preprocessed inputs of each network, see `OpenNetwork.inputs`.
 
-    Clones of an estimator that does not transform X share one tensor. Samples in a file
+    Models that do not transform X share one tensor. Samples in a file
     become `StreamedInputs`.
     """
     if isinstance(X, MappedRows):
@@ -222,12 +221,14 @@ def inputs_of(
             streamed[0].check()
         return streamed
     result: list[Tensor] = []
+    unchanged: Tensor | None = None
     for each in opened:
-        if not result or each.maps_inputs:
-            own = each.inputs(X, check=check, validated=validated)
-            result.append(own.to(device or "cpu"))
-        else:
-            result.append(result[0])
+        own = unchanged
+        if own is None or each.maps_inputs:
+            own = each.inputs(X, check=check).to(device or "cpu")
+        if not each.maps_inputs:
+            unchanged = own
+        result.append(own)
     return result
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from sklearn_pgb._version import __version__
@@ -18,7 +19,15 @@ def as_fitted(estimator: Any, name: str) -> Any:
 def fitted_parameters(estimator: Any) -> dict[str, Any]:
     """Return all parameters; those that `fit` stored have their value during `fit`."""
     kept = vars(estimator).get("_as_fitted", {})
-    return {**estimator.get_params(deep=False), **kept}
+    kind: Any = type(estimator)
+    names = _parameter_names(kind)
+    return {name: getattr(estimator, name) for name in names} | kept
+
+
+@cache
+def _parameter_names(kind: Any) -> tuple[str, ...]:
+    """Names of the parameters, whose signature takes long to read."""
+    return tuple(kind._get_param_names())
 
 
 class Prepared:

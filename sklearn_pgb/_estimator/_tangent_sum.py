@@ -4,22 +4,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from sklearn_pgb._estimator._border import inputs_of
+from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._stacked import stack_kind, stacked_tangent_model
+from sklearn_pgb._models._tree_lookup import Sums, TreeInputs
 
 
 @dataclass(frozen=True, eq=False)
 class TangentSum:
     """The function ``sum_m w_m f_m(x) + J_m(x) c_m`` of opened models.
 
-    The terms map the inputs of each model to its part of the sum.
+    The terms map the inputs of some models to their part of the sum. Trees map samples
+    to sums over the leaves, without their numbers.
     """
 
     opened: list[OpenNetwork]
-    terms: list[tuple[list[int], Callable[[Sequence[Tensor]], Tensor]]]
+    terms: list[tuple[list[OpenNetwork], Callable[[Sequence[Tensor]], Tensor]]]
+    trees: list[tuple[OpenNetwork, TreeInputs, Sums]]
     device: Any = None
 
     @classmethod
@@ -32,26 +37,40 @@ class TangentSum:
     ) -> Self:
         """Prepare the terms, see `Network.tangent_model`; similar chains share one."""
         groups: dict[Any, list[int]] = {}
+        trees = []
         for number, (model, coef) in enumerate(zip(opened, coefs, strict=True)):
-            kind = stack_kind(model.network) if len(coef) == 1 else None
+            network, encode = model.network, model.encode
+            if isinstance(network, LeafModel) and isinstance(encode, TreeInputs):
+                leaves = network.tangent_leaves(weights[number], coef)
+                sums = encode.lookup.sums(leaves.to(torch.device("cpu")))
+                trees.append((model, encode, sums))
+                continue
+            kind = stack_kind(network) if len(coef) == 1 else None
             groups.setdefault(number if kind is None else kind, []).append(number)
         terms = []
         for members in groups.values():
             networks = [opened[i].network for i in members]
             given = [weights[i] for i in members], [coefs[i] for i in members]
             model_of = stacked_tangent_model if len(members) > 1 else _single
-            terms.append((members, model_of(networks, *given)))
-        return cls(list(opened), terms, device)
+            terms.append(([opened[i] for i in members], model_of(networks, *given)))
+        return cls(list(opened), terms, trees, device)
 
-    def inputs(self, X: Any, validated: bool = False) -> list[Tensor]:
+    def inputs(self, X: Any) -> list[Tensor]:
         """Return the inputs of each model, see `OpenNetwork.inputs`."""
-        return inputs_of(self.opened, X, self.device, check=False, validated=validated)
+        return inputs_of(self.opened, X, self.device, check=False)
 
-    def raw(self, inputs: Sequence[Tensor], start: Any = 0) -> Tensor:
-        """Return the sum of the terms and of `start`."""
-        parts = (term([inputs[i] for i in members]) for members, term in self.terms)
-        total: Tensor = sum(parts, start)
-        return total
+    def raw(self, X: Any, start: Any = 0) -> Tensor:
+        """Return the sum of the terms and of `start` for samples."""
+        total: Any = start
+        networks = [model for models, _ in self.terms for model in models]
+        inputs = iter(inputs_of(networks, X, self.device, check=False))
+        for models, term in self.terms:
+            total = total + term([next(inputs) for _ in models])
+        for model, encode, sums in self.trees:
+            part = sums(encode.matrix(model.transformed(X)))
+            total = total + part.to(self.device or "cpu")
+        raw: Tensor = total
+        return raw
 
 
 def _single(

@@ -41,6 +41,8 @@ class Activation(Layer):
         For a derivative that is a function of h. The first applies the activation in
         place. The second maps delta and h to delta times the derivative and may
         overwrite both.
+    product : callable or None
+        Maps delta and z to delta times the derivative in place, faster than `slope`.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Activation(Layer):
     in_place: (
         tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]] | None
     ) = None
+    product: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, h: Tensor) -> Tensor:
         return self.formula(h, **self.arguments)
@@ -64,6 +67,12 @@ class Activation(Layer):
     def derivative(self, z: Tensor, h: Tensor) -> Tensor:
         """``dh / dz`` at pre-activations and their outputs."""
         return self.slope(z, h, **self.arguments)
+
+    def times_derivative(self, delta: Tensor, z: Tensor, h: Tensor) -> Tensor:
+        """``delta * dh / dz``, in place."""
+        if self.product is not None:
+            return self.product(delta, z)
+        return delta.mul_(self.derivative(z, h))
 
     def jacobian(self, h: Tensor, out: Tensor, bias: bool) -> LayerDerivative:
         return Slope(self.derivative(h, out).flatten(1))
@@ -93,8 +102,10 @@ def _find(name: str, arguments: dict[str, Any]) -> Activation:
     return ACTIVATIONS[name].with_arguments(**arguments)
 
 
-# Sets entries to zero where h is not positive, in place. It has no public name.
+# Products with derivatives in place, which have no public names. The first sets entries
+# to zero where h is not positive.
 _MASK = torch.ops.aten.threshold_backward.grad_input
+_SILU_PRODUCT = torch.ops.aten.silu_backward.grad_input
 
 
 def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
@@ -156,7 +167,13 @@ ACTIVATIONS = {
                 lambda delta, h: _MASK(delta, h, 0, grad_input=delta),
             ),
         ),
-        Activation("silu", nn.SiLU, F.silu, _silu_slope),
+        Activation(
+            "silu",
+            nn.SiLU,
+            F.silu,
+            _silu_slope,
+            product=lambda delta, z: _SILU_PRODUCT(delta, z, grad_input=delta),
+        ),
         Activation(
             "gelu",
             nn.GELU,

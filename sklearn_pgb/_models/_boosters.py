@@ -13,7 +13,8 @@ from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._models._trees import LeafLookup, open_boosted
+from sklearn_pgb._models._tree_lookup import LeafLookup
+from sklearn_pgb._models._trees import open_boosted
 
 SQUARED, POISSON = SquaredLoss(), PoissonLoss()
 LOGISTIC, SOFTMAX = LogisticLoss(), CrossEntropyLoss()

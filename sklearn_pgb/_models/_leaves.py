@@ -81,21 +81,22 @@ class LeafModel(Network):
 
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         values, bias = self._split(theta)
+        outputs = None if self.n_outputs == 1 else self.tree_outputs
+        if self.n_outputs > 1 and outputs is None:
+            return bias + leaf_sums(values, X, self._starts, self.scale)
         # Leaf columns, gathered values and their products are in memory at once.
-        size = 3 * len(self.n_leaves) * values[:1].numel() * values.dtype.itemsize
+        size = 3 * len(self.n_leaves) * values.dtype.itemsize
         parts = []
         for rows in row_blocks(len(X), size):
             columns = X[rows].long() + self._starts
-            if self.n_outputs == 1:
+            if outputs is None:
                 # A product adds faster than a sum over one axis.
                 own = values.reshape(-1).take(columns) @ self.scale
                 parts.append(bias + own[:, None])
-            elif self.tree_outputs is None:
-                parts.append(bias + leaf_sums(values, columns, self.scale))
             else:
                 terms = values[columns] * self.scale
                 own = bias.expand(len(columns), -1)
-                parts.append(own.index_add(1, self.tree_outputs, terms))
+                parts.append(own.index_add(1, outputs, terms))
         return torch.cat(parts)
 
     def find_head(self, X: Tensor) -> Head:
@@ -110,7 +111,11 @@ class LeafModel(Network):
         return StackedOperator([leaves, ones], [1.0, 1.0])
 
     def tangent_model(self, weight: float, coefs: Tensor) -> Callable[[Tensor], Tensor]:
-        """The same trees with other leaf values."""
+        model = self.tangent_leaves(weight, coefs)
+        return partial(model, model.theta)
+
+    def tangent_leaves(self, weight: float, coefs: Tensor) -> LeafModel:
+        """The tangent model: the same trees with other leaf values."""
         pairs = [self._split(each) for each in coefs]
         values, bias = (torch.stack(parts, -1) for parts in zip(*pairs, strict=True))
         if len(coefs) == 1:
@@ -126,8 +131,7 @@ class LeafModel(Network):
                 )
                 values = values.gather(1, owners[:, None])[:, 0]
         values, bias = values + weight * self.values, bias + weight * self.bias
-        model = LeafModel(self.n_leaves, values, bias, self.scale, self.tree_outputs)
-        return partial(model, model.theta)
+        return LeafModel(self.n_leaves, values, bias, self.scale, self.tree_outputs)
 
     def _split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         values, bias = theta.split([self.values.numel(), len(self.bias)])

@@ -99,9 +99,9 @@ class MappedRows:
         try:
             if _stamp(self.path) != self.stamp:
                 raise ValueError(
-                    "X must not change during fit, but its file "
+                    "X must not change while it is used, but its file "
                     f"{self.path} has another size or time of change than at the "
-                    "start. Fit again when nothing writes to it."
+                    "start. Try again when nothing writes to it."
                 )
             return part._read()
         except OSError as error:
@@ -120,6 +120,15 @@ class MappedRows:
         if len(values) < count:
             raise OSError(f"the file ends after {len(values)} of {count} numbers")
         return values.reshape(self.shape)
+
+
+def row_parts(X: Any) -> Iterator[Any]:
+    """Blocks of rows of a memory-mapped array, as arrays; other data as a whole."""
+    mapped = MappedRows.of(X)
+    if mapped is None:
+        yield X
+    else:
+        yield from (mapped[rows] for rows in mapped.blocks())
 
 
 def _stamp(path: str) -> tuple[int, int]:

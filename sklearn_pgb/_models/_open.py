@@ -175,9 +175,10 @@ def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
         if isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
         elif isinstance(estimator, Pipeline):
-            if len(estimator.steps) > 1:
-                steps.append(estimator[:-1])
-            estimator = estimator.steps[-1][1]
+            *transformers, (_, final) = estimator.steps
+            # A pipeline's `transform` takes longer than many a transformer.
+            steps += [each for _, each in transformers if hasattr(each, "transform")]
+            estimator = final
         elif isinstance(estimator, TransformedTargetRegressor):
             check_is_fitted(estimator)
             target_transformers.append(estimator.transformer_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -73,7 +74,13 @@ class OpenNetwork:
         """Whether the network takes other values than those of X."""
         return bool(self.steps or self.encode or self.preprocess)
 
-    def inputs(self, X: Any, *, check: bool = True, validated: bool = False) -> Tensor:
+    def transformed(self, X: Any) -> Any:
+        """Return the samples as the steps transform them."""
+        for step in self.steps:
+            X = step.transform(X)
+        return X
+
+    def inputs(self, X: Any, *, check: bool = True) -> Tensor:
         """Return the inputs of the network for samples of the estimator.
 
         They are float64, or integers if they are leaf numbers of trees, on the CPU.
@@ -83,17 +90,13 @@ class OpenNetwork:
         X : array-like, sparse matrix or data frame
         check : bool
             Whether to test a module on some of the samples.
-        validated : bool
-            Whether X is known to be a sparse matrix or an array of finite numbers, with
-            the features of `final`.
         """
-        for step in self.steps:
-            X = step.transform(X)
+        X = self.transformed(X)
         if self.encode is not None:
             return self.encode(X)
         sparse = ("csr", "csc")
-        if validated:
-            X = X.astype(np.float64, copy=False)
+        if is_plain(X, self.final, sys.float_info.max):
+            pass
         elif hasattr(self.final, "n_features_in_"):
             # Unlike check_array, this also checks feature names and their number.
             X = validate_data(
@@ -217,6 +220,21 @@ class NetworkEstimator(ABC):
         `rows` are inputs of the network, `y` targets or labels as in `fit`, and weights
         are not normalized.
         """
+
+
+def is_plain(X: Any, estimator: Any, limit: float | None) -> bool:
+    """Whether X is an array that scikit-learn's checks would return unchanged.
+
+    The checks take longer than most predictions for one sample. Values must be within
+    the limit, if there is one, and other values may be infinite or missing.
+    """
+    if type(X) is not np.ndarray or X.dtype != np.float64 or X.ndim < 2 or not X.size:
+        return False
+    n_features = getattr(estimator, "n_features_in_", X.shape[1])
+    if n_features != X.shape[1] or hasattr(estimator, "feature_names_in_"):
+        return False
+    # Comparisons with missing values are false.
+    return limit is None or bool(-limit <= X.min() and X.max() <= limit)
 
 
 def _to_numpy(array: Any) -> ArrayLike:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import PASS_ROWS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._layers import Linear, exact_shift, far_center
 from sklearn_pgb._models._network import Network
+from sklearn_pgb._operators._blocks import row_blocks
 
 
 def stack_kind(network: Network) -> Hashable:
@@ -41,6 +41,9 @@ def stacked_tangent_model(
     tangents = _stacked([network.split(coef[0]) for network, coef in pairs])
     activations = networks[0].activations
     scale = coefs[0].new_tensor(list(weights))[:, None, None]
+    # Outputs of all layers, the changes of the largest, and their product.
+    widths = [len(bias) * bias.shape[2] for _, bias in layers]
+    size = (sum(widths) + 2 * max(widths)) * scale.element_size()
     adds = any(weights)
 
     def of_rows(X: Tensor) -> Tensor:
@@ -48,7 +51,7 @@ def stacked_tangent_model(
         z = _on_inputs(layers[0], X) if activations or adds else X
         for number, activation in enumerate(activations, 1):
             h = activation(z)
-            change.mul_(activation.derivative(z, h))
+            change = activation.times_derivative(change, z, h)
             change = _apply(tangents[number], h).baddbmm_(change, layers[number][0].mT)
             if number < len(activations) or adds:
                 z = _apply(layers[number], h)
@@ -59,7 +62,7 @@ def stacked_tangent_model(
             X = inputs[0].expand(len(inputs), -1, -1)
         else:
             X = torch.stack(list(inputs))
-        parts = [of_rows(rows) for rows in X.split(PASS_ROWS, 1)]
+        parts = [of_rows(X[:, rows]) for rows in row_blocks(X.shape[1], size)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     return raw

@@ -1,6 +1,7 @@
 """Open scikit-learn's trees, forests and boosted trees."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,14 @@ from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._small_trees import SmallTrees
-from sklearn_pgb._sklearn import TreePredictor, _openmp_effective_n_threads
-from sklearn_pgb._threads import tree_threads
+from sklearn_pgb._models._tree_lookup import (
+    SINGLE_MAX,
+    Convert,
+    HistogramTrees,
+    NodeTrees,
+    TreeInputs,
+    as_single,
+)
 
 HISTOGRAM = HistGradientBoostingRegressor, HistGradientBoostingClassifier
 BOOSTED = *HISTOGRAM, GradientBoostingRegressor, GradientBoostingClassifier
@@ -162,62 +169,71 @@ def _open_histogram(model: Any) -> OpenNetwork:
         for tree, leaf in zip(predictors, is_leaf, strict=True)
     ]
     bias = np.asarray(model._baseline_prediction).reshape(-1)
-    small = SmallTrees.of([tree.nodes for tree in predictors])
-    known = model._bin_mapper.make_known_categories_bitsets()
-    numbered = []
-    for tree, leaf in zip(predictors, is_leaf, strict=True):
-        # Trees that predict leaf numbers in place of the values.
-        nodes = tree.nodes.copy()
-        nodes["value"][leaf] = np.arange(leaf.sum())
-        bitsets = tree.binned_left_cat_bitsets, tree.raw_left_cat_bitsets
-        numbered.append(TreePredictor(nodes, *bitsets))
-
-    def encode(X: Any) -> Tensor:
-        X = model._preprocess_X(X, reset=False)
-        if small is not None:
-            return torch.from_numpy(small(X)).T
-        n_threads = tree_threads(X.size, _openmp_effective_n_threads())
-        leaves = np.empty((len(numbered), len(X)), dtype=np.int32)
-        for row, tree in zip(leaves, numbered, strict=True):
-            row[:] = tree.predict(X, *known, n_threads)
-        return torch.from_numpy(leaves).T
-
+    lookup = SmallTrees.of(predictors) or HistogramTrees(
+        predictors, model._bin_mapper.make_known_categories_bitsets()
+    )
+    check = partial(model._preprocess_X, reset=False)
+    encode = TreeInputs(lookup, check, model, _encoder(model), None)
     loss = LOSSES[model.loss].for_outputs(len(bias), independent=False)
     counts = [len(part) for part in values]
     joined = np.concatenate([np.empty(0), *values])
     return open_boosted(model, loss, counts, joined, bias, 1.0, encode)
 
 
+def _encoder(model: Any) -> Convert | None:
+    """The preprocessing of histogram boosting, for arrays that need no check.
+
+    Numbers of categories come first. None if categories are no numbers.
+    """
+    if model._preprocessor is None:
+        return np.ascontiguousarray
+    categories = model._preprocessor.named_transformers_["encoder"].categories_
+    if any(each.dtype.kind not in "biuf" for each in categories):
+        return None
+    known = [each[~np.isnan(each)] for each in categories]
+    order = np.argsort(~model.is_categorical_, kind="stable")
+
+    def encode(X: NDArray[np.float64]) -> NDArray[np.float64]:
+        X = X[:, order]
+        for column, each in zip(X.T, known, strict=False):
+            number = np.searchsorted(each, column)
+            is_known = np.append(each, np.nan)[number] == column
+            # Unknown categories count as missing.
+            column[:] = np.where(is_known, number, np.nan)
+        return X
+
+    return encode
+
+
 def _open_boosting(model: Any) -> OpenNetwork:
     trees = [tree.tree_ for tree in model.estimators_.reshape(-1)]
-    lookup = LeafLookup([tree.children_left == -1 for tree in trees])
-    values = np.concatenate([tree.value[:, 0, 0] for tree in trees])[lookup.is_leaf]
+    lookup = NodeTrees(trees)
+    values = np.concatenate([tree.value[:, 0, 0] for tree in trees])
     n_outputs = model.estimators_.shape[1]
     # The initial prediction is a constant, so any X of the right shape gives it.
     start = model._raw_predict_init(np.zeros((1, model.n_features_in_), np.float32))
 
-    def encode(X: Any) -> Tensor:
+    def check(X: Any) -> Any:
         # Unlike `apply`, `predict` takes lists and refuses missing values.
         X = validate_data(model, X, reset=False, dtype=np.float32, accept_sparse="csr")
-        X = model.estimators_[0, 0]._validate_X_predict(X, check_input=True)
-        return lookup.leaves(_nodes(trees, X))
+        return model.estimators_[0, 0]._validate_X_predict(X, check_input=True)
 
     loss = LOSSES[model.loss].for_outputs(n_outputs, independent=False)
     return open_boosted(
         model,
         loss,
-        lookup.n_leaves,
-        values,
+        lookup.numbers.n_leaves,
+        values[lookup.numbers.is_leaf],
         start.reshape(-1),
         model.learning_rate,
-        encode,
+        TreeInputs(lookup, check, model, as_single, SINGLE_MAX),
     )
 
 
 def _open_averaged(model: Any) -> OpenNetwork:
     single = isinstance(model, SINGLE)
     trees = [each.tree_ for each in ([model] if single else model.estimators_)]
-    lookup = LeafLookup([tree.children_left == -1 for tree in trees])
+    lookup = NodeTrees(trees)
     classifies = hasattr(model, "predict_proba")
     multilabel = classifies and model.n_outputs_ > 1
     if multilabel and any(classes.tolist() != [0, 1] for classes in model.classes_):
@@ -231,10 +247,10 @@ def _open_averaged(model: Any) -> OpenNetwork:
         _smoothed_log_odds(tree) if classifies else tree.value[:, :, 0]
         for tree in trees
     ]
-    values = np.concatenate(parts)[lookup.is_leaf]
+    values = np.concatenate(parts)[lookup.numbers.is_leaf]
     n_outputs = values.shape[1]
     leaves = LeafModel(
-        lookup.n_leaves,
+        lookup.numbers.n_leaves,
         torch.tensor(values),
         torch.zeros(n_outputs, dtype=torch.float64),
         torch.full((len(trees),), 1 / len(trees), dtype=torch.float64),
@@ -243,42 +259,13 @@ def _open_averaged(model: Any) -> OpenNetwork:
     if classifies:
         loss = CrossEntropyLoss().for_outputs(n_outputs, independent=multilabel)
 
-    # A forest's method has no parameter `check_input`.
-    check_input = (True,) if single else ()
-
-    def encode(X: Any) -> Tensor:
-        X = model._validate_X_predict(X, *check_input)
-        return lookup.leaves(_nodes(trees, X))
-
+    check = model._validate_X_predict
+    if single:
+        # A forest's method has no parameter `check_input`.
+        check = partial(check, check_input=True)
+    encode = TreeInputs(lookup, check, model, as_single, SINGLE_MAX)
     surrogate = SURROGATE if classifies else None
     return open_leaf_model(leaves, loss, model, encode, surrogate)
-
-
-def _nodes(trees: Sequence[Any], X: Any) -> NDArray[np.intp]:
-    """The leaves of each sample as node numbers, (n_samples, n_trees).
-
-    `apply` would check the same samples for each tree, or start threads.
-    """
-    nodes = np.empty((len(trees), X.shape[0]), dtype=np.intp)
-    for row, tree in zip(nodes, trees, strict=True):
-        row[:] = tree.apply(X)
-    return nodes.T
-
-
-class LeafLookup:
-    """Leaf numbers of nodes, from masks of the leaves among the nodes of each tree."""
-
-    def __init__(self, trees: Sequence[NDArray[np.bool_]]):
-        self.is_leaf = np.concatenate(trees)
-        self.n_leaves = [int(tree.sum()) for tree in trees]
-        self.starts = np.cumsum([0, *(len(tree) for tree in trees)])[:-1]
-        numbers = [np.cumsum(tree) - 1 for tree in trees]
-        self._numbers = np.concatenate(numbers).astype(np.int32)
-
-    def leaves(self, nodes: Any) -> Tensor:
-        """Leaf numbers of samples, from their nodes (n_samples, n_trees)."""
-        positions = np.asarray(nodes).astype(np.intp) + self.starts
-        return torch.from_numpy(self._numbers.take(positions))
 
 
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:

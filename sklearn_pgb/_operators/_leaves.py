@@ -9,19 +9,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sklearn_pgb._budget import CACHE_BYTES, MOST_COUNTS
+from sklearn_pgb._budget import CACHE_BYTES, MOST_COUNTS, VALUE_BYTES
 from sklearn_pgb._operators._blocks import row_blocks
 from sklearn_pgb._operators._operator import LinearOperator
 
 
-def leaf_sums(values: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
+def leaf_sums(values: Tensor, leaves: Tensor, starts: Tensor, scale: Tensor) -> Tensor:
     """Sums of the leaves' values (n_leaves, k) over the trees, (n_samples, k).
 
-    `columns` are leaves of each tree, (n_samples, n_trees). Five times as fast as a sum
-    of gathered values, for 1,500 trees and 100 outputs.
+    `leaves` are numbers from zero in each tree, (n_samples, n_trees), and `starts` the
+    first leaf of each tree. Five times as fast as a sum of gathered values, for 1,500
+    trees and 100 outputs.
     """
-    factors = scale.expand(columns.shape).contiguous()
-    return embedding_bag(columns, values, mode="sum", per_sample_weights=factors)
+    n_trees = len(scale)
+    # Values of some trees that stay in the cache.
+    group = max(1, VALUE_BYTES * n_trees // max(1, values.numel() * values.itemsize))
+    parts = []
+    for rows in row_blocks(len(leaves), 3 * n_trees * values.itemsize):
+        terms = []
+        for first in range(0, n_trees, group):
+            trees = slice(first, first + group)
+            columns = leaves[rows, trees].long() + starts[trees]
+            factors = scale[trees].expand(columns.shape).contiguous()
+            terms.append(
+                embedding_bag(columns, values, mode="sum", per_sample_weights=factors)
+            )
+        parts.append(torch.stack(terms).sum(0))
+    return torch.cat(parts)
 
 
 class LeafOperator(LinearOperator):
@@ -88,14 +102,12 @@ class LeafOperator(LinearOperator):
 
     def matvec(self, coef: Tensor) -> Tensor:
         values = coef.reshape(self.total_leaves, self.width)
+        if self.tree_outputs is None:
+            return leaf_sums(values, self.leaves, self._starts, self.scale)
         out = self._empty(self.n_samples, self.n_outputs).zero_()
         for rows in self._sample_blocks():
-            columns = self.columns(rows)
-            if self.tree_outputs is None:
-                out[rows] = leaf_sums(values, columns, self.scale)
-            else:
-                terms = values[columns, 0] * self.scale
-                out[rows] = out[rows].index_add_(1, self.tree_outputs, terms)
+            terms = values[self.columns(rows), 0] * self.scale
+            out[rows] = out[rows].index_add_(1, self.tree_outputs, terms)
         return out
 
     def rmatvec(self, residual: Tensor) -> Tensor:

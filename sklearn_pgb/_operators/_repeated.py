@@ -20,13 +20,15 @@ class RepeatedOperator(LinearOperator):
         self.dtype, self.device = operator.dtype, operator.device
 
     def matvec(self, coef: Tensor) -> Tensor:
-        columns = coef.reshape(-1, self.n_outputs).T.contiguous()
-        return torch.cat([self.operator.matvec(column) for column in columns], 1)
+        # One product with the dense rows is cheaper than one of B for each output.
+        columns = coef.reshape(-1, self.n_outputs)
+        return torch.cat([B[:, 0] @ columns for _, B in self.operator.blocks()])
 
     def rmatvec(self, residual: Tensor) -> Tensor:
-        columns = residual.split(1, 1)
-        parts = [self.operator.rmatvec(column) for column in columns]
-        return torch.stack(parts, 1).reshape(-1)
+        total = self._empty(self.operator.n_coef, self.n_outputs).zero_()
+        for rows, B in self.operator.blocks():
+            total.addmm_(B[:, 0].T, residual[rows])
+        return total.reshape(-1)
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
         features = self.operator.dense(rows)[:, 0]

@@ -1,5 +1,6 @@
 """Check, weight and encode the data passed to a refit."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, splitter_parts
 from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._models._open import checks_inputs
+from sklearn_pgb._models._opened import is_plain
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import (
@@ -226,7 +228,8 @@ def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
 def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
     """Check X of a fitted model; only its features if a pipeline checks the rest."""
     if not checks_inputs(request.estimator):
-        X = validate_data(owner, X, reset=False, **request.validation_options)
+        if not is_plain(X, owner, sys.float_info.max):
+            X = validate_data(owner, X, reset=False, **request.validation_options)
         if X.shape[1:] != owner._sample_shape:
             raise ValueError(
                 f"X must have samples of shape {owner._sample_shape}, as in fit, got "

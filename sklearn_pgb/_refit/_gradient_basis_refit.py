@@ -16,7 +16,6 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
@@ -30,7 +29,6 @@ from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import OF_MEANS
-from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._predictive._methods import Located, Predictive
 from sklearn_pgb._refit._data import TrainingData, check_new_data, training_data
 from sklearn_pgb._refit._export import Exportable
@@ -46,6 +44,7 @@ from sklearn_pgb._refit._outputs import (
     network_tags,
     oof_score,
     predicts_flat,
+    raw_outputs,
     score_of,
     tangent_terms,
 )
@@ -437,22 +436,19 @@ class GradientBasisRefit(
         )
         self._oof_errors = oof_errors(self, result, trained, data, left_out_std)
 
-    def _open(self, X: Any) -> tuple[TangentSum, list[Tensor]]:
-        """Open the networks and transform X into the inputs of each."""
+    def _open(self, X: Any) -> tuple[TangentSum, Any]:
+        """Open the networks and check the samples."""
         check_is_fitted(self)
-        request = RefitRequest.at_last_fit(self)
-        X = check_new_data(self, request, X)
+        X = check_new_data(self, RefitRequest.at_last_fit(self), X)
         sources = [self.basis_coef_, self.device, *self.estimators_]
-        models = self._prepared.get("models", sources, self._tangent_sum)
-        return models, models.inputs(X, validated=not checks_inputs(request.estimator))
+        return self._prepared.get("models", sources, self._tangent_sum), X
 
     def _tangent_sum(self) -> TangentSum:
         return TangentSum.of(*tangent_terms(self, self.device), self.device)
 
     def _targets_and_raw(self, X: Any) -> tuple[LabelTargets, NDArray[np.float64]]:
         """Targets and raw outputs of all classes."""
-        models, inputs = self._open(X)
-        return all_classes(self, models.opened[0], finite_outputs(models.raw(inputs)))
+        return all_classes(self, *raw_outputs(self, X))
 
     def predict(self, X, return_std=False):
         """Predict targets or labels.
@@ -478,9 +474,8 @@ class GradientBasisRefit(
         """
         if return_std and RefitRequest.at_last_fit(self).classifies:
             raise ValueError("return_std must be False for a classifier, got True.")
-        models, inputs = self._open(X)
-        opened, raw = models.opened, finite_outputs(models.raw(inputs))
-        y = decoded(self, opened[0], raw)
+        opened, raw = raw_outputs(self, X)
+        y = decoded(self, opened, raw)
         if not return_std:
             return y
         if self._uncertainty is None:
@@ -489,14 +484,15 @@ class GradientBasisRefit(
                 "distribution=True, the squared loss, alpha > 0, two distinct samples "
                 "and an eigendecomposition of the basis that fits into max_memory."
             )
-        std = standard_deviations(self, opened, inputs, raw)
-        return y, locate(self, opened[0], raw, std).scale.reshape(y.shape)
+        models, X = self._open(X)
+        std = standard_deviations(self, models.opened, models.inputs(X), raw)
+        return y, locate(self, opened, raw, std).scale.reshape(y.shape)
 
     def _located(self, X: Any) -> Located:
-        models, inputs = self._open(X)
-        raw, std = finite_outputs(models.raw(inputs)), self._errors()["level"]
+        models, X = self._open(X)
+        raw, std = finite_outputs(models.raw(X)), self._errors()["level"]
         if self._uncertainty is not None:
-            std = standard_deviations(self, models.opened, inputs, raw)
+            std = standard_deviations(self, models.opened, models.inputs(X), raw)
         return locate(self, models.opened[0], raw, std)
 
     @available_if(is_a_classifier)
@@ -575,8 +571,8 @@ class GradientBasisRefit(
             of the second, and so on, sparse if the models are trees; or the sketch if
             `n_components` is set.
         """
-        models, inputs = self._open(X)
-        pairs = zip(models.opened, inputs, strict=True)
+        models, X = self._open(X)
+        pairs = zip(models.opened, models.inputs(X), strict=True)
         operators = [each.network.jacobian(rows) for each, rows in pairs]
         return jacobian_features(operators, self._n_components, self._sketch_seed)
 

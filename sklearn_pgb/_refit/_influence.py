@@ -19,7 +19,6 @@ from sklearn_pgb._convex._influence import (
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._estimator._border import parse_memory
-from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
@@ -87,7 +86,8 @@ class Influential:
             If the training samples are not those of `fit`, the matrices exceed
             `max_memory`, or the solution with or without a sample is not unique.
         """
-        _, inputs = self._open(X)
+        models, X = self._open(X)
+        inputs, raw = models.inputs(X), models.raw(X)
         training = _Training.of(self, X_train, y_train, sample_weight)
         n_kept = len(training.rows)
         is_number = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool)
@@ -98,8 +98,9 @@ class Influential:
             )
         parts = []
         for start in range(0, len(inputs[0]), training.block_size):
-            block = [each[start : start + training.block_size] for each in inputs]
-            parts.append(training.influence(block, top_k))
+            rows = slice(start, start + training.block_size)
+            block = [each[rows] for each in inputs]
+            parts.append(training.influence(block, raw[rows], top_k))
         if top_k is None:
             return np.concatenate(parts)
         indices, values = (np.concatenate(each) for each in zip(*parts, strict=True))
@@ -141,7 +142,6 @@ class _Training:
     Attributes
     ----------
     refit : GradientBasisRefit
-    models : TangentSum
     opened : OpenNetwork
         The first network, with the labels of the training.
     space : TangentSpace
@@ -154,7 +154,6 @@ class _Training:
     """
 
     refit: Any
-    models: TangentSum
     opened: OpenNetwork
     space: TangentSpace
     row_space: RowSpace | None
@@ -166,12 +165,13 @@ class _Training:
     def of(cls, refit: Any, X: Any, y: Any, sample_weight: Any) -> "_Training":
         """Check training samples, solve the convex problem and leave out samples."""
         request = RefitRequest.at_last_fit(refit)
-        models, inputs = refit._open(X)
+        models, X = refit._open(X)
+        inputs = models.inputs(X)
         X, y = check_validation_data(refit, request, X, y)
         weight = check_weight(request, X, y, sample_weight)
         rows = torch.from_numpy(np.flatnonzero(weight))
         inputs = [each[rows.to(each.device)] for each in inputs]
-        raw = models.raw(inputs)
+        raw = models.raw(X)[rows.to(inputs[0].device)]
         opened = _with_labels(refit, models.opened[0], y, raw.shape[1])
         networks = [each.network for each in models.opened]
         space = TangentSpace.with_scales(networks, inputs, refit._scales)
@@ -210,7 +210,7 @@ class _Training:
                 f"but it is not unique without sample {int(rows[least])}. Add samples, "
                 "or fit with a larger alpha."
             )
-        fields = refit, models, opened, space, row_space, left_out, rows, len(y)
+        fields = refit, opened, space, row_space, left_out, rows, len(y)
         return cls(*fields)
 
     @property
@@ -224,12 +224,11 @@ class _Training:
         limit = parse_memory(self.refit.max_memory) / INFLUENCE_COPIES
         return max(1, int(limit / (8 * size)))
 
-    def influence(self, inputs: list[Tensor], top_k: int | None) -> Any:
+    def influence(self, inputs: list[Tensor], raw: Tensor, top_k: int | None) -> Any:
         """Changes of the predictions at some inputs, or indices and largest changes."""
         operator: LinearOperator = self.space.operator(inputs)
         if self.row_space is not None:
             operator = self.row_space.features_of(operator)
-        raw = self.models.raw(inputs)
         blocks = self.left_out.changes(operator)
         if top_k is not None:
             indices, changes = _largest(blocks, top_k)

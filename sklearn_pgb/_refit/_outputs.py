@@ -17,6 +17,7 @@ from sklearn_pgb._budget import LOG_ABSENT
 from sklearn_pgb._estimator._border import final_estimator, open_all
 from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._losses._named import MODULE_LOSSES, find_loss
+from sklearn_pgb._models._mapped_rows import row_parts
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._operator import LinearOperator
@@ -53,6 +54,15 @@ def tangent_terms(
     parts = coef[None].split([each.network.n_params for each in opened], 1)
     weight = 1 / len(opened) if refit._adds_networks else 0.0
     return opened, [weight] * len(opened), parts
+
+
+def raw_outputs(refit: Any, X: Any) -> tuple[OpenNetwork, Tensor]:
+    """Return the first network, and raw outputs; a mapped X is read in blocks."""
+    parts = []
+    for part in row_parts(X):
+        models, rows = refit._open(part)
+        parts.append(finite_outputs(models.raw(rows)))
+    return models.opened[0], parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def class_columns(output_classes: NDArray[Any], classes: NDArray[Any]) -> Tensor | None:

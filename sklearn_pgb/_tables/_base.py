@@ -1,5 +1,6 @@
 """The common part of the estimators for tables."""
 
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -37,6 +38,7 @@ from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._regression import GammaLoss
+from sklearn_pgb._models._mapped_rows import row_parts
 from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import (
     check_can_open,
@@ -44,6 +46,7 @@ from sklearn_pgb._models._open import (
     nested,
     open_network,
 )
+from sklearn_pgb._models._opened import is_plain
 from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
 from sklearn_pgb._refit._fold_models import FoldModels
@@ -442,11 +445,14 @@ class TableEstimator(
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
-        solution = self.basis_coef_, self.stack_weights_, self._centered
-        raw: NDArray[np.float64] = self._sum(
-            "models", _read_new(self, X), *solution, self.intercept_
-        )
-        return raw
+        coefs, solution = self.basis_coef_, (self.stack_weights_, self._centered)
+        parts = [
+            self._sum(
+                "models", _read_new(self, part), coefs, *solution, self.intercept_
+            )
+            for part in row_parts(X)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _located(self, X: Any) -> Located:
         """Predictions with their scale, and those of the folds."""
@@ -483,10 +489,9 @@ class TableEstimator(
             return self._tangent_sum(folds, coefs, stack, centered)
 
         models = self._prepared.get(name, sources, prepare)
-        with config_context(transform_output="default"):
-            inputs = models.inputs(Z)
         start = torch.from_numpy(intercept).expand(len(Z), -1)
-        return finite_outputs(models.raw(inputs, start)).numpy()
+        with config_context(transform_output="default"):
+            return finite_outputs(models.raw(Z, start)).numpy()
 
     def _tangent_sum(self, folds, coefs, stack, centered):
         opened, weights, parts = [], [], []
@@ -534,7 +539,10 @@ def _read(
 
 def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:
     """Read a table with the columns of the training table."""
+    reader = TableReader(**estimator._reader)
+    if reader.is_numeric and is_plain(X, estimator, sys.float_info.max):
+        return X
     table = read_table(X)
     validate_data(estimator, X, skip_check_array=True, reset=False)
-    Z = TableReader(**estimator._reader).read(table)
+    Z = reader.read(table)
     return check_array(Z, ensure_all_finite="allow-nan", input_name="X")

@@ -1,14 +1,14 @@
 """Inputs of networks and trees, from matrices of numbers and category codes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, TargetEncoder
+from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
 from sklearn_pgb._budget import (
     AUTO_FOLDS,
@@ -22,7 +22,27 @@ from sklearn_pgb._budget import (
 Labels = Sequence[Sequence[Any] | None]
 
 
-class ColumnGroups(TransformerMixin, BaseEstimator):
+class ArrayTransformer(BaseEstimator, ABC):
+    """A transformer of arrays.
+
+    The methods of scikit-learn's TransformerMixin look for a container of the result,
+    which takes longer for a few samples than the transformation.
+    """
+
+    @abstractmethod
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        """Learn from training samples."""
+
+    @abstractmethod
+    def transform(self, X: NDArray[np.float64]) -> NDArray[Any]:
+        """Return the transformed samples."""
+
+    def fit_transform(self, X: NDArray[np.float64], y: Any = None) -> NDArray[Any]:
+        """Learn from training samples and return them transformed."""
+        return self.fit(X, y).transform(X)
+
+
+class ColumnGroups(ArrayTransformer):
     """Transform groups of columns, and put the results side by side.
 
     A ColumnTransformer checks types and names again, which takes longer for a few
@@ -30,11 +50,12 @@ class ColumnGroups(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    groups : list of (transformer, list of int)
-        Groups without columns are left out.
+    groups : list of (list of transformers, list of int)
+        The transformers of each group, first to last, and its columns. Groups without
+        columns are left out.
     """
 
-    def __init__(self, groups: Sequence[tuple[Any, list[int]]]):
+    def __init__(self, groups: Sequence[tuple[Sequence[Any], list[int]]]):
         self.groups = groups
 
     def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
@@ -44,21 +65,28 @@ class ColumnGroups(TransformerMixin, BaseEstimator):
 
     def fit_transform(self, X: NDArray[np.float64], y: Any = None) -> NDArray[Any]:
         """Fit the transformers and return the transformed columns."""
-        self.fitted_ = [
-            (clone(each), columns) for each, columns in self.groups if columns
-        ]
-        return np.hstack(
-            [each.fit_transform(X[:, columns], y) for each, columns in self.fitted_]
-        )
+        self.fitted_, parts = [], []
+        for transformers, columns in self.groups:
+            if columns:
+                part, fitted = X[:, columns], [clone(each) for each in transformers]
+                for each in fitted:
+                    part = each.fit_transform(part, y)
+                parts.append(part)
+                self.fitted_.append((fitted, columns))
+        return np.hstack(parts)
 
     def transform(self, X: NDArray[np.float64]) -> NDArray[Any]:
         """Return the transformed columns."""
-        return np.hstack(
-            [each.transform(X[:, columns]) for each, columns in self.fitted_]
-        )
+        parts = []
+        for fitted, columns in self.fitted_:
+            part = X[:, columns]
+            for each in fitted:
+                part = each.transform(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else np.hstack(parts)
 
 
-class FilledNumbers(TransformerMixin, BaseEstimator):
+class FilledNumbers(ArrayTransformer):
     """Replace missing numbers by medians, and add indicators of missing numbers.
 
     Columns without any value become zero. Columns without missing values in `fit` get
@@ -77,10 +105,12 @@ class FilledNumbers(TransformerMixin, BaseEstimator):
         """Return the filled columns and the indicators."""
         missing = np.isnan(X)
         filled = np.where(missing, self.medians_, X)
+        if not len(self.marked_):
+            return filled
         return np.hstack([filled, missing[:, self.marked_]])
 
 
-class RobustSquash(TransformerMixin, BaseEstimator):
+class RobustSquash(ArrayTransformer):
     """Scale columns by their interquartile range and squash outliers smoothly.
 
     The median becomes zero and the standard deviation of normal columns one; values
@@ -107,7 +137,7 @@ class RobustSquash(TransformerMixin, BaseEstimator):
         return Z / np.hypot(1, Z / SQUASH)
 
 
-class FilledColumns(TransformerMixin, BaseEstimator):
+class FilledColumns(ArrayTransformer):
     """Fill columns without any value with zeros, because a histogram needs values."""
 
     def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
@@ -120,7 +150,49 @@ class FilledColumns(TransformerMixin, BaseEstimator):
         return np.where(self.empty_, 0.0, X)
 
 
-class TargetMeans(TransformerMixin, BaseEstimator):
+def look_up(
+    tables: Sequence[NDArray[np.float64]], X: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    """Return the rows of a table for each column of codes.
+
+    A table has the outputs of an encoder for each code, for unknown codes, and for
+    missing values. The checks of an encoder take longer for a few samples.
+    """
+    parts = []
+    for table, column in zip(tables, X.T, strict=True):
+        missing = len(table) - 1
+        known = np.minimum(column, missing - 1)
+        parts.append(table[np.where(np.isnan(column), missing, known).astype(np.intp)])
+    return parts
+
+
+class Indicators(ArrayTransformer):
+    """Replace categories by indicators; rare categories share one."""
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        """Learn the categories that are frequent."""
+        encoder = OneHotEncoder(
+            min_frequency=RARE_SAMPLES,
+            handle_unknown="infrequent_if_exist",
+            sparse_output=False,
+        ).fit(X)
+        pairs = zip(encoder.categories_, encoder.infrequent_categories_, strict=True)
+        widths = [
+            len(known) if rare is None else len(known) - len(rare) + 1
+            for known, rare in pairs
+        ]
+        n_codes = int(np.fmax.reduce(X, axis=None, initial=-1)) + 1
+        codes = np.append(np.arange(n_codes + 1.0), np.nan)
+        rows = encoder.transform(np.repeat(codes[:, None], X.shape[1], axis=1))
+        self.tables_ = np.split(rows, np.cumsum(widths)[:-1], axis=1)
+        return self
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the indicators; unknown categories count as rare ones."""
+        return np.hstack(look_up(self.tables_, X))
+
+
+class TargetMeans(ArrayTransformer):
     """Replace categories by mean targets, with one column for each target or class.
 
     `fit_transform` takes means over other samples, so a rare category does not reveal
@@ -136,24 +208,41 @@ class TargetMeans(TransformerMixin, BaseEstimator):
     def __init__(self, classifies: bool):
         self.classifies = classifies
 
-    def fit(self, X: NDArray[np.float64], y: NDArray[Any]) -> Self:
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
         """Learn the mean targets of all categories."""
-        self.encoders_ = [each.fit(X, t) for each, t in self._encoders(y)]
+        self._tabulate([each.fit(X, t) for each, t in self._encoders(y)])
         return self
 
     def fit_transform(
-        self, X: NDArray[np.float64], y: NDArray[Any]
+        self, X: NDArray[np.float64], y: Any = None
     ) -> NDArray[np.float64]:
         """Learn the mean targets, and return means over other samples."""
         if len(X) < 2:
             return self.fit(X, y).transform(X)
         pairs = self._encoders(y)
-        self.encoders_ = [each for each, _ in pairs]
-        return np.column_stack([each.fit_transform(X, t) for each, t in pairs])
+        means = np.column_stack([each.fit_transform(X, t) for each, t in pairs])
+        self._tabulate([each for each, _ in pairs])
+        return means
 
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return mean targets of categories, the overall mean for unknown ones."""
-        return np.column_stack([each.transform(X) for each in self.encoders_])
+        # All columns of the first target come first.
+        parts = np.stack(look_up(self.tables_, X), axis=2)
+        return parts.reshape(len(X), -1)
+
+    def _tabulate(self, encoders: Sequence[TargetEncoder]) -> None:
+        """Keep the mean targets of each column, (n_codes + 2, n_targets)."""
+        self.tables_ = []
+        for j, known in enumerate(encoders[0].categories_):
+            missing = np.isnan(known)
+            codes = known[~missing].astype(np.intp)
+            n_rows = codes.max(initial=-1) + 3
+            means = [each.target_mean_ for each in encoders]
+            table = np.tile(np.array(means, dtype=np.float64), (n_rows, 1))
+            for column, each in zip(table.T, encoders, strict=True):
+                column[codes] = each.encodings_[j][~missing]
+                column[-1:][: missing.sum()] = each.encodings_[j][missing]
+            self.tables_.append(table)
 
     def _encoders(self, y: NDArray[Any]) -> list[tuple[TargetEncoder, NDArray[Any]]]:
         """One encoder for each column of targets."""
@@ -179,16 +268,11 @@ def network_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
     numbers = [j for j, known in enumerate(labels) if known is None]
     few = [j for j, known in enumerate(labels) if known and len(known) <= MOST_ONE_HOT]
     many = [j for j, known in enumerate(labels) if known and len(known) > MOST_ONE_HOT]
-    one_hot = OneHotEncoder(
-        min_frequency=RARE_SAMPLES,
-        handle_unknown="infrequent_if_exist",
-        sparse_output=False,
-    )
     return ColumnGroups(
         [
-            (make_pipeline(FilledNumbers(), RobustSquash()), numbers),
-            (one_hot, few),
-            (make_pipeline(TargetMeans(classifies), RobustSquash()), many),
+            ([FilledNumbers(), RobustSquash()], numbers),
+            ([Indicators()], few),
+            ([TargetMeans(classifies), RobustSquash()], many),
         ]
     )
 
@@ -202,7 +286,9 @@ def tree_inputs(labels: Labels, classifies: bool) -> tuple[ColumnGroups, list[in
     sizes = [0 if known is None else len(known) for known in labels]
     many = [j for j, size in enumerate(sizes) if size > MOST_TREE_CODES]
     others = [j for j in range(len(labels)) if j not in many]
-    inputs = ColumnGroups([(FilledColumns(), others), (TargetMeans(classifies), many)])
+    inputs = ColumnGroups(
+        [([FilledColumns()], others), ([TargetMeans(classifies)], many)]
+    )
     return inputs, [k for k, j in enumerate(others) if sizes[j]]
 
 
@@ -212,6 +298,4 @@ def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups | str:
     if not coded:
         return "passthrough"
     numbers = [j for j, known in enumerate(labels) if known is None]
-    return ColumnGroups(
-        [(FunctionTransformer(), numbers), (TargetMeans(classifies), coded)]
-    )
+    return ColumnGroups([([], numbers), ([TargetMeans(classifies)], coded)])

@@ -73,6 +73,11 @@ class TableReader:
         reader = cls(table.names, labels)
         return reader, reader._matrix(table)
 
+    @property
+    def is_numeric(self) -> bool:
+        """Whether no column has categories."""
+        return not any(self.labels)
+
     def read(self, table: Table) -> NDArray[np.float64]:
         """Map a table; labels that the training table lacks count as missing.
 
