@@ -435,6 +435,22 @@ def test_converged_is_silent():
         warn_if_unconverged(solution, 1e-6, 100)
 
 
+@all_methods
+def test_rounding_of_the_offset_is_no_gap(method, generator):
+    """An offset that is the target up to rounding leaves nothing to converge to."""
+    problem = oracles.random_problem(SquaredLoss(), generator, alpha=1e-2)
+    eps = torch.finfo(torch.float64).eps
+    noise = torch.randn(problem.y.shape, generator=generator, dtype=torch.float64)
+    exact = replace(problem, offset=problem.y * (1 + eps * noise))
+    solution = solve(exact, method=method)
+    assert solution.converged
+    assert solution.value <= 1e-30
+    # A difference that is not rounding still needs a small gap.
+    off = solve(replace(problem, offset=problem.y * (1 + 1e-6 * noise)), method=method)
+    assert off.converged
+    assert off.gap <= 1e-6 * off.value + 1e-26
+
+
 def test_stacked_basis(generator):
     """The intercept's columns stand behind the basis."""
     problem = oracles.random_problem(SquaredLoss(), generator)

@@ -59,6 +59,8 @@ def test_code_prints_what_is_shown(page, tmp_path, monkeypatch):
         ("3 of 4", "3 of 5", False),
         ("gap 1.00e-08", "gap 1.04e-08", True),
         ("gap 1.00e-08", "gap 2e-08", False),
+        ("gradient 7.2e-16", "gradient 4.2e-11", True),
+        ("gradient 7.2e-16", "gradient 4.2e-08", False),
         ("a   b\n", "a b", True),
     ],
 )

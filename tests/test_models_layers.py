@@ -235,7 +235,9 @@ def test_certificate_is_that_of_the_module(name, critical, size, verdict, genera
     assert chain.verdict == general.verdict
     assert chain.verdict == verdict
     assert chain.loss == pytest.approx(general.loss, rel=1e-12)
-    assert chain.gap == pytest.approx(general.gap, rel=1e-6, abs=1e-9)
+    # If nothing is left to gain, the gaps are what the solver's tolerance leaves.
+    slack = 1e-6 * general.loss
+    assert chain.gap == pytest.approx(general.gap, rel=1e-6, abs=slack)
     assert chain.floor == general.floor
     assert (chain.rank, chain.generic_rank) == (general.rank, general.generic_rank)
 

@@ -249,13 +249,17 @@ def _newton_system(
 def reaches(problem: ConvexProblem, solution: Solution, tol: float) -> bool:
     """Whether the certified gap is within the tolerance.
 
-    The tolerance is relative to the objective, plus the rounding error of the loss at
-    zero coefficients. An objective above that loss never counts. If alpha = 0, no gap
-    is known and the solver's own stopping criterion decides.
+    The tolerance is relative to the objective, plus the rounding errors of the loss at
+    zero coefficients and of the outputs there, which may be all that is left of a loss.
+    An objective above that loss never counts. If alpha = 0, no gap is known and the
+    solver's own stopping criterion decides.
     """
-    start = float(problem.data_value(problem.raw(*problem.zero())))
+    raw, ulps = problem.raw(*problem.zero()), GAP_ULPS * torch.finfo(torch.float64).eps
+    start, moved = (float(problem.data_value(q)) for q in (raw, raw * (1 + ulps)))
     sizes = [abs(value) for value in (start, solution.value) if math.isfinite(value)]
-    rounding = GAP_ULPS * torch.finfo(torch.float64).eps * max(sizes, default=0.0)
+    rounding = ulps * max(sizes, default=0.0)
+    if math.isfinite(moved - start):
+        rounding += abs(moved - start)
     if not math.isfinite(solution.value) or solution.value > start + rounding:
         return False
     if problem.alpha == 0:
