@@ -105,14 +105,14 @@ def fit_network(
     start: Tensor | None,
     seed: int,
     hook: Hook,
-    held_out: Callable[[Tensor], float] | None,
+    heldout: Callable[[Tensor], float] | None,
     floor: PureErrorFloor,
 ) -> tuple[NetworkFit, FloorComparison]:
     """Train a network, polish it if there are several starts, and monitor the result.
 
     The data are tensors in float64 on the CPU: preprocessed inputs, encoded targets and
     normalized weights, whose sum was `total_weight`. Without a `start`, initial
-    parameters are drawn. `held_out` scores parameters on the held-out samples.
+    parameters are drawn. `heldout` scores parameters on the held-out samples.
     """
     exact = _objective(architecture, loss, data, request, total_weight)
     generator = torch.Generator().manual_seed(seed)
@@ -131,7 +131,7 @@ def fit_network(
         request,
         generator,
         report,
-        held_out,
+        heldout,
         floor.value / request.loss_unit,
     )
     # The monitor and the polish need float64 on the CPU, on any device of training.
@@ -235,7 +235,7 @@ def _train(
     request: TrainingRequest,
     generator: torch.Generator,
     report: Hook,
-    held_out: Callable[[Tensor], float] | None,
+    heldout: Callable[[Tensor], float] | None,
     floor: float,
 ) -> NetworkFit:
     """Train with the requested solver."""
@@ -249,7 +249,7 @@ def _train(
 
     def on_epoch(theta: Tensor, *epoch: Tensor) -> bool:
         loss, score, stagnates, rate = (each[0].item() for each in epoch)
-        known = None if held_out is None else score
+        known = None if heldout is None else score
         return report(theta[0], loss, known, stagnates, rate)
 
     training = train(
@@ -260,21 +260,21 @@ def _train(
         batch_size=request.batch_size,
         generator=generator if request.shuffle else None,
         validate=None
-        if held_out is None
-        else lambda theta: torch.tensor([held_out(theta[0])], dtype=torch.float64),
+        if heldout is None
+        else lambda theta: torch.tensor([heldout(theta[0])], dtype=torch.float64),
         on_epoch=on_epoch,
     )
     diverged = bool(training.diverged[0])
     if diverged:
         ending = "stalled"
     elif bool(training.stagnated[0]):
-        ending = "converged" if held_out is None else "early_stopped"
+        ending = "converged" if heldout is None else "early_stopped"
     else:
         ending = "max_iter"
     return NetworkFit(
         theta=_to_float64(training.theta[0]),
         losses=training.losses[:, 0].tolist(),
-        scores=training.scores[:, 0].tolist() if held_out is not None else [],
+        scores=training.scores[:, 0].tolist() if heldout is not None else [],
         n_iter=training.n_epochs,
         n_moves=0,
         ending=ending,

@@ -161,7 +161,7 @@ def choose_alpha(
             if not takes_steps:
                 raise
     if parts:
-        return _by_held_out(parts, problem, alphas, effort)
+        return _by_heldout(parts, problem, alphas, effort)
     return _by_newton_steps(problem, alphas, total_weight, effort)
 
 
@@ -230,7 +230,7 @@ def _by_newton_steps(
     return _best(search_path(loss, alphas.tolist()))
 
 
-def _by_held_out(
+def _by_heldout(
     folds: Sequence[Fold],
     problem: ConvexProblem,
     alphas: NDArray[np.float64],

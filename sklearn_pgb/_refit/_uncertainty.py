@@ -222,7 +222,7 @@ def _choose_noise(
     path = HeldOutPath(convex_folds(problem, parts), effort.max_memory, effort.max_iter)
     losses = search_path(path.loss, NOISE_ALPHAS)
     alpha = min(losses, key=losses.__getitem__)
-    shift, loss = held_out_level(path.folds, path.solutions[alpha])
+    shift, loss = heldout_level(path.folds, path.solutions[alpha])
     return NoiseModel(rich, problem, mean, scale, alpha, shift, loss)
 
 
@@ -231,7 +231,7 @@ def _level(squares: Tensor, weight: Tensor) -> Tensor:
     return (weight @ squares).clamp_min(torch.finfo(squares.dtype).tiny)
 
 
-def held_out_level(
+def heldout_level(
     folds: Sequence[Fold], solutions: Sequence[Solution]
 ) -> tuple[Tensor, float]:
     """Shift of the log variance by held-out samples, and their mean loss with it.

@@ -481,8 +481,8 @@ class ResNetBasisBase(
         self.basis_lower_bound_ = variance * result.basis_bound.value
         self.basis_norm_budget_ = self._scale * result.basis_bound.norm_budget
         self.improvement_ = self.basis_loss_ - self.loss_
-        self.held_out_loss_ = variance * result.training.held_out
-        self.basis_held_out_loss_ = variance * result.training.basis_held_out
+        self.held_out_loss_ = variance * result.training.heldout_loss
+        self.basis_held_out_loss_ = variance * result.training.basis_heldout_loss
         losses = [variance * loss for loss in result.training.losses]
         self.loss_curve_ = [loss for loss in losses if math.isfinite(loss)]
         self.n_iter_ = result.training.n_iter
