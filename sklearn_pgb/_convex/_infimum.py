@@ -184,8 +184,11 @@ def infimum(
     with threads_for_solve(operator.n_rows, operator.n_coef):
         if is_affordable(problem, FACTOR_FLOPS, max_memory):
             spectrum = Spectrum.of(problem)
-            candidates = [_at_zero(spectrum.basis)]
-            if bool(spectrum.basis.matrix.isfinite().all()):
+            basis = spectrum.basis
+            zero = basis.base.new_zeros(basis.matrix.shape[1], basis.scaling.width)
+            value = float(problem.data_value(basis.base))
+            candidates = [_Candidate(value, zero, basis.base, [], False)]
+            if bool(basis.matrix.isfinite().all()):
                 quadratic = problem.loss.quadratic
                 find = _least_squares if quadratic else partial(_minimized, descend)
                 ranks = spectrum.ranks(INFIMUM_RTOLS if quadratic else NEWTON_RTOLS)
@@ -203,13 +206,6 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
     rows, columns = operator.n_rows, operator.n_coef
     needed = factorization_flops(rows, columns)
     return needed <= flops and 4 * 8.0 * rows * columns <= max_memory
-
-
-def _at_zero(basis: UnitBasis) -> _Candidate:
-    """Coefficients of zero, which every basis has."""
-    zero = basis.base.new_zeros(basis.matrix.shape[1], basis.scaling.width)
-    value = float(basis.problem.data_value(basis.base))
-    return _Candidate(value, zero, basis.base, [], False)
 
 
 # --- squared loss -------------------------------------------------------------------

@@ -88,13 +88,21 @@ class DualSystem(NewtonSystem):
         gradient: tuple[Tensor, Tensor],
         goal: float,
     ) -> tuple[Tensor, Tensor]:
+        n, k = raw.shape
         root = weighted_root(problem, raw)
-        factor = self._factor(root, problem.alpha)
         is_diagonal = root.ndim == 2
         pushed = problem.operator.matvec(gradient[0])
-        target = (
-            root * pushed if is_diagonal else torch.einsum("icd,id->ic", root, pushed)
-        )
+        if is_diagonal:
+            flat = root.reshape(-1)
+            matrix = self.gram.reshape(n * k, n * k) * flat[:, None]
+            matrix *= flat
+            target = root * pushed
+        else:
+            left = torch.einsum("iac,icjd->iajd", root, self.gram)
+            matrix = torch.einsum("iajd,jbd->iajb", left, root).reshape(n * k, n * k)
+            target = torch.einsum("icd,id->ic", root, pushed)
+        matrix.diagonal().add_(problem.alpha)
+        factor = torch.linalg.cholesky(matrix)
         solved = torch.cholesky_solve(target.reshape(-1, 1), factor)[:, 0]
         rows, shift = -solved, torch.zeros_like(gradient[1])
         if problem.intercept:
@@ -111,18 +119,6 @@ class DualSystem(NewtonSystem):
         rows = rows.reshape(raw.shape)
         back = root * rows if is_diagonal else torch.einsum("idc,id->ic", root, rows)
         return -(gradient[0] + problem.operator.rmatvec(back)) / problem.alpha, shift
-
-    def _factor(self, root: Tensor, alpha: float) -> Tensor:
-        n, k = root.shape[:2]
-        if root.ndim == 2:
-            flat = root.reshape(-1)
-            matrix = self.gram.reshape(n * k, n * k) * flat[:, None]
-            matrix *= flat
-        else:
-            left = torch.einsum("iac,icjd->iajd", root, self.gram)
-            matrix = torch.einsum("iajd,jbd->iajb", left, root).reshape(n * k, n * k)
-        matrix.diagonal().add_(alpha)
-        return torch.linalg.cholesky(matrix)
 
 
 class MatrixFreeSystem(NewtonSystem):

@@ -227,19 +227,16 @@ def ridge_path(problem: ConvexProblem, dual: bool) -> RidgePath:
 
 
 def _dual_path(problem: ConvexProblem) -> RidgePath:
-    k = problem.operator.n_outputs
-    root = problem.weight.sqrt().repeat_interleave(k)
-    gram = _weighted_gram(problem)
+    gram, constants = _centered_gram(problem)
     target = problem.weight.sqrt()[:, None] * _centered_target(problem)
     if problem.intercept:
-        constant = _constant_directions(root, k)
-        _center_gram(gram, constant)
         # No eigenvalue is above the trace, so this makes the constants the last k
         # eigenvectors. Without them, leverages are sums without cancellation.
         lift = 2.0 * gram.diagonal().sum() + 1.0
-        gram.addmm_(lift * constant, constant.T)
+        gram.addmm_(lift * constants, constants.T)
     eigenvalues, vectors = torch.linalg.eigh(gram)
     if problem.intercept:
+        k = problem.operator.n_outputs
         eigenvalues, vectors = eigenvalues[:-k], vectors[:, :-k]
     return RidgePath(
         problem,
@@ -250,36 +247,24 @@ def _dual_path(problem: ConvexProblem) -> RidgePath:
     )
 
 
-def _weighted_gram(problem: ConvexProblem) -> Tensor:
-    root = problem.weight.sqrt().repeat_interleave(problem.operator.n_outputs)
+def _centered_gram(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
+    """The weighted Gram matrix of centered columns, and the outputs' constants.
+
+    These are orthonormal columns, projected out of rows and columns of the matrix;
+    there are none without an intercept.
+    """
+    k = problem.operator.n_outputs
+    root = problem.weight.sqrt().repeat_interleave(k)
     gram = problem.operator.gram()
     gram *= root[:, None]
     gram *= root
-    return gram
-
-
-def _centered_gram(problem: ConvexProblem) -> Tensor:
-    """The weighted Gram matrix of centered columns."""
-    gram, k = _weighted_gram(problem), problem.operator.n_outputs
+    constants = root.new_zeros(len(root), k if problem.intercept else 0)
     if problem.intercept:
-        root = problem.weight.sqrt().repeat_interleave(k)
-        _center_gram(gram, _constant_directions(root, k))
-    return gram
-
-
-def _constant_directions(root: Tensor, k: int) -> Tensor:
-    """The weighted constants of the outputs, as orthonormal columns."""
-    constant = torch.zeros(len(root), k, dtype=root.dtype, device=root.device)
-    for c in range(k):
-        constant[c::k, c] = root[c::k]
-    return constant
-
-
-def _center_gram(gram: Tensor, constant: Tensor) -> None:
-    """Project the constants out of rows and columns, in place."""
-    projected = constant.T @ gram
-    gram.addmm_(constant, projected, alpha=-1.0)
-    gram.addmm_(gram @ constant, constant.T, alpha=-1.0)
+        for c in range(k):
+            constants[c::k, c] = root[c::k]
+        gram.addmm_(constants, constants.T @ gram, alpha=-1.0)
+        gram.addmm_(gram @ constants, constants.T, alpha=-1.0)
+    return gram, constants
 
 
 def _normal_equations(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
@@ -302,7 +287,7 @@ def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] 
     None if alpha is so small that rounding leaves the matrix indefinite.
     """
     if dual:
-        matrix, moment = _centered_gram(problem), None
+        matrix, moment = _centered_gram(problem)[0], None
     else:
         matrix, moment = _normal_equations(problem)
     matrix.diagonal().add_(problem.alpha / 2)
