@@ -22,7 +22,6 @@ from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
     FEW_SAMPLES,
-    TrainingRequest,
     automatic_batch,
     fit_network,
     one_epoch,
@@ -30,6 +29,7 @@ from sklearn_pgb._added_neuron._fitting import (
 from sklearn_pgb._added_neuron._held_out import NumberedSamples, scorer, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
+from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._budget import AUTO_HELD_OUT
 from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
 from sklearn_pgb._estimator._folds import row_codes
@@ -280,7 +280,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             start=start,
             seed=seed,
             hook=hook,
-            heldout=score,
+            score=score,
             floor=floor,
         )
         _check_loss(verdict.loss)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import check_scoring
 from torch import Tensor
 
-from sklearn_pgb._added_neuron._fitting import TrainingRequest
+from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._training._architecture import Architecture
