@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
+from sklearn_pgb._budget import CLEAR_GAIN
 from sklearn_pgb._convex._heldout import Fold, HeldOut
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._estimator._folds import Parts, enough_folds
@@ -113,6 +114,16 @@ class HeldOutNetworks:
             operator = self.space.operator(samples.X)
             raw = operator.matvec(coef) + intercept
         return raw + self.raw(samples) if center == "average" else raw
+
+    def is_clearly_better(self, center: str, solution: Sequence[Tensor]) -> bool:
+        """Whether a solution's held-out loss is below the networks' beyond chance."""
+        heldout = self.heldout
+        y, weight = heldout.y, heldout.normalized_weight
+        raw = self.raw_of(heldout, center, solution)
+        gains = self.loss.value(y, self.raw(heldout)) - self.loss.value(y, raw)
+        gain = float(weight @ gains)
+        variance = float(weight @ (gains - gain).square()) / self.heldout_weight
+        return gain > CLEAR_GAIN * variance**0.5
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +14,6 @@ from torch import Tensor
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._convex._choice import Effort, is_number
-from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import choose_method
 from sklearn_pgb._estimator._border import (
@@ -56,7 +54,7 @@ def train(
             estimator = copy.deepcopy(estimator).to("cpu")
         estimators = [estimator]
     else:
-        folds = _draw_folds(data, seeds.folds)
+        folds = data.folds(seeds.folds)
         training_rows = [None] if folds is None else [rows for rows, _ in folds]
         # Every fold has the same number of networks, and at least one.
         per_fold = math.ceil(request.n_models / len(training_rows))
@@ -190,36 +188,3 @@ def warn_of_useless_networks(trained: TrainedNetworks, raws: Sequence[Tensor]) -
                 stacklevel=2,
             )
             return
-
-
-def _draw_folds(data: TrainingData, seed: int) -> Parts | None:
-    """Folds for cross-fitting; None if `cv` is None.
-
-    The default `cv` falls back to no folds if none can be drawn, such as for constant
-    inputs.
-    """
-    if data.cv is None:
-        return None
-    if isinstance(data.cv, int):
-        try:
-            return data.parts(data.cv, seed, data.require_n_folds)
-        except NoFolds:
-            if data.require_n_folds or data.groups is not None:
-                raise
-            return None
-    _check_classes(data.labels, data.cv)
-    return data.cv
-
-
-def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:
-    """Raise if the training part of a fold lacks a class."""
-    if labels is None:
-        return
-    for training_rows, _ in folds:
-        missing = np.setdiff1d(labels, labels[training_rows])
-        if len(missing):
-            raise ValueError(
-                "cv must leave every class in every training part, but one of them "
-                f"lacks {len(missing)} of {labels.max() + 1} classes. Pass an int, "
-                "which draws such folds."
-            )
