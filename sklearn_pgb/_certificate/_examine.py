@@ -97,8 +97,9 @@ class Findings:
     nearby_rank : int or None
         Rank of the Jacobian nearby.
     displaced : list of Displacement
-    linear_layers : range or None
-        Layers whose joint features a local minimum can't be worse than.
+    joint_row : str or None
+        Name of the row of linear layers whose joint features a local minimum can't be
+        worse than.
     tilted : TiltedIdentity or None
     curvature : Curvature or None
         None if the network is not smooth or is linear in its parameters.
@@ -121,7 +122,7 @@ class Findings:
     in_span_error: float | None
     nearby_rank: int | None
     displaced: list[Displacement]
-    linear_layers: range | None
+    joint_row: str | None
     tilted: TiltedIdentity | None
     curvature: Curvature | None
 
@@ -209,7 +210,7 @@ def examine(
         tangent = _with_step(tangent, problem, raw, steep.step)
     margin = kink_margin(network, objective.X)
     smooth = not margin.on_kink
-    layers, joint = _joint_layers(objective)
+    joint = _joint_layers(objective)
     solved, linear_bound = [], -np.inf
     for name, each in feature_problems(subject, bases, joint):
         result = solve_basis(each, settings.max_memory, floor=floor.value)
@@ -254,7 +255,7 @@ def examine(
         in_span_error=in_span_error,
         nearby_rank=nearby_rank,
         displaced=displaced,
-        linear_layers=layers,
+        joint_row=next(iter(joint), None),
         tilted=tilted,
         curvature=curvature(objective, theta, generator)
         if smooth and not network.is_linear_in_theta
@@ -328,28 +329,24 @@ def _with_step(
     )
 
 
-def _joint_layers(
-    objective: Objective,
-) -> tuple[range | None, dict[str, LinearOperator]]:
-    """Linear layers, and their joint operator if there are several.
+def _joint_layers(objective: Objective) -> dict[str, LinearOperator]:
+    """Joint operator of several linear layers, by its name in the table.
 
-    A local minimum is as good as the best model on these layers jointly.
+    A local minimum is as good as the best model on these layers jointly. Empty if there
+    are none or one.
     """
-    network = objective.network
-    if not (
-        isinstance(network, ChainNetwork) and network.is_mlp and network.activations
-    ):
-        return None, {}
-    layers = linear_layers(network, objective.X, objective.y.shape[1])
+    network, X = objective.network, objective.X
+    if not isinstance(network, ChainNetwork) or not network.is_mlp:
+        return {}
+    if not network.activations:
+        return {}
+    layers = linear_layers(network, X, objective.y.shape[1])
     if len(layers) < 2:
-        return layers, {}
-    return layers, {joint_name(layers): layers_operator(network, objective.X, layers)}
-
-
-def joint_name(layers: range) -> str:
-    """Name in the table of the joint features of several layers."""
+        return {}
     first, last = layers[0], layers[-1]
-    return f"{INPUTS if first == 0 else f'layer {first}'} to layer {last} jointly"
+    start = INPUTS if first == 0 else f"layer {first}"
+    name = f"{start} to layer {last} jointly"
+    return {name: layers_operator(network, X, layers)}
 
 
 def _head_excess(

@@ -27,14 +27,15 @@ def train_population(
     n_starts: int,
     *,
     polish_iter: int | str,
-    gtol: float,
+    tol: float,
     seed: int,
     n_jobs: int | None,
 ) -> Tensor:
     """Train from all starts; return parameters of shape (n_starts, n_params).
 
     The parameters are for scaled targets (`Recipe.networks` converts them). Groups and
-    seeds do not depend on `n_jobs`.
+    seeds do not depend on `n_jobs`. The polish ends at gradients of `tol` times the
+    scale of the loss.
     """
     rng = np.random.RandomState(seed)
     theta = uniform_initialization(recipe.program, rng, n_starts)
@@ -54,6 +55,12 @@ def train_population(
         theta = torch.cat(parts)
     if n_iter == 0:
         return theta
+    # In the targets' units, gradients of hidden layers are larger by unit^2, and those
+    # of the output layer by unit, than in training units. One factor at a time, because
+    # squares of tiny targets underflow.
+    unit = recipe.architecture.scale
+    limit = recipe.data.scale().reference / unit / max(1.0, unit)
+    gtol = tol * (limit / recipe.program.n_params**0.5)
     # A chunk is one task for a worker, which polishes its members one by one.
     chunks = theta.split(POLISH_CHUNK)
     polished = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(

@@ -120,17 +120,11 @@ def survey_minima(
     recipe = find_recipe(estimator, X, y, weight)
     if recipe is not None:
         data = recipe.data
-        scale = data.scale()
-        # In the targets' units, gradients of hidden layers are larger by unit^2, and
-        # those of the output layer by unit, than in training units. One factor at a
-        # time, because squares of tiny targets underflow.
-        unit = recipe.architecture.scale
-        limit = scale.reference / unit / max(1.0, unit) / recipe.program.n_params**0.5
         theta = train_population(
             recipe,
             n_starts,
             polish_iter=polish_iter,
-            gtol=SURVEY_POLISH * tol * limit,
+            tol=SURVEY_POLISH * tol,
             seed=seed,
             n_jobs=n_jobs,
         )
@@ -142,7 +136,7 @@ def survey_minima(
         objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
         first = objectives[0]
         data = SurveyData(first.X, first.y, first.weight, first.loss)
-        scale = data.scale()
+    scale = data.scale()
     ends = evaluate(objectives)
     minimum = number_minima(ends, data, scale.reference)
     bounds, budgets, verdicts = examine_ends(
