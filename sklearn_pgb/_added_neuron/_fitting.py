@@ -90,16 +90,16 @@ def fit_network(
         stopped = hook(theta, loss * request.loss_unit, *details)
         return stopped
 
-    trained = _train(
-        architecture,
-        _in_training(exact, request),
-        theta,
-        request,
-        generator,
-        report,
-        score,
-        floor.value / request.loss_unit,
-    )
+    objective = _in_training(exact, request)
+    if request.solver == "lbfgs":
+        trained = _by_lbfgs(objective, theta, request, report)
+    elif request.n_starts > 1:
+        least = floor.value / request.loss_unit
+        trained = _by_search(
+            architecture, objective, theta, request, generator, report, least
+        )
+    else:
+        trained = _by_minibatches(objective, theta, request, generator, report, score)
     # The monitor and the polish need float64 on the CPU, on any device of training.
     exact = replace(exact, program=exact.program.exact())
     theta = trained.theta
@@ -194,24 +194,15 @@ def _in_training(objective: Objective, request: TrainingRequest) -> Objective:
     return Objective(scaled.program, scaled.loss, *moved)
 
 
-def _train(
-    architecture: Architecture,
+def _by_minibatches(
     objective: Objective,
     theta: Tensor,
     request: TrainingRequest,
     generator: torch.Generator,
     report: Hook,
     score: Callable[[Tensor], float] | None,
-    floor: float,
 ) -> NetworkFit:
-    """Train with the requested solver."""
-    if request.solver == "lbfgs":
-        return _by_lbfgs(objective, theta, request, report)
-    start = theta[None].to(objective.weight)
-    if request.n_starts > 1:
-        return _by_search(
-            architecture, objective, start, request, generator, report, floor
-        )
+    """Train by the method of the request, with early stopping if there is a score."""
 
     def on_epoch(theta: Tensor, *epoch: Tensor) -> bool:
         loss, value, stagnates, rate = (each[0].item() for each in epoch)
@@ -220,7 +211,7 @@ def _train(
 
     training = train(
         objective,
-        start,
+        theta[None].to(objective.weight),
         request.method(),
         request.schedule,
         batch_size=request.batch_size,
@@ -271,12 +262,13 @@ def _by_lbfgs(
 def _by_search(
     architecture: Architecture,
     objective: Objective,
-    start: Tensor,
+    theta: Tensor,
     request: TrainingRequest,
     generator: torch.Generator,
     report: Hook,
     floor: float,
 ) -> NetworkFit:
+    start = theta[None].to(objective.weight)
     theta, losses, n_epochs, n_moves = search(
         objective,
         start,
