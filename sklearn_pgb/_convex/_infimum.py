@@ -42,7 +42,6 @@ from sklearn_pgb._convex._unit_basis import (
     EPS,
     ColumnScaling,
     Spectrum,
-    UnitBasis,
     product_rounding,
 )
 from sklearn_pgb._threads import threads_for_solve
@@ -227,19 +226,10 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     rounding = product_rounding(1) * float(beta.norm())
     value = (float(residual.norm()) + rounding) ** 2
     # Both vectors give valid bounds; rounding of beta decides which is tighter.
-    duals = [_residual_dual(basis, target, part) for part in (orthogonal, residual)]
+    parts = orthogonal, residual
+    duals = [Dual.of_residual(basis, target, part) for part in parts]
     raw = basis.base + mean + basis.unfold(target - residual)
     return _Candidate(value, beta, raw, duals, True, rank)
-
-
-def _residual_dual(basis: UnitBasis, target: Tensor, residual: Tensor) -> Dual:
-    """The dual point of a residual r, by ``|t - A b|^2 >= 2 r.t - |r|^2 - 2 r.A b``."""
-    size = float(residual.norm())
-    value = size**2 + 2 * float((residual * (target - residual)).sum())
-    rounding = product_rounding(1) * size * (size + float(target.norm()))
-    along = 2 * float((basis.matrix.T @ residual).norm())
-    along += 2 * basis.rounding * size
-    return Dual(value - rounding, along, -2 * basis.unfold(residual))
 
 
 # --- other losses -------------------------------------------------------------------
@@ -256,7 +246,7 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
     raw = basis.raw(beta)
     value = float(problem.data_value(raw))
     dual = problem.loss.gradient(problem.y, raw)
-    duals = [_dual_of(basis, dual)] if bool(dual.isfinite().all()) else []
+    duals = [Dual.at(basis, dual)] if bool(dual.isfinite().all()) else []
     columns = inner.operator.n_coef
     if problem.loss.dual_rows_sum_to_zero:
         # One more constraint per sample, as the loss is invariant to adding a constant
@@ -266,17 +256,8 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
         # Orthonormal columns, as `inner` is a problem on an orthonormal basis.
         root = inner.weight.sqrt()[:, None, None]
         span = (root * inner.operator.dense()).flatten(0, 1)
-        duals += [_dual_of(basis, each) for each in repaired(problem, dual, span)]
+        duals += [Dual.at(basis, each) for each in repaired(problem, dual, span)]
     return _Candidate(value, beta, raw, duals, converged, rank)
-
-
-def _dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
-    """The terms of the bound at a dual point, after moving it into the domain."""
-    dual = into_domain(basis.problem, dual)
-    rows = basis.fold(dual)
-    along = float((basis.matrix.T @ rows).norm())
-    along += basis.rounding * float(rows.norm())
-    return Dual(conjugate_value(basis.problem, dual, basis.base), along, dual)
 
 
 def _newton_or_descend(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:

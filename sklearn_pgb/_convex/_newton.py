@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -23,6 +24,7 @@ from sklearn_pgb._convex._layer_inverses import (
     output_grams,
 )
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
+from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -189,6 +191,21 @@ class MatrixFreeSystem(NewtonSystem):
         if self._made_for != problem.alpha and self._blocks is not None:
             self._inverse, self._made_for = self._blocks(problem.alpha), problem.alpha
         return self._inverse
+
+
+def newton_system(
+    problem: ConvexProblem, method: str, max_memory: float
+) -> NewtonSystem:
+    """The linear system of Newton's steps for a method."""
+    if method == "dual":
+        return DualSystem(problem)
+    if method == "matrix-free":
+        return MatrixFreeSystem(problem)
+    operator = problem.operator
+    fits = operator.n_rows * operator.n_coef * operator.dtype.itemsize <= max_memory / 4
+    if fits and operator.shared_features is None:
+        problem = replace(problem, operator=DenseOperator(operator.dense()))
+    return PrimalSystem(problem)
 
 
 def mean_row_norm(problem: ConvexProblem) -> float:
