@@ -219,12 +219,10 @@ def examine(
         if name == INPUTS and result.unlimited:
             linear_bound = result.lower_bound
     solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss, span_coef))
-    rank = tangent.steady_rank
-    nearby_rank = _nearby_rank(objective, rank, generator)
-    displaced = []
-    if smooth and rank is not None and rank < (nearby_rank or 0):
-        may_be_critical = loss - tangent.value <= tolerance
-        displaced = _displacements(objective, problem, may_be_critical, generator)
+    may_be_critical = loss - tangent.value <= tolerance
+    nearby_rank, displaced = _displacements(
+        objective, tangent.steady_rank, smooth, may_be_critical, generator
+    )
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, settings.max_memory, **known)
@@ -273,42 +271,30 @@ def _check_finite(**measured: float) -> None:
             )
 
 
-def _nearby_rank(
-    objective: Objective, rank: int | None, generator: torch.Generator
-) -> int | None:
-    """Rank of the Jacobian at parameters nearby, if it can exceed `rank`."""
-    network = objective.network
-    is_full = rank == min(objective.y.numel(), network.n_params)
-    # The derivatives of a model that is linear in its parameters are constant.
-    if rank is None or is_full or network.is_linear_in_theta:
-        return rank
-    return generic_rank(
-        network,
-        objective.X,
-        generator,
-        objective.weight,
-        max_flops=NEARBY_RANK_FLOPS,
-    )
-
-
 def _displacements(
     objective: Objective,
-    problem: ConvexProblem,
+    rank: int | None,
+    smooth: bool,
     may_be_critical: bool,
     generator: torch.Generator,
-) -> list[Displacement]:
-    """Displacements to nearby parameters, unless they cost too much."""
+) -> tuple[int | None, list[Displacement]]:
+    """Rank of the Jacobian nearby, and displacements if it exceeds the `rank` here.
+
+    They are left out at kinks, and if they cost too much.
+    """
+    network, X, weight = objective.network, objective.X, objective.weight
+    n_rows, n_coef = objective.y.numel(), network.n_params
+    # The derivatives of a model that is linear in its parameters are constant.
+    if rank in (None, min(n_rows, n_coef)) or network.is_linear_in_theta:
+        return rank, []
+    nearby = generic_rank(network, X, generator, weight, max_flops=NEARBY_RANK_FLOPS)
     # Each displacement costs a factorization. It is not worth much if the gradient
     # basis already shows that the point is not critical.
-    limit = (
-        NEARBY_RANK_FLOPS if may_be_critical else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
-    )
-    n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
-    if factorization_flops(n_rows, n_coef) > limit:
-        return []
-    return new_displacements(
-        objective.network, objective.X, objective.weight, N_DISPLACEMENTS, generator
-    )
+    limit = NEARBY_RANK_FLOPS / (1 if may_be_critical else N_DISPLACEMENTS)
+    too_expensive = factorization_flops(n_rows, n_coef) > limit
+    if not smooth or nearby is None or nearby <= rank or too_expensive:
+        return nearby, []
+    return nearby, new_displacements(network, X, weight, N_DISPLACEMENTS, generator)
 
 
 def _with_step(
