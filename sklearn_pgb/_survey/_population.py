@@ -1,7 +1,10 @@
-"""Train a population of networks from many starts, to critical points."""
+"""Train networks from many starts, as one population if possible."""
+
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
@@ -13,10 +16,13 @@ from sklearn_pgb._budget import (
     POLISH_WORK,
     POPULATION_GROUP,
 )
-from sklearn_pgb._estimator._border import jobs_for
+from sklearn_pgb._certificate._subject import open_subject
+from sklearn_pgb._estimator._border import jobs_for, weight_keyword
+from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._survey._recipe import Recipe
 from sklearn_pgb._training._descent import Adam
+from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import uniform_initialization
 from sklearn_pgb._training._train import train
@@ -93,3 +99,33 @@ def _polish(recipe: Recipe, theta: Tensor, n_iter: int, gtol: float) -> Tensor:
         for member in theta
     ]
     return torch.stack([each.theta for each in polished])
+
+
+def train_separately(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    weight: NDArray[np.float64] | None,
+    n_starts: int,
+    seed: int,
+    n_jobs: int | None,
+) -> list[Objective]:
+    """Fit clones with different seeds; return the training objective of each."""
+    # Drawn before the trainings, so that they do not depend on n_jobs.
+    seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
+    params = {}
+    if weight is not None:
+        params = {weight_keyword(estimator, "Leave the weights out."): weight}
+    fitted = train_networks(
+        estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
+    )
+    subjects = [open_subject(each, X, y, sample_weight=weight) for each in fitted]
+    objectives = [each.objective for each in subjects]
+    sizes = sorted({len(each.network.theta) for each in objectives})
+    if len(sizes) > 1:
+        raise ValueError(
+            "estimator must train networks of one size, got networks of "
+            f"{sizes[0]} to {sizes[-1]} parameters. Fix the architecture, for example "
+            "by passing the search's best_estimator_."
+        )
+    return objectives
