@@ -290,7 +290,6 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
     center = (intercept + scaling.shift(coef)).reshape(-1, scaling.width)
     rest = scale * scaling.columns(coef)
     coordinates = torch.cat([center, rest]) if problem.intercept else rest
-    base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     dual = into_domain(problem, problem.loss.gradient(problem.y, raw))
     rows = problem.weight[:, None] * dual
     along = scaling.columns(problem.operator.rmatvec(rows))
@@ -304,7 +303,7 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
     # Columns far from zero lose digits to cancellation when they are centered.
     cancellation = float((scaling.plain / scaling.scale).norm()) + 1.0
     residual += product_rounding(1) * size * cancellation
-    proven = Dual(conjugate_value(problem, dual, base), residual, dual)
+    proven = Dual(conjugate_value(problem, dual, problem.base), residual, dual)
     value = float(problem.data_value(raw))
     return _Candidate(value, coordinates, raw, [proven], False)
 
@@ -332,7 +331,12 @@ def _finish(
             norm=math.nan,
             steady=math.inf,
         )
-    value, fallback_norm = min(each.value for each in usable), _fallback_norm(problem)
+    value = min(each.value for each in usable)
+    # Budgets are based on this norm if the norms of all candidates are smaller.
+    fallback_norm = 1.0
+    if problem.loss.quadratic:
+        target = problem.weight.sqrt()[:, None] * problem.centered_target()
+        fallback_norm = float(target.norm()) or 1.0
     # Among candidates of equal loss the shortest one gives the smallest norm to cover.
     equal = value + EQUAL_RTOL * abs(value)
     best = min(
@@ -363,19 +367,6 @@ def _finish(
         coordinates=best.coordinates,
         ray=ray,
     )
-
-
-def _fallback_norm(problem: ConvexProblem) -> float:
-    """A norm to base budgets on if the norms of all candidates are smaller.
-
-    It is the norm of the centered targets for the squared loss, and one for others.
-    """
-    if not problem.loss.quadratic:
-        return 1.0
-    target = problem.y if problem.offset is None else problem.y - problem.offset
-    if problem.intercept:
-        target = target - problem.weight @ target
-    return float((problem.weight.sqrt()[:, None] * target).norm()) or 1.0
 
 
 def _best_bound(

@@ -144,10 +144,11 @@ def least_squares_raw(problem: ConvexProblem, factor: Tensor) -> Tensor:
     """Raw outputs of the solution for the squared loss, by `hessian_factor`."""
     augmented, n_coef = problem.augmented(), problem.operator.n_coef
     point = factor.new_zeros(len(factor))
-    start = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     # The second step removes most of the rounding of the first.
     for _ in range(2):
-        gradient = augmented.rmatvec(problem.residual(start + augmented.matvec(point)))
+        gradient = augmented.rmatvec(
+            problem.residual(problem.base + augmented.matvec(point))
+        )
         gradient[:n_coef] += problem.alpha * point[:n_coef]
         point = point - torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-    return start + augmented.matvec(point)
+    return problem.base + augmented.matvec(point)
