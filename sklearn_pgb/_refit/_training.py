@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
+from sklearn_pgb._bases._tangent import mean_raw
 from sklearn_pgb._budget import AUTO_FOLDS
-from sklearn_pgb._convex._choice import Effort, is_number
-from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._solve import choose_method
+from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     count_outputs,
     inputs_of,
@@ -25,7 +23,6 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._folds import Parts, row_codes
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
-from sklearn_pgb._models._mapped_rows import StreamedInputs
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit, refit
@@ -127,7 +124,7 @@ def train_and_refit(
 
     n_coef = sum(opened.network.n_params for opened in trained.opened)
     samples = trained.samples
-    _check_memory(trained, request, effort)
+    trained.check_memory(request.alpha, request.solver, effort.max_memory)
     codes = torch.from_numpy(row_codes(data.samples.X)).to(samples.y.device)
     with threads_for_solve(samples.y.numel(), n_coef):
         raws = [
@@ -142,21 +139,6 @@ def train_and_refit(
             total = samples.total
             noise = uncertainty(result, samples.X[0], total, convex_parts, effort)
     return trained, result, noise
-
-
-def _check_memory(
-    trained: TrainedNetworks, request: RefitRequest, effort: Effort
-) -> None:
-    """Raise before the first pass over a file if no solver fits into memory."""
-    samples = trained.samples
-    if not isinstance(samples.X[0], StreamedInputs):
-        return
-    networks = [opened.network for opened in trained.opened]
-    space = TangentSpace.with_scales(networks, samples.X, [1.0] * len(networks))
-    basis, alpha = space.operator(samples.X), request.alpha
-    problem = ConvexProblem(basis, samples.y, trained.loss, samples.normalized_weight)
-    problem = problem.with_alpha(alpha if is_number(alpha) else 1.0)
-    choose_method(problem, effort.max_memory, request.solver)
 
 
 def warn_of_useless_networks(trained: TrainedNetworks, raws: Sequence[Tensor]) -> None:
