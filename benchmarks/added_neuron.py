@@ -15,11 +15,12 @@ import pandas as pd
 import torch
 from _harness import Finding, Task, covers, finish, parse_arguments, print_table, run
 
+from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._added_neuron._search import search
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import auxiliary_objective, draw_neurons
-from sklearn_pgb._training._descent import Adam
+from sklearn_pgb._training._descent import Adam, GradientDescent
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 from sklearn_pgb._training._train import Schedule, train
@@ -161,19 +162,30 @@ def hybrid(starts):
 
 def searched(starts, kind):
     """Row of a search with one kind of move."""
+    request = TrainingRequest(
+        solver="adam",
+        schedule=Schedule(rate=RATE, max_epochs=STEPS, tol=TOL),
+        batch_size=starts.objective.n_samples,
+        shuffle=True,
+        alpha=0.0,
+        neuron_penalty=NEURON_PENALTY,
+        n_starts=1,
+        global_move=kind,
+        adam=Adam(),
+        descent=GradientDescent(),
+        max_evaluations=STEPS,
+        dtype=starts.theta.dtype,
+        device=starts.theta.device,
+        loss_unit=1.0,
+    )
     theta, _, n_epochs, n_moves = search(
         starts.objective,
         starts.theta,
-        Adam(),
-        move=kind,
+        request,
         restart=starts.draw,
-        rate=RATE,
-        max_epochs=STEPS,
-        neuron_penalty=NEURON_PENALTY,
         floor=0.0,
-        tol=TOL,
-        batch_size=starts.objective.n_samples,
         generator=starts.directions,
+        on_epoch=lambda theta, loss: False,
     )
     moves = n_moves.double().mean().item()
     return {**outcome(starts, theta, n_epochs), "moves": moves}

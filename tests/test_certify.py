@@ -453,7 +453,7 @@ def test_lanczos_finds_the_lowest_curvature(seed):
     objective, theta = subject.objective, subject.objective.network.theta
     dense = np.linalg.eigvalsh(hessian(objective, theta).numpy())
     generator = torch.Generator().manual_seed(seed)
-    ritz, vector = _curvature._lanczos(
+    ritz, vector = _curvature.lanczos(
         hessian_product(objective, theta),
         torch.randn(len(theta), generator=generator, dtype=torch.float64),
         len(theta),

@@ -46,7 +46,7 @@ def choose(problem, rule, folds, path=None):
     return choose_alpha(problem, rule, ALPHAS, 40.0, EFFORT, folds, path)
 
 
-def held_out_losses(problem, parts, alphas=ALPHAS):
+def heldout_losses(problem, parts, alphas=ALPHAS):
     """Mean losses on held-out samples, by a general optimizer."""
     losses = np.zeros(len(alphas))
     for train, held in parts:
@@ -62,7 +62,7 @@ def held_out_losses(problem, parts, alphas=ALPHAS):
 def test_closed_form_leaves_each_sample_out():
     problem = problem_of(SquaredLoss())
     # The penalty keeps its weight relative to the sum of the losses.
-    expected = held_out_losses(problem, SINGLE, ALPHAS[::6] * 40 / 39)
+    expected = heldout_losses(problem, SINGLE, ALPHAS[::6] * 40 / 39)
     choice = choose(problem, "auto", no_folds, spectral_path(problem, "auto", 1e9))
     np.testing.assert_allclose(choice.scores[::6], expected, rtol=1e-6)
     assert choice.alpha == ALPHAS[choice.scores.argmin()]
@@ -75,7 +75,7 @@ def test_closed_form_leaves_each_sample_out():
 def test_held_out_samples_come_first(rule):
     """Alpha is then converted to the problem on all samples, 4/3 of a training part."""
     problem = problem_of(LogisticLoss())
-    expected = held_out_losses(problem, PARTS)
+    expected = heldout_losses(problem, PARTS)
     choice = choose(problem, rule, lambda problem: convex_folds(problem, PARTS))
     n_tried = len(choice.scores)
     np.testing.assert_allclose(choice.scores, expected[:n_tried], rtol=1e-2)
@@ -87,7 +87,7 @@ def test_newton_steps_without_folds(folds):
     problem = problem_of(LogisticLoss())
     expected = choose(problem, "loo", pytest.fail)
     np.testing.assert_equal(choose(problem, "auto", folds).scores, expected.scores)
-    losses = held_out_losses(problem, SINGLE, ALPHAS[:5:4] * 40 / 39)
+    losses = heldout_losses(problem, SINGLE, ALPHAS[:5:4] * 40 / 39)
     np.testing.assert_allclose(expected.scores[:5:4], losses, rtol=1e-2)
 
 

@@ -497,14 +497,14 @@ def test_first_order_is_not_enough(generator):
 
 def test_large_modules_are_left_out(generator, monkeypatch):
     """No Jacobian beyond a size; no decomposition of a block beyond a cost."""
-    from sklearn_pgb._geometry import _displacements
+    from sklearn_pgb._geometry import _freedom
 
     network = open_module(Residual(torch.zeros(2, 2), torch.ones(2, 3)))
     X = randn(generator, 4, 5)
     n_rows, n_params = 4 * 2, 4 + 6
-    monkeypatch.setattr(_displacements, "JACOBIAN_ENTRIES", n_rows * n_params)
+    monkeypatch.setattr(_freedom, "JACOBIAN_ENTRIES", n_rows * n_params)
     assert displacements(network, X, generator=generator)
-    monkeypatch.setattr(_displacements, "JACOBIAN_ENTRIES", n_rows * n_params - 1)
+    monkeypatch.setattr(_freedom, "JACOBIAN_ENTRIES", n_rows * n_params - 1)
     assert displacements(network, X, generator=generator) == []
 
 

@@ -36,7 +36,7 @@ from torch.testing import assert_close
 from sklearn_pgb import GradientBasisRefit
 from sklearn_pgb._budget import CLEAR_GAIN
 from sklearn_pgb._convex._choice import SQUARED_LOSS_ALPHAS
-from sklearn_pgb._refit import _choice
+from sklearn_pgb._refit import _networks
 from sklearn_pgb._refit._choice import side_by_side
 
 GRID = np.logspace(-4, 0, 3)
@@ -354,7 +354,7 @@ def test_choice_on_validation_samples_is_brute_force(
 
     The network is kept unless the refit is better by some standard errors.
     """
-    monkeypatch.setattr(_choice, "CLEAR_GAIN", clear)
+    monkeypatch.setattr(_networks, "CLEAR_GAIN", clear)
     y, s = TARGETS[name], WEIGHT
     fit, val = slice(0, 28), slice(28, 40)
     network = mlp(name, max_iter=8)

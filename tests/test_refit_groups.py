@@ -365,13 +365,11 @@ def test_heldout_predictions_come_from_other_folds():
     for shift in (0.0, 100.0):
         other = y.clone()
         other[held] += shift
-        fold = _groups._kernel_fold(
-            folds[1], average, part, torch.tensor(held), other, weight
-        )
+        fold = folds[1].kernel_fold(average, part, torch.tensor(held), other, weight)
         solution = MixtureSearch([fold], SquaredLoss())
         solution.evaluate(mixture)
         solved = solution.solutions[mixture][0]
-        (raw,) = _groups._predicted(folds[1], average, part, [(mixture, solved)])
+        (raw,) = folds[1].heldout_raw(average, part, [(mixture, solved)])
         results.append(raw)
         (raw,) = fold.heldout_raw([mixture], solved)
         torch.testing.assert_close(results[-1], raw)

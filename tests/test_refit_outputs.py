@@ -19,7 +19,7 @@ from sklearn_pgb._convex._problem import ConvexProblem, finish
 from sklearn_pgb._estimator._border import inputs_of, open_all
 from sklearn_pgb._losses._regression import GammaLoss, SquaredLoss
 from sklearn_pgb._operators._dense import DenseOperator
-from sklearn_pgb._refit._uncertainty import held_out_level, parameter_variance
+from sklearn_pgb._refit._uncertainty import heldout_level, parameter_variance
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 2))
@@ -253,7 +253,7 @@ def test_noise_is_raised_to_fit_held_out_samples():
     problem = ConvexProblem(operator, y, GammaLoss(), weight, alpha=1.0, offset=raw)
     solution = finish(problem, *problem.zero(), 0, True)
     held = HeldOut(torch.arange(2), operator, y, weight, raw)
-    shift, loss = held_out_level([Fold(problem, held)], [solution])
+    shift, loss = heldout_level([Fold(problem, held)], [solution])
     torch.testing.assert_close(shift, torch.tensor([2.0, 1.0]).double().log())
     np.testing.assert_allclose(loss, 0.5 - np.log(0.5) - 1)
 

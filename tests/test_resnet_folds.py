@@ -55,10 +55,10 @@ class Fold:
     def on(self, samples):
         return Fold(self.curves.pop(0))
 
-    def basis_held_out_losses(self, alpha, held):
+    def basis_heldout_losses(self, alpha, held):
         return both(1.0 if alpha == 1 else 1.5)
 
-    def held_out_losses(self, theta, alpha, held):
+    def heldout_losses(self, theta, alpha, held):
         return both(self.curves[0](int(theta[-1])) + (0.0 if alpha == 1 else 0.5))
 
     def floor(self):
@@ -82,9 +82,9 @@ def trainings(monkeypatch):
     return counts
 
 
-def curve(held_out):
-    found = _full_batch.held_out_curve(
-        Fold(held_out), HELD, torch.zeros(1), REQUEST, CHECKPOINTS, [4.0, 1.0]
+def curve(heldout):
+    found = _full_batch.heldout_curve(
+        Fold(heldout), HELD, torch.zeros(1), REQUEST, CHECKPOINTS, [4.0, 1.0]
     )
     assert_allclose(found[:, 0], found[:, 1] + 0.5)
     return found[:, 1].mean(1)
@@ -109,7 +109,7 @@ def choose(*curves):
 
 
 def chosen(found):
-    improves, losses = found.improves, (found.held_out, found.basis_held_out)
+    improves, losses = found.improves, (found.heldout_loss, found.basis_heldout_loss)
     return found.n_iter, found.alpha, improves, *losses
 
 
@@ -227,7 +227,7 @@ def test_ridge_of_the_log_loss(generator):
     found = choose_penalty(inner, rule(leave_one_out=False), lambda: parts).alpha
     grid = total_variance(X, weight) * OTHER_ALPHAS
 
-    def held_out(alpha):
+    def heldout(alpha):
         losses = []
         for seen, unseen in parts:
             model = LogisticRegression(C=1 / (alpha * len(seen)), tol=1e-8)
@@ -236,7 +236,7 @@ def test_ridge_of_the_log_loss(generator):
         return np.mean(losses)
 
     # Alpha for four fifths of the samples is larger than for all of them.
-    best = grid[np.argmin([held_out(alpha) for alpha in grid])]
+    best = grid[np.argmin([heldout(alpha) for alpha in grid])]
     assert found == pytest.approx(best * 4 / 5)
     assert best not in (grid[0], grid[-1])
     left_out = choose_penalty(inner, rule(leave_one_out=True), lambda: parts).alpha

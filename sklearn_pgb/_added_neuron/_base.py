@@ -22,7 +22,6 @@ from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
     FEW_SAMPLES,
-    TrainingRequest,
     automatic_batch,
     fit_network,
     one_epoch,
@@ -30,6 +29,7 @@ from sklearn_pgb._added_neuron._fitting import (
 from sklearn_pgb._added_neuron._held_out import NumberedSamples, scorer, split_rows
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
+from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._budget import AUTO_HELD_OUT
 from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
 from sklearn_pgb._estimator._folds import row_codes
@@ -236,11 +236,11 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         numbered, callback_data = self._training_samples(X, y, user_weight, groups)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        held_out = None
+        heldout = None
         if X_val is not None:
-            held_out = self._validation_samples(X_val, y_val, sample_weight_val)
+            heldout = self._validation_samples(X_val, y_val, sample_weight_val)
         else:
-            numbered, held_out = self._split(numbered, seed)
+            numbered, heldout = self._split(numbered, seed)
         # If the caller of `fit` gave no weights, callbacks get None, not ones.
         if sample_weight is None:
             callback_data = *callback_data[:2], None
@@ -252,15 +252,15 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             hook, finish = hooks(self, architecture, *callback_data)
             start = self._theta(architecture) if warm else None
             fit, verdict = self._train(
-                architecture, numbered, held_out, start, seed, hook
+                architecture, numbered, heldout, start, seed, hook
             )
         self._forget_fit()
-        self._store(architecture, fit, verdict, held_out is not None)
+        self._store(architecture, fit, verdict, heldout is not None)
         finish()
         self._warn(fit.diverged)
         return self
 
-    def _train(self, architecture, numbered, held_out, start, seed, hook):
+    def _train(self, architecture, numbered, heldout, start, seed, hook):
         """Train a network, with early stopping if there are held-out samples."""
         samples = numbered.samples
         loss = self._loss(architecture)
@@ -269,8 +269,8 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         floor = pure_error_floor(group, data.y, loss, data.weight)
         request = self._request(len(samples.y), samples.X)
         score = None
-        if held_out is not None:
-            score = scorer(held_out, self, architecture, loss, request)
+        if heldout is not None:
+            score = scorer(heldout, self, architecture, loss, request)
         fit, verdict = fit_network(
             architecture,
             loss,
@@ -280,7 +280,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             start=start,
             seed=seed,
             hook=hook,
-            held_out=score,
+            score=score,
             floor=floor,
         )
         _check_loss(verdict.loss)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._added_neuron._monitor import FloorComparison, monitor
+from sklearn_pgb._added_neuron._request import Hook, TrainingRequest
 from sklearn_pgb._added_neuron._search import search
 from sklearn_pgb._budget import (
     BATCHES,
@@ -23,11 +24,11 @@ from sklearn_pgb._losses._floor import PureErrorFloor
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._training._architecture import Architecture
-from sklearn_pgb._training._descent import Adam, Descent, GradientDescent, Method
+from sklearn_pgb._training._descent import Descent
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram, ModuleProgram
-from sklearn_pgb._training._train import Schedule, train
+from sklearn_pgb._training._train import train
 
 # Up to this many samples are sorted, so that their order does not matter.
 FEW_SAMPLES = BATCHES * LARGEST_BATCH
@@ -41,34 +42,6 @@ def automatic_batch(n_samples: int, searches: bool) -> int:
     """
     least = LARGEST_BATCH if searches else SMALLEST_BATCH
     return min(max(n_samples // BATCHES, least), LARGEST_BATCH)
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    """Parameters of the training, with automatic ones resolved.
-
-    The training minimizes the objective divided by `loss_unit`, so that steps and
-    tolerances do not depend on the scale of count targets.
-    """
-
-    solver: str
-    schedule: Schedule
-    batch_size: int
-    shuffle: bool
-    alpha: float
-    neuron_penalty: float
-    n_starts: int
-    global_move: str
-    adam: Adam
-    descent: GradientDescent
-    max_evaluations: int
-    dtype: torch.dtype
-    device: torch.device
-    loss_unit: float
-
-    def method(self) -> Method:
-        """Return the optimizer of minibatch training."""
-        return self.descent if self.solver == "sgd" else self.adam
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +61,6 @@ class NetworkFit:
     diverged: bool
 
 
-# Called after each epoch or iteration with the parameters (n_params,) and the
-# objective. Minibatch training adds the held-out score, whether stagnation was detected
-# in this epoch, and the learning rate of the next one. The training ends if it returns
-# True.
-Hook = Callable[..., bool]
-
-
 def fit_network(
     architecture: Architecture,
     loss: Loss,
@@ -105,14 +71,14 @@ def fit_network(
     start: Tensor | None,
     seed: int,
     hook: Hook,
-    held_out: Callable[[Tensor], float] | None,
+    score: Callable[[Tensor], float] | None,
     floor: PureErrorFloor,
 ) -> tuple[NetworkFit, FloorComparison]:
     """Train a network, polish it if there are several starts, and monitor the result.
 
     The data are tensors in float64 on the CPU: preprocessed inputs, encoded targets and
     normalized weights, whose sum was `total_weight`. Without a `start`, initial
-    parameters are drawn. `held_out` scores parameters on the held-out samples.
+    parameters are drawn. `score` scores parameters on the held-out samples.
     """
     exact = _objective(architecture, loss, data, request, total_weight)
     generator = torch.Generator().manual_seed(seed)
@@ -124,16 +90,16 @@ def fit_network(
         stopped = hook(theta, loss * request.loss_unit, *details)
         return stopped
 
-    trained = _train(
-        architecture,
-        _in_training(exact, request),
-        theta,
-        request,
-        generator,
-        report,
-        held_out,
-        floor.value / request.loss_unit,
-    )
+    objective = _in_training(exact, request)
+    if request.solver == "lbfgs":
+        trained = _by_lbfgs(objective, theta, request, report)
+    elif request.n_starts > 1:
+        least = floor.value / request.loss_unit
+        trained = _by_search(
+            architecture, objective, theta, request, generator, report, least
+        )
+    else:
+        trained = _by_minibatches(objective, theta, request, generator, report, score)
     # The monitor and the polish need float64 on the CPU, on any device of training.
     exact = replace(exact, program=exact.program.exact())
     theta = trained.theta
@@ -228,53 +194,44 @@ def _in_training(objective: Objective, request: TrainingRequest) -> Objective:
     return Objective(scaled.program, scaled.loss, *moved)
 
 
-def _train(
-    architecture: Architecture,
+def _by_minibatches(
     objective: Objective,
     theta: Tensor,
     request: TrainingRequest,
     generator: torch.Generator,
     report: Hook,
-    held_out: Callable[[Tensor], float] | None,
-    floor: float,
+    score: Callable[[Tensor], float] | None,
 ) -> NetworkFit:
-    """Train with the requested solver."""
-    if request.solver == "lbfgs":
-        return _by_lbfgs(objective, theta, request, report)
-    start = theta[None].to(objective.weight)
-    if request.n_starts > 1:
-        return _by_search(
-            architecture, objective, start, request, generator, report, floor
-        )
+    """Train by the method of the request, with early stopping if there is a score."""
 
     def on_epoch(theta: Tensor, *epoch: Tensor) -> bool:
-        loss, score, stagnates, rate = (each[0].item() for each in epoch)
-        known = None if held_out is None else score
+        loss, value, stagnates, rate = (each[0].item() for each in epoch)
+        known = None if score is None else value
         return report(theta[0], loss, known, stagnates, rate)
 
     training = train(
         objective,
-        start,
+        theta[None].to(objective.weight),
         request.method(),
         request.schedule,
         batch_size=request.batch_size,
         generator=generator if request.shuffle else None,
         validate=None
-        if held_out is None
-        else lambda theta: torch.tensor([held_out(theta[0])], dtype=torch.float64),
+        if score is None
+        else lambda theta: torch.tensor([score(theta[0])], dtype=torch.float64),
         on_epoch=on_epoch,
     )
     diverged = bool(training.diverged[0])
     if diverged:
         ending = "stalled"
     elif bool(training.stagnated[0]):
-        ending = "converged" if held_out is None else "early_stopped"
+        ending = "converged" if score is None else "early_stopped"
     else:
         ending = "max_iter"
     return NetworkFit(
         theta=_to_float64(training.theta[0]),
         losses=training.losses[:, 0].tolist(),
-        scores=training.scores[:, 0].tolist() if held_out is not None else [],
+        scores=training.scores[:, 0].tolist() if score is not None else [],
         n_iter=training.n_epochs,
         n_moves=0,
         ending=ending,
@@ -305,28 +262,19 @@ def _by_lbfgs(
 def _by_search(
     architecture: Architecture,
     objective: Objective,
-    start: Tensor,
+    theta: Tensor,
     request: TrainingRequest,
     generator: torch.Generator,
     report: Hook,
     floor: float,
 ) -> NetworkFit:
-    program = architecture.program
-    has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
-    # A transplant needs a hidden unit to replace.
-    move = request.global_move if has_hidden else "restart"
+    start = theta[None].to(objective.weight)
     theta, losses, n_epochs, n_moves = search(
         objective,
         start,
-        request.method(),
-        global_move=move,
+        request,
         restart=lambda _: architecture.draw().to(start),
-        rate=request.schedule.rate,
-        max_epochs=request.n_starts * request.schedule.max_epochs,
-        neuron_penalty=request.neuron_penalty,
         floor=floor,
-        tol=request.schedule.tol,
-        batch_size=request.batch_size,
         generator=generator,
         on_epoch=lambda theta, loss: report(theta[0], float(loss[0])),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import check_scoring
 from torch import Tensor
 
-from sklearn_pgb._added_neuron._fitting import TrainingRequest
+from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._training._architecture import Architecture
@@ -151,16 +151,16 @@ def split_rows(
     # The first cluster of each label is always trained on.
     first = np.unique(label[order], return_index=True)[1]
     order = np.delete(order, first)
-    n_held_out = min(math.ceil(fraction * n_clusters), len(order))
-    held_out = np.zeros(n_clusters, dtype=bool)
-    if n_held_out:
+    n_heldout = min(math.ceil(fraction * n_clusters), len(order))
+    heldout = np.zeros(n_clusters, dtype=bool)
+    if n_heldout:
         # Evenly spaced in the order of the labels, which stratifies by label.
-        spread = (np.arange(n_held_out) + 0.5) * len(order) / n_held_out
-        held_out[order[spread.astype(np.intp)]] = True
+        spread = (np.arange(n_heldout) + 0.5) * len(order) / n_heldout
+        heldout[order[spread.astype(np.intp)]] = True
     # A cluster of several labels counts for the most frequent one, so another may still
     # have all of its samples held out.
     for code in range(votes.shape[1]):
         has_label = votes[:, code] > 0
-        if has_label.any() and held_out[has_label].all():
-            held_out[np.flatnonzero(has_label)[0]] = False
-    return np.flatnonzero(~held_out[cluster]), np.flatnonzero(held_out[cluster])
+        if has_label.any() and heldout[has_label].all():
+            heldout[np.flatnonzero(has_label)[0]] = False
+    return np.flatnonzero(~heldout[cluster]), np.flatnonzero(heldout[cluster])

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sklearn_pgb._added_neuron._fitting import Hook
+from sklearn_pgb._added_neuron._request import Hook
 from sklearn_pgb._budget import SMALLEST_RATE
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._training._architecture import Architecture

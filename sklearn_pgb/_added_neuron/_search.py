@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._budget import (
     ACTIVE,
     ANNEALED_PROGRESS,
@@ -26,7 +27,7 @@ from sklearn_pgb._training._auxiliary import (
     auxiliary_objective,
     draw_neurons,
 )
-from sklearn_pgb._training._descent import Descent, Method
+from sklearn_pgb._training._descent import Descent
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
@@ -35,18 +36,12 @@ from sklearn_pgb._training._program import ChainProgram
 def search(
     objective: Objective,
     theta: Tensor,
-    method: Method,
+    request: TrainingRequest,
     *,
-    global_move: str,
     restart: Callable[[int], Tensor],
-    rate: float,
-    max_epochs: int,
-    neuron_penalty: float,
     floor: float,
-    tol: float,
-    batch_size: int,
     generator: torch.Generator,
-    on_epoch: Callable[[Tensor, Tensor], bool] | None = None,
+    on_epoch: Callable[[Tensor, Tensor], bool],
 ) -> tuple[Tensor, Tensor, int, Tensor]:
     """Train networks and added neurons in turns, with global moves.
 
@@ -63,15 +58,16 @@ def search(
     Parameters
     ----------
     theta : Tensor (n_members, n_params)
-    global_move : {"transplant", "restart"}
-        Global move of a stagnating member.
+    request : TrainingRequest
+        Each start has as many epochs as the schedule. They are passes over the samples,
+        including those of the neurons and the polish. A network without hidden units
+        can only restart.
     restart : callable
         Draws new parameters for one member, given its number.
-    max_epochs : int
-        Passes over the samples, including those of the neurons and the polish.
-    floor, tol : float
-        A member is done if its loss exceeds the pure-error floor by at most `tol`.
-    on_epoch : callable or None
+    floor : float
+        A member is done if its loss exceeds the pure-error floor by at most the
+        tolerance of the schedule.
+    on_epoch : callable
         Takes the networks' parameters and losses; returning True ends the search.
 
     Returns
@@ -87,11 +83,19 @@ def search(
     Kawaguchi and Kaelbling, "Elimination of All Bad Local Minima in Deep Learning",
     AISTATS 2020. It has the theory, the failure mode and the idea of the hybrid.
     """
-    auxiliary = auxiliary_objective(objective, neuron_penalty)
+    auxiliary = auxiliary_objective(objective, request.neuron_penalty)
     population = _Population(
-        objective, auxiliary, theta, global_move, restart, floor, tol, generator
+        objective, auxiliary, theta, request, restart, floor, generator
     )
-    descent = Descent(auxiliary, population.start(), method, batch_size, generator)
+    descent = Descent(
+        auxiliary,
+        population.start(),
+        request.method(),
+        request.batch_size,
+        generator,
+    )
+    rate, tol = request.schedule.rate, request.schedule.tol
+    max_epochs = request.n_starts * request.schedule.max_epochs
     segment = max(1, SEGMENT // math.ceil(objective.n_samples / descent.batch_size))
     losses: list[Tensor] = []
 
@@ -104,10 +108,8 @@ def search(
             annealed = min(max(0.0, (elapsed - RETURN) / (1 - POLISH - RETURN)), 1.0)
             factor = (1 + math.cos(math.pi * annealed)) / 2
             losses.append(descent.epoch(rate * factor * trained))
-            if on_epoch is not None:
-                network = population.program.split(descent.theta)[0]
-                if on_epoch(network, losses[-1]):
-                    return False
+            if on_epoch(population.program.split(descent.theta)[0], losses[-1]):
+                return False
             if bool((losses[-1] - floor <= tol).all()):
                 break
         return True
@@ -142,17 +144,19 @@ class _Population:
         objective: Objective,
         auxiliary: Objective,
         theta: Tensor,
-        global_move: str,
+        request: TrainingRequest,
         restart: Callable[[int], Tensor],
         floor: float,
-        tol: float,
         generator: torch.Generator,
     ):
         assert isinstance(auxiliary.program, AuxiliaryProgram)
         self.objective, self.program = objective, auxiliary.program
-        self.global_move, self.restart = global_move, restart
-        self.generator = generator
-        self.floor, self.tol = floor, tol
+        # A transplant needs a hidden unit to replace.
+        program = objective.program
+        has_hidden = isinstance(program, ChainProgram) and len(program.shapes) > 1
+        self.transplants = has_hidden and request.global_move == "transplant"
+        self.restart, self.generator = restart, generator
+        self.floor, self.tol = floor, request.schedule.tol
         self.best_theta, self.best = theta.clone(), objective.value(theta)
         self.value = self.best.clone()
         # Smallest value since the last move, and number of segments since it decreased.
@@ -206,9 +210,9 @@ class _Population:
             of_member = Neurons(neurons.a[member], neurons.b[member], neurons.W[member])
             moved = transplant(self.objective, theta[member], of_member)
             self._set_network(descent, member, moved)
-        restarts = stuck & ((self.n_moves + 1) % RESTART_EVERY == 0)
-        if self.global_move == "restart":
-            restarts = stuck
+        restarts = stuck
+        if self.transplants:
+            restarts = stuck & ((self.n_moves + 1) % RESTART_EVERY == 0)
         for member in restarts.nonzero()[:, 0].tolist():
             self._set_network(descent, member, self.restart(member))
         has_moved = self.fitting | restarts

@@ -64,7 +64,9 @@ def _run(tasks: list[tuple[Any, ...]], n_jobs: int | None) -> list[Any]:
             parallel = Parallel(n_jobs=n_jobs, prefer="threads", batch_size=1)
             return list(parallel(delayed(_call)(*task) for task in tasks))
         except Exception as error:
-            if not _is_loss_of_worker(error):
+            is_from_dask = type(error).__module__.partition(".")[0] == "distributed"
+            lost = is_from_dask or isinstance(error, BrokenExecutor | CancelledError)
+            if not lost:
                 raise
             if attempt == PASS_ATTEMPTS:
                 raise RuntimeError(
@@ -72,11 +74,6 @@ def _run(tasks: list[tuple[Any, ...]], n_jobs: int | None) -> list[Any]:
                     f"ended by {type(error).__name__}: {error}. Give them more memory."
                 ) from error
     raise AssertionError
-
-
-def _is_loss_of_worker(error: Exception) -> bool:
-    is_from_dask = type(error).__module__.partition(".")[0] == "distributed"
-    return is_from_dask or isinstance(error, BrokenExecutor | CancelledError)
 
 
 def _call(function: Callable[..., Any], part: Any, tensors: list[Tensor]) -> Any:
@@ -122,10 +119,11 @@ class StreamedOperator(BlockedOperator):
     ):
         self.build, self.inputs = build, tuple(inputs)
         self._last: tuple[Tensor, Tensor] | None = None
-        super().__init__(self._created, len(inputs[0]), inputs[0].source.block)
 
-    def _created(self, rows: Any) -> LinearOperator:
-        return self.build([X[rows] for X in self.inputs])
+        def create(rows: Any) -> LinearOperator:
+            return build([X[rows] for X in inputs])
+
+        super().__init__(create, len(inputs[0]), inputs[0].source.block)
 
     def _pass(self, name: str, *tensors: Tensor, coef: Tensor | None = None) -> Any:
         """Results of a method of `BlockedOperator` on all parts."""

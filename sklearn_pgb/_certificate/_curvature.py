@@ -51,13 +51,13 @@ def curvature(
     product = hessian_product(objective, theta)
     # A random start has a part along every eigenvector, almost surely.
     start = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
-    values, direction = _lanczos(product, start, max(2, n_steps))
+    values, direction = lanczos(product, start, max(2, n_steps))
     # v^T H v is an upper bound of the smallest eigenvalue, unlike a rounded Ritz value.
     least_curvature = float(direction @ product(direction))
     return Curvature(least_curvature, float(values.abs().max()), direction)
 
 
-def _lanczos(
+def lanczos(
     product: Callable[[Tensor], Tensor], start: Tensor, n_steps: int
 ) -> tuple[Tensor, Tensor]:
     """Ritz values, and the Ritz vector of the smallest one.

@@ -121,8 +121,16 @@ class Evidence:
         parameters = {field: getattr(loss, field) for field in loss.parameters.values()}
         arrays = self.arrays(escape, max_memory)
         table = [each.record(f"features_{i}") for i, each in enumerate(self.solved)]
-        if self.tilted is not None:
-            table.append(self._tilted_record(table))
+        tilted = self.tilted
+        if tilted is not None:
+            gradient = next(row for row in table if row["basis"] == GRADIENT)
+            of_tilted = {
+                **gradient,
+                "basis": "tilted gradient",
+                **_attained(tilted.value, tilted.change),
+                **_bound(tilted.lower_bound, tilted.norm_budget, tilted.dual),
+            }
+            table.append(of_tilted)
         content = {
             "format": "sklearn_pgb certificate",
             "version": 1,
@@ -137,18 +145,6 @@ class Evidence:
         text = json.dumps(_plain(content), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         return json.dumps({**json.loads(text), "digest": digest}, sort_keys=True)
-
-    def _tilted_record(self, table: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return the record of the problem that is tilted by the penalty's gradient."""
-        tilted = self.tilted
-        assert tilted is not None
-        gradient = next(row for row in table if row["basis"] == GRADIENT)
-        return {
-            **gradient,
-            "basis": "tilted gradient",
-            **_attained(tilted.value, tilted.change),
-            **_bound(tilted.lower_bound, tilted.norm_budget, tilted.dual),
-        }
 
     def arrays(
         self, escape: Escape | None, max_memory: float

@@ -97,8 +97,9 @@ class Findings:
     nearby_rank : int or None
         Rank of the Jacobian nearby.
     displaced : list of Displacement
-    linear_layers : range or None
-        Layers whose joint features a local minimum can't be worse than.
+    joint_row : str or None
+        Name of the row of linear layers whose joint features a local minimum can't be
+        worse than.
     tilted : TiltedIdentity or None
     curvature : Curvature or None
         None if the network is not smooth or is linear in its parameters.
@@ -121,7 +122,7 @@ class Findings:
     in_span_error: float | None
     nearby_rank: int | None
     displaced: list[Displacement]
-    linear_layers: range | None
+    joint_row: str | None
     tilted: TiltedIdentity | None
     curvature: Curvature | None
 
@@ -209,7 +210,7 @@ def examine(
         tangent = _with_step(tangent, problem, raw, steep.step)
     margin = kink_margin(network, objective.X)
     smooth = not margin.on_kink
-    layers, joint = _joint_layers(objective)
+    joint = _joint_layers(objective)
     solved, linear_bound = [], -np.inf
     for name, each in feature_problems(subject, bases, joint):
         result = solve_basis(each, settings.max_memory, floor=floor.value)
@@ -218,12 +219,10 @@ def examine(
         if name == INPUTS and result.unlimited:
             linear_bound = result.lower_bound
     solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss, span_coef))
-    rank = tangent.steady_rank
-    nearby_rank = _nearby_rank(objective, rank, generator)
-    displaced = []
-    if smooth and rank is not None and rank < (nearby_rank or 0):
-        may_be_critical = loss - tangent.value <= tolerance
-        displaced = _displacements(objective, problem, may_be_critical, generator)
+    may_be_critical = loss - tangent.value <= tolerance
+    nearby_rank, displaced = _displacements(
+        objective, tangent.steady_rank, smooth, may_be_critical, generator
+    )
     if displaced:
         wider = tangent_problem(objective, raw, [each.shift for each in displaced])
         result = solve_basis(wider, settings.max_memory, **known)
@@ -254,7 +253,7 @@ def examine(
         in_span_error=in_span_error,
         nearby_rank=nearby_rank,
         displaced=displaced,
-        linear_layers=layers,
+        joint_row=next(iter(joint), None),
         tilted=tilted,
         curvature=curvature(objective, theta, generator)
         if smooth and not network.is_linear_in_theta
@@ -272,42 +271,30 @@ def _check_finite(**measured: float) -> None:
             )
 
 
-def _nearby_rank(
-    objective: Objective, rank: int | None, generator: torch.Generator
-) -> int | None:
-    """Rank of the Jacobian at parameters nearby, if it can exceed `rank`."""
-    network = objective.network
-    is_full = rank == min(objective.y.numel(), network.n_params)
-    # The derivatives of a model that is linear in its parameters are constant.
-    if rank is None or is_full or network.is_linear_in_theta:
-        return rank
-    return generic_rank(
-        network,
-        objective.X,
-        generator,
-        objective.weight,
-        max_flops=NEARBY_RANK_FLOPS,
-    )
-
-
 def _displacements(
     objective: Objective,
-    problem: ConvexProblem,
+    rank: int | None,
+    smooth: bool,
     may_be_critical: bool,
     generator: torch.Generator,
-) -> list[Displacement]:
-    """Displacements to nearby parameters, unless they cost too much."""
+) -> tuple[int | None, list[Displacement]]:
+    """Rank of the Jacobian nearby, and displacements if it exceeds the `rank` here.
+
+    They are left out at kinks, and if they cost too much.
+    """
+    network, X, weight = objective.network, objective.X, objective.weight
+    n_rows, n_coef = objective.y.numel(), network.n_params
+    # The derivatives of a model that is linear in its parameters are constant.
+    if rank in (None, min(n_rows, n_coef)) or network.is_linear_in_theta:
+        return rank, []
+    nearby = generic_rank(network, X, generator, weight, max_flops=NEARBY_RANK_FLOPS)
     # Each displacement costs a factorization. It is not worth much if the gradient
     # basis already shows that the point is not critical.
-    limit = (
-        NEARBY_RANK_FLOPS if may_be_critical else NEARBY_RANK_FLOPS / N_DISPLACEMENTS
-    )
-    n_rows, n_coef = problem.operator.n_rows, problem.operator.n_coef
-    if factorization_flops(n_rows, n_coef) > limit:
-        return []
-    return new_displacements(
-        objective.network, objective.X, objective.weight, N_DISPLACEMENTS, generator
-    )
+    limit = NEARBY_RANK_FLOPS / (1 if may_be_critical else N_DISPLACEMENTS)
+    too_expensive = factorization_flops(n_rows, n_coef) > limit
+    if not smooth or nearby is None or nearby <= rank or too_expensive:
+        return nearby, []
+    return nearby, new_displacements(network, X, weight, N_DISPLACEMENTS, generator)
 
 
 def _with_step(
@@ -328,28 +315,24 @@ def _with_step(
     )
 
 
-def _joint_layers(
-    objective: Objective,
-) -> tuple[range | None, dict[str, LinearOperator]]:
-    """Linear layers, and their joint operator if there are several.
+def _joint_layers(objective: Objective) -> dict[str, LinearOperator]:
+    """Joint operator of several linear layers, by its name in the table.
 
-    A local minimum is as good as the best model on these layers jointly.
+    A local minimum is as good as the best model on these layers jointly. Empty if there
+    are none or one.
     """
-    network = objective.network
-    if not (
-        isinstance(network, ChainNetwork) and network.is_mlp and network.activations
-    ):
-        return None, {}
-    layers = linear_layers(network, objective.X, objective.y.shape[1])
+    network, X = objective.network, objective.X
+    if not isinstance(network, ChainNetwork) or not network.is_mlp:
+        return {}
+    if not network.activations:
+        return {}
+    layers = linear_layers(network, X, objective.y.shape[1])
     if len(layers) < 2:
-        return layers, {}
-    return layers, {joint_name(layers): layers_operator(network, objective.X, layers)}
-
-
-def joint_name(layers: range) -> str:
-    """Name in the table of the joint features of several layers."""
+        return {}
     first, last = layers[0], layers[-1]
-    return f"{INPUTS if first == 0 else f'layer {first}'} to layer {last} jointly"
+    start = INPUTS if first == 0 else f"layer {first}"
+    name = f"{start} to layer {last} jointly"
+    return {name: layers_operator(network, X, layers)}
 
 
 def _head_excess(

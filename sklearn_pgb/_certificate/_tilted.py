@@ -9,7 +9,6 @@ from sklearn_pgb._certificate._table import descend
 from sklearn_pgb._convex._bounds import Bound, Dual, best_of, conjugate_value
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._unit_basis import Spectrum
 from sklearn_pgb._training._objective import Objective
 
 
@@ -100,14 +99,16 @@ def tilted_identity(
     unbounded = None
     if tangent.spectrum is not None:
         steady = tangent.spectrum.leading(RTOL)
-        relative = tilt / steady.basis.scaling.scale
+        scale, root = steady.basis.scaling.scale, problem.weight.sqrt()[:, None]
+        relative = tilt / scale
         # If the tilt has a part that changes no output, the tilted loss decreases along
         # it without limit.
         outside = relative - steady.V @ (steady.V.T @ relative)
         unbounded = float(outside.norm()) > OUTSIDE * float(relative.norm())
-        # Only along steady directions: dividing by tiny singular values would move u
-        # far away.
-        points.append(_corrected(problem, raw, gradient, steady))
+        # The dual closest to the loss' gradients with J^T W u = -grad R. Only along
+        # steady directions: dividing by tiny singular values would move u far away.
+        change = steady.U @ ((steady.V.T @ (gradient / scale)) / steady.singular)
+        points.append(points[0] - change.reshape(raw.shape) / root)
     if tangent.dual is not None:
         points.append(tangent.dual.point)
 
@@ -146,13 +147,3 @@ def tilted_identity(
         change=delta,
         dual=bound.dual,
     )
-
-
-def _corrected(
-    problem: ConvexProblem, raw: Tensor, gradient: Tensor, spectrum: Spectrum
-) -> Tensor:
-    """Dual closest to the loss' gradients with ``J^T W u = -grad R``."""
-    root = problem.weight.sqrt()[:, None]
-    relative = gradient / spectrum.basis.scaling.scale
-    change = spectrum.U @ ((spectrum.V.T @ relative) / spectrum.singular)
-    return problem.loss.gradient(problem.y, raw) - change.reshape(raw.shape) / root

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sklearn_pgb._certificate._certificate import Verdict
 from sklearn_pgb._certificate._escape import Escape, by_curvature, by_displacement
-from sklearn_pgb._certificate._examine import Findings, joint_name
+from sklearn_pgb._certificate._examine import Findings
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import PERTURBED
 from sklearn_pgb._models._resnet import ResNetNetwork
@@ -81,10 +81,8 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
     # With a penalty, displaced parameters have another objective, so Theorem 2 does not
     # apply.
     if findings.tilted is None and findings.displaced:
-        names = [PERTURBED]
-        if findings.linear_layers is not None and len(findings.linear_layers) > 1:
-            names.append(joint_name(findings.linear_layers))
-        rows = [row for row in map(findings.row, names) if row is not None]
+        names = PERTURBED, findings.joint_row
+        rows = [row for row in findings.rows if row.basis in names]
         if any(row.excess > findings.tolerance for row in rows):
             attempts.append(by_displacement(objective, theta, findings.displaced))
     curvature = findings.curvature

@@ -190,13 +190,7 @@ def compare_bases(
     # A single seed, so that several bases of one network use the same parameters.
     for model in models.values():
         fill_seeds(model, seed)
-    if isinstance(scoring, list | tuple | set | Mapping):
-        raise ValueError(
-            "scoring must be one score: None, a name or a callable, got "
-            f"{scoring!r}. Call compare_bases once for each; with `memory` the models "
-            "are trained only once."
-        )
-    scorer = check_scoring(next(iter(models.values())), scoring)
+    scorer, score_name = _scorer(scoring, next(iter(models.values())), classifies)
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
     samples = positive_samples(X, y, weight)
     splits = splitter_parts(kept, cv, X, y, classifier=classifies)
@@ -219,18 +213,7 @@ def compare_bases(
     for start in range(0, len(results), 1 + len(splits)):
         described, *scores = results[start : start + 1 + len(splits)]
         reports.append(replace(described, scores=tuple(scores)))
-    score_name = _score_name(scoring, classifies)
     return BasisComparison(tuple(reports), name, floor, score_name)
-
-
-def _score_name(scoring: Any, classifies: bool) -> str:
-    if scoring is None:
-        return "accuracy" if classifies else "R²"
-    if isinstance(scoring, str):
-        return scoring
-    # A scorer of `make_scorer` holds the function that has the name.
-    function = getattr(scoring, "_score_func", scoring)
-    return str(getattr(function, "__name__", "score"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,6 +340,26 @@ def _check_bases(bases: Any) -> dict[str, Any]:
             basis = as_basis(basis)
         checked[name] = clone(basis)
     return checked
+
+
+def _scorer(
+    scoring: Any, model: Any, classifies: bool
+) -> tuple[Callable[..., Any], str]:
+    """Check the scoring; return a scorer and the name of the score."""
+    if isinstance(scoring, list | tuple | set | Mapping):
+        raise ValueError(
+            "scoring must be one score: None, a name or a callable, got "
+            f"{scoring!r}. Call compare_bases once for each; with `memory` the models "
+            "are trained only once."
+        )
+    scorer = check_scoring(model, scoring)
+    if scoring is None:
+        return scorer, "accuracy" if classifies else "R²"
+    if isinstance(scoring, str):
+        return scorer, scoring
+    # A scorer of `make_scorer` holds the function that has the name.
+    function = getattr(scoring, "_score_func", scoring)
+    return scorer, str(getattr(function, "__name__", "score"))
 
 
 def _resolve_loss(loss: Any, bases: Mapping[str, Any], y: Any) -> str:

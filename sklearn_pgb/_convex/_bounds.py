@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor
 
 from sklearn_pgb._budget import PRODUCT_ULPS
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._unit_basis import EPS
+from sklearn_pgb._convex._unit_basis import EPS, UnitBasis, product_rounding
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,28 @@ class Dual:
     value: float
     residual: float
     point: Tensor
+
+    @classmethod
+    def at(cls, basis: UnitBasis, dual: Tensor) -> Self:
+        """Move a dual point into the domain, and compute its terms."""
+        dual = into_domain(basis.problem, dual)
+        rows = basis.fold(dual)
+        along = float((basis.matrix.T @ rows).norm())
+        along += basis.rounding * float(rows.norm())
+        return cls(conjugate_value(basis.problem, dual, basis.base), along, dual)
+
+    @classmethod
+    def of_residual(cls, basis: UnitBasis, target: Tensor, residual: Tensor) -> Self:
+        """The dual point of a residual r, for the squared loss.
+
+        It bounds by ``|t - A b|^2 >= 2 r.t - |r|^2 - 2 r.A b``.
+        """
+        size = float(residual.norm())
+        value = size**2 + 2 * float((residual * (target - residual)).sum())
+        rounding = product_rounding(1) * size * (size + float(target.norm()))
+        along = 2 * float((basis.matrix.T @ residual).norm())
+        along += 2 * basis.rounding * size
+        return cls(value - rounding, along, -2 * basis.unfold(residual))
 
     def bound(self, budget: float) -> Bound:
         """The lower bound for coefficients with norms up to `budget`."""

@@ -147,7 +147,10 @@ def choose_alpha(
             "sample is left out, got several candidates. Add samples or give a number."
         )
     if rule == "evidence" and isinstance(path, RidgePath):
-        return _by_evidence(path, alphas, total_weight)
+        # The largest marginal likelihood, for the squared loss.
+        grid = torch.as_tensor(alphas.copy()).to(path.eigenvalues)
+        scores = -path.log_evidence(grid, total_weight).cpu().numpy()
+        return AlphaChoice(float(alphas[int(np.argmin(scores))]), alphas, scores)
     if path is not None:
         return by_leave_one_out(problem, path, alphas, total_weight)
     operator = problem.operator
@@ -161,7 +164,7 @@ def choose_alpha(
             if not takes_steps:
                 raise
     if parts:
-        return _by_held_out(parts, problem, alphas, effort)
+        return _by_heldout(parts, problem, alphas, effort)
     return _by_newton_steps(problem, alphas, total_weight, effort)
 
 
@@ -199,15 +202,6 @@ def _left_out_fraction(problem: ConvexProblem, total_weight: float) -> Tensor:
     return (1.0 / (problem.weight * total_weight)).clamp(max=1.0)
 
 
-def _by_evidence(
-    path: RidgePath, alphas: NDArray[np.float64], total_weight: float
-) -> AlphaChoice:
-    """Choose the alpha with the largest marginal likelihood, for the squared loss."""
-    grid = torch.as_tensor(alphas.copy()).to(path.eigenvalues)
-    scores = -path.log_evidence(grid, total_weight).cpu().numpy()
-    return AlphaChoice(float(alphas[int(np.argmin(scores))]), alphas, scores)
-
-
 def _by_newton_steps(
     problem: ConvexProblem,
     alphas: NDArray[np.float64],
@@ -230,7 +224,7 @@ def _by_newton_steps(
     return _best(search_path(loss, alphas.tolist()))
 
 
-def _by_held_out(
+def _by_heldout(
     folds: Sequence[Fold],
     problem: ConvexProblem,
     alphas: NDArray[np.float64],

@@ -3,7 +3,8 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from sklearn_pgb._budget import CLEAR_RISE, COMPARISON_TOL, RISE, STRONGEST
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
-from sklearn_pgb._convex._solve import PathSolver
+from sklearn_pgb._convex._row_space import RowSpace
+from sklearn_pgb._convex._solve import PathSolver, choose_method
+from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -45,6 +48,23 @@ class Fold:
 
     problem: ConvexProblem
     heldout: HeldOut
+
+    def row_space(self, max_memory: float) -> tuple[RowSpace, DenseOperator] | None:
+        """Row space of the basis and held-out features in it, if this is cheaper."""
+        if choose_method(self.problem.with_alpha(1.0), max_memory) != "dual":
+            return None
+        space = RowSpace.of(self.problem.operator)
+        return space, space.features_of(self.heldout.operator)
+
+    def reduced(self, space: tuple[RowSpace, DenseOperator] | None) -> Self:
+        """Express the fold in coordinates of the row space of its basis."""
+        if space is None:
+            return self
+        return replace(
+            self,
+            problem=replace(self.problem, operator=space[0].features),
+            heldout=replace(self.heldout, operator=space[1]),
+        )
 
 
 def convex_folds(

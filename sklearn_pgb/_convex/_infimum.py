@@ -42,7 +42,6 @@ from sklearn_pgb._convex._unit_basis import (
     EPS,
     ColumnScaling,
     Spectrum,
-    UnitBasis,
     product_rounding,
 )
 from sklearn_pgb._threads import threads_for_solve
@@ -184,8 +183,11 @@ def infimum(
     with threads_for_solve(operator.n_rows, operator.n_coef):
         if is_affordable(problem, FACTOR_FLOPS, max_memory):
             spectrum = Spectrum.of(problem)
-            candidates = [_at_zero(spectrum.basis)]
-            if bool(spectrum.basis.matrix.isfinite().all()):
+            basis = spectrum.basis
+            zero = basis.base.new_zeros(basis.matrix.shape[1], basis.scaling.width)
+            value = float(problem.data_value(basis.base))
+            candidates = [_Candidate(value, zero, basis.base, [], False)]
+            if bool(basis.matrix.isfinite().all()):
                 quadratic = problem.loss.quadratic
                 find = _least_squares if quadratic else partial(_minimized, descend)
                 ranks = spectrum.ranks(INFIMUM_RTOLS if quadratic else NEWTON_RTOLS)
@@ -203,13 +205,6 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
     rows, columns = operator.n_rows, operator.n_coef
     needed = factorization_flops(rows, columns)
     return needed <= flops and 4 * 8.0 * rows * columns <= max_memory
-
-
-def _at_zero(basis: UnitBasis) -> _Candidate:
-    """Coefficients of zero, which every basis has."""
-    zero = basis.base.new_zeros(basis.matrix.shape[1], basis.scaling.width)
-    value = float(basis.problem.data_value(basis.base))
-    return _Candidate(value, zero, basis.base, [], False)
 
 
 # --- squared loss -------------------------------------------------------------------
@@ -231,19 +226,10 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     rounding = product_rounding(1) * float(beta.norm())
     value = (float(residual.norm()) + rounding) ** 2
     # Both vectors give valid bounds; rounding of beta decides which is tighter.
-    duals = [_residual_dual(basis, target, part) for part in (orthogonal, residual)]
+    parts = orthogonal, residual
+    duals = [Dual.of_residual(basis, target, part) for part in parts]
     raw = basis.base + mean + basis.unfold(target - residual)
     return _Candidate(value, beta, raw, duals, True, rank)
-
-
-def _residual_dual(basis: UnitBasis, target: Tensor, residual: Tensor) -> Dual:
-    """The dual point of a residual r, by ``|t - A b|^2 >= 2 r.t - |r|^2 - 2 r.A b``."""
-    size = float(residual.norm())
-    value = size**2 + 2 * float((residual * (target - residual)).sum())
-    rounding = product_rounding(1) * size * (size + float(target.norm()))
-    along = 2 * float((basis.matrix.T @ residual).norm())
-    along += 2 * basis.rounding * size
-    return Dual(value - rounding, along, -2 * basis.unfold(residual))
 
 
 # --- other losses -------------------------------------------------------------------
@@ -260,7 +246,7 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
     raw = basis.raw(beta)
     value = float(problem.data_value(raw))
     dual = problem.loss.gradient(problem.y, raw)
-    duals = [_dual_of(basis, dual)] if bool(dual.isfinite().all()) else []
+    duals = [Dual.at(basis, dual)] if bool(dual.isfinite().all()) else []
     columns = inner.operator.n_coef
     if problem.loss.dual_rows_sum_to_zero:
         # One more constraint per sample, as the loss is invariant to adding a constant
@@ -270,17 +256,8 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
         # Orthonormal columns, as `inner` is a problem on an orthonormal basis.
         root = inner.weight.sqrt()[:, None, None]
         span = (root * inner.operator.dense()).flatten(0, 1)
-        duals += [_dual_of(basis, each) for each in repaired(problem, dual, span)]
+        duals += [Dual.at(basis, each) for each in repaired(problem, dual, span)]
     return _Candidate(value, beta, raw, duals, converged, rank)
-
-
-def _dual_of(basis: UnitBasis, dual: Tensor) -> Dual:
-    """The terms of the bound at a dual point, after moving it into the domain."""
-    dual = into_domain(basis.problem, dual)
-    rows = basis.fold(dual)
-    along = float((basis.matrix.T @ rows).norm())
-    along += basis.rounding * float(rows.norm())
-    return Dual(conjugate_value(basis.problem, dual, basis.base), along, dual)
 
 
 def _newton_or_descend(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
@@ -313,7 +290,6 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
     center = (intercept + scaling.shift(coef)).reshape(-1, scaling.width)
     rest = scale * scaling.columns(coef)
     coordinates = torch.cat([center, rest]) if problem.intercept else rest
-    base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     dual = into_domain(problem, problem.loss.gradient(problem.y, raw))
     rows = problem.weight[:, None] * dual
     along = scaling.columns(problem.operator.rmatvec(rows))
@@ -327,7 +303,7 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
     # Columns far from zero lose digits to cancellation when they are centered.
     cancellation = float((scaling.plain / scaling.scale).norm()) + 1.0
     residual += product_rounding(1) * size * cancellation
-    proven = Dual(conjugate_value(problem, dual, base), residual, dual)
+    proven = Dual(conjugate_value(problem, dual, problem.base), residual, dual)
     value = float(problem.data_value(raw))
     return _Candidate(value, coordinates, raw, [proven], False)
 
@@ -355,7 +331,12 @@ def _finish(
             norm=math.nan,
             steady=math.inf,
         )
-    value, fallback_norm = min(each.value for each in usable), _fallback_norm(problem)
+    value = min(each.value for each in usable)
+    # Budgets are based on this norm if the norms of all candidates are smaller.
+    fallback_norm = 1.0
+    if problem.loss.quadratic:
+        target = problem.weight.sqrt()[:, None] * problem.centered_target()
+        fallback_norm = float(target.norm()) or 1.0
     # Among candidates of equal loss the shortest one gives the smallest norm to cover.
     equal = value + EQUAL_RTOL * abs(value)
     best = min(
@@ -386,19 +367,6 @@ def _finish(
         coordinates=best.coordinates,
         ray=ray,
     )
-
-
-def _fallback_norm(problem: ConvexProblem) -> float:
-    """A norm to base budgets on if the norms of all candidates are smaller.
-
-    It is the norm of the centered targets for the squared loss, and one for others.
-    """
-    if not problem.loss.quadratic:
-        return 1.0
-    target = problem.y if problem.offset is None else problem.y - problem.offset
-    if problem.intercept:
-        target = target - problem.weight @ target
-    return float((problem.weight.sqrt()[:, None] * target).norm()) or 1.0
 
 
 def _best_bound(

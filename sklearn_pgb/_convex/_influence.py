@@ -96,6 +96,38 @@ class LeftOut:
             changes = (moved @ inverse).reshape(len(moved), operator.n_samples, -1)
             yield part, changes.transpose(0, 1)
 
+    def largest_changes(
+        self, operator: LinearOperator, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """The left-out samples with the largest changes, and these, in that order.
+
+        Their shapes are (n_others, count) and (n_others, count, n_outputs).
+        """
+        best: tuple[Tensor, Tensor] | None = None
+        for rows, block in self.changes(operator):
+            order = _order(block, count)
+            largest = order + rows.start, _take(block, order)
+            if best is not None:
+                numbers, changes = (
+                    torch.cat(pair, 1) for pair in zip(best, largest, strict=True)
+                )
+                order = _order(changes, count)
+                largest = numbers.gather(1, order), _take(changes, order)
+            best = largest
+        assert best is not None
+        return best
+
+
+def _order(changes: Tensor, count: int) -> Tensor:
+    """Positions of the largest changes of each sample."""
+    one_output = changes.shape[2] == 1
+    sizes = changes[..., 0].abs() if one_output else changes.square().sum(2)
+    return sizes.topk(min(count, sizes.shape[1]), 1).indices
+
+
+def _take(changes: Tensor, order: Tensor) -> Tensor:
+    return changes.gather(1, order[..., None].expand(-1, -1, changes.shape[2]))
+
 
 def hessian_factor(problem: ConvexProblem, raw: Tensor) -> Tensor:
     """Cholesky factor of the objective's Hessian in [coefficients, intercept]."""
@@ -112,10 +144,11 @@ def least_squares_raw(problem: ConvexProblem, factor: Tensor) -> Tensor:
     """Raw outputs of the solution for the squared loss, by `hessian_factor`."""
     augmented, n_coef = problem.augmented(), problem.operator.n_coef
     point = factor.new_zeros(len(factor))
-    start = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
     # The second step removes most of the rounding of the first.
     for _ in range(2):
-        gradient = augmented.rmatvec(problem.residual(start + augmented.matvec(point)))
+        gradient = augmented.rmatvec(
+            problem.residual(problem.base + augmented.matvec(point))
+        )
         gradient[:n_coef] += problem.alpha * point[:n_coef]
         point = point - torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-    return start + augmented.matvec(point)
+    return problem.base + augmented.matvec(point)

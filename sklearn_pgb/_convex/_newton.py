@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -23,6 +24,7 @@ from sklearn_pgb._convex._layer_inverses import (
     output_grams,
 )
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
+from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -88,13 +90,21 @@ class DualSystem(NewtonSystem):
         gradient: tuple[Tensor, Tensor],
         goal: float,
     ) -> tuple[Tensor, Tensor]:
+        n, k = raw.shape
         root = weighted_root(problem, raw)
-        factor = self._factor(root, problem.alpha)
         is_diagonal = root.ndim == 2
         pushed = problem.operator.matvec(gradient[0])
-        target = (
-            root * pushed if is_diagonal else torch.einsum("icd,id->ic", root, pushed)
-        )
+        if is_diagonal:
+            flat = root.reshape(-1)
+            matrix = self.gram.reshape(n * k, n * k) * flat[:, None]
+            matrix *= flat
+            target = root * pushed
+        else:
+            left = torch.einsum("iac,icjd->iajd", root, self.gram)
+            matrix = torch.einsum("iajd,jbd->iajb", left, root).reshape(n * k, n * k)
+            target = torch.einsum("icd,id->ic", root, pushed)
+        matrix.diagonal().add_(problem.alpha)
+        factor = torch.linalg.cholesky(matrix)
         solved = torch.cholesky_solve(target.reshape(-1, 1), factor)[:, 0]
         rows, shift = -solved, torch.zeros_like(gradient[1])
         if problem.intercept:
@@ -111,18 +121,6 @@ class DualSystem(NewtonSystem):
         rows = rows.reshape(raw.shape)
         back = root * rows if is_diagonal else torch.einsum("idc,id->ic", root, rows)
         return -(gradient[0] + problem.operator.rmatvec(back)) / problem.alpha, shift
-
-    def _factor(self, root: Tensor, alpha: float) -> Tensor:
-        n, k = root.shape[:2]
-        if root.ndim == 2:
-            flat = root.reshape(-1)
-            matrix = self.gram.reshape(n * k, n * k) * flat[:, None]
-            matrix *= flat
-        else:
-            left = torch.einsum("iac,icjd->iajd", root, self.gram)
-            matrix = torch.einsum("iajd,jbd->iajb", left, root).reshape(n * k, n * k)
-        matrix.diagonal().add_(alpha)
-        return torch.linalg.cholesky(matrix)
 
 
 class MatrixFreeSystem(NewtonSystem):
@@ -193,6 +191,21 @@ class MatrixFreeSystem(NewtonSystem):
         if self._made_for != problem.alpha and self._blocks is not None:
             self._inverse, self._made_for = self._blocks(problem.alpha), problem.alpha
         return self._inverse
+
+
+def newton_system(
+    problem: ConvexProblem, method: str, max_memory: float
+) -> NewtonSystem:
+    """The linear system of Newton's steps for a method."""
+    if method == "dual":
+        return DualSystem(problem)
+    if method == "matrix-free":
+        return MatrixFreeSystem(problem)
+    operator = problem.operator
+    fits = operator.n_rows * operator.n_coef * operator.dtype.itemsize <= max_memory / 4
+    if fits and operator.shared_features is None:
+        problem = replace(problem, operator=DenseOperator(operator.dense()))
+    return PrimalSystem(problem)
 
 
 def mean_row_norm(problem: ConvexProblem) -> float:

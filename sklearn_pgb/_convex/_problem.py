@@ -80,6 +80,19 @@ class ConvexProblem:
         operator = self.operator.one_output()
         return replace(self, operator=operator, y=self.y[:, :1], offset=offset)
 
+    @property
+    def base(self) -> Tensor:
+        """Raw outputs of zero coefficients: the offset, or zeros."""
+        return torch.zeros_like(self.y) if self.offset is None else self.offset
+
+    def centered(self, values: Tensor) -> Tensor:
+        """Subtract the weighted mean if the problem has an intercept."""
+        return values - self.weight @ values if self.intercept else values
+
+    def centered_target(self) -> Tensor:
+        """The targets minus the offset, centered if the problem has an intercept."""
+        return self.centered(self.y - self.base)
+
     def raw(self, coef: Tensor, intercept: Tensor) -> Tensor:
         """Raw outputs of the model on the samples."""
         raw = self.operator.matvec(coef) + intercept

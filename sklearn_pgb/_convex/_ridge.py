@@ -45,7 +45,7 @@ class RidgePath:
     def with_offset(self, offset: Tensor | None) -> "RidgePath":
         """The path of the same problem with another offset."""
         problem = replace(self.problem, offset=offset)
-        centered = _centered_target(problem)
+        centered = problem.centered_target()
         if self.dual:
             moment = (problem.weight.sqrt()[:, None] * centered).reshape(-1)
         else:
@@ -73,7 +73,7 @@ class RidgePath:
     def _solve(self, raw: Tensor, coef: Tensor, alpha: float) -> Tensor:
         """The step from `coef` to the optimum, by the factorized system."""
         problem, shift = self.problem, alpha / 2
-        residual = _center(problem, problem.y - raw)
+        residual = problem.centered(problem.y - raw)
         gradient = problem.operator.rmatvec(problem.weight[:, None] * residual)
         gradient -= shift * coef
         if not self.dual:
@@ -82,7 +82,7 @@ class RidgePath:
             )
         # Woodbury: (A + s I)^-1 g = (g - Phi^T U U^T Phi g / (e + s)) / s
         root = problem.weight.sqrt()[:, None]
-        rows = root * _center(problem, problem.operator.matvec(gradient))
+        rows = root * problem.centered(problem.operator.matvec(gradient))
         inner = self.vectors.T @ rows.reshape(-1) / (self.eigenvalues + shift)
         back = root * (self.vectors @ inner).reshape(rows.shape)
         return (gradient - _centered_rmatvec(problem, back)) / shift
@@ -111,7 +111,7 @@ class RidgePath:
         k, rows = problem.y.shape[1], self._or_all(rows)
         weight, fraction = problem.weight[rows], fraction[rows]
         root = weight.sqrt()
-        target = root[:, None] * _centered_target(problem)[rows]
+        target = root[:, None] * problem.centered_target()[rows]
         errors = problem.y.new_empty(len(alphas), len(rows), k)
         for part, left in self._left_vectors(rows):
             fitted = left @ (self._fit_factor(shifts) * self.target[:, None])
@@ -167,7 +167,7 @@ class RidgePath:
         `total_weight` is the number of samples that the weights stand for.
         """
         problem, shifts = self.problem, alphas / 2
-        norm = problem.weight @ _centered_target(problem).square().sum(1)
+        norm = problem.weight @ problem.centered_target().square().sum(1)
         e = self.eigenvalues[:, None]
         explained = self.target.square()[:, None] * self._fit_factor(shifts)
         # If the basis explains everything, rounding can make the difference negative.
@@ -227,19 +227,16 @@ def ridge_path(problem: ConvexProblem, dual: bool) -> RidgePath:
 
 
 def _dual_path(problem: ConvexProblem) -> RidgePath:
-    k = problem.operator.n_outputs
-    root = problem.weight.sqrt().repeat_interleave(k)
-    gram = _weighted_gram(problem)
-    target = problem.weight.sqrt()[:, None] * _centered_target(problem)
+    gram, constants = _centered_gram(problem)
+    target = problem.weight.sqrt()[:, None] * problem.centered_target()
     if problem.intercept:
-        constant = _constant_directions(root, k)
-        _center_gram(gram, constant)
         # No eigenvalue is above the trace, so this makes the constants the last k
         # eigenvectors. Without them, leverages are sums without cancellation.
         lift = 2.0 * gram.diagonal().sum() + 1.0
-        gram.addmm_(lift * constant, constant.T)
+        gram.addmm_(lift * constants, constants.T)
     eigenvalues, vectors = torch.linalg.eigh(gram)
     if problem.intercept:
+        k = problem.operator.n_outputs
         eigenvalues, vectors = eigenvalues[:-k], vectors[:, :-k]
     return RidgePath(
         problem,
@@ -250,43 +247,31 @@ def _dual_path(problem: ConvexProblem) -> RidgePath:
     )
 
 
-def _weighted_gram(problem: ConvexProblem) -> Tensor:
-    root = problem.weight.sqrt().repeat_interleave(problem.operator.n_outputs)
+def _centered_gram(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
+    """The weighted Gram matrix of centered columns, and the outputs' constants.
+
+    These are orthonormal columns, projected out of rows and columns of the matrix;
+    there are none without an intercept.
+    """
+    k = problem.operator.n_outputs
+    root = problem.weight.sqrt().repeat_interleave(k)
     gram = problem.operator.gram()
     gram *= root[:, None]
     gram *= root
-    return gram
-
-
-def _centered_gram(problem: ConvexProblem) -> Tensor:
-    """The weighted Gram matrix of centered columns."""
-    gram, k = _weighted_gram(problem), problem.operator.n_outputs
+    constants = root.new_zeros(len(root), k if problem.intercept else 0)
     if problem.intercept:
-        root = problem.weight.sqrt().repeat_interleave(k)
-        _center_gram(gram, _constant_directions(root, k))
-    return gram
-
-
-def _constant_directions(root: Tensor, k: int) -> Tensor:
-    """The weighted constants of the outputs, as orthonormal columns."""
-    constant = torch.zeros(len(root), k, dtype=root.dtype, device=root.device)
-    for c in range(k):
-        constant[c::k, c] = root[c::k]
-    return constant
-
-
-def _center_gram(gram: Tensor, constant: Tensor) -> None:
-    """Project the constants out of rows and columns, in place."""
-    projected = constant.T @ gram
-    gram.addmm_(constant, projected, alpha=-1.0)
-    gram.addmm_(gram @ constant, constant.T, alpha=-1.0)
+        for c in range(k):
+            constants[c::k, c] = root[c::k]
+        gram.addmm_(constants, constants.T @ gram, alpha=-1.0)
+        gram.addmm_(gram @ constants, constants.T, alpha=-1.0)
+    return gram, constants
 
 
 def _normal_equations(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
     """The weighted normal matrix of centered columns, and their product with y."""
     n, k = problem.y.shape
     root = problem.weight.sqrt()[:, None].expand(n, k)
-    residuals = [problem.weight[:, None] * _centered_target(problem)]
+    residuals = [problem.weight[:, None] * problem.centered_target()]
     if problem.intercept:
         residuals = _weighted_units(problem) + residuals
     normal, products = problem.operator.normal_equations(root, *residuals)
@@ -302,7 +287,7 @@ def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] 
     None if alpha is so small that rounding leaves the matrix indefinite.
     """
     if dual:
-        matrix, moment = _centered_gram(problem), None
+        matrix, moment = _centered_gram(problem)[0], None
     else:
         matrix, moment = _normal_equations(problem)
     matrix.diagonal().add_(problem.alpha / 2)
@@ -315,7 +300,7 @@ def cholesky_ridge(problem: ConvexProblem, dual: bool) -> tuple[Tensor, Tensor] 
     rows = problem.y.new_zeros(n, k)
     # The second step recovers the digits lost to the squared condition number.
     for _ in range(2):
-        residual = _center(problem, problem.y - problem.raw(coef, intercept))
+        residual = problem.centered(problem.y - problem.raw(coef, intercept))
         if dual:
             step = root * residual - (problem.alpha / 2) * rows
             rows = rows + torch.cholesky_solve(step.reshape(-1, 1), factor).view(n, k)
@@ -346,17 +331,6 @@ def _weighted_units(problem: ConvexProblem) -> list[Tensor]:
     k = problem.operator.n_outputs
     eye = torch.eye(k, dtype=problem.y.dtype, device=problem.y.device)
     return [problem.weight[:, None] * row for row in eye]
-
-
-def _center(problem: ConvexProblem, values: Tensor) -> Tensor:
-    """Subtract the weighted mean if the problem has an intercept."""
-    return values - problem.weight @ values if problem.intercept else values
-
-
-def _centered_target(problem: ConvexProblem) -> Tensor:
-    """The targets minus the offset, centered if the problem has an intercept."""
-    base = problem.y if problem.offset is None else problem.y - problem.offset
-    return _center(problem, base)
 
 
 def _centered_rmatvec(problem: ConvexProblem, residual: Tensor) -> Tensor:
@@ -400,7 +374,7 @@ def lsmr_ridge(
         return torch.tensor(values.ravel(), device=problem.y.device)
 
     def forward(coef: NDArray[np.float64]) -> NDArray[np.float64]:
-        raw = root * _center(problem, operator.matvec(tensor(coef)))
+        raw = root * problem.centered(operator.matvec(tensor(coef)))
         return np.concatenate([raw.reshape(-1).cpu().numpy(), damp * coef.ravel()])
 
     def adjoint(residual: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -409,7 +383,7 @@ def lsmr_ridge(
         coef = _centered_rmatvec(problem, scaled).cpu().numpy()
         return coef + damp * residual[n * k :]
 
-    target = (root * _centered_target(problem)).reshape(-1).cpu().numpy()
+    target = (root * problem.centered_target()).reshape(-1).cpu().numpy()
     target = np.concatenate([target, np.zeros(operator.n_coef)])
     shape = (len(target), operator.n_coef)
     system = ScipyOperator(shape, matvec=forward, rmatvec=adjoint, dtype=target.dtype)

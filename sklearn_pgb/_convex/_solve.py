@@ -17,16 +17,14 @@ from sklearn_pgb._budget import (
     PRODUCTS,
 )
 from sklearn_pgb._convex._newton import (
-    DualSystem,
     MatrixFreeSystem,
     NewtonSystem,
-    PrimalSystem,
     newton,
+    newton_system,
 )
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._ridge import RidgePath, cholesky_ridge, lsmr_ridge, ridge_path
 from sklearn_pgb._convex._spectral import SpectralSolver, objective_of
-from sklearn_pgb._operators._dense import DenseOperator
 
 # A warm start: coefficients and intercept.
 Start = tuple[Tensor, Tensor] | None
@@ -198,7 +196,7 @@ class PathSolver:
             self._path = self._path or ridge_path(problem, self.method == "dual")
             return finish(problem, *self._path.coefficients(alpha), 1, True)
         if self._system is None:
-            self._system = _newton_system(problem, self.method, self.max_memory)
+            self._system = newton_system(problem, self.method, self.max_memory)
         if certified:
             result = newton(problem, self._system, start, tol, max_iter)
             return finish(problem, *result)
@@ -229,21 +227,6 @@ class PathSolver:
             return finish(problem, *lsmr_ridge(problem, 1e-14, LSMR_ITERATIONS))
         system = MatrixFreeSystem(problem)
         return finish(problem, *newton(problem, system, start, tol, max_iter))
-
-
-def _newton_system(
-    problem: ConvexProblem, method: str, max_memory: float
-) -> NewtonSystem:
-    """The linear system of Newton's steps for a method."""
-    if method == "dual":
-        return DualSystem(problem)
-    if method == "matrix-free":
-        return MatrixFreeSystem(problem)
-    operator = problem.operator
-    fits = operator.n_rows * operator.n_coef * operator.dtype.itemsize <= max_memory / 4
-    if fits and operator.shared_features is None:
-        problem = replace(problem, operator=DenseOperator(operator.dense()))
-    return PrimalSystem(problem)
 
 
 def reaches(problem: ConvexProblem, solution: Solution, tol: float) -> bool:

@@ -151,8 +151,7 @@ class UnitBasis:
             k = operator.n_outputs
             constant = root * torch.eye(k, dtype=rows.dtype, device=rows.device)
             rows = torch.cat([constant, rows], 2)
-        base = torch.zeros_like(problem.y) if problem.offset is None else problem.offset
-        return cls(problem, scaling, rows.flatten(0, 1), base)
+        return cls(problem, scaling, rows.flatten(0, 1), problem.base)
 
     @property
     def shared(self) -> bool:

@@ -196,8 +196,8 @@ def enough_folds(parts: Parts, X: Any, least: int = 1) -> Parts:
     Duplicate samples count once, so that integer weights equal repetition.
     """
     total = 0
-    for count, (_, held_out) in enumerate(parts, 1):
-        total += int(row_codes(_safe_indexing(X, held_out)).max()) + 1
+    for count, (_, heldout) in enumerate(parts, 1):
+        total += int(row_codes(_safe_indexing(X, heldout)).max()) + 1
         if count >= least and total >= ENOUGH_ROWS:
             return parts[:count]
     return parts

@@ -28,13 +28,15 @@ class Trainer:
     """Fits estimators, or loads earlier fits to the same data from a cache.
 
     `saved` are the seconds saved by the cache: original training times minus loading
-    times.
+    times. Torch's global generator, which networks of other packages use, is set to the
+    seed of a training or, without one, to the state `rng_state`, if given.
     """
 
-    def __init__(self, memory: Any):
+    def __init__(self, memory: Any, rng_state: torch.Tensor | None = None):
         memory = check_memory(memory)
         ignored = ["estimator", "X", "y", "fit_params", "seed", "rng_state", "context"]
         self._train = memory.cache(_train, ignore=ignored)
+        self._rng_state = rng_state
         self._remembers = getattr(memory, "location", True) is not None
         self.saved = 0.0
 
@@ -45,14 +47,12 @@ class Trainer:
         y: Any,
         fit_params: dict[str, Any],
         seed: int | None,
-        rng_state: torch.Tensor | None = None,
         context: Any = None,
     ) -> Any:
         """Return the fitted estimator, from the cache if possible.
 
-        It is fitted in place unless its fit is cached. Torch's global generator, which
-        networks of other packages use, is set to the seed or, without one, to the state
-        `rng_state`, if given. `context` is the callback context of the training.
+        It is fitted in place unless its fit is cached. `context` is the callback
+        context of the training.
         """
         if isinstance(estimator, FrozenEstimator):
             return estimator
@@ -60,7 +60,7 @@ class Trainer:
         if self._remembers:
             key = _key(estimator, X, y, fit_params, seed)
         fitted, seconds = self._train(
-            key, estimator, X, y, fit_params, seed, rng_state, context
+            key, estimator, X, y, fit_params, seed, self._rng_state, context
         )
         self.saved += seconds - (time.perf_counter() - start)
         return fitted
@@ -148,24 +148,13 @@ def train_networks(
     """
     contexts = [None] * len(seeds) if contexts is None else contexts
     # Workers in other processes have their own generators.
-    rng_state = torch.get_rng_state()
+    trainer = Trainer(memory, torch.get_rng_state())
+    each = enumerate(zip(seeds, parts, contexts, strict=True), 1)
     tasks = [
         delayed(_train_part)(
-            memory,
-            estimator,
-            seed,
-            rng_state,
-            part,
-            X,
-            y,
-            fit_params,
-            caller,
-            context,
-            n,
+            trainer, estimator, seed, part, X, y, fit_params, caller, context, n
         )
-        for n, (seed, part, context) in enumerate(
-            zip(seeds, parts, contexts, strict=True), 1
-        )
+        for n, (seed, part, context) in each
     ]
     try:
         return Parallel(n_jobs=jobs_for(len(parts), n_jobs))(tasks)
@@ -179,26 +168,26 @@ def train_networks(
 
 
 def _train_part(
-    memory: Any,
+    trainer: Trainer,
     estimator: Any,
     seed: int | None,
-    rng_state: torch.Tensor,
     part: NDArray[Any] | None,
     X: Any,
     y: Any,
     fit_params: dict[str, Any],
-    caller: Any = None,
-    context: Any = None,
-    number: int = 1,
+    caller: Any,
+    context: Any,
+    number: int,
 ) -> Any:
+    """Train a clone on its part of the samples, with callbacks and progress."""
     if part is None:
         X, y = aligned(X), aligned(y)
     else:
         fit_params = _check_method_params(X, fit_params, part)
         X, y = _safe_indexing(X, part), _safe_indexing(y, part)
-    network, trainer = with_seed(estimator, seed), Trainer(memory)
+    network = with_seed(estimator, seed)
     if caller is None:
-        return trainer.fit(network, X, y, fit_params, seed, rng_state)
+        return trainer.fit(network, X, y, fit_params, seed)
     start = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -207,7 +196,7 @@ def _train_part(
             task = {"estimator": caller, "X": X, "y": y, "metadata": None}
             context.call_on_fit_task_begin(**task)
             stack.callback(context.call_on_fit_task_end, **task)
-        fitted = trainer.fit(network, X, y, fit_params, seed, rng_state, context)
+        fitted = trainer.fit(network, X, y, fit_params, seed, context)
     if caller.verbose:
         seconds = time.perf_counter() - start
         print(f"Model {number} trained on {len(y)} samples in {seconds:.1f} s")

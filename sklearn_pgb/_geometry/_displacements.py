@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import (
-    BLOCK_WORK,
-    JACOBIAN_ENTRIES,
     N_DIRECTIONS,
     N_HALVINGS,
     OUTPUT_TOLERANCE,
@@ -20,14 +17,13 @@ from sklearn_pgb._budget import (
 from sklearn_pgb._geometry._freedom import (
     Freedom,
     Path,
+    block_families,
     chain_families,
-    null_space,
     scaling_freedom,
 )
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Network
-from sklearn_pgb._operators._function import FunctionOperator
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +73,7 @@ def displacements(
         # so their signs at a few times do not determine the signs in between.
         families = chain_families(network, X, together=not walk.seams)
     else:
-        families = [[freedom] for freedom in _block_freedoms(network, X)]
+        families = list(block_families(network, X))
     drawn: list[Displacement] = []
     while families and len(drawn) < limit:
         for family in list(families):
@@ -159,41 +155,3 @@ def _signs(z: Tensor) -> Tensor:
 
 def _total(paths: list[Path], time: float) -> Tensor:
     return torch.stack([path(time) for path in paths]).sum(0)
-
-
-def _block_freedoms(network: Network, X: Tensor) -> Iterator[Freedom]:
-    """Null spaces of the Jacobian's blocks, which are exact for linear layers."""
-    theta = network.theta
-    operator = FunctionOperator(network, theta, X, torch.arange(len(theta)))
-    if operator.n_rows * operator.n_coef > JACOBIAN_ENTRIES:
-        return
-    J = operator.dense().flatten(0, 1)
-    rounding = torch.finfo(J.dtype).eps * float(J.norm())
-    for name, block in network.blocks().items():
-        columns = J[:, block]
-        # The null space of zero columns needs no decomposition.
-        is_zero = columns.norm(dim=0) <= rounding
-        identity = torch.eye(len(is_zero), dtype=J.dtype)
-        if is_zero.any():
-            yield _block_freedom(theta, name, block, identity[:, is_zero])
-        if columns.numel() * min(columns.shape) > BLOCK_WORK:
-            continue
-        kernel = null_space(columns[:, ~is_zero])
-        if kernel.shape[1]:
-            yield _block_freedom(theta, name, block, identity[:, ~is_zero] @ kernel)
-
-
-def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
-    # Blocks of zeros, such as initial biases, get shifts of size one.
-    size_of_entries = float(theta[block].square().mean().sqrt()) or 1.0
-    # Directions are orthonormal, so this gives a shift the size of the block's entries,
-    # however many directions there are.
-    scale = size_of_entries * (len(basis) / basis.shape[1]) ** 0.5
-
-    def draw(generator: torch.Generator) -> Path:
-        coef = torch.randn(basis.shape[1], generator=generator, dtype=basis.dtype)
-        shift = torch.zeros_like(theta)
-        shift[block] = scale * basis @ coef
-        return lambda time: time * shift
-
-    return Freedom(f"null space of {name}", draw)

@@ -1,15 +1,17 @@
-"""Shifts of a chain's parameters that do not change its outputs on the samples."""
+"""Shifts of a network's parameters that do not change its outputs on the samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import SEAM_TOLERANCE
+from sklearn_pgb._budget import BLOCK_WORK, JACOBIAN_ENTRIES, SEAM_TOLERANCE
 from sklearn_pgb._models._chain import ChainNetwork
+from sklearn_pgb._models._network import Network
+from sklearn_pgb._operators._function import FunctionOperator
 
 Path = Callable[[float], Tensor]
 
@@ -68,6 +70,45 @@ def chain_families(
     if together and moves:
         families.insert(0, moves + _null_freedoms(network, X, neutral))
     return [family for family in families if family]
+
+
+def block_families(network: Network, X: Tensor) -> Iterator[list[Freedom]]:
+    """Null spaces of the Jacobian's blocks, which are exact for linear layers."""
+    theta = network.theta
+    operator = FunctionOperator(network, theta, X, torch.arange(len(theta)))
+    if operator.n_rows * operator.n_coef > JACOBIAN_ENTRIES:
+        return
+    J = operator.dense().flatten(0, 1)
+    rounding = torch.finfo(J.dtype).eps * float(J.norm())
+    for name, block in network.blocks().items():
+        columns = J[:, block]
+        # The null space of zero columns needs no decomposition.
+        is_zero = columns.norm(dim=0) <= rounding
+        identity = torch.eye(len(is_zero), dtype=J.dtype)
+        if is_zero.any():
+            yield [_block_freedom(theta, name, block, identity[:, is_zero])]
+        if columns.numel() * min(columns.shape) > BLOCK_WORK:
+            continue
+        kernel = null_space(columns[:, ~is_zero])
+        if kernel.shape[1]:
+            basis = identity[:, ~is_zero] @ kernel
+            yield [_block_freedom(theta, name, block, basis)]
+
+
+def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
+    # Blocks of zeros, such as initial biases, get shifts of size one.
+    size_of_entries = float(theta[block].square().mean().sqrt()) or 1.0
+    # Directions are orthonormal, so this gives a shift the size of the block's entries,
+    # however many directions there are.
+    scale = size_of_entries * (len(basis) / basis.shape[1]) ** 0.5
+
+    def draw(generator: torch.Generator) -> Path:
+        coef = torch.randn(basis.shape[1], generator=generator, dtype=basis.dtype)
+        shift = torch.zeros_like(theta)
+        shift[block] = scale * basis @ coef
+        return lambda time: time * shift
+
+    return Freedom(f"null space of {name}", draw)
 
 
 def _unit_freedoms(

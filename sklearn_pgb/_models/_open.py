@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -14,13 +13,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._named import MODULE_LOSSES
-from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._boosters import check_booster, is_booster, open_booster
-from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._combinations import (
     check_combination,
     is_combination,
@@ -28,10 +23,10 @@ from sklearn_pgb._models._combinations import (
     unfitted_members,
 )
 from sklearn_pgb._models._linear import is_linear_model, open_linear
+from sklearn_pgb._models._mlp import open_mlp
 from sklearn_pgb._models._module import open_module
-from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import NetworkEstimator, OpenNetwork
-from sklearn_pgb._models._skorch import is_skorch, read_skorch
+from sklearn_pgb._models._skorch import is_skorch, open_skorch
 from sklearn_pgb._models._trees import check_trees, is_tree_model, open_trees
 from sklearn_pgb._sklearn import BaseSearchCV
 
@@ -84,9 +79,9 @@ def open_network(estimator: Any, *, loss: Loss | None = None) -> OpenNetwork:
     elif isinstance(final, NetworkEstimator):
         opened = final._open_network()
     elif isinstance(final, MLPRegressor | MLPClassifier):
-        opened = _open_mlp(final)
+        opened = open_mlp(final)
     elif is_skorch(final):
-        opened = _open_skorch(final)
+        opened = open_skorch(final)
     elif is_tree_model(final):
         opened = open_trees(final)
     elif is_booster(final):
@@ -193,50 +188,6 @@ def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
             estimator = estimator.best_estimator_
         else:
             return estimator, tuple(steps), tuple(target_transformers)
-
-
-def _open_mlp(mlp: MLPRegressor | MLPClassifier) -> OpenNetwork:
-    check_is_fitted(mlp)
-    network = ChainNetwork.mlp(
-        weights=[as_float64(coef).T for coef in mlp.coefs_],
-        biases=mlp.intercepts_,
-        activations=[ACTIVATIONS[mlp.activation]] * (len(mlp.coefs_) - 1),
-    )
-    losses: dict[str, Loss] = {
-        "identity": SquaredLoss(),
-        "exp": PoissonLoss(),
-        "logistic": LogisticLoss(),
-        "softmax": CrossEntropyLoss(),
-    }
-    loss = losses[mlp.out_activation_]
-    if isinstance(mlp, MLPRegressor):
-        return OpenNetwork(network, loss, "regressor", mlp)
-    one_column = network.n_outputs == 1
-    # Several logistic outputs: multilabel targets are indicators already.
-    multilabel = isinstance(loss, LogisticLoss) and not one_column
-    classes = None if multilabel else mlp.classes_
-    return OpenNetwork(
-        network, loss, "classifier", mlp, classes=classes, one_column=one_column
-    )
-
-
-def _open_skorch(net: Any) -> OpenNetwork:
-    check_is_fitted(net)
-    module, loss = read_skorch(net)
-    network = open_module(module)
-    if isinstance(loss, SquaredLoss):
-        return OpenNetwork(network, loss, "regressor", net)
-    # The labels of skorch are the indices of its outputs.
-    one_column = isinstance(loss, LogisticLoss)
-    n_classes = 2 if one_column else network.n_outputs or len(net.classes_)
-    return OpenNetwork(
-        network,
-        loss,
-        "classifier",
-        net,
-        classes=np.arange(n_classes),
-        one_column=one_column,
-    )
 
 
 def _cannot_open(estimator: Any, final: Any) -> str:

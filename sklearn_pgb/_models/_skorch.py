@@ -1,17 +1,21 @@
-"""Read module and training loss of a skorch net."""
+"""Open skorch nets: read their module and training loss."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import fx, nn
 from torch.nn import functional as F
 
 from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import SquaredLoss
+from sklearn_pgb._models._module import open_module
+from sklearn_pgb._models._opened import OpenNetwork
 
 
 def is_skorch(estimator: Any) -> bool:
@@ -48,6 +52,26 @@ def read_skorch(net: Any) -> tuple[nn.Module, Loss]:
         "with NLLLoss or CrossEntropyLoss, or a NeuralNetBinaryClassifier with "
         f"BCEWithLogitsLoss, all without class weights, got {type(net).__name__} with "
         f"{criterion}. Pass net.module_ and a loss instead."
+    )
+
+
+def open_skorch(net: Any) -> OpenNetwork:
+    """Open a fitted skorch net."""
+    check_is_fitted(net)
+    module, loss = read_skorch(net)
+    network = open_module(module)
+    if isinstance(loss, SquaredLoss):
+        return OpenNetwork(network, loss, "regressor", net)
+    # The labels of skorch are the indices of its outputs.
+    one_column = isinstance(loss, LogisticLoss)
+    n_classes = 2 if one_column else network.n_outputs or len(net.classes_)
+    return OpenNetwork(
+        network,
+        loss,
+        "classifier",
+        net,
+        classes=np.arange(n_classes),
+        one_column=one_column,
     )
 
 

@@ -198,9 +198,9 @@ class Bag(nn.Module):
 class Residual(nn.Module):
     """A `ResNetModule`; its inputs do not change."""
 
-    def __init__(self, whole: Any, tangent: Any, units: nn.Module):
+    def __init__(self, whole: Any, tangent: Any):
         super().__init__()
-        self.whole, self.units = whole, units
+        self.whole, self.units = whole, _read(whole.units, tangent.units)
         self.head = Shifted(whole.head, tangent.head)
 
     def forward(self, X: Tensor, change: Tensor | None = None) -> OutputsAndChange:
@@ -254,10 +254,6 @@ def _bag(layer: Any, tangent: Any) -> nn.Module:
     return TangentChain([Tokens(*tables), Fixed(bag, bag)])
 
 
-def _residual(layer: Any, tangent: Any) -> nn.Module:
-    return Residual(layer, tangent, _read(layer.units, tangent.units))
-
-
 _READERS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = {
     nn.Linear: Shifted,
     nn.Conv1d: Shifted,
@@ -277,5 +273,5 @@ _READERS: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = {
     nn.AdaptiveMaxPool2d: Pooled,
     nn.Embedding: _tokens,
     nn.EmbeddingBag: _bag,
-    ResNetModule: _residual,
+    ResNetModule: Residual,
 }

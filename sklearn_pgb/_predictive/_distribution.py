@@ -6,10 +6,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom, poisson
 from sklearn.utils import check_random_state
 
-from sklearn_pgb._budget import COUNT_POINTS, COUNT_TAIL
+from sklearn_pgb._budget import (
+    COUNT_POINTS,
+    COUNT_TAIL,
+    LEAST_DISPERSION,
+    MOST_DISPERSION,
+)
 from sklearn_pgb._predictive._shape import Shape
 
 Array = NDArray[np.float64]
@@ -204,6 +210,24 @@ def _crps_of_counts(counts: Any, y: Array) -> Array:
         below = np.clip(inside, left, right) - left
         total += below * F**2 + (right - left - below) * (1 - F) ** 2
     return total
+
+
+def fit_dispersions(y: Array, mean: Array, weight: Array) -> Array:
+    """Dispersion of each output's negative binomial counts, by maximum likelihood."""
+    dispersions = []
+    for column, means in zip(y.T, mean.T, strict=True):
+        # Fractions have no probability as counts, so they are rounded.
+        counts = np.round(column)
+
+        def loss(log_dispersion: float, pair: Any = (counts, means)) -> float:
+            dispersion = float(np.exp(log_dispersion))
+            return -float(weight @ frozen(pair[1], dispersion).logpmf(pair[0]))
+
+        bounds = np.log(LEAST_DISPERSION), np.log(MOST_DISPERSION)
+        best = minimize_scalar(loss, bounds=bounds, method="bounded")
+        of_poisson = -float(weight @ frozen(means, 0.0).logpmf(counts))
+        dispersions.append(float(np.exp(best.x)) if best.fun < of_poisson else 0.0)
+    return np.array(dispersions)
 
 
 def frozen(mean: Array, dispersion: float) -> Any:

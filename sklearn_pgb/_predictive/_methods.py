@@ -1,18 +1,17 @@
 """Mixins with the methods of predictive distributions."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sklearn_pgb._budget import LEAST_DISPERSION, MOST_DISPERSION
 from sklearn_pgb._predictive._conformal import (
     check_coverage,
     interval,
@@ -21,7 +20,7 @@ from sklearn_pgb._predictive._conformal import (
 from sklearn_pgb._predictive._distribution import (
     Counts,
     LocationScale,
-    frozen,
+    fit_dispersions,
 )
 from sklearn_pgb._predictive._shape import Shape
 
@@ -101,8 +100,11 @@ class Predictive:
         heldout = self._errors()
         located = self._located(X)
         if "mean" in heldout:
-            dispersion = self._prepared.get("dispersion", [heldout], self._dispersion)
-            return Counts(located.location, dispersion, located.flat)
+            parts = heldout["y"], heldout["mean"], heldout["weight"]
+            dispersions = self._prepared.get(
+                "dispersion", [heldout], partial(fit_dispersions, *parts)
+            )
+            return Counts(located.location, dispersions, located.flat)
         shapes = self._prepared.get("shapes", [heldout], self._shapes)
         return LocationScale(located.location, located.scale, shapes, located.flat)
 
@@ -224,21 +226,3 @@ class Predictive:
         heldout = self._errors()
         weight = heldout["weight"]
         return [Shape.of(column, weight) for column in heldout["errors"].T]
-
-    def _dispersion(self) -> Array:
-        """Dispersions of negative binomial counts, by maximum likelihood."""
-        heldout = self._errors()
-        weight, dispersions = heldout["weight"], []
-        for y, mean in zip(heldout["y"].T, heldout["mean"].T, strict=True):
-            # Fractions have no probability as counts, so they are rounded.
-            counts = np.round(y)
-
-            def loss(log_dispersion: float, pair: Any = (counts, mean)) -> float:
-                dispersion = float(np.exp(log_dispersion))
-                return -float(weight @ frozen(pair[1], dispersion).logpmf(pair[0]))
-
-            bounds = np.log(LEAST_DISPERSION), np.log(MOST_DISPERSION)
-            best = minimize_scalar(loss, bounds=bounds, method="bounded")
-            poisson = -float(weight @ frozen(mean, 0.0).logpmf(counts))
-            dispersions.append(float(np.exp(best.x)) if best.fun < poisson else 0.0)
-        return np.array(dispersions)

@@ -10,21 +10,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import CLEAR_GAIN, MOST_GAIN
+from sklearn_pgb._budget import MOST_GAIN
 from sklearn_pgb._convex._choice import (
     Effort,
+    by_leave_one_out,
+    can_leave_out,
     candidates,
     choose_alpha,
     is_number,
+    spectral_path,
 )
-from sklearn_pgb._convex._heldout import Fold, HeldOutPath, convex_folds, search_path
+from sklearn_pgb._convex._heldout import HeldOutPath, convex_folds, search_path
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import RidgePath
 from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
-from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._convex._solve import choose_method
 from sklearn_pgb._estimator._folds import Parts
-from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._refit._networks import HeldOutNetworks, TrainedNetworks
 from sklearn_pgb._refit._request import RefitRequest
 
@@ -70,6 +71,8 @@ class Choice:
     gain : float
         Part of the held-out loss by which the average of the folds' models is better
         than each of them (squared loss only, else zero).
+    path : RidgePath or None
+        Decomposition of the problem with the chosen center, if one was needed.
     """
 
     center: str
@@ -80,6 +83,7 @@ class Choice:
     parameters: Tensor | None = None
     start: tuple[Tensor, Tensor] | None = None
     gain: float = 0.0
+    path: RidgePath | None = None
 
 
 # Maps a candidate to the coefficients and intercept of each part.
@@ -158,12 +162,12 @@ def _general(
     """Any loss: Newton's method from large to small alphas, with warm starts."""
     # The problems of all parts are in memory at the same time.
     memory = effort.max_memory / len(parts)
-    spaces = [_row_space(part.fold("zero"), memory) for part in parts]
+    spaces = [part.fold("zero").row_space(memory) for part in parts]
     paths: dict[str, dict[float, list[Solution]]] = {}
     candidates: list[Candidate] = []
     for center in centers:
         folds = [
-            _reduced(part.fold(center), space)
+            part.fold(center).reduced(space)
             for part, space in zip(parts, spaces, strict=True)
         ]
         path = HeldOutPath(folds, memory, effort.max_iter)
@@ -181,24 +185,6 @@ def _general(
         ]
 
     return candidates, solutions
-
-
-def _row_space(fold: Fold, max_memory: float) -> tuple[RowSpace, DenseOperator] | None:
-    """Row space of the basis and held-out features in it, if this is cheaper."""
-    if choose_method(fold.problem.with_alpha(1.0), max_memory) != "dual":
-        return None
-    space = RowSpace.of(fold.problem.operator)
-    return space, space.features_of(fold.heldout.operator)
-
-
-def _reduced(fold: Fold, space: tuple[RowSpace, DenseOperator] | None) -> Fold:
-    """Express a fold in coordinates of the row space of its basis."""
-    if space is None:
-        return fold
-    return Fold(
-        replace(fold.problem, operator=space[0].features),
-        replace(fold.heldout, operator=space[1]),
-    )
 
 
 def best_on_average(
@@ -230,25 +216,15 @@ def best_on_average(
     if len(finalists) < 2:
         return best
     if len(parts) < 2:
-        keeps = networks and not _is_clear(parts[0], best, solutions)
-        return networks[0] if keeps else best
+        if not networks or math.isinf(best.alpha):
+            return best
+        solution = solutions(best)[0]
+        clear = parts[0].is_clearly_better(best.center, solution)
+        return best if clear else networks[0]
     return min(
         finalists,
         key=lambda each: each.loss - gain_of_average(parts, each, solutions, n_folds),
     )
-
-
-def _is_clear(part: HeldOutNetworks, refit: Candidate, solutions: Solutions) -> bool:
-    """Whether a refit has a smaller held-out loss than the networks beyond chance."""
-    if math.isinf(refit.alpha):
-        return False
-    y, weight = part.heldout.y, part.heldout.normalized_weight
-    raw = part.raw_of(part.heldout, refit.center, solutions(refit)[0])
-    networks = part.raw_of(part.heldout, "average", ())
-    gains = part.loss.value(y, networks) - part.loss.value(y, raw)
-    gain = float(weight @ gains)
-    variance = float(weight @ (gains - gain).square()) / part.heldout_weight
-    return gain > CLEAR_GAIN * variance**0.5
 
 
 def gain_of_average(
@@ -322,32 +298,44 @@ def choose(
     request: RefitRequest,
     effort: Effort,
     convex_parts: Callable[[], Parts],
-    path: RidgePath | None,
 ) -> Choice:
     """Choose center and alpha, on held-out samples if there are any.
 
-    `problems` has the problem on all samples for each center, and `path` is their
-    decomposition, if it is needed.
+    `problems` has the problem on all samples for each center.
     """
-    alpha = request.alpha
+    alpha, fixed = request.alpha, is_number(request.alpha)
+    center, problem = next(iter(problems.items()))
+    # Held-out samples are missing, or not wanted by the rule for alpha.
+    on_training_samples = not trained.has_heldout or request.alpha_rule != "auto"
+    path = None
+    if trained.loss.quadratic and not (fixed and alpha == 0):
+        # Leverages and the choice of alpha on training samples need a decomposition.
+        if request.distribution or (on_training_samples and not fixed):
+            path = spectral_path(problem, request.solver, effort.max_memory)
     # A distribution needs the errors of the folds, even if nothing is chosen.
     needs_folds = len(problems) > 1 or request.distribution
-    if is_number(alpha) and not (needs_folds and trained.has_heldout):
-        only = Candidate(next(iter(problems)), float(alpha), math.nan)
-        return Choice(only.center, only.alpha, [only])
-    if chooses_on_training_samples(trained, request):
-        return _on_training_samples(
+    if fixed and not (needs_folds and trained.has_heldout):
+        only = Candidate(center, float(alpha), math.nan)
+        choice = Choice(only.center, only.alpha, [only])
+    elif on_training_samples:
+        choice = _on_training_samples(
             trained, problems, request, effort, convex_parts, path
         )
-    n_coef = next(iter(problems.values())).operator.n_coef
-    return _on_heldout(trained, tuple(problems), alpha, effort, n_coef)
-
-
-def chooses_on_training_samples(
-    trained: TrainedNetworks, request: RefitRequest
-) -> bool:
-    """Whether held-out samples are missing, or not wanted by the rule for alpha."""
-    return not trained.has_heldout or request.alpha_rule != "auto"
+    else:
+        n_coef = problem.operator.n_coef
+        choice = _on_heldout(trained, tuple(problems), alpha, effort, n_coef)
+    if path is None:
+        return choice
+    problem, total_weight = problems[choice.center], trained.samples.total
+    path = path.with_offset(problem.offset)
+    choice = replace(choice, path=path)
+    if choice.raw is not None or not 0 < choice.alpha < math.inf:
+        return choice
+    if not can_leave_out(problem, total_weight):
+        return choice
+    # There are no held-out outputs of all samples.
+    left_out = by_leave_one_out(problem, path, np.array([choice.alpha]), total_weight)
+    return replace(choice, raw=left_out.raw)
 
 
 def _on_heldout(

@@ -11,6 +11,7 @@ from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import validate_data
 
 from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._border import (
     check_has_features,
     fit_parameter,
@@ -70,6 +71,33 @@ class TrainingData:
     classes: NDArray[Any] | None = None
     validation: Samples | None = None
 
+    def folds(self, seed: int) -> Parts | None:
+        """Folds for cross-fitting; None if `cv` is None.
+
+        The default `cv` falls back to no folds if none can be drawn, such as for
+        constant inputs.
+        """
+        if self.cv is None:
+            return None
+        if isinstance(self.cv, int):
+            try:
+                return self.parts(self.cv, seed, self.require_n_folds)
+            except NoFolds:
+                if self.require_n_folds or self.groups is not None:
+                    raise
+                return None
+        if self.labels is None:
+            return self.cv
+        for training_rows, _ in self.cv:
+            missing = np.setdiff1d(self.labels, self.labels[training_rows])
+            if len(missing):
+                raise ValueError(
+                    "cv must leave every class in every training part, but one of "
+                    f"them lacks {len(missing)} of {self.labels.max() + 1} classes. "
+                    "Pass an int, which draws such folds."
+                )
+        return self.cv
+
     def parts(self, n_folds: int, seed: int, require_n_folds: bool = False) -> Parts:
         """Draw folds over the distinct samples, as (train, held out) indices."""
         return cross_fitting_parts(
@@ -127,7 +155,15 @@ def training_data(
         params = _check_method_params(X, params, rows)
         samples = samples.rows(rows)
         groups = None if groups is None else groups[rows]
-    labels = _class_codes(request, samples.y)
+    labels = None
+    if request.classifies:
+        labels = class_codes(samples.y)
+        if not labels.any():
+            raise ValueError(
+                "y must have at least 2 classes, got 1 class among the samples whose "
+                "sample_weight and class_weight are positive. A classifier can't learn "
+                "from one class."
+            )
     return TrainingData(
         samples, labels, params, cv, require_n_folds, groups, classes, heldout
     )
@@ -266,20 +302,6 @@ def check_weight(
             "sample_weight must have a positive entry, but all weights are zero."
         )
     return weight
-
-
-def _class_codes(request: RefitRequest, y: Any) -> NDArray[np.intp] | None:
-    """Codes of the distinct labels; None for regressors."""
-    if not request.classifies:
-        return None
-    codes = class_codes(y)
-    if not codes.any():
-        raise ValueError(
-            "y must have at least 2 classes, got 1 class among the samples whose "
-            "sample_weight and class_weight are positive. A classifier can't learn "
-            "from one class."
-        )
-    return codes
 
 
 def _network_params(

@@ -27,155 +27,158 @@ from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._refit._fold_models import FoldModels, side_by_side
 from sklearn_pgb._refit._mixture import Mixture, mixed
 
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Samples `rows` of the data with their targets and weights, and the loss."""
-
-    rows: Tensor
-    y: Tensor
-    weight: Tensor
-    loss: Loss
-
-
-def solve_final(
-    folds: Sequence[FoldModels],
-    averages: Sequence[Tensor],
-    part: Part,
-    mixtures: Sequence[tuple[float, Mixture]],
-    fraction: float,
-    landmarks: Tensor,
-) -> tuple[list[list[Tensor]], Tensor, bool]:
-    """Weighted sums of the mixtures' solutions on a part of the samples, or on all.
-
-    `fraction` is the part of the total weight that alpha was chosen with: the penalty
-    keeps its weight relative to the sum of the losses. The last result says whether
-    all solutions converged.
-    """
-    y = part.y
-    total = [
-        [torch.zeros(1, operator.n_coef, dtype=y.dtype) for operator in fold.operators]
-        for fold in folds
-    ]
-    intercept = torch.zeros(y.shape[1], dtype=y.dtype)
-    if not mixtures:
-        return total, intercept, True
-    center = torch.stack(list(averages)).mean(0)
-    # Kernels that no mixture uses are not computed.
-    weights = np.array([mixture.weights for _, mixture in mixtures])
-    used = np.flatnonzero(weights.any(0)).tolist()
-    folds = [fold.only(used) for fold in folds]
-    mixtures = [
-        (share, replace(m, weights=tuple(m.weights[g] for g in used)))
-        for share, m in mixtures
-    ]
-    solved: Iterable[Solved]
-    if len(landmarks) == len(y):
-        solved = _by_samples(folds, center, part, mixtures, fraction, landmarks)
-    elif part.loss.quadratic:
-        solved = _in_one_pass(folds, center, part, mixtures, fraction, landmarks)
-    else:
-        solved = _by_landmarks(folds, center, part, mixtures, fraction, landmarks)
-    converged = True
-    for (share, mixture), (dual, shift, success) in zip(mixtures, solved, strict=True):
-        converged &= success
-        intercept += share * shift
-        scale = share / len(folds)
-        for f, fold in enumerate(folds):
-            # Side by side, each fold's kernel counts one over the number of folds.
-            coefs = fold.coefficients(landmarks, dual, mixture.weights)
-            for group, coef in zip(used, coefs, strict=True):
-                total[f][group] = total[f][group] + scale * coef
-    return total, intercept, converged
-
-
 # Duals of landmarks, an intercept and whether the solution converged.
 Solved = tuple[Tensor, Tensor, bool]
 
 
-def _problem_parts(
-    part: Part, rows: Tensor, center: Tensor, mixture: Mixture, fraction: float
-) -> tuple[Tensor, Loss, Tensor, float, Tensor]:
-    """Arguments of a kernel problem; `rows` are positions in the part."""
-    offset = center[part.rows[rows]]
-    return (
-        part.y[rows],
-        part.loss,
-        part.weight[rows] / part.weight.sum(),
-        mixture.alpha * fraction,
-        offset if mixture.centered else torch.zeros_like(offset),
-    )
+@dataclass(frozen=True, eq=False)
+class FinalProblem:
+    """The convex problem on the bases of some folds side by side.
 
+    Attributes
+    ----------
+    folds : sequence of FoldModels
+    center : Tensor (n_samples, n_outputs)
+        Raw outputs that the penalty of centered mixtures pulls towards.
+    rows : Tensor of int
+        Samples of the problem, as positions in the data.
+    y : Tensor (n_rows, n_outputs)
+    weight : Tensor (n_rows,)
+    loss : Loss
+    landmarks : Tensor of int
+        Those of `rows` whose kernels span the solutions: all or some of them.
+    fraction : float
+        Part of the total weight that alpha was chosen with: the penalty keeps its
+        weight relative to the sum of the losses.
+    """
 
-def _by_samples(
-    folds: Sequence[FoldModels],
-    center: Tensor,
-    part: Part,
-    mixtures: Sequence[tuple[float, Mixture]],
-    fraction: float,
-    order: Tensor,
-) -> Iterable[Solved]:
-    """Solutions with one dual for each sample, in the given order."""
-    kernels = side_by_side(folds, None, order)
-    place = torch.empty(len(center), dtype=torch.long)
-    place[part.rows] = torch.arange(len(part.rows))
-    solution: KernelSolution | None = None
-    for _, mixture in mixtures:
-        arguments = _problem_parts(part, place[order], center, mixture, fraction)
-        problem = DualProblem(mixed(kernels, mixture.weights), *arguments)
-        solution = solve_kernels(
-            problem, tol=SOLUTION_TOL, max_iter=100, start=solution
+    folds: Sequence[FoldModels]
+    center: Tensor
+    rows: Tensor
+    y: Tensor
+    weight: Tensor
+    loss: Loss
+    landmarks: Tensor
+    fraction: float
+
+    def solve(
+        self, mixtures: Sequence[tuple[float, Mixture]]
+    ) -> tuple[list[list[Tensor]], Tensor, bool]:
+        """Weighted sums of the mixtures' solutions, and whether all converged.
+
+        These are coefficients for each fold and group, and an intercept.
+        """
+        y = self.y
+        total = [
+            [torch.zeros(1, each.n_coef, dtype=y.dtype) for each in fold.operators]
+            for fold in self.folds
+        ]
+        intercept = torch.zeros(y.shape[1], dtype=y.dtype)
+        if not mixtures:
+            return total, intercept, True
+        # Kernels that no mixture uses are not computed.
+        weights = np.array([mixture.weights for _, mixture in mixtures])
+        used = np.flatnonzero(weights.any(0)).tolist()
+        folds = [fold.only(used) for fold in self.folds]
+        kept = [
+            replace(m, weights=tuple(m.weights[g] for g in used)) for _, m in mixtures
+        ]
+        if len(self.landmarks) == len(y):
+            solved = self._by_samples(folds, kept)
+        elif self.loss.quadratic:
+            solved = self._in_one_pass(folds, kept)
+        else:
+            solved = self._by_landmarks(folds, kept)
+        converged = True
+        for (mixture_weight, _), mixture, (dual, shift, success) in zip(
+            mixtures, kept, solved, strict=True
+        ):
+            converged &= success
+            intercept += mixture_weight * shift
+            scale = mixture_weight / len(folds)
+            for f, fold in enumerate(folds):
+                # Side by side, each fold's kernel counts one over the number of folds.
+                coefs = fold.coefficients(self.landmarks, dual, mixture.weights)
+                for group, coef in zip(used, coefs, strict=True):
+                    total[f][group] = total[f][group] + scale * coef
+        return total, intercept, converged
+
+    def _arguments(
+        self, rows: Tensor, mixture: Mixture
+    ) -> tuple[Tensor, Loss, Tensor, float, Tensor]:
+        """Arguments of a kernel problem; `rows` are positions in the problem."""
+        offset = self.center[self.rows[rows]]
+        return (
+            self.y[rows],
+            self.loss,
+            self.weight[rows] / self.weight.sum(),
+            mixture.alpha * self.fraction,
+            offset if mixture.centered else torch.zeros_like(offset),
         )
-        yield solution.coef, solution.intercept, solution.converged
 
-
-def _by_landmarks(
-    folds: Sequence[FoldModels],
-    center: Tensor,
-    part: Part,
-    mixtures: Sequence[tuple[float, Mixture]],
-    fraction: float,
-    landmarks: Tensor,
-) -> Iterable[Solved]:
-    """Solutions among functions spanned by the kernels of landmarks."""
-    cross = side_by_side(folds, part.rows, landmarks)
-    own = side_by_side(folds, None, landmarks)
-    everything = torch.arange(len(part.rows))
-    for _, mixture in mixtures:
-        features, factor = landmark_features(
-            mixed(cross, mixture.weights), mixed(own, mixture.weights)
-        )
-        arguments = _problem_parts(part, everything, center, mixture, fraction)
-        problem = FeatureProblem(features, *arguments)
-        # The features of landmarks have other coordinates for each mixture, so there
-        # is no warm start.
-        solution = solve_kernels(problem, tol=SOLUTION_TOL, max_iter=100)
-        dual = landmark_dual(factor, solution.coef)
-        yield dual, solution.intercept, solution.converged
-
-
-def _in_one_pass(
-    folds: Sequence[FoldModels],
-    center: Tensor,
-    part: Part,
-    mixtures: Sequence[tuple[float, Mixture]],
-    fraction: float,
-    landmarks: Tensor,
-) -> list[Solved]:
-    """The same for the squared loss, from sums over blocks of samples."""
-    own = side_by_side(folds, None, landmarks)
-    sums = [NormalSums.of(mixed(own, mixture.weights)) for _, mixture in mixtures]
-    for rows in torch.arange(len(part.rows)).split(SAMPLE_BLOCK):
-        cross = side_by_side(folds, part.rows[rows], landmarks)
-        for (_, mixture), each in zip(mixtures, sums, strict=True):
-            y, _, weight, _, offset = _problem_parts(
-                part, rows, center, mixture, fraction
+    def _by_samples(
+        self, folds: Sequence[FoldModels], mixtures: Sequence[Mixture]
+    ) -> Iterable[Solved]:
+        """Solutions with one dual for each sample."""
+        kernels = side_by_side(folds, None, self.rows)
+        everything = torch.arange(len(self.rows))
+        solution: KernelSolution | None = None
+        for mixture in mixtures:
+            arguments = self._arguments(everything, mixture)
+            problem = DualProblem(mixed(kernels, mixture.weights), *arguments)
+            solution = solve_kernels(
+                problem, tol=SOLUTION_TOL, max_iter=100, start=solution
             )
-            each.add(mixed(cross, mixture.weights), y - offset, weight)
-    return [
-        (*each.solution(mixture.alpha * fraction), True)
-        for (_, mixture), each in zip(mixtures, sums, strict=True)
+            yield solution.coef, solution.intercept, solution.converged
+
+    def _by_landmarks(
+        self, folds: Sequence[FoldModels], mixtures: Sequence[Mixture]
+    ) -> Iterable[Solved]:
+        """Solutions among functions spanned by the kernels of landmarks."""
+        cross = side_by_side(folds, self.rows, self.landmarks)
+        own = side_by_side(folds, None, self.landmarks)
+        everything = torch.arange(len(self.rows))
+        for mixture in mixtures:
+            features, factor = landmark_features(
+                mixed(cross, mixture.weights), mixed(own, mixture.weights)
+            )
+            problem = FeatureProblem(features, *self._arguments(everything, mixture))
+            # The features of landmarks have other coordinates for each mixture, so
+            # there is no warm start.
+            solution = solve_kernels(problem, tol=SOLUTION_TOL, max_iter=100)
+            dual = landmark_dual(factor, solution.coef)
+            yield dual, solution.intercept, solution.converged
+
+    def _in_one_pass(
+        self, folds: Sequence[FoldModels], mixtures: Sequence[Mixture]
+    ) -> Iterable[Solved]:
+        """The same for the squared loss, from sums over blocks of samples."""
+        own = side_by_side(folds, None, self.landmarks)
+        sums = [NormalSums.of(mixed(own, mixture.weights)) for mixture in mixtures]
+        for rows in torch.arange(len(self.rows)).split(SAMPLE_BLOCK):
+            cross = side_by_side(folds, self.rows[rows], self.landmarks)
+            for mixture, each in zip(mixtures, sums, strict=True):
+                y, _, weight, _, offset = self._arguments(rows, mixture)
+                each.add(mixed(cross, mixture.weights), y - offset, weight)
+        for mixture, each in zip(mixtures, sums, strict=True):
+            yield *each.solution(mixture.alpha * self.fraction), True
+
+
+def solve_final(
+    problems: Sequence[FinalProblem], mixtures: Sequence[tuple[float, Mixture]]
+) -> tuple[list[list[Tensor]], Tensor, bool]:
+    """Mean of the solutions of some problems, with the coefficients of all folds.
+
+    The last result says whether all solutions converged.
+    """
+    solved = [problem.solve(mixtures) for problem in problems]
+    count = len(problems)
+    coefficients = [
+        [coef / count for coef in fold] for coefs, _, _ in solved for fold in coefs
     ]
+    zero = torch.zeros_like(solved[0][1])
+    intercept = sum((constant / count for _, constant, _ in solved), zero)
+    return coefficients, intercept, all(success for _, _, success in solved)
 
 
 def final_size(

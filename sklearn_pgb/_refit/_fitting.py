@@ -10,21 +10,14 @@ from torch import Tensor
 from sklearn_pgb._bases._tangent import TangentSpace, tangent_raw
 from sklearn_pgb._budget import FIT_RANK_FLOPS, FIT_REPAIR_FLOPS
 from sklearn_pgb._convex._bounds import Bound
-from sklearn_pgb._convex._choice import (
-    Effort,
-    by_leave_one_out,
-    can_leave_out,
-    is_number,
-    spectral_path,
-)
+from sklearn_pgb._convex._choice import Effort, is_number
 from sklearn_pgb._convex._infimum import infimum, is_affordable
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
-from sklearn_pgb._convex._ridge import RidgePath
 from sklearn_pgb._convex._solve import solve, warn_if_unconverged
 from sklearn_pgb._convex._unit_basis import Spectrum
 from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._refit._choice import Choice, choose, chooses_on_training_samples
+from sklearn_pgb._refit._choice import Choice, choose
 from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._request import RefitRequest
 
@@ -40,7 +33,6 @@ class Refit:
         Problem on all samples, at the chosen alpha and center.
     choice : Choice
     solution : Solution
-    path : RidgePath or None
     parameters : Tensor
         Coefficients of the refit, one per parameter of all networks: the solution or,
         if alpha was chosen on folds, its mean with the average of the folds' solutions.
@@ -57,7 +49,6 @@ class Refit:
     problem: ConvexProblem
     choice: Choice
     solution: Solution
-    path: RidgePath | None
     parameters: Tensor
     loss: float
     model_loss: float
@@ -99,25 +90,19 @@ def refit(
         intercept=space.intercept,
     )
     problems = {"zero": problem, "average": replace(problem, offset=average)}
-    centers = _centers(request, trained, space)
-    path = None
-    if _needs_path(request, trained):
-        path = spectral_path(problems[centers[0]], request.solver, effort.max_memory)
-    choice = choose(
-        trained,
-        {name: problems[name] for name in centers},
-        request,
-        effort,
-        convex_parts,
-        path,
-    )
+    # A network outside the span of its derivatives is always added to the basis model.
+    if not space.spans_networks:
+        del problems["zero"]
+    elif request.center != "auto":
+        problems = {request.center: problems[request.center]}
+    elif is_number(request.alpha) and not trained.has_heldout:
+        # Nothing is held out, so no loss could compare the centers.
+        del problems["average"]
+    choice = choose(trained, problems, request, effort, convex_parts)
     final = problems[choice.center]
-    if path is not None:
-        path = path.with_offset(final.offset)
-        choice = _with_left_out(choice, final, path, samples.total)
     if math.isfinite(choice.alpha):
         final = final.with_alpha(choice.alpha)
-    solution = _solved(final, choice, request.solver, effort, path)
+    solution = _solved(final, choice, request.solver, effort)
     parameters = space.parameters(
         solution.coef,
         solution.intercept,
@@ -143,7 +128,6 @@ def refit(
         problem=final,
         choice=choice,
         solution=solution,
-        path=path,
         parameters=parameters,
         loss=loss,
         model_loss=float(problem.data_value(average)),
@@ -152,34 +136,11 @@ def refit(
     )
 
 
-def _needs_path(request: RefitRequest, trained: TrainedNetworks) -> bool:
-    """Whether to decompose the basis: for leverages, or to choose alpha."""
-    if not trained.loss.quadratic or (is_number(request.alpha) and request.alpha == 0):
-        return False
-    chooses = not is_number(request.alpha)
-    on_training_samples = chooses_on_training_samples(trained, request)
-    return request.distribution or (chooses and on_training_samples)
-
-
-def _with_left_out(
-    choice: Choice, problem: ConvexProblem, path: RidgePath, total_weight: float
-) -> Choice:
-    """Add leave-one-out outputs if there are no held-out outputs of all samples."""
-    if choice.raw is not None or not 0 < choice.alpha < math.inf:
-        return choice
-    if not can_leave_out(problem, total_weight):
-        return choice
-    alphas = np.array([choice.alpha])
-    left_out = by_leave_one_out(problem, path, alphas, total_weight)
-    return replace(choice, raw=left_out.raw)
-
-
 def _solved(
     problem: ConvexProblem,
     choice: Choice,
     solver: str,
     effort: Effort,
-    path: RidgePath | None,
 ) -> Solution:
     """Solve at the chosen alpha; zero coefficients if it is infinite."""
     if math.isinf(choice.alpha):
@@ -191,26 +152,10 @@ def _solved(
         tol=effort.tol,
         max_iter=effort.max_iter,
         start=choice.start,
-        path=path,
+        path=choice.path,
     )
     warn_if_unconverged(solution, effort.tol, effort.max_iter)
     return solution
-
-
-def _centers(
-    request: RefitRequest, trained: TrainedNetworks, space: TangentSpace
-) -> tuple[str, ...]:
-    """Centers to choose from.
-
-    A network outside the span of its derivatives is always added to the basis model.
-    If alpha is a number and nothing is held out, no loss could compare the centers.
-    """
-    if not space.spans_networks:
-        return ("average",)
-    if request.center != "auto":
-        return (request.center,)
-    compares = trained.has_heldout or not is_number(request.alpha)
-    return ("zero", "average") if compares else ("zero",)
 
 
 def _span(

@@ -7,15 +7,43 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import CHOICE_ROWS, SAMPLE_BLOCK
+from sklearn_pgb._convex._kernels import KernelSolution
+from sklearn_pgb._models._network import Network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._blocked import BlockedOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._outputs import (
+    apply_sets,
     separates_outputs,
     shares_features,
     single_output,
 )
+from sklearn_pgb._refit._mixture import KernelFold, Mixture
 from sklearn_pgb._sklearn import _safe_indexing
+
+
+@dataclass(frozen=True, eq=False)
+class FoldTerms:
+    """The convex model of one fold, fitted to its training samples alone.
+
+    Its raw outputs are the stacked average of the fold's models, times `centered` of
+    `GroupRefit`, their derivatives times `coefficients`, and `intercept`.
+
+    Attributes
+    ----------
+    coefficients : list of Tensor (n_sets, n_params)
+        For each group.
+    intercept : Tensor (n_outputs,)
+    """
+
+    coefficients: list[Tensor]
+    intercept: Tensor
+
+    def mean_with(self, other: "FoldTerms") -> "FoldTerms":
+        """The mean with another convex model on the same bases."""
+        pairs = zip(self.coefficients, other.coefficients, strict=True)
+        coefs = [(one + another) / 2 for one, another in pairs]
+        return FoldTerms(coefs, (self.intercept + other.intercept) / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +87,9 @@ class FoldModels:
             if n_samples > CHOICE_ROWS:
                 outputs, operator = _in_blocks(each, X, n_samples, wanted)
             else:
-                rows = each.inputs(X, check=False)
-                outputs, operator = _evaluated(each, rows, _bias(each, rows))
+                model, rows = each.network, each.inputs(X, check=False)
+                outputs = model(model.theta, rows)
+                operator = model.jacobian(rows, without=_bias(model, rows))
             raw.append(outputs)
             operators.append(operator)
             norms = operator.rows(scaled).squared_row_norms().mean(1)
@@ -135,39 +164,90 @@ class FoldModels:
             result.append(coef * (weight / size))
         return result
 
+    def kernel_fold(
+        self,
+        average: Tensor,
+        train: Tensor,
+        heldout: Tensor,
+        y: Tensor,
+        weight: Tensor,
+    ) -> KernelFold:
+        """Kernels between some training and held-out samples, with their data."""
+        return KernelFold(
+            self.kernels(train),
+            self.kernels(heldout, train),
+            y[train],
+            y[heldout],
+            weight[train],
+            weight[heldout],
+            average[train],
+            average[heldout],
+        )
 
-def _bias(opened: OpenNetwork, rows: Tensor) -> slice | None:
-    return opened.network.find_head(rows[:8]).bias
+    def heldout_raw(
+        self,
+        average: Tensor,
+        train: Tensor,
+        solutions: Sequence[tuple[Mixture, KernelSolution]],
+    ) -> Tensor:
+        """Raw outputs of solutions on the samples `train`, for all held-out samples."""
+        coefs = [self.coefficients(train, s.coef, m.weights) for m, s in solutions]
+        n_samples, k = len(self.heldout), average.shape[1]
+        result = torch.zeros(len(solutions), n_samples, k).double()
+        # In blocks, so that derivatives of many samples are computed once.
+        for block in torch.arange(n_samples).split(SAMPLE_BLOCK):
+            rows = self.heldout[block]
+            for group, operator in enumerate(self.operators):
+                used = [n for n, (m, _) in enumerate(solutions) if m.weights[group]]
+                if used:
+                    part = operator.rows(rows)
+                    for n in used:
+                        result[n, block] += apply_sets(part, coefs[n][group])
+            for n, (mixture, solution) in enumerate(solutions):
+                result[n, block] += solution.intercept
+                if mixture.centered:
+                    result[n, block] += average[rows]
+        return result
+
+    def terms(
+        self,
+        train: Tensor,
+        solutions: Sequence[tuple[float, Mixture, KernelSolution]],
+    ) -> FoldTerms:
+        """Weighted sum of the mixtures' solutions on the samples `train`."""
+        coefs = [torch.zeros(1, each.n_coef).double() for each in self.operators]
+        intercept = torch.zeros(self.raw[0].shape[1], dtype=torch.float64)
+        for mixture_weight, mixture, solution in solutions:
+            terms = self.coefficients(train, solution.coef, mixture.weights)
+            coefs = [c + mixture_weight * t for c, t in zip(coefs, terms, strict=True)]
+            intercept += mixture_weight * solution.intercept
+        return FoldTerms(coefs, intercept)
 
 
-def _evaluated(
-    opened: OpenNetwork, rows: Tensor, bias: slice | None
-) -> tuple[Tensor, LinearOperator]:
-    """Raw outputs and partial derivatives of a model for its inputs."""
-    model = opened.network
-    return model(model.theta, rows), model.jacobian(rows, without=bias)
+def _bias(model: Network, rows: Tensor) -> slice | None:
+    return model.find_head(rows[:8]).bias
 
 
 def _in_blocks(
     opened: OpenNetwork, X: object, n_samples: int, wanted: Tensor | None
 ) -> tuple[Tensor, LinearOperator]:
-    """The same for many samples, whose derivatives are computed when they are used."""
+    """Raw outputs of many samples, and derivatives that are computed when used."""
+    model = opened.network
 
     def inputs(rows: slice | Tensor) -> Tensor:
         index = rows.numpy() if isinstance(rows, Tensor) else rows
         return opened.inputs(_safe_indexing(X, index), check=False)
 
     def create(rows: slice | Tensor) -> LinearOperator:
-        return opened.network.jacobian(inputs(rows), without=bias)
+        return model.jacobian(inputs(rows), without=bias)
 
-    bias = _bias(opened, inputs(slice(0, 8)))
+    bias = _bias(model, inputs(slice(0, 8)))
     operator = BlockedOperator(create, n_samples)
-    theta, index = opened.network.theta, wanted
-    if index is None:
-        index = torch.arange(n_samples)
-    raw = torch.full((n_samples, operator.n_outputs), torch.nan, dtype=theta.dtype)
+    shape = n_samples, operator.n_outputs
+    raw = torch.full(shape, torch.nan, dtype=model.theta.dtype)
+    index = torch.arange(n_samples) if wanted is None else wanted
     for rows in index.split(SAMPLE_BLOCK):
-        raw[rows] = opened.network(theta, inputs(rows))
+        raw[rows] = model(model.theta, inputs(rows))
     return raw, operator
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from sklearn_pgb._budget import (
     CHOICE_FLOPS,
     FINAL_FLOPS,
     KERNEL_ENTRIES,
-    SAMPLE_BLOCK,
     SOLVE_FLOPS,
     SOLVE_FLOPS_OF_MANY,
     STACKED_MIXTURES,
@@ -20,28 +20,15 @@ from sklearn_pgb._budget import (
 from sklearn_pgb._convex._kernels import KernelSolution
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._operators._outputs import apply_sets
-from sklearn_pgb._refit._final import Part, final_size, solve_final, solve_flops
-from sklearn_pgb._refit._fold_models import FoldModels
-from sklearn_pgb._refit._mixture import KernelFold, Mixture, MixtureSearch
+from sklearn_pgb._refit._final import (
+    FinalProblem,
+    final_size,
+    solve_final,
+    solve_flops,
+)
+from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms
+from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
 from sklearn_pgb._refit._stacking import fit_stacking_weights
-
-
-@dataclass(frozen=True, eq=False)
-class FoldTerms:
-    """The convex model of one fold, fitted to its training samples alone.
-
-    Its raw outputs are the stacked average of the fold's models, times `centered` of
-    `GroupRefit`, their derivatives times `coefficients`, and `intercept`.
-
-    Attributes
-    ----------
-    coefficients : list of Tensor (n_sets, n_params)
-        For each group.
-    intercept : Tensor (n_outputs,)
-    """
-
-    coefficients: list[Tensor]
-    intercept: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +76,101 @@ class GroupRefit:
     spread: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class MixtureChoice:
+    """Folds with the samples on which mixtures are chosen.
+
+    Attributes
+    ----------
+    folds : list of FoldModels
+        With an exchange, each is followed by the same models with exchanged parts.
+    averages : list of Tensor (n_samples, n_outputs)
+        Raw outputs of the stacked average of each fold.
+    parts : list of Tensor of int
+        Training samples of each fold.
+    searches : list of MixtureSearch
+        They take the folds in turn. Exchanged folds are only needed for the best
+        mixtures, which the first search finds.
+    """
+
+    folds: Sequence[FoldModels]
+    averages: Sequence[Tensor]
+    parts: list[Tensor]
+    searches: list[MixtureSearch]
+
+    @classmethod
+    def of(
+        cls,
+        folds: Sequence[FoldModels],
+        averages: Sequence[Tensor],
+        y: Tensor,
+        weight: Tensor,
+        loss: Loss,
+        order: Tensor,
+        max_memory: float,
+        exchange: bool,
+    ) -> Self:
+        """Select as many samples as are affordable, and compute their kernels."""
+        n_searches = 2 if exchange else 1
+        k, n_groups = folds[0].n_kernels, len(folds[0].raw)
+        # Parts that change places have the same size, and so have their kernels.
+        n_kernels = n_searches * len(folds)
+        entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2))) / n_kernels
+        by_flops = (CHOICE_FLOPS / n_kernels / solve_flops(1, 1, k, loss)) ** (1 / 3)
+        n_train = int(min(by_flops, max(8, (entries / k) ** 0.5)))
+        # Per fold: if a user's splitter holds out few samples, all of them are used.
+        n_heldout = n_train if exchange else max(1, n_train // max(len(folds) - 1, 1))
+        parts, kernel_folds = [], []
+        for fold, average in zip(folds, averages, strict=True):
+            train = _first(order, fold.train, n_train)
+            heldout = _first(order, fold.heldout, n_heldout)
+            parts.append(train)
+            kernel_folds.append(fold.kernel_fold(average, train, heldout, y, weight))
+        searches = [
+            MixtureSearch(kernel_folds[i::n_searches], loss) for i in range(n_searches)
+        ]
+        return cls(folds, averages, parts, searches)
+
+    def solutions(self, mixture: Mixture) -> list[KernelSolution]:
+        """Solution of a mixture in each fold."""
+        for search in self.searches:
+            search.evaluate(mixture)
+        columns = zip(*(each.solutions[mixture] for each in self.searches), strict=True)
+        return [solution for column in columns for solution in column]
+
+    def candidates(self, mixtures: Sequence[Mixture]) -> Tensor:
+        """Held-out raw outputs of the stacked average, and of the mixtures."""
+        solved = [self.solutions(mixture) for mixture in mixtures]
+        shape = 1 + len(mixtures), *self.averages[0].shape
+        result = torch.zeros(shape, dtype=torch.float64)
+        folds = zip(self.folds, self.averages, self.parts, strict=True)
+        for number, (fold, average, part) in enumerate(folds):
+            heldout = fold.heldout
+            result[0, heldout] = average[heldout]
+            solutions = [
+                (m, each[number]) for m, each in zip(mixtures, solved, strict=True)
+            ]
+            result[1:, heldout] = fold.heldout_raw(average, part, solutions)
+        return result
+
+    def terms(self, mixtures: Sequence[tuple[float, Mixture]]) -> list[FoldTerms]:
+        """Convex models of the folds by weighted mixtures, without exchanged folds.
+
+        With an exchange, they are the means of those for both parts.
+        """
+        solved = [(s, m, self.solutions(m)) for s, m in mixtures]
+        terms = [
+            fold.terms(part, [(s, m, each[number]) for s, m, each in solved])
+            for number, (fold, part) in enumerate(
+                zip(self.folds, self.parts, strict=True)
+            )
+        ]
+        if len(self.searches) == 1:
+            return terms
+        pairs = zip(terms[::2], terms[1::2], strict=True)
+        return [first.mean_with(second) for first, second in pairs]
+
+
 def refit_groups(
     folds: Sequence[FoldModels],
     y: Tensor,
@@ -134,67 +216,57 @@ def refit_groups(
     bases = folds
     if exchange:
         folds = [half for fold in folds for half in fold.halves()]
-    seen = torch.cat([fold.heldout for fold in folds]).unique()
+    scored = torch.cat([fold.heldout for fold in folds]).unique()
+    of_scored = y[scored], weight[scored], loss
     members = torch.zeros(len(folds[0].raw), *y.shape, dtype=y.dtype)
     for fold in folds:
         members[:, fold.heldout] = torch.stack(fold.raw)[:, fold.heldout]
-    stack, shift = fit_stacking_weights(members[:, seen], y[seen], weight[seen], loss)
+    stack, shift = fit_stacking_weights(members[:, scored], *of_scored)
     averages = [fold.average(stack) + shift for fold in folds]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
-    k = folds[0].n_kernels
-    # Parts that change places have the same size, and so have their kernels.
-    n_kernels = len(folds) * (2 if exchange else 1)
-    n_train = _choice_rows(k, n_kernels, len(stack), loss, max_memory)
-    # Per fold: if a user's splitter holds out few samples, all of them are used.
-    n_heldout = n_train if exchange else max(1, n_train // max(len(folds) - 1, 1))
-    parts = [_first(order, fold.train, n_train) for fold in folds]
-    kernel_folds = [
-        _kernel_fold(
-            fold, average, part, _first(order, fold.heldout, n_heldout), y, weight
-        )
-        for fold, average, part in zip(folds, averages, parts, strict=True)
-    ]
-    # Exchanged folds are only needed for the best mixtures.
-    step = 2 if exchange else 1
-    searches = [MixtureSearch(kernel_folds[i::step], loss) for i in range(step)]
-    search = searches[0]
+    choice = MixtureChoice.of(
+        folds, averages, y, weight, loss, order, max_memory, exchange
+    )
     # Without an exchange, the bases of all folds are in one problem.
-    problems = [[base] for base in bases] if exchange else [bases]
-    rows = [torch.cat([f.train, f.heldout]) for f in bases] if exchange else [order]
-    flops = SOLVE_FLOPS_OF_MANY / len(rows) if exchange else SOLVE_FLOPS
-    data = [
-        _final_part(part, order, y, weight, loss, k, len(stack), max_memory, flops)
-        for part in rows
-    ]
-    cost = sum(solve_flops(len(part.rows), len(m), k, loss) for part, m in data)
+    problems, flops = [(bases, order)], SOLVE_FLOPS
+    if exchange:
+        problems = [([fold], torch.cat([fold.train, fold.heldout])) for fold in bases]
+        flops = SOLVE_FLOPS_OF_MANY / len(problems)
+    k = folds[0].n_kernels
+    chosen_with = float(weight[torch.cat(choice.parts)].sum()) / len(folds)
+    finals, cost = [], 0.0
+    for of_problem, rows in problems:
+        center = torch.stack([each.average(stack) + shift for each in of_problem])
+        size = final_size(len(rows), k, len(stack), loss, max_memory, flops)
+        rows, landmarks = (_first(order, rows, count) for count in size)
+        cost += solve_flops(*size, k, loss)
+        finals.append(
+            FinalProblem(
+                of_problem,
+                center.mean(0),
+                rows,
+                y[rows],
+                weight[rows],
+                loss,
+                landmarks,
+                chosen_with / float(weight[rows].sum()),
+            )
+        )
     affordable = max(1, int(FINAL_FLOPS / cost))
+    search = choice.searches[0]
     mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
-    solved = {mixture: _in_each_fold(searches, mixture) for mixture in mixtures}
-    candidates = _candidates(folds, averages, parts, solved)
-    mixture_weights, offset = fit_stacking_weights(
-        candidates[:, seen], y[seen], weight[seen], loss
-    )
+    candidates = choice.candidates(mixtures)
+    mixture_weights, offset = fit_stacking_weights(candidates[:, scored], *of_scored)
     raw = torch.stack(averages).mean(0)
-    raw[seen] = torch.tensordot(mixture_weights, candidates[:, seen], 1) + offset
-    used = [
-        (float(s), m)
-        for s, m in zip(mixture_weights[1:], mixtures, strict=True)
-        if s > 0
-    ]
-    chosen_with = float(weight[torch.cat(parts)].sum()) / len(parts)
-    coefficients, intercept, converged = _solve_problems(
-        problems, data, used, chosen_with, stack, shift
-    )
+    raw[scored] = torch.tensordot(mixture_weights, candidates[:, scored], 1) + offset
+    pairs = zip(mixture_weights[1:].tolist(), mixtures, strict=True)
+    used = [(s, m) for s, m in pairs if s > 0]
+    coefficients, intercept, converged = solve_final(finals, used)
     centered = float(mixture_weights[0]) + sum(s for s, m in used if m.centered)
+    constant = centered * shift + offset
     own = []
     if keep_folds:
-        terms = [
-            _fold_terms(fold, part, [(s, m, solved[m][number]) for s, m in used])
-            for number, (fold, part) in enumerate(zip(folds, parts, strict=True))
-        ]
-        if exchange:
-            terms = [_mean(*pair) for pair in zip(terms[::2], terms[1::2], strict=True)]
-        constant = centered * shift + offset
+        terms = choice.terms(used)
         own = [replace(each, intercept=each.intercept + constant) for each in terms]
     return GroupRefit(
         stack,
@@ -210,60 +282,6 @@ def refit_groups(
         own,
         _spread(bases, own, centered * stack, weight),
     )
-
-
-def _in_each_fold(
-    searches: Sequence[MixtureSearch], mixture: Mixture
-) -> list[KernelSolution]:
-    """Solutions in the folds that the searches take in turn."""
-    for search in searches:
-        search.evaluate(mixture)
-    columns = zip(*(each.solutions[mixture] for each in searches), strict=True)
-    return [solution for column in columns for solution in column]
-
-
-def _solve_problems(
-    problems: Sequence[Sequence[FoldModels]],
-    data: Sequence[tuple[Part, Tensor]],
-    mixtures: Sequence[tuple[float, Mixture]],
-    chosen_with: float,
-    stack: Tensor,
-    shift: Tensor,
-) -> tuple[list[list[Tensor]], Tensor, bool]:
-    """Mean of the solutions of the final problems, with coefficients of all folds."""
-    coefficients: list[list[Tensor]] = []
-    intercept, converged = torch.zeros_like(shift), True
-    for problem, (part, landmarks) in zip(problems, data, strict=True):
-        coefs, constant, success = solve_final(
-            problem,
-            [fold.average(stack) + shift for fold in problem],
-            part,
-            mixtures,
-            chosen_with / float(part.weight.sum()),
-            landmarks,
-        )
-        coefficients += [[coef / len(problems) for coef in fold] for fold in coefs]
-        intercept += constant / len(problems)
-        converged &= success
-    return coefficients, intercept, converged
-
-
-def _final_part(
-    rows: Tensor,
-    order: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    loss: Loss,
-    n_kernels: int,
-    n_groups: int,
-    max_memory: float,
-    flops: float,
-) -> tuple[Part, Tensor]:
-    """Samples of a final problem, among the samples `rows`, and its landmarks."""
-    n_final, size = final_size(len(rows), n_kernels, n_groups, loss, max_memory, flops)
-    chosen = _first(order, rows, n_final)
-    landmarks = chosen if size == n_final else _first(order, rows, size)
-    return Part(chosen, y[chosen], weight[chosen], loss), landmarks
 
 
 def _spread(
@@ -292,102 +310,8 @@ def _spread(
     return weight @ torch.stack(outputs).var(0, correction=0) / weight.sum()
 
 
-def _fold_terms(
-    fold: FoldModels,
-    part: Tensor,
-    solutions: Sequence[tuple[float, Mixture, KernelSolution]],
-) -> FoldTerms:
-    """Weighted sum of the mixtures' solutions on the training samples of a fold."""
-    coefs = [torch.zeros(1, each.n_coef).double() for each in fold.operators]
-    intercept = torch.zeros(fold.raw[0].shape[1], dtype=torch.float64)
-    for mixture_weight, mixture, solution in solutions:
-        terms = fold.coefficients(part, solution.coef, mixture.weights)
-        coefs = [c + mixture_weight * t for c, t in zip(coefs, terms, strict=True)]
-        intercept += mixture_weight * solution.intercept
-    return FoldTerms(coefs, intercept)
-
-
-def _mean(first: FoldTerms, second: FoldTerms) -> FoldTerms:
-    """The mean of two convex models on the same bases."""
-    pairs = zip(first.coefficients, second.coefficients, strict=True)
-    coefs = [(one + other) / 2 for one, other in pairs]
-    return FoldTerms(coefs, (first.intercept + second.intercept) / 2)
-
-
-def _choice_rows(
-    k: int, n_folds: int, n_groups: int, loss: Loss, max_memory: float
-) -> int:
-    """Largest number of training samples of a fold that the mixture is chosen on."""
-    entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2))) / n_folds
-    by_flops = (CHOICE_FLOPS / n_folds / solve_flops(1, 1, k, loss)) ** (1 / 3)
-    return int(min(by_flops, max(8, (entries / k) ** 0.5)))
-
-
 def _first(order: Tensor, rows: Tensor, count: int) -> Tensor:
     """At most `count` of the samples `rows`, chosen by a random order, then sorted."""
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
     return rows[rank[rows].argsort()[:count]].sort().values
-
-
-def _kernel_fold(
-    fold: FoldModels,
-    average: Tensor,
-    train: Tensor,
-    heldout: Tensor,
-    y: Tensor,
-    weight: Tensor,
-) -> KernelFold:
-    return KernelFold(
-        fold.kernels(train),
-        fold.kernels(heldout, train),
-        y[train],
-        y[heldout],
-        weight[train],
-        weight[heldout],
-        average[train],
-        average[heldout],
-    )
-
-
-def _candidates(
-    folds: Sequence[FoldModels],
-    averages: Sequence[Tensor],
-    parts: Sequence[Tensor],
-    solved: dict[Mixture, list[KernelSolution]],
-) -> Tensor:
-    """Held-out raw outputs of the stacked average, the first one, and the mixtures."""
-    result = torch.zeros(1 + len(solved), *averages[0].shape, dtype=torch.float64)
-    for number, (fold, average, part) in enumerate(
-        zip(folds, averages, parts, strict=True)
-    ):
-        heldout = fold.heldout
-        result[0, heldout] = average[heldout]
-        solutions = [(mixture, each[number]) for mixture, each in solved.items()]
-        result[1:, heldout] = _predicted(fold, average, part, solutions)
-    return result
-
-
-def _predicted(
-    fold: FoldModels,
-    average: Tensor,
-    train: Tensor,
-    solutions: Sequence[tuple[Mixture, KernelSolution]],
-) -> Tensor:
-    """Raw outputs of a fold's solutions, for its held-out samples."""
-    coefs = [fold.coefficients(train, s.coef, m.weights) for m, s in solutions]
-    result = torch.zeros(len(solutions), len(fold.heldout), average.shape[1]).double()
-    # In blocks, so that derivatives of many samples are computed once.
-    for block in torch.arange(len(fold.heldout)).split(SAMPLE_BLOCK):
-        rows = fold.heldout[block]
-        for group, operator in enumerate(fold.operators):
-            used = [n for n, (m, _) in enumerate(solutions) if m.weights[group]]
-            if used:
-                part = operator.rows(rows)
-                for n in used:
-                    result[n, block] += apply_sets(part, coefs[n][group])
-        for n, (mixture, solution) in enumerate(solutions):
-            result[n, block] += solution.intercept
-            if mixture.centered:
-                result[n, block] += average[rows]
-    return result

@@ -1,6 +1,5 @@
 """The influence of training samples on the predictions of a refit."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -229,11 +228,11 @@ class _Training:
         operator: LinearOperator = self.space.operator(inputs)
         if self.row_space is not None:
             operator = self.row_space.features_of(operator)
-        blocks = self.left_out.changes(operator)
         if top_k is not None:
-            indices, changes = _largest(blocks, top_k)
+            indices, changes = self.left_out.largest_changes(operator, top_k)
             return self.rows[indices.cpu()].numpy(), self._in_units(raw, changes)
-        kept = self._in_units(raw, torch.cat([changes for _, changes in blocks], 1))
+        blocks = [changes for _, changes in self.left_out.changes(operator)]
+        kept = self._in_units(raw, torch.cat(blocks, 1))
         result = np.zeros((len(kept), self.n_train, *kept.shape[2:]))
         result[:, self.rows.numpy()] = kept
         return result
@@ -324,33 +323,3 @@ def _check_problem(refit: Any, problem: ConvexProblem, raw: Tensor) -> None:
             f"max_memory must hold matrices of {width} rows and columns, at least "
             f"{8 * INFLUENCE_COPIES * width**2} bytes, got {limit:.0f}. Raise it."
         )
-
-
-def _largest(
-    blocks: Iterator[tuple[slice, Tensor]], top_k: int
-) -> tuple[Tensor, Tensor]:
-    """Indices and changes of the largest changes, in descending order of size."""
-    best: tuple[Tensor, Tensor] | None = None
-    for rows, block in blocks:
-        order = _order(block, top_k)
-        largest = order + rows.start, _take(block, order)
-        if best is not None:
-            numbers, changes = (
-                torch.cat(pair, 1) for pair in zip(best, largest, strict=True)
-            )
-            order = _order(changes, top_k)
-            largest = numbers.gather(1, order), _take(changes, order)
-        best = largest
-    assert best is not None
-    return best
-
-
-def _order(changes: Tensor, top_k: int) -> Tensor:
-    """Positions of the largest changes of each sample."""
-    one_output = changes.shape[2] == 1
-    sizes = changes[..., 0].abs() if one_output else changes.square().sum(2)
-    return sizes.topk(min(top_k, sizes.shape[1]), 1).indices
-
-
-def _take(changes: Tensor, order: Tensor) -> Tensor:
-    return changes.gather(1, order[..., None].expand(-1, -1, changes.shape[2]))

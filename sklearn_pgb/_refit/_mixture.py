@@ -52,6 +52,16 @@ class Mixture:
         normalized = (float(f"{weight / total:.6g}") for weight in weights)
         return cls(tuple(normalized), float(f"{alpha:.6g}"), centered)
 
+    def neighbors(self) -> Iterator["Mixture"]:
+        """Mixtures with the weight of one group changed."""
+        for group, weight in enumerate(self.weights):
+            changed = [0.0, weight / FINE_STEP, weight * FINE_STEP]
+            for new in changed if weight else [FIRST_WEIGHT]:
+                weights = list(self.weights)
+                weights[group] = new
+                if any(weights):
+                    yield Mixture.of(weights, self.alpha, self.centered)
+
 
 @dataclass(frozen=True, eq=False)
 class KernelFold:
@@ -141,8 +151,9 @@ class MixtureSearch:
         if mixture in self.losses:
             return self.losses[mixture]
         mixtures = [mixture]
-        if self._shares_factors():
-            # The other center needs no other factorization.
+        kernels = [kernel for fold in self.folds for kernel in fold.train]
+        if self.loss.quadratic and all(len(kernel) == 1 for kernel in kernels):
+            # One factorization serves all outputs, and so both centers.
             mixtures.append(replace(mixture, centered=not mixture.centered))
         # A quadratic problem is solved in one step from anywhere.
         starts = None
@@ -169,11 +180,6 @@ class MixtureSearch:
             self.losses[each] = value / total if math.isfinite(value) else math.inf
         return self.losses[mixture]
 
-    def _shares_factors(self) -> bool:
-        """Whether one factorization serves all outputs, and so both centers."""
-        kernels = [kernel for fold in self.folds for kernel in fold.train]
-        return self.loss.quadratic and all(len(kernel) == 1 for kernel in kernels)
-
     def run(self, n_groups: int) -> list[Mixture]:
         """Search, and return the best mixture of each kind, the best one first.
 
@@ -186,7 +192,7 @@ class MixtureSearch:
             self._descend(Mixture.of(weights, STRONGEST_ALPHA, centered))
         best = self._best()
         for _ in range(MIXTURE_SWEEPS if n_groups > 1 else 0):
-            for near in _neighbors(best):
+            for near in best.neighbors():
                 self.evaluate(near, best)
                 best = min(best, near, key=self._rank)
             self.evaluate(replace(best, centered=not best.centered))
@@ -237,15 +243,3 @@ def _split(solution: KernelSolution, count: int) -> list[KernelSolution]:
         solution.coef.chunk(count, 1), solution.intercept.chunk(count), strict=True
     )
     return [replace(solution, coef=coef, intercept=b) for coef, b in pairs]
-
-
-def _neighbors(mixture: Mixture) -> Iterator[Mixture]:
-    """Mixtures with the weight of one group changed."""
-    for group, weight in enumerate(mixture.weights):
-        for new in (
-            (0.0, weight / FINE_STEP, weight * FINE_STEP) if weight else (FIRST_WEIGHT,)
-        ):
-            weights = list(mixture.weights)
-            weights[group] = new
-            if any(weights):
-                yield Mixture.of(weights, mixture.alpha, mixture.centered)

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
+from sklearn_pgb._budget import CLEAR_GAIN
+from sklearn_pgb._convex._choice import is_number
 from sklearn_pgb._convex._heldout import Fold, HeldOut
 from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._solve import choose_method
 from sklearn_pgb._estimator._folds import Parts, enough_folds
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._models._mapped_rows import StreamedInputs
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._samples import Samples
 
@@ -114,6 +118,16 @@ class HeldOutNetworks:
             raw = operator.matvec(coef) + intercept
         return raw + self.raw(samples) if center == "average" else raw
 
+    def is_clearly_better(self, center: str, solution: Sequence[Tensor]) -> bool:
+        """Whether a solution's held-out loss is below the networks' beyond chance."""
+        heldout = self.heldout
+        y, weight = heldout.y, heldout.normalized_weight
+        raw = self.raw_of(heldout, center, solution)
+        gains = self.loss.value(y, self.raw(heldout)) - self.loss.value(y, raw)
+        gain = float(weight @ gains)
+        variance = float(weight @ (gains - gain).square()) / self.heldout_weight
+        return gain > CLEAR_GAIN * variance**0.5
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetworks:
@@ -151,6 +165,18 @@ class TrainedNetworks:
     def loss(self) -> Loss:
         """The loss that the networks were trained with."""
         return self.opened[0].loss
+
+    def check_memory(self, alpha: Any, solver: str, max_memory: float) -> None:
+        """Raise before the first pass over a file if no solver fits into memory."""
+        samples = self.samples
+        if not isinstance(samples.X[0], StreamedInputs):
+            return
+        networks = [opened.network for opened in self.opened]
+        space = TangentSpace.with_scales(networks, samples.X, [1.0] * len(networks))
+        basis, weight = space.operator(samples.X), samples.normalized_weight
+        problem = ConvexProblem(basis, samples.y, self.loss, weight)
+        problem = problem.with_alpha(alpha if is_number(alpha) else 1.0)
+        choose_method(problem, max_memory, solver)
 
     def heldout(self) -> list[HeldOutNetworks]:
         """Networks with their held-out samples, for as many folds as are scored.

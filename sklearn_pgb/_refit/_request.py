@@ -66,6 +66,16 @@ class RefitRequest:
         return is_classifier(self.estimator)
 
     @property
+    def trains_squared_loss(self) -> bool:
+        """Whether the network is trained with the squared loss."""
+        if isinstance(self.estimator, torch.nn.Module):
+            return self.loss == SquaredLoss.name
+        final = final_estimator(self.estimator)
+        if is_classifier(final) or isinstance(final, PoissonRegressor):
+            return False
+        return find_loss(getattr(final, "loss", SquaredLoss.name)) == SquaredLoss()
+
+    @property
     def alpha_rule(self) -> str:
         """The rule that chooses alpha; "auto" if alpha is a number or an array."""
         return self.alpha if isinstance(self.alpha, str) else "auto"
@@ -124,7 +134,7 @@ class RefitRequest:
             )
         if not is_number(self.alpha):
             check_alpha(self.alpha, ("auto", "loo", "evidence"))
-        if self.alpha_rule == "evidence" and not self._trains_squared_loss():
+        if self.alpha_rule == "evidence" and not self.trains_squared_loss:
             raise ValueError(
                 "alpha='evidence' needs the squared loss, got another loss. Use "
                 "'auto' or 'loo'."
@@ -173,11 +183,3 @@ class RefitRequest:
                 UserWarning,
                 stacklevel=2,
             )
-
-    def _trains_squared_loss(self) -> bool:
-        if isinstance(self.estimator, torch.nn.Module):
-            return self.loss == SquaredLoss.name
-        final = final_estimator(self.estimator)
-        if is_classifier(final) or isinstance(final, PoissonRegressor):
-            return False
-        return find_loss(getattr(final, "loss", SquaredLoss.name)) == SquaredLoss()

@@ -7,17 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import TangentSpace, mean_raw
+from sklearn_pgb._bases._tangent import mean_raw
 from sklearn_pgb._budget import AUTO_FOLDS
-from sklearn_pgb._convex._choice import Effort, is_number
-from sklearn_pgb._convex._heldout import NoFolds
-from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._solve import choose_method
+from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     count_outputs,
     inputs_of,
@@ -27,7 +23,6 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._folds import Parts, row_codes
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
-from sklearn_pgb._models._mapped_rows import StreamedInputs
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit, refit
@@ -56,7 +51,7 @@ def train(
             estimator = copy.deepcopy(estimator).to("cpu")
         estimators = [estimator]
     else:
-        folds = _draw_folds(data, seeds.folds)
+        folds = data.folds(seeds.folds)
         training_rows = [None] if folds is None else [rows for rows, _ in folds]
         # Every fold has the same number of networks, and at least one.
         per_fold = math.ceil(request.n_models / len(training_rows))
@@ -129,7 +124,7 @@ def train_and_refit(
 
     n_coef = sum(opened.network.n_params for opened in trained.opened)
     samples = trained.samples
-    _check_memory(trained, request, effort)
+    trained.check_memory(request.alpha, request.solver, effort.max_memory)
     codes = torch.from_numpy(row_codes(data.samples.X)).to(samples.y.device)
     with threads_for_solve(samples.y.numel(), n_coef):
         raws = [
@@ -144,21 +139,6 @@ def train_and_refit(
             total = samples.total
             noise = uncertainty(result, samples.X[0], total, convex_parts, effort)
     return trained, result, noise
-
-
-def _check_memory(
-    trained: TrainedNetworks, request: RefitRequest, effort: Effort
-) -> None:
-    """Raise before the first pass over a file if no solver fits into memory."""
-    samples = trained.samples
-    if not isinstance(samples.X[0], StreamedInputs):
-        return
-    networks = [opened.network for opened in trained.opened]
-    space = TangentSpace.with_scales(networks, samples.X, [1.0] * len(networks))
-    basis, alpha = space.operator(samples.X), request.alpha
-    problem = ConvexProblem(basis, samples.y, trained.loss, samples.normalized_weight)
-    problem = problem.with_alpha(alpha if is_number(alpha) else 1.0)
-    choose_method(problem, effort.max_memory, request.solver)
 
 
 def warn_of_useless_networks(trained: TrainedNetworks, raws: Sequence[Tensor]) -> None:
@@ -190,36 +170,3 @@ def warn_of_useless_networks(trained: TrainedNetworks, raws: Sequence[Tensor]) -
                 stacklevel=2,
             )
             return
-
-
-def _draw_folds(data: TrainingData, seed: int) -> Parts | None:
-    """Folds for cross-fitting; None if `cv` is None.
-
-    The default `cv` falls back to no folds if none can be drawn, such as for constant
-    inputs.
-    """
-    if data.cv is None:
-        return None
-    if isinstance(data.cv, int):
-        try:
-            return data.parts(data.cv, seed, data.require_n_folds)
-        except NoFolds:
-            if data.require_n_folds or data.groups is not None:
-                raise
-            return None
-    _check_classes(data.labels, data.cv)
-    return data.cv
-
-
-def _check_classes(labels: NDArray[np.intp] | None, folds: Parts) -> None:
-    """Raise if the training part of a fold lacks a class."""
-    if labels is None:
-        return
-    for training_rows, _ in folds:
-        missing = np.setdiff1d(labels, labels[training_rows])
-        if len(missing):
-            raise ValueError(
-                "cv must leave every class in every training part, but one of them "
-                f"lacks {len(missing)} of {labels.max() + 1} classes. Pass an int, "
-                "which draws such folds."
-            )

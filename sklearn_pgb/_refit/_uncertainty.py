@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -59,6 +59,49 @@ class NoiseModel:
     shift: Tensor
     loss: float
 
+    @classmethod
+    def chosen(
+        cls,
+        rich: bool,
+        features: Tensor,
+        squares: Tensor,
+        weight: Tensor,
+        parts: Parts,
+        effort: Effort,
+    ) -> Self:
+        """Choose alpha for standardized features."""
+        mean = weight @ features
+        spread = (weight @ (features - mean).square()).sqrt()
+        # Mean squared row norm one; a constant feature stays at zero.
+        varies = spread > 1e-12 * features.abs().amax(0)
+        scale = torch.where(varies, spread, torch.inf) * features.shape[1] ** 0.5
+        ratio = (squares / _level(squares, weight)).clamp_min(SMALLEST_SQUARE)
+        operator = KroneckerOperator((features - mean) / scale, squares.shape[1])
+        problem = ConvexProblem(operator, ratio, GammaLoss(), weight, alpha=1.0)
+        folds = convex_folds(problem, parts)
+        path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
+        losses = search_path(path.loss, NOISE_ALPHAS)
+        alpha = min(losses, key=losses.__getitem__)
+        shift, loss = heldout_level(path.folds, path.solutions[alpha])
+        return cls(rich, problem, mean, scale, alpha, shift, loss)
+
+    def fit(self, level: Tensor, effort: Effort) -> dict[str, Any]:
+        """Fit to all samples; return the state as arrays."""
+        solver = PathSolver(self.problem, "auto", effort.max_memory)
+        solution = solver.solve(self.alpha, None, effort.tol, effort.max_iter)
+        rise = level.log() + self.shift
+        log_variance = solution.raw + rise
+        limits = torch.stack([log_variance.amin(0), log_variance.amax(0)])
+        return {
+            "variance": log_variance.exp(),
+            "noise_rich": self.rich,
+            "noise_mean": self.mean.cpu().numpy(),
+            "noise_scale": self.scale.cpu().numpy(),
+            "noise_coef": solution.coef.reshape(-1, len(level)).cpu().numpy(),
+            "noise_intercept": (solution.intercept + rise).cpu().numpy(),
+            "noise_range": limits.cpu().numpy(),
+        }
+
 
 def uncertainty(
     result: Refit,
@@ -94,7 +137,7 @@ def uncertainty(
         None without an eigendecomposition, a penalty, left-out errors, or two distinct
         samples.
     """
-    path, raw = result.path, result.choice.raw
+    path, raw = result.choice.path, result.choice.raw
     if path is None or raw is None or result.choice.alpha == 0:
         return None
     # Of many samples, only some were left out.
@@ -126,9 +169,10 @@ def uncertainty(
     models = []
     for rich in _candidates(network, X, raw, effort.max_memory):
         features = _noise_features(network, X, raw, rich)
-        models.append(_choose_noise(rich, features, squares, normalized, folds, effort))
+        model = NoiseModel.chosen(rich, features, squares, normalized, folds, effort)
+        models.append(model)
     best = min(models, key=lambda model: model.loss)
-    state |= _fit_noise(best, _level(squares, normalized), effort)
+    state |= best.fit(_level(squares, normalized), effort)
     variance = state.pop("variance") * (1.0 + left_out)
     return state | {"left_out_std": variance.sqrt().cpu().numpy()}
 
@@ -202,36 +246,12 @@ def _noise_features(network: Network, X: Tensor, raw: Tensor, rich: bool) -> Ten
     return torch.cat([values, values[:, i] * values[:, j], *_hidden(network, X)], 1)
 
 
-def _choose_noise(
-    rich: bool,
-    features: Tensor,
-    squares: Tensor,
-    weight: Tensor,
-    parts: Parts,
-    effort: Effort,
-) -> NoiseModel:
-    """Choose alpha of a noise model on standardized features."""
-    mean = weight @ features
-    spread = (weight @ (features - mean).square()).sqrt()
-    # Mean squared row norm one; a constant feature stays at zero.
-    varies = spread > 1e-12 * features.abs().amax(0)
-    scale = torch.where(varies, spread, torch.inf) * features.shape[1] ** 0.5
-    ratio = (squares / _level(squares, weight)).clamp_min(SMALLEST_SQUARE)
-    operator = KroneckerOperator((features - mean) / scale, squares.shape[1])
-    problem = ConvexProblem(operator, ratio, GammaLoss(), weight, alpha=1.0)
-    path = HeldOutPath(convex_folds(problem, parts), effort.max_memory, effort.max_iter)
-    losses = search_path(path.loss, NOISE_ALPHAS)
-    alpha = min(losses, key=losses.__getitem__)
-    shift, loss = held_out_level(path.folds, path.solutions[alpha])
-    return NoiseModel(rich, problem, mean, scale, alpha, shift, loss)
-
-
 def _level(squares: Tensor, weight: Tensor) -> Tensor:
     """Mean of each output's squares, clipped to be positive."""
     return (weight @ squares).clamp_min(torch.finfo(squares.dtype).tiny)
 
 
-def held_out_level(
+def heldout_level(
     folds: Sequence[Fold], solutions: Sequence[Solution]
 ) -> tuple[Tensor, float]:
     """Shift of the log variance by held-out samples, and their mean loss with it.
@@ -250,22 +270,3 @@ def held_out_level(
     )
     shift = (weight @ (y * (-raw).exp())).log().clamp_min(0)
     return shift, float(weight @ GammaLoss().value(y, raw + shift))
-
-
-def _fit_noise(model: NoiseModel, level: Tensor, effort: Effort) -> dict[str, Any]:
-    """Fit the noise model to all samples; return its state as arrays."""
-    solver = PathSolver(model.problem, "auto", effort.max_memory)
-    solution = solver.solve(model.alpha, None, effort.tol, effort.max_iter)
-    rise = level.log() + model.shift
-    log_variance = solution.raw + rise
-    return {
-        "variance": log_variance.exp(),
-        "noise_rich": model.rich,
-        "noise_mean": model.mean.cpu().numpy(),
-        "noise_scale": model.scale.cpu().numpy(),
-        "noise_coef": solution.coef.reshape(-1, len(level)).cpu().numpy(),
-        "noise_intercept": (solution.intercept + rise).cpu().numpy(),
-        "noise_range": torch.stack([log_variance.amin(0), log_variance.amax(0)])
-        .cpu()
-        .numpy(),
-    }

@@ -171,22 +171,8 @@ class ResNetBasisBase(
         basis, inputs = usable_features(basis), usable_features(inputs)
         self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
         architecture = self._architecture(inputs, rng)
-        targets = self._targets
-        n_outputs = targets.n_outputs
-        self._center, self._scale = targets.scaling(y, weight)
-        loss = targets.loss_for(n_outputs, self._scale)
-        if not self.fit_intercept:
-            self._center = np.zeros(n_outputs)
-        normalized_weight = as_float64(weight / weight.sum())
         rows = self._stack(basis, inputs)
-        input_scale = InputScale.of(inputs, normalized_weight.numpy(), self._is_chain)
-        device = check_device(self.device)
-        samples = BasisSamples(
-            as_float64(basis).to(device),
-            as_float64(input_scale.standardized(inputs)).to(device),
-            targets.encode(y, n_outputs, self._center, self._scale).to(device),
-            normalized_weight.to(device),
-        )
+        samples, input_scale, loss = self._standardized(basis, inputs, y, weight)
         # Solves for the linear part of the last iteration, for callbacks.
         solve_head: Callable
 
@@ -208,7 +194,7 @@ class ResNetBasisBase(
             groups,
             rows=rows,
             kept=kept,
-            labels=targets.strata(y),
+            labels=self._targets.strata(y),
             weight=weight,
             seed=seed,
             classifier=is_classifier(self),
@@ -216,7 +202,7 @@ class ResNetBasisBase(
         result = fit_resnet(
             architecture.program,
             architecture.draw().to(samples.y),
-            architecture.program.is_weight().to(device),
+            architecture.program.is_weight().to(samples.y.device),
             loss,
             samples,
             self._request(samples, architecture.n_outputs, loss, weight, seed),
@@ -308,6 +294,23 @@ class ResNetBasisBase(
     def _network_inputs(self, X):
         """Return features and inputs of the units as one matrix."""
         return self._stack(*self._features(X))
+
+    def _standardized(self, basis, inputs, y, weight):
+        """Standardize the samples; return them, the inputs' scale and the loss."""
+        targets, device = self._targets, check_device(self.device)
+        n_outputs = targets.n_outputs
+        self._center, self._scale = targets.scaling(y, weight)
+        if not self.fit_intercept:
+            self._center = np.zeros(n_outputs)
+        normalized = weight / weight.sum()
+        scale = InputScale.of(inputs, normalized, self._is_chain)
+        samples = BasisSamples(
+            as_float64(basis).to(device),
+            as_float64(scale.standardized(inputs)).to(device),
+            targets.encode(y, n_outputs, self._center, self._scale).to(device),
+            as_float64(normalized).to(device),
+        )
+        return samples, scale, targets.loss_for(n_outputs, self._scale)
 
     def _stack(self, basis, inputs):
         """Stack features and inputs, or return the inputs if both are the same."""
@@ -481,8 +484,8 @@ class ResNetBasisBase(
         self.basis_lower_bound_ = variance * result.basis_bound.value
         self.basis_norm_budget_ = self._scale * result.basis_bound.norm_budget
         self.improvement_ = self.basis_loss_ - self.loss_
-        self.held_out_loss_ = variance * result.training.held_out
-        self.basis_held_out_loss_ = variance * result.training.basis_held_out
+        self.held_out_loss_ = variance * result.training.heldout_loss
+        self.basis_held_out_loss_ = variance * result.training.basis_heldout_loss
         losses = [variance * loss for loss in result.training.losses]
         self.loss_curve_ = [loss for loss in losses if math.isfinite(loss)]
         self.n_iter_ = result.training.n_iter

@@ -139,7 +139,7 @@ def fit_resnet(
             folds = list if solved else parts
             training = train(start, theta, request, folds, unscaled_hook)
         if choice is not None and solved:
-            training = replace(training, basis_held_out=float(choice.scores.min()))
+            training = replace(training, basis_heldout_loss=float(choice.scores.min()))
         return _finish(start, training, column_scale)
 
 

@@ -148,10 +148,10 @@ def choose(
         heldout = objective.samples.rows(test)
         fold = objective.on(objective.samples.rows(train))
         fold_losses = [
-            fold.basis_held_out_losses(a, heldout).cpu().numpy() for a in alphas
+            fold.basis_heldout_losses(a, heldout).cpu().numpy() for a in alphas
         ]
         basis_losses[:, test] += weight[test] * np.array(fold_losses)
-        losses = held_out_curve(fold, heldout, theta, request, checkpoints, alphas)
+        losses = heldout_curve(fold, heldout, theta, request, checkpoints, alphas)
         curve[..., test] += weight[test] * losses
         total_weight[test] += weight[test]
     basis_means, means = (
@@ -167,11 +167,11 @@ def choose(
     n_iter, alpha = 0, alphas[basis_best]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
-    held_out = float(means[best]), float(basis_means[basis_best])
-    return UnitTraining(theta, alpha, [], n_iter, improves, *held_out)
+    chosen = float(means[best]), float(basis_means[basis_best])
+    return UnitTraining(theta, alpha, [], n_iter, improves, *chosen)
 
 
-def held_out_curve(
+def heldout_curve(
     fold: ResidualObjective,
     heldout: BasisSamples,
     theta: Tensor,
@@ -195,7 +195,7 @@ def held_out_curve(
         if curve and not request.projects:
             count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
         evaluated = [
-            fold.held_out_losses(theta, alpha, heldout) for alpha in alphas[:count]
+            fold.heldout_losses(theta, alpha, heldout) for alpha in alphas[:count]
         ]
         losses = torch.stack(evaluated).cpu().numpy()
         if count < len(alphas):

@@ -87,10 +87,10 @@ def _compared(
     theta = training.theta
     alphas = [factor * fold.alpha for factor in request.factors()]
     losses = [
-        fold.held_out_losses(theta, alpha, heldout).cpu().numpy() for alpha in alphas
+        fold.heldout_losses(theta, alpha, heldout).cpu().numpy() for alpha in alphas
     ]
     basis_losses = [
-        fold.basis_held_out_losses(alpha, heldout).cpu().numpy() for alpha in alphas
+        fold.basis_heldout_losses(alpha, heldout).cpu().numpy() for alpha in alphas
     ]
     weight = heldout.weight.cpu().numpy()
     means, basis_means = (np.array(part) @ weight for part in (losses, basis_losses))
@@ -105,6 +105,6 @@ def _compared(
         training,
         alpha=alphas[best if improves else basis_best],
         improves=improves,
-        held_out=float(means[best]),
-        basis_held_out=float(basis_means[basis_best]),
+        heldout_loss=float(means[best]),
+        basis_heldout_loss=float(basis_means[basis_best]),
     )

@@ -146,7 +146,7 @@ class ResidualObjective:
         solve = self.inner.rough if rough else self.inner.solve
         return solve(self.scale * z, alpha)
 
-    def held_out_losses(
+    def heldout_losses(
         self, theta: Tensor, alpha: float, heldout: BasisSamples
     ) -> Tensor:
         """Return losses of held-out samples for a rough solution on these samples."""
@@ -155,7 +155,7 @@ class ResidualObjective:
         raw = torch.cat([heldout.basis, self.scale * z], 1) @ coef + intercept
         return self.losses(raw, heldout)
 
-    def basis_held_out_losses(self, alpha: float, heldout: BasisSamples) -> Tensor:
+    def basis_heldout_losses(self, alpha: float, heldout: BasisSamples) -> Tensor:
         """Return losses of held-out samples for a model without units."""
         coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
         return self.losses(heldout.basis @ coef + intercept, heldout)
@@ -175,7 +175,7 @@ class UnitTraining:
     n_iter : int
     improves : bool
         Whether the units are better than the basis alone, so that they are kept.
-    held_out, basis_held_out : float
+    heldout_loss, basis_heldout_loss : float
         Mean held-out losses with and without the units; nan without folds.
     diverged : bool
     """
@@ -185,6 +185,6 @@ class UnitTraining:
     losses: list[float]
     n_iter: int
     improves: bool
-    held_out: float = np.nan
-    basis_held_out: float = np.nan
+    heldout_loss: float = np.nan
+    basis_heldout_loss: float = np.nan
     diverged: bool = False

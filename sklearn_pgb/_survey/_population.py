@@ -1,7 +1,10 @@
-"""Train a population of networks from many starts, to critical points."""
+"""Train networks from many starts, as one population if possible."""
+
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
@@ -13,10 +16,13 @@ from sklearn_pgb._budget import (
     POLISH_WORK,
     POPULATION_GROUP,
 )
-from sklearn_pgb._estimator._border import jobs_for
+from sklearn_pgb._certificate._subject import open_subject
+from sklearn_pgb._estimator._border import jobs_for, weight_keyword
+from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._survey._recipe import Recipe
 from sklearn_pgb._training._descent import Adam
+from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import uniform_initialization
 from sklearn_pgb._training._train import train
@@ -27,14 +33,15 @@ def train_population(
     n_starts: int,
     *,
     polish_iter: int | str,
-    gtol: float,
+    tol: float,
     seed: int,
     n_jobs: int | None,
 ) -> Tensor:
     """Train from all starts; return parameters of shape (n_starts, n_params).
 
     The parameters are for scaled targets (`Recipe.networks` converts them). Groups and
-    seeds do not depend on `n_jobs`.
+    seeds do not depend on `n_jobs`. The polish ends at gradients of `tol` times the
+    scale of the loss.
     """
     rng = np.random.RandomState(seed)
     theta = uniform_initialization(recipe.program, rng, n_starts)
@@ -54,6 +61,12 @@ def train_population(
         theta = torch.cat(parts)
     if n_iter == 0:
         return theta
+    # In the targets' units, gradients of hidden layers are larger by unit^2, and those
+    # of the output layer by unit, than in training units. One factor at a time, because
+    # squares of tiny targets underflow.
+    unit = recipe.architecture.scale
+    limit = recipe.data.scale().reference / unit / max(1.0, unit)
+    gtol = tol * (limit / recipe.program.n_params**0.5)
     # A chunk is one task for a worker, which polishes its members one by one.
     chunks = theta.split(POLISH_CHUNK)
     polished = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
@@ -86,3 +99,33 @@ def _polish(recipe: Recipe, theta: Tensor, n_iter: int, gtol: float) -> Tensor:
         for member in theta
     ]
     return torch.stack([each.theta for each in polished])
+
+
+def train_separately(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    weight: NDArray[np.float64] | None,
+    n_starts: int,
+    seed: int,
+    n_jobs: int | None,
+) -> list[Objective]:
+    """Fit clones with different seeds; return the training objective of each."""
+    # Drawn before the trainings, so that they do not depend on n_jobs.
+    seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
+    params = {}
+    if weight is not None:
+        params = {weight_keyword(estimator, "Leave the weights out."): weight}
+    fitted = train_networks(
+        estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
+    )
+    subjects = [open_subject(each, X, y, sample_weight=weight) for each in fitted]
+    objectives = [each.objective for each in subjects]
+    sizes = sorted({len(each.network.theta) for each in objectives})
+    if len(sizes) > 1:
+        raise ValueError(
+            "estimator must train networks of one size, got networks of "
+            f"{sizes[0]} to {sizes[-1]} parameters. Fix the architecture, for example "
+            "by passing the search's best_estimator_."
+        )
+    return objectives

@@ -16,7 +16,7 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from sklearn_pgb._budget import EPOCH_RATIO
-from sklearn_pgb._certificate._subject import mlp_penalty
+from sklearn_pgb._certificate._terms import mlp_penalty
 from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._losses._named import loss_with
 from sklearn_pgb._models._activations import ACTIVATIONS
@@ -150,11 +150,6 @@ def find_recipe(
         penalty *= mlp_penalty(final, loss, sample_weight)[0]
         # Dividing the loss by the variance of the targets divides the penalty too.
         _hidden_part(penalty, program).div_(architecture.scale**2)
-    epochs = (
-        params["max_iter"] if is_own else max(1, int(EPOCH_RATIO * params["max_iter"]))
-    )
-    by_lbfgs = params["solver"] == "lbfgs"
-    rate = params["learning_rate_init"] if is_own else "auto"
     batch_size = params["batch_size"]
     return Recipe(
         architecture=architecture,
@@ -163,15 +158,25 @@ def find_recipe(
         targets=targets,
         y=y,
         penalty=penalty,
-        schedule=Schedule(
-            rate=automatic_rate(X.shape[1]) if rate == "auto" else float(rate),
-            max_epochs=0 if by_lbfgs else int(epochs),
-            tol=float(params["tol"]),
-            # n_iter_no_change may be infinite.
-            patience=int(min(params["n_iter_no_change"], params["max_iter"])),
-        ),
+        schedule=_schedule(params, is_own, X.shape[1]),
         batch_size=min(200 if batch_size == "auto" else int(batch_size), len(X)),
-        n_iter=int(params["max_iter"]) if by_lbfgs else 0,
+        n_iter=int(params["max_iter"]) if params["solver"] == "lbfgs" else 0,
+    )
+
+
+def _schedule(params: dict[str, Any], is_own: bool, n_inputs: int) -> Schedule:
+    """Epochs and learning rate, with the parameters of an estimator."""
+    epochs = max_iter = params["max_iter"]
+    rate = params["learning_rate_init"]
+    if not is_own:
+        # With an annealed, larger learning rate fewer epochs are enough.
+        epochs, rate = max(1, int(EPOCH_RATIO * max_iter)), "auto"
+    return Schedule(
+        rate=automatic_rate(n_inputs) if rate == "auto" else float(rate),
+        max_epochs=0 if params["solver"] == "lbfgs" else int(epochs),
+        tol=float(params["tol"]),
+        # n_iter_no_change may be infinite.
+        patience=int(min(params["n_iter_no_change"], max_iter)),
     )
 
 

@@ -3,23 +3,19 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from torch import nn
 
 from sklearn_pgb._budget import SURVEY_POLISH
-from sklearn_pgb._certificate._subject import open_subject
-from sklearn_pgb._estimator._border import dense, weight_keyword
-from sklearn_pgb._estimator._trainer import train_networks
+from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._models._open import is_network, nested
 from sklearn_pgb._samples import check_samples
 from sklearn_pgb._survey._ends import SurveyData, evaluate, number_minima
 from sklearn_pgb._survey._examination import examine_ends
-from sklearn_pgb._survey._population import train_population
+from sklearn_pgb._survey._population import train_population, train_separately
 from sklearn_pgb._survey._recipe import find_recipe
 from sklearn_pgb._survey._result import MinimaSurvey
-from sklearn_pgb._training._objective import Objective
 
 
 def survey_minima(
@@ -120,17 +116,11 @@ def survey_minima(
     recipe = find_recipe(estimator, X, y, weight)
     if recipe is not None:
         data = recipe.data
-        scale = data.scale()
-        # In the targets' units, gradients of hidden layers are larger by unit^2, and
-        # those of the output layer by unit, than in training units. One factor at a
-        # time, because squares of tiny targets underflow.
-        unit = recipe.architecture.scale
-        limit = scale.reference / unit / max(1.0, unit) / recipe.program.n_params**0.5
         theta = train_population(
             recipe,
             n_starts,
             polish_iter=polish_iter,
-            gtol=SURVEY_POLISH * tol * limit,
+            tol=SURVEY_POLISH * tol,
             seed=seed,
             n_jobs=n_jobs,
         )
@@ -139,10 +129,10 @@ def survey_minima(
     else:
         # Estimators whose fit takes no weights are trained if the user gives none.
         given = None if sample_weight is None else weight
-        objectives = _by_joblib(estimator, X, y, given, n_starts, seed, n_jobs)
+        objectives = train_separately(estimator, X, y, given, n_starts, seed, n_jobs)
         first = objectives[0]
         data = SurveyData(first.X, first.y, first.weight, first.loss)
-        scale = data.scale()
+    scale = data.scale()
     ends = evaluate(objectives)
     minimum = number_minima(ends, data, scale.reference)
     bounds, budgets, verdicts = examine_ends(
@@ -165,36 +155,6 @@ def survey_minima(
         population=recipe is not None,
         tol=float(tol),
     )
-
-
-def _by_joblib(
-    estimator: Any,
-    X: Any,
-    y: Any,
-    weight: NDArray[np.float64] | None,
-    n_starts: int,
-    seed: int,
-    n_jobs: int | None,
-) -> list[Objective]:
-    """Fit clones with different seeds; return the training objective of each."""
-    # Drawn before the trainings, so that they do not depend on n_jobs.
-    seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_starts)
-    params = {}
-    if weight is not None:
-        params = {weight_keyword(estimator, "Leave the weights out."): weight}
-    fitted = train_networks(
-        estimator, seeds.tolist(), [None] * n_starts, X, y, params, n_jobs
-    )
-    subjects = [open_subject(each, X, y, sample_weight=weight) for each in fitted]
-    objectives = [each.objective for each in subjects]
-    sizes = sorted({len(each.network.theta) for each in objectives})
-    if len(sizes) > 1:
-        raise ValueError(
-            "estimator must train networks of one size, got networks of "
-            f"{sizes[0]} to {sizes[-1]} parameters. Fix the architecture, for example "
-            "by passing the search's best_estimator_."
-        )
-    return objectives
 
 
 # --- checks ---------------------------------------------------------------------------
