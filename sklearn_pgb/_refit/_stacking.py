@@ -19,9 +19,9 @@ def fit_stacking_weights(
     the weights finite if the outputs separate the classes. One around zero keeps the
     shift finite if no sample has a class; the squared loss does not need it.
 
-    If all of a few labels are right, more need not be so, and certain probabilities
-    would be too bold. The loss is that of CHANCE_LABELS more samples, too, with the
-    same inputs on average and labels by chance.
+    The labels of a few samples may all be predicted correctly by luck. So the loss of a
+    classifier includes CHANCE_LABELS more samples, spread over the same inputs, whose
+    labels have the frequencies of the classes whatever their input.
     """
     n_models, k = len(raws), y.shape[1]
     w = weight / weight.sum()
