@@ -1,6 +1,7 @@
 """Sums over leaves of samples, against products with the indicators of the leaves."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -51,6 +52,18 @@ def test_sums_are_those_of_the_leaves(name, generator):
     check_sums(opened, NEW, generator)
     check_sums(opened, NEW.astype(np.float32), generator)
     check_sums(opened, NEW.tolist(), generator)
+    check_sums(opened, np.asfortranarray(NEW), generator)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sums_of_a_data_frame(name, generator):
+    """Its columns are contiguous, and its rows are not."""
+    model, targets = CASES[name]
+    columns = list("abcd")
+    opened = open_network(
+        clone(model).fit(pd.DataFrame(X, columns=columns), Y[targets])
+    )
+    check_sums(opened, pd.DataFrame(NEW, columns=columns), generator)
 
 
 @pytest.mark.parametrize("max_leaf_nodes", [4, 30])

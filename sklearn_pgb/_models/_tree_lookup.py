@@ -133,6 +133,8 @@ class NodeTrees(TreeLookup):
                 for tree in trees:
                     result += tree.predict(X)[:, :, 0]
             elif isinstance(X, np.ndarray) and not np.isnan(X).any():
+                # Data frames have contiguous columns.
+                X = np.ascontiguousarray(X)
                 for c, each in enumerate(stages):
                     predict_stages(each, X, 1.0, result[:, c : c + 1])
             else:
