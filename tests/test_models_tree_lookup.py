@@ -146,6 +146,15 @@ def test_shared_outputs(kind, generator, monkeypatch):
     check_sums(share_outputs(open_network(model)), NEW, generator)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_samples_have_one_axis(name):
+    """Images are refused, whatever the number of rows."""
+    model, targets = CASES[name]
+    encode = open_network(clone(model).fit(X, Y[targets])).encode
+    with pytest.raises(ValueError, match="dim 3"):
+        encode.matrix(NEW[:, :, None])
+
+
 @pytest.mark.parametrize("kind", [ExtraTreesRegressor, GradientBoostingRegressor])
 @pytest.mark.parametrize(
     ("value", "match"),

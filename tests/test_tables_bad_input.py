@@ -233,6 +233,23 @@ def test_new_tables(rows, message):
         model.predict(rows)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (X[:, 0], "2 axes, got 1"),
+        (X[:, :, None], "2 axes, got 3"),
+        (X[:, :2], "X has 2 features"),
+        (X[:0], "minimum of 1 is required"),
+        (changed(X, np.inf), "X contains infinity"),
+    ],
+)
+def test_new_arrays(rows, message):
+    """Arrays that need no conversion are checked, too."""
+    model = regressor().fit(X, CURVE)
+    with pytest.raises(ValueError, match=message):
+        model.predict(rows)
+
+
 def test_a_failed_fit_changes_nothing():
     model = regressor().fit(X, CURVE)
     before = model.predict(X)

@@ -228,7 +228,7 @@ def is_plain(X: Any, estimator: Any, limit: float | None) -> bool:
     The checks take longer than most predictions for one sample. Values must be within
     the limit, if there is one, and other values may be infinite or missing.
     """
-    if type(X) is not np.ndarray or X.dtype != np.float64 or X.ndim < 2 or not X.size:
+    if type(X) is not np.ndarray or X.dtype != np.float64 or X.ndim != 2 or not X.size:
         return False
     n_features = getattr(estimator, "n_features_in_", X.shape[1])
     if n_features != X.shape[1] or hasattr(estimator, "feature_names_in_"):
