@@ -218,32 +218,22 @@ class RidgePath:
 def ridge_path(problem: ConvexProblem, dual: bool) -> RidgePath:
     """Decompose the Gram (dual) or the normal matrix (primal) once."""
     if dual:
-        return _dual_path(problem)
-    normal, moment = _normal_equations(problem)
-    eigenvalues, vectors = torch.linalg.eigh(normal)
-    return RidgePath(
-        problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ moment, dual=False
-    )
-
-
-def _dual_path(problem: ConvexProblem) -> RidgePath:
-    gram, constants = _centered_gram(problem)
-    target = problem.weight.sqrt()[:, None] * problem.centered_target()
-    if problem.intercept:
-        # No eigenvalue is above the trace, so this makes the constants the last k
-        # eigenvectors. Without them, leverages are sums without cancellation.
-        lift = 2.0 * gram.diagonal().sum() + 1.0
-        gram.addmm_(lift * constants, constants.T)
-    eigenvalues, vectors = torch.linalg.eigh(gram)
-    if problem.intercept:
+        matrix, constants = _centered_gram(problem)
+        target = problem.weight.sqrt()[:, None] * problem.centered_target()
+        moment = target.reshape(-1)
+        if problem.intercept:
+            # No eigenvalue is above the trace, so this makes the constants the last k
+            # eigenvectors. Without them, leverages are sums without cancellation.
+            lift = 2.0 * matrix.diagonal().sum() + 1.0
+            matrix.addmm_(lift * constants, constants.T)
+    else:
+        matrix, moment = _normal_equations(problem)
+    eigenvalues, vectors = torch.linalg.eigh(matrix)
+    if dual and problem.intercept:
         k = problem.operator.n_outputs
         eigenvalues, vectors = eigenvalues[:-k], vectors[:, :-k]
     return RidgePath(
-        problem,
-        eigenvalues.clamp_min_(0),
-        vectors,
-        vectors.T @ target.reshape(-1),
-        dual=True,
+        problem, eigenvalues.clamp_min_(0), vectors, vectors.T @ moment, dual
     )
 
 

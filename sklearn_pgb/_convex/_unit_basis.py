@@ -58,7 +58,13 @@ class ColumnScaling:
         if problem.intercept:
             for rows, dense in operator.blocks():
                 total = total + (weight[rows] * dense).sum(0)
-            pivot = _nearest(operator, total)
+            # The entry of each column and output that is nearest to its mean.
+            pivot, best = total, torch.full_like(total, torch.inf)
+            for _, dense in operator.blocks():
+                distance, row = (dense - total).abs().min(0)
+                closer = distance < best
+                pivot = torch.where(closer, dense.gather(0, row[None])[0], pivot)
+                best = torch.where(closer, distance, best)
             total = torch.zeros_like(total)
             for rows, dense in operator.blocks():
                 total = total + (weight[rows] * (dense - pivot)).sum(0)
@@ -97,17 +103,6 @@ class ColumnScaling:
     def shift(self, coef: Tensor) -> Tensor:
         """Contribution of the columns' means to each output."""
         return (self.mean @ self.columns(coef)).reshape(-1)
-
-
-def _nearest(operator: LinearOperator, mean: Tensor) -> Tensor:
-    """The entry of each column and output that is nearest to its mean."""
-    best, nearest = torch.full_like(mean, torch.inf), mean
-    for _, dense in operator.blocks():
-        distance, row = (dense - mean).abs().min(0)
-        closer = distance < best
-        nearest = torch.where(closer, dense.gather(0, row[None])[0], nearest)
-        best = torch.where(closer, distance, best)
-    return nearest
 
 
 @dataclass(frozen=True, eq=False)
