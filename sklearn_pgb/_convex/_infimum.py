@@ -9,31 +9,26 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import (
-    COEF_BUDGET,
     EQUAL_RTOL,
     FACTOR_FLOPS,
-    FULL_FRACTION,
     INFIMUM_RTOLS,
     INTERIOR_SLACK,
     NEWTON_FLOPS,
     NEWTON_RTOLS,
     NEWTON_STEPS,
     REPAIR_FLOPS,
-    ROUGH_BUDGETS,
-    ROUGH_FRACTION,
     SEPARATED_LOSS,
-    SMALLER_BUDGETS,
     STEADY_RTOL,
     factorization_flops,
 )
 from sklearn_pgb._convex._bounds import (
     Bound,
     Dual,
-    best_of,
     conjugate_value,
     into_domain,
     unconditional_bound,
 )
+from sklearn_pgb._convex._candidate import Candidate, best_bound, rough_bound
 from sklearn_pgb._convex._newton import PrimalSystem, newton
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._repair import repaired
@@ -103,36 +98,6 @@ class Infimum:
     ray: float = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """Coefficients that minimize the loss in some directions, and their dual points.
-
-    Attributes
-    ----------
-    value : float
-        Loss of the coefficients.
-    coordinates : Tensor (n_columns, width)
-        The coefficients, in the units of their norm.
-    raw : Tensor (n_samples, n_outputs)
-    duals : list of Dual
-    converged : bool
-    rank : int
-        Directions of the basis that the coefficients use.
-    """
-
-    value: float
-    coordinates: Tensor
-    raw: Tensor
-    duals: list[Dual]
-    converged: bool
-    rank: int = 0
-
-    @property
-    def norm(self) -> float:
-        """Norm of the coefficients."""
-        return float(self.coordinates.norm())
-
-
 def _by_solver(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
     solution = solve(problem)
     return solution.coef, solution.intercept
@@ -186,7 +151,7 @@ def infimum(
             basis = spectrum.basis
             zero = basis.base.new_zeros(basis.matrix.shape[1], basis.scaling.width)
             value = float(problem.data_value(basis.base))
-            candidates = [_Candidate(value, zero, basis.base, [], False)]
+            candidates = [Candidate(value, zero, basis.base, [], False)]
             if bool(basis.matrix.isfinite().all()):
                 quadratic = problem.loss.quadratic
                 find = _least_squares if quadratic else partial(_minimized, descend)
@@ -210,7 +175,7 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
 # --- squared loss -------------------------------------------------------------------
 
 
-def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
+def _least_squares(spectrum: Spectrum, rank: int) -> Candidate:
     """Minimize the squared loss along the first `rank` directions of the basis.
 
     The residual of the targets is the dual point. It is projected off the span twice,
@@ -229,25 +194,38 @@ def _least_squares(spectrum: Spectrum, rank: int) -> _Candidate:
     parts = orthogonal, residual
     duals = [Dual.of_residual(basis, target, part) for part in parts]
     raw = basis.base + mean + basis.unfold(target - residual)
-    return _Candidate(value, beta, raw, duals, True, rank)
+    return Candidate(value, beta, raw, duals, True, rank)
 
 
 # --- other losses -------------------------------------------------------------------
 
 
-def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
+def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> Candidate:
     """Minimize by Newton's method, or by `descend` if its steps are too expensive."""
     basis = spectrum.basis
     problem = basis.problem
     inner = basis.inner(spectrum.U[:, :rank])
-    gamma, converged = _newton_or_descend(inner, descend)
+    operator = inner.operator
+    normal = 2.0 * operator.n_rows * operator.n_coef**2
+    if operator.shared_features is not None:
+        normal /= operator.n_outputs
+    min_steps, max_steps = NEWTON_STEPS
+    steps = NEWTON_FLOPS / max(normal + operator.n_coef**3 / 3, 1.0)
+    gamma, converged = inner.zero()[0], False
+    if steps >= min_steps:
+        system, n_steps = PrimalSystem(inner), int(min(steps, max_steps))
+        gamma, _, _, converged = newton(inner, system, None, 1e-12, n_steps)
+    # Newton's method does not leave zero if all errors of the Huber loss are large,
+    # because this loss then has no curvature.
+    if not converged and not gamma.any():
+        gamma, _ = descend(inner)
     gamma = gamma.reshape(rank, basis.scaling.width)
     beta = spectrum.V[:, :rank] @ (gamma / spectrum.singular[:rank, None])
     raw = basis.raw(beta)
     value = float(problem.data_value(raw))
     dual = problem.loss.gradient(problem.y, raw)
     duals = [Dual.at(basis, dual)] if bool(dual.isfinite().all()) else []
-    columns = inner.operator.n_coef
+    columns = operator.n_coef
     if problem.loss.dual_rows_sum_to_zero:
         # One more constraint per sample, as the loss is invariant to adding a constant
         # to all outputs.
@@ -255,33 +233,15 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> _Candidate:
     if duals and factorization_flops(problem.y.numel(), columns) <= REPAIR_FLOPS:
         # Orthonormal columns, as `inner` is a problem on an orthonormal basis.
         root = inner.weight.sqrt()[:, None, None]
-        span = (root * inner.operator.dense()).flatten(0, 1)
+        span = (root * operator.dense()).flatten(0, 1)
         duals += [Dual.at(basis, each) for each in repaired(problem, dual, span)]
-    return _Candidate(value, beta, raw, duals, converged, rank)
-
-
-def _newton_or_descend(inner: ConvexProblem, descend: Descend) -> tuple[Tensor, bool]:
-    """Coefficients of the minimum, and whether they converged."""
-    operator = inner.operator
-    normal = 2.0 * operator.n_rows * operator.n_coef**2
-    if operator.shared_features is not None:
-        normal /= operator.n_outputs
-    min_steps, max_steps = NEWTON_STEPS
-    steps = NEWTON_FLOPS / max(normal + operator.n_coef**3 / 3, 1.0)
-    if steps < min_steps:
-        return descend(inner)[0], False
-    n_steps = int(min(steps, max_steps))
-    beta, _, _, converged = newton(inner, PrimalSystem(inner), None, 1e-12, n_steps)
-    if not converged and not beta.any():
-        # The Huber loss has no curvature if all errors are large.
-        return descend(inner)[0], False
-    return beta, converged
+    return Candidate(value, beta, raw, duals, converged, rank)
 
 
 # --- bases too large to factorize ---------------------------------------------------
 
 
-def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
+def _by_products(problem: ConvexProblem, descend: Descend) -> Candidate:
     """A candidate by products with the basis; column norms take one pass over it."""
     coef, intercept = descend(problem)
     raw = problem.raw(coef, intercept)
@@ -305,7 +265,7 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
     residual += product_rounding(1) * size * cancellation
     proven = Dual(conjugate_value(problem, dual, problem.base), residual, dual)
     value = float(problem.data_value(raw))
-    return _Candidate(value, coordinates, raw, [proven], False)
+    return Candidate(value, coordinates, raw, [proven], False)
 
 
 # --- bounds from candidates ---------------------------------------------------------
@@ -313,7 +273,7 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> _Candidate:
 
 def _finish(
     problem: ConvexProblem,
-    candidates: list[_Candidate],
+    candidates: list[Candidate],
     spectrum: Spectrum | None,
     contains_offset: bool,
     floor: float,
@@ -343,9 +303,9 @@ def _finish(
         (each for each in usable if each.value <= equal), key=lambda each: each.norm
     )
     if spectrum is None:
-        bound = _rough_bound(best, fallback_norm, unconditional)
+        bound = rough_bound(best, fallback_norm, unconditional)
     else:
-        bound = _best_bound(usable, best, fallback_norm, unconditional)
+        bound = best_bound(usable, best, fallback_norm, unconditional)
     has_rays = problem.offset is None or contains_offset
     value, attained, ray = _attainment(problem, best, value, has_rays)
     # `steady` only allows directions with singular values far above rounding.
@@ -369,56 +329,6 @@ def _finish(
     )
 
 
-def _best_bound(
-    candidates: list[_Candidate],
-    best: _Candidate,
-    fallback_norm: float,
-    unconditional: Bound,
-) -> Bound:
-    """The bound with the largest budget among those that are nearly the best."""
-    norms = [max(each.norm, fallback_norm) for each in candidates]
-    budgets = {COEF_BUDGET * norm for norm in norms}
-    budgets |= {factor * max(best.norm, fallback_norm) for factor in SMALLER_BUDGETS}
-    duals = [dual for each in candidates for dual in each.duals]
-    # No budget is below a million times the norm of the shortest candidate.
-    budgets = {budget for budget in budgets if budget >= COEF_BUDGET * min(norms)}
-    bounds = [dual.bound(budget) for dual in duals for budget in budgets]
-    largest = best_of(bounds, unconditional)
-    if not math.isfinite(largest.norm_budget):
-        return largest
-    enough = unconditional.value + FULL_FRACTION * (largest.value - unconditional.value)
-    # A budget above a million times the norm of the best candidate has no use.
-    most_useful = COEF_BUDGET * max(best.norm, fallback_norm)
-    eligible = [b for b in bounds if b.value >= enough and b.norm_budget <= most_useful]
-    if not eligible:
-        return largest
-    longest = max(bound.norm_budget for bound in eligible)
-    if longest < best.norm:
-        # Prefer budgets that cover the best candidate, if the bound is not much worse.
-        gain = largest.value - unconditional.value
-        enough = unconditional.value + ROUGH_FRACTION * gain
-        covering = [
-            b for b in bounds if b.value >= enough and b.norm_budget >= best.norm
-        ]
-        if covering:
-            return max(covering, key=lambda bound: bound.value)
-    return best_of([b for b in eligible if b.norm_budget == longest], unconditional)
-
-
-def _rough_bound(best: _Candidate, fallback_norm: float, unconditional: Bound) -> Bound:
-    """The bound with the largest budget of those with most of the largest gain."""
-    bounds = [
-        dual.bound(factor * max(best.norm, fallback_norm))
-        for factor in ROUGH_BUDGETS
-        for dual in best.duals
-    ]
-    largest = best_of(bounds, unconditional).value
-    enough = unconditional.value + ROUGH_FRACTION * (largest - unconditional.value)
-    # Bounds are ordered from the largest budget to the smallest.
-    eligible = [bound for bound in bounds if bound.value >= enough]
-    return best_of(eligible[:1], unconditional)
-
-
 def _is_unlimited(
     problem: ConvexProblem, spectrum: Spectrum | None, bound: Bound, value: float
 ) -> bool:
@@ -437,7 +347,7 @@ def _is_unlimited(
 
 
 def _attainment(
-    problem: ConvexProblem, best: _Candidate, value: float, has_rays: bool
+    problem: ConvexProblem, best: Candidate, value: float, has_rays: bool
 ) -> tuple[float, bool | None, float]:
     """Return the infimum, whether it is attained, and the multiple of the outputs.
 
