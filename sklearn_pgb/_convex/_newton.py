@@ -23,6 +23,7 @@ from sklearn_pgb._convex._layer_inverses import (
     layer_blocks,
     output_grams,
 )
+from sklearn_pgb._convex._line_search import line_search
 from sklearn_pgb._convex._problem import ConvexProblem, lower_bound
 from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
@@ -154,10 +155,15 @@ class MatrixFreeSystem(NewtonSystem):
         if not exact:
             problem = self.for_comparisons(problem)
         raw = raw.to(problem.y)
-        product, inverse = (
-            hessian_product(problem, raw),
-            self._preconditioner(problem, raw),
-        )
+        product, inverse = hessian_product(problem, raw), None
+        if 0 < problem.alpha < self.weak:
+            if self._blocks is None or self._products > MANY_PRODUCTS:
+                self._blocks = shared_blocks(problem, raw) or layer_blocks(problem, raw)
+                self._made_for = math.nan
+            if self._made_for != problem.alpha and self._blocks is not None:
+                self._inverse = self._blocks(problem.alpha)
+                self._made_for = problem.alpha
+            inverse = self._inverse
         self._products = 0
 
         def counted(direction: Tensor) -> Tensor:
@@ -179,18 +185,6 @@ class MatrixFreeSystem(NewtonSystem):
         if problem.alpha < self.least_alpha:
             return problem
         return self.rough.with_alpha(problem.alpha)
-
-    def _preconditioner(
-        self, problem: ConvexProblem, raw: Tensor
-    ) -> Callable[[Tensor], Tensor] | None:
-        if not 0 < problem.alpha < self.weak:
-            return None
-        if self._blocks is None or self._products > MANY_PRODUCTS:
-            self._blocks = shared_blocks(problem, raw) or layer_blocks(problem, raw)
-            self._made_for = math.nan
-        if self._made_for != problem.alpha and self._blocks is not None:
-            self._inverse, self._made_for = self._blocks(problem.alpha), problem.alpha
-        return self._inverse
 
 
 def newton_system(
@@ -397,7 +391,7 @@ def newton(
             enough = math.sqrt(2 * problem.alpha * tol * abs(value))
             goal = max(goal, 0.5 * enough if norm > enough else 0.25 * norm)
         step = system.step(problem, raw, gradient, goal)
-        moved = _line_search(problem, (coef, intercept), raw, value, gradient, step)
+        moved = line_search(problem, (coef, intercept), raw, value, gradient, step)
         if moved is None:
             return coef, intercept, n_iter, False
         coef, intercept, raw, data_value = moved
@@ -428,44 +422,6 @@ def _small_enough(
     # exact up to the rounding of the objective.
     rounding = 8 * torch.finfo(raw.dtype).eps
     return value - lower_bound(problem, raw) <= (tol + rounding) * abs(value)
-
-
-def _line_search(
-    problem: ConvexProblem,
-    point: tuple[Tensor, Tensor],
-    raw: Tensor,
-    value: float,
-    gradient: tuple[Tensor, Tensor],
-    step: tuple[Tensor, Tensor],
-) -> tuple[Tensor, Tensor, Tensor, float] | None:
-    """Take the full step if Armijo's rule allows it; otherwise bisect its slope.
-
-    Backtracking would always stop before a kink of the gradient (the hinge's margins)
-    and never use the curvature behind it. None if the objective does not decrease.
-    """
-    slope = float(gradient[0] @ step[0] + gradient[1] @ step[1])
-    if not slope < 0:
-        return None
-    direction = problem.operator.matvec(step[0]) + step[1]
-    along = problem.alpha * float(point[0] @ step[0])
-    bend = problem.alpha * float(step[0] @ step[0])
-    # Accept steps that change the objective by no more than its rounding error.
-    noise = 4 * torch.finfo(raw.dtype).eps * abs(value)
-    low, high, size = 0.0, 1.0, 1.0
-    for _ in range(60):
-        coef = point[0] + size * step[0]
-        moved = raw + size * direction
-        data_value = float(problem.data_value(moved))
-        trial = data_value + 0.5 * problem.alpha * float(coef @ coef)
-        falls = trial <= value + 1e-4 * size * slope + noise
-        if falls and size == 1.0:
-            return coef, point[1] + step[1], moved, data_value
-        here = float((problem.residual(moved) * direction).sum()) + along + size * bend
-        if falls and abs(here) <= 0.5 * abs(slope):
-            return coef, point[1] + size * step[1], moved, data_value
-        low, high = (size, high) if here < 0 else (low, size)
-        size = (low + high) / 2
-    return None
 
 
 def weighted_root(problem: ConvexProblem, raw: Tensor) -> Tensor:
