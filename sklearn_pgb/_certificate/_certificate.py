@@ -321,7 +321,19 @@ def statements(certificate: Certificate) -> list[str]:
         f"The gradient has norm {digits(c.gradient_norm)}. Differences of the loss up "
         f"to {digits(c.tolerance)} are ignored."
     )
-    lines += _shape_statements(certificate)
+    if c.rank is not None:
+        text = f"The derivatives by {c.n_params} parameters have rank {c.rank}"
+        if c.is_singular:
+            text += f", less than {c.generic_rank} nearby: a singular point"
+        lines.append(text + ".")
+    if c.min_curvature is not None and c.max_curvature is not None:
+        least = digits(c.min_curvature, 1e-12 * c.max_curvature)
+        lines.append(
+            f"The smallest curvature found is {least}, the largest "
+            f"{digits(c.max_curvature)}."
+        )
+    if np.isfinite(c.kink_margin):
+        lines.append(f"The nearest kink is {digits(c.kink_margin)} away.")
     if c.escape is not None:
         lines.append(
             f"Descent ({c.escape.kind}) reduces the objective from "
@@ -363,26 +375,6 @@ def _penalty_statements(certificate: Certificate) -> list[str]:
             "Without a limit on this norm there is no bound: the penalty's gradient "
             "leaves the row space of the derivatives. At a critical point it does not."
         )
-    return lines
-
-
-def _shape_statements(certificate: Certificate) -> list[str]:
-    """Describe the rank, the curvature and the distance to kinks."""
-    c = certificate
-    lines = []
-    if c.rank is not None:
-        text = f"The derivatives by {c.n_params} parameters have rank {c.rank}"
-        if c.is_singular:
-            text += f", less than {c.generic_rank} nearby: a singular point"
-        lines.append(text + ".")
-    if c.min_curvature is not None and c.max_curvature is not None:
-        least = digits(c.min_curvature, 1e-12 * c.max_curvature)
-        lines.append(
-            f"The smallest curvature found is {least}, the largest "
-            f"{digits(c.max_curvature)}."
-        )
-    if np.isfinite(c.kink_margin):
-        lines.append(f"The nearest kink is {digits(c.kink_margin)} away.")
     return lines
 
 
