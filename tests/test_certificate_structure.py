@@ -10,6 +10,8 @@ from oracles import randn, random_chain
 from torch import nn
 from torch.testing import assert_close
 
+from sklearn_pgb._certificate._nearby import look_nearby
+from sklearn_pgb._certificate._table import joint_layers
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._geometry._displacements import displacements
@@ -23,6 +25,7 @@ from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
+from sklearn_pgb._training._program import NetworkProgram
 
 TANH, RELU, IDENTITY = (ACTIVATIONS[name] for name in ("tanh", "relu", "identity"))
 ELU, LEAKY = ACTIVATIONS["elu"], ACTIVATIONS["leaky_relu"]
@@ -463,3 +466,42 @@ def test_kink_margin_of_modules(layer, expected):
         ModuleNetwork(module), torch.tensor([[1.0], [3.0]]).double()
     ).value
     assert value == pytest.approx(expected, nan_ok=True)
+
+
+# --- rows of the table ----------------------------------------------------------------
+
+
+def objective_of(network, generator, n=12):
+    """The squared loss of a network on random samples."""
+    X = randn(generator, n, network.weights[0].shape[1])
+    y = randn(generator, n, network.n_outputs)
+    return plain_objective(NetworkProgram(network), X, y)
+
+
+def test_joint_layers_have_one_operator(generator):
+    network = random_chain(generator, [2, 3, 3, 1], [IDENTITY, IDENTITY])
+    objective = objective_of(network, generator)
+    ((name, operator),) = joint_layers(objective).items()
+    assert name == "inputs to layer 2 jointly"
+    features = torch.cat(network.layers(objective.X)[:3], 1)
+    assert_close(operator.dense()[:, 0], features)
+    curved = random_chain(generator, [2, 3, 1], [TANH])
+    assert joint_layers(objective_of(curved, generator)) == {}
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_displacements_are_searched_at_smooth_singular_points(smooth, generator):
+    """A unit without outgoing weights has derivatives of zero, but not nearby."""
+    network = random_chain(generator, [2, 3, 1], [TANH])
+    network.weights[1][0, 0] = 0.0
+    objective = objective_of(network, generator, n=30)
+    rank = int(torch.linalg.matrix_rank(network.jacobian(objective.X).dense()[:, 0]))
+    assert rank == network.n_params - 3
+    options = {"smooth": smooth, "may_be_critical": True}
+    nearby, displaced = look_nearby(objective, rank, generator, **options)
+    assert nearby == network.n_params
+    assert bool(displaced) is smooth
+    for each in displaced:
+        moved = network(network.theta + each.shift, objective.X)
+        assert_close(moved, network(network.theta, objective.X))
+    assert look_nearby(objective, None, generator, **options) == (None, [])

@@ -14,6 +14,7 @@ from sklearn_pgb._certificate._table import descend
 from sklearn_pgb._convex import _infimum as module
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
     LogisticLoss,
@@ -320,3 +321,16 @@ def test_empty_span_has_rank_zero(generator):
     assert found.rank == 0
     assert found.value == pytest.approx(float(problem.data_value(problem.offset)))
     assert found.norm == 0.0
+
+
+def test_better_coefficients_replace_the_computed_ones(generator):
+    """The bounds stay in order, and the coefficients attain the value."""
+    problem = random_problem(SquaredLoss(), generator, alpha=0, intercept=False)
+    found = find(problem)
+    best = solve(problem).coef
+    worse = replace(found, value=9.0, steady=9.0, lower_bound=8.0)
+    known = worse.with_coefficients(problem, best)
+    assert known.value == known.steady == pytest.approx(found.value, rel=1e-12)
+    assert known.lower_bound == known.value
+    assert known.norm == pytest.approx(found.norm, rel=1e-9)
+    assert_allclose(known.coordinates, found.coordinates, atol=1e-9)

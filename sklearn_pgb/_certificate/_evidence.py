@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,79 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._certificate._escape import Escape
+from sklearn_pgb._certificate._solved import SolvedBasis, enclosure
 from sklearn_pgb._certificate._subject import Subject
-from sklearn_pgb._certificate._table import GRADIENT, BasisRow, row_of
+from sklearn_pgb._certificate._table import GRADIENT
 from sklearn_pgb._certificate._tilted import TiltedIdentity
-from sklearn_pgb._convex._bounds import Dual
-from sklearn_pgb._convex._infimum import Infimum
-from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._unit_basis import ColumnScaling
 from sklearn_pgb._estimator._folds import row_codes
-
-
-@dataclass(frozen=True, eq=False)
-class SolvedBasis:
-    """A row of the table with the points that prove its losses.
-
-    Attributes
-    ----------
-    row : BasisRow
-    problem : ConvexProblem
-    dual : Dual or None
-        Proof of the lower bound; None if it holds for every function.
-    coordinates : Tensor or None
-        Intercept and coefficients that attain `row.value`, in the units of the norm
-        budget.
-    center : Tensor (n_outputs,) or None
-        Outputs that the coordinates and their norm are relative to, if not zero.
-    """
-
-    row: BasisRow
-    problem: ConvexProblem
-    dual: Dual | None
-    coordinates: Tensor | None
-    center: Tensor | None
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        problem: ConvexProblem,
-        result: Infimum,
-        loss: float,
-        span_coef: Tensor | None = None,
-    ) -> "SolvedBasis":
-        """Keep what proves the bounds of a solved problem, without its spectrum.
-
-        Multiples of the outputs need the coefficients of the network's outputs, if
-        these are the offset.
-        """
-        point, center = result.coordinates, None
-        if problem.loss.quadratic and problem.intercept and result.spectrum is not None:
-            center = problem.weight @ (problem.y - result.spectrum.basis.base)
-        if point is not None and result.ray > 1:
-            point = result.ray * point
-            if span_coef is not None:
-                # Further parts of a wider basis have coefficients of zero.
-                coef = problem.zero()[0]
-                coef[: len(span_coef)] = (result.ray - 1) * span_coef
-                scaling = ColumnScaling.of(problem)
-                point = point + scaling.columns(coef) * scaling.scale[:, None]
-        row = row_of(name, problem, result, loss)
-        return cls(row, problem, result.dual, point, center)
-
-    def record(self, features: str) -> dict[str, Any]:
-        """Return the row with its points and the name of its features."""
-        row, problem = self.row, self.problem
-        center = {} if self.center is None else {"center": self.center}
-        return {
-            "basis": row.basis,
-            "features": features,
-            "intercept": problem.intercept,
-            **center,
-            **_attained(row.value, self.coordinates),
-            **_bound(row.lower_bound, row.norm_budget, self.dual),
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +51,6 @@ class Evidence:
         """Write the claims, points and digests as JSON."""
         loss = self.subject.objective.loss
         parameters = {field: getattr(loss, field) for field in loss.parameters.values()}
-        arrays = self.arrays(escape, max_memory)
         table = [each.record(f"features_{i}") for i, each in enumerate(self.solved)]
         tilted = self.tilted
         if tilted is not None:
@@ -127,10 +58,14 @@ class Evidence:
             of_tilted = {
                 **gradient,
                 "basis": "tilted gradient",
-                **_attained(tilted.value, tilted.change),
-                **_bound(tilted.lower_bound, tilted.norm_budget, tilted.dual),
+                **enclosure(tilted, tilted.change, tilted.dual),
             }
             table.append(of_tilted)
+        digests = {}
+        for name, array in self.arrays(escape, max_memory):
+            # Type, shape and entries of the array.
+            data = f"{array.dtype.str} {array.shape} ".encode() + array.tobytes()
+            digests[name] = hashlib.sha256(data).hexdigest()
         content = {
             "format": "sklearn_pgb certificate",
             "version": 1,
@@ -139,7 +74,7 @@ class Evidence:
             "assumptions": {"decisive": self.decisive, "linear": self.linear},
             "claims": dict(claims),
             "table": table,
-            "evidence": {name: _digest(array) for name, array in arrays},
+            "evidence": digests,
         }
         # The digest is that of the text without it.
         text = json.dumps(_plain(content), sort_keys=True)
@@ -178,19 +113,6 @@ class Evidence:
             yield f"features_{number}", operator.dense().numpy()
 
 
-def _attained(value: float, point: Tensor | None) -> dict[str, Any]:
-    size = None if point is None else float(point.norm())
-    return {"value": value, "coordinates": point, "norm": size}
-
-
-def _bound(value: float, budget: float, dual: Dual | None) -> dict[str, Any]:
-    proof = None
-    if dual is not None:
-        # This bound is not yet capped at losses that are attained.
-        proof = {**asdict(dual), "bound": dual.bound(budget).value}
-    return {"lower_bound": value, "norm_budget": budget, "dual": proof}
-
-
 def _plain(value: Any) -> Any:
     """Convert tensors to lists and infinite numbers to text, as JSON has neither."""
     if isinstance(value, Mapping):
@@ -202,9 +124,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _digest(array: NDArray[Any]) -> str:
-    """Return the SHA-256 of an array's type, shape and entries."""
-    head = f"{array.dtype.str} {array.shape} "
-    return hashlib.sha256(head.encode() + array.tobytes()).hexdigest()

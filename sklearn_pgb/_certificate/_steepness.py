@@ -40,7 +40,7 @@ class Steepness:
 
 
 def steepness(
-    objective: Objective, problem: ConvexProblem, raw: Tensor, gradient: Tensor
+    objective: Objective, problem: ConvexProblem, gradient: Tensor
 ) -> Steepness:
     """Measure the derivatives of the objective at the network's parameters.
 
@@ -49,50 +49,37 @@ def steepness(
     problem : ConvexProblem
         Problem on the gradient basis, without intercept, with the network's outputs as
         its offset.
-    raw : Tensor (n_samples, n_outputs)
     gradient : Tensor (n_params,)
         Gradient of the objective.
     """
-    scale = ColumnScaling.of(problem).scale
+    raw, scale = problem.base, ColumnScaling.of(problem).scale
     relative = gradient / scale
     norm = float(relative.norm())
     residual = problem.weight.sqrt()[:, None] * problem.loss.gradient(problem.y, raw)
-    tilt = objective.penalty_gradient(objective.network.theta) / scale
+    tilt = objective.penalty_gradient(objective.network.theta)
     # Columns have norm one, so the norm of the residual bounds each entry. A norm of
     # all entries within the rounding error of this bound is no evidence.
-    size = float(residual.norm()) * len(scale) ** 0.5 + float(tilt.norm())
+    size = float(residual.norm()) * len(scale) ** 0.5 + float((tilt / scale).norm())
     if not norm > GRADIENT_ROUNDING * size:
         return Steepness(norm, True, 0.0, torch.zeros_like(gradient))
     # A single large derivative can gain more than a step in all of them.
     largest = torch.zeros_like(relative)
     best = int(relative.abs().argmax())
     largest[best] = relative[best]
-    steps = [
-        _best_step(objective, problem, raw, -part / float(part.norm()) / scale)
-        for part in (relative, largest)
-    ]
+    start, steps = problem.data_value(raw), []
+    for part in (relative, largest):
+        unit = -part / float(part.norm()) / scale
+        change = problem.operator.matvec(unit)
+        slope = float(tilt @ unit)
+        curvature = float(objective.penalty_value(unit))
+        gains = {
+            t: float(start - problem.data_value(raw + t * change))
+            - t * slope
+            - t * t * curvature
+            for t in LENGTHS.tolist()
+        }
+        # The largest lengths may overflow.
+        finite = {t: gain for t, gain in gains.items() if np.isfinite(gain)}
+        length = max(finite, key=finite.__getitem__, default=0.0)
+        steps.append((finite.get(length, 0.0), length * unit))
     return Steepness(norm, False, *max(steps, key=lambda pair: pair[0]))
-
-
-def _best_step(
-    objective: Objective, problem: ConvexProblem, raw: Tensor, step: Tensor
-) -> tuple[float, Tensor]:
-    """Largest decrease of the objective along a step, for linearized outputs.
-
-    Returns the decrease and the multiple of the step.
-    """
-    theta = objective.network.theta
-    change = problem.operator.matvec(step)
-    tilt = float(objective.penalty_gradient(theta) @ step)
-    curvature = float(objective.penalty_value(step))
-    start = problem.data_value(raw)
-    # The largest lengths may overflow.
-    gains = {
-        t: float(start - problem.data_value(raw + t * change))
-        - t * tilt
-        - t * t * curvature
-        for t in LENGTHS.tolist()
-    }
-    finite = {t: gain for t, gain in gains.items() if np.isfinite(gain)}
-    best = max(finite, key=finite.__getitem__, default=0.0)
-    return finite.get(best, 0.0), best * step

@@ -16,8 +16,10 @@ from sklearn_pgb._certificate._terms import (
     terms_of_model,
     terms_of_module,
 )
+from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._estimator._border import count_outputs, dense
 from sklearn_pgb._estimator._folds import row_codes
+from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._network import Head, as_float64
 from sklearn_pgb._models._open import named_loss, open_network, unwrap
 from sklearn_pgb._models._opened import NetworkEstimator, OpenNetwork, TrainingTerms
@@ -42,6 +44,23 @@ class Subject:
     y: Any
     notes: tuple[str, ...]
     group: Tensor
+
+    def floor(self) -> PureErrorFloor:
+        """Smallest loss of any function of the inputs."""
+        objective = self.objective
+        group = self.group[:, None]
+        return pure_error_floor(group, objective.y, objective.loss, objective.weight)
+
+    def span_error(self, problem: ConvexProblem) -> float | None:
+        """Relative error of the outputs as ``f = J g``; None if no g is known.
+
+        `problem` is the one on the derivatives J, with the outputs f as its offset.
+        """
+        coef, raw = self.head.span_coef, problem.base
+        if coef is None:
+            return None
+        error = float((problem.operator.matvec(coef) - raw).norm())
+        return error / max(float(raw.norm()), np.finfo(float).tiny)
 
 
 def open_subject(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from sklearn_pgb._budget import DESCENT_FLOPS, DESCENT_STEPS
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._convex._infimum import Infimum, infimum
 from sklearn_pgb._convex._problem import ConvexProblem
+from sklearn_pgb._geometry._linear_structure import layers_operator, linear_layers
+from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._combined import CombinedModel
 from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._resnet import ResNetNetwork
@@ -166,12 +168,50 @@ def tangent_problem(
     return problem_on(objective, operator, intercept=False, offset=raw)
 
 
-def head_problem(objective: Objective, raw: Tensor, columns: Tensor) -> ConvexProblem:
-    """Problem on ``f + J delta`` with the derivatives of the last layer only."""
+def joint_layers(objective: Objective) -> dict[str, LinearOperator]:
+    """Joint operator of several linear layers, by its name in the table.
+
+    A local minimum is as good as the best model on these layers jointly. Empty if there
+    are none or one.
+    """
+    network, X = objective.network, objective.X
+    if not isinstance(network, ChainNetwork) or not network.is_mlp:
+        return {}
+    if not network.activations:
+        return {}
+    layers = linear_layers(network, X, objective.y.shape[1])
+    if len(layers) < 2:
+        return {}
+    first, last = layers[0], layers[-1]
+    start = INPUTS if first == 0 else f"layer {first}"
+    name = f"{start} to layer {last} jointly"
+    return {name: layers_operator(network, X, layers)}
+
+
+def head_excess(
+    subject: Subject,
+    problem: ConvexProblem,
+    gradient: Tensor,
+    norm_budget: float,
+    max_memory: float,
+) -> float:
+    """Decrease of the objective on the last layer's derivatives; zero if unknown.
+
+    With a penalty it is a bound on the decrease, for changes with norms up to
+    `norm_budget`. `problem` is the one on the gradient basis.
+    """
+    objective, span_coef = subject.objective, subject.head.span_coef
+    if span_coef is None or not span_coef.any():
+        return 0.0
+    columns = torch.nonzero(span_coef)[:, 0]
+    if objective.penalty.any():
+        return norm_budget * float(gradient[columns].norm())
     network = objective.network
     # A chain's own operator holds the columns of all layers; this takes any subset.
     operator = FunctionOperator(network, network.theta, objective.X, columns)
-    return problem_on(objective, operator, intercept=False, offset=raw)
+    of_head = replace(problem, operator=operator)
+    loss = float(problem.data_value(problem.base))
+    return loss - solve_basis(of_head, max_memory).value
 
 
 def feature_problems(

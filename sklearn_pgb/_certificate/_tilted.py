@@ -68,10 +68,9 @@ def tilted_identity(
     gradient: Tensor,
     tangent: Infimum,
     norm_budget: float,
-    *,
     floor: float,
-) -> TiltedIdentity:
-    """Compute upper and lower bounds on the tilted problem within a norm.
+) -> TiltedIdentity | None:
+    """Compute bounds on the tilted problem within a norm; None without a penalty.
 
     Any dual u gives the bound ``-sum w l*(u) + sum w u f - B ||J^T W u + grad R||`` for
     ``||delta|| <= B``. If u is the loss' gradient at the network, this is the objective
@@ -89,6 +88,8 @@ def tilted_identity(
     floor : float
         Smallest loss of any function of the inputs.
     """
+    if not objective.penalty.any():
+        return None
     theta = objective.network.theta
     tilt = objective.penalty_gradient(theta)
     penalty = float(objective.penalty_value(theta))

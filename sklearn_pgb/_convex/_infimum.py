@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -96,6 +96,21 @@ class Infimum:
     dual: Dual | None = None
     coordinates: Tensor | None = None
     ray: float = 1.0
+
+    def with_coefficients(self, problem: ConvexProblem, coef: Tensor) -> "Infimum":
+        """Replace the computed coefficients by better ones, without intercept."""
+        value = float(problem.data_value(problem.raw(coef, problem.zero()[1])))
+        scaling = ColumnScaling.of(problem)
+        point = scaling.columns(coef) * scaling.scale[:, None]
+        return replace(
+            self,
+            value=value,
+            steady=min(value, self.steady),
+            lower_bound=min(value, self.lower_bound),
+            norm=float(point.norm()),
+            coordinates=point,
+            ray=1.0,
+        )
 
 
 def _by_solver(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
