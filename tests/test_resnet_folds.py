@@ -19,7 +19,7 @@ from sklearn_pgb._convex._choice import OTHER_ALPHAS
 from sklearn_pgb._losses._classification import LogisticLoss
 from sklearn_pgb._resnet import _full_batch
 from sklearn_pgb._resnet._fitting import choose_penalty, total_variance
-from sklearn_pgb._resnet._gain import is_significant
+from sklearn_pgb._resnet._gain import compare, is_significant
 from sklearn_pgb._resnet._projection import projection
 from sklearn_pgb._resnet._residual import BasisSamples
 
@@ -31,7 +31,7 @@ REQUEST = SimpleNamespace(
 
 def both(loss):
     """The same loss for both samples of a fold."""
-    return torch.tensor([loss, loss], dtype=torch.float64)
+    return [float(loss), float(loss)]
 
 
 HELD = SimpleNamespace(weight=torch.tensor([0.5, 0.5]).double())
@@ -55,11 +55,12 @@ class Fold:
     def on(self, samples):
         return Fold(self.curves.pop(0))
 
-    def basis_heldout_losses(self, alpha, held):
-        return both(1.0 if alpha == 1 else 1.5)
+    def basis_heldout_losses(self, alphas, held):
+        return np.array([both(1.0 if alpha == 1 else 1.5) for alpha in alphas])
 
-    def heldout_losses(self, theta, alpha, held):
-        return both(self.curves[0](int(theta[-1])) + (0.0 if alpha == 1 else 0.5))
+    def heldout_losses(self, theta, alphas, held):
+        loss = self.curves[0](int(theta[-1]))
+        return np.array([both(loss + (alpha != 1) / 2) for alpha in alphas])
 
     def floor(self):
         return 0.0
@@ -134,6 +135,17 @@ def test_a_fold_that_is_not_finite_counts_for_nothing_else(trainings):
     found = choose(lambda k: 0.9, lambda k: np.nan if k > 3 else 0.9 - 0.01 * k)
     assert found.n_iter == 3
     assert found.improves
+
+
+@pytest.mark.parametrize(("gain", "improves"), [(0.5, True), (-0.1, False)])
+def test_the_best_models_are_compared(gain, improves):
+    """Of several alphas with and without units, each has the best of its own."""
+    samples, weight = Fold().samples, np.full(4, 0.25)
+    basis_losses = weight * np.array([[3.0], [1.0]])
+    losses = weight * np.array([[1.0 - gain], [2.0], [4.0]])
+    means, basis_means = losses.sum(1), basis_losses.sum(1)
+    found = compare(losses, basis_losses, means, basis_means, weight, samples)
+    assert found == ((0,), 1, improves)
 
 
 def test_units_must_gain_a_standard_error():

@@ -157,11 +157,19 @@ class ResNetBasisBase(
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         with local_randomness(seed):
-            self._fit(X, y, weight, groups, rng, seed)
+            training = self._fit(X, y, weight, groups, rng, seed)
+        if training.diverged:
+            warnings.warn(
+                f"The loss overflowed after {self.n_iter_} epochs; the parameters with "
+                "the smallest loss were kept. Lower learning_rate_init, got "
+                f"{self.learning_rate_init}, or standardize X.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         return self
 
     def _fit(self, X, y, weight, groups, rng, seed):
-        """Fit on validated samples."""
+        """Fit on validated samples; return the training of the units."""
         kept = np.flatnonzero(weight > 0)
         # A splitter numbers all samples that were passed to `fit`.
         all_X, all_y = X, y
@@ -216,14 +224,7 @@ class ResNetBasisBase(
         if is_worse(self.loss_, self.basis_loss_, self._scale**2):
             self._store(result.without_units(), *model)
         finish()
-        if result.training.diverged:
-            warnings.warn(
-                f"The loss overflowed after {self.n_iter_} epochs; the parameters with "
-                "the smallest loss were kept. Lower learning_rate_init, got "
-                f"{self.learning_rate_init}, or standardize X.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+        return result.training
 
     # ---------------------------------------------------------------- data and request
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import CHECKPOINTS, EVALUATIONS, JOINT_EVALUATIONS, PATIENCE
 from sklearn_pgb._estimator._folds import Parts
-from sklearn_pgb._resnet._gain import is_significant, number_duplicates
+from sklearn_pgb._resnet._gain import compare
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import (
     BasisSamples,
@@ -147,10 +147,8 @@ def choose(
     for train, test in folds:
         heldout = objective.samples.rows(test)
         fold = objective.on(objective.samples.rows(train))
-        fold_losses = [
-            fold.basis_heldout_losses(a, heldout).cpu().numpy() for a in alphas
-        ]
-        basis_losses[:, test] += weight[test] * np.array(fold_losses)
+        alone = fold.basis_heldout_losses(alphas, heldout)
+        basis_losses[:, test] += weight[test] * alone
         losses = heldout_curve(fold, heldout, theta, request, checkpoints, alphas)
         curve[..., test] += weight[test] * losses
         total_weight[test] += weight[test]
@@ -158,11 +156,8 @@ def choose(
         np.nan_to_num(part.sum(-1), nan=np.inf) for part in (basis_losses, curve)
     )
     # Iterations and alpha are chosen together: trained units need another alpha.
-    best = np.unravel_index(int(np.argmin(means)), means.shape)
-    basis_best = int(basis_means.argmin())
-    duplicates = number_duplicates(objective.samples)
-    improves = is_significant(
-        basis_losses[basis_best], curve[best], total_weight, duplicates
+    best, basis_best, improves = compare(
+        curve, basis_losses, means, basis_means, total_weight, objective.samples
     )
     n_iter, alpha = 0, alphas[basis_best]
     if improves:
@@ -194,10 +189,7 @@ def heldout_curve(
         count = len(alphas)
         if curve and not request.projects:
             count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
-        evaluated = [
-            fold.heldout_losses(theta, alpha, heldout) for alpha in alphas[:count]
-        ]
-        losses = torch.stack(evaluated).cpu().numpy()
+        losses = fold.heldout_losses(theta, alphas[:count], heldout)
         if count < len(alphas):
             losses = np.concatenate([losses, curve[-1][count:]])
         curve.append(losses)

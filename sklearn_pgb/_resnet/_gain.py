@@ -8,10 +8,33 @@ from sklearn_pgb._estimator._folds import row_codes
 from sklearn_pgb._resnet._residual import BasisSamples
 
 
-def number_duplicates(samples: BasisSamples) -> NDArray[np.intp]:
-    """Number the distinct samples, as errors of duplicates are not independent."""
+def compare(
+    losses: NDArray[np.float64],
+    basis_losses: NDArray[np.float64],
+    means: NDArray[np.float64],
+    basis_means: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    samples: BasisSamples,
+) -> tuple[tuple[np.intp, ...], int, bool]:
+    """Compare models with and without units on held-out samples.
+
+    The last axis of the weighted `losses` and `basis_losses` are the `samples`. Their
+    means decide which models are compared.
+
+    Returns
+    -------
+    tuple
+        Index of the smallest entry of `means` and of `basis_means`, and whether the
+        first model is significantly better than the second.
+    """
+    best = np.unravel_index(int(means.argmin()), means.shape)
+    basis_best = int(basis_means.argmin())
+    # Errors of duplicates are not independent.
     rows = np.hstack([samples.basis.cpu(), samples.inputs.flatten(1).cpu()])
-    return row_codes(rows)
+    improves = is_significant(
+        basis_losses[basis_best], losses[best], weight, row_codes(rows)
+    )
+    return best, basis_best, improves
 
 
 def is_significant(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._estimator._folds import Parts
-from sklearn_pgb._resnet._gain import is_significant, number_duplicates
+from sklearn_pgb._resnet._gain import compare
 from sklearn_pgb._resnet._joint import Joint
 from sklearn_pgb._resnet._residual import (
     BasisSamples,
@@ -86,20 +86,12 @@ def _compared(
     """Choose alpha and whether to keep the units, by exact solutions on the fold."""
     theta = training.theta
     alphas = [factor * fold.alpha for factor in request.factors()]
-    losses = [
-        fold.heldout_losses(theta, alpha, heldout).cpu().numpy() for alpha in alphas
-    ]
-    basis_losses = [
-        fold.basis_heldout_losses(alpha, heldout).cpu().numpy() for alpha in alphas
-    ]
+    losses = fold.heldout_losses(theta, alphas, heldout)
+    basis_losses = fold.basis_heldout_losses(alphas, heldout)
     weight = heldout.weight.cpu().numpy()
-    means, basis_means = (np.array(part) @ weight for part in (losses, basis_losses))
-    best, basis_best = int(means.argmin()), int(basis_means.argmin())
-    improves = is_significant(
-        weight * basis_losses[basis_best],
-        weight * losses[best],
-        weight,
-        number_duplicates(heldout),
+    means, basis_means = losses @ weight, basis_losses @ weight
+    (best,), basis_best, improves = compare(
+        weight * losses, weight * basis_losses, means, basis_means, weight, heldout
     )
     return replace(
         training,

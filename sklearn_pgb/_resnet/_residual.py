@@ -1,6 +1,6 @@
 """The objective of the residual units, and data of their training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -147,18 +147,26 @@ class ResidualObjective:
         return solve(self.scale * z, alpha)
 
     def heldout_losses(
-        self, theta: Tensor, alpha: float, heldout: BasisSamples
-    ) -> Tensor:
-        """Return losses of held-out samples for a rough solution on these samples."""
-        coef, intercept = self.head(theta, alpha, rough=True)
-        z, _ = evaluate_units(self.units, theta, heldout.inputs)
-        raw = torch.cat([heldout.basis, self.scale * z], 1) @ coef + intercept
-        return self.losses(raw, heldout)
+        self, theta: Tensor, alphas: Sequence[float], heldout: BasisSamples
+    ) -> NDArray[np.float64]:
+        """Return losses (n_alphas, n_heldout) for rough solutions on these samples."""
+        losses = []
+        for alpha in alphas:
+            coef, intercept = self.head(theta, alpha, rough=True)
+            z, _ = evaluate_units(self.units, theta, heldout.inputs)
+            raw = torch.cat([heldout.basis, self.scale * z], 1) @ coef + intercept
+            losses.append(self.losses(raw, heldout))
+        return torch.stack(losses).cpu().numpy()
 
-    def basis_heldout_losses(self, alpha: float, heldout: BasisSamples) -> Tensor:
-        """Return losses of held-out samples for a model without units."""
-        coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
-        return self.losses(heldout.basis @ coef + intercept, heldout)
+    def basis_heldout_losses(
+        self, alphas: Sequence[float], heldout: BasisSamples
+    ) -> NDArray[np.float64]:
+        """Return losses (n_alphas, n_heldout) for models without units."""
+        losses = []
+        for alpha in alphas:
+            coef, intercept = self.inner.rough(self.samples.basis[:, :0], alpha)
+            losses.append(self.losses(heldout.basis @ coef + intercept, heldout))
+        return torch.stack(losses).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
