@@ -266,6 +266,7 @@ def test_parameters(kind, add_mean, generator):
     )
     assert_close(expected, raw, **EXACT)
     assert_close(tangent_raw(networks, inputs, parameters), raw, **EXACT)
+    assert_close(space.raw(inputs, parameters), raw, **EXACT)
 
 
 def test_mean_raw(generator):
@@ -296,6 +297,12 @@ def test_space_without_span():
     space = TangentSpace.of([ModuleNetwork(module)], [X], weight)
     assert not space.spans_networks
     assert not space.intercept
+    # So the network is added to a model on the derivatives.
+    parameters = torch.ones(10, dtype=torch.float64)
+    network = space.networks[0]
+    raw = network.jacobian(X).matvec(parameters) + network(network.theta, X)
+    assert_close(space.raw([X], parameters), raw)
+    assert_close(space.raw([X], parameters, mean_raw([network], [X])), raw)
 
 
 # --- handcrafted bases ---------------------------------------------------------------

@@ -125,6 +125,19 @@ class TangentSpace:
             result.append(full)
         return torch.cat(result)
 
+    def raw(
+        self, inputs: Sequence[Any], parameters: Tensor, average: Tensor | None = None
+    ) -> Tensor:
+        """Raw outputs of the model with these parameters on any inputs.
+
+        The mean of the networks, which `average` holds if it is known, is added unless
+        it is in the span: then the parameters include it.
+        """
+        raw = tangent_raw(self.networks, inputs, parameters)
+        if self.spans_networks:
+            return raw
+        return raw + (mean_raw(self.networks, inputs) if average is None else average)
+
 
 def mean_raw(networks: Sequence[Network], inputs: Sequence[Any]) -> Tensor:
     """Mean raw outputs of the networks."""

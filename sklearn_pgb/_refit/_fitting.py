@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import TangentSpace, tangent_raw
+from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._budget import FIT_RANK_FLOPS, FIT_REPAIR_FLOPS
 from sklearn_pgb._convex._bounds import Bound
 from sklearn_pgb._convex._choice import Effort, is_number
@@ -112,9 +112,7 @@ def refit(
     if choice.parameters is not None:
         # The average of both solutions predicts better than either.
         parameters = (parameters + choice.parameters) / 2
-        raw = tangent_raw(networks, samples.X, parameters)
-        if not space.spans_networks:
-            raw = raw + average
+        raw = space.raw(samples.X, parameters, average)
         loss = float(problem.data_value(raw))
     floor = pure_error_floor(
         row_codes[:, None], samples.y, trained.loss, problem.weight

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._bases._tangent import TangentSpace, mean_raw, tangent_raw
+from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._predictive._methods import Located, rounding
@@ -36,10 +36,7 @@ def oof_errors(
     raw = choice.oof_raw
     if data.validation is not None and trained.validation is not None:
         samples, inputs = data.validation, trained.validation.X
-        networks = [each.network for each in opened]
-        raw = tangent_raw(networks, inputs, result.parameters)
-        if not result.space.spans_networks:
-            raw = raw + mean_raw(networks, inputs)
+        raw = result.space.raw(inputs, result.parameters)
     if raw is None:
         return None
     # Samples that no scored fold held out have rows of nan.
