@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -60,6 +61,38 @@ class FinalProblem:
     loss: Loss
     landmarks: Tensor
     fraction: float
+
+    @classmethod
+    def of(
+        cls,
+        folds: Sequence[FoldModels],
+        center: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        loss: Loss,
+        chosen_with: float,
+        rows: Tensor,
+        order: Tensor,
+        max_memory: float,
+        flops: float,
+    ) -> Self:
+        """Take as many of the samples `rows` as are affordable, in a random order.
+
+        `chosen_with` is the weight of the samples that alpha was chosen with, `flops`
+        the limit of a solution.
+        """
+        k, n_groups = folds[0].n_kernels, len(folds[0].raw)
+        size = final_size(len(rows), k, n_groups, loss, max_memory, flops)
+        rows, landmarks = (first_in_order(order, rows, count) for count in size)
+        own = weight[rows]
+        fraction = chosen_with / float(own.sum())
+        return cls(folds, center, rows, y[rows], own, loss, landmarks, fraction)
+
+    @property
+    def flops(self) -> float:
+        """Flops of the factorizations of one solution."""
+        k = self.folds[0].n_kernels
+        return solve_flops(len(self.rows), len(self.landmarks), k, self.loss)
 
     def solve(
         self, mixtures: Sequence[tuple[float, Mixture]]
@@ -211,6 +244,13 @@ def final_size(
         n_final = int(max(3, min(n_samples, affordable)))
     by_flops = (largest / solve_flops(n_final, 1, k, loss)) ** 0.5
     return n_final, int(max(2, min(n_final - 1, by_flops, entries / n_final)))
+
+
+def first_in_order(order: Tensor, rows: Tensor, count: int) -> Tensor:
+    """At most `count` of the samples `rows`, chosen by a random order, then sorted."""
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    return rows[rank[rows].argsort()[:count]].sort().values
 
 
 def solve_flops(n_samples: int, n_landmarks: int, k: int, loss: Loss) -> float:

@@ -22,7 +22,7 @@ from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._operators._outputs import apply_sets
 from sklearn_pgb._refit._final import (
     FinalProblem,
-    final_size,
+    first_in_order,
     solve_final,
     solve_flops,
 )
@@ -122,8 +122,8 @@ class MixtureChoice:
         n_heldout = n_train if exchange else max(1, n_train // max(len(folds) - 1, 1))
         parts, kernel_folds = [], []
         for fold, average in zip(folds, averages, strict=True):
-            train = _first(order, fold.train, n_train)
-            heldout = _first(order, fold.heldout, n_heldout)
+            train = first_in_order(order, fold.train, n_train)
+            heldout = first_in_order(order, fold.heldout, n_heldout)
             parts.append(train)
             kernel_folds.append(fold.kernel_fold(average, train, heldout, y, weight))
         searches = [
@@ -232,27 +232,16 @@ def refit_groups(
     if exchange:
         problems = [([fold], torch.cat([fold.train, fold.heldout])) for fold in bases]
         flops = SOLVE_FLOPS_OF_MANY / len(problems)
-    k = folds[0].n_kernels
     chosen_with = float(weight[torch.cat(choice.parts)].sum()) / len(folds)
-    finals, cost = [], 0.0
+    finals = []
     for of_problem, rows in problems:
         center = torch.stack([each.average(stack) + shift for each in of_problem])
-        size = final_size(len(rows), k, len(stack), loss, max_memory, flops)
-        rows, landmarks = (_first(order, rows, count) for count in size)
-        cost += solve_flops(*size, k, loss)
+        data = center.mean(0), y, weight, loss
+        limits = max_memory, flops
         finals.append(
-            FinalProblem(
-                of_problem,
-                center.mean(0),
-                rows,
-                y[rows],
-                weight[rows],
-                loss,
-                landmarks,
-                chosen_with / float(weight[rows].sum()),
-            )
+            FinalProblem.of(of_problem, *data, chosen_with, rows, order, *limits)
         )
-    affordable = max(1, int(FINAL_FLOPS / cost))
+    affordable = max(1, int(FINAL_FLOPS / sum(each.flops for each in finals)))
     search = choice.searches[0]
     mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
     candidates = choice.candidates(mixtures)
@@ -308,10 +297,3 @@ def _spread(
     ]
     weight = weight[rows]
     return weight @ torch.stack(outputs).var(0, correction=0) / weight.sum()
-
-
-def _first(order: Tensor, rows: Tensor, count: int) -> Tensor:
-    """At most `count` of the samples `rows`, chosen by a random order, then sorted."""
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order))
-    return rows[rank[rows].argsort()[:count]].sort().values
