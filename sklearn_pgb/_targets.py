@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from torch import Tensor
@@ -65,6 +66,23 @@ class Targets(ABC):
     @abstractmethod
     def decode(self, raw: NDArray[np.float64]) -> NDArray[Any]:
         """Convert raw outputs to predictions, in the shape of the targets."""
+
+    @abstractmethod
+    def mean(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Convert raw outputs to predictions of numbers or probabilities of labels."""
+
+    @abstractmethod
+    def as_numbers(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return targets for models inside of an estimator: labels as positions.
+
+        A single target is flat.
+        """
+
+    @abstractmethod
+    def score(
+        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> float:
+        """Return R^2 or the accuracy of raw outputs, as scikit-learn's `score`."""
 
     @abstractmethod
     def initial_biases(
@@ -215,6 +233,20 @@ class RealTargets(Targets):
         mean = self.loss.predict(torch.from_numpy(raw)).numpy()
         return mean.ravel() if mean.shape[1] == 1 else mean
 
+    def mean(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.decode(raw)
+
+    def as_numbers(self, y: NDArray[Any]) -> NDArray[Any]:
+        return y.ravel() if y.shape[1] == 1 else y
+
+    def score(
+        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> float:
+        """Return R^2, or NaN for fewer than two samples."""
+        if len(y) < 2:
+            return math.nan
+        return r2_score(y, self.decode(raw), sample_weight=weight)
+
     def initial_biases(
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], bool]:
@@ -339,7 +371,7 @@ class LabelTargets(Targets):
     def columns(self, y: NDArray[Any], n_outputs: int) -> NDArray[np.float64]:
         if self.multilabel:
             return y.astype(np.float64)
-        codes = np.searchsorted(self.classes, y)
+        codes = self.as_numbers(y)
         if n_outputs == 1:
             return codes[:, None].astype(np.float64)
         return (codes[:, None] == np.arange(n_outputs)).astype(np.float64)
@@ -350,6 +382,18 @@ class LabelTargets(Targets):
         if raw.shape[1] == 1:
             return self.classes[(raw[:, 0] > 0).astype(int)]
         return self.classes[raw.argmax(1)]
+
+    def mean(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.probabilities(raw)
+
+    def as_numbers(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return positions in `classes`; indicators stay as they are."""
+        return y if self.multilabel else np.searchsorted(self.classes, y)
+
+    def score(
+        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> float:
+        return accuracy_score(y, self.decode(raw), sample_weight=weight)
 
     def decision(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return one value for two classes, positive for the second, or raw outputs."""

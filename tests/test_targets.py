@@ -5,6 +5,7 @@ import pytest
 import torch
 from added_neuron_cases import huber
 from numpy.testing import assert_allclose
+from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
 
 from sklearn_pgb._losses._classification import (
@@ -147,3 +148,29 @@ def test_other_numbers_of_outputs(y, n_outputs):
     match = f"module must return {n_classes} outputs, .* got {n_outputs}"
     with pytest.raises(ValueError, match=match):
         targets.loss_for(n_outputs)
+
+
+def test_models_inside_of_an_estimator_get_numbers():
+    """Positions of labels, and a flat single target."""
+    labels = LabelTargets.of(LABELS, CrossEntropyLoss())
+    assert labels.as_numbers(LABELS).tolist() == [1, 0, 2, 1, 0]
+    several = LabelTargets.of(INDICATORS, LogisticLoss())
+    assert several.as_numbers(INDICATORS) is INDICATORS
+    y = np.arange(6.0).reshape(-1, 1)
+    assert RealTargets.of(y, SquaredLoss()).as_numbers(y).shape == (6,)
+    pairs = y.reshape(-1, 2)
+    assert RealTargets.of(pairs, SquaredLoss()).as_numbers(pairs) is pairs
+
+
+def test_raw_outputs_are_scored_as_predictions():
+    y, weight = np.array([[0.0], [1.0], [3.0]]), np.array([1.0, 2.0, 1.0])
+    counts = RealTargets.of(y, PoissonLoss())
+    raw = np.log([[1.0], [1.0], [2.0]])
+    assert_allclose(counts.mean(raw), [1, 1, 2])
+    expected = r2_score(y.ravel(), [1, 1, 2], sample_weight=weight)
+    assert counts.score(y, raw, weight) == pytest.approx(expected)
+    assert np.isnan(counts.score(y[:1], raw[:1], weight[:1]))
+    labels = LabelTargets.of(BINARY, LogisticLoss())
+    raw = np.array([[-1.0], [1.0], [1.0], [0.5], [2.0]])
+    assert_allclose(labels.mean(raw)[:, 1], 1 / (1 + np.exp(-raw[:, 0])))
+    assert labels.score(BINARY, raw, WEIGHT) == pytest.approx(1 - 2 / WEIGHT.sum())

@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from abc import ABC, abstractmethod
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -66,9 +65,7 @@ from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
 
-class TableEstimator(
-    VersionedState, Predictive, CallbackSupportMixin, BaseEstimator, ABC
-):
+class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstimator):
     """Members trained on folds, and one convex model on all of their bases."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -84,16 +81,6 @@ class TableEstimator(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-
-    @abstractmethod
-    def _member_targets(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Targets of the members, from checked and learned targets."""
-
-    @abstractmethod
-    def _oof_result(
-        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], float]:
-        """Predictions for samples that no model has seen, and their score."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
@@ -139,7 +126,8 @@ class TableEstimator(
         kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
         self._as_fitted = kept
         self._learn(y)
-        targets, member_y = self._targets, self._member_targets(y)
+        targets = self._targets
+        member_y = targets.as_numbers(y)
         # Counts are checked here, before any training.
         encoded = targets.encode(y, targets.n_outputs)
         weight *= targets.class_factors(y, weight)
@@ -184,21 +172,16 @@ class TableEstimator(
             options = {"classifier": classifies, "groups": groups}
             return splitter_parts(rows, self.cv, Z, y, **options), None
         groups = None if groups is None else groups[rows]
-        strata = self._strata(y[rows])
+        strata = self._targets.strata(y[rows])
+        if strata is not None:
+            missing = np.setdiff1d(self.classes_, strata)
+            if len(missing):
+                raise ValueError(
+                    "sample_weight and class_weight must leave a sample of every "
+                    f"class, got none of {missing.tolist()}. Remove these samples."
+                )
+            strata = class_codes(strata)
         return table_folds(self.cv, Z[rows], strata, weight[rows], groups, seed)
-
-    def _strata(self, y):
-        """Class numbers that stratify the folds, if any."""
-        labels = self._targets.strata(y)
-        if labels is None:
-            return None
-        missing = np.setdiff1d(self.classes_, labels)
-        if len(missing):
-            raise ValueError(
-                "sample_weight and class_weight must leave a sample of every class, "
-                f"got none of {missing.tolist()}. Remove these samples."
-            )
-        return class_codes(labels)
 
     def _members(self, reader, n_samples, fold_targets):
         """Named pipelines, each from the matrix of the table to predictions."""
@@ -272,7 +255,8 @@ class TableEstimator(
         """Trained members of each fold."""
         rng = np.random.RandomState(seeds[0])
         hooks = contexts(len(members) * len(parts))
-        columns = []
+        k = self._targets.n_outputs
+        loss, columns = self._targets.loss_for(k), []
         for number, (name, member) in enumerate(members):
             params = {}
             if weight is not None:
@@ -298,21 +282,17 @@ class TableEstimator(
                 contexts=hooks[numbers],
             )
             for each in fitted:
-                self._check_outputs(name, open_network(each), Z[:1])
+                opened = open_network(each)
+                count = count_outputs(opened, opened.inputs(Z[:1], check=False))
+                if type(opened.loss) is not type(loss) or count != k:
+                    raise ValueError(
+                        f"members must have the loss {type(loss).__name__} and {k} "
+                        f"outputs, got {type(opened.loss).__name__} and {count} for "
+                        f"{name!r}. Replace it, or change its loss; folds must have "
+                        "samples of all classes."
+                    )
             columns.append(fitted)
         return [list(fold) for fold in zip(*columns, strict=True)]
-
-    def _check_outputs(self, name, opened, Z):
-        """Raise an error if a member has another loss or other outputs."""
-        k = self._targets.n_outputs
-        wanted, got = self._targets.loss_for(k), opened.loss
-        n_outputs = count_outputs(opened, opened.inputs(Z, check=False))
-        if type(got) is not type(wanted) or n_outputs != k:
-            raise ValueError(
-                f"members must have the loss {type(wanted).__name__} and {k} outputs, "
-                f"got {type(got).__name__} and {n_outputs} for {name!r}. Replace it, "
-                "or change its loss; folds must have samples of all classes."
-            )
 
     def _opened(self, member):
         """Open a member; if there are many classes, they share the features."""
@@ -340,15 +320,10 @@ class TableEstimator(
                 folds.append(fold)
                 heads = (o.network.find_head(o.inputs(Z[:8])) for o in opened)
                 self._biases.append([head.bias for head in heads])
+            loss = targets.loss_for(targets.n_outputs)
+            options = {"max_memory": max_memory, "seed": seed, "exchange": exchange}
             result = refit_groups(
-                folds,
-                encoded,
-                weights,
-                targets.loss_for(targets.n_outputs),
-                max_memory=max_memory,
-                seed=seed,
-                keep_folds=adapts,
-                exchange=exchange,
+                folds, encoded, weights, loss, keep_folds=adapts, **options
             )
             self._store(result)
             numbers = np.full(len(y), -1)
@@ -361,11 +336,11 @@ class TableEstimator(
                 # The refit averages the folds' models, whose errors partly cancel.
                 squares = weights @ errors.square() / weights.sum()
                 gain = (result.spread / squares).nan_to_num().clamp(max=MOST_GAIN)
-                data = folds, exchange, encoded, errors, weights
-                errors = self._fit_scale(*data, max_memory, seed)
+                errors = self._fit_scale(folds, encoded, errors, weights, options)
                 errors *= (1 - gain).sqrt()
         raw = result.heldout_raw.numpy()[held]
-        prediction, self.oof_score_ = self._oof_result(y[held], raw, weight[held])
+        prediction = targets.mean(raw)
+        self.oof_score_ = targets.score(y[held], raw, weight[held])
         self._oof_errors = {"weight": weight[held], "fold": numbers[held]}
         if self.loss == "squared_error":
             self._oof_errors["errors"] = errors.numpy()[held]
@@ -373,7 +348,7 @@ class TableEstimator(
             mean = prediction.reshape(len(prediction), -1)
             self._oof_errors |= {"y": y[held].reshape(mean.shape), "mean": mean}
         elif not self._multilabel:
-            codes = np.searchsorted(self.classes_, y[held])
+            codes = targets.as_numbers(y[held])
             own = prediction[np.arange(len(codes)), codes]
             self._oof_errors["scores"] = 1 - own
         self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
@@ -414,7 +389,7 @@ class TableEstimator(
         self._folds_intercept = [each.intercept.numpy() for each in result.folds]
         self._prepared = Prepared()
 
-    def _fit_scale(self, folds, exchange, encoded, errors, weights, max_memory, seed):
+    def _fit_scale(self, folds, encoded, errors, weights, options):
         """Fit the log scale of the errors; return the standardized errors.
 
         A second convex problem on the same bases: the absolute errors of samples that
@@ -429,7 +404,6 @@ class TableEstimator(
             replace(fold, raw=[torch.zeros_like(raw) for raw in fold.raw])
             for fold in folds
         ]
-        options = {"max_memory": max_memory, "seed": seed, "exchange": exchange}
         result = refit_groups(folds, sizes, weights, GammaLoss(), **options)
         logs = result.heldout_raw
         low, high = logs.amin(0), logs.amax(0)

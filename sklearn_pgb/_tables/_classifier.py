@@ -2,10 +2,6 @@
 
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score
-
 from sklearn_pgb._estimator._predictors import NetworkClassifier
 from sklearn_pgb._sklearn import StrOptions
 from sklearn_pgb._tables._base import TableEstimator
@@ -164,14 +160,3 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
-
-    def _member_targets(self, y: NDArray[Any]) -> NDArray[Any]:
-        # All members know all classes, in this order.
-        return y if self._multilabel else np.searchsorted(self.classes_, y)
-
-    def _oof_result(
-        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], float]:
-        targets = self._targets
-        score = accuracy_score(y, targets.decode(raw), sample_weight=weight)
-        return targets.probabilities(raw), score

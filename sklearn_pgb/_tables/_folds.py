@@ -49,7 +49,10 @@ def table_folds(
             # With few distinct samples, or rare classes, there may be fewer parts.
             if len(parts) == 2 * n_folds:
                 folds, halves = _joined(parts, len(X))
-                if labels is None or _have_all(labels, folds):
+                # The training samples of each fold need all classes.
+                seen = np.zeros(len(X)) if labels is None else labels
+                counts = {len(np.unique(seen[train])) for train, _ in folds}
+                if counts == {len(np.unique(seen))}:
                     return folds, halves
         required = cv != "auto"
         parts = cross_fitting_parts(n_folds, X, **options, require_n_folds=required)
@@ -74,9 +77,3 @@ def _joined(parts: Parts, n_samples: int) -> tuple[Parts, Halves]:
         heldout = np.sort(np.concatenate(pair))
         folds.append((np.delete(np.arange(n_samples), heldout), heldout))
     return folds, halves
-
-
-def _have_all(labels: NDArray[np.intp], folds: Parts) -> bool:
-    """Whether the training samples of each fold have all classes."""
-    count = len(np.unique(labels))
-    return all(len(np.unique(labels[train])) == count for train, _ in folds)

@@ -1,11 +1,6 @@
 """The regressor for tables."""
 
-import math
 from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import r2_score
 
 from sklearn_pgb._estimator._predictors import NetworkRegressor
 from sklearn_pgb._sklearn import StrOptions
@@ -180,14 +175,3 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         """
         y = super().predict(X)
         return (y, self.predict_distribution(X).std) if return_std else y
-
-    def _member_targets(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        return y.ravel() if y.shape[1] == 1 else y
-
-    def _oof_result(
-        self, y: NDArray[Any], raw: NDArray[np.float64], weight: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], float]:
-        prediction = self._targets.decode(raw)
-        if len(y) < 2:
-            return prediction, math.nan
-        return prediction, r2_score(y, prediction, sample_weight=weight)
