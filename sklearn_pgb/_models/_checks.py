@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
-from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sklearn_pgb._budget import (
     DERIVATIVE_RTOL,
     N_CANDIDATES,
     N_SAMPLES,
     NEARBY,
-    SIZE_RTOL,
-    SPREAD_RTOL,
     STEP,
 )
 from sklearn_pgb._derivatives import pull_back
+from sklearn_pgb._models._layer_trace import differ, failing_layer, mixing_layer
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._threads import local_randomness
 
@@ -52,7 +48,18 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
                 f"{network.name} on samples of X. Standardize X, or make its "
                 "parameters smaller."
             )
-        _check_deterministic(network, theta, rows, raw)
+        if not torch.equal(theta, network.theta):
+            raise ValueError(
+                f"module must leave its parameters alone, got {network.name}, whose "
+                "forward changes them. Change them after each step of the training."
+            )
+        if differ(network(theta, rows), raw):
+            raise ValueError(
+                "module must be deterministic in evaluation mode, got "
+                f"{network.name}, whose outputs change from one call to the next. Pass "
+                "training=self.training to functions such as dropout, and keep no "
+                "state between calls."
+            )
         _check_separate(network, theta, some, index, raw)
         nearby = theta + NEARBY * size * noise
         raw = network(nearby, rows)
@@ -80,23 +87,6 @@ def _outputs(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> Tensor:
     return network(theta, rows)
 
 
-def _check_deterministic(
-    network: ModuleNetwork, theta: Tensor, rows: Tensor, raw: Tensor
-) -> None:
-    if not torch.equal(theta, network.theta):
-        raise ValueError(
-            f"module must leave its parameters alone, got {network.name}, whose "
-            "forward changes them. Change them after each step of the training."
-        )
-    if _differ(network(theta, rows), raw):
-        raise ValueError(
-            "module must be deterministic in evaluation mode, got "
-            f"{network.name}, whose outputs change from one call to the next. Pass "
-            "training=self.training to functions such as dropout, and keep no state "
-            "between calls."
-        )
-
-
 def _check_separate(
     network: ModuleNetwork, theta: Tensor, some: Tensor, index: Tensor, raw: Tensor
 ) -> None:
@@ -104,13 +94,13 @@ def _check_separate(
     try:
         alone = torch.cat([network(theta, row) for row in rows.split(1)])
         others = network(theta, some.flip(0)).flip(0)[index]
-        mixed = _differ(alone, raw) or _differ(others, raw)
+        mixed = differ(alone, raw) or differ(others, raw)
     except (RuntimeError, ValueError, IndexError):
         mixed = True
     if mixed:
         raise ValueError(
             "module must treat each sample by itself, got "
-            f"{_mixing_layer(network, theta, rows)}, whose outputs for a sample depend "
+            f"{mixing_layer(network, theta, rows)}, whose outputs for a sample depend "
             "on the other samples in the batch. Statistics of the batch, or softmax, "
             "attention, recurrence or normalization along the first axis, do that. Use "
             "running statistics, and keep the samples on the first axis."
@@ -128,7 +118,7 @@ def _check_differentiable(network: ModuleNetwork, theta: Tensor, row: Tensor) ->
     except RuntimeError as failure:
         raise ValueError(
             "module must be differentiable by its parameters, got "
-            f"{_failing_layer(network, theta, row)}, which fails with: {failure}. "
+            f"{failing_layer(network, theta, row)}, which fails with: {failure}. "
             f"{advice}"
         ) from failure
     if not connected:
@@ -158,92 +148,3 @@ def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> No
             "requires_grad_(False) instead of detaching outputs, and do not round or "
             "threshold the outputs of layers."
         )
-
-
-def _differ(actual: Tensor, expected: Tensor) -> bool:
-    """Whether outputs differ by more than rounding; NaN differs from any value."""
-    if actual.shape != expected.shape:
-        return True
-    spread = (expected - expected.mean(0)).abs().max()
-    tol = SPREAD_RTOL * spread + SIZE_RTOL * expected.abs().max()
-    return not bool(((actual - expected).abs() <= tol).all())
-
-
-# --- find the layer for the error message ---------------------------------------------
-
-
-class _Trace:
-    """Names, inputs and outputs of the layers, in the order in which their calls ended.
-
-    Layers in `running` have not returned; the innermost is the last.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Tensor, Tensor]] = []
-        self.running: list[str] = []
-
-    def begin(self, label: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
-        self.running.append(label)
-
-    def end(
-        self, label: str, layer: nn.Module, args: tuple[Any, ...], output: Any
-    ) -> None:
-        self.running.pop()
-        result = output[0] if isinstance(output, tuple) and output else output
-        given = args[0] if args else None
-        if isinstance(result, Tensor) and isinstance(given, Tensor):
-            self.calls.append((label, given.clone(), result.clone()))
-
-
-def _traced(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> _Trace:
-    """Run a module and record the calls of its layers, up to the first error."""
-    trace, hooks = _Trace(), []
-    for name, layer in network.named_layers():
-        label = f"its layer {name!r} ({type(layer).__name__})"
-        hooks += [
-            layer.register_forward_pre_hook(partial(trace.begin, label)),
-            layer.register_forward_hook(partial(trace.end, label)),
-        ]
-    # If the module fails, the trace names the layer.
-    with suppress(Exception):
-        network(theta, rows)
-    for hook in hooks:
-        hook.remove()
-    return trace
-
-
-def _mixing_layer(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> str:
-    """The first layer with other outputs if the samples pass through it one by one."""
-    together = _traced(network, theta, rows)
-    alone = [_traced(network, theta, row) for row in rows.split(1)]
-    for number, (label, given, result) in enumerate(together.calls):
-        if any(number >= len(trace.calls) for trace in alone):
-            failed = [trace.running[-1] for trace in alone if trace.running]
-            return failed[0] if failed else network.name
-        singles = [trace.calls[number] for trace in alone]
-        same_inputs = _is_same([call[1] for call in singles], given)
-        if same_inputs and not _is_same([call[2] for call in singles], result):
-            return label
-    return network.name
-
-
-def _is_same(parts: list[Tensor], whole: Tensor) -> bool:
-    """Whether the tensors of single samples, concatenated, equal the batch's."""
-    if any(part.shape[1:] != whole.shape[1:] for part in parts):
-        return False
-    return not _differ(torch.cat(parts), whole)
-
-
-def _failing_layer(network: ModuleNetwork, theta: Tensor, row: Tensor) -> str:
-    """The first layer with outputs that cannot be differentiated."""
-    leaf = theta.detach().requires_grad_()
-    with torch.enable_grad():
-        trace = _traced(network, leaf, row)
-        sums = [(label, output.sum()) for label, _, output in trace.calls]
-    for label, total in sums:
-        if total.requires_grad:
-            try:
-                torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)
-            except RuntimeError:
-                return label
-    return trace.running[-1] if trace.running else network.name
