@@ -19,6 +19,7 @@ from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork, open_module
+from sklearn_pgb._models._read_chain import read_chain
 from sklearn_pgb._operators import _blocks
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -271,3 +272,29 @@ def test_refit_is_that_of_the_module(name, generator):
     expected = refits[1].predict(new)
     np.testing.assert_allclose(refits[0].predict(new), expected, rtol=1e-6, atol=1e-7)
     assert refits[0].lower_bound_ == pytest.approx(refits[1].lower_bound_, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "kinds"),
+    [
+        ([nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)], ["Linear", "tanh", "Linear"]),
+        # An identity separates two linear layers; containers and dropout disappear.
+        (
+            [nn.Sequential(nn.Linear(3, 4), nn.Dropout()), nn.Linear(4, 1)],
+            ["Linear", "identity", "Linear"],
+        ),
+        (
+            [nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1)],
+            ["Linear", "LayerNorm", "Linear"],
+        ),
+        ([nn.Linear(3, 4), nn.Tanh()], None),
+        ([nn.Bilinear(3, 3, 1)], None),
+    ],
+)
+def test_modules_are_read_as_chains(layers, kinds):
+    chain = read_chain(nn.Sequential(*layers))
+    if kinds is None:
+        assert chain is None
+    else:
+        found = [getattr(part, "name", type(part).__name__) for part in chain.chain]
+        assert found == kinds
