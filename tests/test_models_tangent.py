@@ -111,7 +111,7 @@ def test_stacks(rows, widths, shared, generator, monkeypatch):
             network, weight, coef, given = parts
             J = oracles.jacobian(network, given)
             total += J @ coef[0] + weight * network(network.theta, given)
-        assert_close(stacked(inputs), total.detach(), rtol=1e-10, atol=1e-10)
+        assert_close(stacked(*inputs), total.detach(), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows", [1, 9])
@@ -127,7 +127,7 @@ def test_stacks_of_inputs_far_from_zero(rows, generator):
         expected = expected + (x @ W.T + b).astype(float)
     zeros = [torch.zeros(1, 15, dtype=torch.float64)] * 2
     stacked = stacked_tangent_model(networks, [1.0, 1.0], zeros)
-    found = stacked([inputs] * 2)
+    found = stacked(inputs, inputs)
     assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-8)
 
 

@@ -23,7 +23,7 @@ class TangentSum:
     """
 
     opened: list[OpenNetwork]
-    terms: list[tuple[list[OpenNetwork], Callable[[Sequence[Tensor]], Tensor]]]
+    terms: list[tuple[list[OpenNetwork], Callable[..., Tensor]]]
     trees: list[tuple[OpenNetwork, TreeInputs, Sums]]
     device: Any = None
 
@@ -49,10 +49,13 @@ class TangentSum:
             groups.setdefault(number if kind is None else kind, []).append(number)
         terms = []
         for members in groups.values():
-            networks = [opened[i].network for i in members]
+            networks: list[Any] = [opened[i].network for i in members]
             given = [weights[i] for i in members], [coefs[i] for i in members]
-            model_of = stacked_tangent_model if len(members) > 1 else _single
-            terms.append(([opened[i] for i in members], model_of(networks, *given)))
+            if len(members) > 1:
+                term = stacked_tangent_model(networks, *given)
+            else:
+                term = networks[0].tangent_model(given[0][0], given[1][0])
+            terms.append(([opened[i] for i in members], term))
         return cls(list(opened), terms, trees, device)
 
     def inputs(self, X: Any) -> list[Tensor]:
@@ -65,16 +68,9 @@ class TangentSum:
         networks = [model for models, _ in self.terms for model in models]
         inputs = iter(inputs_of(networks, X, self.device, check=False))
         for models, term in self.terms:
-            total = total + term([next(inputs) for _ in models])
+            total = total + term(*[next(inputs) for _ in models])
         for model, encode, sums in self.trees:
             part = sums(encode.matrix(model.transformed(X)))
             total = total + part.to(self.device or "cpu")
         raw: Tensor = total
         return raw
-
-
-def _single(
-    networks: Sequence[Any], weights: Sequence[float], coefs: Sequence[Tensor]
-) -> Callable[[Sequence[Tensor]], Tensor]:
-    term = networks[0].tangent_model(weights[0], coefs[0])
-    return lambda inputs: term(inputs[0])

@@ -24,8 +24,8 @@ def stack_kind(network: Network) -> Hashable:
 
 def stacked_tangent_model(
     networks: Sequence[Any], weights: Sequence[float], coefs: Sequence[Tensor]
-) -> Callable[[Sequence[Tensor]], Tensor]:
-    """The function ``sum_m w_m f_m(x_m) + J_m(x_m) c_m`` of a list of inputs.
+) -> Callable[..., Tensor]:
+    """The function ``sum_m w_m f_m(x_m) + J_m(x_m) c_m`` of the networks' inputs.
 
     Each operation is one for all networks, because calls take longer than arithmetic if
     there are few samples: 0.11 ms instead of 0.69 for one sample and five networks.
@@ -57,11 +57,11 @@ def stacked_tangent_model(
                 z = _apply(layers[number], h)
         return (change + scale * z if adds else change).sum(0)
 
-    def raw(inputs: Sequence[Tensor]) -> Tensor:
+    def raw(*inputs: Tensor) -> Tensor:
         if all(rows is inputs[0] for rows in inputs):
             X = inputs[0].expand(len(inputs), -1, -1)
         else:
-            X = torch.stack(list(inputs))
+            X = torch.stack(inputs)
         parts = [of_rows(X[:, rows]) for rows in row_blocks(X.shape[1], size)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
