@@ -58,7 +58,19 @@ class Trainer:
             return estimator
         start, key = time.perf_counter(), None
         if self._remembers:
-            key = _key(estimator, X, y, fit_params, seed)
+            # Everything that a training depends on; memory-mapped arrays by value.
+            hasher, parts = _Hasher("md5", coerce_mmap=True), (X, y, fit_params, seed)
+            try:
+                key = hasher.hash((estimator, *parts))
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                # Show only the first argument, because joblib's second one has all the
+                # data.
+                raise ValueError(
+                    "memory must be None if an estimator can't be pickled, for example "
+                    "one with a lambda or a nested function, got "
+                    f"{type(estimator).__name__}: {error.args[0]}. Define its classes "
+                    "and functions at the top of a module that workers can import."
+                ) from error
         fitted, seconds = self._train(
             key, estimator, X, y, fit_params, seed, self._rng_state, context
         )
@@ -75,22 +87,6 @@ class _Hasher(NumpyHasher):
             values = obj.detach().cpu().numpy()
             obj = (type(obj).__name__, str(obj.device), obj.requires_grad, values)
         super().save(obj)
-
-
-def _key(estimator: Any, *parts: Any) -> str:
-    """Hash everything that a training depends on; memory-mapped arrays by value."""
-    try:
-        key: str = _Hasher("md5", coerce_mmap=True).hash((estimator, *parts))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(
-            "memory must be None if an estimator can't be pickled, for example one "
-            "with a lambda or a nested function, got "
-            # Show only the first argument, because joblib's second one has all the
-            # data.
-            f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "
-            "functions at the top of a module that workers can import."
-        ) from error
-    return key
 
 
 def _train(

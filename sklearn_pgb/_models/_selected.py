@@ -138,7 +138,21 @@ def select(network: Network, parameters: str | Sequence[str]) -> Network:
             )
         names = [name for name in positions if _layer_of(name) in layers[-count:]]
     else:
-        names = _matching(list(positions), parameters)
+        names = []
+        for pattern in parameters:
+            matching = [
+                name
+                for name in positions
+                if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+            ]
+            if not matching:
+                known = list(positions)
+                listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+                raise ValueError(
+                    "parameters must be names of parameters or patterns that match "
+                    f"some, got {pattern!r}, which matches none of {listed}."
+                )
+            names += matching
     keep = torch.zeros(network.n_params, dtype=torch.bool)
     for name in names:
         keep[positions[name]] = True
@@ -147,21 +161,3 @@ def select(network: Network, parameters: str | Sequence[str]) -> Network:
 
 def _layer_of(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def _matching(names: list[str], patterns: Sequence[str]) -> list[str]:
-    selected = []
-    for pattern in patterns:
-        matching = [
-            name
-            for name in names
-            if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
-        ]
-        if not matching:
-            listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            raise ValueError(
-                "parameters must be names of parameters or patterns that match some, "
-                f"got {pattern!r}, which matches none of {listed}."
-            )
-        selected += matching
-    return selected

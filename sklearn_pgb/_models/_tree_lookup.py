@@ -124,7 +124,9 @@ class NodeTrees(TreeLookup):
         trees = [_with_values(tree, part) for tree, part in pairs]
         owners = tree_owners(model)
         groups = [[trees[i] for i in np.flatnonzero(owners == c)] for c in range(k)]
-        stages = [_stages(group) for group in groups]
+        stages = [np.empty((len(group), 1), dtype=object) for group in groups]
+        for group, stage in zip(groups, stages, strict=True):
+            stage[:, 0] = [SimpleNamespace(tree_=tree) for tree in group]
         bias = model.bias.numpy()
 
         def total(X: Any) -> Tensor:
@@ -217,10 +219,3 @@ def _with_values(tree: Any, values: NDArray[np.float64]) -> Any:
     copied = type(tree)(tree.n_features, np.ones(width, dtype=np.intp), width)
     copied.__setstate__(state)
     return copied
-
-
-def _stages(trees: Sequence[Any]) -> NDArray[np.object_]:
-    """Trees as `predict_stages` takes them."""
-    stages = np.empty((len(trees), 1), dtype=object)
-    stages[:, 0] = [SimpleNamespace(tree_=tree) for tree in trees]
-    return stages
