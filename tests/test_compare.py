@@ -32,6 +32,7 @@ from sklearn_pgb import (
     ResNetBasisRegressor,
     compare_bases,
 )
+from sklearn_pgb._compare._arguments import check_bases, check_scorer, resolve_loss
 from sklearn_pgb._convex._choice import SQUARED_LOSS_ALPHAS
 
 FOLDS = KFold(3, shuffle=True, random_state=0)
@@ -530,3 +531,17 @@ def test_frame_and_text(regression):
     assert comparison.best == frame["score"].idxmax()
     with pytest.raises(KeyError, match="name must be among"):
         comparison["none"]
+
+
+def test_arguments_are_resolved():
+    """The loss and the name of the score follow from bases and targets."""
+    whole, real = np.array([0, 1, 1]), np.array([0.5, 1.0, 2.0])
+    inputs = {"linear": InputBasis()}
+    assert resolve_loss("auto", inputs, whole) == "log_loss"
+    assert resolve_loss(None, inputs, real) == "squared_error"
+    assert resolve_loss("auto", {"a": Ridge()}, whole) == "squared_error"
+    assert resolve_loss("poisson", inputs, real) == "poisson"
+    assert check_scorer(None, Ridge(), False)[1] == "R²"
+    assert check_scorer("r2", Ridge(), False)[1] == "r2"
+    checked = check_bases({"a": PolynomialFeatures(), "b": Ridge()})
+    assert [type(each) for each in checked.values()] == [FeatureBasis, Ridge]
