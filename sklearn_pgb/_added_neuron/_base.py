@@ -26,13 +26,18 @@ from sklearn_pgb._added_neuron._fitting import (
     fit_network,
     one_epoch,
 )
-from sklearn_pgb._added_neuron._held_out import NumberedSamples, scorer, split_rows
+from sklearn_pgb._added_neuron._held_out import (
+    NumberedSamples,
+    loss_scorer,
+    split_rows,
+    user_scorer,
+)
 from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._budget import AUTO_HELD_OUT
 from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
-from sklearn_pgb._estimator._folds import row_codes
+from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import PARAMETERS
@@ -270,7 +275,10 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         request = self._request(len(samples.y), samples.X)
         score = None
         if heldout is not None:
-            score = scorer(heldout, self, architecture, loss, request)
+            if self.scoring == "loss":
+                score = loss_scorer(heldout, self._targets, architecture, loss, request)
+            else:
+                score = user_scorer(heldout, self, architecture)
         fit, verdict = fit_network(
             architecture,
             loss,

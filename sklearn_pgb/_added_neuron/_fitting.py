@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +10,12 @@ from torch import Tensor
 
 from sklearn_pgb._added_neuron._monitor import FloorComparison, monitor
 from sklearn_pgb._added_neuron._request import Hook, TrainingRequest
-from sklearn_pgb._added_neuron._search import search
+from sklearn_pgb._added_neuron._solvers import (
+    NetworkFit,
+    by_lbfgs,
+    by_minibatches,
+    by_search,
+)
 from sklearn_pgb._budget import (
     BATCHES,
     LARGEST_BATCH,
@@ -28,7 +33,6 @@ from sklearn_pgb._training._descent import Descent
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram, ModuleProgram
-from sklearn_pgb._training._train import train
 
 # Up to this many samples are sorted, so that their order does not matter.
 FEW_SAMPLES = BATCHES * LARGEST_BATCH
@@ -42,23 +46,6 @@ def automatic_batch(n_samples: int, searches: bool) -> int:
     """
     least = LARGEST_BATCH if searches else SMALLEST_BATCH
     return min(max(n_samples // BATCHES, least), LARGEST_BATCH)
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkFit:
-    """Result of a training, with theta (n_params,) in float64 on the CPU.
-
-    `losses` and `scores` are the objective and the held-out score of each epoch. The
-    `ending` is "converged", "early_stopped", "stalled" or "max_iter".
-    """
-
-    theta: Tensor
-    losses: list[float]
-    scores: list[float]
-    n_iter: int
-    n_moves: int
-    ending: str
-    diverged: bool
 
 
 def fit_network(
@@ -92,14 +79,14 @@ def fit_network(
 
     objective = _in_training(exact, request)
     if request.solver == "lbfgs":
-        trained = _by_lbfgs(objective, theta, request, report)
+        trained = by_lbfgs(objective, theta, request, report)
     elif request.n_starts > 1:
         least = floor.value / request.loss_unit
-        trained = _by_search(
+        trained = by_search(
             architecture, objective, theta, request, generator, report, least
         )
     else:
-        trained = _by_minibatches(objective, theta, request, generator, report, score)
+        trained = by_minibatches(objective, theta, request, generator, report, score)
     # The monitor and the polish need float64 on the CPU, on any device of training.
     exact = replace(exact, program=exact.program.exact())
     theta = trained.theta
@@ -162,8 +149,8 @@ def one_epoch(
     # An epoch that overflows is undone, so that the next one can continue.
     if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
         value = float(objective.value(start[None])) * request.loss_unit
-        return _to_float64(start), value, None
-    return _to_float64(descent.theta[0]), value, method.state()
+        return start.detach().cpu().double(), value, None
+    return descent.theta[0].detach().cpu().double(), value, method.state()
 
 
 def _objective(
@@ -192,102 +179,3 @@ def _in_training(objective: Objective, request: TrainingRequest) -> Objective:
     parts = (scaled.X, scaled.y, scaled.weight, scaled.penalty)
     moved = (part.to(request.device, request.dtype) for part in parts)
     return Objective(scaled.program, scaled.loss, *moved)
-
-
-def _by_minibatches(
-    objective: Objective,
-    theta: Tensor,
-    request: TrainingRequest,
-    generator: torch.Generator,
-    report: Hook,
-    score: Callable[[Tensor], float] | None,
-) -> NetworkFit:
-    """Train by the method of the request, with early stopping if there is a score."""
-
-    def on_epoch(theta: Tensor, *epoch: Tensor) -> bool:
-        loss, value, stagnates, rate = (each[0].item() for each in epoch)
-        known = None if score is None else value
-        return report(theta[0], loss, known, stagnates, rate)
-
-    training = train(
-        objective,
-        theta[None].to(objective.weight),
-        request.method(),
-        request.schedule,
-        batch_size=request.batch_size,
-        generator=generator if request.shuffle else None,
-        validate=None
-        if score is None
-        else lambda theta: torch.tensor([score(theta[0])], dtype=torch.float64),
-        on_epoch=on_epoch,
-    )
-    diverged = bool(training.diverged[0])
-    if diverged:
-        ending = "stalled"
-    elif bool(training.stagnated[0]):
-        ending = "converged" if score is None else "early_stopped"
-    else:
-        ending = "max_iter"
-    return NetworkFit(
-        theta=_to_float64(training.theta[0]),
-        losses=training.losses[:, 0].tolist(),
-        scores=training.scores[:, 0].tolist() if score is not None else [],
-        n_iter=training.n_epochs,
-        n_moves=0,
-        ending=ending,
-        diverged=diverged,
-    )
-
-
-def _by_lbfgs(
-    objective: Objective, theta: Tensor, request: TrainingRequest, report: Hook
-) -> NetworkFit:
-    limit, evaluations = request.schedule.max_epochs, request.max_evaluations
-    polished = polish(
-        objective,
-        theta,
-        gtol=request.schedule.tol,
-        max_iter=limit,
-        max_evaluations=evaluations,
-        newton=False,
-        on_iteration=report,
-    )
-    spent = polished.n_iter >= limit or polished.n_evaluations >= evaluations
-    ending = "max_iter" if spent else "stalled"
-    return NetworkFit(
-        polished.theta, polished.losses, [], polished.n_iter, 0, ending, False
-    )
-
-
-def _by_search(
-    architecture: Architecture,
-    objective: Objective,
-    theta: Tensor,
-    request: TrainingRequest,
-    generator: torch.Generator,
-    report: Hook,
-    floor: float,
-) -> NetworkFit:
-    start = theta[None].to(objective.weight)
-    theta, losses, n_epochs, n_moves = search(
-        objective,
-        start,
-        request,
-        restart=lambda _: architecture.draw().to(start),
-        floor=floor,
-        generator=generator,
-        on_epoch=lambda theta, loss: report(theta[0], float(loss[0])),
-    )
-    return NetworkFit(
-        theta=_to_float64(theta[0]),
-        losses=losses[:, 0].tolist(),
-        scores=[],
-        n_iter=n_epochs,
-        n_moves=int(n_moves[0]),
-        ending="max_iter",
-        diverged=False,
-    )
-
-
-def _to_float64(theta: Tensor) -> Tensor:
-    return theta.detach().cpu().double()

@@ -15,6 +15,7 @@ from torch import Tensor
 from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._samples import Samples
+from sklearn_pgb._targets import Targets
 from sklearn_pgb._training._architecture import Architecture
 
 
@@ -64,41 +65,13 @@ class NumberedSamples:
         return np.column_stack([self.row_codes, *codes])
 
 
-def scorer(
-    samples: Samples,
-    estimator: Any,
-    architecture: Architecture,
-    loss: Loss,
-    request: TrainingRequest,
-) -> Callable[[Tensor], float]:
-    """Return a function that scores parameters; larger scores are better.
-
-    The validation samples are not standardized. The estimator's `scoring` determines
-    the score; "loss" is the negative loss.
-    """
-    if estimator.scoring != "loss":
-        return _by_scorer(samples, estimator, architecture)
-    z = architecture.standardized(samples.X)
-    inputs = torch.from_numpy(z).to(request.device, request.dtype)
-    target = estimator._targets.encode(
-        samples.y, architecture.n_outputs, architecture.center, architecture.scale
-    )
-    weight = torch.from_numpy(samples.normalized_weight / request.loss_unit)
-
-    def score(theta: Tensor) -> float:
-        raw = architecture.program(theta[None], inputs)[0].cpu().double()
-        value = -float(weight @ loss.value(target, raw))
-        return value if math.isfinite(value) else -math.inf
-
-    return score
-
-
-def _by_scorer(
+def user_scorer(
     samples: Samples, estimator: Any, architecture: Architecture
 ) -> Callable[[Tensor], float]:
+    """Return a function that scores parameters by the estimator's `scoring`."""
     # A shallow copy, as the score of an epoch must not change the estimator.
     fitted = copy.copy(estimator)
-    user_scorer = check_scoring(fitted, estimator.scoring)
+    given = check_scoring(fitted, estimator.scoring)
     X, y, weight = samples.X, samples.y, samples.weight
 
     def score(theta: Tensor) -> float:
@@ -109,7 +82,7 @@ def _by_scorer(
         if not np.isfinite(fitted._raw_of(X)).all():
             return -math.inf
         try:
-            value = float(user_scorer(fitted, X, y, sample_weight=weight))
+            value = float(given(fitted, X, y, sample_weight=weight))
         except TypeError as error:
             raise TypeError(
                 "scoring must be called as scorer(estimator, X, y, "
@@ -123,6 +96,32 @@ def _by_scorer(
                 "scoring='loss'."
             )
         return value
+
+    return score
+
+
+def loss_scorer(
+    samples: Samples,
+    targets: Targets,
+    architecture: Architecture,
+    loss: Loss,
+    request: TrainingRequest,
+) -> Callable[[Tensor], float]:
+    """Return a function that scores parameters by the negative loss.
+
+    The held-out samples are not standardized.
+    """
+    z = architecture.standardized(samples.X)
+    inputs = torch.from_numpy(z).to(request.device, request.dtype)
+    target = targets.encode(
+        samples.y, architecture.n_outputs, architecture.center, architecture.scale
+    )
+    weight = torch.from_numpy(samples.normalized_weight / request.loss_unit)
+
+    def score(theta: Tensor) -> float:
+        raw = architecture.program(theta[None], inputs)[0].cpu().double()
+        value = -float(weight @ loss.value(target, raw))
+        return value if math.isfinite(value) else -math.inf
 
     return score
 

@@ -1,0 +1,97 @@
+"""The three ways to train a network, on a problem with a known minimum."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from oracles import randn
+
+from sklearn_pgb._added_neuron._request import TrainingRequest
+from sklearn_pgb._added_neuron._solvers import by_lbfgs, by_minibatches, by_search
+from sklearn_pgb._losses._regression import SquaredLoss
+from sklearn_pgb._models._activations import ACTIVATIONS
+from sklearn_pgb._training._architecture import chain_architecture
+from sklearn_pgb._training._descent import Adam, GradientDescent
+from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._program import ChainProgram
+from sklearn_pgb._training._train import Schedule
+
+REQUEST = TrainingRequest(
+    solver="adam",
+    schedule=Schedule(rate=0.02, max_epochs=60, tol=1e-9),
+    batch_size=8,
+    shuffle=True,
+    alpha=0.0,
+    neuron_penalty=1e-3,
+    n_starts=1,
+    global_move="auto",
+    adam=Adam(),
+    descent=GradientDescent(),
+    max_evaluations=1000,
+    dtype=torch.float64,
+    device=torch.device("cpu"),
+    loss_unit=1.0,
+)
+
+
+@pytest.fixture
+def problem(generator):
+    """A network, and targets that other parameters of it fit exactly."""
+    program = ChainProgram([2, 3, 1], [ACTIVATIONS["tanh"]])
+    X = randn(generator, 24, 2)
+    # A copy, as programs reuse the memory of their outputs.
+    y = program(randn(generator, 1, program.n_params), X)[0].clone()
+    weight = torch.full((24,), 1 / 24, dtype=torch.float64)
+    penalty = torch.zeros(program.n_params, dtype=torch.float64)
+    objective = Objective(program, SquaredLoss(), X, y, weight, penalty)
+    rng = np.random.RandomState(0)
+    return chain_architecture(program, rng, np.zeros(1), 1.0), objective
+
+
+def train(problem, solver, request, generator, **options):
+    """Train from random parameters; return the fit, and losses as reported."""
+    architecture, objective = problem
+    theta, reported = architecture.draw(), []
+    start = float(objective.value(theta[None]))
+
+    def report(theta, loss, *details):
+        reported.append(loss)
+        return False
+
+    if solver is by_lbfgs:
+        fit = by_lbfgs(objective, theta, request, report)
+    elif solver is by_search:
+        rest = request, generator, report, 0.0
+        fit = by_search(architecture, objective, theta, *rest)
+    else:
+        score = options.get("score")
+        fit = by_minibatches(objective, theta, request, generator, report, score)
+    return fit, reported, start, float(objective.value(fit.theta[None]))
+
+
+@pytest.mark.parametrize("solver", [by_lbfgs, by_minibatches, by_search])
+def test_training_reduces_the_loss(solver, problem, generator):
+    fit, reported, start, end = train(problem, solver, REQUEST, generator)
+    assert end < 0.5 * start
+    assert len(reported) == len(fit.losses) == fit.n_iter <= 60
+    assert fit.theta.dtype == torch.float64
+    assert not fit.diverged
+
+
+def test_minibatches_stop_early_by_a_score(problem, generator):
+    """A score that never improves ends the training after the patience."""
+    request = replace(REQUEST, schedule=replace(REQUEST.schedule, patience=3))
+    request = replace(request, schedule=replace(request.schedule, kind="constant"))
+    options = {"score": lambda theta: 0.0}
+    fit, *_ = train(problem, by_minibatches, request, generator, **options)
+    assert fit.ending == "early_stopped"
+    assert fit.n_iter == len(fit.scores) == 5
+
+
+def test_lbfgs_says_what_ended_it(problem, generator):
+    few = replace(REQUEST, schedule=replace(REQUEST.schedule, max_epochs=2))
+    assert train(problem, by_lbfgs, few, generator)[0].ending == "max_iter"
+    schedule = replace(REQUEST.schedule, max_epochs=10_000, tol=1e-3)
+    done = train(problem, by_lbfgs, replace(REQUEST, schedule=schedule), generator)
+    assert done[0].ending == "stalled"
