@@ -32,9 +32,9 @@ from sklearn_pgb._estimator._border import (
 from sklearn_pgb._estimator._folds import (
     cross_fitting_parts,
     enough_folds,
-    row_codes,
     splitter_parts,
 )
+from sklearn_pgb._estimator._row_codes import join_groups, row_codes
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._seeds import with_seed
@@ -271,6 +271,17 @@ def test_row_codes_do_not_depend_on_order(container):
     index[:30] = np.arange(30)[::-1]
     expected = row_codes(container(X))[index]
     np.testing.assert_array_equal(row_codes(container(X[index])), expected)
+
+
+def test_groups_join_equal_samples():
+    """Samples are linked by equal inputs or by a group, over any number of steps."""
+    codes = np.array([0, 1, 1, 2, 3, 4])
+    groups = ["a", "a", "b", "b", "c", "d"]
+    assert join_groups(codes, groups).tolist() == [0, 0, 0, 0, 1, 2]
+    order = np.array([5, 3, 1, 4, 0, 2])
+    mixed = join_groups(codes[order], np.array(groups)[order])
+    assert len(set(mixed)) == 3
+    assert len({mixed[i] for i in (1, 2, 4, 5)}) == 1
 
 
 def test_row_codes_do_not_change_sparse_data():

@@ -17,7 +17,7 @@ from sklearn_pgb._certificate._solved import SolvedBasis, enclosure
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import GRADIENT
 from sklearn_pgb._certificate._tilted import TiltedIdentity
-from sklearn_pgb._estimator._folds import row_codes
+from sklearn_pgb._estimator._row_codes import row_codes
 
 
 @dataclass(frozen=True, eq=False)

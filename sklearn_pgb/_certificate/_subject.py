@@ -18,7 +18,7 @@ from sklearn_pgb._certificate._terms import (
 )
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._estimator._border import count_outputs, dense
-from sklearn_pgb._estimator._folds import row_codes
+from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._network import Head, as_float64
 from sklearn_pgb._models._open import named_loss, open_network, unwrap

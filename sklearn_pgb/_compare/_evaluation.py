@@ -17,7 +17,7 @@ from sklearn_pgb._compare._model import BasisModel, weight_keywords
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._estimator._border import aligned
-from sklearn_pgb._estimator._folds import row_codes
+from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._samples import Samples

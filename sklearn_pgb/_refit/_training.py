@@ -20,7 +20,8 @@ from sklearn_pgb._estimator._border import (
     open_all,
     share_target_transformation,
 )
-from sklearn_pgb._estimator._folds import Parts, row_codes
+from sklearn_pgb._estimator._folds import Parts
+from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._models._opened import OpenNetwork

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._budget import STANDARD_ERRORS
-from sklearn_pgb._estimator._folds import row_codes
+from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._resnet._residual import BasisSamples
 
 

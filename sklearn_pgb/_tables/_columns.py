@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sklearn_pgb._estimator._border import check_has_features
-from sklearn_pgb._estimator._folds import COMPLEX
+from sklearn_pgb._estimator._row_codes import COMPLEX
 from sklearn_pgb._sklearn import is_pandas_na, is_scalar_nan
 
 # The date, perhaps with the time of day, fractions of a second and a time zone.

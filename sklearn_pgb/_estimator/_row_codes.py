@@ -1,0 +1,93 @@
+"""Numbers of samples: equal ones have the same, and those of a group if wanted."""
+
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from sklearn.utils import check_consistent_length, column_or_1d
+
+from sklearn_pgb._bases._streamed import over_parts
+from sklearn_pgb._models._mapped_rows import MappedRows
+from sklearn_pgb._sklearn import is_pandas_na, is_scalar_nan
+
+COMPLEX = (
+    "X must have real numbers, got complex ones. Complex data not supported; keep real "
+    "and imaginary parts as two columns."
+)
+
+
+def row_codes(X: Any) -> NDArray[np.intp]:
+    """Codes 0, 1, ... of the samples; equal samples have the same code.
+
+    The codes follow the order of values. They do not depend on the order or
+    repetition of samples, nor on the container or dtype.
+    """
+    is_sparse = sp.issparse(X)
+    if is_sparse:
+        csr = sp.csr_array(X, copy=True)
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+        keys = [
+            csr.indices[start:stop].tobytes() + csr.data[start:stop].tobytes()
+            for start, stop in zip(csr.indptr[:-1], csr.indptr[1:], strict=True)
+        ]
+        # As an object array: NumPy's byte strings would drop trailing zero bytes.
+        return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
+    if isinstance(X, MappedRows):
+        digests = np.concatenate(list(over_parts(_digests, X, X.rows)))
+        return np.unique(digests, return_inverse=True)[1]
+    rows = np.asarray(X)
+    rows = rows.reshape(len(rows), -1)
+    if rows.dtype.kind == "c":
+        raise ValueError(COMPLEX)
+    if rows.dtype.kind not in "biuf":
+        # Data frames with nullable or mixed dtypes become object arrays.
+        rows = np.column_stack([_sortable(column) for column in rows.T])
+    if rows.dtype.kind == "f" and np.isnan(rows).any():
+        # np.unique counts NaN as equal in 1-d arrays, but not in rows.
+        rows = np.column_stack(
+            [np.unique(column, return_inverse=True)[1] for column in rows.T]
+        )
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _digests(rows: MappedRows) -> NDArray[np.bytes_]:
+    """Hash the rows of a part; those of 128 bits do not collide by chance."""
+    # The sum turns -0.0 into 0.0.
+    blocks = (rows[each] + 0 for each in rows.blocks())
+    digests = [blake2b(r, digest_size=16).digest() for block in blocks for r in block]
+    return np.array(digests, dtype="S16")
+
+
+def _sortable(column: NDArray[Any]) -> NDArray[Any]:
+    """Encode a column of objects as numbers in the same order."""
+    missing = np.array([is_scalar_nan(x) or is_pandas_na(x) for x in column])
+    values = column[~missing]
+    if not any(isinstance(value, str) for value in values):
+        with suppress(TypeError, ValueError):
+            numbers = np.full(len(column), np.nan)
+            numbers[~missing] = values.astype(np.float64)
+            return numbers
+    codes = np.full(len(column), np.nan)
+    codes[~missing] = np.unique(values.astype(str), return_inverse=True)[1]
+    return codes
+
+
+def join_groups(codes: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
+    """Number the sets of samples that are equal or in the same group."""
+    group = np.unique(column_or_1d(groups), return_inverse=True)[1]
+    check_consistent_length(codes, group)
+    n_rows = int(codes.max()) + 1
+    size = n_rows + int(group.max()) + 1
+    links = sp.coo_array(
+        (np.ones(len(group)), (codes, n_rows + group)), shape=(size, size)
+    )
+    # Number the sets in the order of their first distinct sample, which depends on
+    # neither the order nor the repetition of samples.
+    component = connected_components(links, directed=False)[1][:n_rows]
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse][codes]
