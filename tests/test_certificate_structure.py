@@ -15,9 +15,9 @@ from sklearn_pgb._certificate._table import joint_layers
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._geometry._displacements import displacements
-from sklearn_pgb._geometry._freedom import linear_units
 from sklearn_pgb._geometry._kinks import KinkMargin, kink_margin
 from sklearn_pgb._geometry._linear_structure import layers_operator, linear_layers
+from sklearn_pgb._geometry._linear_units import linear_units, neutral_moves
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
@@ -505,3 +505,20 @@ def test_displacements_are_searched_at_smooth_singular_points(smooth, generator)
         moved = network(network.theta + each.shift, objective.X)
         assert_close(moved, network(network.theta, objective.X))
     assert look_nearby(objective, None, generator, **options) == (None, [])
+
+
+def test_neutral_moves_change_no_output(generator):
+    """Unused units may take any value, and linear ones move in a null space."""
+    network = random_chain(generator, [3, 5, 4, 2], [IDENTITY] * 2)
+    network.weights[1][:, 0] = 0.0
+    moves = neutral_moves(network, randn(generator, 6, 3))
+    assert [unused.shape[1] for unused, _, _ in moves] == [1, 0]
+    for (_, _, columns), width, later in zip(
+        moves,
+        [5, 4],
+        [network.weights[2] @ network.weights[1], network.weights[2]],
+        strict=True,
+    ):
+        assert torch.linalg.matrix_rank(columns) == width - 2
+        effect = later @ columns
+        assert_close(effect, torch.zeros_like(effect), rtol=0, atol=1e-12)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import BLOCK_WORK, JACOBIAN_ENTRIES, SEAM_TOLERANCE
+from sklearn_pgb._budget import BLOCK_WORK, JACOBIAN_ENTRIES
+from sklearn_pgb._geometry._linear_units import neutral_moves, null_space
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators._function import FunctionOperator
@@ -28,28 +29,6 @@ class Freedom:
     draw: Callable[[torch.Generator], Path]
 
 
-def linear_units(network: ChainNetwork, X: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Find the units of each hidden layer that are linear near theta on all samples.
-
-    A unit is linear if it has no activation, or if its pre-activations all have the
-    same sign and the activation is linear and not zero on this side, e.g. above zero
-    for ReLU and ELU. For each layer, the result has a mask of the linear units and the
-    units' slopes at the first sample.
-    """
-    pre_activations, layers = network.forward(X)
-    result = []
-    for activation, z, h in zip(
-        network.activations, pre_activations, layers[1:-1], strict=True
-    ):
-        margin = SEAM_TOLERANCE * z.abs().max() if activation.seam else -torch.inf
-        above = activation.linear_above & (z > margin).all(0)
-        below = activation.linear_below & (-z > margin).all(0)
-        # A linear unit has the same slope on all samples, so the first one is enough.
-        slope = activation.derivative(z[:1], h[:1])[0]
-        result.append(((above | below) & (slope != 0), slope))
-    return result
-
-
 def chain_families(
     network: ChainNetwork, X: Tensor, *, together: bool
 ) -> list[list[Freedom]]:
@@ -62,7 +41,7 @@ def chain_families(
     of one list form a linear space on which the outputs are constant. Units of several
     layers only move at once if `together`.
     """
-    neutral = _neutral_moves(network, X)
+    neutral = neutral_moves(network, X)
     moves = _unit_freedoms(network, X, neutral)
     # Families of one kind are also tried alone: if one freedom of a list meets a kink,
     # the whole list does.
@@ -199,52 +178,6 @@ def _rescaled(network: ChainNetwork, exponents: list[Tensor], time: float) -> Te
         if bias is not None:
             parts.append(c * bias)
     return torch.cat(parts)
-
-
-def _neutral_moves(
-    network: ChainNetwork, X: Tensor
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Find moves of each hidden layer's units that do not change the outputs.
-
-    For each layer, these are units that may take any value, (width, n_free);
-    orthonormal directions in which pre-activations of linear units may move, (width,
-    a); and columns that span the resulting changes of the layer's outputs, (width, b).
-    """
-    linear = linear_units(network, X)
-    above = torch.zeros(network.n_outputs, 0, dtype=X.dtype)
-    result: list[tuple[Tensor, Tensor, Tensor]] = []
-    for layer in reversed(range(len(network.activations))):
-        # Remove the part of the weights that acts in neutral directions of the next
-        # layer, as it has no effect on the outputs.
-        weight = network.weights[layer + 1]
-        effect = weight - above @ (above.T @ weight)
-        # Outgoing weights that cancel leave rounding errors in place of zeros.
-        rounding = torch.finfo(X.dtype).eps * max(effect.shape)
-        is_unused = effect.norm(dim=0) <= rounding * weight.norm()
-        mask, slopes = linear[layer]
-        mask = mask & ~is_unused
-        kernel = null_space(effect[:, mask])
-        image = X.new_zeros(len(mask), kernel.shape[1])
-        image[mask] = kernel
-        directions = torch.zeros_like(image)
-        directions[mask] = kernel / slopes[mask, None]
-        # Orthonormal, because the next layer's effect is computed by projection.
-        directions = torch.linalg.qr(directions).Q
-        unused = torch.eye(len(is_unused), dtype=X.dtype)[:, is_unused]
-        result.insert(0, (unused, directions, torch.cat([unused, image], 1)))
-        above = torch.cat([unused, directions], 1)
-    return result
-
-
-def null_space(matrix: Tensor) -> Tensor:
-    """Orthonormal columns that the matrix maps to zero, up to rounding."""
-    if len(matrix) > matrix.shape[1]:
-        # R has the same null space and singular values, and is smaller.
-        matrix = torch.linalg.qr(matrix, mode="r").R
-    _, singular, Vh = torch.linalg.svd(matrix)
-    rounding = torch.finfo(matrix.dtype).eps * max(matrix.shape)
-    rank = int((singular > rounding * singular.max()).sum()) if len(singular) else 0
-    return Vh[rank:].T
 
 
 def _layer_shift(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sklearn_pgb._geometry._freedom import linear_units
+from sklearn_pgb._geometry._linear_units import linear_units
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._operators._dense import KroneckerOperator
 
