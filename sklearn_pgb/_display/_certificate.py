@@ -156,7 +156,14 @@ class CertificateDisplay:
         ax = self.ax_
         self.figure_ = ax.figure
         positions = np.arange(n_bases)[::-1]
-        edge = self._set_scale()
+        # The smallest loss shown, minus infinity on a linear axis.
+        rounding, edge = AXIS_ROUNDING * c.tolerance, -np.inf
+        losses = np.array([c.loss, *(row.value for row in c.table)])
+        shown = np.maximum(losses, rounding)
+        is_negative = (losses < -rounding).any() or c.floor < -rounding
+        if not is_negative and shown.max() >= CERTIFICATE_LOG_SPAN * shown.min():
+            ax.set_xscale("log")
+            edge = rounding
         values = np.maximum([row.value for row in c.table], edge)
         bounds = np.maximum([row.lower_bound for row in c.table], edge)
         better = [row.excess > c.tolerance for row in c.table]
@@ -170,7 +177,7 @@ class CertificateDisplay:
         ax.scatter(bounds, positions, marker="|", s=120, c=colors)
         self.points_ = ax.scatter(values, positions, c=colors, s=40, zorder=3)
         self.floor_line_ = self.escape_line_ = None
-        floor = c.floor if abs(c.floor) > AXIS_ROUNDING * c.tolerance else 0.0
+        floor = c.floor if abs(c.floor) > rounding else 0.0
         if floor > edge:
             style = {"color": "0.3", "ls": "--", "lw": 1}
             self.floor_line_ = self._line(floor, edge, "floor", **style)
@@ -181,18 +188,6 @@ class CertificateDisplay:
             self.escape_line_ = self._line(c.escape.objective, edge, words, **style)
         self._label(positions, better)
         return self
-
-    def _set_scale(self):
-        """Set the scale; return the smallest loss shown, minus infinity if linear."""
-        c = self.certificate
-        rounding = AXIS_ROUNDING * c.tolerance
-        losses = np.array([c.loss, *(row.value for row in c.table)])
-        shown = np.maximum(losses, rounding)
-        is_negative = (losses < -rounding).any() or c.floor < -rounding
-        if is_negative or shown.max() < CERTIFICATE_LOG_SPAN * shown.min():
-            return -np.inf
-        self.ax_.set_xscale("log")
-        return rounding
 
     def _line(self, value, edge, words, **style):
         """Plot a vertical line at a loss; zero up to rounding is labeled as 0."""

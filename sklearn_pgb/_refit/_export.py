@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._network import as_float64
-from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._tangent_layers import tangent_module
 from sklearn_pgb._refit._outputs import class_columns, place_classes, tangent_terms
 from sklearn_pgb._refit._request import RefitRequest
@@ -26,6 +25,8 @@ from sklearn_pgb._targets import LabelTargets, class_probabilities
 
 class Exportable:
     """Mixin of the refit that converts it to a torch module."""
+
+    _flat: bool
 
     def to_module(self, response_method="auto"):
         """Convert the fitted refit to a torch module without scikit-learn.
@@ -72,10 +73,41 @@ class Exportable:
         True
         """
         check_is_fitted(self)
-        terms = list(zip(*tangent_terms(self, None), strict=True))
-        total = Sum([_term(*each) for each in terms])
-        output = _output(self, terms[0][0], response_method)
-        return nn.Sequential(total, *output).requires_grad_(False).eval()
+        known = ["predict"]
+        if RefitRequest.at_last_fit(self).classifies:
+            names = "predict_proba", "decision_function"
+            known = [name for name in names if hasattr(self, name)]
+        if response_method not in ("auto", *known):
+            raise ValueError(
+                f"response_method must be 'auto' or {' or '.join(map(repr, known))} "
+                f"for this refit, got {response_method!r}."
+            )
+        method = known[0] if response_method == "auto" else response_method
+        models, weights, coefs = tangent_terms(self, None)
+        terms = []
+        for opened, weight, coef in zip(models, weights, coefs, strict=True):
+            layers = [new for step in opened.steps for new in _rescalings(step, False)]
+            if opened.input_layer is not None:
+                layers.append(opened.input_layer)
+            if opened.network.n_inputs is not None:
+                # A chain leaves out Flatten layers.
+                layers.append(nn.Flatten())
+            tangent = tangent_module(opened.network, weight, coef[0])
+            if tangent is None:
+                raise TypeError(
+                    "to_module needs networks only, got a refit of "
+                    f"{type(opened.final).__name__}. Leave the trees and combinations "
+                    "out."
+                )
+            terms.append(nn.Sequential(*layers, tangent))
+        if method == "predict":
+            output: list[nn.Module] = [Means(models[0].loss)]
+            for transformer in reversed(models[0].target_transformers):
+                output += _rescalings(transformer, True)
+            output += [nn.Flatten(0)] if self._flat else []
+        else:
+            output = [AllClasses(self, models[0].loss, method == "predict_proba")]
+        return nn.Sequential(Sum(terms), *output).requires_grad_(False).eval()
 
 
 class Sum(nn.Module):
@@ -142,43 +174,6 @@ class AllClasses(nn.Module):
             return class_probabilities(full, self.targets.multilabel)
         decision: Any = self.targets.decision(full)
         return decision
-
-
-def _term(opened: OpenNetwork, weight: float, coef: Tensor) -> nn.Module:
-    """A model's part of the sum, for inputs of the estimator."""
-    layers = [layer for step in opened.steps for layer in _rescalings(step, False)]
-    if opened.input_layer is not None:
-        layers.append(opened.input_layer)
-    if opened.network.n_inputs is not None:
-        # A chain leaves out Flatten layers.
-        layers.append(nn.Flatten())
-    tangent = tangent_module(opened.network, weight, coef[0])
-    if tangent is None:
-        raise TypeError(
-            "to_module needs networks only, got a refit of "
-            f"{type(opened.final).__name__}. Leave the trees and combinations out."
-        )
-    return nn.Sequential(*layers, tangent)
-
-
-def _output(refit: Any, opened: OpenNetwork, method: str) -> list[nn.Module]:
-    """The layers from raw outputs to the result of a method."""
-    known = ["predict"]
-    if RefitRequest.at_last_fit(refit).classifies:
-        names = "predict_proba", "decision_function"
-        known = [name for name in names if hasattr(refit, name)]
-    if method not in ("auto", *known):
-        raise ValueError(
-            f"response_method must be 'auto' or {' or '.join(map(repr, known))} for "
-            f"this refit, got {method!r}."
-        )
-    method = known[0] if method == "auto" else method
-    if method != "predict":
-        return [AllClasses(refit, opened.loss, method == "predict_proba")]
-    layers: list[nn.Module] = [Means(opened.loss)]
-    for transformer in reversed(opened.target_transformers):
-        layers += _rescalings(transformer, True)
-    return [*layers, nn.Flatten(0)] if refit._flat else layers
 
 
 def _rescalings(transformer: Any, inverse: bool) -> list[nn.Module]:
