@@ -37,7 +37,7 @@ from sklearn_pgb import GradientBasisRefit
 from sklearn_pgb._budget import CLEAR_GAIN
 from sklearn_pgb._convex._choice import SQUARED_LOSS_ALPHAS
 from sklearn_pgb._refit import _networks
-from sklearn_pgb._refit._choice import side_by_side
+from sklearn_pgb._refit._heldout_choice import side_by_side
 
 GRID = np.logspace(-4, 0, 3)
 

@@ -17,7 +17,8 @@ from sklearn_pgb._convex._solve import solve, warn_if_unconverged
 from sklearn_pgb._convex._unit_basis import Spectrum
 from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._floor import pure_error_floor
-from sklearn_pgb._refit._choice import Choice, choose
+from sklearn_pgb._refit._candidate import Choice
+from sklearn_pgb._refit._choice import choose
 from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._request import RefitRequest
 
