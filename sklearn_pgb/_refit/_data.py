@@ -1,41 +1,26 @@
-"""Check, weight and encode the data passed to a refit."""
+"""The training data of a refit, checked and weighted."""
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_consistent_length, column_or_1d, indexable
-from sklearn.utils.metadata_routing import process_routing
-from sklearn.utils.validation import validate_data
+from sklearn.utils import check_consistent_length, column_or_1d
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._convex._heldout import NoFolds
-from sklearn_pgb._estimator._border import (
-    check_has_features,
-    fit_parameter,
-    weight_keyword,
-)
 from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, splitter_parts
 from sklearn_pgb._models._mapped_rows import MappedRows
-from sklearn_pgb._models._open import checks_inputs
-from sklearn_pgb._models._opened import is_plain
+from sklearn_pgb._refit._checks import (
+    check_training_data,
+    check_weight,
+    network_params,
+    validation_samples,
+)
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._samples import Samples
-from sklearn_pgb._sklearn import (
-    _check_method_params,
-    _check_sample_weight,
-    _check_y,
-    _raise_for_params,
-    _routing_enabled,
-)
-from sklearn_pgb._targets import (
-    LabelTargets,
-    check_target_size,
-    class_codes,
-    class_weights,
-)
+from sklearn_pgb._sklearn import _check_method_params
+from sklearn_pgb._targets import class_codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +111,13 @@ def training_data(
     mapped = MappedRows.of(X, request.n_jobs) if request.is_prefit else None
     if mapped is not None and (X.ndim == 2 or request.validation_options["allow_nd"]):
         X = mapped
-    X, y = _check_training_data(owner, request, X, y)
+    X, y = check_training_data(owner, request, X, y)
     weight = check_weight(request, X, y, sample_weight)
     if groups is not None:
         groups = column_or_1d(groups)
         check_consistent_length(X, groups)
-    heldout = _check_validation(owner, request, y[weight > 0], *validation)
-    params = _network_params(
+    heldout = validation_samples(owner, request, y[weight > 0], *validation)
+    params = network_params(
         owner, request, weight, sample_weight is not None, groups, fit_params
     )
     rows = np.flatnonzero(weight)
@@ -167,177 +152,3 @@ def training_data(
     return TrainingData(
         samples, labels, params, cv, require_n_folds, groups, classes, heldout
     )
-
-
-def _check_validation(
-    owner: Any, request: RefitRequest, y: Any, X_val: Any, y_val: Any, weight_val: Any
-) -> Samples | None:
-    """Validation samples of positive weight, or None."""
-    if X_val is None and y_val is None:
-        if weight_val is not None:
-            raise ValueError(
-                "sample_weight_val must be None without X_val and y_val, got weights. "
-                "Pass the validation samples too."
-            )
-        return None
-    if X_val is None or y_val is None:
-        missing = "X_val" if X_val is None else "y_val"
-        raise ValueError(
-            f"X_val and y_val must be given together, got None for {missing}. Pass "
-            "both or neither."
-        )
-    X_val, y_val = check_validation_data(owner, request, X_val, y_val)
-    if y_val.ndim != y.ndim or y_val.shape[1:] != y.shape[1:]:
-        raise ValueError(
-            "y_val must have as many dimensions and columns as y, of shape "
-            f"{y.shape}, got {y_val.shape}. Pass y_val in the format of y."
-        )
-    weight = _check_sample_weight(
-        weight_val, X_val, dtype=np.float64, copy=True, ensure_non_negative=True
-    )
-    rows = np.flatnonzero(weight)
-    if not len(rows):
-        raise ValueError(
-            "sample_weight_val must have a positive entry, but all weights are zero."
-        )
-    validation = Samples(X_val, y_val, weight).rows(rows)
-    if request.classifies and y.ndim == 1:
-        unknown = np.setdiff1d(validation.y, y)
-        if len(unknown):
-            raise ValueError(
-                f"y_val must hold labels of y, got {unknown.tolist()} too. Add samples "
-                "of these classes to the training data, or leave them out."
-            )
-    return validation
-
-
-def _check_training_data(
-    owner: Any, request: RefitRequest, X: Any, y: Any
-) -> tuple[Any, Any]:
-    """Check X and y, except for the checks left to the network's own pipeline."""
-    targets: dict[str, Any] = {
-        "multi_output": True,
-        "y_numeric": not request.classifies,
-    }
-    if not checks_inputs(request.estimator) and not isinstance(X, MappedRows):
-        X, y = validate_data(owner, X, y, **targets, **request.validation_options)
-        owner._sample_shape = X.shape[1:]
-    elif y is None:
-        raise ValueError(
-            f"This {type(owner).__name__} estimator requires y to be passed, but the "
-            "target y is None."
-        )
-    else:
-        # The values of samples in a file are checked when they are read.
-        check_has_features(X)
-        X, y = indexable(X, y)
-        validate_data(owner, X, skip_check_array=True)
-        owner._sample_shape = getattr(X, "shape", ())[1:]
-        y = _check_y(y, **targets, estimator=owner)
-    return X, _check_targets(request, y)
-
-
-def check_validation_data(
-    owner: Any, request: RefitRequest, X: Any, y: Any
-) -> tuple[Any, Any]:
-    """Check validation samples as training samples are checked."""
-    X = check_new_data(owner, request, X)
-    y = _check_y(y, multi_output=True, y_numeric=not request.classifies)
-    check_consistent_length(X, y)
-    return X, _check_targets(request, y)
-
-
-def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
-    """Check for numeric targets (regressors), or labels or indicators (classifiers)."""
-    y = y if isinstance(y, np.ndarray) else y.toarray()
-    if request.classifies:
-        return LabelTargets.checked(y)
-    if y.dtype.kind not in "biuf":
-        raise ValueError(
-            f"y must be numeric for a regressor, got {y.dtype}. Use a classifier as "
-            "the network, or encode y."
-        )
-    check_target_size(y)
-    return y
-
-
-def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
-    """Check X of a fitted model; only its features if a pipeline checks the rest."""
-    if not checks_inputs(request.estimator):
-        if not is_plain(X, owner, sys.float_info.max):
-            X = validate_data(owner, X, reset=False, **request.validation_options)
-        if X.shape[1:] != owner._sample_shape:
-            raise ValueError(
-                f"X must have samples of shape {owner._sample_shape}, as in fit, got "
-                f"{X.shape[1:]}. Crop or resize them."
-            )
-        return X
-    check_has_features(X)
-    (X,) = indexable(X)
-    if getattr(X, "ndim", 2) == 1 and hasattr(owner, "n_features_in_"):
-        raise ValueError(
-            f"X must have 2 dimensions and {owner.n_features_in_} columns, as in fit, "
-            "got 1 dimension. Reshape your data: X.reshape(1, -1) is one sample."
-        )
-    validate_data(owner, X, reset=False, skip_check_array=True)
-    return X
-
-
-def check_weight(
-    request: RefitRequest, X: Any, y: Any, sample_weight: Any
-) -> NDArray[np.float64]:
-    """Sample weights times class weights; at least one must be positive."""
-    weight = _check_sample_weight(
-        sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
-    )
-    if request.class_weight is not None:
-        if not request.classifies:
-            raise ValueError(
-                "class_weight must be None for a regressor, got "
-                f"{request.class_weight!r}. Use sample_weight."
-            )
-        weight *= class_weights(request.class_weight, y, weight)
-    if not weight.any():
-        raise ValueError(
-            "sample_weight must have a positive entry, but all weights are zero."
-        )
-    return weight
-
-
-def _network_params(
-    owner: Any,
-    request: RefitRequest,
-    weight: NDArray[np.float64],
-    weights_given: bool,
-    groups: Any,
-    fit_params: dict[str, Any],
-) -> dict[str, Any]:
-    """Keyword arguments of the networks' `fit`; empty if they are not trained.
-
-    With metadata routing, only the metadata that the network requests are passed.
-    Class weights are not metadata and always reach the network.
-    """
-    estimator = request.estimator
-    params: dict[str, Any] = {}
-    if _routing_enabled() and not request.is_prefit:
-        routed = process_routing(
-            owner,
-            "fit",
-            **({"sample_weight": weight} if weights_given else {}),
-            **({} if groups is None else {"groups": groups}),
-            **fit_params,
-        )
-        params = {k: v for k, v in routed.estimator.fit.items() if v is not None}
-        weights_given = False
-    else:
-        _raise_for_params(fit_params, owner, "fit")
-        key = fit_parameter(estimator, "groups")
-        if groups is not None and key is not None and not request.is_prefit:
-            params[key] = groups
-    if request.is_prefit or not (weights_given or request.class_weight is not None):
-        return params
-    advice = (
-        "Leave out class_weight too, or train it yourself and pass it in a "
-        "FrozenEstimator to weight the refit alone."
-    )
-    return params | {weight_keyword(estimator, advice): weight}
