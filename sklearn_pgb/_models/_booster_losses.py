@@ -1,0 +1,60 @@
+"""The packages of boosters and their training losses."""
+
+from typing import Any
+
+from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
+from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+
+SQUARED, POISSON = SquaredLoss(), PoissonLoss()
+LOGISTIC, SOFTMAX = LogisticLoss(), CrossEntropyLoss()
+
+# The training losses that can be opened, by the packages' names.
+LOSSES: dict[str, dict[str, Loss]] = {
+    "lightgbm": {
+        **dict.fromkeys(("regression", "regression_l2", "l2", "mse", "rmse"), SQUARED),
+        "mean_squared_error": SQUARED,
+        "poisson": POISSON,
+        "binary": LOGISTIC,
+        "multiclass": SOFTMAX,
+        "softmax": SOFTMAX,
+    },
+    "xgboost": {
+        "reg:squarederror": SQUARED,
+        "count:poisson": POISSON,
+        "binary:logistic": LOGISTIC,
+        "multi:softprob": SOFTMAX,
+        "multi:softmax": SOFTMAX,
+    },
+    "catboost": {
+        "RMSE": SQUARED,
+        "MultiRMSE": SQUARED,
+        "Poisson": POISSON,
+        "Logloss": LOGISTIC,
+        "MultiClass": SOFTMAX,
+    },
+}
+# The parameter that names the loss.
+LOSS_PARAMETERS = {
+    "lightgbm": "objective",
+    "xgboost": "objective",
+    "catboost": "loss_function",
+}
+
+
+def booster_package(estimator: Any) -> str | None:
+    """Name of the package of a booster; None if it is another estimator."""
+    packages = {base.__module__.partition(".")[0] for base in type(estimator).__mro__}
+    return next((name for name in LOSSES if name in packages), None)
+
+
+def booster_loss(estimator: Any, name: Any) -> Loss:
+    """The training loss of a booster that its package knows by this name."""
+    package = str(booster_package(estimator))
+    known = LOSSES[package]
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(
+            f"{LOSS_PARAMETERS[package]} must be one of {list(known)} to open a "
+            f"{type(estimator).__name__}, got {name!r}. Train it with one of these."
+        )
+    return known[name]

@@ -1,0 +1,59 @@
+"""Open scikit-learn's histogram-based gradient boosting."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_pgb._losses._named import LOSSES
+from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._opened_leaves import open_boosted
+from sklearn_pgb._models._small_trees import SmallTrees
+from sklearn_pgb._models._tree_lookup import Convert, HistogramTrees, TreeInputs
+
+
+def open_histogram(model: Any) -> OpenNetwork:
+    """Open fitted histogram-based gradient boosting."""
+    predictors = [tree for iteration in model._predictors for tree in iteration]
+    is_leaf = [tree.nodes["is_leaf"].astype(bool) for tree in predictors]
+    # The node values contain the learning rate.
+    values = [
+        tree.nodes["value"][leaf]
+        for tree, leaf in zip(predictors, is_leaf, strict=True)
+    ]
+    bias = np.asarray(model._baseline_prediction).reshape(-1)
+    lookup = SmallTrees.of(predictors) or HistogramTrees(
+        predictors, model._bin_mapper.make_known_categories_bitsets()
+    )
+    check = partial(model._preprocess_X, reset=False)
+    encode = TreeInputs(lookup, check, model, _encoder(model), None)
+    loss = LOSSES[model.loss].for_outputs(len(bias), independent=False)
+    counts = [len(part) for part in values]
+    joined = np.concatenate([np.empty(0), *values])
+    return open_boosted(model, loss, counts, joined, bias, 1.0, encode)
+
+
+def _encoder(model: Any) -> Convert | None:
+    """The preprocessing of histogram boosting, for arrays that need no check.
+
+    Numbers of categories come first. None if categories are no numbers.
+    """
+    if model._preprocessor is None:
+        return np.ascontiguousarray
+    categories = model._preprocessor.named_transformers_["encoder"].categories_
+    if any(each.dtype.kind not in "biuf" for each in categories):
+        return None
+    known = [each[~np.isnan(each)] for each in categories]
+    order = np.argsort(~model.is_categorical_, kind="stable")
+
+    def encode(X: NDArray[np.float64]) -> NDArray[np.float64]:
+        X = X[:, order]
+        for column, each in zip(X.T, known, strict=False):
+            number = np.searchsorted(each, column)
+            is_known = np.append(each, np.nan)[number] == column
+            # Unknown categories count as missing.
+            column[:] = np.where(is_known, number, np.nan)
+        return X
+
+    return encode
