@@ -11,7 +11,6 @@ from torch import Tensor
 from sklearn_pgb._budget import (
     LEAST_POLISH,
     MOST_POLISH,
-    NEWTON_PARAMS,
     POLISH_CHUNK,
     POLISH_WORK,
     POPULATION_GROUP,
@@ -19,13 +18,9 @@ from sklearn_pgb._budget import (
 from sklearn_pgb._certificate._subject import open_subject
 from sklearn_pgb._estimator._border import jobs_for, weight_keyword
 from sklearn_pgb._estimator._trainer import train_networks
-from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._survey._recipe import Recipe
-from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import uniform_initialization
-from sklearn_pgb._training._train import train
 
 
 def train_population(
@@ -55,7 +50,7 @@ def train_population(
         groups = theta.split(POPULATION_GROUP)
         seeds = rng.randint(np.iinfo(np.int32).max, size=len(groups)).tolist()
         parts = Parallel(n_jobs=jobs_for(len(groups), n_jobs))(
-            delayed(_train)(recipe, group, seed)
+            delayed(recipe.train)(group, seed)
             for group, seed in zip(groups, seeds, strict=True)
         )
         theta = torch.cat(parts)
@@ -70,35 +65,9 @@ def train_population(
     # A chunk is one task for a worker, which polishes its members one by one.
     chunks = theta.split(POLISH_CHUNK)
     polished = Parallel(n_jobs=jobs_for(len(chunks), n_jobs))(
-        delayed(_polish)(recipe, chunk, n_iter, gtol) for chunk in chunks
+        delayed(recipe.polish)(chunk, n_iter, gtol) for chunk in chunks
     )
     return torch.cat(polished)
-
-
-def _train(recipe: Recipe, theta: Tensor, seed: int) -> Tensor:
-    """Train a group by Adam, in float32: polishing restores the accuracy."""
-    training = train(
-        recipe.objective(torch.float32),
-        theta.float(),
-        Adam(),
-        recipe.schedule,
-        batch_size=recipe.batch_size,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    return training.theta.double()
-
-
-def _polish(recipe: Recipe, theta: Tensor, n_iter: int, gtol: float) -> Tensor:
-    """Minimize the objective of each network by L-BFGS and Newton steps."""
-    objective = recipe.objective(torch.float64)
-    small = recipe.program.n_params <= NEWTON_PARAMS
-    # Newton steps do not help at kinks.
-    newton = small and not ACTIVATIONS[recipe.activation].kink
-    polished = [
-        polish(objective, member, gtol=gtol, max_iter=n_iter, newton=newton)
-        for member in theta
-    ]
-    return torch.stack([each.theta for each in polished])
 
 
 def train_separately(

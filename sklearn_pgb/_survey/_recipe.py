@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
 from torch import Tensor
 
-from sklearn_pgb._budget import EPOCH_RATIO
+from sklearn_pgb._budget import EPOCH_RATIO, NEWTON_PARAMS
 from sklearn_pgb._certificate._terms import mlp_penalty
 from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._losses._named import loss_with
@@ -32,10 +32,12 @@ from sklearn_pgb._training._architecture import (
     hidden_widths,
     network_state,
 )
+from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram
-from sklearn_pgb._training._train import Schedule, automatic_rate
+from sklearn_pgb._training._train import Schedule, automatic_rate, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,30 @@ class Recipe:
         # Each call makes its own program, because its buffers are not thread-safe.
         program = ChainProgram(self.program.widths, self.program.activations)
         return Objective(program, loss, *(part.to(dtype) for part in parts))
+
+    def train(self, theta: Tensor, seed: int) -> Tensor:
+        """Train a group by Adam, in float32: polishing restores the accuracy."""
+        training = train(
+            self.objective(torch.float32),
+            theta.float(),
+            Adam(),
+            self.schedule,
+            batch_size=self.batch_size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        return training.theta.double()
+
+    def polish(self, theta: Tensor, n_iter: int, gtol: float) -> Tensor:
+        """Minimize the objective of each network by L-BFGS and Newton steps."""
+        objective = self.objective(torch.float64)
+        small = self.program.n_params <= NEWTON_PARAMS
+        # Newton steps do not help at kinks.
+        newton = small and not ACTIVATIONS[self.activation].kink
+        polished = [
+            polish(objective, member, gtol=gtol, max_iter=n_iter, newton=newton)
+            for member in theta
+        ]
+        return torch.stack([each.theta for each in polished])
 
     def original_penalty(self) -> Tensor:
         """Penalty on the parameters of `networks`, for targets in original units."""
