@@ -77,6 +77,41 @@ class Trainer:
         self.saved += seconds - (time.perf_counter() - start)
         return fitted
 
+    def fit_part(
+        self,
+        estimator: Any,
+        seed: int | None,
+        part: NDArray[Any] | None,
+        X: Any,
+        y: Any,
+        fit_params: dict[str, Any],
+        caller: Any,
+        context: Any,
+        number: int,
+    ) -> Any:
+        """Train a clone on its part of the samples, with callbacks and progress."""
+        if part is None:
+            X, y = aligned(X), aligned(y)
+        else:
+            fit_params = _check_method_params(X, fit_params, part)
+            X, y = _safe_indexing(X, part), _safe_indexing(y, part)
+        network = with_seed(estimator, seed)
+        if caller is None:
+            return self.fit(network, X, y, fit_params, seed)
+        start = time.perf_counter()
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            if context is not None:
+                task = {"estimator": caller, "X": X, "y": y, "metadata": None}
+                context.call_on_fit_task_begin(**task)
+                stack.callback(context.call_on_fit_task_end, **task)
+            fitted = self.fit(network, X, y, fit_params, seed, context)
+        if caller.verbose:
+            seconds = time.perf_counter() - start
+            print(f"Model {number} trained on {len(y)} samples in {seconds:.1f} s")
+        return fitted
+
 
 class _Hasher(NumpyHasher):
     """joblib's hasher, extended to give equal tensors the same hash."""
@@ -147,8 +182,8 @@ def train_networks(
     trainer = Trainer(memory, torch.get_rng_state())
     each = enumerate(zip(seeds, parts, contexts, strict=True), 1)
     tasks = [
-        delayed(_train_part)(
-            trainer, estimator, seed, part, X, y, fit_params, caller, context, n
+        delayed(trainer.fit_part)(
+            estimator, seed, part, X, y, fit_params, caller, context, n
         )
         for n, (seed, part, context) in each
     ]
@@ -161,39 +196,3 @@ def train_networks(
             f"{type(estimator).__name__}: {error.args[0]}. Define its classes and "
             "functions at the top of a module that workers can import."
         ) from error
-
-
-def _train_part(
-    trainer: Trainer,
-    estimator: Any,
-    seed: int | None,
-    part: NDArray[Any] | None,
-    X: Any,
-    y: Any,
-    fit_params: dict[str, Any],
-    caller: Any,
-    context: Any,
-    number: int,
-) -> Any:
-    """Train a clone on its part of the samples, with callbacks and progress."""
-    if part is None:
-        X, y = aligned(X), aligned(y)
-    else:
-        fit_params = _check_method_params(X, fit_params, part)
-        X, y = _safe_indexing(X, part), _safe_indexing(y, part)
-    network = with_seed(estimator, seed)
-    if caller is None:
-        return trainer.fit(network, X, y, fit_params, seed)
-    start = time.perf_counter()
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        if context is not None:
-            task = {"estimator": caller, "X": X, "y": y, "metadata": None}
-            context.call_on_fit_task_begin(**task)
-            stack.callback(context.call_on_fit_task_end, **task)
-        fitted = trainer.fit(network, X, y, fit_params, seed, context)
-    if caller.verbose:
-        seconds = time.perf_counter() - start
-        print(f"Model {number} trained on {len(y)} samples in {seconds:.1f} s")
-    return fitted
