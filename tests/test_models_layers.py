@@ -6,7 +6,7 @@ import pytest
 import torch
 from module_cases import N_INPUTS, N_OUTPUTS, NORMED, Opaque
 from operator_cases import check_products
-from oracles import randn
+from oracles import randn, random_chain
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -298,3 +298,15 @@ def test_modules_are_read_as_chains(layers, kinds):
     else:
         found = [getattr(part, "name", type(part).__name__) for part in chain.chain]
         assert found == kinds
+
+
+def test_units_of_relu_networks_can_be_rescaled(generator):
+    """c relu(z / c) = relu(z), so the outputs stay."""
+    network = random_chain(generator, [3, 5, 4, 2], "relu")
+    X = randn(generator, 7, 3)
+    factors = [randn(generator, width).exp() for width in (5, 4)]
+    theta = network.rescaled(factors)
+    assert_close(network(theta, X), network(network.theta, X))
+    assert not torch.allclose(theta, network.theta)
+    ones = [torch.ones(5).double(), torch.ones(4).double()]
+    assert torch.equal(network.rescaled(ones), network.theta)

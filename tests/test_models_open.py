@@ -11,6 +11,7 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -546,3 +547,16 @@ def test_skorch_binary(X32, y):
 def test_skorch_criterion_errors(net):
     with pytest.raises(ValueError, match="a skorch net must be a NeuralNetRegressor"):
         open_network(net.initialize())
+
+
+def test_target_map_is_that_of_the_transformer():
+    X, y = np.random.default_rng(0).normal(size=(2, 20, 2))
+    y = 3 * y + 5
+    model = TransformedTargetRegressor(Ridge(), transformer=StandardScaler())
+    opened = open_network(model.fit(X, y))
+    slope, shift = opened.target_map()
+    scaler = model.transformer_
+    np.testing.assert_allclose(slope, scaler.scale_)
+    np.testing.assert_allclose(shift, scaler.mean_)
+    plain = open_network(Ridge().fit(X, y)).target_map()
+    assert [part.tolist() for part in plain] == [[1, 1], [0, 0]]

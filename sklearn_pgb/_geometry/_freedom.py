@@ -160,24 +160,14 @@ def scaling_freedom(network: ChainNetwork) -> Freedom | None:
             for weight in network.weights[:-1]
         ]
         exponents = [chosen * u for chosen, u in zip(homogeneous, uniform, strict=True)]
-        return lambda time: _rescaled(network, exponents, time) - network.theta
+
+        def path(time: float) -> Tensor:
+            factors = [2 ** (time * exponent) for exponent in exponents]
+            return network.rescaled(factors) - network.theta
+
+        return path
 
     return Freedom("rescaled units", draw)
-
-
-def _rescaled(network: ChainNetwork, exponents: list[Tensor], time: float) -> Tensor:
-    """Theta with the units' incoming weights multiplied by 2^(time * exponent)."""
-    factors = [2 ** (time * exponent) for exponent in exponents]
-    one = torch.ones(1, dtype=torch.float64)
-    incoming, outgoing = [*factors, one], [one, *factors]
-    parts = []
-    for weight, bias, c, d in zip(
-        network.weights, network.biases, incoming, outgoing, strict=True
-    ):
-        parts.append((c[:, None] * weight / d).reshape(-1))
-        if bias is not None:
-            parts.append(c * bias)
-    return torch.cat(parts)
 
 
 def _layer_shift(

@@ -235,6 +235,23 @@ class ChainNetwork(Network):
         ]
         return ChainOperator(derivatives)
 
+    def rescaled(self, factors: Sequence[Tensor]) -> Tensor:
+        """Theta with incoming weights of hidden units multiplied by factors.
+
+        Their outgoing weights are divided by the same. There is one tensor of factors
+        for each hidden layer.
+        """
+        one = torch.ones(1, dtype=torch.float64)
+        incoming, outgoing = [*factors, one], [one, *factors]
+        parts = []
+        for weight, bias, c, d in zip(
+            self.weights, self.biases, incoming, outgoing, strict=True
+        ):
+            parts.append((c[:, None] * weight / d).reshape(-1))
+            if bias is not None:
+                parts.append(c * bias)
+        return torch.cat(parts)
+
     def find_head(self, X: Tensor) -> Head:
         theta, head = self.theta, self.chain[-1]
         theta[: len(theta) - self._sizes[-1]] = 0

@@ -147,7 +147,7 @@ def _output_maps(
             matrix = weights[number] * _of_classes(classes, member, n_outputs)
         else:
             matrix = weights[number] * torch.eye(n_outputs, dtype=torch.float64)
-        slope, shift = _target_map(member)
+        slope, shift = member.target_map()
         matrices.append(matrix * slope)
         shifts.append(matrix @ shift)
     return matrices, torch.stack(shifts).sum(0)
@@ -164,23 +164,6 @@ def _of_classes(
     total = torch.zeros(max(n_outputs, 2), columns.shape[1], dtype=torch.float64)
     total[classes] = columns
     return total if n_outputs > 1 else total[1:] - total[:1]
-
-
-def _target_map(member: OpenNetwork) -> tuple[Tensor, Tensor]:
-    """Slope and shift of each output, from the member's target transformers."""
-    n_outputs = member.network.n_outputs or 1
-    # Any transformer may be affine: zero and one give the map, the others test it.
-    probes = np.random.RandomState(0).standard_normal((8, n_outputs))
-    probes[:2] = np.zeros(n_outputs), np.ones(n_outputs)
-    values = member.untransform(probes)
-    shift, slope = values[0], values[1] - values[0]
-    if not np.allclose(values, shift + probes * slope, rtol=1e-9, atol=1e-9):
-        raise ValueError(
-            "the transformers of y of the members must multiply and shift, as a "
-            f"StandardScaler does, got {member.target_transformers!r}. Transform y "
-            "outside of the combination."
-        )
-    return torch.tensor(slope), torch.tensor(shift)
 
 
 def _encode(estimator: Any, opened: Sequence[OpenNetwork], X: Any) -> Tensor:

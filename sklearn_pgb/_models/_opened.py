@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_array, column_or_1d
@@ -188,6 +189,25 @@ class OpenNetwork:
             raw_prediction = np.asarray(transformer.inverse_transform(raw_prediction))
             raw_prediction = raw_prediction.reshape(len(raw_prediction), -1)
         return raw_prediction
+
+    def target_map(self) -> tuple[Tensor, Tensor]:
+        """Slope and shift of each output by which `untransform` acts, if it is affine.
+
+        Otherwise an error about the member of a combination is raised.
+        """
+        n_outputs = self.network.n_outputs or 1
+        # Any transformer may be affine: zero and one give the map, the others test it.
+        probes = np.random.RandomState(0).standard_normal((8, n_outputs))
+        probes[:2] = np.zeros(n_outputs), np.ones(n_outputs)
+        values = self.untransform(probes)
+        shift, slope = values[0], values[1] - values[0]
+        if not np.allclose(values, shift + probes * slope, rtol=1e-9, atol=1e-9):
+            raise ValueError(
+                "the transformers of y of the members must multiply and shift, as a "
+                f"StandardScaler does, got {self.target_transformers!r}. Transform y "
+                "outside of the combination."
+            )
+        return torch.tensor(slope), torch.tensor(shift)
 
 
 @dataclass(frozen=True, eq=False)
