@@ -51,6 +51,10 @@ class Targets(ABC):
     def check(self, y: NDArray[Any], name: str = "y") -> None:
         """Raise an error if other checked targets have other labels or columns."""
 
+    def check_same(self, y: NDArray[Any]) -> None:
+        """Raise an error unless a warm start has the labels of the previous fit."""
+        self.check(y)
+
     @abstractmethod
     def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
         """Return the loss for this number of raw outputs, or raise an error.
@@ -357,6 +361,17 @@ class LabelTargets(Targets):
                 f"{name} must be labels among classes {self.classes.tolist()}, got "
                 f"{unknown.tolist()} too. {advice}"
             )
+
+    def check_same(self, y: NDArray[Any]) -> None:
+        if y.ndim == 1 and not self.multilabel:
+            labels = np.unique(y)
+            if not np.array_equal(labels, self.classes):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in "
+                    f"the previous call to fit. Previously got {self.classes}, `y` has "
+                    f"{labels}. Set warm_start=False to train a new network."
+                )
+        self.check(y)
 
     def loss_for(self, n_outputs: int, scale: float = 1.0) -> Loss:
         """Return the loss for one output per class or, for two classes, one in all."""

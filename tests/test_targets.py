@@ -174,3 +174,16 @@ def test_raw_outputs_are_scored_as_predictions():
     raw = np.array([[-1.0], [1.0], [1.0], [0.5], [2.0]])
     assert_allclose(labels.mean(raw)[:, 1], 1 / (1 + np.exp(-raw[:, 0])))
     assert labels.score(BINARY, raw, WEIGHT) == pytest.approx(1 - 2 / WEIGHT.sum())
+
+
+def test_warm_starts_need_the_labels_of_the_fit():
+    labels = LabelTargets.of(LABELS, CrossEntropyLoss())
+    labels.check_same(LABELS[::-1])
+    # A batch may lack a label, but not the data of a warm start.
+    labels.check(LABELS[:2])
+    with pytest.raises(ValueError, match="same classes as in the previous call"):
+        labels.check_same(LABELS[:2])
+    targets = RealTargets.of(np.zeros((3, 2)), SquaredLoss())
+    targets.check_same(np.ones((4, 2)))
+    with pytest.raises(ValueError, match="must have 2 targets"):
+        targets.check_same(np.ones((4, 1)))

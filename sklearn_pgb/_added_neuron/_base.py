@@ -233,9 +233,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         self._keep_parameters()
         is_sparse, X, y, user_weight = self._check(X, y, sample_weight, continues=warm)
         if warm:
-            if is_classifier(self):
-                self._check_same_classes(y)
-            self._targets.check(y)
+            self._targets.check_same(y)
         else:
             self._learn(y)
         numbered, callback_data = self._training_samples(X, y, user_weight, groups)

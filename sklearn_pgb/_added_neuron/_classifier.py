@@ -1,7 +1,5 @@
 """`AddedNeuronClassifier`."""
 
-import numpy as np
-
 from sklearn_pgb._added_neuron._base import AddedNeuronBase, with_epochs
 from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._predictors import CLASSIFIER_CONSTRAINTS, NetworkClassifier
@@ -333,14 +331,3 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
             If `classes` is missing in the first call, or a label is not among them.
         """
         return self._partial_fit(X, y, classes, sample_weight)
-
-    def _check_same_classes(self, y):
-        """Raise an error if a warm start has other classes than the previous fit."""
-        if y.ndim == 2 or self._multilabel:
-            return
-        if not np.array_equal(np.unique(y), self.classes_):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the "
-                f"previous call to fit. Previously got {self.classes_}, `y` has "
-                f"{np.unique(y)}. Set warm_start=False to train a new network."
-            )
