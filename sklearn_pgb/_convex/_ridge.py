@@ -122,8 +122,18 @@ class RidgePath:
                 # As columns are centered, the intercept adds a leverage, the sample's
                 # weight.
                 leverage += (weight[part, None, None] * eye)[..., None]
-            scaled = residual / root[part, None, None]
-            errors[:, part] = _unlever(scaled, leverage, fraction[part])
+            scaled, removed = residual / root[part, None, None], fraction[part]
+            if k == 1:
+                remaining = 1.0 - removed[:, None] * leverage[:, 0, 0]
+                # If the model interpolates, residual and remaining weight are both
+                # zero.
+                solved = scaled[:, 0] / remaining.clamp_min(1e-12)
+                errors[:, part] = solved.T[:, :, None]
+                continue
+            blocks = leverage.permute(3, 0, 1, 2) * removed[:, None, None]
+            eye = torch.eye(k, dtype=root.dtype, device=root.device)
+            sides = scaled.permute(2, 0, 1)[..., None]
+            errors[:, part] = torch.linalg.solve(eye - blocks, sides)[..., 0]
         return errors
 
     def _or_all(self, rows: Tensor | None) -> Tensor:
@@ -328,20 +338,6 @@ def _centered_rmatvec(problem: ConvexProblem, residual: Tensor) -> Tensor:
     if problem.intercept:
         residual = residual - problem.weight[:, None] * residual.sum(0)
     return problem.operator.rmatvec(residual)
-
-
-def _unlever(residual: Tensor, leverage: Tensor, fraction: Tensor) -> Tensor:
-    """``(I - f_i H_ii)^-1 r_i`` as (n_alphas, n_rows, k)."""
-    k = residual.shape[1]
-    if k == 1:
-        remaining = 1.0 - fraction[:, None] * leverage[:, 0, 0]
-        # If the model interpolates, residual and remaining weight are both zero.
-        return (residual[:, 0] / remaining.clamp_min(1e-12)).T[:, :, None]
-    blocks = leverage.permute(3, 0, 1, 2) * fraction[:, None, None]
-    eye = torch.eye(k, dtype=residual.dtype, device=residual.device)
-    return torch.linalg.solve(eye - blocks, residual.permute(2, 0, 1)[..., None])[
-        ..., 0
-    ]
 
 
 def lsmr_ridge(

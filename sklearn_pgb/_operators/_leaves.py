@@ -183,10 +183,16 @@ class LeafOperator(LinearOperator):
     def normal(self, root: Tensor | None = None) -> Tensor:
         p, n_trees = self.total_leaves, len(self.n_leaves)
         total = self._empty(p, self.width, p, self.width).zero_()
-        scale = self.scale
+        scale, k = self.scale, self.n_outputs
         for rows in self._sample_blocks():
             columns = self.columns(rows)
-            weight = self._squared_roots(root, rows)
+            # S^T S of the samples, (n_rows, n_outputs, n_outputs).
+            if root is None:
+                weight = torch.eye(k).to(scale).expand(len(columns), k, k)
+            elif root.ndim == 2:
+                weight = torch.diag_embed(root[rows].square())
+            else:
+                weight = root[rows].mT @ root[rows]
             for tree, (start, size) in enumerate(self._ranges()):
                 later = slice(tree, n_trees)
                 # A weighted count of pairs (leaf of this tree, leaf of a later tree)
@@ -250,15 +256,6 @@ class LeafOperator(LinearOperator):
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """First leaf and number of leaves of each tree."""
         return zip(self._starts.tolist(), self.n_leaves, strict=True)
-
-    def _squared_roots(self, root: Tensor | None, rows: slice) -> Tensor:
-        """S^T S of the given samples, (n_rows, n_outputs, n_outputs)."""
-        if root is None:
-            k = self.n_outputs
-            return torch.eye(k).to(self.scale).expand(len(self.leaves[rows]), k, k)
-        if root.ndim == 2:
-            return torch.diag_embed(root[rows].square())
-        return root[rows].mT @ root[rows]
 
     def _shared_leaves(self, other: "LeafOperator", output: int) -> NDArray[np.float64]:
         """The kernel of one output: how many trees put two samples into one leaf.

@@ -266,3 +266,32 @@ def side_by_side(
         for kernel, own in zip(total, of_fold(fold), strict=True):
             kernel += own
     return [kernel.div_(len(folds)) for kernel in total]
+
+
+def spread(
+    folds: Sequence[FoldModels],
+    terms: Sequence[FoldTerms],
+    stack: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """Mean variance over the folds of the raw outputs of their convex models.
+
+    `stack` has the weights of the models' own outputs. Zero without `terms`.
+    """
+    if not terms:
+        return torch.zeros(folds[0].raw[0].shape[1], dtype=weight.dtype)
+    raws = [fold.average(stack) for fold in folds]
+    # Models of large data are not evaluated on all samples.
+    rows = torch.stack(raws).isfinite().all(2).all(0).nonzero()[:, 0]
+    outputs = [
+        sum(
+            (
+                apply_sets(each.rows(rows), c)
+                for each, c in zip(fold.operators, own.coefficients, strict=True)
+            ),
+            own.intercept + raw[rows],
+        )
+        for fold, own, raw in zip(folds, terms, raws, strict=True)
+    ]
+    weight = weight[rows]
+    return weight @ torch.stack(outputs).var(0, correction=0) / weight.sum()

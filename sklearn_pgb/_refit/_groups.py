@@ -19,14 +19,13 @@ from sklearn_pgb._budget import (
 )
 from sklearn_pgb._convex._kernels import KernelSolution
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._operators._outputs import apply_sets
 from sklearn_pgb._refit._final import (
     FinalProblem,
     first_in_order,
     solve_final,
     solve_flops,
 )
-from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms
+from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms, spread
 from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
 from sklearn_pgb._refit._stacking import fit_stacking_weights
 
@@ -269,31 +268,5 @@ def refit_groups(
         raw,
         converged,
         own,
-        _spread(bases, own, centered * stack, weight),
+        spread(bases, own, centered * stack, weight),
     )
-
-
-def _spread(
-    folds: Sequence[FoldModels],
-    terms: Sequence[FoldTerms],
-    stack: Tensor,
-    weight: Tensor,
-) -> Tensor:
-    """Mean variance of the folds' raw outputs, see `GroupRefit`."""
-    if not terms:
-        return torch.zeros(folds[0].raw[0].shape[1], dtype=weight.dtype)
-    raws = [fold.average(stack) for fold in folds]
-    # Models of large data are not evaluated on all samples.
-    rows = torch.stack(raws).isfinite().all(2).all(0).nonzero()[:, 0]
-    outputs = [
-        sum(
-            (
-                apply_sets(each.rows(rows), c)
-                for each, c in zip(fold.operators, own.coefficients, strict=True)
-            ),
-            own.intercept + raw[rows],
-        )
-        for fold, own, raw in zip(folds, terms, raws, strict=True)
-    ]
-    weight = weight[rows]
-    return weight @ torch.stack(outputs).var(0, correction=0) / weight.sum()

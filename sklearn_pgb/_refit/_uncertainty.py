@@ -166,8 +166,14 @@ def uncertainty(
     folds = enough_folds(folds, X.cpu().numpy())
     network, normalized = result.space.networks[0], problem.weight[rows]
     normalized = normalized / normalized.sum()
+    # The rich features are tried if there are not too many of them.
+    values = X[:1].flatten(1).shape[1] + raw.shape[1]
+    columns = values * (values + 3) // 2
+    columns += sum(h.shape[1] for h in _hidden(network, X[:1]))
+    fits = NOISE_COPIES * 8.0 * len(X) * columns <= effort.max_memory
+    most = min(len(X) // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
     models = []
-    for rich in _candidates(network, X, raw, effort.max_memory):
+    for rich in [False, True] if fits and columns <= most else [False]:
         features = _noise_features(network, X, raw, rich)
         model = NoiseModel.chosen(rich, features, squares, normalized, folds, effort)
         models.append(model)
@@ -213,18 +219,6 @@ def parameter_variance(state: dict[str, Any], operator: LinearOperator) -> Tenso
         parts.append((centered.square().sum(-1) - explained).clamp_min(0) / shift)
     total = torch.cat(parts) + float(state["intercept"])
     return total / state["total_weight"]
-
-
-def _candidates(
-    network: Network, X: Tensor, raw: Tensor, max_memory: float
-) -> list[bool]:
-    """Whether to try the rich features too."""
-    values = X[:1].flatten(1).shape[1] + raw.shape[1]
-    columns = values * (values + 3) // 2
-    columns += sum(h.shape[1] for h in _hidden(network, X[:1]))
-    fits = NOISE_COPIES * 8.0 * len(X) * columns <= max_memory
-    most = min(len(X) // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
-    return [False, True] if fits and columns <= most else [False]
 
 
 def _hidden(network: Network, X: Tensor) -> list[Tensor]:

@@ -66,11 +66,16 @@ class TableReader:
                         UserWarning,
                         stacklevel=6,
                     )
-        labels = tuple(
-            _by_frequency(column) if is_category else None
-            for column, is_category in zip(table.columns, chosen, strict=True)
-        )
-        reader = cls(table.names, labels)
+        labels: list[tuple[Any, ...] | None] = [None] * len(table.columns)
+        for j, column in enumerate(table.columns):
+            if chosen[j]:
+                # From the most to the least frequent; ties are sorted as text.
+                counts = Counter(v for v in column if not is_missing(v))
+                ordered = sorted(
+                    counts.items(), key=lambda pair: (-pair[1], str(pair[0]))
+                )
+                labels[j] = tuple(label for label, _ in ordered)
+        reader = cls(table.names, tuple(labels))
         return reader, reader._matrix(table)
 
     @property
@@ -153,9 +158,3 @@ def _categorical_mask(table: Table, categorical: ArrayLike | None) -> NDArray[np
                 f"below {n_features} or a mask of length {n_features}, got {entry!r}."
             )
     return chosen
-
-
-def _by_frequency(column: NDArray[Any]) -> tuple[Any, ...]:
-    """Labels from the most to the least frequent; ties are sorted as text."""
-    counts = Counter(value for value in column if not is_missing(value))
-    return tuple(sorted(counts, key=lambda label: (-counts[label], str(label))))
