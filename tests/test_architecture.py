@@ -7,6 +7,8 @@ it must find one: a rule that cannot fail is no rule.
 
 import ast
 import re
+import runpy
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -419,3 +421,15 @@ def test_untested_room_is_found(tmp_path):
     package = write(tmp_path / "sklearn_pgb", dict.fromkeys(files, ""))
     tests = write(tmp_path / "tests", {"test_a.py": "", "test_b_speed.py": ""})
     assert untested_rooms(package, tests) == ["_d"]
+
+
+def test_figures_of_the_structure(monkeypatch, tmp_path, capsys):
+    """A table of a checkout, and a message for other folders."""
+    tool = str(ROOT / "tools" / "structure.py")
+    package = write(tmp_path, {"sklearn_pgb/_a.py": "def _f(): ...", "tests/b.py": ""})
+    monkeypatch.setattr(sys, "argv", [tool, str(package)])
+    runpy.run_path(tool, run_name="__main__")
+    assert "| private helpers used once " in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [tool, str(tmp_path / "tests")])
+    with pytest.raises(SystemExit, match="ROOT must be a checkout"):
+        runpy.run_path(tool, run_name="__main__")

@@ -183,6 +183,11 @@ def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1])
     package = root / "sklearn_pgb"
     modules = trees(package)
+    if not modules:
+        sys.exit(
+            f"ROOT must be a checkout, with the files of the package in {package}, got "
+            "none. Pass the folder that holds pyproject.toml."
+        )
     lines = n_lines(package)
     helpers, once = private_helpers(modules)
     outside = {
@@ -195,7 +200,7 @@ def main():
         ("lines of tests", f"{n_lines(root / 'tests'):,}"),
         ("numeric constants per 1,000 lines", f"{1000 * constants / lines:.1f}"),
         ("dataclasses built in one place", str(len(dataclasses_built_once(modules)))),
-        ("private helpers used once", f"{len(once) / len(helpers):.0%}"),
+        ("private helpers used once", f"{len(once) / max(len(helpers), 1):.0%}"),
         ("comment lines", f"{share_of_comments(package):.1%}"),
         (
             " / ".join(f'"{name}"' for name in WORDS) + " per 1,000 words",
