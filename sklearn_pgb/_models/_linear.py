@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.linear_model import (
     ElasticNet,
     ElasticNetCV,
@@ -61,3 +62,35 @@ def open_linear(model: Any) -> OpenNetwork:
         classes=model.classes_,
         one_column=len(coef) == 1,
     )
+
+
+def penalty_strength(model: Any, weight: NDArray[np.float64]) -> Any:
+    """Penalty on the squared coefficients, in units of the mean loss.
+
+    The squared loss of the package has no factor 1/2.
+    """
+    if isinstance(model, Ridge | RidgeCV):
+        # Its objective is a sum over the samples, without a factor 1/2.
+        alpha = model.alpha_ if isinstance(model, RidgeCV) else model.alpha
+        return np.asarray(alpha) / weight.sum()
+    if isinstance(model, Lasso | LassoCV | ElasticNet | ElasticNetCV):
+        # Its objective has half of the mean squared loss and half of the squared norm.
+        cross_validated = isinstance(model, LassoCV | ElasticNetCV)
+        alpha = model.alpha_ if cross_validated else model.alpha
+        return alpha * (1 - l1_ratio(model))
+    if hasattr(model, "C_") or hasattr(model, "C"):
+        # Its objective is C times a sum over the samples, plus half of the squared
+        # norm.
+        C = np.ravel(model.C_ if hasattr(model, "C_") else model.C)[0]
+        return (1 - l1_ratio(model)) / (2 * C * weight.sum())
+    # A PoissonRegressor has an alpha, a LinearRegression none.
+    return getattr(model, "alpha", 0.0) / 2
+
+
+def l1_ratio(model: Any) -> float:
+    """Part of the penalty that is an L1 norm."""
+    if isinstance(model, Lasso | LassoCV):
+        return 1.0
+    given = getattr(model, "l1_ratio_", getattr(model, "l1_ratio", None))
+    ratio = 0.0 if given is None else np.ravel(given)[0]
+    return 0.0 if ratio is None else float(ratio)
