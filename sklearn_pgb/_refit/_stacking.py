@@ -47,29 +47,26 @@ def fit_stacking_weights(
 
     def moments(column: Tensor) -> Tensor:
         """Products with the derivatives of the raw outputs by theta."""
-        weights = torch.tensordot(raws, column, 2)
-        return torch.cat([weights, column.sum(0)])
+        return torch.cat([torch.tensordot(raws, column, 2), column.sum(0)])
 
     def value(theta: Tensor) -> float:
-        raw = combined(theta)
-        return float(w @ loss.value(y, raw) + penalties @ (theta - prior).square() / 2)
+        penalty = penalties @ (theta - prior).square() / 2
+        return float(w @ loss.value(y, combined(theta)) + penalty)
 
     theta = prior
     for _ in range(STACKING_STEPS):
         raw = combined(theta)
-        slope = moments(w[:, None] * loss.gradient(y, raw))
-        slope += penalties * (theta - prior)
-        hessian = loss.hessian(y, raw)
-        # The columns of the shift would take k times the memory of the outputs.
-        shifts = (entry.expand_as(y) for entry in torch.eye(k, dtype=y.dtype))
-        H = torch.stack(
-            [moments(w[:, None] * hessian(column)) for column in (*raws, *shifts)]
+        slope = moments(w[:, None] * loss.gradient(y, raw)) + penalties * (
+            theta - prior
         )
+        hessian = loss.hessian(y, raw)
+        # Copies of the columns of the shift would take k times the memory of raws.
+        columns = *raws, *(entry.expand_as(y) for entry in torch.eye(k, dtype=y.dtype))
+        H = torch.stack([moments(w[:, None] * hessian(each)) for each in columns])
         H += torch.diag(penalties)
         # Each Newton step solves least squares with bounds, for columns scaled to a
         # curvature of one. The damping is needed because the softmax has no curvature
-        # along equal shifts of all outputs.
-        # Probabilities of zero and one have none at all.
+        # along equal shifts of all outputs, and none at all at probabilities of 0 or 1.
         size = H.diagonal()
         step_scale = size.clamp(min=1e-12 * float(size.max())).rsqrt()
         scaled = H * step_scale * step_scale[:, None]
