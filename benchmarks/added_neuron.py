@@ -20,7 +20,7 @@ from sklearn_pgb._added_neuron._search import search
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._auxiliary import auxiliary_objective, draw_neurons
-from sklearn_pgb._training._descent import Adam, GradientDescent
+from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import ChainProgram, uniform_initialization
 from sklearn_pgb._training._train import Schedule, train
@@ -171,8 +171,7 @@ def searched(starts, kind):
         neuron_penalty=NEURON_PENALTY,
         n_starts=1,
         global_move=kind,
-        adam=Adam(),
-        descent=GradientDescent(),
+        method=Adam(),
         max_evaluations=STEPS,
         dtype=starts.theta.dtype,
         device=starts.theta.device,

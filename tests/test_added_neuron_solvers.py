@@ -12,7 +12,7 @@ from sklearn_pgb._added_neuron._solvers import by_lbfgs, by_minibatches, by_sear
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._training._architecture import chain_architecture
-from sklearn_pgb._training._descent import Adam, GradientDescent
+from sklearn_pgb._training._descent import Adam
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import ChainProgram
 from sklearn_pgb._training._train import Schedule
@@ -26,8 +26,7 @@ REQUEST = TrainingRequest(
     neuron_penalty=1e-3,
     n_starts=1,
     global_move="auto",
-    adam=Adam(),
-    descent=GradientDescent(),
+    method=Adam(),
     max_evaluations=1000,
     dtype=torch.float64,
     device=torch.device("cpu"),

@@ -54,7 +54,7 @@ from sklearn_pgb._sklearn import (
     _fit_context,
 )
 from sklearn_pgb._threads import local_randomness
-from sklearn_pgb._training._descent import Adam, GradientDescent
+from sklearn_pgb._training._descent import Adam, GradientDescent, Method
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._train import Schedule, automatic_rate
 
@@ -561,6 +561,11 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
                 "samples form one batch.",
                 stacklevel=5,
             )
+        if self.solver == "sgd":
+            momentum = float(self.momentum), self.nesterovs_momentum
+            method: Method = GradientDescent(*momentum)
+        else:
+            method = Adam(*map(float, (self.beta_1, self.beta_2, self.epsilon)))
         name = self.dtype or X.dtype.name
         return TrainingRequest(
             solver=self.solver,
@@ -578,8 +583,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             neuron_penalty=float(self.neuron_penalty),
             n_starts=int(self.n_starts),
             global_move=self.global_move,
-            adam=Adam(*map(float, (self.beta_1, self.beta_2, self.epsilon))),
-            descent=GradientDescent(float(self.momentum), self.nesterovs_momentum),
+            method=method,
             max_evaluations=int(self.max_fun),
             dtype=torch.float32 if name == "float32" else torch.float64,
             device=check_device(self.device),

@@ -138,7 +138,7 @@ def one_epoch(
     objective = _objective(architecture, loss, data, request, total_weight)
     objective = _in_training(objective, request)
     theta = architecture.draw() if start is None else start
-    method = request.method()
+    method = request.method
     generator = torch.Generator().manual_seed(seed) if request.shuffle else None
     theta = theta[None].to(objective.weight)
     descent = Descent(objective, theta, method, request.batch_size, generator)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sklearn_pgb._training._descent import Adam, GradientDescent, Method
+from sklearn_pgb._training._descent import Method
 from sklearn_pgb._training._train import Schedule
 
 # Called after each epoch or iteration with the parameters (n_params,) and the
@@ -20,7 +20,8 @@ class TrainingRequest:
     """Parameters of the training, with automatic ones resolved.
 
     The training minimizes the objective divided by `loss_unit`, so that steps and
-    tolerances do not depend on the scale of count targets.
+    tolerances do not depend on the scale of count targets. The `method` is that of
+    minibatches.
     """
 
     solver: str
@@ -31,13 +32,8 @@ class TrainingRequest:
     neuron_penalty: float
     n_starts: int
     global_move: str
-    adam: Adam
-    descent: GradientDescent
+    method: Method
     max_evaluations: int
     dtype: torch.dtype
     device: torch.device
     loss_unit: float
-
-    def method(self) -> Method:
-        """Return the optimizer of minibatch training."""
-        return self.descent if self.solver == "sgd" else self.adam

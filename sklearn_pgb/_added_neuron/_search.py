@@ -90,7 +90,7 @@ def search(
     descent = Descent(
         auxiliary,
         population.start(),
-        request.method(),
+        request.method,
         request.batch_size,
         generator,
     )

@@ -49,7 +49,7 @@ def by_minibatches(
     training = train(
         objective,
         theta[None].to(objective.weight),
-        request.method(),
+        request.method,
         request.schedule,
         batch_size=request.batch_size,
         generator=generator if request.shuffle else None,

@@ -1,4 +1,4 @@
-"""The problems of the table's rows, solved, with the points that prove their bounds."""
+"""Solutions for the rows of the table, with the points that prove their bounds."""
 
 import math
 from collections.abc import Mapping
@@ -113,7 +113,7 @@ def solve_features(
     floor: float,
     max_memory: float,
 ) -> tuple[list[SolvedBasis], float, str | None]:
-    """Solve the problems on all features, see `feature_problems`.
+    """Solve the problems of `feature_problems`.
 
     The second result is a bound on the loss of all linear models of the inputs, or
     minus infinity if only coefficients of limited norm are covered. The third one is

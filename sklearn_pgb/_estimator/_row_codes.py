@@ -1,4 +1,4 @@
-"""Numbers of samples: equal ones have the same, and those of a group if wanted."""
+"""Codes of samples: equal samples have the same code, and so may those of a group."""
 
 from contextlib import suppress
 from hashlib import blake2b
