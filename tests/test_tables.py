@@ -185,6 +185,15 @@ def test_many_classes_share_the_features(monkeypatch):
     np.testing.assert_allclose(model.predict_proba(X), softmax(raw, 1))
 
 
+def test_boosted_trees_split_few_samples():
+    x = np.linspace(0, 1, 24)[:, None]
+    model = GradientBasisRegressor("drop", forest="drop", random_state=0)
+    assert model.fit(x, np.where(x[:, 0] > 0.5, 3.0, -1.0)).oof_score_ > 0.5
+    for n_samples, least in ((3000, 5), (3001, 20)):
+        booster = _members.trees([None], "squared_error", n_samples, 1, False)[-1]
+        assert booster.min_samples_leaf == least
+
+
 def test_many_classes_have_fewer_iterations(monkeypatch):
     monkeypatch.setattr(_members, "MOST_TREES", 10)
     model = GradientBasisClassifier("drop", forest="drop", cv=2, random_state=0)

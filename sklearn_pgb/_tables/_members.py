@@ -26,6 +26,8 @@ from sklearn_pgb._budget import (
     MOST_TREES,
     NETWORK_SAMPLES,
     NETWORK_UNITS,
+    SMALL_LEAF,
+    SMALL_LEAVES_UP_TO,
     TREE_ITERATIONS,
     TREE_LEAVES,
 )
@@ -82,6 +84,8 @@ def trees(
             categorical_features=codes or None,
             early_stopping=is_large,
         )
+        if n_samples <= SMALL_LEAVES_UP_TO:
+            model.set_params(min_samples_leaf=SMALL_LEAF)
         if several:
             per_output = MultiOutputClassifier if classifies else MultiOutputRegressor
             model = per_output(model)
