@@ -228,8 +228,8 @@ def model_named(name, n_samples, classifies=False):
     return rivals(classifies, n_samples)[name]
 
 
-def list_tasks(sizes):
-    """One task for each size, and for each installed model."""
+def list_tasks(sizes, tables=TABLES):
+    """One task for each size or table, and for each installed model."""
     installed = ("GradientBasis", "Nystroem", *rivals(False, 1))
     tasks = []
     for part, values in sizes.items():
@@ -241,7 +241,7 @@ def list_tasks(sizes):
             found = data_sets(*CLASS_SETS) if os.environ.get(FOLDER_VARIABLE) else []
             tasks += [Task(name, 0, part, name) for name in found]
     names = [m for m in FEW_MODELS if m in installed]
-    tasks += [Task(name, 0, "tables", model) for name in TABLES for model in names]
+    tasks += [Task(name, 0, "tables", model) for name in tables for model in names]
     return tasks
 
 
@@ -390,7 +390,7 @@ def main():
         sys.argv.pop(place)
     parts = (*SIZES, "tables")
     options = parse_arguments(__doc__, parts)
-    tasks = list_tasks(QUICK_SIZES if options.quick else SIZES)
+    tasks = list_tasks(QUICK_SIZES, TABLES[:1]) if options.quick else list_tasks(SIZES)
     constants = [NETWORK, N_INPUTS, N_TRAINING, N_OF_LARGE, NOISE, MAX_MEMORY, N_TEST]
     protocols = dict.fromkeys(parts, constants)
     rows = run(tasks, compute, protocols, options, alone=parts)
