@@ -26,18 +26,18 @@ SURROGATE = (
 )
 
 
-def open_averaged(model: Any) -> OpenNetwork:
+def open_averaged(estimator: Any) -> OpenNetwork:
     """Open a fitted tree, or a forest whose trees are averaged."""
-    single = hasattr(model, "tree_")
-    trees = [each.tree_ for each in ([model] if single else model.estimators_)]
+    is_tree = hasattr(estimator, "tree_")
+    trees = [each.tree_ for each in ([estimator] if is_tree else estimator.estimators_)]
     lookup = NodeTrees(trees)
-    classifies = hasattr(model, "predict_proba")
-    multilabel = classifies and model.n_outputs_ > 1
-    if multilabel and any(classes.tolist() != [0, 1] for classes in model.classes_):
+    classifies = hasattr(estimator, "predict_proba")
+    multilabel = classifies and estimator.n_outputs_ > 1
+    if multilabel and any(classes.tolist() != [0, 1] for classes in estimator.classes_):
         raise ValueError(
             "y must have one column, or columns of zeros and ones, to open a "
-            f"{type(model).__name__}, got columns with the labels {model.classes_!r}. "
-            "Train one classifier per column."
+            f"{type(estimator).__name__}, got columns with the labels "
+            f"{estimator.classes_!r}. Train one classifier per column."
         )
     # Nodes of regression trees hold means, (n_nodes, n_outputs).
     parts = [
@@ -46,7 +46,7 @@ def open_averaged(model: Any) -> OpenNetwork:
     ]
     values = np.concatenate(parts)[lookup.numbers.is_leaf]
     n_outputs = values.shape[1]
-    leaves = LeafModel(
+    model = LeafModel(
         lookup.numbers.n_leaves,
         torch.tensor(values),
         torch.zeros(n_outputs, dtype=torch.float64),
@@ -56,13 +56,13 @@ def open_averaged(model: Any) -> OpenNetwork:
     if classifies:
         loss = CrossEntropyLoss().for_outputs(n_outputs, independent=multilabel)
 
-    check = model._validate_X_predict
-    if single:
+    check = estimator._validate_X_predict
+    if is_tree:
         # A forest's method has no parameter `check_input`.
         check = partial(check, check_input=True)
-    encode = TreeInputs(lookup, check, model, as_single, SINGLE_MAX)
+    encode = TreeInputs(lookup, check, estimator, as_single, SINGLE_MAX)
     surrogate = SURROGATE if classifies else None
-    return open_leaf_model(leaves, loss, model, encode, surrogate)
+    return open_leaf_model(estimator, loss, model, encode, surrogate)
 
 
 def _smoothed_log_odds(tree: Any) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The packages of boosters and their training losses."""
+"""The training losses of LightGBM, XGBoost and CatBoost, by their own names."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 SQUARED, POISSON = SquaredLoss(), PoissonLoss()
 LOGISTIC, SOFTMAX = LogisticLoss(), CrossEntropyLoss()
 
-# The training losses that can be opened, by the packages' names.
-LOSSES: dict[str, dict[str, Loss]] = {
+# The training losses that can be opened, by package and by the package's name.
+BOOSTER_LOSSES: dict[str, dict[str, Loss]] = {
     "lightgbm": {
         **dict.fromkeys(("regression", "regression_l2", "l2", "mse", "rmse"), SQUARED),
         "mean_squared_error": SQUARED,
@@ -45,13 +45,13 @@ LOSS_PARAMETERS = {
 def booster_package(estimator: Any) -> str | None:
     """Name of the package of a booster; None if it is another estimator."""
     packages = {base.__module__.partition(".")[0] for base in type(estimator).__mro__}
-    return next((name for name in LOSSES if name in packages), None)
+    return next((name for name in BOOSTER_LOSSES if name in packages), None)
 
 
 def booster_loss(estimator: Any, name: Any) -> Loss:
-    """The training loss of a booster that its package knows by this name."""
+    """The loss that a booster's package calls `name`."""
     package = str(booster_package(estimator))
-    known = LOSSES[package]
+    known = BOOSTER_LOSSES[package]
     if not isinstance(name, str) or name not in known:
         raise ValueError(
             f"{LOSS_PARAMETERS[package]} must be one of {list(known)} to open a "

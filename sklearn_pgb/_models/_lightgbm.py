@@ -11,11 +11,11 @@ from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._opened_leaves import open_boosted
 
 
-def open_lightgbm(model: Any) -> OpenNetwork:
+def open_lightgbm(estimator: Any) -> OpenNetwork:
     """Open a fitted estimator of LightGBM."""
-    booster = model.booster_
-    description = booster.dump_model(num_iteration=model.best_iteration_ or None)
-    loss = booster_loss(model, description["objective"].split()[0])
+    booster = estimator.booster_
+    description = booster.dump_model(num_iteration=estimator.best_iteration_ or None)
+    loss = booster_loss(estimator, description["objective"].split()[0])
     counts = [tree["num_leaves"] for tree in description["tree_info"]]
     values = [
         booster.get_leaf_output(tree, leaf)
@@ -24,9 +24,9 @@ def open_lightgbm(model: Any) -> OpenNetwork:
     ]
 
     def encode(X: Any) -> Tensor:
-        leaves = np.asarray(model.predict(X, pred_leaf=True))
+        leaves = np.asarray(estimator.predict(X, pred_leaf=True))
         return torch.from_numpy(leaves.reshape(-1, len(counts)).astype(np.int32))
 
     # The initial prediction is part of the first trees.
     bias = np.zeros(booster.num_model_per_iteration())
-    return open_boosted(model, loss, counts, np.array(values), bias, 1.0, encode)
+    return open_boosted(estimator, loss, counts, np.array(values), bias, 1.0, encode)

@@ -1,4 +1,4 @@
-"""Open models of trees, given the values and the numbers of their leaves."""
+"""Open sums of trees, given the values of their leaves and the leaves of samples."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,17 +47,17 @@ def open_boosted(
         torch.full((len(n_leaves),), scale, dtype=torch.float64),
         tree_outputs,
     )
-    return open_leaf_model(model, loss, estimator, encode)
+    return open_leaf_model(estimator, loss, model, encode)
 
 
 def open_leaf_model(
-    model: LeafModel,
-    loss: Loss,
     estimator: Any,
+    loss: Loss,
+    model: LeafModel,
     encode: Callable[[Any], Tensor],
     surrogate: str | None = None,
 ) -> OpenNetwork:
-    """Open a model of trees; its loss determines whether it is a classifier."""
+    """Open a sum of trees; its loss determines whether it is a classifier."""
     classifies, one_output = loss.is_classification, model.n_outputs == 1
     multilabel = isinstance(loss, LogisticLoss) and not one_output
     return OpenNetwork(

@@ -26,7 +26,7 @@ from sklearn_pgb._threads import tree_threads
 Sums = Callable[[Any], Tensor]
 Convert = Callable[[NDArray[np.float64]], NDArray[Any]]
 
-# Forests convert samples to this type.
+# The largest number in single precision, to which forests convert samples.
 SINGLE_MAX = float(np.finfo(np.float32).max)
 
 
@@ -45,7 +45,7 @@ class TreeLookup(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TreeInputs:
-    """The leaf numbers of samples, as `OpenNetwork.encode`.
+    """A function of samples that returns leaf numbers, used as `OpenNetwork.encode`.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class TreeInputs:
         Checks and converts samples as the estimator's `predict` does.
     estimator : estimator
     convert : callable or None
-        Does the same for arrays that need no check. None if all do.
+        Converts arrays that need no check. None if all arrays need it.
     limit : float or None
         Samples with larger, infinite or missing values need the check. None if all
         values are allowed.
@@ -78,18 +78,18 @@ class TreeInputs:
 
 
 def as_single(X: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Convert samples as forests do."""
+    """Convert samples to single precision, as forests do."""
     return np.ascontiguousarray(X, dtype=np.float32)
 
 
 class LeafLookup:
-    """Leaf numbers of nodes, from masks of the leaves among the nodes of each tree."""
+    """Leaf numbers of nodes, from one mask of the leaves among them for each tree."""
 
-    def __init__(self, trees: Sequence[NDArray[np.bool_]]):
-        self.is_leaf = np.concatenate(trees)
-        self.n_leaves = [int(tree.sum()) for tree in trees]
-        self.starts = np.cumsum([0, *(len(tree) for tree in trees)])[:-1]
-        numbers = [np.cumsum(tree) - 1 for tree in trees]
+    def __init__(self, masks: Sequence[NDArray[np.bool_]]):
+        self.is_leaf = np.concatenate(masks)
+        self.n_leaves = [int(mask.sum()) for mask in masks]
+        self.starts = np.cumsum([0, *(len(mask) for mask in masks)])[:-1]
+        numbers = [np.cumsum(mask) - 1 for mask in masks]
         self._numbers = np.concatenate(numbers).astype(np.int32)
 
     def leaves(self, nodes: Any) -> Tensor:
@@ -121,7 +121,7 @@ class NodeTrees(TreeLookup):
         of_nodes[self.numbers.is_leaf] = values
         parts = np.split(of_nodes, self.numbers.starts[1:])
         pairs = zip(self.trees, parts, strict=True)
-        trees = [_with_values(tree, part) for tree, part in pairs]
+        trees = [_with_node_values(tree, part) for tree, part in pairs]
         owners = tree_owners(model)
         groups = [[trees[i] for i in np.flatnonzero(owners == c)] for c in range(k)]
         stages = [np.empty((len(group), 1), dtype=object) for group in groups]
@@ -157,7 +157,7 @@ class HistogramTrees(TreeLookup):
         self.is_leaf = [tree.nodes["is_leaf"].astype(bool) for tree in trees]
         # Trees that predict leaf numbers in place of the values.
         self.numbered = [
-            self._with_values(tree, leaf, np.arange(leaf.sum()))
+            _with_leaf_values(tree, leaf, np.arange(leaf.sum()))
             for tree, leaf in zip(trees, self.is_leaf, strict=True)
         ]
 
@@ -175,7 +175,7 @@ class HistogramTrees(TreeLookup):
             return super().sums(model)
         parts = np.split(values[:, 0], np.cumsum(model.n_leaves)[:-1])
         both = zip(self.trees, self.is_leaf, parts, strict=True)
-        trees = [self._with_values(*each) for each in both]
+        trees = [_with_leaf_values(*each) for each in both]
         owners, bias = tree_owners(model), model.bias.numpy()
 
         def total(X: Any) -> Tensor:
@@ -186,13 +186,6 @@ class HistogramTrees(TreeLookup):
             return torch.from_numpy(result).T
 
         return total
-
-    def _with_values(self, tree: Any, is_leaf: Any, values: Any) -> Any:
-        """A copy of a tree with other values of its leaves."""
-        nodes = tree.nodes.copy()
-        nodes["value"][is_leaf] = values
-        bitsets = tree.binned_left_cat_bitsets, tree.raw_left_cat_bitsets
-        return TreePredictor(nodes, *bitsets)
 
 
 def tree_values(model: LeafModel) -> NDArray[np.float64]:
@@ -211,11 +204,19 @@ def tree_owners(model: LeafModel) -> NDArray[np.intp]:
     return owners
 
 
-def _with_values(tree: Any, values: NDArray[np.float64]) -> Any:
-    """A copy of a tree with other values of its nodes, (n_nodes, width)."""
+def _with_node_values(tree: Any, values: NDArray[np.float64]) -> Any:
+    """Copy a tree of a forest with other values of its nodes, (n_nodes, width)."""
     n_nodes, width = values.shape
     state = tree.__getstate__() | {"values": values.reshape(n_nodes, width, 1)}
     # Each output has one value, so it counts as one class.
     copied = type(tree)(tree.n_features, np.ones(width, dtype=np.intp), width)
     copied.__setstate__(state)
     return copied
+
+
+def _with_leaf_values(tree: Any, is_leaf: Any, values: Any) -> Any:
+    """Copy a tree of histogram boosting with other values of its leaves."""
+    nodes = tree.nodes.copy()
+    nodes["value"][is_leaf] = values
+    bitsets = tree.binned_left_cat_bitsets, tree.raw_left_cat_bitsets
+    return TreePredictor(nodes, *bitsets)

@@ -25,9 +25,9 @@ from sklearn_pgb._models._opened import OpenNetwork
 
 HISTOGRAM = HistGradientBoostingRegressor, HistGradientBoostingClassifier
 BOOSTED = *HISTOGRAM, GradientBoostingRegressor, GradientBoostingClassifier
-SINGLE = DecisionTreeRegressor, DecisionTreeClassifier
 AVERAGED = (
-    *SINGLE,
+    DecisionTreeRegressor,
+    DecisionTreeClassifier,
     RandomForestRegressor,
     RandomForestClassifier,
     ExtraTreesRegressor,
@@ -45,7 +45,7 @@ def is_tree_model(estimator: Any) -> bool:
 
 def check_trees(estimator: Any) -> None:
     """Check that a model of trees, fitted or not, has a loss that can be opened."""
-    name = type(estimator).__name__
+    name, classifies = type(estimator).__name__, hasattr(estimator, "predict_proba")
     if isinstance(estimator, BOOSTED):
         loss = estimator.loss
         if loss not in BOOSTED_LOSSES:
@@ -60,9 +60,7 @@ def check_trees(estimator: Any) -> None:
                 "predictions are not constant. Leave it out, or combine both models "
                 "in a VotingRegressor."
             )
-    elif hasattr(estimator, "predict_proba"):
-        return
-    elif estimator.criterion not in MEAN_CRITERIA:
+    elif not classifies and estimator.criterion not in MEAN_CRITERIA:
         raise ValueError(
             f"criterion must be one of {MEAN_CRITERIA} to open a {name}, got "
             f"{estimator.criterion!r}, whose leaves do not hold means. Train it with "

@@ -12,11 +12,11 @@ from sklearn_pgb._models._opened_leaves import open_boosted
 from sklearn_pgb._models._tree_lookup import LeafLookup
 
 
-def open_xgboost(model: Any) -> OpenNetwork:
+def open_xgboost(estimator: Any) -> OpenNetwork:
     """Open a fitted estimator of XGBoost."""
-    booster = model.get_booster()
+    booster = estimator.get_booster()
     learner = json.loads(booster.save_raw("json").decode())["learner"]
-    loss = booster_loss(model, learner["objective"]["name"])
+    loss = booster_loss(estimator, learner["objective"]["name"])
     params = learner["learner_model_param"]
     n_outputs = max(int(params["num_class"]), int(params["num_target"]))
     trees = learner["gradient_booster"]["model"]
@@ -38,7 +38,7 @@ def open_xgboost(model: Any) -> OpenNetwork:
     bias = np.broadcast_to(start, n_outputs).copy()
 
     def encode(X: Any) -> Tensor:
-        return lookup.leaves(np.asarray(model.apply(X)).reshape(-1, len(trees)))
+        return lookup.leaves(np.asarray(estimator.apply(X)).reshape(-1, len(trees)))
 
     values = values[lookup.is_leaf]
-    return open_boosted(model, loss, lookup.n_leaves, values, bias, 1.0, encode)
+    return open_boosted(estimator, loss, lookup.n_leaves, values, bias, 1.0, encode)
