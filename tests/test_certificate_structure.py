@@ -10,7 +10,7 @@ from oracles import randn, random_chain
 from torch import nn
 from torch.testing import assert_close
 
-from sklearn_pgb._certificate._nearby import look_nearby
+from sklearn_pgb._certificate._nearby import rank_nearby
 from sklearn_pgb._certificate._table import joint_layers
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import solve
@@ -498,13 +498,13 @@ def test_displacements_are_searched_at_smooth_singular_points(smooth, generator)
     rank = int(torch.linalg.matrix_rank(network.jacobian(objective.X).dense()[:, 0]))
     assert rank == network.n_params - 3
     options = {"smooth": smooth, "may_be_critical": True}
-    nearby, displaced = look_nearby(objective, rank, generator, **options)
+    nearby, displaced = rank_nearby(objective, rank, generator, **options)
     assert nearby == network.n_params
     assert bool(displaced) is smooth
     for each in displaced:
         moved = network(network.theta + each.shift, objective.X)
         assert_close(moved, network(network.theta, objective.X))
-    assert look_nearby(objective, None, generator, **options) == (None, [])
+    assert rank_nearby(objective, None, generator, **options) == (None, [])
 
 
 def test_neutral_moves_change_no_output(generator):

@@ -10,7 +10,7 @@ from torch import Tensor
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._budget import TILTED_BUDGET
 from sklearn_pgb._certificate._curvature import Curvature, curvature
-from sklearn_pgb._certificate._nearby import look_nearby
+from sklearn_pgb._certificate._nearby import rank_nearby
 from sklearn_pgb._certificate._solved import SolvedBasis, solve_features
 from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
@@ -190,7 +190,7 @@ def examine(
     )
     span_coef = subject.head.span_coef
     solved.append(SolvedBasis.of(GRADIENT, problem, tangent, loss, span_coef))
-    nearby_rank, displaced = look_nearby(
+    nearby_rank, displaced = rank_nearby(
         objective,
         tangent.steady_rank,
         generator,

@@ -13,7 +13,7 @@ from sklearn_pgb._geometry._rank import generic_rank
 from sklearn_pgb._training._objective import Objective
 
 
-def look_nearby(
+def rank_nearby(
     objective: Objective,
     rank: int | None,
     generator: torch.Generator,
@@ -21,9 +21,10 @@ def look_nearby(
     smooth: bool,
     may_be_critical: bool,
 ) -> tuple[int | None, list[Displacement]]:
-    """Rank of the Jacobian nearby, and displacements if it exceeds the `rank` here.
+    """Return the rank of the Jacobian nearby, and displacements if it is larger there.
 
-    They are left out at kinks, and if they cost too much.
+    `rank` is the rank at the parameters. There are no displacements if the parameters
+    are at a kink, or if they cost too much.
     """
     network, X, weight = objective.network, objective.X, objective.weight
     n_rows, n_coef = objective.y.numel(), network.n_params

@@ -16,7 +16,7 @@ from sklearn_pgb._bases._perturbed import PerturbedGradientBasis
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._convex._choice import (
     Effort,
-    candidates,
+    candidate_alphas,
     choose_alpha,
     is_number,
     spectral_path,
@@ -182,7 +182,7 @@ class BasisModel(BaseEstimator):
         choice = choose_alpha(
             problem,
             "cv" if path is None else "loo",
-            candidates(self.alpha, problem.loss.quadratic) * size,
+            candidate_alphas(self.alpha, problem.loss.quadratic) * size,
             samples.total,
             self.effort,
             lambda _: self._folds(samples),

@@ -92,7 +92,7 @@ def check_alpha(alpha: Any, rules: Sequence[str]) -> Any:
     return values if values.ndim else float(values)
 
 
-def candidates(alpha: object, quadratic: bool) -> NDArray[np.float64]:
+def candidate_alphas(alpha: object, quadratic: bool) -> NDArray[np.float64]:
     """Return the user's candidates, or the default ones, in descending order."""
     if not isinstance(alpha, str):
         return np.unique(np.asarray(alpha, dtype=float))[::-1]

@@ -21,6 +21,7 @@ from sklearn_pgb._budget import (
     STEADY_RTOL,
     factorization_flops,
 )
+from sklearn_pgb._convex._bound_choice import Minimizer, best_bound, rough_bound
 from sklearn_pgb._convex._bounds import (
     Bound,
     Dual,
@@ -28,7 +29,6 @@ from sklearn_pgb._convex._bounds import (
     into_domain,
     unconditional_bound,
 )
-from sklearn_pgb._convex._candidate import Candidate, best_bound, rough_bound
 from sklearn_pgb._convex._newton import PrimalSystem, newton
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._repair import repaired
@@ -166,7 +166,7 @@ def infimum(
             basis = spectrum.basis
             zero = basis.base.new_zeros(basis.matrix.shape[1], basis.scaling.width)
             value = float(problem.data_value(basis.base))
-            candidates = [Candidate(value, zero, basis.base, [], False)]
+            candidates = [Minimizer(value, zero, basis.base, [], False)]
             if bool(basis.matrix.isfinite().all()):
                 quadratic = problem.loss.quadratic
                 find = _least_squares if quadratic else partial(_minimized, descend)
@@ -190,7 +190,7 @@ def is_affordable(problem: ConvexProblem, flops: float, max_memory: float) -> bo
 # --- squared loss -------------------------------------------------------------------
 
 
-def _least_squares(spectrum: Spectrum, rank: int) -> Candidate:
+def _least_squares(spectrum: Spectrum, rank: int) -> Minimizer:
     """Minimize the squared loss along the first `rank` directions of the basis.
 
     The residual of the targets is the dual point. It is projected off the span twice,
@@ -209,13 +209,13 @@ def _least_squares(spectrum: Spectrum, rank: int) -> Candidate:
     parts = orthogonal, residual
     duals = [Dual.of_residual(basis, target, part) for part in parts]
     raw = basis.base + mean + basis.unfold(target - residual)
-    return Candidate(value, beta, raw, duals, True, rank)
+    return Minimizer(value, beta, raw, duals, True, rank)
 
 
 # --- other losses -------------------------------------------------------------------
 
 
-def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> Candidate:
+def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> Minimizer:
     """Minimize by Newton's method, or by `descend` if its steps are too expensive."""
     basis = spectrum.basis
     problem = basis.problem
@@ -250,14 +250,14 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> Candidate:
         root = inner.weight.sqrt()[:, None, None]
         span = (root * operator.dense()).flatten(0, 1)
         duals += [Dual.at(basis, each) for each in repaired(problem, dual, span)]
-    return Candidate(value, beta, raw, duals, converged, rank)
+    return Minimizer(value, beta, raw, duals, converged, rank)
 
 
 # --- bases too large to factorize ---------------------------------------------------
 
 
-def _by_products(problem: ConvexProblem, descend: Descend) -> Candidate:
-    """A candidate by products with the basis; column norms take one pass over it."""
+def _by_products(problem: ConvexProblem, descend: Descend) -> Minimizer:
+    """Minimize by products with the basis; column norms take one pass over it."""
     coef, intercept = descend(problem)
     raw = problem.raw(coef, intercept)
     scaling = ColumnScaling.of(problem)
@@ -280,7 +280,7 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> Candidate:
     residual += product_rounding(1) * size * cancellation
     proven = Dual(conjugate_value(problem, dual, problem.base), residual, dual)
     value = float(problem.data_value(raw))
-    return Candidate(value, coordinates, raw, [proven], False)
+    return Minimizer(value, coordinates, raw, [proven], False)
 
 
 # --- bounds from candidates ---------------------------------------------------------
@@ -288,7 +288,7 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> Candidate:
 
 def _finish(
     problem: ConvexProblem,
-    candidates: list[Candidate],
+    candidates: list[Minimizer],
     spectrum: Spectrum | None,
     contains_offset: bool,
     floor: float,
@@ -362,7 +362,7 @@ def _is_unlimited(
 
 
 def _attainment(
-    problem: ConvexProblem, best: Candidate, value: float, has_rays: bool
+    problem: ConvexProblem, best: Minimizer, value: float, has_rays: bool
 ) -> tuple[float, bool | None, float]:
     """Return the infimum, whether it is attained, and the multiple of the outputs.
 

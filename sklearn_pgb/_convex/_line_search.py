@@ -1,4 +1,4 @@
-"""The length of a Newton step on an objective with kinks of its gradient."""
+"""Line search along a Newton step, for objectives whose gradient has kinks."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ def line_search(
     gradient: tuple[Tensor, Tensor],
     step: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, float] | None:
-    """Take the full step if Armijo's rule allows it; otherwise bisect its slope.
+    """Take the full step if Armijo's rule allows it; else bisect for a small slope.
 
     Backtracking would always stop before a kink of the gradient (the hinge's margins)
     and never use the curvature behind it.

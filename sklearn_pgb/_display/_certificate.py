@@ -5,8 +5,8 @@ import numpy as np
 from sklearn_pgb._budget import AXIS_ROUNDING, CERTIFICATE_LOG_SPAN
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._certify import certify
-from sklearn_pgb._display._checks import check_result, check_text
-from sklearn_pgb._display._training import _axes
+from sklearn_pgb._display._arguments import check_result, check_text
+from sklearn_pgb._display._axes import panel_axes
 from sklearn_pgb._sklearn import check_matplotlib_support
 
 TITLES = {
@@ -152,7 +152,7 @@ class CertificateDisplay:
         check_result(c, Certificate, "certificate", "certify")
         check_text(self.name, "name")
         n_bases = len(c.table)
-        (self.ax_,) = _axes(ax, 1, figsize=(7.0, 1.8 + 0.42 * n_bases))
+        (self.ax_,) = panel_axes(ax, 1, figsize=(7.0, 1.8 + 0.42 * n_bases))
         ax = self.ax_
         self.figure_ = ax.figure
         positions = np.arange(n_bases)[::-1]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_pgb._compare._comparison import BasisComparison
-from sklearn_pgb._display._checks import (
+from sklearn_pgb._display._arguments import (
     check_keywords,
     check_number,
     check_result,
@@ -11,7 +11,7 @@ from sklearn_pgb._display._checks import (
     check_texts,
     numbers,
 )
-from sklearn_pgb._display._training import _axes, _scale
+from sklearn_pgb._display._axes import axis_scale, panel_axes
 from sklearn_pgb._sklearn import check_matplotlib_support
 
 
@@ -165,7 +165,7 @@ class BasisComparisonDisplay:
                 f"{losses.shape}, {bounds.shape} and {scores.shape}."
             )
         self.score_points_ = self.mean_points_ = None
-        self.axes_ = _axes(ax, 2)
+        self.axes_ = panel_axes(ax, 2)
         self.figure_ = self.axes_[0].figure
         self._plot_losses(self.axes_[0], losses, bounds, bar_kw or {})
         if len(self.axes_) > 1:
@@ -188,7 +188,7 @@ class BasisComparisonDisplay:
             self.floor_line_ = ax.axvline(
                 self.floor, color="0.3", ls="--", lw=1, label=label
             )
-        ax.set_xscale(**_scale(losses[np.isfinite(losses)]))
+        ax.set_xscale(**axis_scale(losses[np.isfinite(losses)]))
         ax.set_xlabel(self.loss_name)
         _legend(ax)
 

@@ -5,7 +5,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._budget import FAN_COVERAGES, RELIABILITY_POINTS
-from sklearn_pgb._display._checks import check_text, numbers
+from sklearn_pgb._display._arguments import check_text, numbers
 from sklearn_pgb._sklearn import _safe_indexing, check_matplotlib_support
 
 

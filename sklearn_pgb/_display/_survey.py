@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklearn_pgb._display._checks import (
+from sklearn_pgb._display._arguments import (
     check_keywords,
     check_number,
     check_result,
@@ -10,7 +10,7 @@ from sklearn_pgb._display._checks import (
     check_texts,
     numbers,
 )
-from sklearn_pgb._display._training import _axes, _scale
+from sklearn_pgb._display._axes import axis_scale, panel_axes
 from sklearn_pgb._sklearn import check_matplotlib_support
 from sklearn_pgb._survey._result import MinimaSurvey
 
@@ -150,7 +150,7 @@ class MinimaSurveyDisplay:
                 "losses must be 1-d, and verdicts must have one entry per start, got "
                 f"shapes {losses.shape} and {verdicts.shape}."
             )
-        (self.ax_,) = _axes(ax, 1)
+        (self.ax_,) = panel_axes(ax, 1)
         self.figure_ = self.ax_.figure
         order = np.argsort(losses, kind="stable")
         losses, verdicts = losses[order], verdicts[order]
@@ -163,7 +163,7 @@ class MinimaSurveyDisplay:
         shown = [line.get_xdata()[0] for line in self.bound_lines_.values()]
         # A bound of zero does not influence the scale: a logarithmic axis omits it.
         values = np.concatenate([known, [value for value in shown if value > 0]])
-        self.ax_.set_xscale(**_scale(values))
+        self.ax_.set_xscale(**axis_scale(values))
         self.ax_.set(
             xlabel="training loss", ylabel="fraction of starts", ylim=(0, 1.04)
         )

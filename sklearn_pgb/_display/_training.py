@@ -3,13 +3,13 @@
 import numpy as np
 from sklearn.base import is_classifier
 
-from sklearn_pgb._budget import TRAINING_LOG_SPAN
-from sklearn_pgb._display._checks import (
+from sklearn_pgb._display._arguments import (
     check_keywords,
     check_number,
     check_text,
     numbers,
 )
+from sklearn_pgb._display._axes import axis_scale, panel_axes
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._open import open_network
 from sklearn_pgb._sklearn import check_matplotlib_support
@@ -190,7 +190,7 @@ class TrainingDisplay:
         if self.validation_scores is not None:
             scores = _curve(self.validation_scores, "validation_scores")
             panels.append((self._plot_scores, scores))
-        self.axes_ = _axes(ax, len(panels))
+        self.axes_ = panel_axes(ax, len(panels))
         self.figure_ = self.axes_[0].figure
         for (draw, curve), panel in zip(panels, self.axes_, strict=False):
             draw(panel, curve, line_kw or {})
@@ -215,7 +215,7 @@ class TrainingDisplay:
         curves = [line for line in ax.lines if line.get_transform() == ax.transData]
         values = [np.asarray(line.get_ydata(), float) for line in curves]
         shown = np.concatenate(values)
-        ax.set_yscale(**_scale(shown[np.isfinite(shown)]))
+        ax.set_yscale(**axis_scale(shown[np.isfinite(shown)]))
         if self.floor is not None:
             # A floor of zero up to rounding must not extend a logarithmic axis.
             rounding = np.finfo(float).eps * np.nanmax(np.abs(curve), initial=0.0)
@@ -274,42 +274,3 @@ def _curve(values, name):
             "one display per curve."
         )
     return np.where(np.isfinite(curve), curve, np.nan)
-
-
-def _scale(values):
-    """Choose the scale of an axis, as keyword arguments of `set_yscale`.
-
-    The scale is logarithmic if the values are positive and span a factor of
-    TRAINING_LOG_SPAN. Exact zeros, which the hinge loss has, are shown on a linear part
-    of the axis below the smallest positive value.
-    """
-    positive = values[values > 0]
-    if (values < 0).any() or not len(positive):
-        return {"value": "linear"}
-    if positive.max() < TRAINING_LOG_SPAN * positive.min():
-        return {"value": "linear"}
-    if len(positive) < len(values):
-        return {"value": "symlog", "linthresh": positive.min()}
-    return {"value": "log"}
-
-
-def _axes(ax, n_panels, figsize=None):
-    """Check the given axes, or make one per panel."""
-    import matplotlib.pyplot as plt
-    from matplotlib.axes import Axes
-
-    if ax is None:
-        size = figsize or (4.8 * n_panels, 3.8)
-        axes = plt.subplots(1, n_panels, figsize=size, layout="constrained")[1]
-        return np.atleast_1d(axes)
-    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
-    if not all(isinstance(panel, Axes) for panel in axes):
-        raise TypeError(
-            "ax must be a matplotlib Axes or an array of them, got "
-            f"{type(ax).__name__}. Make them with matplotlib.pyplot.subplots."
-        )
-    if not 1 <= len(axes) <= n_panels:
-        raise ValueError(
-            f"ax must hold 1 to {n_panels} Axes, one per panel, got {len(axes)}."
-        )
-    return axes

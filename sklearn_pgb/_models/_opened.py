@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._module_checks import check_samples
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._selected import SelectedNetwork
 

@@ -10,7 +10,7 @@ from sklearn_pgb._convex._choice import (
     Effort,
     by_leave_one_out,
     can_leave_out,
-    candidates,
+    candidate_alphas,
     choose_alpha,
     is_number,
     spectral_path,
@@ -86,7 +86,8 @@ def _on_training_samples(
     with its training loss. This does not apply if the user gave candidates or the rule
     is "evidence".
     """
-    rule, alphas = request.alpha_rule, candidates(request.alpha, trained.loss.quadratic)
+    rule = request.alpha_rule
+    alphas = candidate_alphas(request.alpha, trained.loss.quadratic)
     choices = {
         center: choose_alpha(
             problem,

@@ -11,7 +11,7 @@ from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts, splitter_parts
 from sklearn_pgb._models._mapped_rows import MappedRows
-from sklearn_pgb._refit._checks import (
+from sklearn_pgb._refit._arguments import (
     check_training_data,
     check_weight,
     network_params,

@@ -30,7 +30,7 @@ from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import OF_MEANS
 from sklearn_pgb._predictive._methods import Located, Predictive
-from sklearn_pgb._refit._checks import check_new_data
+from sklearn_pgb._refit._arguments import check_new_data
 from sklearn_pgb._refit._data import TrainingData, training_data
 from sklearn_pgb._refit._export import Exportable
 from sklearn_pgb._refit._fitting import Refit

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import MOST_GAIN
-from sklearn_pgb._convex._choice import Effort, candidates, is_number
+from sklearn_pgb._convex._choice import Effort, candidate_alphas, is_number
 from sklearn_pgb._convex._heldout import HeldOutPath, search_path
 from sklearn_pgb._convex._problem import Solution
 from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
@@ -23,7 +23,54 @@ from sklearn_pgb._refit._networks import HeldOutNetworks, TrainedNetworks
 Solutions = Callable[[Candidate], list[tuple[Tensor, Tensor]]]
 
 
-def by_heldout_networks(
+def choose_on_heldout(
+    trained: TrainedNetworks,
+    centers: Sequence[str],
+    alpha: Any,
+    effort: Effort,
+    n_coef: int,
+) -> Choice:
+    """Choose center and alpha on samples that the networks were not trained on.
+
+    `n_coef` is the number of coefficients of the problem on the bases of all folds.
+    """
+    quadratic, folds = trained.loss.quadratic, trained.folds
+    parts = trained.heldout()
+    # Alpha is relative to a mean loss. To keep the ratio of the penalty and the sum of
+    # losses, it is multiplied by the fraction of samples in a training part.
+    fraction = 1.0
+    if folds is not None:
+        left_out = sum(part.heldout_weight for part in parts) / len(parts)
+        fraction -= left_out / trained.samples.total
+    if is_number(alpha):
+        # This cancels the multiplication by `fraction` below, so the user's alpha is
+        # kept.
+        alphas = np.array([float(alpha) / fraction])
+    else:
+        alphas = candidate_alphas(alpha, quadratic)
+    with_average = "average" in centers and isinstance(alpha, str)
+    scored, solutions = score_candidates(parts, centers, alphas, effort, with_average)
+    best = best_on_average(parts, scored, solutions, len(folds or parts))
+    solved = [] if math.isinf(best.alpha) else solutions(best)
+    scaled = [replace(each, alpha=each.alpha * fraction) for each in scored]
+    choice = Choice(best.center, best.alpha * fraction, scaled)
+    if folds is None:
+        return choice
+    oof_raw = heldout_raw(parts, best.center, solved)
+    complete = None if bool(oof_raw.isnan().any()) else oof_raw
+    choice = replace(choice, raw=complete, oof_raw=oof_raw)
+    if quadratic and len(parts) > 1 and best.loss > 0:
+        gain = gain_of_average(parts, best, solutions, len(folds)) / best.loss
+        choice = replace(choice, gain=min(max(gain, 0.0), MOST_GAIN))
+    if not solved:
+        return choice
+    if quadratic and not is_number(alpha) and len(parts) == len(folds):
+        average = fold_average(parts, best.center, solved)
+        choice = replace(choice, parameters=average)
+    return replace(choice, start=side_by_side(solved, len(folds), n_coef))
+
+
+def score_candidates(
     parts: Sequence[HeldOutNetworks],
     centers: Sequence[str],
     alphas: NDArray[np.float64],
@@ -32,9 +79,10 @@ def by_heldout_networks(
 ) -> tuple[list[Candidate], Solutions]:
     """Score every candidate on samples that its networks were not trained on.
 
-    `with_average` makes the networks themselves a candidate.
+    `with_average` makes the networks themselves a candidate. The second result solves
+    the parts' problems for one candidate.
     """
-    evaluate = _squared if parts[0].loss.quadratic else _general
+    evaluate = _score_squared if parts[0].loss.quadratic else _score_general
     candidates, solutions = evaluate(parts, centers, alphas, effort)
     if with_average:
         total = sum(part.heldout_weight for part in parts)
@@ -43,13 +91,13 @@ def by_heldout_networks(
     return candidates, solutions
 
 
-def _squared(
+def _score_squared(
     parts: Sequence[HeldOutNetworks],
     centers: Sequence[str],
     alphas: NDArray[np.float64],
     effort: Effort,
 ) -> tuple[list[Candidate], Solutions]:
-    """Squared loss: one decomposition per part serves all centers and alphas."""
+    """Score for the squared loss, with one decomposition per part."""
     grids: list[RidgeGrid] = []
     losses = np.zeros((len(centers), len(alphas)))
     total = sum(part.heldout_weight for part in parts)
@@ -58,7 +106,7 @@ def _squared(
         # The choice of the method only depends on whether alpha is positive.
         method = choose_method(fold.problem.with_alpha(1.0), effort.max_memory)
         if method == "matrix-free":
-            return _general(parts, centers, alphas, effort)
+            return _score_general(parts, centers, alphas, effort)
         raw = part.raw(part.training), part.raw(part.heldout)
         grid, heldout = ridge_grid(
             fold.problem,
@@ -86,13 +134,13 @@ def _squared(
     return candidates, solutions
 
 
-def _general(
+def _score_general(
     parts: Sequence[HeldOutNetworks],
     centers: Sequence[str],
     alphas: NDArray[np.float64],
     effort: Effort,
 ) -> tuple[list[Candidate], Solutions]:
-    """Any loss: Newton's method from large to small alphas, with warm starts."""
+    """Score for any loss, by Newton's method from large to small alphas."""
     # The problems of all parts are in memory at the same time.
     memory = effort.max_memory / len(parts)
     spaces = [part.fold("zero").row_space(memory) for part in parts]
@@ -223,52 +271,3 @@ def side_by_side(
     coef = torch.cat([coef for coef, _ in solved])
     start[: len(coef)] = coef * (n_folds**0.5 / len(solved))
     return start, torch.stack([intercept for _, intercept in solved]).mean(0)
-
-
-def choose_on_heldout(
-    trained: TrainedNetworks,
-    centers: Sequence[str],
-    alpha: Any,
-    effort: Effort,
-    n_coef: int,
-) -> Choice:
-    """Choose center and alpha on samples that the networks were not trained on.
-
-    `n_coef` is the number of coefficients of the problem on the bases of all folds.
-    """
-    quadratic, folds = trained.loss.quadratic, trained.folds
-    parts = trained.heldout()
-    # Alpha is relative to a mean loss. To keep the ratio of the penalty and the sum of
-    # losses, it is multiplied by the fraction of samples in a training part.
-    fraction = 1.0
-    if folds is not None:
-        left_out = sum(part.heldout_weight for part in parts) / len(parts)
-        fraction -= left_out / trained.samples.total
-    if is_number(alpha):
-        # This cancels the multiplication by `fraction` below, so the user's alpha is
-        # kept.
-        alphas = np.array([float(alpha) / fraction])
-    else:
-        alphas = candidates(alpha, quadratic)
-    with_average = "average" in centers and isinstance(alpha, str)
-    scored, solutions = by_heldout_networks(
-        parts, centers, alphas, effort, with_average
-    )
-    best = best_on_average(parts, scored, solutions, len(folds or parts))
-    solved = [] if math.isinf(best.alpha) else solutions(best)
-    scaled = [replace(each, alpha=each.alpha * fraction) for each in scored]
-    choice = Choice(best.center, best.alpha * fraction, scaled)
-    if folds is None:
-        return choice
-    oof_raw = heldout_raw(parts, best.center, solved)
-    complete = None if bool(oof_raw.isnan().any()) else oof_raw
-    choice = replace(choice, raw=complete, oof_raw=oof_raw)
-    if quadratic and len(parts) > 1 and best.loss > 0:
-        gain = gain_of_average(parts, best, solutions, len(folds)) / best.loss
-        choice = replace(choice, gain=min(max(gain, 0.0), MOST_GAIN))
-    if not solved:
-        return choice
-    if quadratic and not is_number(alpha) and len(parts) == len(folds):
-        average = fold_average(parts, best.center, solved)
-        choice = replace(choice, parameters=average)
-    return replace(choice, start=side_by_side(solved, len(folds), n_coef))

@@ -21,7 +21,7 @@ from sklearn_pgb._estimator._border import parse_memory
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
-from sklearn_pgb._refit._checks import check_validation_data, check_weight
+from sklearn_pgb._refit._arguments import check_validation_data, check_weight
 from sklearn_pgb._refit._outputs import all_classes
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import with_classes

@@ -19,7 +19,12 @@ from sklearn_pgb._budget import (
     WORSE_RTOL,
 )
 from sklearn_pgb._convex._bounds import Bound
-from sklearn_pgb._convex._choice import AlphaChoice, Effort, candidates, choose_alpha
+from sklearn_pgb._convex._choice import (
+    AlphaChoice,
+    Effort,
+    candidate_alphas,
+    choose_alpha,
+)
 from sklearn_pgb._convex._heldout import convex_folds
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
@@ -260,7 +265,7 @@ def choose_penalty(
     return choose_alpha(
         problem,
         rule,
-        size * candidates(rule, inner.loss.quadratic),
+        size * candidate_alphas(rule, inner.loss.quadratic),
         request.total_weight,
         EFFORT,
         lambda problem: convex_folds(problem, [] if parts is None else parts()),

@@ -15,8 +15,8 @@ from sklearn_pgb._budget import MOST_UNITS, N_CANDIDATES
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._call import copy_module
 from sklearn_pgb._models._chain import ChainNetwork
-from sklearn_pgb._models._checks import check_samples
 from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._module_checks import check_samples
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._program import (

@@ -1,4 +1,4 @@
-"""Checks that a module is a differentiable, deterministic function of each sample."""
+"""Check that a module is a differentiable, deterministic function of each sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coefficients with a small loss over a span, and the bounds that they prove."""
+"""Choose one of the bounds that coefficients with a small loss over a span prove."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from sklearn_pgb._convex._bounds import Bound, Dual, best_of
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class Minimizer:
     """Coefficients that minimize the loss in some directions, and their dual points.
 
     Attributes
@@ -29,7 +29,7 @@ class Candidate:
     duals : list of Dual
     converged : bool
     rank : int
-        Directions of the basis that the coefficients use.
+        Number of directions of the basis that the coefficients use.
     """
 
     value: float
@@ -46,19 +46,19 @@ class Candidate:
 
 
 def best_bound(
-    candidates: list[Candidate],
-    best: Candidate,
+    candidates: list[Minimizer],
+    best: Minimizer,
     fallback_norm: float,
     unconditional: Bound,
 ) -> Bound:
-    """The bound with the largest budget among those that are nearly the best.
+    """Return the bound with the largest budget among those that are nearly the best.
 
     Parameters
     ----------
-    candidates : list of Candidate
+    candidates : list of Minimizer
         Their dual points give the bounds.
-    best : Candidate
-        The one with the smallest loss, and the shortest of these.
+    best : Minimizer
+        The shortest of the candidates with the smallest loss.
     fallback_norm : float
         Budgets are based on this norm if the norms of candidates are smaller.
     unconditional : Bound
@@ -93,8 +93,8 @@ def best_bound(
     return best_of([b for b in eligible if b.norm_budget == longest], unconditional)
 
 
-def rough_bound(best: Candidate, fallback_norm: float, unconditional: Bound) -> Bound:
-    """The bound with the largest budget of those with most of the largest gain."""
+def rough_bound(best: Minimizer, fallback_norm: float, unconditional: Bound) -> Bound:
+    """Return the bound with the largest budget among those near the largest bound."""
     bounds = [
         dual.bound(factor * max(best.norm, fallback_norm))
         for factor in ROUGH_BUDGETS

@@ -1,4 +1,4 @@
-"""Check the parameters of displays when they are plotted."""
+"""Check the arguments of displays when they are plotted."""
 
 from collections.abc import Sequence
 from numbers import Real

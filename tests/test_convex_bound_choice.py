@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sklearn_pgb._budget import COEF_BUDGET, ROUGH_BUDGETS
+from sklearn_pgb._convex._bound_choice import Minimizer, best_bound, rough_bound
 from sklearn_pgb._convex._bounds import Bound, Dual
-from sklearn_pgb._convex._candidate import Candidate, best_bound, rough_bound
 
 NOTHING = Bound(0.0, math.inf)
 
@@ -16,7 +16,7 @@ def candidate(norm, *duals):
     """Coefficients of this norm, with dual points (value, residual)."""
     point = torch.zeros(1, 1)
     duals = [Dual(value, residual, point) for value, residual in duals]
-    return Candidate(2.0, torch.tensor([[float(norm)]]), point, duals, True)
+    return Minimizer(2.0, torch.tensor([[float(norm)]]), point, duals, True)
 
 
 def test_exact_dual_points_allow_the_largest_budget():
