@@ -37,7 +37,7 @@ from sklearn_pgb import GradientBasisRefit
 from sklearn_pgb._budget import CLEAR_GAIN
 from sklearn_pgb._convex._choice import SQUARED_LOSS_ALPHAS
 from sklearn_pgb._refit import _networks
-from sklearn_pgb._refit._heldout_choice import side_by_side
+from sklearn_pgb._refit._heldout_choice import averaged_start
 
 GRID = np.logspace(-4, 0, 3)
 
@@ -465,7 +465,7 @@ def test_the_start_is_the_mean_of_the_solved_folds(solved, generator):
     """Each basis is divided by the root of the number of folds."""
     bases = [randn(generator, 6, width) for width in (2, 4, 3)]
     parts = [(randn(generator, b.shape[1]), randn(generator, 1)) for b in bases]
-    coef, intercept = side_by_side(parts[:solved], 3, 9)
+    coef, intercept = averaged_start(parts[:solved], 3, 9)
     outputs = [basis @ c + b for basis, (c, b) in zip(bases, parts, strict=True)]
     raw = torch.cat(bases, 1) @ coef / 3**0.5 + intercept
     assert_close(raw, torch.stack(outputs[:solved]).mean(0))

@@ -190,7 +190,9 @@ def test_boosted_trees_split_few_samples():
     model = GradientBasisRegressor("drop", forest="drop", random_state=0)
     assert model.fit(x, np.where(x[:, 0] > 0.5, 3.0, -1.0)).oof_score_ > 0.5
     for n_samples, least in ((3000, 5), (3001, 20)):
-        booster = _members.trees([None], "squared_error", n_samples, 1, False)[-1]
+        booster = _members.trees_member([None], "squared_error", n_samples, 1, False)[
+            -1
+        ]
         assert booster.min_samples_leaf == least
 
 
@@ -543,7 +545,7 @@ def test_many_samples_are_seen_in_parts(monkeypatch):
     np.testing.assert_allclose(blocks, whole, rtol=1e-9, atol=1e-9)
 
     monkeypatch.setattr(_members, "FOREST_SAMPLES", 45)
-    forest = _members.forest([None], "squared_error", 90)[-1]
+    forest = _members.forest_member([None], "squared_error", 90)[-1]
     assert forest.bootstrap
     assert forest.max_samples == 0.5
-    assert not _members.forest([None], "squared_error", 45)[-1].bootstrap
+    assert not _members.forest_member([None], "squared_error", 45)[-1].bootstrap

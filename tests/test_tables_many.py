@@ -242,21 +242,21 @@ def test_built_in_models_of_many_samples(many, monkeypatch):
     monkeypatch.setattr(_members, "NETWORK_SAMPLES", 9000)
     few, more = (
         SimpleNamespace(
-            network=_members.network([None], "squared_error", n)[-1],
-            trees=_members.trees([None], "squared_error", n, 1, False)[-1],
-            forest=_members.forest([None], "squared_error", n)[-1],
+            network=_members.network_member([None], "squared_error", n)[-1],
+            trees=_members.trees_member([None], "squared_error", n, 1, False)[-1],
+            forest=_members.forest_member([None], "squared_error", n)[-1],
         )
         for n in (50, 90)
     )
     assert few.network.max_iter == 200
     assert more.network.max_iter == 100
-    assert _members.network([None], "squared_error", 10**6)[-1].max_iter == 20
+    assert _members.network_member([None], "squared_error", 10**6)[-1].max_iter == 20
     assert more.network.dtype == "float32"
     assert not few.trees.early_stopping
     assert more.trees.early_stopping
     assert few.forest.n_estimators == 50
     assert more.forest.n_estimators == round(50 * 50 / 90)
-    assert _members.forest([None], "squared_error", 10**6)[-1].n_estimators == 25
+    assert _members.forest_member([None], "squared_error", 10**6)[-1].n_estimators == 25
     own = HistGradientBoostingRegressor(max_iter=3)
-    assert _members.trees([None], "squared_error", 90, 1, False, own)[-1] is own
+    assert _members.trees_member([None], "squared_error", 90, 1, False, own)[-1] is own
     assert clone(more.trees).max_iter == 600

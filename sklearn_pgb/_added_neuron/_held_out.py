@@ -71,7 +71,7 @@ def user_scorer(
     """Return a function that scores parameters by the estimator's `scoring`."""
     # A shallow copy, as the score of an epoch must not change the estimator.
     fitted = copy.copy(estimator)
-    given = check_scoring(fitted, estimator.scoring)
+    scorer = check_scoring(fitted, estimator.scoring)
     X, y, weight = samples.X, samples.y, samples.weight
 
     def score(theta: Tensor) -> float:
@@ -82,7 +82,7 @@ def user_scorer(
         if not np.isfinite(fitted._raw_of(X)).all():
             return -math.inf
         try:
-            value = float(given(fitted, X, y, sample_weight=weight))
+            value = float(scorer(fitted, X, y, sample_weight=weight))
         except TypeError as error:
             raise TypeError(
                 "scoring must be called as scorer(estimator, X, y, "
@@ -109,7 +109,7 @@ def loss_scorer(
 ) -> Callable[[Tensor], float]:
     """Return a function that scores parameters by the negative loss.
 
-    The held-out samples are not standardized.
+    `samples` are in the user's units; they are standardized here.
     """
     z = architecture.standardized(samples.X)
     inputs = torch.from_numpy(z).to(request.device, request.dtype)

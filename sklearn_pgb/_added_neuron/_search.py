@@ -45,23 +45,24 @@ def search(
 ) -> tuple[Tensor, Tensor, int, Tensor]:
     """Train networks and added neurons in turns, with global moves.
 
-    A member trains its network with the added neuron switched off: at a = 0 the
-    auxiliary objective equals the loss. If segments stagnate, the network is fixed for
-    one segment and the neuron is trained on the residuals. Its direction then replaces
-    the weakest hidden unit and the output layer is refitted, or the member restarts, as
-    in every third move. Later the member returns to its best network, and the learning
-    rate is annealed to zero. If one batch holds all samples in float64, the network is
-    then polished. The search returns the network with the smallest loss. The auxiliary
-    objective does not enter this choice, as it may be small at bad networks (Theorem 4
-    of the paper).
+    A member trains its network in segments of a few epochs, with the added neuron
+    ``a exp(w x + b)`` switched off: for a = 0 the auxiliary objective equals the loss.
+    If several segments stagnate, the member makes a global move. Every third move is a
+    restart. In the others, the network is fixed for one segment and the neuron is
+    trained on the residuals. Its direction then replaces the weakest hidden unit, and
+    the output layer is refitted. Later the member returns to its best network, and the
+    learning rate is annealed to zero. If one batch holds all samples in float64, the
+    network is then polished. The search returns the network with the smallest loss. The
+    auxiliary objective does not enter this choice, as it may be small at bad networks
+    (Theorem 4 of the paper).
 
     Parameters
     ----------
     theta : Tensor (n_members, n_params)
     request : TrainingRequest
-        Each start has as many epochs as the schedule. They are passes over the samples,
-        including those of the neurons and the polish. A network without hidden units
-        can only restart.
+        The search takes at most ``n_starts * schedule.max_epochs`` passes over the
+        samples, including those of the neurons and the polish. A network without hidden
+        units can only restart.
     restart : callable
         Draws new parameters for one member, given its number.
     floor : float
@@ -100,7 +101,10 @@ def search(
     losses: list[Tensor] = []
 
     def run(n_epochs: int) -> bool:
-        """Train until all members are at the floor; return whether to continue."""
+        """Train for some epochs, or until all members are at the floor.
+
+        Return whether the search goes on.
+        """
         trained = population.trained_mask()
         for _ in range(n_epochs):
             # The rate is constant up to RETURN, then a cosine to zero until the polish.
@@ -114,23 +118,23 @@ def search(
                 break
         return True
 
-    n_trained = max_epochs
+    n_descent = max_epochs
     # Only objectives in float64 on the CPU can be polished.
     weight = objective.weight
-    is_exact = weight.dtype == torch.float64 and weight.device.type == "cpu"
-    if objective.n_samples == descent.batch_size and is_exact:
-        n_trained -= int(POLISH * max_epochs)
+    can_polish = weight.dtype == torch.float64 and weight.device.type == "cpu"
+    if objective.n_samples == descent.batch_size and can_polish:
+        n_descent -= int(POLISH * max_epochs)
     annealing = False
     running = True
-    while running and len(losses) < n_trained and not bool(population.done.all()):
-        running = run(min(segment, n_trained - len(losses)))
+    while running and len(losses) < n_descent and not bool(population.done.all()):
+        running = run(min(segment, n_descent - len(losses)))
         population.update_best(descent)
         if not annealing and len(losses) >= RETURN * max_epochs:
             population.return_to_best(descent)
             annealing = True
         else:
             population.move(descent, ANNEALED_PROGRESS if annealing else PROGRESS)
-    evaluations = population.polish(max_epochs - n_trained) if running else 0
+    evaluations = population.polish(max_epochs - n_descent) if running else 0
     curve = torch.stack(losses) if losses else torch.empty(0, len(theta))
     n_epochs = len(losses) + evaluations
     return population.best_theta, curve, n_epochs, population.n_moves
@@ -161,10 +165,12 @@ class _Population:
         self.value = self.best.clone()
         # Smallest value since the last move, and number of segments since it decreased.
         self.lowest = torch.full_like(self.best, torch.inf)
-        self.stagnating = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
-        self.n_moves = torch.zeros_like(self.stagnating)
+        self.stagnating_segments = torch.zeros(
+            len(theta), dtype=torch.long, device=theta.device
+        )
+        self.n_moves = torch.zeros_like(self.stagnating_segments)
         # Members that train their neuron while their network is fixed.
-        self.fitting = torch.zeros_like(self.stagnating, dtype=torch.bool)
+        self.fitting = torch.zeros_like(self.stagnating_segments, dtype=torch.bool)
 
     @property
     def done(self) -> Tensor:
@@ -204,8 +210,10 @@ class _Population:
         # After a move there is no earlier value to compare with.
         goal = self.lowest - progress * (self.lowest - self.floor)
         improves = self.lowest.isinf() | (self.value < goal) | self.fitting
-        self.stagnating = torch.where(improves, 0, self.stagnating + 1)
-        stuck = (self.stagnating >= STAGNATING_SEGMENTS) & ~self.done
+        self.stagnating_segments = torch.where(
+            improves, 0, self.stagnating_segments + 1
+        )
+        stuck = (self.stagnating_segments >= STAGNATING_SEGMENTS) & ~self.done
         for member in self.fitting.nonzero()[:, 0].tolist():
             of_member = Neurons(neurons.a[member], neurons.b[member], neurons.W[member])
             moved = transplant(self.objective, theta[member], of_member)
@@ -273,8 +281,7 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     # almost linear on the samples.
     weights[0][0, unit] = neurons.W[k] / spread
     candidates = []
-    # The threshold of an exponential unit only scales its output, so it is not a
-    # candidate for the threshold of the new unit.
+    # The neuron's own threshold is not a candidate: it only scales an exponential.
     for active in ACTIVE:
         biases[0][0, 0, unit] = -torch.quantile(z, 1 - active) / spread
         refitted = refit_head(objective, theta)

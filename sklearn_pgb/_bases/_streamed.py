@@ -44,9 +44,9 @@ def over_parts(
     wave = WAVE * effective_n_jobs(rows.n_jobs)
     for first in range(0, len(parts), wave):
         tasks = [
-            # Each task gets copies. Two threads can't call one module. A view would be
-            # sent to another process with all samples, and it would be aligned in
-            # memory differently there, which changes the last digits of results.
+            # Each task gets copies. Two threads can't call the same module. A view of
+            # the tensors would be sent to another process with all samples, and other
+            # addresses in memory change the last digits of results.
             (
                 copy.deepcopy(function),
                 select(part),
@@ -84,7 +84,7 @@ def _call(function: Callable[..., Any], part: Any, tensors: list[Tensor]) -> Any
 def streamed_outputs(
     function: Callable[[Sequence[Tensor]], Tensor], inputs: Sequence[StreamedInputs]
 ) -> Tensor:
-    """Apply a function of all networks' inputs to blocks; concatenate the results."""
+    """Apply a function of all networks' inputs to each block; concatenate results."""
     parts = over_parts(
         partial(_outputs, function), inputs[0].source, partial(_rows_of, inputs)
     )
@@ -125,9 +125,11 @@ class StreamedOperator(BlockedOperator):
 
         super().__init__(create, len(inputs[0]), inputs[0].source.block)
 
-    def _pass(self, name: str, *tensors: Tensor, coef: Tensor | None = None) -> Any:
-        """Results of a method of `BlockedOperator` on all parts."""
-        task = partial(_method, name, self.build, coef)
+    def _over_parts(
+        self, name: str, *tensors: Tensor, coef: Tensor | None = None
+    ) -> Any:
+        """Yield the results of a method of `BlockedOperator` on all parts."""
+        task = partial(_call_method, name, self.build, coef)
         select = partial(_rows_of, self.inputs)
         return over_parts(task, self.inputs[0].source, select, tensors)
 
@@ -147,13 +149,13 @@ class StreamedOperator(BlockedOperator):
             return self._empty(self.n_samples, self.n_outputs).zero_()
         # Solvers often need the same product twice, and a pass reads the whole file.
         if self._last is None or not torch.equal(self._last[0], coef):
-            product = torch.cat(list(self._pass("matvec", coef=coef)))
+            product = torch.cat(list(self._over_parts("matvec", coef=coef)))
             self._last = coef.clone(), product
         return self._last[1]
 
     def rmatvec(self, residual: Tensor) -> Tensor:
         total = self._empty(self.n_coef).zero_()
-        for part in self._pass("rmatvec", residual):
+        for part in self._over_parts("rmatvec", residual):
             total += part
         return total
 
@@ -167,16 +169,16 @@ class StreamedOperator(BlockedOperator):
             root = self._empty(self.n_samples, self.n_outputs).fill_(1.0)
         total = self._empty(self.n_coef, self.n_coef).zero_()
         moments = self._empty(len(residuals), self.n_coef).zero_()
-        for normal, moment in self._pass("normal_equations", root, *residuals):
+        for normal, moment in self._over_parts("normal_equations", root, *residuals):
             total += normal
             moments += moment
         return total, moments
 
     def squared_row_norms(self) -> Tensor:
-        return torch.cat(list(self._pass("squared_row_norms")))
+        return torch.cat(list(self._over_parts("squared_row_norms")))
 
 
-def _method(
+def _call_method(
     name: str,
     build: Callable[[Sequence[Tensor]], LinearOperator],
     coef: Tensor | None,

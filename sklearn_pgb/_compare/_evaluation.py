@@ -48,11 +48,12 @@ class Evaluation:
         target, loss = targets.encode(y, n_outputs), targets.loss_for(n_outputs)
         group = torch.from_numpy(row_codes(samples.X))[:, None]
         weight = torch.from_numpy(samples.normalized_weight)
-        least = pure_error_floor(group, target, loss, weight).value
-        # Without repeated inputs the floor is zero up to rounding of the group means.
+        floor = pure_error_floor(group, target, loss, weight).value
+        # Without repeated inputs the floor is zero up to rounding of the group means,
+        # which is measured by the loss of the best constant.
         all_in_one = torch.zeros_like(group)
         constant = pure_error_floor(all_in_one, target, loss, weight).value
-        self.floor = least if abs(least) > 1e-14 * abs(constant) else 0.0
+        self.floor = floor if abs(floor) > 1e-14 * abs(constant) else 0.0
 
     def run(self, name: str, model: Any, split: Any) -> Any:
         """Score a model on one split or, if `split` is None, describe it."""
@@ -113,20 +114,20 @@ class Evaluation:
                 mean = np.asarray(getattr(model, method)(samples.X), dtype=np.float64)
                 mean = mean.reshape(len(mean), -1)
                 y = targets.encode(self.y, mean.shape[1])
-                loss_of = targets.loss_for(mean.shape[1])
-                values = loss_of.value_of_mean(y, torch.from_numpy(mean))
+                mean_loss = targets.loss_for(mean.shape[1])
+                values = mean_loss.value_of_mean(y, torch.from_numpy(mean))
                 loss = float(samples.normalized_weight @ values.numpy())
             return BasisReport(name, "estimator", train_loss=loss, seconds=seconds)
         problem = model.problem_
-        least = infimum(problem, max_memory=self.effort.max_memory, floor=self.floor)
+        bounds = infimum(problem, max_memory=self.effort.max_memory, floor=self.floor)
         return BasisReport(
             name,
             "basis",
-            train_loss=least.value,
+            train_loss=bounds.value,
             seconds=seconds,
-            lower_bound=least.lower_bound,
-            norm_budget=least.norm_budget,
+            lower_bound=bounds.lower_bound,
+            norm_budget=bounds.norm_budget,
             n_coef=problem.augmented().n_coef,
-            rank=least.rank,
+            rank=bounds.rank,
             alpha=model.alpha_,
         )

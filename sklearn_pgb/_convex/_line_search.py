@@ -54,9 +54,11 @@ def line_search(
         falls = trial <= value + 1e-4 * size * slope + noise
         if falls and size == 1.0:
             return coef, point[1] + step[1], moved, data_value
-        here = float((problem.residual(moved) * direction).sum()) + along + size * bend
-        if falls and abs(here) <= 0.5 * abs(slope):
+        trial_slope = (
+            float((problem.residual(moved) * direction).sum()) + along + size * bend
+        )
+        if falls and abs(trial_slope) <= 0.5 * abs(slope):
             return coef, point[1] + size * step[1], moved, data_value
-        low, high = (size, high) if here < 0 else (low, size)
+        low, high = (size, high) if trial_slope < 0 else (low, size)
         size = (low + high) / 2
     return None

@@ -30,14 +30,6 @@ from sklearn_pgb._convex._spectral import SpectralSolver, objective_of
 Start = tuple[Tensor, Tensor] | None
 
 
-def memory_text(n_bytes: float) -> str:
-    """A number of bytes as text, rounded up so that the named amount is enough."""
-    power = min(max(int(math.log2(max(n_bytes, 1))) // 10, 0), 4)
-    amount = n_bytes / 2 ** (10 * power)
-    unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]
-    return f"{math.ceil(100 * amount) / 100:.10g} {unit}"
-
-
 def choose_method(
     problem: ConvexProblem, max_memory: float, method: str = "auto"
 ) -> str:
@@ -83,6 +75,14 @@ def choose_method(
             "fewer samples."
         )
     return min(possible, key=lambda name: cost[name])
+
+
+def memory_text(n_bytes: float) -> str:
+    """A number of bytes as text, rounded up so that the named amount is enough."""
+    power = min(max(int(math.log2(max(n_bytes, 1))) // 10, 0), 4)
+    amount = n_bytes / 2 ** (10 * power)
+    unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]
+    return f"{math.ceil(100 * amount) / 100:.10g} {unit}"
 
 
 def solve(
@@ -176,11 +176,11 @@ class PathSolver:
         certified: bool,
     ) -> Solution:
         """Solve by the method chosen for its cost."""
-        alpha, spectral = problem.alpha, self.method != "matrix-free"
-        if alpha == 0 and spectral:
+        alpha, factorizes = problem.alpha, self.method != "matrix-free"
+        if alpha == 0 and factorizes:
             return self._by_spectrum(problem, start, tol, max_iter)
         if problem.loss.quadratic:
-            if not spectral:
+            if not factorizes:
                 # The gap is |gradient|^2 / (2 alpha), so the tolerance on the gradient
                 # is a root.
                 rough = LSMR_FRACTION * (tol * alpha / 2) ** 0.5
@@ -232,10 +232,11 @@ class PathSolver:
 def reaches(problem: ConvexProblem, solution: Solution, tol: float) -> bool:
     """Whether the certified gap is within the tolerance.
 
-    The tolerance is relative to the objective, plus the rounding errors of the loss at
-    zero coefficients and of the outputs there, which may be all that is left of a loss.
-    An objective above that loss never counts. If alpha = 0, no gap is known and the
-    solver's own stopping criterion decides.
+    The tolerance is relative to the objective. The rounding errors of the loss at zero
+    coefficients, and of the outputs there, are added, because a loss may consist of
+    them alone. The result is False for an objective above the loss at zero
+    coefficients. If alpha = 0, no gap is known and the solver's own stopping criterion
+    decides.
     """
     raw, ulps = problem.raw(*problem.zero()), GAP_ULPS * torch.finfo(torch.float64).eps
     start, moved = (float(problem.data_value(q)) for q in (raw, raw * (1 + ulps)))

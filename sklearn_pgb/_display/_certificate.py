@@ -17,13 +17,13 @@ TITLES = {
 }
 
 # Self-explanatory names of the bases; the others keep their name in the table.
-WORDS = {
+BASIS_LABELS = {
     "inputs": "inputs (linear model)",
     "gradient": "partial derivatives",
     "perturbed gradient": "perturbed derivatives",
 }
 
-
+# Colors of the network, of bases that are better than it, and of the others.
 NETWORK, BETTER, WORSE = "tab:orange", "tab:green", "0.55"
 
 
@@ -199,7 +199,9 @@ class CertificateDisplay:
         c, ax = self.certificate, self.ax_
         from matplotlib.lines import Line2D
 
-        ax.set_yticks(positions, [WORDS.get(row.basis, row.basis) for row in c.table])
+        ax.set_yticks(
+            positions, [BASIS_LABELS.get(row.basis, row.basis) for row in c.table]
+        )
         ax.set_ylim(-0.6, len(positions) - 0.4)
         x_label = "training loss"
         if c.tilted is not None:

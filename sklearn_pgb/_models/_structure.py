@@ -28,6 +28,8 @@ from sklearn_pgb._operators._layers import (
 # The derivatives and outputs of a layer for inputs h; None if h has another form.
 Step = tuple[list[LayerDerivative], Tensor]
 
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
+
 
 def structured_jacobian(module: nn.Module, X: Tensor) -> ChainOperator | None:
     """Jacobian of nested Sequentials with respect to all parameters, in their order.
@@ -47,8 +49,15 @@ def structured_jacobian(module: nn.Module, X: Tensor) -> ChainOperator | None:
         return None
     derivatives, h = [], X
     with torch.no_grad():
-        for part in leaf_modules(module):
-            step = _step(part, h)
+        for layer in leaf_modules(module):
+            read, activation = _LAYERS.get(type(layer)), read_activation(layer)
+            if read is not None:
+                step = read(layer, h)
+            elif activation is not None:
+                out = activation(h)
+                step = [activation.jacobian(h, out, True)], out
+            else:
+                step = None
             if step is None:
                 return None
             derivatives += step[0]
@@ -69,9 +78,6 @@ def leaf_modules(module: nn.Module) -> Iterator[nn.Module]:
         yield module
 
 
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-
-
 def has_hooks(module: nn.Module) -> bool:
     """Whether hooks may change the outputs of a layer."""
     return any(p._forward_hooks or p._forward_pre_hooks for p in module.modules())
@@ -83,56 +89,46 @@ def first_embedding(module: nn.Module) -> nn.Embedding | nn.EmbeddingBag | None:
     return first if isinstance(first, nn.Embedding | nn.EmbeddingBag) else None
 
 
-def _step(part: nn.Module, h: Tensor) -> Step | None:
-    read = _LAYERS.get(type(part))
-    if read is not None:
-        return read(part, h)
-    activation = read_activation(part)
-    if activation is None:
-        return None
-    out = activation(h)
-    return [activation.jacobian(h, out, True)], out
-
-
-def _linear(part: Any, h: Tensor) -> Step | None:
+def _linear(layer: Any, h: Tensor) -> Step | None:
     if h.ndim != 2:
         return None
-    return [LinearDerivative(h, part.weight, part.bias is not None)], part(h)
+    return [LinearDerivative(h, layer.weight, layer.bias is not None)], layer(h)
 
 
-def _layer_norm(part: Any, h: Tensor) -> Step | None:
+def _layer_norm(layer: Any, h: Tensor) -> Step | None:
     if h.ndim != 2:
         return None
-    return [NormDerivative.at(h, part.eps, part.weight, part.bias is not None)], part(h)
+    has_bias = layer.bias is not None
+    return [NormDerivative.at(h, layer.eps, layer.weight, has_bias)], layer(h)
 
 
-def _reshape(part: Any, h: Tensor) -> Step:
-    # Derivatives have flat outputs anyway.
-    return [], part(h)
+def _reshape(layer: Any, h: Tensor) -> Step:
+    # Derivatives are with respect to flat arrays, whose shape does not matter.
+    return [], layer(h)
 
 
-def _convolution(part: Any, h: Tensor) -> Step | None:
-    n_axes = part.weight.ndim - 2
-    if h.ndim != n_axes + 2 or part.padding_mode != "zeros":
+def _convolution(layer: Any, h: Tensor) -> Step | None:
+    n_axes = layer.weight.ndim - 2
+    if h.ndim != n_axes + 2 or layer.padding_mode != "zeros":
         return None
-    padding = part.padding
+    padding = layer.padding
     if isinstance(padding, str):
         reach = [
             dilation * (size - 1) * (padding == "same")
-            for dilation, size in zip(part.dilation, part.kernel_size, strict=True)
+            for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)
         ]
         if any(total % 2 for total in reach):
             return None
         padding = tuple(total // 2 for total in reach)
     geometry = Geometry(
-        _pair(part.stride, 1),
+        _pair(layer.stride, 1),
         _pair(padding, 0),
-        _pair(part.dilation, 1),
-        part.groups,
+        _pair(layer.dilation, 1),
+        layer.groups,
     )
-    out = part(h)
+    out = layer(h)
     height, width = _image(out).shape[2:]
-    image, weight, bias = _image(h), _image(part.weight), part.bias is not None
+    image, weight, bias = _image(h), _image(layer.weight), layer.bias is not None
     return [Convolution(image, weight, bias, geometry, (height, width))], out
 
 
@@ -145,73 +141,73 @@ def _image(values: Tensor) -> Tensor:
     return values.unsqueeze(2) if values.ndim == 3 else values
 
 
-def _batch_norm(part: Any, h: Tensor) -> Step | None:
-    if part.running_mean is None or h.ndim < 2:
+def _batch_norm(layer: Any, h: Tensor) -> Step | None:
+    if layer.running_mean is None or h.ndim < 2:
         return None
-    inverse = (part.running_var + part.eps).rsqrt()
+    inverse = (layer.running_var + layer.eps).rsqrt()
     shape = (-1, *[1] * (h.ndim - 2))
-    x_hat = (h - part.running_mean.view(shape)) * inverse.view(shape)
-    if part.weight is None:
+    x_hat = (h - layer.running_mean.view(shape)) * inverse.view(shape)
+    if layer.weight is None:
 
         def scale(values: Tensor) -> Tensor:
             return values * inverse.view(shape).to(values)
 
         return [LinearMap(scale, tuple(h.shape[1:]), h)], x_hat
     flat = x_hat.flatten(2) if h.ndim > 2 else x_hat[:, :, None]
-    return [ChannelScale(flat, inverse, part.weight)], part(h)
+    return [ChannelScale(flat, inverse, layer.weight)], layer(h)
 
 
-def _linear_map(part: Any, h: Tensor) -> Step:
-    return [LinearMap(part, tuple(h.shape[1:]), h)], part(h)
+def _linear_map(layer: Any, h: Tensor) -> Step:
+    return [LinearMap(layer, tuple(h.shape[1:]), h)], layer(h)
 
 
-def max_pool(part: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+def max_pool(layer: Any, h: Tensor) -> tuple[Tensor, Tensor]:
     """The outputs of a max pooling layer, and their positions within a channel."""
-    name = type(part).__name__
+    name = type(layer).__name__
     if name.startswith("Adaptive"):
         function = getattr(F, f"adaptive_max_pool{name[-2]}d")
-        return function(h, part.output_size, return_indices=True)
+        return function(h, layer.output_size, return_indices=True)
     function = getattr(F, f"max_pool{name[-2]}d")
     return function(
         h,
-        part.kernel_size,
-        part.stride,
-        part.padding,
-        part.dilation,
-        part.ceil_mode,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.ceil_mode,
         return_indices=True,
     )
 
 
-def _max_pool(part: Any, h: Tensor) -> Step:
-    out, index = max_pool(part, h)
+def _max_pool(layer: Any, h: Tensor) -> Step:
+    out, index = max_pool(layer, h)
     size = h[0, 0].numel()
     shift = torch.arange(h.shape[1], device=h.device) * size
     index = index.flatten(2) + shift[:, None]
     return [Gather(index.flatten(1), h[0].numel())], out
 
 
-def _embedding(part: Any, h: Tensor) -> Step | None:
-    if h.ndim != 2 or part.max_norm is not None or part.scale_grad_by_freq:
+def _embedding(layer: Any, h: Tensor) -> Step | None:
+    if h.ndim != 2 or layer.max_norm is not None or layer.scale_grad_by_freq:
         return None
     tokens = h.long()
-    return [Embedding(tokens, part.weight, part.padding_idx)], part(tokens)
+    return [Embedding(tokens, layer.weight, layer.padding_idx)], layer(tokens)
 
 
-def _embedding_bag(part: Any, h: Tensor) -> Step | None:
-    if part.mode == "max" or part.padding_idx is not None:
+def _embedding_bag(layer: Any, h: Tensor) -> Step | None:
+    if layer.mode == "max" or layer.padding_idx is not None:
         return None
-    step = _embedding(part, h)
+    step = _embedding(layer, h)
     if step is None:
         return None
-    tokens, size = h.long(), part.embedding_dim
+    tokens, size = h.long(), layer.embedding_dim
 
     def pool(values: Tensor) -> Tensor:
-        return values.mean(1) if part.mode == "mean" else values.sum(1)
+        return values.mean(1) if layer.mode == "mean" else values.sum(1)
 
-    pooling = LinearMap(pool, (tokens.shape[1], size), part.weight)
-    table = Embedding(tokens, part.weight, None)
-    return [table, pooling], part(tokens)
+    pooling = LinearMap(pool, (tokens.shape[1], size), layer.weight)
+    table = Embedding(tokens, layer.weight, None)
+    return [table, pooling], layer(tokens)
 
 
 _LAYERS: dict[type[nn.Module], Callable[[Any, Tensor], Step | None]] = {

@@ -83,7 +83,7 @@ def as_single(X: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 class LeafLookup:
-    """Leaf numbers of nodes, from one mask of the leaves among them for each tree."""
+    """Leaf numbers of nodes; `masks` tell for each tree which nodes are leaves."""
 
     def __init__(self, masks: Sequence[NDArray[np.bool_]]):
         self.is_leaf = np.concatenate(masks)
@@ -120,8 +120,13 @@ class NodeTrees(TreeLookup):
         of_nodes = np.zeros((len(self.numbers.is_leaf), width))
         of_nodes[self.numbers.is_leaf] = values
         parts = np.split(of_nodes, self.numbers.starts[1:])
-        pairs = zip(self.trees, parts, strict=True)
-        trees = [_with_node_values(tree, part) for tree, part in pairs]
+        trees = []
+        for tree, part in zip(self.trees, parts, strict=True):
+            # Each output has one value, so it counts as one class.
+            copied = type(tree)(tree.n_features, np.ones(width, dtype=np.intp), width)
+            state = tree.__getstate__() | {"values": part.reshape(len(part), width, 1)}
+            copied.__setstate__(state)
+            trees.append(copied)
         owners = tree_owners(model)
         groups = [[trees[i] for i in np.flatnonzero(owners == c)] for c in range(k)]
         stages = [np.empty((len(group), 1), dtype=object) for group in groups]
@@ -157,7 +162,7 @@ class HistogramTrees(TreeLookup):
         self.is_leaf = [tree.nodes["is_leaf"].astype(bool) for tree in trees]
         # Trees that predict leaf numbers in place of the values.
         self.numbered = [
-            _with_leaf_values(tree, leaf, np.arange(leaf.sum()))
+            _with_values(tree, leaf, np.arange(leaf.sum()))
             for tree, leaf in zip(trees, self.is_leaf, strict=True)
         ]
 
@@ -175,7 +180,7 @@ class HistogramTrees(TreeLookup):
             return super().sums(model)
         parts = np.split(values[:, 0], np.cumsum(model.n_leaves)[:-1])
         both = zip(self.trees, self.is_leaf, parts, strict=True)
-        trees = [_with_leaf_values(*each) for each in both]
+        trees = [_with_values(*each) for each in both]
         owners, bias = tree_owners(model), model.bias.numpy()
 
         def total(X: Any) -> Tensor:
@@ -204,17 +209,7 @@ def tree_owners(model: LeafModel) -> NDArray[np.intp]:
     return owners
 
 
-def _with_node_values(tree: Any, values: NDArray[np.float64]) -> Any:
-    """Copy a tree of a forest with other values of its nodes, (n_nodes, width)."""
-    n_nodes, width = values.shape
-    state = tree.__getstate__() | {"values": values.reshape(n_nodes, width, 1)}
-    # Each output has one value, so it counts as one class.
-    copied = type(tree)(tree.n_features, np.ones(width, dtype=np.intp), width)
-    copied.__setstate__(state)
-    return copied
-
-
-def _with_leaf_values(tree: Any, is_leaf: Any, values: Any) -> Any:
+def _with_values(tree: Any, is_leaf: Any, values: Any) -> Any:
     """Copy a tree of histogram boosting with other values of its leaves."""
     nodes = tree.nodes.copy()
     nodes["value"][is_leaf] = values

@@ -25,8 +25,8 @@ class PredictiveDistribution(ABC):
     """Distributions of the targets of some samples, independent of each other.
 
     Arrays have the shape of predictions: (n_samples,), or (n_samples, n_outputs) if the
-    estimator was fitted with a matrix of targets. Outputs are described one by one;
-    their dependence is not.
+    estimator was fitted with a matrix of targets. Each output has its own distribution;
+    the dependence between outputs is not modeled.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class Counts(PredictiveDistribution):
 
     def __init__(self, mean: Array, dispersion: Array, flat: bool) -> None:
         self._columns = [
-            frozen(column, float(d))
+            count_distribution(column, float(d))
             for column, d in zip(mean.T, dispersion, strict=True)
         ]
         self._flat, self._shape = flat, mean.shape
@@ -219,18 +219,20 @@ def fit_dispersions(y: Array, mean: Array, weight: Array) -> Array:
         # Fractions have no probability as counts, so they are rounded.
         counts = np.round(column)
 
-        def loss(log_dispersion: float, pair: Any = (counts, means)) -> float:
-            dispersion = float(np.exp(log_dispersion))
-            return -float(weight @ frozen(pair[1], dispersion).logpmf(pair[0]))
+        def loss(
+            log_dispersion: float, counts: Array = counts, mean: Array = means
+        ) -> float:
+            distribution = count_distribution(mean, float(np.exp(log_dispersion)))
+            return -float(weight @ distribution.logpmf(counts))
 
         bounds = np.log(LEAST_DISPERSION), np.log(MOST_DISPERSION)
         best = minimize_scalar(loss, bounds=bounds, method="bounded")
-        of_poisson = -float(weight @ frozen(means, 0.0).logpmf(counts))
+        of_poisson = -float(weight @ count_distribution(means, 0.0).logpmf(counts))
         dispersions.append(float(np.exp(best.x)) if best.fun < of_poisson else 0.0)
     return np.array(dispersions)
 
 
-def frozen(mean: Array, dispersion: float) -> Any:
+def count_distribution(mean: Array, dispersion: float) -> Any:
     """Return SciPy's distribution of counts with these means."""
     if dispersion == 0:
         return poisson(mean)

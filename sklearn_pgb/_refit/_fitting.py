@@ -171,7 +171,7 @@ def _span(
         problem, FIT_REPAIR_FLOPS, max_memory
     ):
         return Spectrum.of(problem).rank, bound
-    least = infimum(
+    bounds = infimum(
         problem, max_memory=max_memory, floor=floor, attained_loss=attained_loss
     )
-    return least.rank, Bound(least.lower_bound, least.norm_budget)
+    return bounds.rank, Bound(bounds.lower_bound, bounds.norm_budget)

@@ -67,7 +67,7 @@ def choose_on_heldout(
     if quadratic and not is_number(alpha) and len(parts) == len(folds):
         average = fold_average(parts, best.center, solved)
         choice = replace(choice, parameters=average)
-    return replace(choice, start=side_by_side(solved, len(folds), n_coef))
+    return replace(choice, start=averaged_start(solved, len(folds), n_coef))
 
 
 def score_candidates(
@@ -214,7 +214,7 @@ def gain_of_average(
     solutions: Solutions,
     n_folds: int,
 ) -> float:
-    """Mean loss of the folds' models minus that of their mean, on all samples."""
+    """Return the mean loss of the folds' models minus that of their mean model."""
     y, weight = parts[0].samples.y, parts[0].samples.weight
     solved: Sequence[Sequence[Tensor]] = [()] * len(parts)
     if math.isfinite(candidate.alpha):
@@ -259,10 +259,10 @@ def fold_average(
     return torch.cat(each) / len(parts)
 
 
-def side_by_side(
+def averaged_start(
     solved: Sequence[tuple[Tensor, Tensor]], n_folds: int, n_coef: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean of the folds' models, as a warm start for the problem on all bases.
+    """Return the mean of the folds' models as a start for the problem on all bases.
 
     Concatenating n bases divides their scales by the square root of n. Only the first
     folds may be solved; the coefficients of the other bases are zero.

@@ -28,8 +28,8 @@ def fit_stacking_weights(
     # Weights are counts, or relative: those that sum to one are not one sample.
     count = max(float(weight.sum()), 1 / float(w @ w))
     if loss.is_classification:
-        share = CHANCE_LABELS / (count + CHANCE_LABELS)
-        y = torch.lerp(y, w @ y, share)
+        chance = CHANCE_LABELS / (count + CHANCE_LABELS)
+        y = torch.lerp(y, w @ y, chance)
     equal = torch.full((n_models,), 1 / n_models, dtype=y.dtype)
     scale = 1.0
     if loss.quadratic:

@@ -21,6 +21,9 @@ from sklearn_pgb._resnet._residual import (
 from sklearn_pgb._training._polish import quasi_newton
 from sklearn_pgb._training._residual import evaluate_units
 
+# Returns the objective and its gradient.
+Function = Callable[[Tensor], tuple[Tensor, Tensor]]
+
 
 def full_batch(
     objective: ResidualObjective,
@@ -78,9 +81,6 @@ def descend(
     if not losses:
         on_iteration(theta, minimum.value)
     return minimum.theta[-size:].to(theta.device)
-
-
-Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def projected(objective: ResidualObjective) -> Function:

@@ -95,5 +95,5 @@ def _bound(objective: Objective, loss: float, floor: float) -> tuple[float, floa
     operator = space.operator([objective.X])
     problem = problem_on(objective, operator, intercept=space.intercept)
     with threads_for(_cost(objective)):
-        least = infimum(problem, floor=floor, attained_loss=loss)
-    return least.lower_bound, least.norm_budget
+        bounds = infimum(problem, floor=floor, attained_loss=loss)
+    return bounds.lower_bound, bounds.norm_budget

@@ -59,7 +59,12 @@ from sklearn_pgb._sklearn import (
 )
 from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._folds import table_folds
-from sklearn_pgb._tables._members import forest, network, other, trees
+from sklearn_pgb._tables._members import (
+    forest_member,
+    network_member,
+    trees_member,
+    user_member,
+)
 from sklearn_pgb._tables._reader import TableReader
 from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
@@ -166,7 +171,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         return self
 
     def _folds(self, Z, y, weight, rows, groups, seed):
-        """Folds, and halves of their held-out samples if there are many, else None."""
+        """Return the folds of the samples `rows`, see `table_folds`."""
         if self.cv is not None and not isinstance(self.cv, str | Integral):
             classifies = hasattr(self, "classes_")
             options = {"classifier": classifies, "groups": groups}
@@ -199,19 +204,26 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 stacklevel=5,
             )
         if not isinstance(self.network, str):
-            members.append(("network", network(labels, loss, n_samples, self.network)))
+            members.append(
+                ("network", network_member(labels, loss, n_samples, self.network))
+            )
         if not isinstance(self.trees, str) and not (is_rare and self.trees is None):
             several = multilabel or (loss != "log_loss" and n_outputs > 1)
-            pipeline = trees(labels, loss, n_samples, n_outputs, several, self.trees)
+            pipeline = trees_member(
+                labels, loss, n_samples, n_outputs, several, self.trees
+            )
             members.append(("trees", pipeline))
         # The leaves of a forest hold means, which are no raw outputs of other losses.
         wanted = self.forest is not None or loss in ("squared_error", "log_loss")
         wanted &= not (is_rare and self.forest is None)
         if not isinstance(self.forest, str) and wanted:
-            members.append(("forest", forest(labels, loss, n_samples, self.forest)))
+            members.append(
+                ("forest", forest_member(labels, loss, n_samples, self.forest))
+            )
         classifies = loss == "log_loss"
         members += [
-            (name, other(labels, classifies, member)) for name, member in self._pairs()
+            (name, user_member(labels, classifies, member))
+            for name, member in self._pairs()
         ]
         if not members:
             raise ValueError(
@@ -429,7 +441,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _located(self, X: Any) -> Located:
-        """Predictions with their scale, and those of the folds."""
+        """Return predictions with their scale, and the predictions of each fold."""
         check_is_fitted(self)
         Z = _read_new(self, X)
         solution = self.stack_weights_, self._centered
@@ -471,8 +483,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         opened, weights, parts = [], [], []
         for k, fold in zip(folds, coefs, strict=True):
             members = self.estimators_[k], fold, self._biases[k]
-            for member, coef, bias, share in zip(*members, stack, strict=True):
-                weight = centered / len(folds) * float(share)
+            for member, coef, bias, stack_weight in zip(*members, stack, strict=True):
+                weight = centered / len(folds) * float(stack_weight)
                 if not (weight > 0 or coef.any()):
                     continue
                 # Without coefficients the member itself is cheaper than its features.

@@ -1,4 +1,4 @@
-"""Folds of tables; those of many samples come in halves."""
+"""Folds of tables. Those of many samples are held out in two halves."""
 
 from numbers import Integral
 from typing import Any
@@ -50,9 +50,9 @@ def table_folds(
             if len(parts) == 2 * n_folds:
                 folds, halves = _joined(parts, len(X))
                 # The training samples of each fold need all classes.
-                seen = np.zeros(len(X)) if labels is None else labels
-                counts = {len(np.unique(seen[train])) for train, _ in folds}
-                if counts == {len(np.unique(seen))}:
+                codes = np.zeros(len(X)) if labels is None else labels
+                counts = {len(np.unique(codes[train])) for train, _ in folds}
+                if counts == {len(np.unique(codes))}:
                     return folds, halves
         required = cv != "auto"
         parts = cross_fitting_parts(n_folds, X, **options, require_n_folds=required)

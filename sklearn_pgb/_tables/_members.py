@@ -39,8 +39,10 @@ from sklearn_pgb._tables._inputs import (
 )
 
 
-def network(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pipeline:
-    """Return the network; derivatives of smooth units refit best."""
+def network_member(
+    labels: Labels, loss: str, n_samples: int, model: Any = None
+) -> Pipeline:
+    """Return the network. Its units are smooth, because these refit best."""
     classifies = loss == "log_loss"
     if model is None:
         kind = AddedNeuronClassifier if classifies else AddedNeuronRegressor
@@ -55,7 +57,7 @@ def network(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pip
     return Pipeline([("inputs", network_inputs(labels, classifies)), ("model", model)])
 
 
-def trees(
+def trees_member(
     labels: Labels,
     loss: str,
     n_samples: int,
@@ -92,7 +94,9 @@ def trees(
     return Pipeline([("inputs", inputs), ("model", model)])
 
 
-def forest(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pipeline:
+def forest_member(
+    labels: Labels, loss: str, n_samples: int, model: Any = None
+) -> Pipeline:
     """Return the extremely randomized trees."""
     classifies = loss == "log_loss"
     if model is None:
@@ -103,10 +107,10 @@ def forest(labels: Labels, loss: str, n_samples: int, model: Any = None) -> Pipe
         model = kind(n_trees, min_samples_leaf=FOREST_LEAF)
         if n_samples > FOREST_SAMPLES:
             model.set_params(bootstrap=True, max_samples=FOREST_SAMPLES / n_samples)
-    return other(labels, classifies, model)
+    return user_member(labels, classifies, model)
 
 
-def other(labels: Labels, classifies: bool, model: Any) -> Pipeline:
-    """Return a model with the inputs of the forest."""
+def user_member(labels: Labels, classifies: bool, model: Any) -> Pipeline:
+    """Return a model of the user, with the inputs of the forest."""
     inputs = forest_inputs(labels, classifies)
     return Pipeline([("inputs", inputs), ("model", model)])

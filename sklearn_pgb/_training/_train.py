@@ -56,9 +56,10 @@ class Training:
     """Result of a training, for each member of the population.
 
     `losses` has the objective, accumulated during each epoch, and `scores` the held-out
-    scores, without columns if there is no validation. Members stagnated if their score
-    stopped improving, and diverged if their loss did. In the latter case `theta` has
-    the parameters with the smallest loss.
+    scores, without columns if there is no validation. A member has stagnated if its
+    score stopped improving, and diverged if its loss exploded or is not finite. `theta`
+    has the parameters of the best score if there is validation, else the last ones, or
+    those with the smallest loss if the member diverged.
     """
 
     theta: Tensor
@@ -92,10 +93,10 @@ def train(
         Returns the held-out score of each member; larger scores are better. If given,
         it determines stagnation, and the result has the parameters of the best score.
     on_epoch : callable or None
-        Called after each epoch with the members' parameters; objectives, accumulated
-        during the epoch; held-out scores or negative losses; a mask of those found to
-        stagnate; and learning rates of the next epoch, before annealing or scaling. The
-        training ends if it returns True.
+        Called after each epoch; the training ends if it returns True. The arguments are
+        the parameters, the objectives accumulated during the epoch, the held-out scores
+        or negative losses, a mask of the members that stagnate since this epoch, and
+        the learning rates of the next one, before annealing or scaling.
     """
     descent = Descent(objective, theta, method, batch_size, generator)
     n_batches = math.ceil(objective.n_samples / batch_size)
@@ -172,11 +173,10 @@ class _Progress:
     """Learning rates of the members, and their stagnation and divergence."""
 
     def __init__(self, schedule: Schedule, n_members: int, updates_per_epoch: int):
-        self.schedule, self.updates = schedule, updates_per_epoch
+        self.schedule, self.updates_per_epoch = schedule, updates_per_epoch
         self.epoch = 0
         self.best = torch.full((n_members,), -torch.inf, dtype=torch.float64)
-        # Number of consecutive epochs without improvement.
-        self.stagnating = torch.zeros(n_members, dtype=torch.long)
+        self.epochs_without_gain = torch.zeros(n_members, dtype=torch.long)
         self.rate = torch.full((n_members,), schedule.rate, dtype=torch.float64)
         # Epochs in which the annealing begins and the training ends.
         start = math.ceil((1 - ANNEALED) * schedule.max_epochs)
@@ -198,7 +198,8 @@ class _Progress:
             annealed = (self.epoch + 0.5 - self.start.double()) / length
             rate = rate * (1 + (math.pi * annealed.clamp(0, 1)).cos()) / 2
         elif schedule.kind == "invscaling":
-            rate = rate / (1 + self.epoch * self.updates) ** schedule.power
+            n_updates = self.epoch * self.updates_per_epoch
+            rate = rate / (1 + n_updates) ** schedule.power
         rate = torch.where(self.finished, 0.0, rate)
         return float(rate[0]) if len(rate) == 1 else rate[:, None]
 
@@ -208,9 +209,11 @@ class _Progress:
         self.epoch += 1
         self.diverged |= diverged.cpu() & (self.epoch <= self.end)
         improves = score > self.best + schedule.tol
-        self.stagnating = torch.where(improves, 0, self.stagnating + 1)
+        self.epochs_without_gain = torch.where(
+            improves, 0, self.epochs_without_gain + 1
+        )
         self.best = torch.maximum(self.best, score.nan_to_num(nan=-torch.inf))
-        stagnates = (self.stagnating > schedule.patience) & ~self.finished
+        stagnates = (self.epochs_without_gain > schedule.patience) & ~self.finished
         if schedule.kind == "anneal":
             stagnates = stagnates & (self.epoch < self.start)
             # Anneal for about as many epochs as the training took until it stagnated.
@@ -224,7 +227,9 @@ class _Progress:
         if schedule.kind == "adaptive":
             # Divided by five, as scikit-learn's "adaptive" does.
             self.rate = torch.where(stagnates, self.rate / 5, self.rate)
-            self.stagnating = torch.where(stagnates, 0, self.stagnating)
+            self.epochs_without_gain = torch.where(
+                stagnates, 0, self.epochs_without_gain
+            )
             ends = stagnates & (self.rate <= SMALLEST_RATE)
         self.end = torch.where(ends, self.epoch, self.end)
         self.stagnated |= ends
