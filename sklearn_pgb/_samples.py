@@ -59,7 +59,7 @@ def _rows(part: Any, index: Any) -> Any:
 
 
 def check_samples(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """Raise if there are no samples, targets or valid weights; None has no weights."""
+    """Raise unless there are samples and targets, and valid weights or None."""
     if y is None:
         raise ValueError("y must be targets or labels, got None.")
     X, y = indexable(X, y)

@@ -52,8 +52,6 @@ class TangentSpace:
                     "parameters must include more than the biases of the outputs, "
                     "whose derivatives are constants. Select other parameters as well."
                 )
-            # Mean squared row norm one over all networks, so that alpha has the same
-            # meaning for networks of any size.
             size = float((weight @ part.squared_row_norms()).mean()) * len(networks)
             if not math.isfinite(size):
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Export certificates and the data that an independent program checks them with."""
+"""Export certificates, with the data that an independent check of them needs."""
 
 import hashlib
 import json

@@ -56,10 +56,11 @@ class SolvedBasis:
         loss: float,
         span_coef: Tensor | None = None,
     ) -> "SolvedBasis":
-        """Keep what proves the bounds of a solved problem, without its spectrum.
+        """Keep the points that prove the bounds of a solved problem.
 
-        Multiples of the outputs need the coefficients of the network's outputs, if
-        these are the offset.
+        `span_coef` are the coefficients of the network's outputs if these are the
+        problem's offset. They are needed if the infimum is approached by multiples of
+        the outputs, because these multiply the offset too.
         """
         point, center = result.coordinates, None
         if problem.loss.quadratic and problem.intercept and result.spectrum is not None:

@@ -49,7 +49,7 @@ class LeftOut:
         fraction: Tensor,
         factor: Tensor | None = None,
     ) -> "LeftOut":
-        """Leave out parts of samples, given the solution's raw outputs.
+        """Leave out samples or parts of their weight, given the solution's raw outputs.
 
         Parameters
         ----------
@@ -83,10 +83,11 @@ class LeftOut:
         return cls(problem, factor, steps, left_out, determinants)
 
     def changes(self, operator: LinearOperator) -> Iterator[tuple[slice, Tensor]]:
-        """Yield changes of the raw outputs for other samples of the same basis.
+        """Yield how raw outputs for other samples change if a sample is left out.
 
-        Pairs of a slice of the samples that are left out, and changes of shape
-        (n_others, n_left_out, n_outputs).
+        `operator` is the same basis on the other samples. The results are pairs of a
+        slice of the samples that are left out, and changes of shape (n_others,
+        n_left_out, n_outputs).
         """
         others = replace(self.problem, operator=operator).augmented()
         rows = torch.cat([dense.flatten(0, 1) for _, dense in others.blocks()])
@@ -99,9 +100,10 @@ class LeftOut:
     def largest_changes(
         self, operator: LinearOperator, count: int
     ) -> tuple[Tensor, Tensor]:
-        """The left-out samples with the largest changes, and these, in that order.
+        """Return the samples that change the outputs most if they are left out.
 
-        Their shapes are (n_others, count) and (n_others, count, n_outputs).
+        Their numbers have shape (n_others, count), in descending order of the changes,
+        and the changes have shape (n_others, count, n_outputs).
         """
         best: tuple[Tensor, Tensor] | None = None
         for rows, block in self.changes(operator):
@@ -119,7 +121,7 @@ class LeftOut:
 
 
 def _order(changes: Tensor, count: int) -> Tensor:
-    """Positions of the largest changes of each sample."""
+    """Positions of the largest changes of each other sample, in descending order."""
     one_output = changes.shape[2] == 1
     sizes = changes[..., 0].abs() if one_output else changes.square().sum(2)
     return sizes.topk(min(count, sizes.shape[1]), 1).indices

@@ -60,9 +60,10 @@ class KernelProblem(ABC):
 
     @abstractmethod
     def pairing(self, residual: Tensor, coef: Tensor, function: Tensor) -> Tensor:
-        """Product of a residual and coefficients, whose function has these values.
+        """Inner product of a residual and coefficients.
 
-        That of coefficients with themselves is the sum of the squared norms.
+        `function` has the values of the coefficients' function. The product of
+        coefficients with themselves is the sum of the squared norms.
         """
 
     @abstractmethod
@@ -178,7 +179,7 @@ def landmark_features(cross: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]
 
 
 def landmark_dual(factor: Tensor, coef: Tensor) -> Tensor:
-    """Coefficients of the landmarks' kernels, from those of their features."""
+    """Convert coefficients of the landmarks' features to those of their kernels."""
     columns = coef.T[:, :, None]
     solved = torch.linalg.solve_triangular(
         factor.mT.expand(len(columns), -1, -1), columns, upper=True

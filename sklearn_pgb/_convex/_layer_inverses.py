@@ -16,7 +16,7 @@ Blocks = Callable[[float], Inverse | None]
 
 
 def layer_blocks(problem: ConvexProblem, raw: Tensor) -> Blocks | None:
-    """Approximate inverses of the Hessian on Jacobians of chains; None for others.
+    """Approximate inverses of the Hessian on Jacobians of chains, else None.
 
     Every hidden layer is a block. A row of a linear layer is the outer product of
     derivatives D and inputs A, so the block is nearly the Kronecker product of

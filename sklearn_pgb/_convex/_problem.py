@@ -247,9 +247,10 @@ def _balanced_probabilities(problem: ConvexProblem, dual: Tensor) -> Tensor:
     """Balance duals that are probabilities minus targets.
 
     The probabilities are multiplied by a factor for each class, as a change of the
-    intercept would do. What remains is moved from the classes with too large mean
-    probabilities to the others. Of many classes, one has almost no probability, so
-    samples have no slack to move all of them alike.
+    intercept would do. The remaining excess is moved from the classes whose mean
+    probability is too large to the others. Moving all classes of a sample alike, as
+    `balance` does for other losses, fails with many classes: one of them has almost no
+    probability, and leaves no slack.
     """
     p = dual + problem.y
     excess = problem.weight @ dual

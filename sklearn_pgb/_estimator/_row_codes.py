@@ -1,4 +1,4 @@
-"""Codes of samples: equal samples have the same code, and so may those of a group."""
+"""Number samples, so that equal samples, or those of a group, have the same code."""
 
 from contextlib import suppress
 from hashlib import blake2b
@@ -27,6 +27,7 @@ def row_codes(X: Any) -> NDArray[np.intp]:
     repetition of samples, nor on the container or dtype.
     """
     is_sparse = sp.issparse(X)
+    # In a condition, mypy would infer a type that csr_array does not take.
     if is_sparse:
         csr = sp.csr_array(X, copy=True)
         csr.sum_duplicates()
@@ -56,7 +57,7 @@ def row_codes(X: Any) -> NDArray[np.intp]:
 
 
 def _digests(rows: MappedRows) -> NDArray[np.bytes_]:
-    """Hash the rows of a part; those of 128 bits do not collide by chance."""
+    """Hash the rows of a part; hashes of 128 bits do not collide by chance."""
     # The sum turns -0.0 into 0.0.
     blocks = (rows[each] + 0 for each in rows.blocks())
     digests = [blake2b(r, digest_size=16).digest() for block in blocks for r in block]

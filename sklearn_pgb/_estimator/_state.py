@@ -31,7 +31,7 @@ def _parameter_names(kind: Any) -> tuple[str, ...]:
 
 
 class Prepared:
-    """What predictions need, computed at the first of them.
+    """Values that predictions need, computed by the first prediction.
 
     Each part has a name, and is computed again if one of its sources is replaced.
     Copies and pickles of an estimator start without any.

@@ -109,7 +109,7 @@ class Loss(ABC):
         return raw
 
     def link(self, mean: Tensor) -> Tensor:
-        """Return the raw outputs that predict these means, perhaps infinite ones."""
+        """Return the raw outputs that predict these means; they may be infinite."""
         return mean
 
     def value_of_mean(self, y: Tensor, mean: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ LOSSES: dict[str, Loss] = {
     )
 }
 
-# Values of the parameter `loss`: of regressors; of classifiers, whose log loss becomes
-# the binary one if there is one output; of models that predict means or probabilities.
+# Values of the parameter `loss` of regressors, of classifiers, and of models that
+# predict means or probabilities. The log loss of classifiers becomes the binary one if
+# there is one output.
 REGRESSION = [name for name, loss in LOSSES.items() if not loss.is_classification]
 CLASSIFICATION = [
     name
@@ -37,7 +38,7 @@ OF_MEANS = [
     name for name in (*REGRESSION, *CLASSIFICATION) if LOSSES[name].predicts_means
 ]
 
-# Losses of modules; "auto" is the training loss of an estimator.
+# Values of the parameter `loss` for modules; "auto" is an estimator's own loss.
 MODULE_LOSSES: dict[str, Loss | None] = {
     "auto": None,
     **{name: loss for name, loss in LOSSES.items() if loss.predicts_means},
@@ -53,7 +54,7 @@ def find_loss(name: object) -> Loss | None:
 
 
 def loss_with(params: Mapping[str, Any]) -> Loss:
-    """Return the loss that an estimator's parameters name, with its parameters."""
+    """Return the loss ``params["loss"]`` with its fields, such as Huber's delta."""
     kind: Any = type(LOSSES[params["loss"]])
     names = {key: field for key, field in kind.parameters.items() if key in params}
     return kind(**{field: params[key] for key, field in names.items()})

@@ -59,6 +59,7 @@ class Activation(Layer):
     product: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, h: Tensor) -> Tensor:
+        # A layer's inputs are called h; those of an activation are z above.
         return self.formula(h, **self.arguments)
 
     def n_outputs(self, n_inputs: int) -> int:

@@ -1,4 +1,4 @@
-"""Open the estimators of LightGBM, XGBoost and CatBoost, without importing them."""
+"""Recognize, check and open models of LightGBM, XGBoost and CatBoost."""
 
 from typing import Any
 

@@ -13,7 +13,7 @@ from sklearn_pgb._models._small_trees import SmallTrees
 from sklearn_pgb._models._tree_lookup import Convert, HistogramTrees, TreeInputs
 
 
-def open_histogram(estimator: Any) -> OpenNetwork:
+def open_histogram_boosting(estimator: Any) -> OpenNetwork:
     """Open fitted histogram-based gradient boosting."""
     predictors = [tree for iteration in estimator._predictors for tree in iteration]
     is_leaf = [tree.nodes["is_leaf"].astype(bool) for tree in predictors]

@@ -63,7 +63,7 @@ def _traced(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> _Trace:
 
 
 def mixing_layer(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> str:
-    """The first layer with other outputs if the samples pass through it one by one."""
+    """Name the first layer whose outputs change if samples enter it one by one."""
     together = _traced(network, theta, rows)
     alone = [_traced(network, theta, row) for row in rows.split(1)]
     for number, (label, given, result) in enumerate(together.calls):

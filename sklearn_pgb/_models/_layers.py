@@ -141,9 +141,10 @@ class LayerNorm(Layer):
 
 
 def far_center(X: Tensor) -> Tensor | None:
-    """First entries, (..., 1, n_inputs), of columns far from zero, zeros for others.
+    """Return the first entries of columns far from zero, and zeros for other columns.
 
-    None if there are no such columns in samples X (..., n_samples, n_inputs).
+    The samples X have shape (..., n_samples, n_inputs), the result (..., 1, n_inputs).
+    It is None if no column is far from zero.
     """
     if not X.shape[-2]:
         return None

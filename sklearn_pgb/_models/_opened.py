@@ -235,7 +235,7 @@ class NetworkEstimator(ABC):
     def _training_terms(
         self, rows: NDArray[np.float64], y: Any, weight: NDArray[np.float64]
     ) -> TrainingTerms:
-        """The training objective's other terms on these samples.
+        """Terms of the training objective besides the loss, on these samples.
 
         `rows` are inputs of the network, `y` targets or labels as in `fit`, and weights
         are not normalized.

@@ -22,14 +22,14 @@ OutputsAndChange = tuple[Tensor, Tensor | None]
 def tangent_module(
     network: Network, weight: float, direction: Tensor
 ) -> TangentModule | None:
-    """The function ``weight f(x) + J(x) c`` as a module without derivatives.
+    """Return ``weight f(x) + J(x) c`` as a module without derivatives.
 
-    See `Network.tangent_model`. It is None for models that are not networks.
+    See `Network.tangent_model`. The result is None for models that are not networks.
 
     Parameters
     ----------
     direction : Tensor (n_params,)
-        c.
+        The coefficients c.
 
     Raises
     ------
@@ -171,7 +171,7 @@ class Curve(nn.Module):
 
 
 class Tokens(nn.Module):
-    """A row of a table for each token; tokens do not change."""
+    """A row of a table for each token. Nothing changes the tokens themselves."""
 
     def __init__(self, table: nn.Embedding, tangent: nn.Embedding):
         super().__init__()

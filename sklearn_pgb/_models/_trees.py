@@ -1,4 +1,4 @@
-"""Open scikit-learn's trees, forests and boosted trees."""
+"""Recognize, check and open scikit-learn's models of trees."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from sklearn_pgb._losses._named import one_of
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._averaged_trees import open_averaged
 from sklearn_pgb._models._gradient_boosting import open_gradient_boosting
-from sklearn_pgb._models._histogram_boosting import open_histogram
+from sklearn_pgb._models._histogram_boosting import open_histogram_boosting
 from sklearn_pgb._models._opened import OpenNetwork
 
 HISTOGRAM = HistGradientBoostingRegressor, HistGradientBoostingClassifier
@@ -73,7 +73,7 @@ def open_trees(estimator: Any) -> OpenNetwork:
     check_is_fitted(estimator)
     check_trees(estimator)
     if isinstance(estimator, HISTOGRAM):
-        return open_histogram(estimator)
+        return open_histogram_boosting(estimator)
     if isinstance(estimator, BOOSTED):
         return open_gradient_boosting(estimator)
     return open_averaged(estimator)

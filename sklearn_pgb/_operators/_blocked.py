@@ -1,4 +1,4 @@
-"""Operators of many samples, with rows that are computed when they are used."""
+"""Operators on many samples, whose rows are computed each time they are used."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,9 +13,9 @@ from sklearn_pgb._operators._operator import LinearOperator
 class BlockedOperator(LinearOperator):
     """An operator that is created for a block of samples at a time.
 
-    What an operator keeps of each sample, such as the outputs of all layers, can take
-    far more memory than the samples. Blocks have a fixed size and order, so sums over
-    them do not depend on the number of threads.
+    The data that an operator keeps for each sample, such as the outputs of all layers,
+    can take far more memory than the samples. Blocks have a fixed size and order, so
+    sums over them do not depend on the number of threads.
 
     Parameters
     ----------

@@ -155,7 +155,7 @@ class ChainOperator(LinearOperator):
 
     @property
     def kinds(self) -> list[tuple[Any, ...]]:
-        """What the layers with parameters compute."""
+        """The kinds of the layers with parameters."""
         return [layer.kind for layer in self.columns]
 
     def sketch(self, n_components: int, generator: torch.Generator) -> Tensor:

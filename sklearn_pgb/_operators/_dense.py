@@ -41,10 +41,10 @@ class KroneckerOperator(LinearOperator):
         self.n_coef = self.n_features * n_outputs
         self.dtype, self.device = features.dtype, features.device
 
-    # Both products use transposes, because narrow right factors take twice the time.
-
     def matvec(self, coef: Tensor) -> Tensor:
         coef = coef.reshape(self.n_features, self.n_outputs)
+        # Here and in `rmatvec` the narrow factor is transposed to the left, because
+        # products with narrow right factors take twice the time.
         return (coef.T @ self.features.T).T
 
     def rmatvec(self, residual: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class KroneckerOperator(LinearOperator):
         if root is None:
             root = torch.ones(n, k, dtype=self.dtype, device=self.device)
         total = self._empty(p, k, p, k).zero_()
-        # If S is diagonal, only the blocks of equal outputs are nonzero.
+        # With a weight per output, only the blocks of equal outputs are nonzero.
         for c in range(k):
             if root.ndim == 2:
                 total[:, c, :, c] = gram(root[:, c, None] * self.features)

@@ -95,7 +95,7 @@ class Convolution(Columns):
         )
 
     def _patches(self, rows: slice) -> Tensor:
-        """What the weights multiply, (n_rows, channels times size, positions)."""
+        """Patches of the inputs, (n_rows, channels times kernel size, positions)."""
         geometry = self.geometry
         return F.unfold(
             self.inputs[rows],

@@ -149,7 +149,7 @@ class Columns(LayerDerivative):
             kernel[:, :, columns] += (flat @ dense.T).view(b, k, -1, k)
 
     def add_output_gram(self, kernel: Tensor, other: Any, rows: slice) -> None:
-        """Add the same for D = I, if the layer's outputs are those of the chain."""
+        """Add the part of the last layer, for which all D are the identity."""
         b, k, m, _ = kernel.shape
         eye = torch.eye(k, dtype=kernel.dtype, device=kernel.device)
         self.add_gram(kernel, eye.expand(b, k, k), other, eye.expand(m, k, k), rows)

@@ -188,7 +188,7 @@ def _rescalings(transformer: Any, inverse: bool) -> list[nn.Module]:
         function = transformer.inverse_func if inverse else transformer.func
         if function is None:
             return []
-        # The networks share a transformer of y: the function is a method of it.
+        # The networks share one transformer of y, by its `transform` as a function.
         owner = getattr(function, "__self__", None)
         name = "inverse_transform" if inverse else "transform"
         if owner is not None and function == getattr(owner, name, None):

@@ -254,7 +254,10 @@ def _in_blocks(
 def side_by_side(
     folds: Sequence[FoldModels], rows: Tensor | None, columns: Tensor
 ) -> list[Tensor]:
-    """Kernels of the groups' bases of all folds; between `columns` if rows is None."""
+    """Return one kernel per group, of the bases of all folds side by side.
+
+    It is between `rows` and `columns`, or among `columns` if `rows` is None.
+    """
 
     def of_fold(fold: FoldModels) -> list[Tensor]:
         if rows is None:

@@ -277,7 +277,7 @@ class _Training:
 
 
 def _with_labels(refit: Any, opened: OpenNetwork, y: Any, n_outputs: int) -> Any:
-    """Check labels, and give a module those of the training."""
+    """Check labels, and give the opened classifier the labels of the training."""
     if not opened.loss.is_classification:
         return opened
     if refit._multilabel or y.ndim > 1:

@@ -66,9 +66,10 @@ def raw_outputs(refit: Any, X: Any) -> tuple[OpenNetwork, Tensor]:
 
 
 def class_columns(output_classes: NDArray[Any], classes: NDArray[Any]) -> Tensor | None:
-    """Number of each class among those of the networks; the last if it is unknown.
+    """Return each class's column of the networks' outputs.
 
-    None if the networks know all classes.
+    Classes that the networks do not know get the number after the last column. The
+    result is None if the networks know all classes.
     """
     if len(output_classes) == len(classes):
         return None

@@ -56,9 +56,9 @@ def train_population(
         theta = torch.cat(parts)
     if n_iter == 0:
         return theta
-    # In the targets' units, gradients of hidden layers are larger by unit^2, and those
-    # of the output layer by unit, than in training units. One factor at a time, because
-    # squares of tiny targets underflow.
+    # In the targets' units, the gradients of hidden layers are `unit` squared times as
+    # large as in training units, and those of the output layer `unit` times. Divide
+    # twice, because squares of tiny targets underflow.
     unit = recipe.architecture.scale
     limit = recipe.data.scale().reference / unit / max(1.0, unit)
     gtol = tol * (limit / recipe.program.n_params**0.5)

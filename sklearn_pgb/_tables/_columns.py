@@ -188,7 +188,7 @@ def days_from_text(column: Iterable[Any]) -> NDArray[np.float64] | None:
 
 
 def other_than_date(column: Iterable[Any]) -> Any:
-    """A label among values most of which are dates as text; None if there is none."""
+    """Return a label that is not a date, if most labels are dates; else None."""
     labels = [value for value in dict.fromkeys(column) if value is not None]
     others = [label for label in labels if days_from_text([label]) is None]
     return others[0] if 0 < len(others) < len(labels) / 2 else None

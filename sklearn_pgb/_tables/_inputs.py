@@ -153,10 +153,11 @@ class FilledColumns(ArrayTransformer):
 def look_up(
     tables: Sequence[NDArray[np.float64]], X: NDArray[np.float64]
 ) -> list[NDArray[np.float64]]:
-    """Return the rows of a table for each column of codes.
+    """Return the encoded columns, from one table for each column of codes.
 
-    A table has the outputs of an encoder for each code, for unknown codes, and for
-    missing values. The checks of an encoder take longer for a few samples.
+    The rows of a table are an encoder's outputs for each code, then for unknown codes
+    and for missing values. For a few samples, this is faster than the encoder with its
+    checks.
     """
     parts = []
     for table, column in zip(tables, X.T, strict=True):
@@ -241,6 +242,7 @@ class TargetMeans(ArrayTransformer):
             table = np.tile(np.array(means, dtype=np.float64), (n_rows, 1))
             for column, each in zip(table.T, encoders, strict=True):
                 column[codes] = each.encodings_[j][~missing]
+                # Without missing values, the last row keeps the overall mean.
                 column[-1:][: missing.sum()] = each.encodings_[j][missing]
             self.tables_.append(table)
 
@@ -293,7 +295,10 @@ def tree_inputs(labels: Labels, classifies: bool) -> tuple[ColumnGroups, list[in
 
 
 def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups | str:
-    """Return a transformer of matrices into numbers, categories as mean targets."""
+    """Return a transformer of matrices into inputs of a forest.
+
+    Categories become mean targets.
+    """
     coded = [j for j, known in enumerate(labels) if known is not None]
     if not coded:
         return "passthrough"
