@@ -329,6 +329,30 @@ def test_boosters_that_cannot_be_opened(name, params, match):
             open_network(model.fit(X, np.abs(y) + 0.1))
 
 
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"boosting": "rf"}, "boosting_type must not be 'rf'"),
+        ({"boosting_type": "random_forest"}, "boosting_type must not be 'rf'"),
+        ({"linear_trees": True}, "linear_tree must not be True"),
+        ({"reg_sqrt": "true"}, "reg_sqrt must not be True"),
+    ],
+)
+def test_other_names_of_lightgbm_parameters(params, match):
+    model, y = booster("lightgbm", pytest.importorskip)
+    model.set_params(bagging_fraction=0.5, bagging_freq=1, **params).fit(X, y)
+    with pytest.raises(ValueError, match=match):
+        open_network(model)
+
+
+def test_sigmoid_of_lightgbm():
+    """Its parameter `sigmoid` is a factor of the log odds."""
+    model, y = booster("lightgbm, binary", pytest.importorskip)
+    model.set_params(sigmoid=2.0).fit(X, y)
+    probability = torch.sigmoid(raw_of(open_network(model), X))[:, 0]
+    assert_allclose(probability, model.predict_proba(X)[:, 1], rtol=1e-12)
+
+
 def test_member_with_another_loss():
     vote = VotingRegressor([("a", LinearRegression()), ("b", PoissonRegressor())])
     match = "must have the squared loss .* got a PoissonRegressor with PoissonLoss"

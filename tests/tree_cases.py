@@ -197,6 +197,13 @@ BOOSTERS = {
         "count",
     ),
     "xgboost, forest": ("xgboost", "XGBRFRegressor", ONE_THREAD, "real"),
+    "xgboost, forest of two": ("xgboost", "XGBRFRegressor", ONE_THREAD, "two"),
+    "xgboost, forest of three classes": (
+        "xgboost",
+        "XGBClassifier",
+        ONE_THREAD | {"num_parallel_tree": 2, "subsample": 0.5},
+        "codes",
+    ),
     "xgboost, binary": ("xgboost", "XGBClassifier", ONE_THREAD, "code"),
     "xgboost, multi": ("xgboost", "XGBClassifier", ONE_THREAD, "codes"),
     "catboost": ("catboost", "CatBoostRegressor", CAT, "real"),

@@ -58,3 +58,11 @@ def booster_loss(estimator: Any, name: Any) -> Loss:
             f"{type(estimator).__name__}, got {name!r}. Train it with one of these."
         )
     return known[name]
+
+
+def refuse_setting(estimator: Any, key: str, value: Any) -> None:
+    """Raise an error about a parameter with which predictions are no sum of leaves."""
+    raise ValueError(
+        f"{key} must not be {value!r} to open a {type(estimator).__name__}, because "
+        "its predictions are not a sum of leaf values. Leave it at its default."
+    )

@@ -9,6 +9,7 @@ from sklearn_pgb._models._booster_losses import (
     LOSS_PARAMETERS,
     booster_loss,
     booster_package,
+    refuse_setting,
 )
 from sklearn_pgb._models._catboost import open_catboost
 from sklearn_pgb._models._lightgbm import open_lightgbm
@@ -36,11 +37,7 @@ def check_booster(estimator: Any) -> None:
         "multi_strategy": ("multi_output_tree",),
     }.items():
         if params.get(key) in wrong:
-            raise ValueError(
-                f"{key} must not be {params[key]!r} to open a "
-                f"{type(estimator).__name__}, because its predictions are not a sum of "
-                "leaf values. Leave it at its default."
-            )
+            refuse_setting(estimator, key, params[key])
 
 
 def open_booster(estimator: Any) -> OpenNetwork:

@@ -22,6 +22,7 @@ def open_boosted(
     bias: NDArray[np.float64],
     scale: float,
     encode: Callable[[Any], Tensor],
+    tree_outputs: Sequence[int] | None = None,
 ) -> OpenNetwork:
     """Open boosted trees: raw outputs are `bias` plus `scale` times leaf values.
 
@@ -30,22 +31,26 @@ def open_boosted(
     n_leaves : sequence of int
         Number of leaves of each tree.
     values : ndarray of shape (n_leaves,) or (n_leaves, n_outputs)
-        Values of the leaves, tree by tree. Tree t adds 1-d values to output t modulo
-        the number of outputs.
+        Values of the leaves, tree by tree. A tree adds 1-d values to one output.
     bias : ndarray of shape (n_outputs,)
     scale : float
     encode : callable
         Maps X to leaf numbers, (n_samples, n_trees).
+    tree_outputs : sequence of int, default=None
+        The output of each tree. None means that tree t adds to output t modulo the
+        number of outputs. Only for 1-d values.
     """
-    tree_outputs = None
-    if values.ndim == 1:
-        tree_outputs = torch.arange(len(n_leaves)) % len(bias)
+    outputs = None
+    if tree_outputs is not None:
+        outputs = torch.tensor(tree_outputs)
+    elif values.ndim == 1:
+        outputs = torch.arange(len(n_leaves)) % len(bias)
     model = LeafModel(
         n_leaves,
         torch.tensor(values, dtype=torch.float64),
         torch.tensor(bias, dtype=torch.float64),
         torch.full((len(n_leaves),), scale, dtype=torch.float64),
-        tree_outputs,
+        outputs,
     )
     return open_leaf_model(estimator, loss, model, encode)
 

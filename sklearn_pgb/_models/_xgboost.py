@@ -25,6 +25,8 @@ def open_xgboost(estimator: Any) -> OpenNetwork:
     if best is not None:
         # Predictions stop at the best iteration, but later trees are kept in the file.
         n_used = trees["iteration_indptr"][int(best) + 1]
+    # An iteration may train several trees per output, one output after another.
+    tree_outputs = trees["tree_info"][:n_used]
     trees = trees["trees"][:n_used]
     lookup = LeafLookup([np.array(tree["left_children"]) == -1 for tree in trees])
     # The file stores values of leaves as thresholds.
@@ -41,4 +43,6 @@ def open_xgboost(estimator: Any) -> OpenNetwork:
         return lookup.leaves(np.asarray(estimator.apply(X)).reshape(-1, len(trees)))
 
     values = values[lookup.is_leaf]
-    return open_boosted(estimator, loss, lookup.n_leaves, values, bias, 1.0, encode)
+    return open_boosted(
+        estimator, loss, lookup.n_leaves, values, bias, 1.0, encode, tree_outputs
+    )
