@@ -90,6 +90,30 @@ def test_weights_are_part_of_the_objective(model):
     assert certify(model, X, y).verdict == "not_critical"
 
 
+def test_balanced_classes_with_sample_weights():
+    """Logistic regression balances the weights of the classes, not their numbers."""
+    y = Y["binary"]
+    model = LogisticRegression(class_weight="balanced", **CONVERGED)
+    model.fit(X, y, WEIGHT)
+    certificate = certify(model, X, y, sample_weight=WEIGHT)
+    assert certificate.verdict == "certified_global"
+
+
+@pytest.mark.filterwarnings("ignore:'penalty' was deprecated")
+@pytest.mark.filterwarnings("ignore:Inconsistent values. penalty=l1")
+def test_deprecated_penalty_of_logistic_regression():
+    """It takes the place of C and of l1_ratio."""
+    y = Y["multi"]
+    model = LogisticRegression(penalty=None, **CONVERGED).fit(X, y)
+    certificate = certify(model, X, y)
+    assert certificate.verdict == "certified_global"
+    assert certificate.penalty == 0
+    model = LogisticRegression(penalty="l1", solver="saga", **CONVERGED).fit(X, y)
+    certificate = certify(model, X, y)
+    assert certificate.penalty == 0
+    assert any("L1 penalty" in note for note in certificate.notes)
+
+
 @pytest.mark.parametrize("name", ["boosting", "histogram, multi", "forest, two", "bag"])
 def test_ensembles_leave_a_gap(name):
     """They are not critical: solving for all leaf values jointly is better."""

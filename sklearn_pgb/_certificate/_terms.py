@@ -17,6 +17,7 @@ from sklearn_pgb._models._linear import (
     penalty_strength,
 )
 from sklearn_pgb._models._opened import OpenNetwork, TrainingTerms
+from sklearn_pgb._targets import class_weights
 
 
 def terms_of_model(
@@ -26,7 +27,13 @@ def terms_of_model(
     row_weight = np.ones(len(weight))
     class_weight = getattr(final, "class_weight", None)
     if isinstance(class_weight, dict) or class_weight == "balanced":
-        row_weight = compute_sample_weight(class_weight, y)
+        # Linear models balance the sample weights of the classes, and trees their
+        # numbers of samples.
+        row_weight = (
+            class_weights(class_weight, np.asarray(y), weight)
+            if is_linear_model(final)
+            else compute_sample_weight(class_weight, y)
+        )
     notes = []
     if opened.surrogate is not None:
         notes.append(

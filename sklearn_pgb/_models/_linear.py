@@ -81,6 +81,8 @@ def penalty_strength(model: Any, weight: NDArray[np.float64]) -> Any:
     if hasattr(model, "C_") or hasattr(model, "C"):
         # Its objective is C times a sum over the samples, plus half of the squared
         # norm.
+        if getattr(model, "penalty", "deprecated") is None:
+            return 0.0
         C = np.ravel(model.C_ if hasattr(model, "C_") else model.C)[0]
         return (1 - l1_ratio(model)) / (2 * C * weight.sum())
     # A PoissonRegressor has an alpha, a LinearRegression none.
@@ -91,6 +93,10 @@ def l1_ratio(model: Any) -> float:
     """Part of the penalty that is an L1 norm."""
     if isinstance(model, Lasso | LassoCV):
         return 1.0
+    # Other values than "elasticnet" and "deprecated" take the place of l1_ratio.
+    penalty = getattr(model, "penalty", "deprecated")
+    if penalty in {"l1", "l2", None}:
+        return float(penalty == "l1")
     given = getattr(model, "l1_ratio_", getattr(model, "l1_ratio", None))
     ratio = 0.0 if given is None else np.ravel(given)[0]
     return 0.0 if ratio is None else float(ratio)
