@@ -269,6 +269,14 @@ def test_weights_are_repetitions():
     assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-9)
 
 
+def test_tensors_as_inputs():
+    """Forests take them, and so do their refits."""
+    refit = GradientBasisRefit(TREES["forest"][0], random_state=0)
+    expected = refit.fit(X, REAL).predict(X)
+    refit.fit(torch.from_numpy(X), REAL)
+    assert_array_equal(refit.predict(torch.from_numpy(X)), expected)
+
+
 def test_frames_with_missing_values_and_categories():
     """Missing values and categories pass through the refit and its search."""
     frame = pd.DataFrame({"a": X[:, 0], "b": np.where(X[:, 1] > 0, "x", "y")})

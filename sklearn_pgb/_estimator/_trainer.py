@@ -1,5 +1,6 @@
 """Training of networks, cached if the user gives a memory."""
 
+import math
 import pickle
 import time
 import warnings
@@ -153,7 +154,7 @@ def _train(
             if seed is None and rng_state is not None:
                 torch.set_rng_state(rng_state)
         if has_trees(estimator):
-            stack.enter_context(threads_for_trees(np.size(X)))
+            stack.enter_context(threads_for_trees(math.prod(np.shape(X))))
         estimator.fit(X, y, **fit_params)
     return estimator, time.perf_counter() - start
 
