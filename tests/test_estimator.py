@@ -273,6 +273,15 @@ def test_row_codes_do_not_depend_on_order(container):
     np.testing.assert_array_equal(row_codes(container(X[index])), expected)
 
 
+@pytest.mark.parametrize("values", [[-1, 0, 1], [-0.5, 0, 2], [0, 1, np.nan]], ids=str)
+def test_row_codes_of_sparse_data_are_those_of_dense_data(values):
+    """Folds, and so all results, do not depend on the container or the dtype."""
+    X = np.random.default_rng(0).choice(values, size=(40, 4), p=[0.2, 0.6, 0.2])
+    expected = row_codes(X)
+    for same in [sp.csr_array(X), sp.csc_matrix(X), sp.coo_array(X.astype(np.float32))]:
+        np.testing.assert_array_equal(row_codes(same), expected)
+
+
 def test_groups_join_equal_samples():
     """Samples are linked by equal inputs or by a group, over any number of steps."""
     codes = np.array([0, 1, 1, 2, 3, 4])

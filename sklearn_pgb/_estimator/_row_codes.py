@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,8 @@ def row_codes(X: Any) -> NDArray[np.intp]:
     The codes follow the order of values. They do not depend on the order or
     repetition of samples, nor on the container or dtype.
     """
-    is_sparse = sp.issparse(X)
-    # In a condition, mypy would infer a type that csr_array does not take.
-    if is_sparse:
-        csr = sp.csr_array(X, copy=True)
-        csr.sum_duplicates()
-        csr.eliminate_zeros()
-        keys = [
-            csr.indices[start:stop].tobytes() + csr.data[start:stop].tobytes()
-            for start, stop in zip(csr.indptr[:-1], csr.indptr[1:], strict=True)
-        ]
-        # As an object array: NumPy's byte strings would drop trailing zero bytes.
+    if sp.issparse(X):
+        keys = _sparse_keys(X)
         return np.unique(np.array(keys, dtype=object), return_inverse=True)[1]
     if isinstance(X, MappedRows):
         digests = np.concatenate(list(over_parts(_digests, X, X.rows)))
@@ -54,6 +46,35 @@ def row_codes(X: Any) -> NDArray[np.intp]:
             [np.unique(column, return_inverse=True)[1] for column in rows.T]
         )
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _sparse_keys(X: Any) -> list[bytes]:
+    """Keys of sparse rows, in the order of the dense rows.
+
+    Each nonzero value adds a pair of numbers, and a pair of zeros ends the row. At the
+    first difference, a positive value is above the zero of the other row, and a
+    negative one below, so the first number has the sign of the value and is larger for
+    earlier columns. The second number is the rank of the value.
+    """
+    csr = sp.csr_array(X, copy=True)
+    csr.sum_duplicates()
+    csr.eliminate_zeros()
+    if csr.dtype.kind == "c":
+        raise ValueError(COMPLEX)
+    # NaN has the last rank, as in dense rows.
+    sign = np.where(csr.data < 0, -1, 1)
+    rank = np.unique(csr.data, return_inverse=True)[1]
+    pairs = np.zeros((len(sign) + csr.shape[0], 2), dtype=np.int64)
+    stops = csr.indptr[1:] + np.arange(1, csr.shape[0] + 1)
+    is_value = np.ones(len(pairs), dtype=bool)
+    is_value[stops - 1] = False
+    column = csr.indices.astype(np.int64)
+    pairs[is_value] = np.column_stack([sign * (csr.shape[1] - column), rank])
+    # Bytes are compared in order, as unsigned numbers.
+    pairs[:, 0] -= np.iinfo(np.int64).min
+    stored = pairs.astype(">u8")
+    bounds = pairwise([0, *stops])
+    return [stored[start:stop].tobytes() for start, stop in bounds]
 
 
 def _digests(rows: MappedRows) -> NDArray[np.bytes_]:
