@@ -5,11 +5,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import indexable
+from numpy.typing import NDArray
+from sklearn.utils import check_consistent_length, column_or_1d, indexable
 from torch import Tensor
 
 from sklearn_pgb._models._mapped_rows import MappedRows, StreamedInputs
-from sklearn_pgb._sklearn import _check_sample_weight, _num_samples, _safe_indexing
+from sklearn_pgb._sklearn import (
+    _check_sample_weight,
+    _num_samples,
+    _safe_indexing,
+    is_pandas_na,
+    is_scalar_nan,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +79,40 @@ def check_samples(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
     return X, y, weight
+
+
+def check_groups(groups: Any, X: Any) -> NDArray[Any]:
+    """Check for one group per sample, of values that can be sorted."""
+    try:
+        groups = column_or_1d(groups)
+    except ValueError as error:
+        raise ValueError(
+            "groups must have one value per sample, got an array of shape "
+            f"{np.shape(groups)}. Pass one column."
+        ) from error
+    check_consistent_length(X, groups)
+    if groups.dtype.kind in "fmM":
+        missing = np.isnan(groups)
+    else:
+        missing = np.array(
+            [
+                each is None or is_scalar_nan(each) or is_pandas_na(each)
+                for each in groups
+            ]
+        )
+    if missing.any():
+        raise ValueError(
+            f"groups must have no missing values, got {missing.sum()} in "
+            f"{len(groups)} samples. Give each of these samples a group of its own, or "
+            "leave them out."
+        )
+    try:
+        np.unique(groups)
+    except TypeError as error:
+        kinds = sorted({type(each).__name__ for each in groups})
+        raise TypeError(
+            "groups must have values of one type, strings or numbers, got "
+            f"{', '.join(kinds)}. Convert them, for example by [str(group) for group "
+            "in groups]."
+        ) from error
+    return groups

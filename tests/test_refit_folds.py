@@ -121,7 +121,7 @@ def test_groups_that_cannot_be_used():
         model.fit(X, CURVE, groups=np.zeros(40))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit(X, CURVE, groups=GROUPS[:-1])
-    with pytest.raises(ValueError, match="1d array"):
+    with pytest.raises(ValueError, match="one value per sample"):
         model.fit(X, CURVE, groups=np.c_[GROUPS, GROUPS])
     with pytest.raises(ValueError, match="'groups' parameter should not be None"):
         model.set_params(cv=GroupKFold()).fit(X, CURVE)

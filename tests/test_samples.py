@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_pgb._samples import Samples
+from sklearn_pgb._samples import Samples, check_groups
 
 ROWS = np.arange(12.0).reshape(4, 3)
 WEIGHT = np.array([1.0, 2.0, 3.0, 4.0])
@@ -34,3 +34,31 @@ def test_rows_of_any_container(container):
     assert part.total == 6
     assert_allclose(part.normalized_weight, [2 / 3, 1 / 3])
     assert not part.weighted
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ["a", None, "b", "b"],
+        [1.0, 2.0, np.nan, np.nan],
+        pd.Series(["a", "b", None, "b"], dtype="string"),
+        pd.Series([1, None, 2, 2], dtype="Int64"),
+        pd.to_datetime(["2020-01-01", None, "2021-01-01", "2021-01-01"]),
+    ],
+    ids=["objects", "numbers", "strings", "integers", "dates"],
+)
+def test_missing_groups(groups):
+    with pytest.raises(ValueError, match=r"no missing values, got \d in 4 samples"):
+        check_groups(groups, ROWS)
+
+
+def test_groups_of_several_types():
+    with pytest.raises(TypeError, match=r"values of one type, .*, got int, str"):
+        check_groups(np.array(["a", 1, "b", 2], object), ROWS)
+
+
+def test_groups_of_another_shape():
+    with pytest.raises(ValueError, match=r"one value per sample, got .* \(4, 3\)"):
+        check_groups(ROWS, ROWS)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        check_groups([1, 2], ROWS)

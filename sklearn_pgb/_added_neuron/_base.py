@@ -15,7 +15,6 @@ from sklearn.utils import (
     check_array,
     check_consistent_length,
     check_random_state,
-    column_or_1d,
 )
 from sklearn.utils.validation import validate_data
 from torch import nn
@@ -43,7 +42,7 @@ from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import PARAMETERS
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
-from sklearn_pgb._samples import Samples
+from sklearn_pgb._samples import Samples, check_groups
 from sklearn_pgb._sklearn import (
     Interval,
     Options,
@@ -464,8 +463,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         weight = self._targets.weigh(y, user_weight)
         kept = weight > 0
         if groups is not None:
-            groups = column_or_1d(groups)
-            check_consistent_length(X, groups)
+            groups = check_groups(groups, X)
             groups = np.unique(groups[kept], return_inverse=True)[1].reshape(-1)
         X, y, user_weight, weight = (
             _rows(part, kept) for part in (X, y, user_weight, weight)

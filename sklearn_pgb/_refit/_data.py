@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_consistent_length, column_or_1d
 
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._convex._heldout import NoFolds
@@ -18,7 +17,7 @@ from sklearn_pgb._refit._arguments import (
     validation_samples,
 )
 from sklearn_pgb._refit._request import RefitRequest
-from sklearn_pgb._samples import Samples
+from sklearn_pgb._samples import Samples, check_groups
 from sklearn_pgb._sklearn import _check_method_params
 from sklearn_pgb._targets import class_codes
 
@@ -114,8 +113,7 @@ def training_data(
     X, y = check_training_data(owner, request, X, y)
     weight = check_weight(request, X, y, sample_weight)
     if groups is not None:
-        groups = column_or_1d(groups)
-        check_consistent_length(X, groups)
+        groups = check_groups(groups, X)
     heldout = validation_samples(owner, request, y[weight > 0], *validation)
     params = network_params(
         owner, request, weight, sample_weight is not None, groups, fit_params

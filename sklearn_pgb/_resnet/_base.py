@@ -15,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import (
     check_array,
     check_random_state,
-    column_or_1d,
     gen_batches,
     get_tags,
 )
@@ -53,6 +52,7 @@ from sklearn_pgb._resnet._weights import (
     residual_weights,
     warn_if_singular,
 )
+from sklearn_pgb._samples import check_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
     Interval,
@@ -150,8 +150,7 @@ class ResNetBasisBase(
         self._keep_parameters()
         X, y, weight = self._check(X, y, sample_weight, self.basis)
         if groups is not None:
-            groups = column_or_1d(groups)
-            check_consistent_length(X, groups)
+            groups = check_groups(groups, X)
         self._learn(y)
         weight = self._targets.weigh(y, weight)
         rng = check_random_state(self.random_state)

@@ -18,7 +18,6 @@ from sklearn.utils import (
     check_array,
     check_consistent_length,
     check_random_state,
-    column_or_1d,
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -50,6 +49,7 @@ from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
+from sklearn_pgb._samples import check_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
     Interval,
@@ -143,8 +143,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             )
         rows = np.flatnonzero(weight)
         if groups is not None:
-            groups = column_or_1d(groups)
-            check_consistent_length(Z, groups)
+            groups = check_groups(groups, Z)
         rng = check_random_state(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2)
         parts, halves = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
