@@ -19,6 +19,7 @@ from torch.nn.functional import logsigmoid
 
 from sklearn_pgb._budget import ABSENT, LARGEST_TARGET, LEAST_SCALE
 from sklearn_pgb._losses._loss import Loss
+from sklearn_pgb._models._opened import unknown_labels
 
 
 class Targets(ABC):
@@ -352,7 +353,7 @@ class LabelTargets(Targets):
                     f"in the first call, got shape {y.shape}."
                 )
             return
-        unknown = np.setdiff1d(y, self.classes)
+        unknown = unknown_labels(y, self.classes)
         if len(unknown):
             advice = "Name all labels in the first call."
             if name != "y":

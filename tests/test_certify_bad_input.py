@@ -187,7 +187,7 @@ def test_labels_that_the_network_does_not_know():
 
     labels = (Y > 0).astype(int)
     mlp = MLPClassifier(hidden_layer_sizes=2, max_iter=2).fit(X, labels)
-    with pytest.raises(ValueError, match="unseen labels"):
+    with pytest.raises(ValueError, match="must hold labels of the model"):
         certify(mlp, X, labels + 1)
 
 

@@ -5,7 +5,7 @@ import oracles
 import pytest
 import skorch
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
@@ -30,6 +30,7 @@ from sklearn_pgb._losses._classification import (
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._open import open_network
+from sklearn_pgb._models._opened import unknown_labels
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 MLP = {"hidden_layer_sizes": (7, 5), "max_iter": 5, "random_state": 0}
@@ -144,10 +145,31 @@ def test_mlp_input_errors(X, y):
         opened.targets(np.column_stack([y, y]))
 
 
-def test_unseen_label(X, y):
-    mlp = MLPClassifier(**MLP).fit(X, np.where(y > 0, "yes", "no"))
-    with pytest.raises(ValueError, match="previously unseen labels"):
-        open_network(mlp).targets(["yes", "maybe"])
+@pytest.mark.parametrize("label", ["maybe", "yes, please", 1])
+def test_unknown_label(X, y, label):
+    """A longer string does not count as its first letters."""
+    opened = open_network(MLPClassifier(**MLP).fit(X, np.where(y > 0, "yes", "no")))
+    match = rf"labels of the model, \['no', 'yes'\], got \['{label}'\]"
+    with pytest.raises(ValueError, match=match):
+        opened.targets(["yes", label])
+
+
+@pytest.mark.parametrize("labels", [["1", "0"], [1.5, 0]], ids=str)
+def test_labels_of_another_type(X, y, labels):
+    """They are not converted to those of the model."""
+    opened = open_network(MLPClassifier(**MLP).fit(X, (y > 0).astype(int)))
+    with pytest.raises(ValueError, match=r"labels of the model, \[0, 1\], got"):
+        opened.targets(labels)
+    assert opened.targets([True, False]).tolist() == [[1], [0]]
+
+
+def test_numbers_among_many_strings():
+    """NumPy converts numbers to strings when it looks for some in a long array."""
+    numbers = np.arange(20)
+    assert_array_equal(unknown_labels(numbers, numbers.astype(str)), numbers)
+    assert_array_equal(
+        unknown_labels(np.array(["b", "z"], object), np.array(["a", "b"])), ["z"]
+    )
 
 
 def test_loss_override(X, y):

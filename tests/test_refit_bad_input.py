@@ -137,7 +137,7 @@ def test_features_of_a_module():
 
 def test_labels_that_a_frozen_network_does_not_know():
     network = FrozenEstimator(classifier().fit(X, LABELS))
-    with pytest.raises(ValueError, match="previously unseen labels"):
+    with pytest.raises(ValueError, match="y must hold labels of the model"):
         GradientBasisRefit(network, alpha=1).fit(X, np.where(Y > 0, "low", "new"))
 
 

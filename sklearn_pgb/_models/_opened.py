@@ -6,12 +6,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Number
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
@@ -162,7 +162,14 @@ class OpenNetwork:
                 columns = np.asarray(transformer.transform(columns))
                 columns = columns.reshape(len(columns), -1)
         else:
-            codes = LabelEncoder().fit(classes).transform(column_or_1d(y))
+            labels = column_or_1d(y)
+            unknown = unknown_labels(labels, classes)
+            if len(unknown):
+                raise ValueError(
+                    f"y must hold labels of the model, {classes.tolist()}, got "
+                    f"{unknown.tolist()} too. Pass labels like those of the training."
+                )
+            codes = np.searchsorted(classes, labels)
             one_hot = codes[:, None] == np.arange(len(classes))
             columns = codes[:, None] == 1 if self.one_column else one_hot
         if n_outputs is not None and columns.shape[1] != n_outputs:
@@ -255,6 +262,18 @@ def is_plain(X: Any, estimator: Any, limit: float | None) -> bool:
         return False
     # Comparisons with missing values are false.
     return limit is None or bool(-limit <= X.min() and X.max() <= limit)
+
+
+def unknown_labels(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+    """Return the distinct labels of y that are not among the classes.
+
+    Numbers never equal strings: NumPy converts numbers to strings when it joins both.
+    """
+    first = (labels[:1] for labels in (y, classes))
+    are_numbers = {
+        isinstance(each, Number | np.bool_) for labels in first for each in labels
+    }
+    return np.unique(y) if len(are_numbers) > 1 else np.setdiff1d(y, classes)
 
 
 def _to_numpy(array: Any) -> ArrayLike:

@@ -16,7 +16,7 @@ from sklearn_pgb._estimator._border import (
 )
 from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._models._open import checks_inputs
-from sklearn_pgb._models._opened import is_plain
+from sklearn_pgb._models._opened import is_plain, unknown_labels
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._sklearn import (
@@ -154,7 +154,7 @@ def validation_samples(
         )
     validation = Samples(X_val, y_val, weight).rows(rows)
     if request.classifies and y.ndim == 1:
-        unknown = np.setdiff1d(validation.y, y)
+        unknown = unknown_labels(validation.y, y)
         if len(unknown):
             raise ValueError(
                 f"y_val must hold labels of y, got {unknown.tolist()} too. Add samples "

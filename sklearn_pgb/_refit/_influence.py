@@ -18,7 +18,7 @@ from sklearn_pgb._convex._influence import (
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._estimator._border import parse_memory
-from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._opened import OpenNetwork, unknown_labels
 from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._refit._arguments import check_validation_data, check_weight
@@ -282,7 +282,7 @@ def _with_labels(refit: Any, opened: OpenNetwork, y: Any, n_outputs: int) -> Any
         return opened
     if refit._multilabel or y.ndim > 1:
         return with_classes(opened, y, n_outputs)
-    unknown = np.setdiff1d(y, refit.classes_)
+    unknown = unknown_labels(y, refit.classes_)
     if len(unknown):
         raise ValueError(
             f"y_train must hold labels of the fit, {refit.classes_.tolist()}, got "
