@@ -353,6 +353,39 @@ def test_sigmoid_of_lightgbm():
     assert_allclose(probability, model.predict_proba(X)[:, 1], rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        DecisionTreeClassifier(),
+        BaggingClassifier(
+            make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=2)),
+            max_samples=1,
+        ),
+    ],
+    ids=["tree", "bag"],
+)
+def test_model_of_one_class(model):
+    """Members of a bag may lack classes, but not all except one."""
+    y = Y["binary"]
+    if isinstance(model, DecisionTreeClassifier):
+        y = np.full(120, "yes")
+    with pytest.raises(ValueError, match=r"at least 2 classes to open a .*, got the"):
+        open_network(model.fit(X, y))
+
+
+def test_booster_without_trees():
+    model, y = booster("xgboost", pytest.importorskip)
+    with pytest.raises(ValueError, match="n_estimators must be at least 1 to open"):
+        open_network(model.set_params(n_estimators=0).fit(X, y))
+
+
+def test_vote_with_weights_of_zero():
+    members = [("a", LinearRegression()), ("b", "drop")]
+    vote = VotingRegressor(members, weights=[0, 1])
+    with pytest.raises(ValueError, match=r"must not add up to zero .* got \[0, 1\]"):
+        check_can_open(vote)
+
+
 def test_member_with_another_loss():
     vote = VotingRegressor([("a", LinearRegression()), ("b", PoissonRegressor())])
     match = "must have the squared loss .* got a PoissonRegressor with PoissonLoss"

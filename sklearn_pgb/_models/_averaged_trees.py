@@ -11,7 +11,7 @@ from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._leaves import LeafModel
-from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._opened import OpenNetwork, check_several_classes
 from sklearn_pgb._models._opened_leaves import open_leaf_model
 from sklearn_pgb._models._tree_lookup import (
     SINGLE_MAX,
@@ -39,6 +39,8 @@ def open_averaged(estimator: Any) -> OpenNetwork:
             f"{type(estimator).__name__}, got columns with the labels "
             f"{estimator.classes_!r}. Train one classifier per column."
         )
+    if classifies and not multilabel:
+        check_several_classes(estimator, estimator.classes_)
     # Nodes of regression trees hold means, (n_nodes, n_outputs).
     parts = [
         _smoothed_log_odds(tree) if classifies else tree.value[:, :, 0]

@@ -22,7 +22,7 @@ from torch import Tensor
 from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._combined import CombinedModel
-from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._opened import OpenNetwork, check_several_classes
 
 VOTES = VotingRegressor, VotingClassifier
 BAGS = BaggingRegressor, BaggingClassifier
@@ -43,6 +43,13 @@ def check_combination(estimator: Any) -> None:
         raise ValueError(
             f"voting must be 'soft' to open a {type(estimator).__name__}, got "
             f"{estimator.voting!r}: votes are not differentiable. Set voting='soft'."
+        )
+    if getattr(estimator, "weights", None) is not None and not sum(
+        _used_weights(estimator)
+    ):
+        raise ValueError(
+            f"weights must not add up to zero to open a {type(estimator).__name__}, "
+            f"got {estimator.weights!r}. Raise one."
         )
 
 
@@ -67,6 +74,8 @@ def open_combination(
     several = isinstance(estimator, MultiOutputClassifier)
     for member in opened:
         _check_loss(estimator, member, classifies)
+        if member.classes is not None and not several:
+            check_several_classes(member.final, member.classes)
         if several and np.asarray(member.classes).tolist() != [0, 1]:
             raise ValueError(
                 "y must be a matrix of 0 and 1 in every column to open a "
@@ -125,15 +134,13 @@ def _output_maps(
     """
     count = len(opened)
     weights = np.full(count, 1 / count)
+    if isinstance(estimator, VOTES):
+        weights = _used_weights(estimator)
+        weights /= weights.sum()
     n_outputs = opened[0].network.n_outputs or 1
     if isinstance(estimator, CLASSIFIERS) and not isinstance(estimator, PER_OUTPUT):
         n_classes = len(estimator.classes_)
         n_outputs = 1 if n_classes == 2 else n_classes
-    if isinstance(estimator, VOTES) and estimator.weights is not None:
-        pairs = zip(estimator.estimators, estimator.weights, strict=True)
-        # Members that were dropped have a weight, but take no part.
-        used = [weight for (_, each), weight in pairs if not isinstance(each, str)]
-        weights = np.array(used) / np.sum(used)
     matrices, shifts = [], []
     for number, member in enumerate(opened):
         if isinstance(estimator, PER_OUTPUT):
@@ -151,6 +158,17 @@ def _output_maps(
         matrices.append(matrix * slope)
         shifts.append(matrix @ shift)
     return matrices, torch.stack(shifts).sum(0)
+
+
+def _used_weights(estimator: Any) -> NDArray[np.float64]:
+    """Weights of the members of a vote that take part."""
+    weights = estimator.weights
+    if weights is None:
+        weights = [1.0] * len(estimator.estimators)
+    pairs = zip(estimator.estimators, weights, strict=False)
+    # Members that were dropped have a weight, too.
+    used = [weight for (_, each), weight in pairs if not isinstance(each, str)]
+    return np.array(used, dtype=np.float64)
 
 
 def _of_classes(

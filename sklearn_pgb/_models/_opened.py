@@ -249,6 +249,16 @@ class NetworkEstimator(ABC):
         """
 
 
+def check_several_classes(estimator: Any, classes: NDArray[Any]) -> None:
+    """Raise if a classifier without log odds was trained on one class."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must have at least 2 classes to open a {type(estimator).__name__}, got "
+            f"the labels {classes.tolist()} in its training. Train it on samples of "
+            "several classes. A bag may need a larger max_samples."
+        )
+
+
 def is_plain(X: Any, estimator: Any, limit: float | None) -> bool:
     """Whether X is an array that scikit-learn's checks would return unchanged.
 

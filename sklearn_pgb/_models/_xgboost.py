@@ -28,6 +28,11 @@ def open_xgboost(estimator: Any) -> OpenNetwork:
     # An iteration may train several trees per output, one output after another.
     tree_outputs = trees["tree_info"][:n_used]
     trees = trees["trees"][:n_used]
+    if not trees:
+        raise ValueError(
+            f"n_estimators must be at least 1 to open a {type(estimator).__name__}, "
+            "got no trees. Raise it."
+        )
     lookup = LeafLookup([np.array(tree["left_children"]) == -1 for tree in trees])
     # The file stores values of leaves as thresholds.
     values = np.concatenate([tree["split_conditions"] for tree in trees])
