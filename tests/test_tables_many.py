@@ -153,7 +153,7 @@ def test_ridge_on_held_out_samples_of_each_fold(name, many, monkeypatch):
     np.testing.assert_allclose(model.predict(X), expected, rtol=1e-5, atol=1e-6)
 
 
-def exchanged(y, monkeypatch):
+def exchanged(y, monkeypatch, **options):
     """Raw outputs for held-out samples, with everything fixed that is chosen."""
     mixture = Mixture((0.5, 0.5), 1e-3, True)
 
@@ -178,7 +178,7 @@ def exchanged(y, monkeypatch):
         for fold, (_, a, b) in zip(folds, parts, strict=True)
     ]
     y, weight = torch.tensor(y)[:, None], torch.tensor(WEIGHT)
-    options = {"max_memory": 1e9, "seed": 0, "exchange": True}
+    options |= {"max_memory": 1e9, "seed": 0, "exchange": True}
     return refit_groups(folds, y, weight, SquaredLoss(), **options), folds
 
 
@@ -200,6 +200,26 @@ def test_exchanged_halves_have_coefficients_for_each_fold(monkeypatch):
         raw += result.centered * fold.average(result.stack) / 3
         raw += sum(map(apply_sets, fold.operators, coefs))
     assert np.corrcoef(raw[:, 0], Y["real"])[0, 1] > 0.9
+
+
+def test_spread_of_the_models_that_made_the_held_out_errors(monkeypatch):
+    """Both halves of a fold have a model; the mean of all has a smaller error."""
+    spread, seen = _groups.spread, []
+    monkeypatch.setattr(_groups, "spread", lambda *a: seen.extend(a) or spread(*a))
+    result, _ = exchanged(Y["real"], monkeypatch, keep_folds=True)
+    halves, terms, stack, _ = seen
+    outputs = []
+    for half, term in zip(halves, terms, strict=True):
+        raw = half.average(stack) + term.intercept
+        raw += sum(map(apply_sets, half.operators, term.coefficients))
+        outputs.append(raw.numpy())
+        held = half.heldout.numpy()
+        expected = result.heldout_raw.numpy()[held]
+        np.testing.assert_allclose(outputs[-1][held], expected, rtol=1e-8)
+    assert len(outputs) == 2 * len(result.folds) == 6
+    gap = np.square(np.array(outputs) - np.mean(outputs, 0)).mean(0)
+    found = result.spread.numpy()
+    np.testing.assert_allclose(found, np.average(gap, axis=0, weights=WEIGHT))
 
 
 @pytest.mark.parametrize("name", Y)

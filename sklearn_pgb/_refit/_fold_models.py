@@ -277,7 +277,7 @@ def spread(
     stack: Tensor,
     weight: Tensor,
 ) -> Tensor:
-    """Mean variance over the folds of the raw outputs of their convex models.
+    """Mean variance of raw outputs over the convex models of folds, or of their parts.
 
     `stack` has the weights of the models' own outputs. Zero without `terms`.
     """

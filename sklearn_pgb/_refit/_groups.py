@@ -57,8 +57,9 @@ class GroupRefit:
     folds : list of FoldTerms
         Models of the folds, if they were asked for.
     spread : Tensor (n_outputs,)
-        Mean variance of the raw outputs of these models over the folds, by which the
-        squared error of their mean is smaller than theirs; else zero.
+        Mean variance of the raw outputs over these models, with an exchange over those
+        of both parts of each fold. By it the squared error of their mean is smaller
+        than theirs. Zero if models were not asked for.
     """
 
     stack: Tensor
@@ -153,21 +154,17 @@ class MixtureChoice:
         return result
 
     def terms(self, mixtures: Sequence[tuple[float, Mixture]]) -> list[FoldTerms]:
-        """Convex models of the folds by weighted mixtures, without exchanged folds.
+        """Convex models of the folds by weighted mixtures.
 
-        With an exchange, they are the means of those for both parts.
+        With an exchange, there is one for each part of a fold.
         """
         solved = [(s, m, self.solutions(m)) for s, m in mixtures]
-        terms = [
+        return [
             fold.terms(part, [(s, m, each[number]) for s, m, each in solved])
             for number, (fold, part) in enumerate(
                 zip(self.folds, self.parts, strict=True)
             )
         ]
-        if len(self.searches) == 1:
-            return terms
-        pairs = zip(terms[::2], terms[1::2], strict=True)
-        return [first.mean_with(second) for first, second in pairs]
 
 
 def refit_groups(
@@ -252,10 +249,14 @@ def refit_groups(
     coefficients, intercept, converged = solve_final(finals, used)
     centered = float(mixture_weights[0]) + sum(s for s, m in used if m.centered)
     constant = centered * shift + offset
-    own = []
+    terms = []
     if keep_folds:
         terms = choice.terms(used)
-        own = [replace(each, intercept=each.intercept + constant) for each in terms]
+        terms = [replace(each, intercept=each.intercept + constant) for each in terms]
+    own = terms
+    if exchange:
+        halves = zip(terms[::2], terms[1::2], strict=True)
+        own = [first.mean_with(second) for first, second in halves]
     return GroupRefit(
         stack,
         shift,
@@ -268,5 +269,5 @@ def refit_groups(
         raw,
         converged,
         own,
-        spread(bases, own, centered * stack, weight),
+        spread(folds, terms, centered * stack, weight),
     )
