@@ -180,7 +180,7 @@ def label_sets(split, seed):
 
 
 def generate(noise, n_samples, rng):
-    """Inputs, targets, and the size of the noise, of a function of five inputs."""
+    """Five inputs, and location, scale and standardized noise of the targets."""
     X = rng.uniform(size=(n_samples, 5))
     scale = 0.1 + 0.9 * X[:, 4] if noise == "growing" else np.full(n_samples, 0.5)
     location = np.sin(6 * X[:, 0]) + 2 * X[:, 1] * X[:, 2] + (X[:, 3] > 0.5)

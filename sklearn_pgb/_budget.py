@@ -669,9 +669,10 @@ FOREST_TREES, FOREST_LEAF = 50, 3
 
 # Leaves of boosted trees have at least SMALL_LEAF samples if there are at most
 # SMALL_LEAVES_UP_TO, else 20, scikit-learn's default. With leaves of 5 the RMSE of 24
-# generated and small mixed tables of 300 to 2,000 samples is .985 +- .010 of that with
-# 20 (2 splits; leaves of 2 samples .992 +- .005), and the log loss of 27 .990 +- .009;
-# of ten with about 6,000 samples the loss is 1.004 +- .002.
+# generated and small mixed tables of at most 2,000 samples is .985 +- .010 of that with
+# 20 (2 or 3 splits; leaves of 2 samples .992 +- .005), and the log loss of 27 such
+# tables .990 +- .009 (1 split). Of nine with about 6,000 samples the loss is 1.004 +-
+# .002 of that with 20.
 SMALL_LEAF, SMALL_LEAVES_UP_TO = 5, 3000
 
 # Boosted trees of many classes have one tree for each class and iteration, and no more

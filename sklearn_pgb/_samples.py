@@ -1,6 +1,7 @@
 """Samples with weights."""
 
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,13 @@ def check_samples(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     return X, y, weight
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, NA or NaT."""
+    if isinstance(value, date | timedelta | np.datetime64 | np.timedelta64):
+        return bool(value != value)
+    return value is None or is_pandas_na(value) or is_scalar_nan(value)
+
+
 def check_groups(groups: Any, X: Any) -> NDArray[Any]:
     """Check for one group per sample, of values that can be sorted."""
     try:
@@ -91,18 +99,10 @@ def check_groups(groups: Any, X: Any) -> NDArray[Any]:
             f"{np.shape(groups)}. Pass one column."
         ) from error
     check_consistent_length(X, groups)
-    if groups.dtype.kind in "fmM":
-        missing = np.isnan(groups)
-    else:
-        missing = np.array(
-            [
-                each is None or is_scalar_nan(each) or is_pandas_na(each)
-                for each in groups
-            ]
-        )
-    if missing.any():
+    n_missing = sum(map(is_missing, groups))
+    if n_missing:
         raise ValueError(
-            f"groups must have no missing values, got {missing.sum()} in "
+            f"groups must have no missing values, got {n_missing} in "
             f"{len(groups)} samples. Give each of these samples a group of its own, or "
             "leave them out."
         )

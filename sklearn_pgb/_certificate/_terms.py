@@ -65,8 +65,9 @@ def terms_of_model(
     else:
         notes.append(
             "Thresholds of trees are not parameters. Parts of the training other than "
-            "the loss, such as samples drawn for each member or penalties on leaf "
-            "values, are not part of the objective."
+            "the loss and class_weight, such as samples drawn for each member, "
+            "penalties on leaf values or scale_pos_weight, are not part of the "
+            "objective."
         )
     return TrainingTerms(penalty, row_weight, tuple(notes))
 

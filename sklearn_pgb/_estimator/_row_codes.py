@@ -13,7 +13,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from sklearn_pgb._bases._streamed import over_parts
 from sklearn_pgb._models._mapped_rows import MappedRows
-from sklearn_pgb._sklearn import is_pandas_na, is_scalar_nan
+from sklearn_pgb._samples import is_missing
 
 COMPLEX = (
     "X must have real numbers, got complex ones. Complex data not supported; keep real "
@@ -87,7 +87,7 @@ def _digests(rows: MappedRows) -> NDArray[np.bytes_]:
 
 def _sortable(column: NDArray[Any]) -> NDArray[Any]:
     """Encode a column of objects as numbers in the same order."""
-    missing = np.array([is_scalar_nan(x) or is_pandas_na(x) for x in column])
+    missing = np.array([is_missing(value) for value in column])
     values = column[~missing]
     if not any(isinstance(value, str) for value in values):
         with suppress(TypeError, ValueError):

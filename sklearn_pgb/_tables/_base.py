@@ -63,7 +63,7 @@ from sklearn_pgb._tables._members import (
     forest_member,
     network_member,
     trees_member,
-    user_member,
+    with_forest_inputs,
 )
 from sklearn_pgb._tables._reader import TableReader
 from sklearn_pgb._targets import class_codes
@@ -221,7 +221,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             )
         classifies = loss == "log_loss"
         members += [
-            (name, user_member(labels, classifies, member))
+            (name, with_forest_inputs(labels, classifies, member))
             for name, member in self._pairs()
         ]
         if not members:

@@ -37,10 +37,11 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     trees : estimator, "drop" or None, default=None
         The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` with 150 iterations
-        and 8 leaves, which have at least 5 samples if there are at most 3,000, one for
-        each of several labels; for more than 20,000 samples up to 600 iterations and 31
-        leaves, with early stopping. Many classes have fewer iterations, 3,000 trees in
-        all. They get numbers with missing values as they are, and category codes.
+        and 8 leaves, or one for each of several labels. Leaves have at least 5 samples,
+        or 20 if the table has more than 3,000. Of more than 20,000 samples there are up
+        to 600 iterations and 31 leaves, with early stopping. Many classes have fewer
+        iterations, 3,000 trees in all. They get numbers with missing values as they
+        are, and category codes.
     forest : estimator, "drop" or None, default=None
         The forest, of which the log odds of the leaves are averaged. None is an
         :class:`~sklearn.ensemble.ExtraTreesClassifier` of 50 trees with at least 3

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sklearn_pgb._estimator._border import check_has_features
 from sklearn_pgb._estimator._row_codes import COMPLEX
-from sklearn_pgb._sklearn import is_pandas_na, is_scalar_nan
+from sklearn_pgb._samples import is_missing
 
 # The date, perhaps with the time of day, fractions of a second and a time zone.
 ISO_DATE = re.compile(
@@ -201,10 +201,3 @@ def _days(column: NDArray[Any]) -> NDArray[np.float64]:
     values = column.astype(f"{column.dtype.kind}8[us]")
     days = values.astype(np.int64) / 86_400e6
     return np.where(np.isnat(values), np.nan, days)
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value is None, NaN, NA or NaT."""
-    if isinstance(value, date | timedelta | np.datetime64 | np.timedelta64):
-        return bool(value != value)
-    return value is None or is_pandas_na(value) or is_scalar_nan(value)

@@ -107,10 +107,10 @@ def forest_member(
         model = kind(n_trees, min_samples_leaf=FOREST_LEAF)
         if n_samples > FOREST_SAMPLES:
             model.set_params(bootstrap=True, max_samples=FOREST_SAMPLES / n_samples)
-    return user_member(labels, classifies, model)
+    return with_forest_inputs(labels, classifies, model)
 
 
-def user_member(labels: Labels, classifies: bool, model: Any) -> Pipeline:
-    """Return a model of the user, with the inputs of the forest."""
+def with_forest_inputs(labels: Labels, classifies: bool, model: Any) -> Pipeline:
+    """Return a model with the inputs of the forest."""
     inputs = forest_inputs(labels, classifies)
     return Pipeline([("inputs", inputs), ("model", model)])

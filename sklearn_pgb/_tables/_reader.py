@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklearn_pgb._samples import is_missing
 from sklearn_pgb._tables._columns import (
     Table,
     days_from_text,
-    is_missing,
     other_than_date,
     read_table,
 )

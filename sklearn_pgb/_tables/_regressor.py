@@ -33,9 +33,9 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     trees : estimator, "drop" or None, default=None
         The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingRegressor` with 150 trees of 8
-        leaves, which have at least 5 samples if there are at most 3,000; for more than
-        20,000 samples up to 600 trees of 31 leaves, with early stopping. They get
-        numbers with missing values as they are, and category codes.
+        leaves. Leaves have at least 5 samples, or 20 if the table has more than 3,000.
+        Of more than 20,000 samples there are up to 600 trees of 31 leaves, with early
+        stopping. They get numbers with missing values as they are, and category codes.
     forest : estimator, "drop" or None, default=None
         The forest. None is an :class:`~sklearn.ensemble.ExtraTreesRegressor` of 50
         trees with at least 3 samples in a leaf; for more than 20,000 samples there are
