@@ -704,9 +704,9 @@ FOREST_SAMPLES = 100_000
 NETWORK_SAMPLES, LEAST_EPOCHS, BATCH_OF_MANY = 3e6, 20, 256
 ITERATIONS_OF_MANY, LEAVES_OF_MANY, FOREST_OF_MANY = 600, 31, 25
 
-# Trees with at most this many inner nodes are evaluated by lookup in a table of
-# 2**LOOKUP_BITS bytes. Trees with TREE_LEAVES leaves have seven.
-LOOKUP_BITS = 7
+# Trees with at most UPPER_NODES + LOWER_NODES inner nodes are evaluated by lookup in
+# tables for the bits of the upper and of the lower nodes, which are one byte.
+UPPER_NODES, LOWER_NODES = 7, 8
 
 # --- predictive distributions -------------------------------------------------
 

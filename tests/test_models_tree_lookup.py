@@ -66,7 +66,7 @@ def test_sums_of_a_data_frame(name, generator):
     check_sums(opened, pd.DataFrame(NEW, columns=columns), generator)
 
 
-@pytest.mark.parametrize("max_leaf_nodes", [4, 30])
+@pytest.mark.parametrize("max_leaf_nodes", [4, 9, 16, 30])
 @pytest.mark.parametrize("targets", ["real", "multi"])
 def test_small_and_large_trees_with_missing_values(
     targets, max_leaf_nodes, generator, monkeypatch
@@ -80,7 +80,7 @@ def test_small_and_large_trees_with_missing_values(
     table = X.copy()
     table[::3, 0] = table[1::4, 1] = np.nan
     opened = open_network(model.fit(table, Y[targets]))
-    small = max_leaf_nodes == 4
+    small = max_leaf_nodes <= 16
     assert isinstance(opened.encode.lookup, SmallTrees if small else HistogramTrees)
     nodes = [tree.nodes for each in model._predictors for tree in each]
     sides = np.concatenate([n["missing_go_to_left"][n["is_leaf"] == 0] for n in nodes])
@@ -105,7 +105,7 @@ def test_nodes_that_split_off_missing_values():
     assert_allclose(raw.numpy(), model.predict(table), rtol=1e-12)
 
 
-@pytest.mark.parametrize("max_leaf_nodes", [5, 20])
+@pytest.mark.parametrize("max_leaf_nodes", [5, 12, 20])
 def test_encoded_categories(max_leaf_nodes, generator):
     """Numbers of known categories as scikit-learn's; others are missing."""
     rng = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def test_encoded_categories(max_leaf_nodes, generator):
     model = HistGradientBoostingRegressor(categorical_features=[1, 3], **params)
     y = Y["real"] + table[:, 3] + np.isnan(table[:, 1])
     opened = open_network(model.fit(table, y))
-    small = max_leaf_nodes == 5
+    small = max_leaf_nodes <= 16
     assert isinstance(opened.encode.lookup, SmallTrees if small else HistogramTrees)
     assert opened.encode.convert is not None
     for rows in (table, new):

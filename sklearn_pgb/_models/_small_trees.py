@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import LOOKUP_BITS
+from sklearn_pgb._budget import LOWER_NODES, UPPER_NODES
 from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._tree_lookup import (
     Sums,
@@ -23,8 +23,10 @@ class SmallTrees(TreeLookup):
     """Trees of scikit-learn's histogram boosting as lookup tables.
 
     Each node compares a feature with its threshold, which gives one bit. The bits of
-    all nodes of a tree are the position of the leaf in a table. Descending the tree
-    node by node is several times slower, because processors can't predict the branches.
+    the upper nodes of a tree are a position in a table of exits, the leaves or lower
+    nodes that are reached. The exit and the bits of all lower nodes are a position in
+    a table of leaves. Descending the tree node by node is several times slower,
+    because processors can't predict the branches.
 
     Histograms have at most 255 bins, so a value has less than 255 thresholds below it.
     Their number, its rank, is a byte that is compared instead of the value. Categories
@@ -36,17 +38,19 @@ class SmallTrees(TreeLookup):
         The features that the nodes compare.
     edges : list of ndarray
         Thresholds of each column in ascending order.
-    positions : ndarray (LOOKUP_BITS, n_trees)
-        Rows of the ranks that the nodes compare, from the last bit to the first: the
-        ranks of all columns with missing values as the largest number, then those with
-        missing values as zero, and then those of `splits`.
-    limits : ndarray of uint8 (LOOKUP_BITS, n_trees, 1)
+    positions : ndarray (n_nodes, n_trees)
+        Rows of the ranks that the nodes compare, upper nodes first: the ranks of all
+        columns with missing values as the largest number, then those with missing
+        values as zero, and then those of `splits`.
+    limits : ndarray of uint8 (n_nodes, n_trees, 1)
         Ranks up to the limit go left and set the bit.
     split_columns : ndarray (n_splits,)
         Features with categories that nodes split.
     splits : ndarray of uint8 (n_splits, 257)
         Ranks of their categories, and of missing values.
-    tables : ndarray (n_trees, 2 ** LOOKUP_BITS)
+    exits : ndarray (n_trees, 2 ** UPPER_NODES)
+        Numbers of exits.
+    tables : ndarray (n_trees, UPPER_NODES + 1, 2 ** (n_nodes - UPPER_NODES))
         Leaf numbers.
     """
 
@@ -56,6 +60,7 @@ class SmallTrees(TreeLookup):
         thresholds: NDArray[np.float64],
         missing: NDArray[np.bool_],
         to_right: NDArray[np.uint8],
+        exits: NDArray[np.uint8],
         tables: NDArray[np.uint8],
     ):
         self.columns = np.unique(features)
@@ -73,26 +78,33 @@ class SmallTrees(TreeLookup):
         splits, number = np.unique(splits, axis=0, return_inverse=True)
         self.split_columns, self.splits = splits[:, 0], splits[:, 1:].astype(np.uint8)
         positions[nodes] = 2 * len(self.columns) + number
-        # The last bit comes first.
-        self.positions, self.limits = positions[::-1], limits[::-1, :, None]
-        self.tables = tables
-        self._starts = tables.shape[1] * np.arange(len(tables))[:, None]
+        self.positions, self.limits = positions, limits[:, :, None]
+        self.exits, self.tables = exits, tables
+        trees = np.arange(len(tables))[:, None]
+        self._exit_starts = exits.shape[1] * trees
+        self._starts = tables.shape[1] * tables.shape[2] * trees
 
     @classmethod
     def of(cls, trees: Sequence[Any]) -> Self | None:
         """Read the nodes of each tree; None if one is too large."""
-        features = np.zeros((LOOKUP_BITS, len(trees)), dtype=np.intp)
+        counts = [len(tree.nodes) // 2 for tree in trees]
+        most = max([UPPER_NODES, *counts])
+        if most > UPPER_NODES + LOWER_NODES:
+            return None
+        features = np.zeros((most, len(trees)), dtype=np.intp)
         # NaN if a tree has fewer nodes. A node that splits off missing values has inf.
         thresholds = np.full(features.shape, np.nan)
         missing = np.zeros(features.shape, dtype=bool)
         to_right = np.zeros((*features.shape, 257), dtype=np.uint8)
-        tables = np.zeros((len(trees), 2**LOOKUP_BITS), dtype=np.uint8)
+        exits = np.zeros((len(trees), 2**UPPER_NODES), dtype=np.uint8)
+        shape = len(trees), UPPER_NODES + 1, 2 ** (most - UPPER_NODES)
+        tables = np.zeros(shape, dtype=np.uint8)
         for number, tree in enumerate(trees):
             nodes = tree.nodes
             is_leaf = nodes["is_leaf"].astype(bool)
+            # Nodes come after their parents.
             split = np.flatnonzero(~is_leaf)
-            if len(split) > LOOKUP_BITS:
-                return None
+            split = split[np.argsort(nodes["depth"][split], kind="stable")]
             own = slice(len(split)), number
             features[own] = nodes["feature_idx"][split]
             thresholds[own] = nodes["num_threshold"][split]
@@ -103,18 +115,12 @@ class SmallTrees(TreeLookup):
                 of_node = lefts[nodes["bitset_idx"][split[k]]]
                 to_right[k, number] = 1 - np.append(of_node, missing[k, number])
                 thresholds[k, number] = np.nan
-            # Walk down for all values of the bits; a leaf is its own child.
-            left, right = (
-                np.where(is_leaf, np.arange(len(nodes)), nodes[side])
-                for side in ("left", "right")
-            )
-            bit = np.where(is_leaf, 0, np.cumsum(~is_leaf) - 1)
-            values = np.arange(2**LOOKUP_BITS)
-            at = np.zeros_like(values)
-            for _ in split:
-                at = np.where(values >> bit[at] & 1, left[at], right[at])
-            tables[number] = (np.cumsum(is_leaf) - 1)[at]
-        return cls(features, thresholds, missing, to_right, tables)
+            upper, lower = split[:UPPER_NODES], split[UPPER_NODES:]
+            reached = _descend(nodes, upper, UPPER_NODES, np.intp(0))
+            starts, exits[number] = np.unique(reached, return_inverse=True)
+            reached = _descend(nodes, lower, most - UPPER_NODES, starts[:, None])
+            tables[number, : len(starts)] = (np.cumsum(is_leaf) - 1)[reached]
+        return cls(features, thresholds, missing, to_right, exits, tables)
 
     def leaves(self, X: NDArray[np.float64]) -> Tensor:
         result = np.empty((len(self.tables), len(X)), dtype=np.int32)
@@ -128,7 +134,7 @@ class SmallTrees(TreeLookup):
         if values.shape[1] > 1:
             return super().sums(model)
         starts = np.cumsum([0, *model.n_leaves])[:-1]
-        tables = values[:, 0].take(self.tables + starts[:, None])
+        tables = values[:, 0].take(self.tables + starts[:, None, None])
         bias = model.bias.numpy()
         outputs = np.arange(len(bias))[:, None] == tree_owners(model)
         selected = outputs.astype(np.float64)
@@ -164,11 +170,33 @@ class SmallTrees(TreeLookup):
                 at = np.where(np.isnan(categories), last, categories).astype(np.intp)
                 sides = np.take_along_axis(self.splits, at, axis=1)
                 ranks = np.concatenate([ranks, sides])
-            codes = np.zeros((n_trees, ranks.shape[1]), dtype=np.uint8)
-            # From the last bit to the first. Additions of bytes are vectorized, and
-            # shifts are not.
-            for position, limit in zip(self.positions, self.limits, strict=True):
-                codes += codes
-                left = ranks.take(position, axis=0) <= limit
-                codes += left.view(np.uint8)
-            yield rows, codes + self._starts
+            upper = self._bits(ranks, slice(UPPER_NODES))
+            exits = self.exits.take(upper + self._exit_starts)
+            lower = self._bits(ranks, slice(UPPER_NODES, None))
+            cells = exits * np.intp(self.tables.shape[2])
+            cells += lower
+            cells += self._starts
+            yield rows, cells
+
+    def _bits(self, ranks: NDArray[np.uint8], nodes: slice) -> NDArray[np.uint8]:
+        """The bits of nodes as numbers, (n_trees, n_rows)."""
+        codes = np.zeros((len(self.tables), ranks.shape[1]), dtype=np.uint8)
+        # From the last bit to the first. Additions of bytes are vectorized, and shifts
+        # are not.
+        each = zip(self.positions[nodes][::-1], self.limits[nodes][::-1], strict=True)
+        for position, limit in each:
+            codes += codes
+            left = ranks.take(position, axis=0) <= limit
+            codes += left.view(np.uint8)
+        return codes
+
+
+def _descend(nodes: Any, split: Any, n_bits: int, starts: Any) -> NDArray[np.intp]:
+    """Nodes that are reached from others, for all values of the bits of `split`."""
+    values = np.arange(2**n_bits)
+    reached = starts + 0 * values
+    for bit, node in enumerate(split):
+        left, right = int(nodes["left"][node]), int(nodes["right"][node])
+        chosen = np.where(values >> bit & 1, left, right)
+        reached = np.where(reached == node, chosen, reached)
+    return reached

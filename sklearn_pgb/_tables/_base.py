@@ -158,12 +158,12 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         # them get the weights.
         options = {"transform_output": "default", "enable_metadata_routing": False}
         with config_context(**options):
-            trained = self._train(
+            trained, opened = self._train(
                 members, parts, Z, member_y, member_weight, seeds, contexts
             )
             limits = max_memory, int(seeds[1])
             data = Z, y, encoded[rows], weight
-            self._refit(trained, parts, halves, *data, *limits)
+            self._refit(opened, parts, halves, *data, *limits)
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
         finish()
@@ -263,11 +263,11 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         return pairs
 
     def _train(self, members, parts, Z, y, weight, seeds, contexts):
-        """Trained members of each fold."""
+        """Trained members of each fold, and what they are opened to."""
         rng = np.random.RandomState(seeds[0])
         hooks = contexts(len(members) * len(parts))
         k = self._targets.n_outputs
-        loss, columns = self._targets.loss_for(k), []
+        loss, trained, opened = self._targets.loss_for(k), [], []
         for number, (name, member) in enumerate(members):
             params = {}
             if weight is not None:
@@ -292,28 +292,31 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 caller=self,
                 contexts=hooks[numbers],
             )
-            for each in fitted:
-                opened = open_network(each)
-                count = count_outputs(opened, opened.inputs(Z[:1], check=False))
-                if type(opened.loss) is not type(loss) or count != k:
+            models = list(map(open_network, fitted))
+            for model in models:
+                count = count_outputs(model, model.inputs(Z[:1], check=False))
+                if type(model.loss) is not type(loss) or count != k:
                     raise ValueError(
                         f"members must have the loss {type(loss).__name__} and {k} "
-                        f"outputs, got {type(opened.loss).__name__} and {count} for "
+                        f"outputs, got {type(model.loss).__name__} and {count} for "
                         f"{name!r}. Replace it, or change its loss; folds must have "
                         "samples of all classes."
                     )
-            columns.append(fitted)
-        return [list(fold) for fold in zip(*columns, strict=True)]
+            trained.append(fitted)
+            opened.append(list(map(self._shared, models)))
+        return (
+            [list(fold) for fold in zip(*columns, strict=True)]
+            for columns in (trained, opened)
+        )
 
-    def _opened(self, member):
-        """Open a member; if there are many classes, they share the features."""
-        opened = open_network(member)
+    def _shared(self, opened):
+        """An opened member; if there are many classes, they share the features."""
         n_outputs = self._targets.n_outputs
         coupled = self._targets.loss_for(n_outputs).dual_rows_sum_to_zero
         many = coupled and n_outputs > MANY_CLASSES
         return share_outputs(opened) if many else opened
 
-    def _refit(self, trained, parts, halves, Z, y, encoded, weight, max_memory, seed):
+    def _refit(self, opened, parts, halves, Z, y, encoded, weight, max_memory, seed):
         """Solve the convex problem and store its solution."""
         weights = torch.from_numpy(weight)
         targets, folds, self._biases = self._targets, [], []
@@ -323,13 +326,12 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             # The variance of the folds' models is estimated on common samples.
             step = len(Z) // SAMPLE_BLOCK + 1
             common = torch.arange(0, len(Z) if adapts else 0, step)
-            for members, pair in zip(trained, halves or parts, strict=True):
+            for models, pair in zip(opened, halves or parts, strict=True):
                 index = list(map(torch.from_numpy, pair))
                 wanted = torch.cat([*index, common]).unique() if exchange else None
-                opened = list(map(self._opened, members))
-                fold = FoldModels.of(opened, Z, weights, index[0], index[1], wanted)
+                fold = FoldModels.of(models, Z, weights, index[0], index[1], wanted)
                 folds.append(fold)
-                heads = (o.network.find_head(o.inputs(Z[:8])) for o in opened)
+                heads = (m.network.find_head(m.inputs(Z[:8])) for m in models)
                 self._biases.append([head.bias for head in heads])
             loss = targets.loss_for(targets.n_outputs)
             options = {"max_memory": max_memory, "seed": seed, "exchange": exchange}
@@ -487,7 +489,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 if not (weight > 0 or coef.any()):
                     continue
                 # Without coefficients the member itself is cheaper than its features.
-                own = self._opened(member) if coef.any() else open_network(member)
+                own = open_network(member)
+                own = self._shared(own) if coef.any() else own
                 n_params = own.network.n_params
                 full = torch.zeros(len(coef), n_params, dtype=torch.float64)
                 if coef.any():
