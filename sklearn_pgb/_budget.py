@@ -660,20 +660,34 @@ MOST_ONE_HOT, RARE_SAMPLES = 30, 3
 MOST_TREE_CODES = 254
 
 # Built-in models of the estimators for tables, chosen on generated data and small mixed
-# tables: with the forest the error is 3 % smaller than without (14 sets); boosted trees
-# of 15 leaves and 300 iterations are no better (.899 of CatBoost's error, .895). 100
-# trees in the forest are no better than 50 (.840 of CatBoost's RMSE, .838; 20 sets).
+# tables. With the forest the error is 3 % smaller than without (14 sets).
 NETWORK_UNITS = (64, 64)
-TREE_ITERATIONS, TREE_LEAVES = 150, 8
-FOREST_TREES, FOREST_LEAF = 50, 3
+FOREST_LEAF = 3
 
-# Leaves of boosted trees have at least SMALL_LEAF samples if there are at most
-# SMALL_LEAVES_UP_TO, else 20, scikit-learn's default. With leaves of 5 the RMSE of 24
-# generated and small mixed tables of at most 2,000 samples is .985 +- .010 of that with
-# 20 (2 or 3 splits; leaves of 2 samples .992 +- .005), and the log loss of 27 such
-# tables .990 +- .009 (1 split). Of nine with about 6,000 samples the loss is 1.004 +-
-# .002 of that with 20.
-SMALL_LEAF, SMALL_LEAVES_UP_TO = 5, 3000
+# Boosted trees and the forest of at most FEW_SAMPLES samples, at most CHOICE_ROWS, and
+# more: iterations, leaves, the least number of samples in a leaf, trees of the forest.
+#
+# Few: 15 leaves and 300 iterations are no better (.899 of CatBoost's error, .895). With
+# leaves of 5 the RMSE of 24 generated and small mixed tables of at most 2,000 samples
+# is .985 +- .010 of that with 20 (2 or 3 splits; leaves of 2 samples .992 +- .005), and
+# the log loss of 27 such tables .990 +- .009 (1 split). 100 trees in the forest are no
+# better than 50 (.840 of CatBoost's RMSE, .838; 20 sets).
+#
+# Not many, 16 generated sets with targets and 15 with classes, 12 of them generated, of
+# 7,000 samples each: .989 +- .007 of the RMSE and .992 +- .005 of the log loss of few;
+# with forests of 50 trees, which take twice the time for predictions, .986 and .991;
+# with leaves of 5 in the forest .989 and 1.000; with 600 iterations .984 of the RMSE,
+# and fits take 1.36 instead of 1.04 times as long; with 31 leaves 1.008.
+#
+# Many (a smooth function with noise, one of boxes, a robot arm, nearest prototypes): on
+# 50,000 samples of boxes, the RMSE is .34 instead of .88 with few (CatBoost .28). They
+# stop early, as without it the log loss of noisy classes is 7 % larger than that of few
+# small trees.
+FEW_SAMPLES = 3000
+TREE_ITERATIONS = (150, 300, 600)
+TREE_LEAVES = (8, 16, 31)
+TREE_LEAF = (5, 20, 20)
+FOREST_TREES = (50, 25, 25)
 
 # Boosted trees of many classes have one tree for each class and iteration, and no more
 # than MOST_TREES in all. 20 classes (digits turned two ways, 60 samples of each) keep
@@ -693,16 +707,9 @@ MANY_CLASSES = 10
 # would else take gigabytes.
 FOREST_SAMPLES = 100_000
 
-# Members of more than CHOICE_ROWS samples, chosen on generated data (a smooth function
-# with noise, one of boxes, a robot arm, nearest prototypes). Networks see
-# NETWORK_SAMPLES, counted once for each epoch, but at least LEAST_EPOCHS. Boosted trees
-# have more and larger trees: on 50,000 samples of boxes their RMSE is .34 instead of
-# .88 (CatBoost .28). They stop early, as without it the log loss of noisy classes is
-# 7 % larger than that of few small trees. The forest has fewer trees, in inverse
-# proportion to the samples, and at least FOREST_OF_MANY: with 25 in place of 50 its own
-# error is 1 % larger.
+# Networks of more than CHOICE_ROWS samples see NETWORK_SAMPLES, counted once for each
+# epoch, but at least LEAST_EPOCHS.
 NETWORK_SAMPLES, LEAST_EPOCHS, BATCH_OF_MANY = 3e6, 20, 256
-ITERATIONS_OF_MANY, LEAVES_OF_MANY, FOREST_OF_MANY = 600, 31, 25
 
 # Trees with at most UPPER_NODES + LOWER_NODES inner nodes are evaluated by lookup in
 # tables for the bits of the upper and of the lower nodes, which are one byte.

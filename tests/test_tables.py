@@ -189,11 +189,12 @@ def test_boosted_trees_split_few_samples():
     x = np.linspace(0, 1, 24)[:, None]
     model = GradientBasisRegressor("drop", forest="drop", random_state=0)
     assert model.fit(x, np.where(x[:, 0] > 0.5, 3.0, -1.0)).oof_score_ > 0.5
-    for n_samples, least in ((3000, 5), (3001, 20)):
-        booster = _members.trees_member([None], "squared_error", n_samples, 1, False)[
-            -1
-        ]
-        assert booster.min_samples_leaf == least
+    sizes = {3000: (150, 8, 5), 3001: (300, 16, 20)}
+    for n_samples, expected in sizes.items():
+        kind, loss = _members.trees_member, "squared_error"
+        booster = kind([None], loss, n_samples, 1, False)[-1]
+        found = booster.max_iter, booster.max_leaf_nodes, booster.min_samples_leaf
+        assert found == expected
 
 
 def test_many_classes_have_fewer_iterations(monkeypatch):

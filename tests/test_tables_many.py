@@ -260,6 +260,7 @@ def test_a_mixed_table(many):
 
 def test_built_in_models_of_many_samples(many, monkeypatch):
     monkeypatch.setattr(_members, "NETWORK_SAMPLES", 9000)
+    monkeypatch.setattr(_members, "FEW_SAMPLES", 50)
     few, more = (
         SimpleNamespace(
             network=_members.network_member([None], "squared_error", n)[-1],
@@ -275,8 +276,7 @@ def test_built_in_models_of_many_samples(many, monkeypatch):
     assert not few.trees.early_stopping
     assert more.trees.early_stopping
     assert few.forest.n_estimators == 50
-    assert more.forest.n_estimators == round(50 * 50 / 90)
-    assert _members.forest_member([None], "squared_error", 10**6)[-1].n_estimators == 25
+    assert more.forest.n_estimators == 25
     own = HistGradientBoostingRegressor(max_iter=3)
     assert _members.trees_member([None], "squared_error", 90, 1, False, own)[-1] is own
     assert clone(more.trees).max_iter == 600

@@ -37,16 +37,16 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     trees : estimator, "drop" or None, default=None
         The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier` with 150 iterations
-        and 8 leaves, or one for each of several labels. Leaves have at least 5 samples,
-        or 20 if the table has more than 3,000. Of more than 20,000 samples there are up
-        to 600 iterations and 31 leaves, with early stopping. Many classes have fewer
-        iterations, 3,000 trees in all. They get numbers with missing values as they
-        are, and category codes.
+        and 8 leaves of at least 5 samples, or one for each of several labels. Of more
+        than 3,000 samples there are 300 iterations and 16 leaves of at least 20
+        samples, and of more than 20,000 up to 600 iterations and 31 leaves, with early
+        stopping. Many classes have fewer iterations, 3,000 trees in all. They get
+        numbers with missing values as they are, and category codes.
     forest : estimator, "drop" or None, default=None
         The forest, of which the log odds of the leaves are averaged. None is an
-        :class:`~sklearn.ensemble.ExtraTreesClassifier` of 50 trees with at least 3
-        samples in a leaf; for more than 20,000 samples there are fewer trees, at least
-        25. Categories become mean targets.
+        :class:`~sklearn.ensemble.ExtraTreesClassifier` of 50 trees, or 25 for more
+        than 3,000 samples, with at least 3 samples in a leaf. Categories become mean
+        targets.
     others : list of (str, estimator), default=()
         Further members, each of a kind that :class:`GradientBasisRefit` can open. They
         get the inputs of the forest.

@@ -16,19 +16,16 @@ from sklearn_pgb._added_neuron._regressor import AddedNeuronRegressor
 from sklearn_pgb._budget import (
     BATCH_OF_MANY,
     CHOICE_ROWS,
+    FEW_SAMPLES,
     FOREST_LEAF,
-    FOREST_OF_MANY,
     FOREST_SAMPLES,
     FOREST_TREES,
-    ITERATIONS_OF_MANY,
     LEAST_EPOCHS,
-    LEAVES_OF_MANY,
     MOST_TREES,
     NETWORK_SAMPLES,
     NETWORK_UNITS,
-    SMALL_LEAF,
-    SMALL_LEAVES_UP_TO,
     TREE_ITERATIONS,
+    TREE_LEAF,
     TREE_LEAVES,
 )
 from sklearn_pgb._tables._inputs import (
@@ -37,6 +34,11 @@ from sklearn_pgb._tables._inputs import (
     network_inputs,
     tree_inputs,
 )
+
+
+def _size(n_samples: int) -> int:
+    """Return 0 for few samples, 2 for many, and else 1."""
+    return (n_samples > FEW_SAMPLES) + (n_samples > CHOICE_ROWS)
 
 
 def network_member(
@@ -74,20 +76,19 @@ def trees_member(
             if classifies
             else HistGradientBoostingRegressor
         )
-        is_large = n_samples > CHOICE_ROWS
-        iterations = ITERATIONS_OF_MANY if is_large else TREE_ITERATIONS
+        size = _size(n_samples)
+        iterations = TREE_ITERATIONS[size]
         if classifies and not several:
             # One tree for each class and iteration, or one for two classes.
             iterations = max(1, min(iterations, MOST_TREES // n_outputs))
         model = kind(
             loss=loss,
             max_iter=iterations,
-            max_leaf_nodes=LEAVES_OF_MANY if is_large else TREE_LEAVES,
+            max_leaf_nodes=TREE_LEAVES[size],
+            min_samples_leaf=TREE_LEAF[size],
             categorical_features=codes or None,
-            early_stopping=is_large,
+            early_stopping=n_samples > CHOICE_ROWS,
         )
-        if n_samples <= SMALL_LEAVES_UP_TO:
-            model.set_params(min_samples_leaf=SMALL_LEAF)
         if several:
             per_output = MultiOutputClassifier if classifies else MultiOutputRegressor
             model = per_output(model)
@@ -101,9 +102,7 @@ def forest_member(
     classifies = loss == "log_loss"
     if model is None:
         kind = ExtraTreesClassifier if classifies else ExtraTreesRegressor
-        n_trees = FOREST_TREES
-        if n_samples > CHOICE_ROWS:
-            n_trees = max(FOREST_OF_MANY, round(n_trees * CHOICE_ROWS / n_samples))
+        n_trees = FOREST_TREES[_size(n_samples)]
         model = kind(n_trees, min_samples_leaf=FOREST_LEAF)
         if n_samples > FOREST_SAMPLES:
             model.set_params(bootstrap=True, max_samples=FOREST_SAMPLES / n_samples)

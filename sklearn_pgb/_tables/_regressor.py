@@ -33,13 +33,14 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     trees : estimator, "drop" or None, default=None
         The boosted trees. None is a
         :class:`~sklearn.ensemble.HistGradientBoostingRegressor` with 150 trees of 8
-        leaves. Leaves have at least 5 samples, or 20 if the table has more than 3,000.
-        Of more than 20,000 samples there are up to 600 trees of 31 leaves, with early
-        stopping. They get numbers with missing values as they are, and category codes.
+        leaves, which have at least 5 samples. Of more than 3,000 samples there are 300
+        trees of 16 leaves with at least 20 samples, and of more than 20,000 up to 600
+        trees of 31 leaves, with early stopping. They get numbers with missing values as
+        they are, and category codes.
     forest : estimator, "drop" or None, default=None
         The forest. None is an :class:`~sklearn.ensemble.ExtraTreesRegressor` of 50
-        trees with at least 3 samples in a leaf; for more than 20,000 samples there are
-        fewer trees, at least 25. Categories become mean targets.
+        trees, or 25 for more than 3,000 samples, with at least 3 samples in a leaf.
+        Categories become mean targets.
     others : list of (str, estimator), default=()
         Further members, each of a kind that :class:`GradientBasisRefit` can open. They
         get the inputs of the forest.
