@@ -87,39 +87,46 @@ class SmallTrees(TreeLookup):
     @classmethod
     def of(cls, trees: Sequence[Any]) -> Self | None:
         """Read the nodes of each tree; None if one is too large."""
-        counts = [len(tree.nodes) // 2 for tree in trees]
-        most = max([UPPER_NODES, *counts])
+        sizes = [len(tree.nodes) for tree in trees]
+        n_trees, most = len(trees), max([UPPER_NODES, *(size // 2 for size in sizes)])
         if most > UPPER_NODES + LOWER_NODES:
             return None
-        features = np.zeros((most, len(trees)), dtype=np.intp)
+        # Concatenating records would compare their fields, array by array.
+        records = b"".join([tree.nodes.tobytes() for tree in trees])
+        nodes = np.frombuffer(records, dtype=trees[0].nodes.dtype)
+        roots = np.cumsum([0, *sizes])[:-1]
+        owner = np.repeat(np.arange(n_trees), sizes)
+        is_leaf = nodes["is_leaf"].astype(bool)
+        # The inner nodes of each tree, after their parents, and their places.
+        inner = np.flatnonzero(~is_leaf)
+        inner = inner[np.lexsort((nodes["depth"][inner], owner[inner]))]
+        tree = owner[inner]
+        place = np.arange(len(inner)) - np.searchsorted(tree, tree)
+        features = np.zeros((most, n_trees), dtype=np.intp)
         # NaN if a tree has fewer nodes. A node that splits off missing values has inf.
         thresholds = np.full(features.shape, np.nan)
         missing = np.zeros(features.shape, dtype=bool)
         to_right = np.zeros((*features.shape, 257), dtype=np.uint8)
-        exits = np.zeros((len(trees), 2**UPPER_NODES), dtype=np.uint8)
-        shape = len(trees), UPPER_NODES + 1, 2 ** (most - UPPER_NODES)
-        tables = np.zeros(shape, dtype=np.uint8)
-        for number, tree in enumerate(trees):
-            nodes = tree.nodes
-            is_leaf = nodes["is_leaf"].astype(bool)
-            # Nodes come after their parents.
-            split = np.flatnonzero(~is_leaf)
-            split = split[np.argsort(nodes["depth"][split], kind="stable")]
-            own = slice(len(split)), number
-            features[own] = nodes["feature_idx"][split]
-            thresholds[own] = nodes["num_threshold"][split]
-            missing[own] = nodes["missing_go_to_left"][split]
-            bits = tree.raw_left_cat_bitsets.astype("<u4").view(np.uint8)
-            lefts = np.unpackbits(bits, axis=1, bitorder="little")
-            for k in np.flatnonzero(nodes["is_categorical"][split]):
-                of_node = lefts[nodes["bitset_idx"][split[k]]]
-                to_right[k, number] = 1 - np.append(of_node, missing[k, number])
-                thresholds[k, number] = np.nan
-            upper, lower = split[:UPPER_NODES], split[UPPER_NODES:]
-            reached = _descend(nodes, upper, UPPER_NODES, np.intp(0))
-            starts, exits[number] = np.unique(reached, return_inverse=True)
-            reached = _descend(nodes, lower, most - UPPER_NODES, starts[:, None])
-            tables[number, : len(starts)] = (np.cumsum(is_leaf) - 1)[reached]
+        features[place, tree] = nodes["feature_idx"][inner]
+        thresholds[place, tree] = nodes["num_threshold"][inner]
+        missing[place, tree] = nodes["missing_go_to_left"][inner]
+        for k in np.flatnonzero(nodes["is_categorical"][inner]):
+            at = place[k], tree[k]
+            bitset = trees[tree[k]].raw_left_cat_bitsets[nodes["bitset_idx"][inner[k]]]
+            lefts = np.unpackbits(
+                bitset.astype("<u4").view(np.uint8), bitorder="little"
+            )
+            to_right[at] = 1 - np.append(lefts, missing[at])
+            thresholds[at] = np.nan
+        split = np.full(features.shape, -1)
+        split[place, tree] = inner
+        children = [nodes[side] + roots[owner] for side in ("left", "right")]
+        upper, lower = split[:UPPER_NODES], split[UPPER_NODES:]
+        starts, exits = _exits(_descend(upper, children, roots[:, None]), roots)
+        reached = _descend(lower, children, starts[:, :, None])
+        # Leaves that come before each node.
+        before = np.cumsum(is_leaf) - is_leaf
+        tables = (before[reached] - before[roots, None, None]).astype(np.uint8)
         return cls(features, thresholds, missing, to_right, exits, tables)
 
     def leaves(self, X: NDArray[np.float64]) -> Tensor:
@@ -191,12 +198,35 @@ class SmallTrees(TreeLookup):
         return codes
 
 
-def _descend(nodes: Any, split: Any, n_bits: int, starts: Any) -> NDArray[np.intp]:
-    """Nodes that are reached from others, for all values of the bits of `split`."""
-    values = np.arange(2**n_bits)
+def _exits(
+    reached: NDArray[np.intp], roots: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
+    """Number the nodes that are reached in each tree.
+
+    The first result has the node of each number, (n_trees, UPPER_NODES + 1).
+    """
+    found, number = np.unique(reached, return_inverse=True)
+    # The nodes of a tree follow its root.
+    first = np.searchsorted(found, roots)
+    owner = np.searchsorted(roots, found, side="right") - 1
+    nodes = np.tile(roots[:, None], UPPER_NODES + 1)
+    nodes[owner, np.arange(len(found)) - first[owner]] = found
+    return nodes, (number.reshape(reached.shape) - first[:, None]).astype(np.uint8)
+
+
+def _descend(
+    split: NDArray[np.intp], children: Sequence[NDArray[np.intp]], starts: Any
+) -> NDArray[np.intp]:
+    """Nodes that are reached from `starts` for all values of bits, on the last axis.
+
+    `split` holds the node of each bit and tree, and `children` the left and right child
+    of each node.
+    """
+    values = np.arange(2 ** len(split))
     reached = starts + 0 * values
-    for bit, node in enumerate(split):
-        left, right = int(nodes["left"][node]), int(nodes["right"][node])
+    for bit, nodes in enumerate(split):
+        nodes = nodes.reshape(-1, *[1] * (reached.ndim - 1))
+        left, right = (each[nodes] for each in children)
         chosen = np.where(values >> bit & 1, left, right)
-        reached = np.where(reached == node, chosen, reached)
+        reached = np.where(reached == nodes, chosen, reached)
     return reached
