@@ -386,10 +386,14 @@ NOISE_COPIES = 8
 # Search for weights of kernels, alpha and the center. Weights of groups after the first
 # start at FIRST_WEIGHT. Alpha decreases from STRONGEST_ALPHA by COARSE_STEP; neighbors
 # of the best differ by FINE_STEP. Solutions are only compared, so a few rough Newton
-# steps suffice.
+# steps suffice. Alpha decreases until the loss is CLEARLY_WORSE than the best, or two
+# steps past the best: without the first limit, and with neighbors of the best for both
+# centers, the RMSE of 31 generated and small sets is the same. The log loss of 21 is
+# .990 +- .011 with them, in .94 of the time of the whole fit.
 FIRST_WEIGHT, STRONGEST_ALPHA, LEAST_ALPHA = 0.3, 1.0, 1e-9
 COARSE_STEP, FINE_STEP = 10.0, 10.0**0.5
 MIXTURE_SWEEPS, MIXTURE_TOL, MIXTURE_STEPS = 3, 1e-3, 20
+CLEARLY_WORSE = 0.02
 
 # Flops of trying one mixture, which limit the samples that mixtures are chosen on:
 # about 1,500 for the squared loss and 900 for two or more classes. The best mixtures

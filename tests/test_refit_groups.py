@@ -374,3 +374,21 @@ def test_heldout_predictions_come_from_other_folds():
         (raw,) = fold.heldout_raw([mixture], solved)
         torch.testing.assert_close(results[-1], raw)
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("rise", "last"), [(0.01, -5), (0.05, -4)], ids=["slowly", "clearly"]
+)
+def test_the_search_stops_past_the_best_alpha(rise, last, monkeypatch):
+    """Two steps past it, or one if the loss has risen by more than two percent."""
+
+    def evaluate(self, mixture, near=None):
+        distance = abs(np.log10(mixture.alpha) + 3)
+        self.losses[mixture] = 1 + rise * distance + 0.5 * (not mixture.centered)
+
+    monkeypatch.setattr(MixtureSearch, "evaluate", evaluate)
+    search = MixtureSearch([], SquaredLoss())
+    best = search.run(1)[0]
+    assert best == Mixture((1.0,), 1e-3, True)
+    tried = [round(float(np.log10(m.alpha)), 2) for m in search.losses if m.centered]
+    assert tried == [*range(0, last - 1, -1), -2.5, -3.5]

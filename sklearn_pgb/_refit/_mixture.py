@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import (
+    CLEARLY_WORSE,
     COARSE_STEP,
     FINE_STEP,
     FIRST_WEIGHT,
@@ -190,7 +191,7 @@ class MixtureSearch:
         weights = (1.0, *[FIRST_WEIGHT] * (n_groups - 1))
         for centered in (True, False):
             self._descend(Mixture.of(weights, STRONGEST_ALPHA, centered))
-        best = self._best()
+        best = self._refine(self._best())
         for _ in range(MIXTURE_SWEEPS if n_groups > 1 else 0):
             for near in best.neighbors():
                 self.evaluate(near, best)
@@ -211,13 +212,14 @@ class MixtureSearch:
         while mixture.alpha >= LEAST_ALPHA:
             self.evaluate(mixture, last)
             best = min(best, mixture, key=self._rank)
-            if mixture.alpha < 0.5 * best.alpha / COARSE_STEP:
+            worse = self.losses[mixture] - self.losses[best]
+            is_clear = worse > CLEARLY_WORSE * abs(self.losses[best])
+            if is_clear or mixture.alpha < 0.5 * best.alpha / COARSE_STEP:
                 break
             last = mixture
             mixture = Mixture.of(
                 mixture.weights, mixture.alpha / COARSE_STEP, mixture.centered
             )
-        self._refine(best)
 
     def _refine(self, best: Mixture) -> Mixture:
         """Try alphas on both sides, and return the best mixture of all."""
