@@ -701,12 +701,6 @@ FOREST_TREES = (50, 25, 25)
 # seed and one split of each.
 MOST_TREES = 3000
 
-# More classes than this share the features of the members: their kernels would take as
-# much time and memory as there are classes, so that few samples can be afforded. The
-# log loss of digits turned four ways is .366 with shared features and .388 without, of
-# 40 generated classes .264 and .269.
-MANY_CLASSES = 10
-
 # Trees of a forest see this many samples of larger data, drawn for each tree: leaves
 # would else take gigabytes.
 FOREST_SAMPLES = 100_000

@@ -43,7 +43,7 @@ from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._operators import _blocked
 from sklearn_pgb._operators._outputs import shares_features
 from sklearn_pgb._refit import _final, _fold_models, _groups
-from sklearn_pgb._tables import _base, _members
+from sklearn_pgb._tables import _members
 
 TARGETS = pytest.mark.parametrize("name", Y)
 FOLDS = list(KFold(3, shuffle=True, random_state=0).split(X))
@@ -165,9 +165,8 @@ def test_default_trees_of_several_targets():
     assert len(model.estimators_[0][0][-1].estimators_) == 2
 
 
-def test_many_classes_share_the_features(monkeypatch):
+def test_classes_share_the_features():
     """The prediction is the sum of all members' derivatives, times coefficients."""
-    monkeypatch.setattr(_base, "MANY_CLASSES", 2)
     model = small("multi").fit(X, Y["multi"])
     raw = np.tile(model.intercept_, (N, 1))
     for fold, coefs in zip(model.estimators_, model.basis_coef_, strict=True):

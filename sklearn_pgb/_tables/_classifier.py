@@ -16,7 +16,7 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     network, indicators of the leaves for trees. One convex problem over the bases of
     all models gives the prediction. The weight of each kind of model, the
     regularization strength and the center of the penalty are chosen on samples that no
-    model has seen, so probabilities are calibrated on unseen samples. More than ten
+    model has seen, so probabilities are calibrated on unseen samples. Three or more
     classes share the features of all members: the trees of all classes, and the
     derivatives of one output of the network. There is then one kernel for each kind of
     model and not for each class.
