@@ -210,6 +210,36 @@ def test_sets_of_labels():
         np.testing.assert_array_equal(members, p_values > 1 - coverage + 1e-12)
 
 
+def test_methods_of_intervals():
+    """Around the prediction by default; CV+ takes errors of folds as they are."""
+    rows, y = make_friedman1(140, n_features=5, noise=0.5, random_state=0)
+    rows, new = rows[:120], rows[120:]
+    model = small("real", cv=4, distribution=True).fit(rows, y[:120])
+    stored = model._oof_errors
+    found = model.predict_distribution(new)
+    location, scale = model.predict(new), model._located(new).scale[:, 0]
+    errors = np.abs(stored["errors"][:, 0])
+    ends = model.predict_interval(new, 0.9)
+    np.testing.assert_allclose(ends.mean(1), location)
+    # The 109th of 120 errors: 0.9 times 121, rounded up.
+    np.testing.assert_allclose(np.diff(ends)[:, 0] / 2, np.sort(errors)[108] * scale)
+    np.testing.assert_allclose(found.mean, location, atol=3 * found.std.max())
+    ends = model.predict_interval(new, 0.9, method="cv+")
+    centers = np.stack(model._fold_locations(new))[stored["fold"], :, 0]
+    spread = errors[:, None] / stored["reduction"][0] * scale
+    np.testing.assert_allclose(ends[:, 1], np.sort(centers + spread, 0)[108])
+    np.testing.assert_allclose(ends[:, 0], np.sort(centers - spread, 0)[-109])
+
+
+def test_cv_plus_needs_predictions_of_folds():
+    for model in (small("real"), small("count", distribution=True)):
+        name = "count" if model.loss == "poisson" else "real"
+        with pytest.raises(ValueError, match="method must be 'cv' without"):
+            model.fit(X, Y[name]).predict_interval(X, method="cv+")
+    with pytest.raises(ValueError, match="method must be 'cv' or 'cv\\+'"):
+        small("real").fit(X, Y["real"]).predict_interval(X, method="plus")
+
+
 # --- bad input ------------------------------------------------------------------------
 
 

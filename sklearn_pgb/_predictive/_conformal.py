@@ -29,13 +29,14 @@ def interval(
     weights: Sequence[Array],
     coverage: float,
 ) -> Array:
-    """Return CV+ intervals, (n_samples, 2).
+    """Return intervals from held-out errors, those of CV+ for several folds.
 
     Each held-out sample votes for a lower and an upper end: the prediction of the fold
     that has not seen it, minus and plus the size of its standardized error times the
-    scale. The ends are quantiles of the votes, counted as if the new sample were one
-    more vote at infinity (Barber, Candes, Ramdas, Tibshirani, "Predictive inference
-    with the jackknife+", Annals of Statistics 49(1), 2021, section 3).
+    scale. The ends (n_samples, 2) are quantiles of the votes, counted as if the new
+    sample were one more vote at infinity (Barber, Candes, Ramdas, Tibshirani,
+    "Predictive inference with the jackknife+", Annals of Statistics 49(1), 2021,
+    section 3).
 
     Parameters
     ----------

@@ -31,13 +31,11 @@ Array = NDArray[np.float64]
 class Located:
     """Predictions of some samples, with their scale.
 
-    `folds` has the predictions of each fold's models. If these are not known, it has
-    one entry, which stands for all folds. Results have one dimension if `flat`.
+    Results have one dimension if `flat`.
     """
 
     location: Array
     scale: Array
-    folds: list[Array]
     flat: bool
 
 
@@ -61,15 +59,18 @@ class Predictive:
 
     - "weight" (n_samples,): sample weights,
     - "errors" (n_samples, n_outputs): standardized errors, for the squared loss,
+    - "reduction" (n_outputs,): the factor that made them those of the folds' average,
+      if `_fold_locations` has predictions,
     - "y" and "mean" (n_samples, n_outputs): targets and predictions, for counts,
     - "scores" (n_samples,): one minus the probability of the label, for labels,
-    - "fold" (n_samples,): number of the fold, if `Located` has several folds.
+    - "fold" (n_samples,): number of the fold, with "reduction".
 
     `_located(X)` returns `Located`, and `_prepared` is `Prepared`.
     """
 
     _oof_errors: dict[str, Any] | None
     _located: Any
+    _fold_locations: Any
     _prepared: Any
     predict_proba: Any
 
@@ -131,18 +132,24 @@ class Predictive:
         return self.predict_distribution(X).quantile(quantiles)
 
     @available_if(is_regressor)
-    def predict_interval(self, X, coverage=0.9):
+    def predict_interval(self, X, coverage=0.9, method="cv"):
         """Predict intervals that hold the target with a given probability.
 
-        Intervals from out-of-fold errors: those of CV+ for a table with
-        ``distribution=True``, else around the prediction. The guide to distributions
-        says what they guarantee. Counts get quantiles of their distribution.
+        Intervals from out-of-fold errors. Counts get quantiles of their distribution.
 
         Parameters
         ----------
         X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
         coverage : float, default=0.9
             Between 0 and 1, both excluded.
+        method : {"cv", "cv+"}, default="cv"
+            "cv" is the prediction plus and minus a quantile of the errors, times their
+            scale. "cv+" uses the predictions of each fold with the errors of the
+            samples it held out, so that exchangeable samples are covered with a
+            probability of at least ``1 - 2 * (1 - coverage) - sqrt(2 / n_samples)``
+            [1]_. It is wider, and needs an estimator for tables with
+            ``distribution=True``. The guide to distributions says what weakens the
+            guarantee.
 
         Returns
         -------
@@ -152,24 +159,42 @@ class Predictive:
         Raises
         ------
         ValueError
-            If `coverage` is not between 0 and 1, or there are no out-of-fold errors.
+            If `coverage` is not between 0 and 1, there are no out-of-fold errors, or no
+            predictions of folds for "cv+".
+
+        References
+        ----------
+        .. [1] R. F. Barber, E. J. Candes, A. Ramdas, R. J. Tibshirani, "Predictive
+           inference with the jackknife+", Annals of Statistics 49(1), 2021, Theorem 4.
         """
         coverage = check_coverage(coverage)
+        if method not in ("cv", "cv+"):
+            raise ValueError(
+                f"method must be 'cv' or 'cv+', got {method!r}. Use 'cv+' for a "
+                "guarantee."
+            )
         heldout = self._errors()
+        if method == "cv+" and "reduction" not in heldout:
+            raise ValueError(
+                "method must be 'cv' without predictions of folds, got 'cv+'. Fit a "
+                "GradientBasisRegressor with distribution=True and the squared loss."
+            )
         if "mean" in heldout:
             return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
         located = self._located(X)
+        locations, errors = [located.location], heldout["errors"]
         weight = heldout["weight"]
         groups = [np.ones(len(weight), dtype=bool)]
-        if len(located.folds) > 1:
-            groups = [heldout["fold"] == k for k in range(len(located.folds))]
+        if method == "cv+":
+            locations, errors = self._fold_locations(X), errors / heldout["reduction"]
+            groups = [heldout["fold"] == k for k in range(len(locations))]
         weights = [weight[group] for group in groups]
         columns = []
         for output in range(located.location.shape[1]):
-            errors = [heldout["errors"][group, output] for group in groups]
-            folds = [fold[:, output] for fold in located.folds]
+            sizes = [errors[group, output] for group in groups]
+            centers = [location[:, output] for location in locations]
             scale = located.scale[:, output]
-            columns.append(interval(folds, scale, errors, weights, coverage))
+            columns.append(interval(centers, scale, sizes, weights, coverage))
         result = np.stack(columns, -1)
         return result[..., 0] if located.flat else result
 

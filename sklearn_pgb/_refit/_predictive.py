@@ -93,4 +93,4 @@ def locate(
         for sign in (0, 1, -1)
     )
     scale = np.abs(upper - lower) / 2
-    return Located(location, scale, [location], refit._flat)
+    return Located(location, scale, refit._flat)

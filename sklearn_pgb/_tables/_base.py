@@ -348,19 +348,22 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 numbers[heldout] = number
             held = numbers >= 0
             errors = encoded - result.heldout_raw
-            self._scale = None
+            self._scale, reduction = None, None
             if adapts and held.all() and self.loss == "squared_error":
                 # The refit averages the folds' models, whose errors partly cancel.
                 squares = weights @ errors.square() / weights.sum()
                 gain = (result.spread / squares).nan_to_num().clamp(max=MOST_GAIN)
                 errors = self._fit_scale(folds, encoded, errors, weights, options)
-                errors *= (1 - gain).sqrt()
+                reduction = (1 - gain).sqrt()
+                errors *= reduction
         raw = result.heldout_raw.numpy()[held]
         prediction = targets.mean(raw)
         self.oof_score_ = targets.score(y[held], raw, weight[held])
         self._oof_errors = {"weight": weight[held], "fold": numbers[held]}
         if self.loss == "squared_error":
             self._oof_errors["errors"] = errors.numpy()[held]
+            if reduction is not None:
+                self._oof_errors["reduction"] = reduction.numpy()
         elif self.loss == "poisson":
             mean = prediction.reshape(len(prediction), -1)
             self._oof_errors |= {"y": y[held].reshape(mean.shape), "mean": mean}
@@ -446,20 +449,12 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _located(self, X: Any) -> Located:
-        """Return predictions with their scale, and the predictions of each fold."""
+        """Return predictions with their scale."""
         check_is_fitted(self)
         Z = _read_new(self, X)
         solution = self.stack_weights_, self._centered
         coefs = self.basis_coef_
         raw = self._sum("models", Z, coefs, *solution, self.intercept_)
-        folds = [raw]
-        if self._folds_coef:
-            folds = [
-                self._sum(f"fold {k}", Z, [coef], *solution, intercept, [k])
-                for k, (coef, intercept) in enumerate(
-                    zip(self._folds_coef, self._folds_intercept, strict=True)
-                )
-            ]
         scale = np.ones_like(raw)
         if self._scale is not None:
             coefs, intercept = self._scale["coef"], self._scale["intercept"]
@@ -468,7 +463,17 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         flat = raw.shape[1] == 1
         if "mean" in (self._oof_errors or ()):
             raw = self._targets.decode(raw).reshape(raw.shape)
-        return Located(raw, scale, folds, flat)
+        return Located(raw, scale, flat)
+
+    def _fold_locations(self, X: Any) -> list[NDArray[np.float64]]:
+        """Return the predictions of each fold's models."""
+        Z = _read_new(self, X)
+        solution = self.stack_weights_, self._centered
+        pairs = zip(self._folds_coef, self._folds_intercept, strict=True)
+        return [
+            self._sum(f"fold {k}", Z, [coef], *solution, intercept, [k])
+            for k, (coef, intercept) in enumerate(pairs)
+        ]
 
     def _sum(self, name, Z, coefs, stack, centered, intercept, folds=None):
         """Raw outputs of a solution of the convex problem, (n_samples, n_outputs)."""
