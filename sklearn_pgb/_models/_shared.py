@@ -1,4 +1,4 @@
-"""Models whose outputs share their features, for many classes."""
+"""Models whose outputs share their features, for three or more classes."""
 
 from __future__ import annotations
 
