@@ -18,6 +18,7 @@ from torch import nn
 
 from sklearn_pgb import AddedNeuronRegressor, GradientBasisRefit
 from sklearn_pgb._models._open import open_network
+from sklearn_pgb._models._shared import share_outputs
 
 REFITS = {
     "network": MLPRegressor(**NETWORK),
@@ -39,10 +40,14 @@ def slow_raw(model, table):
         groups = zip(members, coefs, model.stack_weights_, strict=True)
         for member, coef, stack in groups:
             opened = open_network(member)
+            # Three or more classes share the features.
+            opened = share_outputs(opened) if k > 2 else opened
             network, inputs = opened.network, opened.inputs(table)
             share = model._centered * stack / len(model.estimators_)
             total += share * network(network.theta, inputs).numpy()
-            J = oracles.jacobian(network, inputs).numpy()
+            # Shared features are linear, and skipped at zero.
+            at = torch.ones_like(network.theta) if k > 2 else network.theta
+            J = oracles.jacobian(network, inputs, at).numpy()
             bias = network.find_head(inputs).bias
             J = J if bias is None else np.delete(J, np.arange(J.shape[2])[bias], 2)
             for c in range(k):
