@@ -63,7 +63,7 @@ class Predictive:
       if `_fold_locations` has predictions,
     - "y" and "mean" (n_samples, n_outputs): targets and predictions, for counts,
     - "scores" (n_samples,): one minus the probability of the label, for labels,
-    - "fold" (n_samples,): number of the fold, with "reduction".
+    - "fold" (n_samples,): number of the fold, for tables.
 
     `_located(X)` returns `Located`, and `_prepared` is `Prepared`.
     """
