@@ -50,8 +50,11 @@ class SmallTrees(TreeLookup):
         Ranks of their categories, and of missing values.
     exits : ndarray (n_trees, 2 ** UPPER_NODES)
         Numbers of exits.
-    tables : ndarray (n_trees, UPPER_NODES + 1, 2 ** (n_nodes - UPPER_NODES))
-        Leaf numbers.
+    n_codes : int
+        Number of values of the lower nodes' bits; one without lower nodes.
+    tables : ndarray (n_trees, (UPPER_NODES + 1) * n_codes)
+        Leaf numbers of exits and these bits; of the upper nodes' bits, of shape
+        (n_trees, 2 ** UPPER_NODES), without lower nodes.
     """
 
     def __init__(
@@ -79,10 +82,14 @@ class SmallTrees(TreeLookup):
         self.split_columns, self.splits = splits[:, 0], splits[:, 1:].astype(np.uint8)
         positions[nodes] = 2 * len(self.columns) + number
         self.positions, self.limits = positions, limits[:, :, None]
-        self.exits, self.tables = exits, tables
         trees = np.arange(len(tables))[:, None]
+        self.exits, self.n_codes = exits, tables.shape[2]
         self._exit_starts = exits.shape[1] * trees
-        self._starts = tables.shape[1] * tables.shape[2] * trees
+        if self.n_codes == 1:
+            # Without lower nodes, the exits are leaves.
+            tables = np.take_along_axis(tables[:, :, 0], exits, axis=1)
+        self.tables = tables.reshape(len(tables), -1)
+        self._starts = self.tables.shape[1] * trees
 
     @classmethod
     def of(cls, trees: Sequence[Any]) -> Self | None:
@@ -141,7 +148,7 @@ class SmallTrees(TreeLookup):
         if values.shape[1] > 1:
             return super().sums(model)
         starts = np.cumsum([0, *model.n_leaves])[:-1]
-        tables = values[:, 0].take(self.tables + starts[:, None, None])
+        tables = values[:, 0].take(self.tables + starts[:, None])
         bias = model.bias.numpy()
         outputs = np.arange(len(bias))[:, None] == tree_owners(model)
         selected = outputs.astype(np.float64)
@@ -177,13 +184,12 @@ class SmallTrees(TreeLookup):
                 at = np.where(np.isnan(categories), last, categories).astype(np.intp)
                 sides = np.take_along_axis(self.splits, at, axis=1)
                 ranks = np.concatenate([ranks, sides])
-            upper = self._bits(ranks, slice(UPPER_NODES))
-            exits = self.exits.take(upper + self._exit_starts)
-            lower = self._bits(ranks, slice(UPPER_NODES, None))
-            cells = exits * np.intp(self.tables.shape[2])
-            cells += lower
-            cells += self._starts
-            yield rows, cells
+            cells = self._bits(ranks, slice(UPPER_NODES))
+            if self.n_codes > 1:
+                exits = self.exits.take(cells + self._exit_starts)
+                cells = exits * np.intp(self.n_codes)
+                cells += self._bits(ranks, slice(UPPER_NODES, None))
+            yield rows, cells + self._starts
 
     def _bits(self, ranks: NDArray[np.uint8], nodes: slice) -> NDArray[np.uint8]:
         """The bits of nodes as numbers, (n_trees, n_rows)."""
