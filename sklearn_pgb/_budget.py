@@ -747,6 +747,11 @@ FAN_COVERAGES, RELIABILITY_POINTS = (0.5, 0.9), 101
 # independent models with nothing but variance would remove four fifths.
 MOST_GAIN = 0.8
 
+# Of more than FEW_SAMPLES, this part is set aside, and at most MOST_ASIDE samples, to
+# measure the ratio of the refit's errors to those of the folds. It is .4 to 1 on twelve
+# generated functions of 3,500 samples, and 218 samples measure it to 0 to 7 %.
+ASIDE_FRACTION, MOST_ASIDE = 1 / 16, 512
+
 # Smallest absolute error, relative to the mean, that the scale is fitted to, because an
 # error of zero would have an infinite log.
 SMALLEST_SIZE = 1e-3

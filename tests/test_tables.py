@@ -278,7 +278,10 @@ def test_samples_without_weight_are_left_out():
     with_zeros = regressor().fit(X, CURVE, sample_weight=weight)
     without = regressor().fit(X[rows], CURVE[rows], sample_weight=weight[rows])
     np.testing.assert_array_equal(prediction(with_zeros), prediction(without))
-    assert len(with_zeros.oof_prediction_) == len(rows)
+    expected = np.full(N, np.nan)
+    expected[rows] = without.oof_prediction_
+    np.testing.assert_array_equal(with_zeros.oof_prediction_, expected)
+    assert with_zeros.oof_score_ == without.oof_score_
 
 
 def test_groups_stay_together():

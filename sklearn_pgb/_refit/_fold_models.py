@@ -39,12 +39,6 @@ class FoldTerms:
     coefficients: list[Tensor]
     intercept: Tensor
 
-    def mean_with(self, other: "FoldTerms") -> "FoldTerms":
-        """The mean with another convex model on the same bases."""
-        pairs = zip(self.coefficients, other.coefficients, strict=True)
-        coefs = [(one + another) / 2 for one, another in pairs]
-        return FoldTerms(coefs, (self.intercept + other.intercept) / 2)
-
 
 @dataclass(frozen=True, eq=False)
 class FoldModels:
@@ -269,32 +263,3 @@ def side_by_side(
         for kernel, own in zip(total, of_fold(fold), strict=True):
             kernel += own
     return [kernel.div_(len(folds)) for kernel in total]
-
-
-def spread(
-    folds: Sequence[FoldModels],
-    terms: Sequence[FoldTerms],
-    stack: Tensor,
-    weight: Tensor,
-) -> Tensor:
-    """Mean variance of raw outputs over the convex models of folds, or of their parts.
-
-    `stack` has the weights of the models' own outputs. Zero without `terms`.
-    """
-    if not terms:
-        return torch.zeros(folds[0].raw[0].shape[1], dtype=weight.dtype)
-    raws = [fold.average(stack) for fold in folds]
-    # Models of large data are not evaluated on all samples.
-    rows = torch.stack(raws).isfinite().all(2).all(0).nonzero()[:, 0]
-    outputs = [
-        sum(
-            (
-                apply_sets(each.rows(rows), c)
-                for each, c in zip(fold.operators, own.coefficients, strict=True)
-            ),
-            own.intercept + raw[rows],
-        )
-        for fold, own, raw in zip(folds, terms, raws, strict=True)
-    ]
-    weight = weight[rows]
-    return weight @ torch.stack(outputs).var(0, correction=0) / weight.sum()

@@ -25,7 +25,7 @@ from sklearn_pgb._refit._final import (
     solve_final,
     solve_flops,
 )
-from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms, spread
+from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms
 from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
 from sklearn_pgb._refit._stacking import fit_stacking_weights
 
@@ -55,11 +55,8 @@ class GroupRefit:
     converged : bool
         Whether the mixtures were solved to the tolerance.
     folds : list of FoldTerms
-        Models of the folds, if they were asked for.
-    spread : Tensor (n_outputs,)
-        Mean variance of the raw outputs over these models, with an exchange over those
-        of both parts of each fold. By it the squared error of their mean is smaller
-        than theirs. Zero if models were not asked for.
+        The models that predict `heldout_raw`, if they were asked for: one for each
+        fold, with an exchange one for each part of a fold.
     """
 
     stack: Tensor
@@ -73,7 +70,6 @@ class GroupRefit:
     heldout_raw: Tensor
     converged: bool
     folds: list[FoldTerms]
-    spread: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +201,7 @@ def refit_groups(
     seed : int
         Seed of the choice of samples.
     keep_folds : bool, default=False
-        Whether to return the models of the folds too.
+        Whether to return the models that predict held-out samples too.
     exchange : bool, default=False
         Whether the parts of each fold change places.
     """
@@ -253,10 +249,6 @@ def refit_groups(
     if keep_folds:
         terms = choice.terms(used)
         terms = [replace(each, intercept=each.intercept + constant) for each in terms]
-    own = terms
-    if exchange:
-        halves = zip(terms[::2], terms[1::2], strict=True)
-        own = [first.mean_with(second) for first, second in halves]
     return GroupRefit(
         stack,
         shift,
@@ -268,6 +260,5 @@ def refit_groups(
         centered,
         raw,
         converged,
-        own,
-        spread(folds, terms, centered * stack, weight),
+        terms,
     )

@@ -21,7 +21,7 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_pgb._budget import MOST_GAIN, SAMPLE_BLOCK, SMALLEST_SIZE
+from sklearn_pgb._budget import SMALLEST_SIZE
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     count_outputs,
@@ -47,6 +47,7 @@ from sklearn_pgb._models._open import (
 from sklearn_pgb._models._opened import is_plain
 from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
+from sklearn_pgb._predictive._reduction import estimated_reduction, measured_reduction
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
 from sklearn_pgb._samples import check_groups
@@ -58,7 +59,7 @@ from sklearn_pgb._sklearn import (
     _fit_context,
 )
 from sklearn_pgb._tables._columns import read_table
-from sklearn_pgb._tables._folds import table_folds
+from sklearn_pgb._tables._folds import samples_aside, table_folds
 from sklearn_pgb._tables._members import (
     forest_member,
     network_member,
@@ -145,29 +146,55 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         if groups is not None:
             groups = check_groups(groups, Z)
         rng = check_random_state(self.random_state)
-        seeds = rng.randint(np.iinfo(np.int32).max, size=2)
+        seeds = rng.randint(np.iinfo(np.int32).max, size=3)
+        aside = rows[:0]
+        if self._adapts_scale:
+            own = None if groups is None else groups[rows]
+            aside = rows[samples_aside(Z[rows], own, int(seeds[2]))]
+            rows = np.setdiff1d(rows, aside)
         parts, halves = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
         member_targets = [member_y[rows[train]] for train, _ in parts]
         members = self._members(reader, len(rows), member_targets)
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
-        Z, y, weight, member_y = Z[rows], y[rows], weight[rows], member_y[rows]
-        member_weight = weight if is_weighted else None
+        data = Z[rows], y[rows], encoded[rows], weight[rows]
+        member_weight = weight[rows] if is_weighted else None
         self._reader = {"names": reader.names, "labels": reader.labels}
         # Members pass arrays on, whatever the user's transformers return, and all of
         # them get the weights.
         options = {"transform_output": "default", "enable_metadata_routing": False}
         with config_context(**options):
             trained, opened = self._train(
-                members, parts, Z, member_y, member_weight, seeds, contexts
+                members, parts, data[0], member_y[rows], member_weight, seeds, contexts
             )
             limits = max_memory, int(seeds[1])
-            data = Z, y, encoded[rows], weight
-            self._refit(opened, parts, halves, *data, *limits)
+            raw = np.full((len(Z), targets.n_outputs), np.nan)
+            raw[rows] = self._refit(opened, parts, halves, *data, *limits)
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
+        if self._scale is not None:
+            if len(aside):
+                new = Z[aside], encoded[aside].numpy(), weight[aside]
+                raw[aside], reduction = self._measure_reduction(*new)
+            else:
+                errors = encoded[rows].numpy() - raw[rows]
+                folds = self._fold_raw(data[0])
+                reduction = estimated_reduction(errors, folds, data[3])
+            stored = self._errors()
+            stored["errors"] *= reduction
+            stored["reduction"] = reduction
+        held = np.isfinite(raw).all(1)
+        self.oof_score_ = targets.score(y[held], raw[held], weight[held])
+        prediction = targets.mean(raw[held])
+        self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
+        self.oof_prediction_[held] = prediction
         finish()
         return self
+
+    @property
+    def _adapts_scale(self):
+        """Whether `fit` makes the scale of errors a function of the inputs."""
+        return getattr(self, "distribution", False) and self.loss == "squared_error"
 
     def _folds(self, Z, y, weight, rows, groups, seed):
         """Return the folds of the samples `rows`, see `table_folds`."""
@@ -321,18 +348,18 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         return share_outputs(opened) if loss.dual_rows_sum_to_zero else opened
 
     def _refit(self, opened, parts, halves, Z, y, encoded, weight, max_memory, seed):
-        """Solve the convex problem and store its solution."""
+        """Solve the convex problem and store its solution and the held-out errors.
+
+        Returns the held-out raw outputs, NaN for samples that no fold holds out.
+        """
         weights = torch.from_numpy(weight)
         targets, folds, self._biases = self._targets, [], []
         with threads_for_solve(len(Z), len(Z)):
-            adapts = getattr(self, "distribution", False)
+            adapts = self._adapts_scale
             exchange = halves is not None
-            # The variance of the folds' models is estimated on common samples.
-            step = len(Z) // SAMPLE_BLOCK + 1
-            common = torch.arange(0, len(Z) if adapts else 0, step)
             for models, pair in zip(opened, halves or parts, strict=True):
                 index = list(map(torch.from_numpy, pair))
-                wanted = torch.cat([*index, common]).unique() if exchange else None
+                wanted = torch.cat(index) if exchange else None
                 fold = FoldModels.of(models, Z, weights, index[0], index[1], wanted)
                 folds.append(fold)
                 heads = (m.network.find_head(m.inputs(Z[:8])) for m in models)
@@ -343,27 +370,23 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 folds, encoded, weights, loss, keep_folds=adapts, **options
             )
             self._store(result)
+            # With an exchange, each part of a fold is held out from a model.
+            heldouts = [held for _, held in parts]
+            if exchange:
+                heldouts = [part for pair in halves for part in reversed(pair)]
             numbers = np.full(len(y), -1)
-            for number, (_, heldout) in enumerate(parts):
+            for number, heldout in enumerate(heldouts):
                 numbers[heldout] = number
             held = numbers >= 0
-            errors = encoded - result.heldout_raw
-            self._scale, reduction = None, None
-            if adapts and held.all() and self.loss == "squared_error":
-                # The refit averages the folds' models, whose errors partly cancel.
-                squares = weights @ errors.square() / weights.sum()
-                gain = (result.spread / squares).nan_to_num().clamp(max=MOST_GAIN)
+            errors, self._scale = encoded - result.heldout_raw, None
+            if adapts and held.all():
                 errors = self._fit_scale(folds, encoded, errors, weights, options)
-                reduction = (1 - gain).sqrt()
-                errors *= reduction
-        raw = result.heldout_raw.numpy()[held]
-        prediction = targets.mean(raw)
-        self.oof_score_ = targets.score(y[held], raw, weight[held])
+        raw = result.heldout_raw.numpy()
+        raw[~held] = np.nan
+        prediction = targets.mean(raw[held])
         self._oof_errors = {"weight": weight[held], "fold": numbers[held]}
         if self.loss == "squared_error":
             self._oof_errors["errors"] = errors.numpy()[held]
-            if reduction is not None:
-                self._oof_errors["reduction"] = reduction.numpy()
         elif self.loss == "poisson":
             mean = prediction.reshape(len(prediction), -1)
             self._oof_errors |= {"y": y[held].reshape(mean.shape), "mean": mean}
@@ -371,8 +394,6 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             codes = targets.as_numbers(y[held])
             own = prediction[np.arange(len(codes)), codes]
             self._oof_errors["scores"] = 1 - own
-        self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
-        self.oof_prediction_[held] = prediction
         if not result.converged:
             warnings.warn(
                 "The convex problem was not solved within the largest number of Newton "
@@ -380,6 +401,13 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 ConvergenceWarning,
                 stacklevel=5,
             )
+        return raw
+
+    def _measure_reduction(self, Z, y, weight):
+        """Return predictions of samples aside, and the reduction of errors on them."""
+        located = self._locate(Z)
+        parts = located.scale, located.location, self._fold_raw(Z)
+        return located.location, measured_reduction(y, *parts, weight)
 
     def _store(self, result: GroupRefit) -> None:
         """Store the solution as arrays and plain values."""
@@ -451,7 +479,9 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
     def _located(self, X: Any) -> Located:
         """Return predictions with their scale."""
         check_is_fitted(self)
-        Z = _read_new(self, X)
+        return self._locate(_read_new(self, X))
+
+    def _locate(self, Z: NDArray[np.float64]) -> Located:
         solution = self.stack_weights_, self._centered
         coefs = self.basis_coef_
         raw = self._sum("models", Z, coefs, *solution, self.intercept_)
@@ -466,12 +496,16 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         return Located(raw, scale, flat)
 
     def _fold_locations(self, X: Any) -> list[NDArray[np.float64]]:
-        """Return the predictions of each fold's models."""
-        Z = _read_new(self, X)
+        """Return the predictions of the models whose errors are stored."""
+        return self._fold_raw(_read_new(self, X))
+
+    def _fold_raw(self, Z: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         solution = self.stack_weights_, self._centered
-        pairs = zip(self._folds_coef, self._folds_intercept, strict=True)
+        pairs = list(zip(self._folds_coef, self._folds_intercept, strict=True))
+        # With an exchange, there is a model for each part of a fold.
+        count = len(pairs) // len(self.estimators_)
         return [
-            self._sum(f"fold {k}", Z, [coef], *solution, intercept, [k])
+            self._sum(f"fold {k}", Z, [coef], *solution, intercept, [k // count])
             for k, (coef, intercept) in enumerate(pairs)
         ]
 

@@ -96,8 +96,8 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
         For each fold and member, coefficients of its derivatives, without the biases.
     intercept_ : ndarray of shape (n_outputs,)
     oof_prediction_ : ndarray of shape (n_samples, n_classes)
-        Probabilities for every sample of positive weight by members and a refit that
-        were not trained on it. NaN for samples that no fold holds out.
+        Probabilities for every sample by members and a refit that were not trained on
+        it. NaN for samples without weight, or that no fold holds out.
     oof_score_ : float
         Accuracy of `oof_prediction_`.
     cv_results_ : dict of ndarray

@@ -1,4 +1,4 @@
-"""Folds of tables. Those of many samples are held out in two halves."""
+"""Folds of tables, and samples in none of them. Many are held out in two halves."""
 
 from numbers import Integral
 from typing import Any
@@ -6,9 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_pgb._budget import AUTO_FOLDS, CHOICE_ROWS, LEAST_FOLDS
+from sklearn_pgb._budget import (
+    ASIDE_FRACTION,
+    AUTO_FOLDS,
+    CHOICE_ROWS,
+    FEW_SAMPLES,
+    LEAST_FOLDS,
+    MOST_ASIDE,
+)
 from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._folds import Parts, cross_fitting_parts
+from sklearn_pgb._estimator._row_codes import join_groups, row_codes
 
 # Two parts of the samples that a fold holds out.
 Halves = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -19,6 +27,24 @@ def automatic_folds(n_samples: int) -> int:
     if n_samples <= CHOICE_ROWS:
         return AUTO_FOLDS
     return max(LEAST_FOLDS, round(AUTO_FOLDS * CHOICE_ROWS / n_samples))
+
+
+def samples_aside(X: NDArray[np.float64], groups: Any, seed: int) -> NDArray[np.intp]:
+    """Draw samples that no fold gets, with all of their duplicates and their groups.
+
+    None of FEW_SAMPLES, and none if duplicates or groups are too large.
+    """
+    most = min(MOST_ASIDE, int(ASIDE_FRACTION * len(X)))
+    if len(X) <= FEW_SAMPLES:
+        return np.arange(0)
+    cluster = row_codes(X)
+    if groups is not None:
+        cluster = join_groups(cluster, groups)
+    sizes = np.bincount(cluster)
+    order = np.random.RandomState(seed).permutation(len(sizes))
+    drawn = order[np.cumsum(sizes[order]) <= most]
+    aside = np.flatnonzero(np.isin(cluster, drawn))
+    return aside if len(aside) > most / 2 else aside[:0]
 
 
 def table_folds(

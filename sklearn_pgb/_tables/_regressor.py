@@ -57,7 +57,9 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     distribution : bool, default=False
         Whether to fit the scale of the errors as a function of the inputs too, for
         `predict_distribution`, `predict_quantiles` and `predict_interval`. Otherwise,
-        or if `cv` does not hold out every sample, the scale is constant.
+        or if `cv` does not hold out every sample, the scale is constant. Of more than
+        3,000 samples, one in sixteen, and at most 512, are then not trained on: they
+        tell how much smaller the errors of the refit are than those of the folds.
     max_memory : float or str, default="1GB"
         Memory limit of the kernels, in bytes or as a string such as "500MB".
     memory : str, joblib.Memory or None, default=None
@@ -93,8 +95,8 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         For each fold and member, coefficients of its derivatives, without the biases.
     intercept_ : ndarray of shape (n_outputs,)
     oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        Prediction for every sample of positive weight by members and a refit that were
-        not trained on it. NaN for samples that no fold holds out.
+        Prediction for every sample by members and a refit that were not trained on it.
+        NaN for samples without weight, or that no fold holds out.
     oof_score_ : float
         R^2 of `oof_prediction_`; NaN if fewer than two samples are held out.
     cv_results_ : dict of ndarray

@@ -1,0 +1,146 @@
+"""Samples that no model sees, and how much smaller the errors of a refit are."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_friedman1
+from sklearn.metrics import r2_score
+from table_cases import regressor
+
+from sklearn_pgb._predictive._reduction import estimated_reduction, measured_reduction
+from sklearn_pgb._tables import _folds
+from sklearn_pgb._tables._folds import samples_aside
+
+ROWS, TARGETS = make_friedman1(200, n_features=5, noise=0.5, random_state=0)
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """More than 100 samples are enough to set some aside."""
+    monkeypatch.setattr(_folds, "FEW_SAMPLES", 100)
+
+
+# --- which samples --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "count"), [(3000, 0), (3001, 187), (8192, 512), (20_000, 512)]
+)
+def test_number_of_samples(n_samples, count):
+    rows = np.arange(n_samples)[:, None]
+    assert len(samples_aside(rows, None, 0)) == count
+
+
+def test_duplicates_and_groups_stay_together(many):
+    rows = np.random.RandomState(0).randint(80, size=(400, 1)) / 8
+    groups = np.random.RandomState(1).randint(60, size=400)
+    for cluster, given in ((rows[:, 0], None), (groups, groups)):
+        aside = samples_aside(
+            np.arange(400)[:, None] if given is not None else rows, given, 0
+        )
+        assert 13 <= len(aside) <= 25
+        others = np.delete(cluster, aside)
+        assert not np.isin(cluster[aside], others).any()
+
+
+def test_large_groups_are_not_set_aside(many):
+    assert len(samples_aside(np.ones((400, 1)), None, 0)) == 0
+    assert len(samples_aside(np.arange(400)[:, None], np.arange(400) % 4, 0)) == 0
+
+
+def test_other_seeds_draw_other_samples(many):
+    rows = np.arange(400)[:, None]
+    assert set(samples_aside(rows, None, 0)) != set(samples_aside(rows, None, 1))
+
+
+# --- how much -------------------------------------------------------------------------
+
+
+def test_measured_reduction():
+    """Two outputs: one whose refit halves the errors, and one without any."""
+    y = np.zeros((3, 2))
+    errors, weight = np.array([1.0, -2.0, 6.0]), np.array([1.0, 1.0, 2.0])
+    refit = np.stack([errors, np.zeros(3)], 1)
+    fold = np.stack([2 * errors, np.zeros(3)], 1)
+    scale = np.full((3, 2), 0.1)
+    found = measured_reduction(y, scale, refit, [fold, -fold], weight)
+    np.testing.assert_allclose(found, [0.5, 1.0])
+
+
+def test_errors_are_measured_in_units_of_their_scale():
+    """Weighted by two samples: (1 / 1 + 2 * 3 / 6) / (2 / 1 + 2 * 24 / 6) = 0.2."""
+    y, scale = np.zeros((2, 1)), np.array([[1.0], [6.0]])
+    refit, fold = np.array([[1.0], [3.0]]), np.array([[2.0], [-24.0]])
+    found = measured_reduction(y, scale, refit, [fold], np.array([1.0, 2.0]))
+    np.testing.assert_allclose(found, [0.2])
+
+
+def test_estimated_reduction_of_independent_models():
+    """Without bias, the mean of four models has half of their error."""
+    rng = np.random.default_rng(0)
+    folds = rng.normal(size=(4, 100_000, 1))
+    errors = rng.normal(size=(100_000, 1))
+    weight = rng.uniform(0.5, 1, 100_000)
+    found = estimated_reduction(errors, folds, weight)
+    np.testing.assert_allclose(found, [0.5], rtol=0.01)
+    assert estimated_reduction(0 * errors, 0 * folds, weight) == 1
+    assert estimated_reduction(errors, 9 * folds, weight) == pytest.approx(0.2**0.5)
+
+
+# --- the regressor --------------------------------------------------------------------
+
+
+def test_no_model_sees_the_samples(many):
+    aside = samples_aside(ROWS, None, drawn_seed())
+    model = regressor(distribution=True).fit(ROWS, TARGETS)
+    y = TARGETS.copy()
+    y[aside] = model.predict(ROWS[aside])
+    other = regressor(distribution=True).fit(ROWS, y)
+    np.testing.assert_array_equal(model.predict(ROWS), other.predict(ROWS))
+    assert other._oof_errors["reduction"] == pytest.approx(0, abs=1e-12)
+    assert model._oof_errors["reduction"] > 0.5
+
+
+def test_reduction_is_that_of_the_samples(many):
+    aside = samples_aside(ROWS, None, drawn_seed())
+    weight = np.random.default_rng(0).uniform(0.5, 2, 200)
+    model = regressor(distribution=True).fit(ROWS, TARGETS, weight)
+    new, y, w = ROWS[aside], TARGETS[aside], weight[aside]
+    scale = model._located(new).scale[:, 0]
+    own = np.average(np.abs(y - model.predict(new)) / scale, weights=w)
+    folds = [
+        np.average(np.abs(y - each[:, 0]) / scale, weights=w)
+        for each in model._fold_locations(new)
+    ]
+    found = model._oof_errors["reduction"]
+    np.testing.assert_allclose(found, own / np.mean(folds))
+    # Their predictions are those of the refit, which has not seen them.
+    np.testing.assert_allclose(model.oof_prediction_[aside], model.predict(new))
+    expected = r2_score(TARGETS, model.oof_prediction_, sample_weight=weight)
+    assert model.oof_score_ == pytest.approx(expected)
+
+
+def test_few_samples_are_all_trained_on():
+    model = regressor(distribution=True).fit(ROWS, TARGETS)
+    plain = regressor().fit(ROWS, TARGETS)
+    np.testing.assert_array_equal(model.predict(ROWS), plain.predict(ROWS))
+    folds = model._fold_locations(ROWS)
+    errors = (TARGETS - model.oof_prediction_)[:, None]
+    expected = estimated_reduction(errors, folds, np.ones(200))
+    np.testing.assert_allclose(model._oof_errors["reduction"], expected)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_models_of_the_folds_made_the_held_out_predictions(halves, monkeypatch):
+    if halves:
+        monkeypatch.setattr(_folds, "CHOICE_ROWS", 50)
+    model = regressor(cv=3, distribution=True).fit(ROWS, TARGETS)
+    folds = np.stack(model._fold_locations(ROWS))[..., 0]
+    assert len(folds) == (6 if halves else 3)
+    own = folds[model._oof_errors["fold"], np.arange(200)]
+    np.testing.assert_allclose(own, model.oof_prediction_, rtol=1e-7)
+
+
+def drawn_seed():
+    """Third seed of `random_state=0`."""
+    rng = np.random.RandomState(0)
+    return int(rng.randint(np.iinfo(np.int32).max, size=3)[2])
