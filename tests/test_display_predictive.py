@@ -3,12 +3,14 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from scipy.sparse import csc_matrix, csr_array
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from sklearn_pgb import (
     GradientBasisRefit,
+    GradientBasisRegressor,
     PredictiveDisplay,
     interval_score,
     neg_crps,
@@ -50,6 +52,25 @@ def test_axes_of_the_caller():
     )
     assert display.figure_ is figure
     assert axes[0].get_ylabel() == "progression"
+    with pytest.raises(ValueError, match="ax must hold two Axes"):
+        display.plot(ax=axes[0])
+
+
+def test_containers_of_samples():
+    rows, y = X[300:].to_numpy(), Y[300:]
+    refit = GradientBasisRefit(LinearRegression(), random_state=0)
+    refit.fit(X[:300].to_numpy(), Y[:300])
+    for samples in (rows.tolist(), csr_array(rows), csc_matrix(rows)):
+        display = PredictiveDisplay.from_estimator(refit, samples, y, feature=2)
+        np.testing.assert_array_equal(display.position, rows[:, 2])
+
+
+def test_feature_without_numbers():
+    rows = X[300:].assign(name="a")
+    refit = GradientBasisRegressor(network="drop", forest="drop", random_state=0)
+    refit.fit(rows, Y[300:])
+    with pytest.raises(TypeError, match="feature must be a column of numbers"):
+        PredictiveDisplay.from_estimator(refit, rows, Y[300:], feature="name")
 
 
 def test_wrong_estimators():

@@ -6,6 +6,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._budget import FAN_COVERAGES, RELIABILITY_POINTS
 from sklearn_pgb._display._arguments import check_text, numbers
+from sklearn_pgb._display._axes import panel_axes
 from sklearn_pgb._sklearn import _safe_indexing, check_matplotlib_support
 
 
@@ -136,7 +137,7 @@ class PredictiveDisplay:
         ends = [(1 + sign * band) / 2 for band in FAN_COVERAGES for sign in (-1, 1)]
         position, name = distribution.mean, "predicted mean"
         if feature is not None:
-            position, name = _safe_indexing(X, feature, axis=1), str(feature)
+            position, name = _column(X, feature), str(feature)
         display = cls(
             position,
             y,
@@ -165,12 +166,13 @@ class PredictiveDisplay:
 
         for name in ("position_name", "target_name"):
             check_text(getattr(self, name), name)
-        if ax is None:
-            size = plt.rcParams["figure.figsize"]
-            _, ax = plt.subplots(
-                1, 2, figsize=(1.8 * size[0], size[1]), layout="constrained"
+        size = plt.rcParams["figure.figsize"]
+        self.axes_ = panel_axes(ax, 2, (1.8 * size[0], size[1]))
+        if len(self.axes_) < 2:
+            raise ValueError(
+                "ax must hold two Axes, one for each panel, got one. Make them with "
+                "matplotlib.pyplot.subplots(1, 2)."
             )
-        self.axes_ = np.ravel(ax)
         self.figure_ = self.axes_[0].figure
         order = np.argsort(numbers(self.position, "position"), kind="stable")
         x = numbers(self.position, "position")[order]
@@ -203,3 +205,19 @@ class PredictiveDisplay:
         )
         reliability.legend()
         return self
+
+
+def _column(X, feature):
+    """Return one column of X as numbers, (n_samples,)."""
+    if not hasattr(X, "shape"):
+        X = np.asarray(X)
+    column = _safe_indexing(X, feature, axis=1)
+    if hasattr(column, "toarray"):
+        column = column.toarray().ravel()
+    try:
+        return numbers(column, "feature")
+    except TypeError as error:
+        raise TypeError(
+            f"feature must be a column of numbers, got {feature!r}. Choose another, "
+            "or None for the predicted mean."
+        ) from error
