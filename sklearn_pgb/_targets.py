@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
+from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -526,7 +526,10 @@ def class_weights(
                 "weight of zero leaves a class out."
             )
         if y.ndim == 2:
-            return compute_sample_weight(class_weight, y)
+            raise ValueError(
+                "class_weight must be 'balanced' or None for several labels, got "
+                f"{class_weight!r}. Use sample_weight."
+            )
         # scikit-learn's function raises an error if a batch lacks one of the labels.
         for label, weight in class_weight.items():
             factor[y == label] = weight

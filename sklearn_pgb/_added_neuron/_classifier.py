@@ -116,7 +116,8 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
     hinge_power : float, default=2
         Power of the smoothed hinge, at least 2.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, multiplied by the sample weights.
+        Weights of the classes, multiplied by the sample weights. Several labels take
+        no dict.
     standardize : bool, default=True
         Whether to standardize the inputs: features are centered and divided by their
         standard deviation, or only divided by their largest absolute value if X is

@@ -83,7 +83,8 @@ class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
     hinge_power : float, default=2
         Power of the smoothed hinge, at least 2.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, multiplied by `sample_weight`.
+        Weights of the classes, multiplied by `sample_weight`. Several labels take no
+        dict.
     dtype : {"float32", "float64"}, default="float64"
         Precision of "adam" without `module`. All solutions and bounds are in float64.
     device : str or torch.device, default=None

@@ -51,7 +51,7 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
         Further members, each of a kind that :class:`GradientBasisRefit` can open. They
         get the inputs of the forest.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes.
+        Weights of the classes. Several labels take no dict.
     cv : "auto", int or splitter, default="auto"
         Folds. "auto" is 5, fewer if there are fewer distinct samples, or more than
         20,000 samples. An int draws stratified folds over the distinct samples. What a
