@@ -1,5 +1,7 @@
 """Weights of several models' raw outputs, fitted to samples they have not seen."""
 
+import math
+
 import numpy as np
 import torch
 from scipy.optimize import lsq_linear
@@ -25,6 +27,13 @@ def fit_stacking_weights(
     """
     n_models, k = len(raws), y.shape[1]
     w = weight / weight.sum()
+    center, unit = torch.zeros(k, dtype=y.dtype), 1.0
+    if loss.quadratic:
+        # Far from zero, outputs of all models would look like a shift; the steps below
+        # compare curvatures, which have units.
+        center = w @ y
+        unit = 2.0 ** math.frexp(float((y - center).abs().max()))[1]
+        raws, y = (raws - center) / unit, (y - center) / unit
     # Weights are counts, or relative: those that sum to one are not one sample.
     count = max(float(weight.sum()), 1 / float(w @ w))
     if loss.is_classification:
@@ -82,4 +91,5 @@ def fit_stacking_weights(
         theta = (theta + move).clamp(min=torch.from_numpy(lowest))
         if before - value(theta) <= 1e-14 * abs(before):
             break
-    return theta[:n_models], theta[n_models:]
+    weights, shift = theta[:n_models], theta[n_models:]
+    return weights, unit * shift + (1 - weights.sum()) * center
