@@ -223,8 +223,8 @@ def test_methods_of_intervals():
     # The 109th of 120 errors: 0.9 times 121, rounded up.
     np.testing.assert_allclose(np.diff(ends)[:, 0] / 2, np.sort(errors)[108] * scale)
     ends = model.predict_interval(new, 0.9, method="cv+")
-    centers = np.stack(model._fold_locations(new))[stored["fold"], :, 0]
-    spread = errors[:, None] / stored["reduction"][0] * scale
+    centers = np.stack(model._fold_locations(new))[stored["folds"]["fold"], :, 0]
+    spread = np.abs(stored["folds"]["errors"]) * scale
     np.testing.assert_allclose(ends[:, 1], np.sort(centers + spread, 0)[108])
     np.testing.assert_allclose(ends[:, 0], np.sort(centers - spread, 0)[-109])
 

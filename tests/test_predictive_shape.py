@@ -28,7 +28,7 @@ ERRORS = {
 @pytest.fixture(params=ERRORS)
 def shape(request, seed):
     errors = ERRORS[request.param](np.random.default_rng(seed), 200)
-    return Shape.of(errors, np.ones(len(errors)))
+    return Shape.of(errors, np.ones(len(errors)), 1e-16)
 
 
 def integral(function, shape):
@@ -75,7 +75,7 @@ def test_samples_have_the_distribution(shape):
 
 def test_shape_of_normal_errors(seed):
     errors = np.random.default_rng(seed).normal(size=2000)
-    shape = Shape.of(errors, np.ones(2000))
+    shape = Shape.of(errors, np.ones(2000), 1e-16)
     z = np.linspace(-2, 2, 21)
     np.testing.assert_allclose(
         np.exp(shape.log_density(z)), stats.norm.pdf(z), atol=0.05
@@ -84,7 +84,7 @@ def test_shape_of_normal_errors(seed):
 
 def test_shape_keeps_two_modes(seed):
     errors = ERRORS["two modes"](np.random.default_rng(seed), 500)
-    shape = Shape.of(errors, np.ones(500))
+    shape = Shape.of(errors, np.ones(500), 1e-16)
     low, middle, high = np.exp(shape.log_density(np.array([-1.0, 0.0, 1.0])))
     assert middle < 0.1 * min(low, high)
 
@@ -92,13 +92,13 @@ def test_shape_keeps_two_modes(seed):
 def test_weights_are_repetitions(seed):
     rng = np.random.default_rng(seed)
     errors, counts = rng.normal(size=1200), rng.integers(1, 4, 1200)
-    weighted = Shape.of(errors, counts.astype(float))
-    repeated = Shape.of(np.repeat(errors, counts), np.ones(counts.sum()))
+    weighted = Shape.of(errors, counts.astype(float), 1e-16)
+    repeated = Shape.of(np.repeat(errors, counts), np.ones(counts.sum()), 1e-16)
     np.testing.assert_array_equal(weighted.centers, repeated.centers)
 
 
 def test_equal_errors():
-    shape = Shape.of(np.full(7, 2.0), np.ones(7))
+    shape = Shape.of(np.full(7, 2.0), np.ones(7), 1e-16)
     np.testing.assert_allclose(shape.quantile(np.array([0.01, 0.99])), 2)
     assert shape.crps(np.array([5.0]))[0] == pytest.approx(3)
 

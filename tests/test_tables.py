@@ -23,6 +23,7 @@ from table_cases import (
     CURVE,
     FRAME,
     NETWORK,
+    RNG,
     WEIGHT,
     N,
     X,
@@ -35,6 +36,7 @@ from table_cases import (
 
 from sklearn_pgb import (
     AddedNeuronClassifier,
+    AddedNeuronRegressor,
     GradientBasisClassifier,
     GradientBasisRegressor,
 )
@@ -128,6 +130,32 @@ def test_several_labels():
     model = GradientBasisClassifier("drop", forest="drop", cv=2, random_state=0)
     model.fit(X, Y["labels"])
     assert len(model.estimators_[0][0][-1].estimators_) == 2
+
+
+def test_several_counts():
+    """Boosters of each target, whose outputs are logs of means."""
+    counts = RNG.poisson(np.exp(X[:, :2] / 2 + 1))
+    options = {"loss": "poisson", "random_state": 0}
+    model = GradientBasisRegressor(network="drop", **options).fit(X, counts)
+    assert model.estimators_[0][0][-1].estimators_[1].loss == "poisson"
+    opened = open_network(model.estimators_[0][0])
+    raw = opened.network(opened.network.theta, opened.inputs(X)).numpy()
+    np.testing.assert_allclose(np.exp(raw), model.estimators_[0][0].predict(X))
+    assert model.score(X, counts) > 0.3
+
+
+def test_folds_without_positive_counts():
+    """Trees refuse them; the network does not."""
+    rows = np.repeat([[0.0], [1.0]], 50, axis=0)
+    counts = np.r_[np.zeros(50), RNG.poisson(3, 50)]
+    model = GradientBasisRegressor(
+        AddedNeuronRegressor((4,), loss="poisson"), loss="poisson", random_state=0
+    )
+    with pytest.warns(UserWarning, match="only zeros as counts"):
+        model.fit(rows, counts)
+    assert model.member_names_ == ["network"]
+    # One of its folds has seen positive counts.
+    assert (model.predict(rows) > 0.1).all()
 
 
 def test_rare_label():

@@ -1,4 +1,4 @@
-"""Samples that no model sees, and how much smaller the errors of a refit are."""
+"""Samples that no model sees, which measure the errors of a refit."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from sklearn.datasets import make_friedman1
 from sklearn.metrics import r2_score
 from table_cases import regressor
 
-from sklearn_pgb._predictive._reduction import estimated_reduction, measured_reduction
+from sklearn_pgb._predictive._reduction import reduction_by_averaging
 from sklearn_pgb._tables import _folds
 from sklearn_pgb._tables._folds import samples_aside
 
@@ -23,7 +23,7 @@ def many(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "count"), [(3000, 0), (3001, 187), (8192, 512), (20_000, 512)]
+    ("n_samples", "count"), [(3000, 0), (3001, 187), (8192, 512), (20_000, 1024)]
 )
 def test_number_of_samples(n_samples, count):
     rows = np.arange(n_samples)[:, None]
@@ -52,38 +52,16 @@ def test_other_seeds_draw_other_samples(many):
     assert set(samples_aside(rows, None, 0)) != set(samples_aside(rows, None, 1))
 
 
-# --- how much -------------------------------------------------------------------------
-
-
-def test_measured_reduction():
-    """Two outputs: one whose refit halves the errors, and one without any."""
-    y = np.zeros((3, 2))
-    errors, weight = np.array([1.0, -2.0, 6.0]), np.array([1.0, 1.0, 2.0])
-    refit = np.stack([errors, np.zeros(3)], 1)
-    fold = np.stack([2 * errors, np.zeros(3)], 1)
-    scale = np.full((3, 2), 0.1)
-    found = measured_reduction(y, scale, refit, [fold, -fold], weight)
-    np.testing.assert_allclose(found, [0.5, 1.0])
-
-
-def test_errors_are_measured_in_units_of_their_scale():
-    """Weighted by two samples: (1 / 1 + 2 * 3 / 6) / (2 / 1 + 2 * 24 / 6) = 0.2."""
-    y, scale = np.zeros((2, 1)), np.array([[1.0], [6.0]])
-    refit, fold = np.array([[1.0], [3.0]]), np.array([[2.0], [-24.0]])
-    found = measured_reduction(y, scale, refit, [fold], np.array([1.0, 2.0]))
-    np.testing.assert_allclose(found, [0.2])
-
-
-def test_estimated_reduction_of_independent_models():
+def test_mean_of_independent_models():
     """Without bias, the mean of four models has half of their error."""
     rng = np.random.default_rng(0)
     folds = rng.normal(size=(4, 100_000, 1))
     errors = rng.normal(size=(100_000, 1))
     weight = rng.uniform(0.5, 1, 100_000)
-    found = estimated_reduction(errors, folds, weight)
+    found = reduction_by_averaging(errors, folds, weight)
     np.testing.assert_allclose(found, [0.5], rtol=0.01)
-    assert estimated_reduction(0 * errors, 0 * folds, weight) == 1
-    assert estimated_reduction(errors, 9 * folds, weight) == pytest.approx(0.2**0.5)
+    assert reduction_by_averaging(0 * errors, 0 * folds, weight) == 1
+    assert reduction_by_averaging(errors, 9 * folds, weight) == pytest.approx(0.2**0.5)
 
 
 # --- the regressor --------------------------------------------------------------------
@@ -96,27 +74,28 @@ def test_no_model_sees_the_samples(many):
     y[aside] = model.predict(ROWS[aside])
     other = regressor(distribution=True).fit(ROWS, y)
     np.testing.assert_array_equal(model.predict(ROWS), other.predict(ROWS))
-    assert other._oof_errors["reduction"] == pytest.approx(0, abs=1e-12)
-    assert model._oof_errors["reduction"] > 0.5
+    np.testing.assert_allclose(other._oof_errors["errors"], 0, atol=1e-12)
 
 
-def test_reduction_is_that_of_the_samples(many):
+def test_errors_are_those_of_the_samples(many):
     aside = samples_aside(ROWS, None, drawn_seed())
     weight = np.random.default_rng(0).uniform(0.5, 2, 200)
     model = regressor(distribution=True).fit(ROWS, TARGETS, weight)
-    new, y, w = ROWS[aside], TARGETS[aside], weight[aside]
-    scale = model._located(new).scale[:, 0]
-    own = np.average(np.abs(y - model.predict(new)) / scale, weights=w)
-    folds = [
-        np.average(np.abs(y - each[:, 0]) / scale, weights=w)
-        for each in model._fold_locations(new)
-    ]
-    found = model._oof_errors["reduction"]
-    np.testing.assert_allclose(found, own / np.mean(folds))
+    new, y = ROWS[aside], TARGETS[aside]
+    errors = (y - model.predict(new)) / model._located(new).scale[:, 0]
+    stored = model._oof_errors
+    np.testing.assert_allclose(stored["errors"][:, 0], errors, rtol=1e-8)
+    np.testing.assert_array_equal(stored["weight"], weight[aside])
+    # An interval of 75 % holds at least 75 % of them and one more.
+    low, high = model.predict_interval(new, 0.75).T
+    held = weight[aside] @ ((low - 1e-9 <= y) & (y <= high + 1e-9))
+    assert held >= 0.75 * weight[aside].sum() * (1 + 1 / len(aside))
     # Their predictions are those of the refit, which has not seen them.
     np.testing.assert_allclose(model.oof_prediction_[aside], model.predict(new))
     expected = r2_score(TARGETS, model.oof_prediction_, sample_weight=weight)
     assert model.oof_score_ == pytest.approx(expected)
+    # CV+ has the errors of the folds, which none of these samples is in.
+    assert len(stored["folds"]["errors"]) == 200 - len(aside)
 
 
 def test_few_samples_are_all_trained_on():
@@ -125,8 +104,10 @@ def test_few_samples_are_all_trained_on():
     np.testing.assert_array_equal(model.predict(ROWS), plain.predict(ROWS))
     folds = model._fold_locations(ROWS)
     errors = (TARGETS - model.oof_prediction_)[:, None]
-    expected = estimated_reduction(errors, folds, np.ones(200))
-    np.testing.assert_allclose(model._oof_errors["reduction"], expected)
+    expected = reduction_by_averaging(errors, folds, np.ones(200))
+    stored = model._oof_errors
+    found = stored["errors"] / stored["folds"]["errors"]
+    np.testing.assert_allclose(found, np.full((200, 1), expected))
 
 
 @pytest.mark.parametrize("halves", [False, True])
@@ -136,7 +117,7 @@ def test_models_of_the_folds_made_the_held_out_predictions(halves, monkeypatch):
     model = regressor(cv=3, distribution=True).fit(ROWS, TARGETS)
     folds = np.stack(model._fold_locations(ROWS))[..., 0]
     assert len(folds) == (6 if halves else 3)
-    own = folds[model._oof_errors["fold"], np.arange(200)]
+    own = folds[model._oof_errors["folds"]["fold"], np.arange(200)]
     np.testing.assert_allclose(own, model.oof_prediction_, rtol=1e-7)
 
 

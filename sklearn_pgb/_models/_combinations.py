@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sklearn_pgb._losses._classification import CrossEntropyLoss
-from sklearn_pgb._losses._regression import SquaredLoss
+from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._models._combined import CombinedModel
 from sklearn_pgb._models._opened import OpenNetwork, check_several_classes
 
@@ -94,7 +94,8 @@ def open_combination(
     model = CombinedModel(networks, columns, matrices, shift)
     encode = partial(_encode, estimator, opened)
     if not classifies:
-        return OpenNetwork(model, SquaredLoss(), "regressor", estimator, encode=encode)
+        loss = opened[0].loss
+        return OpenNetwork(model, loss, "regressor", estimator, encode=encode)
     loss = CrossEntropyLoss().for_outputs(model.n_outputs, independent=several)
     if several:
         return OpenNetwork(model, loss, "classifier", estimator, encode=encode)
@@ -114,6 +115,9 @@ def _check_loss(estimator: Any, member: OpenNetwork, classifies: bool) -> None:
     loss = member.loss
     is_log_loss = loss.is_classification and loss.predicts_means
     fits = is_log_loss if classifies else loss.quadratic
+    # The outputs of each target are added to nothing, so they may be logs of means.
+    is_alone = isinstance(estimator, MultiOutputRegressor)
+    fits |= is_alone and isinstance(loss, PoissonLoss)
     if not fits or member.network.n_outputs is None:
         kind = "a log loss" if classifies else "the squared loss"
         raise ValueError(

@@ -42,10 +42,11 @@ class Located:
 def rounding(targets: Tensor) -> float:
     """Return the size of rounding errors of targets, which is positive.
 
-    It is the least scale of a distribution, for example of constant targets.
+    It is the least scale of a distribution, for example of constant targets. The square
+    of that of zeros does not underflow.
     """
     info = torch.finfo(targets.dtype)
-    return max(info.eps * float(targets.abs().max()), info.tiny)
+    return max(info.eps * float(targets.abs().max()), info.tiny**0.5)
 
 
 def _has_probabilities(estimator: Any) -> bool:
@@ -59,11 +60,12 @@ class Predictive:
 
     - "weight" (n_samples,): sample weights,
     - "errors" (n_samples, n_outputs): standardized errors, for the squared loss,
-    - "reduction" (n_outputs,): the factor that made them those of the folds' average,
-      if `_fold_locations` has predictions,
+    - "least" (n_outputs,): the size of rounding errors, relative to the scale,
     - "y" and "mean" (n_samples, n_outputs): targets and predictions, for counts,
     - "scores" (n_samples,): one minus the probability of the label, for labels,
-    - "fold" (n_samples,): number of the fold, for tables.
+    - "fold" (n_samples,): number of the fold, for tables,
+    - "folds": "errors", "weight" and "fold" of predictions by the models of folds, if
+      `_fold_locations` has them for other samples. "fold" is the position there.
 
     `_located(X)` returns `Located`, and `_prepared` is `Prepared`.
     """
@@ -135,7 +137,8 @@ class Predictive:
     def predict_interval(self, X, coverage=0.9, method="cv"):
         """Predict intervals that hold the target with a given probability.
 
-        Intervals from out-of-fold errors. Counts get quantiles of their distribution.
+        Intervals from errors on samples that the models have not seen. Counts get
+        quantiles of their distribution.
 
         Parameters
         ----------
@@ -144,12 +147,13 @@ class Predictive:
             Between 0 and 1, both excluded.
         method : {"cv", "cv+"}, default="cv"
             "cv" is the prediction plus and minus a quantile of the errors, times their
-            scale. "cv+" uses the predictions of each fold with the errors of the
-            samples it held out, so that exchangeable samples are covered with a
-            probability of at least ``1 - 2 * (1 - coverage) - sqrt(2 / n_samples)``
-            [1]_. It is wider, and needs an estimator for tables with
-            ``distribution=True``. The guide to distributions says what weakens the
-            guarantee.
+            scale. Of an estimator for tables that has set samples aside, it covers
+            exchangeable samples with a probability of at least `coverage` [2]_. "cv+"
+            uses the predictions of each fold with the errors of the samples it held
+            out, so that exchangeable samples are covered with a probability of at least
+            ``1 - 2 * (1 - coverage) - sqrt(2 / n_samples)`` [1]_. It is wider, and
+            needs an estimator for tables with ``distribution=True``. The guide to
+            distributions says what weakens the guarantee.
 
         Returns
         -------
@@ -166,6 +170,12 @@ class Predictive:
         ----------
         .. [1] R. F. Barber, E. J. Candes, A. Ramdas, R. J. Tibshirani, "Predictive
            inference with the jackknife+", Annals of Statistics 49(1), 2021, Theorem 4.
+        .. [2] J. Lei, M. G'Sell, A. Rinaldo, R. J. Tibshirani, L. Wasserman,
+           "Distribution-free predictive inference for regression", JASA 113(523), 2018,
+           Theorem 2.
+        .. [2] J. Lei, M. G'Sell, A. Rinaldo, R. J. Tibshirani, L. Wasserman,
+           "Distribution-free predictive inference for regression", JASA 113(523), 2018,
+           Theorem 2.
         """
         coverage = check_coverage(coverage)
         if method not in ("cv", "cv+"):
@@ -174,20 +184,21 @@ class Predictive:
                 "guarantee."
             )
         heldout = self._errors()
-        if method == "cv+" and "reduction" not in heldout:
+        if method == "cv+" and "folds" not in heldout:
             raise ValueError(
                 "method must be 'cv' without predictions of folds, got 'cv+'. Fit a "
-                "GradientBasisRegressor with distribution=True and the squared loss."
+                "GradientBasisRegressor with distribution=True, the squared loss and "
+                "a `cv` that holds out every sample."
             )
         if "mean" in heldout:
             return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
         located = self._located(X)
-        locations, errors = [located.location], heldout["errors"]
-        weight = heldout["weight"]
-        groups = [np.ones(len(weight), dtype=bool)]
+        locations = [located.location]
+        groups = [np.ones(len(heldout["weight"]), dtype=bool)]
         if method == "cv+":
-            locations, errors = self._fold_locations(X), errors / heldout["reduction"]
+            locations, heldout = self._fold_locations(X), heldout["folds"]
             groups = [heldout["fold"] == k for k in range(len(locations))]
+        weight, errors = heldout["weight"], heldout["errors"]
         weights = [weight[group] for group in groups]
         columns = []
         for output in range(located.location.shape[1]):
@@ -249,5 +260,5 @@ class Predictive:
 
     def _shapes(self) -> list[Shape]:
         heldout = self._errors()
-        weight = heldout["weight"]
-        return [Shape.of(column, weight) for column in heldout["errors"].T]
+        columns = zip(heldout["errors"].T, heldout["least"].tolist(), strict=True)
+        return [Shape.of(errors, heldout["weight"], least) for errors, least in columns]

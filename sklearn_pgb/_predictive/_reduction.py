@@ -10,33 +10,15 @@ from sklearn_pgb._budget import MOST_GAIN
 Array = NDArray[np.float64]
 
 
-def measured_reduction(
-    y: Array, scale: Array, refit: Array, folds: Sequence[Array], weight: Array
+def reduction_by_averaging(
+    errors: Array, folds: Sequence[Array], weight: Array
 ) -> Array:
-    """Return the ratio of mean absolute errors, (n_outputs,).
+    """Estimate the ratio of the refit's errors to those of the folds, (n_outputs,).
 
-    Parameters
-    ----------
-    y, scale : ndarray of shape (n_samples, n_outputs)
-        Targets of samples that no model has seen, and the scale of their errors.
-    refit : ndarray of shape (n_samples, n_outputs)
-        Predictions by the refit.
-    folds : sequence of ndarray of shape (n_samples, n_outputs)
-        Predictions by the models of the folds.
-    weight : ndarray of shape (n_samples,)
-    """
-    own, *others = (weight @ (np.abs(y - each) / scale) for each in [refit, *folds])
-    of_folds = np.mean(others, axis=0)
-    result: Array = np.divide(own, of_folds, out=np.ones_like(own), where=of_folds > 0)
-    return result
-
-
-def estimated_reduction(errors: Array, folds: Sequence[Array], weight: Array) -> Array:
-    """Estimate the same from the variance of the folds' predictions, (n_outputs,).
-
-    The refit averages the models of the folds, so their errors partly cancel. Most of
-    these models have seen a sample, which makes the variance too small. For smooth
-    functions with little noise the result is up to twice the measured one.
+    The refit averages the models of the folds, so their errors partly cancel: the
+    squared error of the mean is smaller by the variance. Most of these models have seen
+    a sample, which makes the variance too small. For smooth functions with little
+    noise, the result is up to twice the ratio of errors on new samples.
 
     Parameters
     ----------

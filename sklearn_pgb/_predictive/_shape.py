@@ -48,8 +48,11 @@ class Shape:
     scale: float
 
     @classmethod
-    def of(cls, errors: Array, weight: Array) -> Self:
-        """Fit the shape: the best leave-one-out likelihood of a few candidates."""
+    def of(cls, errors: Array, weight: Array, least: float) -> Self:
+        """Fit the shape: the best leave-one-out likelihood of a few candidates.
+
+        No density is narrower than `least`, the size of rounding errors.
+        """
         centers, weights = errors, weight / weight.sum()
         if len(errors) > SHAPE_CENTERS:
             # Evenly spaced quantiles stand for many errors.
@@ -59,13 +62,13 @@ class Shape:
         loc = float(_weighted_quantile(centers, weights, 0.5))
         deviation = float(_weighted_quantile(np.abs(centers - loc), weights, 0.5))
         spread = float(np.sqrt(weights @ (centers - loc) ** 2))
+        least = max(least, float(np.finfo(float).eps) * float(np.abs(centers).max()))
         if spread == 0:
             # A single value: a narrow density around it.
-            tiny = float(np.finfo(float).eps) * max(1.0, abs(loc))
-            return cls(centers, weights, tiny, 0.0, SHAPE_FREEDOM[-1], loc, tiny)
-        deviation = deviation if deviation > 0 else spread
+            return cls(centers, weights, least, 0.0, SHAPE_FREEDOM[-1], loc, least)
+        deviation = max(deviation if deviation > 0 else spread, least)
         scott = min(spread, deviation / student.ppf(0.75, np.inf))
-        scott *= len(centers) ** -0.2
+        scott = max(scott * len(centers) ** -0.2, least)
         scales = {nu: deviation / student.ppf(0.75, nu) for nu in SHAPE_FREEDOM}
         tails = {
             nu: student.pdf(centers, nu, loc, scale) for nu, scale in scales.items()

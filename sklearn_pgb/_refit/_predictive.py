@@ -54,8 +54,9 @@ def oof_errors(
         return errors | {"scores": 1 - of_label}
     y = y.reshape(len(y), -1)
     targets = trained.samples.y
-    level = targets.std(0, correction=0).clamp_min(rounding(targets))
-    errors["level"] = level.cpu().numpy()
+    least = rounding(targets)
+    level = targets.std(0, correction=0).clamp_min(least)
+    errors |= {"level": level.cpu().numpy(), "least": (least / level).cpu().numpy()}
     std = errors["level"]
     if left_out_std is not None and data.validation is None:
         std = left_out_std[rows]

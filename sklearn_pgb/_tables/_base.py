@@ -47,7 +47,7 @@ from sklearn_pgb._models._open import (
 from sklearn_pgb._models._opened import is_plain
 from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
-from sklearn_pgb._predictive._reduction import estimated_reduction, measured_reduction
+from sklearn_pgb._predictive._reduction import reduction_by_averaging
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
 from sklearn_pgb._samples import check_groups
@@ -67,6 +67,7 @@ from sklearn_pgb._tables._members import (
     with_forest_inputs,
 )
 from sklearn_pgb._tables._reader import TableReader
+from sklearn_pgb._tables._units import target_units
 from sklearn_pgb._targets import class_codes
 from sklearn_pgb._threads import threads_for_solve
 
@@ -133,15 +134,19 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         self._as_fitted = kept
         self._learn(y)
         targets = self._targets
-        member_y = targets.as_numbers(y)
-        # Counts are checked here, before any training.
-        encoded = targets.encode(y, targets.n_outputs)
         weight *= targets.class_factors(y, weight)
         if not weight.any():
             raise ValueError(
                 "sample_weight and class_weight must leave a sample with a positive "
                 "weight, but all are zero. Raise one."
             )
+        self._units = np.zeros(targets.n_outputs), 1.0
+        member_y = targets.as_numbers(y)
+        if self.loss == "squared_error":
+            self._units = center, unit = target_units(y, weight)
+            member_y = targets.as_numbers((y - center) / unit)
+        # Counts are checked here, before any training.
+        encoded = targets.encode(y, targets.n_outputs, *self._units)
         rows = np.flatnonzero(weight)
         if groups is not None:
             groups = check_groups(groups, Z)
@@ -173,16 +178,19 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
         if self._scale is not None:
+            stored = self._errors()
+            stored["folds"] = {key: stored[key] for key in ("errors", "weight", "fold")}
             if len(aside):
-                new = Z[aside], encoded[aside].numpy(), weight[aside]
-                raw[aside], reduction = self._measure_reduction(*new)
+                located = self._locate(Z[aside])
+                raw[aside] = located.location
+                errors = (encoded[aside].numpy() - located.location) / located.scale
+                stored |= {"errors": errors, "weight": weight[aside]}
             else:
                 errors = encoded[rows].numpy() - raw[rows]
                 folds = self._fold_raw(data[0])
-                reduction = estimated_reduction(errors, folds, data[3])
-            stored = self._errors()
-            stored["errors"] *= reduction
-            stored["reduction"] = reduction
+                reduction = reduction_by_averaging(errors, folds, data[3])
+                stored["errors"] = reduction * stored["errors"]
+        raw = self._in_units(raw)
         held = np.isfinite(raw).all(1)
         self.oof_score_ = targets.score(y[held], raw[held], weight[held])
         prediction = targets.mean(raw[held])
@@ -220,12 +228,17 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         n_outputs = self._targets.n_outputs
         members = []
         multilabel = getattr(self, "_multilabel", False)
-        is_rare = multilabel and any((y == y[0]).all(0).any() for y in fold_targets)
+        counts = loss == "poisson"
+        is_rare = (multilabel or counts) and any(
+            (y == (0 if counts else y[0])).all(0).any() for y in fold_targets
+        )
         if is_rare and (self.trees is None or self.forest is None):
+            what = "only zeros as counts" if counts else "the same value of some label"
+            need = "a positive count" if counts else "both values"
             warnings.warn(
-                "All training samples of a fold have the same value of some label, and "
-                "trees need both. The built-in trees and forest are left out. Remove "
-                "the label, or pass `groups` or `cv` that spread its samples.",
+                f"The training samples of a fold have {what}, and trees need {need}. "
+                "The built-in trees and forest are left out. Remove the target, or "
+                "pass `groups` or `cv` that spread its samples.",
                 UserWarning,
                 stacklevel=5,
             )
@@ -379,14 +392,19 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 numbers[heldout] = number
             held = numbers >= 0
             errors, self._scale = encoded - result.heldout_raw, None
+            level = torch.ones(encoded.shape[1], dtype=encoded.dtype)
             if adapts and held.all():
-                errors = self._fit_scale(folds, encoded, errors, weights, options)
+                level = weights @ errors.abs() / weights.sum()
+                # Errors of rounding have no scale.
+                level = level.clamp_min(self._rounding(y))
+                errors = self._fit_scale(folds, level, errors, weights, options)
         raw = result.heldout_raw.numpy()
         raw[~held] = np.nan
         prediction = targets.mean(raw[held])
         self._oof_errors = {"weight": weight[held], "fold": numbers[held]}
         if self.loss == "squared_error":
             self._oof_errors["errors"] = errors.numpy()[held]
+            self._oof_errors["least"] = self._rounding(y) / level.numpy()
         elif self.loss == "poisson":
             mean = prediction.reshape(len(prediction), -1)
             self._oof_errors |= {"y": y[held].reshape(mean.shape), "mean": mean}
@@ -402,12 +420,6 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 stacklevel=5,
             )
         return raw
-
-    def _measure_reduction(self, Z, y, weight):
-        """Return predictions of samples aside, and the reduction of errors on them."""
-        located = self._locate(Z)
-        parts = located.scale, located.location, self._fold_raw(Z)
-        return located.location, measured_reduction(y, *parts, weight)
 
     def _store(self, result: GroupRefit) -> None:
         """Store the solution as arrays and plain values."""
@@ -437,15 +449,16 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         self._folds_intercept = [each.intercept.numpy() for each in result.folds]
         self._prepared = Prepared()
 
-    def _fit_scale(self, folds, encoded, errors, weights, options):
+    def _rounding(self, y):
+        """Size of rounding errors of targets, in the units of the members."""
+        return rounding(torch.from_numpy(y / self._units[1]))
+
+    def _fit_scale(self, folds, level, errors, weights, options):
         """Fit the log scale of the errors; return the standardized errors.
 
         A second convex problem on the same bases: the absolute errors of samples that
         were held out, with the gamma loss, which is the likelihood of Laplace errors.
         """
-        level = weights @ errors.abs() / weights.sum()
-        # Errors of rounding have no scale.
-        level = level.clamp_min(rounding(encoded))
         sizes = (errors.abs() / level).clamp_min(SMALLEST_SIZE)
         # The members predict targets, in any units, and not the log of a scale.
         folds = [
@@ -474,12 +487,20 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             )
             for part in row_parts(X)
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        raw = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._in_units(raw)
+
+    def _in_units(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return raw outputs in the units of the targets."""
+        center, unit = self._units
+        return center + unit * raw
 
     def _located(self, X: Any) -> Located:
         """Return predictions with their scale."""
         check_is_fitted(self)
-        return self._locate(_read_new(self, X))
+        located = self._locate(_read_new(self, X))
+        location = self._in_units(located.location)
+        return Located(location, self._units[1] * located.scale, located.flat)
 
     def _locate(self, Z: NDArray[np.float64]) -> Located:
         solution = self.stack_weights_, self._centered
@@ -497,7 +518,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
 
     def _fold_locations(self, X: Any) -> list[NDArray[np.float64]]:
         """Return the predictions of the models whose errors are stored."""
-        return self._fold_raw(_read_new(self, X))
+        return list(map(self._in_units, self._fold_raw(_read_new(self, X))))
 
     def _fold_raw(self, Z: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         solution = self.stack_weights_, self._centered

@@ -17,6 +17,7 @@ from sklearn_pgb._budget import (
     RARE_SAMPLES,
     SQUASH,
 )
+from sklearn_pgb._models._tree_lookup import SINGLE_MAX
 
 # Labels of each column with categories; None for a column of numbers.
 Labels = Sequence[Sequence[Any] | None]
@@ -133,7 +134,9 @@ class RobustSquash(ArrayTransformer):
 
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scaled columns, of the same shape as X."""
-        Z = (X - self.center_) / self.scale_
+        with np.errstate(over="ignore"):
+            Z = (X - self.center_) / self.scale_
+        Z = np.clip(Z, -SINGLE_MAX, SINGLE_MAX)
         return Z / np.hypot(1, Z / SQUASH)
 
 
@@ -148,6 +151,18 @@ class FilledColumns(ArrayTransformer):
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the columns, of the same shape as X."""
         return np.where(self.empty_, 0.0, X)
+
+
+class SinglePrecision(ArrayTransformer):
+    """Limit numbers to those of single precision, to which forests convert samples."""
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        """Do nothing."""
+        return self
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the limited columns, of the same shape as X."""
+        return np.clip(X, -SINGLE_MAX, SINGLE_MAX)
 
 
 def look_up(
@@ -294,13 +309,13 @@ def tree_inputs(labels: Labels, classifies: bool) -> tuple[ColumnGroups, list[in
     return inputs, [k for k, j in enumerate(others) if sizes[j]]
 
 
-def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups | str:
+def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
     """Return a transformer of matrices into inputs of a forest.
 
     Categories become mean targets.
     """
     coded = [j for j, known in enumerate(labels) if known is not None]
-    if not coded:
-        return "passthrough"
     numbers = [j for j, known in enumerate(labels) if known is None]
-    return ColumnGroups([([], numbers), ([TargetMeans(classifies)], coded)])
+    return ColumnGroups(
+        [([SinglePrecision()], numbers), ([TargetMeans(classifies)], coded)]
+    )
