@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_friedman1
 from sklearn.ensemble import (
     BaggingRegressor,
@@ -22,7 +23,7 @@ from sklearn.linear_model import (
 )
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 from tree_cases import COMBINATIONS, SURROGATES, TREES, X, Y
 
@@ -225,3 +226,17 @@ def test_class_weights_of_forests():
     plain.estimators_, plain.n_classes_ = forest.estimators_, forest.n_classes_
     weighted = certify(plain, X, y, sample_weight=weight)
     assert certificate.loss == pytest.approx(weighted.loss)
+
+
+def test_floor_of_samples_that_floats_would_merge():
+    """Rows differ in a large integer only, so a model can fit each of them."""
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"id": 2**60 + np.arange(40), "x": np.zeros(40)})
+    y = np.arange(40.0) + rng.normal(size=40)
+    shifted = FunctionTransformer(lambda column: (column - 2**60).astype(float))
+
+    for final in (LinearRegression(), Ridge(alpha=1e9)):
+        inputs = make_column_transformer((shifted, ["id"]), ("passthrough", ["x"]))
+        model = make_pipeline(inputs, final).fit(rows, y)
+        assert certify(model, rows, y).floor == 0

@@ -1,5 +1,7 @@
 """The border between scikit-learn and the package."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -260,6 +262,52 @@ def test_row_codes_of_a_frame():
     frame = pd.DataFrame({"a": [1.0, 2.0, 1.0], "b": ["u", "v", "u"]})
     group = row_codes(frame)
     assert group[0] == group[2] != group[1]
+
+
+def different_rows():
+    """Tables whose rows are all different, but not if they are converted to floats."""
+    pd = pytest.importorskip("pandas")
+    pl = pytest.importorskip("polars")
+    large = 2**60 + np.arange(3)
+    columns = {"id": large, "x": np.zeros(3)}
+    objects = np.array([[2**60, None], [2**60 + 1, None], [2.0**60 + 2**10, None]])
+    days = pd.to_datetime(["2020-01-01", "2020-01-02", None])
+    return {
+        "pandas": pd.DataFrame(columns),
+        "polars": pl.DataFrame(columns),
+        "nullable": pd.DataFrame({"id": large}, dtype="Int64"),
+        "repeated name": pd.DataFrame(columns).set_axis(["a", "a"], axis=1),
+        "objects": objects,
+        "text": pd.DataFrame({"a": pd.Series([1, "1", 1.5], dtype=object)}),
+        "list": [[1, "1"], ["1", 1], ["1", "1"]],
+        "missing": pd.DataFrame({"a": pd.Series([None, np.nan, pd.NA], dtype=object)}),
+        "dates": pd.DataFrame({"a": days, "b": 1.0}),
+        "cells": pd.DataFrame({"a": [[1, 2], [1, 3], (1, 2)]}),
+        "exact": pd.DataFrame({"a": [Decimal("0.1"), 0.1, Decimal("0.3")]}),
+    }
+
+
+@pytest.mark.parametrize("name", different_rows())
+def test_different_rows_have_different_codes(name):
+    rows = different_rows()[name]
+    codes = row_codes(rows)
+    assert sorted(codes) == [0, 1, 2]
+    if not isinstance(rows, list):
+        index = [2, 0, 1, 0]
+        moved = rows[index] if name in ("polars", "objects") else rows.iloc[index]
+        np.testing.assert_array_equal(row_codes(moved), codes[index])
+
+
+def test_row_codes_of_mixed_dtypes_are_those_of_numbers():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X = rng.integers(-2, 2, size=(30, 3)).astype(float)
+    frame = pd.DataFrame({"a": X[:, 0].astype(int), "b": X[:, 1], "c": X[:, 2] > 0})
+    X[:, 2] = X[:, 2] > 0
+    expected = row_codes(X)
+    np.testing.assert_array_equal(row_codes(frame), expected)
+    np.testing.assert_array_equal(row_codes(frame.astype(object)), expected)
+    np.testing.assert_array_equal(row_codes(X.astype(object)), expected)
 
 
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_array], ids=["array", "csr"])

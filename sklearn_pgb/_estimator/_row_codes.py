@@ -1,8 +1,10 @@
 """Number samples, so that equal samples, or those of a group, have the same code."""
 
-from contextlib import suppress
+import pickle
+from decimal import Decimal
 from hashlib import blake2b
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn_pgb._bases._streamed import over_parts
 from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._samples import is_missing
+from sklearn_pgb._sklearn import _safe_indexing
 
 COMPLEX = (
     "X must have real numbers, got complex ones. Complex data not supported; keep real "
@@ -22,7 +25,7 @@ COMPLEX = (
 
 
 def row_codes(X: Any) -> NDArray[np.intp]:
-    """Codes 0, 1, ... of the samples; equal samples have the same code.
+    """Codes 0, 1, ... of the samples; only equal samples have the same code.
 
     The codes follow the order of values. They do not depend on the order or
     repetition of samples, nor on the container or dtype.
@@ -34,18 +37,59 @@ def row_codes(X: Any) -> NDArray[np.intp]:
         digests = np.concatenate(list(over_parts(_digests, X, X.rows)))
         return np.unique(digests, return_inverse=True)[1]
     rows = np.asarray(X)
-    rows = rows.reshape(len(rows), -1)
     if rows.dtype.kind == "c":
         raise ValueError(COMPLEX)
-    if rows.dtype.kind not in "biuf":
-        # Data frames with nullable or mixed dtypes become object arrays.
-        rows = np.column_stack([_sortable(column) for column in rows.T])
-    if rows.dtype.kind == "f" and np.isnan(rows).any():
-        # np.unique counts NaN as equal in 1-d arrays, but not in rows.
-        rows = np.column_stack(
-            [np.unique(column, return_inverse=True)[1] for column in rows.T]
-        )
-    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+    if rows.dtype.kind in "US" and not isinstance(X, np.ndarray):
+        # A list with numbers and text would become text.
+        rows = np.asarray(X, dtype=object)
+    dtypes = {str(dtype) for dtype in getattr(X, "dtypes", ())}
+    if rows.dtype.kind in "biuf" and len(dtypes) > 1:
+        # Large integers would be rounded to the numbers of other columns.
+        columns = [np.asarray(_safe_indexing(X, j, axis=1)) for j in range(X.shape[1])]
+    else:
+        rows = rows.reshape(len(rows), -1)
+        if rows.dtype.kind in "biu" or (
+            rows.dtype.kind == "f" and not np.isnan(rows).any()
+        ):
+            return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+        columns = list(rows.T)
+    # np.unique counts NaN as equal in 1-d arrays, but not in rows.
+    codes = np.column_stack(list(map(_column_codes, columns)))
+    return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _column_codes(column: NDArray[Any]) -> NDArray[np.intp]:
+    """Codes of the values of a column, in their order; missing values are last."""
+    if column.dtype.kind != "O":
+        return np.unique(column, return_inverse=True)[1]
+    keys = list(map(_key, column))
+    distinct = list(set(keys))
+    try:
+        distinct.sort()
+    except TypeError:
+        # Values of one type without an order among each other.
+        distinct.sort(key=lambda key: (*key[:2], str(key[2])))
+    number = {key: code for code, key in enumerate(distinct)}
+    return np.array([number[key] for key in keys], dtype=np.intp)
+
+
+def _key(value: Any) -> tuple[bool, str, Any]:
+    """A key that only equal values share: missing, type, and a value with a hash.
+
+    Numbers have one type, as Python compares those of all types without rounding.
+    """
+    if isinstance(value, np.number | np.bool_):
+        value = value.item()
+    kind = type(value).__name__
+    if is_missing(value):
+        return True, kind, 0
+    if isinstance(value, Real | Decimal):
+        return False, "", value
+    try:
+        hash(value)
+    except TypeError:
+        value = pickle.dumps(value)
+    return False, kind, value
 
 
 def _sparse_keys(X: Any) -> list[bytes]:
@@ -83,20 +127,6 @@ def _digests(rows: MappedRows) -> NDArray[np.bytes_]:
     blocks = (rows[each] + 0 for each in rows.blocks())
     digests = [blake2b(r, digest_size=16).digest() for block in blocks for r in block]
     return np.array(digests, dtype="S16")
-
-
-def _sortable(column: NDArray[Any]) -> NDArray[Any]:
-    """Encode a column of objects as numbers in the same order."""
-    missing = np.array([is_missing(value) for value in column])
-    values = column[~missing]
-    if not any(isinstance(value, str) for value in values):
-        with suppress(TypeError, ValueError):
-            numbers = np.full(len(column), np.nan)
-            numbers[~missing] = values.astype(np.float64)
-            return numbers
-    codes = np.full(len(column), np.nan)
-    codes[~missing] = np.unique(values.astype(str), return_inverse=True)[1]
-    return codes
 
 
 def join_groups(codes: NDArray[np.intp], groups: Any) -> NDArray[np.intp]:
