@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import (
     check_array,
@@ -39,9 +38,6 @@ from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._mapped_rows import row_parts
 from sklearn_pgb._models._network import positions_without
 from sklearn_pgb._models._open import (
-    check_can_open,
-    holds_frozen,
-    nested,
     open_network,
 )
 from sklearn_pgb._models._opened import is_plain
@@ -60,12 +56,7 @@ from sklearn_pgb._sklearn import (
 )
 from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._folds import samples_aside, table_folds
-from sklearn_pgb._tables._members import (
-    forest_member,
-    network_member,
-    trees_member,
-    with_forest_inputs,
-)
+from sklearn_pgb._tables._members import table_members
 from sklearn_pgb._tables._reader import TableReader
 from sklearn_pgb._tables._units import target_units
 from sklearn_pgb._targets import class_codes
@@ -159,7 +150,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             rows = np.setdiff1d(rows, aside)
         parts, halves = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
         member_targets = [member_y[rows[train]] for train, _ in parts]
-        members = self._members(reader, len(rows), member_targets)
+        members = table_members(self, reader.labels, len(rows), member_targets)
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         data = Z[rows], y[rows], encoded[rows], weight[rows]
@@ -221,86 +212,6 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 )
             strata = class_codes(strata)
         return table_folds(self.cv, Z[rows], strata, weight[rows], groups, seed)
-
-    def _members(self, reader, n_samples, fold_targets):
-        """Named pipelines, each from the matrix of the table to predictions."""
-        labels, loss = reader.labels, self.loss
-        n_outputs = self._targets.n_outputs
-        members = []
-        multilabel = getattr(self, "_multilabel", False)
-        counts = loss == "poisson"
-        is_rare = (multilabel or counts) and any(
-            (y == (0 if counts else y[0])).all(0).any() for y in fold_targets
-        )
-        if is_rare and (self.trees is None or self.forest is None):
-            what = "only zeros as counts" if counts else "the same value of some label"
-            need = "a positive count" if counts else "both values"
-            warnings.warn(
-                f"The training samples of a fold have {what}, and trees need {need}. "
-                "The built-in trees and forest are left out. Remove the target, or "
-                "pass `groups` or `cv` that spread its samples.",
-                UserWarning,
-                stacklevel=5,
-            )
-        if not isinstance(self.network, str):
-            members.append(
-                ("network", network_member(labels, loss, n_samples, self.network))
-            )
-        if not isinstance(self.trees, str) and not (is_rare and self.trees is None):
-            several = multilabel or (loss != "log_loss" and n_outputs > 1)
-            pipeline = trees_member(
-                labels, loss, n_samples, n_outputs, several, self.trees
-            )
-            members.append(("trees", pipeline))
-        # The leaves of a forest hold means, which are no raw outputs of other losses.
-        wanted = self.forest is not None or loss in ("squared_error", "log_loss")
-        wanted &= not (is_rare and self.forest is None)
-        if not isinstance(self.forest, str) and wanted:
-            members.append(
-                ("forest", forest_member(labels, loss, n_samples, self.forest))
-            )
-        classifies = loss == "log_loss"
-        members += [
-            (name, with_forest_inputs(labels, classifies, member))
-            for name, member in self._pairs()
-        ]
-        if not members:
-            raise ValueError(
-                "network, trees and forest must not all be 'drop' without others, as "
-                "nothing is left. Keep one of them."
-            )
-        for name, member in members:
-            check_can_open(member)
-            if holds_frozen(member):
-                raise ValueError(
-                    "members must not be frozen, as folds train them, got a "
-                    f"FrozenEstimator for {name!r}. Pass its estimator, or refit the "
-                    "trained model by GradientBasisRefit with X_val and y_val."
-                )
-            if any(isinstance(e, TransformedTargetRegressor) for e in nested(member)):
-                raise ValueError(
-                    "members must not transform y, got a TransformedTargetRegressor. "
-                    "Pass its regressor."
-                )
-        return members
-
-    def _pairs(self):
-        """The checked pairs of `others`."""
-        pairs = list(self.others)
-        for pair in pairs:
-            is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-            if not (is_pair and isinstance(pair[0], str) and hasattr(pair[1], "fit")):
-                raise ValueError(
-                    "others must be pairs (name, estimator), as in VotingRegressor, "
-                    f"got {pair!r}. Pass [('ridge', Ridge())]."
-                )
-        names = ["network", "trees", "forest", *(name for name, _ in pairs)]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                "others must have names of their own, none of them 'network', 'trees' "
-                f"or 'forest', got {names[3:]}. Rename one."
-            )
-        return pairs
 
     def _train(self, members, parts, Z, y, weight, seeds, contexts):
         """Trained members of each fold, and what they are opened to."""

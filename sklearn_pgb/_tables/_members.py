@@ -1,7 +1,11 @@
-"""The built-in models of the estimators for tables."""
+"""The members of the estimators for tables, with their built-in models."""
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -28,6 +32,7 @@ from sklearn_pgb._budget import (
     TREE_LEAF,
     TREE_LEAVES,
 )
+from sklearn_pgb._models._open import check_can_open, holds_frozen, nested
 from sklearn_pgb._tables._inputs import (
     Labels,
     forest_inputs,
@@ -113,3 +118,92 @@ def with_forest_inputs(labels: Labels, classifies: bool, model: Any) -> Pipeline
     """Return a model with the inputs of the forest."""
     inputs = forest_inputs(labels, classifies)
     return Pipeline([("inputs", inputs), ("model", model)])
+
+
+def table_members(
+    estimator: Any, labels: Labels, n_samples: int, fold_targets: Sequence[NDArray[Any]]
+) -> list[tuple[str, Pipeline]]:
+    """Return named pipelines, each from the matrix of a table to predictions.
+
+    `labels` are those of the columns, `fold_targets` the training targets of each fold.
+    """
+    loss, n_outputs = estimator.loss, estimator._targets.n_outputs
+    members = []
+    multilabel, counts = getattr(estimator, "_multilabel", False), loss == "poisson"
+    is_rare = (multilabel or counts) and any(
+        (y == (0 if counts else y[0])).all(0).any() for y in fold_targets
+    )
+    if is_rare and (estimator.trees is None or estimator.forest is None):
+        what = "only zeros as counts" if counts else "the same value of some label"
+        need = "a positive count" if counts else "both values"
+        warnings.warn(
+            f"The training samples of a fold have {what}, and trees need {need}. The "
+            "built-in trees and forest are left out. Remove the target, or pass "
+            "`groups` or `cv` that spread its samples.",
+            UserWarning,
+            stacklevel=5,
+        )
+    if not isinstance(estimator.network, str):
+        network = network_member(labels, loss, n_samples, estimator.network)
+        members.append(("network", network))
+    if not isinstance(estimator.trees, str) and not (
+        is_rare and estimator.trees is None
+    ):
+        several = multilabel or (loss != "log_loss" and n_outputs > 1)
+        trees = trees_member(
+            labels, loss, n_samples, n_outputs, several, estimator.trees
+        )
+        members.append(("trees", trees))
+    # The leaves of a forest hold means, which are no raw outputs of other losses.
+    wanted = estimator.forest is not None or loss in ("squared_error", "log_loss")
+    wanted &= not (is_rare and estimator.forest is None)
+    if not isinstance(estimator.forest, str) and wanted:
+        forest = forest_member(labels, loss, n_samples, estimator.forest)
+        members.append(("forest", forest))
+    members += [
+        (name, with_forest_inputs(labels, loss == "log_loss", member))
+        for name, member in _checked_pairs(estimator.others)
+    ]
+    if not members:
+        raise ValueError(
+            "network, trees and forest must not all be 'drop' without others, as "
+            "nothing is left. Keep one of them."
+        )
+    for name, member in members:
+        _check_member(name, member)
+    return members
+
+
+def _checked_pairs(others: Any) -> list[Any]:
+    """Return the pairs (name, estimator) of `others`, or raise an error."""
+    pairs = list(others)
+    for pair in pairs:
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not (is_pair and isinstance(pair[0], str) and hasattr(pair[1], "fit")):
+            raise ValueError(
+                "others must be pairs (name, estimator), as in VotingRegressor, "
+                f"got {pair!r}. Pass [('ridge', Ridge())]."
+            )
+    names = ["network", "trees", "forest", *(name for name, _ in pairs)]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "others must have names of their own, none of them 'network', 'trees' "
+            f"or 'forest', got {names[3:]}. Rename one."
+        )
+    return pairs
+
+
+def _check_member(name: str, member: Pipeline) -> None:
+    """Raise an error if folds can't train a member, or its outputs can't be opened."""
+    check_can_open(member)
+    if holds_frozen(member):
+        raise ValueError(
+            "members must not be frozen, as folds train them, got a FrozenEstimator "
+            f"for {name!r}. Pass its estimator, or refit the trained model by "
+            "GradientBasisRefit with X_val and y_val."
+        )
+    if any(isinstance(e, TransformedTargetRegressor) for e in nested(member)):
+        raise ValueError(
+            "members must not transform y, got a TransformedTargetRegressor. Pass its "
+            "regressor."
+        )
