@@ -753,7 +753,7 @@ MOST_GAIN = 0.8
 # .009 with 500 of 8,000 (9 functions); from held-out errors of the folds by .050 and
 # .055, and if these are multiplied by the ratio of both errors, by .012 and .016. With
 # halves of folds (22,000 samples, 512 aside, 6 functions) it is .016, .053 and .028.
-ASIDE_FRACTION, MOST_ASIDE = 1 / 16, 1024
+ASIDE_FRACTION, MOST_ASIDE = 0.05, 1024
 
 # Means of targets that are this many times as large as their mean deviation are
 # subtracted: squares then differ in the last ten digits. Targets of ordinary size are

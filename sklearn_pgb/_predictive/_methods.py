@@ -66,6 +66,8 @@ class Predictive:
     - "fold" (n_samples,): number of the fold, for tables,
     - "folds": "errors", "weight" and "fold" of predictions by the models of folds, if
       `_fold_locations` has them for other samples. "fold" is the position there.
+    - "aside": "errors" and "weight" of samples that no model has seen, if some were set
+      aside.
 
     `_located(X)` returns `Located`, and `_prepared` is `Prepared`.
     """
@@ -193,11 +195,12 @@ class Predictive:
         if "mean" in heldout:
             return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
         located = self._located(X)
-        locations = [located.location]
-        groups = [np.ones(len(heldout["weight"]), dtype=bool)]
         if method == "cv+":
             locations, heldout = self._fold_locations(X), heldout["folds"]
             groups = [heldout["fold"] == k for k in range(len(locations))]
+        else:
+            locations, heldout = [located.location], heldout.get("aside", heldout)
+            groups = [np.ones(len(heldout["weight"]), dtype=bool)]
         weight, errors = heldout["weight"], heldout["errors"]
         weights = [weight[group] for group in groups]
         columns = []

@@ -10,10 +10,25 @@ from sklearn_pgb._budget import MOST_GAIN
 Array = NDArray[np.float64]
 
 
-def reduction_by_averaging(
-    errors: Array, folds: Sequence[Array], weight: Array
-) -> Array:
-    """Estimate the ratio of the refit's errors to those of the folds, (n_outputs,).
+def measured_reduction(errors: Array, folds: Sequence[Array], weight: Array) -> Array:
+    """Return the ratio of mean absolute errors, (n_outputs,).
+
+    Parameters
+    ----------
+    errors : ndarray of shape (n_samples, n_outputs)
+        Errors of the refit on samples that no model has seen.
+    folds : sequence of ndarray of shape (n_samples, n_outputs)
+        Errors of the models of the folds.
+    weight : ndarray of shape (n_samples,)
+    """
+    own = weight @ np.abs(errors)
+    of_folds = np.mean([weight @ np.abs(each) for each in folds], axis=0)
+    result: Array = np.divide(own, of_folds, out=np.ones_like(own), where=of_folds > 0)
+    return result
+
+
+def estimated_reduction(errors: Array, folds: Sequence[Array], weight: Array) -> Array:
+    """Estimate the ratio from training samples, (n_outputs,).
 
     The refit averages the models of the folds, so their errors partly cancel: the
     squared error of the mean is smaller by the variance. Most of these models have seen

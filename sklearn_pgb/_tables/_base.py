@@ -43,7 +43,10 @@ from sklearn_pgb._models._open import (
 from sklearn_pgb._models._opened import is_plain
 from sklearn_pgb._models._shared import share_outputs
 from sklearn_pgb._predictive._methods import Located, Predictive, rounding
-from sklearn_pgb._predictive._reduction import reduction_by_averaging
+from sklearn_pgb._predictive._reduction import (
+    estimated_reduction,
+    measured_reduction,
+)
 from sklearn_pgb._refit._fold_models import FoldModels
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
 from sklearn_pgb._samples import check_groups
@@ -172,15 +175,17 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             stored = self._errors()
             stored["folds"] = {key: stored[key] for key in ("errors", "weight", "fold")}
             if len(aside):
-                located = self._locate(Z[aside])
+                y_aside, located = encoded[aside].numpy(), self._locate(Z[aside])
                 raw[aside] = located.location
-                errors = (encoded[aside].numpy() - located.location) / located.scale
-                stored |= {"errors": errors, "weight": weight[aside]}
+                predictions = [located.location, *self._fold_raw(Z[aside])]
+                own, *of_folds = ((y_aside - p) / located.scale for p in predictions)
+                stored["aside"] = {"errors": own, "weight": weight[aside]}
+                reduction = measured_reduction(own, of_folds, weight[aside])
             else:
                 errors = encoded[rows].numpy() - raw[rows]
                 folds = self._fold_raw(data[0])
-                reduction = reduction_by_averaging(errors, folds, data[3])
-                stored["errors"] = reduction * stored["errors"]
+                reduction = estimated_reduction(errors, folds, data[3])
+            stored["errors"] = reduction * stored["errors"]
         raw = self._in_units(raw)
         held = np.isfinite(raw).all(1)
         self.oof_score_ = targets.score(y[held], raw[held], weight[held])

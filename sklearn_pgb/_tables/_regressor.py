@@ -58,7 +58,7 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         Whether to fit the scale of the errors as a function of the inputs too, for
         `predict_distribution`, `predict_quantiles` and `predict_interval`. Otherwise,
         or if `cv` does not hold out every sample, the scale is constant. Of more than
-        3,000 samples, one in sixteen, and at most 1,024, are then not trained on, but
+        3,000 samples, one in twenty, and at most 1,024, are then not trained on, but
         measure the errors of the refit.
     max_memory : float or str, default="1GB"
         Memory limit of the kernels, in bytes or as a string such as "500MB".
