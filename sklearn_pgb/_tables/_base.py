@@ -528,7 +528,7 @@ def _read(
     estimator: Any, X: Any, categorical: Any
 ) -> tuple[TableReader, NDArray[np.float64]]:
     """Read the training table."""
-    reader, Z = TableReader.of(X, categorical)
+    reader, Z = TableReader.of(read_table(X), categorical)
     Z = check_array(Z, ensure_all_finite="allow-nan", input_name="X")
     validate_data(estimator, X, skip_check_array=True)
     return reader, Z
