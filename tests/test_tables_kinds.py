@@ -1,4 +1,4 @@
-"""Values of a column keep the kind that the training table gave the column."""
+"""What the samples of a training table decide about its columns."""
 
 import datetime as dt
 from decimal import Decimal
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
-from table_cases import regressor
+from table_cases import FRAME, N, Y, regressor, small
 
 from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._reader import TableReader
@@ -149,3 +149,59 @@ def test_predictions_of_single_samples_are_those_of_the_batch(make):
     np.testing.assert_allclose(model.predict(make(days[:3])), batch[:3])
     for day, expected in zip(days, batch, strict=True):
         np.testing.assert_allclose(model.predict(make([day])), expected)
+
+
+# --- weights --------------------------------------------------------------------------
+
+# Changes of samples without weight.
+WITHOUT_WEIGHT = {
+    "categories for means": {"label": [f"new {k}" for k in range(N)]},
+    "frequent category": {"label": "d"},
+    "text among numbers": {"number": "unknown"},
+    "text among dates": {"day": "unknown"},
+    "infinity": {"number": np.inf},
+    "lists": {"label": [[k] for k in range(N)]},
+}
+
+
+@pytest.mark.parametrize("name", ["real", "multi"])
+@pytest.mark.parametrize("case", WITHOUT_WEIGHT)
+def test_samples_without_weight_decide_nothing(case, name):
+    extra = FRAME.astype(object).assign(**WITHOUT_WEIGHT[case])
+    kinds = FRAME.dtypes[["kind"]].to_dict()
+    # The table without these samples, and with them between the others.
+    table = pd.concat([FRAME.astype(object), extra]).sort_index(kind="stable")
+    weight = np.tile([1.0, 0.0], N)
+    model = small(name).fit(
+        table.astype(kinds), np.repeat(Y[name], 2), sample_weight=weight
+    )
+    twin = small(name).fit(FRAME, Y[name], sample_weight=np.ones(N))
+    assert_array_equal(model.predict(FRAME), twin.predict(FRAME))
+    assert model.oof_score_ == twin.oof_score_
+    assert model._reader == twin._reader
+
+
+def test_dates_and_a_few_labels_with_weight():
+    """The warning names the caller of `fit`; a label without weight has none."""
+    frame = pd.DataFrame({"day": pd.date_range("2024-01-01", periods=N).astype(str)})
+    frame.loc[3, "day"] = "unknown"
+    weight = np.where(frame["day"] == "unknown", 0.0, 1.0)
+    regressor().fit(frame, Y["real"], sample_weight=weight)
+    with pytest.warns(UserWarning, match="'day' has dates.*'unknown'") as warned:
+        regressor().fit(frame, Y["real"])
+    assert [each.filename for each in warned] == [__file__]
+
+
+def test_the_number_of_categories_is_that_of_samples_with_weight():
+    """The 31st category turns indicators into mean targets, the 255th codes."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=N), "c": rng.choice(list("abcde"), N)})
+    y = frame["x"] + 2 * (frame["c"] == "a")
+    extra = pd.DataFrame({"x": 0.0, "c": [f"new {k}" for k in range(300)]})
+    model = regressor().fit(
+        pd.concat([frame, extra]),
+        np.r_[y, np.zeros(300)],
+        sample_weight=np.r_[np.ones(N), np.zeros(300)],
+    )
+    twin = regressor().fit(frame, y, sample_weight=np.ones(N))
+    assert_array_equal(model.predict(frame), twin.predict(frame))

@@ -114,7 +114,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         """
         max_memory = parse_memory(self.max_memory)
         jobs_for(1, self.n_jobs)
-        reader, Z = _read(self, X, self.categorical_features)
+        table = read_table(X)
+        validate_data(self, X, skip_check_array=True)
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but "
@@ -124,9 +125,9 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             y, accept_sparse=True, dtype=None, ensure_2d=False, input_name="y"
         )
         y = self._kind_of_targets.checked(y)
-        check_consistent_length(Z, y)
+        check_consistent_length(table, y)
         weight = _check_sample_weight(
-            sample_weight, Z, dtype=np.float64, copy=True, ensure_non_negative=True
+            sample_weight, table, dtype=np.float64, copy=True, ensure_non_negative=True
         )
         kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
         self._as_fitted = kept
@@ -142,6 +143,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 "weight, but all are zero. Raise one."
             )
         rows = np.flatnonzero(weight)
+        reader, Z = TableReader.of(table, self.categorical_features, rows)
+        Z = check_array(Z, ensure_all_finite="allow-nan", input_name="X")
         if groups is not None:
             groups = check_groups(groups, Z)
         rng = check_random_state(self.random_state)
@@ -522,16 +525,6 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         tags.input_tags.categorical = True
         tags.target_tags.required = True
         return tags
-
-
-def _read(
-    estimator: Any, X: Any, categorical: Any
-) -> tuple[TableReader, NDArray[np.float64]]:
-    """Read the training table."""
-    reader, Z = TableReader.of(read_table(X), categorical)
-    Z = check_array(Z, ensure_all_finite="allow-nan", input_name="X")
-    validate_data(estimator, X, skip_check_array=True)
-    return reader, Z
 
 
 def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Read a table column by column, whatever its container."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -33,6 +33,14 @@ class Table:
     columns: tuple[NDArray[Any], ...]
     is_category: tuple[bool, ...]
     n_samples: int
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def rows(self, index: NDArray[np.intp]) -> Self:
+        """Select samples."""
+        columns = tuple(column[index] for column in self.columns)
+        return replace(self, columns=columns, n_samples=len(index))
 
 
 def read_table(X: Any) -> Table:

@@ -36,7 +36,10 @@ class TableReader:
 
     @classmethod
     def of(
-        cls, table: Table, categorical: Any = "from_dtype"
+        cls,
+        table: Table,
+        categorical: Any = "from_dtype",
+        rows: NDArray[np.intp] | None = None,
     ) -> tuple[Self, NDArray[np.float64]]:
         """Learn which columns have labels, and their labels.
 
@@ -47,18 +50,24 @@ class TableReader:
             Columns with categories. "from_dtype" and None are the columns with values
             that are not numbers or dates, and those with a categorical dtype. An array
             adds further columns, by position, name or mask.
+        rows : ndarray or None
+            Samples to learn from, by default all.
 
         Returns
         -------
         reader : TableReader
         matrix : ndarray (n_samples, n_features)
-            The table as the reader maps it.
+            The samples to learn from as the reader maps them, NaN for all others.
 
         Raises
         ------
         ValueError
             If a column has values that are neither numbers nor labels.
         """
+        matrix = np.full((len(table), len(table.columns)), np.nan)
+        if rows is None:
+            rows = np.arange(len(table))
+        table = table.rows(rows)
         chosen = _categorical_mask(table, categorical)
         chosen |= table.is_category
         labels: list[tuple[Any, ...] | None] = []
@@ -74,14 +83,15 @@ class TableReader:
                     f"because of values such as {other!r}. Convert it, for example by "
                     "pandas.to_datetime with errors='coerce'.",
                     UserWarning,
-                    stacklevel=6,
+                    stacklevel=5,
                 )
             counts = Counter(value for value in values if value is not None)
             # From the most to the least frequent; ties are sorted as text.
             ordered = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
             labels.append(tuple(label for label, _ in ordered))
         reader = cls(table.names, tuple(labels))
-        return reader, reader._matrix(table)
+        matrix[rows] = reader._matrix(table)
+        return reader, matrix
 
     @property
     def is_numeric(self) -> bool:
