@@ -12,6 +12,7 @@ from sklearn.ensemble import (
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
@@ -130,6 +131,11 @@ def test_data(rows, y, message):
             Y["binary"],
             {"class_weight": {"yes": 0.0, "no": 1.0}},
             r"a sample of every class, got none of \['yes'\]. Remove",
+        ),
+        (
+            Y["multi"],
+            {"class_weight": {"mid": 0.0}, "cv": KFold(2)},
+            r"a sample of every class, got none of \['mid'\]. Remove",
         ),
         (
             Y["binary"],

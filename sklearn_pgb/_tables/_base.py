@@ -174,11 +174,6 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
 
     def _folds(self, Z, y, weight, rows, groups, seed):
         """Return the folds of the samples `rows`, see `table_folds`."""
-        if self.cv is not None and not isinstance(self.cv, str | Integral):
-            classifies = hasattr(self, "classes_")
-            options = {"classifier": classifies, "groups": groups}
-            return splitter_parts(rows, self.cv, Z, y, **options), None
-        groups = None if groups is None else groups[rows]
         strata = self._targets.strata(y[rows])
         if strata is not None:
             missing = np.setdiff1d(self.classes_, strata)
@@ -188,6 +183,11 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                     f"class, got none of {missing.tolist()}. Remove these samples."
                 )
             strata = class_codes(strata)
+        if self.cv is not None and not isinstance(self.cv, str | Integral):
+            classifies = hasattr(self, "classes_")
+            options = {"classifier": classifies, "groups": groups}
+            return splitter_parts(rows, self.cv, Z, y, **options), None
+        groups = None if groups is None else groups[rows]
         return table_folds(self.cv, Z[rows], strata, weight[rows], groups, seed)
 
     def _members(self, reader, n_samples, fold_targets):
