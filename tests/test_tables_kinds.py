@@ -151,6 +151,40 @@ def test_predictions_of_single_samples_are_those_of_the_batch(make):
         np.testing.assert_allclose(model.predict(make([day])), expected)
 
 
+# --- categories without labels --------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["all", "network", "trees", "forest"])
+@pytest.mark.parametrize("name", ["real", "multi"])
+def test_categories_that_are_all_missing(name, part):
+    """Every label of a new table is unknown, so it does not change a prediction."""
+    empty = pd.Categorical([None] * N, categories=["a"])
+    dropped = {"network", "trees", "forest"} - {part} if part != "all" else ()
+    model = small(name).set_params(**dict.fromkeys(dropped, "drop"))
+    model.fit(FRAME.assign(new=empty), Y[name])
+    expected = model.predict(FRAME.assign(new=empty))
+    for column in ("a", 3.0, dt.date(2024, 1, 1), None):
+        assert_array_equal(model.predict(FRAME.assign(new=column)), expected)
+    twin = small(name).set_params(**dict.fromkeys(dropped, "drop"))
+    twin.fit(FRAME.assign(new="a"), Y[name])
+    assert_array_equal(twin.predict(FRAME.assign(new="a")), expected)
+
+
+def test_a_table_of_missing_categories():
+    frame = pd.DataFrame({"c": pd.Categorical([None] * N)})
+    model = regressor(cv="auto").fit(frame, Y["real"])
+    np.testing.assert_allclose(model.predict(frame), Y["real"].mean(), rtol=0.1)
+
+
+def test_chosen_categories_that_are_all_missing():
+    """Numbers of such a column have no code."""
+    rows = np.column_stack([Y["real"], np.full(N, np.nan)])
+    model = regressor("drop", "drop", categorical_features=[1]).fit(rows, Y["real"])
+    expected = model.predict(np.array([[0.3, np.nan]]))
+    for value in (-3.0, 0.0, 1e300):
+        assert_array_equal(model.predict(np.array([[0.3, value]])), expected)
+
+
 # --- weights --------------------------------------------------------------------------
 
 # Changes of samples without weight.

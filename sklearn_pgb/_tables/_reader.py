@@ -96,7 +96,8 @@ class TableReader:
     @property
     def is_numeric(self) -> bool:
         """Whether no column has categories."""
-        return not any(self.labels)
+        # A column with categories may lack any label.
+        return all(labels is None for labels in self.labels)
 
     def read(self, table: Table) -> NDArray[np.float64]:
         """Map a table; labels that the training table lacks count as missing.
