@@ -100,6 +100,7 @@ def test_parameters(params, kind, message):
     ("rows", "y", "message"),
     [
         (changed(X, np.inf), CURVE, "X contains infinity"),
+        (np.full((N, 3), 10**400, dtype=object), CURVE, "too large for dtype"),
         (X + 1j, CURVE, "real numbers, got complex ones"),
         (X[:, 0], CURVE, "2 axes, got 1. Reshape your data"),
         (X[:1], CURVE[:1], "at least 2 distinct rows.*1 sample is too few"),
@@ -247,6 +248,7 @@ def test_new_tables(rows, message):
         (X[:, :2], "X has 2 features"),
         (X[:0], "minimum of 1 is required"),
         (changed(X, np.inf), "X contains infinity"),
+        (np.full((1, 3), -(10**400), dtype=object), "too large for dtype"),
     ],
 )
 def test_new_arrays(rows, message):

@@ -24,7 +24,8 @@ from sklearn_pgb._tables._reader import TableReader
 
 NAN = np.nan
 DAY = dt.datetime(1970, 1, 3, 12)  # 2.5 days
-BERLIN = dt.timezone(dt.timedelta(hours=1))
+HOUR = dt.timedelta(hours=1)
+BERLIN = dt.timezone(HOUR)
 
 
 def learn(X, *categorical):
@@ -48,6 +49,10 @@ NUMBERS = {
     "objects of numbers": (objects(1, None, 2.5), [1, NAN, 2.5]),
     "objects of booleans": (objects(True, pd.NA, np.bool_(False)), [1, NAN, 0]),
     "decimals": (objects(Decimal("1.5"), None, Decimal(2)), [1.5, NAN, 2]),
+    "decimals that are no number": (
+        objects(Decimal("NaN"), 1, Decimal("sNaN")),
+        [NAN, 1, NAN],
+    ),
     "sparse": (pd.arrays.SparseArray([0, 0, 1.0]), [0, 0, 1]),
     "datetimes": (pd.to_datetime([DAY, None, "1970-01-01"]), [2.5, NAN, 0]),
     "time zones": (
@@ -68,12 +73,18 @@ NUMBERS = {
         ["1970-01-03 12:00", "1970-01-01T06:00:00.000", "1970-01-02T01:00:00+01:00"],
         [2.5, 0.25, 1],
     ),
+    "first year": (["0001-01-01T00:30+02:00"], [-719162 - 1.5 / 24]),
+    "last year": (
+        objects(dt.datetime(9999, 12, 31, 23, 30, tzinfo=dt.timezone(-HOUR))),
+        [2932896 + 24.5 / 24],
+    ),
     "timedeltas": (pd.to_timedelta(["1D", None, "12h"]), [1, NAN, 0.5]),
     "objects of timedeltas": (
         objects(dt.timedelta(1), pd.NaT, np.timedelta64(12, "h")),
         [1, NAN, 0.5],
     ),
     "times": (objects(dt.time(6), None, dt.time(12)), [0.25, NAN, 0.5]),
+    "times with zones": (objects(dt.time(6, tzinfo=dt.UTC), None), [0.25, NAN]),
     "all None": (objects(None, None, None), [NAN] * 3),
     "all NaT": ([pd.NaT] * 3, [NAN] * 3),
 }
@@ -101,6 +112,11 @@ LABELS = {
         pd.Categorical(["1970-01-02"] * 3),
         ("1970-01-02",),
         [0] * 3,
+    ),
+    "decimals and others": (
+        objects(Decimal("NaN"), "a", Decimal("sNaN")),
+        ("a",),
+        [NAN, 0, NAN],
     ),
     "bytes": (objects(b"a", b"b", b"a"), (b"a", b"b"), [0, 1, 0]),
 }
@@ -281,6 +297,10 @@ def test_another_number_of_columns():
         (pd.DataFrame({"c": [1j]}), ValueError, "real numbers, got complex ones"),
         (pd.DataFrame({"c": [[1], [2]]}), ValueError, "column 'c', got .*Convert it"),
         (pd.DataFrame(np.eye(2), columns=["a", "a"]), ValueError, "different name"),
+        (np.eye(2).view(np.matrix), TypeError, r"got a np.matrix.*by np.asarray\(X\)"),
+        ([[1.0], [1.0, 2.0]], ValueError, "different lengths.*Fill up the samples"),
+        ([[(1,)], [(1, 2)]], ValueError, "sequences as values.*in a data frame"),
+        (pd.DataFrame({"c": [(1, [2])]}), ValueError, "column 'c', got tuple"),
         (np.ones(3), ValueError, "2 axes, got 1. Reshape your data"),
         (pd.Series([1, 2]), ValueError, "2 axes, got 1. Reshape your data"),
         ({"c": [1]}, TypeError, "got a dict. Make a data frame"),

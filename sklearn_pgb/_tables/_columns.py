@@ -61,8 +61,13 @@ def read_table(X: Any) -> Table:
     ValueError
         If X does not have two axes, or is complex.
     TypeError
-        If X is a mapping.
+        If X is a mapping or a np.matrix.
     """
+    if isinstance(X, np.matrix):
+        raise TypeError(
+            "X must be an array or a data frame, got a np.matrix, which is not "
+            "supported. Convert it by np.asarray(X)."
+        )
     if sp.issparse(X):
         X = X.toarray()  # type: ignore[attr-defined]
     check_has_features(X)
@@ -80,7 +85,14 @@ def read_table(X: Any) -> Table:
             dtype in (nw.Categorical, nw.Enum) for dtype in frame.schema.values()
         ]
         return Table(names, tuple(columns), tuple(is_category), len(frame))
-    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    try:
+        array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    except ValueError as error:
+        raise ValueError(
+            "X must have one value for each sample and feature, got samples of "
+            f"different lengths, or sequences as values: {error} Fill up the samples; "
+            "pass tuples in a data frame."
+        ) from error
     if array.dtype.kind == "c":
         raise ValueError(COMPLEX)
     is_list = not isinstance(X, np.ndarray)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from numbers import Number
 from typing import Any, Literal
 
@@ -105,16 +105,23 @@ def _kind(value: Any) -> Literal["text", "date", "duration", "number"] | None:
 def _number(value: Any) -> float:
     if isinstance(value, complex | np.complexfloating):
         raise ValueError(COMPLEX)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        # Refused later, with infinite values.
+        return np.inf
 
 
 def _moment(value: Any) -> np.datetime64:
     """Convert a date, to UTC if the time zone is known."""
     if isinstance(value, np.datetime64):
         return value.astype("M8[us]")
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(value, "us")
+    offset = value.utcoffset() if isinstance(value, datetime) else None
+    if offset is None:
+        return np.datetime64(value, "us")
+    # `astimezone` fails near the first and the last year.
+    local: np.datetime64 = np.datetime64(value.replace(tzinfo=None), "us")
+    return local - _span(offset)
 
 
 def _span(value: Any) -> np.timedelta64:
@@ -122,7 +129,7 @@ def _span(value: Any) -> np.timedelta64:
     if isinstance(value, np.timedelta64):
         return value.astype("m8[us]")
     if isinstance(value, time):
-        value = datetime.combine(date.min, value) - datetime.min
+        value = datetime.combine(date.min, value.replace(tzinfo=None)) - datetime.min
     return np.timedelta64(value, "us")
 
 
