@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ def check_samples(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
 
 def is_missing(value: Any) -> bool:
     """Whether a value is None, NaN, NA or NaT."""
+    if isinstance(value, Decimal):
+        return value.is_nan()
     if isinstance(value, date | timedelta | np.datetime64 | np.timedelta64):
         return bool(value != value)
     return value is None or is_pandas_na(value) or is_scalar_nan(value)

@@ -12,6 +12,7 @@ from sklearn.ensemble import (
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
@@ -99,6 +100,7 @@ def test_parameters(params, kind, message):
     ("rows", "y", "message"),
     [
         (changed(X, np.inf), CURVE, "X contains infinity"),
+        (np.full((N, 3), 10**400, dtype=object), CURVE, "too large for dtype"),
         (X + 1j, CURVE, "real numbers, got complex ones"),
         (X[:, 0], CURVE, "2 axes, got 1. Reshape your data"),
         (X[:1], CURVE[:1], "at least 2 distinct rows.*1 sample is too few"),
@@ -130,6 +132,11 @@ def test_data(rows, y, message):
             Y["binary"],
             {"class_weight": {"yes": 0.0, "no": 1.0}},
             r"a sample of every class, got none of \['yes'\]. Remove",
+        ),
+        (
+            Y["multi"],
+            {"class_weight": {"mid": 0.0}, "cv": KFold(2)},
+            r"a sample of every class, got none of \['mid'\]. Remove",
         ),
         (
             Y["binary"],
@@ -241,6 +248,7 @@ def test_new_tables(rows, message):
         (X[:, :2], "X has 2 features"),
         (X[:0], "minimum of 1 is required"),
         (changed(X, np.inf), "X contains infinity"),
+        (np.full((1, 3), -(10**400), dtype=object), "too large for dtype"),
     ],
 )
 def test_new_arrays(rows, message):

@@ -24,7 +24,12 @@ from sklearn_pgb._tables._reader import TableReader
 
 NAN = np.nan
 DAY = dt.datetime(1970, 1, 3, 12)  # 2.5 days
-BERLIN = dt.timezone(dt.timedelta(hours=1))
+HOUR = dt.timedelta(hours=1)
+BERLIN = dt.timezone(HOUR)
+
+
+def learn(X, *categorical):
+    return TableReader.of(read_table(X), *categorical)
 
 
 def objects(*values):
@@ -44,6 +49,10 @@ NUMBERS = {
     "objects of numbers": (objects(1, None, 2.5), [1, NAN, 2.5]),
     "objects of booleans": (objects(True, pd.NA, np.bool_(False)), [1, NAN, 0]),
     "decimals": (objects(Decimal("1.5"), None, Decimal(2)), [1.5, NAN, 2]),
+    "decimals that are no number": (
+        objects(Decimal("NaN"), 1, Decimal("sNaN")),
+        [NAN, 1, NAN],
+    ),
     "sparse": (pd.arrays.SparseArray([0, 0, 1.0]), [0, 0, 1]),
     "datetimes": (pd.to_datetime([DAY, None, "1970-01-01"]), [2.5, NAN, 0]),
     "time zones": (
@@ -64,12 +73,18 @@ NUMBERS = {
         ["1970-01-03 12:00", "1970-01-01T06:00:00.000", "1970-01-02T01:00:00+01:00"],
         [2.5, 0.25, 1],
     ),
+    "first year": (["0001-01-01T00:30+02:00"], [-719162 - 1.5 / 24]),
+    "last year": (
+        objects(dt.datetime(9999, 12, 31, 23, 30, tzinfo=dt.timezone(-HOUR))),
+        [2932896 + 24.5 / 24],
+    ),
     "timedeltas": (pd.to_timedelta(["1D", None, "12h"]), [1, NAN, 0.5]),
     "objects of timedeltas": (
         objects(dt.timedelta(1), pd.NaT, np.timedelta64(12, "h")),
         [1, NAN, 0.5],
     ),
     "times": (objects(dt.time(6), None, dt.time(12)), [0.25, NAN, 0.5]),
+    "times with zones": (objects(dt.time(6, tzinfo=dt.UTC), None), [0.25, NAN]),
     "all None": (objects(None, None, None), [NAN] * 3),
     "all NaT": ([pd.NaT] * 3, [NAN] * 3),
 }
@@ -98,6 +113,11 @@ LABELS = {
         ("1970-01-02",),
         [0] * 3,
     ),
+    "decimals and others": (
+        objects(Decimal("NaN"), "a", Decimal("sNaN")),
+        ("a",),
+        [NAN, 0, NAN],
+    ),
     "bytes": (objects(b"a", b"b", b"a"), (b"a", b"b"), [0, 1, 0]),
 }
 
@@ -106,7 +126,7 @@ LABELS = {
 def test_numbers_of_pandas(name):
     column, expected = NUMBERS[name]
     frame = pd.DataFrame({"c": column})
-    reader, matrix = TableReader.of(frame)
+    reader, matrix = learn(frame)
     assert reader.labels == (None,)
     assert matrix.dtype == np.float64
     assert_array_equal(matrix[:, 0], expected)
@@ -117,7 +137,7 @@ def test_numbers_of_pandas(name):
 def test_labels_of_pandas(name):
     column, labels, codes = LABELS[name]
     frame = pd.DataFrame({"c": column})
-    reader, matrix = TableReader.of(frame)
+    reader, matrix = learn(frame)
     assert reader.labels == (labels,)
     assert_array_equal(matrix[:, 0], codes)
     assert_array_equal(reader.read(read_table(frame)), matrix)
@@ -141,7 +161,7 @@ def test_labels_of_pandas(name):
 def test_polars(dtype, values, expected):
     pl = pytest.importorskip("polars")
     frame = pl.DataFrame({"c": pl.Series(values, dtype=getattr(pl, dtype))})
-    reader, matrix = TableReader.of(frame)
+    reader, matrix = learn(frame)
     assert reader.names == ("c",)
     assert reader.labels == ((("b",) if "b" in values else None),)
     assert_array_equal(matrix[:, 0], expected)
@@ -150,9 +170,7 @@ def test_polars(dtype, values, expected):
 def test_a_frame_is_the_same_in_both_libraries():
     pl = pytest.importorskip("polars")
     columns = {"n": [1.0, NAN, 3], "s": ["a", "b", "b"], "d": [DAY, DAY, None]}
-    ours, theirs = (
-        TableReader.of(kind(columns)) for kind in (pd.DataFrame, pl.DataFrame)
-    )
+    ours, theirs = (learn(kind(columns)) for kind in (pd.DataFrame, pl.DataFrame))
     assert ours[0].labels == theirs[0].labels == (None, ("b", "a"), None)
     assert_array_equal(ours[1], theirs[1])
     table = read_table(pl.DataFrame(columns))
@@ -166,7 +184,7 @@ MATRIX = [[1, 1, 2.5], [2, 0, NAN], [3, 0, NAN]]
 @pytest.mark.parametrize("make", [list, lambda rows: np.array(rows, dtype=object)])
 def test_lists_and_arrays_of_objects(make):
     """A number next to a string stays a number."""
-    reader, matrix = TableReader.of(make(ROWS))
+    reader, matrix = learn(make(ROWS))
     assert reader.names is None
     assert reader.labels == (None, ("b", "a"), None)
     assert_array_equal(matrix, MATRIX)
@@ -175,15 +193,15 @@ def test_lists_and_arrays_of_objects(make):
 @pytest.mark.parametrize("make", [sp.csr_array, sp.coo_matrix, np.asfortranarray])
 def test_matrices_of_numbers(make):
     matrix = np.array([[0, 1.0], [2, 0]])
-    reader, read = TableReader.of(make(matrix))
+    reader, read = learn(make(matrix))
     assert reader.labels == (None, None)
     assert_array_equal(read, matrix)
 
 
 def test_arrays_of_dates_and_strings():
     dates = np.array([["1970-01-02", "NaT"]], dtype="M8[D]")
-    assert_array_equal(TableReader.of(dates)[1], [[1, NAN]])
-    reader, matrix = TableReader.of(np.array([["1"], ["2"], ["2"]]))
+    assert_array_equal(learn(dates)[1], [[1, NAN]])
+    reader, matrix = learn(np.array([["1"], ["2"], ["2"]]))
     assert reader.labels == (("2", "1"),)
     assert_array_equal(matrix, [[1], [0], [0]])
 
@@ -191,10 +209,10 @@ def test_arrays_of_dates_and_strings():
 def test_text_of_dates_after_dates():
     """Both are the same column, but text in place of numbers is an error."""
     dates = pd.DataFrame({"c": pd.to_datetime(["1970-01-02", "1970-01-05"])})
-    reader, matrix = TableReader.of(dates)
+    reader, matrix = learn(dates)
     text = pd.DataFrame({"c": ["1970-01-02", "1970-01-05"]})
     assert_array_equal(reader.read(read_table(text)), matrix)
-    assert_array_equal(TableReader.of(text)[0].read(read_table(dates)), matrix)
+    assert_array_equal(learn(text)[0].read(read_table(dates)), matrix)
     text.loc[1, "c"] = "soon"
     with pytest.raises(
         ValueError, match="dates in column 'c', as in fit, got labels such as 'soon'"
@@ -206,12 +224,12 @@ def test_a_column_of_dates_and_a_few_labels_is_named():
     frame = pd.DataFrame({"day": [f"2024-05-{day}" for day in range(10, 30)]})
     frame.loc[3, "day"] = "unknown"
     with pytest.warns(UserWarning, match="Column 'day' has dates.*such as 'unknown'"):
-        reader, _ = TableReader.of(frame)
+        reader, _ = learn(frame)
     assert len(reader.labels[0]) == 20
 
 
 def test_unseen_categories_are_missing():
-    reader, _ = TableReader.of(pd.DataFrame({"c": ["a", "b"]}))
+    reader, _ = learn(pd.DataFrame({"c": ["a", "b"]}))
     new = read_table(pd.DataFrame({"c": ["b", "new", None]}))
     assert_array_equal(reader.read(new), [[1], [NAN], [NAN]])
 
@@ -223,18 +241,18 @@ def test_chosen_categories(categorical):
     """Numbers become codes, strings are categories in any case, masks stay as given."""
     before = np.array(categorical)
     frame = pd.DataFrame({"s": list("aab"), "c": [7.0, 5.0, 5.0]})
-    reader, matrix = TableReader.of(frame, categorical)
+    reader, matrix = learn(frame, categorical)
     assert reader.labels == (("a", "b"), (5.0, 7.0))
     assert_array_equal(matrix, [[0, 1], [0, 0], [1, 0]])
     assert_array_equal(np.array(categorical), before)
     dates = pd.DataFrame({"s": list("aab"), "c": ["1970-01-02"] * 3})
-    assert TableReader.of(dates, categorical)[0].labels[1] == ("1970-01-02",)
+    assert learn(dates, categorical)[0].labels[1] == ("1970-01-02",)
     new = read_table(pd.DataFrame({"s": ["a"], "c": [7]}))
     assert_array_equal(reader.read(new), [[0, 1]])
 
 
 def test_missing_values_of_a_chosen_category():
-    reader, matrix = TableReader.of(np.array([[1], [NAN], [2], [1]]), [0])
+    reader, matrix = learn(np.array([[1], [NAN], [2], [1]]), [0])
     assert reader.labels == ((1.0, 2.0),)
     assert_array_equal(matrix[:, 0], [0, NAN, 1, 0])
 
@@ -245,7 +263,7 @@ def test_unknown_chosen_category(bad):
         "categorical_features must be .* names among .*'s', 'c'.*positions below 2"
     )
     with pytest.raises(ValueError, match=message):
-        TableReader.of(pd.DataFrame({"s": ["a"], "c": [1]}), [bad])
+        learn(pd.DataFrame({"s": ["a"], "c": [1]}), [bad])
 
 
 @pytest.mark.parametrize(
@@ -260,13 +278,13 @@ def test_unknown_chosen_category(bad):
     ],
 )
 def test_changed_columns(columns, message):
-    reader, _ = TableReader.of(pd.DataFrame({"a": [1], "b": ["x"]}))
+    reader, _ = learn(pd.DataFrame({"a": [1], "b": ["x"]}))
     with pytest.raises(ValueError, match=message):
         reader.read(read_table(pd.DataFrame(columns)))
 
 
 def test_another_number_of_columns():
-    reader, _ = TableReader.of(np.eye(2))
+    reader, _ = learn(np.eye(2))
     with pytest.raises(ValueError, match="X has 3 features, but fit saw 2 features"):
         reader.read(read_table(np.eye(3)))
 
@@ -279,6 +297,10 @@ def test_another_number_of_columns():
         (pd.DataFrame({"c": [1j]}), ValueError, "real numbers, got complex ones"),
         (pd.DataFrame({"c": [[1], [2]]}), ValueError, "column 'c', got .*Convert it"),
         (pd.DataFrame(np.eye(2), columns=["a", "a"]), ValueError, "different name"),
+        (np.eye(2).view(np.matrix), TypeError, r"got a np.matrix.*by np.asarray\(X\)"),
+        ([[1.0], [1.0, 2.0]], ValueError, "different lengths.*Fill up the samples"),
+        ([[(1,)], [(1, 2)]], ValueError, "sequences as values.*in a data frame"),
+        (pd.DataFrame({"c": [(1, [2])]}), ValueError, "column 'c', got tuple"),
         (np.ones(3), ValueError, "2 axes, got 1. Reshape your data"),
         (pd.Series([1, 2]), ValueError, "2 axes, got 1. Reshape your data"),
         ({"c": [1]}, TypeError, "got a dict. Make a data frame"),
@@ -288,7 +310,7 @@ def test_another_number_of_columns():
 )
 def test_tables_that_cannot_be_read(table, kind, message):
     with pytest.raises(kind, match=message):
-        read_table(table)
+        learn(table)
 
 
 # --- inputs of the members ------------------------------------------------------------

@@ -110,7 +110,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         """
         max_memory = parse_memory(self.max_memory)
         jobs_for(1, self.n_jobs)
-        reader, Z = _read(self, X, self.categorical_features)
+        table = read_table(X)
+        validate_data(self, X, skip_check_array=True)
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but "
@@ -120,9 +121,9 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             y, accept_sparse=True, dtype=None, ensure_2d=False, input_name="y"
         )
         y = self._kind_of_targets.checked(y)
-        check_consistent_length(Z, y)
+        check_consistent_length(table, y)
         weight = _check_sample_weight(
-            sample_weight, Z, dtype=np.float64, copy=True, ensure_non_negative=True
+            sample_weight, table, dtype=np.float64, copy=True, ensure_non_negative=True
         )
         kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
         self._as_fitted = kept
@@ -142,6 +143,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         # Counts are checked here, before any training.
         encoded = targets.encode(y, targets.n_outputs, *self._units)
         rows = np.flatnonzero(weight)
+        reader, Z = TableReader.of(table, self.categorical_features, rows)
+        Z = check_array(Z, ensure_all_finite="allow-nan", input_name="X")
         if groups is not None:
             groups = check_groups(groups, Z)
         rng = check_random_state(self.random_state)
@@ -202,11 +205,6 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
 
     def _folds(self, Z, y, weight, rows, groups, seed):
         """Return the folds of the samples `rows`, see `table_folds`."""
-        if self.cv is not None and not isinstance(self.cv, str | Integral):
-            classifies = hasattr(self, "classes_")
-            options = {"classifier": classifies, "groups": groups}
-            return splitter_parts(rows, self.cv, Z, y, **options), None
-        groups = None if groups is None else groups[rows]
         strata = self._targets.strata(y[rows])
         if strata is not None:
             missing = np.setdiff1d(self.classes_, strata)
@@ -216,6 +214,11 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                     f"class, got none of {missing.tolist()}. Remove these samples."
                 )
             strata = class_codes(strata)
+        if self.cv is not None and not isinstance(self.cv, str | Integral):
+            classifies = hasattr(self, "classes_")
+            options = {"classifier": classifies, "groups": groups}
+            return splitter_parts(rows, self.cv, Z, y, **options), None
+        groups = None if groups is None else groups[rows]
         return table_folds(self.cv, Z[rows], strata, weight[rows], groups, seed)
 
     def _train(self, members, parts, Z, y, weight, seeds, contexts):
@@ -493,16 +496,6 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         tags.input_tags.categorical = True
         tags.target_tags.required = True
         return tags
-
-
-def _read(
-    estimator: Any, X: Any, categorical: Any
-) -> tuple[TableReader, NDArray[np.float64]]:
-    """Read the training table."""
-    reader, Z = TableReader.of(X, categorical)
-    Z = check_array(Z, ensure_all_finite="allow-nan", input_name="X")
-    validate_data(estimator, X, skip_check_array=True)
-    return reader, Z
 
 
 def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:

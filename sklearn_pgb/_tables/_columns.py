@@ -1,11 +1,7 @@
-"""Read a table column by column: numbers, dates as numbers, and categories."""
+"""Read a table column by column, whatever its container."""
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from numbers import Number
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -14,27 +10,20 @@ from numpy.typing import NDArray
 
 from sklearn_pgb._estimator._border import check_has_features
 from sklearn_pgb._estimator._row_codes import COMPLEX
-from sklearn_pgb._samples import is_missing
-
-# The date, perhaps with the time of day, fractions of a second and a time zone.
-ISO_DATE = re.compile(
-    r"\d{4}-\d{2}-\d{2}"
-    r"([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)?"
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The columns of a table.
+    """The columns of a table, with values as they came.
 
     Attributes
     ----------
     names : tuple of str or None
         Names of the columns, if the table has any.
     columns : tuple of ndarray (n_samples,)
-        Numbers are float64 with NaN for missing values. Categories are objects with
-        None for missing values. Booleans are numbers, dates are days since 1970, and
-        durations and times of day are days.
+        Columns of numbers or booleans are float64, if this is exact. Dates are
+        datetime64, in UTC if the time zone is known, and durations are timedelta64. All
+        other columns are objects.
     is_category : tuple of bool
         Columns with a categorical dtype.
     n_samples : int
@@ -44,6 +33,14 @@ class Table:
     columns: tuple[NDArray[Any], ...]
     is_category: tuple[bool, ...]
     n_samples: int
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def rows(self, index: NDArray[np.intp]) -> Self:
+        """Select samples."""
+        columns = tuple(column[index] for column in self.columns)
+        return replace(self, columns=columns, n_samples=len(index))
 
 
 def read_table(X: Any) -> Table:
@@ -62,9 +59,15 @@ def read_table(X: Any) -> Table:
     Raises
     ------
     ValueError
-        If X does not have two axes, or a column has values that are neither numbers
-        nor labels.
+        If X does not have two axes, or is complex.
+    TypeError
+        If X is a mapping or a np.matrix.
     """
+    if isinstance(X, np.matrix):
+        raise TypeError(
+            "X must be an array or a data frame, got a np.matrix, which is not "
+            "supported. Convert it by np.asarray(X)."
+        )
     if sp.issparse(X):
         X = X.toarray()  # type: ignore[attr-defined]
     check_has_features(X)
@@ -77,16 +80,24 @@ def read_table(X: Any) -> Table:
         ) from None
     if isinstance(frame, nw.DataFrame):
         names = tuple(str(name) for name in frame.columns)
-        columns = [_from_series(frame[:, j], names[j]) for j in range(len(names))]
+        columns = [_from_series(frame[:, j]) for j in range(len(names))]
         is_category = [
             dtype in (nw.Categorical, nw.Enum) for dtype in frame.schema.values()
         ]
         return Table(names, tuple(columns), tuple(is_category), len(frame))
-    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    try:
+        array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    except ValueError as error:
+        raise ValueError(
+            "X must have one value for each sample and feature, got samples of "
+            f"different lengths, or sequences as values: {error} Fill up the samples; "
+            "pass tuples in a data frame."
+        ) from error
     if array.dtype.kind == "c":
         raise ValueError(COMPLEX)
-    if array.dtype.kind in "US":
-        # A list with strings and numbers: keep the numbers.
+    is_list = not isinstance(X, np.ndarray)
+    if array.dtype.kind in "US" or (is_list and not _is_exact(array)):
+        # A list with strings and numbers, or with large integers: keep the numbers.
         array = np.asarray(X, dtype=object)
     if array.ndim == 0:
         raise ValueError(
@@ -98,106 +109,33 @@ def read_table(X: Any) -> Table:
             f"X must be a table with 2 axes, got {array.ndim}. Reshape your data: "
             "X.reshape(-1, 1) is one feature, X.reshape(1, -1) one sample."
         )
-    columns = [_from_array(array[:, j], j) for j in range(array.shape[1])]
+    columns = [_from_array(array[:, j]) for j in range(array.shape[1])]
     return Table(None, tuple(columns), (False,) * len(columns), len(array))
 
 
-def _from_series(series: Any, name: str) -> NDArray[Any]:
+def _from_series(series: Any) -> NDArray[Any]:
     dtype = series.dtype
-    if dtype.is_numeric() or dtype == nw.Boolean:
-        return np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
-    if dtype.is_temporal() and dtype != nw.Time:
-        return _days(series.to_numpy())
-    values = np.empty(len(series), dtype=object)
-    values[:] = series.to_list()
-    # The categories may be numbers.
-    is_category = dtype in (nw.Categorical, nw.Enum)
-    return _labels(values, name) if is_category else _from_array(values, name)
+    if dtype.is_float() or dtype.is_integer() or dtype == nw.Boolean:
+        numbers = np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
+        if dtype.is_float() or _is_exact(numbers):
+            return numbers
+    elif dtype.is_temporal() and dtype != nw.Time:
+        return _from_array(series.to_numpy())
+    # Cell by cell, because tuples of equal length would become a second axis.
+    return np.fromiter(series.to_list(), dtype=object, count=len(series))
 
 
-def _from_array(column: NDArray[Any], name: Any) -> NDArray[Any]:
-    if column.dtype.kind in "biuf":
-        return column.astype(np.float64)
-    if column.dtype.kind in "mM":
-        return _days(column)
-    present = [value for value in column if not is_missing(value)]
-    for kinds, convert in (
-        (Number | np.bool_, _number),
-        (date | np.datetime64, _day),
-        (timedelta | np.timedelta64 | time, _duration),
-    ):
-        if all(isinstance(value, kinds) for value in present):
-            missing = (is_missing(value) for value in column)
-            pairs = zip(column, missing, strict=True)
-            values = [np.nan if gone else convert(value) for value, gone in pairs]
-            return np.array(values, dtype=np.float64)
-    return _labels(column, name)
+def _from_array(column: NDArray[Any]) -> NDArray[Any]:
+    kind = column.dtype.kind
+    if kind in "mM":
+        return column.astype(f"{kind}8[us]", copy=False)
+    is_number = kind in "bf" or (kind in "iu" and _is_exact(column))
+    return column.astype(np.float64 if is_number else object, copy=False)
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, complex | np.complexfloating):
-        raise ValueError(COMPLEX)
-    return float(value)
-
-
-def _day(value: Any) -> float:
-    """Days since 1970, in UTC if the time zone is known."""
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC).replace(tzinfo=None)
-    return float(_days(np.array([value], dtype="M8[us]"))[0])
-
-
-def _duration(value: Any) -> float:
-    """Convert a duration, or a time of day since midnight, to days."""
-    if isinstance(value, time):
-        value = datetime.combine(date.min, value) - datetime.min
-    return float(_days(np.array([value], dtype="m8[us]"))[0])
-
-
-def _labels(column: NDArray[Any], name: Any) -> NDArray[Any]:
-    """Replace missing values by None; check that all others can be counted."""
-    result = np.array(
-        [None if is_missing(value) else value for value in column], dtype=object
-    )
-    for value in result:
-        try:
-            hash(value)
-        except TypeError:
-            raise ValueError(
-                f"X must have numbers or labels in column {name!r}, got "
-                f"{type(value).__name__}. Convert it, or drop the column."
-            ) from None
-    return result
-
-
-def days_from_text(column: Iterable[Any]) -> NDArray[np.float64] | None:
-    """Days since 1970 of dates in the format of ISO 8601; None if a value is no date.
-
-    Missing values are NaN.
-    """
-    days: dict[str | None, float] = {None: np.nan}
-    for value in column:
-        if value not in days:
-            if not (isinstance(value, str) and ISO_DATE.fullmatch(value)):
-                return None
-            try:
-                days[value] = _day(datetime.fromisoformat(value))
-            except ValueError:
-                return None
-    return np.array([days[value] for value in column], dtype=np.float64)
-
-
-def other_than_date(column: Iterable[Any]) -> Any:
-    """Return a label that is not a date, if most labels are dates; else None."""
-    labels = [value for value in dict.fromkeys(column) if value is not None]
-    others = [label for label in labels if days_from_text([label]) is None]
-    return others[0] if 0 < len(others) < len(labels) / 2 else None
-
-
-def _days(column: NDArray[Any]) -> NDArray[np.float64]:
-    """Dates as days since 1970 and durations as days; NaN for missing ones."""
-    if column.dtype.kind not in "mM":
-        column = column.astype("M8[us]")
-    values = column.astype(f"{column.dtype.kind}8[us]")
-    days = values.astype(np.int64) / 86_400e6
-    return np.where(np.isnat(values), np.nan, days)
+def _is_exact(numbers: NDArray[Any]) -> bool:
+    """Whether no value can be an integer that float64 lacks."""
+    if numbers.dtype.kind not in "iuf":
+        return True
+    # From 2**53 on, float64 does not hold every integer.
+    return not (np.abs(numbers) >= 2 / np.finfo(np.float64).eps).any()

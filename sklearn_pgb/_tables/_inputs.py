@@ -275,6 +275,13 @@ class TargetMeans(ArrayTransformer):
         ]
 
 
+def _split(labels: Labels) -> tuple[list[int], dict[int, int]]:
+    """Return the columns of numbers, and the number of labels of all others."""
+    numbers = [j for j, known in enumerate(labels) if known is None]
+    coded = {j: len(known) for j, known in enumerate(labels) if known is not None}
+    return numbers, coded
+
+
 def network_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
     """Return a transformer of matrices into inputs of a network.
 
@@ -282,9 +289,9 @@ def network_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
     categories become indicators, and rare categories share one. Columns with many
     become mean targets, which `fit_transform` computes on other samples.
     """
-    numbers = [j for j, known in enumerate(labels) if known is None]
-    few = [j for j, known in enumerate(labels) if known and len(known) <= MOST_ONE_HOT]
-    many = [j for j, known in enumerate(labels) if known and len(known) > MOST_ONE_HOT]
+    numbers, coded = _split(labels)
+    few = [j for j, size in coded.items() if size <= MOST_ONE_HOT]
+    many = [j for j, size in coded.items() if size > MOST_ONE_HOT]
     return ColumnGroups(
         [
             ([FilledNumbers(), RobustSquash()], numbers),
@@ -300,13 +307,13 @@ def tree_inputs(labels: Labels, classifies: bool) -> tuple[ColumnGroups, list[in
     Trees take missing values and codes as they are. Columns with more categories than
     they allow become mean targets. The second result lists the columns that hold codes.
     """
-    sizes = [0 if known is None else len(known) for known in labels]
-    many = [j for j, size in enumerate(sizes) if size > MOST_TREE_CODES]
+    _, coded = _split(labels)
+    many = [j for j, size in coded.items() if size > MOST_TREE_CODES]
     others = [j for j in range(len(labels)) if j not in many]
     inputs = ColumnGroups(
         [([FilledColumns()], others), ([TargetMeans(classifies)], many)]
     )
-    return inputs, [k for k, j in enumerate(others) if sizes[j]]
+    return inputs, [k for k, j in enumerate(others) if j in coded]
 
 
 def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
@@ -314,8 +321,7 @@ def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
 
     Categories become mean targets.
     """
-    coded = [j for j, known in enumerate(labels) if known is not None]
-    numbers = [j for j, known in enumerate(labels) if known is None]
+    numbers, coded = _split(labels)
     return ColumnGroups(
-        [([SinglePrecision()], numbers), ([TargetMeans(classifies)], coded)]
+        [([SinglePrecision()], numbers), ([TargetMeans(classifies)], list(coded))]
     )

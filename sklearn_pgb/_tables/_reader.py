@@ -8,12 +8,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_pgb._samples import is_missing
-from sklearn_pgb._tables._columns import (
-    Table,
-    days_from_text,
+from sklearn_pgb._tables._columns import Table
+from sklearn_pgb._tables._values import (
+    becomes_numbers,
+    labels_of,
+    numbers_of,
     other_than_date,
-    read_table,
+    to_number,
 )
 
 
@@ -27,61 +28,76 @@ class TableReader:
         Names of the columns of the training table.
     labels : tuple of (tuple or None)
         Labels of each column with categories, the most frequent first; label k has the
-        code k. None for columns of numbers.
+        code k. None for columns of numbers and dates, which are converted to numbers.
     """
 
     names: tuple[str, ...] | None
     labels: tuple[tuple[Any, ...] | None, ...]
 
     @classmethod
-    def of(cls, X: Any, categorical: Any = "from_dtype") -> tuple[Self, NDArray[Any]]:
-        """Learn the columns of a table.
+    def of(
+        cls,
+        table: Table,
+        categorical: Any = "from_dtype",
+        rows: NDArray[np.intp] | None = None,
+    ) -> tuple[Self, NDArray[np.float64]]:
+        """Learn which columns have labels, and their labels.
 
         Parameters
         ----------
-        X : array-like, sparse matrix or data frame
+        table : Table
         categorical : "from_dtype", None or array-like
             Columns with categories. "from_dtype" and None are the columns with values
             that are not numbers or dates, and those with a categorical dtype. An array
             adds further columns, by position, name or mask.
+        rows : ndarray or None
+            Samples to learn from, by default all.
 
         Returns
         -------
         reader : TableReader
         matrix : ndarray (n_samples, n_features)
-            The table as the reader maps it.
+            The samples to learn from as the reader maps them, NaN for all others.
+
+        Raises
+        ------
+        ValueError
+            If a column has values that are neither numbers nor labels.
         """
-        table = read_table(X)
+        matrix = np.full((len(table), len(table.columns)), np.nan)
+        if rows is None:
+            rows = np.arange(len(table))
+        table = table.rows(rows)
         chosen = _categorical_mask(table, categorical)
         chosen |= table.is_category
+        labels: list[tuple[Any, ...] | None] = []
         for j, column in enumerate(table.columns):
-            if column.dtype == object and not chosen[j]:
-                chosen[j] = days_from_text(column) is None
-                other = other_than_date(column) if chosen[j] else None
-                if other is not None:
-                    warnings.warn(
-                        f"Column {_name(table, j)!r} has dates, but is treated as "
-                        f"labels because of values such as {other!r}. Convert it, for "
-                        "example by pandas.to_datetime with errors='coerce'.",
-                        UserWarning,
-                        stacklevel=6,
-                    )
-        labels: list[tuple[Any, ...] | None] = [None] * len(table.columns)
-        for j, column in enumerate(table.columns):
-            if chosen[j]:
-                # From the most to the least frequent; ties are sorted as text.
-                counts = Counter(v for v in column if not is_missing(v))
-                ordered = sorted(
-                    counts.items(), key=lambda pair: (-pair[1], str(pair[0]))
+            if not chosen[j] and becomes_numbers(column):
+                labels.append(None)
+                continue
+            values = labels_of(column, _name(table, j))
+            other = None if chosen[j] else other_than_date(values)
+            if other is not None:
+                warnings.warn(
+                    f"Column {_name(table, j)!r} has dates, but is treated as labels "
+                    f"because of values such as {other!r}. Convert it, for example by "
+                    "pandas.to_datetime with errors='coerce'.",
+                    UserWarning,
+                    stacklevel=5,
                 )
-                labels[j] = tuple(label for label, _ in ordered)
+            counts = Counter(value for value in values if value is not None)
+            # From the most to the least frequent; ties are sorted as text.
+            ordered = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
+            labels.append(tuple(label for label, _ in ordered))
         reader = cls(table.names, tuple(labels))
-        return reader, reader._matrix(table)
+        matrix[rows] = reader._matrix(table)
+        return reader, matrix
 
     @property
     def is_numeric(self) -> bool:
         """Whether no column has categories."""
-        return not any(self.labels)
+        # A column with categories may lack any label.
+        return all(labels is None for labels in self.labels)
 
     def read(self, table: Table) -> NDArray[np.float64]:
         """Map a table; labels that the training table lacks count as missing.
@@ -112,18 +128,20 @@ class TableReader:
         for j, (column, labels) in enumerate(
             zip(table.columns, self.labels, strict=True)
         ):
+            name = _name(table, j)
             if labels is None:
-                days = days_from_text(column) if column.dtype == object else column
-                if days is None:
-                    label = next(v for v in column if days_from_text([v]) is None)
+                numbers = numbers_of(column)
+                if numbers is None:
+                    label = next(v for v in column if to_number(v) is None)
                     raise ValueError(
-                        f"X must have numbers or dates in column {_name(table, j)!r}, "
-                        f"as in fit, got labels such as {label!r}. Convert them."
+                        f"X must have numbers or dates in column {name!r}, as in fit, "
+                        f"got labels such as {label!r}. Convert them."
                     )
-                matrix[:, j] = days
+                matrix[:, j] = numbers
             else:
                 codes = {label: code for code, label in enumerate(labels)}
-                matrix[:, j] = [codes.get(value, np.nan) for value in column]
+                values = labels_of(column, name)
+                matrix[:, j] = [codes.get(value, np.nan) for value in values]
         return matrix
 
 
