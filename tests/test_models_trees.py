@@ -44,6 +44,7 @@ from tree_cases import (
     soft_vote,
 )
 
+from sklearn_pgb import GradientBasisRefit
 from sklearn_pgb._models._open import check_can_open, has_trees, open_network
 
 EXACT = TREES | LINEAR | COMBINATIONS
@@ -404,6 +405,12 @@ def test_member_that_cannot_be_opened():
     vote = VotingRegressor([("a", KNeighborsRegressor())])
     with pytest.raises(TypeError, match="estimator must be a network of this package"):
         check_can_open(vote)
+
+
+def test_refits_are_no_models():
+    refit = GradientBasisRefit(LinearRegression(), random_state=0).fit(X, Y["real"])
+    with pytest.raises(TypeError, match="open one of them, in `estimators_`"):
+        open_network(refit)
 
 
 def test_several_columns_of_classes():

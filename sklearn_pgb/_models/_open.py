@@ -193,10 +193,13 @@ def unwrap(estimator: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
 def _cannot_open(estimator: Any, final: Any) -> str:
     """Message for an estimator that can't be opened."""
     ending = "" if final is estimator else f" that ends in {final!r}"
+    advice = "Open the model itself."
+    if type(final).__module__.startswith("sklearn_pgb."):
+        advice = "That is a refit of models; open one of them, in `estimators_`."
     return (
         "estimator must be a network of this package, an MLPRegressor, an "
         "MLPClassifier, a skorch net, a torch module, trees, a linear model, a "
         "combination of these as in the user guide, or a Pipeline, "
         "TransformedTargetRegressor, FrozenEstimator or search that ends in one, "
-        f"got {type(estimator).__name__}{ending}. Open the model itself."
+        f"got {type(estimator).__name__}{ending}. {advice}"
     )
