@@ -40,6 +40,10 @@ BLOCK_BYTES = 2**23
 # make the overhead of each block negligible.
 SAMPLE_BLOCK = 2**13
 
+# Leaf numbers that are kept for each member of a fold of many samples, most of them in
+# one byte: 64 MB.
+KEPT_LEAVES = 2**26
+
 # Memory of a block of samples that is read from a file, in float64. Only samples of
 # more than a thousand numbers come in smaller blocks than SAMPLE_BLOCK.
 READ_BYTES = 2**26

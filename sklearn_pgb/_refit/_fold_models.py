@@ -1,13 +1,14 @@
 """The models of one fold, evaluated on all samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import CHOICE_ROWS, SAMPLE_BLOCK
+from sklearn_pgb._budget import CHOICE_ROWS, KEPT_LEAVES, SAMPLE_BLOCK
 from sklearn_pgb._convex._kernels import KernelSolution
+from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._blocked import BlockedOperator
@@ -227,22 +228,69 @@ def _in_blocks(
 ) -> tuple[Tensor, LinearOperator]:
     """Raw outputs of many samples, and derivatives that are computed when used."""
     model = opened.network
+    index = torch.arange(n_samples) if wanted is None else wanted
 
-    def inputs(rows: slice | Tensor) -> Tensor:
-        index = rows.numpy() if isinstance(rows, Tensor) else rows
-        return opened.inputs(_safe_indexing(X, index), check=False)
+    def computed(rows: slice | Tensor) -> Tensor:
+        part = rows.numpy() if isinstance(rows, Tensor) else rows
+        return opened.inputs(_safe_indexing(X, part), check=False)
+
+    inputs = computed
+    if isinstance(model, LeafModel) and len(index) * len(model.n_leaves) <= KEPT_LEAVES:
+        inputs = KeptLeaves(computed, index, n_samples, model.n_leaves)
 
     def create(rows: slice | Tensor) -> LinearOperator:
         return model.jacobian(inputs(rows), without=bias)
 
-    bias = _bias(model, inputs(slice(0, 8)))
+    bias = _bias(model, computed(slice(0, 8)))
     operator = BlockedOperator(create, n_samples)
     shape = n_samples, operator.n_outputs
     raw = torch.full(shape, torch.nan, dtype=model.theta.dtype)
-    index = torch.arange(n_samples) if wanted is None else wanted
     for rows in index.split(SAMPLE_BLOCK):
         raw[rows] = model(model.theta, inputs(rows))
     return raw, operator
+
+
+class KeptLeaves:
+    """Leaf numbers of some samples, which are found once and kept in a few bytes.
+
+    The samples of a fold are used by its raw outputs, kernels, held-out predictions and
+    the final problem; to find their leaves took a fifth of a fit.
+
+    Parameters
+    ----------
+    compute : callable (index) -> Tensor of int
+        Returns the leaf numbers of samples, given by a slice or a tensor.
+    index : Tensor of int
+        The samples. The leaf numbers of others are computed when they are used.
+    n_samples : int
+        Number of all samples.
+    n_leaves : sequence of int
+        Of each tree.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[slice | Tensor], Tensor],
+        index: Tensor,
+        n_samples: int,
+        n_leaves: Sequence[int],
+    ):
+        self.compute = compute
+        self.position = torch.full((n_samples,), -1)
+        self.position[index] = torch.arange(len(index))
+        types = torch.uint8, torch.int16, torch.int32
+        most = max(n_leaves) - 1
+        kind = next(each for each in types if most <= torch.iinfo(each).max)
+        self.kept = torch.empty(len(index), len(n_leaves), dtype=kind)
+        for rows in torch.arange(len(index)).split(SAMPLE_BLOCK):
+            self.kept[rows] = compute(index[rows]).to(kind)
+
+    def __call__(self, rows: slice | Tensor) -> Tensor:
+        """Return the leaf numbers of samples."""
+        position = self.position[rows]
+        if bool((position < 0).any()):
+            return self.compute(rows)
+        return self.kept[position].int()
 
 
 def side_by_side(
