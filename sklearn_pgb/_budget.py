@@ -690,12 +690,15 @@ FOREST_LEAF = 3
 # Many (a smooth function with noise, one of boxes, a robot arm, nearest prototypes): on
 # 50,000 samples of boxes, the RMSE is .34 instead of .88 with few (CatBoost .28). They
 # stop early, as without it the log loss of noisy classes is 7 % larger than that of few
-# small trees.
+# small trees. With 10 trees in the forest, the log loss of five sets of 24,000 samples
+# is .999 +- .001 of that with 25, and with 5 the RMSE of eight functions is 1.001 +-
+# .001; fits take .97 and .90 of the time. Of not many samples, one function of twelve
+# has 1.24 times the RMSE with 10 trees.
 FEW_SAMPLES = 3000
 TREE_ITERATIONS = (150, 300, 600)
 TREE_LEAVES = (8, 16, 31)
 TREE_LEAF = (5, 20, 20)
-FOREST_TREES = (50, 25, 25)
+FOREST_TREES = (50, 25, 10)
 
 # Boosted trees of many classes have one tree for each class and iteration, and no more
 # than MOST_TREES in all. 20 classes (digits turned two ways, 60 samples of each) keep

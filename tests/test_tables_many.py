@@ -257,7 +257,7 @@ def test_built_in_models_of_many_samples(many, monkeypatch):
     assert not few.trees.early_stopping
     assert more.trees.early_stopping
     assert few.forest.n_estimators == 50
-    assert more.forest.n_estimators == 25
+    assert more.forest.n_estimators == 10
     own = HistGradientBoostingRegressor(max_iter=3)
     assert _members.trees_member([None], "squared_error", 90, 1, False, own)[-1] is own
     assert clone(more.trees).max_iter == 600
