@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import (
+    COLUMN_CURVATURE,
     ENOUGH_ROWS,
     MANY_PRODUCTS,
     SINGLE_ALPHA,
@@ -55,10 +56,14 @@ class NewtonSystem(ABC):
 
 
 class PrimalSystem(NewtonSystem):
-    """Cholesky of the normal matrix, n_coef + n_outputs wide."""
+    """Cholesky of the normal matrix, n_coef + n_outputs wide.
 
-    def __init__(self, problem: ConvexProblem):
+    `sizes` are squared norms of the weighted columns, see `hessian_matrix`.
+    """
+
+    def __init__(self, problem: ConvexProblem, sizes: Tensor | None = None):
         self.augmented: LinearOperator = problem.augmented()
+        self.sizes = sizes
 
     def step(
         self,
@@ -67,7 +72,7 @@ class PrimalSystem(NewtonSystem):
         gradient: tuple[Tensor, Tensor],
         goal: float,
     ) -> tuple[Tensor, Tensor]:
-        matrix = hessian_matrix(problem, self.augmented, raw)
+        matrix = hessian_matrix(problem, self.augmented, raw, self.sizes)
         target = -_join(problem, gradient)
         return _divide(problem, solve_semidefinite(matrix, target[:, None])[:, 0])
 
@@ -318,9 +323,18 @@ def hessian_product(problem: ConvexProblem, raw: Tensor) -> Callable[[Tensor], T
 
 
 def hessian_matrix(
-    problem: ConvexProblem, augmented: LinearOperator, raw: Tensor
+    problem: ConvexProblem,
+    augmented: LinearOperator,
+    raw: Tensor,
+    sizes: Tensor | None = None,
 ) -> Tensor:
-    """The objective's Hessian at `raw`, with its diagonal bounded away from zero."""
+    """The objective's Hessian at `raw`, with its diagonal bounded away from zero.
+
+    The curvature of a column can be zero up to rounding, for example if it adds a
+    constant to all outputs of a softmax. A step along it would be arbitrarily long.
+    With the squared norms `sizes` of the weighted columns, intercept included,
+    curvatures are also bounded relative to the largest one of columns of norm one.
+    """
     n_coef = problem.operator.n_coef
     matrix = augmented.normal(weighted_root(problem, raw))
     diagonal = matrix.diagonal()
@@ -328,6 +342,9 @@ def hessian_matrix(
     # rank-deficient basis at alpha = 0) get a curvature far below that of their
     # columns.
     floor = 1e-12 * diagonal + torch.finfo(matrix.dtype).tiny
+    if sizes is not None and len(sizes):
+        least = COLUMN_CURVATURE * (diagonal / sizes).max() * sizes
+        floor = torch.maximum(floor, least)
     diagonal[:n_coef] += floor[:n_coef].clamp_min(problem.alpha)
     diagonal[n_coef:] += floor[n_coef:]
     return matrix
