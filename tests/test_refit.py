@@ -531,6 +531,21 @@ def test_class_weight_is_sample_weight(class_weight):
 # -- targets of another space --------------------------------------------------------
 
 
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 0.2, 1: 3.0, 2: 1.0}])
+def test_leave_one_out_with_class_weights(class_weight):
+    """One of the equal samples is left out, whatever the weight of its class."""
+    y = TARGETS["multiclass"]
+    index = np.repeat(np.arange(40), WEIGHT.astype(int))
+    model = GradientBasisRefit(
+        frozen("multiclass"), alpha="loo", class_weight=class_weight, tol=1e-12
+    )
+    weighted = clone(model).fit(X, y, WEIGHT)
+    repeated = clone(model).fit(X[index], y[index])
+    np.testing.assert_allclose(
+        weighted.cv_results_["loss"], repeated.cv_results_["loss"], rtol=1e-6
+    )
+
+
 def test_transformed_targets_come_back():
     """The refit equals one with standardized targets."""
     y = 1000 + 50 * CURVE

@@ -152,11 +152,11 @@ class ResNetBasisBase(
         if groups is not None:
             groups = check_groups(groups, X)
         self._learn(y)
-        weight = self._targets.weigh(y, weight)
+        counts, weight = weight, self._targets.weigh(y, weight)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         with local_randomness(seed):
-            training = self._fit(X, y, weight, groups, rng, seed)
+            training = self._fit(X, y, weight, counts, groups, rng, seed)
         if training.diverged:
             warnings.warn(
                 f"The loss overflowed after {self.n_iter_} epochs; the parameters with "
@@ -167,13 +167,14 @@ class ResNetBasisBase(
             )
         return self
 
-    def _fit(self, X, y, weight, groups, rng, seed):
+    def _fit(self, X, y, weight, counts, groups, rng, seed):
         """Fit on validated samples; return the training of the units."""
         kept = np.flatnonzero(weight > 0)
         # A splitter numbers all samples that were passed to `fit`.
         all_X, all_y = X, y
         if len(kept) < len(weight):
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
+            counts = counts[kept]
         basis, inputs = self._fit_basis(X, y)
         basis, inputs = usable_features(basis), usable_features(inputs)
         self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
@@ -212,7 +213,7 @@ class ResNetBasisBase(
             architecture.program.is_weight().to(samples.y.device),
             loss,
             samples,
-            self._request(samples, architecture.n_outputs, loss, weight, seed),
+            self._request(samples, architecture.n_outputs, loss, counts, seed),
             None if self.cv is None else folds,
             on_iteration,
         )
@@ -323,7 +324,7 @@ class ResNetBasisBase(
         """Whether the features are also the inputs of the units."""
         return self.basis_ is None or self.residual_input_ == "basis"
 
-    def _request(self, samples, n_units, loss, weight, seed):
+    def _request(self, samples, n_units, loss, counts, seed):
         """Resolve automatic parameters and collect all of them for the training."""
         is_small = len(samples.y) <= FULL_BATCH_ROWS
         # Modules train in float64, as their buffers are not converted.
@@ -340,7 +341,7 @@ class ResNetBasisBase(
             batch_size=min(int(self.batch_size), len(samples.y)),
             rate=float(self.learning_rate_init),
             dtype=torch.float32 if single else torch.float64,
-            total_weight=float(weight.sum()),
+            counts=torch.from_numpy(counts).to(samples.y),
             seed=seed,
         )
 

@@ -266,7 +266,7 @@ def choose_penalty(
         problem,
         rule,
         size * candidate_alphas(rule, inner.loss.quadratic),
-        request.total_weight,
+        request.counts,
         EFFORT,
         lambda problem: convex_folds(problem, [] if parts is None else parts()),
         inner if isinstance(inner, SquaredProjection) else None,

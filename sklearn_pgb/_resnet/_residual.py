@@ -72,8 +72,8 @@ class ResNetRequest:
         Learning rate.
     dtype : torch.dtype
         Precision of training on minibatches.
-    total_weight : float
-        Sum of the unnormalized weights.
+    counts : Tensor (n_samples,)
+        Numbers of equal samples that the samples stand for.
     seed : int
     """
 
@@ -88,7 +88,7 @@ class ResNetRequest:
     batch_size: int
     rate: float
     dtype: torch.dtype
-    total_weight: float
+    counts: Tensor
     seed: int
 
     def factors(self) -> list[float]:
