@@ -43,6 +43,7 @@ from sklearn_pgb._resnet._inputs import (
     InputScale,
     check_samples,
     choose_input,
+    column_centers,
     units_input,
     usable_features,
 )
@@ -218,11 +219,13 @@ class ResNetBasisBase(
             on_iteration,
         )
         model = architecture, input_scale, rows, samples, loss
-        # Store before the comparison: `loss_` includes the rounding of the stored
-        # model.
-        self._store(result, *model)
-        if is_worse(self.loss_, self.basis_loss_, self._scale**2):
-            self._store(result.without_units(), *model)
+        # Stored models are compared: their losses include all rounding.
+        alone = result.without_units()
+        self._store(alone, *model)
+        if result.scale > 0:
+            self._store(result, *model)
+            if is_worse(self.loss_, self.basis_loss_, self._scale**2):
+                self._store(alone, *model)
         finish()
         return result.training
 
@@ -304,12 +307,14 @@ class ResNetBasisBase(
         if not self.fit_intercept:
             self._center = np.zeros(n_outputs)
         normalized = weight / weight.sum()
+        self.basis_center_ = column_centers(basis, normalized, self.fit_intercept)
         scale = InputScale.of(inputs, normalized, self._is_chain)
         samples = BasisSamples(
-            as_float64(basis).to(device),
+            as_float64(basis - self.basis_center_).to(device),
             as_float64(scale.standardized(inputs)).to(device),
             targets.encode(y, n_outputs, self._center, self._scale).to(device),
             as_float64(normalized).to(device),
+            as_float64(self.basis_center_).to(device),
         )
         return samples, scale, targets.loss_for(n_outputs, self._scale)
 
@@ -385,13 +390,14 @@ class ResNetBasisBase(
         )
         head.weight.data = torch.tensor(coef)
         if has_bias:
-            head.bias.data = torch.tensor(self.intercept_)
+            head.bias.data = torch.tensor(self.centered_intercept_)
         return ResNetModule(
             head,
             self._units(),
             None if self._is_shared else self._n_basis,
             tuple(self._unit_shape),
             Squash(*map(as_float64, (*self.input_range_, self.input_scale_))),
+            torch.tensor(self.basis_center_),
         ).eval()
 
     def _raw(self, X):
@@ -453,7 +459,7 @@ class ResNetBasisBase(
         state = {
             "coef_x_": coef[: self._n_basis].T.copy(),
             "coef_z_": coef[self._n_basis :].T.copy(),
-            "intercept_": self._center + self._scale * intercept.cpu().numpy(),
+            "centered_intercept_": self._center + self._scale * intercept.cpu().numpy(),
             **network_state(architecture, theta.cpu().double()),
             "n_outputs_": len(intercept),
             "input_range_": np.array([input_scale.lower, input_scale.upper]),
@@ -462,14 +468,13 @@ class ResNetBasisBase(
         if self.module is None:
             first = state["coefs_"][0], state["intercepts_"][0]
             state["coefs_"][0], state["intercepts_"][0] = input_scale.fold(*first)
-        return state
+        shift = state["coef_x_"] @ self.basis_center_
+        return state | {"intercept_": state["centered_intercept_"] - shift}
 
     def _store(self, result, architecture, input_scale, rows, samples, loss):
         """Set the attributes of a fit, as arrays and plain values."""
-        solution, basis = result.solution, result.basis
-        state = self._state(
-            architecture, result.theta, input_scale, result.coef, solution.intercept
-        )
+        head = result.coef, result.solution.intercept
+        state = self._state(architecture, result.theta, input_scale, *head)
         for name in UNIT_ATTRIBUTES:
             self.__dict__.pop(name, None)
         for name, value in state.items():
@@ -479,19 +484,21 @@ class ResNetBasisBase(
         self.alpha_ = result.alpha
         self.residual_scale_ = result.scale
         self.loss_ = variance * self._objective(rows, samples, loss)
-        self.basis_loss_ = variance * basis.value
+        if result.scale == 0:
+            self.basis_loss_ = self.loss_
+        self.improvement_ = self.basis_loss_ - self.loss_
         self.lower_bound_ = min(variance * result.bound.value, self.loss_)
         self.norm_budget_ = self._scale * result.bound.norm_budget
-        self.basis_lower_bound_ = variance * result.basis_bound.value
+        bound = variance * result.basis_bound.value
+        self.basis_lower_bound_ = min(bound, self.basis_loss_)
         self.basis_norm_budget_ = self._scale * result.basis_bound.norm_budget
-        self.improvement_ = self.basis_loss_ - self.loss_
         self.held_out_loss_ = variance * result.training.heldout_loss
         self.basis_held_out_loss_ = variance * result.training.basis_heldout_loss
         losses = [variance * loss for loss in result.training.losses]
         self.loss_curve_ = [loss for loss in losses if math.isfinite(loss)]
         self.n_iter_ = result.training.n_iter
         self._loss_increase = variance * loss_increase(
-            self.coef_x_, self.coef_z_, self._scale, solution, samples, loss
+            self.coef_x_, self.coef_z_, self._scale, result.solution, samples, loss
         )
 
     def _objective(self, rows, samples, loss):
@@ -564,7 +571,9 @@ class ResNetBasisBase(
         features, y, weight = self._evaluated(X, y, sample_weight)
         loss = self._targets.loss_for(self.n_outputs_)
         phi, z = features[:, : self._n_basis], features[:, self._n_basis :]
-        raw = (phi + z @ weights.V.T) @ weights.W.T + self.intercept_
+        center = self.basis_center_
+        shift = self.centered_intercept_ + (weights.W - self.coef_x_) @ center
+        raw = (phi - center + z @ weights.V.T) @ weights.W.T + shift
         encoded = self._targets.encode(y, self.n_outputs_)
         slope = loss.gradient(encoded, as_float64(raw)).numpy()
         return stationarity(phi, z, weight[:, None] * slope, weights.W, weights.V)
