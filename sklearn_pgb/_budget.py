@@ -304,6 +304,10 @@ OUTPUT_ULPS = 2.0
 # last place of the vector's norm. It covers rounding of the sum and of the basis.
 PRODUCT_ULPS = 1.5
 
+# Curvatures of columns of norm one are at least this fraction of the largest one: far
+# below the curvatures that matter, and far above rounding.
+COLUMN_CURVATURE = 1e-13
+
 # Singular values of exact features below this many units in the last place, for each
 # row or column, are rounding.
 RANK_ULPS = 1.0

@@ -34,17 +34,25 @@ class Samples:
         Not normalized.
     weighted : bool
         Whether the user gave weights.
+    factor : ndarray, Tensor or None
+        Part of each weight that belongs to the class of the sample; None for ones.
     """
 
     X: Any
     y: Any
     weight: Any
     weighted: bool = True
+    factor: Any = None
 
     @property
     def total(self) -> float:
         """Sum of the weights."""
         return float(self.weight.sum())
+
+    @property
+    def counts(self) -> Any:
+        """Weights without those of the classes: numbers of equal samples."""
+        return self.weight if self.factor is None else self.weight / self.factor
 
     @property
     def normalized_weight(self) -> Any:
@@ -53,8 +61,10 @@ class Samples:
 
     def rows(self, index: Any) -> "Samples":
         """Select samples."""
-        X, y, weight = (_rows(part, index) for part in (self.X, self.y, self.weight))
-        return replace(self, X=X, y=y, weight=weight)
+        parts = self.X, self.y, self.weight
+        X, y, weight = (_rows(part, index) for part in parts)
+        factor = None if self.factor is None else _rows(self.factor, index)
+        return replace(self, X=X, y=y, weight=weight, factor=factor)
 
 
 def _rows(part: Any, index: Any) -> Any:

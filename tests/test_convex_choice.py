@@ -43,7 +43,8 @@ def no_folds(problem=None):
 
 
 def choose(problem, rule, folds, path=None):
-    return choose_alpha(problem, rule, ALPHAS, 40.0, EFFORT, folds, path)
+    counts = torch.ones(40)
+    return choose_alpha(problem, rule, ALPHAS, counts, EFFORT, folds, path)
 
 
 def heldout_losses(problem, parts, alphas=ALPHAS):

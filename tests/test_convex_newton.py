@@ -16,6 +16,7 @@ from sklearn_pgb._convex._newton import (
     hessian_product,
     newton,
     shared_blocks,
+    solve_semidefinite,
 )
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import PathSolver, solve
@@ -171,3 +172,35 @@ def test_line_search_passes_kinks(generator):
     solution = solve(problem, method="matrix-free", tol=1e-8, max_iter=80)
     assert solution.converged
     assert solution.gap <= 1e-8 * solution.value
+
+
+@pytest.mark.parametrize("method", ["primal", "dual"])
+@pytest.mark.parametrize("loss", [CrossEntropyLoss(), LogisticLoss()], ids=repr)
+def test_huge_features_are_a_tiny_alpha(loss, method, generator):
+    """Features times s need the same objective as alpha divided by s squared.
+
+    The Gram matrix is 1e28 times alpha here, so rounding leaves it indefinite.
+    """
+    features = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+    labels = torch.randint(3, (40,), generator=generator)
+    y = torch.nn.functional.one_hot(labels, 3).double()
+    weight = torch.full((40,), 1 / 40, dtype=torch.float64)
+    plain = ConvexProblem(KroneckerOperator(features, 3), y, loss, weight, 1e-28, True)
+    huge = replace(plain, operator=KroneckerOperator(1e14 * features, 3), alpha=1.0)
+    expected = solve(plain, method="primal", tol=1e-10).value
+    assert solve(huge, method=method, tol=1e-10).value == pytest.approx(expected)
+
+
+def test_semidefinite_systems(generator):
+    """The solution is the pseudoinverse's, also if scales differ; zero without one."""
+    root = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    scale = torch.logspace(0, 12, 6, dtype=torch.float64)
+    matrix = scale[:, None] * (root @ root.T) * scale
+    # The last eigenvalue is negative, by as much as rounding can make it.
+    matrix[0, 0] *= 1 - 1e-16
+    assert int(torch.linalg.cholesky_ex(matrix).info)
+    target = matrix @ torch.randn(6, 2, generator=generator, dtype=torch.float64)
+    solution = solve_semidefinite(matrix, target)
+    assert_close((matrix @ solution) / scale[:, None], target / scale[:, None])
+    overflown = torch.full((2, 2), torch.inf, dtype=torch.float64)
+    assert not solve_semidefinite(overflown, target[:2]).any()

@@ -28,7 +28,7 @@ from sklearn_pgb._losses._classification import (
     SmoothedHingeLoss,
 )
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
-from sklearn_pgb._operators._dense import KroneckerOperator
+from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 
@@ -484,3 +484,28 @@ def test_no_solution_is_worse_than_coefficients_of_zero(loss):
             solution = solve(problem.with_alpha(alpha))
             assert solution.data_value <= worst * (1 + 1e-12)
             assert solution.lower_bound <= solution.value
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-40])
+@pytest.mark.parametrize("method", ["auto", "primal"])
+def test_columns_without_effect_on_a_softmax(alpha, method, generator):
+    """A basis of every function attains each sample's minimum, its entropy.
+
+    One of the columns of each sample adds a constant to all of its outputs.
+    """
+    n, k = 20, 3
+    random = torch.randn(n, k, k, generator=generator, dtype=torch.float64)
+    random[..., 0] = 1.0
+    blocks = torch.linalg.qr(random).Q
+    matrix = torch.zeros(n, k, n, k, dtype=torch.float64)
+    torch.diagonal(matrix, dim1=0, dim2=2).copy_(blocks.permute(1, 2, 0))
+    matrix = matrix.reshape(n, k, n * k)
+    y = torch.nn.functional.one_hot(torch.arange(n) % k, k).double()
+    y = 0.9 * y + 0.1 / k
+    weight = torch.full((n,), 1 / n, dtype=torch.float64)
+    problem = ConvexProblem(
+        DenseOperator(matrix), y, CrossEntropyLoss(), weight, alpha, False
+    )
+    entropy = -float((weight @ (y * y.log())).sum())
+    solution = solve(problem, method=method, tol=1e-10)
+    assert solution.value == pytest.approx(entropy, rel=1e-9)

@@ -318,6 +318,8 @@ def test_models_that_cannot_be_opened(estimator, match):
         ("xgboost", {"objective": "reg:gamma"}, "objective must be .* got 'reg:gamma'"),
         ("xgboost", {"booster": "gblinear"}, "booster must not be 'gblinear'"),
         ("catboost", {"loss_function": "MAE"}, "loss_function must be .* got 'MAE'"),
+        ("catboost", {"objective": "MAE"}, "loss_function must be .* got 'MAE'"),
+        ("catboost", {"loss_function": "Huber:delta=1"}, "got 'Huber:delta=1'"),
     ],
 )
 def test_boosters_that_cannot_be_opened(name, params, match):

@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import minimize
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
@@ -17,7 +18,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_class_weight
 
-from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb import GradientBasisRefit, ResNetBasisClassifier
 from sklearn_pgb._convex._heldout import convex_folds
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._solve import solve
@@ -160,6 +161,35 @@ def critical_network():
     network.coefs_ = [weight.numpy().T.copy() for weight in weights]
     network.intercepts_ = [bias.numpy().copy() for bias in biases]
     return network, y
+
+
+@pytest.mark.parametrize("seed_", range(4))
+def test_without_ridge_the_refit_is_never_worse(seed_):
+    """The span of a residual network contains constants for all outputs of a sample."""
+    y = np.random.default_rng(seed_).integers(3, size=40)
+    model = ResNetBasisClassifier(cv=None, max_iter=5, random_state=seed_).fit(X, y)
+    refit = GradientBasisRefit(FrozenEstimator(model), alpha=0.0, cv=None).fit(X, y)
+    assert refit.rank_ == 120
+    # Every function of the samples is in the span.
+    assert refit.refit_loss_ <= 1e-9 < refit.model_loss_
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_solvers_that_stop_early_return_the_network(fit_intercept):
+    y = TARGETS["multiclass"]
+    model = ResNetBasisClassifier(
+        cv=None, alpha=1e-3, fit_intercept=fit_intercept, random_state=0
+    )
+    model = FrozenEstimator(model.fit(X, y))
+    refit = GradientBasisRefit(
+        model, alpha=0.0, cv=None, max_iter=1, solver="matrix-free"
+    )
+    with pytest.warns(ConvergenceWarning, match="stopped after 1"):
+        refit.fit(X, y)
+    np.testing.assert_allclose(refit.refit_loss_, refit.model_loss_, rtol=1e-12)
+    np.testing.assert_allclose(
+        refit.predict_proba(X_NEW), model.predict_proba(X_NEW), rtol=1e-9
+    )
 
 
 def test_at_a_critical_point_the_network_is_the_minimum():
@@ -499,6 +529,21 @@ def test_class_weight_is_sample_weight(class_weight):
 
 
 # -- targets of another space --------------------------------------------------------
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 0.2, 1: 3.0, 2: 1.0}])
+def test_leave_one_out_with_class_weights(class_weight):
+    """One of the equal samples is left out, whatever the weight of its class."""
+    y = TARGETS["multiclass"]
+    index = np.repeat(np.arange(40), WEIGHT.astype(int))
+    model = GradientBasisRefit(
+        frozen("multiclass"), alpha="loo", class_weight=class_weight, tol=1e-12
+    )
+    weighted = clone(model).fit(X, y, WEIGHT)
+    repeated = clone(model).fit(X[index], y[index])
+    np.testing.assert_allclose(
+        weighted.cv_results_["loss"], repeated.cv_results_["loss"], rtol=1e-6
+    )
 
 
 def test_transformed_targets_come_back():

@@ -11,8 +11,10 @@ import torch
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.datasets import load_iris, make_regression
+from sklearn.ensemble import VotingRegressor
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -385,6 +387,16 @@ def test_weights_are_routed_into_a_pipeline():
     for estimator, (seen, _) in zip(model.estimators_, cv.split(X), strict=True):
         mean = np.average(X[seen], axis=0, weights=WEIGHT[seen])
         np.testing.assert_allclose(estimator[0].mean_, mean, rtol=1e-9)
+
+
+def test_weights_reach_the_members_of_a_vote():
+    """Through a transformation of the target, as in scikit-learn."""
+    member = TransformedTargetRegressor(Ridge(), transformer=StandardScaler())
+    vote = VotingRegressor([("a", member), ("b", Ridge(0.1))])
+    trained = FrozenEstimator(clone(vote).fit(X, Y, sample_weight=WEIGHT))
+    expected = GradientBasisRefit(trained, alpha=0.1, cv=None).fit(X, Y, WEIGHT)
+    refit = GradientBasisRefit(vote, alpha=0.1, cv=None).fit(X, Y, WEIGHT)
+    np.testing.assert_allclose(refit.predict(X), expected.predict(X), rtol=1e-10)
 
 
 def test_class_weights_are_routed():

@@ -8,7 +8,12 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
 from torch import nn
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
@@ -91,6 +96,54 @@ def test_units_that_rounding_makes_worse():
     assert_allclose(model.predict(X), linear.predict(X), atol=1e-6)
     assert_allclose(model.loss_, model.basis_loss_, rtol=1e-6)
     assert model.lower_bound_ == model.basis_lower_bound_
+
+
+FAR = {
+    "300": 300 + 3 * np.random.default_rng(0).standard_normal((60, 2)),
+    "years": np.random.default_rng(0).integers(2000, 2025, (60, 2)).astype(float),
+    "1000": 1000 + np.random.default_rng(0).standard_normal((60, 2)),
+}
+
+
+@pytest.mark.parametrize("degree", [2, 3])
+@pytest.mark.parametrize("n_classes", [0, 2, 3])
+@pytest.mark.parametrize("name", FAR)
+def test_powers_of_features_far_from_zero(name, n_classes, degree):
+    """The minimum on the basis is that of powers of standardized features.
+
+    These have the same span. The columns of the basis are nearly collinear.
+    """
+    X, rng = FAR[name], np.random.default_rng(4)
+    powers = PolynomialFeatures(degree)
+    options = FAST | {"hidden_layer_sizes": (2,), "max_iter": 2, "cv": 3, "alpha": 0.0}
+    near = powers.fit_transform(StandardScaler().fit_transform(X))
+    if n_classes:
+        y = rng.integers(0, n_classes, 60)
+        model = ResNetBasisClassifier(powers, **options).fit(X, y)
+        reference = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+        expected = log_loss(y, reference.fit(near, y).predict_proba(near))
+        predicted = log_loss(y, model.predict_proba(X))
+    else:
+        y = rng.standard_normal(60)
+        model = ResNetBasisRegressor(powers, **options).fit(X, y)
+        fitted = LinearRegression().fit(near, y).predict(near)
+        expected = np.square(y - fitted).mean()
+        predicted = np.square(y - model.predict(X)).mean()
+    assert_allclose(model.basis_loss_, expected, rtol=1e-5)
+    assert_allclose(predicted, model.loss_, rtol=1e-12)
+    assert model.residual_scale_ == 0
+    assert model.loss_ == model.basis_loss_
+    assert model.improvement_ == 0
+
+
+def test_years_in_raw_units():
+    """The centered form has the digits that the intercept in raw units lacks."""
+    X = FAR["years"]
+    model = ResNetBasisRegressor(alpha=0.0, **FAST).fit(X, X.sum(1) / 7)
+    z = model.module_.features(torch.tensor(X)).detach().numpy()[:, 2:]
+    raw = X @ model.coef_x_.T + z @ model.coef_z_.T + model.intercept_
+    assert_allclose(raw.ravel(), model.predict(X), rtol=1e-9)
+    assert set(model.basis_center_) <= set(X.ravel())
 
 
 # --- shifts and scales --------------------------------------------------------------

@@ -235,7 +235,7 @@ def test_ridge_of_the_log_loss(generator):
     weight = torch.full((90,), 1 / 90, dtype=torch.float64)
     inner = projection(X, y, weight, LogisticLoss(), True)
     parts = list(KFold(5).split(X))
-    rule = partial(SimpleNamespace, total_weight=90.0)
+    rule = partial(SimpleNamespace, counts=torch.ones(90))
     found = choose_penalty(inner, rule(leave_one_out=False), lambda: parts).alpha
     grid = total_variance(X, weight) * OTHER_ALPHAS
 
@@ -254,3 +254,19 @@ def test_ridge_of_the_log_loss(generator):
     left_out = choose_penalty(inner, rule(leave_one_out=True), lambda: parts).alpha
     assert left_out == choose_penalty(inner, rule(leave_one_out=False), None).alpha
     assert left_out in grid
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 0.2, 1: 3.0}])
+def test_leave_one_out_with_class_weights(class_weight):
+    """Weights equal repetition, as one of the equal samples is left out."""
+    rng = np.random.default_rng(0)
+    X, weight = rng.standard_normal((40, 3)), rng.integers(0, 4, 40)
+    y, index = (X[:, 0] + rng.standard_normal(40) > 0.7) * 1, np.arange(40)
+    index = np.repeat(index, weight)
+    model = ResNetBasisClassifier(
+        alpha="loo", cv=None, max_iter=2, class_weight=class_weight, random_state=0
+    )
+    weighted = clone(model).fit(X, y, weight)
+    repeated = clone(model).fit(X[index], y[index])
+    assert_allclose(weighted.alpha_, repeated.alpha_, rtol=1e-9)
+    assert_allclose(weighted.loss_, repeated.loss_, rtol=1e-6)

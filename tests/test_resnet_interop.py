@@ -428,7 +428,7 @@ def test_opened_network_is_the_model(basis, diabetes):
         raw = opened.network(opened.network.theta, inputs)
         assert_allclose(raw.numpy().ravel(), model.predict(X))
         head = opened.network.find_head(inputs)
-        assert_allclose(opened.network.theta[head.bias], model.intercept_)
+        assert_allclose(opened.network.theta[head.bias], model.centered_intercept_)
         _, push = push_forward(partial(opened.network, X=inputs), opened.network.theta)
         assert_allclose(push(head.span_coef), raw)
 

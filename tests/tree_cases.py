@@ -219,6 +219,12 @@ BOOSTERS = {
         CAT | {"loss_function": "Poisson"},
         "count",
     ),
+    "catboost, hints": (
+        "catboost",
+        "CatBoostClassifier",
+        CAT | {"loss_function": "Logloss:hints=skip_train~true"},
+        "binary",
+    ),
     "catboost, binary": ("catboost", "CatBoostClassifier", CAT, "binary"),
     "catboost, multi": ("catboost", "CatBoostClassifier", CAT, "multi"),
 }

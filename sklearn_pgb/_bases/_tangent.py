@@ -123,6 +123,22 @@ class TangentSpace:
             result.append(full)
         return torch.cat(result)
 
+    def average(self, n_outputs: int) -> tuple[Tensor, Tensor]:
+        """Coefficients and intercept of the mean of the networks.
+
+        It must be in the span. `parameters` is the inverse.
+        """
+        count, coefs = len(self.networks), []
+        intercept = self.networks[0].theta.new_zeros(n_outputs)
+        for head, scale in zip(self.heads, self.scales, strict=True):
+            assert head.span_coef is not None
+            bias = head.bias if self.intercept else None
+            kept = positions_without(len(head.span_coef), bias)
+            coefs.append(head.span_coef[kept] / (count * scale))
+            if bias is not None:
+                intercept = intercept + head.span_coef[bias] / count
+        return torch.cat(coefs), intercept
+
     def raw(
         self, inputs: Sequence[Any], parameters: Tensor, average: Tensor | None = None
     ) -> Tensor:

@@ -183,7 +183,7 @@ class BasisModel(BaseEstimator):
             problem,
             "cv" if path is None else "loo",
             candidate_alphas(self.alpha, problem.loss.quadratic) * size,
-            samples.total,
+            torch.from_numpy(samples.counts),
             self.effort,
             lambda _: self._folds(samples),
             path,

@@ -99,16 +99,16 @@ def candidate_alphas(alpha: object, quadratic: bool) -> NDArray[np.float64]:
     return SQUARED_LOSS_ALPHAS if quadratic else OTHER_ALPHAS
 
 
-def can_leave_out(problem: ConvexProblem, total_weight: float) -> bool:
-    """Whether leave-one-out is possible: two samples, or a total weight above one."""
-    return len(problem.weight) > 1 or total_weight > 1.0
+def can_leave_out(counts: Tensor) -> bool:
+    """Whether leave-one-out is possible: two samples, or one that counts as more."""
+    return len(counts) > 1 or float(counts.sum()) > 1.0
 
 
 def choose_alpha(
     problem: ConvexProblem,
     rule: str,
     alphas: NDArray[np.float64],
-    total_weight: float,
+    counts: Tensor,
     effort: Effort,
     folds: Callable[[ConvexProblem], Sequence[Fold]],
     path: LeaveOneOut | None = None,
@@ -127,8 +127,9 @@ def choose_alpha(
     rule : {"auto", "loo", "evidence", "cv"}
         "cv" never takes Newton steps.
     alphas : ndarray (n_alphas,), descending
-    total_weight : float
-        Sum of the weights before they were normalized.
+    counts : Tensor (n_samples,)
+        Number of equal samples that each sample stands for: its weight before
+        normalization, without the weight of its class.
     effort : Effort
     folds : callable
         Returns the folds of a problem, or an empty list to take Newton steps. It may
@@ -141,7 +142,7 @@ def choose_alpha(
         If no sample can be held out, and the problem is too large for Newton steps or
         `rule` is "cv".
     """
-    if not can_leave_out(problem, total_weight):
+    if not can_leave_out(counts):
         raise ValueError(
             "alpha must be a number if n_samples=1, because nothing is left when a "
             "sample is left out, got several candidates. Add samples or give a number."
@@ -149,10 +150,10 @@ def choose_alpha(
     if rule == "evidence" and isinstance(path, RidgePath):
         # The largest marginal likelihood, for the squared loss.
         grid = torch.as_tensor(alphas.copy()).to(path.eigenvalues)
-        scores = -path.log_evidence(grid, total_weight).cpu().numpy()
+        scores = -path.log_evidence(grid, float(counts.sum())).cpu().numpy()
         return AlphaChoice(float(alphas[int(np.argmin(scores))]), alphas, scores)
     if path is not None:
-        return by_leave_one_out(problem, path, alphas, total_weight)
+        return by_leave_one_out(problem, path, alphas, counts)
     operator = problem.operator
     is_dense = min(operator.n_rows, operator.n_coef) <= DENSE_SIZE
     takes_steps = rule != "cv" and not problem.loss.quadratic and is_dense
@@ -165,14 +166,14 @@ def choose_alpha(
                 raise
     if parts:
         return _by_heldout(parts, problem, alphas, effort)
-    return _by_newton_steps(problem, alphas, total_weight, effort)
+    return _by_newton_steps(problem, alphas, counts, effort)
 
 
 def by_leave_one_out(
     problem: ConvexProblem,
     path: LeaveOneOut,
     alphas: NDArray[np.float64],
-    total_weight: float,
+    counts: Tensor,
 ) -> AlphaChoice:
     """Choose alpha for the squared loss by leave-one-out in closed form."""
     n_samples, rows = len(problem.y), torch.arange(len(problem.y))
@@ -182,7 +183,7 @@ def by_leave_one_out(
     rows = rows.to(problem.y.device)
     errors = path.leave_one_out(
         torch.as_tensor(alphas.copy()).to(problem.weight),
-        _left_out_fraction(problem, total_weight),
+        _left_out_fraction(problem, counts),
         rows,
     )
     weight = problem.weight[rows]
@@ -193,23 +194,23 @@ def by_leave_one_out(
     return AlphaChoice(float(alphas[best]), alphas, scores.cpu().numpy(), raw)
 
 
-def _left_out_fraction(problem: ConvexProblem, total_weight: float) -> Tensor:
+def _left_out_fraction(problem: ConvexProblem, counts: Tensor) -> Tensor:
     """Part of each sample's weight that is left out.
 
-    It is one unit of weight, so that integer weights equal repetition. A sample with
-    weight below one is removed entirely.
+    It is one of the equal samples that it stands for, so that integer weights equal
+    repetition. A sample that counts as less than one is removed entirely.
     """
-    return (1.0 / (problem.weight * total_weight)).clamp(max=1.0)
+    return (1.0 / counts.to(problem.weight)).clamp(max=1.0)
 
 
 def _by_newton_steps(
     problem: ConvexProblem,
     alphas: NDArray[np.float64],
-    total_weight: float,
+    counts: Tensor,
     effort: Effort,
 ) -> AlphaChoice:
     """Choose alpha for any loss by leave-one-out, with one Newton step per sample."""
-    removed = _left_out_fraction(problem, total_weight)
+    removed = _left_out_fraction(problem, counts)
     solver = PathSolver(problem, "auto", effort.max_memory)
     solution: Solution | None = None
 

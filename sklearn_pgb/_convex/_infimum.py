@@ -228,7 +228,8 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> Minimizer:
     steps = NEWTON_FLOPS / max(normal + operator.n_coef**3 / 3, 1.0)
     gamma, converged = inner.zero()[0], False
     if steps >= min_steps:
-        system, n_steps = PrimalSystem(inner), int(min(steps, max_steps))
+        system = PrimalSystem(inner, torch.ones_like(gamma))
+        n_steps = int(min(steps, max_steps))
         gamma, _, _, converged = newton(inner, system, None, 1e-12, n_steps)
     # Newton's method does not leave zero if all errors of the Huber loss are large,
     # because this loss then has no curvature.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import (
+    COLUMN_CURVATURE,
     ENOUGH_ROWS,
     MANY_PRODUCTS,
     SINGLE_ALPHA,
@@ -55,10 +56,14 @@ class NewtonSystem(ABC):
 
 
 class PrimalSystem(NewtonSystem):
-    """Cholesky of the normal matrix, n_coef + n_outputs wide."""
+    """Cholesky of the normal matrix, n_coef + n_outputs wide.
 
-    def __init__(self, problem: ConvexProblem):
+    `sizes` are squared norms of the weighted columns, see `hessian_matrix`.
+    """
+
+    def __init__(self, problem: ConvexProblem, sizes: Tensor | None = None):
         self.augmented: LinearOperator = problem.augmented()
+        self.sizes = sizes
 
     def step(
         self,
@@ -67,9 +72,9 @@ class PrimalSystem(NewtonSystem):
         gradient: tuple[Tensor, Tensor],
         goal: float,
     ) -> tuple[Tensor, Tensor]:
-        matrix = hessian_matrix(problem, self.augmented, raw)
+        matrix = hessian_matrix(problem, self.augmented, raw, self.sizes)
         target = -_join(problem, gradient)
-        return _divide(problem, _cholesky_solve(matrix, target[:, None])[:, 0])
+        return _divide(problem, solve_semidefinite(matrix, target[:, None])[:, 0])
 
 
 class DualSystem(NewtonSystem):
@@ -105,19 +110,22 @@ class DualSystem(NewtonSystem):
             matrix = torch.einsum("iajd,jbd->iajb", left, root).reshape(n * k, n * k)
             target = torch.einsum("icd,id->ic", root, pushed)
         matrix.diagonal().add_(problem.alpha)
-        factor = torch.linalg.cholesky(matrix)
-        solved = torch.cholesky_solve(target.reshape(-1, 1), factor)[:, 0]
-        rows, shift = -solved, torch.zeros_like(gradient[1])
+        sides, columns = target.reshape(-1, 1), None
         if problem.intercept:
             blocks = torch.diag_embed(root) if is_diagonal else root
             columns = blocks.flatten(0, 1)
-            inverse = torch.cholesky_solve(columns, factor)
+            sides = torch.cat([sides, columns], 1)
+        solutions = solve_semidefinite(matrix, sides)
+        solved = solutions[:, 0]
+        rows, shift = -solved, torch.zeros_like(gradient[1])
+        if columns is not None:
+            inverse = solutions[:, 1:]
             schur = problem.alpha * columns.T @ inverse
             # The intercept has no penalty, so the Schur complement is singular if the
             # loss is flat in it, e.g. for saturated probabilities.
             schur.diagonal().add_(1e-12 * float(schur.diagonal().mean()) + 1e-300)
             moment = columns.T @ solved - gradient[1]
-            shift = _cholesky_solve(schur, moment[:, None])[:, 0]
+            shift = solve_semidefinite(schur, moment[:, None])[:, 0]
             rows = problem.alpha * inverse @ shift - solved
         rows = rows.reshape(raw.shape)
         back = root * rows if is_diagonal else torch.einsum("idc,id->ic", root, rows)
@@ -315,9 +323,18 @@ def hessian_product(problem: ConvexProblem, raw: Tensor) -> Callable[[Tensor], T
 
 
 def hessian_matrix(
-    problem: ConvexProblem, augmented: LinearOperator, raw: Tensor
+    problem: ConvexProblem,
+    augmented: LinearOperator,
+    raw: Tensor,
+    sizes: Tensor | None = None,
 ) -> Tensor:
-    """The objective's Hessian at `raw`, with its diagonal bounded away from zero."""
+    """The objective's Hessian at `raw`, with its diagonal bounded away from zero.
+
+    The curvature of a column can be zero up to rounding, for example if it adds a
+    constant to all outputs of a softmax. A step along it would be arbitrarily long.
+    With the squared norms `sizes` of the weighted columns, intercept included,
+    curvatures are also bounded relative to the largest one of columns of norm one.
+    """
     n_coef = problem.operator.n_coef
     matrix = augmented.normal(weighted_root(problem, raw))
     diagonal = matrix.diagonal()
@@ -325,6 +342,9 @@ def hessian_matrix(
     # rank-deficient basis at alpha = 0) get a curvature far below that of their
     # columns.
     floor = 1e-12 * diagonal + torch.finfo(matrix.dtype).tiny
+    if sizes is not None and len(sizes):
+        least = COLUMN_CURVATURE * (diagonal / sizes).max() * sizes
+        floor = torch.maximum(floor, least)
     diagonal[:n_coef] += floor[:n_coef].clamp_min(problem.alpha)
     diagonal[n_coef:] += floor[n_coef:]
     return matrix
@@ -431,9 +451,21 @@ def weighted_root(problem: ConvexProblem, raw: Tensor) -> Tensor:
     return root * (weight[:, None] if root.ndim == 2 else weight[:, None, None])
 
 
-def _cholesky_solve(matrix: Tensor, target: Tensor) -> Tensor:
-    """Solve a positive definite system, by least squares if rounding spoils it."""
+def solve_semidefinite(matrix: Tensor, target: Tensor) -> Tensor:
+    """Solve a positive semidefinite system, by eigenvalues if rounding spoils it.
+
+    Eigenvalues below rounding, relative to a diagonal of ones, count as zero, and the
+    solution has no part along their eigenvectors. It is zero if entries overflowed.
+    """
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info) == 0:
         return torch.cholesky_solve(target, factor)
-    return torch.linalg.lstsq(matrix, target, driver="gelsd").solution
+    scale = matrix.diagonal().clamp_min(torch.finfo(matrix.dtype).tiny).sqrt()
+    scaled = matrix / scale / scale[:, None]
+    if not bool(scaled.isfinite().all()):
+        return torch.zeros_like(target)
+    values, vectors = torch.linalg.eigh(scaled)
+    keep = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+    values, vectors = values[keep], vectors[:, keep]
+    parts = vectors.T @ (target / scale[:, None])
+    return (vectors @ (parts / values[:, None])) / scale[:, None]

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import CONVERSION_RTOL, EQUAL_RTOL, SPECTRAL_RTOLS
@@ -85,8 +86,9 @@ class SpectralSolver:
         candidates: list[Solution] = []
         for rank in spectrum.ranks(SPECTRAL_RTOLS):
             inner = spectrum.basis.inner(spectrum.U[:, :rank])
+            system = PrimalSystem(inner, torch.ones_like(inner.zero()[0]))
             gamma, inner_intercept, n_iter, converged = newton(
-                inner, PrimalSystem(inner), None, min(tol, 1e-10), max_iter
+                inner, system, None, min(tol, 1e-10), max_iter
             )
             scaled = gamma.reshape(rank, spectrum.basis.scaling.width)
             scaled = scaled / spectrum.singular[:rank, None]
@@ -132,8 +134,11 @@ class SpectralSolver:
         U, singular, V = U[:, keep], singular[keep], V[:, keep]
         inner = basis.inner(U * singular)
         inner = replace(inner, intercept=problem.intercept).with_alpha(problem.alpha)
+        sizes = singular.square().repeat_interleave(basis.scaling.width)
+        if problem.intercept:
+            sizes = torch.cat([sizes, sizes.new_ones(problem.operator.n_outputs)])
         gamma, inner_intercept, n_iter, converged = newton(
-            inner, PrimalSystem(inner), None, tol, max_iter
+            inner, PrimalSystem(inner, sizes), None, tol, max_iter
         )
         coef = (V @ gamma.reshape(len(singular), basis.scaling.width)).reshape(-1)
         intercept = problem.zero()[1]

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
-from sklearn.ensemble import VotingClassifier, VotingRegressor
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import has_fit_parameter
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import MOST_JOBS
 from sklearn_pgb._losses._loss import Loss
-from sklearn_pgb._models._combinations import unfitted_members
+from sklearn_pgb._models._combinations import VOTES, unfitted_members
 from sklearn_pgb._models._mapped_rows import MappedRows, StreamedInputs
 from sklearn_pgb._models._open import nested, open_network
 from sklearn_pgb._models._opened import OpenNetwork
@@ -138,15 +138,22 @@ def final_estimator(estimator: Any) -> Any:
 
 def fit_parameter(estimator: Any, name: str) -> str | None:
     """Return the keyword of `fit` that reaches the final estimator, if it takes one."""
-    chain = list(nested(estimator))
-    members = [chain[-1]]
-    if isinstance(chain[-1], VotingRegressor | VotingClassifier):
-        # A vote passes the keywords on to its members.
-        members = unfitted_members(chain[-1])
-    if not all(has_fit_parameter(member, name) for member in members):
-        return None
-    names = [each.steps[-1][0] for each in chain if isinstance(each, Pipeline)]
-    return "__".join([*names, name])
+    if isinstance(estimator, FrozenEstimator):
+        # Its fit does nothing with any keyword.
+        return name
+    if isinstance(estimator, Pipeline):
+        step, inner = estimator.steps[-1]
+        key = fit_parameter(inner, name)
+        return None if key is None else f"{step}__{key}"
+    if isinstance(estimator, BaseSearchCV):
+        return fit_parameter(estimator.estimator, name)
+    if isinstance(estimator, TransformedTargetRegressor):
+        return fit_parameter(estimator.regressor, name)
+    if isinstance(estimator, VOTES):
+        # A vote passes weights on to its members, by this keyword and no other.
+        keys = [fit_parameter(each, name) for each in unfitted_members(estimator)]
+        return name if set(keys) <= {"sample_weight"} else None
+    return name if has_fit_parameter(estimator, name) else None
 
 
 def weight_keyword(estimator: Any, advice: str) -> str:

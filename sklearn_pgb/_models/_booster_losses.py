@@ -51,13 +51,19 @@ def booster_package(estimator: Any) -> str | None:
 def booster_loss(estimator: Any, name: Any) -> Loss:
     """The loss that a booster's package calls `name`."""
     package = str(booster_package(estimator))
-    known = BOOSTER_LOSSES[package]
-    if not isinstance(name, str) or name not in known:
+    known, plain = BOOSTER_LOSSES[package], name
+    if package == "catboost" and isinstance(name, str):
+        before, _, options = name.partition(":")
+        # Hints only concern the metrics that are printed. Other options, such as
+        # borders of targets, change the loss.
+        if all(option.startswith("hints=") for option in options.split(";")):
+            plain = before
+    if not isinstance(plain, str) or plain not in known:
         raise ValueError(
             f"{LOSS_PARAMETERS[package]} must be one of {list(known)} to open a "
             f"{type(estimator).__name__}, got {name!r}. Train it with one of these."
         )
-    return known[name]
+    return known[plain]
 
 
 def refuse_setting(estimator: Any, key: str, value: Any) -> None:

@@ -26,7 +26,10 @@ def is_booster(estimator: Any) -> bool:
 def check_booster(estimator: Any) -> None:
     """Check the parameters of a booster that is not fitted yet."""
     params = estimator.get_params()
-    name = params.get(LOSS_PARAMETERS[str(booster_package(estimator))])
+    # CatBoost's `loss_function` has this name too, which takes precedence.
+    name = params.get("objective")
+    if name is None:
+        name = params.get(LOSS_PARAMETERS[str(booster_package(estimator))])
     if name is not None:
         booster_loss(estimator, name)
     for key, wrong in {

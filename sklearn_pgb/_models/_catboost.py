@@ -13,9 +13,7 @@ from sklearn_pgb._models._opened_leaves import open_boosted
 
 def open_catboost(estimator: Any) -> OpenNetwork:
     """Open a fitted estimator of CatBoost."""
-    loss = booster_loss(
-        estimator, estimator.get_all_params()["loss_function"].partition(":")[0]
-    )
+    loss = booster_loss(estimator, estimator.get_all_params()["loss_function"])
     counts = [int(count) for count in estimator.get_tree_leaf_counts()]
     scale, start = estimator.get_scale_and_bias()
     bias = np.atleast_1d(np.array(start, dtype=float))

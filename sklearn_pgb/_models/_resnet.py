@@ -36,12 +36,15 @@ class Squash(nn.Module):
 
 
 class ResNetModule(nn.Module):
-    """Raw outputs ``R [phi(x), z(squash(x))] + b``.
+    """Raw outputs ``R [phi(x) - m, z(squash(x))] + b``.
 
-    Its inputs are phi(x) and x, concatenated, or only x if phi(x) = x, for which
+    The center m of phi keeps the digits of features far from zero; None stands for
+    zero. Inputs are phi(x) and x, concatenated, or only x if phi(x) = x, for which
     `n_basis` is None. The head has R = [R1, R2] and b, and `shape` is that of one
     sample in the input of the units z.
     """
+
+    center: Tensor | None
 
     def __init__(
         self,
@@ -50,8 +53,10 @@ class ResNetModule(nn.Module):
         n_basis: int | None,
         shape: tuple[int, ...],
         squash: Squash | None = None,
+        center: Tensor | None = None,
     ):
         super().__init__()
+        self.register_buffer("center", center)
         self.head, self.units, self.n_basis, self.shape = head, units, n_basis, shape
         self.squash = squash or nn.Identity()
 
@@ -68,9 +73,15 @@ class ResNetModule(nn.Module):
         basis, inputs = self.split(X)
         return torch.cat([basis, self.units(inputs).reshape(len(basis), -1)], 1)
 
+    def centered(self, basis: Tensor) -> Tensor:
+        """phi(x) - m."""
+        return basis if self.center is None else basis - self.center
+
     def forward(self, X: Tensor) -> Tensor:
         """Raw outputs (n_samples, n_outputs)."""
-        return self.head(self.features(X))
+        basis, inputs = self.split(X)
+        units = self.units(inputs).reshape(len(basis), -1)
+        return self.head(torch.cat([self.centered(basis), units], 1))
 
 
 class ResNetNetwork(Network):
@@ -130,7 +141,7 @@ class ResNetNetwork(Network):
     def layers(self, X: Tensor) -> list[Tensor]:
         with torch.no_grad():
             features = self._module.features(X)
-            return [X, features, self._module.head(features)]
+            return [X, features, self._module(X)]
 
     def find_head(self, X: Tensor) -> Head:
         bias = None

@@ -207,7 +207,8 @@ class Residual(nn.Module):
         """The outputs and their change."""
         basis, inputs = self.whole.split(X)
         units, own = self.units(inputs)
-        features = torch.cat([basis, units.reshape(basis.shape[0], -1)], 1)
+        units = units.reshape(basis.shape[0], -1)
+        features = torch.cat([self.whole.centered(basis), units], 1)
         if own is not None:
             own = own.reshape(basis.shape[0], -1)
             own = torch.cat([torch.zeros_like(basis), own], 1)

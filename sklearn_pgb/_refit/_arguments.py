@@ -102,23 +102,28 @@ def _check_targets(request: RefitRequest, y: Any) -> NDArray[Any]:
 
 def check_weight(
     request: RefitRequest, X: Any, y: Any, sample_weight: Any
-) -> NDArray[np.float64]:
-    """Sample weights times class weights; at least one must be positive."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Sample weights times class weights, and the latter if there are any.
+
+    At least one of the products must be positive.
+    """
     weight = _check_sample_weight(
         sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
     )
+    factor = None
     if request.class_weight is not None:
         if not request.classifies:
             raise ValueError(
                 "class_weight must be None for a regressor, got "
                 f"{request.class_weight!r}. Use sample_weight."
             )
-        weight *= class_weights(request.class_weight, y, weight)
+        factor = class_weights(request.class_weight, y, weight)
+        weight *= factor
     if not weight.any():
         raise ValueError(
             "sample_weight must have a positive entry, but all weights are zero."
         )
-    return weight
+    return weight, factor
 
 
 def validation_samples(

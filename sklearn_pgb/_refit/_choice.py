@@ -59,15 +59,15 @@ def choose(
         choice = choose_on_heldout(trained, tuple(problems), alpha, effort, n_coef)
     if path is None:
         return choice
-    problem, total_weight = problems[choice.center], trained.samples.total
+    problem, counts = problems[choice.center], trained.samples.counts
     path = path.with_offset(problem.offset)
     choice = replace(choice, path=path)
     if choice.raw is not None or not 0 < choice.alpha < math.inf:
         return choice
-    if not can_leave_out(problem, total_weight):
+    if not can_leave_out(counts):
         return choice
     # There are no held-out outputs of all samples.
-    left_out = by_leave_one_out(problem, path, np.array([choice.alpha]), total_weight)
+    left_out = by_leave_one_out(problem, path, np.array([choice.alpha]), counts)
     return replace(choice, raw=left_out.raw)
 
 
@@ -93,7 +93,7 @@ def _on_training_samples(
             problem,
             rule,
             alphas,
-            trained.samples.total,
+            trained.samples.counts,
             effort,
             lambda problem: convex_folds(problem, convex_parts()),
             None if path is None else path.with_offset(problem.offset),

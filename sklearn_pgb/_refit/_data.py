@@ -111,7 +111,7 @@ def training_data(
     if mapped is not None and (X.ndim == 2 or request.validation_options["allow_nd"]):
         X = mapped
     X, y = check_training_data(owner, request, X, y)
-    weight = check_weight(request, X, y, sample_weight)
+    weight, factor = check_weight(request, X, y, sample_weight)
     if groups is not None:
         groups = check_groups(groups, X)
     heldout = validation_samples(owner, request, y[weight > 0], *validation)
@@ -131,7 +131,7 @@ def training_data(
         classes = np.unique(y)
     # Arrays are not copied if every sample is used: they may be memory-mapped. Others
     # are made C-contiguous, because rounding in training depends on the memory order.
-    samples = Samples(X, y, weight)
+    samples = Samples(X, y, weight, factor=factor)
     keeps_memory = isinstance(X, MappedRows)
     keeps_memory |= isinstance(X, np.ndarray) and X.flags.c_contiguous
     if len(rows) < len(weight) or not keeps_memory:

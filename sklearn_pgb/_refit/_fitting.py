@@ -8,13 +8,18 @@ import numpy as np
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._budget import FIT_RANK_FLOPS, FIT_REPAIR_FLOPS
+from sklearn_pgb._budget import (
+    EQUAL_RTOL,
+    FIT_RANK_FLOPS,
+    FIT_REPAIR_FLOPS,
+    GAP_ULPS,
+)
 from sklearn_pgb._convex._bounds import Bound
 from sklearn_pgb._convex._choice import Effort, is_number
 from sklearn_pgb._convex._infimum import infimum, is_affordable
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._solve import solve, warn_if_unconverged
-from sklearn_pgb._convex._unit_basis import Spectrum
+from sklearn_pgb._convex._unit_basis import EPS, Spectrum
 from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._refit._candidate import Choice
@@ -104,6 +109,8 @@ def refit(
     if math.isfinite(choice.alpha):
         final = final.with_alpha(choice.alpha)
     solution = _solved(final, choice, request.solver, effort)
+    if final.alpha == 0 and choice.center == "zero":
+        solution = _or_average(final, solution, space)
     parameters = space.parameters(
         solution.coef,
         solution.intercept,
@@ -155,6 +162,25 @@ def _solved(
     )
     warn_if_unconverged(solution, effort.tol, effort.max_iter)
     return solution
+
+
+def _or_average(
+    problem: ConvexProblem, solution: Solution, space: TangentSpace
+) -> Solution:
+    """The solution without penalty, or the average of the networks if it is better.
+
+    The span contains the average, but rounding or the limit of the iterations can stop
+    a solver short of it. Differences by rounding of the outputs do not count.
+    """
+    average = finish(
+        problem,
+        *space.average(problem.operator.n_outputs),
+        n_iter=solution.n_iter,
+        converged=solution.converged,
+    )
+    moved = problem.data_value(average.raw * (1 + GAP_ULPS * EPS))
+    largest = max(average.value, float(moved)) + EQUAL_RTOL * abs(average.value)
+    return solution if solution.value <= largest else average
 
 
 def _span(

@@ -167,7 +167,7 @@ class _Training:
         models, X = refit._open(X)
         inputs = models.inputs(X)
         X, y = check_validation_data(refit, request, X, y)
-        weight = check_weight(request, X, y, sample_weight)
+        weight, _ = check_weight(request, X, y, sample_weight)
         rows = torch.from_numpy(np.flatnonzero(weight))
         inputs = [each[rows.to(each.device)] for each in inputs]
         raw = models.raw(X)[rows.to(inputs[0].device)]

@@ -83,7 +83,10 @@ def train(
 
     def encoded(inputs: tuple[Tensor, ...], samples: Samples) -> Samples:
         y = opened[0].targets(samples.y, n_outputs).to(device)
-        return Samples(inputs, y, torch.tensor(samples.weight, device=device))
+        weight, factor = torch.tensor(samples.weight, device=device), samples.factor
+        if factor is not None:
+            factor = torch.tensor(factor, device=device)
+        return Samples(inputs, y, weight, factor=factor)
 
     validation = data.validation
     if validation is not None:

@@ -43,6 +43,7 @@ from sklearn_pgb._resnet._inputs import (
     InputScale,
     check_samples,
     choose_input,
+    column_centers,
     units_input,
     usable_features,
 )
@@ -152,11 +153,11 @@ class ResNetBasisBase(
         if groups is not None:
             groups = check_groups(groups, X)
         self._learn(y)
-        weight = self._targets.weigh(y, weight)
+        counts, weight = weight, self._targets.weigh(y, weight)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         with local_randomness(seed):
-            training = self._fit(X, y, weight, groups, rng, seed)
+            training = self._fit(X, y, weight, counts, groups, rng, seed)
         if training.diverged:
             warnings.warn(
                 f"The loss overflowed after {self.n_iter_} epochs; the parameters with "
@@ -167,13 +168,14 @@ class ResNetBasisBase(
             )
         return self
 
-    def _fit(self, X, y, weight, groups, rng, seed):
+    def _fit(self, X, y, weight, counts, groups, rng, seed):
         """Fit on validated samples; return the training of the units."""
         kept = np.flatnonzero(weight > 0)
         # A splitter numbers all samples that were passed to `fit`.
         all_X, all_y = X, y
         if len(kept) < len(weight):
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
+            counts = counts[kept]
         basis, inputs = self._fit_basis(X, y)
         basis, inputs = usable_features(basis), usable_features(inputs)
         self._n_basis, self._unit_shape = basis.shape[1], inputs.shape[1:]
@@ -212,16 +214,18 @@ class ResNetBasisBase(
             architecture.program.is_weight().to(samples.y.device),
             loss,
             samples,
-            self._request(samples, architecture.n_outputs, loss, weight, seed),
+            self._request(samples, architecture.n_outputs, loss, counts, seed),
             None if self.cv is None else folds,
             on_iteration,
         )
         model = architecture, input_scale, rows, samples, loss
-        # Store before the comparison: `loss_` includes the rounding of the stored
-        # model.
-        self._store(result, *model)
-        if is_worse(self.loss_, self.basis_loss_, self._scale**2):
-            self._store(result.without_units(), *model)
+        # Stored models are compared: their losses include all rounding.
+        alone = result.without_units()
+        self._store(alone, *model)
+        if result.scale > 0:
+            self._store(result, *model)
+            if is_worse(self.loss_, self.basis_loss_, self._scale**2):
+                self._store(alone, *model)
         finish()
         return result.training
 
@@ -303,12 +307,14 @@ class ResNetBasisBase(
         if not self.fit_intercept:
             self._center = np.zeros(n_outputs)
         normalized = weight / weight.sum()
+        self.basis_center_ = column_centers(basis, normalized, self.fit_intercept)
         scale = InputScale.of(inputs, normalized, self._is_chain)
         samples = BasisSamples(
-            as_float64(basis).to(device),
+            as_float64(basis - self.basis_center_).to(device),
             as_float64(scale.standardized(inputs)).to(device),
             targets.encode(y, n_outputs, self._center, self._scale).to(device),
             as_float64(normalized).to(device),
+            as_float64(self.basis_center_).to(device),
         )
         return samples, scale, targets.loss_for(n_outputs, self._scale)
 
@@ -323,7 +329,7 @@ class ResNetBasisBase(
         """Whether the features are also the inputs of the units."""
         return self.basis_ is None or self.residual_input_ == "basis"
 
-    def _request(self, samples, n_units, loss, weight, seed):
+    def _request(self, samples, n_units, loss, counts, seed):
         """Resolve automatic parameters and collect all of them for the training."""
         is_small = len(samples.y) <= FULL_BATCH_ROWS
         # Modules train in float64, as their buffers are not converted.
@@ -340,7 +346,7 @@ class ResNetBasisBase(
             batch_size=min(int(self.batch_size), len(samples.y)),
             rate=float(self.learning_rate_init),
             dtype=torch.float32 if single else torch.float64,
-            total_weight=float(weight.sum()),
+            counts=torch.from_numpy(counts).to(samples.y),
             seed=seed,
         )
 
@@ -384,13 +390,14 @@ class ResNetBasisBase(
         )
         head.weight.data = torch.tensor(coef)
         if has_bias:
-            head.bias.data = torch.tensor(self.intercept_)
+            head.bias.data = torch.tensor(self.centered_intercept_)
         return ResNetModule(
             head,
             self._units(),
             None if self._is_shared else self._n_basis,
             tuple(self._unit_shape),
             Squash(*map(as_float64, (*self.input_range_, self.input_scale_))),
+            torch.tensor(self.basis_center_),
         ).eval()
 
     def _raw(self, X):
@@ -452,7 +459,7 @@ class ResNetBasisBase(
         state = {
             "coef_x_": coef[: self._n_basis].T.copy(),
             "coef_z_": coef[self._n_basis :].T.copy(),
-            "intercept_": self._center + self._scale * intercept.cpu().numpy(),
+            "centered_intercept_": self._center + self._scale * intercept.cpu().numpy(),
             **network_state(architecture, theta.cpu().double()),
             "n_outputs_": len(intercept),
             "input_range_": np.array([input_scale.lower, input_scale.upper]),
@@ -461,14 +468,13 @@ class ResNetBasisBase(
         if self.module is None:
             first = state["coefs_"][0], state["intercepts_"][0]
             state["coefs_"][0], state["intercepts_"][0] = input_scale.fold(*first)
-        return state
+        shift = state["coef_x_"] @ self.basis_center_
+        return state | {"intercept_": state["centered_intercept_"] - shift}
 
     def _store(self, result, architecture, input_scale, rows, samples, loss):
         """Set the attributes of a fit, as arrays and plain values."""
-        solution, basis = result.solution, result.basis
-        state = self._state(
-            architecture, result.theta, input_scale, result.coef, solution.intercept
-        )
+        head = result.coef, result.solution.intercept
+        state = self._state(architecture, result.theta, input_scale, *head)
         for name in UNIT_ATTRIBUTES:
             self.__dict__.pop(name, None)
         for name, value in state.items():
@@ -478,19 +484,21 @@ class ResNetBasisBase(
         self.alpha_ = result.alpha
         self.residual_scale_ = result.scale
         self.loss_ = variance * self._objective(rows, samples, loss)
-        self.basis_loss_ = variance * basis.value
+        if result.scale == 0:
+            self.basis_loss_ = self.loss_
+        self.improvement_ = self.basis_loss_ - self.loss_
         self.lower_bound_ = min(variance * result.bound.value, self.loss_)
         self.norm_budget_ = self._scale * result.bound.norm_budget
-        self.basis_lower_bound_ = variance * result.basis_bound.value
+        bound = variance * result.basis_bound.value
+        self.basis_lower_bound_ = min(bound, self.basis_loss_)
         self.basis_norm_budget_ = self._scale * result.basis_bound.norm_budget
-        self.improvement_ = self.basis_loss_ - self.loss_
         self.held_out_loss_ = variance * result.training.heldout_loss
         self.basis_held_out_loss_ = variance * result.training.basis_heldout_loss
         losses = [variance * loss for loss in result.training.losses]
         self.loss_curve_ = [loss for loss in losses if math.isfinite(loss)]
         self.n_iter_ = result.training.n_iter
         self._loss_increase = variance * loss_increase(
-            self.coef_x_, self.coef_z_, self._scale, solution, samples, loss
+            self.coef_x_, self.coef_z_, self._scale, result.solution, samples, loss
         )
 
     def _objective(self, rows, samples, loss):
@@ -563,7 +571,9 @@ class ResNetBasisBase(
         features, y, weight = self._evaluated(X, y, sample_weight)
         loss = self._targets.loss_for(self.n_outputs_)
         phi, z = features[:, : self._n_basis], features[:, self._n_basis :]
-        raw = (phi + z @ weights.V.T) @ weights.W.T + self.intercept_
+        center = self.basis_center_
+        shift = self.centered_intercept_ + (weights.W - self.coef_x_) @ center
+        raw = (phi - center + z @ weights.V.T) @ weights.W.T + shift
         encoded = self._targets.encode(y, self.n_outputs_)
         slope = loss.gradient(encoded, as_float64(raw)).numpy()
         return stationarity(phi, z, weight[:, None] * slope, weights.W, weights.V)

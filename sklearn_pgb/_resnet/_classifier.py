@@ -103,6 +103,13 @@ class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
     coef_z_ : ndarray of shape (n_outputs, n_units)
         The matrix R2; zero if the basis alone is better on held-out samples.
     intercept_ : ndarray of shape (n_outputs,)
+        The vector b, rounded: predictions compute
+        ``R1 (phi - basis_center_) + R2 z + centered_intercept_``, because b is a
+        difference of large numbers if features are far from zero.
+    basis_center_ : ndarray of shape (n_basis,)
+        A value of each feature near its mean; zero without intercept.
+    centered_intercept_ : ndarray of shape (n_outputs,)
+        The intercept for the differences of features to `basis_center_`.
     coefs_, intercepts_ : list of ndarray
         Weights (n_in, n_out) and biases of the layers of z for unstandardized, squashed
         inputs; only without `module`. Constant inputs have zero weights.
@@ -128,7 +135,7 @@ class ResNetBasisClassifier(NetworkClassifier, ResNetBasisBase):
     loss_ : float
         Objective of the model, penalty included.
     basis_loss_ : float
-        Minimum of the objective on the basis alone.
+        Objective of the best model on the basis alone.
     improvement_ : float
         ``basis_loss_ - loss_``; never negative.
     lower_bound_, basis_lower_bound_ : float

@@ -114,7 +114,7 @@ def fit_resnet(
         # Without a penalty, scaling only affects the numerical rank. Powers of two do
         # not round columns far from zero.
         column_scale = torch.exp2(samples.spread().log2().round())
-    samples = replace(samples, basis=samples.basis / column_scale)
+    samples = samples.scaled(column_scale)
 
     def unscaled_hook(
         theta: Tensor, value: float, solve: Callable[[], tuple[Tensor, Tensor]]
@@ -128,7 +128,12 @@ def fit_resnet(
 
     with threads_for_solve(samples.y.numel(), n_columns * samples.y.shape[1]):
         inner = projection(
-            samples.basis, samples.y, samples.weight, loss, request.intercept
+            samples.basis,
+            samples.y,
+            samples.weight,
+            loss,
+            request.intercept,
+            samples.center,
         )
         alpha, choice = request.alpha, None
         if alpha is None:
@@ -233,14 +238,18 @@ def unit_scale(units: Program, theta: Tensor, samples: BasisSamples) -> float:
     variance = total_variance(z, samples.weight)
     if variance == 0:
         return 1.0
-    ratio = total_variance(samples.basis, samples.weight) / variance
+    ratio = total_variance(samples.basis, samples.weight, samples.center) / variance
     return ratio**0.5 if 0 < ratio < np.inf else 1.0
 
 
-def total_variance(rows: Tensor, weight: Tensor) -> float:
-    """Return the sum of weighted variances; zero if it is only rounding error."""
+def total_variance(rows: Tensor, weight: Tensor, center: Tensor | float = 0.0) -> float:
+    """Return the sum of weighted variances; zero if it is only rounding error.
+
+    `center` was subtracted from the rows before.
+    """
     mean = weight @ rows
     variance = float(weight @ (rows - mean).square().sum(1))
+    mean = mean + center
     return variance if variance > LOSS_ROUNDING**2 * float(mean @ mean) else 0.0
 
 
@@ -266,7 +275,7 @@ def choose_penalty(
         problem,
         rule,
         size * candidate_alphas(rule, inner.loss.quadratic),
-        request.total_weight,
+        request.counts,
         EFFORT,
         lambda problem: convex_folds(problem, [] if parts is None else parts()),
         inner if isinstance(inner, SquaredProjection) else None,

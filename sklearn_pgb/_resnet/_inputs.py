@@ -70,6 +70,21 @@ class InputScale:
         return first, intercepts - self.mean @ first
 
 
+def column_centers(
+    rows: NDArray[np.float64], weight: NDArray[np.float64], intercept: bool
+) -> NDArray[np.float64]:
+    """Return an entry of each column, the nearest to its mean by normalized weights.
+
+    Differences to it are exact for whole numbers, and zero for constant columns. The
+    result is zero if there is no intercept.
+    """
+    if not intercept:
+        return np.zeros(rows.shape[1])
+    nearest = np.abs(rows - weight @ rows).argmin(0)
+    centers: NDArray[np.float64] = np.take_along_axis(rows, nearest[None], 0)[0]
+    return centers
+
+
 class BasisAndInputs:
     """Transformer from X to features of the basis and inputs of the units."""
 

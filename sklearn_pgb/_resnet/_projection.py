@@ -21,14 +21,22 @@ class Projection(ABC):
         sum_i w_i l_i(R [x_i, z_i] + b) + (alpha / 2) ||R||^2
 
     With an intercept, columns are centered before solving, to avoid cancellation.
-    Otherwise b is zero.
+    Otherwise b is zero. If a `center` was subtracted from X before, it only tells how
+    large rounding errors are.
     """
 
     def __init__(
-        self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
+        self,
+        X: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        loss: Loss,
+        intercept: bool,
+        center: Tensor | float = 0.0,
     ):
         self.y, self.weight, self.loss, self.intercept = y, weight, loss, intercept
         self.X, self.mean = self._centered(X)
+        self.center = center
 
     def problem(self, Z: Tensor, alpha: float) -> ConvexProblem:
         """Return the problem that `solve` solves, on centered features."""
@@ -88,13 +96,19 @@ class SquaredProjection(Projection):
     """
 
     def __init__(
-        self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
+        self,
+        X: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        loss: Loss,
+        intercept: bool,
+        center: Tensor | float = 0.0,
     ):
-        super().__init__(X, y, weight, loss, intercept)
+        super().__init__(X, y, weight, loss, intercept, center)
         self.root = weight.sqrt()[:, None]
         U, S, Vh = torch.linalg.svd(self.root * self.X, full_matrices=False)
         # A centered constant column only contains rounding errors relative to its mean.
-        largest = torch.maximum(S.max(), self.mean.norm())
+        largest = torch.maximum(S.max(), (self.mean + self.center).norm())
         keep = S > FEATURE_RANK_RTOL * largest.clamp_min(torch.finfo(S.dtype).tiny)
         self.U, self.S, self.V = U[:, keep], S[keep], Vh[keep].T
         centered, self.y_mean = self._centered(y)
@@ -184,9 +198,15 @@ class NewtonProjection(Projection):
     tol, max_iter = 1e-7, 100
 
     def __init__(
-        self, X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
+        self,
+        X: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        loss: Loss,
+        intercept: bool,
+        center: Tensor | float = 0.0,
     ):
-        super().__init__(X, y, weight, loss, intercept)
+        super().__init__(X, y, weight, loss, intercept, center)
         # The last solution for each (number of units, alpha). The key (number of units,
         # None) has the last one for any alpha.
         self._starts: dict[tuple[int, float | None], tuple[Tensor, Tensor]] = {}
@@ -237,8 +257,13 @@ class NewtonProjection(Projection):
 
 
 def projection(
-    X: Tensor, y: Tensor, weight: Tensor, loss: Loss, intercept: bool
+    X: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    loss: Loss,
+    intercept: bool,
+    center: Tensor | float = 0.0,
 ) -> Projection:
-    """Create the projection for a loss."""
+    """Create the projection for a loss; `center` was subtracted from the columns."""
     kind = SquaredProjection if loss.quadratic else NewtonProjection
-    return kind(X, y, weight, loss, intercept)
+    return kind(X, y, weight, loss, intercept, center)

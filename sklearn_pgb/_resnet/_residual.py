@@ -18,21 +18,32 @@ from sklearn_pgb._training._residual import evaluate_units
 class BasisSamples:
     """Samples of positive weight, with normalized weights and encoded targets.
 
-    The inputs of the residual units are standardized.
+    The inputs of the residual units are standardized. `center` was subtracted from the
+    columns of the basis.
     """
 
     basis: Tensor
     inputs: Tensor
     y: Tensor
     weight: Tensor
+    center: Tensor | float = 0.0
 
     def rows(self, index: NDArray[np.intp]) -> "BasisSamples":
         """Select samples and normalize their weights."""
         rows = torch.from_numpy(index).to(self.y.device)
         weight = self.weight[rows]
-        return BasisSamples(
-            self.basis[rows], self.inputs[rows], self.y[rows], weight / weight.sum()
+        return replace(
+            self,
+            basis=self.basis[rows],
+            inputs=self.inputs[rows],
+            y=self.y[rows],
+            weight=weight / weight.sum(),
         )
+
+    def scaled(self, column_scale: Tensor) -> "BasisSamples":
+        """Divide the columns of the basis."""
+        basis, center = self.basis / column_scale, self.center / column_scale
+        return replace(self, basis=basis, center=center)
 
     def mean(self) -> Tensor:
         """Return the means of the basis columns."""
@@ -43,7 +54,7 @@ class BasisSamples:
         centered = self.basis - self.mean()
         spread = (self.weight @ centered.square()).sqrt()
         # The deviation of a constant column is rounding, relative to its size.
-        floor = 1e-12 * self.basis.abs().amax(0)
+        floor = 1e-12 * (self.basis + self.center).abs().amax(0)
         return torch.where(spread > floor, spread, 1.0)
 
 
@@ -72,8 +83,8 @@ class ResNetRequest:
         Learning rate.
     dtype : torch.dtype
         Precision of training on minibatches.
-    total_weight : float
-        Sum of the unnormalized weights.
+    counts : Tensor (n_samples,)
+        Numbers of equal samples that the samples stand for.
     seed : int
     """
 
@@ -88,7 +99,7 @@ class ResNetRequest:
     batch_size: int
     rate: float
     dtype: torch.dtype
-    total_weight: float
+    counts: Tensor
     seed: int
 
     def factors(self) -> list[float]:
@@ -127,6 +138,7 @@ class ResidualObjective:
             samples.weight,
             self.inner.loss,
             self.inner.intercept,
+            samples.center,
         )
         return replace(self, samples=samples, inner=inner)
 

@@ -92,7 +92,8 @@ def loss_increase(
     if weights.mapping_exact:
         return 0.0
     change = torch.from_numpy((weights.W - R1).T / target_scale)
-    raw = solution.raw + samples.basis @ change.to(samples.basis)
+    uncentered = samples.basis + samples.center
+    raw = solution.raw + uncentered @ change.to(samples.basis)
     value = float(samples.weight @ loss.value(samples.y, raw))
     return value - solution.data_value
 
