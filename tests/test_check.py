@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from certificate_cases import embedded_unit, polished_mlp, saddle
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import PolynomialFeatures
 from torch import nn
@@ -106,6 +107,23 @@ def linear():
     return certify(polished, X, y)
 
 
+def penalized_line():
+    X, y, weight = data(11)
+    return certify(Ridge().fit(X, y, weight), X, y, sample_weight=weight)
+
+
+def penalized_labels():
+    X, y, _ = data(12)
+    labels = np.digitize(y, [-0.5, 0.5])
+    return certify(LogisticRegression().fit(X, labels), X, labels)
+
+
+def untrained_line():
+    X, y, _ = data(13)
+    torch.manual_seed(0)
+    return certify(nn.Linear(3, 1), X, y, loss="squared_error", penalty=1e-3)
+
+
 def interpolation():
     X = np.linspace(-1, 1, 6)[:, None]
     y = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
@@ -146,6 +164,9 @@ CASES = {
     margins: "not_critical",
     separated: "not_critical",
     linear: "certified_global",
+    penalized_line: "certified_global",
+    penalized_labels: "certified_global",
+    untrained_line: "not_critical",
     interpolation: "certified_global",
     at_saddle: "not_local_min",
     embedded: "not_local_min",
@@ -320,8 +341,8 @@ def test_dual_outside_of_its_domain_is_rejected(exported, check):
 
 def test_unknown_version_and_format_can_not_be_checked(exported, check):
     _, text, arrays = exported(regressor)
-    line = check({**json.loads(text), "version": 2}, arrays)
-    assert "version must be 1, got 2. Use the release that wrote the file" in line
+    line = check({**json.loads(text), "version": 1}, arrays)
+    assert "version must be 2, got 1. Use the release that wrote the file" in line
     line = check({"format": "another"}, arrays)
     assert "must be the text of Certificate.to_json" in line
     assert "has the wrong form (JSONDecodeError" in check("no json", arrays)
