@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._conversion import as_basis, check_names
+from sklearn_pgb._budget import HEAD_TOLERANCE
 from sklearn_pgb._certificate._convex_bound import convex_bound
 from sklearn_pgb._certificate._quadratic import QuadraticProblem
 from sklearn_pgb._certificate._subject import Subject
@@ -173,6 +174,8 @@ def head_excess(subject: Subject, problem: ConvexProblem, max_memory: float) -> 
     network = objective.network
     # A chain's own operator holds the columns of all layers; this takes any subset.
     operator = FunctionOperator(network, network.theta, objective.X, columns)
+    if not _is_linear_along(subject, operator, columns, problem.base):
+        return 0.0
     of_head = replace(problem, operator=operator)
     loss = float(problem.data_value(problem.base))
     if not objective.penalty.any():
@@ -180,6 +183,30 @@ def head_excess(subject: Subject, problem: ConvexProblem, max_memory: float) -> 
     tilt = objective.penalty_gradient(network.theta)[columns]
     exact = QuadraticProblem(of_head, tilt, objective.penalty[columns])
     return loss - convex_bound("head", exact, [], 0.0, 0.0, max_memory).value
+
+
+def _is_linear_along(
+    subject: Subject, operator: LinearOperator, columns: Tensor, raw: Tensor
+) -> bool:
+    """Whether the outputs are linear in these parameters, by a step in both directions.
+
+    ``f = J g`` also holds for heads with a kink, such as a maximum of linear functions.
+    Such a head is not linear in one of two opposite directions.
+    """
+    network, X = subject.objective.network, subject.objective.X
+    theta, generator = network.theta, torch.Generator().manual_seed(0)
+    step = torch.randn(len(columns), generator=generator, dtype=theta.dtype)
+    step = step * (float(theta[columns].norm()) or 1.0)
+    expected = operator.matvec(step)
+    size = float(raw.abs().max() + expected.abs().max())
+    moved = (
+        network(theta.index_add(0, columns, step, alpha=sign), X) for sign in (1, -1)
+    )
+    errors = [
+        float((each - raw - sign * expected).abs().max())
+        for sign, each in zip((1, -1), moved, strict=True)
+    ]
+    return max(errors) <= HEAD_TOLERANCE * size
 
 
 def feature_problems(

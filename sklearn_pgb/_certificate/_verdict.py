@@ -1,5 +1,6 @@
 """Draw the verdict of a certificate, by theorems, from its findings."""
 
+import math
 from dataclasses import replace
 
 from sklearn_pgb._certificate._certificate import Verdict
@@ -94,6 +95,12 @@ def assumptions(subject: Subject, findings: Findings) -> tuple[str, ...]:
     margin = findings.margin
     if margin.value == float("inf"):
         texts.append("The network is differentiable: it has no kinks.")
+    elif math.isnan(margin.value):
+        texts.append(
+            "The network may not be differentiable at its parameters, because it has "
+            "functions that are not known to be smooth. Only the last layer's "
+            "derivatives were used."
+        )
     elif findings.smooth:
         texts.append(
             "The network is differentiable at its parameters: checked, the nearest "
