@@ -61,9 +61,10 @@ def formulas(name, delta=np.inf, power=2.0, label_smoothing=0.0):
         # Divides p = u + y by its sum, with all digits of small u.
         lambda y, u: (u - y * u.sum(1, keepdims=True)) / (1 + u.sum(1, keepdims=True)),
     )
-    losses = {"squared_error": errors, "huber": errors, "smoothed_hinge": hinge}
-    losses |= {"poisson": poisson, "binary_log_loss": binary, "log_loss": classes}
-    return losses[name]
+    names = (
+        "squared_error huber smoothed_hinge poisson binary_log_loss log_loss".split()
+    )
+    return (errors, errors, hinge, poisson, binary, classes)[names.index(name)]
 
 
 class Basis:
@@ -107,10 +108,9 @@ class Checker:
         self.y, self.weight, self.raw, self.theta, self.penalty = real
         self.tilt = 2 * self.penalty * self.theta
         self.numbers(document["tol"])
-        networks = "gradient", "perturbed gradient", "tilted gradient"
+        own = "tilted gradient", "gradient", "perturbed gradient"
         for row in self.table:
-            row["tilted"] = row["basis"] == "tilted gradient"
-            row["on_network"] = row["basis"] in networks
+            row["tilted"], row["on_network"] = (b := row["basis"]) == own[0], b in own
             self.row(f"row {row['basis']!r}, ", row)
         self.verdict(document["convex"], **document["assumptions"])
 
@@ -129,8 +129,7 @@ class Checker:
         rows = self.weight[order, None] + 0 * y
         if self.fits_means:
             # It is that of the mean target, and the infimum of a loss is -l*(0).
-            total = add(rows, starts)
-            mean = add(rows * y, starts) / total
+            mean = add(rows * y, starts) / (total := add(rows, starts))
             return -(total * self.conjugate(mean, 0 * mean)).sum()
         low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
         for _ in range(80):
@@ -152,7 +151,9 @@ class Checker:
         silent = (weight @ self.value(y, 0 * y)).sum()
         silent = silent if silent - floor > 1e-14 * abs(silent) else floor + 1
         scale = silent if (y == y[0]).all() else constant
-        size = abs(constant) + abs(floor) + abs(scale)
+        length = norm(np.sqrt(weight)[:, None] * y) * self.uses_error
+        size = abs(constant) + abs(floor) + abs(scale) + self.fits_means
+        size += length * (np.sqrt(abs(constant)) + EPS * length) / 10
         same("floor", c["floor"], floor, size)
         same("tolerance", c["tolerance"], tol * max(scale - floor, 0), size)
 
@@ -173,7 +174,8 @@ class Checker:
         if row["basis"] == "gradient":
             u = self.slope(self.y, self.raw)
             length = norm(basis.adjoint(u) * basis.scale + self.tilt)
-            size = (norm(u) + self.fits_means) * norm(basis.scale) + norm(self.tilt)
+            size = norm(u) + self.fits_means * (1 + norm(self.raw))
+            size = size * norm(basis.scale) + norm(self.tilt)
             same("gradient_norm", self.claims["gradient_norm"], length, size)
 
     def bound(self, label, row, basis, base):
@@ -183,14 +185,14 @@ class Checker:
         caps = [row["value"], *[c["loss"] + penalty] * row["on_network"]]
         if dual is None:
             require(budget == np.inf and not row["tilted"], label + "dual: missing")
-            found = min(c["floor"], *caps)
-            return same(label + "lower_bound", row["lower_bound"], found)
+            low = min(c["floor"], *caps)
+            return same(label + "lower_bound", row["lower_bound"], low, abs(low))
         u = self.into_domain(self.y, point := np.array(dual["point"], REAL))
         off = np.abs(u - point).max() <= 1e-11 * (1 + np.abs(u).max())
         require(off, label + "dual: outside of the conjugate's domain")
-        y, base = self.y - base * self.uses_error, base * (not self.uses_error)
-        terms = u * base - self.conjugate(y, u)
-        sizes = np.abs(terms) + np.abs(u) * (np.abs(base) + np.abs(y) + 1)
+        shift = base * self.uses_error
+        terms = u * (base - shift) - self.conjugate(self.y - shift, u)
+        sizes = np.abs(terms) + np.abs(u) * (np.abs(base) + np.abs(self.y) + 1)
         found, size = ((self.weight @ each).sum() for each in (terms, sizes))
         found, size = found + penalty, size + penalty + self.fits_means
         same(label + "dual value", dual["value"], found, size)
@@ -214,15 +216,12 @@ class Checker:
         X, theta, a = (self.arrays["convex_" + name].astype(REAL) for name in names)
         p, gap = a @ theta**2, 1e-3 * self.claims["tolerance"]
         same("convex penalty", self.claims["penalty"] * own, p, p)
-        d = np.array(claims["coefficients"], REAL)
-        q, end = self.raw * own + X @ d, theta + d
+        q, end = self.raw * own + X @ (d := np.array(claims["coef"], REAL)), theta + d
         value, size = self.mean_loss(q, norm(norm(X, axis=(0, 1)) * d) * len(d))
         value, size = value + a @ end**2, size + a @ (abs(theta) + abs(d)) ** 2
         same("convex value", claims["value"], value, size + 10 * abs(value))
-        u, p = self.slope(y, q), self.slope(y, q) + y
-        moved = X - (p[:, :, None] * X).sum(1, keepdims=True) * (
-            self.kind == "log_loss"
-        )
+        u, p, classes = self.slope(y, q), self.slope(y, q) + y, self.kind == "log_loss"
+        moved = X - classes * (p[:, :, None] * X).sum(1, keepdims=True)
         curvature = {"log_loss": p, "poisson": p, "binary_log_loss": p * (1 - p)}
         curvature = curvature.get(self.kind, 2 * (abs(u) / 2 <= 0.999 * self.unit))
         rows = np.sqrt(0.998 * self.weight[:, None] * curvature)[:, :, None] * moved
@@ -289,9 +288,10 @@ def check(*paths):
             Checker(*load(*paths))
     except AssertionError as failure:
         return f"fails: {failure}"
-    except Exception as failure:
-        kind = type(failure).__name__
-        return f"fails: a part is missing or has the wrong form ({kind}: {failure})"
+    except Exception as e:
+        return (
+            f"fails: a part is missing or has the wrong form ({type(e).__name__}: {e})"
+        )
     return "holds"
 
 

@@ -368,5 +368,5 @@ def test_minimum_that_is_none_is_rejected(tmp_path):
     q = arrays["raw"][:, 0] + arrays["convex_features"][:, 0] @ d
     theta = arrays["convex_theta"] + d
     value = np.mean((q - y) ** 2) + arrays["convex_penalty"] @ theta**2
-    forged["convex"] = {"value": value, "coefficients": d.tolist()}
+    forged["convex"] = {"value": value, "coef": d.tolist()}
     assert "convex: the minimum is not proven" in answer(forged, arrays)

@@ -61,7 +61,7 @@ class Evidence:
         table = [each.record(f"features_{i}") for i, each in enumerate(self.solved)]
         tilted, convex, minimum = self.tilted, self.convex, None
         if convex is not None and convex.is_proven:
-            minimum = {"value": convex.value, "coefficients": convex.coef}
+            minimum = {"value": convex.value, "coef": convex.coef}
         if tilted is not None:
             gradient = next(row for row in table if row["basis"] == GRADIENT)
             of_tilted = {

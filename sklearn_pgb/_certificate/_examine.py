@@ -21,7 +21,7 @@ from sklearn_pgb._certificate._table import (
     INPUTS,
     PERTURBED,
     BasisRow,
-    head_excess,
+    head_gain,
     solve_basis,
     tangent_problem,
 )
@@ -227,10 +227,16 @@ def examine(
         result = solve_basis(wider, settings.max_memory, **known)
         solved.append(SolvedBasis.of(PERTURBED, wider, result, loss, span_coef))
     budget = settings.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
+    changes, excess = [steep.step], 0.0
+    if convex is not None:
+        changes.append(convex.change)
+    if not smooth:
+        excess, change = head_gain(subject, problem, settings.max_memory)
+        changes.append(change)
     tilted = tilted_identity(
         objective,
         problem,
-        [steep.step] if convex is None else [steep.step, convex.change],
+        changes,
         tangent,
         budget,
         floor.value,
@@ -241,10 +247,8 @@ def examine(
         inputs = next(each for each in solved if each.row.basis == INPUTS)
         of_loss = QuadraticProblem.of_loss(inputs.problem)
         convex = convex_bound(INPUTS, of_loss, [], 0.0, tolerance, settings.max_memory)
-    excess, bending = 0.0, None
-    if not smooth:
-        excess = head_excess(subject, problem, settings.max_memory)
-    elif not objective.network.is_linear_in_theta:
+    bending = None
+    if smooth and not objective.network.is_linear_in_theta:
         bending = curvature(objective, theta, generator)
     return Findings(
         loss=loss,
@@ -282,7 +286,9 @@ def _at_parameters(objective: Objective) -> tuple[ConvexProblem, float, Tensor]:
         )
     problem = tangent_problem(objective, raw, [])
     loss = float(problem.data_value(raw))
-    gradient = objective.value_and_gradient_of_one(network.theta)[1]
+    # From these outputs, because another pass may round them differently.
+    gradient = problem.operator.rmatvec(problem.residual(raw))
+    gradient = gradient + objective.penalty_gradient(network.theta)
     measured = {
         "loss": loss,
         "penalty": float(objective.penalty_value(network.theta)),

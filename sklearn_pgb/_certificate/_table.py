@@ -162,27 +162,33 @@ def joint_layers(objective: Objective) -> dict[str, LinearOperator]:
     return {name: layers_operator(network, X, layers)}
 
 
-def head_excess(subject: Subject, problem: ConvexProblem, max_memory: float) -> float:
+def head_gain(
+    subject: Subject, problem: ConvexProblem, max_memory: float
+) -> tuple[float, Tensor]:
     """Decrease of the objective on the last layer's derivatives; zero if unknown.
 
+    With a penalty, the change of the parameters with this decrease is returned, too.
     `problem` is the one on the gradient basis.
     """
     objective, span_coef = subject.objective, subject.head.span_coef
-    if span_coef is None or not span_coef.any():
-        return 0.0
-    columns = torch.nonzero(span_coef)[:, 0]
     network = objective.network
+    change = torch.zeros_like(network.theta)
+    if span_coef is None or not span_coef.any():
+        return 0.0, change
+    columns = torch.nonzero(span_coef)[:, 0]
     # A chain's own operator holds the columns of all layers; this takes any subset.
     operator = FunctionOperator(network, network.theta, objective.X, columns)
     if not _is_linear_along(subject, operator, columns, problem.base):
-        return 0.0
+        return 0.0, change
     of_head = replace(problem, operator=operator)
     loss = float(problem.data_value(problem.base))
     if not objective.penalty.any():
-        return loss - solve_basis(of_head, max_memory).value
+        return loss - solve_basis(of_head, max_memory).value, change
     tilt = objective.penalty_gradient(network.theta)[columns]
     exact = QuadraticProblem(of_head, tilt, objective.penalty[columns])
-    return loss - convex_bound("head", exact, [], 0.0, 0.0, max_memory).value
+    best = convex_bound("head", exact, [], 0.0, 0.0, max_memory)
+    change[columns] = best.change
+    return loss - best.value, change
 
 
 def _is_linear_along(
