@@ -593,6 +593,21 @@ PROBED_ROWS = 4
 # Columns of the Hessian computed in one batch.
 HESSIAN_COLUMNS = 32
 
+# Change of the outputs within which Hessians are bounded from below, in units of the
+# loss. A step that a minimum is known by is shorter.
+CONVEX_RADIUS = 1e-3
+
+# A convex minimum is known if it is proven up to this part of the tolerance.
+CONVEX_FRACTION = 1e-3
+
+# Newton's method for a convex objective may take NEWTON_FLOPS, within these numbers of
+# steps.
+QUADRATIC_STEPS = (2, 50)
+
+# Its steps only use directions with singular values of the Hessian's root above this,
+# relative to the largest: others are rounding.
+NEWTON_RTOL = 1e-12
+
 # Limits of L-BFGS on a basis that is too large to factorize: steps and flops.
 DESCENT_STEPS, DESCENT_FLOPS = 200, 6e9
 

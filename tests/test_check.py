@@ -14,12 +14,20 @@ import numpy as np
 import pytest
 import torch
 from certificate_cases import embedded_unit, polished_mlp, saddle
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import PolynomialFeatures
 from torch import nn
 
 import sklearn_pgb.check
-from sklearn_pgb import AddedNeuronClassifier, FeatureBasis, certify
+from sklearn_pgb import (
+    AddedNeuronClassifier,
+    FeatureBasis,
+    ResNetBasisClassifier,
+    ResNetBasisRegressor,
+    certify,
+)
 from sklearn_pgb._certificate import _examine
 from sklearn_pgb.check import check as replay
 
@@ -106,6 +114,23 @@ def linear():
     return certify(polished, X, y)
 
 
+def penalized_line():
+    X, y, weight = data(11)
+    return certify(Ridge().fit(X, y, weight), X, y, sample_weight=weight)
+
+
+def penalized_labels():
+    X, y, _ = data(12)
+    labels = np.digitize(y, [-0.5, 0.5])
+    return certify(LogisticRegression().fit(X, labels), X, labels)
+
+
+def untrained_line():
+    X, y, _ = data(13)
+    torch.manual_seed(0)
+    return certify(nn.Linear(3, 1), X, y, loss="squared_error", penalty=1e-3)
+
+
 def interpolation():
     X = np.linspace(-1, 1, 6)[:, None]
     y = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
@@ -146,6 +171,9 @@ CASES = {
     margins: "not_critical",
     separated: "not_critical",
     linear: "certified_global",
+    penalized_line: "certified_global",
+    penalized_labels: "certified_global",
+    untrained_line: "not_critical",
     interpolation: "certified_global",
     at_saddle: "not_local_min",
     embedded: "not_local_min",
@@ -320,8 +348,8 @@ def test_dual_outside_of_its_domain_is_rejected(exported, check):
 
 def test_unknown_version_and_format_can_not_be_checked(exported, check):
     _, text, arrays = exported(regressor)
-    line = check({**json.loads(text), "version": 2}, arrays)
-    assert "version must be 1, got 2. Use the release that wrote the file" in line
+    line = check({**json.loads(text), "version": 1}, arrays)
+    assert "version must be 2, got 1. Use the release that wrote the file" in line
     line = check({"format": "another"}, arrays)
     assert "must be the text of Certificate.to_json" in line
     assert "has the wrong form (JSONDecodeError" in check("no json", arrays)
@@ -388,3 +416,77 @@ def test_features_must_fit_into_memory(exported, tmp_path):
         certificate.save_evidence(tmp_path / "evidence.npz", max_memory="1KB")
     with pytest.raises(ValueError, match=r"max_memory must hold the features of each"):
         certificate.to_json(max_memory=1000)
+
+
+# --- sizes at which rounding matters -------------------------------------------------
+
+
+def exported_holds(certificate, folder):
+    paths = [folder / name for name in NAMES]
+    paths[0].write_text(certificate.to_json())
+    certificate.save_evidence(paths[1])
+    return replay(*paths)
+
+
+def breast_cancer():
+    X, y = (part[:200] for part in load_breast_cancer(return_X_y=True))
+    network = ResNetBasisClassifier(random_state=0, max_iter=20)
+    return certify(network.fit(X, y), X, y)
+
+
+def diabetes():
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    network = ResNetBasisRegressor(cv=None, alpha=1e-3, max_iter=20, random_state=0)
+    return certify(network.fit(X, y), X, y)
+
+
+def large_targets():
+    X, y, _ = data(14, n=100)
+    network = MLPRegressor(max_iter=1, random_state=0).fit(X, 1e8 * y)
+    return certify(network, X, 1e8 * y)
+
+
+def large_errors():
+    X, y, _ = data(15)
+    torch.manual_seed(0)
+    return certify(nn.Sequential(nn.Linear(3, 1)), X, 1e8 * y, loss="huber")
+
+
+def rare_labels():
+    X, _, _ = data(17)
+    y, weight = (np.arange(40) == 0), np.where(np.arange(40) == 0, 1e-12, 1.0)
+    return certify(module(3, 1), X, y, loss="binary_log_loss", sample_weight=weight)
+
+
+def head_at_a_kink():
+    X, y, _ = data(19)
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).double()
+    nn.init.zeros_(network[0].weight), nn.init.zeros_(network[0].bias)
+    return certify(network, X, y, loss="squared_error", penalty=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "case",
+    [
+        breast_cancer,
+        diabetes,
+        large_targets,
+        large_errors,
+        rare_labels,
+        head_at_a_kink,
+    ],
+)
+def test_certificates_hold_at_any_size(case, tmp_path):
+    """Claims are compared up to the rounding of what they are computed from."""
+    assert exported_holds(case(), tmp_path) == "holds"
+
+
+def test_rounded_zeros_are_probabilities():
+    """Moved into the domain, a dual point may be negative in the last digit."""
+    conjugate = sklearn_pgb.check.formulas("log_loss")[2]
+    y = np.array([[1.0, 0.0]], np.longdouble)
+    rounded = np.array([[-1e-19, 1e-19]], np.longdouble) * [[0, 1]] - [[0, 2e-19]]
+    assert np.isfinite(conjugate(y, rounded)).all()
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(conjugate(y, np.array([[1e-3, -1e-3]]))).any()

@@ -241,15 +241,6 @@ def test_floor_holds_for_all_coefficients(generator):
     assert limited.lower_bound == limited.value <= 1e-20
 
 
-def test_coefficients_beyond_the_budget_are_known_to_be_worse(generator):
-    """With independent columns; a copy of one may differ by rounding, and does not."""
-    problem = random_problem(SquaredLoss(), generator, alpha=0)
-    assert find(problem).unlimited
-    rows = problem.operator.dense()
-    copied = torch.cat([rows, 3 * rows[:, :, :1]], 2)
-    assert not find(replace(problem, operator=DenseOperator(copied))).unlimited
-
-
 def test_features_that_overflow_leave_the_floor(generator):
     problem = random_problem(SquaredLoss(), generator, alpha=0)
     rows = problem.operator.dense().clone()

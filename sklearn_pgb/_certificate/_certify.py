@@ -74,8 +74,8 @@ def certify(
         The training minimized the mean loss plus ``sum(penalty * theta ** 2)``. None
         uses the estimator's parameters, or zero for a module.
     norm_budget : float, default=None
-        With a penalty: the largest norm of changes of the coefficients that its bound
-        covers. None is ten times the norm of the parameters.
+        With a penalty: the largest norm of changes of the coefficients that the tilted
+        problem covers. None is ten times the norm of the parameters.
     tol : float, default=1e-6
         Differences of the loss are ignored up to `tol` times the difference between the
         loss of the best constant model and the floor. For the squared loss without
@@ -186,11 +186,6 @@ def _examined(
         distance = tilted.norm_budget
     elif findings.tangent.attained is not False:
         distance = findings.tangent.norm
-    linear = None
-    if objective.network.is_linear_in_theta:
-        linear = "parameters"
-    elif objective.network.is_linear and np.isfinite(findings.linear_bound):
-        linear = "inputs"
     return Certificate(
         verdict=verdict,
         loss=findings.loss,
@@ -220,8 +215,8 @@ def _examined(
             subject,
             findings.tol,
             findings.decisive,
-            linear,
             findings.solved,
             tilted,
+            findings.convex,
         ),
     )

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_pgb._certificate._convex_bound import ConvexBound
 from sklearn_pgb._certificate._escape import Escape
 from sklearn_pgb._certificate._solved import SolvedBasis, enclosure
 from sklearn_pgb._certificate._subject import Subject
@@ -31,19 +32,25 @@ class Evidence:
     decisive : bool
         Whether a smaller loss on the gradient basis shows that some derivative is not
         zero: no hidden unit is at its kink, and coefficients of moderate size suffice.
-    linear : {"inputs", "parameters"} or None
-        What the network is a linear model of.
     solved : tuple of SolvedBasis
         One for each row of the table.
     tilted : TiltedIdentity or None
+    convex : ConvexBound or None
     """
 
     subject: Subject
     tol: float
     decisive: bool
-    linear: str | None
     solved: tuple[SolvedBasis, ...]
     tilted: TiltedIdentity | None
+    convex: ConvexBound | None
+
+    @property
+    def linear(self) -> str | None:
+        """What the network is a linear model of: "parameters", "inputs" or None."""
+        if self.convex is None or not self.convex.is_proven:
+            return None
+        return "parameters" if self.convex.basis == GRADIENT else "inputs"
 
     def document(
         self, claims: Mapping[str, Any], escape: Escape | None, max_memory: float
@@ -52,7 +59,9 @@ class Evidence:
         loss = self.subject.objective.loss
         parameters = {field: getattr(loss, field) for field in loss.parameters.values()}
         table = [each.record(f"features_{i}") for i, each in enumerate(self.solved)]
-        tilted = self.tilted
+        tilted, convex, minimum = self.tilted, self.convex, None
+        if convex is not None and convex.is_proven:
+            minimum = {"value": convex.value, "coef": convex.coef}
         if tilted is not None:
             gradient = next(row for row in table if row["basis"] == GRADIENT)
             of_tilted = {
@@ -68,11 +77,12 @@ class Evidence:
             digests[name] = hashlib.sha256(data).hexdigest()
         content = {
             "format": "sklearn_pgb certificate",
-            "version": 1,
+            "version": 2,
             "loss": {"name": loss.name, **parameters},
             "tol": self.tol,
             "assumptions": {"decisive": self.decisive, "linear": self.linear},
             "claims": dict(claims),
+            "convex": minimum,
             "table": table,
             "evidence": digests,
         }
@@ -100,7 +110,16 @@ class Evidence:
         if escape is not None:
             yield "escape_theta", escape.theta
             yield "escape_raw", network(torch.from_numpy(escape.theta), X).numpy()
-        used = 0
+        convex, used = self.convex, 0
+        if convex is not None and convex.is_proven:
+            problem = convex.problem
+            dense, penalty = problem.dense, problem.penalty
+            # The tilt is the penalty's gradient at the parameters.
+            theta = torch.where(penalty > 0, problem.tilt / (2 * penalty), 0.0)
+            used += 8 * dense.numel()
+            yield "convex_features", dense.numpy()
+            yield "convex_theta", theta.numpy()
+            yield "convex_penalty", penalty.numpy()
         for number, each in enumerate(self.solved):
             operator = each.problem.operator.one_output()
             used += 8 * operator.n_rows * operator.n_coef

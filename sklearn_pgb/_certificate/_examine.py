@@ -9,16 +9,19 @@ from torch import Tensor
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._budget import TILTED_BUDGET
+from sklearn_pgb._certificate._convex_bound import ConvexBound, convex_bound
 from sklearn_pgb._certificate._curvature import Curvature, curvature
 from sklearn_pgb._certificate._nearby import rank_nearby
+from sklearn_pgb._certificate._quadratic import QuadraticProblem
 from sklearn_pgb._certificate._solved import SolvedBasis, solve_features
 from sklearn_pgb._certificate._steepness import Steepness, steepness
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import (
     GRADIENT,
+    INPUTS,
     PERTURBED,
     BasisRow,
-    head_excess,
+    head_gain,
     solve_basis,
     tangent_problem,
 )
@@ -69,12 +72,12 @@ class Findings:
         One for each row of the table.
     tangent : Infimum
         Infimum of the loss over the gradient basis.
-    linear_bound : float
-        Bound on the loss of all linear models of the inputs; minus infinity if only
-        coefficients of limited norm are covered.
+    convex : ConvexBound or None
+        Bound on the objective of all parameters if it is convex, or on the loss of all
+        linear models of the inputs if all units are linear.
     head_excess : float
-        Decrease of the objective by a model on the last layer's derivatives, or a bound
-        on it with a penalty; used if the network is not smooth.
+        Decrease of the objective by a model on the last layer's derivatives; used if
+        the network is not smooth.
     in_span_error : float or None
         Relative error of ``f = J g``; None if no g is known.
     nearby_rank : int or None
@@ -98,7 +101,7 @@ class Findings:
     margin: KinkMargin
     solved: tuple[SolvedBasis, ...]
     tangent: Infimum
-    linear_bound: float
+    convex: ConvexBound | None
     head_excess: float
     in_span_error: float | None
     nearby_rank: int | None
@@ -133,13 +136,27 @@ class Findings:
 
         It does not at a kink, or if coefficients of extreme size are needed.
         """
-        steady = self.tilted is not None or self.excess > self.tolerance
-        return self.smooth and steady and not self.steepness.is_rounding
+        large = self.gain > self.tolerance
+        return self.smooth and large and not self.steepness.is_rounding
 
     @property
     def excess(self) -> float:
         """Loss minus that of coefficients of moderate size on the gradient basis."""
         return self.loss - self.tangent.steady
+
+    @property
+    def gain(self) -> float:
+        """Decrease that is attained on the gradient basis, or by convexity.
+
+        With a penalty, it is that of the tilted problem.
+        """
+        gain = self.excess
+        if self.tilted is not None:
+            gain = self.tilted.objective - self.tilted.value
+        convex = self.convex
+        if convex is not None and convex.basis == GRADIENT and convex.is_proven:
+            gain = max(gain, self.objective - convex.value)
+        return gain
 
     @property
     def singular(self) -> bool | None:
@@ -181,11 +198,18 @@ def examine(
     tolerance = scale.tolerance(settings.tol)
     tangent = solve_basis(problem, settings.max_memory, **known)
     steep = steepness(objective, problem, gradient)
+    convex = None
+    if objective.network.is_linear_in_theta:
+        tilt = objective.penalty_gradient(theta)
+        exact = QuadraticProblem(problem, tilt, objective.penalty)
+        convex = convex_bound(
+            GRADIENT, exact, [steep.step], penalty, tolerance, settings.max_memory
+        )
     if steep.gain > max(tolerance, loss - tangent.value) and not penalty:
         tangent = tangent.with_coefficients(problem, steep.step)
     margin = kink_margin(objective.network, objective.X)
     smooth = not margin.on_kink
-    solved, linear_bound, joint_row = solve_features(
+    solved, joint_row = solve_features(
         subject, bases, loss, floor.value, settings.max_memory
     )
     span_coef = subject.head.span_coef
@@ -203,11 +227,28 @@ def examine(
         result = solve_basis(wider, settings.max_memory, **known)
         solved.append(SolvedBasis.of(PERTURBED, wider, result, loss, span_coef))
     budget = settings.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
-    tilted = tilted_identity(objective, problem, gradient, tangent, budget, floor.value)
-    excess, bending = 0.0, None
+    changes, excess = [steep.step], 0.0
+    if convex is not None:
+        changes.append(convex.change)
     if not smooth:
-        excess = head_excess(subject, problem, gradient, budget, settings.max_memory)
-    elif not objective.network.is_linear_in_theta:
+        excess, change = head_gain(subject, problem, settings.max_memory)
+        changes.append(change)
+    tilted = tilted_identity(
+        objective,
+        problem,
+        changes,
+        tangent,
+        budget,
+        floor.value,
+        settings.max_memory,
+    )
+    if convex is None and objective.network.is_linear:
+        # A deep linear network can't represent more than linear models of its inputs.
+        inputs = next(each for each in solved if each.row.basis == INPUTS)
+        of_loss = QuadraticProblem.of_loss(inputs.problem)
+        convex = convex_bound(INPUTS, of_loss, [], 0.0, tolerance, settings.max_memory)
+    bending = None
+    if smooth and not objective.network.is_linear_in_theta:
         bending = curvature(objective, theta, generator)
     return Findings(
         loss=loss,
@@ -220,7 +261,7 @@ def examine(
         margin=margin,
         solved=tuple(solved),
         tangent=tangent,
-        linear_bound=linear_bound,
+        convex=convex,
         head_excess=excess,
         in_span_error=in_span_error,
         nearby_rank=nearby_rank,
@@ -245,7 +286,9 @@ def _at_parameters(objective: Objective) -> tuple[ConvexProblem, float, Tensor]:
         )
     problem = tangent_problem(objective, raw, [])
     loss = float(problem.data_value(raw))
-    gradient = objective.value_and_gradient_of_one(network.theta)[1]
+    # From these outputs, because another pass may round them differently.
+    gradient = problem.operator.rmatvec(problem.residual(raw))
+    gradient = gradient + objective.penalty_gradient(network.theta)
     measured = {
         "loss": loss,
         "penalty": float(objective.penalty_value(network.theta)),

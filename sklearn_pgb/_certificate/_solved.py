@@ -1,6 +1,5 @@
 """Solutions for the rows of the table, with the points that prove their bounds."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from torch import Tensor
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._certificate._table import (
-    INPUTS,
     BasisRow,
     feature_problems,
     joint_layers,
@@ -93,17 +91,13 @@ def enclosure(
     bounds: BasisRow | TiltedIdentity, point: Tensor | None, dual: Dual | None
 ) -> dict[str, Any]:
     """Return upper and lower bound, and the points that prove them."""
-    proof = None
-    if dual is not None:
-        # This bound is not yet capped at losses that are attained.
-        proof = {**asdict(dual), "bound": dual.bound(bounds.norm_budget).value}
     return {
         "value": bounds.value,
         "coordinates": point,
         "norm": None if point is None else float(point.norm()),
         "lower_bound": bounds.lower_bound,
         "norm_budget": bounds.norm_budget,
-        "dual": proof,
+        "dual": None if dual is None else asdict(dual),
     }
 
 
@@ -113,19 +107,14 @@ def solve_features(
     loss: float,
     floor: float,
     max_memory: float,
-) -> tuple[list[SolvedBasis], float, str | None]:
+) -> tuple[list[SolvedBasis], str | None]:
     """Solve the problems of `feature_problems`.
 
-    The second result is a bound on the loss of all linear models of the inputs, or
-    minus infinity if only coefficients of limited norm are covered. The third one is
-    the name of the row of several linear layers, if there is one.
+    The second result is the name of the row of several linear layers, if there is one.
     """
     joint = joint_layers(subject.objective)
-    solved, linear_bound = [], -math.inf
+    solved = []
     for name, problem in feature_problems(subject, bases, joint):
         result = solve_basis(problem, max_memory, floor=floor)
         solved.append(SolvedBasis.of(name, problem, result, loss))
-        # A bound within a norm budget does not cover products of large weights.
-        if name == INPUTS and result.unlimited:
-            linear_bound = result.lower_bound
-    return solved, linear_bound, next(iter(joint), None)
+    return solved, next(iter(joint), None)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._bases._conversion import as_basis, check_names
-from sklearn_pgb._budget import DESCENT_FLOPS, DESCENT_STEPS
+from sklearn_pgb._budget import HEAD_TOLERANCE
+from sklearn_pgb._certificate._convex_bound import convex_bound
+from sklearn_pgb._certificate._quadratic import QuadraticProblem
 from sklearn_pgb._certificate._subject import Subject
 from sklearn_pgb._convex._infimum import Infimum, infimum
 from sklearn_pgb._convex._problem import ConvexProblem
@@ -25,7 +27,6 @@ from sklearn_pgb._operators._function import FunctionOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 from sklearn_pgb._training._objective import Objective
-from sklearn_pgb._training._polish import quasi_newton
 
 INPUTS, GRADIENT, PERTURBED = "inputs", "gradient", "perturbed gradient"
 
@@ -99,40 +100,13 @@ def solve_basis(problem: ConvexProblem, max_memory: float, **known: Any) -> Infi
     return infimum(problem, descend, max_memory=max_memory, **known)
 
 
-def descend(
-    problem: ConvexProblem, tilt: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def descend(problem: ConvexProblem) -> tuple[Tensor, Tensor]:
     """Minimize by L-BFGS from zero, using only products with the basis.
 
-    Returns coefficients and intercept. A `tilt` adds the linear term ``tilt . coef`` to
-    the objective.
+    Returns coefficients and intercept.
     """
-    operator = problem.operator
-    p = operator.n_coef
-    n_free = operator.n_outputs if problem.intercept else 0
-
-    def function(point: Tensor) -> tuple[Tensor, Tensor]:
-        coef, intercept = point[:p], problem.zero()[1]
-        if n_free:
-            intercept = point[p:]
-        raw = problem.raw(coef, intercept)
-        residual = problem.residual(raw)
-        value, gradient = problem.data_value(raw), operator.rmatvec(residual)
-        if tilt is not None:
-            value, gradient = value + tilt @ coef, gradient + tilt
-        if not n_free:
-            return value, gradient
-        return value, torch.cat([gradient, residual.sum(0)])
-
-    # Flops of one product with the basis and one with its transpose.
-    step = 4.0 * operator.n_samples * max(p, 1)
-    n_steps = int(min(DESCENT_STEPS, max(10, DESCENT_FLOPS / step)))
-    start = problem.weight.new_zeros(p + n_free)
-    # A step may take several evaluations, each with a pass over the data.
-    end = quasi_newton(
-        function, start, gtol=1e-12, max_iter=n_steps, max_evaluations=2 * n_steps
-    ).theta
-    return end[:p], end[p:] if n_free else problem.zero()[1]
+    end, p = QuadraticProblem.of_loss(problem).descend(), problem.operator.n_coef
+    return end[:p], end[p:] if problem.intercept else problem.zero()[1]
 
 
 def problem_on(
@@ -188,30 +162,57 @@ def joint_layers(objective: Objective) -> dict[str, LinearOperator]:
     return {name: layers_operator(network, X, layers)}
 
 
-def head_excess(
-    subject: Subject,
-    problem: ConvexProblem,
-    gradient: Tensor,
-    norm_budget: float,
-    max_memory: float,
-) -> float:
+def head_gain(
+    subject: Subject, problem: ConvexProblem, max_memory: float
+) -> tuple[float, Tensor]:
     """Decrease of the objective on the last layer's derivatives; zero if unknown.
 
-    With a penalty it is a bound on the decrease, for changes with norms up to
-    `norm_budget`. `problem` is the one on the gradient basis.
+    With a penalty, the change of the parameters with this decrease is returned, too.
+    `problem` is the one on the gradient basis.
     """
     objective, span_coef = subject.objective, subject.head.span_coef
-    if span_coef is None or not span_coef.any():
-        return 0.0
-    columns = torch.nonzero(span_coef)[:, 0]
-    if objective.penalty.any():
-        return norm_budget * float(gradient[columns].norm())
     network = objective.network
+    change = torch.zeros_like(network.theta)
+    if span_coef is None or not span_coef.any():
+        return 0.0, change
+    columns = torch.nonzero(span_coef)[:, 0]
     # A chain's own operator holds the columns of all layers; this takes any subset.
     operator = FunctionOperator(network, network.theta, objective.X, columns)
+    if not _is_linear_along(subject, operator, columns, problem.base):
+        return 0.0, change
     of_head = replace(problem, operator=operator)
     loss = float(problem.data_value(problem.base))
-    return loss - solve_basis(of_head, max_memory).value
+    if not objective.penalty.any():
+        return loss - solve_basis(of_head, max_memory).value, change
+    tilt = objective.penalty_gradient(network.theta)[columns]
+    exact = QuadraticProblem(of_head, tilt, objective.penalty[columns])
+    best = convex_bound("head", exact, [], 0.0, 0.0, max_memory)
+    change[columns] = best.change
+    return loss - best.value, change
+
+
+def _is_linear_along(
+    subject: Subject, operator: LinearOperator, columns: Tensor, raw: Tensor
+) -> bool:
+    """Whether the outputs are linear in these parameters, by a step in both directions.
+
+    ``f = J g`` also holds for heads with a kink, such as a maximum of linear functions.
+    Such a head is not linear in one of two opposite directions.
+    """
+    network, X = subject.objective.network, subject.objective.X
+    theta, generator = network.theta, torch.Generator().manual_seed(0)
+    step = torch.randn(len(columns), generator=generator, dtype=theta.dtype)
+    step = step * (float(theta[columns].norm()) or 1.0)
+    expected = operator.matvec(step)
+    size = float(raw.abs().max() + expected.abs().max())
+    moved = (
+        network(theta.index_add(0, columns, step, alpha=sign), X) for sign in (1, -1)
+    )
+    errors = [
+        float((each - raw - sign * expected).abs().max())
+        for sign, each in zip((1, -1), moved, strict=True)
+    ]
+    return max(errors) <= HEAD_TOLERANCE * size
 
 
 def feature_problems(

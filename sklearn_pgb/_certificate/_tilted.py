@@ -1,12 +1,14 @@
 """Bounds from the critical-point identity of penalized objectives."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import GRADIENT_ROUNDING, OUTSIDE, RTOL
-from sklearn_pgb._certificate._table import descend
-from sklearn_pgb._convex._bounds import Bound, Dual, best_of, conjugate_value
+from sklearn_pgb._certificate._quadratic import QuadraticProblem
+from sklearn_pgb._convex._bounds import Dual, conjugate_value
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._training._objective import Objective
@@ -42,9 +44,8 @@ class TiltedIdentity:
         zero at critical points of a penalized objective.
     change : Tensor (n_params,)
         The change of the coefficients that attains `value`; zero for the network.
-    dual : Dual or None
-        Proof of the bound; None if it is that of all functions, minus the budget times
-        the norm of the penalty's gradient.
+    dual : Dual
+        Proof of the bound.
     """
 
     objective: float
@@ -54,7 +55,7 @@ class TiltedIdentity:
     unbounded: bool | None
     plain_gap: float
     change: Tensor
-    dual: Dual | None
+    dual: Dual
 
     @property
     def gap(self) -> float:
@@ -65,24 +66,25 @@ class TiltedIdentity:
 def tilted_identity(
     objective: Objective,
     problem: ConvexProblem,
-    gradient: Tensor,
+    changes: Iterable[Tensor],
     tangent: Infimum,
     norm_budget: float,
     floor: float,
+    max_memory: float,
 ) -> TiltedIdentity | None:
     """Compute bounds on the tilted problem within a norm; None without a penalty.
 
     Any dual u gives the bound ``-sum w l*(u) + sum w u f - B ||J^T W u + grad R||`` for
     ``||delta|| <= B``. If u is the loss' gradient at the network, this is the objective
-    minus B times the norm of its gradient. If J was factorized, u is corrected so that
-    the last norm vanishes. The best bound on the loss without penalty has another u.
+    minus B times the norm of its gradient. At the solution of the tilted problem, the
+    last norm vanishes. The best bound on the loss without penalty has another u.
 
     Parameters
     ----------
     problem : ConvexProblem
         Problem on the gradient basis, with the network's outputs as its offset.
-    gradient : Tensor (n_params,)
-        Gradient of the penalized objective.
+    changes : iterable of Tensor (n_params,)
+        Changes of the coefficients that may decrease the objective.
     tangent : Infimum
         Infimum of the loss over the gradient basis.
     floor : float
@@ -96,20 +98,23 @@ def tilted_identity(
     raw = problem.offset
     assert raw is not None
     start = float(problem.data_value(raw)) + penalty
-    points = [problem.loss.gradient(problem.y, raw)]
+    quadratic = QuadraticProblem(problem, tilt, torch.zeros_like(tilt))
+    # Any change within the budget gives an upper bound, so longer ones are rescaled.
+    changes = [quadratic.zero(), quadratic.descend(), *changes]
+    if quadratic.is_affordable(max_memory):
+        changes.append(quadratic.newton(quadratic.zero()))
+    # Gradients of the loss are in the domain of its conjugates.
+    points = [problem.loss.gradient(problem.y, quadratic.raw(each)) for each in changes]
     unbounded = None
     if tangent.spectrum is not None:
         steady = tangent.spectrum.leading(RTOL)
-        scale, root = steady.basis.scaling.scale, problem.weight.sqrt()[:, None]
-        relative = tilt / scale
+        relative = tilt / steady.basis.scaling.scale
         # If the tilt has a part that changes no output, the tilted loss decreases along
         # it without limit.
         outside = relative - steady.V @ (steady.V.T @ relative)
         unbounded = float(outside.norm()) > OUTSIDE * float(relative.norm())
-        # The dual closest to the loss' gradients with J^T W u = -grad R. Only along
-        # steady directions: dividing by tiny singular values would move u far away.
-        change = steady.U @ ((steady.V.T @ (gradient / scale)) / steady.singular)
-        points.append(points[0] - change.reshape(raw.shape) / root)
+    # Zero bounds the loss of each sample.
+    points.append(torch.zeros_like(raw))
     if tangent.dual is not None:
         points.append(tangent.dual.point)
 
@@ -124,27 +129,21 @@ def tilted_identity(
         value = conjugate_value(problem, u, raw) + penalty
         return Dual(value, float(residual + GRADIENT_ROUNDING * terms), u)
 
-    # Bound the loss and the tilt separately.
-    separate = Bound(floor + penalty - norm_budget * float(tilt.norm()), norm_budget)
-    bound = best_of([proof(u).bound(norm_budget) for u in points], separate)
-    delta = descend(problem, tilt)[0]
-    norm = float(delta.norm())
-    # Any delta within the budget gives an upper bound, so a longer one is rescaled.
-    if norm > norm_budget:
-        delta = delta * (norm_budget / norm)
+    proofs = [proof(u) for u in points]
+    dual = max(proofs, key=lambda each: each.bound(norm_budget).value)
     # The penalty is replaced by its tangent. The optimum of this convex problem is at
-    # delta = 0 if and only if the network is at a critical point.
-    tilted = problem.data_value(problem.raw(delta, problem.zero()[1])) + tilt @ delta
-    value = float(tilted) + penalty
-    if not value < start:
-        value, delta = start, delta * 0.0
+    # zero if and only if the network is at a critical point.
+    lengths = [max(1.0, float(each.norm()) / norm_budget) for each in changes]
+    shortened = [each / length for each, length in zip(changes, lengths, strict=True)]
+    change = min(shortened, key=quadratic.value)
+    value = min(quadratic.value(change) + penalty, start)
     return TiltedIdentity(
         objective=start,
         value=value,
-        lower_bound=min(bound.value, value),
+        lower_bound=min(dual.bound(norm_budget).value, value),
         norm_budget=norm_budget,
         unbounded=unbounded,
         plain_gap=max(start - penalty - max(floor, tangent.lower_bound), 0.0),
-        change=delta,
-        dual=bound.dual,
+        change=change,
+        dual=dual,
     )

@@ -1,5 +1,6 @@
 """Draw the verdict of a certificate, by theorems, from its findings."""
 
+import math
 from dataclasses import replace
 
 from sklearn_pgb._certificate._certificate import Verdict
@@ -17,7 +18,7 @@ def judge(subject: Subject, findings: Findings) -> tuple[Verdict, Escape | None]
     its curvature is negative. "not_critical" can't contradict this, because the global
     bound also holds for losses on the gradient basis.
     """
-    bound = global_bound(subject, findings)
+    bound = global_bound(findings)
     # A network of linear units may be certified by a bound above the floor.
     if replace(findings.scale, floor=bound).certifies(findings.objective, findings.tol):
         return "certified_global", None
@@ -29,24 +30,16 @@ def judge(subject: Subject, findings: Findings) -> tuple[Verdict, Escape | None]
     return "consistent_with_local_min", None
 
 
-def global_bound(subject: Subject, findings: Findings) -> float:
+def global_bound(findings: Findings) -> float:
     """Lower bound on the objective for all parameters of the network.
 
-    The floor is a bound for all functions of the inputs. A network of linear units is a
-    linear model of the inputs, so the bound for linear models applies too, unless it is
-    limited to coefficients within a norm budget.
-
-    The objective of a model that is linear in its parameters is convex, so the bound on
-    its gradient basis holds for all parameters within the norm budget.
+    The floor is a bound for all functions of the inputs. Models that are linear in
+    their parameters and networks of linear units also have the bound of a convex
+    problem. Bounds within a norm budget are not used, because larger parameters may
+    have a smaller objective.
     """
-    network = subject.objective.network
-    if network.is_linear_in_theta:
-        on_gradient_basis = findings.tilted or findings.tangent
-        return max(findings.floor.value, on_gradient_basis.lower_bound)
-    # A deep linear network can't represent more than the linear models of its inputs.
-    if network.is_linear:
-        return max(findings.floor.value, findings.linear_bound)
-    return findings.floor.value
+    bounds = [] if findings.convex is None else [findings.convex.lower_bound]
+    return max([findings.floor.value, *bounds])
 
 
 def is_not_critical(findings: Findings) -> bool:
@@ -54,19 +47,15 @@ def is_not_critical(findings: Findings) -> bool:
 
     At a critical point, no model on the gradient basis is better. With a penalty, no
     solution of the tilted problem is better. At a kink, only the last layer's
-    derivatives are sure to exist, so only these are used. The gain of a single gradient
-    step is sufficient evidence by itself.
+    derivatives are sure to exist, so only these are used. Only a decrease that is
+    attained is evidence; an upper bound on it may be loose.
     """
     # The gradient is more accurate than losses on bases, so it decides first.
     if findings.steepness.is_rounding:
         return False
     if not findings.smooth:
         return findings.head_excess > findings.tolerance
-    if findings.steepness.gain > findings.tolerance:
-        return True
-    if findings.tilted is not None:
-        return findings.tilted.gap > findings.tolerance
-    return findings.excess > findings.tolerance
+    return findings.gain > findings.tolerance
 
 
 def find_escape(subject: Subject, findings: Findings) -> Escape | None:
@@ -106,6 +95,12 @@ def assumptions(subject: Subject, findings: Findings) -> tuple[str, ...]:
     margin = findings.margin
     if margin.value == float("inf"):
         texts.append("The network is differentiable: it has no kinks.")
+    elif math.isnan(margin.value):
+        texts.append(
+            "The network may not be differentiable at its parameters, because it has "
+            "functions that are not known to be smooth. Only the last layer's "
+            "derivatives were used."
+        )
     elif findings.smooth:
         texts.append(
             "The network is differentiable at its parameters: checked, the nearest "
@@ -173,11 +168,15 @@ def notes(subject: Subject, findings: Findings) -> tuple[str, ...]:
             "coefficients grow without limit."
         )
     if linear:
-        budget = (findings.tilted or findings.tangent).norm_budget
-        limit = "" if budget == float("inf") else f" up to a norm of {budget:.2g}"
         texts.append(
             "The model is linear in its parameters, so its objective is convex. The "
-            f"verdict is about all parameters{limit}."
+            "verdict is about all parameters, of any size."
+        )
+    if findings.convex is not None and not findings.convex.is_proven:
+        texts.append(
+            "The objective is convex or bounded by a convex one, but it has no "
+            "curvature in some directions, or is too large to decompose. So only the "
+            "floor bounds it for all parameters."
         )
     if isinstance(subject.objective.network, ResNetNetwork):
         texts.append(

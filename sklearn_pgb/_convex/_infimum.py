@@ -23,7 +23,6 @@ from sklearn_pgb._budget import (
 )
 from sklearn_pgb._convex._bound_choice import Minimizer, best_bound, rough_bound
 from sklearn_pgb._convex._bounds import (
-    Bound,
     Dual,
     conjugate_value,
     into_domain,
@@ -34,7 +33,6 @@ from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._repair import repaired
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._convex._unit_basis import (
-    EPS,
     ColumnScaling,
     Spectrum,
     product_rounding,
@@ -71,9 +69,6 @@ class Infimum:
         directions with singular values above 1e-10 of the largest.
     steady_rank : int or None
         Number of these directions; None if the basis was not factorized.
-    unlimited : bool
-        Whether coefficients beyond the budget are known to be worse, because the
-        columns are independent and the squared loss grows with their coefficients.
     spectrum : Spectrum or None
     dual : Dual or None
         Proof of the lower bound; None if it holds for every function.
@@ -91,7 +86,6 @@ class Infimum:
     norm: float
     steady: float
     steady_rank: int | None = None
-    unlimited: bool = False
     spectrum: Spectrum | None = None
     dual: Dual | None = None
     coordinates: Tensor | None = None
@@ -337,29 +331,11 @@ def _finish(
         norm=best.norm,
         steady=steady,
         steady_rank=None if spectrum is None else spectrum.leading(STEADY_RTOL).rank,
-        unlimited=_is_unlimited(problem, spectrum, bound, value),
         spectrum=spectrum,
         dual=bound.dual,
         coordinates=best.coordinates,
         ray=ray,
     )
-
-
-def _is_unlimited(
-    problem: ConvexProblem, spectrum: Spectrum | None, bound: Bound, value: float
-) -> bool:
-    """Whether all coefficients beyond the budget have a larger loss than `value`."""
-    if not math.isfinite(bound.norm_budget):
-        return True
-    if spectrum is None or not problem.loss.quadratic:
-        return False
-    matrix = spectrum.basis.matrix
-    if len(spectrum.singular) < matrix.shape[1]:
-        return False
-    # Computed singular values are off by a few units in the last place.
-    smallest = float(spectrum.singular[-1]) - 8 * EPS * math.sqrt(matrix.numel())
-    target = float(spectrum.basis.fold(problem.y - spectrum.basis.base).norm())
-    return smallest * bound.norm_budget > target + math.sqrt(max(value, 0.0))
 
 
 def _attainment(

@@ -228,6 +228,9 @@ class SmoothedHingeLoss(SeparableLoss):
         slope = self.power * (self.power - 1) * gap.abs() ** (self.power - 2)
         return torch.where(gap > 0, slope, 0.0)
 
+    def least_hessian_root(self, y: Tensor, raw: Tensor, radius: float) -> Tensor:
+        return torch.zeros_like(raw)
+
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
         t = -dual * y
         p = self.power

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,21 @@ class Loss(ABC):
     @abstractmethod
     def hessian_root(self, y: Tensor, raw: Tensor) -> Tensor:
         """Roots S_i of the Hessians."""
+
+    @property
+    def hessian_unit(self) -> float:
+        """Change of the outputs within which Hessians may be similar."""
+        return 1.0
+
+    def least_hessian_root(self, y: Tensor, raw: Tensor, radius: float) -> Tensor:
+        """Roots of matrices below all Hessians at outputs up to `radius` away.
+
+        This holds if no third derivative exceeds the second one times the range of the
+        direction's entries: along a change h of the outputs, Hessians then fall by
+        ``exp(max h - min h)`` at most, and ``max h - min h <= sqrt(2) |h|``. Other
+        losses override it; zero is a bound for each.
+        """
+        return self.hessian_root(y, raw) * math.exp(-radius / math.sqrt(2))
 
     @abstractmethod
     def hessian_probe(self, y: Tensor, raw: Tensor, signs: Tensor) -> Tensor:

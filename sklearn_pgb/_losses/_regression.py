@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -41,6 +42,13 @@ class SquaredLoss(SeparableLoss):
 
     def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
         return torch.full_like(raw, 2.0)
+
+    @property
+    def hessian_unit(self) -> float:
+        return math.inf
+
+    def least_hessian_root(self, y: Tensor, raw: Tensor, radius: float) -> Tensor:
+        return self.hessian_root(y, raw)
 
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
         return dual * y + dual.square() / 4
@@ -87,6 +95,14 @@ class HuberLoss(SeparableLoss):
 
     def curvature(self, y: Tensor, raw: Tensor) -> Tensor:
         return 2.0 * ((raw - y).abs() <= self.delta).to(raw.dtype)
+
+    @property
+    def hessian_unit(self) -> float:
+        return self.delta
+
+    def least_hessian_root(self, y: Tensor, raw: Tensor, radius: float) -> Tensor:
+        inside = (raw - y).abs() + radius <= self.delta
+        return (2.0 * inside.to(raw.dtype)).sqrt()
 
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
         return dual * y + dual.square() / 4

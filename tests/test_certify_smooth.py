@@ -1,0 +1,218 @@
+"""Verdicts that need derivatives are only given where these are known to exist."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from certificate_cases import smooth_data
+from torch import nn
+from torch.nn import functional as F
+
+from sklearn_pgb import certify
+from sklearn_pgb._geometry._kinks import kink_margin
+from sklearn_pgb._models._module import ModuleNetwork
+
+
+class Function(nn.Module):
+    """A function of the inputs and a square matrix of parameters."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, X):
+        return self.function(X, self.weight)
+
+
+class Whole(nn.Module):
+    """A layer of whole numbers."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, X):
+        return self.layer(X.long()).flatten(1)
+
+
+class Attention(nn.Module):
+    """Attention with a causal mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(2, 1, batch_first=True)
+
+    def forward(self, X):
+        X, mask = X.reshape(-1, 2, 2), torch.ones(2, 2, dtype=torch.bool).triu(1)
+        return self.attention(X, X, X, attn_mask=mask, need_weights=False)[0].flatten(1)
+
+
+class Recurrent(nn.Module):
+    """The last output of a recurrent layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, X):
+        return self.layer(X.reshape(-1, 2, 2))[0][:, -1]
+
+
+def into_zeros(X, W):
+    outputs = torch.zeros_like(X)
+    outputs[:, 0] = X @ W[0]
+    return outputs.tanh()
+
+
+def into_zeros_relu(X, W):
+    outputs = torch.zeros_like(X)
+    outputs[:, 0] = X @ W[0]
+    return outputs.relu()
+
+
+def in_2d(*layers):
+    return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), *layers, nn.Flatten())
+
+
+SMOOTH = {
+    "GELU": nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Softplus(), nn.Mish()),
+    "CELU": nn.Sequential(nn.Linear(4, 4), nn.CELU(0.5), nn.Linear(4, 1)),
+    "norms": nn.Sequential(
+        nn.Linear(4, 4), nn.LayerNorm(4), nn.BatchNorm1d(4), nn.RMSNorm(4)
+    ),
+    "images": in_2d(
+        nn.Conv2d(1, 2, 2, padding=1),
+        nn.GroupNorm(1, 2),
+        nn.SiLU(),
+        nn.AvgPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.AdaptiveAvgPool2d(1),
+    ),
+    "transposed": in_2d(nn.ConvTranspose2d(1, 2, 2)),
+    "LSTM": Recurrent(nn.LSTM(2, 3, batch_first=True)),
+    "GRU": Recurrent(nn.GRU(2, 3, batch_first=True)),
+    "attention": Attention(),
+    "embedding": Whole(nn.Embedding(3, 2)),
+    "mean of a bag": Whole(nn.EmbeddingBag(3, 2, mode="mean")),
+    "mask": Function(lambda X, W: (X @ W).masked_fill(X == 0, 0.0)),
+    "selection": Function(lambda X, W: torch.where(X > 0, X @ W, 0.0)),
+    "piecewise inputs": Function(lambda X, W: X.relu() @ W),
+    "power": Function(lambda X, W: (1 + (X @ W) ** 2).sqrt()),
+    "into zeros": Function(into_zeros),
+}
+
+NOT_KNOWN = {
+    "largest of a bag": Whole(nn.EmbeddingBag(3, 2, mode="max")),
+    "gate": Function(lambda X, W: (X @ W) * (X @ W > 0)),
+    "masked": Function(lambda X, W: (X @ W).masked_fill(X @ W < 0, 0.0)),
+    "fmax": Function(lambda X, W: torch.fmax(X @ W, X)),
+    "norm": Function(lambda X, W: torch.linalg.vector_norm(X @ W, dim=1)[:, None]),
+    "distance": Function(torch.cdist),
+    "order": Function(lambda X, W: (X @ W).kthvalue(2, 1)[0][:, None]),
+    "running maximum": Function(lambda X, W: (X @ W).cummax(1)[0]),
+    "deviation": Function(lambda X, W: (X @ W).std(1, keepdim=True)),
+    "floor": Function(lambda X, W: torch.div(X @ W, 1.0, rounding_mode="floor")),
+    "integers": Function(lambda X, W: (X @ W) * (X @ W).long()),
+    "number": Function(lambda X, W: (X @ W) * float(W[0, 0])),
+    "limits": Function(lambda X, W: torch.logit(X @ W, eps=0.1)),
+    "pool": Function(lambda X, W: F.max_pool1d(X @ W, 2)),
+    "normalized": Function(lambda X, W: F.normalize(X @ W)),
+}
+
+
+def margin_of(module):
+    X = torch.tensor(np.random.default_rng(0).integers(0, 3, (5, 4))).double()
+    return kink_margin(ModuleNetwork(module.double().eval()), X).value
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_smooth_functions_have_no_kinks(name):
+    """Neither have functions of the inputs alone, such as masks."""
+    assert margin_of(SMOOTH[name]) == math.inf
+
+
+@pytest.mark.parametrize("name", NOT_KNOWN)
+def test_margin_of_other_functions_is_unknown(name):
+    assert math.isnan(margin_of(NOT_KNOWN[name]))
+
+
+def test_kinks_of_zeros_that_outputs_are_written_into_are_found():
+    assert margin_of(Function(into_zeros_relu)) == 0.0
+
+
+# --- minima at kinks -----------------------------------------------------------------
+
+
+class Largest(nn.Module):
+    """The maximum of two linear functions, with their weights in one row."""
+
+    def __init__(self, weights, largest):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([weights], dtype=torch.float64))
+        self.largest = largest
+
+    def forward(self, X):
+        parts = X * self.weight
+        return self.largest(parts[:, :1], parts[:, 1:])
+
+
+def gated(a, b):
+    return b + (a - b) * (a > b)
+
+
+@pytest.mark.parametrize("level", [0.5, 1.0])
+@pytest.mark.parametrize("largest", [torch.fmax, torch.maximum, gated])
+def test_minimum_at_a_tie_is_not_called_critical(largest, level):
+    """At equal weights no direction decreases the loss, as a grid around them shows."""
+    X, y = np.array([[1.0, 1], [1, 0], [0, 1]]), np.array([-2.0, 1, 1]) + level
+
+    def loss(w):
+        return np.mean((np.maximum(X[:, 0] * w[0], X[:, 1] * w[1]) - y) ** 2)
+
+    nearby = level + 0.1 * np.stack(np.meshgrid(*[np.linspace(-1, 1, 41)] * 2), -1)
+    assert min(map(loss, nearby.reshape(-1, 2))) >= loss([level, level]) - 1e-15
+    certificate = certify(Largest([level] * 2, largest), X, y, loss="squared_error")
+    assert certificate.verdict == "consistent_with_local_min"
+    assert math.isnan(certificate.kink_margin)
+    assert "not known to be smooth" in " ".join(certificate.assumptions)
+
+
+def test_minimum_of_a_bag_is_not_called_critical():
+    module = nn.Sequential(nn.EmbeddingBag(3, 1, mode="max"))
+    nn.init.zeros_(module[0].weight)
+    tokens, y = np.array([[0, 1], [0, 0], [1, 1]]), np.array([-2.0, 1.0, 1.0])
+    certificate = certify(module, tokens, y, loss="squared_error")
+    assert certificate.verdict == "consistent_with_local_min"
+
+
+def test_last_layer_with_a_kink_is_not_used():
+    """The outputs of a leaky ReLU are not linear in its layer at a kink."""
+    module = nn.Sequential(nn.Linear(2, 1, bias=False), nn.LeakyReLU(0.5)).double()
+    module[0].weight.data = torch.tensor([[1.0, 1.0]]).double()
+    X = np.array([[1.0, -1.0], [1.0, 0.0], [0.0, 1.0]])
+    # The first sample is at the kink. Automatic differentiation takes the slope 0.5.
+    y = np.array([-1.0, 1.75, 0.25])
+
+    def loss(w):
+        z = X @ w
+        return np.mean((np.where(z > 0, z, 0.5 * z) - y) ** 2)
+
+    nearby = 1 + 0.1 * np.stack(np.meshgrid(*[np.linspace(-1, 1, 41)] * 2), -1)
+    assert min(map(loss, nearby.reshape(-1, 2))) >= loss(np.ones(2)) - 1e-15
+    certificate = certify(module, X, y, loss="squared_error")
+    assert certificate.kink_margin == 0
+    assert certificate.verdict == "consistent_with_local_min"
+
+
+def test_linear_head_after_unknown_functions_is_used(seed):
+    """Derivatives of the last layer exist, whatever comes before it."""
+    X, y = smooth_data(seed)
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(2, 4), nn.Hardtanh(), nn.Linear(4, 1)).double()
+    certificate = certify(module, X, y, loss="squared_error")
+    assert math.isnan(certificate.kink_margin)
+    assert certificate.verdict == "not_critical"
