@@ -597,6 +597,9 @@ HESSIAN_COLUMNS = 32
 # loss. A step that a minimum is known by is shorter.
 CONVEX_RADIUS = 1e-3
 
+# Sums of columns up to this size, times factors up to this size, are exact.
+LARGEST_INTEGER = 2**16
+
 # A convex minimum is known if it is proven up to this part of the tolerance.
 CONVEX_FRACTION = 1e-3
 

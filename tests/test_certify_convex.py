@@ -13,7 +13,7 @@ from test_check import forge
 from torch import nn
 
 from sklearn_pgb import certify
-from sklearn_pgb._certificate._quadratic import QuadraticProblem
+from sklearn_pgb._certificate._quadratic import QuadraticProblem, integer_sums
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._losses._classification import (
     CrossEntropyLoss,
@@ -244,6 +244,41 @@ def test_redundant_columns_are_left_out(tmp_path):
     assert certificate.verdict == "certified_global"
     assert certificate.evidence.convex.problem.problem.operator.n_coef == 8
     assert holds(certificate, tmp_path)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_indicators_of_all_categories_are_redundant(labels, tmp_path):
+    """Those of each column add up to the intercept."""
+    X, y = linear_data()
+    rng = np.random.default_rng(0)
+    codes = rng.integers(3, size=len(X)), rng.integers(4, size=len(X))
+    X = np.column_stack([X, *(np.eye(4)[each] for each in codes)])
+    if labels:
+        y = rng.permutation(y > 0)
+        model = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000).fit(X, y)
+    else:
+        model = LinearRegression().fit(X, y)
+    certificate = certify(model, X, y)
+    assert certificate.verdict == "certified_global"
+    # Three numbers, seven indicators and an intercept, less one for each block.
+    assert certificate.evidence.convex.problem.problem.operator.n_coef == 3 + 7 - 1
+    assert holds(certificate, tmp_path)
+    model.coef_ = model.coef_ * 1.1
+    assert certify(model, X, y).verdict == "not_critical"
+
+
+def test_integer_sums():
+    """Also of more columns than samples; not with fractions, nor nearly."""
+    rng = np.random.default_rng(0)
+    free = torch.from_numpy(rng.integers(-5, 6, size=(20, 4)).astype(float))
+    sums = torch.stack([free[:, 0] - 2 * free[:, 3], free.sum(1), free[:, 1] / 2], 1)
+    columns = torch.cat([free, sums, free[:, :1] + 0.5], 1)
+    assert integer_sums(columns) == [4, 5]
+    assert integer_sums(columns[:4]) == [4, 5]
+    assert integer_sums(columns[:, :0]) == []
+    near = torch.cat([free, free[:, :1]], 1)
+    near[7, 4] += 1
+    assert integer_sums(near) == []
 
 
 def test_separated_labels_have_no_minimum():

@@ -13,6 +13,7 @@ from sklearn_pgb._budget import (
     DESCENT_STEPS,
     FACTOR_FLOPS,
     GRADIENT_ROUNDING,
+    LARGEST_INTEGER,
     MEAN_ULPS,
     NEWTON_FLOPS,
     NEWTON_RTOL,
@@ -209,9 +210,10 @@ class QuadraticProblem:
     def redundant(self) -> list[int]:
         """Return columns without penalty that can be left out.
 
-        They are zero, equal another column, or add the same number to the last output
-        as other columns to the other outputs. The log loss of classes does not change
-        if all outputs of a sample change equally.
+        They are zero, equal another column, are a sum of others with integer factors
+        (indicators of all categories add up to an intercept), or add the same number to
+        the last output as other columns to the other outputs. The log loss of classes
+        does not change if all outputs of a sample change equally.
         """
         found, seen, k = [], set(), self.problem.y.shape[1]
         groups: dict[bytes, set[int]] = {}
@@ -230,6 +232,13 @@ class QuadraticProblem:
                 group.add(outputs[0])
                 if len(group) == k:
                     found.append(column)
+        left = free.clone()
+        left[found] = False
+        for c in range(k):
+            of_others = self.dense[:, torch.arange(k) != c].flatten(0, 1).any(0)
+            columns = torch.nonzero(left & ~of_others)[:, 0]
+            dependent = integer_sums(self.dense[:, c, columns])
+            found += columns[dependent].tolist()
         return found
 
     def select(self, columns: Tensor) -> "QuadraticProblem":
@@ -237,6 +246,34 @@ class QuadraticProblem:
         operator = DenseOperator(self.dense[:, :, columns])
         problem = replace(self.problem, operator=operator)
         return QuadraticProblem(problem, self.tilt[columns], self.penalty[columns])
+
+
+def integer_sums(columns: Tensor) -> list[int]:
+    """Return columns that are sums of earlier ones with integer factors, exactly.
+
+    Only columns of integers are considered, so that no sum is rounded.
+    """
+    small = columns.abs().amax(0) <= LARGEST_INTEGER
+    whole = torch.nonzero((columns == columns.round()).all(0) & small)[:, 0].tolist()
+    if not whole:
+        return []
+    norms = columns[:, whole].norm(dim=0)
+    pivots = torch.linalg.qr(columns[:, whole], mode="r").R.diagonal().abs()
+    # If there are fewer samples than columns, the last columns have no pivot.
+    independent = torch.zeros(len(whole), dtype=torch.bool)
+    independent[: len(pivots)] = pivots > EPS**0.5 * norms[: len(pivots)]
+    found: list[int] = []
+    kept: list[int] = []
+    for column, is_new in zip(whole, independent.tolist(), strict=True):
+        if not is_new and kept:
+            basis, target = columns[:, kept], columns[:, column]
+            factors = torch.linalg.lstsq(basis, target[:, None]).solution.round()
+            is_small = bool(factors.abs().max() <= LARGEST_INTEGER)
+            if is_small and torch.equal(basis @ factors, target[:, None]):
+                found.append(column)
+                continue
+        kept.append(column)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
