@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_friedman1
 from sklearn.metrics import r2_score
+from sklearn.model_selection import ShuffleSplit
 from table_cases import regressor
 
 from sklearn_pgb._predictive._reduction import estimated_reduction, measured_reduction
@@ -40,6 +41,15 @@ def test_duplicates_and_groups_stay_together(many):
         assert 10 < len(aside) <= 20
         others = np.delete(cluster, aside)
         assert not np.isin(cluster[aside], others).any()
+
+
+def test_large_groups_do_not_stop_the_draw(many):
+    """Half of the samples are equal; the others are drawn from."""
+    rows = np.r_[np.zeros(200), np.arange(1, 201)][:, None]
+    for seed in range(10):
+        aside = samples_aside(rows, None, seed)
+        assert len(aside) == 20
+        assert rows[aside].all()
 
 
 def test_large_groups_are_not_set_aside(many):
@@ -124,6 +134,20 @@ def test_few_samples_are_all_trained_on():
     stored = model._oof_errors
     found = stored["errors"] / stored["folds"]["errors"]
     np.testing.assert_allclose(found, np.full((200, 1), expected))
+
+
+def test_splitters_that_hold_out_some_samples(many):
+    """The scale is constant, and the samples aside measure errors."""
+    splitter = ShuffleSplit(2, test_size=0.3, random_state=0)
+    model = regressor(cv=splitter, distribution=True).fit(ROWS, TARGETS)
+    aside = samples_aside(ROWS, None, drawn_seed())
+    errors = TARGETS[aside] - model.predict(ROWS[aside])
+    np.testing.assert_allclose(model._oof_errors["aside"]["errors"][:, 0], errors)
+    np.testing.assert_allclose(model.oof_prediction_[aside], TARGETS[aside] - errors)
+    width = np.diff(model.predict_interval(ROWS, 0.75))[:, 0]
+    np.testing.assert_allclose(width, 2 * np.sort(abs(errors))[-2])
+    with pytest.raises(ValueError, match="a `cv` that holds out every sample"):
+        model.predict_interval(ROWS, method="cv+")
 
 
 @pytest.mark.parametrize("halves", [False, True])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_friedman1
+from sklearn.metrics import r2_score
 from table_cases import regressor
 
 from sklearn_pgb import neg_nll
@@ -41,15 +42,26 @@ def test_ordinary_targets_keep_their_units():
     weight = np.ones(150)
     y = np.column_stack([TARGETS, 1e4 * TARGETS - 3e4])
     center, unit = target_units(y, weight)
-    assert unit == 1
+    np.testing.assert_array_equal(unit, [1, 1])
     np.testing.assert_array_equal(center, [0, 0])
 
 
-def test_samples_without_weight_have_no_units():
-    y = np.r_[TARGETS, 1e30][:, None]
-    center, unit = target_units(y, np.r_[np.ones(150), 0])
+@pytest.mark.parametrize("at", [0, 70, 150])
+def test_samples_without_weight_have_no_units(at):
+    y, weight = np.insert(TARGETS, at, 1e30)[:, None], np.insert(np.ones(150), at, 0)
+    center, unit = target_units(y, weight)
     assert unit == 1
     assert center == 0
+
+
+def test_each_target_has_units_of_its_own():
+    """A small one next to a large one, and one far from zero next to another."""
+    y = np.column_stack([1e-10 * TARGETS, TARGETS, 1e9 + TARGETS, 1e7 * TARGETS])
+    model = regressor("drop", trees="drop").fit(ROWS, y)
+    alone = regressor("drop", trees="drop").fit(ROWS, TARGETS)
+    expected = r2_score(TARGETS, alone.predict(ROWS))
+    scores = r2_score(y, model.predict(ROWS), multioutput="raw_values")
+    np.testing.assert_allclose(scores, np.full(4, expected), atol=0.1)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -1e30, 1e-30])

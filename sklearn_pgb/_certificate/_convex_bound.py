@@ -64,8 +64,9 @@ def convex_bound(
         kept = torch.ones(len(change), dtype=torch.bool)
         kept[problem.redundant()] = False
         whole, problem = problem, problem.select(torch.nonzero(kept)[:, 0])
-        start = min([change[kept], problem.zero()], key=problem.value)
-        coef = problem.newton(start)
+        # Without redundant columns, a candidate may have another value.
+        starts = change[kept], problem.zero(), problem.descend()
+        coef = problem.newton(min(starts, key=problem.value))
         gap = problem.gap(coef) + problem.rounding(coef)
         change = whole.zero()
         change[kept] = coef

@@ -168,15 +168,16 @@ def notes(subject: Subject, findings: Findings) -> tuple[str, ...]:
             "coefficients grow without limit."
         )
     if linear:
-        texts.append(
-            "The model is linear in its parameters, so its objective is convex. The "
-            "verdict is about all parameters, of any size."
-        )
+        text = "The model is linear in its parameters, so its objective is convex."
+        if findings.convex is not None and findings.convex.is_proven:
+            text += " The verdict is about all parameters, of any size."
+        texts.append(text)
     if findings.convex is not None and not findings.convex.is_proven:
         texts.append(
             "The objective is convex or bounded by a convex one, but it has no "
-            "curvature in some directions, or is too large to decompose. So only the "
-            "floor bounds it for all parameters."
+            "curvature in some directions, is too large to decompose, or its minimum "
+            "is not known to the tolerance. So only the floor bounds it for all "
+            "parameters."
         )
     if isinstance(subject.objective.network, ResNetNetwork):
         texts.append(

@@ -27,6 +27,7 @@ COMPLEX = (
 def row_codes(X: Any) -> NDArray[np.intp]:
     """Codes 0, 1, ... of the samples; only equal samples have the same code.
 
+    A list is read as an array, so numbers of other columns may round large integers.
     The codes follow the order of values. They do not depend on the order or
     repetition of samples, nor on the container or dtype.
     """

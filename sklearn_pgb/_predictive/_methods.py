@@ -84,9 +84,9 @@ class Predictive:
 
         The location is the prediction. The scale is a function of the inputs if
         ``distribution=True``, else a constant. The shape is that of the out-of-fold
-        errors, divided by their scale, so that skew, heavy tails and several modes
-        survive. Counts have negative binomial distributions, with the dispersion that
-        fits the out-of-fold means.
+        errors, divided by their scale and reduced to the size of the refit's errors, so
+        that skew, heavy tails and several modes survive. Counts have negative binomial
+        distributions, with the dispersion that fits the out-of-fold means.
 
         Parameters
         ----------
@@ -150,7 +150,8 @@ class Predictive:
         method : {"cv", "cv+"}, default="cv"
             "cv" is the prediction plus and minus a quantile of the errors, times their
             scale. Of an estimator for tables that has set samples aside, it covers
-            exchangeable samples with a probability of at least `coverage` [2]_. "cv+"
+            exchangeable samples with a probability of at least `coverage` [2]_, if
+            there are neither duplicates nor groups. "cv+"
             uses the predictions of each fold with the errors of the samples it held
             out, so that exchangeable samples are covered with a probability of at least
             ``1 - 2 * (1 - coverage) - sqrt(2 / n_samples)`` [1]_. It is wider, and
@@ -172,9 +173,6 @@ class Predictive:
         ----------
         .. [1] R. F. Barber, E. J. Candes, A. Ramdas, R. J. Tibshirani, "Predictive
            inference with the jackknife+", Annals of Statistics 49(1), 2021, Theorem 4.
-        .. [2] J. Lei, M. G'Sell, A. Rinaldo, R. J. Tibshirani, L. Wasserman,
-           "Distribution-free predictive inference for regression", JASA 113(523), 2018,
-           Theorem 2.
         .. [2] J. Lei, M. G'Sell, A. Rinaldo, R. J. Tibshirani, L. Wasserman,
            "Distribution-free predictive inference for regression", JASA 113(523), 2018,
            Theorem 2.

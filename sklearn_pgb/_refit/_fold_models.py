@@ -279,7 +279,7 @@ class KeptLeaves:
         self.position = torch.full((n_samples,), -1)
         self.position[index] = torch.arange(len(index))
         types = torch.uint8, torch.int16, torch.int32
-        most = max(n_leaves) - 1
+        most = max(n_leaves, default=1) - 1
         kind = next(each for each in types if most <= torch.iinfo(each).max)
         self.kept = torch.empty(len(index), len(n_leaves), dtype=kind)
         for rows in torch.arange(len(index)).split(SAMPLE_BLOCK):

@@ -135,13 +135,13 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 "sample_weight and class_weight must leave a sample with a positive "
                 "weight, but all are zero. Raise one."
             )
-        self._units = np.zeros(targets.n_outputs), 1.0
-        member_y = targets.as_numbers(y)
+        self._units, scaled = (np.zeros(1), np.ones(1)), y
         if self.loss == "squared_error":
             self._units = center, unit = target_units(y, weight)
-            member_y = targets.as_numbers((y - center) / unit)
+            scaled = (y - center) / unit
+        member_y = targets.as_numbers(scaled)
         # Counts are checked here, before any training.
-        encoded = targets.encode(y, targets.n_outputs, *self._units)
+        encoded = targets.encode(scaled, targets.n_outputs)
         rows = np.flatnonzero(weight)
         reader, Z = TableReader.of(table, self.categorical_features, rows)
         Z = check_array(Z, ensure_all_finite="allow-nan", input_name="X")
@@ -156,7 +156,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             rows = np.setdiff1d(rows, aside)
         parts, halves = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
         member_targets = [member_y[rows[train]] for train, _ in parts]
-        members = table_members(self, reader.labels, len(rows), member_targets)
+        n_samples = len(rows) + len(aside)
+        members = table_members(self, reader.labels, n_samples, member_targets)
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         data = Z[rows], y[rows], encoded[rows], weight[rows]
@@ -174,21 +175,10 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             raw[rows] = self._refit(opened, parts, halves, *data, *limits)
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
-        if self._scale is not None:
-            stored = self._errors()
-            stored["folds"] = {key: stored[key] for key in ("errors", "weight", "fold")}
-            if len(aside):
-                y_aside, located = encoded[aside].numpy(), self._locate(Z[aside])
-                raw[aside] = located.location
-                predictions = [located.location, *self._fold_raw(Z[aside])]
-                own, *of_folds = ((y_aside - p) / located.scale for p in predictions)
-                stored["aside"] = {"errors": own, "weight": weight[aside]}
-                reduction = measured_reduction(own, of_folds, weight[aside])
-            else:
-                errors = encoded[rows].numpy() - raw[rows]
-                folds = self._fold_raw(data[0])
-                reduction = estimated_reduction(errors, folds, data[3])
-            stored["errors"] = reduction * stored["errors"]
+        if self._adapts_scale:
+            new = Z[aside], encoded[aside].numpy(), weight[aside]
+            seen = data[0], encoded[rows].numpy() - raw[rows], data[3]
+            raw[aside] = self._size_errors(new, seen)
         raw = self._in_units(raw)
         held = np.isfinite(raw).all(1)
         self.oof_score_ = targets.score(y[held], raw[held], weight[held])
@@ -339,6 +329,32 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 stacklevel=5,
             )
         return raw
+
+    def _size_errors(self, new, seen):
+        """Reduce the stored errors of the folds to the size of the refit's errors.
+
+        `new` has inputs, encoded targets and weights of the samples set aside, `seen`
+        inputs, held-out errors and weights of the others. Returns raw outputs of the
+        samples set aside.
+        """
+        stored = self._errors()
+        if self._scale is not None:
+            stored["folds"] = {key: stored[key] for key in ("errors", "weight", "fold")}
+        Z, y, weight = new
+        if len(Z):
+            located = self._locate(Z)
+            predictions = [located.location, *self._fold_raw(Z)]
+            own, *of_folds = ((y - p) / located.scale for p in predictions)
+            stored["aside"] = {"errors": own, "weight": weight}
+            reduction = measured_reduction(own, of_folds, weight)
+        elif self._scale is not None:
+            Z, errors, weight = seen
+            reduction = estimated_reduction(errors, self._fold_raw(Z), weight)
+        else:
+            # Some sample was not held out.
+            return y
+        stored["errors"] = reduction * stored["errors"]
+        return located.location if len(y) else y
 
     def _store(self, result: GroupRefit) -> None:
         """Store the solution as arrays and plain values."""

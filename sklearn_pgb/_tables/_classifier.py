@@ -44,9 +44,9 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
         numbers with missing values as they are, and category codes.
     forest : estimator, "drop" or None, default=None
         The forest, of which the log odds of the leaves are averaged. None is an
-        :class:`~sklearn.ensemble.ExtraTreesClassifier` of 50 trees, or 25 for more
-        than 3,000 samples, with at least 3 samples in a leaf. Categories become mean
-        targets.
+        :class:`~sklearn.ensemble.ExtraTreesClassifier` of 50 trees, 25 for more than
+        3,000 and 10 for more than 20,000 samples, with at least 3 samples in a leaf.
+        Categories become mean targets.
     others : list of (str, estimator), default=()
         Further members, each of a kind that :class:`GradientBasisRefit` can open. They
         get the inputs of the forest.

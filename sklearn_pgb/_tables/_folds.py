@@ -41,7 +41,7 @@ def samples_aside(X: NDArray[np.float64], groups: Any, seed: int) -> NDArray[np.
     if groups is not None:
         cluster = join_groups(cluster, groups)
     sizes = np.bincount(cluster)
-    order = np.random.RandomState(seed).permutation(len(sizes))
+    order = np.random.RandomState(seed).permutation(np.flatnonzero(sizes <= most))
     drawn = order[np.cumsum(sizes[order]) <= most]
     aside = np.flatnonzero(np.isin(cluster, drawn))
     return aside if len(aside) > most / 2 else aside[:0]

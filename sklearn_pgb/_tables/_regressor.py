@@ -39,8 +39,8 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         they are, and category codes.
     forest : estimator, "drop" or None, default=None
         The forest. None is an :class:`~sklearn.ensemble.ExtraTreesRegressor` of 50
-        trees, or 25 for more than 3,000 samples, with at least 3 samples in a leaf.
-        Categories become mean targets.
+        trees, 25 for more than 3,000 and 10 for more than 20,000 samples, with at least
+        3 samples in a leaf. Categories become mean targets.
     others : list of (str, estimator), default=()
         Further members, each of a kind that :class:`GradientBasisRefit` can open. They
         get the inputs of the forest.
@@ -74,7 +74,9 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     Attributes
     ----------
     estimators_ : list of list
-        The trained members of each fold.
+        The trained members of each fold. Their targets, and so all coefficients and
+        intercepts, are centered if they are far from zero, and divided by a power of
+        two if they are extremely small or large.
     member_names_ : list of str
         "network", "trees", "forest" and the names of the others.
     alpha_ : ndarray of shape (n_mixtures,)

@@ -20,9 +20,9 @@ ISO_DATE = re.compile(
 
 
 def becomes_numbers(column: NDArray[Any]) -> bool:
-    """Whether all values of a training column are numbers, or all are dates, etc.
+    """Whether all values of a training column are numbers, or all of another kind.
 
-    Text of dates and other dates are not mixed.
+    Other kinds are dates, text of dates, durations and times of day.
     """
     if column.dtype != object:
         return True
