@@ -50,7 +50,7 @@ def formulas(name, delta=np.inf, power=2.0, label_smoothing=0.0):
     )
     binary = (
         lambda y, q: np.logaddexp(0, q) - y * q,
-        lambda y, q: 1 / (1 + np.exp(-q)) - y,
+        lambda y, q: (1 - y) / (1 + np.exp(-q)) - y / (1 + np.exp(q)),
         lambda y, u: entropy(u + y) + entropy(1 - u - y),
         lambda y, u: np.clip(u, -y, 1 - y),
     )
@@ -61,10 +61,8 @@ def formulas(name, delta=np.inf, power=2.0, label_smoothing=0.0):
         # Divides p = u + y by its sum, with all digits of small u.
         lambda y, u: (u - y * u.sum(1, keepdims=True)) / (1 + u.sum(1, keepdims=True)),
     )
-    names = (
-        "squared_error huber smoothed_hinge poisson binary_log_loss log_loss".split()
-    )
-    return (errors, errors, hinge, poisson, binary, classes)[names.index(name)]
+    names = "squared_error huber smoothed_hinge poisson binary_log_loss log_loss"
+    return (errors, errors, hinge, poisson, binary, classes)[names.split().index(name)]
 
 
 class Basis:
@@ -170,6 +168,7 @@ class Checker:
             size += np.abs(self.tilt) @ np.abs(beta) + self.claims["penalty"]
             require(row["norm"] <= row["norm_budget"] * (1 + 1e-12), label + "norm")
         same(label + "value", row["value"], value, size + 10 * abs(value))
+        row["found"] = value
         self.bound(label, row, basis, base)
         if row["basis"] == "gradient":
             u = self.slope(self.y, self.raw)
@@ -222,7 +221,8 @@ class Checker:
         same("convex value", claims["value"], value, size + 10 * abs(value))
         u, p, classes = self.slope(y, q), self.slope(y, q) + y, self.kind == "log_loss"
         moved = X - classes * (p[:, :, None] * X).sum(1, keepdims=True)
-        curvature = {"log_loss": p, "poisson": p, "binary_log_loss": p * (1 - p)}
+        variance = 0.5 / (1 + np.cosh(q))
+        curvature = {"log_loss": p, "poisson": p, "binary_log_loss": variance}
         curvature = curvature.get(self.kind, 2 * (abs(u) / 2 <= 0.999 * self.unit))
         rows = np.sqrt(0.998 * self.weight[:, None] * curvature)[:, :, None] * moved
         B = np.concatenate([rows.reshape(-1, len(d)), np.diag(np.sqrt(2 * a))])
@@ -239,8 +239,10 @@ class Checker:
     def verdict(self, convex, linear, decisive):
         """Check that the verdict is the first that holds."""
         c, arrays = self.claims, self.arrays
-        values = {row["basis"]: row["value"] for row in self.table}
-        best, bound = values.get("tilted gradient", values["gradient"]), c["floor"]
+        values = {row["basis"]: row["found"] for row in self.table}
+        name = "tilted gradient" if self.penalty.any() else "gradient"
+        best, bound = values[name], c["floor"]
+        require(not convex or linear in ("parameters", "inputs"), "linear: missing")
         if convex:
             bound = max(bound, self.convex(convex, linear))
             best = min(best, convex["value"]) if linear == "parameters" else best
@@ -288,10 +290,8 @@ def check(*paths):
             Checker(*load(*paths))
     except AssertionError as failure:
         return f"fails: {failure}"
-    except Exception as e:
-        return (
-            f"fails: a part is missing or has the wrong form ({type(e).__name__}: {e})"
-        )
+    except Exception as error:
+        return f"fails: a part is missing or has the wrong form ({error!r})"
     return "holds"
 
 

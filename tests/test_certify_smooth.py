@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from certificate_cases import smooth_data
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
@@ -216,3 +217,74 @@ def test_linear_head_after_unknown_functions_is_used(seed):
     certificate = certify(module, X, y, loss="squared_error")
     assert math.isnan(certificate.kink_margin)
     assert certificate.verdict == "not_critical"
+
+
+# --- functions that are smooth for some arguments only --------------------------------
+
+
+class OfOneWeight(nn.Module):
+    """A function of one parameter, which is zero, and of X."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.function = function
+
+    def forward(self, X):
+        return self.function(X, self.w)
+
+
+PARTLY_SMOOTH = {
+    "softplus": lambda X, w: F.softplus(X * w, threshold=0),
+    "complex root": lambda X, w: (
+        X * torch.sqrt(torch.complex(-torch.ones(1).double(), w)).real
+    ),
+    "power of zero": lambda X, w: torch.pow(torch.zeros(1).double(), w) + X * w,
+    "tolist": lambda X, w: X * w if w.detach().tolist()[0] > 0 else -X * w,
+    "numpy": lambda X, w: X * w if w.detach().numpy()[0] > 0 else -X * w,
+}
+
+
+@pytest.mark.parametrize("name", PARTLY_SMOOTH)
+def test_functions_that_jump_for_some_arguments(name):
+    X = np.ones((1, 1))
+    certificate = certify(
+        OfOneWeight(PARTLY_SMOOTH[name]), X, -np.ones(1), loss="squared_error"
+    )
+    assert certificate.kink_margin is None or not np.isfinite(certificate.kink_margin)
+    assert certificate.verdict != "not_critical"
+    assert not any("no kinks" in text for text in certificate.assumptions)
+
+
+def test_forward_of_an_instance_is_refused():
+    """It uses the parameters of the module, which certify does not change."""
+    module = nn.Sequential(nn.Linear(2, 1).double())
+    forward = module[0].forward
+    module[0].forward = lambda X: forward(X).abs()
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    with pytest.raises(ValueError, match="Linear whose forward was set"):
+        certify(module, X, X[:, 0], loss="squared_error")
+
+
+def test_global_hooks_are_used():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 2))
+    module = nn.Linear(2, 1).double()
+    handle = nn.modules.module.register_module_forward_hook(lambda m, x, y: y + 1)
+    try:
+        certificate = certify(module, X, X[:, 0], loss="squared_error")
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        found = module(torch.tensor(X))[:, 0].numpy() + 1
+    assert certificate.objective == pytest.approx(np.mean((X[:, 0] - found) ** 2))
+
+
+def test_tiny_classes_of_a_penalized_model():
+    """The exact gain of a convex objective counts, not that of the tilted problem."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(28, 2)), np.arange(28) % 3
+    weight = np.where(y == 0, 1e-12, 1.0)
+    model = LogisticRegression(C=1, tol=1e-12, max_iter=10_000)
+    certificate = certify(model.fit(X, y, weight), X, y, sample_weight=weight)
+    assert certificate.verdict != "not_critical"

@@ -146,17 +146,17 @@ class Findings:
 
     @property
     def gain(self) -> float:
-        """Decrease that is attained on the gradient basis, or by convexity.
+        """Decrease that is attained on the gradient basis.
 
-        With a penalty, it is that of the tilted problem.
+        With a penalty, it is that of the tilted problem, but for models that are linear
+        in their parameters that of the objective itself.
         """
-        gain = self.excess
-        if self.tilted is not None:
-            gain = self.tilted.objective - self.tilted.value
         convex = self.convex
-        if convex is not None and convex.basis == GRADIENT and convex.is_proven:
-            gain = max(gain, self.objective - convex.value)
-        return gain
+        if convex is not None and convex.basis == GRADIENT:
+            return self.objective - convex.value
+        if self.tilted is not None:
+            return self.tilted.objective - self.tilted.value
+        return self.excess
 
     @property
     def singular(self) -> bool | None:

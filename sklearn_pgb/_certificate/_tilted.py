@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import GRADIENT_ROUNDING, OUTSIDE, RTOL
 from sklearn_pgb._certificate._quadratic import QuadraticProblem
-from sklearn_pgb._convex._bounds import Dual, conjugate_value
+from sklearn_pgb._convex._bounds import Dual, conjugate_value, into_domain
 from sklearn_pgb._convex._infimum import Infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._training._objective import Objective
@@ -103,8 +103,11 @@ def tilted_identity(
     changes = [quadratic.zero(), quadratic.descend(), *changes]
     if quadratic.is_affordable(max_memory):
         changes.append(quadratic.newton(quadratic.zero()))
-    # Gradients of the loss are in the domain of its conjugates.
-    points = [problem.loss.gradient(problem.y, quadratic.raw(each)) for each in changes]
+    # Gradients of the loss are in the domain of its conjugates, up to rounding.
+    points = [
+        into_domain(problem, problem.loss.gradient(problem.y, quadratic.raw(each)))
+        for each in changes
+    ]
     unbounded = None
     if tangent.spectrum is not None:
         steady = tangent.spectrum.leading(RTOL)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -86,6 +87,12 @@ _SMOOTH = frozenset(
 )
 
 
+# These have several values at complex numbers, and jump from one to another.
+_BRANCHED = frozenset(
+    "sqrt rsqrt pow log log2 log10 log1p asin acos atan asinh acosh atanh".split()
+)
+
+
 def _is_smooth(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a function of tensors that depend on parameters has no seam."""
     name = str(func._schema.name)
@@ -94,9 +101,18 @@ def _is_smooth(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> boo
         mode = {**dict(zip(names, args, strict=False)), **kwargs}.get("mode", 0)
         # Sums and means, but not maxima.
         return mode in (0, 1)
-    # Division with a rounding mode has steps.
+    name = name.removeprefix("aten::").removesuffix("_")
+    # Division with a rounding mode has steps, and functions of complex numbers have
+    # branches.
     rounds = kwargs.get("rounding_mode") is not None
-    return (name in _SMOOTH or name.removesuffix("_") in _SMOOTH) and not rounds
+    branches = name in _BRANCHED and any(t.is_complex() for t in _tensors(args))
+    if name == "softplus":
+        # It jumps by exp(-threshold) to a line.
+        rounds |= (args[2] if len(args) > 2 else kwargs.get("threshold", 20)) < 20
+    if name == "pow" and isinstance(args[1], Tensor):
+        # Powers of zero jump.
+        rounds |= not bool((torch.as_tensor(args[0]) > 0).all())
+    return f"aten::{name}" in _SMOOTH and not rounds and not branches
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +143,7 @@ def pieces(network: Network, X: Tensor, theta: Tensor | None = None) -> Pieces:
     # A copy, as networks may use parts of theta without a copy.
     theta = (network.theta if theta is None else theta).clone()
     recorder = _Recorder(theta)
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), recorder, _Reads(recorder):
         network(theta, X)
     return Pieces(recorder.inputs, recorder.kinked, recorder.complete)
 
@@ -145,7 +161,7 @@ class _Recorder(TorchDispatchMode):
         self.kinked: list[bool] = []
         self.complete = True
         # Memory that depends on the parameters. Views share it with their tensors.
-        self._moving = {_memory(theta)}
+        self.moving = {_memory(theta)}
 
     def __torch_dispatch__(
         self,
@@ -156,7 +172,7 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         given = _tensors((args, kwargs))
-        moving = [each for each in given if _memory(each) in self._moving]
+        moving = [each for each in given if _memory(each) in self.moving]
         # Names of in-place functions end in an underscore.
         name = str(func._schema.name).removesuffix("_")
         if moving and name in _AT_ZERO:
@@ -172,11 +188,37 @@ class _Recorder(TorchDispatchMode):
                 each.is_floating_point() or each.is_complex() for each in outputs
             ]
             self.complete &= numbers[:1] != [False]
-            self._moving |= {_memory(each) for each in outputs}
+            self.moving |= {_memory(each) for each in outputs}
         else:
             # Freed memory is used again.
-            self._moving -= {_memory(each) for each in outputs} - known
+            self.moving -= {_memory(each) for each in outputs} - known
         return result
+
+
+class _Reads(TorchFunctionMode):
+    """Notice values of parameters that are read out of tensors.
+
+    What a module does with them is not recorded.
+    """
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ("tolist", "numpy", "__array__", "__dlpack__"):
+            moving = self.recorder.moving
+            self.recorder.complete &= not any(
+                _memory(each) in moving for each in _tensors(args)
+            )
+        return func(*args, **(kwargs or {}))
 
 
 def _memory(tensor: Tensor) -> int:

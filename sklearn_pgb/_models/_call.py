@@ -109,6 +109,14 @@ def check_parameters(module: nn.Module) -> None:
             f"module must be a plain torch.nn.Module, got {name} with scripted or "
             "data-parallel parts. Pass the original module."
         )
+    for part in module.modules():
+        # Compiled modules make a `forward` for each copy.
+        if "forward" in vars(part) and _COMPILED not in part._modules:
+            raise ValueError(
+                f"module must define forward in a class, got a {type(part).__name__} "
+                "whose forward was set on the instance: it would use the parameters of "
+                "the module, not those of a copy. Subclass it."
+            )
     if any(is_lazy(parameter) for parameter in parameters):
         raise ValueError(
             f"module must have initialized parameters, got lazy ones in {name}. "

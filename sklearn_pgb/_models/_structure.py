@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 
 from sklearn_pgb._models._activations import read_activation
 from sklearn_pgb._operators._chain import ChainOperator
@@ -79,8 +80,11 @@ def leaf_modules(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether hooks may change the outputs of a layer."""
-    return any(p._forward_hooks or p._forward_pre_hooks for p in module.modules())
+    """Whether hooks, or another `forward` of an instance, may change outputs."""
+    return _has_any_global_hook() or any(
+        part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
+        for part in module.modules()
+    )
 
 
 def first_embedding(module: nn.Module) -> nn.Embedding | nn.EmbeddingBag | None:
