@@ -113,7 +113,7 @@ class Checker:
         self.verdict(document["convex"], **document["assumptions"])
 
     def mean_loss(self, q, error=0.0):
-        """Return the mean loss, and its size if outputs have errors of this size."""
+        """Return the mean loss, and its size if outputs are off by 1e-13 `error`."""
         terms, slope = self.value(self.y, q), self.slope(self.y, q)
         sizes = np.abs(terms) + np.abs(slope * q) + np.abs(self.y * q) * self.fits_means
         size = self.weight @ sizes.sum(1) + EPS * error**2
@@ -162,7 +162,7 @@ class Checker:
         beta = np.array(row["coordinates"], REAL).ravel()
         same(label + "norm", row["norm"], norm(beta), norm(beta))
         rows = (basis.matrix @ beta.reshape(-1, basis.width)).reshape(self.y.shape)
-        value, size = self.mean_loss(base + rows, norm(beta) * basis.length)
+        value, size = self.mean_loss(base + rows, norm(beta) * basis.length / 20)
         if row["tilted"]:
             value += self.tilt @ beta + self.claims["penalty"]
             size += np.abs(self.tilt) @ np.abs(beta) + self.claims["penalty"]
