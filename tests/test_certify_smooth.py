@@ -251,8 +251,21 @@ def test_functions_that_jump_for_some_arguments(name):
     certificate = certify(
         OfOneWeight(PARTLY_SMOOTH[name]), X, -np.ones(1), loss="squared_error"
     )
-    assert certificate.kink_margin is None or not np.isfinite(certificate.kink_margin)
+    assert np.isnan(certificate.kink_margin)
     assert certificate.verdict != "not_critical"
+    assert not any("no kinks" in text for text in certificate.assumptions)
+
+
+def test_layers_of_softplus_that_jump():
+    """Read as an activation, it would count as smooth."""
+    module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Softplus(threshold=0))
+    module = nn.Sequential(*module, nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), (0.0, 1.0, 0.0), strict=True):
+            parameter.fill_(value)
+    X = np.ones((1, 1))
+    certificate = certify(module, X, np.ones(1), loss="squared_error")
+    assert np.isnan(certificate.kink_margin)
     assert not any("no kinks" in text for text in certificate.assumptions)
 
 

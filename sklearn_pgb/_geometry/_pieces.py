@@ -37,8 +37,7 @@ _AT_ZERO: dict[str, Callable[..., bool]] = {
 # others count as functions with seams elsewhere. Roots and logarithms are analytic
 # inside of their domain; on its edge their derivatives are infinite, which is refused.
 _SMOOTH = frozenset(
-    f"aten::{name}"
-    for name in (
+    (
         # Sums and products.
         "add sub rsub neg mul div sum mean cumsum prod cumprod diff lerp "
         "addcmul addcdiv mm bmm addmm addbmm baddbmm mv addmv dot vdot addr outer "
@@ -93,6 +92,11 @@ _BRANCHED = frozenset(
 )
 
 
+def _softplus_jumps(threshold: float) -> bool:
+    """Whether a softplus jumps visibly, by exp(-threshold), to a line."""
+    return threshold < 20
+
+
 def _is_smooth(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a function of tensors that depend on parameters has no seam."""
     name = str(func._schema.name)
@@ -104,15 +108,15 @@ def _is_smooth(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> boo
     name = name.removeprefix("aten::").removesuffix("_")
     # Division with a rounding mode has steps, and functions of complex numbers have
     # branches.
-    rounds = kwargs.get("rounding_mode") is not None
-    branches = name in _BRANCHED and any(t.is_complex() for t in _tensors(args))
+    jumps = kwargs.get("rounding_mode") is not None
+    jumps |= name in _BRANCHED and any(each.is_complex() for each in _tensors(args))
     if name == "softplus":
-        # It jumps by exp(-threshold) to a line.
-        rounds |= (args[2] if len(args) > 2 else kwargs.get("threshold", 20)) < 20
+        threshold = args[2] if len(args) > 2 else kwargs.get("threshold", 20)
+        jumps |= _softplus_jumps(threshold)
     if name == "pow" and isinstance(args[1], Tensor):
         # Powers of zero jump.
-        rounds |= not bool((torch.as_tensor(args[0]) > 0).all())
-    return f"aten::{name}" in _SMOOTH and not rounds and not branches
+        jumps |= not bool((torch.as_tensor(args[0]) > 0).all())
+    return name in _SMOOTH and not jumps
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +143,11 @@ def pieces(network: Network, X: Tensor, theta: Tensor | None = None) -> Pieces:
         chain = network if theta is None else network.at(theta)
         pairs = zip(chain.forward(X)[0], chain.activations, strict=True)
         seams = [(z, activation.kink) for z, activation in pairs if activation.seam]
-        return Pieces([z for z, _ in seams], [kink for _, kink in seams])
+        jumps = any(
+            _softplus_jumps(each.arguments.get("threshold", 20))
+            for each in chain.activations
+        )
+        return Pieces([z for z, _ in seams], [kink for _, kink in seams], not jumps)
     # A copy, as networks may use parts of theta without a copy.
     theta = (network.theta if theta is None else theta).clone()
     recorder = _Recorder(theta)

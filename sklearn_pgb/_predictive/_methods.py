@@ -151,9 +151,9 @@ class Predictive:
             "cv" is the prediction plus and minus a quantile of the errors, times their
             scale. Of an estimator for tables that has set samples aside, it covers
             exchangeable samples with a probability of at least `coverage` [2]_, if
-            there are neither duplicates nor groups. "cv+"
-            uses the predictions of each fold with the errors of the samples it held
-            out, so that exchangeable samples are covered with a probability of at least
+            there are neither duplicates nor groups. "cv+" uses the predictions of each
+            fold with the errors of the samples it held out, so that exchangeable
+            samples are covered with a probability of at least
             ``1 - 2 * (1 - coverage) - sqrt(2 / n_samples)`` [1]_. It is wider, and
             needs an estimator for tables with ``distribution=True``. The guide to
             distributions says what weakens the guarantee.

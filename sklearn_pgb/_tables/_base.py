@@ -337,24 +337,23 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         inputs, held-out errors and weights of the others. Returns raw outputs of the
         samples set aside.
         """
-        stored = self._errors()
+        stored, (Z, y, weight) = self._errors(), new
         if self._scale is not None:
             stored["folds"] = {key: stored[key] for key in ("errors", "weight", "fold")}
-        Z, y, weight = new
         if len(Z):
             located = self._locate(Z)
             predictions = [located.location, *self._fold_raw(Z)]
             own, *of_folds = ((y - p) / located.scale for p in predictions)
             stored["aside"] = {"errors": own, "weight": weight}
             reduction = measured_reduction(own, of_folds, weight)
-        elif self._scale is not None:
+            stored["errors"] = reduction * stored["errors"]
+            return located.location
+        # Without a scale, some samples were held out by no fold.
+        if self._scale is not None:
             Z, errors, weight = seen
             reduction = estimated_reduction(errors, self._fold_raw(Z), weight)
-        else:
-            # Some sample was not held out.
-            return y
-        stored["errors"] = reduction * stored["errors"]
-        return located.location if len(y) else y
+            stored["errors"] = reduction * stored["errors"]
+        return y
 
     def _store(self, result: GroupRefit) -> None:
         """Store the solution as arrays and plain values."""

@@ -9,9 +9,9 @@ Array = NDArray[np.float64]
 
 
 def target_units(y: Array, weight: Array) -> tuple[Array, Array]:
-    """Return what is subtracted from the targets, and what divides them, (n_outputs,).
+    """Return the centers and the divisors of the targets, both (n_outputs,).
 
-    That is zero and one for most targets. Trees count variances below 2e-16 as zero,
+    They are zero and one for most targets. Trees count variances below 2e-16 as zero,
     and take differences of squares. So the means of targets far from zero are
     subtracted, and extremely small or large ones are divided by a power of two.
     """
