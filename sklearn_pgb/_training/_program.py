@@ -145,7 +145,7 @@ class ChainProgram(Program):
         # Functions in place have overwritten the pre-activations. They need h only.
         if activation.in_place is not None:
             return activation.in_place[1](delta, h)
-        return delta.mul_(activation.derivative(pre_activations[layer], h))
+        return activation.times_derivative(delta, pre_activations[layer], h)
 
     def differentiable(self, theta: Tensor, X: Tensor) -> Tensor:
         weights, biases = self.split(theta[None])
