@@ -1,6 +1,6 @@
 """Compute the numbers from which the verdict on a network follows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,13 +198,6 @@ def examine(
     tolerance = scale.tolerance(settings.tol)
     tangent = solve_basis(problem, settings.max_memory, **known)
     steep = steepness(objective, problem, gradient)
-    convex = None
-    if objective.network.is_linear_in_theta:
-        tilt = objective.penalty_gradient(theta)
-        exact = QuadraticProblem(problem, tilt, objective.penalty)
-        convex = convex_bound(
-            GRADIENT, exact, [steep.step], penalty, tolerance, settings.max_memory
-        )
     if steep.gain > max(tolerance, loss - tangent.value) and not penalty:
         tangent = tangent.with_coefficients(problem, steep.step)
     margin = kink_margin(objective.network, objective.X)
@@ -226,9 +219,12 @@ def examine(
         wider = tangent_problem(objective, problem.base, shifts)
         result = solve_basis(wider, settings.max_memory, **known)
         solved.append(SolvedBasis.of(PERTURBED, wider, result, loss, span_coef))
+    convex = _convex_minimum(
+        objective, problem, solved, steep.step, tolerance, settings.max_memory
+    )
     budget = settings.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
     changes, excess = [steep.step], 0.0
-    if convex is not None:
+    if convex is not None and convex.basis == GRADIENT:
         changes.append(convex.change)
     if not smooth:
         excess, change = head_gain(subject, problem, settings.max_memory)
@@ -242,11 +238,6 @@ def examine(
         floor.value,
         settings.max_memory,
     )
-    if convex is None and objective.network.is_linear:
-        # A deep linear network can't represent more than linear models of its inputs.
-        inputs = next(each for each in solved if each.row.basis == INPUTS)
-        of_loss = QuadraticProblem.of_loss(inputs.problem)
-        convex = convex_bound(INPUTS, of_loss, [], 0.0, tolerance, settings.max_memory)
     bending = None
     if smooth and not objective.network.is_linear_in_theta:
         bending = curvature(objective, theta, generator)
@@ -270,6 +261,32 @@ def examine(
         tilted=tilted,
         curvature=bending,
     )
+
+
+def _convex_minimum(
+    objective: Objective,
+    problem: ConvexProblem,
+    solved: Sequence[SolvedBasis],
+    step: Tensor,
+    tolerance: float,
+    max_memory: float,
+) -> ConvexBound | None:
+    """The minimum over all parameters, if a convex objective bounds or equals it.
+
+    `step` changes the parameters of a model that is linear in them.
+    """
+    theta = objective.network.theta
+    if objective.network.is_linear_in_theta:
+        tilt = objective.penalty_gradient(theta)
+        exact = QuadraticProblem(problem, tilt, objective.penalty)
+        penalty = float(objective.penalty_value(theta))
+        return convex_bound(GRADIENT, exact, [step], penalty, tolerance, max_memory)
+    if objective.network.is_linear:
+        # A deep linear network can't represent more than linear models of its inputs.
+        inputs = next(each for each in solved if each.row.basis == INPUTS)
+        of_loss = QuadraticProblem.of_loss(inputs.problem)
+        return convex_bound(INPUTS, of_loss, [], 0.0, tolerance, max_memory)
+    return None
 
 
 def _at_parameters(objective: Objective) -> tuple[ConvexProblem, float, Tensor]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 from torch import Tensor
 
@@ -73,19 +74,7 @@ def fit_stacking_weights(
         columns = *raws, *(entry.expand_as(y) for entry in torch.eye(k, dtype=y.dtype))
         H = torch.stack([moments(w[:, None] * hessian(each)) for each in columns])
         H += torch.diag(penalties)
-        # Each Newton step solves least squares with bounds, for columns scaled to a
-        # curvature of one. The damping is needed because the softmax has no curvature
-        # along equal shifts of all outputs, and none at all at probabilities of 0 or 1.
-        size = H.diagonal()
-        step_scale = size.clamp(min=1e-12 * float(size.max())).rsqrt()
-        scaled = H * step_scale * step_scale[:, None]
-        eigenvalues, vectors = torch.linalg.eigh(scaled)
-        roots = eigenvalues.clamp(min=1e-12).sqrt()
-        root = roots[:, None] * vectors.T
-        side = (vectors.T @ (-slope * step_scale)) / roots
-        limits = (lowest - theta.numpy()) / step_scale.numpy()
-        step = lsq_linear(root.numpy(), side.numpy(), (limits, np.inf), method="bvls")
-        move, before = step_scale * torch.from_numpy(step.x), value(theta)
+        move, before = _bounded_step(H, slope, lowest - theta.numpy()), value(theta)
         while value(theta + move) > before and float(move.abs().max()) > 0:
             move = move / 2
         theta = (theta + move).clamp(min=torch.from_numpy(lowest))
@@ -93,3 +82,23 @@ def fit_stacking_weights(
             break
     weights, shift = theta[:n_models], theta[n_models:]
     return weights, unit * shift + (1 - weights.sum()) * center
+
+
+def _bounded_step(
+    hessian: Tensor, slope: Tensor, lowest: NDArray[np.float64]
+) -> Tensor:
+    """The minimum of a quadratic function over steps above `lowest`.
+
+    It solves least squares for columns scaled to a curvature of one. The damping is
+    needed because the softmax has no curvature along equal shifts of all outputs, and
+    none at all at probabilities of 0 or 1.
+    """
+    size = hessian.diagonal()
+    scale = size.clamp(min=1e-12 * float(size.max())).rsqrt()
+    eigenvalues, vectors = torch.linalg.eigh(hessian * scale * scale[:, None])
+    roots = eigenvalues.clamp(min=1e-12).sqrt()
+    root = roots[:, None] * vectors.T
+    side = (vectors.T @ (-slope * scale)) / roots
+    limits = lowest / scale.numpy(), np.inf
+    step = lsq_linear(root.numpy(), side.numpy(), limits, method="bvls")
+    return scale * torch.from_numpy(step.x)

@@ -110,31 +110,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         """
         max_memory = parse_memory(self.max_memory)
         jobs_for(1, self.n_jobs)
-        table = read_table(X)
-        validate_data(self, X, skip_check_array=True)
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but "
-                "the target y is None."
-            )
-        y = check_array(
-            y, accept_sparse=True, dtype=None, ensure_2d=False, input_name="y"
-        )
-        y = self._kind_of_targets.checked(y)
-        check_consistent_length(table, y)
-        weight = _check_sample_weight(
-            sample_weight, table, dtype=np.float64, copy=True, ensure_non_negative=True
-        )
-        kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
-        self._as_fitted = kept
-        self._learn(y)
+        table, y, weight = self._checked(X, y, sample_weight)
         targets = self._targets
-        weight *= targets.class_factors(y, weight)
-        if not weight.any():
-            raise ValueError(
-                "sample_weight and class_weight must leave a sample with a positive "
-                "weight, but all are zero. Raise one."
-            )
         self._units, scaled = (np.zeros(1), np.ones(1)), y
         if self.loss == "squared_error":
             self._units = center, unit = target_units(y, weight)
@@ -179,14 +156,48 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             new = Z[aside], encoded[aside].numpy(), weight[aside]
             seen = data[0], encoded[rows].numpy() - raw[rows], data[3]
             raw[aside] = self._size_errors(new, seen)
-        raw = self._in_units(raw)
-        held = np.isfinite(raw).all(1)
-        self.oof_score_ = targets.score(y[held], raw[held], weight[held])
-        prediction = targets.mean(raw[held])
-        self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
-        self.oof_prediction_[held] = prediction
+        self._store_heldout(y, self._in_units(raw), weight)
         finish()
         return self
+
+    def _checked(self, X, y, sample_weight):
+        """Return a checked table, targets and weights; learn the kind of targets.
+
+        The weights include those of the classes.
+        """
+        table = read_table(X)
+        validate_data(self, X, skip_check_array=True)
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None."
+            )
+        y = check_array(
+            y, accept_sparse=True, dtype=None, ensure_2d=False, input_name="y"
+        )
+        y = self._kind_of_targets.checked(y)
+        check_consistent_length(table, y)
+        weight = _check_sample_weight(
+            sample_weight, table, dtype=np.float64, copy=True, ensure_non_negative=True
+        )
+        kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
+        self._as_fitted = kept
+        self._learn(y)
+        weight *= self._targets.class_factors(y, weight)
+        if not weight.any():
+            raise ValueError(
+                "sample_weight and class_weight must leave a sample with a positive "
+                "weight, but all are zero. Raise one."
+            )
+        return table, y, weight
+
+    def _store_heldout(self, y, raw, weight):
+        """Store predictions and score of held-out samples; NaN for all others."""
+        held = np.isfinite(raw).all(1)
+        self.oof_score_ = self._targets.score(y[held], raw[held], weight[held])
+        prediction = self._targets.mean(raw[held])
+        self.oof_prediction_ = np.full((len(y), *prediction.shape[1:]), np.nan)
+        self.oof_prediction_[held] = prediction
 
     @property
     def _adapts_scale(self):
