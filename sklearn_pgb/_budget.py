@@ -379,6 +379,11 @@ LOG_ABSENT = -36.0
 # ones would dominate the fit.
 SMALLEST_SQUARE = 1e-6
 
+# The inverse of a target transformation is flat if an interval around a prediction is
+# transformed to one of at most this many units in the last place. The interval is then
+# doubled up to this many times, which leads back from any range of practical use.
+FLAT_ULPS, MOST_DOUBLINGS = 16, 10
+
 # Eigenvalues below this multiple of the penalty's are dropped: the penalty alone then
 # determines the variance in their directions, with this relative error.
 NOISE_NEGLIGIBLE = 1e-4

@@ -10,9 +10,15 @@ from sklearn.datasets import load_breast_cancer, make_friedman1
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+)
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import PowerTransformer, QuantileTransformer, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 from table_cases import FRAME, WEIGHT, X, Y, small
 
 from sklearn_pgb import (
@@ -299,3 +305,101 @@ def test_too_few_samples_for_an_interval():
 def test_unfitted():
     with pytest.raises(NotFittedError):
         clone(small("real")).predict_interval(X)
+
+
+# --- exact fits and flat transformations ----------------------------------------------
+
+PART = LINE[:60]
+EXACT = {
+    "constant": (Ridge(), np.full(60, 7.0)),
+    "zero": (Ridge(), np.zeros(60)),
+    "line": (LinearRegression(), PART @ [1.0, 2, 3] + 100),
+    "step": (DecisionTreeRegressor(), (PART[:, 0] > 0) + 5.0),
+    "constant output": (Ridge(), np.c_[PART @ [1.0, 2, 3], np.full(60, 3e-9)]),
+    "scaled": (
+        TransformedTargetRegressor(Ridge(), transformer=StandardScaler()),
+        np.full(60, 7.0),
+    ),
+}
+
+
+def finite_values(model, X, y):
+    """Everything that a distribution returns, which is finite."""
+    found, ends = model.predict_distribution(X), model.predict_interval(X)
+    values = found.mean, found.std, found.quantile([0.05, 0.95]), found.crps(y)
+    for each in (*values, found.log_prob(y), found.cdf(y), ends):
+        assert np.isfinite(each).all()
+    return found, ends
+
+
+@pytest.mark.parametrize("distribution", [False, True])
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_fits_have_errors_of_rounding(name, distribution):
+    """The distribution of an exact fit has the size of rounding errors."""
+    model, y = EXACT[name]
+    fitted = refit(model, distribution=distribution).fit(PART, y)
+    found, ends = finite_values(fitted, PART, y)
+    exact, std = (each.reshape(60, -1)[:, -1] for each in (y, found.std))
+    ulp = np.finfo(float).eps * np.abs(exact).max()
+    assert (std <= 100 * max(ulp, 1e-150)).all()
+    assert (std >= 0.1 * ulp).all()
+    low, high = ends.reshape(60, 2, -1)[..., -1].T
+    error = np.abs(fitted.predict(PART).reshape(60, -1)[:, -1] - exact).max()
+    assert (low <= exact + 2 * error).all()
+    assert (exact - 2 * error <= high).all()
+
+
+def clipped(values):
+    return np.clip(values, 0, None)
+
+
+def identity(values):
+    return np.asarray(values)
+
+
+@pytest.mark.parametrize("distribution", [False, True])
+@pytest.mark.parametrize("name", ["quantiles", "clipped"])
+def test_intervals_where_the_inverse_is_flat(name, distribution):
+    """Intervals are finite outside of the range of the inverse transformation."""
+    X, noise = LINE[:200], 0.3 * np.random.default_rng(1).normal(size=200)
+    y, options = (
+        (
+            np.exp(X[:, 0] + noise),
+            {"transformer": QuantileTransformer(n_quantiles=50)},
+        )
+        if name == "quantiles"
+        else (
+            clipped(X[:, 0] + noise),
+            {"func": identity, "inverse_func": clipped, "check_inverse": False},
+        )
+    )
+    model = refit(TransformedTargetRegressor(Ridge(), **options))
+    model.set_params(distribution=distribution).fit(X, y)
+    _, ends = finite_values(model, X, y)
+    covered = (ends[:, 0] <= y) & (y <= ends[:, 1])
+    assert 0.85 <= covered.mean() <= 0.97
+    finite_values(model, 100 * X[:5], y[:5])
+
+
+def test_scale_of_a_transformation_with_a_minimum():
+    """The scale of y = q^2 at q = 0 is that of both sides, not their difference."""
+    model = TransformedTargetRegressor(
+        Ridge(alpha=1e9), func=np.sqrt, inverse_func=np.square, check_inverse=False
+    )
+    y = np.random.default_rng(0).choice([0.0, 1e-8], size=60)
+    fitted = refit(model).fit(PART, y)
+    _, ends = finite_values(fitted, PART, y)
+    assert (ends[:, 1] > ends[:, 0]).all()
+
+
+def test_undefined_inverse_is_named():
+    """An inverse that is NaN for a prediction gets an error that names it."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 3))
+    y = np.exp(X[:, 0] + 0.3 * rng.normal(size=200))
+    model = TransformedTargetRegressor(Ridge(), transformer=PowerTransformer())
+    with (
+        pytest.warns(UserWarning, match="inverse-transformed data are NaN"),
+        pytest.raises(ValueError, match=r"inverse_transform of the target.*PowerT"),
+    ):
+        refit(model).fit(X, y)

@@ -112,6 +112,14 @@ def untransformed(
 ) -> NDArray[np.float64]:
     """Undo target transformations, and restore the shape of the training targets."""
     y: NDArray[np.float64] = opened.untransform(mean)
+    if np.isnan(y).any():
+        names = [" ".join(repr(each).split()) for each in opened.target_transformers]
+        raise ValueError(
+            "inverse_transform of the target transformer must be defined for all "
+            f"predictions, got NaN for {int(np.isnan(y).any(1).sum())} of {len(y)} "
+            f"samples from {', '.join(names)}. Use a transformer whose inverse is "
+            "defined everywhere, or leave out samples far from the training samples."
+        )
     return y.reshape(-1) if refit._flat else y
 
 

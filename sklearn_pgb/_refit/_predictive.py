@@ -1,5 +1,6 @@
 """Out-of-fold errors of a refit, and the location and scale of its predictions."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,14 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._budget import FLAT_ULPS, MOST_DOUBLINGS
 from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._predictive._methods import Located, rounding
+from sklearn_pgb._predictive._methods import Located
 from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit
 from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._outputs import all_classes, untransformed
-from sklearn_pgb._refit._uncertainty import predictive_std
+from sklearn_pgb._refit._uncertainty import predictive_std, rounding_of_outputs
 
 
 def oof_errors(
@@ -54,14 +56,14 @@ def oof_errors(
         return errors | {"scores": 1 - of_label}
     y = y.reshape(len(y), -1)
     targets = trained.samples.y
-    least = rounding(targets)
+    least = rounding_of_outputs(targets)
     level = targets.std(0, correction=0).clamp_min(least)
-    errors |= {"level": level.cpu().numpy(), "least": (least / level).cpu().numpy()}
-    std = errors["level"]
+    std = errors["level"] = level.cpu().numpy()
     if left_out_std is not None and data.validation is None:
         std = left_out_std[rows]
     elif left_out_std is not None:
         std = standard_deviations(refit, opened, inputs, raw)
+    errors["least"] = least.cpu().numpy() / np.median(np.atleast_2d(std), 0)
     predicted = locate(refit, opened[0], raw, std)
     if isinstance(opened[0].loss, PoissonLoss):
         return errors | {"y": y, "mean": predicted.location}
@@ -86,12 +88,43 @@ def locate(
     """Location and scale of predictions, in the units of the targets.
 
     The scale is half of the transformed interval: exact for affine transformations of
-    targets, of first order for others.
+    targets, of first order for others. Where the inverse transformation is flat, for
+    example outside of the range of a QuantileTransformer, the interval is doubled until
+    it is not. No scale is below the rounding errors of the location.
     """
     mean = opened.loss.predict(raw).cpu().numpy()
-    location, upper, lower = (
-        untransformed(refit, opened, mean + sign * std).reshape(len(mean), -1)
-        for sign in (0, 1, -1)
-    )
-    scale = np.abs(upper - lower) / 2
-    return Located(location, scale, refit._flat)
+    location = untransformed(refit, opened, mean).reshape(len(mean), -1)
+    scale = np.broadcast_to(std, mean.shape).astype(np.float64)
+    rounding = np.finfo(np.float64).eps * np.abs(location)
+    if opened.target_transformers:
+        std, scale = scale, half_width(opened, mean, scale, location)
+        for doublings in range(1, MOST_DOUBLINGS + 1):
+            flat = (scale <= FLAT_ULPS * rounding).any(1)
+            if not flat.any():
+                break
+            wider = 2.0**doublings * std[flat]
+            width = half_width(opened, mean[flat], wider, location[flat])
+            scale[flat] = np.maximum(scale[flat], width / 2**doublings)
+    least = np.maximum(rounding, np.finfo(np.float64).tiny ** 0.5)
+    return Located(location, np.maximum(scale, least), refit._flat)
+
+
+def half_width(
+    opened: OpenNetwork,
+    mean: NDArray[np.float64],
+    std: NDArray[np.float64],
+    location: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Mean distance of the location from the transformed ends of ``mean +- std``.
+
+    Ends that overflow or are NaN, as outside of the range of a PowerTransformer, do not
+    count.
+    """
+    with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
+        # scikit-learn warns of NaN.
+        warnings.simplefilter("ignore", UserWarning)
+        ends = [opened.untransform(mean + sign * std) for sign in (1, -1)]
+        sides = np.abs(np.stack(ends) - location)
+    known = np.isfinite(sides)
+    total: NDArray[np.float64] = np.where(known, sides, 0).sum(0)
+    return total / np.maximum(known.sum(0), 1)

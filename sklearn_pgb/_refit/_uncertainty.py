@@ -26,6 +26,7 @@ from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._operator import LinearOperator
+from sklearn_pgb._predictive._methods import rounding
 from sklearn_pgb._refit._fitting import Refit
 
 # Regularization strengths of the noise model, whose features have mean squared row norm
@@ -65,17 +66,18 @@ class NoiseModel:
         rich: bool,
         features: Tensor,
         squares: Tensor,
+        level: Tensor,
         weight: Tensor,
         parts: Parts,
         effort: Effort,
     ) -> Self:
-        """Choose alpha for standardized features."""
+        """Choose alpha for standardized features and squares of mean `level`."""
         mean = weight @ features
         spread = (weight @ (features - mean).square()).sqrt()
         # Mean squared row norm one; a constant feature stays at zero.
         varies = spread > 1e-12 * features.abs().amax(0)
         scale = torch.where(varies, spread, torch.inf) * features.shape[1] ** 0.5
-        ratio = (squares / _level(squares, weight)).clamp_min(SMALLEST_SQUARE)
+        ratio = (squares / level).clamp_min(SMALLEST_SQUARE)
         operator = KroneckerOperator((features - mean) / scale, squares.shape[1])
         problem = ConvexProblem(operator, ratio, GammaLoss(), weight, alpha=1.0)
         folds = convex_folds(problem, parts)
@@ -85,12 +87,15 @@ class NoiseModel:
         shift, loss = heldout_level(path.folds, path.solutions[alpha])
         return cls(rich, problem, mean, scale, alpha, shift, loss)
 
-    def fit(self, level: Tensor, effort: Effort) -> dict[str, Any]:
-        """Fit to all samples; return the state as arrays."""
+    def fit(self, level: Tensor, least: Tensor, effort: Effort) -> dict[str, Any]:
+        """Fit to all samples; return the state as arrays.
+
+        No variance is below `least`.
+        """
         solver = PathSolver(self.problem, "auto", effort.max_memory)
         solution = solver.solve(self.alpha, None, effort.tol, effort.max_iter)
         rise = level.log() + self.shift
-        log_variance = solution.raw + rise
+        log_variance = (solution.raw + rise).clamp_min(least.log())
         limits = torch.stack([log_variance.amin(0), log_variance.amax(0)])
         return {
             "variance": log_variance.exp(),
@@ -172,13 +177,16 @@ def uncertainty(
     columns += sum(h.shape[1] for h in _hidden(network, X[:1]))
     fits = NOISE_COPIES * 8.0 * len(X) * columns <= effort.max_memory
     most = min(len(X) // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
+    # The errors of an exact fit are rounding errors, or even zero.
+    least = rounding_of_outputs(problem.y).square()
+    level = (normalized @ squares).clamp_min(least)
     models = []
     for rich in [False, True] if fits and columns <= most else [False]:
         features = _noise_features(network, X, raw, rich)
-        model = NoiseModel.chosen(rich, features, squares, normalized, folds, effort)
-        models.append(model)
+        data = features, squares, level, normalized
+        models.append(NoiseModel.chosen(rich, *data, folds, effort))
     best = min(models, key=lambda model: model.loss)
-    state |= best.fit(_level(squares, normalized), effort)
+    state |= best.fit(level, least, effort)
     variance = state.pop("variance") * (1.0 + left_out)
     return state | {"left_out_std": variance.sqrt().cpu().numpy()}
 
@@ -240,9 +248,9 @@ def _noise_features(network: Network, X: Tensor, raw: Tensor, rich: bool) -> Ten
     return torch.cat([values, values[:, i] * values[:, j], *_hidden(network, X)], 1)
 
 
-def _level(squares: Tensor, weight: Tensor) -> Tensor:
-    """Mean of each output's squares, clipped to be positive."""
-    return (weight @ squares).clamp_min(torch.finfo(squares.dtype).tiny)
+def rounding_of_outputs(targets: Tensor) -> Tensor:
+    """Size of rounding errors of each column of the targets, which is positive."""
+    return torch.stack([targets.new_tensor(rounding(column)) for column in targets.T])
 
 
 def heldout_level(
