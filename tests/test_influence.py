@@ -9,6 +9,7 @@ from scipy.special import expit, softmax
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import PoissonRegressor, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
@@ -202,6 +203,41 @@ def test_units_are_those_of_predictions(fitted):
     expected = inner.influence(X, X, scaler.transform(y[:, None])[:, 0])
     found = outer.influence(X, X, y)
     assert_allclose(found, expected * scaler.scale_, rtol=1e-6, atol=1e-9)
+
+
+def two_sizes(rng, X):
+    return np.c_[X[:, 0], 1000 * X[:, 1]] + rng.standard_normal((100, 2)) * [1, 1000]
+
+
+IN_UNITS = {
+    "two outputs": (
+        TransformedTargetRegressor(Ridge(), transformer=StandardScaler()),
+        two_sizes,
+    ),
+    "log": (
+        TransformedTargetRegressor(Ridge(), func=np.log, inverse_func=np.exp),
+        lambda rng, X: np.exp(X[:, 0] + rng.standard_normal(100)),
+    ),
+    "counts": (PoissonRegressor(), lambda rng, X: rng.poisson(np.exp(1 + X[:, 0]))),
+}
+
+
+@pytest.mark.parametrize("name", IN_UNITS)
+@pytest.mark.parametrize("max_memory", ["1GB", "120KB"])
+def test_largest_are_those_in_units_of_predictions(name, max_memory):
+    """With `top_k`, samples are those of the largest entries of the full matrix."""
+    model, targets = IN_UNITS[name]
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100, 3))
+    y = targets(rng, X)
+    refit = GradientBasisRefit(model, alpha=0.01, cv=None).fit(X, y)
+    refit.set_params(max_memory=max_memory)
+    full = refit.influence(X[:20], X, y).reshape(20, 100, -1)
+    order = np.argsort(-np.linalg.norm(full, axis=2), axis=1)[:, :3]
+    indices, values = refit.influence(X[:20], X, y, top_k=3)
+    np.testing.assert_array_equal(indices, order)
+    expected = np.take_along_axis(full, order[..., None], 1)
+    assert_allclose(values.reshape(20, 3, -1), expected)
 
 
 def test_bad_input(fitted):

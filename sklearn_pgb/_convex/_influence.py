@@ -1,6 +1,6 @@
 """Leave-one-out models, in closed form or by one Newton step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -98,15 +98,21 @@ class LeftOut:
             yield part, changes.transpose(0, 1)
 
     def largest_changes(
-        self, operator: LinearOperator, count: int
+        self,
+        operator: LinearOperator,
+        count: int,
+        in_units: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Return the samples that change the outputs most if they are left out.
+        """Return the samples that change the predictions most if they are left out.
 
-        Their numbers have shape (n_others, count), in descending order of the changes,
-        and the changes have shape (n_others, count, n_outputs).
+        `in_units` maps changes of raw outputs to changes of predictions, in whose units
+        they are compared. The numbers of the samples have shape (n_others, count), in
+        descending order of the changes, and the changes have shape (n_others, count,
+        n_predictions).
         """
         best: tuple[Tensor, Tensor] | None = None
-        for rows, block in self.changes(operator):
+        for rows, raw_changes in self.changes(operator):
+            block = in_units(raw_changes)
             order = _order(block, count)
             largest = order + rows.start, _take(block, order)
             if best is not None:

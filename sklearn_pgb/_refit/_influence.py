@@ -229,10 +229,15 @@ class _Training:
         if self.row_space is not None:
             operator = self.row_space.features_of(operator)
         if top_k is not None:
-            indices, changes = self.left_out.largest_changes(operator, top_k)
-            return self.rows[indices.cpu()].numpy(), self._in_units(raw, changes)
-        blocks = [changes for _, changes in self.left_out.changes(operator)]
-        kept = self._in_units(raw, torch.cat(blocks, 1))
+            indices, changes = self.left_out.largest_changes(
+                operator, top_k, lambda changes: self._in_units(raw, changes)
+            )
+            return self.rows[indices.cpu()].numpy(), self._flat(changes.numpy())
+        blocks = [
+            self._in_units(raw, changes)
+            for _, changes in self.left_out.changes(operator)
+        ]
+        kept = self._flat(torch.cat(blocks, 1).numpy())
         result = np.zeros((len(kept), self.n_train, *kept.shape[2:]))
         result[:, self.rows.numpy()] = kept
         return result
@@ -244,8 +249,11 @@ class _Training:
         result[self.rows.numpy()] = kept
         return result
 
-    def _in_units(self, raw: Tensor, changes: Tensor) -> Array:
-        """Changes of predictions for changes (n_samples, n_left_out, n_outputs)."""
+    def _in_units(self, raw: Tensor, changes: Tensor) -> Tensor:
+        """Changes of predictions for changes (n_samples, n_left_out, n_outputs).
+
+        The last axis is that of the predictions, also if it has one entry.
+        """
         k, refit = raw.shape[1], self.refit
         is_linear = not self.opened.target_transformers
         is_linear &= self.opened.loss.predict(raw) is raw
@@ -258,7 +266,7 @@ class _Training:
             start = raw[:, None].expand_as(changes).reshape(-1, k)
             changed = start + changes.reshape(-1, k)
             result = self._predict(changed) - self._predict(start)
-        return self._flat(result.reshape(*changes.shape[:2], -1))
+        return torch.from_numpy(result.reshape(*changes.shape[:2], -1))
 
     def _predict(self, raw: Tensor) -> Array:
         """Predictions or decision function of raw outputs, with two dimensions."""
