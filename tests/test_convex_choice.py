@@ -126,3 +126,15 @@ def test_part_of_many_samples_is_left_out(monkeypatch):
     assert part.alpha == ALPHAS[expected.argmin()]
     best = list(ALPHAS).index(part.alpha)
     torch.testing.assert_close(part.raw[rows], (problem.y - errors[best])[rows])
+
+
+def test_alpha_is_multiplied_by_the_training_fraction():
+    """Training and held-out parts need not be complementary."""
+    problem = problem_of(SquaredLoss())
+    parts = [(np.arange(10), np.arange(20, 25)), (np.arange(5, 35), np.arange(5))]
+    found, whole = (
+        choose(problem, "cv", lambda problem, kept=kept: convex_folds(problem, kept))
+        for kept in (parts, PARTS)
+    )
+    np.testing.assert_allclose(found.alphas, 0.5 * ALPHAS[: len(found.alphas)])
+    np.testing.assert_allclose(whole.alphas, 0.75 * ALPHAS[: len(whole.alphas)])

@@ -26,7 +26,13 @@ from sklearn.base import clone
 from sklearn.datasets import make_friedman1
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import (
+    KFold,
+    PredefinedSplit,
+    ShuffleSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+)
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -140,10 +146,22 @@ def test_choice_on_folds_is_brute_force_for_other_losses(name):
     np.testing.assert_allclose(found, raw, rtol=1e-4, atol=1e-4)
 
 
+# The training and held-out parts of the second and third are not complementary.
+SPLITTERS = [
+    KFold(4),
+    ShuffleSplit(3, train_size=0.3, test_size=0.2, random_state=0),
+    TimeSeriesSplit(3),
+    PredefinedSplit([-1] * 8 + [0, 1] * 16),
+]
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("center", CENTERS)
 @pytest.mark.parametrize("name", SQUARED)
-def test_squared_loss_takes_the_mean_of_joint_and_fold_solutions(name, center):
-    y, splits = TARGETS[name], list(KFold(4).split(X))
+def test_squared_loss_takes_the_mean_of_joint_and_fold_solutions(
+    name, center, splitter
+):
+    y, splits = TARGETS[name], list(splitter.split(X))
     refit = GradientBasisRefit(mlp(name), alpha=GRID, cv=splits, center=center)
     refit.fit(X, y, WEIGHT)
     share = share_of(splits, WEIGHT)

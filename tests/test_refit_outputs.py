@@ -253,7 +253,7 @@ def test_noise_is_raised_to_fit_held_out_samples():
     problem = ConvexProblem(operator, y, GammaLoss(), weight, alpha=1.0, offset=raw)
     solution = finish(problem, *problem.zero(), 0, True)
     held = HeldOut(torch.arange(2), operator, y, weight, raw)
-    shift, loss = heldout_level([Fold(problem, held)], [solution])
+    shift, loss = heldout_level([Fold(problem, held, 1.0)], [solution])
     torch.testing.assert_close(shift, torch.tensor([2.0, 1.0]).double().log())
     np.testing.assert_allclose(loss, 0.5 - np.log(0.5) - 1)
 

@@ -210,7 +210,8 @@ class BasisModel(BaseEstimator):
                 self._encoded(heldout.y),
                 torch.from_numpy(samples.normalized_weight[test]),
             )
-            folds.append(Fold(self._problem(basis, training), part))
+            fraction = float(samples.normalized_weight[train].sum())
+            folds.append(Fold(self._problem(basis, training), part, fraction))
         return folds
 
     def _raw(self, X: Any) -> NDArray[np.float64]:

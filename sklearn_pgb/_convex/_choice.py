@@ -233,16 +233,16 @@ def _by_heldout(
 ) -> AlphaChoice:
     """Choose the alpha with the smallest mean loss on held-out samples.
 
-    The best alpha is multiplied by the folds' fraction of the data: the optimal penalty
-    of a mean loss decreases with the number of samples.
+    The best alpha is multiplied by the fraction of samples in a training part: the
+    optimal penalty of a mean loss decreases with the number of samples.
     """
     path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
     choice = _best(search_path(path.loss, alphas.tolist()))
     raw = torch.full_like(problem.y, torch.nan)
     for fold, solution in zip(folds, path.solutions[choice.alpha], strict=True):
         raw[fold.heldout.index] = fold.heldout.raw(solution)
-    left_out = sum(float(fold.heldout.weight.sum()) for fold in folds) / len(folds)
-    training_fraction = 1.0 - left_out
+    # Parts may leave samples out of both.
+    training_fraction = sum(fold.weight for fold in folds) / len(folds)
     return AlphaChoice(
         choice.alpha * training_fraction,
         choice.alphas * training_fraction,

@@ -44,10 +44,14 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Fold:
-    """A problem on training samples, with its held-out samples."""
+    """A problem on training samples, with its held-out samples.
+
+    `weight` is the total weight of the training samples, in units of the held-out ones.
+    """
 
     problem: ConvexProblem
     heldout: HeldOut
+    weight: float
 
     def row_space(self, max_memory: float) -> tuple[RowSpace, DenseOperator] | None:
         """Row space of the basis and held-out features in it, if this is cheaper."""
@@ -83,7 +87,8 @@ def convex_folds(
             None if problem.offset is None else problem.offset[index],
         )
         training = torch.as_tensor(train, device=problem.y.device)
-        folds.append(Fold(problem.rows(training), heldout))
+        weight = float(problem.weight[training].sum())
+        folds.append(Fold(problem.rows(training), heldout, weight))
     return folds
 
 

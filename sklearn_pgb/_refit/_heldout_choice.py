@@ -38,10 +38,8 @@ def choose_on_heldout(
     parts = trained.heldout()
     # Alpha is relative to a mean loss. To keep the ratio of the penalty and the sum of
     # losses, it is multiplied by the fraction of samples in a training part.
-    fraction = 1.0
-    if folds is not None:
-        left_out = sum(part.heldout_weight for part in parts) / len(parts)
-        fraction -= left_out / trained.samples.total
+    training_weight = sum(part.training_weight for part in parts) / len(parts)
+    fraction = training_weight / trained.samples.total
     if is_number(alpha):
         # This cancels the multiplication by `fraction` below, so the user's alpha is
         # kept.

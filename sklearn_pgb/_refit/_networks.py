@@ -73,6 +73,11 @@ class HeldOutNetworks:
         return self.others.rows(self.test)
 
     @property
+    def training_weight(self) -> float:
+        """Total weight of the training samples."""
+        return float(self.samples.weight[self.train].sum())
+
+    @property
     def heldout_weight(self) -> float:
         """Total weight of the held-out samples."""
         return float(self.others.weight[self.test].sum())
@@ -100,7 +105,7 @@ class HeldOutNetworks:
             heldout.weight,
             self.raw(heldout) if added else None,
         )
-        return Fold(problem, held)
+        return Fold(problem, held, training.total)
 
     def heldout_loss(self) -> float:
         """Weighted sum of the networks' losses on the held-out samples."""
