@@ -235,3 +235,21 @@ def test_held_out_path_by_default(loss, generator):
     if not loss.quadratic:
         n_iter = [sum(s.n_iter for s in each.solutions[0.1]) for each in [path, exact]]
         assert n_iter[0] < n_iter[1]
+
+
+@all_losses
+def test_search_solves_close_alphas_to_the_tolerance(loss, generator):
+    """The best losses are those of exact solutions, whatever the rough ones are."""
+    problem = small_problem(loss, generator)
+    folds, _ = make_folds(problem)
+    alphas = [1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2]
+    path, exact = HeldOutPath(folds, 2.0**30, 100), HeldOutPath(folds, 2.0**30, 100)
+    losses = path.search(alphas, 1e-13)
+    expected = {alpha: exact.loss(alpha, 1e-14) for alpha in alphas}
+    assert min(losses, key=losses.__getitem__) == min(
+        expected, key=expected.__getitem__
+    )
+    best = min(expected.values())
+    close = [a for a in alphas if expected[a] - best <= 0.01 * abs(best)]
+    found = [losses[alpha] for alpha in close]
+    assert found == pytest.approx([expected[a] for a in close], rel=1e-6)

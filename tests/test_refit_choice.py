@@ -23,7 +23,8 @@ from refit_cases import (
     truth,
 )
 from sklearn.base import clone
-from sklearn.datasets import make_friedman1
+from sklearn.datasets import make_classification, make_friedman1
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import (
@@ -33,7 +34,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
     TimeSeriesSplit,
 )
-from sklearn.neural_network import MLPRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -202,6 +203,43 @@ def test_little_memory_chooses_the_same():
     assert (found.center_, found.rank_) == (expected.center_, None)
     np.testing.assert_allclose(found.alpha_, expected.alpha_, rtol=1e-12)
     np.testing.assert_allclose(found.predict(X_NEW), expected.predict(X_NEW), rtol=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, "auto"])
+def test_close_losses_do_not_depend_on_memory(alpha):
+    """Candidates that are close to the best are solved to the tolerance."""
+    X, y = make_classification(
+        200, 4, n_informative=4, n_redundant=0, n_classes=3, flip_y=0.2, random_state=0
+    )
+    network = MLPClassifier((8,), max_iter=60, random_state=0)
+    settings = {"alpha": alpha, "cv": 5, "tol": 1e-12, "random_state": 0}
+    found, other = (
+        GradientBasisRefit(network, max_memory=memory, **settings).fit(X, y)
+        for memory in ("1GB", "500kB")
+    )
+    assert (found.center_, found.alpha_) == (other.center_, other.alpha_)
+    losses, others = (
+        {(c, a): loss for c, a, loss in zip(*each.cv_results_.values(), strict=True)}
+        for each in (found, other)
+    )
+    for candidate, loss in losses.items():
+        if loss <= 1.01 * min(losses.values()):
+            assert others[candidate] == pytest.approx(loss, rel=1e-5)
+
+
+def test_averaged_solutions_do_not_depend_on_memory():
+    """Coefficients of the folds enter the refit, so they are solved to `tol`."""
+    X, y = make_friedman1(120, n_features=5, noise=1.0, random_state=0)
+    forest = RandomForestRegressor(4, random_state=0)
+    settings = {"alpha": [0.001, 0.01], "cv": 3, "tol": 1e-12, "random_state": 0}
+    found, other = (
+        GradientBasisRefit(forest, max_memory=memory, **settings).fit(
+            X, np.c_[y, -(y**2) / 10]
+        )
+        for memory in ("1GB", "300KB")
+    )
+    np.testing.assert_allclose(found.refit_loss_, other.refit_loss_, rtol=1e-6)
+    np.testing.assert_allclose(found.predict(X), other.predict(X), rtol=1e-4)
 
 
 @pytest.mark.usefixtures("exact_paths")

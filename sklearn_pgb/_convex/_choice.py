@@ -237,7 +237,7 @@ def _by_heldout(
     optimal penalty of a mean loss decreases with the number of samples.
     """
     path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
-    choice = _best(search_path(path.loss, alphas.tolist()))
+    choice = _best(path.search(alphas.tolist(), effort.tol))
     raw = torch.full_like(problem.y, torch.nan)
     for fold, solution in zip(folds, path.solutions[choice.alpha], strict=True):
         raw[fold.heldout.index] = fold.heldout.raw(solution)

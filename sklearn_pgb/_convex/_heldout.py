@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import CLEAR_RISE, COMPARISON_TOL, RISE, STRONGEST
+from sklearn_pgb._budget import CLEAR_RISE, CLOSE, COMPARISON_TOL, RISE, STRONGEST
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._convex._solve import PathSolver, choose_method
@@ -95,7 +95,7 @@ def convex_folds(
 class HeldOutPath:
     """Held-out loss for any alpha, pooled over folds, with warm starts between alphas.
 
-    `solutions` holds those of the folds, by alpha.
+    `solutions` holds the latest ones of the folds, by alpha.
     """
 
     def __init__(self, folds: Sequence[Fold], max_memory: float, max_iter: int):
@@ -108,8 +108,36 @@ class HeldOutPath:
             for fold in folds
         ]
 
-    def loss(self, alpha: float) -> float:
-        """Mean loss on the held-out samples, started from the nearest alpha so far."""
+    def search(self, alphas: Sequence[float], tol: float) -> dict[float, float]:
+        """Losses for descending alphas until they keep rising, see `search_path`.
+
+        The path is solved roughly. Then all alphas with a loss within CLOSE of the best
+        are solved to `tol`, so that the best one does not depend on the solver.
+        """
+        losses, sharp = search_path(self.loss, alphas), set[float]()
+        while True:
+            best = min(losses.values())
+            near = [
+                alpha
+                for alpha, loss in losses.items()
+                if alpha not in sharp and loss - best <= CLOSE * abs(best)
+            ]
+            if not near:
+                return losses
+            losses |= {alpha: self.loss(alpha, tol) for alpha in near}
+            sharp.update(near)
+
+    def loss(self, alpha: float, tol: float | None = None) -> float:
+        """Mean loss on the held-out samples, started from the nearest alpha so far.
+
+        The problems are solved to `tol`, relative to the objective, or roughly if it is
+        None. Solutions for the squared loss are certified, as a refit averages them.
+        """
+        quadratic = self.folds[0].problem.loss.quadratic
+        decrease = COMPARISON_TOL
+        if tol is not None:
+            # The error after a Newton step is of the order of its decrease, squared.
+            decrease = tol if quadratic else min(tol**0.5, COMPARISON_TOL)
         # An alpha in units of tiny features may underflow to zero.
         size = math.log(alpha or sys.float_info.min)
         near = min(
@@ -122,9 +150,9 @@ class HeldOutPath:
             solver.solve(
                 alpha,
                 None if start is None else (start.coef, start.intercept),
-                COMPARISON_TOL,
+                decrease,
                 self.max_iter,
-                certified=False,
+                certified=quadratic and tol is not None,
             )
             for solver, start in zip(self._solvers, starts, strict=True)
         ]

@@ -383,7 +383,10 @@ def newton(
     raw = problem.raw(coef, intercept)
     data_value = float(problem.data_value(raw))
     # Steps of uncertified solutions need only a few correct digits.
-    forcing, min_forcing, last_norm = 0.1, 1e-8 if certified else 1e-2, None
+    forcing, min_forcing, last_norm = 0.1, 1e-8, None
+    if not certified:
+        # The error by an inexact step is then below that of the model.
+        min_forcing = min(1e-2, tol**0.5)
     for n_iter in range(1, max_iter + 1):
         residual = problem.residual(raw)
         gradient = (

@@ -15,6 +15,7 @@ from sklearn_pgb._budget import (
     LSMR_ITERATIONS,
     MAX_MEMORY,
     PRODUCTS,
+    SINGLE_DECREASE,
 )
 from sklearn_pgb._convex._newton import (
     MatrixFreeSystem,
@@ -200,7 +201,9 @@ class PathSolver:
         if certified:
             result = newton(problem, self._system, start, tol, max_iter)
             return finish(problem, *result)
-        rough = self._system.for_comparisons(problem)
+        rough = problem
+        if tol >= SINGLE_DECREASE:
+            rough = self._system.for_comparisons(problem)
         dtype = rough.y.dtype
         if start is not None:
             start = start[0].to(dtype), start[1].to(dtype)

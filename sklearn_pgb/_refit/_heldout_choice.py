@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import MOST_GAIN
 from sklearn_pgb._convex._choice import Effort, candidate_alphas, is_number
-from sklearn_pgb._convex._heldout import HeldOutPath, search_path
+from sklearn_pgb._convex._heldout import HeldOutPath
 from sklearn_pgb._convex._problem import Solution
 from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
 from sklearn_pgb._convex._solve import choose_method
@@ -150,7 +150,7 @@ def _score_general(
             for part, space in zip(parts, spaces, strict=True)
         ]
         path = HeldOutPath(folds, memory, effort.max_iter)
-        losses = search_path(path.loss, alphas.tolist())
+        losses = path.search(alphas.tolist(), effort.tol)
         paths[center] = path.solutions
         candidates += [Candidate(center, a, loss) for a, loss in losses.items()]
 

@@ -17,7 +17,7 @@ from sklearn_pgb._budget import (
     SMALLEST_SQUARE,
 )
 from sklearn_pgb._convex._choice import Effort
-from sklearn_pgb._convex._heldout import Fold, HeldOutPath, convex_folds, search_path
+from sklearn_pgb._convex._heldout import Fold, HeldOutPath, convex_folds
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import column_means
 from sklearn_pgb._convex._solve import PathSolver
@@ -82,7 +82,7 @@ class NoiseModel:
         problem = ConvexProblem(operator, ratio, GammaLoss(), weight, alpha=1.0)
         folds = convex_folds(problem, parts)
         path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
-        losses = search_path(path.loss, NOISE_ALPHAS)
+        losses = path.search(NOISE_ALPHAS, effort.tol)
         alpha = min(losses, key=losses.__getitem__)
         shift, loss = heldout_level(path.folds, path.solutions[alpha])
         return cls(rich, problem, mean, scale, alpha, shift, loss)
