@@ -12,6 +12,7 @@ from sklearn_pgb._convex import _heldout
 from sklearn_pgb._convex._heldout import (
     HeldOutPath,
     convex_folds,
+    first_best,
     search_path,
 )
 from sklearn_pgb._convex._influence import LeftOut
@@ -165,6 +166,14 @@ def test_search_path_does_not_end_at_the_strongest():
     seen = search_path(table.__getitem__, alphas)
     assert list(seen) == alphas[:8]
     assert min(seen, key=seen.__getitem__) == alphas[6]
+
+
+def test_first_of_equal_losses():
+    """Losses that differ by rounding are equal, and the first of them is returned."""
+    assert first_best([3.0, 2.0 * (1 + 1e-12), 2.0, 2.0 * (1 - 1e-12)]) == 1
+    assert first_best([-2.0 * (1 - 1e-12), -2.0, -1.0]) == 0
+    assert first_best([np.nan, 2.0 * (1 + 1e-6), 2.0]) == 2
+    assert first_best([np.inf, np.nan, np.inf]) == 0
 
 
 # --- held-out rows -------------------------------------------------------------------

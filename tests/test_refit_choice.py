@@ -22,10 +22,12 @@ from refit_cases import (
     trained,
     truth,
 )
+from scipy.sparse import csr_array
 from sklearn.base import clone
-from sklearn.datasets import make_classification, make_friedman1
+from sklearn.datasets import load_diabetes, make_classification, make_friedman1
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import (
     KFold,
@@ -135,7 +137,7 @@ def test_choice_on_folds_is_brute_force_for_other_losses(name):
     twins, share = twins_of_folds(refit, splits, y, WEIGHT), share_of(splits, WEIGHT)
     path = refit.cv_results_
     assert set(path["center"]) == set(CENTERS)
-    for center, alpha, found in zip(*path.values(), strict=True):
+    for center, alpha, found, _ in zip(*path.values(), strict=True):
         loss = mean_heldout_loss(twins, splits, y, WEIGHT, center, alpha / share)
         np.testing.assert_allclose(found, loss, rtol=1e-3)
     best = best_on_average(refit, twins, splits, y, WEIGHT, share)
@@ -145,6 +147,41 @@ def test_choice_on_folds_is_brute_force_for_other_losses(name):
     raw = joint.raw(X_NEW, refit.center_, refit.alpha_)
     found = refit.transform(X_NEW).reshape(*raw.shape, -1) @ refit.basis_coef_
     np.testing.assert_allclose(found, raw, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [*SQUARED, *OTHERS])
+def test_choice_is_that_of_the_loss_minus_the_gain(name):
+    """The gain is the folds' mean loss minus the loss of their mean model."""
+    y, splits = TARGETS[name], list(KFold(2).split(X))
+    refit = GradientBasisRefit(mlp(name, max_iter=8), alpha=GRID, cv=splits, tol=1e-12)
+    path = refit.fit(X, y).cv_results_
+    known = np.flatnonzero(~np.isnan(path["gain"]))
+    assert set(path["center"][known]) == set(CENTERS)
+    best = known[np.argmin(path["loss"][known] - path["gain"][known])]
+    assert path["alpha"][best] == refit.alpha_
+    assert path["center"][best] == refit.center_
+    if name != "regression":
+        return
+    twins = twins_of_folds(refit, splits, y, np.ones(40))
+    for number in known:
+        center, alpha = path["center"][number], path["alpha"][number] / 0.5
+        raws = [twin.raw(X, center, alpha)[:, 0] for twin in twins]
+        alone = np.mean([np.square(y - raw).mean() for raw in raws])
+        gain = alone - np.square(y - np.mean(raws, 0)).mean()
+        np.testing.assert_allclose(path["gain"][number], gain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 0.1, 1e-9, 1e9])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_equal_losses_are_tied(scale, sparse):
+    """Refits of a linear model are the model itself, so the largest alpha is chosen."""
+    X, y = load_diabetes(return_X_y=True)
+    X = csr_array(X) if sparse else X
+    refit = GradientBasisRefit(LinearRegression(), random_state=0).fit(X, scale * y)
+    assert np.isinf(refit.alpha_)
+    validated = GradientBasisRefit(LinearRegression(), random_state=0, alpha=GRID)
+    validated.fit(X[:300], scale * y[:300], X_val=X[300:], y_val=scale * y[300:])
+    assert validated.alpha_ == GRID.max()
 
 
 # The training and held-out parts of the second and third are not complementary.
@@ -219,7 +256,7 @@ def test_close_losses_do_not_depend_on_memory(alpha):
     )
     assert (found.center_, found.alpha_) == (other.center_, other.alpha_)
     losses, others = (
-        {(c, a): loss for c, a, loss in zip(*each.cv_results_.values(), strict=True)}
+        {(c, a): loss for c, a, loss, _ in zip(*each.cv_results_.values(), strict=True)}
         for each in (found, other)
     )
     for candidate, loss in losses.items():
@@ -430,7 +467,7 @@ def test_choice_on_validation_samples_is_brute_force(
     path = refit.cv_results_
     assert path["alpha"][-1] == np.inf
     assert set(path["center"]) == set(CENTERS)
-    for center, alpha, found in list(zip(*path.values(), strict=True))[::4]:
+    for center, alpha, found, _ in list(zip(*path.values(), strict=True))[::4]:
         if alpha > 1e-5:
             losses = twin.losses(X[val], y[val], center, alpha)
             np.testing.assert_allclose(found, s[val] @ losses / s[val].sum(), rtol=1e-3)
@@ -488,7 +525,7 @@ def test_several_networks_and_validation_samples():
     refit.fit(X[fit], CURVE[fit], X_val=X[val], y_val=CURVE[val])
     assert len(refit.estimators_) == 3
     twin = Twin(refit.estimators_, X[fit], CURVE[fit], np.ones(28))
-    for center, alpha, found in zip(*refit.cv_results_.values(), strict=True):
+    for center, alpha, found, _ in zip(*refit.cv_results_.values(), strict=True):
         losses = twin.losses(X[val], CURVE[val], center, alpha)
         np.testing.assert_allclose(found, losses.mean(), rtol=1e-5)
 

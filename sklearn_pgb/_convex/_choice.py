@@ -14,6 +14,7 @@ from sklearn_pgb._convex._heldout import (
     Fold,
     HeldOutPath,
     NoFolds,
+    first_best,
     search_path,
 )
 from sklearn_pgb._convex._influence import LeftOut
@@ -151,7 +152,7 @@ def choose_alpha(
         # The largest marginal likelihood, for the squared loss.
         grid = torch.as_tensor(alphas.copy()).to(path.eigenvalues)
         scores = -path.log_evidence(grid, float(counts.sum())).cpu().numpy()
-        return AlphaChoice(float(alphas[int(np.argmin(scores))]), alphas, scores)
+        return AlphaChoice(float(alphas[first_best(scores)]), alphas, scores)
     if path is not None:
         return by_leave_one_out(problem, path, alphas, counts)
     operator = problem.operator
@@ -187,11 +188,12 @@ def by_leave_one_out(
         rows,
     )
     weight = problem.weight[rows]
-    scores = torch.einsum("i,aic->a", weight, errors.square()) / weight.sum()
-    best = int(scores.argmin())
+    mean_squares = torch.einsum("i,aic->a", weight, errors.square()) / weight.sum()
+    scores = mean_squares.cpu().numpy()
+    best = first_best(scores)
     raw = torch.full_like(problem.y, torch.nan)
     raw[rows] = problem.y[rows] - errors[best]
-    return AlphaChoice(float(alphas[best]), alphas, scores.cpu().numpy(), raw)
+    return AlphaChoice(float(alphas[best]), alphas, scores, raw)
 
 
 def _left_out_fraction(problem: ConvexProblem, counts: Tensor) -> Tensor:
@@ -253,10 +255,10 @@ def _by_heldout(
 
 
 def _best(losses: dict[float, float]) -> AlphaChoice:
-    """Choose the alpha with the smallest loss."""
+    """Choose the largest alpha with the smallest loss."""
     alphas = np.array(list(losses))
     scores = np.array(list(losses.values()))
-    return AlphaChoice(float(alphas[np.nanargmin(scores)]), alphas, scores)
+    return AlphaChoice(float(alphas[first_best(scores)]), alphas, scores)
 
 
 def spectral_path(

@@ -11,7 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import CLEAR_RISE, CLOSE, COMPARISON_TOL, RISE, STRONGEST
+from sklearn_pgb._budget import (
+    CLEAR_RISE,
+    CLOSE,
+    COMPARISON_TOL,
+    RISE,
+    STRONGEST,
+    TIE_RTOL,
+)
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._convex._solve import PathSolver, choose_method
@@ -163,6 +170,18 @@ class HeldOutPath:
         ]
         total = sum(float(fold.heldout.weight.sum()) for fold in self.folds)
         return float(sum(values)) / total
+
+
+def first_best(losses: Sequence[float] | NDArray[np.float64]) -> int:
+    """Return the index of the first loss that equals the smallest up to rounding.
+
+    Candidates come in descending order of alpha, so the largest alpha wins a tie.
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    best = float(np.nanmin(values))
+    if not math.isfinite(best):
+        return int(np.nanargmin(values))
+    return int(np.argmax(values <= best + TIE_RTOL * abs(best)))
 
 
 def search_path(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sklearn_pgb._convex._heldout import first_best
 from sklearn_pgb._convex._ridge import RidgePath
 
 
@@ -19,11 +20,15 @@ class Candidate:
     alpha : float
         Infinite for the average of the networks itself.
     loss : float
+    gain : float
+        Decrease of the loss that is expected from averaging the models of all folds;
+        NaN if it is not known.
     """
 
     center: str
     alpha: float
     loss: float
+    gain: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,14 @@ class Choice:
     start: tuple[Tensor, Tensor] | None = None
     gain: float = 0.0
     path: RidgePath | None = None
+
+
+def best_candidate(
+    candidates: Sequence[Candidate], losses: Sequence[float]
+) -> Candidate:
+    """Return the candidate with the smallest loss; of equal ones, the largest alpha."""
+    order = sorted(range(len(candidates)), key=lambda i: -candidates[i].alpha)
+    return candidates[order[first_best([losses[i] for i in order])]]
 
 
 def finite_candidates(scored: Sequence[Candidate]) -> list[Candidate]:

@@ -19,7 +19,12 @@ from sklearn_pgb._convex._heldout import convex_folds
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._ridge import RidgePath
 from sklearn_pgb._estimator._folds import Parts
-from sklearn_pgb._refit._candidate import Candidate, Choice, finite_candidates
+from sklearn_pgb._refit._candidate import (
+    Candidate,
+    Choice,
+    best_candidate,
+    finite_candidates,
+)
 from sklearn_pgb._refit._heldout_choice import choose_on_heldout
 from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._request import RefitRequest
@@ -111,7 +116,8 @@ def _on_training_samples(
         assert problem.offset is not None
         loss = float(problem.data_value(problem.offset))
         scored.append(Candidate("average", math.inf, loss))
-    best = min(finite_candidates(scored), key=lambda each: each.loss)
+    finite = finite_candidates(scored)
+    best = best_candidate(finite, [each.loss for each in finite])
     # The networks have no left-out outputs: use their training outputs instead.
     average = problems[best.center].offset
     raw = choices[best.center].raw if math.isfinite(best.alpha) else average

@@ -98,7 +98,8 @@ class GradientBasisRefit(
         and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
         Regularization strength, after scaling the basis to a mean squared row norm of
-        one. "auto": the best on held-out samples, see `cv`. "loo": leave-one-out in
+        one. "auto": the smallest loss on held-out samples minus the gain of averaging
+        the folds' models, see `cv` and `cv_results_`. "loo": leave-one-out in
         closed form (squared loss), or approximate leave-one-out with one Newton step
         (other losses, dense problems), or, if neither fits into `max_memory`,
         cross-validation of the convex problem. "evidence": marginal likelihood (squared
@@ -200,7 +201,12 @@ class GradientBasisRefit(
         Rank of the basis; None if factorizing the Jacobian would exceed `max_memory` or
         take longer than the refit.
     cv_results_ : dict of ndarray
-        "center", "alpha" and "loss" (mean held-out loss) of each candidate.
+        "center", "alpha", "loss" (mean held-out loss) and "gain" of each candidate. The
+        gain is the decrease of the loss that is expected because the refit averages the
+        models of all folds. It is known for the best alpha of each center and for the
+        mean of the networks, and NaN for others. On several folds, the one with the
+        smallest loss minus gain is chosen. Losses equal up to rounding are tied, and
+        the largest alpha wins.
     oof_score_ : float or None
         R^2 or accuracy, with the sample weights, on samples that neither the networks
         nor the refit of their fold have seen. None if nothing was chosen on folds.
@@ -408,7 +414,7 @@ class GradientBasisRefit(
         self.rank_ = result.rank
         self.cv_results_ = {
             name: np.array([getattr(each, name) for each in choice.candidates])
-            for name in ("center", "alpha", "loss")
+            for name in ("center", "alpha", "loss", "gain")
         }
         # scikit-learn expects at least one, even if there is nothing to solve.
         self.n_iter_ = max(solution.n_iter, 1)

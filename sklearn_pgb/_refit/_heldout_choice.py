@@ -16,7 +16,12 @@ from sklearn_pgb._convex._heldout import HeldOutPath
 from sklearn_pgb._convex._problem import Solution
 from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
 from sklearn_pgb._convex._solve import choose_method
-from sklearn_pgb._refit._candidate import Candidate, Choice, finite_candidates
+from sklearn_pgb._refit._candidate import (
+    Candidate,
+    Choice,
+    best_candidate,
+    finite_candidates,
+)
 from sklearn_pgb._refit._networks import HeldOutNetworks, TrainedNetworks
 
 # Maps a candidate to the coefficients and intercept of each part.
@@ -48,7 +53,8 @@ def choose_on_heldout(
         alphas = candidate_alphas(alpha, quadratic)
     with_average = "average" in centers and isinstance(alpha, str)
     scored, solutions = score_candidates(parts, centers, alphas, effort, with_average)
-    best = best_on_average(parts, scored, solutions, len(folds or parts))
+    scored = with_gains(parts, scored, solutions, len(folds or parts))
+    best = best_on_average(parts, scored, solutions)
     solved = [] if math.isinf(best.alpha) else solutions(best)
     scaled = [replace(each, alpha=each.alpha * fraction) for each in scored]
     choice = Choice(best.center, best.alpha * fraction, scaled)
@@ -58,8 +64,8 @@ def choose_on_heldout(
     complete = None if bool(oof_raw.isnan().any()) else oof_raw
     choice = replace(choice, raw=complete, oof_raw=oof_raw)
     if quadratic and len(parts) > 1 and best.loss > 0:
-        gain = gain_of_average(parts, best, solutions, len(folds)) / best.loss
-        choice = replace(choice, gain=min(max(gain, 0.0), MOST_GAIN))
+        gain = min(max(best.gain / best.loss, 0.0), MOST_GAIN)
+        choice = replace(choice, gain=gain)
     if not solved:
         return choice
     if quadratic and not is_number(alpha) and len(parts) == len(folds):
@@ -166,44 +172,55 @@ def _score_general(
     return candidates, solutions
 
 
-def best_on_average(
+def with_gains(
     parts: Sequence[HeldOutNetworks],
     candidates: Sequence[Candidate],
     solutions: Solutions,
     n_folds: int,
-) -> Candidate:
-    """Select the candidate whose average over all folds is expected to be best.
+) -> list[Candidate]:
+    """Add gains to the best candidate of each center and to the networks themselves.
 
     A held-out loss measures one fold's model, but the refit averages the models of all
-    folds. Averaging helps networks that differ more than refits that agree, so the
-    best candidate of each center and the networks themselves are compared by held-out
-    loss minus that gain. The gain is the mean loss of the folds' models minus the loss
-    of their mean, on all training samples. Most models were trained on these samples,
-    so the gain is underestimated.
+    folds. Averaging helps networks that differ more than refits that agree. The gain is
+    the mean loss of the folds' models minus the loss of their mean, on all training
+    samples. Most models were trained on these samples, so the gain is underestimated.
+    There is none with a single part.
+    """
+    finite = finite_candidates(candidates)
+    finalists = [each for each in finite if math.isinf(each.alpha)]
+    for center in dict.fromkeys(each.center for each in finite):
+        refits = [e for e in finite if e.center == center and math.isfinite(e.alpha)]
+        if refits:
+            losses = [each.loss for each in refits]
+            finalists.append(best_candidate(refits, losses))
+    gains = [
+        gain_of_average(parts, each, solutions, n_folds) if len(parts) > 1 else 0.0
+        for each in finalists
+    ]
+    return [
+        replace(each, gain=gains[finalists.index(each)]) if each in finalists else each
+        for each in candidates
+    ]
+
+
+def best_on_average(
+    parts: Sequence[HeldOutNetworks],
+    candidates: Sequence[Candidate],
+    solutions: Solutions,
+) -> Candidate:
+    """Select the candidate with the smallest loss minus gain, see `with_gains`.
 
     On a single held-out part, the networks are what the user already has. They are kept
     unless a refit is clearly better.
     """
-    finite = finite_candidates(candidates)
-    networks = [each for each in finite if math.isinf(each.alpha)]
-    finalists = list(networks)
-    for center in dict.fromkeys(each.center for each in finite):
-        refits = [e for e in finite if e.center == center and math.isfinite(e.alpha)]
-        if refits:
-            finalists.append(min(refits, key=lambda each: each.loss))
-    best = min(finalists, key=lambda each: each.loss)
-    if len(finalists) < 2:
-        return best
-    if len(parts) < 2:
-        if not networks or math.isinf(best.alpha):
-            return best
+    finalists = [each for each in candidates if not math.isnan(each.gain)]
+    best = best_candidate(finalists, [each.loss - each.gain for each in finalists])
+    networks = [each for each in finalists if math.isinf(each.alpha)]
+    if len(parts) < 2 and networks and math.isfinite(best.alpha):
         solution = solutions(best)[0]
-        clear = parts[0].is_clearly_better(best.center, solution)
-        return best if clear else networks[0]
-    return min(
-        finalists,
-        key=lambda each: each.loss - gain_of_average(parts, each, solutions, n_folds),
-    )
+        if not parts[0].is_clearly_better(best.center, solution):
+            return networks[0]
+    return best
 
 
 def gain_of_average(

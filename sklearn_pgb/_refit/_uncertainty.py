@@ -17,7 +17,7 @@ from sklearn_pgb._budget import (
     SMALLEST_SQUARE,
 )
 from sklearn_pgb._convex._choice import Effort
-from sklearn_pgb._convex._heldout import Fold, HeldOutPath, convex_folds
+from sklearn_pgb._convex._heldout import Fold, HeldOutPath, convex_folds, first_best
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import column_means
 from sklearn_pgb._convex._solve import PathSolver
@@ -83,7 +83,7 @@ class NoiseModel:
         folds = convex_folds(problem, parts)
         path = HeldOutPath(folds, effort.max_memory, effort.max_iter)
         losses = path.search(NOISE_ALPHAS, effort.tol)
-        alpha = min(losses, key=losses.__getitem__)
+        alpha = list(losses)[first_best(list(losses.values()))]
         shift, loss = heldout_level(path.folds, path.solutions[alpha])
         return cls(rich, problem, mean, scale, alpha, shift, loss)
 
@@ -185,7 +185,7 @@ def uncertainty(
         features = _noise_features(network, X, raw, rich)
         data = features, squares, level, normalized
         models.append(NoiseModel.chosen(rich, *data, folds, effort))
-    best = min(models, key=lambda model: model.loss)
+    best = models[first_best([model.loss for model in models])]
     state |= best.fit(level, least, effort)
     variance = state.pop("variance") * (1.0 + left_out)
     return state | {"left_out_std": variance.sqrt().cpu().numpy()}
