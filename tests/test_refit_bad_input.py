@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_pgb import GradientBasisRefit
+from sklearn_pgb._convex._solve import memory_text
 from sklearn_pgb._estimator._border import parse_memory
 
 RNG = np.random.default_rng(0)
@@ -220,6 +221,27 @@ def test_too_little_memory(network, y, alpha):
         GradientBasisRefit(network, alpha=alpha, max_memory=100).fit(X, y)
     enough = re.search(match, str(caught.value))[1]
     assert parse_memory(enough) > 100
+
+
+@pytest.mark.parametrize("samples", [40, 1300])
+@pytest.mark.parametrize("max_memory", [100, "15KB", "30KB"])
+def test_named_memory_is_enough(samples, max_memory):
+    """The least memory does not depend on the given one, and a fit succeeds with it.
+
+    Of many samples, only some folds are scored.
+    """
+    X = np.random.default_rng(0).normal(size=(samples, 3))
+    y = np.digitize(X[:, 0], [-0.5, 0.5])
+    model = GradientBasisRefit(classifier(), alpha=[1.0], cv=5, max_memory=max_memory)
+    given = memory_text(parse_memory(max_memory))
+    match = rf"must be at least (.*) for a basis.*got {given}\."
+    with pytest.raises(ValueError, match=match) as caught:
+        model.fit(X, y)
+    enough = re.search(match, str(caught.value))[1]
+    model.set_params(max_memory=enough).fit(X, y)
+    model.set_params(max_memory=0.98 * parse_memory(enough))
+    with pytest.raises(ValueError, match=f"must be at least {enough} for a basis"):
+        model.fit(X, y)
 
 
 def test_unreadable_memory():

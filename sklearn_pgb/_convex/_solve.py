@@ -31,19 +31,23 @@ from sklearn_pgb._convex._spectral import SpectralSolver, objective_of
 Start = tuple[Tensor, Tensor] | None
 
 
+def memory_needed(problem: ConvexProblem) -> dict[str, float]:
+    """Bytes that "primal", "dual" (if alpha is positive) and "matrix-free" need."""
+    operator = problem.operator
+    p, rows, item = operator.n_coef, operator.n_rows, operator.dtype.itemsize
+    # An eigendecomposition holds the matrix, a copy, and a workspace twice as large.
+    needed = {"primal": 4.0 * item * p * p, "dual": 4.0 * item * rows * rows}
+    if problem.alpha == 0:
+        needed.pop("dual")
+    return needed | {"matrix-free": 12.0 * item * (p + rows)}
+
+
 def choose_method(
     problem: ConvexProblem, max_memory: float, method: str = "auto"
 ) -> str:
     """The cheapest of "primal", "dual" and "matrix-free" that fits into memory."""
-    operator = problem.operator
+    operator, needed = problem.operator, memory_needed(problem)
     p, rows, k = operator.n_coef, operator.n_rows, operator.n_outputs
-    item = operator.dtype.itemsize
-    # An eigendecomposition holds the matrix, a copy, and a workspace twice as large.
-    needed = {
-        "primal": 4.0 * item * p * p,
-        "dual": 4.0 * item * rows * rows,
-        "matrix-free": 12.0 * item * (p + rows),
-    }
     # A chain's Hessian product: four matrix products per layer, each 2 n p flops.
     product = 8.0 * operator.n_samples * p
     if problem.loss.quadratic:
@@ -62,8 +66,6 @@ def choose_method(
         if operator.shared_features is not None and k > 1:
             # The normal matrix takes one product for each pair of outputs.
             cost["primal"] += 1.5 * k * k * LAUNCH_FLOPS
-    if problem.alpha == 0:
-        needed.pop("dual")
     wanted = needed if method not in needed else {method: needed[method]}
     possible = [name for name in wanted if needed[name] <= max_memory]
     if not possible:

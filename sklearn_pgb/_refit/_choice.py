@@ -60,8 +60,7 @@ def choose(
             trained, problems, request, effort, convex_parts, path
         )
     else:
-        n_coef = problem.operator.n_coef
-        choice = choose_on_heldout(trained, tuple(problems), alpha, effort, n_coef)
+        choice = choose_on_heldout(trained, tuple(problems), alpha, effort, problem)
     if path is None:
         return choice
     problem, counts = problems[choice.center], trained.samples.counts

@@ -13,9 +13,9 @@ from torch import Tensor
 from sklearn_pgb._budget import MOST_GAIN
 from sklearn_pgb._convex._choice import Effort, candidate_alphas, is_number
 from sklearn_pgb._convex._heldout import HeldOutPath
-from sklearn_pgb._convex._problem import Solution
+from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge_grid import RidgeGrid, ridge_grid
-from sklearn_pgb._convex._solve import choose_method
+from sklearn_pgb._convex._solve import choose_method, memory_needed, memory_text
 from sklearn_pgb._refit._candidate import (
     Candidate,
     Choice,
@@ -33,14 +33,15 @@ def choose_on_heldout(
     centers: Sequence[str],
     alpha: Any,
     effort: Effort,
-    n_coef: int,
+    problem: ConvexProblem,
 ) -> Choice:
     """Choose center and alpha on samples that the networks were not trained on.
 
-    `n_coef` is the number of coefficients of the problem on the bases of all folds.
+    `problem` is the one on all samples and the bases of all folds.
     """
     quadratic, folds = trained.loss.quadratic, trained.folds
     parts = trained.heldout()
+    check_memory(problem.with_alpha(1.0), parts, effort.max_memory)
     # Alpha is relative to a mean loss. To keep the ratio of the penalty and the sum of
     # losses, it is multiplied by the fraction of samples in a training part.
     training_weight = sum(part.training_weight for part in parts) / len(parts)
@@ -71,7 +72,30 @@ def choose_on_heldout(
     if quadratic and not is_number(alpha) and len(parts) == len(folds):
         average = fold_average(parts, best.center, solved)
         choice = replace(choice, parameters=average)
-    return replace(choice, start=averaged_start(solved, len(folds), n_coef))
+    return replace(
+        choice, start=averaged_start(solved, len(folds), problem.operator.n_coef)
+    )
+
+
+def check_memory(
+    problem: ConvexProblem, parts: Sequence[HeldOutNetworks], max_memory: float
+) -> None:
+    """Raise if the problem on all samples or those of the parts do not fit."""
+    needed, largest = memory_needed(problem), max(parts, key=lambda p: len(p.train))
+    of_part = memory_needed(largest.fold("zero").problem.with_alpha(1.0))
+    for method in of_part:
+        # Iterations on all parts are in memory at the same time.
+        if method == "matrix-free" or not problem.loss.quadratic:
+            of_part[method] *= len(parts)
+    least = max(min(each.values()) for each in (needed, of_part))
+    if least > max_memory:
+        operator = problem.operator
+        raise ValueError(
+            f"max_memory must be at least {memory_text(least)} for a basis of "
+            f"{operator.n_coef} coefficients on {operator.n_rows} rows, whose alpha is "
+            f"chosen on {len(parts)} held-out parts, got {memory_text(max_memory)}. "
+            "Raise max_memory, or use a smaller network, fewer folds or fewer samples."
+        )
 
 
 def score_candidates(
