@@ -519,13 +519,13 @@ def test_network_outside_its_own_span():
     """A frozen head: the model is f + J c, and still contains the network."""
     module = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1))
     module[2].requires_grad_(False)
-    model = GradientBasisRefit(module, loss="squared_error", alpha=0, **STD).fit(X, Y)
+    model = GradientBasisRefit(module, loss="squared_error", alpha=0).fit(X, Y)
     assert model.refit_loss_ < model.model_loss_
     with torch.no_grad():
         raw = module.double()(torch.tensor(X)).numpy()[:, 0]
     expected = raw + model.transform(X) @ model.basis_coef_
     np.testing.assert_allclose(model.predict(X), expected, rtol=1e-7, atol=1e-9)
-    model.set_params(alpha=1).fit(X, Y)
+    model.set_params(alpha=1, **STD).fit(X, Y)
     assert_same(pickle.loads(pickle.dumps(model)), model)
 
 

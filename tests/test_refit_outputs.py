@@ -1,5 +1,7 @@
 """Features and standard deviations of a fitted refit."""
 
+import contextlib
+
 import numpy as np
 import oracles
 import pytest
@@ -291,13 +293,18 @@ def test_std_of_any_subset_of_rows():
         ({"alpha": 1e-3, "distribution": False}, Y[:, 0]),
         ({"alpha": 0}, Y[:, 0]),
         ({"alpha": 1e-3, "solver": "matrix-free"}, Y[:, 0]),
+        ({"max_memory": "16KB", "cv": 2}, Y[:, 0]),
         ({"estimator": mlp(loss="poisson"), "alpha": 1e-3}, np.exp(Y[:, 0])),
     ],
-    ids=["not asked for", "no ridge", "no decomposition", "poisson"],
+    ids=["not asked for", "no ridge", "no decomposition", "little memory", "poisson"],
 )
 def test_no_std(params, y):
     refit = GradientBasisRefit(**({"estimator": mlp(), "distribution": True} | params))
-    refit.fit(X, y)
+    warns = contextlib.nullcontext()
+    if refit.distribution and refit.estimator.loss != "poisson":
+        warns = pytest.warns(UserWarning, match="distribution=True has no effect")
+    with warns:
+        refit.fit(X, y)
     with pytest.raises(ValueError, match="return_std must be False for this refit"):
         refit.predict(X_NEW, return_std=True)
 

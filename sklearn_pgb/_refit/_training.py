@@ -24,6 +24,7 @@ from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
+from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit, refit
@@ -142,7 +143,22 @@ def train_and_refit(
         if request.distribution:
             total = samples.total
             noise = uncertainty(result, samples.X[0], total, convex_parts, effort)
+            if not request.classifies and not isinstance(trained.loss, PoissonLoss):
+                warn_of_constant_scale(result)
     return trained, result, noise
+
+
+def warn_of_constant_scale(result: Refit) -> None:
+    """Warn if the scale of the errors can't be a function of the inputs."""
+    if result.choice.path is None or result.choice.alpha == 0:
+        warnings.warn(
+            "distribution=True has no effect: errors have the same scale for all "
+            "samples, because a model of the scale needs the squared loss, alpha > 0 "
+            "and an eigendecomposition of the basis. Leave solver at 'auto', raise "
+            "max_memory, or use distribution=False.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def warn_of_useless_networks(trained: TrainedNetworks, raws: Sequence[Tensor]) -> None:
