@@ -27,7 +27,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, make_classification, make_friedman1
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import (
     KFold,
@@ -476,7 +476,8 @@ def test_choice_on_validation_samples_is_brute_force(
     gains = twin.losses(X[val], y[val], "average", np.inf)
     gains -= twin.losses(X[val], y[val], center, alpha)
     gain = np.average(gains, weights=s[val])
-    variance = np.average((gains - gain) ** 2, weights=s[val]) / s[val].sum()
+    count = max(s[val].sum(), s[val].sum() ** 2 / (s[val] ** 2).sum())
+    variance = np.average((gains - gain) ** 2, weights=s[val]) / count
     if gain <= clear * variance**0.5:
         center, alpha = "average", np.inf
     assert (refit.center_, refit.alpha_) == (center, alpha)
@@ -485,6 +486,20 @@ def test_choice_on_validation_samples_is_brute_force(
         raw = twin.raw(X_NEW, refit.center_, refit.alpha_)
         found = refit.transform(X_NEW).reshape(*raw.shape, -1) @ refit.basis_coef_
         np.testing.assert_allclose(found, raw, rtol=1e-3, atol=1e-4)
+
+
+def test_relative_weights_of_validation_samples():
+    """Equal weights that sum to one or less are the same as none."""
+    y = X @ np.arange(1.0, 1 + X.shape[1]) + 0.1 * np.sin(9 * np.arange(40))
+    model = GradientBasisRefit(FrozenEstimator(Ridge(100).fit(X[:28], y[:28])))
+    found = [
+        clone(model)
+        .fit(X[:28], y[:28], X_val=X[28:], y_val=y[28:], sample_weight_val=each)
+        .alpha_
+        for each in (None, np.full(12, 1 / 12), np.full(12, 1e-9))
+    ]
+    assert np.isfinite(found[0])
+    np.testing.assert_allclose(found, found[0])
 
 
 @pytest.mark.parametrize("name", ["multi-output", "poisson", "multiclass"])

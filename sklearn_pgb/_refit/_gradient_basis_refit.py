@@ -347,7 +347,7 @@ class GradientBasisRefit(
         y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
             Targets or labels of the validation samples.
         sample_weight_val : array-like of shape (n_val,), default=None
-            Weights of the validation samples.
+            Weights of the validation samples. Integers are counts of equal samples.
         groups : array-like of shape (n_samples,), default=None
             Groups of samples that folds keep together. They are passed to the splitter
             if `cv` is one, and to the network's `fit` if it accepts groups.

@@ -17,6 +17,7 @@ from sklearn_pgb._estimator._folds import Parts, enough_folds
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._mapped_rows import StreamedInputs
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._refit._stacking import sample_count
 from sklearn_pgb._samples import Samples
 
 
@@ -130,7 +131,8 @@ class HeldOutNetworks:
         raw = self.raw_of(heldout, center, solution)
         gains = self.loss.value(y, self.raw(heldout)) - self.loss.value(y, raw)
         gain = float(weight @ gains)
-        variance = float(weight @ (gains - gain).square()) / self.heldout_weight
+        variance = float(weight @ (gains - gain).square())
+        variance /= sample_count(heldout.weight)
         return gain > CLEAR_GAIN * variance**0.5
 
 

@@ -35,8 +35,7 @@ def fit_stacking_weights(
         center = w @ y
         unit = 2.0 ** math.frexp(float((y - center).abs().max()))[1]
         raws, y = (raws - center) / unit, (y - center) / unit
-    # Weights are counts, or relative: those that sum to one are not one sample.
-    count = max(float(weight.sum()), 1 / float(w @ w))
+    count = sample_count(weight)
     if loss.is_classification:
         chance = CHANCE_LABELS / (count + CHANCE_LABELS)
         y = torch.lerp(y, w @ y, chance)
@@ -82,6 +81,15 @@ def fit_stacking_weights(
             break
     weights, shift = theta[:n_models], theta[n_models:]
     return weights, unit * shift + (1 - weights.sum()) * center
+
+
+def sample_count(weight: Tensor) -> float:
+    """Return the number of samples that weights stand for.
+
+    Weights are counts, or relative: those that sum to one are not one sample.
+    """
+    total = float(weight.sum())
+    return max(total, total**2 / float(weight @ weight))
 
 
 def _bounded_step(
