@@ -73,6 +73,16 @@ def test_samples_have_the_distribution(shape):
     assert stats.kstest(shape.cdf(draws), "uniform").pvalue > 1e-4
 
 
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_density_of_equal_errors_is_positive(value):
+    """The density of equal errors is narrow, but nowhere zero."""
+    shape = Shape.of(np.full(20, value), np.ones(20), 1e-12)
+    assert np.isfinite(shape.log_density(value + np.array([-1e3, -1.0, 0, 1.0]))).all()
+    assert shape.mean() == pytest.approx(value)
+    assert 0 < shape.variance() < 1e-23
+    assert np.abs(shape.quantile(np.array([0.01, 0.99])) - value).max() < 1e-11
+
+
 def test_shape_of_normal_errors(seed):
     errors = np.random.default_rng(seed).normal(size=2000)
     shape = Shape.of(errors, np.ones(2000), 1e-16)

@@ -64,8 +64,10 @@ class Shape:
         spread = float(np.sqrt(weights @ (centers - loc) ** 2))
         least = max(least, float(np.finfo(float).eps) * float(np.abs(centers).max()))
         if spread == 0:
-            # A single value: a narrow density around it.
-            return cls(centers, weights, least, 0.0, SHAPE_FREEDOM[-1], loc, least)
+            # A single value: narrow densities around it, of which the Student t density
+            # is positive everywhere.
+            mixed = SHAPE_FRACTIONS[0], SHAPE_FREEDOM[-1]
+            return cls(centers, weights, least, *mixed, loc, least)
         deviation = max(deviation if deviation > 0 else spread, least)
         scott = min(spread, deviation / student.ppf(0.75, np.inf))
         scott = max(scott * len(centers) ** -0.2, least)
