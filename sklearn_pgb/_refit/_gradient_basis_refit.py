@@ -85,6 +85,7 @@ class GradientBasisRefit(
 
     If the network is not in the span of its derivatives, for example with a frozen
     head, the model is f(x) + J(x) c. Dropout and batch norm are in evaluation mode.
+    Constraints, such as positive coefficients or monotonicity, do not hold for c.
 
     Parameters
     ----------
@@ -98,9 +99,8 @@ class GradientBasisRefit(
         and `loss` must be given.
     alpha : {"auto", "loo", "evidence"}, float or array-like, default="auto"
         Regularization strength, after scaling the basis to a mean squared row norm of
-        one. "auto": the smallest loss on held-out samples minus the gain of averaging
-        the folds' models, see `cv` and `cv_results_`. "loo": leave-one-out in
-        closed form (squared loss), or approximate leave-one-out with one Newton step
+        one. "auto": the best on held-out samples, see `cv` and `cv_results_`. "loo":
+        leave-one-out in closed form (squared loss), or approximate with one Newton step
         (other losses, dense problems), or, if neither fits into `max_memory`,
         cross-validation of the convex problem. "evidence": marginal likelihood (squared
         loss). "loo" and "evidence" train only once, but are optimistic because the
@@ -201,12 +201,9 @@ class GradientBasisRefit(
         Rank of the basis; None if factorizing the Jacobian would exceed `max_memory` or
         take longer than the refit.
     cv_results_ : dict of ndarray
-        "center", "alpha", "loss" (mean held-out loss) and "gain" of each candidate. The
-        gain is the decrease of the loss that is expected because the refit averages the
-        models of all folds. It is known for the best alpha of each center and for the
-        mean of the networks, and NaN for others. On several folds, the one with the
-        smallest loss minus gain is chosen. Losses equal up to rounding are tied, and
-        the largest alpha wins.
+        "center", "alpha", "loss" (mean held-out loss) and "gain" (expected decrease of
+        the loss by averaging folds; NaN but for the best alpha of each center) of each
+        candidate. Loss minus gain decides; of equal ones, the largest alpha wins.
     oof_score_ : float or None
         R^2 or accuracy, with the sample weights, on samples that neither the networks
         nor the refit of their fold have seen. None if nothing was chosen on folds.
