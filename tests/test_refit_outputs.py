@@ -11,6 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
+from sklearn.linear_model import Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
@@ -307,6 +308,14 @@ def test_no_std(params, y):
         refit.fit(X, y)
     with pytest.raises(ValueError, match="return_std must be False for this refit"):
         refit.predict(X_NEW, return_std=True)
+
+
+def test_std_that_overflows():
+    """Squares of huge inputs overflow: an error, not standard deviations of NaN."""
+    refit = GradientBasisRefit(Ridge(), distribution=True).fit(X, Y[:, 0])
+    assert np.isfinite(refit.predict(1e200 * X)).all()
+    with pytest.raises(ValueError, match="X must have finite outputs"):
+        refit.predict(1e200 * X, return_std=True)
 
 
 def test_no_std_of_one_row():

@@ -22,6 +22,7 @@ from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._ridge import column_means
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._estimator._folds import Parts, enough_folds, restricted
+from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators._dense import KroneckerOperator
@@ -199,8 +200,10 @@ def predictive_std(
     raw: Tensor,
 ) -> NDArray[np.float64]:
     """Standard deviations for the samples of an operator, including noise."""
-    leverage = parameter_variance(state, operator)
-    features = _noise_features(network, X, raw, state["noise_rich"]).cpu().numpy()
+    # Squares overflow for inputs far outside the range of the training samples.
+    leverage = finite_outputs(parameter_variance(state, operator))
+    features = finite_outputs(_noise_features(network, X, raw, state["noise_rich"]))
+    features = features.cpu().numpy()
     scaled = (features - state["noise_mean"]) / state["noise_scale"]
     log_variance = scaled @ state["noise_coef"] + state["noise_intercept"]
     # Clip to the range on the training samples: exp() extrapolates without bound.
