@@ -172,17 +172,11 @@ def uncertainty(
     folds = enough_folds(folds, X.cpu().numpy())
     network, normalized = result.space.networks[0], problem.weight[rows]
     normalized = normalized / normalized.sum()
-    # The rich features are tried if there are not too many of them.
-    values = X[:1].flatten(1).shape[1] + raw.shape[1]
-    columns = values * (values + 3) // 2
-    columns += sum(h.shape[1] for h in _hidden(network, X[:1]))
-    fits = NOISE_COPIES * 8.0 * len(X) * columns <= effort.max_memory
-    most = min(len(X) // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
     # The errors of an exact fit are rounding errors, or even zero.
     least = rounding_of_outputs(problem.y).square()
     level = (normalized @ squares).clamp_min(least)
     models = []
-    for rich in [False, True] if fits and columns <= most else [False]:
+    for rich in [False, True] if tries_rich(network, X, raw, effort) else [False]:
         features = _noise_features(network, X, raw, rich)
         data = features, squares, level, normalized
         models.append(NoiseModel.chosen(rich, *data, folds, effort))
@@ -190,6 +184,15 @@ def uncertainty(
     state |= best.fit(level, least, effort)
     variance = state.pop("variance") * (1.0 + left_out)
     return state | {"left_out_std": variance.sqrt().cpu().numpy()}
+
+
+def tries_rich(network: Network, X: Tensor, raw: Tensor, effort: Effort) -> bool:
+    """Whether the rich features of a noise model are few enough to be tried."""
+    values = X[:1].flatten(1).shape[1] + raw.shape[1]
+    columns = values * (values + 3) // 2
+    columns += sum(h.shape[1] for h in _hidden(network, X[:1]))
+    fits = NOISE_COPIES * 8.0 * len(X) * columns <= effort.max_memory
+    return fits and columns <= min(len(X) // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
 
 
 def predictive_std(
