@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import MOST_OUTPUTS
 from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._models._protected import fit_protected, transform_protected
 from sklearn_pgb._operators._dense import KroneckerOperator
 from sklearn_pgb._operators._operator import LinearOperator
 
@@ -188,9 +189,9 @@ class FeatureBasis(FeatureColumns):
                 "transformer must be a scikit-learn transformer or a Pipeline of them, "
                 f"with a method transform, got {self.transformer!r}."
             )
-        self.transformer_ = clone(self.transformer).fit(X, y)
+        self.transformer_ = fit_protected(clone(self.transformer), X, y)
         return self
 
     def features(self, X: Any) -> Tensor:
         check_is_fitted(self)
-        return _dense(self.transformer_.transform(X))
+        return _dense(transform_protected(self.transformer_, X))

@@ -20,6 +20,7 @@ from sklearn_pgb._estimator._border import aligned
 from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._estimator._trainer import Trainer
 from sklearn_pgb._losses._floor import pure_error_floor
+from sklearn_pgb._models._protected import guard_for
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._targets import Targets
 
@@ -111,7 +112,8 @@ class Evaluation:
             method = "predict_proba" if targets.loss.is_classification else "predict"
             # Classifiers without probabilities have no loss.
             if hasattr(model, method):
-                mean = np.asarray(getattr(model, method)(samples.X), dtype=np.float64)
+                X = guard_for([model])(samples.X)
+                mean = np.asarray(getattr(model, method)(X), dtype=np.float64)
                 mean = mean.reshape(len(mean), -1)
                 y = targets.encode(self.y, mean.shape[1])
                 mean_loss = targets.loss_for(mean.shape[1])

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._estimator._border import aligned, jobs_for
 from sklearn_pgb._models._open import has_trees
+from sklearn_pgb._models._protected import fit_protected
 from sklearn_pgb._seeds import with_seed
 from sklearn_pgb._sklearn import _check_method_params, _safe_indexing
 from sklearn_pgb._threads import local_randomness, threads_for_trees
@@ -155,7 +156,7 @@ def _train(
                 torch.set_rng_state(rng_state)
         if has_trees(estimator):
             stack.enter_context(threads_for_trees(math.prod(np.shape(X))))
-        estimator.fit(X, y, **fit_params)
+        fit_protected(estimator, X, y, **fit_params)
     return estimator, time.perf_counter() - start
 
 

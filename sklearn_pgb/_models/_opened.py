@@ -6,6 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Number
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._module_checks import check_samples
 from sklearn_pgb._models._network import Network, as_float64
+from sklearn_pgb._models._protected import guard_for
 from sklearn_pgb._models._selected import SelectedNetwork
 
 
@@ -76,10 +78,15 @@ class OpenNetwork:
         return bool(self.steps or self.encode or self.preprocess)
 
     def transformed(self, X: Any) -> Any:
-        """Return the samples as the steps transform them."""
+        """Return the samples as the steps transform them, without changing X."""
+        X = self._guard(X)
         for step in self.steps:
             X = step.transform(X)
         return X
+
+    @cached_property
+    def _guard(self) -> Callable[[Any], Any]:
+        return guard_for(self.steps)
 
     def inputs(self, X: Any, *, check: bool = True) -> Tensor:
         """Return the inputs of the network for samples of the estimator.
@@ -158,6 +165,9 @@ class OpenNetwork:
                 y, accept_sparse=True, dtype=np.float64, ensure_2d=False, input_name="y"
             )
             columns = _to_dense(y).reshape(y.shape[0], -1)
+            if self.target_transformers:
+                # Transformers may write into their inputs.
+                columns = columns.copy()
             for transformer in self.target_transformers:
                 columns = np.asarray(transformer.transform(columns))
                 columns = columns.reshape(len(columns), -1)
@@ -192,6 +202,9 @@ class OpenNetwork:
 
     def untransform(self, raw_prediction: NDArray[Any]) -> NDArray[Any]:
         """Undo the target transformations of predictions (n_samples, n_outputs)."""
+        if self.target_transformers:
+            # Transformers may write into their inputs.
+            raw_prediction = raw_prediction.copy()
         for transformer in reversed(self.target_transformers):
             raw_prediction = np.asarray(transformer.inverse_transform(raw_prediction))
             raw_prediction = raw_prediction.reshape(len(raw_prediction), -1)

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import (
@@ -34,6 +34,7 @@ from sklearn_pgb._losses._named import PARAMETERS
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import NetworkEstimator, TrainingTerms
+from sklearn_pgb._models._protected import transform_protected
 from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork, Squash
 from sklearn_pgb._resnet._diagnostics import stationarity
 from sklearn_pgb._resnet._fitting import fit_resnet, is_worse, projection_is_cheap
@@ -42,8 +43,8 @@ from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
     InputScale,
     check_samples,
-    choose_input,
     column_centers,
+    fit_basis,
     units_input,
     usable_features,
 )
@@ -61,7 +62,6 @@ from sklearn_pgb._sklearn import (
     _check_sample_weight,
     _check_y,
     _fit_context,
-    _fit_transform_one,
     _safe_indexing,
 )
 from sklearn_pgb._threads import local_randomness
@@ -276,10 +276,8 @@ class ResNetBasisBase(
         if self.basis is None:
             return self._features(X)
         target = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y
-        features, self.basis_ = _fit_transform_one(clone(self.basis), X, target, None)
-        self.residual_input_ = self.residual_input
-        if self.residual_input == "auto":
-            self.residual_input_ = choose_input(self.basis_, X)
+        fitted = fit_basis(self.basis, X, target, self.residual_input)
+        features, self.basis_, self.residual_input_ = fitted
         return self._with_inputs(features, X)
 
     def _features(self, X):
@@ -287,7 +285,7 @@ class ResNetBasisBase(
         if self.basis_ is None:
             inputs = dense(X)
             return inputs.reshape(len(inputs), -1), inputs
-        return self._with_inputs(self.basis_.transform(X), X)
+        return self._with_inputs(transform_protected(self.basis_, X), X)
 
     def _with_inputs(self, features, X):
         basis = dense(check_array(features, accept_sparse=True, dtype=np.float64))

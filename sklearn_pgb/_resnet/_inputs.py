@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.utils import check_array
 
 from sklearn_pgb._budget import LARGEST_FEATURE, SMALLEST_FEATURE
 from sklearn_pgb._estimator._border import check_has_features, dense
+from sklearn_pgb._models._protected import guard_for
+from sklearn_pgb._sklearn import _fit_transform_one
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,18 @@ class BasisAndInputs:
         """Return features and inputs side by side in one matrix."""
         rows: NDArray[np.float64] = self.estimator._network_inputs(X)
         return rows
+
+
+def fit_basis(basis: Any, X: Any, y: Any, residual_input: str) -> tuple[Any, Any, str]:
+    """Fit a clone of the basis, and leave X as it is.
+
+    Returns features, the clone, and the inputs of the units. The features come from
+    `fit_transform` if the basis has it, as in a Pipeline.
+    """
+    features, fitted = _fit_transform_one(clone(basis), guard_for([basis])(X), y, None)
+    if residual_input == "auto":
+        residual_input = choose_input(fitted, X)
+    return features, fitted, residual_input
 
 
 def choose_input(basis: Any, X: Any) -> str:

@@ -23,6 +23,7 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._opened import NetworkEstimator
+from sklearn_pgb._models._protected import guard_for
 from sklearn_pgb._sklearn import _check_y
 from sklearn_pgb._survey._ends import SurveyData
 from sklearn_pgb._targets import LabelTargets, RealTargets, Targets
@@ -227,10 +228,10 @@ def _transformed(wrappers: Sequence[Any], X: Any, y: Any) -> tuple[Any, Any]:
     for wrapper in wrappers:
         if isinstance(wrapper, TransformedTargetRegressor):
             columns = np.asarray(y).reshape(len(y), -1)
-            columns = clone(wrapper.transformer).fit_transform(columns)
+            columns = clone(wrapper.transformer).fit_transform(columns.copy())
             y = columns.ravel() if np.ndim(y) == 1 else columns
         elif len(wrapper.steps) > 1:
-            X = clone(wrapper[:-1]).fit_transform(X, y)
+            X = clone(wrapper[:-1]).fit_transform(guard_for([wrapper])(X), y)
     return X, y
 
 
