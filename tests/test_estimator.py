@@ -33,7 +33,6 @@ from sklearn_pgb._estimator._border import (
     inputs_of,
     open_all,
     parse_memory,
-    share_target_transformation,
 )
 from sklearn_pgb._estimator._folds import (
     cross_fitting_parts,
@@ -180,40 +179,6 @@ def test_no_keyword_for_weights():
 
 
 # -- target transformations ----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "outer",
-    [
-        lambda e: e,
-        lambda e: make_pipeline(SCALER, e),
-        lambda e: GridSearchCV(e, {"regressor__alpha": [0.1, 1.0]}, cv=2),
-    ],
-)
-def test_target_transformation_is_fitted_once(outer):
-    """The transformation is fitted to all samples, for networks on parts of them."""
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(20, 2)), 100 + 10 * rng.normal(size=20)
-    estimator = outer(TransformedTargetRegressor(mlp(), transformer=StandardScaler()))
-    shared = share_target_transformation(estimator, y)
-    parts = [np.arange(10), np.arange(10, 20)]
-    networks = train_networks(shared, [0, 0], parts, X, y, {}, None)
-    expected = (y - y.mean()) / y.std()
-    for opened in open_all(networks, None, None):
-        np.testing.assert_allclose(opened.targets(y)[:, 0], expected, rtol=1e-12)
-        np.testing.assert_allclose(
-            opened.untransform(expected[:, None])[:, 0], y, rtol=1e-12
-        )
-
-
-def test_nothing_to_share():
-    for estimator in (
-        mlp(),
-        make_pipeline(SCALER, mlp()),
-        GridSearchCV(mlp(), {}),
-        TransformedTargetRegressor(mlp(), func=np.log, inverse_func=np.exp),
-    ):
-        assert share_target_transformation(estimator, np.ones(3)) is estimator
 
 
 # -- training ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
@@ -18,12 +19,13 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import has_fit_parameter
 from torch import Tensor
 
-from sklearn_pgb._budget import MOST_JOBS
+from sklearn_pgb._budget import MOST_JOBS, N_CANDIDATES
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._combinations import VOTES, unfitted_members
 from sklearn_pgb._models._mapped_rows import MappedRows, StreamedInputs
 from sklearn_pgb._models._open import nested, open_network
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._protected import fit_protected, transform_protected
 from sklearn_pgb._models._selected import select
 from sklearn_pgb._sklearn import BaseSearchCV
 
@@ -169,33 +171,76 @@ def weight_keyword(estimator: Any, advice: str) -> str:
 
 
 def share_target_transformation(estimator: Any, y: Any) -> Any:
-    """Fit a TransformedTargetRegressor's transformer once, for all networks.
+    """Fit the transformers of TransformedTargetRegressors once, for all networks.
 
     Otherwise networks trained on different samples would predict differently
     transformed targets, which cannot be averaged.
     """
-    name, inner = None, None
     if isinstance(estimator, Pipeline):
         name, inner = estimator.steps[-1]
     elif isinstance(estimator, BaseSearchCV):
         name, inner = "estimator", estimator.estimator
-    if name is not None:
-        shared = share_target_transformation(inner, y)
-        if shared is inner:
-            return estimator
-        return clone(estimator).set_params(**{name: shared})
-    if getattr(estimator, "transformer", None) is None or not isinstance(
-        estimator, TransformedTargetRegressor
-    ):
+    elif isinstance(estimator, TransformedTargetRegressor):
+        return _share_transformer(estimator, np.asarray(y).reshape(len(y), -1))
+    else:
         return estimator
-    columns = np.asarray(y).reshape(len(y), -1)
-    transformer = clone(estimator.transformer).fit(columns)
-    # FrozenEstimator does not work here: its `fit` requires two arguments, and
-    # TransformedTargetRegressor passes only y.
-    fixed = FunctionTransformer(
-        transformer.transform, transformer.inverse_transform, check_inverse=False
+    shared = share_target_transformation(inner, y)
+    if shared is inner:
+        return estimator
+    if isinstance(estimator, BaseSearchCV):
+        _check_candidates(estimator, shared)
+    return clone(estimator).set_params(**{name: shared})
+
+
+def _share_transformer(
+    estimator: TransformedTargetRegressor, columns: NDArray[Any]
+) -> Any:
+    """Share the transformer of columns of targets, and those of the regressor."""
+    transformer, params = estimator.transformer, {}
+    if transformer is None:
+        transformer = FunctionTransformer(estimator.func)
+    else:
+        transformer = fit_protected(clone(transformer), columns, None)
+        # FrozenEstimator does not work here: its `fit` requires two arguments, and
+        # TransformedTargetRegressor passes only y.
+        params["transformer"] = FunctionTransformer(
+            transformer.transform, transformer.inverse_transform, check_inverse=False
+        )
+    transformed = transform_protected(transformer, columns)
+    shared = share_target_transformation(estimator.regressor, transformed)
+    if shared is not estimator.regressor:
+        params["regressor"] = shared
+    return clone(estimator).set_params(**params) if params else estimator
+
+
+def _check_candidates(search: BaseSearchCV, shared: Any) -> None:
+    """Raise an error if a search varies parameters of a shared transformer."""
+    grids = getattr(search, "param_grid", None)
+    if grids is None:
+        grids = getattr(search, "param_distributions", {})
+    grids = [grids] if isinstance(grids, Mapping) else grids
+    lost = search.estimator.get_params().keys() - shared.get_params().keys()
+    varied = sorted({name for grid in grids for name in grid if name in lost})
+    if varied:
+        raise ValueError(_varied_targets(f"over {varied}"))
+
+
+def check_same_targets(opened: Sequence[OpenNetwork], y: Any) -> None:
+    """Raise an error unless all networks transform targets in the same way."""
+    if not any(each.target_transformers for each in opened):
+        return
+    some = y[np.linspace(0, len(y) - 1, min(len(y), N_CANDIDATES)).astype(int)]
+    first, *others = (each.targets(some) for each in opened)
+    if not all(torch.equal(each, first) for each in others):
+        raise ValueError(_varied_targets("that chose different transformers"))
+
+
+def _varied_targets(search: str) -> str:
+    return (
+        "estimator must transform targets in the same way for every network, got a "
+        f"search {search}. Put the search into the TransformedTargetRegressor, and "
+        "keep its transformer fixed."
     )
-    return clone(estimator).set_params(transformer=fixed)
 
 
 def open_all(

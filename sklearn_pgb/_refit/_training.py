@@ -15,6 +15,7 @@ from sklearn_pgb._bases._tangent import mean_raw
 from sklearn_pgb._budget import AUTO_FOLDS
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
+    check_same_targets,
     count_outputs,
     inputs_of,
     open_all,
@@ -76,6 +77,7 @@ def train(
     opened = open_all(
         estimators, MODULE_LOSSES[request.loss], request.device, request.parameters
     )
+    check_same_targets(opened, data.samples.y)
     inputs = tuple(inputs_of(opened, data.samples.X, request.device))
     n_outputs = count_outputs(opened[0], inputs[0])
     if request.classifies:
