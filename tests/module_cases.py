@@ -345,6 +345,12 @@ def clamped(m, X):
     return m.b(m.a(X))
 
 
+def by_frequency(table, X):
+    """Rows of a table, whose gradients are divided by counts of the rows."""
+    tokens = (X > 0).long()
+    return F.embedding(tokens[:, 0], table[:, :4], scale_grad_by_freq=True)
+
+
 # Other modules that are refused, and what is said of them.
 REFUSED = {
     "dropout": (
@@ -369,6 +375,14 @@ REFUSED = {
     "half_detached": (
         lambda: Two(lambda m, X: m.b(m.a(X).detach())),
         "derivatives that agree with its outputs, got Two",
+    ),
+    "scaled_gradients": (
+        lambda: Two(lambda m, X: m.b(by_frequency(m.a.weight, X))),
+        "agree with its outputs, got Two, .* nor scale gradients by counts",
+    ),
+    "max_norm": (
+        lambda: nn.Sequential(nn.Embedding(9, 2, max_norm=1.5), nn.Flatten()),
+        r"without max_norm, got an Embedding in Sequential with max_norm=1\.5",
     ),
     "casts": (
         lambda: Two(lambda m, X: m.b(m.a(X.float()))),

@@ -106,6 +106,40 @@ def test_curvature_needs_second_derivatives():
     assert other.gradient_norm == pytest.approx(found.gradient_norm, rel=1e-9)
 
 
+def text_module(kind, **options):
+    """A module whose embedding has options, and tokens."""
+    table = getattr(nn, kind)(9, 4, **options)
+    size = 20 if kind == "Embedding" else 4
+    return nn.Sequential(
+        table, nn.Flatten(), nn.Linear(size, 3), nn.Tanh(), nn.Linear(3, 2)
+    )
+
+
+@pytest.mark.parametrize("kind", ["Embedding", "EmbeddingBag"])
+@pytest.mark.parametrize("option", ["scale_grad_by_freq", "sparse", "hook"])
+@pytest.mark.parametrize("opaque", [False, True], ids=["chain", "module"])
+def test_gradients_of_training_do_not_matter(kind, option, opaque, seed):
+    """A module with other gradients in training is the same function."""
+    words = np.random.default_rng(seed).integers(0, 9, (20, 5))
+    results = []
+    for changed in (False, True):
+        torch.manual_seed(seed)
+        options = {option: changed} if option != "hook" else {}
+        module = text_module(kind, **options)
+        if option == "hook" and changed:
+            module[2].register_full_backward_hook(
+                lambda m, inner, outer: (2 * inner[0],)
+            )
+            module[0].weight.register_hook(lambda gradient: 3 * gradient)
+        if opaque:
+            module = nn.Sequential(module, nn.Softsign())
+        refit = GradientBasisRefit(module, loss="squared_error", alpha=1e-3)
+        refit.fit(words, Y)
+        certificate = certify(module, words, Y, loss="squared_error")
+        results.append([refit.refit_loss_, certificate.gradient_norm])
+    assert_allclose(*results, rtol=1e-10)
+
+
 # --- samples by themselves ------------------------------------------------------------
 
 ENTRIES = {

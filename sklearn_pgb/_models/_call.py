@@ -20,6 +20,8 @@ from sklearn_pgb._models._structure import first_embedding
 # Layers with a fused forward pass that has no derivatives.
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
 # Modules with parameters that cannot be replaced for a call.
 _WRAPPERS = (
     torch.jit.ScriptModule,
@@ -80,9 +82,11 @@ def private_copy(module: nn.Module) -> nn.Module:
 
 
 def copy_module(module: nn.Module) -> nn.Module:
-    """A deep copy without compiled code, which has no second derivatives.
+    """A deep copy whose gradients are the derivatives of its outputs.
 
-    Raises a ValueError if the module cannot be copied.
+    It has no compiled code, which has no second derivatives, no hooks on gradients, and
+    no embeddings that divide gradients by counts of tokens or make them sparse. Raises
+    a ValueError if the module cannot be copied.
     """
     try:
         copied = copy.deepcopy(module)
@@ -98,6 +102,10 @@ def copy_module(module: nn.Module) -> nn.Module:
         for name, child in part._modules.items():
             if child is not None:
                 part._modules[name] = child._modules.get(_COMPILED) or child
+        part._backward_hooks.clear()
+        part._backward_pre_hooks.clear()
+        if isinstance(part, _EMBEDDINGS):
+            part.scale_grad_by_freq = part.sparse = False
     return copied
 
 
@@ -116,6 +124,13 @@ def check_parameters(module: nn.Module) -> None:
                 f"module must define forward in a class, got a {type(part).__name__} "
                 "whose forward was set on the instance: it would use the parameters of "
                 "the module, not those of a copy. Subclass it."
+            )
+        if isinstance(part, _EMBEDDINGS) and part.max_norm is not None:
+            raise ValueError(
+                f"module must have embeddings without max_norm, got an "
+                f"{type(part).__name__} in {name} with max_norm={part.max_norm:g}, "
+                "which changes its parameters in forward. Call weight.data.renorm_ "
+                "after the training, and set max_norm=None."
             )
     if any(is_lazy(parameter) for parameter in parameters):
         raise ValueError(

@@ -129,7 +129,11 @@ def _check_differentiable(network: ModuleNetwork, theta: Tensor, row: Tensor) ->
 
 
 def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> None:
-    """Compare the derivative along a random direction with a finite difference."""
+    """Compare derivatives with a finite difference, and a batch's with each sample's.
+
+    The samples are repeated in the batch, because a backward pass may divide gradients
+    by counts in the batch.
+    """
     generator = torch.Generator().manual_seed(1)
     direction = torch.randn(len(theta), generator=generator).to(theta)
     raw, pull = pull_back(lambda at: network(at, rows), theta)
@@ -141,10 +145,12 @@ def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> No
     # A difference of outputs has their rounding error, which the step divides.
     rounding = 1e-13 * raw.abs().max() / step
     tol = residual.norm() * (DERIVATIVE_RTOL * change.norm() + rounding)
-    if error.abs() > tol:
+    _, pull_batch = pull_back(lambda at: network(at, torch.cat([rows, rows])), theta)
+    batch = pull_batch(torch.cat([residual, residual]) / 2)
+    if error.abs() > tol or differ(batch, pull(residual)):
         raise ValueError(
             "module must have derivatives that agree with its outputs, got "
             f"{network.name}, whose backward pass gives others. Freeze parameters by "
-            "requires_grad_(False) instead of detaching outputs, and do not round or "
-            "threshold the outputs of layers."
+            "requires_grad_(False) instead of detaching outputs, do not round or "
+            "threshold the outputs of layers, nor scale gradients by counts."
         )

@@ -192,7 +192,7 @@ def _max_pool(layer: Any, h: Tensor) -> Step:
 
 
 def _embedding(layer: Any, h: Tensor) -> Step | None:
-    if h.ndim != 2 or layer.max_norm is not None or layer.scale_grad_by_freq:
+    if h.ndim != 2:
         return None
     tokens = h.long()
     return [Embedding(tokens, layer.weight, layer.padding_idx)], layer(tokens)
