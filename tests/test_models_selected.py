@@ -123,6 +123,72 @@ def test_columns_of_a_module(module, rule, chosen, wrapped):
     np.testing.assert_allclose(actual, torch.stack(rows).numpy(), rtol=1e-9, atol=1e-12)
 
 
+class HeadFirst(nn.Module):
+    """Registers its layers in another order than it uses them, and one too many."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 1)
+        self.body = nn.Linear(10, 6)
+        self.norm = nn.LayerNorm(6)
+        self.scale = nn.Parameter(torch.ones(6))
+        self.middle = nn.Linear(6, 4)
+        self.unused = nn.Linear(10, 1)
+
+    def forward(self, X):
+        h = self.norm(torch.tanh(self.body(X))) * self.scale
+        return self.head(torch.tanh(self.middle(h)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        ("last", ["head.weight", "head.bias"]),
+        ("last-2", ["head", "middle"]),
+        ("last-3", ["head", "middle", "norm", "scale", "body"]),
+    ],
+)
+def test_last_layers_are_those_that_are_used_last(rule, names):
+    torch.manual_seed(0)
+    module = HeadFirst()
+    expected = columns(module, names, loss="squared_error")
+    np.testing.assert_array_equal(columns(module, rule, loss="squared_error"), expected)
+    models = [refit(module, each, loss="squared_error") for each in (rule, names)]
+    np.testing.assert_array_equal(*(model.predict(X) for model in models))
+    with pytest.raises(ValueError, match="at most 'last-3' for a network of 3 layers"):
+        refit(module, "last-4", loss="squared_error")
+
+
+def test_the_last_layer_is_a_linear_model_of_its_inputs():
+    torch.manual_seed(0)
+    module = HeadFirst().double()
+    model = refit(module, "last", loss="squared_error")
+    module.head = nn.Identity()
+    hidden = module(torch.tensor(X)).detach().numpy()
+    np.testing.assert_allclose(model.transform(X)[:, :-1], hidden, rtol=1e-12)
+
+
+def test_normalization_belongs_to_the_layer_before_it():
+    """A chain of layers, and the same as a module of unknown form."""
+    torch.manual_seed(0)
+    layers = nn.Linear(10, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 4)
+    chain = nn.Sequential(*layers, nn.LayerNorm(4), nn.SiLU(), nn.Linear(4, 1))
+    n_all = sum(part.numel() for part in chain.parameters())
+    for module in (chain, nn.Sequential(chain, nn.Softsign())):
+        sizes = [
+            len(refit(module, rule, loss="squared_error").basis_coef_)
+            for rule in ("last", "last-2", "last-3")
+        ]
+        assert sizes == [5, 5 + 24 + 8, n_all]
+
+
+def test_parameters_without_effect_cause_a_warning():
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="selected parameters do not change the"):
+        model = refit(HeadFirst(), ["unused"], loss="squared_error")
+    assert model.rank_ == 0
+
+
 def test_without_the_head_the_network_is_added(mlp):
     """Otherwise the network would not be in the model."""
     model = refit(mlp, ["layer_1"], center="auto", alpha=1e9)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from sklearn_pgb._bases._basis import Basis, FeatureColumns, check_n_outputs
 from sklearn_pgb._bases._tangent import TangentSpace
+from sklearn_pgb._budget import N_SAMPLES
 from sklearn_pgb._models._open import check_can_open, named_loss, open_network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._protected import fit_protected
-from sklearn_pgb._models._selected import check_selection, select
+from sklearn_pgb._models._selected import check_selection, named, select
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._seeds import fill_seeds
 
@@ -196,9 +197,10 @@ class GradientBasis(TangentColumns):
     def fit(self, X: Any, y: Any = None) -> Self:
         check_selection(self.parameters)
         opened = train_and_open(self.estimator, X, y, self.loss)
-        network = select(opened.network, self.parameters)
+        inputs = opened.inputs(X, check=False)
+        parameters = named(opened.network, self.parameters, inputs[:N_SAMPLES])
+        network = select(opened.network, parameters)
         self.network_ = replace(opened, network=network)
-        inputs = self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
         self.space_ = TangentSpace.of([self.network_.network], [inputs], weight)
         return self

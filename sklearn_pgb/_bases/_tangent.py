@@ -1,6 +1,7 @@
 """The partial derivatives of trained networks as columns of a convex model."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from torch import Tensor
 from sklearn_pgb._bases._streamed import StreamedOperator, streamed_outputs
 from sklearn_pgb._models._mapped_rows import StreamedInputs
 from sklearn_pgb._models._network import Head, Network, positions_without
+from sklearn_pgb._models._selected import SelectedNetwork
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._stacked import StackedOperator
 
@@ -46,7 +48,7 @@ class TangentSpace:
         operator = space.operator(inputs)
         # Samples in a file are the inputs of one network.
         parts = getattr(operator, "operators", [operator])
-        for part in parts:
+        for network, part in zip(networks, parts, strict=True):
             if not part.n_coef:
                 raise ValueError(
                     "parameters must include more than the biases of the outputs, "
@@ -60,6 +62,14 @@ class TangentSpace:
                     "and targets."
                 )
             # If no parameter changes the outputs, the zero columns are kept.
+            if size == 0 and isinstance(network, SelectedNetwork):
+                warnings.warn(
+                    "The selected parameters do not change the outputs for the "
+                    "training samples: all of their derivatives are zero, so a refit "
+                    "can only add a constant. Select parameters that the model uses.",
+                    UserWarning,
+                    stacklevel=2,
+                )
             scales.append(size**-0.5 if size > 0 else 1.0)
         return replace(space, scales=tuple(scales))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sklearn_pgb._models._activations import Activation
 from sklearn_pgb._models._layers import Layer, LayerNorm, Linear
-from sklearn_pgb._models._network import Head, Network, as_float64, positions_of
+from sklearn_pgb._models._network import Head, Network, as_float64
 from sklearn_pgb._operators._chain import ChainOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._operators._outputs import apply_sets
@@ -154,14 +154,15 @@ class ChainNetwork(Network):
             start = stops[-1]
         return result
 
-    def parameter_positions(self) -> dict[str, slice]:
+    def parameter_shapes(self) -> dict[str, torch.Size]:
         layers = [layer.parameters for layer in self.chain if layer.parameters]
         names = self.names or [
             f"layer_{number}.{name}"
             for number, parameters in enumerate(layers, 1)
             for name, _ in zip(("weight", "bias"), parameters, strict=False)
         ]
-        return positions_of(names, [p.numel() for each in layers for p in each])
+        shapes = [p.shape for each in layers for p in each]
+        return dict(zip(names, shapes, strict=True))
 
     def split(self, theta: Tensor) -> list[Layer]:
         """The layers with theta's parts as parameters, without a copy."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sklearn_pgb._budget import HEAD_TOLERANCE, LAYER_BYTES
 from sklearn_pgb._derivatives import Derivatives
 from sklearn_pgb._models._call import ModuleCall, check_parameters, private_copy
-from sklearn_pgb._models._network import Head, Network, positions_of, positions_without
+from sklearn_pgb._models._network import Head, Network, positions_without
 from sklearn_pgb._models._read_chain import read_chain
 from sklearn_pgb._models._structure import first_embedding, structured_jacobian
 from sklearn_pgb._operators._blocked import BlockedOperator
@@ -103,9 +103,19 @@ class ModuleNetwork(Network):
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
 
-    def parameter_positions(self) -> dict[str, slice]:
-        sizes = [shape.numel() for shape in self._shapes.values()]
-        return positions_of(list(self._shapes), sizes)
+    def parameter_shapes(self) -> dict[str, torch.Size]:
+        return dict(self._shapes)
+
+    def parameters_in_use(self, X: Tensor) -> list[str]:
+        leaves = {
+            name: part.detach().requires_grad_()
+            for name, part in self.split(self.theta).items()
+        }
+        with torch.enable_grad():
+            raw = self.apply(leaves, X)
+        last_use = _last_uses(raw)
+        used = [name for name, leaf in leaves.items() if id(leaf) in last_use]
+        return sorted(used, key=lambda name: last_use[id(leaves[name])])
 
     def blocks(self) -> dict[str, slice]:
         """Positions in theta of each named parameter and of each layer.
@@ -211,6 +221,24 @@ class ModuleNetwork(Network):
         for shape in reversed(self._shapes.values()):
             yield slice(stop - shape.numel(), stop), shape
             stop -= shape.numel()
+
+
+def _last_uses(outputs: Tensor) -> dict[int, int]:
+    """Number of the last operation that uses each leaf of a graph, by the leaf's id."""
+    result: dict[int, int] = {}
+    nodes = [] if outputs.grad_fn is None else [outputs.grad_fn]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        for child, _ in node.next_functions:
+            leaf = getattr(child, "variable", None)
+            if leaf is not None:
+                number = node._sequence_nr()
+                result[id(leaf)] = max(number, result.get(id(leaf), number))
+            elif child is not None and child not in seen:
+                seen.add(child)
+                nodes.append(child)
+    return result
 
 
 def _is_identity(

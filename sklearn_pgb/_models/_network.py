@@ -84,9 +84,21 @@ class Network(ABC):
         """
         return {}
 
+    def parameter_shapes(self) -> dict[str, torch.Size]:
+        """Shapes by name, ``layer.parameter``, in the order of theta; or nothing."""
+        return {}
+
     def parameter_positions(self) -> dict[str, slice]:
         """Positions in theta by name, ``layer.parameter``; empty if there are none."""
-        return {}
+        shapes = self.parameter_shapes()
+        return positions_of(list(shapes), [shape.numel() for shape in shapes.values()])
+
+    def parameters_in_use(self, X: Tensor) -> list[str]:
+        """Names of the parameters that the forward pass on X uses, in their order.
+
+        A parameter of several layers belongs to the last of them.
+        """
+        return list(self.parameter_shapes())
 
     def modules_along(self, direction: Tensor) -> tuple[nn.Module, nn.Module] | None:
         """The network as a torch module, and one with other parameters.

@@ -111,52 +111,77 @@ def check_selection(parameters: Any) -> None:
 _RULE = re.compile(r"all|last|last-([1-9]\d*)")
 
 
+def named(network: Network, parameters: Any, X: Tensor | None = None) -> Any:
+    """Names of the parameters that "last" or "last-k" means; else `parameters`.
+
+    A layer has a weight of two or more dimensions. Parameters of vectors, such as those
+    of a normalization, belong to the layer before them. Layers are in the order in
+    which the forward pass on X uses them, without those that it does not use. Without
+    X, they are in the order of theta.
+    """
+    if parameters == "all" or not isinstance(parameters, str):
+        return parameters
+    shapes = _shapes(network, parameters)
+    names = list(shapes) if X is None else network.parameters_in_use(X)
+    count = int(parameters.partition("-")[2] or 1)
+    layers: list[list[str]] = []
+    for prefix in reversed(dict.fromkeys(map(_layer_of, reversed(names)))):
+        own = [name for name in names if _layer_of(name) == prefix]
+        is_layer = any(len(shapes[name]) > 1 for name in own)
+        starts = not layers or any(len(shapes[name]) > 1 for name in layers[-1])
+        if not layers or (is_layer and starts):
+            layers.append(own)
+        else:
+            layers[-1] += own
+    if count > len(layers):
+        raise ValueError(
+            f"parameters must be at most 'last-{len(layers)}' for a network of "
+            f"{len(layers)} layers, got {parameters!r}."
+        )
+    return [name for layer in layers[-count:] for name in layer]
+
+
 def select(network: Network, parameters: str | Sequence[str]) -> Network:
     """The network with the selected parameters, see `GradientBasisRefit`.
+
+    Rules such as "last" should be replaced by `named` first.
 
     Raises
     ------
     ValueError
-        If a pattern matches no parameter, there are fewer layers, or only biases of the
-        outputs are selected, which are constants.
+        If a pattern matches no parameter, or there are fewer layers.
     """
     if parameters == "all":
         return network
+    _shapes(network, parameters)
     positions = network.parameter_positions()
-    if not positions:
+    keep = torch.zeros(network.n_params, dtype=torch.bool)
+    for pattern in named(network, parameters):
+        matching = [
+            name
+            for name in positions
+            if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+        ]
+        if not matching:
+            known = list(positions)
+            listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            raise ValueError(
+                "parameters must be names of parameters or patterns that match "
+                f"some, got {pattern!r}, which matches none of {listed}."
+            )
+        for name in matching:
+            keep[positions[name]] = True
+    return SelectedNetwork(network, torch.nonzero(keep)[:, 0])
+
+
+def _shapes(network: Network, parameters: Any) -> dict[str, torch.Size]:
+    shapes = network.parameter_shapes()
+    if not shapes:
         raise ValueError(
             f"parameters must be 'all' for a model that is not a single network, got "
             f"{parameters!r}."
         )
-    layers = list(dict.fromkeys(map(_layer_of, positions)))
-    if isinstance(parameters, str):
-        count = int(parameters.partition("-")[2] or 1)
-        if count > len(layers):
-            raise ValueError(
-                f"parameters must be at most 'last-{len(layers)}' for a network of "
-                f"{len(layers)} layers, got {parameters!r}."
-            )
-        names = [name for name in positions if _layer_of(name) in layers[-count:]]
-    else:
-        names = []
-        for pattern in parameters:
-            matching = [
-                name
-                for name in positions
-                if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
-            ]
-            if not matching:
-                known = list(positions)
-                listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-                raise ValueError(
-                    "parameters must be names of parameters or patterns that match "
-                    f"some, got {pattern!r}, which matches none of {listed}."
-                )
-            names += matching
-    keep = torch.zeros(network.n_params, dtype=torch.bool)
-    for name in names:
-        keep[positions[name]] = True
-    return SelectedNetwork(network, torch.nonzero(keep)[:, 0])
+    return shapes
 
 
 def _layer_of(name: str) -> str:

@@ -123,10 +123,10 @@ class GradientBasisRefit(
         and nothing is held out, "auto" is "zero".
     parameters : {"all", "last", "last-k"} or list of str, default="all"
         The parameters whose derivatives form the basis: those of all layers, of the
-        last one, or of the last k ("last-2"); or names and patterns such as
-        ``["*.bias", "encoder.3"]``. Names are those of torch's `named_parameters`;
-        other networks have "layer_1.weight", "layer_1.bias" and so on. The others are
-        constants.
+        last one, or of the last k ("last-2") in the order of the forward pass; or names
+        and patterns such as ``["*.bias", "encoder.3"]``, those of `named_parameters` in
+        torch, and "layer_1.weight", "layer_1.bias" and so on of other networks. A
+        normalization belongs to the layer before it. Other parameters are constants.
     n_models : int, default=1
         Number of networks, trained from different seeds, whose bases are concatenated.
         With folds it is rounded up to a multiple of the number of folds.
@@ -378,7 +378,7 @@ class GradientBasisRefit(
         plan = request, data, seeds, effort, contexts
         trained, result, noise = train_and_refit(self, *plan)
         request.warn_of_optimism(has_validation)
-        self._as_fitted = vars(request).copy()
+        self._as_fitted = vars(request) | {"parameters": trained.parameters}
         self._store(result, noise, trained, data, seeds)
         if self.verbose:
             print(

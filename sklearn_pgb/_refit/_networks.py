@@ -154,6 +154,8 @@ class TrainedNetworks:
         Whether the networks were trained elsewhere.
     validation : Samples or None
         Inputs of each network, encoded targets and weights of validation samples.
+    parameters : "all" or list of str
+        Names or patterns of the selected parameters.
     """
 
     estimators: list[Any]
@@ -162,6 +164,7 @@ class TrainedNetworks:
     folds: Parts | None
     is_prefit: bool
     validation: Samples | None = None
+    parameters: Any = "all"
 
     @property
     def has_heldout(self) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import mean_raw
-from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._budget import AUTO_FOLDS, N_SAMPLES
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     check_same_targets,
@@ -27,6 +27,7 @@ from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._selected import named, select
 from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit, refit
 from sklearn_pgb._refit._networks import TrainedNetworks
@@ -74,11 +75,11 @@ def train(
             caller=owner,
             contexts=None if contexts is None else contexts(len(parts)),
         )
-    opened = open_all(
-        estimators, MODULE_LOSSES[request.loss], request.device, request.parameters
-    )
+    opened = open_all(estimators, MODULE_LOSSES[request.loss], request.device)
     check_same_targets(opened, data.samples.y)
     inputs = tuple(inputs_of(opened, data.samples.X, request.device))
+    parameters = named(opened[0].network, request.parameters, inputs[0][:N_SAMPLES])
+    opened = [replace(o, network=select(o.network, parameters)) for o in opened]
     n_outputs = count_outputs(opened[0], inputs[0])
     if request.classifies:
         opened = [with_classes(each, data.samples.y, n_outputs) for each in opened]
@@ -97,7 +98,7 @@ def train(
         validation = encoded(validation_inputs, validation)
     samples = encoded(inputs, data.samples)
     return TrainedNetworks(
-        estimators, opened, samples, folds, request.is_prefit, validation
+        estimators, opened, samples, folds, request.is_prefit, validation, parameters
     )
 
 
