@@ -9,6 +9,7 @@ import torch
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import PoissonRegressor
+from sklearn.utils import get_tags
 
 from sklearn_pgb._convex._choice import check_alpha, is_number
 from sklearn_pgb._estimator._border import final_estimator
@@ -84,10 +85,12 @@ class RefitRequest:
     def validation_options(self) -> dict[str, Any]:
         """Options of `validate_data` for a network that does not check X itself."""
         final = final_estimator(self.estimator)
+        is_module = isinstance(final, torch.nn.Module) or is_skorch(final)
         return {
             "dtype": (np.float64, np.float32),
             "accept_sparse": ("csr", "csc"),
-            "allow_nd": isinstance(final, torch.nn.Module) or is_skorch(final),
+            # This package's networks have the tag if the user gives them a module.
+            "allow_nd": is_module or get_tags(final).input_tags.three_d_array,
         }
 
     def check(self, has_validation: bool) -> None:
