@@ -1,6 +1,7 @@
 """Features and standard deviations of a fitted refit."""
 
 import contextlib
+import pickle
 
 import numpy as np
 import oracles
@@ -37,6 +38,21 @@ WEIGHT = RNG.integers(1, 4, size=30).astype(float)
 def mlp(kind=MLPRegressor, **params):
     params = {"solver": "lbfgs", "max_iter": 20, "random_state": 0} | params
     return kind(hidden_layer_sizes=(3,), activation="tanh", **params)
+
+
+# -- device --------------------------------------------------------------------------
+
+
+def test_predictions_on_a_machine_without_the_device():
+    """They are computed on the CPU, with one warning."""
+    refit = GradientBasisRefit(mlp(), alpha=0.1, distribution=True).fit(X, Y[:, 0])
+    expected = refit.predict(X_NEW, return_std=True)
+    elsewhere = pickle.loads(pickle.dumps(refit.set_params(device="cuda:99")))
+    with pytest.warns(UserWarning, match=r"on the CPU, because device .*'cuda:99'"):
+        found = elsewhere.predict(X_NEW, return_std=True)
+    np.testing.assert_array_equal(found, expected)
+    features = elsewhere.transform(X_NEW)
+    np.testing.assert_allclose(features @ refit.basis_coef_, expected[0], rtol=1e-9)
 
 
 # -- features ------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Checks and conversion of data, resources and networks that users pass."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -92,6 +93,20 @@ def check_device(device: Any) -> torch.device:
             f"device must be one that torch can use here, got {device!r}: {failure}"
         ) from failure
     return checked
+
+
+def device_or_cpu(device: Any) -> torch.device | None:
+    """Return a device if this machine has it; or warn, and return None, the CPU."""
+    try:
+        return None if device is None else check_device(device)
+    except ValueError as failure:
+        warnings.warn(
+            f"Predictions are computed on the CPU, because {failure}. Set device=None "
+            "if this is intended.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 def jobs_for(n_tasks: int, n_jobs: Any) -> int | None:

@@ -21,6 +21,7 @@ from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     check_device,
+    device_or_cpu,
     jobs_for,
     parse_memory,
 )
@@ -154,7 +155,8 @@ class GradientBasisRefit(
         Whether to model the scale of the errors, which ``predict(X, return_std=True)``
         needs, as a function of the inputs. What is stored is as large as the basis.
     device : str, torch.device or None, default=None
-        Device of the convex problem. None is the CPU.
+        Device of the convex problem and of predictions. None is the CPU, which also
+        predicts, with a warning, on a machine that lacks the device.
     n_jobs : int or None, default=None
         Number of networks trained, or of parts of a mapped file read, in parallel.
     random_state : int, RandomState instance or None, default=None
@@ -448,7 +450,8 @@ class GradientBasisRefit(
         return self._prepared.get("models", sources, self._tangent_sum), X
 
     def _tangent_sum(self) -> TangentSum:
-        return TangentSum.of(*tangent_terms(self, self.device), self.device)
+        device = device_or_cpu(self.device)
+        return TangentSum.of(*tangent_terms(self, device), device)
 
     def _targets_and_raw(self, X: Any) -> tuple[LabelTargets, NDArray[np.float64]]:
         """Targets and raw outputs of all classes."""
