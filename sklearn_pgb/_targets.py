@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any, Self
@@ -464,15 +465,7 @@ class LabelTargets(Targets):
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return the weights of the classes, which are relative to `weight`."""
-        if isinstance(self.class_weight, dict) and y.ndim == 1:
-            known = self.classes.tolist()
-            unknown = [label for label in self.class_weight if label not in known]
-            if unknown:
-                raise ValueError(
-                    f"class_weight must be for classes {known}, got {unknown} too. "
-                    "Remove these."
-                )
-        return class_weights(self.class_weight, y, weight)
+        return class_weights(self.class_weight, y, weight, self.classes.tolist())
 
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
         return None if self.multilabel else y
@@ -508,12 +501,14 @@ def class_weights(
     class_weight: Any,
     y: NDArray[Any],
     sample_weight: NDArray[np.float64] | None = None,
+    classes: Sequence[Any] | None = None,
 ) -> NDArray[np.float64]:
     """Return the factor of each sample's weight that belongs to its class.
 
     "balanced" gives all classes the same total weight. It counts sample weights, so
     that weights equal repetition, and ignores classes without any weight. Classes
-    missing from a dict have weight one. The factors of several labels are multiplied.
+    missing from a dict have weight one. A dict must not have other labels than those
+    in `classes`, if these are known. The factors of several labels are multiplied.
     """
     factor = np.ones(len(y))
     if class_weight is None:
@@ -530,6 +525,14 @@ def class_weights(
                 "class_weight must be 'balanced' or None for several labels, got "
                 f"{class_weight!r}. Use sample_weight."
             )
+        unknown = (
+            [] if classes is None else [k for k in class_weight if k not in classes]
+        )
+        if unknown:
+            raise ValueError(
+                f"class_weight must be for classes {classes}, got {unknown} too. "
+                "Remove these."
+            )
         # scikit-learn's function raises an error if a batch lacks one of the labels.
         for label, weight in class_weight.items():
             factor[y == label] = weight
@@ -539,9 +542,9 @@ def class_weights(
         kept = weight > 0
         if not kept.any():
             return factor
-        classes = np.unique(labels[kept])
+        present = np.unique(labels[kept])
         of_class = compute_class_weight(
-            class_weight, classes=classes, y=labels[kept], sample_weight=weight[kept]
+            class_weight, classes=present, y=labels[kept], sample_weight=weight[kept]
         )
-        factor[kept] *= of_class[np.searchsorted(classes, labels[kept])]
+        factor[kept] *= of_class[np.searchsorted(present, labels[kept])]
     return factor

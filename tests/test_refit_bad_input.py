@@ -205,6 +205,21 @@ def test_evidence_of_a_module():
     model.set_params(loss="squared_error").fit(X, Y)
 
 
+def test_class_weight_of_other_labels():
+    """Labels that a trained network knows are not among these."""
+    refit = GradientBasisRefit(classifier(), class_weight={"low": 2, "high": 3})
+    match = r"be for classes \['low', 'mid', 'top'\], got \['high'\] too\. Remove"
+    with pytest.raises(ValueError, match=match):
+        refit.fit(X, LABELS)
+    trained = FrozenEstimator(classifier().fit(X, LABELS))
+    some = LABELS != "mid"
+    weight = np.where(LABELS[some] == "low", 2.0, 1.0)
+    refit = GradientBasisRefit(trained, alpha=1.0)
+    expected = clone(refit).fit(X[some], LABELS[some], sample_weight=weight)
+    refit.set_params(class_weight={"low": 2, "mid": 5}).fit(X[some], LABELS[some])
+    np.testing.assert_allclose(refit.basis_coef_, expected.basis_coef_, rtol=1e-8)
+
+
 def test_class_weight_of_a_regressor():
     match = "class_weight must be None for a regressor, got 'balanced'"
     with pytest.raises(ValueError, match=match):

@@ -117,7 +117,11 @@ def check_weight(
                 "class_weight must be None for a regressor, got "
                 f"{request.class_weight!r}. Use sample_weight."
             )
-        factor = class_weights(request.class_weight, y, weight)
+        classes = np.unique(y).tolist()
+        if request.is_prefit and y.ndim == 1:
+            # It may know classes that are not among these samples.
+            classes += list(getattr(request.estimator, "classes_", []))
+        factor = class_weights(request.class_weight, y, weight, classes)
         weight *= factor
     if not weight.any():
         raise ValueError(
