@@ -4,9 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy.sparse import csc_matrix, csr_array
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_pgb import (
     GradientBasisRefit,
@@ -73,10 +77,30 @@ def test_feature_without_numbers():
         PredictiveDisplay.from_estimator(refit, rows, Y[300:], feature="name")
 
 
+def test_one_column_of_targets():
+    """A refit to a matrix of one column is drawn as one to its column."""
+    refit = clone(REFIT).fit(X[:300], Y[:300].to_numpy()[:, None])
+    assert refit.predict_distribution(X).mean.shape == (len(X), 1)
+    display = PredictiveDisplay.from_estimator(refit, X[300:], Y[300:].to_frame())
+    expected = PredictiveDisplay.from_estimator(REFIT, X[300:], Y[300:])
+    for name in ("y", "mean", "quantiles", "probabilities"):
+        found = getattr(display, name)
+        np.testing.assert_allclose(found, getattr(expected, name), rtol=1e-10)
+
+
+@pytest.mark.parametrize("feature", ["zz", 99])
+def test_feature_that_x_lacks(feature):
+    with pytest.raises(ValueError, match=f"column of X, got {feature!r}: .* Pass a"):
+        PredictiveDisplay.from_estimator(REFIT, X[300:], Y[300:], feature=feature)
+
+
 def test_wrong_estimators():
     labels = LogisticRegression().fit(X, Y > 100)
     with pytest.raises(TypeError, match="must predict distributions"):
         PredictiveDisplay.from_estimator(labels, X, Y)
+    wrapped = make_pipeline(StandardScaler(), LinearRegression()).fit(X, Y)
+    with pytest.raises(TypeError, match="got Pipeline with LinearRegression"):
+        neg_crps(wrapped, X, Y)
     two = GradientBasisRefit(LinearRegression(), random_state=0)
     two.fit(X, np.column_stack([Y, -Y]))
     with pytest.raises(ValueError, match="must have one output, got 2"):
@@ -101,6 +125,30 @@ def test_scorers_are_their_formulas():
     assert actual == pytest.approx(expected)
     with pytest.raises(ValueError, match="coverage must be between 0 and 1"):
         interval_score(REFIT, rows, y, coverage=1)
+
+
+def test_wrappers():
+    """Scores and plots of pipelines and searches are those of their last estimator."""
+    rows, y = X[300:], Y[300:].to_numpy()
+    scaler = StandardScaler().set_output(transform="pandas")
+    pipeline = make_pipeline(scaler, "passthrough", clone(REFIT)).fit(X[:300], Y[:300])
+    grid = {"gradientbasisrefit__center": ["zero"]}
+    search = GridSearchCV(pipeline, grid, cv=2, scoring=interval_score)
+    search.fit(X[:300], Y[:300])
+    nested = make_pipeline(FunctionTransformer(), search).fit(X[:300], Y[:300])
+    scaled = (rows - X[:300].mean()) / X[:300].std(ddof=0)
+    for model in (pipeline, search, nested, FrozenEstimator(pipeline)):
+        last = model
+        while not isinstance(last, GradientBasisRefit):
+            last = getattr(last, "best_estimator_", None) or (
+                last.estimator if isinstance(last, FrozenEstimator) else last[-1]
+            )
+        for score in (neg_crps, neg_nll, interval_score):
+            assert score(model, rows, y) == pytest.approx(score(last, scaled, y))
+        display = PredictiveDisplay.from_estimator(model, rows, y, feature="bmi")
+        np.testing.assert_array_equal(display.position, rows["bmi"])
+        np.testing.assert_allclose(display.mean, last.predict_distribution(scaled).mean)
+    assert np.isfinite(cross_val_score(pipeline, X, Y, scoring=neg_crps, cv=2)).all()
 
 
 @pytest.mark.parametrize("scorer", [neg_crps, neg_nll, interval_score])

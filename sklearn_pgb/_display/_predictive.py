@@ -2,11 +2,11 @@
 
 import numpy as np
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._budget import FAN_COVERAGES, RELIABILITY_POINTS
 from sklearn_pgb._display._arguments import check_text, numbers
 from sklearn_pgb._display._axes import panel_axes
+from sklearn_pgb._predictive._predictor import distributional
 from sklearn_pgb._sklearn import _safe_indexing, check_matplotlib_support
 
 
@@ -95,9 +95,10 @@ class PredictiveDisplay:
         Parameters
         ----------
         estimator : fitted regressor with `predict_distribution`
+            Or a Pipeline or search that ends in one.
         X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
             Samples that the estimator was not fitted to.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, 1)
             Targets.
         feature : int or str, default=None
             Column of X with numbers along which the fan is drawn. None is the predicted
@@ -116,34 +117,31 @@ class PredictiveDisplay:
         TypeError
             If the estimator predicts no distributions.
         ValueError
-            If there are several outputs.
+            If there are several outputs, or X has no column `feature`.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        check_is_fitted(estimator)
-        if not hasattr(estimator, "predict_distribution"):
-            raise TypeError(
-                "estimator must predict distributions, got "
-                f"{type(estimator).__name__}. Use a GradientBasisRegressor or a "
-                "GradientBasisRefit of a regressor."
-            )
+        predictor, rows = distributional(estimator, X)
         y = numbers(y, "y")
         check_consistent_length(X, y)
-        distribution = estimator.predict_distribution(X)
-        if distribution.mean.ndim > 1:
+        distribution = predictor.predict_distribution(rows)
+        mean = distribution.mean
+        if mean.ndim > 1 and mean.shape[1] > 1:
             raise ValueError(
-                "estimator must have one output, got "
-                f"{distribution.mean.shape[1]}. Fit it to one column of y."
+                f"estimator must have one output, got {mean.shape[1]}. Fit it to one "
+                "column of y."
             )
         ends = [(1 + sign * band) / 2 for band in FAN_COVERAGES for sign in (-1, 1)]
-        position, name = distribution.mean, "predicted mean"
+        probabilities = distribution.cdf(y).ravel()
+        mean, y = mean.ravel(), y.ravel()
+        position, name = mean, "predicted mean"
         if feature is not None:
             position, name = _column(X, feature), str(feature)
         display = cls(
             position,
             y,
-            distribution.mean,
-            distribution.quantile(ends),
-            distribution.cdf(y),
+            mean,
+            distribution.quantile(ends).reshape(len(mean), -1),
+            probabilities,
             position_name=name,
             target_name=target_name,
         )
@@ -211,7 +209,13 @@ def _column(X, feature):
     """Return one column of X as numbers, (n_samples,)."""
     if not hasattr(X, "shape"):
         X = np.asarray(X)
-    column = _safe_indexing(X, feature, axis=1)
+    try:
+        column = _safe_indexing(X, feature, axis=1)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"feature must be a column of X, got {feature!r}: {error}. Pass a name "
+            "of a column of a frame, a number, or None for the predicted mean."
+        ) from error
     if hasattr(column, "toarray"):
         column = column.toarray().ravel()
     try:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_pgb._predictive._conformal import check_coverage
+from sklearn_pgb._predictive._distribution import check_targets
+from sklearn_pgb._predictive._predictor import distributional
 
 
 def neg_crps(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) -> float:
@@ -14,6 +16,7 @@ def neg_crps(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) ->
     Parameters
     ----------
     estimator : fitted regressor with `predict_distribution`
+        Or a Pipeline or search that ends in one.
     X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : array-like of shape (n_samples,), default=None
@@ -33,7 +36,8 @@ def neg_crps(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) ->
     >>> -40 < neg_crps(refit, X, y) < -20
     True
     """
-    scores = estimator.predict_distribution(X).crps(y)
+    predictor, X = distributional(estimator, X)
+    scores = predictor.predict_distribution(X).crps(y)
     return -float(np.average(np.mean(_matrix(scores), 1), weights=sample_weight))
 
 
@@ -43,6 +47,7 @@ def neg_nll(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) -> 
     Parameters
     ----------
     estimator : fitted regressor with `predict_distribution`
+        Or a Pipeline or search that ends in one.
     X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : array-like of shape (n_samples,), default=None
@@ -62,7 +67,8 @@ def neg_nll(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) -> 
     >>> -6 < neg_nll(refit, X, y) < -5
     True
     """
-    logs = estimator.predict_distribution(X).log_prob(y)
+    predictor, X = distributional(estimator, X)
+    logs = predictor.predict_distribution(X).log_prob(y)
     return float(np.average(np.sum(_matrix(logs), 1), weights=sample_weight))
 
 
@@ -83,6 +89,7 @@ def interval_score(
     Parameters
     ----------
     estimator : fitted regressor with `predict_interval`
+        Or a Pipeline or search that ends in one.
     X : array-like, sparse matrix or data frame of shape (n_samples, n_features)
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : array-like of shape (n_samples,), default=None
@@ -105,12 +112,13 @@ def interval_score(
     True
     """
     coverage = check_coverage(coverage)
-    ends = estimator.predict_interval(X, coverage)
-    low, high = ends[:, 0], ends[:, 1]
-    y = np.asarray(y, dtype=np.float64).reshape(low.shape)
+    predictor, X = distributional(estimator, X)
+    ends = predictor.predict_interval(X, coverage)
+    low, high = _matrix(ends[:, 0]), _matrix(ends[:, 1])
+    y = check_targets(y, low.shape)
     missed = np.maximum(low - y, 0) + np.maximum(y - high, 0)
     scores = high - low + 2 / (1 - coverage) * missed
-    return -float(np.average(np.mean(_matrix(scores), 1), weights=sample_weight))
+    return -float(np.average(np.mean(scores, 1), weights=sample_weight))
 
 
 def _matrix(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
