@@ -783,6 +783,10 @@ BISECTIONS = 64
 # many steps.
 COUNT_TAIL, COUNT_POINTS = 1e-9, 2000
 
+# Targets within this distance of a whole number are counts: products of rates and
+# exposures are not exact.
+FRACTION_ATOL = 1e-6
+
 # Variance of counts beyond their mean, relative to the square of the mean. The least is
 # hardly different from none.
 LEAST_DISPERSION, MOST_DISPERSION = 1e-5, 100.0

@@ -25,6 +25,9 @@ from sklearn_pgb import (
     AddedNeuronClassifier,
     GradientBasisClassifier,
     GradientBasisRefit,
+    interval_score,
+    neg_crps,
+    neg_nll,
 )
 
 LINE = np.random.default_rng(0).normal(size=(600, 3))
@@ -268,6 +271,50 @@ def test_targets_of_another_shape():
     found = small("real").fit(X, Y["real"]).predict_distribution(X)
     with pytest.raises(ValueError, match="y must have 60 samples and 1 outputs"):
         found.log_prob(Y["two"])
+
+
+@pytest.mark.parametrize("score", [neg_crps, neg_nll, interval_score])
+def test_targets_of_scorers(score):
+    """Targets have the shape of predictions and no missing values."""
+    Y2 = LINE[:, :2] + 1
+    two = refit().fit(LINE, Y2)
+    each = [refit().fit(LINE, column) for column in Y2.T]
+    together = score(two, LINE, Y2)
+    parts = [score(one, LINE, y) for one, y in zip(each, Y2.T, strict=True)]
+    size = 1 if score is neg_nll else 2
+    assert together == pytest.approx(sum(parts) / size, rel=1e-2)
+    for wrong in (Y2.T, Y2.ravel(), Y2[:50], Y2[:, 0]):
+        with pytest.raises(
+            ValueError, match=r"600 samples and 2 outputs, .* got shape"
+        ):
+            score(two, LINE, wrong)
+    with pytest.raises(ValueError, match="600 samples and 1 outputs"):
+        score(each[0], LINE, Y2[:50, 0])
+    assert score(each[0], LINE, Y2[:, :1]) == score(each[0], LINE, Y2[:, 0])
+    missing = np.where(np.arange(600) < 2, np.nan, Y2[:, 0])
+    with pytest.raises(ValueError, match="y must have no missing values, got 2"):
+        score(each[0], LINE, missing)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_rates_have_no_distribution(table):
+    """Counts divided by exposures can be predicted, but are no counts."""
+    rng = np.random.default_rng(0)
+    rows, exposure = LINE[:60], rng.choice([1.0, 3.0, 7.0], 60)
+    counts = rng.poisson(exposure * np.exp(rows[:, 0]))
+    model = small("count") if table else refit(PoissonRegressor(alpha=0.1))
+    model.fit(rows, counts / exposure, sample_weight=exposure)
+    assert (model.predict(rows) > 0).all()
+    for method in ("predict_distribution", "predict_interval", "predict_quantiles"):
+        with pytest.raises(ValueError, match=r"whole numbers .* Fit counts instead of"):
+            getattr(model, method)(rows)
+    with pytest.raises(ValueError, match="whole numbers for distributions of counts"):
+        neg_crps(model, rows, counts)
+    # Products of rates and exposures are counts, up to rounding.
+    model.fit(rows, counts / exposure * exposure)
+    assert np.isfinite(neg_nll(model, rows, counts))
+    with pytest.raises(ValueError, match=r"got \d+\.5\. Other numbers have no prob"):
+        neg_nll(model, rows, counts + 0.5)
 
 
 def test_several_labels_have_no_sets():

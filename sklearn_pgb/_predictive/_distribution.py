@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn_pgb._budget import (
     COUNT_POINTS,
     COUNT_TAIL,
+    FRACTION_ATOL,
     LEAST_DISPERSION,
     MOST_DISPERSION,
 )
@@ -179,7 +180,10 @@ class Counts(PredictiveDistribution):
         return self._each(lambda counts, column: counts.cdf(column), y)
 
     def log_prob(self, y: ArrayLike) -> Array:
-        return self._each(lambda counts, column: counts.logpmf(column), y)
+        advice = "Other numbers have no probability: score the mean instead."
+        return self._each(
+            lambda counts, column: counts.logpmf(check_counts(column, advice)), y
+        )
 
     def sample(self, n_draws: int = 1, random_state: Any = None) -> Array:
         rng = check_random_state(random_state)
@@ -213,11 +217,15 @@ def _crps_of_counts(counts: Any, y: Array) -> Array:
 
 
 def fit_dispersions(y: Array, mean: Array, weight: Array) -> Array:
-    """Dispersion of each output's negative binomial counts, by maximum likelihood."""
+    """Dispersion of each output's negative binomial counts, by maximum likelihood.
+
+    Raises an error for fractions, such as rates.
+    """
     dispersions = []
     for column, means in zip(y.T, mean.T, strict=True):
-        # Fractions have no probability as counts, so they are rounded.
-        counts = np.round(column)
+        counts = check_counts(
+            column, "Fit counts instead of rates. Rates can be predicted by `predict`."
+        )
 
         def loss(
             log_dispersion: float, counts: Array = counts, mean: Array = means
@@ -253,9 +261,26 @@ def check_probabilities(q: ArrayLike) -> Array:
 def check_targets(y: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return targets as a matrix of this shape, or raise an error."""
     values: Array = np.asarray(y, dtype=np.float64)
-    if values.size != shape[0] * shape[1]:
+    if values.shape != shape and (shape[1] > 1 or values.shape != shape[:1]):
         raise ValueError(
             f"y must have {shape[0]} samples and {shape[1]} outputs, as the "
             f"distribution, got shape {values.shape}. Pass one target for each."
         )
+    if np.isnan(values).any():
+        raise ValueError(
+            f"y must have no missing values, got {np.isnan(values).sum()} of them. "
+            "Leave these samples out."
+        )
     return values.reshape(shape)
+
+
+def check_counts(y: Array, advice: str) -> Array:
+    """Return targets rounded to whole numbers, or raise an error for fractions."""
+    counts: Array = np.round(y)
+    fractions = y[np.abs(y - counts) > FRACTION_ATOL]
+    if len(fractions):
+        raise ValueError(
+            "y must hold whole numbers for distributions of counts, got "
+            f"{fractions[0]:.6g}. {advice}"
+        )
+    return counts
