@@ -1,6 +1,5 @@
 """The border between scikit-learn and the package."""
 
-from contextlib import nullcontext
 from decimal import Decimal
 
 import numpy as np
@@ -9,11 +8,8 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import make_classification
-from sklearn.ensemble import VotingRegressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -135,50 +131,6 @@ def test_estimators_inside_wrappers_are_found(name):
     equal = with_seed(estimator, 0).fit(X, y, **{key: np.ones(5)}).predict(X)
     weighted = with_seed(estimator, 0).fit(X, y, **{key: np.arange(1.0, 6)}).predict(X)
     assert abs(equal - weighted).max() > 1e-6
-
-
-VOTES = {
-    "target": (VotingRegressor([("a", TransformedTargetRegressor(Ridge()))]), True),
-    "search": (VotingRegressor([("a", GridSearchCV(Ridge(), {}, cv=2))]), True),
-    "vote": (VotingRegressor([("a", VotingRegressor([("b", Ridge())]))]), True),
-    "dropped": (VotingRegressor([("a", Ridge()), ("b", "drop")]), True),
-    "frozen": (
-        VotingRegressor(
-            [("a", FrozenEstimator(make_pipeline(SCALER, Ridge()).fit([[0.0]], [0.0])))]
-        ),
-        True,
-    ),
-    "pipeline": (VotingRegressor([("a", make_pipeline(SCALER, Ridge()))]), False),
-    "no weights": (
-        VotingRegressor([("a", Ridge()), ("b", KNeighborsRegressor())]),
-        False,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", VOTES)
-def test_votes_take_weights_if_scikit_learn_passes_them_on(name):
-    vote, takes_weights = VOTES[name]
-    assert (fit_parameter(vote, "sample_weight") is not None) is takes_weights
-    assert fit_parameter(vote, "groups") is None
-    refused = pytest.raises((TypeError, ValueError), match=r"sample.weight")
-    X, y = np.arange(6.0)[:, None], np.arange(6.0) ** 2
-    with nullcontext() if takes_weights else refused:
-        vote.fit(X, y, sample_weight=np.ones(6))
-
-
-def test_weights_for_a_frozen_last_step():
-    inner = make_pipeline(SCALER, FrozenEstimator(mlp()))
-    assert fit_parameter(inner, "sample_weight") == "frozenestimator__sample_weight"
-
-
-def test_no_keyword_for_weights():
-    inner = make_pipeline(SCALER, Unweighted())
-    assert fit_parameter(inner, "sample_weight") is None
-    assert fit_parameter(inner, "groups") is None
-
-
-# -- target transformations ----------------------------------------------------------
 
 
 # -- training ------------------------------------------------------------------------

@@ -163,6 +163,9 @@ def fit_parameter(estimator: Any, name: str) -> str | None:
         key = fit_parameter(inner, name)
         return None if key is None else f"{step}__{key}"
     if isinstance(estimator, BaseSearchCV):
+        if name == "groups":
+            # They are for its folds, and no model gets them.
+            return name if _takes_groups(estimator.cv) else None
         return fit_parameter(estimator.estimator, name)
     if isinstance(estimator, TransformedTargetRegressor):
         return fit_parameter(estimator.regressor, name)
@@ -173,16 +176,43 @@ def fit_parameter(estimator: Any, name: str) -> str | None:
     return name if has_fit_parameter(estimator, name) else None
 
 
-def weight_keyword(estimator: Any, advice: str) -> str:
-    """Return the keyword of `fit` for sample weights, or raise if there is none."""
+def _takes_groups(cv: Any) -> bool:
+    """Whether a splitter has folds of groups; others of scikit-learn would warn."""
+    if not hasattr(cv, "split"):
+        return False
+    if not type(cv).__module__.startswith("sklearn."):
+        return True
+    return cv.get_metadata_routing().split.requests.get("groups") is True
+
+
+def weight_keyword(estimator: Any, advice: str, given: str = "sample_weight") -> str:
+    """Return the keyword of `fit` for sample weights, or raise if there is none.
+
+    `given` names the parameters with weights.
+    """
     key = fit_parameter(estimator, "sample_weight")
     if key is None:
-        name = type(final_estimator(estimator)).__name__
         raise ValueError(
-            "sample_weight must be None for an estimator whose fit takes no "
-            f"sample_weight, got weights for {name}. {advice}"
+            f"{given} must be None for an estimator whose fit takes no "
+            f"sample_weight, got weights for {_unweighted(estimator)}. {advice}"
         )
     return key
+
+
+def _unweighted(estimator: Any) -> str:
+    """Name the part of an estimator that gets no weights."""
+    final = final_estimator(estimator)
+    name = type(final).__name__
+    for member in unfitted_members(final) if isinstance(final, VOTES) else ():
+        key = fit_parameter(member, "sample_weight")
+        if key is None:
+            return f"{_unweighted(member)} in a {name}"
+        if key != "sample_weight":
+            return (
+                f"the {type(member).__name__} in a {name}, which passes no weights to "
+                "pipelines"
+            )
+    return name
 
 
 def share_target_transformation(estimator: Any, y: Any) -> Any:

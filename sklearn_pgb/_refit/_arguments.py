@@ -204,8 +204,11 @@ def network_params(
             params[key] = groups
     if request.is_prefit or not (weights_given or request.class_weight is not None):
         return params
+    names = ["sample_weight"] if weights_given else []
+    names += [] if request.class_weight is None else ["class_weight"]
+    given = " and ".join(names)
     advice = (
-        "Leave out class_weight too, or train it yourself and pass it in a "
-        "FrozenEstimator to weight the refit alone."
+        f"Leave out {given}, or train it yourself and pass it in a FrozenEstimator to "
+        "weight the refit alone."
     )
-    return params | {weight_keyword(estimator, advice): weight}
+    return params | {weight_keyword(estimator, advice, given): weight}
