@@ -455,8 +455,11 @@ def test_collinear_and_constant_columns(alpha):
 
 @pytest.mark.parametrize("alpha", ["auto", "loo", "evidence", [0.1, 1.0]], ids=str)
 def test_one_row_has_nothing_left_out(alpha):
-    with pytest.raises(ValueError, match="alpha must be a number if n_samples=1"):
+    match = r"alpha must be a number if n_samples=1, .* got one sample of positive wei"
+    with pytest.raises(ValueError, match=match):
         GradientBasisRefit(mlp(), alpha=alpha).fit(X[:1], Y[:1])
+    with pytest.raises(ValueError, match=match):
+        GradientBasisRefit(mlp(), alpha=alpha).fit(X, Y, sample_weight=np.eye(30)[0])
 
 
 @pytest.mark.parametrize("alpha", [0, 1e-3])

@@ -145,8 +145,9 @@ def choose_alpha(
     """
     if not can_leave_out(counts):
         raise ValueError(
-            "alpha must be a number if n_samples=1, because nothing is left when a "
-            "sample is left out, got several candidates. Add samples or give a number."
+            "alpha must be a number if n_samples=1, because nothing is left to choose "
+            "it when the sample is left out, got one sample of positive weight. Add "
+            "samples, or set alpha to a number."
         )
     if rule == "evidence" and isinstance(path, RidgePath):
         # The largest marginal likelihood, for the squared loss.
