@@ -159,6 +159,20 @@ def test_last_layers_are_those_that_are_used_last(rule, names):
         refit(module, "last-4", loss="squared_error")
 
 
+def test_names_may_look_like_patterns():
+    layers = nn.ModuleDict({"body[0]": nn.Linear(10, 4), "head[1]": nn.Linear(4, 1)})
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, X):
+            return self.layers["head[1]"](torch.tanh(self.layers["body[0]"](X)))
+
+    assert columns(Model(), "last", loss="squared_error").shape == (120, 4)
+
+
 def test_the_last_layer_is_a_linear_model_of_its_inputs():
     torch.manual_seed(0)
     module = HeadFirst().double()

@@ -160,7 +160,9 @@ def select(network: Network, parameters: str | Sequence[str]) -> Network:
         matching = [
             name
             for name in positions
-            if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+            if name == pattern
+            or fnmatchcase(name, pattern)
+            or name.startswith(f"{pattern}.")
         ]
         if not matching:
             known = list(positions)
