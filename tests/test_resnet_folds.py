@@ -10,14 +10,19 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
-from sklearn.linear_model import LogisticRegression, PoissonRegressor
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.metrics import log_loss, mean_poisson_deviance
-from sklearn.model_selection import KFold
+from sklearn.model_selection import (
+    KFold,
+    LeaveOneOut,
+    RepeatedKFold,
+    ShuffleSplit,
+)
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
 from sklearn_pgb._convex._choice import OTHER_ALPHAS
 from sklearn_pgb._losses._classification import LogisticLoss
-from sklearn_pgb._resnet import _full_batch
+from sklearn_pgb._resnet import _base, _full_batch
 from sklearn_pgb._resnet._fitting import choose_penalty, total_variance
 from sklearn_pgb._resnet._gain import compare, is_significant
 from sklearn_pgb._resnet._projection import projection
@@ -43,7 +48,7 @@ class Fold:
     alpha = 1.0
 
     def __init__(self, *curves):
-        self.curves = list(curves)
+        self.curves = curves
         self.samples = BasisSamples(
             basis=torch.arange(4.0)[:, None],
             inputs=torch.zeros(4, 1),
@@ -53,7 +58,8 @@ class Fold:
         self.inner = SimpleNamespace(loss=None)
 
     def on(self, samples):
-        return Fold(self.curves.pop(0))
+        """The curves of folds that train on the first and on the last samples."""
+        return Fold(self.curves[int(samples.basis[0] > 0)])
 
     def basis_heldout_losses(self, alphas, held):
         return np.array([both(1.0 if alpha == 1 else 1.5) for alpha in alphas])
@@ -87,8 +93,8 @@ def curve(heldout):
     found = _full_batch.heldout_curve(
         Fold(heldout), HELD, torch.zeros(1), REQUEST, CHECKPOINTS, [4.0, 1.0]
     )
-    assert_allclose(found[:, 0], found[:, 1] + 0.5)
-    return found[:, 1].mean(1)
+    assert_allclose(found.losses[:, 0], found.losses[:, 1] + 0.5)
+    return found.losses[:, 1].mean(1)
 
 
 def test_a_fold_that_improves_goes_to_the_end(trainings):
@@ -122,6 +128,23 @@ def test_the_best_checkpoint_is_chosen(trainings):
 def test_units_that_held_out_rows_speak_against_are_left_out(trainings):
     found = choose(*[lambda k: 1.01 + 1e-3 * k] * 2)
     assert chosen(found) == (0, 1.0, False, 1.01, 1.0)
+
+
+def test_a_fold_that_ended_early_is_trained_up_to_the_best_checkpoint(trainings):
+    """Its loss there counts, which is smaller than the one at which it ended."""
+    found = choose(lambda k: 0.9 * 0.98**k, lambda k: 1.05 if 1 < k < 80 else 0.6)
+    assert found.n_iter == 90
+    assert found.heldout_loss == pytest.approx((0.9 * 0.98**90 + 0.6) / 2)
+    assert trainings == [90, 6, 90]
+
+
+def test_a_fold_that_rises_later_moves_the_best_checkpoint_back(trainings):
+    """It ends at 12 with the loss 1, but its loss at the later checkpoints is 3."""
+    found = choose(
+        lambda k: 0.9 * 0.98**k, lambda k: 3.0 if k > 12 else 1.0 - 0.01 * (k == 1)
+    )
+    assert found.n_iter == 12
+    assert found.heldout_loss == pytest.approx((0.9 * 0.98**12 + 1.0) / 2)
 
 
 @pytest.mark.parametrize("bad", [lambda k: 5.0 * (k > 0) + 0.9, lambda k: 0.9 + k])
@@ -190,6 +213,58 @@ def test_labels_that_the_basis_predicts_leave_nothing_for_units():
     linear = LogisticRegression(C=1 / (model.alpha_ * 200), tol=1e-10, max_iter=10_000)
     expected = linear.fit(X, y).predict_proba(X)
     assert_allclose(model.predict_proba(X), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "cv",
+    [
+        KFold(3),
+        ShuffleSplit(3, test_size=0.1, random_state=0),
+        RepeatedKFold(n_splits=3, n_repeats=2, random_state=0),
+    ],
+    ids=["each sample once", "few samples", "each sample twice"],
+)
+@pytest.mark.parametrize("projects", [True, False])
+def test_held_out_losses_are_means(cv, projects, monkeypatch):
+    """Of the losses of ridge regressions and of networks refitted on the folds."""
+    monkeypatch.setattr(_base, "projection_is_cheap", lambda *_: projects)
+    rng = np.random.default_rng(0)
+    X, weight = rng.standard_normal((90, 3)), rng.uniform(0.5, 2, 90)
+    y = X[:, 0] ** 2 + 0.3 * X[:, 1]
+    model = ResNetBasisRegressor(
+        hidden_layer_sizes=8, alpha=0.02, max_iter=6, cv=cv, random_state=0
+    ).fit(X, y, weight)
+    assert model.residual_scale_ > 0
+    errors, basis_errors, weights = [], [], []
+    for train, test in cv.split(X):
+        alpha = 0.02 * weight[train].sum() / 2
+        ridge = Ridge(alpha).fit(X[train], y[train], weight[train])
+        basis_errors.append((y[test] - ridge.predict(X[test])) ** 2)
+        units = clone(model).set_params(cv=None, max_iter=model.n_iter_)
+        units.fit(X[train], y[train], weight[train])
+        errors.append((y[test] - units.predict(X[test])) ** 2)
+        weights.append(weight[test])
+    weights = np.concatenate(weights)
+    means = [
+        np.average(np.concatenate(e), weights=weights) for e in (errors, basis_errors)
+    ]
+    assert_allclose(model.basis_held_out_loss_, means[1], rtol=1e-9)
+    # The folds share the standardization of all samples, so the units differ a little.
+    assert_allclose(model.held_out_loss_, means[0], rtol=0.2)
+
+
+def test_held_out_loss_of_single_samples():
+    """Units trained without each of the samples have it: none ends early."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 2))
+    y = np.sin(2 * X[:, 0]) + 0.3 * X[:, 1] + 0.1 * rng.standard_normal(40)
+    params = {"hidden_layer_sizes": 8, "alpha": 0.01, "random_state": 0}
+    model = ResNetBasisRegressor(cv=LeaveOneOut(), max_iter=25, **params).fit(X, y)
+    errors = []
+    for train, test in LeaveOneOut().split(X):
+        twin = ResNetBasisRegressor(cv=None, max_iter=model.n_iter_, **params)
+        errors.extend(y[test] - twin.fit(X[train], y[train]).predict(X[test]))
+    assert_allclose(model.held_out_loss_, np.mean(np.square(errors)), rtol=0.2)
 
 
 def test_no_fold_leaves_the_units_out():

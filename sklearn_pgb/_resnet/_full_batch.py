@@ -1,10 +1,11 @@
 """Training of the units on all samples at once, by L-BFGS."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import CHECKPOINTS, EVALUATIONS, JOINT_EVALUATIONS, PATIENCE
@@ -138,32 +139,111 @@ def choose(
     checkpoints = [0, *(c for c in planned if c < request.max_iter)]
     checkpoints.append(request.max_iter)
     alphas = [factor * objective.alpha for factor in request.factors()]
-    # Weighted losses of each sample, summed over the folds that hold it out.
-    n_samples = len(objective.samples.y)
-    weight = objective.samples.weight.cpu().numpy()
-    basis_losses = np.zeros((len(alphas), n_samples))
-    curve = np.zeros((len(checkpoints), len(alphas), n_samples))
-    total_weight = np.zeros(n_samples)
-    for train, test in folds:
-        heldout = objective.samples.rows(test)
-        fold = objective.on(objective.samples.rows(train))
-        alone = fold.basis_heldout_losses(alphas, heldout)
-        basis_losses[:, test] += weight[test] * alone
-        losses = heldout_curve(fold, heldout, theta, request, checkpoints, alphas)
-        curve[..., test] += weight[test] * losses
-        total_weight[test] += weight[test]
-    basis_means, means = (
-        np.nan_to_num(part.sum(-1), nan=np.inf) for part in (basis_losses, curve)
-    )
+    pool = Pool.of(folds, objective.samples)
+    alone = []
+    for part in folds:
+        fold, heldout = _on_fold(objective, part)
+        alone.append(fold.basis_heldout_losses(alphas, heldout))
+    basis_losses = pool.losses(alone)
+    losses = pooled_curve(objective, theta, request, pool, checkpoints, alphas)
+    basis_means, means = pool.means(basis_losses), pool.means(losses)
     # Iterations and alpha are chosen together: trained units need another alpha.
     best, basis_best, improves = compare(
-        curve, basis_losses, means, basis_means, total_weight, objective.samples
+        losses, basis_losses, means, basis_means, pool.total_weight, objective.samples
     )
     n_iter, alpha = 0, alphas[basis_best]
     if improves:
         n_iter, alpha = checkpoints[best[0]], alphas[best[1]]
     chosen = float(means[best]), float(basis_means[basis_best])
     return UnitTraining(theta, alpha, [], n_iter, improves, *chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Folds, whose losses are pooled: each held-out sample counts by its weight.
+
+    The `total_weight` of a sample is over all folds that hold it out.
+    """
+
+    folds: Parts
+    weight: NDArray[np.float64]
+    total_weight: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, folds: Parts, samples: BasisSamples) -> "Pool":
+        weight = samples.weight.cpu().numpy()
+        total_weight = np.zeros_like(weight)
+        for _, test in folds:
+            total_weight[test] += weight[test]
+        return cls(folds, weight, total_weight)
+
+    def losses(self, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the weighted losses (..., n_samples), summed over the folds."""
+        losses = np.zeros((*parts[0].shape[:-1], len(self.weight)))
+        for (_, test), part in zip(self.folds, parts, strict=True):
+            losses[..., test] += self.weight[test] * part
+        return losses
+
+    def means(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean losses of held-out samples, infinite if they are nan."""
+        return np.nan_to_num(losses.sum(-1) / self.total_weight.sum(), nan=np.inf)
+
+
+def pooled_curve(
+    objective: ResidualObjective,
+    theta: Tensor,
+    request: ResNetRequest,
+    pool: Pool,
+    checkpoints: list[int],
+    alphas: list[float],
+) -> NDArray[np.float64]:
+    """Return pooled losses (n_checkpoints, n_alphas, n_samples).
+
+    Folds that were abandoned before the best checkpoint of all are trained again, up to
+    it: the held-out samples of one fold, which may be a single one, do not decide. At
+    the best checkpoint and alpha all losses are thus those of the units there.
+    """
+
+    def train(k: int, goal: tuple[int, int] = (0, 0)) -> HeldOutCurve:
+        fold, heldout = _on_fold(objective, pool.folds[k])
+        return heldout_curve(fold, heldout, theta, request, checkpoints, alphas, goal)
+
+    curves = [train(k) for k in range(len(pool.folds))]
+    while True:
+        losses = pool.losses([curve.losses for curve in curves])
+        best = np.unravel_index(int(pool.means(losses).argmin()), losses.shape[:-1])
+        stale = [k for k, curve in enumerate(curves) if not curve.known[best]]
+        if not stale:
+            return losses
+        for k in stale:
+            curves[k] = train(k, curves[k].including(int(best[0]), int(best[1])))
+
+
+def _on_fold(
+    objective: ResidualObjective, part: tuple[NDArray[np.intp], NDArray[np.intp]]
+) -> tuple[ResidualObjective, BasisSamples]:
+    """Return the objective on the training samples, and the held-out samples."""
+    train, test = part
+    samples = objective.samples
+    return objective.on(samples.rows(train)), samples.rows(test)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutCurve:
+    """Losses (n_checkpoints, n_alphas, n_heldout) of a fold.
+
+    Those that are not `known` (n_checkpoints, n_alphas) are from earlier checkpoints.
+    The fold was trained at least up to the checkpoint `goal[0]`, with at least the
+    alphas up to `goal[1]`.
+    """
+
+    losses: NDArray[np.float64]
+    known: NDArray[np.bool_]
+    goal: tuple[int, int]
+
+    def including(self, checkpoint: int, alpha: int) -> tuple[int, int]:
+        """Return the smallest goal that includes the last one and another."""
+        return max(self.goal[0], checkpoint), max(self.goal[1], alpha)
 
 
 def heldout_curve(
@@ -173,40 +253,50 @@ def heldout_curve(
     request: ResNetRequest,
     checkpoints: list[int],
     alphas: list[float],
-) -> np.ndarray:
-    """Evaluate losses (n_checkpoints, n_alphas, n_heldout) of a fold.
+    goal: tuple[int, int] = (0, 0),
+) -> HeldOutCurve:
+    """Train on a fold and evaluate losses of its held-out samples.
 
-    Converged or abandoned folds keep their last losses at later checkpoints. If
-    evaluations are expensive, alphas smaller than the best also keep their last losses:
-    the longer the units are trained, the sooner small alphas overfit.
+    Converged folds keep their last losses at later checkpoints. After the goal, folds
+    are abandoned if their losses do not improve. If evaluations are expensive, alphas
+    smaller than the best are left out: the longer the units are trained, the sooner
+    small alphas overfit.
     """
     weight = heldout.weight.cpu().numpy()
     patience = EVALUATIONS if request.projects else JOINT_EVALUATIONS
-    curve: list[np.ndarray] = []
-    means: list[np.ndarray] = []
+    curve: list[NDArray[np.float64]] = []
+    means: list[NDArray[np.float64]] = []
+    known = np.zeros((len(checkpoints), len(alphas)), dtype=bool)
 
     def evaluate(theta: Tensor) -> None:
         count = len(alphas)
         if curve and not request.projects:
-            count = 1 + int(np.nan_to_num(means[-1], nan=np.inf).argmin())
+            best = int(np.nan_to_num(means[-1], nan=np.inf).argmin())
+            count = 1 + (max(best, goal[1]) if len(curve) <= goal[0] else best)
         losses = fold.heldout_losses(theta, alphas[:count], heldout)
+        known[len(curve), :count] = True
         if count < len(alphas):
             losses = np.concatenate([losses, curve[-1][count:]])
         curve.append(losses)
         means.append(losses @ weight)
 
     evaluate(theta)
-    n_iter = 0
+    n_iter, abandoned = 0, False
 
     def on_iteration(theta: Tensor, value: float) -> bool:
-        nonlocal n_iter
+        nonlocal n_iter, abandoned
         n_iter += 1
         if n_iter in checkpoints:
             evaluate(theta)
         smallest = [each.min() for each in means]
-        return len(smallest) > int(np.argmin(smallest)) + patience
+        is_late = len(smallest) > int(np.argmin(smallest)) + patience
+        abandoned = is_late and len(curve) > goal[0]
+        return abandoned
 
     last = descend(fold, theta, request.max_iter, request, on_iteration)
     if n_iter not in checkpoints:
         evaluate(last)
-    return np.array(curve + curve[-1:] * (len(checkpoints) - len(curve)))
+    n_left = len(checkpoints) - len(curve)
+    if n_left and not abandoned:
+        known[-n_left:] = known[-n_left - 1]
+    return HeldOutCurve(np.array(curve + curve[-1:] * n_left), known, goal)
