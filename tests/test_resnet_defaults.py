@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
+from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch import nn
 
@@ -155,6 +155,39 @@ def test_groups_reach_the_splitter(kind, solver):
     assert_array_equal(model.predict(X), expected.predict(X))
     with pytest.raises(ValueError, match="groups"):
         clone(model).set_params(cv=LeaveOneGroupOut()).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [(ResNetBasisClassifier, {}), (ResNetBasisRegressor, {"loss": "poisson"})],
+    ids=["classifier", "poisson"],
+)
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_folds_are_drawn_once(kind, params, solver):
+    """An iterator has them once, and a splitter without a seed draws new ones."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    y = (X[:, 0] + rng.standard_normal(60) > 0) * 1.0
+    model = kind(solver=solver, **FAST, **params)
+    parts = list(KFold(3).split(X))
+    expected = clone(model).set_params(cv=parts).fit(X, y)
+    for cv in (iter(parts), _ShufflesOnce(parts)):
+        found = clone(model).set_params(cv=cv).fit(X, y)
+        assert_array_equal(found.predict(X), expected.predict(X))
+
+
+class _ShufflesOnce:
+    """A splitter whose second division would be another one."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        return len(self.parts)
+
+    def split(self, X, y=None, groups=None):
+        parts, self.parts = self.parts, [part[::-1] for part in self.parts]
+        return parts
 
 
 def test_folds_do_not_divide_groups(monkeypatch):

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,12 +12,7 @@ import torch
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import (
-    check_array,
-    check_random_state,
-    gen_batches,
-    get_tags,
-)
+from sklearn.utils import check_array, check_random_state, gen_batches, get_tags
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -195,18 +190,21 @@ class ResNetBasisBase(
             solve_head = head
             return hook(theta.detach(), loss * self._scale**2)
 
-        folds = partial(
-            draw_folds,
-            self.cv,
-            all_X,
-            all_y,
-            groups,
-            rows=rows,
-            kept=kept,
-            labels=self._targets.strata(y),
-            weight=weight,
-            seed=seed,
-            classifier=is_classifier(self),
+        # Drawn once: a splitter may shuffle, and an iterable may end.
+        folds = cache(
+            partial(
+                draw_folds,
+                self.cv,
+                all_X,
+                all_y,
+                groups,
+                rows=rows,
+                kept=kept,
+                labels=self._targets.strata(y),
+                weight=weight,
+                seed=seed,
+                classifier=is_classifier(self),
+            )
         )
         result = fit_resnet(
             architecture.program,
