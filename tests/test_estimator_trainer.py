@@ -1,7 +1,10 @@
 """Parallel trainings, and parameters that are refused before training."""
 
+import contextlib
 import copy
+import signal
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from joblib import parallel_config
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import nn
 
@@ -17,6 +21,7 @@ from sklearn_pgb import (
     AddedNeuronRegressor,
     GradientBasis,
     GradientBasisRefit,
+    GradientBasisRegressor,
     InputBasis,
     ResNetBasisClassifier,
     ResNetBasisRegressor,
@@ -31,6 +36,7 @@ RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3))
 Y = X[:, 0] + 0.1 * RNG.standard_normal(40)
 LABELS = (Y > 0).astype(int)
+SMALL = {"hidden_layer_sizes": (3,), "max_iter": 2}
 
 
 class Drawing(RegressorMixin, BaseEstimator):
@@ -126,6 +132,80 @@ def test_dropout_in_threads_is_that_of_one_thread():
         assert_array_equal(model.fit(X, Y).predict(X), expected)
 
 
+# -- interrupts -----------------------------------------------------------------------
+
+
+class Interrupted(MLPRegressor):
+    """A multilayer perceptron that the user interrupts in its second epoch."""
+
+    def _update_no_improvement_count(self, *args):
+        raise KeyboardInterrupt
+
+
+class Catching(Drawing):
+    """A network that catches Ctrl-C, like those of skorch, and keeps what it has."""
+
+    def fit(self, X, y):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return self
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("network", [Interrupted(), Catching()])
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_an_interrupted_training_ends_all(network, n_jobs, tmp_path):
+    """Nothing is stored, and Ctrl-C works as before."""
+    handler, memory = signal.getsignal(signal.SIGINT), str(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train_networks(network, [0, 1], [None] * 2, X, Y, {}, n_jobs, memory)
+    assert not list(tmp_path.rglob("output.pkl"))
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def search_of(network):
+    """A search, which goes on after a failed fit."""
+    return GridSearchCV(network, {"alpha": [0.1, 1.0]}, cv=2)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda network: compare_bases({"g": GradientBasis(network)}, X, Y, cv=2),
+        lambda network: compare_bases({"network": network}, X, Y, cv=2),
+        lambda network: survey_minima(search_of(network), X, Y, n_starts=2),
+        lambda network: GradientBasisRegressor(others=[("mlp", network)]).fit(X, Y),
+    ],
+    ids=["basis", "estimator", "survey", "table"],
+)
+def test_functions_that_train_are_interrupted(call):
+    with pytest.raises(KeyboardInterrupt):
+        call(Interrupted())
+
+
+def test_an_interrupted_fit_changes_nothing(monkeypatch, tmp_path):
+    """The next one trains the networks again, and is the same as without a cache."""
+    network = MLPRegressor(solver="lbfgs", random_state=0, **SMALL)
+    model = GradientBasisRefit(network, alpha=0.1, memory=str(tmp_path)).fit(X, Y)
+    before = dict(vars(model))
+    fit = MLPRegressor.fit
+
+    def interrupted(self, *args):
+        fit(self, *args)
+        warnings.warn("Training interrupted by user.", stacklevel=2)
+        return self
+
+    model.set_params(estimator__alpha=0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(MLPRegressor, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, Y)
+    assert vars(model) == before
+    expected = copy.deepcopy(model).set_params(memory=None).fit(X, Y).predict(X)
+    assert_array_equal(model.fit(X, Y).predict(X), expected)
+
+
 # -- requests --------------------------------------------------------------------------
 
 
@@ -136,7 +216,6 @@ class Untrained(MLPRegressor):
         raise AssertionError("trained")
 
 
-SMALL = {"hidden_layer_sizes": (3,), "max_iter": 2}
 ESTIMATORS = [
     GradientBasisRefit(Untrained(**SMALL)),
     AddedNeuronRegressor(**SMALL),

@@ -2,10 +2,13 @@
 
 import math
 import pickle
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,9 @@ from sklearn_pgb._models._protected import fit_protected
 from sklearn_pgb._seeds import with_seed
 from sklearn_pgb._sklearn import _check_method_params, _safe_indexing
 from sklearn_pgb._threads import local_randomness, threads_for_trees
+
+# The warning of scikit-learn's multilayer perceptrons that catch an interrupt.
+INTERRUPTED = "Training interrupted by user"
 
 
 class Trainer:
@@ -156,8 +162,50 @@ def _train(
                 torch.set_rng_state(rng_state)
         if has_trees(estimator):
             stack.enter_context(threads_for_trees(math.prod(np.shape(X))))
+        stack.enter_context(uninterrupted())
         fit_protected(estimator, X, y, **fit_params)
     return estimator, time.perf_counter() - start
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Raise KeyboardInterrupt if a training was interrupted but returned.
+
+    scikit-learn's multilayer perceptrons catch the interrupt and warn, skorch's
+    networks only catch it. Both would go on as if they were trained.
+    """
+    # Interrupts only reach the main thread.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    known, interrupted = signal.getsignal(signal.SIGINT), False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        if callable(known):
+            known(number, frame)
+
+    show = warnings.showwarning
+
+    def show_or_raise(message: Any, *args: Any, **options: Any) -> None:
+        if INTERRUPTED in str(message):
+            raise KeyboardInterrupt
+        show(message, *args, **options)
+
+    if callable(known):
+        signal.signal(signal.SIGINT, handle)
+    try:
+        with warnings.catch_warnings():
+            # Interrupts that are no SIGINT, such as those of other signals.
+            warnings.filterwarnings("always", message=INTERRUPTED)
+            warnings.showwarning = show_or_raise
+            yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is handle:
+            signal.signal(signal.SIGINT, known)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def train_networks(
@@ -177,7 +225,7 @@ def train_networks(
     Networks cached in `memory`, a joblib.Memory or its folder, are loaded. `contexts`
     are the callback contexts of the trainings, subtasks of `caller`. Progress is
     printed if `caller.verbose`. With a caller, convergence warnings of single networks
-    are suppressed.
+    are suppressed. KeyboardInterrupt in a training ends all of them.
     """
     contexts = [None] * len(seeds) if contexts is None else contexts
     # Workers in other processes have their own generators.
