@@ -229,10 +229,18 @@ def test_full_batch_draws_nothing(batch_size, generator, batches):
     assert_close(descent.method.gradients, [expected], **EXACT)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 5, 24])
+@pytest.mark.parametrize(
+    ("batch_size", "expected"),
+    [(1, [1] * 25), (4, [4] * 5 + [5]), (5, [5] * 5), (7, [7, 7, 7, 4]), (24, [25])],
+)
 @pytest.mark.parametrize("shuffled", [2**22, 1, 30])
-def test_batches_partition(batch_size, shuffled, generator, batches, monkeypatch):
-    """Each epoch meets each sample once, with its target and weight, in a new order."""
+def test_batches_partition(
+    batch_size, expected, shuffled, generator, batches, monkeypatch
+):
+    """Each epoch meets each sample once, with its target and weight, in a new order.
+
+    A single last sample is in the batch before.
+    """
     monkeypatch.setattr(_descent, "SHUFFLED", shuffled)
     objective, theta = oracles.training_problem(SquaredLoss(), generator)
     descent = Descent(objective, theta, Still(), batch_size, generator)
@@ -240,9 +248,7 @@ def test_batches_partition(batch_size, shuffled, generator, batches, monkeypatch
     for _ in range(2):
         batches.clear()
         descent.epoch(0.1)
-        sizes = [len(X) for X, _, _ in batches]
-        full, rest = divmod(25, batch_size)
-        assert sizes == [batch_size] * full + [rest] * (rest > 0)
+        assert [len(X) for X, _, _ in batches] == expected
         X, y, weight = (torch.cat(parts) for parts in zip(*batches, strict=True))
         order = torch.cdist(X, objective.X).argmin(1)
         assert sorted(order.tolist()) == list(range(25))

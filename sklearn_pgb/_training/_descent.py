@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import SHUFFLED
-from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._objective import Objective, batch_slices
 
 
 class Method(ABC):
@@ -120,6 +120,7 @@ class Descent:
 
     The initial parameters (n_members, n_params) are copied. A generator shuffles the
     samples before each epoch, unless one batch holds them all; None keeps their order.
+    A single last sample joins the batch before.
     """
 
     def __init__(
@@ -143,13 +144,15 @@ class Descent:
         n, size = objective.n_samples, self.batch_size
         total = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
         for data in self._shuffled():
-            for X, y, weight in zip(*(each.split(size) for each in data), strict=True):
+            for rows in batch_slices(len(data[0]), size):
+                X, y, weight = (part[rows] for part in data)
                 value, gradient = objective.batch_value_and_gradient(
                     theta, X, y, weight
                 )
                 total += value
-                # A smaller last batch still gives the mean gradient of its samples.
-                if len(X) < size:
+                # The last batch may have another size. Its step is also along the mean
+                # gradient of its samples.
+                if len(X) != size:
                     gradient *= size / len(X)
                 gradient.addcmul_(objective.penalty, theta, value=2.0)
                 self.method.step(theta, gradient, rate)
@@ -172,5 +175,5 @@ class Descent:
         order = torch.randperm(n, generator=self.generator).to(objective.y.device)
         # Part after part, so that the shuffled copies take little memory.
         per_part = size * max(1, SHUFFLED // (size * objective.X[:1].numel()))
-        for rows in order.split(per_part):
-            yield tuple(part[rows] for part in data)
+        for part in batch_slices(n, per_part):
+            yield tuple(each[order[part]] for each in data)

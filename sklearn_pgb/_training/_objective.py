@@ -1,7 +1,8 @@
 """The objective of a training: a loss on a program's outputs, with a penalty."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -94,11 +95,21 @@ class Objective:
         gradient = self.program.backward(theta, tape, residual)
         return value.view(len(theta), -1) @ weight, gradient
 
-    def row_slices(self, n_members: int) -> Iterator[slice]:
-        """Yield slices of samples that fit into memory at the same time."""
-        size = max(1, FORWARD_ROWS // n_members)
-        for start in range(0, self.n_samples, size):
-            yield slice(start, start + size)
+    def row_slices(self, n_members: int) -> list[slice]:
+        """Return slices of samples that fit into memory at the same time."""
+        return batch_slices(self.n_samples, max(1, FORWARD_ROWS // n_members))
+
+
+def batch_slices(n_samples: int, size: int) -> list[slice]:
+    """Return consecutive slices of `size` samples.
+
+    The last one is smaller. A single last sample joins the slice before, because batch
+    norm needs two samples.
+    """
+    starts = list(range(0, n_samples, size))
+    if n_samples % size == 1 and len(starts) > 1:
+        starts.pop()
+    return [slice(*ends) for ends in pairwise([*starts, n_samples])]
 
 
 def hessian_product(objective: Objective, theta: Tensor) -> Callable[[Tensor], Tensor]:

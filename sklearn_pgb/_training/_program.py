@@ -202,8 +202,17 @@ class ModuleProgram(Program):
 
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
         leaf = theta[0].detach().requires_grad_()
-        with torch.enable_grad():
-            raw = self._run(self.module.train(), leaf, X)
+        try:
+            with torch.enable_grad():
+                raw = self._run(self.module.train(), leaf, X)
+        except ValueError as error:
+            if len(X) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                "module must not have batch normalization if a batch has one sample, "
+                f"got an error of torch: {error}. Increase batch_size, add samples, or "
+                "use layer normalization."
+            ) from error
         return raw.detach()[None], (raw, leaf)
 
     def backward(self, theta: Tensor, tape: Any, residual: Tensor) -> Tensor:

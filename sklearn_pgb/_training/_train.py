@@ -10,7 +10,7 @@ from torch import Tensor
 from sklearn_pgb._budget import ANNEALED, EXPLOSION, RATE, RATE_FEATURES, SMALLEST_RATE
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._descent import Descent, Method
-from sklearn_pgb._training._objective import Objective
+from sklearn_pgb._training._objective import Objective, batch_slices
 from sklearn_pgb._training._program import Program
 
 
@@ -99,7 +99,7 @@ def train(
         the learning rates of the next one, before annealing or scaling.
     """
     descent = Descent(objective, theta, method, batch_size, generator)
-    n_batches = math.ceil(objective.n_samples / batch_size)
+    n_batches = len(batch_slices(objective.n_samples, batch_size))
     progress = _Progress(schedule, len(theta), n_batches)
     best = _Best(objective.program, descent.theta)
     before = torch.empty_like(descent.theta)
