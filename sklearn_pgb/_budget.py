@@ -141,6 +141,11 @@ SMALLEST_RATE = 1e-6
 # does not overflow yet.
 EXPLOSION = 1e8
 
+# A training has diverged if it ends above its start, and its excess over the floor is
+# this many times that of the best constant. It is larger than one, as the parameters of
+# the best held-out score may have a training loss slightly above that of a constant.
+DIVERGED_EXCESS = 2.0
+
 # --- geometry -----------------------------------------------------------------
 
 # Largest change of the outputs, relative to one plus the largest output, and the times

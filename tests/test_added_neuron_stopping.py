@@ -333,3 +333,58 @@ def test_epochs_that_overflow_are_no_part_of_the_curve(n_starts):
         model.fit(X, Y)
     assert np.isfinite([*model.loss_curve_, model.best_loss_, model.loss_]).all()
     assert len(model.loss_curve_) < model.n_iter_
+
+
+# -- divergence ----------------------------------------------------------------------
+
+
+BATCH_NORM = nn.Sequential(
+    nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1)
+)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"learning_rate_init": 1e10, "max_iter": 10},
+        {"learning_rate_init": 1e10, "max_iter": 10, "early_stopping": True},
+        {"learning_rate_init": 10.0, "early_stopping": False},
+        {"learning_rate_init": 1e4, "module": BATCH_NORM, "max_iter": 10},
+    ],
+    ids=["finite", "held out", "slow", "module"],
+)
+def test_a_finite_loss_above_that_of_a_constant_has_diverged(params):
+    """The initial network is kept, whose loss is near that of the mean."""
+    model = regressor(**params)
+    start = clone(model).set_params(learning_rate_init=1e-12, max_iter=1)
+    with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
+        start.fit(X, Y)
+    with pytest.warns(ConvergenceWarning, match="The loss diverged"):
+        model.fit(X, Y)
+    assert model.status_ == "stalled"
+    # One epoch has changed the statistics of batch norm.
+    assert model.loss_ <= start.loss_ * (1.01 if "module" in params else 1 + 1e-6)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+@pytest.mark.parametrize("max_iter", [1, 2, 200])
+def test_noise_does_not_diverge(max_iter, early_stopping):
+    """Networks on noise end near the best constant, which is no divergence."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        features, noise = rng.standard_normal((60, 3)), rng.standard_normal(60)
+        for model, y in [(regressor(), noise), (classifier(), noise > 1)]:
+            model.set_params(max_iter=max_iter, early_stopping=early_stopping)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                model.set_params(random_state=seed).fit(features, y)
+            assert not any("diverged" in str(one.message) for one in caught)
+
+
+def test_an_explosion_in_partial_fit_is_undone():
+    """It is finite here; the initial network is kept."""
+    model = regressor(learning_rate_init=1e10)
+    with pytest.warns(ConvergenceWarning, match="The loss diverged"):
+        model.partial_fit(X, Y)
+    start = regressor(learning_rate_init=1e-12).partial_fit(X, Y)
+    assert_allclose(model.predict(X), start.predict(X), rtol=1e-6)

@@ -26,7 +26,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor
-from sklearn_pgb._training import _objective
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -84,43 +83,6 @@ def forward(module, X):
 
 
 # -- modules -------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("params", [{}, {"batch_size": 8}, {"solver": "sgd"}])
-@pytest.mark.parametrize("n_samples", [33, 65, 36, 9])
-def test_batch_norm_never_sees_a_single_sample(n_samples, params):
-    """A remainder of one sample joins a batch, so all of them train the statistics."""
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((n_samples, 3))
-    model = AddedNeuronRegressor(
-        module=normalized(), early_stopping=False, max_iter=2, random_state=0, **params
-    ).fit(X, X[:, 0])
-    assert np.isfinite(model.predict(X)).all()
-    if n_samples == 33:
-        n_batches = 4 if "batch_size" in params else 1
-        assert model.module_[1][1].num_batches_tracked == 2 * n_batches
-
-
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_batch_norm_of_all_samples_in_blocks(solver, monkeypatch):
-    """A single last sample is in the block before."""
-    monkeypatch.setattr(_objective, "FORWARD_ROWS", 8)
-    model = AddedNeuronRegressor(module=normalized(), solver=solver, max_iter=2)
-    model.set_params(early_stopping=False, random_state=0).fit(X[:33], Y[:33])
-    assert np.isfinite(model.loss_)
-
-
-@pytest.mark.parametrize(("n_samples", "batch_size"), [(1, 1), (20, 1)])
-def test_batch_norm_of_a_single_sample(n_samples, batch_size):
-    model = AddedNeuronRegressor(module=normalized(), batch_size=batch_size)
-    model.set_params(early_stopping=False)
-    with pytest.raises(
-        ValueError, match=r"module must not have batch norm.*batch_size"
-    ):
-        model.fit(X[:n_samples], Y[:n_samples])
-    with pytest.raises(ValueError, match="module must not have batch norm"):
-        clone(model).partial_fit(X[:n_samples], Y[:n_samples])
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])

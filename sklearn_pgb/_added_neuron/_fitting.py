@@ -18,6 +18,8 @@ from sklearn_pgb._added_neuron._solvers import (
 )
 from sklearn_pgb._budget import (
     BATCHES,
+    DIVERGED_EXCESS,
+    EXPLOSION,
     LARGEST_BATCH,
     LARGEST_PENALTY,
     POLISH_GTOL,
@@ -25,6 +27,7 @@ from sklearn_pgb._budget import (
     POLISHED_PARAMS,
     SMALLEST_BATCH,
 )
+from sklearn_pgb._convex._scale import loss_scale
 from sklearn_pgb._losses._floor import PureErrorFloor
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._samples import Samples
@@ -86,7 +89,15 @@ def fit_network(
             architecture, objective, theta, request, generator, report, least
         )
     else:
-        trained = by_minibatches(objective, theta, request, generator, report, score)
+        trained = by_minibatches(
+            objective,
+            theta,
+            request,
+            generator,
+            report,
+            score,
+            _ceiling(exact, floor.value) / request.loss_unit,
+        )
     # The monitor and the polish need float64 on the CPU, on any device of training.
     exact = replace(exact, program=exact.program.exact())
     theta = trained.theta
@@ -145,12 +156,15 @@ def one_epoch(
     if state is not None:
         method.load_state(state)
     start = descent.theta[0].clone()
-    value = float(descent.epoch(request.schedule.rate)) * request.loss_unit
-    # An epoch that overflows is undone, so that the next one can continue.
-    if not math.isfinite(value) or not bool(descent.theta.isfinite().all()):
-        value = float(objective.value(start[None])) * request.loss_unit
-        return start.detach().cpu().double(), value, None
-    return descent.theta[0].detach().cpu().double(), value, method.state()
+    value = float(descent.epoch(request.schedule.rate))
+    finite = math.isfinite(value) and bool(descent.theta.isfinite().all())
+    if not finite or value > EXPLOSION:
+        # An epoch that explodes is undone, so that the next one can continue.
+        before = float(objective.value(start[None]))
+        if not finite or value > EXPLOSION * before:
+            return start.detach().cpu().double(), before * request.loss_unit, None
+    theta = descent.theta[0].detach().cpu().double()
+    return theta, value * request.loss_unit, method.state()
 
 
 def _objective(
@@ -166,6 +180,13 @@ def _objective(
     strength = min(request.alpha / (2 * total_weight), LARGEST_PENALTY)
     penalty = program.is_weight().double() * strength
     return Objective(program, loss, data.X, data.y, data.weight, penalty)
+
+
+def _ceiling(objective: Objective, floor: float) -> float:
+    """Return a loss far above that of the best constant; a training diverged there."""
+    scale = loss_scale(objective.loss, objective.y, objective.weight, floor)
+    excess = scale.reference if scale.reference > scale.rounding else 1.0
+    return floor + DIVERGED_EXCESS * excess
 
 
 def _in_training(objective: Objective, request: TrainingRequest) -> Objective:

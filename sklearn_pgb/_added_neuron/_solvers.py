@@ -1,5 +1,6 @@
 """Three ways to train a network, with one kind of result."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,8 +39,12 @@ def by_minibatches(
     generator: torch.Generator,
     report: Hook,
     score: Callable[[Tensor], float] | None,
+    ceiling: float = math.inf,
 ) -> NetworkFit:
-    """Train by the method of the request, with early stopping if there is a score."""
+    """Train by the method of the request, with early stopping if there is a score.
+
+    A training that ends above the `ceiling` and its start has diverged.
+    """
 
     def on_epoch(theta: Tensor, *epoch: Tensor) -> bool:
         loss, value, stagnates, rate = (each[0].item() for each in epoch)
@@ -57,6 +62,7 @@ def by_minibatches(
         if score is None
         else lambda theta: torch.tensor([score(theta[0])], dtype=torch.float64),
         on_epoch=on_epoch,
+        ceiling=ceiling,
     )
     diverged = bool(training.diverged[0])
     if diverged:

@@ -57,9 +57,10 @@ class Training:
 
     `losses` has the objective, accumulated during each epoch, and `scores` the held-out
     scores, without columns if there is no validation. A member has stagnated if its
-    score stopped improving, and diverged if its loss exploded or is not finite. `theta`
-    has the parameters of the best score if there is validation, else the last ones, or
-    those with the smallest loss if the member diverged.
+    score stopped improving. It diverged if its loss exploded or is not finite, or ended
+    above both its initial value and the ceiling. `theta` has the parameters of the best
+    score if there is validation, else the last ones, or those with the smallest loss if
+    the member diverged.
     """
 
     theta: Tensor
@@ -80,6 +81,7 @@ def train(
     generator: torch.Generator | None = None,
     validate: Callable[[Tensor], Tensor] | None = None,
     on_epoch: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], bool] | None = None,
+    ceiling: float = math.inf,
 ) -> Training:
     """Train a population on minibatches.
 
@@ -97,11 +99,15 @@ def train(
         the parameters, the objectives accumulated during the epoch, the held-out scores
         or negative losses, a mask of the members that stagnate since this epoch, and
         the learning rates of the next one, before annealing or scaling.
+    ceiling : float
+        Members that end with a larger objective, and larger than at the start, have
+        diverged.
     """
     descent = Descent(objective, theta, method, batch_size, generator)
     n_batches = len(batch_slices(objective.n_samples, batch_size))
     progress = _Progress(schedule, len(theta), n_batches)
     best = _Best(objective.program, descent.theta)
+    initial = _Best(objective.program, descent.theta)
     before = torch.empty_like(descent.theta)
     losses, scores = [], []
     with threads_for(theta.numel() * min(batch_size, objective.n_samples)):
@@ -134,6 +140,9 @@ def train(
             # The initial parameters may be better than those of any epoch.
             best.update(theta, validate(theta))
         best.restore(descent.theta, torch.ones_like(progress.finished))
+    if ceiling < math.inf:
+        risen = _undo_rise(objective, descent.theta, ceiling, initial, best)
+        progress.diverged |= risen.cpu()
     return Training(
         theta=descent.theta,
         losses=torch.stack(losses),
@@ -167,6 +176,27 @@ class _Best:
         for member in members.nonzero()[:, 0].tolist():
             theta[member] = self.theta[member]
             self.program.set_statistics(member, self.statistics[member])
+
+
+def _undo_rise(
+    objective: Objective, theta: Tensor, ceiling: float, initial: _Best, best: _Best
+) -> Tensor:
+    """Restore the better of the initial and best parameters of diverged members.
+
+    Returns a mask of these members.
+    """
+    last = _Best(objective.program, theta)
+    value = objective.value(theta)
+    risen = ~(value <= ceiling)
+    if not risen.any():
+        return risen
+    initial.restore(theta, risen)
+    start = objective.value(theta)
+    risen &= ~(value <= start)
+    last.restore(theta, ~risen)
+    best.restore(theta, risen)
+    initial.restore(theta, risen & ~(objective.value(theta) <= start))
+    return risen
 
 
 class _Progress:
