@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, StandardScaler
 from torch import nn
 
 from sklearn_pgb import ResNetBasisClassifier, ResNetBasisRegressor
@@ -88,8 +88,10 @@ def test_module_that_is_not_finite(solver, value):
 
 
 def test_one_row_can_not_be_left_out():
-    with pytest.raises(ValueError, match="alpha must be a number if n_samples=1"):
-        ResNetBasisRegressor(**FAST).fit(X[:1], Y[:1])
+    match = r"alpha must be a number if n_samples=1, got '{}'.*Set alpha"
+    for rule in ("auto", "loo"):
+        with pytest.raises(ValueError, match=match.format(rule)):
+            ResNetBasisRegressor(alpha=rule, **FAST).fit(X[:1], Y[:1])
     model = ResNetBasisRegressor(alpha=0.1, cv=None, **FAST).fit(X[:1], Y[:1])
     assert model.predict(X[:1]) == pytest.approx(Y[0])
 
@@ -137,6 +139,45 @@ def test_weights_that_are_all_zero():
         ResNetBasisRegressor(**FAST).fit(X, Y, np.zeros(20))
     with pytest.raises(ValueError, match="positive weight, got zero"):
         ResNetBasisClassifier(class_weight={0: 0, 1: 0}, **FAST).fit(X, Y > 0)
+
+
+class DropsRows(FunctionTransformer):
+    """Drops some samples, or features when it predicts."""
+
+    def fit_transform(self, X, y=None):
+        return self.fit(X).func(X)
+
+    def transform(self, X):
+        return X[:, 1:]
+
+
+@pytest.mark.parametrize(
+    ("basis", "message"),
+    [
+        (FunctionTransformer(np.log), r"FunctionTransformer\(func=.*contains NaN"),
+        (FunctionTransformer(np.ravel), r"basis must return .*Expected 2D array"),
+        (FunctionTransformer(lambda X: X.astype(str) + "a"), "basis must return.*conv"),
+        (DropsRows(lambda X: X[X[:, 0] > 0]), "one row per sample, got 11 rows for 20"),
+    ],
+    ids=["nan", "vector", "text", "rows"],
+)
+@pytest.mark.parametrize("residual_input", ["X", "basis"])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_output_of_a_basis_that_is_not_features(basis, message, residual_input):
+    """The error is about the basis, not about X."""
+    model = ResNetBasisRegressor(basis, residual_input=residual_input, **FAST)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, Y)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_output_of_a_basis_in_predictions():
+    model = ResNetBasisRegressor(FunctionTransformer(np.log), **FAST).fit(abs(X), Y)
+    with pytest.raises(ValueError, match=r"basis must .*output of FunctionTransf.*NaN"):
+        model.predict(X)
+    model = ResNetBasisRegressor(DropsRows(lambda X: X), **FAST).fit(X, Y)
+    with pytest.raises(ValueError, match=r"as many features in .*, 3, got 2 from Drop"):
+        model.predict(X)
 
 
 def test_vector_for_a_basis():

@@ -12,7 +12,7 @@ import torch
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state, gen_batches, get_tags
+from sklearn.utils import check_random_state, gen_batches, get_tags
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -37,6 +37,7 @@ from sklearn_pgb._resnet._folds import draw_folds
 from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
     InputScale,
+    basis_features,
     check_samples,
     column_centers,
     fit_basis,
@@ -57,6 +58,7 @@ from sklearn_pgb._sklearn import (
     _check_sample_weight,
     _check_y,
     _fit_context,
+    _num_samples,
     _safe_indexing,
 )
 from sklearn_pgb._threads import local_randomness
@@ -283,10 +285,11 @@ class ResNetBasisBase(
         if self.basis_ is None:
             inputs = dense(X)
             return inputs.reshape(len(inputs), -1), inputs
-        return self._with_inputs(transform_protected(self.basis_, X), X)
+        features = transform_protected(self.basis_, X)
+        return self._with_inputs(features, X, self._n_basis)
 
-    def _with_inputs(self, features, X):
-        basis = dense(check_array(features, accept_sparse=True, dtype=np.float64))
+    def _with_inputs(self, features, X, n_features=None):
+        basis = basis_features(features, self.basis_, _num_samples(X), n_features)
         if self.residual_input_ == "basis":
             return basis, basis
         return basis, units_input(X, allow_nd=not self._is_chain)

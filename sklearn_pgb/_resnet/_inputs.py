@@ -182,6 +182,35 @@ def units_input(X: Any, allow_nd: bool) -> NDArray[np.float64]:
     return numbers
 
 
+def basis_features(
+    features: Any, basis: Any, n_samples: int, n_features: int | None = None
+) -> NDArray[np.float64]:
+    """Convert the output of a basis to an array; errors name the basis.
+
+    It has a row per sample and, after the fit, the number of features of the fit.
+    """
+    try:
+        rows: NDArray[np.float64] = dense(
+            check_array(features, accept_sparse=True, dtype=np.float64)
+        )
+    except (TypeError, ValueError) as failure:
+        raise ValueError(
+            "basis must return finite numbers of shape (n_samples, n_features), but "
+            f"for the output of {basis!r} there is an error: {failure}"
+        ) from failure
+    if len(rows) != n_samples:
+        raise ValueError(
+            f"basis must return one row per sample, got {len(rows)} rows for "
+            f"{n_samples} samples from {basis!r}. Remove samples before `fit`."
+        )
+    if n_features is not None and rows.shape[1] != n_features:
+        raise ValueError(
+            "basis must return as many features in `transform` as in `fit_transform`, "
+            f"{n_features}, got {rows.shape[1]} from {basis!r}."
+        )
+    return rows
+
+
 def check_samples(X):
     """Check the type of X; convert sparse matrices to a common format."""
     check_has_features(X)
