@@ -206,6 +206,54 @@ def test_an_interrupted_fit_changes_nothing(monkeypatch, tmp_path):
     assert_array_equal(model.fit(X, Y).predict(X), expected)
 
 
+# -- callbacks ------------------------------------------------------------------------
+
+
+class Stops:
+    """A callback that records each task and asks to stop there."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        self.tasks.append(context.task_name)
+        return True
+
+
+class StopsInside(Stops):
+    """It also gets the tasks of the estimators inside."""
+
+    max_propagation_depth = None
+
+
+@pytest.mark.parametrize(
+    ("on_network", "callback"),
+    [(False, Stops()), (False, StopsInside()), (True, Stops())],
+    ids=["refit", "refit and inside", "network"],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_callbacks_stop_networks_and_no_refit(on_network, callback):
+    """A refit needs all networks; each of them ends at its first epoch."""
+    callback.tasks.clear()
+    network = AddedNeuronRegressor((3,), max_iter=4)
+    refit = GradientBasisRefit(network, cv=3, random_state=0)
+    (network if on_network else refit).set_callbacks(callback)
+    refit.fit(X, Y)
+    reached = on_network or isinstance(callback, StopsInside)
+    assert callback.tasks.count("epoch") == 3 * reached
+    assert callback.tasks.count("network") == 3 * (not reached)
+    assert refit.estimator_.n_iter_ == (1 if reached else 4)
+
+
 # -- requests --------------------------------------------------------------------------
 
 

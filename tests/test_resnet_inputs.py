@@ -37,6 +37,17 @@ def with_gaps(rows):
     return rows
 
 
+def test_samples_of_weight_zero_are_absent():
+    """The basis is fitted without them, though not with the weights of the others."""
+    weight = np.random.default_rng(0).integers(0, 3, 60)
+    kept = weight > 0
+    model = ResNetBasisRegressor(StandardScaler(), **FAST)
+    weighted = clone(model).fit(X, Y, weight)
+    assert_allclose(weighted.basis_.mean_, X[kept].mean(0))
+    absent = clone(model).fit(X[kept], Y[kept], weight[kept])
+    assert_array_equal(weighted.predict(X), absent.predict(X))
+
+
 # --- texts --------------------------------------------------------------------------
 
 

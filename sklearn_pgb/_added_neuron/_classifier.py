@@ -95,9 +95,9 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
         ``n_starts > 1``. Equal samples are held out together, and so are groups.
     scoring : str, callable or None, default="loss"
         Score of the held-out samples. "loss" is the negative loss, for a regressor with
-        targets scaled to variance one. Otherwise the name of a scorer, or a callable
-        with the signature ``scorer(estimator, X, y, sample_weight=...)``. None is the
-        estimator's own score.
+        targets scaled to variance one, and for counts divided by their mean. Otherwise
+        the name of a scorer, or a callable with the signature ``scorer(estimator, X, y,
+        sample_weight=...)``. None is the estimator's own score.
     validation_fraction : float, default=0.1
         Fraction of the distinct samples held out for early stopping.
     beta_1 : float, default=0.9

@@ -131,7 +131,7 @@ class ResNetBasisBase(
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights. Integers are equivalent to repeated samples with the solver
-            "lbfgs". `basis` is fitted without weights.
+            "lbfgs". `basis` is fitted to samples of positive weight, without weights.
         groups : array-like of shape (n_samples,), default=None
             Groups of samples. Folds do not divide them; they are passed to a splitter.
 
