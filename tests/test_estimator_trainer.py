@@ -163,6 +163,17 @@ def test_an_interrupted_training_ends_all(network, n_jobs, tmp_path):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_a_handler_of_the_user_decides():
+    """One that takes note without raising does not end the training."""
+    noted = []
+    before = signal.signal(signal.SIGINT, lambda *_: noted.append(1))
+    try:
+        train_networks(Catching(), [0], [None], X, Y, {}, None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert noted == [1]
+
+
 def search_of(network):
     """A search, which goes on after a failed fit."""
     return GridSearchCV(network, {"alpha": [0.1, 1.0]}, cv=2)

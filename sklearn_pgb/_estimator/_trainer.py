@@ -182,9 +182,13 @@ def uninterrupted() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
-        interrupted = True
-        if callable(known):
+        assert callable(known)
+        try:
             known(number, frame)
+        except KeyboardInterrupt:
+            # A handler of the user may also only take note.
+            interrupted = True
+            raise
 
     show = warnings.showwarning
 
