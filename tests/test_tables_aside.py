@@ -7,6 +7,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import ShuffleSplit
 from table_cases import regressor
 
+from sklearn_pgb import GradientBasisRegressor
 from sklearn_pgb._predictive._reduction import estimated_reduction, measured_reduction
 from sklearn_pgb._tables import _folds
 from sklearn_pgb._tables._folds import samples_aside
@@ -18,6 +19,20 @@ ROWS, TARGETS = make_friedman1(200, n_features=5, noise=0.5, random_state=0)
 def many(monkeypatch):
     """More than 100 samples are enough to set some aside."""
     monkeypatch.setattr(_folds, "FEW_SAMPLES", 100)
+
+
+@pytest.fixture
+def scales(monkeypatch):
+    """The models of the folds for the log scale of each regressor that is fitted."""
+    found = []
+
+    def spy(self, new, seen, models):
+        found.append(models)
+        return size_errors(self, new, seen, models)
+
+    size_errors = GradientBasisRegressor._size_errors
+    monkeypatch.setattr(GradientBasisRegressor, "_size_errors", spy)
+    return found
 
 
 # --- which samples --------------------------------------------------------------------
@@ -97,7 +112,7 @@ def test_no_model_sees_the_samples(many):
     np.testing.assert_allclose(other._oof_errors["aside"]["errors"], 0, atol=1e-12)
 
 
-def test_errors_are_those_of_the_samples(many):
+def test_errors_are_those_of_the_samples(many, scales):
     aside = samples_aside(ROWS, None, drawn_seed())
     weight = np.random.default_rng(0).uniform(0.5, 2, 200)
     model = regressor(distribution=True).fit(ROWS, TARGETS, weight)
@@ -118,7 +133,9 @@ def test_errors_are_those_of_the_samples(many):
     # distributions are as much smaller as on these samples.
     assert len(stored["folds"]["errors"]) == 200 - len(aside)
     folds = np.stack(model._fold_locations(new))[..., 0]
-    w, scale = weight[aside], model._located(new).scale[:, 0]
+    logs = model._of_folds("scale of", new, scales[0], 0.0)
+    scale = np.stack([model._scale_from(each)[:, 0] for each in logs])
+    w = weight[aside]
     ratio = w @ abs(errors) / np.mean(abs(y - folds) / scale @ w)
     found = stored["errors"] / stored["folds"]["errors"]
     np.testing.assert_allclose(found, np.full(found.shape, ratio), rtol=1e-6)
@@ -151,14 +168,19 @@ def test_splitters_that_hold_out_some_samples(many):
 
 
 @pytest.mark.parametrize("halves", [False, True])
-def test_models_of_the_folds_made_the_held_out_predictions(halves, monkeypatch):
+def test_models_of_the_folds_made_the_held_out_predictions(halves, monkeypatch, scales):
     if halves:
         monkeypatch.setattr(_folds, "CHOICE_ROWS", 50)
     model = regressor(cv=3, distribution=True).fit(ROWS, TARGETS)
     folds = np.stack(model._fold_locations(ROWS))[..., 0]
     assert len(folds) == (6 if halves else 3)
-    own = folds[model._oof_errors["folds"]["fold"], np.arange(200)]
+    stored, rows = model._oof_errors["folds"], np.arange(200)
+    own = folds[stored["fold"], rows]
     np.testing.assert_allclose(own, model.oof_prediction_, rtol=1e-7)
+    logs = np.stack(model._of_folds("scale of", ROWS, scales[0], 0.0))
+    scale = model._scale_from(logs[stored["fold"], rows])
+    errors = (TARGETS - own)[:, None] / scale
+    np.testing.assert_allclose(stored["errors"], errors, rtol=1e-6)
 
 
 def drawn_seed():

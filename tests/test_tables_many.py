@@ -224,7 +224,7 @@ def test_distribution(many):
     y = X[:, 1] + scale * rng.standard_normal(900)
     model = regressor(cv=3, distribution=True).fit(X, y)
     # One model for each part of a fold.
-    assert len(model._folds_coef) == 6
+    assert len(model._fold_models) == 6
     std = model.predict_distribution(X).std
     ratio = std[X[:, 0] > 0.2].mean() / std[X[:, 0] < -0.2].mean()
     assert 2 < ratio < 6

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -47,7 +48,7 @@ from sklearn_pgb._predictive._reduction import (
     estimated_reduction,
     measured_reduction,
 )
-from sklearn_pgb._refit._fold_models import FoldModels
+from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
 from sklearn_pgb._samples import check_groups
 from sklearn_pgb._sklearn import (
@@ -69,6 +70,8 @@ from sklearn_pgb._threads import threads_for_solve
 class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstimator):
     """Members trained on folds, and one convex model on all of their bases."""
 
+    # The model of the log scale of errors; None if the scale is constant.
+    _scale: Any
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "network": [HasMethods(["fit", "predict"]), StrOptions({"drop"}), None],
         "trees": [HasMethods(["fit", "predict"]), StrOptions({"drop"}), None],
@@ -149,13 +152,13 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             )
             limits = max_memory, int(seeds[1])
             raw = np.full((len(Z), targets.n_outputs), np.nan)
-            raw[rows] = self._refit(opened, parts, halves, *data, *limits)
+            raw[rows], scales = self._refit(opened, parts, halves, *data, *limits)
         self.estimators_ = trained
         self.member_names_ = [name for name, _ in members]
         if self._adapts_scale:
             new = Z[aside], encoded[aside].numpy(), weight[aside]
             seen = data[0], encoded[rows].numpy() - raw[rows], data[3]
-            raw[aside] = self._size_errors(new, seen)
+            raw[aside] = self._size_errors(new, seen, scales)
         self._store_heldout(y, self._in_units(raw), weight)
         finish()
         return self
@@ -283,7 +286,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
     def _refit(self, opened, parts, halves, Z, y, encoded, weight, max_memory, seed):
         """Solve the convex problem and store its solution and the held-out errors.
 
-        Returns the held-out raw outputs, NaN for samples that no fold holds out.
+        Returns the held-out raw outputs, NaN for samples that no fold holds out, and
+        the models of the folds for the log scale.
         """
         weights = torch.from_numpy(weight)
         targets, folds, self._biases = self._targets, [], []
@@ -311,13 +315,13 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             for number, heldout in enumerate(heldouts):
                 numbers[heldout] = number
             held = numbers >= 0
-            errors, self._scale = encoded - result.heldout_raw, None
+            errors, self._scale, scales = encoded - result.heldout_raw, None, []
             level = torch.ones(encoded.shape[1], dtype=encoded.dtype)
             if adapts and held.all():
                 level = weights @ errors.abs() / weights.sum()
                 # Errors of rounding have no scale.
                 level = level.clamp_min(self._rounding(y))
-                errors = self._fit_scale(folds, level, errors, weights, options)
+                errors, scales = self._fit_scale(folds, level, errors, weights, options)
         raw = result.heldout_raw.numpy()
         raw[~held] = np.nan
         prediction = targets.mean(raw[held])
@@ -339,22 +343,31 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 ConvergenceWarning,
                 stacklevel=5,
             )
-        return raw
+        return raw, scales
 
-    def _size_errors(self, new, seen):
+    def _size_errors(self, new, seen, scales):
         """Reduce the stored errors of the folds to the size of the refit's errors.
 
         `new` has inputs, encoded targets and weights of the samples set aside, `seen`
-        inputs, held-out errors and weights of the others. Returns raw outputs of the
-        samples set aside.
+        inputs, held-out errors and weights of the others; `scales` are the models of
+        the folds for the log scale. Returns raw outputs of the samples set aside.
         """
         stored, (Z, y, weight) = self._errors(), new
         if self._scale is not None:
             stored["folds"] = {key: stored[key] for key in ("errors", "weight", "fold")}
         if len(Z):
             located = self._locate(Z)
-            predictions = [located.location, *self._fold_raw(Z)]
-            own, *of_folds = ((y - p) / located.scale for p in predictions)
+            own = (y - located.location) / located.scale
+            of_folds = [y - location for location in self._fold_raw(Z)]
+            if self._scale is not None:
+                # Stored errors are divided by the scales of single folds, which vary
+                # more than that of the refit. With that of the refit here, too, the
+                # ratio would be up to 1.13 times as large.
+                logs = self._of_folds("fold scale", Z, scales, 0.0)
+                pairs = zip(of_folds, logs, strict=True)
+                of_folds = [errors / self._scale_from(log) for errors, log in pairs]
+            # The models of the folds are seldom needed again.
+            self._prepared = Prepared()
             stored["aside"] = {"errors": own, "weight": weight}
             reduction = measured_reduction(own, of_folds, weight)
             stored["errors"] = reduction * stored["errors"]
@@ -388,10 +401,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         ]
         self.intercept_ = result.intercept.numpy()
         self._centered = result.centered
-        self._folds_coef = [
-            [c.numpy() for c in each.coefficients] for each in result.folds
-        ]
-        self._folds_intercept = [each.intercept.numpy() for each in result.folds]
+        self._fold_models = _as_arrays(result.folds)
         self._prepared = Prepared()
 
     def _rounding(self, y):
@@ -399,7 +409,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         return rounding(torch.from_numpy(y / self._units[1]))
 
     def _fit_scale(self, folds, level, errors, weights, options):
-        """Fit the log scale of the errors; return the standardized errors.
+        """Fit the log scale; return standardized errors, and the models of the folds.
 
         A second convex problem on the same bases: the absolute errors of samples that
         were held out, with the gamma loss, which is the likelihood of Laplace errors.
@@ -410,17 +420,18 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             replace(fold, raw=[torch.zeros_like(raw) for raw in fold.raw])
             for fold in folds
         ]
-        result = refit_groups(folds, sizes, weights, GammaLoss(), **options)
+        result = refit_groups(
+            folds, sizes, weights, GammaLoss(), keep_folds=True, **options
+        )
         logs = result.heldout_raw
         low, high = logs.amin(0), logs.amax(0)
         self._scale = {
             "coef": [[coef.numpy() for coef in fold] for fold in result.coefficients],
             "intercept": result.intercept.numpy(),
             "level": level.numpy(),
-            # exp() extrapolates without bound.
             "range": torch.stack([low, high]).numpy(),
         }
-        return errors / (level * logs.exp())
+        return errors / (level * logs.exp()), _as_arrays(result.folds)
 
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
@@ -455,7 +466,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         if self._scale is not None:
             coefs, intercept = self._scale["coef"], self._scale["intercept"]
             logs = self._sum("scale", Z, coefs, self.stack_weights_, 0.0, intercept)
-            scale = self._scale["level"] * np.exp(np.clip(logs, *self._scale["range"]))
+            scale = self._scale_from(logs)
         flat = raw.shape[1] == 1
         if "mean" in (self._oof_errors or ()):
             raw = self._targets.decode(raw).reshape(raw.shape)
@@ -466,14 +477,26 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         return list(map(self._in_units, self._fold_raw(_read_new(self, X))))
 
     def _fold_raw(self, Z: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        solution = self.stack_weights_, self._centered
-        pairs = list(zip(self._folds_coef, self._folds_intercept, strict=True))
+        return self._of_folds("fold", Z, self._fold_models, self._centered)
+
+    def _of_folds(self, name, Z, pairs, centered):
+        """Raw outputs of the models of the folds, from coefficients and intercepts."""
         # With an exchange, there is a model for each part of a fold.
-        count = len(pairs) // len(self.estimators_)
+        count, stack = len(pairs) // len(self.estimators_), self.stack_weights_
         return [
-            self._sum(f"fold {k}", Z, [coef], *solution, intercept, [k // count])
+            self._sum(
+                f"{name} {k}", Z, [coef], stack, centered, intercept, [k // count]
+            )
             for k, (coef, intercept) in enumerate(pairs)
         ]
+
+    def _scale_from(self, logs):
+        """Scales from the raw outputs of a model of their log, (n_samples, n_outputs).
+
+        The log stays within the range of held-out samples: exp() extrapolates without
+        bound.
+        """
+        return self._scale["level"] * np.exp(np.clip(logs, *self._scale["range"]))
 
     def _sum(self, name, Z, coefs, stack, centered, intercept, folds=None):
         """Raw outputs of a solution of the convex problem, (n_samples, n_outputs)."""
@@ -522,6 +545,14 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         tags.input_tags.categorical = True
         tags.target_tags.required = True
         return tags
+
+
+def _as_arrays(folds: Sequence[FoldTerms]) -> list[Any]:
+    """Coefficients and intercept of each model of a fold."""
+    return [
+        ([coef.numpy() for coef in each.coefficients], each.intercept.numpy())
+        for each in folds
+    ]
 
 
 def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:
