@@ -28,6 +28,7 @@ from sklearn_pgb._refit._final import (
 from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms
 from sklearn_pgb._refit._mixture import Mixture, MixtureSearch
 from sklearn_pgb._refit._stacking import fit_stacking_weights
+from sklearn_pgb._threads import threads_for, threads_for_solve
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,36 +214,28 @@ def refit_groups(
     members = torch.zeros(len(folds[0].raw), *y.shape, dtype=y.dtype)
     for fold in folds:
         members[:, fold.heldout] = torch.stack(fold.raw)[:, fold.heldout]
-    stack, shift = fit_stacking_weights(members[:, scored], *of_scored)
-    averages = [fold.average(stack) + shift for fold in folds]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
-    choice = MixtureChoice.of(
-        folds, averages, y, weight, loss, order, max_memory, exchange
-    )
-    # Without an exchange, the bases of all folds are in one problem.
-    problems, flops = [(bases, order)], SOLVE_FLOPS
-    if exchange:
-        problems = [([fold], torch.cat([fold.train, fold.heldout])) for fold in bases]
-        flops = SOLVE_FLOPS_OF_MANY / len(problems)
-    chosen_with = float(weight[torch.cat(choice.parts)].sum()) / len(folds)
-    finals = []
-    for of_problem, rows in problems:
-        center = torch.stack([each.average(stack) + shift for each in of_problem])
-        data = center.mean(0), y, weight, loss
-        limits = max_memory, flops
-        finals.append(
-            FinalProblem.of(of_problem, *data, chosen_with, rows, order, *limits)
+    # The choice takes thousands of operations of few milliseconds each.
+    with threads_for(0):
+        stack, shift = fit_stacking_weights(members[:, scored], *of_scored)
+        averages = [fold.average(stack) + shift for fold in folds]
+        choice = MixtureChoice.of(
+            folds, averages, y, weight, loss, order, max_memory, exchange
         )
-    affordable = max(1, int(FINAL_FLOPS / sum(each.flops for each in finals)))
-    search = choice.searches[0]
-    mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
-    candidates = choice.candidates(mixtures)
-    mixture_weights, offset = fit_stacking_weights(candidates[:, scored], *of_scored)
+        finals = _final_problems(
+            bases, choice, stack, shift, y, weight, loss, order, max_memory, exchange
+        )
+        affordable = max(1, int(FINAL_FLOPS / sum(each.flops for each in finals)))
+        search = choice.searches[0]
+        mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
+        candidates = choice.candidates(mixtures)[:, scored]
+        mixture_weights, offset = fit_stacking_weights(candidates, *of_scored)
     raw = torch.stack(averages).mean(0)
-    raw[scored] = torch.tensordot(mixture_weights, candidates[:, scored], 1) + offset
+    raw[scored] = torch.tensordot(mixture_weights, candidates, 1) + offset
     pairs = zip(mixture_weights[1:].tolist(), mixtures, strict=True)
     used = [(s, m) for s, m in pairs if s > 0]
-    coefficients, intercept, converged = solve_final(finals, used)
+    with threads_for_solve(len(finals[0].rows), len(finals[0].landmarks)):
+        coefficients, intercept, converged = solve_final(finals, used)
     centered = float(mixture_weights[0]) + sum(s for s, m in used if m.centered)
     constant = centered * shift + offset
     terms = []
@@ -262,3 +255,31 @@ def refit_groups(
         converged,
         terms,
     )
+
+
+def _final_problems(
+    folds: Sequence[FoldModels],
+    choice: MixtureChoice,
+    stack: Tensor,
+    shift: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    loss: Loss,
+    order: Tensor,
+    max_memory: float,
+    exchange: bool,
+) -> list[FinalProblem]:
+    """One problem with the bases of all folds or, with an exchange, one for each."""
+    problems, flops = [(folds, order)], SOLVE_FLOPS
+    if exchange:
+        problems = [([fold], torch.cat([fold.train, fold.heldout])) for fold in folds]
+        flops = SOLVE_FLOPS_OF_MANY / len(problems)
+    chosen_with = float(weight[torch.cat(choice.parts)].sum()) / len(choice.folds)
+    finals = []
+    for of_problem, rows in problems:
+        center = torch.stack([each.average(stack) + shift for each in of_problem])
+        data, limits = (center.mean(0), y, weight, loss), (max_memory, flops)
+        finals.append(
+            FinalProblem.of(of_problem, *data, chosen_with, rows, order, *limits)
+        )
+    return finals

@@ -64,7 +64,7 @@ from sklearn_pgb._tables._members import table_members
 from sklearn_pgb._tables._reader import TableReader
 from sklearn_pgb._tables._units import target_units
 from sklearn_pgb._targets import class_codes
-from sklearn_pgb._threads import threads_for_solve
+from sklearn_pgb._threads import threads_for
 
 
 class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstimator):
@@ -291,9 +291,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         """
         weights = torch.from_numpy(weight)
         targets, folds, self._biases = self._targets, [], []
-        with threads_for_solve(len(Z), len(Z)):
-            adapts = self._adapts_scale
-            exchange = halves is not None
+        adapts, exchange = self._adapts_scale, halves is not None
+        with threads_for(0):
             for models, pair in zip(opened, halves or parts, strict=True):
                 index = list(map(torch.from_numpy, pair))
                 wanted = torch.cat(index) if exchange else None
@@ -301,27 +300,27 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 folds.append(fold)
                 heads = (m.network.find_head(m.inputs(Z[:8])) for m in models)
                 self._biases.append([head.bias for head in heads])
-            loss = targets.loss_for(targets.n_outputs)
-            options = {"max_memory": max_memory, "seed": seed, "exchange": exchange}
-            result = refit_groups(
-                folds, encoded, weights, loss, keep_folds=adapts, **options
-            )
-            self._store(result)
-            # With an exchange, each part of a fold is held out from a model.
-            heldouts = [held for _, held in parts]
-            if exchange:
-                heldouts = [part for pair in halves for part in reversed(pair)]
-            numbers = np.full(len(y), -1)
-            for number, heldout in enumerate(heldouts):
-                numbers[heldout] = number
-            held = numbers >= 0
-            errors, self._scale, scales = encoded - result.heldout_raw, None, []
-            level = torch.ones(encoded.shape[1], dtype=encoded.dtype)
-            if adapts and held.all():
-                level = weights @ errors.abs() / weights.sum()
-                # Errors of rounding have no scale.
-                level = level.clamp_min(self._rounding(y))
-                errors, scales = self._fit_scale(folds, level, errors, weights, options)
+        loss = targets.loss_for(targets.n_outputs)
+        options = {"max_memory": max_memory, "seed": seed, "exchange": exchange}
+        result = refit_groups(
+            folds, encoded, weights, loss, keep_folds=adapts, **options
+        )
+        self._store(result)
+        # With an exchange, each part of a fold is held out from a model.
+        heldouts = [held for _, held in parts]
+        if exchange:
+            heldouts = [part for pair in halves for part in reversed(pair)]
+        numbers = np.full(len(y), -1)
+        for number, heldout in enumerate(heldouts):
+            numbers[heldout] = number
+        held = numbers >= 0
+        errors, self._scale, scales = encoded - result.heldout_raw, None, []
+        level = torch.ones(encoded.shape[1], dtype=encoded.dtype)
+        if adapts and held.all():
+            level = weights @ errors.abs() / weights.sum()
+            # Errors of rounding have no scale.
+            level = level.clamp_min(self._rounding(y))
+            errors, scales = self._fit_scale(folds, level, errors, weights, options)
         raw = result.heldout_raw.numpy()
         raw[~held] = np.nan
         prediction = targets.mean(raw[held])
