@@ -19,16 +19,19 @@ def factorization_flops(n_rows: int, n_columns: int) -> float:
 # than they work.
 WORTH_A_THREAD = 1e7
 
-# Values of X per OpenMP thread that trains trees. With fewer, threads wait at each node
-# longer than they work, and if a core is taken they wait for a time slice: on two cores
-# with other work, histogram boosting on 10,000 x 10 values took .05 s with one thread
-# and .3 to 12 s with two; on 100,000 x 50 values 2.1 s and 3.4 s.
+# Values of X per thread that trains a user's model. With fewer, threads of trees wait
+# at each node longer than they work, and if a core is taken they wait for a time slice:
+# on two cores with other work, histogram boosting on 10,000 x 10 values took .05 s with
+# one thread and .3 to 12 s with two; on 100,000 x 50 values 2.1 s and 3.4 s. Networks
+# of scikit-learn on 1,437 x 64 values took .2 and 8 s.
 VALUES_WORTH_A_THREAD = 5_000_000
 
-# Multiplications per thread of a factorization. With fewer, threads save only a few
-# tenths of a second, and the last digits depend on the number of threads. Results of
-# small problems are thus the same with any number of threads.
-FACTORIZATION_WORTH_A_THREAD = 1e10
+# Multiplications per thread of a convex solution, which take five seconds. With fewer,
+# threads save at most a few seconds on idle cores. On busy ones they wait for each
+# other in each of thousands of operations: eigenvalues of a matrix of 1,531 columns
+# took 8.3 s with two threads on two cores beside two other programs, and .5 s with one.
+# Last digits depend on the number of threads, so results of small problems do not.
+FACTORIZATION_WORTH_A_THREAD = 3e11
 
 # --- operators ----------------------------------------------------------------
 

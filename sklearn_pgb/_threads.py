@@ -4,7 +4,7 @@ import functools
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -120,11 +120,18 @@ def threads_for(multiplications: float) -> Iterator[None]:
     threads keep cores busy with waiting, which makes loops that also use PyTorch up to
     fifteen times slower.
     """
-    before, limiter = _LIMITS.enter()
-    try:
+    with _one_thread_for_blas() as before:
         allowed = int(multiplications / WORTH_A_THREAD)
         torch.set_num_threads(max(1, min(before, allowed)))
         yield
+
+
+@contextmanager
+def _one_thread_for_blas() -> Iterator[int]:
+    """Limit NumPy and SciPy; yield the threads of PyTorch, restored at the end."""
+    before, limiter = _LIMITS.enter()
+    try:
+        yield before
     finally:
         _LIMITS.leave(before, limiter)
 
@@ -138,12 +145,20 @@ def tree_threads(n_values: int, available: int) -> int:
 
 
 @contextmanager
-def threads_for_trees(n_values: int) -> Iterator[None]:
-    """Limit the OpenMP threads of a block that trains trees; see `tree_threads`."""
-    # Not cached, because packages of boosted trees may be imported at any time.
-    openmp = ThreadpoolController().select(user_api="openmp")
-    threads = [library.num_threads for library in openmp.lib_controllers]
-    with openmp.limit(limits=tree_threads(n_values, max(threads, default=1))):
+def threads_for_training(n_values: int, has_trees: bool) -> Iterator[None]:
+    """Limit the threads of a block that trains a user's model on so many values.
+
+    NumPy and SciPy get one thread for few values; trees see `tree_threads`.
+    """
+    with ExitStack() as stack:
+        if tree_threads(n_values, 2) == 1:
+            stack.enter_context(_one_thread_for_blas())
+        if has_trees:
+            # Not cached, because packages of boosted trees may be imported at any time.
+            openmp = ThreadpoolController().select(user_api="openmp")
+            threads = [library.num_threads for library in openmp.lib_controllers]
+            limit = tree_threads(n_values, max(threads, default=1))
+            stack.enter_context(openmp.limit(limits=limit))
         yield
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from sklearn.datasets import load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import Ridge
+from table_cases import regressor
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_pgb import (
@@ -17,6 +19,7 @@ from sklearn_pgb import (
     _threads,
 )
 from sklearn_pgb._budget import WORTH_A_THREAD
+from sklearn_pgb._refit import _groups
 from sklearn_pgb._threads import threads_for, threads_for_solve
 
 
@@ -76,18 +79,57 @@ def test_openmp_threads_of_trees(worth, expected, monkeypatch):
     assert seen == [{expected}] * 3
 
 
+@pytest.mark.parametrize(("worth", "expected"), [(10**9, 1), (201, 1), (200, 2)])
+def test_blas_threads_of_models(worth, expected, three_threads, monkeypatch):
+    """Folds have 100 x 4 values, and two threads are available."""
+    seen = []
+
+    class Recorded(Ridge):
+        def fit(self, X, y):
+            seen.append(threads())
+            return super().fit(X, y)
+
+    monkeypatch.setattr(_threads, "VALUES_WORTH_A_THREAD", worth)
+    X = np.random.default_rng(0).normal(size=(150, 4))
+    before = threads()
+    GradientBasisRefit(Recorded(), cv=3).fit(X, X[:, 0])
+    assert threads() == before
+    assert [set(blas.values()) for _, blas in seen] == [{expected}] * 3
+    assert [n_torch for n_torch, _ in seen] == [before[0]] * 3
+
+
+def test_choices_of_tables_have_one_thread(three_threads, monkeypatch):
+    """Only the solutions with all samples have more."""
+    seen = {}
+    monkeypatch.setattr(_threads, "FACTORIZATION_WORTH_A_THREAD", 1.0)
+    for name in ("MixtureSearch", "FinalProblem"):
+        step = "run" if name == "MixtureSearch" else "solve"
+        original = getattr(getattr(_groups, name), step)
+
+        def recorded(self, *args, name=name, original=original):
+            seen.setdefault(name, set()).add(threads()[0])
+            return original(self, *args)
+
+        monkeypatch.setattr(getattr(_groups, name), step, recorded)
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    regressor(distribution=True).fit(X, X[:, 0])
+    assert seen == {"MixtureSearch": {1}, "FinalProblem": {3}}
+
+
 @pytest.mark.parametrize(
     ("n_rows", "n_coef", "expected"),
     [
         (300, 300, 1),
         (9000, 500, 1),
         (100, 200_000, 1),
-        (1500, 1500, 3),
-        (9000, 3000, 3),
+        (1500, 1500, 1),
+        (4500, 4500, 3),
+        (9000, 3000, 1),
+        (1_000_000, 1300, 3),
     ],
 )
 def test_threads_by_size_of_a_basis(n_rows, n_coef, expected, three_threads):
-    """Only factorizations of about a second get several threads."""
+    """Only solutions of about ten seconds get several threads."""
     with threads_for_solve(n_rows, n_coef):
         assert threads()[0] == expected
 

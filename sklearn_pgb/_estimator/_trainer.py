@@ -26,7 +26,7 @@ from sklearn_pgb._models._open import has_trees
 from sklearn_pgb._models._protected import fit_protected
 from sklearn_pgb._seeds import with_seed
 from sklearn_pgb._sklearn import _check_method_params, _safe_indexing
-from sklearn_pgb._threads import local_randomness, threads_for_trees
+from sklearn_pgb._threads import local_randomness, threads_for_training
 
 # The warning of scikit-learn's multilayer perceptrons that catch an interrupt.
 INTERRUPTED = "Training interrupted by user"
@@ -160,8 +160,8 @@ def _train(
             stack.enter_context(local_randomness(seed))
             if seed is None and rng_state is not None:
                 torch.set_rng_state(rng_state)
-        if has_trees(estimator):
-            stack.enter_context(threads_for_trees(math.prod(np.shape(X))))
+        n_values = math.prod(np.shape(X))
+        stack.enter_context(threads_for_training(n_values, has_trees(estimator)))
         stack.enter_context(uninterrupted())
         fit_protected(estimator, X, y, **fit_params)
     return estimator, time.perf_counter() - start

@@ -36,7 +36,7 @@ from sklearn_pgb._refit._uncertainty import uncertainty
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._seeds import Seeds
 from sklearn_pgb._targets import LabelTargets
-from sklearn_pgb._threads import threads_for_solve
+from sklearn_pgb._threads import threads_for, threads_for_solve
 
 
 def train(
@@ -130,11 +130,17 @@ def train_and_refit(
     def convex_parts() -> Parts:
         return data.parts(AUTO_FOLDS, seeds.folds)
 
-    n_coef = sum(opened.network.n_params for opened in trained.opened)
+    # The bases of several networks are decomposed one by one.
+    n_coef = max(opened.network.n_params for opened in trained.opened)
     samples = trained.samples
     trained.check_memory(request.alpha, request.solver, effort.max_memory)
     codes = torch.from_numpy(row_codes(data.samples.X)).to(samples.y.device)
-    with threads_for_solve(samples.y.numel(), n_coef):
+    # Most solutions for other losses take products with the basis.
+    with (
+        threads_for_solve(samples.y.numel(), n_coef)
+        if trained.loss.quadratic
+        else threads_for(float(len(samples.y)) * n_coef)
+    ):
         raws = [
             mean_raw([opened.network], [X])
             for opened, X in zip(trained.opened, samples.X, strict=True)
