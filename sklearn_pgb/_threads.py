@@ -12,6 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from sklearn_pgb._budget import (
     FACTORIZATION_WORTH_A_THREAD,
+    PREDICTION_WORTH_A_THREAD,
     VALUES_WORTH_A_THREAD,
     WORTH_A_THREAD,
     factorization_flops,
@@ -160,6 +161,14 @@ def threads_for_training(n_values: int, has_trees: bool) -> Iterator[None]:
             limit = tree_threads(n_values, max(threads, default=1))
             stack.enter_context(openmp.limit(limits=limit))
         yield
+
+
+def threads_for_prediction(
+    n_samples: int, n_params: int
+) -> AbstractContextManager[None]:
+    """Limit the number of threads of predictions; see `threads_for`."""
+    multiplications = float(n_samples) * n_params
+    return threads_for(multiplications * (WORTH_A_THREAD / PREDICTION_WORTH_A_THREAD))
 
 
 def threads_for_solve(n_rows: int, n_coef: int) -> AbstractContextManager[None]:

@@ -19,6 +19,7 @@ from sklearn_pgb import (
     _threads,
 )
 from sklearn_pgb._budget import WORTH_A_THREAD
+from sklearn_pgb._estimator import _tangent_sum
 from sklearn_pgb._refit import _groups
 from sklearn_pgb._threads import threads_for, threads_for_solve
 
@@ -96,6 +97,27 @@ def test_blas_threads_of_models(worth, expected, three_threads, monkeypatch):
     assert threads() == before
     assert [set(blas.values()) for _, blas in seen] == [{expected}] * 3
     assert [n_torch for n_torch, _ in seen] == [before[0]] * 3
+
+
+@pytest.mark.parametrize(("worth", "expected"), [(None, 1), (300, 2), (1, 3)])
+def test_threads_of_predictions(worth, expected, three_threads, monkeypatch):
+    """Coefficients of four features and an intercept, on 150 samples."""
+    seen = []
+
+    def recorded(*args, **kwargs):
+        seen.append(threads()[0])
+        return inputs_of(*args, **kwargs)
+
+    inputs_of = _tangent_sum.inputs_of
+    monkeypatch.setattr(_tangent_sum, "inputs_of", recorded)
+    if worth is not None:
+        monkeypatch.setattr(_threads, "PREDICTION_WORTH_A_THREAD", worth)
+    X = np.random.default_rng(0).normal(size=(150, 4))
+    refit = GradientBasisRefit(Ridge(), cv=None, alpha=1.0).fit(X, X[:, 0])
+    before = threads()
+    refit.predict(X)
+    assert seen[-1] == expected
+    assert threads() == before
 
 
 def test_choices_of_tables_have_one_thread(three_threads, monkeypatch):

@@ -12,6 +12,8 @@ from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._stacked import stack_kind, stacked_tangent_model
 from sklearn_pgb._models._tree_lookup import Sums, TreeInputs
+from sklearn_pgb._sklearn import _num_samples
+from sklearn_pgb._threads import threads_for_prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +68,13 @@ class TangentSum:
         """Return the sum of the terms and of `start` for samples."""
         total: Any = start
         networks = [model for models, _ in self.terms for model in models]
-        inputs = iter(inputs_of(networks, X, self.device, check=False))
-        for models, term in self.terms:
-            total = total + term(*[next(inputs) for _ in models])
-        for model, encode, sums in self.trees:
-            part = sums(encode.matrix(model.transformed(X)))
-            total = total + part.to(self.device or "cpu")
+        n_params = sum(model.network.n_params for model in networks)
+        with threads_for_prediction(_num_samples(X), n_params):
+            inputs = iter(inputs_of(networks, X, self.device, check=False))
+            for models, term in self.terms:
+                total = total + term(*[next(inputs) for _ in models])
+            for model, encode, sums in self.trees:
+                part = sums(encode.matrix(model.transformed(X)))
+                total = total + part.to(self.device or "cpu")
         raw: Tensor = total
         return raw
