@@ -96,10 +96,17 @@ def check_device(device: Any) -> torch.device:
 
 
 def device_or_cpu(device: Any) -> torch.device | None:
-    """Return a device if this machine has it; or warn, and return None, the CPU."""
+    """Return a device if this machine has it; or warn, and return None, the CPU.
+
+    Names that torch does not know are errors.
+    """
     try:
         return None if device is None else check_device(device)
     except ValueError as failure:
+        try:
+            torch.device(device)
+        except (RuntimeError, TypeError):
+            raise failure from None
         warnings.warn(
             f"Predictions are computed on the CPU, because {failure}. Set device=None "
             "if this is intended.",
