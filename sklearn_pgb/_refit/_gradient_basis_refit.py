@@ -1,5 +1,6 @@
 """Implement the estimator `GradientBasisRefit`."""
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,7 +22,6 @@ from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     check_device,
-    device_or_cpu,
     jobs_for,
     parse_memory,
 )
@@ -48,7 +48,7 @@ from sklearn_pgb._refit._outputs import (
     predicts_flat,
     raw_outputs,
     score_of,
-    tangent_terms,
+    tangent_sum,
 )
 from sklearn_pgb._refit._predictive import locate, oof_errors, standard_deviations
 from sklearn_pgb._refit._request import RefitRequest
@@ -447,11 +447,8 @@ class GradientBasisRefit(
         check_is_fitted(self)
         X = check_new_data(self, RefitRequest.at_last_fit(self), X)
         sources = [self.basis_coef_, self.device, *self.estimators_]
-        return self._prepared.get("models", sources, self._tangent_sum), X
-
-    def _tangent_sum(self) -> TangentSum:
-        device = device_or_cpu(self.device)
-        return TangentSum.of(*tangent_terms(self, device), device)
+        prepare = partial(tangent_sum, self)
+        return self._prepared.get("models", sources, prepare), X
 
     def _targets_and_raw(self, X: Any) -> tuple[LabelTargets, NDArray[np.float64]]:
         """Targets and raw outputs of all classes."""

@@ -14,8 +14,9 @@ from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
 from sklearn_pgb._budget import LOG_ABSENT
-from sklearn_pgb._estimator._border import final_estimator, open_all
+from sklearn_pgb._estimator._border import device_or_cpu, final_estimator, open_all
 from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import MODULE_LOSSES, find_loss
 from sklearn_pgb._models._mapped_rows import row_parts
 from sklearn_pgb._models._network import as_float64
@@ -54,6 +55,12 @@ def tangent_terms(
     parts = coef[None].split([each.network.n_params for each in opened], 1)
     weight = 1 / len(opened) if refit._adds_networks else 0.0
     return opened, [weight] * len(opened), parts
+
+
+def tangent_sum(refit: Any) -> TangentSum:
+    """Prepare the predictions, on the refit's device if this machine has it."""
+    device = device_or_cpu(refit.device)
+    return TangentSum.of(*tangent_terms(refit, device), device)
 
 
 def raw_outputs(refit: Any, X: Any) -> tuple[OpenNetwork, Tensor]:
