@@ -82,6 +82,7 @@ MAY_BE = {
     "linear_budget": {"inf"},
     "cv_results_[alpha]": {"inf"},
     "cv_results_[loss]": {"NaN"},
+    "cv_results_[gain]": {"NaN"},
     "BasisReport.alpha": {"NaN"},
     "BasisReport.train_loss": {"NaN"},
     "Certificate.gap_bound": {"inf"},

@@ -135,6 +135,14 @@ def test_dropout_in_threads_is_that_of_one_thread():
 # -- interrupts -----------------------------------------------------------------------
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, as in a terminal; workers of pytest-xdist have none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Interrupted(MLPRegressor):
     """A multilayer perceptron that the user interrupts in its second epoch."""
 
@@ -154,7 +162,7 @@ class Catching(Drawing):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("network", [Interrupted(), Catching()])
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_an_interrupted_training_ends_all(network, n_jobs, tmp_path):
+def test_an_interrupted_training_ends_all(network, n_jobs, tmp_path, ctrl_c):
     """Nothing is stored, and Ctrl-C works as before."""
     handler, memory = signal.getsignal(signal.SIGINT), str(tmp_path)
     with pytest.raises(KeyboardInterrupt):
