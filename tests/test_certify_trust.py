@@ -56,6 +56,30 @@ def test_large_gradient_is_not_critical(size):
         assert np.isfinite(row.norm_budget)
 
 
+@pytest.mark.parametrize("exponent", [-450, -500, -515, -530, -540, -600, -1000])
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_squares_of_tiny_targets_do_not_underflow(exponent, loss, spread):
+    """Powers of two are exact units, so the verdict is that of unit targets."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 2))
+    y = 2.0**exponent * (1 + spread * (X @ [1, 2] + 0.3 * rng.normal(size=20)))
+    module = linear_module([0.0, 0.0], 0.0)
+    if exponent >= -500:
+        assert certify(module, X, y, loss=loss).verdict == "not_critical"
+    else:
+        with pytest.raises(ValueError, match="y must have losses that do not under"):
+            certify(module, X, y, loss=loss)
+
+
+def test_zero_targets_have_losses_that_may_underflow():
+    """There is no unit of zeros, so that of one counts."""
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    module = linear_module([0.0, 0.0], 1e-170)
+    certificate = certify(module, X, np.zeros(20), loss="squared_error")
+    assert certificate.verdict == "certified_global"
+
+
 def test_large_gradient_is_not_critical_with_a_penalty():
     """The limit on the norm of changes does not hide it either."""
     rng = np.random.default_rng(0)

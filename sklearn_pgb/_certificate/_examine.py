@@ -195,7 +195,7 @@ def examine(
     # The network lies in its own basis, so its loss bounds the infimum from above.
     known = {"floor": floor.value, "attained_loss": loss, "contains_offset": spans}
     scale = loss_scale(objective.loss, objective.y, objective.weight, floor.value)
-    tolerance = scale.tolerance(settings.tol)
+    tolerance = _check_tolerance(scale.tolerance(settings.tol))
     tangent = solve_basis(problem, settings.max_memory, **known)
     steep = steepness(objective, problem, gradient)
     if steep.gain > max(tolerance, loss - tangent.value) and not penalty:
@@ -319,3 +319,18 @@ def _at_parameters(objective: Objective) -> tuple[ConvexProblem, float, Tensor]:
                 "and y, and train again."
             )
     return problem, loss, gradient
+
+
+def _check_tolerance(tolerance: float) -> float:
+    """Check that differences of the loss as large as the tolerance do not underflow.
+
+    Each loss has an absolute error of the smallest subnormal number, which is a
+    rounding unit of the smallest normal one.
+    """
+    if tolerance < np.finfo(np.float64).tiny:
+        raise ValueError(
+            "y must have losses that do not underflow, got a tolerance of "
+            f"{tolerance:g} for differences of the loss. Multiply y by a power of ten, "
+            "and train again."
+        )
+    return tolerance

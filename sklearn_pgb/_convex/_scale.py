@@ -9,6 +9,8 @@ from torch import Tensor
 from sklearn_pgb._budget import MEAN_ULPS
 from sklearn_pgb._losses._loss import Loss
 
+LIMITS = torch.finfo(torch.float64)
+
 
 @dataclass(frozen=True)
 class LossScale:
@@ -17,7 +19,8 @@ class LossScale:
     The floor is the smallest loss of any function of the inputs. The reference is the
     loss of the best constant model minus the floor. If the targets are constant, it is
     the loss of the zero output minus the floor; if that is zero too, one. `rounding` is
-    the largest difference between two evaluations of the best constant's loss.
+    the largest difference between two evaluations of the best constant's loss. Both are
+    about zero if losses underflow.
     """
 
     floor: float
@@ -29,9 +32,14 @@ class LossScale:
         return tol * self.reference + self.rounding
 
     def certifies(self, value: float, tol: float) -> bool:
-        """Whether a loss is at the floor up to `tol`; never true for nan or inf."""
+        """Whether a loss is at the floor up to `tol`.
+
+        Never true for nan or inf, or if differences of the loss underflow.
+        """
         finite = math.isfinite(value) and math.isfinite(self.floor)
-        return finite and value - self.floor <= self.tolerance(tol)
+        tolerance = self.tolerance(tol)
+        normal = tolerance >= LIMITS.tiny
+        return finite and normal and value - self.floor <= tolerance
 
 
 def loss_scale(loss: Loss, y: Tensor, weight: Tensor, floor: float) -> LossScale:
@@ -42,10 +50,14 @@ def loss_scale(loss: Loss, y: Tensor, weight: Tensor, floor: float) -> LossScale
     if bool((y == y[:1]).all()):
         # Compare the targets, not their loss: at a mean of a million, rounding of the
         # loss would hide a spread of one.
-        silent = float(weight @ loss.value(y, torch.zeros_like(y)))
+        zero = torch.zeros_like(y)
+        silent = float(weight @ loss.value(y, zero))
         reference, size = silent - floor, max(abs(constant), abs(silent))
-        reference = reference if reference > 0 else 1.0
+        # Squares of tiny targets underflow to zero, but their gradients do not.
+        underflows = size < LIMITS.tiny and bool(loss.gradient(y, zero).any())
+        if reference <= 0 and not underflows:
+            reference = 1.0
     else:
         reference, size = constant - floor, abs(constant)
-    rounding = MEAN_ULPS * torch.finfo(torch.float64).eps * size
+    rounding = MEAN_ULPS * LIMITS.eps * size
     return LossScale(floor, max(reference, 0.0), rounding)
