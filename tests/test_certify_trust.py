@@ -72,6 +72,31 @@ def test_squares_of_tiny_targets_do_not_underflow(exponent, loss, spread):
             certify(module, X, y, loss=loss)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "poisson"])
+@pytest.mark.parametrize(("least", "largest"), [(1e-320, 1e5), (5e-324, 1.0)])
+def test_samples_whose_normalized_weight_underflows_are_absent(loss, least, largest):
+    rng = np.random.default_rng(0)
+    X, weight = rng.normal(size=(20, 2)), np.ones(20)
+    y, weight[:2] = rng.poisson(2.0, 20).astype(float), (least, largest)
+    module = linear_module([0.1, 0.2], 0.3)
+    found, expected = (
+        certify(module, X[rows], y[rows], loss=loss, sample_weight=weight[rows])
+        for rows in (slice(0, None), slice(1, None))
+    )
+    assert found.verdict == expected.verdict == "not_critical"
+    for name in ("loss", "floor", "tolerance", "gradient_norm"):
+        assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-13)
+
+
+def test_weights_with_a_sum_that_overflows():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 2)), rng.normal(size=20)
+    model = LinearRegression().fit(X, y)
+    huge = certify(model, X, y, sample_weight=np.full(20, 1e308))
+    assert huge.verdict == "certified_global"
+    assert huge.loss == certify(model, X, y).loss
+
+
 def test_zero_targets_have_losses_that_may_underflow():
     """There is no unit of zeros, so that of one counts."""
     X = np.random.default_rng(0).normal(size=(20, 2))

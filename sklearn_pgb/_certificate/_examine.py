@@ -330,7 +330,7 @@ def _check_tolerance(tolerance: float) -> float:
     if tolerance < np.finfo(np.float64).tiny:
         raise ValueError(
             "y must have losses that do not underflow, got a tolerance of "
-            f"{tolerance:g} for differences of the loss. Multiply y by a power of ten, "
-            "and train again."
+            f"{tolerance:g} for differences of the loss. Multiply y by a power of ten "
+            "and train again, or use weights of fewer orders of magnitude."
         )
     return tolerance

@@ -90,14 +90,15 @@ def open_subject(
     )
     final = unwrap(estimator)[0]
     terms, weight = _training_terms(final, opened, inputs, y, user_weight)
-    kept = np.flatnonzero(weight)
+    # Samples whose normalized weight underflows are absent, as those without weight.
+    normalized = _normalized(weight)
+    kept = np.flatnonzero(normalized)
     if not len(kept):
         raise ValueError(
             "sample_weight and class_weight must leave some sample a positive weight, "
             "got zero for all of them. Pass the samples of the training."
         )
     rows = torch.from_numpy(kept)
-    normalized = as_float64(weight[kept] / weight.sum())
     X, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
     if penalty is None:
         checked_penalty = terms.penalty
@@ -109,7 +110,7 @@ def open_subject(
         inputs[rows],
         # Labels of samples without weight are not counted, as in training.
         opened.targets(targets, n_outputs),
-        normalized,
+        as_float64(normalized[kept]),
         as_float64(checked_penalty),
     )
     return Subject(
@@ -125,6 +126,12 @@ def open_subject(
             row_codes(X if opened.encode is None else objective.X.numpy())
         ),
     )
+
+
+def _normalized(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide weights by their sum, which may overflow; zeros stay zeros."""
+    relative = weight / (weight.max(initial=0.0) or 1.0)
+    return relative / (relative.sum() or 1.0)
 
 
 def _open(estimator: Any, loss: str | None) -> OpenNetwork:
