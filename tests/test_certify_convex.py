@@ -2,6 +2,8 @@
 
 import copy
 import json
+from fractions import Fraction
+from operator import mul
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from test_check import forge
 from torch import nn
 
 from sklearn_pgb import certify
+from sklearn_pgb._certificate._convex_bound import convex_bound
 from sklearn_pgb._certificate._quadratic import QuadraticProblem, integer_sums
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._losses._classification import (
@@ -405,3 +408,27 @@ def test_minimum_that_is_none_is_rejected(tmp_path):
     value = np.mean((q - y) ** 2) + arrays["convex_penalty"] @ theta**2
     forged["convex"] = {"value": value, "coef": d.tolist()}
     assert "convex: the minimum is not proven" in answer(forged, arrays)
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e9, 1e12])
+def test_value_includes_the_rounding_of_long_coefficients(seed, offset):
+    """The exact objective of the coefficients, in fractions, is not above it."""
+    rng = np.random.default_rng(seed)
+    X = offset + rng.normal(size=(12, 3))
+    y = X @ rng.normal(size=3) - offset
+    tilt, penalty = rng.normal(size=3), np.array([0.0, 1e-9, 0.0])
+    parts = torch.from_numpy(X)[:, None], torch.from_numpy(y)[:, None]
+    weight = torch.full((12,), 1 / 16, dtype=torch.float64)
+    problem = ConvexProblem(
+        DenseOperator(parts[0]), parts[1], SquaredLoss(), weight, intercept=False
+    )
+    whole = QuadraticProblem(problem, *map(torch.from_numpy, (tilt, penalty)))
+    bound = convex_bound("gradient", whole, [], 0.0, 1.0, 1e9)
+    d = [Fraction(each) for each in bound.change.tolist()]
+    exact = sum(
+        Fraction(1, 16) * (sum(map(mul, map(Fraction, row), d)) - Fraction(target)) ** 2
+        for row, target in zip(X.tolist(), y.tolist(), strict=True)
+    )
+    exact += sum(map(mul, map(Fraction, tilt.tolist()), d))
+    exact += sum(Fraction(p) * c**2 for p, c in zip(penalty.tolist(), d, strict=True))
+    assert bound.value >= exact

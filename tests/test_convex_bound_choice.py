@@ -16,7 +16,8 @@ def candidate(norm, *duals):
     """Coefficients of this norm, with dual points (value, residual)."""
     point = torch.zeros(1, 1)
     duals = [Dual(value, residual, point) for value, residual in duals]
-    return Minimizer(2.0, torch.tensor([[float(norm)]]), point, duals, True)
+    coordinates = torch.tensor([[float(norm)]])
+    return Minimizer(2.0, coordinates, point, point, duals, True)
 
 
 def test_exact_dual_points_allow_the_largest_budget():

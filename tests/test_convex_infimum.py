@@ -1,6 +1,7 @@
 """Bounds on the infimum over a span, ranks, and whether it is attained."""
 
 from dataclasses import replace
+from operator import mul, truediv
 
 import mpmath
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn_pgb._losses._classification import (
     LogisticLoss,
     SmoothedHingeLoss,
 )
+from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._regression import HuberLoss, PoissonLoss, SquaredLoss
 from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 
@@ -238,7 +240,7 @@ def test_floor_holds_for_all_coefficients(generator):
     assert (found.lower_bound, found.norm_budget) == (0.0, np.inf)
     limited = find(problem, floor=0.3, attained_loss=0.4)
     assert limited.norm_budget == np.inf
-    assert limited.lower_bound == limited.value <= 1e-20
+    assert limited.lower_bound == limited.value == 0.3
 
 
 def test_features_that_overflow_leave_the_floor(generator):
@@ -320,8 +322,58 @@ def test_better_coefficients_replace_the_computed_ones(generator):
     found = find(problem)
     best = solve(problem).coef
     worse = replace(found, value=9.0, steady=9.0, lower_bound=8.0)
-    known = worse.with_coefficients(problem, best)
+    known = worse.with_coefficients(problem, best, 0.0)
     assert known.value == known.steady == pytest.approx(found.value, rel=1e-12)
     assert known.lower_bound == known.value
     assert known.norm == pytest.approx(found.norm, rel=1e-9)
     assert_allclose(known.coordinates, found.coordinates, atol=1e-9)
+
+
+def exact_huber(y, q):
+    delta, error = mpmath.mpf(0.1), abs(q - y)
+    return error**2 if error <= delta else delta * (2 * error - delta)
+
+
+EXACT_LOSSES = {
+    SquaredLoss(): lambda y, q: (q - y) ** 2,
+    HuberLoss(0.1): exact_huber,
+    LogisticLoss(): lambda y, q: mpmath.log1p(mpmath.exp(q)) - y * q,
+    SmoothedHingeLoss(): lambda y, q: max(0, 1 - y * q) ** 2,
+    PoissonLoss(): lambda y, q: mpmath.exp(q) - y * q,
+}
+
+
+@pytest.mark.parametrize("loss", EXACT_LOSSES, ids=lambda loss: loss.name)
+@pytest.mark.parametrize("distance", [1e-8, 1e-11, 1e-13, 1e-14])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_value_is_attained_by_very_long_coefficients(
+    loss, distance, repeated, generator
+):
+    """Nearly equal columns have long solutions, with outputs that are rounded."""
+    mpmath.mp.dps = 50
+    X = torch.randn(12, 4, generator=generator, dtype=torch.float64)
+    X[:, 2:] = X[:, :2] + distance * X[:, 2:]
+    y, weight = random_targets(loss, 12, generator, 1), random_weight(12, generator)
+    floor = -np.inf
+    if repeated:
+        # Each sample has both labels, so no model is better than zero.
+        labels = torch.arange(12)[:, None] >= 6
+        y = loss.encode(labels.double())
+        X[6:], weight[6:] = X[:6], weight[:6]
+        weight /= weight.sum()
+        floor = pure_error_floor(X, y, loss, weight).value
+    problem = ConvexProblem(KroneckerOperator(X, 1), y, loss, weight, intercept=False)
+    found = find(problem, floor=floor)
+    beta = [found.ray * mpmath.mpf(b) for b in found.coordinates[:, 0].tolist()]
+    w = [mpmath.mpf(each) for each in weight.tolist()]
+    rows = [[mpmath.mpf(x) for x in row] for row in X.tolist()]
+    columns = zip(*rows, strict=True)
+    squares = [sum(map(mul, w, map(mul, column, column))) for column in columns]
+    scaled = list(map(truediv, beta, map(mpmath.sqrt, squares)))
+    outputs = [sum(map(mul, row, scaled)) for row in rows]
+    exact = sum(
+        a * EXACT_LOSSES[loss](mpmath.mpf(target), q)
+        for a, target, q in zip(w, y[:, 0].tolist(), outputs, strict=True)
+    )
+    assert found.value >= exact * (1 - 1e-15)
+    assert min(found.value, found.steady) >= floor

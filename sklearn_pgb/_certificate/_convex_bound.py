@@ -70,6 +70,6 @@ def convex_bound(
         gap = problem.gap(coef) + problem.rounding(coef)
         change = whole.zero()
         change[kept] = coef
-    value, allowed = constant + problem.value(coef), CONVEX_FRACTION * tolerance
+    value, allowed = constant + problem.attained(coef), CONVEX_FRACTION * tolerance
     bound = value - allowed if gap <= allowed else -math.inf
     return ConvexBound(basis, value, bound, problem, coef, change)

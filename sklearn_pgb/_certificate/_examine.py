@@ -199,7 +199,7 @@ def examine(
     tangent = solve_basis(problem, settings.max_memory, **known)
     steep = steepness(objective, problem, gradient)
     if steep.gain > max(tolerance, loss - tangent.value) and not penalty:
-        tangent = tangent.with_coefficients(problem, steep.step)
+        tangent = tangent.with_coefficients(problem, steep.step, floor.value)
     margin = kink_margin(objective.network, objective.X)
     smooth = not margin.on_kink
     solved, joint_row = solve_features(

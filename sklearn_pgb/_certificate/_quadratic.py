@@ -21,7 +21,7 @@ from sklearn_pgb._budget import (
     factorization_flops,
 )
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._convex._unit_basis import EPS, thin_svd
+from sklearn_pgb._convex._unit_basis import EPS, output_error, thin_svd
 from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._training._polish import quasi_newton
 
@@ -78,6 +78,13 @@ class QuadraticProblem:
             return value, d
         slope = problem.operator.rmatvec(problem.residual(raw))
         return value, slope + self.tilt + 2 * self.penalty * d
+
+    def attained(self, d: Tensor) -> float:
+        """Upper bound on F(d): F plus its rounding error."""
+        value = self.problem.largest_value(
+            self.raw(d), output_error(self.problem, d)
+        ) + float((self.tilt + self.penalty * d) @ d)
+        return value + self._rounding_along(d)
 
     @property
     def flops(self) -> float:
@@ -182,12 +189,17 @@ class QuadraticProblem:
         return math.inf
 
     def rounding(self, d: Tensor) -> float:
-        """Bound on the rounding error of F(d)."""
+        """Bound on the rounding error of `attained`."""
         problem, raw = self.problem, self.raw(d)
         moved = (problem.loss.gradient(problem.y, raw) * raw).abs().sum(1)
         size = problem.weight @ (problem.loss.value(problem.y, raw).abs() + moved)
+        error = 2 * (self.attained(d) - self.value(d))
+        return MEAN_ULPS * EPS * float(size) + error
+
+    def _rounding_along(self, d: Tensor) -> float:
+        """Rounding error of the quadratic function."""
         along = (self.tilt.abs() + self.penalty * d.abs()) @ d.abs()
-        return MEAN_ULPS * EPS * float(size + along)
+        return MEAN_ULPS * EPS * float(along)
 
     def _curved(self, root: Tensor) -> "_Curved | None":
         """Decompose a root of the Hessian, or of a bound, from that of the loss."""

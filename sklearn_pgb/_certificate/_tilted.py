@@ -139,7 +139,7 @@ def tilted_identity(
     lengths = [max(1.0, float(each.norm()) / norm_budget) for each in changes]
     shortened = [each / length for each, length in zip(changes, lengths, strict=True)]
     change = min(shortened, key=quadratic.value)
-    value = min(quadratic.value(change) + penalty, start)
+    value = min(quadratic.attained(change) + penalty, start)
     return TiltedIdentity(
         objective=start,
         value=value,

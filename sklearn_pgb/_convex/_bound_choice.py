@@ -22,10 +22,11 @@ class Minimizer:
     Attributes
     ----------
     value : float
-        Loss of the coefficients.
+        Upper bound on the loss of the coefficients: long ones have rounded outputs.
     coordinates : Tensor (n_columns, width)
         The coefficients, in the units of their norm.
-    raw : Tensor (n_samples, n_outputs)
+    raw, error : Tensor (n_samples, n_outputs)
+        Their outputs, and the rounding errors of these.
     duals : list of Dual
     converged : bool
     rank : int
@@ -35,6 +36,7 @@ class Minimizer:
     value: float
     coordinates: Tensor
     raw: Tensor
+    error: Tensor
     duals: list[Dual]
     converged: bool
     rank: int = 0

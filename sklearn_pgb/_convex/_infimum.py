@@ -16,6 +16,7 @@ from sklearn_pgb._budget import (
     NEWTON_FLOPS,
     NEWTON_RTOLS,
     NEWTON_STEPS,
+    PRODUCT_ULPS,
     REPAIR_FLOPS,
     SEPARATED_LOSS,
     STEADY_RTOL,
@@ -33,8 +34,10 @@ from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._repair import repaired
 from sklearn_pgb._convex._solve import solve
 from sklearn_pgb._convex._unit_basis import (
+    EPS,
     ColumnScaling,
     Spectrum,
+    output_error,
     product_rounding,
 )
 from sklearn_pgb._threads import threads_for_solve
@@ -50,7 +53,8 @@ class Infimum:
     Attributes
     ----------
     value : float
-        The loss at the computed coefficients: an upper bound on the infimum.
+        The loss at the computed coefficients, plus its rounding error: an upper bound
+        on the infimum. It is not below the smallest loss of any function.
     lower_bound : float
         A lower bound on the loss of all coefficients with norms up to `norm_budget`. It
         does not exceed any loss that is known to be attained.
@@ -91,9 +95,17 @@ class Infimum:
     coordinates: Tensor | None = None
     ray: float = 1.0
 
-    def with_coefficients(self, problem: ConvexProblem, coef: Tensor) -> "Infimum":
-        """Replace the computed coefficients by better ones, without intercept."""
-        value = float(problem.data_value(problem.raw(coef, problem.zero()[1])))
+    def with_coefficients(
+        self, problem: ConvexProblem, coef: Tensor, floor: float
+    ) -> "Infimum":
+        """Replace the computed coefficients, without intercept, if others are better.
+
+        `floor` is the smallest loss of any function.
+        """
+        raw = problem.raw(coef, problem.zero()[1])
+        value = max(problem.largest_value(raw, output_error(problem, coef)), floor)
+        if not value < self.value:
+            return self
         scaling = ColumnScaling.of(problem)
         point = scaling.columns(coef) * scaling.scale[:, None]
         return replace(
@@ -160,7 +172,8 @@ def infimum(
             basis = spectrum.basis
             zero = basis.base.new_zeros(basis.matrix.shape[1], basis.scaling.width)
             value = float(problem.data_value(basis.base))
-            candidates = [Minimizer(value, zero, basis.base, [], False)]
+            exact = torch.zeros_like(basis.base)
+            candidates = [Minimizer(value, zero, basis.base, exact, [], False)]
             if bool(basis.matrix.isfinite().all()):
                 quadratic = problem.loss.quadratic
                 find = _least_squares if quadratic else partial(_minimized, descend)
@@ -196,14 +209,13 @@ def _least_squares(spectrum: Spectrum, rank: int) -> Minimizer:
     orthogonal = target
     for _ in range(2):
         orthogonal = orthogonal - U @ (U.T @ orthogonal)
-    # Long coefficients have rounded outputs; adding the error gives an upper bound.
-    rounding = product_rounding(1) * float(beta.norm())
-    value = (float(residual.norm()) + rounding) ** 2
+    error = basis.output_error(beta)
+    value = float((residual.abs() + basis.fold(error)).square().sum())
     # Both vectors give valid bounds; rounding of beta decides which is tighter.
     parts = orthogonal, residual
     duals = [Dual.of_residual(basis, target, part) for part in parts]
     raw = basis.base + mean + basis.unfold(target - residual)
-    return Minimizer(value, beta, raw, duals, True, rank)
+    return Minimizer(value, beta, raw, error, duals, True, rank)
 
 
 # --- other losses -------------------------------------------------------------------
@@ -232,7 +244,8 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> Minimizer:
     gamma = gamma.reshape(rank, basis.scaling.width)
     beta = spectrum.V[:, :rank] @ (gamma / spectrum.singular[:rank, None])
     raw = basis.raw(beta)
-    value = float(problem.data_value(raw))
+    error = basis.output_error(beta)
+    value = problem.largest_value(raw, error)
     dual = problem.loss.gradient(problem.y, raw)
     duals = [Dual.at(basis, dual)] if bool(dual.isfinite().all()) else []
     columns = operator.n_coef
@@ -245,14 +258,14 @@ def _minimized(descend: Descend, spectrum: Spectrum, rank: int) -> Minimizer:
         root = inner.weight.sqrt()[:, None, None]
         span = (root * operator.dense()).flatten(0, 1)
         duals += [Dual.at(basis, each) for each in repaired(problem, dual, span)]
-    return Minimizer(value, beta, raw, duals, converged, rank)
+    return Minimizer(value, beta, raw, error, duals, converged, rank)
 
 
 # --- bases too large to factorize ---------------------------------------------------
 
 
 def _by_products(problem: ConvexProblem, descend: Descend) -> Minimizer:
-    """Minimize by products with the basis; column norms take one pass over it."""
+    """Minimize by products with the basis; norms and errors take passes over it."""
     coef, intercept = descend(problem)
     raw = problem.raw(coef, intercept)
     scaling = ColumnScaling.of(problem)
@@ -274,8 +287,9 @@ def _by_products(problem: ConvexProblem, descend: Descend) -> Minimizer:
     cancellation = float((scaling.plain / scaling.scale).norm()) + 1.0
     residual += product_rounding(1) * size * cancellation
     proven = Dual(conjugate_value(problem, dual, problem.base), residual, dual)
-    value = float(problem.data_value(raw))
-    return Minimizer(value, coordinates, raw, [proven], False)
+    error = output_error(problem, coef) + PRODUCT_ULPS * EPS * intercept.abs()
+    value = problem.largest_value(raw, error)
+    return Minimizer(value, coordinates, raw, error, [proven], False)
 
 
 # --- bounds from candidates ---------------------------------------------------------
@@ -318,9 +332,12 @@ def _finish(
         bound = best_bound(usable, best, fallback_norm, unconditional)
     has_rays = problem.offset is None or contains_offset
     value, attained, ray = _attainment(problem, best, value, has_rays)
+    # Rounding of the loss can move it below the smallest loss of any function.
+    value = max(value, unconditional.value)
     # `steady` only allows directions with singular values far above rounding.
     rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
     steady = min(each.value for each in usable if each.rank <= rank)
+    steady = max(steady, unconditional.value)
     bound = bound.within(value, attained_loss)
     return Infimum(
         value=value,
@@ -358,7 +375,10 @@ def _attainment(
     if has_rays:
         # Longer multiples of a model that separates the labels have smaller losses.
         scales = (2.0 ** torch.arange(24)).tolist()
-        values = [float(problem.data_value(scale * best.raw)) for scale in scales]
+        values = [
+            problem.largest_value(scale * best.raw, scale * best.error)
+            for scale in scales
+        ]
         least, multiple = min(
             pair for pair in zip(values, scales, strict=True) if not math.isnan(pair[0])
         )

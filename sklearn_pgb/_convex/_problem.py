@@ -102,6 +102,10 @@ class ConvexProblem:
         """Weighted mean loss at given raw outputs."""
         return self.weight @ self.loss.value(self.y, raw)
 
+    def largest_value(self, raw: Tensor, error: Tensor) -> float:
+        """Upper bound on `data_value` if each output is off by up to `error`."""
+        return float(self.weight @ self.loss.largest(self.y, raw, error))
+
     def residual(self, raw: Tensor) -> Tensor:
         """w_i times the gradient of l_i, of shape (n_samples, n_outputs)."""
         return self.weight[:, None] * self.loss.gradient(self.y, raw)

@@ -20,6 +20,16 @@ def product_rounding(n_columns: int) -> float:
     return PRODUCT_ULPS * EPS * math.sqrt(n_columns)
 
 
+def output_error(problem: ConvexProblem, coef: Tensor) -> Tensor:
+    """Rounding error of each raw output at coefficients, without intercept."""
+    operator = problem.operator.one_output()
+    width = problem.operator.n_outputs // operator.n_outputs
+    columns, sums = coef.abs().reshape(-1, width), torch.zeros_like(problem.y)
+    for rows, dense in operator.blocks():
+        sums[rows] = (dense.abs() @ columns).reshape(len(dense), -1)
+    return PRODUCT_ULPS * EPS * sums
+
+
 @dataclass(frozen=True, eq=False)
 class ColumnScaling:
     """Means and norms of the columns of a weighted basis.
@@ -182,6 +192,11 @@ class UnitBasis:
     def raw(self, beta: Tensor) -> Tensor:
         """Raw outputs at coordinates beta."""
         return self.base + self.unfold(self.matrix @ beta)
+
+    def output_error(self, beta: Tensor) -> Tensor:
+        """Rounding error of each raw output at coordinates beta."""
+        sums = self.matrix.abs() @ beta.abs()
+        return PRODUCT_ULPS * EPS * self.unfold(sums)
 
     def coefficients(self, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients and intercept of the problem at coordinates beta."""

@@ -73,6 +73,10 @@ class Loss(ABC):
     def gradient(self, y: Tensor, raw: Tensor) -> Tensor:
         """Gradient with respect to the raw outputs."""
 
+    @abstractmethod
+    def largest(self, y: Tensor, raw: Tensor, error: Tensor) -> Tensor:
+        """Upper bound on each sample's loss if each output is off by up to `error`."""
+
     def value_and_gradient(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Value and gradient, without computing common terms twice."""
         return self.value(y, raw), self.gradient(y, raw)
@@ -174,6 +178,11 @@ class SeparableLoss(Loss):
 
     def value(self, y: Tensor, raw: Tensor) -> Tensor:
         return self.terms(y, raw).sum(1)
+
+    def largest(self, y: Tensor, raw: Tensor, error: Tensor) -> Tensor:
+        # Convex functions are largest at the ends of an interval.
+        ends = self.terms(y, raw - error), self.terms(y, raw + error)
+        return torch.maximum(*ends).sum(1)
 
     def hessian_probe(self, y: Tensor, raw: Tensor, signs: Tensor) -> Tensor:
         return self.hessian_root(y, raw) * signs
