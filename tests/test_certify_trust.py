@@ -72,6 +72,33 @@ def test_squares_of_tiny_targets_do_not_underflow(exponent, loss, spread):
             certify(module, X, y, loss=loss)
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("affine", [False, True])
+def test_layer_norm_is_invariant_to_an_offset_of_samples(offset, affine):
+    """Sums with multiples of 2^-20 are exact, so the minimum is the same.
+
+    Outputs of the layer have rank two. Rounding errors would be a third direction.
+    """
+    rng = np.random.default_rng(0)
+    X = np.round(rng.normal(size=(20, 3)) * 2**20) / 2**20
+    y = rng.normal(size=20)
+    norm = nn.LayerNorm(3, elementwise_affine=affine, dtype=torch.float64)
+    features = norm(torch.from_numpy(X)).detach().numpy()
+    coef = np.linalg.lstsq(np.column_stack([features, np.ones(20)]), y, rcond=1e-9)[0]
+    module = nn.Sequential(norm, *linear_module(coef[:3], coef[3]))
+    near, far = (
+        certify(module, inputs, y, loss="squared_error") for inputs in (X, X + offset)
+    )
+    assert far.verdict == near.verdict == "consistent_with_local_min"
+    assert far.rank == near.rank == 3
+    for name in ("value", "lower_bound"):
+        assert getattr(far.row("gradient"), name) == pytest.approx(
+            getattr(near.row("gradient"), name), rel=1e-8
+        )
+    assert far.loss == pytest.approx(near.loss, rel=1e-14)
+    assert far.gradient_norm < 1e-14
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "huber", "poisson"])
 @pytest.mark.parametrize(("least", "largest"), [(1e-320, 1e5), (5e-324, 1.0)])
 def test_samples_whose_normalized_weight_underflows_are_absent(loss, least, largest):
