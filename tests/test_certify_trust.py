@@ -72,6 +72,20 @@ def test_squares_of_tiny_targets_do_not_underflow(exponent, loss, spread):
             certify(module, X, y, loss=loss)
 
 
+@pytest.mark.parametrize("exponent", [-1000, -530, 530])
+def test_coefficients_with_squares_that_overflow_need_no_penalty(exponent):
+    """Powers of two are exact units of the inputs."""
+    rng = np.random.default_rng(0)
+    X, unit = rng.normal(size=(20, 2)), 2.0**exponent
+    y = X @ [1, 2] + 0.3 * rng.normal(size=20)
+    model = LinearRegression().fit(X, y)
+    expected = certify(model, X, y)
+    model.coef_ /= unit
+    found = certify(model, unit * X, y)
+    assert (found.loss, found.penalty) == (expected.loss, 0.0)
+    assert found.verdict in ("certified_global", "consistent_with_local_min")
+
+
 @pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
 @pytest.mark.parametrize("affine", [False, True])
 def test_layer_norm_is_invariant_to_an_offset_of_samples(offset, affine):

@@ -50,7 +50,8 @@ class Objective:
 
     def penalty_value(self, theta: Tensor) -> Tensor:
         """Return the penalty of each member."""
-        return theta.square() @ self.penalty
+        # Squares could overflow, also those of parameters without penalty.
+        return torch.linalg.vecdot(self.penalty * theta, theta)
 
     def penalty_gradient(self, theta: Tensor) -> Tensor:
         """Return the gradient of the penalty of each member."""
