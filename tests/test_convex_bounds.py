@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import mpmath
 import numpy as np
 import oracles
 import pytest
@@ -9,6 +10,7 @@ import torch
 from scipy.optimize import linprog
 from torch.testing import assert_close
 
+from sklearn_pgb._convex._bounds import conjugate_value, into_domain
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._problem import ConvexProblem, balance, dual_value, lower_bound
 from sklearn_pgb._convex._solve import solve
@@ -18,7 +20,12 @@ from sklearn_pgb._losses._classification import (
     LogisticLoss,
     SmoothedHingeLoss,
 )
-from sklearn_pgb._losses._regression import GammaLoss, PoissonLoss, SquaredLoss
+from sklearn_pgb._losses._regression import (
+    GammaLoss,
+    HuberLoss,
+    PoissonLoss,
+    SquaredLoss,
+)
 from sklearn_pgb._operators._dense import DenseOperator, KroneckerOperator
 
 all_losses = pytest.mark.parametrize("loss", oracles.LOSSES, ids=repr)
@@ -402,3 +409,36 @@ def test_saturated_rank(loss, generator):
     assert found.rank == 16
     assert found.lower_bound == float(problem.weight @ loss.minimum(problem.y))
     assert found.norm_budget == np.inf
+
+
+def exact_entropy(p):
+    return p * mpmath.log(p) if p else mpmath.mpf(0)
+
+
+EXACT_CONJUGATES = {
+    SquaredLoss(): lambda y, u: u * y + u**2 / 4,
+    HuberLoss(1e3): lambda y, u: u * y + u**2 / 4,
+    PoissonLoss(): lambda y, u: exact_entropy(u + y) - (u + y),
+    GammaLoss(): lambda y, u: exact_entropy(1 - u) + u + u * mpmath.log(y),
+    LogisticLoss(): lambda y, u: exact_entropy(u + y) + exact_entropy(1 - y - u),
+    LogisticLoss(0.1): lambda y, u: exact_entropy(u + y) + exact_entropy(1 - y - u),
+}
+
+
+@pytest.mark.parametrize("loss", EXACT_CONJUGATES, ids=repr)
+@pytest.mark.parametrize("size", [1e-17, 1e-9, 1e-3, 1.0, 30.0])
+def test_dual_values_are_below_the_exact_ones(loss, size, generator):
+    """Also if a single sample has all of the weight, and terms cancel."""
+    mpmath.mp.dps = 50
+    for _ in range(50):
+        y = oracles.random_targets(loss, 1, generator, 1)
+        u = size * loss.gradient(y, normal(generator, 1, 1))
+        weight = torch.ones(1, dtype=torch.float64)
+        operator = KroneckerOperator(y, 1)
+        problem = ConvexProblem(operator, y, loss, weight, intercept=False)
+        u, base = into_domain(problem, u), torch.zeros_like(y)
+        found = conjugate_value(problem, u, base)
+        exact = -EXACT_CONJUGATES[loss](mpmath.mpf(float(y)), mpmath.mpf(float(u)))
+        assert found <= exact
+        terms = 2 + 2 * float(u.abs() * y.abs() + u.square()) + abs(float(exact))
+        assert found >= exact - 1e-14 * terms

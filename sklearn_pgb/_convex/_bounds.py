@@ -109,10 +109,8 @@ def conjugate_value(problem: ConvexProblem, dual: Tensor, base: Tensor) -> float
     conjugate = problem.loss.conjugate(problem.y, dual)
     along = (dual * base).sum(1)
     value = float(problem.weight @ (along - conjugate))
-    size = float(problem.weight @ ((dual * base).abs().sum(1) + conjugate.abs()))
-    # For log losses, the error of p log p is that of p = u + y.
-    size += float(problem.weight @ dual.abs().sum(1))
-    return value - PRODUCT_ULPS * EPS * size
+    sizes = (dual * base).abs().sum(1) + problem.loss.conjugate_size(problem.y, dual)
+    return value - PRODUCT_ULPS * EPS * float(problem.weight @ sizes)
 
 
 def best_of(bounds: list[Bound], unconditional: Bound) -> Bound:

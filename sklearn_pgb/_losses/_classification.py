@@ -16,6 +16,8 @@ from sklearn_pgb._losses._loss import (
     PooledMinimum,
     SeparableLoss,
     entropy,
+    entropy_of_dual,
+    fraction_size,
     group_means,
 )
 
@@ -97,7 +99,10 @@ class CrossEntropyLoss(Loss):
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         p = dual + y
         inside = (p >= -DOMAIN_SLACK).all(1) & ((p.sum(1) - 1).abs() <= DOMAIN_SLACK)
-        return torch.where(inside, -entropy(p.clamp(0, 1)).sum(1), torch.inf)
+        return torch.where(inside, -entropy_of_dual(y, dual).sum(1), torch.inf)
+
+    def conjugate_size(self, y: Tensor, dual: Tensor) -> Tensor:
+        return super().conjugate_size(y, dual) + fraction_size(y, dual)
 
     def minimum(self, y: Tensor) -> Tensor:
         return entropy(y).sum(1)
@@ -163,8 +168,10 @@ class LogisticLoss(SeparableLoss):
         return raw.sigmoid() * (-raw).sigmoid()
 
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
-        p = (dual + y).clamp(0, 1)
-        return -entropy(p) - entropy(1 - p)
+        return -entropy_of_dual(y, dual) - entropy_of_dual(1 - y, -dual)
+
+    def conjugate_size(self, y: Tensor, dual: Tensor) -> Tensor:
+        return super().conjugate_size(y, dual) + fraction_size(y, dual)
 
     def minimum(self, y: Tensor) -> Tensor:
         return (entropy(y) + entropy(1 - y)).sum(1)

@@ -116,6 +116,10 @@ class Loss(ABC):
     def conjugate(self, y: Tensor, dual: Tensor) -> Tensor:
         """Conjugate of each sample, infinite outside its domain."""
 
+    def conjugate_size(self, y: Tensor, dual: Tensor) -> Tensor:
+        """Sizes of the terms of each sample's conjugate, which have rounding errors."""
+        return self.conjugate(y, dual).abs() + 2 * dual.abs().sum(1)
+
     def minimum(self, y: Tensor) -> Tensor:
         """Infimum over q of each sample's loss, zero unless a subclass overrides it."""
         return y.new_zeros(len(y))
@@ -208,6 +212,28 @@ class SeparableLoss(Loss):
 def entropy(p: Tensor) -> Tensor:
     """``-p log p`` with ``0 log 0 = 0``."""
     return -torch.xlogy(p, p)
+
+
+def entropy_of_dual(y: Tensor, dual: Tensor) -> Tensor:
+    """``-p log p`` of probabilities ``p = u + y``, with the digits of small u.
+
+    If the label y is one, ``1 - p = -u`` is exact, but rounding of p to a unit in the
+    last place would change the entropy by as much.
+    """
+    p, rest = (dual + y).clamp(0, 1), ((1 - y) - dual).clamp(0, 1)
+    return torch.where(p < 0.5, entropy(p), -p * (-rest).log1p())
+
+
+def fraction_size(y: Tensor, dual: Tensor) -> Tensor:
+    """Sizes of the errors of entropies if targets y are fractions.
+
+    Then ``p = u + y`` and ``1 - p`` are rounded, and a change of p changes p log p by
+    ``1 + log p`` times as much.
+    """
+    eps, size = torch.finfo(y.dtype).eps, torch.zeros_like(y)
+    for p in ((dual + y).clamp(eps, 1), ((1 - y) - dual).clamp(eps, 1)):
+        size = size + (p + dual.abs()) * (1 - p.log())
+    return torch.where((y == 0) | (y == 1), 0.0, size).sum(1)
 
 
 def group_means(

@@ -53,6 +53,9 @@ class SquaredLoss(SeparableLoss):
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
         return dual * y + dual.square() / 4
 
+    def conjugate_size(self, y: Tensor, dual: Tensor) -> Tensor:
+        return ((dual * y).abs() + dual.square() / 4).sum(1)
+
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         upper = torch.full_like(y, torch.inf)
         return -upper, upper
@@ -106,6 +109,9 @@ class HuberLoss(SeparableLoss):
 
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
         return dual * y + dual.square() / 4
+
+    def conjugate_size(self, y: Tensor, dual: Tensor) -> Tensor:
+        return ((dual * y).abs() + dual.square() / 4).sum(1)
 
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         upper = torch.full_like(y, 2 * self.delta)
@@ -163,6 +169,11 @@ class PoissonLoss(SeparableLoss):
         p = (dual + y).clamp(min=0)
         return -entropy(p) - p
 
+    def conjugate_size(self, y: Tensor, dual: Tensor) -> Tensor:
+        p = (dual + y).clamp(min=0)
+        # The rounding of p changes p log p - p by log p times as much.
+        return (2 * entropy(p).abs() + p).sum(1)
+
     def minimum(self, y: Tensor) -> Tensor:
         return (y + entropy(y)).sum(1)
 
@@ -218,6 +229,10 @@ class GammaLoss(SeparableLoss):
     def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
         p = (1 - dual).clamp(min=0)
         return -entropy(p) - p + 1 + dual * y.log()
+
+    def conjugate_size(self, y: Tensor, dual: Tensor) -> Tensor:
+        p = (1 - dual).clamp(min=0)
+        return (2 * entropy(p).abs() + p + 1 + (dual * y.log()).abs()).sum(1)
 
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(y, -torch.inf), torch.ones_like(y)
