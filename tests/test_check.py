@@ -552,3 +552,30 @@ def test_rounded_zeros_are_probabilities():
     assert np.isfinite(conjugate(y, rounded)).all()
     with np.errstate(invalid="ignore"):
         assert np.isnan(conjugate(y, np.array([[1e-3, -1e-3]]))).any()
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "binary_log_loss", "poisson"])
+def test_certificates_of_very_different_weights_hold(loss, tmp_path):
+    """Large outputs of samples with small weights make bounds cautious."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X, weight = rng.normal(size=(10, 2)), 10.0 ** rng.uniform(-12, 12, 10)
+        y = rng.normal(size=10)
+        y = y if loss == "squared_error" else (y > 0).astype(float)
+        network = nn.Linear(2, 1).double()
+        network.weight.data = torch.from_numpy(rng.normal(size=(1, 2)))
+        network.weight.data *= 100 if loss == "squared_error" else 1
+        penalty = 0.0 if seed % 2 else 1e-9
+        certificate = certify(
+            network, X, y, loss=loss, sample_weight=weight, penalty=penalty
+        )
+        assert exported_holds(certificate, tmp_path) == "holds"
+
+
+def test_value_of_a_perfect_fit_may_have_a_rounding_error(tmp_path):
+    """One sample is interpolated; its value is the error of rounded outputs."""
+    for seed in range(8):
+        X, y = np.random.default_rng(seed).normal(size=(2, 1, 1)) * 1e3
+        network = module(1, 1).double()
+        certificate = certify(network, X, y[:, 0], loss="squared_error", penalty=1e-8)
+        assert exported_holds(certificate, tmp_path) == "holds"
