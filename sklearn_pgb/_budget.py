@@ -603,10 +603,20 @@ HESSIAN_PARAMS = 300
 # numbers stored in its vectors (400 MB).
 LANCZOS_FLOPS, LANCZOS_STEPS, LANCZOS_NUMBERS = 6e9, (20, 150), 5e7
 
-# Steps of the descent, and candidate lengths of the step off a saddle, relative to the
-# norm of theta.
+# Steps of the descent from a point that is not a local minimum.
 ESCAPE_STEPS = 200
-ESCAPE_LENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
+
+# Lengths of a step along a direction of negative curvature, by the decrease that the
+# curvature predicts, relative to the objective. The short ones must confirm it: the
+# longest of them is a thousandth of the distance on which the objective changes, and
+# the shortest one's decrease is a thousand times as large as rounding errors. At three
+# lengths in a row, the second difference must agree up to a factor of two.
+LONG_DECREASES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+SHORT_DECREASES = (1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12)
+CONFIRMING_LENGTHS, CURVATURE_FACTOR = 3, 2.0
+
+# Relative jump of a loss' second derivative that is not a change on a short distance.
+JUMP_RTOL = 1e-3
 
 # Default norm budget of the tilted bound, in multiples of the norm of the parameters.
 TILTED_BUDGET = 10.0

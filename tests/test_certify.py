@@ -241,7 +241,7 @@ def test_no_claim_without_a_descent(monkeypatch):
     """A test against a local minimum must be confirmed by a descent."""
     module, X, y = saddle()
 
-    def nowhere(objective, theta, found):
+    def nowhere(objective, theta, *found):
         value = float(objective.value_and_gradient_of_one(theta)[0])
         return Escape("nowhere", theta.numpy(), theta.numpy(), value)
 

@@ -5,13 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from certificate_cases import smooth_data
+from certificate_cases import saddle, smooth_data
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
 from sklearn_pgb import certify
+from sklearn_pgb._certificate._curvature import Curvature, loss_jumps
+from sklearn_pgb._certificate._escape import by_curvature
+from sklearn_pgb._certificate._subject import open_subject
 from sklearn_pgb._geometry._kinks import kink_margin
+from sklearn_pgb._losses._classification import SmoothedHingeLoss
+from sklearn_pgb._losses._named import LOSSES
+from sklearn_pgb._losses._regression import HuberLoss
 from sklearn_pgb._models._module import ModuleNetwork
 
 
@@ -301,3 +307,135 @@ def test_tiny_classes_of_a_penalized_model():
     model = LogisticRegression(C=1, tol=1e-12, max_iter=10_000)
     certificate = certify(model.fit(X, y, weight), X, y, sample_weight=weight)
     assert certificate.verdict != "not_critical"
+
+
+# --- second derivatives that jump -----------------------------------------------------
+
+# Inputs and targets of the network below.
+SEAM_X = np.array([-5.4264, 0.0725, 4.5093, -0.1557, -0.2344, 0.0931, 0.7683, 0.1665])
+SEAM_Y = np.array([-2.2898, 8.1368, -3.4867, -1.7606, -4.6041, 3.6291, 0.8174, 1.9578])
+# At a critical point, errors are orthogonal to the inputs and to a constant.
+SEAM_Y -= np.polyval(np.polyfit(SEAM_X, SEAM_Y - 0.3, 1), SEAM_X)
+
+
+def elu_minimum(activation):
+    """All inputs of the activation are zero; the output is the mean target, 0.3."""
+    module = nn.Sequential(
+        *(nn.Linear(1, 1, bias=False), activation, nn.Linear(1, 1), nn.Tanh()),
+        nn.Linear(1, 1),
+    ).double()
+    values = 0.0, 1.0, np.arctanh(0.3), 1.0, 0.0
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), values, strict=True):
+            parameter.fill_(value)
+    return module
+
+
+def elu_loss(w):
+    """The objective of `elu_minimum`, whose first weight is w."""
+    z = w * SEAM_X
+    h = np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+    return np.mean((np.tanh(h + np.arctanh(0.3)) - SEAM_Y) ** 2)
+
+
+def one_sided_curvatures(loss, h=1e-3):
+    """Second derivatives at zero above and below, if the first one is zero."""
+    return np.array([2 * (loss(s * h) - loss(0.0)) / h**2 for s in (1, -1)])
+
+
+@pytest.mark.parametrize("activation", [nn.ELU(), nn.CELU()], ids=["ELU", "CELU"])
+def test_minimum_on_a_seam_is_not_left(activation):
+    """The second derivative of torch is that of one side, for samples on both sides."""
+    assert (one_sided_curvatures(elu_loss) > 1).all()
+    module = elu_minimum(activation)
+    X = SEAM_X[:, None]
+    certificate = certify(module, X, SEAM_Y, loss="squared_error")
+    assert certificate.objective == pytest.approx(elu_loss(0.0))
+    assert certificate.gradient_norm < 1e-12
+    assert certificate.verdict == "consistent_with_local_min"
+    assert certificate.min_curvature is None
+    assert certificate.max_curvature is None
+    assert any("second derivative" in note for note in certificate.notes)
+
+
+def test_curvature_of_no_direction_is_not_confirmed():
+    """A smaller objective far away does not confirm it."""
+    args = {"sample_weight": None, "loss": "squared_error", "penalty": None}
+    subject = open_subject(elu_minimum(nn.ELU()), SEAM_X[:, None], SEAM_Y, **args)
+    objective, size = subject.objective, elu_loss(0.0)
+    direction = torch.eye(5).double()[0]
+    theta = objective.network.theta
+    assert min(elu_loss(w) for w in np.linspace(-3, 3, 61)) < size - 1
+    for least in (-10.0, -1.0, -1e-3):
+        claim = Curvature(least, 10.0, direction)
+        assert by_curvature(objective, theta, claim, size) is None
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
+def test_curvature_is_confirmed_by_its_size(factor):
+    """The objective of the saddle along a direction is known: its curvature is c."""
+    module, X, y = saddle()
+    subject = open_subject(
+        module, X, y, sample_weight=None, loss="squared_error", penalty=None
+    )
+    objective, c = subject.objective, 1 - np.sqrt(5)
+    H = np.array([[0.0, -2.0], [-2.0, 2.0]])
+    theta = objective.network.theta
+    values, vectors = np.linalg.eigh(H)
+    assert values[0] == pytest.approx(c)
+    direction = torch.tensor(vectors[:, 0])
+    claim = Curvature(factor * c, 10.0, direction)
+    escape = by_curvature(objective, theta, claim, 1.0)
+    assert (escape is not None) == (factor == 1.0)
+    assert escape is None or escape.objective < 0.1
+
+
+def test_curvature_at_errors_of_delta_is_unknown():
+    """Each step takes one error beyond delta: torch takes both for smaller ones."""
+    X, y = np.ones((6, 1)), np.array([0.0, 0.0, 0.0, 0.0, 1.35, -1.35])
+
+    def loss(w):
+        error = np.abs(w + w**2 - y)
+        terms = np.where(error <= 1.35, error**2, 1.35 * (2 * error - 1.35))
+        return np.mean(terms)
+
+    np.testing.assert_allclose(one_sided_curvatures(loss, 1e-5), 10 / 6, rtol=1e-3)
+    module = OfOneWeight(lambda X, w: X * w + X * w**2)
+    certificate = certify(module, X, y, loss="huber")
+    assert certificate.min_curvature is None
+    certificate = certify(module, X, 0.9 * y, loss="huber")
+    assert certificate.min_curvature == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_other_losses_do_not_jump(name):
+    loss = LOSSES[name]
+    raw = torch.tensor([[0.3, -40.0, 600.0, 1e-9]] * 2).double().T
+    y = loss.encode(torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]).T)
+    assert not loss_jumps(loss, y.double(), raw)
+
+
+def test_losses_that_jump():
+    y, raw = (
+        torch.tensor([[3e8], [1.0]]).double(),
+        torch.tensor([[3e8], [3.0]]).double(),
+    )
+    assert loss_jumps(HuberLoss(2.0), y, raw)
+    assert not loss_jumps(HuberLoss(2.1), y, raw)
+    labels, margins = (
+        torch.tensor([[-1.0], [1.0]]).double(),
+        torch.tensor([[-0.5], [1]]),
+    )
+    for power in (1.5, 2.0):
+        assert loss_jumps(SmoothedHingeLoss(power), labels, margins.double())
+        assert not loss_jumps(SmoothedHingeLoss(power), labels, 0.9 * margins.double())
+    assert not loss_jumps(SmoothedHingeLoss(3.0), labels, margins.double())
+
+
+def test_infinite_second_derivative():
+    """The power 3/2 has none at zero, the edge of its domain."""
+    module = OfOneWeight(lambda X, w: (X * w + 1 - X) ** 1.5)
+    X, y = np.array([[0.5]] * 4 + [[1.0]] * 2), np.zeros(6)
+    certificate = certify(module, X, y, loss="squared_error")
+    assert certificate.min_curvature is None
+    assert certificate.verdict == "not_critical"

@@ -78,7 +78,8 @@ class Certificate:
         the norm budget of `tilted`.
     min_curvature : float or None
         Smallest eigenvalue of the objective's Hessian, or an upper bound of it by
-        Lanczos for large networks. None if the network has kinks at these parameters.
+        Lanczos for large networks. None if the network has kinks at these parameters,
+        or if the second derivative may jump there, as ELU's at zero.
     max_curvature : float or None
         Largest absolute value of an eigenvalue, computed in the same way.
     kink_margin : float

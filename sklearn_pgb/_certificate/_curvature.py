@@ -8,10 +8,14 @@ from torch import Tensor
 
 from sklearn_pgb._budget import (
     HESSIAN_PARAMS,
+    JUMP_RTOL,
     LANCZOS_FLOPS,
     LANCZOS_NUMBERS,
     LANCZOS_STEPS,
+    SEAM_TOLERANCE,
 )
+from sklearn_pgb._geometry._kinks import on_seam
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._training._objective import (
     Objective,
     has_hessian,
@@ -33,14 +37,39 @@ class Curvature:
     direction: Tensor
 
 
+def has_jump(objective: Objective, raw: Tensor) -> bool:
+    """Whether the second derivative may jump at the parameters, on any sample.
+
+    Automatic differentiation then takes one side for all samples, which need not be
+    that of any direction. `raw` are the outputs.
+    """
+    network = objective.network
+    return on_seam(network, objective.X) or loss_jumps(objective.loss, objective.y, raw)
+
+
+def loss_jumps(loss: Loss, y: Tensor, raw: Tensor) -> bool:
+    """Whether the second derivative of a loss jumps at some outputs, up to rounding."""
+    distance = SEAM_TOLERANCE * torch.maximum(raw.abs(), y.abs())
+    below = loss.hessian_diagonal(y, raw - distance)
+    above = loss.hessian_diagonal(y, raw + distance)
+    largest = torch.maximum(below, above).max()
+    return not bool(((above - below).abs() <= JUMP_RTOL * largest).all())
+
+
 def curvature(
     objective: Objective, theta: Tensor, generator: torch.Generator
 ) -> Curvature | None:
-    """Smallest curvature of the objective at theta; None if torch has no Hessian."""
+    """Smallest curvature of the objective at theta.
+
+    None if torch has no Hessian, or an infinite one.
+    """
     if not has_hessian(objective, theta):
         return None
     if len(theta) <= HESSIAN_PARAMS:
-        values, vectors = torch.linalg.eigh(hessian(objective, theta))
+        matrix = hessian(objective, theta)
+        if not bool(matrix.isfinite().all()):
+            return None
+        values, vectors = torch.linalg.eigh(matrix)
         return Curvature(float(values[0]), float(values.abs().max()), vectors[:, 0])
     # Products cost about a dozen passes over the network.
     cost = 12.0 * len(theta) * len(objective.X)
@@ -51,6 +80,8 @@ def curvature(
     product = hessian_product(objective, theta)
     # A random start has a part along every eigenvector, almost surely.
     start = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
+    if not bool(product(start).isfinite().all()):
+        return None
     values, direction = lanczos(product, start, max(2, n_steps))
     # v^T H v is an upper bound of the smallest eigenvalue, unlike a rounded Ritz value.
     least_curvature = float(direction @ product(direction))

@@ -10,7 +10,7 @@ from torch import Tensor
 from sklearn_pgb._bases._basis import Basis
 from sklearn_pgb._budget import TILTED_BUDGET
 from sklearn_pgb._certificate._convex_bound import ConvexBound, convex_bound
-from sklearn_pgb._certificate._curvature import Curvature, curvature
+from sklearn_pgb._certificate._curvature import Curvature, curvature, has_jump
 from sklearn_pgb._certificate._nearby import rank_nearby
 from sklearn_pgb._certificate._quadratic import QuadraticProblem
 from sklearn_pgb._certificate._solved import SolvedBasis, solve_features
@@ -87,8 +87,12 @@ class Findings:
         Name of the row of linear layers whose joint features a local minimum can't be
         worse than.
     tilted : TiltedIdentity or None
+    jumps : bool
+        Whether the objective's second derivative may jump at the parameters, although
+        the network is smooth.
     curvature : Curvature or None
-        None if the network is not smooth or is linear in its parameters.
+        None if the network is not smooth or is linear in its parameters, or if the
+        second derivative may jump.
     """
 
     loss: float
@@ -108,6 +112,7 @@ class Findings:
     displaced: list[Displacement]
     joint_row: str | None
     tilted: TiltedIdentity | None
+    jumps: bool
     curvature: Curvature | None
 
     @property
@@ -238,9 +243,9 @@ def examine(
         floor.value,
         settings.max_memory,
     )
-    bending = None
-    if smooth and not objective.network.is_linear_in_theta:
-        bending = curvature(objective, theta, generator)
+    bends = smooth and not objective.network.is_linear_in_theta
+    jumps = bends and has_jump(objective, problem.base)
+    bending = curvature(objective, theta, generator) if bends and not jumps else None
     return Findings(
         loss=loss,
         penalty=penalty,
@@ -259,6 +264,7 @@ def examine(
         displaced=displaced,
         joint_row=joint_row,
         tilted=tilted,
+        jumps=jumps,
         curvature=bending,
     )
 

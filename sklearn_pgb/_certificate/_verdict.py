@@ -63,10 +63,11 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
 
     Without penalty, a smaller loss on the perturbed gradient basis, or on the joint
     layers of linear units, disproves a local minimum. So does a negative eigenvalue of
-    the Hessian, with or without penalty. Either way, a descent must confirm it.
+    the Hessian, with or without penalty, if differences at short distances confirm it.
+    Either way, a descent must reach a smaller objective.
     """
     objective, theta = subject.objective, subject.objective.network.theta
-    attempts = []
+    attempts: list[Escape | None] = []
     # With a penalty, displaced parameters have another objective, so Theorem 2 does not
     # apply.
     if findings.tilted is None and findings.displaced:
@@ -77,11 +78,12 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
     curvature = findings.curvature
     # Rounding errors of the smallest eigenvalue are proportional to the largest one.
     if curvature is not None and curvature.least < -1e-6 * curvature.largest:
-        attempts.append(by_curvature(objective, theta, curvature))
+        size = max(abs(findings.objective), findings.scale.reference)
+        attempts.append(by_curvature(objective, theta, curvature, size))
     # A decrease beyond rounding shows that the point is not a local minimum.
     rounding = 1e-14 * abs(findings.objective)
     limit = findings.objective - max(1e-6 * findings.tolerance, rounding)
-    confirmed = [escape for escape in attempts if escape.objective < limit]
+    confirmed = [each for each in attempts if each and each.objective < limit]
     return min(confirmed, key=lambda escape: escape.objective, default=None)
 
 
@@ -138,6 +140,12 @@ def notes(subject: Subject, findings: Findings) -> tuple[str, ...]:
         texts.append(
             "The derivatives span all outputs on these samples: every critical point "
             "of the loss is a global minimum, and the gradient basis fits any targets."
+        )
+    if findings.jumps:
+        texts.append(
+            "The second derivative of the objective may jump at these parameters, as "
+            "that of ELU does at zero and that of the Huber loss at delta, so no "
+            "curvature was used."
         )
     if rank is None:
         texts.append(

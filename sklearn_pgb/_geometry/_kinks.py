@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sklearn_pgb._budget import KINK_TOLERANCE
+from sklearn_pgb._budget import KINK_TOLERANCE, SEAM_TOLERANCE
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._network import Network
 
@@ -52,3 +52,14 @@ def kink_margin(network: Network, X: Tensor) -> KinkMargin:
     # Layers are compared by relative margins, as their scales differ.
     none = KinkMargin(math.inf, 1.0)
     return min(margins, key=lambda margin: margin.relative, default=none)
+
+
+def on_seam(network: Network, X: Tensor) -> bool:
+    """Whether a unit may be on a seam, where its second derivative can jump.
+
+    True if seams may not be at zero.
+    """
+    seams = pieces(network, X)
+    return not seams.complete or any(
+        bool((z.abs() <= SEAM_TOLERANCE * z.abs().max()).any()) for z in seams.inputs
+    )
