@@ -603,8 +603,9 @@ HESSIAN_PARAMS = 300
 # numbers stored in its vectors (400 MB).
 LANCZOS_FLOPS, LANCZOS_STEPS, LANCZOS_NUMBERS = 6e9, (20, 150), 5e7
 
-# Steps of the descent from a point that is not a local minimum.
-ESCAPE_STEPS = 200
+# Steps of the descent from a point that is not a local minimum. The first one has some
+# of these lengths: units of targets and of hidden units may differ by their ratios.
+ESCAPE_STEPS, FIRST_LENGTHS = 200, tuple(10.0**-k for k in range(0, 61, 2))
 
 # Lengths of a step along a direction of negative curvature, by the decrease that the
 # curvature predicts, relative to the objective. The short ones must confirm it: the

@@ -157,7 +157,7 @@ def test_escape_by_displacement_starts_at_the_same_loss():
     theta = objective.network.theta
     generator = torch.Generator().manual_seed(0)
     found = displacements(objective.network, objective.X, generator=generator)
-    escape = by_displacement(objective, theta, found)
+    escape = by_displacement(objective, theta, found, 0.002)
     start = objective.value_and_gradient_of_one(torch.as_tensor(escape.start))[0]
     assert float(start) == pytest.approx(0.00233440240783, abs=1e-9)
     assert escape.objective < 1e-4

@@ -4,8 +4,10 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from certificate_cases import chain_module
 from oracles import randn, random_chain
 
+from sklearn_pgb import certify
 from sklearn_pgb._geometry import _rank
 from sklearn_pgb._geometry._rank import generic_rank, jacobian_rank
 from sklearn_pgb._models._activations import ACTIVATIONS
@@ -70,3 +72,28 @@ def test_rank_of_large_jacobian(generator, monkeypatch):
     assert generic_rank(network, X, generator, max_flops=work - 1) is None
     monkeypatch.setattr(_rank, "RANK_ENTRIES", n_rows * n_params - 1)
     assert jacobian_rank(network, X) is None
+
+
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e20])
+def test_generic_rank_does_not_depend_on_units_of_outputs(size, generator):
+    """The second unit has no effect, but nearby it has three derivatives more."""
+    X = randn(generator, 20, 2)
+    weights = [[[0.5, -0.3], [0.2, 0.4]], [[size, 0.0]]]
+    biases = [[0.1, -0.2], [3 * size]]
+    network = ChainNetwork.mlp(weights, biases, [ACTIVATIONS["tanh"]])
+    assert jacobian_rank(network, X) == 6
+    assert generic_rank(network, X, generator) == 9
+
+
+def test_generic_rank_is_not_below_the_rank(generator):
+    """Changes of the size of the largest bias saturate the unit that is not."""
+    X = randn(generator, 20, 1)
+    weights, biases = [[[1.0], [0.5]], [[1.0, 1.0]]], [[1e7, 0.1], [0.0]]
+    network = ChainNetwork.mlp(weights, biases, [ACTIVATIONS["tanh"]])
+    module = chain_module(weights, biases=biases)
+    rank = jacobian_rank(network, X)
+    # Those of the second unit, and of the output's bias.
+    assert rank == 4
+    certificate = certify(module, X.numpy(), X[:, 0].numpy() ** 2, loss="squared_error")
+    assert (certificate.rank, certificate.generic_rank) == (4, 4)
+    assert certificate.is_singular is False

@@ -61,9 +61,9 @@ class PerturbedGradientBasis(TangentColumns):
     rank_ : int or None
         Rank of the Jacobian on the training inputs; None if it is too large.
     generic_rank_ : int or None
-        Rank of the Jacobian at nearby parameters.
+        Largest rank of the Jacobian found at the parameters and nearby.
     is_singular_ : bool or None
-        Whether the rank is lower than at nearby parameters.
+        Whether the rank is lower than `generic_rank_`.
 
     See Also
     --------
@@ -119,10 +119,10 @@ class PerturbedGradientBasis(TangentColumns):
         n_rows = len(inputs) * network(network.theta, inputs[:1]).shape[1]
         # A full rank cannot be larger nearby.
         if rank is not None and rank < min(n_rows, network.n_params):
-            nearby_rank = generic_rank(network, inputs, generator, weight)
+            nearby_rank = generic_rank(network, inputs, generator, weight, rank=rank)
         self.rank_ = self.generic_rank_ = self.is_singular_ = None
         if rank is not None and nearby_rank is not None:
-            self.rank_, self.generic_rank_ = rank, max(rank, nearby_rank)
+            self.rank_, self.generic_rank_ = rank, nearby_rank
             self.is_singular_ = rank < nearby_rank
         kept: list[Displacement] = []
         if self.is_singular_:

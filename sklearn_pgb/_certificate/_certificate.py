@@ -86,8 +86,9 @@ class Certificate:
         Smallest distance of a ReLU unit's input from zero over all samples. Infinite
         for smooth networks, nan if unknown.
     rank, generic_rank : int or None
-        Rank of the derivatives of all outputs with respect to all parameters, and its
-        largest value nearby. Singular values below 1e-10 of the largest are ignored.
+        Rank of the derivatives of all outputs with respect to all parameters, and the
+        largest one found there and nearby. Singular values below 1e-10 of the largest
+        are ignored.
         None if the derivatives are too large to factorize.
     is_singular : bool or None
         Whether `rank` is below `generic_rank`.

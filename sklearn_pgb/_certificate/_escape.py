@@ -12,10 +12,13 @@ from sklearn_pgb._budget import (
     CONFIRMING_LENGTHS,
     CURVATURE_FACTOR,
     ESCAPE_STEPS,
+    FIRST_LENGTHS,
     LONG_DECREASES,
     SHORT_DECREASES,
 )
 from sklearn_pgb._certificate._curvature import Curvature
+from sklearn_pgb._certificate._table import problem_on
+from sklearn_pgb._convex._unit_basis import ColumnScaling
 from sklearn_pgb._geometry._displacements import Displacement
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._polish import quasi_newton
@@ -45,18 +48,18 @@ class Escape:
 
 
 def by_displacement(
-    objective: Objective, theta: Tensor, displaced: list[Displacement]
+    objective: Objective, theta: Tensor, displaced: list[Displacement], size: float
 ) -> Escape:
-    """Descend from the displaced parameters with the largest gradient."""
-    # All displaced parameters have the same outputs, so the steepest one decreases
-    # fastest.
-    best = max(
-        displaced,
-        key=lambda each: float(
-            objective.value_and_gradient_of_one(theta + each.shift)[1].norm()
-        ),
-    )
-    return _descend(objective, best.kind, theta + best.shift)
+    """Descend from the displaced parameters whose first step decreases most.
+
+    Parameters
+    ----------
+    size : float
+        Size of the objective.
+    """
+    descents = [_Descent.at(objective, theta + each.shift, size) for each in displaced]
+    best = int(np.nanargmin([descent.value for descent in descents]))
+    return descents[best].run(displaced[best].kind)
 
 
 def by_curvature(
@@ -97,13 +100,59 @@ def by_curvature(
     # orders.
     finite = [pair for pair in starts if math.isfinite(pair[0])]
     best = min(finite, key=lambda pair: pair[0])[1]
-    return _descend(objective, "negative curvature", theta + best)
+    return _Descent.at(objective, theta + best, size).run("negative curvature")
 
 
-def _descend(objective: Objective, kind: str, start: Tensor) -> Escape:
-    # A few steps are enough: any decrease beyond rounding disproves a local minimum, so
-    # the descent need not converge.
-    end = quasi_newton(
-        objective.value_and_gradient_of_one, start, gtol=1e-10, max_iter=ESCAPE_STEPS
-    )
-    return Escape(kind, start.numpy(), end.theta.numpy(), end.value)
+@dataclass(frozen=True, eq=False)
+class _Descent:
+    """A descent in units of the parameters and of the objective, after its first step.
+
+    `steps` are in the units `unit` of each parameter, and `value` is the objective.
+    """
+
+    objective: Objective
+    start: Tensor
+    size: float
+    unit: Tensor
+    steps: Tensor
+    value: float
+
+    @classmethod
+    def at(cls, objective: Objective, start: Tensor, size: float) -> "_Descent":
+        """Take the best of several steps along the negative gradient."""
+        unit = _units(objective, start, size)
+        downhill = -unit * objective.value_and_gradient_of_one(start)[1]
+        downhill /= float(downhill.norm()) or 1.0
+        trials = [length * downhill for length in (0.0, *FIRST_LENGTHS)]
+        values = [float(objective.value((start + unit * t)[None])[0]) for t in trials]
+        best = int(np.nanargmin(values))
+        return cls(objective, start, size, unit, trials[best], values[best])
+
+    def run(self, kind: str) -> Escape:
+        """Descend by L-BFGS."""
+        # A few steps are enough: any decrease beyond rounding disproves a local
+        # minimum, so the descent need not converge.
+        end = quasi_newton(self._in_units, self.steps, gtol=0.0, max_iter=ESCAPE_STEPS)
+        theta = self.start + self.unit * end.theta
+        value = float(self.objective.value(theta[None])[0])
+        return Escape(kind, self.start.numpy(), theta.numpy(), value)
+
+    def _in_units(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        theta = self.start + self.unit * steps
+        value, gradient = self.objective.value_and_gradient_of_one(theta)
+        return value / self.size, self.unit * gradient / self.size
+
+
+def _units(objective: Objective, theta: Tensor, size: float) -> Tensor:
+    """Changes of single parameters by which the objective may change by its size.
+
+    L-BFGS takes first steps of length one, so without these units a descent would fail
+    for targets or inputs of extreme sizes.
+    """
+    network, X, loss = objective.network.at(theta), objective.X, objective.loss
+    raw = network(theta, X)
+    problem = problem_on(objective, network.jacobian(X), intercept=False, offset=raw)
+    norms = ColumnScaling.of(problem).plain
+    residual = objective.weight.sqrt()[:, None] * loss.gradient(objective.y, raw)
+    unit = size / (float(residual.norm()) * norms)
+    return torch.where(unit.isfinite(), unit, 1.0)

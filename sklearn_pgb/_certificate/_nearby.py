@@ -31,7 +31,9 @@ def rank_nearby(
     # The derivatives of a model that is linear in its parameters are constant.
     if rank in (None, min(n_rows, n_coef)) or network.is_linear_in_theta:
         return rank, []
-    nearby = generic_rank(network, X, generator, weight, max_flops=NEARBY_RANK_FLOPS)
+    nearby = generic_rank(
+        network, X, generator, weight, rank=rank or 0, max_flops=NEARBY_RANK_FLOPS
+    )
     # Each displacement costs a factorization. It is not worth much if the gradient
     # basis already shows that the point is not critical.
     limit = NEARBY_RANK_FLOPS / (1 if may_be_critical else N_DISPLACEMENTS)

@@ -67,6 +67,7 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
     Either way, a descent must reach a smaller objective.
     """
     objective, theta = subject.objective, subject.objective.network.theta
+    size = max(abs(findings.objective), findings.scale.reference)
     attempts: list[Escape | None] = []
     # With a penalty, displaced parameters have another objective, so Theorem 2 does not
     # apply.
@@ -74,11 +75,11 @@ def find_escape(subject: Subject, findings: Findings) -> Escape | None:
         names = PERTURBED, findings.joint_row
         rows = [row for row in findings.rows if row.basis in names]
         if any(row.excess > findings.tolerance for row in rows):
-            attempts.append(by_displacement(objective, theta, findings.displaced))
+            displaced = findings.displaced
+            attempts.append(by_displacement(objective, theta, displaced, size))
     curvature = findings.curvature
     # Rounding errors of the smallest eigenvalue are proportional to the largest one.
     if curvature is not None and curvature.least < -1e-6 * curvature.largest:
-        size = max(abs(findings.objective), findings.scale.reference)
         attempts.append(by_curvature(objective, theta, curvature, size))
     # A decrease beyond rounding shows that the point is not a local minimum.
     rounding = 1e-14 * abs(findings.objective)

@@ -51,29 +51,53 @@ def generic_rank(
     generator: torch.Generator,
     weight: Tensor | None = None,
     *,
+    rank: int = 0,
     max_flops: float = RANK_FLOPS,
 ) -> int | None:
-    """Largest `jacobian_rank` at a few random parameters nearby.
+    """Largest `jacobian_rank` at a few random parameters nearby, at least `rank`.
 
     A small change of the parameters can only increase the rank. If it does not, the
     outputs of nearby parameters form a manifold whose tangent space is the range of the
     Jacobian (rank theorem), and the perturbable gradient basis equals the gradient
     basis. If it does, the perturbable gradient basis may be larger.
+
+    Parameters
+    ----------
+    rank : int, default=0
+        Rank at the parameters. A smaller one at others shows that they are not near.
     """
     theta = network.theta
-    size = float(theta.square().mean().sqrt()) or 1.0
+    size = _sizes(network)
     # A network without seams is analytic. One sample shows all functions that it calls.
     seams = pieces(network, X[:1])
     is_analytic = seams.complete and not seams.inputs
-    largest = None
+    largest = rank
     for distance in NEARBY_ANALYTIC if is_analytic else NEARBY_STEPS:
         noise = torch.randn(len(theta), generator=generator, dtype=theta.dtype)
         nearby = network.at(theta + distance * size * noise)
-        rank = jacobian_rank(nearby, X, weight, max_flops=max_flops)
-        if rank is None:
+        found = jacobian_rank(nearby, X, weight, max_flops=max_flops)
+        if found is None:
             return None
-        largest = max(rank, largest or 0)
+        largest = max(found, largest)
     return largest
+
+
+def _sizes(network: Network) -> Tensor:
+    """Sizes of the parameters, one for each block, because blocks have units.
+
+    Blocks of zeros have the size one.
+    """
+    theta = network.theta
+
+    def size_of(part: Tensor) -> float:
+        return float(part.square().mean().sqrt()) or 1.0
+
+    sizes = torch.full_like(theta, size_of(theta))
+    # Single parameters come last, after those of whole layers.
+    blocks = sorted(network.blocks().values(), key=lambda each: each.start - each.stop)
+    for block in blocks:
+        sizes[block] = size_of(theta[block])
+    return sizes
 
 
 def weighted_jacobian(
