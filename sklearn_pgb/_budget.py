@@ -156,9 +156,9 @@ DIVERGED_EXCESS = 2.0
 
 # --- geometry -----------------------------------------------------------------
 
-# Largest change of the outputs, relative to one plus the largest output, and the times
-# on a path at which it is tested.
-OUTPUT_TOLERANCE, TIMES = 1e-12, (0.25, 0.5, 0.75, 1.0)
+# Largest change of an output, relative to its spread, or in rounding errors of its
+# terms if these are larger. It is tested at these times on a path.
+OUTPUT_TOLERANCE, MOVED_ULPS, TIMES = 1e-12, 64, (0.25, 0.5, 0.75, 1.0)
 
 # A path that meets a kink is halved up to this many times, down to a thousandth of the
 # weights' size; the columns of closer parameters hardly differ. Then another random

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+from certificate_cases import chain_module
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from torch import nn
 
 from sklearn_pgb import certify
+from sklearn_pgb._geometry._displacements import displacements
+from sklearn_pgb._losses._regression import SquaredLoss
+from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._models._open import open_network
 
 SIZES = (1e-25, 1e-10, 1.0, 1e10, 1e25)
 
@@ -57,3 +64,44 @@ def test_saddle_of_a_classifier_is_left(seed):
     mlp.intercepts_[1][:] = np.log(mean / (1 - mean))
     certificate = certify(mlp, x, y > 0, random_state=seed)
     assert certificate.verdict == "not_local_min"
+
+
+class SmallTerm(nn.Module):
+    """Outputs `size` (w factor x + u^2 sin(3 x)), where u is zero."""
+
+    def __init__(self, size, factor):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([[1 / factor]], dtype=torch.float64))
+        self.u = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.size, self.factor = torch.as_tensor(size).double(), factor
+
+    def forward(self, X):
+        line = self.factor * X @ self.w
+        return self.size * (line + self.u**2 * torch.sin(3 * X))
+
+
+@pytest.mark.parametrize("size", [[1.0], [1e-12], [1e-18], [1e18, 1.0]])
+@pytest.mark.parametrize("factor", [1.0, 1e6, 1e10])
+def test_displacements_change_no_output_in_any_units(size, factor, generator):
+    """The derivatives by u are zero, but each change of u changes all outputs."""
+    module = SmallTerm(size, factor)
+    X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    assert displacements(ModuleNetwork(module), X, generator=generator) == []
+    y = module(X).detach() + 0.1 * module.size * torch.cos(3 * X)
+    certificate = certify(module, X.numpy(), y.numpy(), loss="squared_error")
+    assert "perturbed gradient" not in {row.basis for row in certificate.table}
+
+
+@pytest.mark.parametrize("size", [1e-18, 1.0, 1e18])
+def test_displacements_of_idle_units_in_any_units(size, generator):
+    """Units that cancel, in outputs of any size: the second and third are equal."""
+    weights = [[[0.5], [0.3], [0.3]], [[size, size, -size]]]
+    module = chain_module(weights, biases=[[0.1, 0.2, 0.2], [size]])
+    network = open_network(module, loss=SquaredLoss()).network
+    X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    found = displacements(network, X, generator=generator)
+    assert "null space of inputs" in {each.kind for each in found}
+    raw = network(network.theta, X)
+    for each in found:
+        moved = network(network.theta + each.shift, X)
+        torch.testing.assert_close(moved, raw, rtol=1e-12, atol=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import (
+    MOVED_ULPS,
     N_DIRECTIONS,
     N_HALVINGS,
     OUTPUT_TOLERANCE,
@@ -109,6 +110,8 @@ class _Walk:
     def __init__(self, network: Network, X: Tensor) -> None:
         self._network, self._X, self._theta = network, X, network.theta
         self._raw = self._run(self._theta)
+        spread = (self._raw - self._raw.mean(0)).abs().amax(0)
+        self._bound = torch.maximum(OUTPUT_TOLERANCE * spread, self._rounding())
         start = pieces(network, X)
         self.complete = start.complete
         self.seams = bool(start.inputs)
@@ -120,12 +123,23 @@ class _Walk:
         for stop in (0.5**i for i in range(N_HALVINGS + 1)):
             shifts = [_total(paths, stop * time) for time in TIMES]
             if self._keeps_pieces(shifts):
-                bound = OUTPUT_TOLERANCE * (1 + float(self._raw.abs().max()))
                 moved = [self._run(self._theta + shift) for shift in shifts]
                 # Outputs that overflow to NaN are no smaller than the bound.
-                kept = all((raw - self._raw).abs().max() <= bound for raw in moved)
-                return stop if kept else None
+                kept = [(raw - self._raw).abs() <= self._bound for raw in moved]
+                return stop if all(bool(each.all()) for each in kept) else None
         return None
+
+    def _rounding(self) -> Tensor:
+        """Rounding errors of each output, by those of relative changes of theta.
+
+        Outputs may be small sums of large terms, and zero up to rounding.
+        """
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, self._theta.shape, generator=generator) * 2.0 - 1
+        change = torch.finfo(self._theta.dtype).eps ** 0.5
+        moved = self._run(self._theta * (1 + change * signs)) - self._raw
+        terms = torch.maximum(moved.abs() / change, self._raw.abs()).amax(0)
+        return MOVED_ULPS * torch.finfo(terms.dtype).eps * terms
 
     def _run(self, theta: Tensor) -> Tensor:
         with torch.no_grad():

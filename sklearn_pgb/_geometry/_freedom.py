@@ -58,11 +58,12 @@ def block_families(network: Network, X: Tensor) -> Iterator[list[Freedom]]:
     if operator.n_rows * operator.n_coef > JACOBIAN_ENTRIES:
         return
     J = operator.dense().flatten(0, 1)
-    rounding = torch.finfo(J.dtype).eps * float(J.norm())
+    # In units of the outputs, because parameters have different ones.
+    rounding = torch.finfo(J.dtype).eps * float((J.abs() @ theta.abs()).norm())
     for name, block in network.blocks().items():
         columns = J[:, block]
         # The null space of zero columns needs no decomposition.
-        is_zero = columns.norm(dim=0) <= rounding
+        is_zero = columns.norm(dim=0) * _rms(theta[block]) <= rounding
         identity = torch.eye(len(is_zero), dtype=J.dtype)
         if is_zero.any():
             yield [_block_freedom(theta, name, block, identity[:, is_zero])]
@@ -76,7 +77,7 @@ def block_families(network: Network, X: Tensor) -> Iterator[list[Freedom]]:
 
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
     # Blocks of zeros, such as initial biases, get shifts of size one.
-    size_of_entries = float(theta[block].square().mean().sqrt()) or 1.0
+    size_of_entries = _rms(theta[block])
     # Directions are orthonormal, so this gives a shift the size of the block's entries,
     # however many directions there are.
     scale = size_of_entries * (len(basis) / basis.shape[1]) ** 0.5
