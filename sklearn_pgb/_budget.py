@@ -30,7 +30,7 @@ VALUES_WORTH_A_THREAD = 5_000_000
 # threads save at most a few seconds on idle cores. On busy ones they wait for each
 # other in each of thousands of operations: eigenvalues of a matrix of 1,531 columns
 # took 8.3 s with two threads on two cores beside two other programs, and .5 s with one.
-# Last digits depend on the number of threads, so results of small problems do not.
+# Last digits depend on the number of threads, and small problems always have one.
 FACTORIZATION_WORTH_A_THREAD = 3e11
 
 # Multiplications per thread of predictions, about half a second. Beside two endless
@@ -807,9 +807,9 @@ BISECTIONS = 64
 # many steps.
 COUNT_TAIL, COUNT_POINTS = 1e-9, 2000
 
-# Targets within this distance of a whole number are counts: products of rates and
-# exposures are not exact.
-FRACTION_ATOL = 1e-6
+# Targets within this relative distance of a whole number are counts, but not above a
+# hundredth: products of rates and exposures are not exact, and may be in float32.
+COUNT_RTOL, LARGEST_FRACTION = 1e-6, 1e-2
 
 # Variance of counts beyond their mean, relative to the square of the mean. The least is
 # hardly different from none.

@@ -122,8 +122,8 @@ def threads_for(multiplications: float) -> Iterator[None]:
     fifteen times slower.
     """
     with _one_thread_for_blas() as before:
-        allowed = int(multiplications / WORTH_A_THREAD)
-        torch.set_num_threads(max(1, min(before, allowed)))
+        allowed = min(before, multiplications / WORTH_A_THREAD)
+        torch.set_num_threads(max(1, int(allowed)))
         yield
 
 
@@ -149,10 +149,11 @@ def tree_threads(n_values: int, available: int) -> int:
 def threads_for_training(n_values: int, has_trees: bool) -> Iterator[None]:
     """Limit the threads of a block that trains a user's model on so many values.
 
-    NumPy and SciPy get one thread for few values; trees see `tree_threads`.
+    NumPy and SciPy get one thread for less than two times VALUES_WORTH_A_THREAD; for
+    trees see `tree_threads`.
     """
     with ExitStack() as stack:
-        if tree_threads(n_values, 2) == 1:
+        if n_values < 2 * VALUES_WORTH_A_THREAD:
             stack.enter_context(_one_thread_for_blas())
         if has_trees:
             # Not cached, because packages of boosted trees may be imported at any time.
@@ -163,11 +164,8 @@ def threads_for_training(n_values: int, has_trees: bool) -> Iterator[None]:
         yield
 
 
-def threads_for_prediction(
-    n_samples: int, n_params: int
-) -> AbstractContextManager[None]:
+def threads_for_prediction(multiplications: float) -> AbstractContextManager[None]:
     """Limit the number of threads of predictions; see `threads_for`."""
-    multiplications = float(n_samples) * n_params
     return threads_for(multiplications * (WORTH_A_THREAD / PREDICTION_WORTH_A_THREAD))
 
 

@@ -79,9 +79,18 @@ def test_average_of_nested_target_transformations():
     ("grid", "message"),
     [
         ({"transformer__with_mean": [True, False]}, "over .'transformer__with_mean'."),
-        ({"transformer": [StandardScaler(), MinMaxScaler()]}, "chose different"),
+        ({"transformer": [StandardScaler(), MinMaxScaler()]}, "over .'transformer'."),
+        (
+            {
+                "regressor": [
+                    TransformedTargetRegressor(Ridge(), transformer=each)
+                    for each in (StandardScaler(), MinMaxScaler())
+                ]
+            },
+            "chose different",
+        ),
     ],
-    ids=["parameter", "transformer"],
+    ids=["parameter", "transformer", "regressor"],
 )
 def test_search_over_target_transformations(grid, message):
     """Networks that predict different transformations can't be averaged."""
@@ -101,3 +110,22 @@ def test_nothing_to_share():
         TransformedTargetRegressor(mlp(), func=np.log, inverse_func=np.exp),
     ):
         assert share_target_transformation(estimator, np.ones(3)) is estimator
+
+
+class OneArgument(StandardScaler):
+    """As TransformedTargetRegressor calls it: without a second argument."""
+
+    def fit(self, y):
+        return super().fit(y)
+
+
+def test_transformers_get_targets_alone():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    first, second = (
+        GradientBasisRefit(
+            TransformedTargetRegressor(Ridge(), transformer=each), random_state=0
+        ).fit(X, y)
+        for each in (OneArgument(), StandardScaler())
+    )
+    np.testing.assert_array_equal(first.predict(X), second.predict(X))

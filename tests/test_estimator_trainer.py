@@ -171,6 +171,12 @@ def test_an_interrupted_training_ends_all(network, n_jobs, tmp_path, ctrl_c):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_an_interrupted_basis_is_no_basis(ctrl_c):
+    with pytest.raises(KeyboardInterrupt):
+        GradientBasis(Interrupted()).fit(X, Y)
+
+
 def test_a_handler_of_the_user_decides():
     """One that takes note without raising does not end the training."""
     noted = []

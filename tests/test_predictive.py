@@ -313,6 +313,10 @@ def test_rates_have_no_distribution(table):
     # Products of rates and exposures are counts, up to rounding.
     model.fit(rows, counts / exposure * exposure)
     assert np.isfinite(neg_nll(model, rows, counts))
+    single = (np.float32(200 + counts) / np.float32(0.7)) * np.float32(0.7)
+    assert not np.array_equal(single, 200 + counts)
+    model.fit(rows, single)
+    assert np.isfinite(neg_nll(model, rows, 200 + counts))
     with pytest.raises(ValueError, match=r"got \d+\.5\. Other numbers have no prob"):
         neg_nll(model, rows, counts + 0.5)
 
@@ -426,6 +430,22 @@ def test_intervals_where_the_inverse_is_flat(name, distribution):
     covered = (ends[:, 0] <= y) & (y <= ends[:, 1])
     assert 0.85 <= covered.mean() <= 0.97
     finite_values(model, 100 * X[:5], y[:5])
+
+
+def test_a_constant_output_leaves_the_others_as_they_are():
+    """Intervals of a column of logs do not depend on a constant column beside it."""
+    y = np.exp(LINE[:60, 0] + 0.3 * np.random.default_rng(1).normal(size=60))
+
+    def intervals(y):
+        ridge = TransformedTargetRegressor(Ridge(), func=np.log, inverse_func=np.exp)
+        ridge.fit(LINE[:40], y[:40])
+        model = GradientBasisRefit(FrozenEstimator(ridge), alpha=[0.01], center="zero")
+        model.fit(LINE[:40], y[:40], X_val=LINE[40:60], y_val=y[40:])
+        return model.predict_interval(LINE[60:80])
+
+    both = intervals(np.c_[y, np.full(60, 3.0)])
+    np.testing.assert_allclose(both[:, :, 0], intervals(y), rtol=1e-6)
+    np.testing.assert_allclose(both[:, :, 1], 3.0)
 
 
 def test_scale_of_a_transformation_with_a_minimum():

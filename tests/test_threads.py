@@ -1,5 +1,6 @@
 """Loops of small steps use few threads and restore the limits."""
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
 from table_cases import regressor
 from threadpoolctl import threadpool_info, threadpool_limits
+from torch import nn
 
 from sklearn_pgb import (
     AddedNeuronClassifier,
@@ -21,7 +23,11 @@ from sklearn_pgb import (
 from sklearn_pgb._budget import WORTH_A_THREAD
 from sklearn_pgb._estimator import _tangent_sum
 from sklearn_pgb._refit import _groups
-from sklearn_pgb._threads import threads_for, threads_for_solve
+from sklearn_pgb._threads import (
+    threads_for,
+    threads_for_prediction,
+    threads_for_solve,
+)
 
 
 def threads():
@@ -99,25 +105,33 @@ def test_blas_threads_of_models(worth, expected, three_threads, monkeypatch):
     assert [n_torch for n_torch, _ in seen] == [before[0]] * 3
 
 
-@pytest.mark.parametrize(("worth", "expected"), [(None, 1), (300, 2), (1, 3)])
-def test_threads_of_predictions(worth, expected, three_threads, monkeypatch):
-    """Coefficients of four features and an intercept, on 150 samples."""
-    seen = []
+@pytest.mark.parametrize(
+    ("multiplications", "expected"), [(0, 1), (1.9e10, 1), (2e10, 2), (math.inf, 3)]
+)
+def test_threads_of_predictions(multiplications, expected, three_threads):
+    with threads_for_prediction(multiplications):
+        assert threads()[0] == expected
 
-    def recorded(*args, **kwargs):
-        seen.append(threads()[0])
-        return inputs_of(*args, **kwargs)
 
-    inputs_of = _tangent_sum.inputs_of
-    monkeypatch.setattr(_tangent_sum, "inputs_of", recorded)
-    if worth is not None:
-        monkeypatch.setattr(_threads, "PREDICTION_WORTH_A_THREAD", worth)
+@pytest.mark.filterwarnings("ignore:.*already trained")
+def test_cost_of_predictions(monkeypatch):
+    """Each parameter is used once for a sample, but for convolutions and the like."""
+    costs = []
+
+    def recorded(multiplications):
+        costs.append(multiplications)
+        return threads_for_prediction(multiplications)
+
+    monkeypatch.setattr(_tangent_sum, "threads_for_prediction", recorded)
     X = np.random.default_rng(0).normal(size=(150, 4))
-    refit = GradientBasisRefit(Ridge(), cv=None, alpha=1.0).fit(X, X[:, 0])
-    before = threads()
+    refit = GradientBasisRefit(Ridge(), cv=3, alpha=1.0).fit(X, X[:, 0])
+    costs.clear()
     refit.predict(X)
-    assert seen[-1] == expected
-    assert threads() == before
+    assert costs == [150 * 3 * 5]
+    layers = nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 1)
+    images = GradientBasisRefit(nn.Sequential(*layers), alpha=1.0)
+    images.set_params(loss="squared_error").fit(X[:, None], X[:, 0]).predict(X[:, None])
+    assert costs[-1] == math.inf
 
 
 def test_choices_of_tables_have_one_thread(three_threads, monkeypatch):

@@ -26,7 +26,7 @@ from sklearn_pgb._models._combinations import VOTES, unfitted_members
 from sklearn_pgb._models._mapped_rows import MappedRows, StreamedInputs
 from sklearn_pgb._models._open import nested, open_network
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._models._protected import fit_protected, transform_protected
+from sklearn_pgb._models._protected import transform_protected
 from sklearn_pgb._models._selected import select
 from sklearn_pgb._sklearn import BaseSearchCV
 
@@ -108,8 +108,8 @@ def device_or_cpu(device: Any) -> torch.device | None:
         except (RuntimeError, TypeError):
             raise failure from None
         warnings.warn(
-            f"Predictions are computed on the CPU, because {failure}. Set device=None "
-            "if this is intended.",
+            f"device={device!r} is not there, so predictions are computed on the CPU: "
+            f"{failure}. Set device=None if this is intended.",
             UserWarning,
             stacklevel=2,
         )
@@ -252,7 +252,8 @@ def _share_transformer(
     if transformer is None:
         transformer = FunctionTransformer(estimator.func)
     else:
-        transformer = fit_protected(clone(transformer), columns, None)
+        # As TransformedTargetRegressor, which passes nothing else; it may write.
+        transformer = clone(transformer).fit(columns.copy())
         # FrozenEstimator does not work here: its `fit` requires two arguments, and
         # TransformedTargetRegressor passes only y.
         params["transformer"] = FunctionTransformer(
@@ -271,7 +272,13 @@ def _check_candidates(search: BaseSearchCV, shared: Any) -> None:
     if grids is None:
         grids = getattr(search, "param_distributions", {})
     grids = [grids] if isinstance(grids, Mapping) else grids
-    lost = search.estimator.get_params().keys() - shared.get_params().keys()
+    old, new = search.estimator.get_params(), shared.get_params()
+    lost = old.keys() - new.keys()
+    lost |= {
+        name
+        for name in old.keys() & new.keys()
+        if name.split("__")[-1] == "transformer" and new[name] is not old[name]
+    }
     varied = sorted({name for grid in grids for name in grid if name in lost})
     if varied:
         raise ValueError(_varied_targets(f"over {varied}"))

@@ -1,5 +1,6 @@
 """Sums of fitted models and of their derivatives, prepared for predictions."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -67,14 +68,18 @@ class TangentSum:
     def raw(self, X: Any, start: Any = 0) -> Tensor:
         """Return the sum of the terms and of `start` for samples."""
         total: Any = start
-        networks = [model for models, _ in self.terms for model in models]
-        n_params = sum(model.network.n_params for model in networks)
-        with threads_for_prediction(_num_samples(X), n_params):
-            inputs = iter(inputs_of(networks, X, self.device, check=False))
+        opened = [model for models, _ in self.terms for model in models]
+        networks = [model.network for model in opened]
+        inputs = iter(inputs_of(opened, X, self.device, check=False))
+        # Others use parameters many times for a sample, as convolutions do.
+        dense = all(stack_kind(network) is not None for network in networks)
+        n_params = sum(network.n_params for network in networks)
+        cost = _num_samples(X) * n_params if dense else math.inf
+        with threads_for_prediction(cost):
             for models, term in self.terms:
                 total = total + term(*[next(inputs) for _ in models])
-            for model, encode, sums in self.trees:
-                part = sums(encode.matrix(model.transformed(X)))
-                total = total + part.to(self.device or "cpu")
+        for model, encode, sums in self.trees:
+            part = sums(encode.matrix(model.transformed(X)))
+            total = total + part.to(self.device or "cpu")
         raw: Tensor = total
         return raw

@@ -1,17 +1,12 @@
 """Training of networks, cached if the user gives a memory."""
 
-import math
 import pickle
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
 from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
@@ -22,14 +17,10 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._estimator._border import aligned, jobs_for
-from sklearn_pgb._models._open import has_trees
-from sklearn_pgb._models._protected import fit_protected
+from sklearn_pgb._models._train import train
 from sklearn_pgb._seeds import with_seed
 from sklearn_pgb._sklearn import _check_method_params, _safe_indexing
-from sklearn_pgb._threads import local_randomness, threads_for_training
-
-# The warning of scikit-learn's multilayer perceptrons that catch an interrupt.
-INTERRUPTED = "Training interrupted by user"
+from sklearn_pgb._threads import local_randomness
 
 
 class Trainer:
@@ -160,56 +151,8 @@ def _train(
             stack.enter_context(local_randomness(seed))
             if seed is None and rng_state is not None:
                 torch.set_rng_state(rng_state)
-        n_values = math.prod(np.shape(X))
-        stack.enter_context(threads_for_training(n_values, has_trees(estimator)))
-        stack.enter_context(uninterrupted())
-        fit_protected(estimator, X, y, **fit_params)
+        train(estimator, X, y, **fit_params)
     return estimator, time.perf_counter() - start
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Raise KeyboardInterrupt if a training was interrupted but returned.
-
-    scikit-learn's multilayer perceptrons catch the interrupt and warn, skorch's
-    networks only catch it. Both would go on as if they were trained.
-    """
-    # Interrupts only reach the main thread.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    known, interrupted = signal.getsignal(signal.SIGINT), False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        assert callable(known)
-        try:
-            known(number, frame)
-        except KeyboardInterrupt:
-            # A handler of the user may also only take note.
-            interrupted = True
-            raise
-
-    show = warnings.showwarning
-
-    def show_or_raise(message: Any, *args: Any, **options: Any) -> None:
-        if INTERRUPTED in str(message):
-            raise KeyboardInterrupt
-        show(message, *args, **options)
-
-    if callable(known):
-        signal.signal(signal.SIGINT, handle)
-    try:
-        with warnings.catch_warnings():
-            # Interrupts that are no SIGINT, such as those of other signals.
-            warnings.filterwarnings("always", message=INTERRUPTED)
-            warnings.showwarning = show_or_raise
-            yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is handle:
-            signal.signal(signal.SIGINT, known)
-    if interrupted:
-        raise KeyboardInterrupt
 
 
 def train_networks(

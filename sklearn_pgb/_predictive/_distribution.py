@@ -12,8 +12,9 @@ from sklearn.utils import check_random_state
 
 from sklearn_pgb._budget import (
     COUNT_POINTS,
+    COUNT_RTOL,
     COUNT_TAIL,
-    FRACTION_ATOL,
+    LARGEST_FRACTION,
     LEAST_DISPERSION,
     MOST_DISPERSION,
 )
@@ -277,10 +278,11 @@ def check_targets(y: ArrayLike, shape: tuple[int, ...]) -> Array:
 def check_counts(y: Array, advice: str) -> Array:
     """Return targets rounded to whole numbers, or raise an error for fractions."""
     counts: Array = np.round(y)
-    fractions = y[np.abs(y - counts) > FRACTION_ATOL]
+    allowed = np.clip(COUNT_RTOL * np.abs(y), COUNT_RTOL, LARGEST_FRACTION)
+    fractions = y[np.abs(y - counts) > allowed]
     if len(fractions):
         raise ValueError(
             "y must hold whole numbers for distributions of counts, got "
-            f"{fractions[0]:.6g}. {advice}"
+            f"{fractions[0]:.9g}. {advice}"
         )
     return counts

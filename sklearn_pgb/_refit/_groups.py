@@ -215,7 +215,7 @@ def refit_groups(
     for fold in folds:
         members[:, fold.heldout] = torch.stack(fold.raw)[:, fold.heldout]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
-    # The choice takes thousands of operations of few milliseconds each.
+    # The choice takes thousands of operations of a few milliseconds.
     with threads_for(0):
         stack, shift = fit_stacking_weights(members[:, scored], *of_scored)
         averages = [fold.average(stack) + shift for fold in folds]

@@ -217,10 +217,11 @@ def with_gains(
         if refits:
             losses = [each.loss for each in refits]
             finalists.append(best_candidate(refits, losses))
-    gains = [
-        gain_of_average(parts, each, solutions, n_folds) if len(parts) > 1 else 0.0
-        for each in finalists
-    ]
+    gains = [0.0] * len(finalists)
+    if len(parts) > 1:
+        gains = [gain_of_average(parts, e, solutions, n_folds) for e in finalists]
+        # Training losses may overflow.
+        gains = [gain if math.isfinite(gain) else 0.0 for gain in gains]
     return [
         replace(each, gain=gains[finalists.index(each)]) if each in finalists else each
         for each in candidates

@@ -120,7 +120,12 @@ def untransformed(
     """Undo target transformations, and restore the shape of the training targets."""
     y: NDArray[np.float64] = opened.untransform(mean)
     if np.isnan(y).any():
-        names = [" ".join(repr(each).split()) for each in opened.target_transformers]
+        # Shared transformers are wrapped, and the user knows those inside.
+        own = [
+            getattr(getattr(each, "func", None), "__self__", each)
+            for each in opened.target_transformers
+        ]
+        names = [" ".join(repr(each).split()) for each in own]
         raise ValueError(
             "inverse_transform of the target transformer must be defined for all "
             f"predictions, got NaN for {int(np.isnan(y).any(1).sum())} of {len(y)} "

@@ -98,13 +98,17 @@ def locate(
     rounding = np.finfo(np.float64).eps * np.abs(location)
     if opened.target_transformers:
         std, scale = scale, half_width(opened, mean, scale, location)
+        # The standard deviation of an exact fit is rounding, and stays so.
+        varies = std > FLAT_ULPS * np.finfo(np.float64).eps * np.abs(mean)
         for doublings in range(1, MOST_DOUBLINGS + 1):
-            flat = (scale <= FLAT_ULPS * rounding).any(1)
-            if not flat.any():
+            flat = varies & (scale <= FLAT_ULPS * rounding)
+            rows = flat.any(1)
+            if not rows.any():
                 break
-            wider = 2.0**doublings * std[flat]
-            width = half_width(opened, mean[flat], wider, location[flat])
-            scale[flat] = np.maximum(scale[flat], width / 2**doublings)
+            wider = 2.0**doublings * std[rows]
+            width = half_width(opened, mean[rows], wider, location[rows])
+            wide = np.maximum(scale[rows], width / 2**doublings)
+            scale[rows] = np.where(flat[rows], wide, scale[rows])
     least = np.maximum(rounding, np.finfo(np.float64).tiny ** 0.5)
     return Located(location, np.maximum(scale, least), refit._flat)
 

@@ -140,12 +140,9 @@ def choose(
     checkpoints.append(request.max_iter)
     alphas = [factor * objective.alpha for factor in request.factors()]
     pool = Pool.of(folds, objective.samples)
-    alone = []
-    for part in folds:
-        fold, heldout = _on_fold(objective, part)
-        alone.append(fold.basis_heldout_losses(alphas, heldout))
-    basis_losses = pool.losses(alone)
-    losses = pooled_curve(objective, theta, request, pool, checkpoints, alphas)
+    basis_losses, losses = pooled_losses(
+        objective, theta, request, pool, checkpoints, alphas
+    )
     basis_means, means = pool.means(basis_losses), pool.means(losses)
     # Iterations and alpha are chosen together: trained units need another alpha.
     best, basis_best, improves = compare(
@@ -189,43 +186,41 @@ class Pool:
         return np.nan_to_num(losses.sum(-1) / self.total_weight.sum(), nan=np.inf)
 
 
-def pooled_curve(
+def pooled_losses(
     objective: ResidualObjective,
     theta: Tensor,
     request: ResNetRequest,
     pool: Pool,
     checkpoints: list[int],
     alphas: list[float],
-) -> NDArray[np.float64]:
-    """Return pooled losses (n_checkpoints, n_alphas, n_samples).
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return pooled losses of the basis alone and with units.
 
+    They have the shapes (n_alphas, n_samples) and (n_checkpoints, n_alphas, n_samples).
     Folds that were abandoned before the best checkpoint of all are trained again, up to
     it: the held-out samples of one fold, which may be a single one, do not decide. At
     the best checkpoint and alpha all losses are thus those of the units there.
     """
+    alone: dict[int, NDArray[np.float64]] = {}
 
     def train(k: int, goal: tuple[int, int] = (0, 0)) -> HeldOutCurve:
-        fold, heldout = _on_fold(objective, pool.folds[k])
+        rows, heldout_rows = pool.folds[k]
+        heldout = objective.samples.rows(heldout_rows)
+        fold = objective.on(objective.samples.rows(rows))
+        if k not in alone:
+            alone[k] = fold.basis_heldout_losses(alphas, heldout)
         return heldout_curve(fold, heldout, theta, request, checkpoints, alphas, goal)
 
     curves = [train(k) for k in range(len(pool.folds))]
+    basis_losses = pool.losses([alone[k] for k in range(len(curves))])
     while True:
         losses = pool.losses([curve.losses for curve in curves])
         best = np.unravel_index(int(pool.means(losses).argmin()), losses.shape[:-1])
         stale = [k for k, curve in enumerate(curves) if not curve.known[best]]
         if not stale:
-            return losses
+            return basis_losses, losses
         for k in stale:
             curves[k] = train(k, curves[k].including(int(best[0]), int(best[1])))
-
-
-def _on_fold(
-    objective: ResidualObjective, part: tuple[NDArray[np.intp], NDArray[np.intp]]
-) -> tuple[ResidualObjective, BasisSamples]:
-    """Return the objective on the training samples, and the held-out samples."""
-    train, test = part
-    samples = objective.samples
-    return objective.on(samples.rows(train)), samples.rows(test)
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,8 +100,8 @@ def train(
         or negative losses, a mask of the members that stagnate since this epoch, and
         the learning rates of the next one, before annealing or scaling.
     ceiling : float
-        Members that end with a larger objective, and larger than at the start, have
-        diverged.
+        Members that end with a larger objective, and are worse than at the start, have
+        diverged: by their held-out score or, without, by the objective.
     """
     descent = Descent(objective, theta, method, batch_size, generator)
     n_batches = len(batch_slices(objective.n_samples, batch_size))
@@ -135,14 +135,22 @@ def train(
             epoch = descent.theta, loss, score, stagnates, progress.rate
             if on_epoch is not None and on_epoch(*epoch):
                 break
-    if validate is not None:
-        if progress.diverged.any():
-            # The initial parameters may be better than those of any epoch.
-            best.update(theta, validate(theta))
-        best.restore(descent.theta, torch.ones_like(progress.finished))
-    if ceiling < math.inf:
+    if validate is None and ceiling < math.inf:
         risen = _undo_rise(objective, descent.theta, ceiling, initial, best)
         progress.diverged |= risen.cpu()
+    if validate is not None:
+        everyone = torch.ones_like(progress.finished)
+        best.restore(descent.theta, everyone)
+        risen = torch.zeros_like(progress.diverged)
+        if ceiling < math.inf:
+            risen = ~(objective.value(descent.theta) <= ceiling).cpu()
+        if (progress.diverged | risen).any():
+            # The initial parameters may be better than those of any epoch.
+            score = best.score
+            initial.restore(descent.theta, everyone)
+            best.update(descent.theta, validate(descent.theta))
+            best.restore(descent.theta, everyone)
+            progress.diverged |= risen & (best.score > score)
     return Training(
         theta=descent.theta,
         losses=torch.stack(losses),
