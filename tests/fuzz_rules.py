@@ -81,7 +81,7 @@ MAY_BE = {
     "basis_norm_budget_": {"inf"},
     "linear_budget": {"inf"},
     "cv_results_[alpha]": {"inf"},
-    "cv_results_[loss]": {"NaN"},
+    "cv_results_[loss]": {"NaN", "inf"},
     "cv_results_[gain]": {"NaN"},
     "BasisReport.alpha": {"NaN"},
     "BasisReport.train_loss": {"NaN"},

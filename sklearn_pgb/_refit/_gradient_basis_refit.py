@@ -203,9 +203,9 @@ class GradientBasisRefit(
         Rank of the basis; None if factorizing the Jacobian would exceed `max_memory` or
         take longer than the refit.
     cv_results_ : dict of ndarray
-        "center", "alpha", "loss" (mean held-out loss) and "gain" (expected decrease of
-        the loss by averaging folds; NaN but for the best alpha of each center) of each
-        candidate. Loss minus gain decides; of equal ones, the largest alpha wins.
+        "center", "alpha", "loss" (mean held-out loss; inf if it overflows) and "gain"
+        (its expected decrease by averaging folds; NaN but for the best alpha of each
+        center) of each candidate. Loss minus gain decides; in a tie, the largest alpha.
     oof_score_ : float or None
         R^2 or accuracy, with the sample weights, on samples that neither the networks
         nor the refit of their fold have seen. None if nothing was chosen on folds.
