@@ -245,7 +245,7 @@ def _by_heldout(
     for fold, solution in zip(folds, path.solutions[choice.alpha], strict=True):
         raw[fold.heldout.index] = fold.heldout.raw(solution)
     # Parts may leave samples out of both.
-    training_fraction = sum(fold.weight for fold in folds) / len(folds)
+    training_fraction = sum(fold.training_fraction for fold in folds) / len(folds)
     return AlphaChoice(
         choice.alpha * training_fraction,
         choice.alphas * training_fraction,

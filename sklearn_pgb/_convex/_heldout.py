@@ -53,12 +53,12 @@ class HeldOut:
 class Fold:
     """A problem on training samples, with its held-out samples.
 
-    `weight` is the total weight of the training samples, in units of the held-out ones.
+    The training samples have the part `training_fraction` of the total weight.
     """
 
     problem: ConvexProblem
     heldout: HeldOut
-    weight: float
+    training_fraction: float
 
     def row_space(self, max_memory: float) -> tuple[RowSpace, DenseOperator] | None:
         """Row space of the basis and held-out features in it, if this is cheaper."""
@@ -94,8 +94,8 @@ def convex_folds(
             None if problem.offset is None else problem.offset[index],
         )
         training = torch.as_tensor(train, device=problem.y.device)
-        weight = float(problem.weight[training].sum())
-        folds.append(Fold(problem.rows(training), heldout, weight))
+        fraction = float(problem.weight[training].sum())
+        folds.append(Fold(problem.rows(training), heldout, fraction))
     return folds
 
 

@@ -96,7 +96,7 @@ class SelectedNetwork(Network):
 
 
 def check_selection(parameters: Any) -> None:
-    """Raise a ValueError if `parameters` has no form that `select` takes."""
+    """Raise a ValueError if `parameters` has no form that `named` takes."""
     is_rule = isinstance(parameters, str) and _RULE.fullmatch(parameters)
     is_list = isinstance(parameters, list | tuple) and len(parameters) > 0
     if is_rule or (is_list and all(isinstance(each, str) for each in parameters)):
@@ -142,21 +142,19 @@ def named(network: Network, parameters: Any, X: Tensor | None = None) -> Any:
 
 
 def select(network: Network, parameters: str | Sequence[str]) -> Network:
-    """The network with the selected parameters, see `GradientBasisRefit`.
-
-    Rules such as "last" should be replaced by `named` first.
+    """The network with the parameters of some names or patterns, or with "all".
 
     Raises
     ------
     ValueError
-        If a pattern matches no parameter, or there are fewer layers.
+        If a pattern matches no parameter.
     """
     if parameters == "all":
         return network
     _shapes(network, parameters)
     positions = network.parameter_positions()
     keep = torch.zeros(network.n_params, dtype=torch.bool)
-    for pattern in named(network, parameters):
+    for pattern in parameters:
         matching = [
             name
             for name in positions

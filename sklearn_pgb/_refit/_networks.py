@@ -106,7 +106,7 @@ class HeldOutNetworks:
             heldout.weight,
             self.raw(heldout) if added else None,
         )
-        return Fold(problem, held, training.total)
+        return Fold(problem, held, self.training_weight / self.samples.total)
 
     def heldout_loss(self) -> float:
         """Weighted sum of the networks' losses on the held-out samples."""

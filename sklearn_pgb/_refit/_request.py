@@ -21,7 +21,7 @@ from sklearn_pgb._models._open import (
     holds_frozen,
     open_network,
 )
-from sklearn_pgb._models._selected import check_selection, select
+from sklearn_pgb._models._selected import check_selection, named, select
 from sklearn_pgb._models._skorch import is_skorch
 
 
@@ -107,7 +107,7 @@ class RefitRequest:
         check_selection(self.parameters)
         if self.is_prefit:
             opened = open_network(estimator, loss=MODULE_LOSSES[self.loss])
-            select(opened.network, self.parameters)
+            select(opened.network, named(opened.network, self.parameters))
         user_folds = self.cv is not None and not isinstance(self.cv, str)
         if self.is_prefit and (self.n_models > 1 or user_folds):
             raise ValueError(
