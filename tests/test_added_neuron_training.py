@@ -19,6 +19,7 @@ from added_neuron_cases import (
     raw_outputs,
     regressor,
 )
+from callback_cases import Callback
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.metrics import log_loss, mean_squared_error, r2_score
@@ -30,7 +31,7 @@ from sklearn_pgb import AddedNeuronClassifier, AddedNeuronRegressor
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
-class Recorder:
+class Recorder(Callback):
     """A callback that records each epoch and may stop the training."""
 
     def __init__(self, read, stop_after=None):
@@ -38,12 +39,6 @@ class Recorder:
 
     def setup(self, estimator, context):
         self.epochs.clear()
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
         if context.task_name != "epoch":

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from callback_cases import Callback
 from joblib import parallel_config
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -234,20 +235,11 @@ def test_an_interrupted_fit_changes_nothing(monkeypatch, tmp_path):
 # -- callbacks ------------------------------------------------------------------------
 
 
-class Stops:
+class Stops(Callback):
     """A callback that records each task and asks to stop there."""
 
     def __init__(self):
         self.tasks = []
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context):
         self.tasks.append(context.task_name)

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from callback_cases import Callback
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
@@ -525,17 +526,8 @@ def test_training_in_single_precision(diabetes):
 
 
 def test_callbacks_see_each_iteration(diabetes, capsys):
-    class Count:
+    class Count(Callback):
         seen = 0
-
-        def setup(self, estimator, context):
-            pass
-
-        def teardown(self, estimator, context):
-            pass
-
-        def on_fit_task_begin(self, estimator, context):
-            pass
 
         def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
             if context.max_subtasks == 0:

@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from callback_cases import Callback
 from joblib import Memory, parallel_config
 from numpy.testing import assert_array_equal
 from scipy.stats import loguniform
@@ -216,22 +217,13 @@ def test_callbacks_show_one_bar_for_a_search(estimator):
     ]
 
 
-class CountEpochs:
+class CountEpochs(Callback):
     """Callback that counts the epochs of each fit, in this process."""
 
     max_propagation_depth = None
 
     def __init__(self):
         self.epochs = []
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context):
         if context.task_name == "epoch":
