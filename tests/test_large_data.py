@@ -4,9 +4,11 @@ import os
 import threading
 import tracemalloc
 from concurrent.futures import CancelledError
+from functools import partial
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
@@ -306,6 +308,9 @@ def test_predictions_do_not_copy_samples(dtype, tmp_path):
     ):
         model.fit(few, few[:, 0])
         assert traced_peak(model.predict, rows) < 60e6 < rows.nbytes
+    noise = refit(network, parameters="last", distribution=True).fit(few, few[:, 0])
+    for method in (noise.transform, partial(noise.predict, return_std=True)):
+        assert traced_peak(method, rows) < 90e6
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -323,10 +328,33 @@ def test_predictions_of_mapped_samples(dtype, tmp_path, small_blocks):
         tables.fit(X, Y).predict,
     ):
         assert_allclose(method(rows), method(array), rtol=1e-12, atol=1e-12)
+    noise = refit(distribution=True).fit(X, Y, X_val=X[:99], y_val=Y[:99])
+    predicted = noise.predict(rows, return_std=True)
+    assert_allclose(predicted, noise.predict(array, return_std=True), rtol=1e-10)
+    intervals = [noise.predict_interval(each, 0.5) for each in (rows, array)]
+    assert_allclose(*intervals, rtol=1e-10)
     array[650, 2] = np.inf
     for method in (regressor.predict, tables.predict):
         with pytest.raises(ValueError, match="contains infinity"):
             method(mapped(tmp_path, array))
+
+
+@pytest.mark.parametrize("n_components", [None, 5])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        refit,
+        partial(GradientBasisRefit, HistGradientBoostingRegressor(max_iter=3), cv=2),
+    ],
+    ids=["network", "trees"],
+)
+def test_features_of_mapped_samples(kind, n_components, tmp_path, small_blocks):
+    """Each block has the columns that all samples have, and the same sketch."""
+    features = kind(n_components=n_components, random_state=0).fit(X, Y)
+    pair = features.transform(X), features.transform(mapped(tmp_path, X))
+    assert type(pair[0]) is type(pair[1])
+    dense = [each.toarray() if sp.issparse(each) else each for each in pair]
+    assert_allclose(*dense, rtol=1e-10, atol=1e-12)
 
 
 def test_max_memory_names_the_least(tmp_path, small_blocks):

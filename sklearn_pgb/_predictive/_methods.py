@@ -1,5 +1,6 @@
 """Mixins with the methods of predictive distributions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,6 +38,14 @@ class Located:
     location: Array
     scale: Array
     flat: bool
+
+    @classmethod
+    def joined(cls, parts: Iterable["Located"]) -> "Located":
+        """Predictions of samples that come in parts, one after the other."""
+        all_parts = list(parts)
+        locations = [part.location for part in all_parts]
+        scales = [part.scale for part in all_parts]
+        return cls(np.concatenate(locations), np.concatenate(scales), all_parts[0].flat)
 
 
 def rounding(targets: Tensor) -> float:

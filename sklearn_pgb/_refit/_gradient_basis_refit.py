@@ -26,7 +26,6 @@ from sklearn_pgb._estimator._border import (
     parse_memory,
 )
 from sklearn_pgb._estimator._hooks import training_contexts
-from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import OF_MEANS
@@ -50,7 +49,7 @@ from sklearn_pgb._refit._outputs import (
     score_of,
     tangent_sum,
 )
-from sklearn_pgb._refit._predictive import locate, oof_errors, standard_deviations
+from sklearn_pgb._refit._predictive import locate_samples, oof_errors
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
 from sklearn_pgb._seeds import Seeds, draw_seeds
@@ -478,26 +477,21 @@ class GradientBasisRefit(
         """
         if return_std and RefitRequest.at_last_fit(self).classifies:
             raise ValueError("return_std must be False for a classifier, got True.")
-        opened, raw = raw_outputs(self, X)
-        y = decoded(self, opened, raw)
         if not return_std:
-            return y
+            return decoded(self, *raw_outputs(self, X))
+        check_is_fitted(self)
         if self._uncertainty is None:
             raise ValueError(
                 "return_std must be False for this refit, got True. It needs "
                 "distribution=True, the squared loss, alpha > 0, two distinct samples "
                 "and an eigendecomposition of the basis that fits into max_memory."
             )
-        models, X = self._open(X)
-        std = standard_deviations(self, models.opened, models.inputs(X), raw)
-        return y, locate(self, opened, raw, std).scale.reshape(y.shape)
+        located = self._located(X)
+        pair = located.location, located.scale
+        return tuple(each[:, 0] if located.flat else each for each in pair)
 
     def _located(self, X: Any) -> Located:
-        models, X = self._open(X)
-        raw, std = finite_outputs(models.raw(X)), self._errors()["level"]
-        if self._uncertainty is not None:
-            std = standard_deviations(self, models.opened, models.inputs(X), raw)
-        return locate(self, models.opened[0], raw, std)
+        return locate_samples(self, X)
 
     @available_if(is_a_classifier)
     def decision_function(self, X):
@@ -575,10 +569,7 @@ class GradientBasisRefit(
             of the second, and so on, sparse if the models are trees; or the sketch if
             `n_components` is set.
         """
-        models, X = self._open(X)
-        pairs = zip(models.opened, models.inputs(X), strict=True)
-        operators = [each.network.jacobian(rows) for each, rows in pairs]
-        return jacobian_features(operators, self._n_components, self._sketch_seed)
+        return jacobian_features(self, X)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "basis_coef_")

@@ -162,13 +162,25 @@ def oof_score(
     return score_of(refit, y, decoded(refit, opened, raw[known]), weight)
 
 
-def jacobian_features(
-    operators: Sequence[LinearOperator], n_components: int | None, seed: int
-) -> Any:
+def jacobian_features(refit: Any, X: Any) -> Any:
     """Jacobians side by side, one output after the other, or a sketch of them.
 
     They are a sparse array if all models are trees.
     """
+
+    def of_part(part: Any) -> Any:
+        models, rows = refit._open(part)
+        pairs = zip(models.opened, models.inputs(rows), strict=True)
+        operators = [each.network.jacobian(inputs) for each, inputs in pairs]
+        return _side_by_side(operators, refit._n_components, refit._sketch_seed)
+
+    parts = list(map(of_part, row_parts(X)))
+    return sp.vstack(parts, "csr") if sp.issparse(parts[0]) else np.vstack(parts)
+
+
+def _side_by_side(
+    operators: Sequence[LinearOperator], n_components: int | None, seed: int
+) -> Any:
     if n_components is not None:
         generator = torch.Generator().manual_seed(seed)
         parts = [operator.sketch(n_components, generator) for operator in operators]

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._budget import FLAT_ULPS, MOST_DOUBLINGS
+from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._losses._regression import PoissonLoss
+from sklearn_pgb._models._mapped_rows import row_parts
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._predictive._methods import Located
 from sklearn_pgb._refit._data import TrainingData
@@ -80,6 +82,21 @@ def standard_deviations(
     space = TangentSpace.with_scales(networks, inputs, refit._scales)
     operator = space.operator(inputs)
     return predictive_std(refit._uncertainty, operator, networks[0], inputs[0], raw)
+
+
+def locate_samples(refit: Any, X: Any) -> Located:
+    """Location and scale of the predictions of new samples."""
+
+    def of_part(part: Any) -> Located:
+        models, rows = refit._open(part)
+        opened, raw = models.opened, finite_outputs(models.raw(rows))
+        if refit._uncertainty is None:
+            std = refit._errors()["level"]
+        else:
+            std = standard_deviations(refit, opened, models.inputs(rows), raw)
+        return locate(refit, opened[0], raw, std)
+
+    return Located.joined(map(of_part, row_parts(X)))
 
 
 def locate(
