@@ -14,6 +14,7 @@ from sklearn_pgb._budget import RARE_SAMPLES, SQUASH
 from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._inputs import (
     Indicators,
+    RobustScale,
     RobustSquash,
     TargetMeans,
     forest_inputs,
@@ -320,8 +321,8 @@ def test_squash_scales_and_bounds(seed):
     """Normal values have deviation one, and no value passes the bound."""
     X = np.random.default_rng(seed).normal(5, 3, size=(10_000, 1))
     squash = RobustSquash().fit(X)
-    assert squash.center_ == pytest.approx(5, abs=0.15)
-    assert squash.scale_ == pytest.approx(3, rel=0.05)
+    assert squash.center_ / squash.unit_ == pytest.approx(5, abs=0.15)
+    assert squash.scale_ / squash.unit_ == pytest.approx(3, rel=0.05)
     far = squash.transform(np.array([[5.0], [5 + 3e-3], [1e9], [-1e300]]))
     np.testing.assert_allclose(far[:, 0], [0, 1e-3, SQUASH, -SQUASH], atol=0.05)
 
@@ -330,8 +331,23 @@ def test_squash_of_columns_without_spread():
     """Equal quartiles: the deviation; all values equal: no scale."""
     X = np.array([[0, 7.0], [0, 7], [0, 7], [0, 7], [4, 7]])
     squash = RobustSquash().fit(X)
-    np.testing.assert_allclose(squash.scale_, [np.std([0, 0, 0, 0, 4]), 1])
+    scale = squash.scale_ / squash.unit_
+    np.testing.assert_allclose(scale, [np.std([0, 0, 0, 0, 4]), 8])
     assert_array_equal(squash.transform(X)[:, 1], 0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 2.0**40])
+@pytest.mark.parametrize("unit", [2.0**-1000, 2.0**-30, 1.0, 2.0**980])
+def test_scaled_numbers_have_no_units(offset, unit, seed):
+    """Equal values in other units, of which none is rounded."""
+    X = np.random.default_rng(seed).integers(-40, 40, (300, 3)).astype(float)
+    X[:, 1] = X[:, 1] == 0
+    X[::7, 2] = NAN
+    expected = RobustScale().fit_transform(X)
+    assert_array_equal(np.isnan(expected), np.isnan(X))
+    with np.errstate(all="raise", under="ignore"):
+        actual = RobustScale().fit_transform((offset + X) * unit)
+    np.testing.assert_allclose(actual, expected, rtol=1e-13)
 
 
 def codes_and_targets(seed, n=60):

@@ -110,3 +110,18 @@ def test_features_may_exceed_single_precision():
         regressor(network="drop").fit(rows, TARGETS).predict(rows),
     )
     assert np.isfinite(model.predict([[-1e308, 0, 0, 0, 0]])).all()
+
+
+@pytest.mark.parametrize("name", ["network", "trees", "forest"])
+@pytest.mark.parametrize(
+    ("offset", "unit"), [(0, 2.0**-40), (0, 2.0**200), (2.0**33, 1.0)]
+)
+def test_predictions_do_not_depend_on_the_units_of_numbers(name, offset, unit):
+    """Of no member: forests would see three values of 2^33 + x."""
+    rows = np.round(2**14 * ROWS) / 2**14
+    kept = {each: "drop" for each in ("network", "trees", "forest") if each != name}
+    expected = regressor(**kept).fit(rows, TARGETS)
+    model = regressor(**kept).fit(offset + unit * rows, TARGETS)
+    np.testing.assert_allclose(
+        model.predict(offset + unit * rows), expected.predict(rows), rtol=1e-6
+    )

@@ -111,32 +111,46 @@ class FilledNumbers(ArrayTransformer):
         return np.hstack([filled, missing[:, self.marked_]])
 
 
-class RobustSquash(ArrayTransformer):
-    """Scale columns by their interquartile range and squash outliers smoothly.
+class RobustScale(ArrayTransformer):
+    """Subtract the median of columns and divide by their interquartile range.
 
-    The median becomes zero and the standard deviation of normal columns one; values
-    far away approach SQUASH. A network extrapolates without bound, so a single extreme
-    input could otherwise dominate its training or its predictions. If the
-    quartiles are equal, the standard deviation takes the place of their range.
+    The standard deviation of normal columns becomes one. If the quartiles are equal,
+    the standard deviation takes the place of their range. Results are within single
+    precision, to which forests convert samples: without centers, the days of dates
+    would be rounded to minutes. Missing numbers stay missing.
     """
 
     def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
         """Learn the center and the scale of each column."""
-        low, self.center_, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
+        known = np.where(np.isnan(X).all(0), 0.0, X)
+        # A power of two that makes values at most one, so that nothing overflows.
+        exponents = np.frexp(np.nanmax(np.abs(known), axis=0))[1]
+        self.unit_ = 2.0 ** -np.clip(exponents, -1000, 1000).astype(float)
+        known = known * self.unit_
+        low, self.center_, high = np.nanquantile(known, [0.25, 0.5, 0.75], axis=0)
         # The interquartile range of the standard normal distribution is 1.349.
         spread = (high - low) / 1.349
-        # In units of the largest value, so that squares do not overflow.
-        largest = np.maximum(np.abs(X - self.center_).max(0), np.finfo(float).tiny)
-        deviation = largest * ((X - self.center_) / largest).std(0)
-        spread = np.where(spread > 0, spread, deviation)
+        spread = np.where(spread > 0, spread, np.nanstd(known - self.center_, axis=0))
         self.scale_ = np.where(spread > 0, spread, 1.0)
         return self
 
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scaled columns, of the same shape as X."""
         with np.errstate(over="ignore"):
-            Z = (X - self.center_) / self.scale_
-        Z = np.clip(Z, -SINGLE_MAX, SINGLE_MAX)
+            Z = (X * self.unit_ - self.center_) / self.scale_
+        return np.clip(Z, -SINGLE_MAX, SINGLE_MAX)
+
+
+class RobustSquash(RobustScale):
+    """Scale columns like RobustScale and squash outliers smoothly.
+
+    Values far away approach SQUASH. A network extrapolates without bound, so a single
+    extreme input could otherwise dominate its training or its predictions.
+    """
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scaled columns, of the same shape as X."""
+        Z = super().transform(X)
         return Z / np.hypot(1, Z / SQUASH)
 
 
@@ -154,7 +168,7 @@ class FilledColumns(ArrayTransformer):
 
 
 class SinglePrecision(ArrayTransformer):
-    """Limit numbers to those of single precision, to which forests convert samples."""
+    """Limit numbers to those of single precision, to which some models convert them."""
 
     def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
         """Do nothing."""
@@ -319,9 +333,23 @@ def tree_inputs(labels: Labels, classifies: bool) -> tuple[ColumnGroups, list[in
 def forest_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
     """Return a transformer of matrices into inputs of a forest.
 
-    Categories become mean targets.
+    Numbers are scaled, and categories become mean targets.
     """
+    return _with_mean_targets(RobustScale(), labels, classifies)
+
+
+def other_inputs(labels: Labels, classifies: bool) -> ColumnGroups:
+    """Return a transformer of matrices into inputs of models that users have added.
+
+    Numbers stay as they are, and categories become mean targets.
+    """
+    return _with_mean_targets(SinglePrecision(), labels, classifies)
+
+
+def _with_mean_targets(
+    scaling: ArrayTransformer, labels: Labels, classifies: bool
+) -> ColumnGroups:
     numbers, coded = _split(labels)
     return ColumnGroups(
-        [([SinglePrecision()], numbers), ([TargetMeans(classifies)], list(coded))]
+        [([scaling], numbers), ([TargetMeans(classifies)], list(coded))]
     )

@@ -37,6 +37,7 @@ from sklearn_pgb._tables._inputs import (
     Labels,
     forest_inputs,
     network_inputs,
+    other_inputs,
     tree_inputs,
 )
 
@@ -111,13 +112,7 @@ def forest_member(
         model = kind(n_trees, min_samples_leaf=FOREST_LEAF)
         if n_samples > FOREST_SAMPLES:
             model.set_params(bootstrap=True, max_samples=FOREST_SAMPLES / n_samples)
-    return with_forest_inputs(labels, classifies, model)
-
-
-def with_forest_inputs(labels: Labels, classifies: bool, model: Any) -> Pipeline:
-    """Return a model with the inputs of the forest."""
-    inputs = forest_inputs(labels, classifies)
-    return Pipeline([("inputs", inputs), ("model", model)])
+    return Pipeline([("inputs", forest_inputs(labels, classifies)), ("model", model)])
 
 
 def table_members(
@@ -160,10 +155,9 @@ def table_members(
     if not isinstance(estimator.forest, str) and wanted:
         forest = forest_member(labels, loss, n_samples, estimator.forest)
         members.append(("forest", forest))
-    members += [
-        (name, with_forest_inputs(labels, loss == "log_loss", member))
-        for name, member in _checked_pairs(estimator.others)
-    ]
+    for name, member in _checked_pairs(estimator.others):
+        inputs = other_inputs(labels, loss == "log_loss")
+        members.append((name, Pipeline([("inputs", inputs), ("model", member)])))
     if not members:
         raise ValueError(
             "network, trees and forest must not all be 'drop' without others, as "
