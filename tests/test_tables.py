@@ -300,6 +300,15 @@ def test_copies_of_a_sample_stay_together(name):
     np.testing.assert_allclose(weighted.oof_prediction_, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("weight", [2.0**-10, 2.0**-40])
+@pytest.mark.parametrize("name", ["real", "binary"])
+def test_weights_below_one_are_relative(name, weight):
+    """Boosted trees would not split 60 samples of weight 2^-20."""
+    expected = small(name).fit(X, Y[name])
+    model = small(name).fit(X, Y[name], sample_weight=np.full(N, weight))
+    np.testing.assert_allclose(prediction(model), prediction(expected), rtol=1e-6)
+
+
 def test_samples_without_weight_are_left_out():
     weight = np.where(np.arange(N) % 5, 1.0, 0.0)
     rows = np.flatnonzero(weight)

@@ -92,6 +92,14 @@ def sample_count(weight: Tensor) -> float:
     return max(total, total**2 / float(weight @ weight))
 
 
+def as_counts(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return weights that sum to the number of samples that they stand for.
+
+    Boosted trees do not split where the sum of the weights is below 1e-3, for example.
+    """
+    return weight * (sample_count(torch.from_numpy(weight)) / weight.sum())
+
+
 def _bounded_step(
     hessian: Tensor, slope: Tensor, lowest: NDArray[np.float64]
 ) -> Tensor:

@@ -50,6 +50,7 @@ from sklearn_pgb._predictive._reduction import (
 )
 from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
+from sklearn_pgb._refit._stacking import as_counts
 from sklearn_pgb._samples import check_groups
 from sklearn_pgb._sklearn import (
     HasMethods,
@@ -141,7 +142,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         contexts, finish = training_contexts(self, X, y, sample_weight)
         is_weighted = sample_weight is not None or len(np.unique(weight)) > 1
         data = Z[rows], y[rows], encoded[rows], weight[rows]
-        member_weight = weight[rows] if is_weighted else None
+        member_weight = as_counts(weight[rows]) if is_weighted else None
         self._reader = {"names": reader.names, "labels": reader.labels}
         # Members pass arrays on, whatever the user's transformers return, and all of
         # them get the weights.
