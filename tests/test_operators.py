@@ -469,3 +469,11 @@ def test_stacks_of_two_precisions_stay_in_theirs(generator):
     dense = DenseOperator(randn(generator, 5, 1, 2))
     operator = StackedOperator([function, dense], [1.0, 1.0])
     assert operator.single() is operator
+
+
+def test_spread_rows_stay_in_range():
+    """Float32 cannot tell 2^25 - 1 from 2^25."""
+    rows = _blocks.spread_rows(2**25, 64)
+    assert (rows[0], rows[-1], len(np.unique(rows))) == (0, 2**25 - 1, 64)
+    np.testing.assert_array_equal(_blocks.spread_rows(3, 8), [0, 1, 2])
+    assert len(_blocks.spread_rows(0, 8)) == 0

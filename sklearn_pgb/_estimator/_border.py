@@ -28,6 +28,7 @@ from sklearn_pgb._models._open import nested, open_network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._protected import transform_protected
 from sklearn_pgb._models._selected import select
+from sklearn_pgb._operators._blocks import spread_rows
 from sklearn_pgb._sklearn import BaseSearchCV
 
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
@@ -288,7 +289,7 @@ def check_same_targets(opened: Sequence[OpenNetwork], y: Any) -> None:
     """Raise an error unless all networks transform targets in the same way."""
     if not any(each.target_transformers for each in opened):
         return
-    some = y[np.linspace(0, len(y) - 1, min(len(y), N_CANDIDATES)).astype(int)]
+    some = y[spread_rows(len(y), N_CANDIDATES)]
     first, *others = (each.targets(some) for each in opened)
     if not all(torch.equal(each, first) for each in others):
         raise ValueError(_varied_targets("that chose different transformers"))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import N_CANDIDATES, READ_BYTES, SAMPLE_BLOCK
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._operators._blocks import spread_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +154,7 @@ class StreamedInputs:
 
     def check(self) -> None:
         """Raise if the network can't take samples from all over the file."""
-        few = min(len(self), N_CANDIDATES)
-        self.opened.inputs(self.source[np.linspace(0, len(self) - 1, few).astype(int)])
+        self.opened.inputs(self.source[spread_rows(len(self), N_CANDIDATES)])
 
     def __len__(self) -> int:
         return len(self.source)

@@ -17,6 +17,7 @@ from sklearn_pgb._budget import (
 from sklearn_pgb._derivatives import pull_back
 from sklearn_pgb._models._layer_trace import differ, failing_layer, mixing_layer
 from sklearn_pgb._models._module import ModuleNetwork
+from sklearn_pgb._operators._blocks import spread_rows
 from sklearn_pgb._threads import local_randomness
 
 
@@ -27,10 +28,10 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
     larger batch in another order. This is tested at the module's parameters and nearby.
     The outputs must be finite, of shape (n_samples, n_outputs), and have derivatives.
     """
-    some = X[torch.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES)).long()]
+    some = X[spread_rows(len(X), N_CANDIDATES)]
     # Indices of distinct samples; if all are equal, the first is repeated.
     distinct, group = some.flatten(1).unique(dim=0, return_inverse=True)
-    few = torch.linspace(0, len(distinct) - 1, min(len(distinct), N_SAMPLES)).long()
+    few = spread_rows(len(distinct), N_SAMPLES).tolist()
     index = torch.stack([(group == k).nonzero()[0, 0] for k in few])
     index = index if len(index) > 1 else index.repeat(2)
     rows, theta = some[index], network.theta

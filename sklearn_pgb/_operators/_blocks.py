@@ -1,6 +1,9 @@
-"""Blocks of samples whose dense rows fit into a limited memory."""
+"""Blocks of samples whose dense rows fit into a limited memory, and a few samples."""
 
 from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sklearn_pgb._budget import BLOCK_BYTES
 
@@ -10,3 +13,9 @@ def row_blocks(n_samples: int, bytes_per_sample: int) -> Iterator[slice]:
     size = max(1, BLOCK_BYTES // max(1, bytes_per_sample))
     for start in range(0, n_samples, size):
         yield slice(start, min(start + size, n_samples))
+
+
+def spread_rows(n_samples: int, most: int) -> NDArray[np.intp]:
+    """Return at most `most` evenly spaced indices, from the first to the last."""
+    # torch.linspace may end at n_samples: it is in float32, which has 24 bits.
+    return np.linspace(0, n_samples - 1, min(n_samples, most)).astype(np.intp)

@@ -18,6 +18,7 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._models._module_checks import check_samples
 from sklearn_pgb._models._network import as_float64
+from sklearn_pgb._operators._blocks import spread_rows
 from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._program import (
     ChainProgram,
@@ -105,9 +106,7 @@ def module_architecture(
     """
     first = _make(module)
     probe = ModuleNetwork(first)
-    few = as_float64(
-        X[np.linspace(0, len(X) - 1, min(len(X), N_CANDIDATES), dtype=int)]
-    )
+    few = as_float64(X[spread_rows(len(X), N_CANDIDATES)])
     check_samples(probe, few)
     n_outputs = probe(probe.theta, few[:1]).shape[1]
     options = torch.device(device or "cpu"), dtype
