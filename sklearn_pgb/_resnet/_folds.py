@@ -1,6 +1,5 @@
 """Folds to choose the iterations and alpha of a ResNet basis."""
 
-from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._budget import AUTO_FOLDS
+from sklearn_pgb._convex._heldout import NoFolds
 from sklearn_pgb._estimator._folds import (
     Parts,
     cross_fitting_parts,
@@ -40,22 +40,19 @@ def draw_folds(
         return splitter_parts(kept, cv, X, y, classifier=classifier, groups=groups)
     if labels is not None:
         labels = np.unique(labels, return_inverse=True)[1]
-    draw = partial(
-        cross_fitting_parts,
-        int(cv),
-        rows,
-        labels,
-        weight,
-        seed,
-        "Set cv=None to train for max_iter on all samples.",
-        None if groups is None else groups[kept],
-    )
     try:
-        parts = draw()
-    except ValueError:
+        parts = cross_fitting_parts(
+            int(cv),
+            rows,
+            labels,
+            weight,
+            seed,
+            "Set cv=None to train for max_iter on all samples.",
+            None if groups is None else groups[kept],
+            require_n_folds=int(cv) > AUTO_FOLDS,
+        )
+    except NoFolds:
         if groups is not None:
             raise
         return []
-    if int(cv) > AUTO_FOLDS:
-        parts = draw(require_n_folds=True)
     return enough_folds(parts, rows)
