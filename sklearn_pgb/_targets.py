@@ -116,13 +116,8 @@ class Targets(ABC):
 
         Samples of weight zero have no influence on the class weights.
         """
-        weight, kept = sample_weight.copy(), sample_weight > 0
-        weight[kept] *= self.class_factors(y[kept], sample_weight[kept])
-        if not weight.any():
-            raise ValueError(
-                "sample_weight and class_weight must give some sample a positive "
-                "weight, got zero for all of them."
-            )
+        weight = sample_weight * self.class_factors(y, sample_weight)
+        check_some_weight(weight)
         return weight
 
     @abstractmethod
@@ -494,6 +489,17 @@ def check_target_size(y: NDArray[Any], name: str = "y") -> None:
         raise ValueError(
             f"{name} must have absolute values up to {LARGEST_TARGET:g}, as larger "
             f"squares overflow, got {largest:g}. Divide the targets by a constant."
+        )
+
+
+def check_some_weight(
+    weight: NDArray[np.float64], cure: str = "Raise one of them."
+) -> None:
+    """Raise an error if all products of sample weights and class weights are zero."""
+    if not weight.any():
+        raise ValueError(
+            "sample_weight and class_weight must give some sample a positive weight, "
+            f"got zero for all of them. {cure}"
         )
 
 

@@ -109,7 +109,9 @@ def test_rows_of_a_class_without_weight():
     weights = {0: 0.0, 1: 1.0}
     model = AddedNeuronClassifier(hidden_layer_sizes=2, max_iter=2)
     model.set_params(class_weight=weights).fit(X, labels)
-    with pytest.raises(ValueError, match="sample_weight and class_weight must leave"):
+    with pytest.raises(
+        ValueError, match="sample_weight and class_weight must give some sample"
+    ):
         certify(model, X[labels == 0], labels[labels == 0])
 
 

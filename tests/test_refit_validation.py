@@ -48,7 +48,7 @@ BAD = {
     "text": ({"X_val": X_VAL, "y_val": np.full(12, "high")}, "y must be numeric"),
     "zero weights": (
         {"X_val": X_VAL, "y_val": Y_VAL, "sample_weight_val": np.zeros(12)},
-        "sample_weight_val must have a positive entry|at least one non-zero",
+        "at least one non-zero",
     ),
     "negative weights": (
         {"X_val": X_VAL, "y_val": Y_VAL, "sample_weight_val": -np.ones(12)},

@@ -141,6 +141,15 @@ def test_weights_that_are_all_zero():
         ResNetBasisClassifier(class_weight={0: 0, 1: 0}, **FAST).fit(X, Y > 0)
 
 
+def test_samples_of_a_class_without_weight():
+    """Their mean loss would be 0 / 0."""
+    labels = np.arange(20) % 2
+    model = ResNetBasisClassifier(alpha=0.1, cv=None, class_weight={0: 0}, **FAST)
+    model.fit(X, labels)
+    with pytest.raises(ValueError, match="must give some sample a positive weight"):
+        model.stationarity(X[labels == 0], labels[labels == 0])
+
+
 class DropsRows(FunctionTransformer):
     """Drops some samples, or features when it predicts."""
 

@@ -25,6 +25,7 @@ from sklearn_pgb._models._open import named_loss, open_network, unwrap
 from sklearn_pgb._models._opened import NetworkEstimator, OpenNetwork, TrainingTerms
 from sklearn_pgb._models._skorch import is_skorch
 from sklearn_pgb._sklearn import _check_sample_weight, _safe_indexing
+from sklearn_pgb._targets import check_some_weight
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import NetworkProgram
 
@@ -93,11 +94,7 @@ def open_subject(
     # Samples whose normalized weight underflows are absent, as those without weight.
     normalized = _normalized(weight)
     kept = np.flatnonzero(normalized)
-    if not len(kept):
-        raise ValueError(
-            "sample_weight and class_weight must leave some sample a positive weight, "
-            "got zero for all of them. Pass the samples of the training."
-        )
+    check_some_weight(normalized, "Pass the samples of the training.")
     rows = torch.from_numpy(kept)
     X, targets = _safe_indexing(X, kept), _safe_indexing(y, kept)
     if penalty is None:

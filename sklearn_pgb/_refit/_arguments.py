@@ -25,7 +25,12 @@ from sklearn_pgb._sklearn import (
     _raise_for_params,
     _routing_enabled,
 )
-from sklearn_pgb._targets import LabelTargets, check_target_size, class_weights
+from sklearn_pgb._targets import (
+    LabelTargets,
+    check_some_weight,
+    check_target_size,
+    class_weights,
+)
 
 
 def check_training_data(
@@ -123,10 +128,7 @@ def check_weight(
             classes += list(getattr(request.estimator, "classes_", []))
         factor = class_weights(request.class_weight, y, weight, classes)
         weight *= factor
-    if not weight.any():
-        raise ValueError(
-            "sample_weight must have a positive entry, but all weights are zero."
-        )
+    check_some_weight(weight)
     return weight, factor
 
 
@@ -157,10 +159,6 @@ def validation_samples(
         weight_val, X_val, dtype=np.float64, copy=True, ensure_non_negative=True
     )
     rows = np.flatnonzero(weight)
-    if not len(rows):
-        raise ValueError(
-            "sample_weight_val must have a positive entry, but all weights are zero."
-        )
     validation = Samples(X_val, y_val, weight).rows(rows)
     if request.classifies and y.ndim == 1:
         unknown = unknown_labels(validation.y, y)

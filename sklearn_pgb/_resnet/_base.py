@@ -581,7 +581,7 @@ class ResNetBasisBase(
         """Return features [phi, z], targets and normalized weights of any samples."""
         X, y, weight = self._check(X, y, sample_weight, self.basis_, reset=False)
         self._targets.check(y)
-        weight *= self._targets.class_factors(y, weight)
+        weight = self._targets.weigh(y, weight)
         with torch.no_grad():
             rows = as_float64(self._network_inputs(X))
             features = self.module_.double().features(rows).numpy()

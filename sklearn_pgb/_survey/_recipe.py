@@ -152,7 +152,7 @@ def find_recipe(
     y = _check_y(y, multi_output=True, y_numeric=not is_classifier(final))
     y = kind.checked(y)
     targets = kind.of(y, loss_with(params), class_weight=params.get("class_weight"))
-    weight = sample_weight * targets.class_factors(y, sample_weight)
+    weight = targets.weigh(y, sample_weight)
     # Fits leave samples of weight zero out, so they must not affect standardization.
     if not weight.all():
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]

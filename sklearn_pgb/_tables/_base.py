@@ -187,13 +187,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
         self._as_fitted = kept
         self._learn(y)
-        weight *= self._targets.class_factors(y, weight)
-        if not weight.any():
-            raise ValueError(
-                "sample_weight and class_weight must leave a sample with a positive "
-                "weight, but all are zero. Raise one."
-            )
-        return table, y, weight
+        return table, y, self._targets.weigh(y, weight)
 
     def _store_heldout(self, y, raw, weight):
         """Store predictions and score of held-out samples; NaN for all others."""
