@@ -77,6 +77,23 @@ def _rows(part: Any, index: Any) -> Any:
     return _safe_indexing(part, index)
 
 
+def checked_weights(sample_weight: Any, X: Any) -> NDArray[np.float64]:
+    """Return a new array of sample weights >= 0, ones if there are none."""
+    weight: NDArray[np.float64] = _check_sample_weight(
+        sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
+    )
+    return weight
+
+
+def check_has_targets(owner: Any, y: Any) -> None:
+    """Raise an error, in the words of scikit-learn, if an estimator gets no targets."""
+    if y is None:
+        raise ValueError(
+            f"This {type(owner).__name__} estimator requires y to be passed, but the "
+            "target y is None."
+        )
+
+
 def check_samples(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     """Raise unless there are samples and targets, and valid weights or None."""
     if y is None:
@@ -87,9 +104,7 @@ def check_samples(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     if sample_weight is None:
         return X, y, None
     rows = np.empty((_num_samples(X), 1))
-    weight = _check_sample_weight(
-        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
-    )
+    weight = checked_weights(sample_weight, rows)
     return X, y, weight
 
 

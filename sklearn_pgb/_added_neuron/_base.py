@@ -42,14 +42,13 @@ from sklearn_pgb._losses._floor import pure_error_floor
 from sklearn_pgb._losses._named import PARAMETERS
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64, as_tensor
-from sklearn_pgb._samples import Samples, check_groups
+from sklearn_pgb._samples import Samples, check_groups, checked_weights
 from sklearn_pgb._sklearn import (
     Interval,
     Options,
     StrOptions,
     _AvailableIfDescriptor,
     _check_partial_fit_first_call,
-    _check_sample_weight,
     _fit_context,
 )
 from sklearn_pgb._threads import local_randomness
@@ -415,9 +414,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         """Validate data; return whether X is sparse, dense X, targets and weights."""
         check_device(self.device)
         X, y = self._validated(X, y, multi_output=True, reset=not continues)
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
+        weight = checked_weights(sample_weight, X)
         return sp.issparse(X), dense(X), self._kind_of_targets.checked(y), weight
 
     def _validated(self, X, *y, **options):
@@ -435,9 +432,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
     def _validation_samples(self, X, y, sample_weight):
         """Validate the held-out samples that the user passes."""
         X = self._validated(X, reset=False)
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
+        weight = checked_weights(sample_weight, X)
         y = self._kind_of_targets.checked(
             check_array(
                 y, ensure_2d=False, dtype=None, accept_sparse=True, input_name="y_val"

@@ -24,7 +24,8 @@ from sklearn_pgb._models._network import Head, as_float64
 from sklearn_pgb._models._open import named_loss, open_network, unwrap
 from sklearn_pgb._models._opened import NetworkEstimator, OpenNetwork, TrainingTerms
 from sklearn_pgb._models._skorch import is_skorch
-from sklearn_pgb._sklearn import _check_sample_weight, _safe_indexing
+from sklearn_pgb._samples import checked_weights
+from sklearn_pgb._sklearn import _safe_indexing
 from sklearn_pgb._targets import check_some_weight
 from sklearn_pgb._training._objective import Objective
 from sklearn_pgb._training._program import NetworkProgram
@@ -86,9 +87,7 @@ def open_subject(
     n_outputs = count_outputs(opened, inputs)
     opened = opened.for_targets(y, n_outputs)
     check_consistent_length(inputs, y)
-    user_weight = _check_sample_weight(
-        sample_weight, inputs.numpy(), dtype=np.float64, ensure_non_negative=True
-    )
+    user_weight = checked_weights(sample_weight, inputs.numpy())
     final = unwrap(estimator)[0]
     terms, weight = _training_terms(final, opened, inputs, y, user_weight)
     # Samples whose normalized weight underflows are absent, as those without weight.

@@ -18,9 +18,8 @@ from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._models._opened import is_plain, unknown_labels
 from sklearn_pgb._refit._request import RefitRequest
-from sklearn_pgb._samples import Samples
+from sklearn_pgb._samples import Samples, check_has_targets, checked_weights
 from sklearn_pgb._sklearn import (
-    _check_sample_weight,
     _check_y,
     _raise_for_params,
     _routing_enabled,
@@ -44,12 +43,8 @@ def check_training_data(
     if not checks_inputs(request.estimator) and not isinstance(X, MappedRows):
         X, y = validate_data(owner, X, y, **targets, **request.validation_options)
         owner._sample_shape = X.shape[1:]
-    elif y is None:
-        raise ValueError(
-            f"This {type(owner).__name__} estimator requires y to be passed, but the "
-            "target y is None."
-        )
     else:
+        check_has_targets(owner, y)
         # The values of samples in a file are checked when they are read.
         check_has_features(X)
         X, y = indexable(X, y)
@@ -112,9 +107,7 @@ def check_weight(
 
     At least one of the products must be positive.
     """
-    weight = _check_sample_weight(
-        sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
-    )
+    weight = checked_weights(sample_weight, X)
     factor = None
     if request.class_weight is not None:
         if not request.classifies:
@@ -155,9 +148,7 @@ def validation_samples(
             "y_val must have as many dimensions and columns as y, of shape "
             f"{y.shape}, got {y_val.shape}. Pass y_val in the format of y."
         )
-    weight = _check_sample_weight(
-        weight_val, X_val, dtype=np.float64, copy=True, ensure_non_negative=True
-    )
+    weight = checked_weights(weight_val, X_val)
     rows = np.flatnonzero(weight)
     validation = Samples(X_val, y_val, weight).rows(rows)
     if request.classifies and y.ndim == 1:

@@ -50,12 +50,11 @@ from sklearn_pgb._resnet._weights import (
     residual_weights,
     warn_if_singular,
 )
-from sklearn_pgb._samples import check_groups
+from sklearn_pgb._samples import check_groups, check_has_targets, checked_weights
 from sklearn_pgb._sklearn import (
     HasMethods,
     Interval,
     StrOptions,
-    _check_sample_weight,
     _check_y,
     _fit_context,
     _num_samples,
@@ -253,17 +252,11 @@ class ResNetBasisBase(
     def _check(self, X, y, sample_weight, basis, **reset):
         """Validate X, targets and sample weights."""
         check_device(self.device)
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but "
-                "the target y is None."
-            )
+        check_has_targets(self, y)
         X = self._validate(X, basis, **reset)
         y = _check_y(y, multi_output=True, estimator=self)
         check_consistent_length(X, y)
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
-        )
+        weight = checked_weights(sample_weight, X)
         return X, self._kind_of_targets.checked(y), weight
 
     def _fit_basis(self, X, y):

@@ -51,12 +51,11 @@ from sklearn_pgb._predictive._reduction import (
 from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
 from sklearn_pgb._refit._stacking import as_counts
-from sklearn_pgb._samples import check_groups
+from sklearn_pgb._samples import check_groups, check_has_targets, checked_weights
 from sklearn_pgb._sklearn import (
     HasMethods,
     Interval,
     StrOptions,
-    _check_sample_weight,
     _fit_context,
 )
 from sklearn_pgb._tables._columns import read_table
@@ -171,19 +170,13 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         """
         table = read_table(X)
         validate_data(self, X, skip_check_array=True)
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but "
-                "the target y is None."
-            )
+        check_has_targets(self, y)
         y = check_array(
             y, accept_sparse=True, dtype=None, ensure_2d=False, input_name="y"
         )
         y = self._kind_of_targets.checked(y)
         check_consistent_length(table, y)
-        weight = _check_sample_weight(
-            sample_weight, table, dtype=np.float64, copy=True, ensure_non_negative=True
-        )
+        weight = checked_weights(sample_weight, table)
         kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
         self._as_fitted = kept
         self._learn(y)
