@@ -37,8 +37,7 @@ def train_and_open(
         train(estimator, X, y)
     opened = open_network(estimator, loss=known)
     inputs = opened.inputs(X)
-    n_outputs = opened.network(opened.network.theta, inputs[:1]).shape[1]
-    return opened.for_targets(y, n_outputs)
+    return opened.for_targets(y, opened.network.count_outputs(inputs))
 
 
 class LayerBasis(FeatureColumns):

@@ -116,7 +116,7 @@ class PerturbedGradientBasis(TangentColumns):
         network, inputs = self.network_.network, self.network_.inputs(X, check=False)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)
         rank = nearby_rank = jacobian_rank(network, inputs, weight)
-        n_rows = len(inputs) * network(network.theta, inputs[:1]).shape[1]
+        n_rows = len(inputs) * network.count_outputs(inputs)
         # A full rank cannot be larger nearby.
         if rank is not None and rank < min(n_rows, network.n_params):
             nearby_rank = generic_rank(network, inputs, generator, weight, rank=rank)

@@ -17,7 +17,7 @@ from sklearn_pgb._certificate._terms import (
     terms_of_module,
 )
 from sklearn_pgb._convex._problem import ConvexProblem
-from sklearn_pgb._estimator._border import count_outputs, dense
+from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._losses._floor import PureErrorFloor, pure_error_floor
 from sklearn_pgb._models._network import Head, as_float64
@@ -84,7 +84,7 @@ def open_subject(
         # Not every sparse format supports row indexing.
         X = cast(Any, X).tocsr()
     inputs = opened.inputs(X)
-    n_outputs = count_outputs(opened, inputs)
+    n_outputs = opened.network.count_outputs(inputs)
     opened = opened.for_targets(y, n_outputs)
     check_consistent_length(inputs, y)
     user_weight = checked_weights(sample_weight, inputs.numpy())

@@ -342,8 +342,3 @@ def inputs_of(
             unchanged = own
         result.append(own)
     return result
-
-
-def count_outputs(opened: OpenNetwork, inputs: Tensor) -> int:
-    """Return the number of raw outputs, from a forward pass on one sample."""
-    return opened.network(opened.network.theta, inputs[:1]).shape[1]

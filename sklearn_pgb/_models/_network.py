@@ -120,6 +120,10 @@ class Network(ABC):
     def __call__(self, theta: Tensor, X: Tensor) -> Tensor:
         """Raw outputs at the given parameters."""
 
+    def count_outputs(self, X: Any) -> int:
+        """Number of raw outputs, from a forward pass on the first sample."""
+        return self(self.theta, X[:1]).shape[1]
+
     def layers(self, X: Tensor) -> list[Tensor]:
         """X, the outputs of the hidden layers if known, and the raw outputs."""
         return [X, self(self.theta, X)]

@@ -16,7 +16,6 @@ from sklearn_pgb._budget import AUTO_FOLDS, N_SAMPLES
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import (
     check_same_targets,
-    count_outputs,
     inputs_of,
     open_all,
     share_target_transformation,
@@ -80,7 +79,7 @@ def train(
     inputs = tuple(inputs_of(opened, data.samples.X, request.device))
     parameters = named(opened[0].network, request.parameters, inputs[0][:N_SAMPLES])
     opened = [replace(o, network=select(o.network, parameters)) for o in opened]
-    n_outputs = count_outputs(opened[0], inputs[0])
+    n_outputs = opened[0].network.count_outputs(inputs[0])
     if request.classifies:
         opened = [with_classes(each, data.samples.y, n_outputs) for each in opened]
     device = inputs[0].device

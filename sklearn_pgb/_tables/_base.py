@@ -24,7 +24,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_pgb._budget import SMALLEST_SIZE
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
-    count_outputs,
     fit_parameter,
     jobs_for,
     parse_memory,
@@ -245,7 +244,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             )
             models = list(map(open_network, fitted))
             for model in models:
-                count = count_outputs(model, model.inputs(Z[:1], check=False))
+                count = model.network.count_outputs(model.inputs(Z[:1], check=False))
                 if type(model.loss) is not type(loss) or count != k:
                     raise ValueError(
                         f"members must have the loss {type(loss).__name__} and {k} "

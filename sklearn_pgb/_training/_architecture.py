@@ -108,7 +108,7 @@ def module_architecture(
     probe = ModuleNetwork(first)
     few = as_float64(X[spread_rows(len(X), N_CANDIDATES)])
     check_samples(probe, few)
-    n_outputs = probe(probe.theta, few[:1]).shape[1]
+    n_outputs = probe.count_outputs(few)
     options = torch.device(device or "cpu"), dtype
     program = ModuleProgram(first.to(*options))
     # The first draw is the module that was checked. An instance is trained from its
