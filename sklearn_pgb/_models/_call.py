@@ -172,7 +172,8 @@ class ModuleCall:
 
     A parameter used by several layers has a name in each of them. `names` maps the
     first name of each trainable parameter to all of its names. A layer that occurs
-    several times in the module counts once.
+    several times in the module counts once. Theta holds the parameters of these names,
+    one after the other.
     """
 
     def __init__(self, module: nn.Module):
@@ -183,6 +184,7 @@ class ModuleCall:
                     full = f"{prefix}.{name}" if prefix else name
                     names_of.setdefault(id(parameter), []).append(full)
         self.names = {each[0]: each for each in names_of.values()}
+        self.shapes = {name: module.get_parameter(name).shape for name in self.names}
         parts = list(module.modules())
         self._fused = any(isinstance(part, _FUSED) for part in parts)
         # Attention is ruled out only if all layers are torch's own and none is fused;
@@ -197,6 +199,24 @@ class ModuleCall:
             if isinstance(part, nn.Embedding)
             and part.padding_idx is not None
             and id(part.weight) in names_of
+        }
+
+    @property
+    def n_params(self) -> int:
+        """Length of theta."""
+        return sum(shape.numel() for shape in self.shapes.values())
+
+    def gather(self, module: nn.Module) -> Tensor:
+        """Copy the parameters of a module into theta."""
+        parameters = map(module.get_parameter, self.shapes)
+        return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+
+    def split(self, theta: Tensor) -> dict[str, Tensor]:
+        """View theta as named parameters."""
+        parts = theta.split([shape.numel() for shape in self.shapes.values()])
+        return {
+            name: part.reshape(shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
     def __call__(

@@ -37,19 +37,15 @@ class ModuleNetwork(Network):
     def __init__(self, module: nn.Module) -> None:
         self._module = private_copy(module)
         self._call = ModuleCall(self._module)
-        self._shapes = {
-            name: self._module.get_parameter(name).shape for name in self._call.names
-        }
         self._module.requires_grad_(False)
 
     @property
     def n_params(self) -> int:
-        return sum(shape.numel() for shape in self._shapes.values())
+        return self._call.n_params
 
     @property
     def theta(self) -> Tensor:
-        parameters = map(self._module.get_parameter, self._shapes)
-        return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+        return self._call.gather(self._module)
 
     def check_tokens(self, X: Tensor) -> None:
         """Check that X holds row numbers if the first layer is an embedding."""
@@ -97,14 +93,10 @@ class ModuleNetwork(Network):
 
     def split(self, theta: Tensor) -> dict[str, Tensor]:
         """View theta as the module's named parameters."""
-        parts = theta.split([shape.numel() for shape in self._shapes.values()])
-        return {
-            name: part.reshape(shape)
-            for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
-        }
+        return self._call.split(theta)
 
     def parameter_shapes(self) -> dict[str, torch.Size]:
-        return dict(self._shapes)
+        return dict(self._call.shapes)
 
     def parameters_in_use(self, X: Tensor) -> list[str]:
         leaves = {
@@ -174,7 +166,10 @@ class ModuleNetwork(Network):
             return super().jacobian(X, without=without)
         named = self._module.named_parameters()
         trained = torch.cat(
-            [torch.full((part.numel(),), name in self._shapes) for name, part in named]
+            [
+                torch.full((part.numel(),), name in self._call.shapes)
+                for name, part in named
+            ]
         )
         columns = torch.nonzero(trained)[:, 0]
         columns = columns[positions_without(len(columns), without)]
@@ -218,7 +213,7 @@ class ModuleNetwork(Network):
     def _last_to_first(self) -> Iterator[tuple[slice, torch.Size]]:
         """Positions in theta and shapes of the parameters, in reverse order."""
         stop = self.n_params
-        for shape in reversed(self._shapes.values()):
+        for shape in reversed(self._call.shapes.values()):
             yield slice(stop - shape.numel(), stop), shape
             stop -= shape.numel()
 

@@ -162,10 +162,8 @@ def network_state(architecture: Architecture, theta: Tensor) -> dict[str, Any]:
         }
     assert isinstance(program, ModuleProgram)
     module = copy.deepcopy(program.module).to("cpu", torch.float64).eval()
-    parts = theta.split([shape.numel() for shape in program.shapes.values()])
-    named = dict(module.named_parameters())
-    for (name, shape), part in zip(program.shapes.items(), parts, strict=True):
-        named[name].data = part.view(shape).clone()
+    for name, part in program.call.split(theta).items():
+        module.get_parameter(name).data = part.clone()
     state = {name: value.numpy().copy() for name, value in module.state_dict().items()}
     return {
         "module_state_": state,

@@ -185,19 +185,16 @@ class ModuleProgram(Program):
     """
 
     def __init__(self, module: nn.Module):
-        self.module, self._call = module, ModuleCall(module)
-        names = self._call.names
-        self.shapes = {name: module.get_parameter(name).shape for name in names}
-        self.n_params = sum(shape.numel() for shape in self.shapes.values())
+        self.module, self.call = module, ModuleCall(module)
+        self.n_params = self.call.n_params
 
     def theta(self) -> Tensor:
         """Return the parameters, (1, n_params)."""
-        parameters = map(self.module.get_parameter, self.shapes)
-        return torch.cat([each.detach().flatten() for each in parameters])[None]
+        return self.call.gather(self.module)[None]
 
     def is_weight(self) -> Tensor:
         """Return a mask of the parameters of matrices and kernels."""
-        shapes = self.shapes.values()
+        shapes = self.call.shapes.values()
         return torch.cat([torch.full((s.numel(),), len(s) > 1) for s in shapes])
 
     def forward(self, theta: Tensor, X: Tensor) -> tuple[Tensor, Any]:
@@ -238,12 +235,7 @@ class ModuleProgram(Program):
             buffer.copy_(value)
 
     def _run(self, module: nn.Module, theta: Tensor, X: Tensor) -> Tensor:
-        parts = theta.split([shape.numel() for shape in self.shapes.values()])
-        parameters = {
-            name: part.view(shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
-        raw: Tensor = self._call(module, parameters, X)
+        raw: Tensor = self.call(module, self.call.split(theta), X)
         return raw[:, None] if raw.ndim == 1 else raw
 
 
