@@ -33,7 +33,7 @@ from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._resnet._full_batch import full_batch
 from sklearn_pgb._resnet._minibatches import minibatches
-from sklearn_pgb._resnet._projection import Projection, SquaredProjection, projection
+from sklearn_pgb._resnet._projection import Projection, SquaredProjection
 from sklearn_pgb._resnet._residual import (
     BasisSamples,
     Hook,
@@ -128,14 +128,7 @@ def fit_resnet(
         return hook(theta, value, head)
 
     with threads_for_solve(samples.y.numel(), n_columns * samples.y.shape[1]):
-        inner = projection(
-            samples.basis,
-            samples.y,
-            samples.weight,
-            loss,
-            request.intercept,
-            samples.center,
-        )
+        inner = samples.projection(loss, request.intercept)
         alpha, choice = request.alpha, None
         if alpha is None:
             choice = choose_penalty(inner, request, parts)

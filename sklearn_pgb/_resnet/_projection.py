@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -197,19 +198,13 @@ class NewtonProjection(Projection):
     # A gap of 1e-7 gives the gradient in z to about the square root of that.
     tol, max_iter = 1e-7, 100
 
-    def __init__(
-        self,
-        X: Tensor,
-        y: Tensor,
-        weight: Tensor,
-        loss: Loss,
-        intercept: bool,
-        center: Tensor | float = 0.0,
-    ):
-        super().__init__(X, y, weight, loss, intercept, center)
-        # The last solution for each (number of units, alpha). The key (number of units,
-        # None) has the last one for any alpha.
-        self._starts: dict[tuple[int, float | None], tuple[Tensor, Tensor]] = {}
+    @cached_property
+    def _starts(self) -> dict[tuple[int, float | None], tuple[Tensor, Tensor]]:
+        """The last solution for each (number of units, alpha), filled by `exact`.
+
+        The key (number of units, None) has the last one for any alpha.
+        """
+        return {}
 
     def solve(self, Z: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         return self._parts(self.exact(Z, alpha, self.tol, self.max_iter))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import FACTORS
+from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._resnet._projection import Projection, projection
 from sklearn_pgb._training._program import Program
 from sklearn_pgb._training._residual import evaluate_units
@@ -44,6 +45,11 @@ class BasisSamples:
         """Divide the columns of the basis."""
         basis, center = self.basis / column_scale, self.center / column_scale
         return replace(self, basis=basis, center=center)
+
+    def projection(self, loss: Loss, intercept: bool) -> Projection:
+        """Create the projection that solves for the linear part on these samples."""
+        center = self.center
+        return projection(self.basis, self.y, self.weight, loss, intercept, center)
 
     def mean(self) -> Tensor:
         """Return the means of the basis columns."""
@@ -132,14 +138,7 @@ class ResidualObjective:
 
     def on(self, samples: BasisSamples) -> "ResidualObjective":
         """Return the same objective on other samples."""
-        inner = projection(
-            samples.basis,
-            samples.y,
-            samples.weight,
-            self.inner.loss,
-            self.inner.intercept,
-            samples.center,
-        )
+        inner = samples.projection(self.inner.loss, self.inner.intercept)
         return replace(self, samples=samples, inner=inner)
 
     def losses(self, raw: Tensor, samples: BasisSamples) -> Tensor:
