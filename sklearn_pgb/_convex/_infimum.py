@@ -24,6 +24,7 @@ from sklearn_pgb._budget import (
 )
 from sklearn_pgb._convex._bound_choice import Minimizer, best_bound, rough_bound
 from sklearn_pgb._convex._bounds import (
+    Bound,
     Dual,
     conjugate_value,
     into_domain,
@@ -94,6 +95,11 @@ class Infimum:
     dual: Dual | None = None
     coordinates: Tensor | None = None
     ray: float = 1.0
+
+    @property
+    def bound(self) -> Bound:
+        """The lower bound, with the norms that it covers and its proof."""
+        return Bound(self.lower_bound, self.norm_budget, self.dual)
 
     def with_coefficients(
         self, problem: ConvexProblem, coef: Tensor, floor: float

@@ -200,4 +200,4 @@ def _span(
     bounds = infimum(
         problem, max_memory=max_memory, floor=floor, attained_loss=attained_loss
     )
-    return bounds.rank, Bound(bounds.lower_bound, bounds.norm_budget)
+    return bounds.rank, bounds.bound

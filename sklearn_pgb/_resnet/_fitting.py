@@ -215,8 +215,7 @@ def certified_bound(problem: ConvexProblem, solution: Solution) -> Bound:
     """Return a certified lower bound, for all coefficients if alpha is positive."""
     if problem.alpha > 0:
         return Bound(solution.lower_bound, np.inf).within(solution.value)
-    bounds = infimum(problem, attained_loss=solution.value)
-    return Bound(bounds.lower_bound, bounds.norm_budget)
+    return infimum(problem, attained_loss=solution.value).bound
 
 
 def unit_scale(units: Program, theta: Tensor, samples: BasisSamples) -> float:

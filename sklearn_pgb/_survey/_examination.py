@@ -12,6 +12,7 @@ from sklearn_pgb._budget import (
 )
 from sklearn_pgb._certificate._certify import certify_objective
 from sklearn_pgb._certificate._table import problem_on
+from sklearn_pgb._convex._bounds import Bound
 from sklearn_pgb._convex._infimum import infimum
 from sklearn_pgb._convex._scale import LossScale
 from sklearn_pgb._geometry._kinks import kink_margin
@@ -72,12 +73,14 @@ def examine_ends(
             bounds[:, examined] = row.lower_bound, row.norm_budget
             verdict[converged] = certificate.verdict
         else:
-            bounds[:, examined] = _bound(objective, ends.loss[examined], scale.floor)
+            bound = _bound(objective, ends.loss[examined], scale.floor)
+            bounds[:, examined] = bound.value, bound.norm_budget
     if finite.any():
         best = int(np.where(finite, ends.objective, np.inf).argmin())
         if np.isnan(bounds[0, best]):
             objective = ends.objectives[best]
-            bounds[:, best] = _bound(objective, ends.loss[best], scale.floor)
+            bound = _bound(objective, ends.loss[best], scale.floor)
+            bounds[:, best] = bound.value, bound.norm_budget
     for start, value in enumerate(ends.objective):
         if scale.certifies(value, tol) and finite[start]:
             verdict[start] = "certified_global"
@@ -89,11 +92,10 @@ def _cost(objective: Objective) -> float:
     return factorization_flops(objective.y.numel(), objective.network.n_params)
 
 
-def _bound(objective: Objective, loss: float, floor: float) -> tuple[float, float]:
-    """Lower bound on the loss over a network's gradient basis, and its norm budget."""
+def _bound(objective: Objective, loss: float, floor: float) -> Bound:
+    """Lower bound on the loss over a network's gradient basis."""
     space = TangentSpace.of([objective.network], [objective.X], objective.weight)
     operator = space.operator([objective.X])
     problem = problem_on(objective, operator, intercept=space.intercept)
     with threads_for(_cost(objective)):
-        bounds = infimum(problem, floor=floor, attained_loss=loss)
-    return bounds.lower_bound, bounds.norm_budget
+        return infimum(problem, floor=floor, attained_loss=loss).bound
