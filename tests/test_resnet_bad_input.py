@@ -88,9 +88,9 @@ def test_module_that_is_not_finite(solver, value):
 
 
 def test_one_row_can_not_be_left_out():
-    match = r"alpha must be a number if n_samples=1, got '{}'.*Set alpha"
+    match = "alpha must be a number if n_samples=1, .* set alpha to a number"
     for rule in ("auto", "loo"):
-        with pytest.raises(ValueError, match=match.format(rule)):
+        with pytest.raises(ValueError, match=match):
             ResNetBasisRegressor(alpha=rule, **FAST).fit(X[:1], Y[:1])
     model = ResNetBasisRegressor(alpha=0.1, cv=None, **FAST).fit(X[:1], Y[:1])
     assert model.predict(X[:1]) == pytest.approx(Y[0])

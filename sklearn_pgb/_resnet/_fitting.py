@@ -22,7 +22,6 @@ from sklearn_pgb._convex._bounds import Bound
 from sklearn_pgb._convex._choice import (
     AlphaChoice,
     Effort,
-    can_leave_out,
     candidate_alphas,
     choose_alpha,
 )
@@ -263,11 +262,6 @@ def choose_penalty(
     """Choose alpha for the model on the basis alone, in units of its variance."""
     problem = inner.problem(inner.X[:, :0], 0.0)
     rule = "loo" if request.leave_one_out else "auto"
-    if not can_leave_out(request.counts):
-        raise ValueError(
-            f"alpha must be a number if n_samples=1, got {rule!r}, which needs samples "
-            "to leave out. Set alpha, for example to 1.0, or add samples."
-        )
     size = total_variance(inner.X, inner.weight) or 1.0
     return choose_alpha(
         problem,
