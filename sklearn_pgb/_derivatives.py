@@ -168,6 +168,11 @@ class GradientDerivative:
         return result
 
 
+def root_mean_square(values: Tensor) -> float:
+    """Root mean square, or one if all values are zero."""
+    return float(values.square().mean().sqrt()) or 1.0
+
+
 def has_second_derivative(gradient: Callable[[Tensor], Tensor], theta: Tensor) -> bool:
     """Whether torch differentiates a gradient correctly.
 
@@ -182,7 +187,7 @@ def has_second_derivative(gradient: Callable[[Tensor], Tensor], theta: Tensor) -
     except Exception:
         return False
     # About the cube root of eps, which balances rounding and truncation errors.
-    step = 1e-5 * (float(theta.square().mean().sqrt()) or 1.0)
+    step = 1e-5 * root_mean_square(theta)
     ends = [
         gradient((theta + sign * step * direction).requires_grad_()).detach()
         for sign in (1, -1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import BLOCK_WORK, JACOBIAN_ENTRIES
+from sklearn_pgb._derivatives import root_mean_square
 from sklearn_pgb._geometry._linear_units import neutral_moves, null_space
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._network import Network
@@ -63,7 +64,7 @@ def block_families(network: Network, X: Tensor) -> Iterator[list[Freedom]]:
     for name, block in network.blocks().items():
         columns = J[:, block]
         # The null space of zero columns needs no decomposition.
-        is_zero = columns.norm(dim=0) * _rms(theta[block]) <= rounding
+        is_zero = columns.norm(dim=0) * root_mean_square(theta[block]) <= rounding
         identity = torch.eye(len(is_zero), dtype=J.dtype)
         if is_zero.any():
             yield [_block_freedom(theta, name, block, identity[:, is_zero])]
@@ -77,7 +78,7 @@ def block_families(network: Network, X: Tensor) -> Iterator[list[Freedom]]:
 
 def _block_freedom(theta: Tensor, name: str, block: slice, basis: Tensor) -> Freedom:
     # Blocks of zeros, such as initial biases, get shifts of size one.
-    size_of_entries = _rms(theta[block])
+    size_of_entries = root_mean_square(theta[block])
     # Directions are orthonormal, so this gives a shift the size of the block's entries,
     # however many directions there are.
     scale = size_of_entries * (len(basis) / basis.shape[1]) ** 0.5
@@ -101,7 +102,9 @@ def _unit_freedoms(
         inputs = _augmented(layers[layer], network.biases[layer] is not None)
         # With this scale a random shift changes pre-activations by about their own
         # size.
-        scale = _rms(pre_activations[layer]) / (_rms(inputs) * inputs.shape[1] ** 0.5)
+        scale = root_mean_square(pre_activations[layer]) / (
+            root_mean_square(inputs) * inputs.shape[1] ** 0.5
+        )
         any_input = torch.eye(inputs.shape[1], dtype=X.dtype)
         for kind, left in [
             ("zero outgoing weights", unused),
@@ -133,7 +136,7 @@ def _null_freedoms(
         right = null_space(rows)
         if right.shape[1]:
             weight = network.weights[layer]
-            scale = _rms(weight) * (weight.shape[1] / right.shape[1]) ** 0.5
+            scale = root_mean_square(weight) * (weight.shape[1] / right.shape[1]) ** 0.5
             left = torch.eye(len(weight), dtype=X.dtype)
             draw = _layer_shift(network, layer, left, right, scale)
             freedoms.append(Freedom("null space of inputs", draw))
@@ -198,8 +201,3 @@ def _layer_shift(
 def _augmented(h: Tensor, bias: bool) -> Tensor:
     """Inputs of a layer, followed by a one if the layer has a bias."""
     return torch.cat([h, h.new_ones(len(h), int(bias))], 1)
-
-
-def _rms(values: Tensor) -> float:
-    """Root mean square, or one if all values are zero."""
-    return float(values.square().mean().sqrt()) or 1.0

@@ -11,6 +11,7 @@ from sklearn_pgb._budget import (
     RANK_RTOL,
     factorization_flops,
 )
+from sklearn_pgb._derivatives import root_mean_square
 from sklearn_pgb._geometry._pieces import pieces
 from sklearn_pgb._models._network import Network
 
@@ -88,15 +89,11 @@ def _sizes(network: Network) -> Tensor:
     Blocks of zeros have the size one.
     """
     theta = network.theta
-
-    def size_of(part: Tensor) -> float:
-        return float(part.square().mean().sqrt()) or 1.0
-
-    sizes = torch.full_like(theta, size_of(theta))
+    sizes = torch.full_like(theta, root_mean_square(theta))
     # Single parameters come last, after those of whole layers.
     blocks = sorted(network.blocks().values(), key=lambda each: each.start - each.stop)
     for block in blocks:
-        sizes[block] = size_of(theta[block])
+        sizes[block] = root_mean_square(theta[block])
     return sizes
 
 

@@ -14,7 +14,7 @@ from sklearn_pgb._budget import (
     NEARBY,
     STEP,
 )
-from sklearn_pgb._derivatives import pull_back
+from sklearn_pgb._derivatives import pull_back, root_mean_square
 from sklearn_pgb._models._layer_trace import differ, failing_layer, mixing_layer
 from sklearn_pgb._models._module import ModuleNetwork
 from sklearn_pgb._operators._blocks import spread_rows
@@ -36,7 +36,7 @@ def check_samples(network: ModuleNetwork, X: Tensor) -> None:
     index = index if len(index) > 1 else index.repeat(2)
     rows, theta = some[index], network.theta
     generator = torch.Generator().manual_seed(0)
-    size = float(theta.square().mean().sqrt()) or 1.0
+    size = root_mean_square(theta)
     noise = torch.randn(len(theta), generator=generator).to(theta)
     # Random layers draw from torch's global generator; do not change the user's state.
     with torch.no_grad(), local_randomness(0), warnings.catch_warnings():
@@ -139,7 +139,7 @@ def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> No
     direction = torch.randn(len(theta), generator=generator).to(theta)
     raw, pull = pull_back(lambda at: network(at, rows), theta)
     residual = torch.randn(raw.shape, generator=generator).to(theta)
-    step = STEP * (float(theta.square().mean().sqrt()) or 1.0)
+    step = STEP * root_mean_square(theta)
     ends = [network(theta + sign * step * direction, rows) for sign in (1, -1)]
     change = (ends[0] - ends[1]) / (2 * step)
     error = (residual * change).sum() - pull(residual) @ direction
