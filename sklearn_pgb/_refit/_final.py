@@ -153,7 +153,7 @@ class FinalProblem:
         self, folds: Sequence[FoldModels], mixtures: Sequence[Mixture]
     ) -> Iterable[Solved]:
         """Solutions with one dual for each sample."""
-        kernels = side_by_side(folds, None, self.rows)
+        kernels = side_by_side(folds, self.rows)
         everything = torch.arange(len(self.rows))
         solution: KernelSolution | None = None
         for mixture in mixtures:
@@ -169,7 +169,7 @@ class FinalProblem:
     ) -> Iterable[Solved]:
         """Solutions among functions spanned by the kernels of landmarks."""
         cross = side_by_side(folds, self.rows, self.landmarks)
-        own = side_by_side(folds, None, self.landmarks)
+        own = side_by_side(folds, self.landmarks)
         everything = torch.arange(len(self.rows))
         for mixture in mixtures:
             features, factor = landmark_features(
@@ -186,7 +186,7 @@ class FinalProblem:
         self, folds: Sequence[FoldModels], mixtures: Sequence[Mixture]
     ) -> Iterable[Solved]:
         """The same for the squared loss, from sums over blocks of samples."""
-        own = side_by_side(folds, None, self.landmarks)
+        own = side_by_side(folds, self.landmarks)
         sums = [NormalSums.of(mixed(own, mixture.weights)) for mixture in mixtures]
         for rows in torch.arange(len(self.rows)).split(SAMPLE_BLOCK):
             cross = side_by_side(folds, self.rows[rows], self.landmarks)

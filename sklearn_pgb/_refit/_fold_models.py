@@ -294,20 +294,11 @@ class KeptLeaves:
 
 
 def side_by_side(
-    folds: Sequence[FoldModels], rows: Tensor | None, columns: Tensor
+    folds: Sequence[FoldModels], rows: Tensor, columns: Tensor | None = None
 ) -> list[Tensor]:
-    """Return one kernel per group, of the bases of all folds side by side.
-
-    It is between `rows` and `columns`, or among `columns` if `rows` is None.
-    """
-
-    def of_fold(fold: FoldModels) -> list[Tensor]:
-        if rows is None:
-            return fold.kernels(columns)
-        return fold.kernels(rows, columns)
-
-    total = of_fold(folds[0])
+    """Return one kernel per group, of the bases of all folds side by side."""
+    total = folds[0].kernels(rows, columns)
     for fold in folds[1:]:
-        for kernel, own in zip(total, of_fold(fold), strict=True):
+        for kernel, own in zip(total, fold.kernels(rows, columns), strict=True):
             kernel += own
     return [kernel.div_(len(folds)) for kernel in total]
