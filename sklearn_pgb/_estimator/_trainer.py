@@ -146,7 +146,7 @@ def _train(
             if hasattr(part, "fit")
         }
         # These never use torch's global generator, so they can train in parallel
-        # threads; others must train in turn.
+        # threads; others, such as a user's subclass of one, must train in turn.
         if not packages <= {"sklearn", "sklearn_pgb"}:
             stack.enter_context(local_randomness(seed))
             if seed is None and rng_state is not None:

@@ -5,6 +5,7 @@ from typing import Any
 from sklearn_pgb._losses._classification import CrossEntropyLoss, LogisticLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import PoissonLoss, SquaredLoss
+from sklearn_pgb._models._protected import packages_of
 
 SQUARED, POISSON = SquaredLoss(), PoissonLoss()
 LOGISTIC, SOFTMAX = LogisticLoss(), CrossEntropyLoss()
@@ -44,7 +45,7 @@ LOSS_PARAMETERS = {
 
 def booster_package(estimator: Any) -> str | None:
     """Name of the package of a booster; None if it is another estimator."""
-    packages = {base.__module__.partition(".")[0] for base in type(estimator).__mro__}
+    packages = packages_of(estimator)
     return next((name for name in BOOSTER_LOSSES if name in packages), None)
 
 

@@ -56,9 +56,15 @@ def _parameters(model: Any, *, deep: bool = False) -> dict[str, Any]:
     return params
 
 
+def packages_of(estimator: Any) -> set[str]:
+    """Names of the packages that define the estimator's class and its bases."""
+    return {base.__module__.partition(".")[0] for base in type(estimator).__mro__}
+
+
 def _may_write(part: Any) -> bool:
     if not hasattr(part, "fit"):
         return not isinstance(part, np.ufunc)
+    # Of its class alone: a user's subclass of a known class may do anything.
     package = type(part).__module__.partition(".")[0]
     is_known = package in ("sklearn", "sklearn_pgb")
     # KMeans fails for a read-only array if its parameter is False.

@@ -16,12 +16,12 @@ from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._losses._regression import SquaredLoss
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._opened import OpenNetwork
+from sklearn_pgb._models._protected import packages_of
 
 
 def is_skorch(estimator: Any) -> bool:
     """Whether this is a skorch net, without importing skorch."""
-    packages = {base.__module__.partition(".")[0] for base in type(estimator).__mro__}
-    return "skorch" in packages
+    return "skorch" in packages_of(estimator)
 
 
 def read_skorch(net: Any) -> tuple[nn.Module, Loss]:
