@@ -176,8 +176,7 @@ class LogisticLoss(SeparableLoss):
     def minimum(self, y: Tensor) -> Tensor:
         return (entropy(y) + entropy(1 - y)).sum(1)
 
-    def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return -y, 1 - y
+    dual_bounds = CrossEntropyLoss.dual_bounds
 
     def predict(self, raw: Tensor) -> Tensor:
         return raw.sigmoid()

@@ -107,11 +107,9 @@ class HuberLoss(SeparableLoss):
         inside = (raw - y).abs() + radius <= self.delta
         return (2.0 * inside.to(raw.dtype)).sqrt()
 
-    def conjugate_terms(self, y: Tensor, dual: Tensor) -> Tensor:
-        return dual * y + dual.square() / 4
-
-    def conjugate_size(self, y: Tensor, dual: Tensor) -> Tensor:
-        return ((dual * y).abs() + dual.square() / 4).sum(1)
+    # Where it is finite, the conjugate is that of the squared loss.
+    conjugate_terms = SquaredLoss.conjugate_terms
+    conjugate_size = SquaredLoss.conjugate_size
 
     def dual_bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         upper = torch.full_like(y, 2 * self.delta)
