@@ -1,4 +1,4 @@
-"""Axes of a display's panels, and their scales."""
+"""Axes of a display's panels, their scales and legends."""
 
 import numpy as np
 
@@ -20,6 +20,11 @@ def axis_scale(values):
     if len(positive) < len(values):
         return {"value": "symlog", "linthresh": positive.min()}
     return {"value": "log"}
+
+
+def legend_below(ax, **options):
+    """Add a legend below the panel, because bars and points may be anywhere in it."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9, **options)
 
 
 def panel_axes(ax, n_panels, figsize=None):

@@ -11,7 +11,7 @@ from sklearn_pgb._display._arguments import (
     check_texts,
     numbers,
 )
-from sklearn_pgb._display._axes import axis_scale, panel_axes
+from sklearn_pgb._display._axes import axis_scale, legend_below, panel_axes
 from sklearn_pgb._sklearn import check_matplotlib_support
 
 
@@ -190,7 +190,7 @@ class BasisComparisonDisplay:
             )
         ax.set_xscale(**axis_scale(losses[np.isfinite(losses)]))
         ax.set_xlabel(self.loss_name)
-        _legend(ax)
+        legend_below(ax, ncols=2)
 
     def _plot_scores(self, ax, scores):
         positions = np.arange(len(scores))
@@ -209,9 +209,4 @@ class BasisComparisonDisplay:
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
         ax.set_xlabel(f"held-out {self.score_name}")
-        _legend(ax)
-
-
-def _legend(ax):
-    """Add a legend below the panel, because bars and points may be anywhere in it."""
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9)
+        legend_below(ax, ncols=2)

@@ -10,7 +10,7 @@ from sklearn_pgb._display._arguments import (
     check_texts,
     numbers,
 )
-from sklearn_pgb._display._axes import axis_scale, panel_axes
+from sklearn_pgb._display._axes import axis_scale, legend_below, panel_axes
 from sklearn_pgb._sklearn import check_matplotlib_support
 from sklearn_pgb._survey._result import MinimaSurvey
 
@@ -169,9 +169,8 @@ class MinimaSurveyDisplay:
         )
         if self.name is not None:
             self.ax_.set_title(self.name)
-        # Below the panel, because points may be anywhere in it.
         if self.ax_.get_legend_handles_labels()[0]:
-            self.ax_.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9)
+            legend_below(self.ax_)
         return self
 
     def _plot_points(self, losses, fraction, verdicts):
