@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
@@ -18,6 +17,7 @@ from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import open_module
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._opened import NetworkEstimator, TrainingTerms
+from sklearn_pgb._operators._blocks import row_slices
 from sklearn_pgb._training._architecture import (
     chain_architecture,
     chain_module,
@@ -164,7 +164,7 @@ class TrainedNetwork(NetworkEstimator, BaseEstimator):
     def _raw_of(self, X):
         """Return raw outputs of validated samples."""
         network, parts = self._network(), []
-        for rows in gen_batches(X.shape[0], PASS_ROWS):
+        for rows in row_slices(X.shape[0], PASS_ROWS):
             with torch.no_grad():
                 part = as_float64(self._preprocess(dense(X[rows])))
                 if network.n_inputs is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sklearn_pgb._budget import PART_BLOCKS, PASS_ATTEMPTS, WAVE
 from sklearn_pgb._models._mapped_rows import MappedRows, StreamedInputs
 from sklearn_pgb._operators._blocked import BlockedOperator
+from sklearn_pgb._operators._blocks import row_slices
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._threads import threads_for
 
@@ -39,8 +40,7 @@ def over_parts(
     tensors : sequence of Tensor (n_samples, ...)
         Each task gets its own part.
     """
-    size = rows.block * PART_BLOCKS
-    parts = [slice(start, start + size) for start in range(0, len(rows), size)]
+    parts = list(row_slices(len(rows), rows.block * PART_BLOCKS))
     wave = WAVE * effective_n_jobs(rows.n_jobs)
     for first in range(0, len(parts), wave):
         tasks = [

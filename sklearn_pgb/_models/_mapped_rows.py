@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sklearn_pgb._budget import N_CANDIDATES, READ_BYTES, SAMPLE_BLOCK
 from sklearn_pgb._models._opened import OpenNetwork
-from sklearn_pgb._operators._blocks import spread_rows
+from sklearn_pgb._operators._blocks import row_slices, spread_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,7 @@ class MappedRows:
 
     def blocks(self) -> Iterator[slice]:
         """Ranges of rows to read at a time."""
-        for start in range(0, len(self), self.block):
-            yield slice(start, min(start + self.block, len(self)))
+        return row_slices(len(self), self.block)
 
     def rows(self, index: Any) -> MappedRows:
         """Select rows without reading them."""

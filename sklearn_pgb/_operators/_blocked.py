@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import SAMPLE_BLOCK
+from sklearn_pgb._operators._blocks import row_slices
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -45,8 +46,7 @@ class BlockedOperator(LinearOperator):
 
     def parts(self) -> Iterator[tuple[slice, LinearOperator]]:
         """Blocks of samples with their operators."""
-        for start in range(0, self.n_samples, self.block):
-            rows = slice(start, min(start + self.block, self.n_samples))
+        for rows in row_slices(self.n_samples, self.block):
             yield rows, self.create(rows)
 
     def matvec(self, coef: Tensor) -> Tensor:

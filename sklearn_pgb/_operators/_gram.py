@@ -5,6 +5,7 @@ from scipy.linalg.blas import get_blas_funcs
 from torch import Tensor
 
 from sklearn_pgb._budget import MIRROR_ROWS
+from sklearn_pgb._operators._blocks import row_slices
 
 
 def gram(A: Tensor) -> Tensor:
@@ -39,9 +40,8 @@ def add_gram(A: Tensor, total: Tensor) -> None:
 
 def mirrored(total: Tensor) -> Tensor:
     """Copy the lower triangle of a matrix to the upper one, in place."""
-    for start in range(0, len(total), MIRROR_ROWS):
-        stop = min(start + MIRROR_ROWS, len(total))
-        block = total[start:stop, start:stop]
+    for rows in row_slices(len(total), MIRROR_ROWS):
+        block = total[rows, rows]
         block.copy_(block.tril() + block.tril(-1).T)
-        total[start:stop, stop:] = total[stop:, start:stop].T
+        total[rows, rows.stop :] = total[rows.stop :, rows].T
     return total

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from sklearn_pgb._budget import CACHE_BYTES, MOST_COUNTS, VALUE_BYTES
-from sklearn_pgb._operators._blocks import row_blocks
+from sklearn_pgb._operators._blocks import row_blocks, row_slices
 from sklearn_pgb._operators._operator import LinearOperator
 
 
@@ -276,12 +276,11 @@ class LeafOperator(LinearOperator):
             trees = np.flatnonzero(of_output & (squares == square))
             for first in range(0, len(trees), MOST_COUNTS):
                 chunk = trees[first : first + MOST_COUNTS]
-                for start in range(0, n, height):
-                    rows = slice(start, min(start + height, n))
+                for rows in row_slices(n, height):
                     # If the kernel is symmetric, only its upper blocks are counted and
                     # then mirrored.
-                    columns = slice(start if symmetric else 0, m)
-                    shape = rows.stop - start, m - columns.start
+                    columns = slice(rows.start if symmetric else 0, m)
+                    shape = rows.stop - rows.start, m - columns.start
                     # A byte holds the matches of at most MOST_COUNTS trees.
                     counts = np.zeros(shape, dtype=np.uint8)
                     equal = np.empty(shape, dtype=bool)
@@ -291,8 +290,7 @@ class LeafOperator(LinearOperator):
                         np.add(counts, equal.view(np.uint8), out=counts)
                     kernel[rows, columns] += square * counts
         if symmetric:
-            for start in range(0, n, height):
-                rows = slice(start, min(start + height, n))
+            for rows in row_slices(n, height):
                 kernel[rows.stop :, rows] = kernel[rows, rows.stop :].T
         return kernel
 

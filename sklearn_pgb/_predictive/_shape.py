@@ -17,6 +17,7 @@ from sklearn_pgb._budget import (
     SHAPE_FREEDOM,
     SHAPE_TAIL,
 )
+from sklearn_pgb._operators._blocks import row_slices
 
 Array = NDArray[np.float64]
 
@@ -163,8 +164,7 @@ class Shape:
         flat = z.reshape(-1)
         result = np.empty_like(flat)
         step = max(1, 2**22 // len(self.centers))
-        for start in range(0, len(flat), step):
-            part = slice(start, start + step)
+        for part in row_slices(len(flat), step):
             distances = (flat[part, None] - self.centers) / self.bandwidth
             result[part] = function(distances) @ self.weights  # type: ignore[operator]
         return result.reshape(z.shape)

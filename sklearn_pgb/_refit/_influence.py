@@ -19,6 +19,7 @@ from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._row_space import RowSpace
 from sklearn_pgb._estimator._border import parse_memory
 from sklearn_pgb._models._opened import OpenNetwork, unknown_labels
+from sklearn_pgb._operators._blocks import row_slices
 from sklearn_pgb._operators._dense import DenseOperator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._refit._arguments import check_validation_data, check_weight
@@ -96,8 +97,7 @@ class Influential:
                 f"of positive weight, {n_kept}, got {top_k!r}."
             )
         parts = []
-        for start in range(0, len(inputs[0]), training.block_size):
-            rows = slice(start, start + training.block_size)
+        for rows in row_slices(len(inputs[0]), training.block_size):
             block = [each[rows] for each in inputs]
             parts.append(training.influence(block, raw[rows], top_k))
         if top_k is None:

@@ -12,7 +12,7 @@ import torch
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, gen_batches, get_tags
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -31,6 +31,7 @@ from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import NetworkEstimator, TrainingTerms
 from sklearn_pgb._models._protected import transform_protected
 from sklearn_pgb._models._resnet import ResNetModule, ResNetNetwork, Squash
+from sklearn_pgb._operators._blocks import row_slices
 from sklearn_pgb._resnet._diagnostics import stationarity
 from sklearn_pgb._resnet._fitting import fit_resnet, is_worse, projection_is_cheap
 from sklearn_pgb._resnet._folds import draw_folds
@@ -401,7 +402,7 @@ class ResNetBasisBase(
     def _forward(self, rows):
         """Return raw outputs for the matrix of `_network_inputs`."""
         network, parts = ResNetNetwork(self.module_), []
-        for batch in gen_batches(len(rows), PASS_ROWS):
+        for batch in row_slices(len(rows), PASS_ROWS):
             with torch.no_grad():
                 part = network(network.theta, as_float64(rows[batch]))
             parts.append(part.numpy())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sklearn_pgb._budget import INPUT_ULPS, PASS_ROWS, SMALLEST
+from sklearn_pgb._operators._blocks import row_slices
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,7 @@ class InputMap:
         shape = X.shape if X.ndim > 2 else (len(X), len(self.columns))
         result = np.empty(shape)
         keeps_all = X.ndim > 2 or len(self.columns) == self.n_features
-        for start in range(0, len(X), PASS_ROWS):
-            rows = slice(start, start + PASS_ROWS)
+        for rows in row_slices(len(X), PASS_ROWS):
             part = X[rows] if keeps_all else X[rows, self.columns]
             # Extreme values may become infinite.
             with np.errstate(over="ignore"):
@@ -139,8 +139,7 @@ def _moments(
     pools = len(exponent) < rows.shape[1]
 
     def parts() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        for start in range(0, len(rows), PASS_ROWS):
-            part = slice(start, start + PASS_ROWS)
+        for part in row_slices(len(rows), PASS_ROWS):
             yield weight[part], np.ldexp(rows[part].astype(np.float64), -exponent)
 
     def pooled(values: NDArray[np.float64]) -> NDArray[np.float64]:
