@@ -25,16 +25,16 @@ from sklearn_pgb import (
 from sklearn_pgb._estimator._border import (
     all_or_nothing,
     final_estimator,
-    fit_parameter,
     inputs_of,
     open_all,
-    parse_memory,
 )
+from sklearn_pgb._estimator._fit_parameters import fit_parameter
 from sklearn_pgb._estimator._folds import (
     cross_fitting_parts,
     enough_folds,
     splitter_parts,
 )
+from sklearn_pgb._estimator._resources import parse_memory
 from sklearn_pgb._estimator._row_codes import join_groups, row_codes
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._models._open import checks_inputs

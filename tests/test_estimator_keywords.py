@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_pgb import GradientBasisRefit
-from sklearn_pgb._estimator._border import fit_parameter, weight_keyword
+from sklearn_pgb._estimator._fit_parameters import fit_parameter, weight_keyword
 
 SCALER = StandardScaler()
 

@@ -10,7 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from sklearn_pgb import GradientBasisRefit
-from sklearn_pgb._estimator._border import open_all, share_target_transformation
+from sklearn_pgb._estimator._border import open_all
+from sklearn_pgb._estimator._shared_targets import share_target_transformation
 from sklearn_pgb._estimator._trainer import train_networks
 
 SCALER = StandardScaler()

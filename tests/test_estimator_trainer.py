@@ -30,7 +30,7 @@ from sklearn_pgb import (
     survey_minima,
 )
 from sklearn_pgb._convex._solve import memory_text
-from sklearn_pgb._estimator._border import check_device, jobs_for, parse_memory
+from sklearn_pgb._estimator._resources import check_device, jobs_for, parse_memory
 from sklearn_pgb._estimator._trainer import train_networks
 
 RNG = np.random.default_rng(0)

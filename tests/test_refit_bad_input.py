@@ -21,7 +21,7 @@ from torch import nn
 
 from sklearn_pgb import GradientBasisRefit
 from sklearn_pgb._convex._solve import memory_text
-from sklearn_pgb._estimator._border import parse_memory
+from sklearn_pgb._estimator._resources import parse_memory
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 3))

@@ -35,7 +35,8 @@ from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._added_neuron._request import TrainingRequest
 from sklearn_pgb._budget import AUTO_HELD_OUT
-from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
+from sklearn_pgb._estimator._border import all_or_nothing, dense
+from sklearn_pgb._estimator._resources import check_device
 from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._estimator._state import VersionedState
 from sklearn_pgb._losses._floor import pure_error_floor

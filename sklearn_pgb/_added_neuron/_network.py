@@ -9,8 +9,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from sklearn_pgb._budget import PASS_ROWS
-from sklearn_pgb._estimator._border import check_device, dense
+from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._resources import check_device
 from sklearn_pgb._estimator._state import as_fitted
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._chain import ChainNetwork

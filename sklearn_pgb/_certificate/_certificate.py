@@ -10,7 +10,7 @@ from sklearn_pgb._certificate._escape import Escape
 from sklearn_pgb._certificate._evidence import Evidence
 from sklearn_pgb._certificate._table import BasisRow
 from sklearn_pgb._certificate._tilted import TiltedIdentity
-from sklearn_pgb._estimator._border import parse_memory
+from sklearn_pgb._estimator._resources import parse_memory
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from sklearn_pgb._certificate._examine import Settings, examine
 from sklearn_pgb._certificate._subject import Subject, open_subject
 from sklearn_pgb._certificate._table import GRADIENT, check_bases
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
-from sklearn_pgb._estimator._border import parse_memory
+from sklearn_pgb._estimator._resources import parse_memory
 from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._objective import Objective

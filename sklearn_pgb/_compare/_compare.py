@@ -20,8 +20,9 @@ from sklearn_pgb._compare._model import (
     positive_samples,
 )
 from sklearn_pgb._convex._choice import Effort, check_alpha
-from sklearn_pgb._estimator._border import dense, jobs_for, parse_memory
+from sklearn_pgb._estimator._border import dense
 from sklearn_pgb._estimator._folds import splitter_parts
+from sklearn_pgb._estimator._resources import jobs_for, parse_memory
 from sklearn_pgb._losses._named import LOSSES
 from sklearn_pgb._samples import check_samples
 from sklearn_pgb._seeds import fill_seeds

@@ -24,7 +24,7 @@ from sklearn_pgb._convex._choice import (
 from sklearn_pgb._convex._heldout import Fold, HeldOut
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
 from sklearn_pgb._convex._solve import solve, warn_if_unconverged
-from sklearn_pgb._estimator._border import weight_keyword
+from sklearn_pgb._estimator._fit_parameters import weight_keyword
 from sklearn_pgb._estimator._folds import cross_fitting_parts, enough_folds
 from sklearn_pgb._estimator._predictors import NetworkClassifier, NetworkRegressor
 from sklearn_pgb._estimator._trainer import Trainer

@@ -16,7 +16,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
-from sklearn_pgb._estimator._border import aligned, jobs_for
+from sklearn_pgb._estimator._border import aligned
+from sklearn_pgb._estimator._resources import jobs_for
 from sklearn_pgb._models._train import train
 from sklearn_pgb._seeds import with_seed
 from sklearn_pgb._sklearn import _check_method_params, _safe_indexing

@@ -9,11 +9,8 @@ from sklearn.utils import check_consistent_length, indexable
 from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import validate_data
 
-from sklearn_pgb._estimator._border import (
-    check_has_features,
-    fit_parameter,
-    weight_keyword,
-)
+from sklearn_pgb._estimator._border import check_has_features
+from sklearn_pgb._estimator._fit_parameters import fit_parameter, weight_keyword
 from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._models._opened import is_plain, unknown_labels

@@ -19,13 +19,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_pgb._convex._choice import Effort
-from sklearn_pgb._estimator._border import (
-    all_or_nothing,
-    check_device,
-    jobs_for,
-    parse_memory,
-)
+from sklearn_pgb._estimator._border import all_or_nothing
 from sklearn_pgb._estimator._hooks import training_contexts
+from sklearn_pgb._estimator._resources import check_device, jobs_for, parse_memory
 from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import OF_MEANS

@@ -17,7 +17,7 @@ from sklearn_pgb._convex._influence import (
 )
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._row_space import RowSpace
-from sklearn_pgb._estimator._border import parse_memory
+from sklearn_pgb._estimator._resources import parse_memory
 from sklearn_pgb._models._opened import OpenNetwork, unknown_labels
 from sklearn_pgb._operators._blocks import row_slices
 from sklearn_pgb._operators._dense import DenseOperator

@@ -14,8 +14,9 @@ from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from torch import Tensor
 
 from sklearn_pgb._budget import LOG_ABSENT
-from sklearn_pgb._estimator._border import device_or_cpu, final_estimator, open_all
+from sklearn_pgb._estimator._border import final_estimator, open_all
 from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._resources import device_or_cpu
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import MODULE_LOSSES, find_loss
 from sklearn_pgb._models._mapped_rows import row_parts

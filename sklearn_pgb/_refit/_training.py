@@ -14,14 +14,13 @@ from torch import Tensor
 from sklearn_pgb._bases._tangent import mean_raw
 from sklearn_pgb._budget import AUTO_FOLDS, N_SAMPLES
 from sklearn_pgb._convex._choice import Effort
-from sklearn_pgb._estimator._border import (
-    check_same_targets,
-    inputs_of,
-    open_all,
-    share_target_transformation,
-)
+from sklearn_pgb._estimator._border import inputs_of, open_all
 from sklearn_pgb._estimator._folds import Parts
 from sklearn_pgb._estimator._row_codes import row_codes
+from sklearn_pgb._estimator._shared_targets import (
+    check_same_targets,
+    share_target_transformation,
+)
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._named import MODULE_LOSSES
 from sklearn_pgb._losses._regression import PoissonLoss

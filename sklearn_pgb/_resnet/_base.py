@@ -21,9 +21,10 @@ from sklearn.utils.validation import (
 from torch import Tensor, nn
 
 from sklearn_pgb._budget import FULL_BATCH_ROWS, PASS_ROWS
-from sklearn_pgb._estimator._border import all_or_nothing, check_device, dense
+from sklearn_pgb._estimator._border import all_or_nothing, dense
 from sklearn_pgb._estimator._hooks import fit_hooks
 from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._resources import check_device
 from sklearn_pgb._estimator._state import VersionedState, as_fitted
 from sklearn_pgb._losses._named import PARAMETERS
 from sklearn_pgb._models._activations import ACTIVATIONS

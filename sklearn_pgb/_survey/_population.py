@@ -16,7 +16,8 @@ from sklearn_pgb._budget import (
     POPULATION_GROUP,
 )
 from sklearn_pgb._certificate._subject import open_subject
-from sklearn_pgb._estimator._border import jobs_for, weight_keyword
+from sklearn_pgb._estimator._fit_parameters import weight_keyword
+from sklearn_pgb._estimator._resources import jobs_for
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._survey._recipe import Recipe
 from sklearn_pgb._training._objective import Objective

@@ -22,15 +22,12 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_pgb._budget import SMALLEST_SIZE
-from sklearn_pgb._estimator._border import (
-    all_or_nothing,
-    fit_parameter,
-    jobs_for,
-    parse_memory,
-)
+from sklearn_pgb._estimator._border import all_or_nothing
+from sklearn_pgb._estimator._fit_parameters import fit_parameter
 from sklearn_pgb._estimator._folds import splitter_parts
 from sklearn_pgb._estimator._hooks import training_contexts
 from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._resources import jobs_for, parse_memory
 from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
