@@ -380,6 +380,10 @@ LEAST_FOLDS = 3
 # No machine has more cores.
 MOST_JOBS = 2**20
 
+# Values are constant if their spread or largest deviation relative to their size is at
+# most this: rounding errors of their mean are smaller.
+CONSTANT_RTOL = 1e-12
+
 # The squares of larger targets, summed over samples, would overflow.
 LARGEST_TARGET = 1e150
 
@@ -671,8 +675,8 @@ COMPARE_TOL, MAX_ITER = 1e-6, 100
 # relative to the targets' spread, and their objectives relative to the loss scale.
 SAME_MINIMUM = 1e-3
 
-# Targets are constant if their spread relative to their size is below this.
-CONSTANT_RTOL = 1e-14
+# Targets are the same if their spread relative to their size is at most this.
+SAME_TARGETS_RTOL = 1e-14
 
 # Multiplications allowed for the decompositions behind bounds and verdicts, in all.
 # The networks with the smallest objectives are examined first.

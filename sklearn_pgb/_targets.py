@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sklearn_pgb._budget import ABSENT, LARGEST_TARGET, LEAST_SCALE
+from sklearn_pgb._budget import ABSENT, CONSTANT_RTOL, LARGEST_TARGET, LEAST_SCALE
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._opened import unknown_labels
 
@@ -139,7 +139,7 @@ class Targets(ABC):
         spread = power * np.sqrt((weight @ (deviation / power) ** 2).mean())
         # One scale for all targets, since separate ones would change the objective.
         # The deviation of constant targets is only rounding error.
-        if not spread > 1e-12 * np.abs(center).max():
+        if not spread > CONSTANT_RTOL * np.abs(center).max():
             return center, 1.0
         if not self.loss.quadratic:
             # The center is the best constant, the scale the root of its loss.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import (
+    CONSTANT_RTOL,
     NOISE_COLUMNS,
     NOISE_COPIES,
     NOISE_NEGLIGIBLE,
@@ -76,7 +77,7 @@ class NoiseModel:
         mean = weight @ features
         spread = (weight @ (features - mean).square()).sqrt()
         # Mean squared row norm one; a constant feature stays at zero.
-        varies = spread > 1e-12 * features.abs().amax(0)
+        varies = spread > CONSTANT_RTOL * features.abs().amax(0)
         scale = torch.where(varies, spread, torch.inf) * features.shape[1] ** 0.5
         ratio = (squares / level).clamp_min(SMALLEST_SQUARE)
         operator = KroneckerOperator((features - mean) / scale, squares.shape[1])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils import check_array
 
-from sklearn_pgb._budget import LARGEST_FEATURE, SMALLEST_FEATURE
+from sklearn_pgb._budget import CONSTANT_RTOL, LARGEST_FEATURE, SMALLEST_FEATURE
 from sklearn_pgb._estimator._border import check_has_features, dense
 from sklearn_pgb._models._protected import guard_for
 from sklearn_pgb._sklearn import _fit_transform_one
@@ -49,7 +49,7 @@ class InputScale:
         mean = weight @ rows
         largest = np.abs(rows - mean).max(0)
         size = np.abs(rows).max(0)
-        constant = (largest <= 1e-12 * size) | (size < SMALLEST_FEATURE)
+        constant = (largest <= CONSTANT_RTOL * size) | (size < SMALLEST_FEATURE)
         # Divided by the largest deviation, so that no square overflows.
         divisor = np.where(constant, 1.0, largest)
         spread = divisor * np.sqrt(weight @ np.square((rows - mean) / divisor))

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import FACTORS
+from sklearn_pgb._budget import CONSTANT_RTOL, FACTORS
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._resnet._projection import Projection, projection
 from sklearn_pgb._training._program import Program
@@ -60,7 +60,7 @@ class BasisSamples:
         centered = self.basis - self.mean()
         spread = (self.weight @ centered.square()).sqrt()
         # The deviation of a constant column is rounding, relative to its size.
-        floor = 1e-12 * (self.basis + self.center).abs().amax(0)
+        floor = CONSTANT_RTOL * (self.basis + self.center).abs().amax(0)
         return torch.where(spread > floor, spread, 1.0)
 
 

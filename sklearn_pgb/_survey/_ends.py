@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import CONSTANT_RTOL, SAME_MINIMUM
+from sklearn_pgb._budget import SAME_MINIMUM, SAME_TARGETS_RTOL
 from sklearn_pgb._convex._infimum import Infimum, infimum
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._scale import LossScale, loss_scale
@@ -113,7 +113,7 @@ def number_minima(ends: Endpoints, data: SurveyData, scale: float) -> NDArray[np
     spread, size = (
         float(data.weight @ part.square().sum(1)) ** 0.5 for part in (centered, data.y)
     )
-    if spread <= CONSTANT_RTOL * size:
+    if spread <= SAME_TARGETS_RTOL * size:
         # Constant targets: compare predictions relative to their size instead.
         spread = size or 1.0
     number = np.empty(len(ends.loss), dtype=np.intp)
