@@ -341,7 +341,8 @@ def _finish(
     # Rounding of the loss can move it below the smallest loss of any function.
     value = max(value, unconditional.value)
     # `steady` only allows directions with singular values far above rounding.
-    rank = 0 if spectrum is None else spectrum.ranks((STEADY_RTOL,))[-1]
+    leading = None if spectrum is None else spectrum.leading(STEADY_RTOL)
+    rank = 0 if leading is None else len(leading.singular)
     steady = min(each.value for each in usable if each.rank <= rank)
     steady = max(steady, unconditional.value)
     bound = bound.within(value, attained_loss)
@@ -353,7 +354,7 @@ def _finish(
         attained=attained,
         norm=best.norm,
         steady=steady,
-        steady_rank=None if spectrum is None else spectrum.leading(STEADY_RTOL).rank,
+        steady_rank=None if leading is None else leading.rank,
         spectrum=spectrum,
         dual=bound.dual,
         coordinates=best.coordinates,
