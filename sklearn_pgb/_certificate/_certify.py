@@ -8,6 +8,7 @@ import torch
 from sklearn.utils import check_random_state
 
 from sklearn_pgb._bases._basis import Basis
+from sklearn_pgb._budget import MAX_MEMORY
 from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._evidence import Evidence
 from sklearn_pgb._certificate._examine import Settings, examine
@@ -150,16 +151,14 @@ def certify(
     return _examined(subject, more, settings, seed)
 
 
-def certify_objective(
-    objective: Objective, *, tol: float, max_memory: float, seed: int
-) -> Certificate:
+def certify_objective(objective: Objective, *, tol: float, seed: int) -> Certificate:
     """Certify a network with an explicit training objective; see `certify`."""
     head = objective.network.find_head(objective.X[:8])
     name = type(objective.network).__name__
     X = objective.X.flatten(1)
     group = torch.from_numpy(row_codes(X.numpy()))
     subject = Subject(name, objective, head, X, objective.y, (), group)
-    return _examined(subject, {}, Settings(tol, None, max_memory), seed)
+    return _examined(subject, {}, Settings(tol, None, MAX_MEMORY), seed)
 
 
 def _check_positive(value: Any, name: str) -> None:

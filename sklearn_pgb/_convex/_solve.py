@@ -145,17 +145,15 @@ class PathSolver:
         tol: float,
         max_iter: int,
         certified: bool = True,
-        falls_back: bool = True,
     ) -> Solution:
         """The solution for one alpha; see `solve` and `newton`.
 
         If the certified gap misses the tolerance, other solvers are tried and the
-        smallest objective is returned, never above that of zero coefficients. If
-        `falls_back` is False, the first solution is returned.
+        smallest objective is returned, never above that of zero coefficients.
         """
         problem = self.problem.with_alpha(alpha)
         solution = self._first(problem, start, tol, max_iter, certified)
-        if not certified or not falls_back or reaches(problem, solution, tol):
+        if not certified or reaches(problem, solution, tol):
             return solution
         solutions = [
             solution,

@@ -42,7 +42,7 @@ def train(
     request: RefitRequest,
     data: TrainingData,
     seeds: Seeds,
-    contexts: Callable[[int], Sequence[Any]] | None = None,
+    contexts: Callable[[int], Sequence[Any]],
 ) -> TrainedNetworks:
     """Train and open the networks; `contexts(n)` creates n callback contexts."""
     folds: Parts | None = None
@@ -71,7 +71,7 @@ def train(
             request.n_jobs,
             request.memory,
             caller=owner,
-            contexts=None if contexts is None else contexts(len(parts)),
+            contexts=contexts(len(parts)),
         )
     opened = open_all(estimators, MODULE_LOSSES[request.loss], request.device)
     check_same_targets(opened, data.samples.y)

@@ -4,12 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._budget import (
-    CERTIFICATE_COST,
-    EXAMINATION_FLOPS,
-    MAX_MEMORY,
-    factorization_flops,
-)
+from sklearn_pgb._budget import CERTIFICATE_COST, EXAMINATION_FLOPS, factorization_flops
 from sklearn_pgb._certificate._certify import certify_objective
 from sklearn_pgb._certificate._table import problem_on
 from sklearn_pgb._convex._bounds import Bound
@@ -66,9 +61,7 @@ def examine_ends(
         if budget < 0 and number > 0:
             break
         if len(converged):
-            certificate = certify_objective(
-                objective, tol=tol, max_memory=MAX_MEMORY, seed=seed
-            )
+            certificate = certify_objective(objective, tol=tol, seed=seed)
             row = certificate.row("gradient")
             bounds[:, examined] = row.lower_bound, row.norm_budget
             verdict[converged] = certificate.verdict
