@@ -113,7 +113,7 @@ def solve(
     path : RidgePath or None
         A decomposition of this problem, for the squared loss with alpha > 0.
     """
-    solver = PathSolver(problem, method, max_memory, path, single=True)
+    solver = PathSolver(problem, method, max_memory, path, one_alpha=True)
     return solver.solve(problem.alpha, start, tol, max_iter)
 
 
@@ -121,7 +121,7 @@ class PathSolver:
     """Solve one problem for several alphas and reuse its decompositions.
 
     The problem's own alpha is only used to choose the method. A decomposition can be
-    passed as `path`. For a `single` alpha, a Cholesky factorization is enough.
+    passed as `path`. With `one_alpha`, a Cholesky factorization is enough.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class PathSolver:
         method: str,
         max_memory: float,
         path: RidgePath | None = None,
-        single: bool = False,
+        one_alpha: bool = False,
     ):
         method = choose_method(problem, max_memory, method)
         self.problem, self.method, self.max_memory = problem, method, max_memory
-        self._path, self.single = path, single
+        self._path, self._one_alpha = path, one_alpha
         self._system: NewtonSystem | None = None
         self._spectral = SpectralSolver(problem)
 
@@ -188,7 +188,7 @@ class PathSolver:
                 return finish(
                     problem, *lsmr_ridge(problem, rough, LSMR_ITERATIONS, start)
                 )
-            if self._path is None and self.single:
+            if self._path is None and self._one_alpha:
                 factored = cholesky_ridge(problem, self.method == "dual")
                 if factored is not None:
                     return finish(problem, *factored, 1, True)
