@@ -33,6 +33,27 @@ Solved = tuple[Tensor, Tensor, bool]
 
 
 @dataclass(frozen=True, eq=False)
+class GroupData:
+    """Data and limits that all problems of a refit of several groups share.
+
+    Attributes
+    ----------
+    y : Tensor (n_samples, n_outputs)
+    weight : Tensor (n_samples,)
+    loss : Loss
+    order : Tensor (n_samples,) of int
+        A random order, in which samples are taken.
+    max_memory : float
+    """
+
+    y: Tensor
+    weight: Tensor
+    loss: Loss
+    order: Tensor
+    max_memory: float
+
+
+@dataclass(frozen=True, eq=False)
 class FinalProblem:
     """The convex problem on the bases of some folds side by side.
 
@@ -67,13 +88,9 @@ class FinalProblem:
         cls,
         folds: Sequence[FoldModels],
         center: Tensor,
-        y: Tensor,
-        weight: Tensor,
-        loss: Loss,
+        data: GroupData,
         chosen_with: float,
         rows: Tensor,
-        order: Tensor,
-        max_memory: float,
         flops: float,
     ) -> Self:
         """Take as many of the samples `rows` as are affordable, in a random order.
@@ -82,11 +99,12 @@ class FinalProblem:
         the limit of a solution.
         """
         k, n_groups = folds[0].n_kernels, len(folds[0].raw)
-        size = final_size(len(rows), k, n_groups, loss, max_memory, flops)
-        rows, landmarks = (first_in_order(order, rows, count) for count in size)
-        own = weight[rows]
+        loss, limits = data.loss, (data.max_memory, flops)
+        size = final_size(len(rows), k, n_groups, loss, *limits)
+        rows, landmarks = (first_in_order(data.order, rows, count) for count in size)
+        own = data.weight[rows]
         fraction = chosen_with / float(own.sum())
-        return cls(folds, center, rows, y[rows], own, loss, landmarks, fraction)
+        return cls(folds, center, rows, data.y[rows], own, loss, landmarks, fraction)
 
     @property
     def flops(self) -> float:

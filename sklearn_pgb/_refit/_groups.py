@@ -21,6 +21,7 @@ from sklearn_pgb._convex._kernels import KernelSolution
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._refit._final import (
     FinalProblem,
+    GroupData,
     first_in_order,
     solve_final,
     solve_flops,
@@ -100,27 +101,25 @@ class MixtureChoice:
         cls,
         folds: Sequence[FoldModels],
         averages: Sequence[Tensor],
-        y: Tensor,
-        weight: Tensor,
-        loss: Loss,
-        order: Tensor,
-        max_memory: float,
+        data: GroupData,
         exchange: bool,
     ) -> Self:
         """Select as many samples as are affordable, and compute their kernels."""
         n_searches = 2 if exchange else 1
+        y, weight, loss = data.y, data.weight, data.loss
         k, n_groups = folds[0].n_kernels, len(folds[0].raw)
         # Parts that change places have the same size, and so have their kernels.
         n_kernels = n_searches * len(folds)
-        entries = min(KERNEL_ENTRIES, max_memory / (8 * (n_groups + 2))) / n_kernels
+        entries = min(KERNEL_ENTRIES, data.max_memory / (8 * (n_groups + 2)))
+        entries /= n_kernels
         by_flops = (CHOICE_FLOPS / n_kernels / solve_flops(1, 1, k, loss)) ** (1 / 3)
         n_train = int(min(by_flops, max(8, (entries / k) ** 0.5)))
         # Per fold: if a user's splitter holds out few samples, all of them are used.
         n_heldout = n_train if exchange else max(1, n_train // max(len(folds) - 1, 1))
         parts, kernel_folds = [], []
         for fold, average in zip(folds, averages, strict=True):
-            train = first_in_order(order, fold.train, n_train)
-            heldout = first_in_order(order, fold.heldout, n_heldout)
+            train = first_in_order(data.order, fold.train, n_train)
+            heldout = first_in_order(data.order, fold.heldout, n_heldout)
             parts.append(train)
             kernel_folds.append(fold.kernel_fold(average, train, heldout, y, weight))
         searches = [
@@ -215,16 +214,13 @@ def refit_groups(
     for fold in folds:
         members[:, fold.heldout] = torch.stack(fold.raw)[:, fold.heldout]
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(y)))
+    data = GroupData(y, weight, loss, order, max_memory)
     # The choice takes thousands of operations of a few milliseconds.
     with threads_for(0):
         stack, shift = fit_stacking_weights(members[:, scored], *of_scored)
         averages = [fold.average(stack) + shift for fold in folds]
-        choice = MixtureChoice.of(
-            folds, averages, y, weight, loss, order, max_memory, exchange
-        )
-        finals = _final_problems(
-            bases, choice, stack, shift, y, weight, loss, order, max_memory, exchange
-        )
+        choice = MixtureChoice.of(folds, averages, data, exchange)
+        finals = _final_problems(bases, choice, stack, shift, data, exchange)
         affordable = max(1, int(FINAL_FLOPS / sum(each.flops for each in finals)))
         search = choice.searches[0]
         mixtures = search.run(len(stack))[: min(STACKED_MIXTURES, affordable)]
@@ -243,17 +239,17 @@ def refit_groups(
         terms = choice.terms(used)
         terms = [replace(each, intercept=each.intercept + constant) for each in terms]
     return GroupRefit(
-        stack,
-        shift,
-        [mixture for _, mixture in used],
-        np.array([float(mixture_weights[0]), *(s for s, _ in used)]),
-        search,
-        coefficients,
-        intercept + centered * shift + offset,
-        centered,
-        raw,
-        converged,
-        terms,
+        stack=stack,
+        shift=shift,
+        mixtures=[mixture for _, mixture in used],
+        mixture_weights=np.array([float(mixture_weights[0]), *(s for s, _ in used)]),
+        search=search,
+        coefficients=coefficients,
+        intercept=intercept + constant,
+        centered=centered,
+        heldout_raw=raw,
+        converged=converged,
+        folds=terms,
     )
 
 
@@ -262,24 +258,19 @@ def _final_problems(
     choice: MixtureChoice,
     stack: Tensor,
     shift: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    loss: Loss,
-    order: Tensor,
-    max_memory: float,
+    data: GroupData,
     exchange: bool,
 ) -> list[FinalProblem]:
     """One problem with the bases of all folds or, with an exchange, one for each."""
-    problems, flops = [(folds, order)], SOLVE_FLOPS
+    problems, flops = [(folds, data.order)], SOLVE_FLOPS
     if exchange:
         problems = [([fold], torch.cat([fold.train, fold.heldout])) for fold in folds]
         flops = SOLVE_FLOPS_OF_MANY / len(problems)
-    chosen_with = float(weight[torch.cat(choice.parts)].sum()) / len(choice.folds)
+    chosen_with = float(data.weight[torch.cat(choice.parts)].sum()) / len(choice.folds)
     finals = []
     for of_problem, rows in problems:
-        center = torch.stack([each.average(stack) + shift for each in of_problem])
-        data, limits = (center.mean(0), y, weight, loss), (max_memory, flops)
+        centers = torch.stack([each.average(stack) + shift for each in of_problem])
         finals.append(
-            FinalProblem.of(of_problem, *data, chosen_with, rows, order, *limits)
+            FinalProblem.of(of_problem, centers.mean(0), data, chosen_with, rows, flops)
         )
     return finals
