@@ -48,6 +48,7 @@ from sklearn_pgb._refit._outputs import (
 from sklearn_pgb._refit._predictive import locate_samples, oof_errors
 from sklearn_pgb._refit._request import RefitRequest
 from sklearn_pgb._refit._training import train_and_refit
+from sklearn_pgb._refit._uncertainty import Uncertainty
 from sklearn_pgb._seeds import Seeds, draw_seeds
 from sklearn_pgb._sklearn import HasMethods, Interval, StrOptions, _fit_context
 from sklearn_pgb._targets import LabelTargets
@@ -388,7 +389,7 @@ class GradientBasisRefit(
     def _store(
         self,
         result: Refit,
-        noise: dict[str, Any] | None,
+        noise: Uncertainty,
         trained: TrainedNetworks,
         data: TrainingData,
         seeds: Seeds,
@@ -422,8 +423,7 @@ class GradientBasisRefit(
         self._n_components = self.n_components
         self._n_features_out = self.n_components or full
         self._loss = trained.loss.name if self.loss != "auto" else "auto"
-        left_out_std = None if noise is None else noise.pop("left_out_std")
-        self._uncertainty = noise
+        self._uncertainty, left_out_std = noise
         if RefitRequest.at_last_fit(self).classifies:
             self._multilabel = np.ndim(data.samples.y) == 2
             known: Any = trained.opened[0].classes

@@ -30,7 +30,7 @@ from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit, refit
 from sklearn_pgb._refit._networks import TrainedNetworks
 from sklearn_pgb._refit._request import RefitRequest
-from sklearn_pgb._refit._uncertainty import uncertainty
+from sklearn_pgb._refit._uncertainty import Uncertainty, uncertainty
 from sklearn_pgb._samples import Samples
 from sklearn_pgb._seeds import Seeds
 from sklearn_pgb._targets import LabelTargets
@@ -121,7 +121,7 @@ def train_and_refit(
     seeds: Seeds,
     effort: Effort,
     contexts: Callable[[int], Sequence[Any]],
-) -> tuple[TrainedNetworks, Refit, dict[str, Any] | None]:
+) -> tuple[TrainedNetworks, Refit, Uncertainty]:
     """Train the networks, refit them and fit the noise model if requested."""
     trained = train(owner, request, data, seeds, contexts)
 
@@ -146,7 +146,7 @@ def train_and_refit(
         warn_of_useless_networks(trained, raws)
         average = torch.stack(raws).mean(0)
         result = refit(trained, average, codes, request, effort, convex_parts)
-        noise = None
+        noise: Uncertainty = None, None
         if request.distribution:
             total = samples.total
             noise = uncertainty(result, samples.X[0], total, convex_parts, effort)

@@ -35,6 +35,9 @@ from sklearn_pgb._refit._fitting import Refit
 # one. The largest leaves a nearly constant variance, for noise that depends on nothing.
 NOISE_ALPHAS = np.logspace(2, -5, 15).tolist()
 
+# State of a predictive distribution, and standard deviations of left-out samples.
+Uncertainty = tuple[dict[str, Any] | None, NDArray[np.float64] | None]
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseModel:
@@ -89,8 +92,10 @@ class NoiseModel:
         shift, loss = heldout_level(path.folds, path.solutions[alpha])
         return cls(rich, problem, mean, scale, alpha, shift, loss)
 
-    def fit(self, level: Tensor, least: Tensor, effort: Effort) -> dict[str, Any]:
-        """Fit to all samples; return the state as arrays.
+    def fit(
+        self, level: Tensor, least: Tensor, effort: Effort
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Fit to all samples; return the state as arrays, and the samples' variances.
 
         No variance is below `least`.
         """
@@ -99,8 +104,7 @@ class NoiseModel:
         rise = level.log() + self.shift
         log_variance = (solution.raw + rise).clamp_min(least.log())
         limits = torch.stack([log_variance.amin(0), log_variance.amax(0)])
-        return {
-            "variance": log_variance.exp(),
+        state = {
             "noise_rich": self.rich,
             "noise_mean": self.mean.cpu().numpy(),
             "noise_scale": self.scale.cpu().numpy(),
@@ -108,6 +112,7 @@ class NoiseModel:
             "noise_intercept": (solution.intercept + rise).cpu().numpy(),
             "noise_range": limits.cpu().numpy(),
         }
+        return state, log_variance.exp()
 
 
 def uncertainty(
@@ -116,7 +121,7 @@ def uncertainty(
     total_weight: float,
     parts: Callable[[], Parts],
     effort: Effort,
-) -> dict[str, Any] | None:
+) -> Uncertainty:
     """Fit the predictive distribution; return its state as plain arrays.
 
     The variance is ``sigma^2(x) (1 + phi^T A^-1 phi)`` with A = sum_i s_i phi_i phi_i^T
@@ -140,18 +145,21 @@ def uncertainty(
 
     Returns
     -------
-    dict or None
+    state : dict or None
         None without an eigendecomposition, a penalty, left-out errors, or two distinct
         samples.
+    left_out_std : ndarray or None
+        Standard deviations (n_rows, n_outputs) of the samples with left-out errors,
+        each by a refit without it.
     """
     path, raw = result.choice.path, result.choice.raw
     if path is None or raw is None or result.choice.alpha == 0:
-        return None
+        return None, None
     # Of many samples, only some were left out.
     rows = torch.nonzero(~raw.isnan().any(1))[:, 0]
     X, raw = X[rows], raw[rows]
     if bool((X == X[0]).all()):
-        return None
+        return None, None
     problem = result.problem
     shift = result.choice.alpha / 2
     eigenvalues, vectors = path.coefficient_spectrum(NOISE_NEGLIGIBLE * shift)
@@ -182,9 +190,9 @@ def uncertainty(
         data = features, squares, level, normalized
         models.append(NoiseModel.chosen(rich, *data, folds, effort))
     best = models[first_best([model.loss for model in models])]
-    state |= best.fit(level, least, effort)
-    variance = state.pop("variance") * (1.0 + left_out)
-    return state | {"left_out_std": variance.sqrt().cpu().numpy()}
+    noise, variance = best.fit(level, least, effort)
+    std = (variance * (1.0 + left_out)).sqrt()
+    return state | noise, std.cpu().numpy()
 
 
 def tries_rich(network: Network, X: Tensor, raw: Tensor, effort: Effort) -> bool:
