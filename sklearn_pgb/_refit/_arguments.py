@@ -39,37 +39,45 @@ def check_training_data(
     }
     if not checks_inputs(request.estimator) and not isinstance(X, MappedRows):
         X, y = validate_data(owner, X, y, **targets, **request.validation_options)
-        owner._sample_shape = X.shape[1:]
     else:
         check_has_targets(owner, y)
         # The values of samples in a file are checked when they are read.
         check_has_features(X)
         X, y = indexable(X, y)
         validate_data(owner, X, skip_check_array=True)
-        owner._sample_shape = getattr(X, "shape", ())[1:]
         y = _check_y(y, **targets, estimator=owner)
     return X, _check_targets(request, y)
 
 
+def sample_shape(X: Any) -> tuple[int, ...]:
+    """Shape of one sample; empty if X has no shape."""
+    return getattr(X, "shape", ())[1:]
+
+
 def check_validation_data(
-    owner: Any, request: RefitRequest, X: Any, y: Any
+    owner: Any, request: RefitRequest, shape: tuple[int, ...], X: Any, y: Any
 ) -> tuple[Any, Any]:
-    """Check validation samples as training samples are checked."""
-    X = check_new_data(owner, request, X)
+    """Check validation samples as training samples of a `shape` are checked."""
+    X = check_new_data(owner, request, shape, X)
     y = _check_y(y, multi_output=True, y_numeric=not request.classifies)
     check_consistent_length(X, y)
     return X, _check_targets(request, y)
 
 
-def check_new_data(owner: Any, request: RefitRequest, X: Any) -> Any:
-    """Check X of a fitted model; only its features if a pipeline checks the rest."""
+def check_new_data(
+    owner: Any, request: RefitRequest, shape: tuple[int, ...], X: Any
+) -> Any:
+    """Check X of a fitted model; only its features if a pipeline checks the rest.
+
+    `shape` is that of one training sample.
+    """
     if not checks_inputs(request.estimator):
         if not is_plain(X, owner, sys.float_info.max):
             X = validate_data(owner, X, reset=False, **request.validation_options)
-        if X.shape[1:] != owner._sample_shape:
+        if X.shape[1:] != shape:
             raise ValueError(
-                f"X must have samples of shape {owner._sample_shape}, as in fit, got "
-                f"{X.shape[1:]}. Crop or resize them."
+                f"X must have samples of shape {shape}, as in fit, got {X.shape[1:]}. "
+                "Crop or resize them."
             )
         return X
     check_has_features(X)
@@ -123,9 +131,18 @@ def check_weight(
 
 
 def validation_samples(
-    owner: Any, request: RefitRequest, y: Any, X_val: Any, y_val: Any, weight_val: Any
+    owner: Any,
+    request: RefitRequest,
+    shape: tuple[int, ...],
+    y: Any,
+    X_val: Any,
+    y_val: Any,
+    weight_val: Any,
 ) -> Samples | None:
-    """Validation samples of positive weight, or None."""
+    """Validation samples of positive weight, or None.
+
+    `shape` is that of one training sample, `y` has the training targets.
+    """
     if X_val is None and y_val is None:
         if weight_val is not None:
             raise ValueError(
@@ -139,7 +156,7 @@ def validation_samples(
             f"X_val and y_val must be given together, got None for {missing}. Pass "
             "both or neither."
         )
-    X_val, y_val = check_validation_data(owner, request, X_val, y_val)
+    X_val, y_val = check_validation_data(owner, request, shape, X_val, y_val)
     if y_val.ndim != y.ndim or y_val.shape[1:] != y.shape[1:]:
         raise ValueError(
             "y_val must have as many dimensions and columns as y, of shape "

@@ -14,6 +14,7 @@ from sklearn_pgb._refit._arguments import (
     check_training_data,
     check_weight,
     network_params,
+    sample_shape,
     validation_samples,
 )
 from sklearn_pgb._refit._request import RefitRequest
@@ -114,7 +115,8 @@ def training_data(
     weight, factor = check_weight(request, X, y, sample_weight)
     if groups is not None:
         groups = check_groups(groups, X)
-    heldout = validation_samples(owner, request, y[weight > 0], *validation)
+    shape, used = sample_shape(X), y[weight > 0]
+    heldout = validation_samples(owner, request, shape, used, *validation)
     params = network_params(
         owner, request, weight, sample_weight is not None, groups, fit_params
     )

@@ -26,7 +26,7 @@ from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import OF_MEANS
 from sklearn_pgb._predictive._methods import Located, Predictive
-from sklearn_pgb._refit._arguments import check_new_data
+from sklearn_pgb._refit._arguments import check_new_data, sample_shape
 from sklearn_pgb._refit._data import TrainingData, training_data
 from sklearn_pgb._refit._export import Exportable
 from sklearn_pgb._refit._fitting import Refit
@@ -413,15 +413,15 @@ class GradientBasisRefit(
         }
         # scikit-learn expects at least one, even if there is nothing to solve.
         self.n_iter_ = max(solution.n_iter, 1)
+        self._sample_shape = sample_shape(data.samples.X)
         self._prepared = Prepared()
         self._scales = list(result.space.scales)
         self._adds_networks = not result.space.spans_networks
         self._sketch_seed = seeds.sketch
         n_outputs = result.problem.operator.n_outputs
         self._flat = n_outputs == 1 and predicts_flat(trained.opened[0], data.samples.y)
-        full = len(self.basis_coef_) * n_outputs
         self._n_components = self.n_components
-        self._n_features_out = self.n_components or full
+        self._n_features_out = self.n_components or len(self.basis_coef_) * n_outputs
         self._loss = trained.loss.name if self.loss != "auto" else "auto"
         self._uncertainty, left_out_std = noise
         if RefitRequest.at_last_fit(self).classifies:
@@ -440,7 +440,7 @@ class GradientBasisRefit(
     def _open(self, X: Any) -> tuple[TangentSum, Any]:
         """Open the networks and check the samples."""
         check_is_fitted(self)
-        X = check_new_data(self, RefitRequest.at_last_fit(self), X)
+        X = check_new_data(self, RefitRequest.at_last_fit(self), self._sample_shape, X)
         sources = [self.basis_coef_, self.device, *self.estimators_]
         prepare = partial(tangent_sum, self)
         return self._prepared.get("models", sources, prepare), X

@@ -166,7 +166,7 @@ class _Training:
         request = RefitRequest.at_last_fit(refit)
         models, X = refit._open(X)
         inputs = models.inputs(X)
-        X, y = check_validation_data(refit, request, X, y)
+        X, y = check_validation_data(refit, request, refit._sample_shape, X, y)
         weight, _ = check_weight(request, X, y, sample_weight)
         rows = torch.from_numpy(np.flatnonzero(weight))
         inputs = [each[rows.to(each.device)] for each in inputs]
