@@ -109,7 +109,7 @@ def _on_training_samples(
         for center, choice in choices.items()
         for alpha, loss in zip(choice.alphas, choice.scores, strict=True)
     ]
-    compares = trained.is_prefit and rule != "evidence" and request.alpha is rule
+    compares = trained.is_prefit and rule != "evidence" and request.has_alpha_rule
     if compares and "average" in problems:
         problem = problems["average"]
         assert problem.offset is not None

@@ -77,9 +77,14 @@ class RefitRequest:
         return find_loss(getattr(final, "loss", SquaredLoss.name)) == SquaredLoss()
 
     @property
+    def has_alpha_rule(self) -> bool:
+        """Whether the user gave a rule for alpha, or the default, and no values."""
+        return isinstance(self.alpha, str)
+
+    @property
     def alpha_rule(self) -> str:
         """The rule that chooses alpha; "auto" if alpha is a number or an array."""
-        return self.alpha if isinstance(self.alpha, str) else "auto"
+        return self.alpha if self.has_alpha_rule else "auto"
 
     @property
     def validation_options(self) -> dict[str, Any]:
@@ -177,7 +182,7 @@ class RefitRequest:
 
     def warn_of_optimism(self, has_validation: bool) -> None:
         """Warn if alpha is chosen on samples that a network may have memorized."""
-        is_default = isinstance(self.alpha, str) and self.alpha_rule == "auto"
+        is_default = self.has_alpha_rule and self.alpha_rule == "auto"
         if self.is_prefit and is_default and not has_validation:
             warnings.warn(
                 "The network is taken as it is, so alpha is chosen on samples that it "
