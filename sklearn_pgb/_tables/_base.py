@@ -153,8 +153,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         self.member_names_ = [name for name, _ in members]
         if self._adapts_scale:
             new = Z[aside], encoded[aside].numpy(), weight[aside]
-            seen = data[0], encoded[rows].numpy() - raw[rows], data[3]
-            raw[aside] = self._size_errors(new, seen, scales)
+            heldout = data[0], encoded[rows].numpy() - raw[rows], data[3]
+            raw[aside] = self._size_errors(new, heldout, scales)
         self._store_heldout(y, self._in_units(raw), weight)
         finish()
         return self
@@ -328,18 +328,19 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             )
         return raw, scales
 
-    def _size_errors(self, new, seen, scales):
+    def _size_errors(self, new, heldout, scales):
         """Reduce the stored errors of the folds to the size of the refit's errors.
 
-        `new` has inputs, encoded targets and weights of the samples set aside, `seen`
-        inputs, held-out errors and weights of the others; `scales` are the models of
-        the folds for the log scale. Returns raw outputs of the samples set aside.
+        `new` has inputs, encoded targets and weights of the samples set aside,
+        `heldout` inputs, held-out errors and weights of the others; `scales` are the
+        models of the folds for the log scale. Returns raw outputs of the samples set
+        aside.
         """
         stored, (Z, y, weight) = self._errors(), new
         if self._scale is not None:
             stored["folds"] = {key: stored[key] for key in ("errors", "weight", "fold")}
         if len(Z):
-            located = self._locate(Z)
+            located = self._located_in_member_units(Z)
             own = (y - located.location) / located.scale
             of_folds = [y - location for location in self._fold_raw(Z)]
             if self._scale is not None:
@@ -357,7 +358,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             return located.location
         # Without a scale, some samples were held out by no fold.
         if self._scale is not None:
-            Z, errors, weight = seen
+            Z, errors, weight = heldout
             reduction = estimated_reduction(errors, self._fold_raw(Z), weight)
             stored["errors"] = reduction * stored["errors"]
         return y
@@ -419,15 +420,15 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
-        coefs, solution = self.basis_coef_, (self.stack_weights_, self._centered)
         parts = [
-            self._sum(
-                "models", _read_new(self, part), coefs, *solution, self.intercept_
-            )
-            for part in row_parts(X)
+            self._raw_in_member_units(_read_new(self, part)) for part in row_parts(X)
         ]
         raw = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self._in_units(raw)
+
+    def _raw_in_member_units(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
+        solution = self.basis_coef_, self.stack_weights_, self._centered
+        return self._sum("models", Z, *solution, self.intercept_)
 
     def _in_units(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return raw outputs in the units of the targets."""
@@ -437,14 +438,12 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
     def _located(self, X: Any) -> Located:
         """Return predictions with their scale."""
         check_is_fitted(self)
-        located = self._locate(_read_new(self, X))
+        located = self._located_in_member_units(_read_new(self, X))
         location = self._in_units(located.location)
         return Located(location, self._units[1] * located.scale, located.flat)
 
-    def _locate(self, Z: NDArray[np.float64]) -> Located:
-        solution = self.stack_weights_, self._centered
-        coefs = self.basis_coef_
-        raw = self._sum("models", Z, coefs, *solution, self.intercept_)
+    def _located_in_member_units(self, Z: NDArray[np.float64]) -> Located:
+        raw = self._raw_in_member_units(Z)
         scale = np.ones_like(raw)
         if self._scale is not None:
             coefs, intercept = self._scale["coef"], self._scale["intercept"]
