@@ -215,7 +215,8 @@ class _Population:
         )
         stuck = (self.stagnating_segments >= STAGNATING_SEGMENTS) & ~self.done
         for member in self.fitting.nonzero()[:, 0].tolist():
-            of_member = Neurons(neurons.a[member], neurons.b[member], neurons.W[member])
+            own = slice(member, member + 1)
+            of_member = Neurons(neurons.a[own], neurons.b[own], neurons.W[own])
             moved = transplant(self.objective, theta[member], of_member)
             self._set_network(descent, member, moved)
         restarts = stuck
@@ -263,13 +264,14 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
     The unit of the first hidden layer with the smallest contribution gets the direction
     of the neuron with the largest one. For a few thresholds of this unit, the output
     layer is refitted, which is a convex problem. The best network is returned. Theta
-    and the neurons are those of one member.
+    is that of one member, and the neurons are its own.
     """
     program, X = objective.program, objective.X.flatten(1)
     assert isinstance(program, ChainProgram)
-    contribution = Neurons(neurons.a[None], neurons.b[None], neurons.W[None])(X)[0]
+    contribution = neurons(X)[0]
     k = int(contribution.square().mean(0).nan_to_num(0.0).argmax())
-    z = X @ neurons.W[k]
+    direction = neurons.W[0, k]
+    z = X @ direction
     spread = z.std(correction=0)
     theta = theta.clone()
     weights, biases = program.split(theta[None])
@@ -279,7 +281,7 @@ def transplant(objective: Objective, theta: Tensor, neurons: Neurons) -> Tensor:
         return theta
     # The unit's input then has standard deviation one, so that the activation is not
     # almost linear on the samples.
-    weights[0][0, unit] = neurons.W[k] / spread
+    weights[0][0, unit] = direction / spread
     candidates = []
     # The neuron's own threshold is not a candidate: it only scales an exponential.
     for active in ACTIVE:
