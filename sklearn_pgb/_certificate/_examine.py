@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -220,29 +221,18 @@ def examine(
         may_be_critical=loss - tangent.value <= tolerance,
     )
     if displaced:
-        shifts = [each.shift for each in displaced]
-        wider = tangent_problem(objective, problem.base, shifts)
-        result = solve_basis(wider, settings.max_memory, **known)
-        solved.append(SolvedBasis.of(PERTURBED, wider, result, loss, span_coef))
+        row = _perturbed_row(subject, problem, displaced, loss, settings, known)
+        solved.append(row)
     convex = _convex_minimum(
         objective, problem, solved, steep.step, tolerance, settings.max_memory
     )
-    budget = settings.norm_budget or TILTED_BUDGET * (float(theta.norm()) or 1.0)
     changes, excess = [steep.step], 0.0
     if convex is not None and convex.basis == GRADIENT:
         changes.append(convex.change)
     if not smooth:
         excess, change = head_gain(subject, problem, settings.max_memory)
         changes.append(change)
-    tilted = tilted_identity(
-        objective,
-        problem,
-        changes,
-        tangent,
-        budget,
-        floor.value,
-        settings.max_memory,
-    )
+    tilted = _tilted(objective, problem, changes, tangent, floor.value, settings)
     bends = smooth and not objective.network.is_linear_in_theta
     jumps = bends and has_jump(objective, problem.base)
     bending = curvature(objective, theta, generator) if bends and not jumps else None
@@ -267,6 +257,35 @@ def examine(
         jumps=jumps,
         curvature=bending,
     )
+
+
+def _perturbed_row(
+    subject: Subject,
+    problem: ConvexProblem,
+    displaced: Sequence[Displacement],
+    loss: float,
+    settings: Settings,
+    known: Mapping[str, Any],
+) -> SolvedBasis:
+    """The solution on the derivatives at displaced parameters with the same outputs."""
+    shifts = [each.shift for each in displaced]
+    wider = tangent_problem(subject.objective, problem.base, shifts)
+    result = solve_basis(wider, settings.max_memory, **known)
+    return SolvedBasis.of(PERTURBED, wider, result, loss, subject.head.span_coef)
+
+
+def _tilted(
+    objective: Objective,
+    problem: ConvexProblem,
+    changes: Sequence[Tensor],
+    tangent: Infimum,
+    floor: float,
+    settings: Settings,
+) -> TiltedIdentity | None:
+    """The tilted bound within the user's norm budget, or a multiple of theta's norm."""
+    length = float(objective.network.theta.norm()) or 1.0
+    limits = settings.norm_budget or TILTED_BUDGET * length, floor, settings.max_memory
+    return tilted_identity(objective, problem, changes, tangent, *limits)
 
 
 def _convex_minimum(
