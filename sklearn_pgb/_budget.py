@@ -704,7 +704,7 @@ NEWTON_PARAMS = 150
 EPOCH_RATIO = 0.2
 
 # Number of minima in the printed table.
-PRINTED = 8
+PRINTED_MINIMA = 8
 
 # Gradients are polished to this fraction of the tolerance, because the certificate of a
 # penalized objective multiplies them by its norm budget, which can be several hundred.

@@ -112,7 +112,7 @@ def test_a_fold_that_gets_worse_keeps_its_last_loss(trainings):
 
 def choose(*curves):
     folds = [(np.arange(2), np.arange(2, 4)), (np.arange(2, 4), np.arange(2))]
-    return _full_batch.choose(Fold(*curves), torch.zeros(1), REQUEST, folds)
+    return _full_batch.choose_iteration(Fold(*curves), torch.zeros(1), REQUEST, folds)
 
 
 def chosen(found):
@@ -268,7 +268,7 @@ def test_held_out_loss_of_single_samples():
 
 
 def test_no_fold_leaves_the_units_out():
-    found = _full_batch.choose(Fold(), torch.zeros(1), REQUEST, [])
+    found = _full_batch.choose_iteration(Fold(), torch.zeros(1), REQUEST, [])
     assert (found.n_iter, found.improves) == (0, False)
 
 

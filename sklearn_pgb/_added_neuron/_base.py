@@ -20,7 +20,7 @@ from sklearn.utils.validation import validate_data
 from torch import nn
 
 from sklearn_pgb._added_neuron._fitting import (
-    FEW_SAMPLES,
+    SORTED_SAMPLES,
     automatic_batch,
     fit_network,
     one_epoch,
@@ -477,7 +477,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             if one_batch or self.shuffle:
                 numbered = merged
             # Sorting would copy large arrays.
-            small = n_samples <= FEW_SAMPLES
+            small = n_samples <= SORTED_SAMPLES
             if one_batch or (self.shuffle and small):
                 numbered = numbered.in_order_of_values()
         return numbered, (X, y, user_weight)

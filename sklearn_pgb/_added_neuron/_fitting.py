@@ -38,7 +38,7 @@ from sklearn_pgb._training._polish import polish
 from sklearn_pgb._training._program import ChainProgram, ModuleProgram
 
 # Up to this many samples are sorted, so that their order does not matter.
-FEW_SAMPLES = BATCHES * LARGEST_BATCH
+SORTED_SAMPLES = BATCHES * LARGEST_BATCH
 
 
 def automatic_batch(n_samples: int, searches: bool) -> int:

@@ -16,7 +16,7 @@ from sklearn_pgb._budget import N_SAMPLES
 from sklearn_pgb._models._open import check_can_open, named_loss, open_network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._selected import check_selection, named, select
-from sklearn_pgb._models._train import train
+from sklearn_pgb._models._train import fit_estimator
 from sklearn_pgb._operators._operator import LinearOperator
 from sklearn_pgb._seeds import fill_seeds
 
@@ -34,7 +34,7 @@ def train_and_open(
         estimator = clone(estimator)
         if seed is not None:
             fill_seeds(estimator, seed)
-        train(estimator, X, y)
+        fit_estimator(estimator, X, y)
     opened = open_network(estimator, loss=known)
     inputs = opened.inputs(X)
     return opened.for_targets(y, opened.network.count_outputs(inputs))

@@ -13,7 +13,7 @@ from sklearn_pgb._certificate._certificate import Certificate
 from sklearn_pgb._certificate._evidence import Evidence
 from sklearn_pgb._certificate._examine import Settings, examine
 from sklearn_pgb._certificate._subject import Subject, open_subject
-from sklearn_pgb._certificate._table import GRADIENT, check_bases
+from sklearn_pgb._certificate._table import GRADIENT, bases_by_name
 from sklearn_pgb._certificate._verdict import assumptions, judge, notes
 from sklearn_pgb._estimator._resources import parse_memory
 from sklearn_pgb._estimator._row_codes import row_codes
@@ -143,7 +143,7 @@ def certify(
         None if norm_budget is None else float(norm_budget),
         parse_memory(max_memory),
     )
-    more = check_bases(bases)
+    more = bases_by_name(bases)
     seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     subject = open_subject(
         estimator, X, y, sample_weight=sample_weight, loss=loss, penalty=penalty

@@ -257,7 +257,7 @@ def feature_problems(
         yield name, problem
 
 
-def check_bases(bases: Any) -> dict[str, Basis]:
+def bases_by_name(bases: Any) -> dict[str, Basis]:
     """Check the bases given by the user and return them by name."""
     if isinstance(bases, str) and bases == "auto":
         return {}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Columns of the printed table and their formats.
-PRINTED = {
+PRINTED_COLUMNS = {
     "train_loss": "{:.4g}",
     "lower_bound": "{:.4g}",
     "norm_budget": "{:.2g}",
@@ -158,12 +158,11 @@ class BasisComparison:
 
     def __str__(self) -> str:
         """Format the comparison as a table."""
-        lines = [["", *PRINTED]]
+        lines = [["", *PRINTED_COLUMNS]]
         for report in self.reports:
             record = report.record()
-            lines.append(
-                [report.name, *(_cell(record[key], PRINTED[key]) for key in PRINTED)]
-            )
+            pairs = PRINTED_COLUMNS.items()
+            lines.append([report.name, *(_cell(record[k], text) for k, text in pairs)])
         first, *widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         rows = [
             "  ".join([name.ljust(first), *map(str.rjust, cells, widths)])

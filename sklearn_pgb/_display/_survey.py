@@ -15,7 +15,7 @@ from sklearn_pgb._sklearn import check_matplotlib_support
 from sklearn_pgb._survey._result import MinimaSurvey
 
 # Colors and labels of the verdicts, in the order of the legend.
-VERDICTS = {
+VERDICT_STYLES = {
     "certified_global": ("C2", "global minimum, certified"),
     "consistent_with_local_min": ("C0", "consistent with a local minimum"),
     "critical": ("C9", "critical point"),
@@ -175,11 +175,11 @@ class MinimaSurveyDisplay:
 
     def _plot_points(self, losses, fraction, verdicts):
         present = list(dict.fromkeys(verdicts.tolist()))
-        known = [verdict for verdict in VERDICTS if verdict in present]
-        others = [verdict for verdict in present if verdict not in VERDICTS]
+        known = [verdict for verdict in VERDICT_STYLES if verdict in present]
+        others = [verdict for verdict in present if verdict not in VERDICT_STYLES]
         self.points_ = {}
         for i, verdict in enumerate(known + others):
-            color, words = VERDICTS.get(verdict, (f"C{3 + i}", verdict))
+            color, words = VERDICT_STYLES.get(verdict, (f"C{3 + i}", verdict))
             rows = verdicts == verdict
             (self.points_[verdict],) = self.ax_.plot(
                 losses[rows],

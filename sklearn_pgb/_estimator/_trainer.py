@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._estimator._border import aligned
 from sklearn_pgb._estimator._resources import jobs_for
-from sklearn_pgb._models._train import train
+from sklearn_pgb._models._train import fit_estimator
 from sklearn_pgb._seeds import with_seed
 from sklearn_pgb._sklearn import _check_method_params, _safe_indexing
 from sklearn_pgb._threads import local_randomness
@@ -152,7 +152,7 @@ def _train(
             stack.enter_context(local_randomness(seed))
             if seed is None and rng_state is not None:
                 torch.set_rng_state(rng_state)
-        train(estimator, X, y, **fit_params)
+        fit_estimator(estimator, X, y, **fit_params)
     return estimator, time.perf_counter() - start
 
 

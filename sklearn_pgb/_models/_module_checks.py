@@ -21,7 +21,7 @@ from sklearn_pgb._operators._blocks import spread_rows
 from sklearn_pgb._threads import local_randomness
 
 
-def check_samples(network: ModuleNetwork, X: Tensor) -> None:
+def check_module(network: ModuleNetwork, X: Tensor) -> None:
     """Raise an error unless a module is a deterministic function of each sample.
 
     Up to eight samples must have the same outputs in one batch, each alone, and in a

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sklearn_pgb._losses._classification import CrossEntropyLoss
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._module import ModuleNetwork
-from sklearn_pgb._models._module_checks import check_samples
+from sklearn_pgb._models._module_checks import check_module
 from sklearn_pgb._models._network import Network, as_float64
 from sklearn_pgb._models._protected import guard_for
 from sklearn_pgb._models._selected import SelectedNetwork
@@ -139,7 +139,7 @@ class OpenNetwork:
         if isinstance(network, ModuleNetwork):
             network.check_tokens(rows)
             if check:
-                check_samples(network, rows)
+                check_module(network, rows)
         return rows
 
     def targets(self, y: Any, n_outputs: int | None = None) -> Tensor:

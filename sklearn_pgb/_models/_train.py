@@ -19,7 +19,7 @@ from sklearn_pgb._threads import threads_for_training
 INTERRUPTED = "Training interrupted by user"
 
 
-def train(estimator: Any, X: Any, y: Any, **params: Any) -> None:
+def fit_estimator(estimator: Any, X: Any, y: Any, **params: Any) -> None:
     """Fit an estimator in place; see `threads_for_training` and `fit_protected`."""
     n_values = math.prod(np.shape(X))
     with (

@@ -41,7 +41,7 @@ def choose_on_heldout(
     """
     quadratic, folds = trained.loss.quadratic, trained.folds
     parts = trained.heldout()
-    check_memory(problem.with_alpha(1.0), parts, effort.max_memory)
+    check_fits_memory(problem.with_alpha(1.0), parts, effort.max_memory)
     # Alpha is relative to a mean loss. To keep the ratio of the penalty and the sum of
     # losses, it is multiplied by the fraction of samples in a training part.
     training_weight = sum(part.training_weight for part in parts) / len(parts)
@@ -77,7 +77,7 @@ def choose_on_heldout(
     )
 
 
-def check_memory(
+def check_fits_memory(
     problem: ConvexProblem, parts: Sequence[HeldOutNetworks], max_memory: float
 ) -> None:
     """Raise if the problem on all samples or those of the parts do not fit."""

@@ -176,7 +176,7 @@ class TrainedNetworks:
         """The loss that the networks were trained with."""
         return self.opened[0].loss
 
-    def check_memory(self, alpha: Any, solver: str, max_memory: float) -> None:
+    def check_fits_memory(self, alpha: Any, solver: str, max_memory: float) -> None:
         """Raise before the first pass over a file if no solver fits into memory."""
         samples = self.samples
         if not isinstance(samples.X[0], StreamedInputs):

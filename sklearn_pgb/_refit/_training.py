@@ -37,7 +37,7 @@ from sklearn_pgb._targets import LabelTargets
 from sklearn_pgb._threads import threads_for, threads_for_solve
 
 
-def train(
+def train_and_open_all(
     owner: Any,
     request: RefitRequest,
     data: TrainingData,
@@ -123,7 +123,7 @@ def train_and_refit(
     contexts: Callable[[int], Sequence[Any]],
 ) -> tuple[TrainedNetworks, Refit, Uncertainty]:
     """Train the networks, refit them and fit the noise model if requested."""
-    trained = train(owner, request, data, seeds, contexts)
+    trained = train_and_open_all(owner, request, data, seeds, contexts)
 
     def convex_parts() -> Parts:
         return data.parts(AUTO_FOLDS, seeds.folds)
@@ -131,7 +131,7 @@ def train_and_refit(
     # The bases of several networks are decomposed one by one.
     n_coef = max(opened.network.n_params for opened in trained.opened)
     samples = trained.samples
-    trained.check_memory(request.alpha, request.solver, effort.max_memory)
+    trained.check_fits_memory(request.alpha, request.solver, effort.max_memory)
     codes = torch.from_numpy(row_codes(data.samples.X)).to(samples.y.device)
     # Most solutions for other losses take products with the basis.
     with (

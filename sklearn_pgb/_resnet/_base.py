@@ -40,7 +40,7 @@ from sklearn_pgb._resnet._inputs import (
     BasisAndInputs,
     InputScale,
     basis_features,
-    check_samples,
+    check_rows,
     column_centers,
     fit_basis,
     units_input,
@@ -240,7 +240,7 @@ class ResNetBasisBase(
     def _validate(self, X, basis, **reset):
         """Validate X, or only its feature names if a basis validates the rest."""
         if basis is not None:
-            X = check_samples(X)
+            X = check_rows(X)
             return validate_data(self, X, skip_check_array=True, **reset)
         return validate_data(
             self,

@@ -171,11 +171,11 @@ def _finish(
         basis_bound=certified_bound(inner.problem(no_units, alpha), basis),
         training=training,
     )
-    warn_if_unconverged(fit)
+    warn_of_gap(fit)
     return fit
 
 
-def warn_if_unconverged(fit: ResNetFit) -> None:
+def warn_of_gap(fit: ResNetFit) -> None:
     """Warn if a convex problem was not solved to the required gap."""
     for name, part, bound in [
         ("[phi, z]", fit.solution, fit.bound),

@@ -36,18 +36,18 @@ def full_batch(
     """Train by L-BFGS for the number of iterations that is best on held-out samples."""
     chosen = UnitTraining(theta, objective.alpha, [], request.max_iter, improves=True)
     if parts is not None:
-        chosen = choose(objective, theta, request, parts())
+        chosen = choose_iteration(objective, theta, request, parts())
     losses: list[float] = []
 
     def on_iteration(theta: Tensor, value: float) -> bool:
         losses.append(value)
         return hook(theta, value, lambda: objective.head(theta, objective.alpha))
 
-    theta = descend(objective, theta, chosen.n_iter, request, on_iteration)
+    theta = train_units(objective, theta, chosen.n_iter, request, on_iteration)
     return replace(chosen, theta=theta, losses=losses, n_iter=len(losses))
 
 
-def descend(
+def train_units(
     objective: ResidualObjective,
     theta: Tensor,
     max_iter: int,
@@ -123,7 +123,7 @@ def joint(objective: ResidualObjective, theta: Tensor) -> tuple[Function, Tensor
     return function, model.start(theta)
 
 
-def choose(
+def choose_iteration(
     objective: ResidualObjective, theta: Tensor, request: ResNetRequest, folds: Parts
 ) -> UnitTraining:
     """Choose the iterations and alpha of the smallest held-out loss over all folds.
@@ -288,7 +288,7 @@ def heldout_curve(
         abandoned = is_late and len(curve) > goal[0]
         return abandoned
 
-    last = descend(fold, theta, request.max_iter, request, on_iteration)
+    last = train_units(fold, theta, request.max_iter, request, on_iteration)
     if n_iter not in checkpoints:
         evaluate(last)
     n_left = len(checkpoints) - len(curve)

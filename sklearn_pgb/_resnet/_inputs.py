@@ -211,7 +211,7 @@ def basis_features(
     return rows
 
 
-def check_samples(X):
+def check_rows(X):
     """Check the type of X; convert sparse matrices to a common format."""
     check_has_features(X)
     if sp.issparse(X):

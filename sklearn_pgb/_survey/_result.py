@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_pgb._budget import PRINTED
+from sklearn_pgb._budget import PRINTED_MINIMA
 from sklearn_pgb._certificate._certificate import digits
 
 if TYPE_CHECKING:
@@ -172,13 +172,13 @@ class MinimaSurvey:
             f"{digits(self.best_bound, rounding)}",
             "minimum  starts      loss  gradient  verdict",
         ]
-        for minimum, count in enumerate(self.counts[:PRINTED]):
+        for minimum, count in enumerate(self.counts[:PRINTED_MINIMA]):
             members = np.flatnonzero(self.minimum == minimum)
             start = members[np.argmin(self.objective[members])]
             lines.append(
                 f"{minimum:7}  {count:6}  {self.loss[start]:8.4g}  "
                 f"{self.gradient_norm[start]:8.1e}  {self.verdict[start]}"
             )
-        if self.n_minima > PRINTED:
-            lines.append(f"    ...  {self.counts[PRINTED:].sum():6}")
+        if self.n_minima > PRINTED_MINIMA:
+            lines.append(f"    ...  {self.counts[PRINTED_MINIMA:].sum():6}")
         return "\n".join(lines)

@@ -16,7 +16,7 @@ from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._call import copy_module
 from sklearn_pgb._models._chain import ChainNetwork
 from sklearn_pgb._models._module import ModuleNetwork
-from sklearn_pgb._models._module_checks import check_samples
+from sklearn_pgb._models._module_checks import check_module
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._operators._blocks import spread_rows
 from sklearn_pgb._training._input_map import InputMap
@@ -107,7 +107,7 @@ def module_architecture(
     first = _make(module)
     probe = ModuleNetwork(first)
     few = as_float64(X[spread_rows(len(X), N_CANDIDATES)])
-    check_samples(probe, few)
+    check_module(probe, few)
     n_outputs = probe.count_outputs(few)
     options = torch.device(device or "cpu"), dtype
     program = ModuleProgram(first.to(*options))
