@@ -47,7 +47,7 @@ class Evidence:
 
     @property
     def linear(self) -> str | None:
-        """What the network is a linear model of: "parameters", "inputs" or None."""
+        """Whether the network is linear in parameters or inputs; None if unknown."""
         if self.convex is None or not self.convex.is_proven:
             return None
         return "parameters" if self.convex.basis == GRADIENT else "inputs"

@@ -206,7 +206,7 @@ class _Recorder(TorchDispatchMode):
 class _Reads(TorchFunctionMode):
     """Notice values of parameters that are read out of tensors.
 
-    What a module does with them is not recorded.
+    Computations with these values are not recorded.
     """
 
     def __init__(self, recorder: _Recorder) -> None:

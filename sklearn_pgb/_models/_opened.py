@@ -51,7 +51,7 @@ class OpenNetwork:
     preprocess : callable or None
         Maps validated, dense samples of `final` to inputs of its network.
     input_layer : torch.nn.Module or None
-        What `preprocess` does, as a layer; None for the identity.
+        The layer that does the same as `preprocess`; None for the identity.
     encode : callable or None
         Maps samples, as `final` takes them, to inputs of the network. It replaces
         validation and `preprocess`.

@@ -149,7 +149,7 @@ class GradientBasisRefit(
         Networks without a `random_state` are cached as well.
     distribution : bool, default=False
         Whether to model the scale of the errors, which ``predict(X, return_std=True)``
-        needs, as a function of the inputs. What is stored is as large as the basis.
+        needs, as a function of the inputs. The stored state is as large as the basis.
     device : str, torch.device or None, default=None
         Device of the convex problem and of predictions. None is the CPU, which also
         predicts, with a warning, on a machine that lacks the device.

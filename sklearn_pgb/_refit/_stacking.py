@@ -24,7 +24,7 @@ def fit_stacking_weights(
 
     The labels of a few samples may all be predicted correctly by luck. So the loss of a
     classifier includes CHANCE_LABELS more samples, spread over the same inputs, whose
-    labels have the frequencies of the classes whatever their input.
+    labels have the frequencies of the classes for all inputs.
     """
     n_models, k = len(raws), y.shape[1]
     w = weight / weight.sum()

@@ -49,8 +49,8 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
         built-in forest.
     cv : "auto", int or splitter, default="auto"
         Folds. "auto" is 5, fewer if there are fewer distinct samples, or more than
-        20,000 samples. An int draws folds over the distinct samples. What a splitter
-        holds out is not refitted apart.
+        20,000 samples. An int draws folds over the distinct samples. Samples that
+        a splitter holds out have no refit of their own.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns with categories, besides those with strings or a categorical dtype: a
         mask, positions or names.
