@@ -9,18 +9,20 @@ from sklearn_pgb._convex._kernels import landmark_dual, landmark_features
 from sklearn_pgb._operators._gram import add_gram, mirrored
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class NormalSums:
     """Sums over samples that determine a least squares solution on landmarks' features.
+
+    `add` changes them in place.
 
     Attributes
     ----------
     landmarks : Tensor (n_kernels, m, m)
         Kernels of the landmarks.
-    normal : Tensor (n_kernels, 1 + m, 1 + m)
-        Products of a constant and the features.
-    moment : Tensor (n_kernels, 1 + m, n_outputs or 1)
-        Products with the targets.
+    normal : list of Tensor (1 + m, 1 + m)
+        For each kernel, products of a constant and the features.
+    moment : list of Tensor (1 + m, n_outputs or 1)
+        For each kernel, their products with the targets.
     """
 
     landmarks: Tensor
