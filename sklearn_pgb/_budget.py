@@ -107,7 +107,7 @@ NEARBY = 0.1
 
 # Step of finite differences, relative to the size of the parameters, and tolerance on
 # the derivative. The tolerance allows for rounding, not for detached parameters.
-STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
+DIFFERENCE_STEP, DERIVATIVE_RTOL = 1e-6, 1e-2
 
 # Derivatives this close to those of a linear head differ by rounding only.
 HEAD_TOLERANCE = 1e-10
@@ -126,7 +126,7 @@ INPUT_ULPS = 8
 
 # Columns with smaller entries count as constant, as standardizing them would make
 # weights overflow.
-SMALLEST = 1e-290
+SMALLEST_COLUMN = 1e-290
 
 # Samples times members of one forward pass over all data, which limits its memory.
 FORWARD_ROWS = 2**14
@@ -158,7 +158,7 @@ DIVERGED_EXCESS = 2.0
 
 # Largest change of an output, relative to its spread, or in rounding errors of its
 # terms if these are larger. It is tested at these times on a path.
-OUTPUT_TOLERANCE, MOVED_ULPS, TIMES = 1e-12, 64, (0.25, 0.5, 0.75, 1.0)
+OUTPUT_TOLERANCE, MOVED_ULPS, PATH_TIMES = 1e-12, 64, (0.25, 0.5, 0.75, 1.0)
 
 # A path that meets a kink is halved up to this many times, down to a thousandth of the
 # weights' size; the columns of closer parameters hardly differ. Then another random
@@ -268,7 +268,7 @@ CLEAR_RISE, RISE = 0.01, 0.001
 
 # Always evaluate this many of the largest alphas. The model is nearly constant there,
 # so an increase (e.g. due to class imbalance between folds) is not informative.
-STRONGEST = 7
+ALWAYS_EVALUATED = 7
 
 # When alphas are compared, Newton first stops after a step that predicted a decrease by
 # this fraction of the objective. The remaining error is of the order of its square.
@@ -278,7 +278,7 @@ COMPARISON_TOL = 0.1
 # the user's tolerance. Rough losses are wrong by up to 1.4 % (MLPs on digits and on
 # generated samples, random problems). To solve all alphas to a tolerance of 1e-4 takes
 # two to six times as long as roughly.
-CLOSE = 0.03
+CLOSE_LOSS_RTOL = 0.03
 
 # Losses of candidates are equal if they differ by less than this fraction. Rounding or
 # the tolerance of members would choose between them: for a LinearRegression on sparse
@@ -513,7 +513,7 @@ STAGNATING_SEGMENTS = 2
 # The search returns to the best network after the first fraction of the epochs, then
 # anneals the learning rate. The second fraction is left for the polish on all samples,
 # and each of its evaluations counts as an epoch.
-RETURN, POLISH = 0.4, 0.2
+RETURN_FRACTION, POLISH_FRACTION = 0.4, 0.2
 
 # Every third move of a member is a restart.
 RESTART_EVERY = 3
@@ -547,7 +547,7 @@ FULL_BATCH_ROWS = 10_000
 # If the best held-out loss of the basis alone is below this fraction of the loss at the
 # largest alpha, the units have nothing to gain. Skipping their selection makes fits on
 # separable classes, which have the most expensive solutions, five times faster.
-SOLVED = 1e-3
+SOLVED_FRACTION = 1e-3
 
 # Variable projection is used up to this number of samples times squared unknowns and,
 # with Newton's method, up to this number of unknowns. Beyond, joint training is faster:
@@ -582,7 +582,7 @@ LARGEST_FEATURE = 1e150
 
 # A penalty suppresses rounding errors of singular values if its square root exceeds
 # this fraction of the largest.
-WEAK = 1e-10
+WEAK_PENALTY = 1e-10
 
 # A rough solution stops after a Newton step that predicts a decrease by this fraction
 # of the objective. The remaining error is of the order of its square.
@@ -590,13 +590,13 @@ ROUGH_TOL = 0.01
 
 # Candidate multiples of the alpha of the basis alone. Units fitted to the targets
 # overfit more than a fixed basis, so they need a larger alpha.
-FACTORS = (16.0, 4.0, 1.0)
+ALPHA_FACTORS = (16.0, 4.0, 1.0)
 
 # Limits on W and V; beyond them a warning says that W is nearly singular.
 LEAST_SIGMA, LARGEST_NORM = 1e-6, 1e6
 
 # Size of W - R1, relative to R1, if the range of R1 does not contain that of R2.
-DELTA = 1e-3
+MISSING_RANGE = 1e-3
 
 # --- certificate --------------------------------------------------------------
 
@@ -655,19 +655,20 @@ QUADRATIC_STEPS = (2, 50)
 
 # Its steps only use directions with singular values of the Hessian's root above this,
 # relative to the largest: others are rounding.
-NEWTON_RTOL = 1e-12
+HESSIAN_ROOT_RTOL = 1e-12
 
 # Limits of L-BFGS on a basis that is too large to factorize: steps and flops.
 DESCENT_STEPS, DESCENT_FLOPS = 200, 6e9
 
 # The penalty's gradient leaves the row space of J if a part of this relative size lies
-# outside. Directions with singular values below RTOL times the largest are ignored.
-OUTSIDE, RTOL = 1e-8, 1e-10
+# outside. Directions with singular values below TILTED_RTOL times the largest are
+# ignored.
+OUTSIDE_RTOL, TILTED_RTOL = 1e-8, 1e-10
 
 # --- compare ------------------------------------------------------------------
 
 # Limits of the convex solves of a comparison.
-COMPARE_TOL, MAX_ITER = 1e-6, 100
+COMPARE_TOL, COMPARE_MAX_ITER = 1e-6, 100
 
 # --- survey -------------------------------------------------------------------
 

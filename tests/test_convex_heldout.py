@@ -136,12 +136,12 @@ def test_search_path(best):
     assert seen == {alpha: loss[alpha] for alpha in calls}
     # From the strongest on, none twice, and at most two behind the best.
     assert calls == alphas[: len(calls)]
-    assert len(calls) <= max(best + 3, _heldout.STRONGEST)
+    assert len(calls) <= max(best + 3, _heldout.ALWAYS_EVALUATED)
 
 
 def test_search_path_steps_over_noise():
     """A small rise does not end the search; a clear one, or two small ones, do."""
-    before = [9.0 - step for step in range(_heldout.STRONGEST - 1)]
+    before = [9.0 - step for step in range(_heldout.ALWAYS_EVALUATED - 1)]
     alphas = np.logspace(0, -12, len(before) + 4).tolist()
     small = 1 + _heldout.CLEAR_RISE / 2
     for losses, n_seen in [

@@ -11,10 +11,10 @@ from sklearn_pgb._budget import (
     ACTIVE,
     ANNEALED_PROGRESS,
     HEAD_ALPHA,
-    POLISH,
+    POLISH_FRACTION,
     PROGRESS,
     RESTART_EVERY,
-    RETURN,
+    RETURN_FRACTION,
     SEGMENT,
     STAGNATING_SEGMENTS,
 )
@@ -107,9 +107,10 @@ def search(
         """
         trained = population.trained_mask()
         for _ in range(n_epochs):
-            # The rate is constant up to RETURN, then a cosine to zero until the polish.
+            # The rate is constant until `start`, then a cosine that is zero at `end`.
             elapsed = (len(losses) + 0.5) / max_epochs
-            annealed = min(max(0.0, (elapsed - RETURN) / (1 - POLISH - RETURN)), 1.0)
+            start, end = RETURN_FRACTION, 1 - POLISH_FRACTION
+            annealed = min(max(0.0, (elapsed - start) / (end - start)), 1.0)
             factor = (1 + math.cos(math.pi * annealed)) / 2
             losses.append(descent.epoch(rate * factor * trained))
             if on_epoch(population.program.split(descent.theta)[0], losses[-1]):
@@ -123,13 +124,13 @@ def search(
     weight = objective.weight
     can_polish = weight.dtype == torch.float64 and weight.device.type == "cpu"
     if objective.n_samples == descent.batch_size and can_polish:
-        n_descent -= int(POLISH * max_epochs)
+        n_descent -= int(POLISH_FRACTION * max_epochs)
     annealing = False
     running = True
     while running and len(losses) < n_descent and not bool(population.done.all()):
         running = run(min(segment, n_descent - len(losses)))
         population.update_best(descent)
-        if not annealing and len(losses) >= RETURN * max_epochs:
+        if not annealing and len(losses) >= RETURN_FRACTION * max_epochs:
             population.return_to_best(descent)
             annealing = True
         else:

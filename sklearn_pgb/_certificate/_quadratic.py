@@ -13,10 +13,10 @@ from sklearn_pgb._budget import (
     DESCENT_STEPS,
     FACTOR_FLOPS,
     GRADIENT_ROUNDING,
+    HESSIAN_ROOT_RTOL,
     LARGEST_INTEGER,
     MEAN_ULPS,
     NEWTON_FLOPS,
-    NEWTON_RTOL,
     QUADRATIC_STEPS,
     factorization_flops,
 )
@@ -302,6 +302,6 @@ class _Curved:
 
     def newton_step(self, gradient: Tensor) -> Tensor:
         """The Newton step along directions with curvature above rounding."""
-        keep = self.singular > NEWTON_RTOL * self.singular[:1]
+        keep = self.singular > HESSIAN_ROOT_RTOL * self.singular[:1]
         V, steady = self.V[:, keep], self.singular[keep]
         return -(V @ ((V.T @ (gradient / self.scale)) / steady**2)) / self.scale

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import GRADIENT_ROUNDING, OUTSIDE, RTOL
+from sklearn_pgb._budget import GRADIENT_ROUNDING, OUTSIDE_RTOL, TILTED_RTOL
 from sklearn_pgb._certificate._quadratic import QuadraticProblem
 from sklearn_pgb._convex._bounds import Dual, conjugate_value, into_domain
 from sklearn_pgb._convex._infimum import Infimum
@@ -110,12 +110,12 @@ def tilted_identity(
     ]
     unbounded = None
     if tangent.spectrum is not None:
-        steady = tangent.spectrum.leading(RTOL)
+        steady = tangent.spectrum.leading(TILTED_RTOL)
         relative = tilt / steady.basis.scaling.scale
         # If the tilt has a part that changes no output, the tilted loss decreases along
         # it without limit.
         outside = relative - steady.V @ (steady.V.T @ relative)
-        unbounded = float(outside.norm()) > OUTSIDE * float(relative.norm())
+        unbounded = float(outside.norm()) > OUTSIDE_RTOL * float(relative.norm())
     # Zero bounds the loss of each sample.
     points.append(torch.zeros_like(raw))
     if tangent.dual is not None:

@@ -10,7 +10,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
 from sklearn_pgb._bases._basis import Basis
-from sklearn_pgb._budget import COMPARE_TOL, MAX_ITER
+from sklearn_pgb._budget import COMPARE_MAX_ITER, COMPARE_TOL
 from sklearn_pgb._compare._arguments import check_bases, check_scorer, resolve_loss
 from sklearn_pgb._compare._comparison import BasisComparison
 from sklearn_pgb._compare._evaluation import Evaluation
@@ -166,7 +166,7 @@ def compare_bases(
         y = _check_y(y, multi_output=True, y_numeric=True)
     rng = check_random_state(random_state)
     seed, parts_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
-    effort = Effort(parse_memory(max_memory), COMPARE_TOL, MAX_ITER)
+    effort = Effort(parse_memory(max_memory), COMPARE_TOL, COMPARE_MAX_ITER)
     alpha = check_alpha(alpha, ("auto",))
     kind = BasisClassifier if classifies else BasisRegressor
     models = {

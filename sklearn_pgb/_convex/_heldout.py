@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._budget import (
+    ALWAYS_EVALUATED,
     CLEAR_RISE,
-    CLOSE,
+    CLOSE_LOSS_RTOL,
     COMPARISON_TOL,
     RISE,
-    STRONGEST,
     TIE_RTOL,
 )
 from sklearn_pgb._convex._problem import ConvexProblem, Solution
@@ -118,8 +118,9 @@ class HeldOutPath:
     def search(self, alphas: Sequence[float], tol: float) -> dict[float, float]:
         """Losses for descending alphas until they keep rising, see `search_path`.
 
-        The path is solved roughly. Then all alphas with a loss within CLOSE of the best
-        are solved to `tol`, so that the best one does not depend on the solver.
+        The path is solved roughly. Then all alphas with a loss within CLOSE_LOSS_RTOL
+        of the best are solved to `tol`, so that the best one does not depend on the
+        solver.
         """
         losses, sharp = search_path(self.loss, alphas), set[float]()
         while True:
@@ -127,7 +128,7 @@ class HeldOutPath:
             near = [
                 alpha
                 for alpha, loss in losses.items()
-                if alpha not in sharp and loss - best <= CLOSE * abs(best)
+                if alpha not in sharp and loss - best <= CLOSE_LOSS_RTOL * abs(best)
             ]
             if not near:
                 return losses
@@ -189,14 +190,14 @@ def search_path(
 ) -> dict[float, float]:
     """Evaluate the loss for descending alphas until it keeps rising.
 
-    After the STRONGEST largest alphas, the search stops if a loss is CLEAR_RISE above
-    the best, or at the second RISE since the best. Small alphas are the most expensive
-    ones, and the loss rises once the model fits the noise.
+    After the ALWAYS_EVALUATED largest alphas, the search stops if a loss is CLEAR_RISE
+    above the best, or at the second RISE since the best. Small alphas are the most
+    expensive ones, and the loss rises once the model fits the noise.
     """
     losses: dict[float, float] = {}
     for step, alpha in enumerate(alphas):
         losses[alpha] = loss(alpha)
-        if step + 1 < STRONGEST:
+        if step + 1 < ALWAYS_EVALUATED:
             continue
         values = list(losses.values())
         best = min(values)

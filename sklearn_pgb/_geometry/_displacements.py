@@ -12,8 +12,8 @@ from sklearn_pgb._budget import (
     N_DIRECTIONS,
     N_HALVINGS,
     OUTPUT_TOLERANCE,
+    PATH_TIMES,
     SEAM_TOLERANCE,
-    TIMES,
 )
 from sklearn_pgb._geometry._freedom import (
     Freedom,
@@ -121,7 +121,7 @@ class _Walk:
         """The time up to which outputs and pieces are constant, or None."""
         # A shift that crosses a kink is halved until it stays on the piece.
         for stop in (0.5**i for i in range(N_HALVINGS + 1)):
-            shifts = [_total(paths, stop * time) for time in TIMES]
+            shifts = [_total(paths, stop * time) for time in PATH_TIMES]
             if self._keeps_pieces(shifts):
                 moved = [self._run(self._theta + shift) for shift in shifts]
                 # Outputs that overflow to NaN are no smaller than the bound.

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sklearn_pgb._budget import (
     DERIVATIVE_RTOL,
+    DIFFERENCE_STEP,
     N_CANDIDATES,
     N_SAMPLES,
     NEARBY,
-    STEP,
 )
 from sklearn_pgb._derivatives import pull_back, root_mean_square
 from sklearn_pgb._models._layer_trace import differ, failing_layer, mixing_layer
@@ -139,7 +139,7 @@ def _check_derivative(network: ModuleNetwork, theta: Tensor, rows: Tensor) -> No
     direction = torch.randn(len(theta), generator=generator).to(theta)
     raw, pull = pull_back(lambda at: network(at, rows), theta)
     residual = torch.randn(raw.shape, generator=generator).to(theta)
-    step = STEP * root_mean_square(theta)
+    step = DIFFERENCE_STEP * root_mean_square(theta)
     ends = [network(theta + sign * step * direction, rows) for sign in (1, -1)]
     change = (ends[0] - ends[1]) / (2 * step)
     error = (residual * change).sum() - pull(residual) @ direction

@@ -15,7 +15,7 @@ from sklearn_pgb._budget import (
     LOSS_ROUNDING,
     NEWTON_UNKNOWNS,
     PROJECTION_FLOPS,
-    SOLVED,
+    SOLVED_FRACTION,
     WORSE_RTOL,
 )
 from sklearn_pgb._convex._bounds import Bound
@@ -282,4 +282,4 @@ def is_solved(loss: Loss, choice: AlphaChoice) -> bool:
     """
     if not loss.is_classification or not np.isfinite(choice.scores).all():
         return False
-    return bool(choice.scores.min() <= SOLVED * choice.scores[0])
+    return bool(choice.scores.min() <= SOLVED_FRACTION * choice.scores[0])

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import FEATURE_RANK_RTOL, MAX_MEMORY, ROUGH_TOL, WEAK
+from sklearn_pgb._budget import FEATURE_RANK_RTOL, MAX_MEMORY, ROUGH_TOL, WEAK_PENALTY
 from sklearn_pgb._convex._problem import ConvexProblem, Solution, finish
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._losses._loss import Loss
@@ -150,7 +150,7 @@ class SquaredProjection(Projection):
     ) -> Tensor:
         """Solve the reduced least-squares problem for R2^T, given the norm of Z."""
         n_units, target = along.shape[1], self.across
-        if shift <= (WEAK * size) ** 2:
+        if shift <= (WEAK_PENALTY * size) ** 2:
             U, S, Vh = torch.linalg.svd(across, full_matrices=False)
             keep = S > FEATURE_RANK_RTOL * size
             across, target = S[keep, None] * Vh[keep], U[:, keep].T @ target

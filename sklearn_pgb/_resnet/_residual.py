@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import CONSTANT_RTOL, FACTORS
+from sklearn_pgb._budget import ALPHA_FACTORS, CONSTANT_RTOL
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._resnet._projection import Projection, projection
 from sklearn_pgb._training._program import Program
@@ -113,7 +113,7 @@ class ResNetRequest:
 
         They descend: large alphas are solved quickly and warm-start smaller ones.
         """
-        return [1.0] if self.alpha is not None else list(FACTORS)
+        return [1.0] if self.alpha is not None else list(ALPHA_FACTORS)
 
 
 # Takes the parameters of the units, the objective, and a function that solves for R^T

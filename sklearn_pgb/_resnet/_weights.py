@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_pgb._budget import DELTA, LARGEST_NORM, LEAST_SIGMA, RANK_RTOL
+from sklearn_pgb._budget import LARGEST_NORM, LEAST_SIGMA, MISSING_RANGE, RANK_RTOL
 from sklearn_pgb._convex._problem import Solution
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._resnet._residual import BasisSamples
@@ -65,7 +65,7 @@ def residual_weights(
             f"{rank + n_missing}. Add features to the basis if you need these weights; "
             "predictions and bounds are valid without them."
         )
-    delta = (delta or DELTA * (largest or 1.0)) if n_missing else 0.0
+    delta = (delta or MISSING_RANGE * (largest or 1.0)) if n_missing else 0.0
     W = R1 + delta * N @ Qt[rank : rank + n_missing]
     # Normalized first, so that the inverse of tiny weights does not overflow.
     size = float(np.abs(W).max(initial=0.0)) or 1.0

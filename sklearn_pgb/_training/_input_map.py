@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sklearn_pgb._budget import INPUT_ULPS, PASS_ROWS, SMALLEST
+from sklearn_pgb._budget import INPUT_ULPS, PASS_ROWS, SMALLEST_COLUMN
 from sklearn_pgb._operators._blocks import row_slices
 
 
@@ -52,7 +52,7 @@ class InputMap:
         center, spread = _moments(rows, weight, exponent)
         # The largest entry of a column is about one after scaling by its power of two.
         rounding = INPUT_ULPS * np.finfo(X.dtype).eps
-        constant = (spread <= rounding) | (largest < SMALLEST)
+        constant = (spread <= rounding) | (largest < SMALLEST_COLUMN)
         if not centered:
             center = np.zeros_like(center)
             spread = np.ldexp(largest, -exponent)
