@@ -131,6 +131,14 @@ SMALLEST_COLUMN = 1e-290
 # Samples times members of one forward pass over all data, which limits its memory.
 FORWARD_ROWS = 2**14
 
+# Weights already vanish at this penalty. Larger ones would only make squared gradients
+# overflow in float32.
+LARGEST_PENALTY = 1e8
+
+# Maximum iterations of a polish, and its tolerance on the gradient.
+POLISH_ITERATIONS = 1000
+POLISH_GTOL = 1e-8
+
 # Maximum number of parameters for Newton's method, which forms and factorizes the
 # Hessian, and maximum number of its steps.
 POLISH_DENSE_PARAMS, POLISH_NEWTON_STEPS = 600, 50
@@ -384,8 +392,8 @@ MOST_JOBS = 2**20
 # most this: rounding errors of their mean are smaller.
 CONSTANT_RTOL = 1e-12
 
-# The squares of larger targets, summed over samples, would overflow.
-LARGEST_TARGET = 1e150
+# The squares of larger targets and features, summed over samples, would overflow.
+LARGEST_VALUE = 1e150
 
 # Least scale of standardized targets, relative to their mean absolute deviation: for
 # losses that are linear almost everywhere, standardized targets would be too large.
@@ -479,18 +487,10 @@ AUTO_HELD_OUT = 10
 # loss by 1 % (19 sets of up to 1,500).
 BATCHES, SMALLEST_BATCH, LARGEST_BATCH = 8, 32, 200
 
-# Maximum iterations of the final polish, and its tolerance on the gradient.
-POLISH_ITERATIONS = 1000
-POLISH_GTOL = 1e-8
-
 # With more parameters than this, an iteration of L-BFGS takes several times as long as
 # an epoch (100 samples, 1,000 features: 36 s of polish after 2 s of search). The polish
 # is then limited to a quarter of the search's epochs, and is skipped at the floor.
 POLISHED_PARAMS = 20_000
-
-# Weights already vanish at this penalty. Larger ones would only make squared gradients
-# overflow in float32.
-LARGEST_PENALTY = 1e8
 
 # Iterations of the neurons' descent, and number of the last ones that decide whether
 # the neurons diverge.
@@ -549,15 +549,16 @@ FULL_BATCH_ROWS = 10_000
 # separable classes, which have the most expensive solutions, five times faster.
 SOLVED_FRACTION = 1e-3
 
+# Tolerance and limit of the convex solutions. The certified comparison with the minimum
+# on the basis alone is then accurate to 1e-9.
+RESNET_TOL, RESNET_MAX_ITER = 1e-10, 200
+
 # Variable projection is used up to this number of samples times squared unknowns and,
 # with Newton's method, up to this number of unknowns. Beyond, joint training is faster:
 # for 1,300 images of ten digits both take 3 s, but for 20 classes of 5 samples 0.2 s
 # instead of 3.2. Below, variable projection reaches smaller losses in fewer steps: on
 # two moons the held-out log loss after 100 steps is .25 instead of .27.
 PROJECTION_FLOPS, NEWTON_UNKNOWNS = 5e8, 250
-
-# Weights vanish under this weight decay, and squared gradients do not overflow.
-LARGEST_DECAY = 1e8
 
 # L-BFGS stops after this many iterations without progress.
 PATIENCE = 5
@@ -576,9 +577,6 @@ STANDARD_ERRORS = 1.0
 # Features with smaller entries count as constant: their squares would vanish, and
 # standardizing them would make weights overflow.
 SMALLEST_FEATURE = 1e-150
-
-# The squares of larger features, summed over samples, would overflow.
-LARGEST_FEATURE = 1e150
 
 # A penalty suppresses rounding errors of singular values if its square root exceeds
 # this fraction of the largest.
@@ -610,6 +608,10 @@ LANCZOS_FLOPS, LANCZOS_STEPS, LANCZOS_NUMBERS = 6e9, (20, 150), 5e7
 # Steps of the descent from a point that is not a local minimum. The first one has some
 # of these lengths: units of targets and of hidden units may differ by their ratios.
 ESCAPE_STEPS, FIRST_LENGTHS = 200, tuple(10.0**-k for k in range(0, 61, 2))
+
+# Candidate step lengths along the gradient, in multiples of a step that changes the
+# outputs by one.
+STEEP_LENGTHS = tuple(2.0**k for k in range(-60, 61))
 
 # Lengths of a step along a direction of negative curvature, by the decrease that the
 # curvature predicts, relative to the objective. The short ones must confirm it: the
@@ -804,6 +806,9 @@ SHAPE_FREEDOM = (3.0, 5.0, 10.0, 30.0)
 # The score integrates between the quantiles of this probability, on this many points
 # besides the errors.
 SHAPE_TAIL, CRPS_POINTS = 1e-7, 2001
+
+# Distances from the centers that are in memory at a time.
+SHAPE_DISTANCES = 2**22
 
 # Halvings of intervals of numbers: more would not change a float.
 BISECTIONS = 64

@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sklearn_pgb._budget import ABSENT, CONSTANT_RTOL, LARGEST_TARGET, LEAST_SCALE
+from sklearn_pgb._budget import ABSENT, CONSTANT_RTOL, LARGEST_VALUE, LEAST_SCALE
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._opened import unknown_labels
 
@@ -163,9 +163,9 @@ class Targets(ABC):
         """Return encoded targets (n_samples, n_outputs), centered and scaled."""
         with np.errstate(over="ignore"):
             columns = (self.columns(y, n_outputs) - center) / scale
-        if not np.abs(columns).max(initial=0.0) <= LARGEST_TARGET:
+        if not np.abs(columns).max(initial=0.0) <= LARGEST_VALUE:
             raise ValueError(
-                f"y must not exceed {LARGEST_TARGET:g} times the standard deviation "
+                f"y must not exceed {LARGEST_VALUE:g} times the standard deviation "
                 f"{scale:g} of the targets that training began with. Start again with "
                 "targets of this size."
             )
@@ -485,9 +485,9 @@ def class_codes(y: NDArray[Any]) -> NDArray[np.intp]:
 def check_target_size(y: NDArray[Any], name: str = "y") -> None:
     """Raise an error if squared targets would overflow."""
     largest = float(np.abs(y).max(initial=0.0))
-    if largest > LARGEST_TARGET:
+    if largest > LARGEST_VALUE:
         raise ValueError(
-            f"{name} must have absolute values up to {LARGEST_TARGET:g}, as larger "
+            f"{name} must have absolute values up to {LARGEST_VALUE:g}, as larger "
             f"squares overflow, got {largest:g}. Divide the targets by a constant."
         )
 

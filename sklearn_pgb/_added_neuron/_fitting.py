@@ -22,7 +22,6 @@ from sklearn_pgb._budget import (
     EXPLOSION,
     LARGEST_BATCH,
     LARGEST_PENALTY,
-    POLISH_GTOL,
     POLISH_ITERATIONS,
     POLISHED_PARAMS,
     SMALLEST_BATCH,
@@ -111,7 +110,7 @@ def fit_network(
         target = floor.value + request.schedule.tol * request.loss_unit
         if not is_large or float(exact.value(theta[None])) > target:
             limit = max(1, trained.n_iter // 4) if is_large else POLISH_ITERATIONS
-            theta = polish(exact, theta, gtol=POLISH_GTOL, max_iter=limit).theta
+            theta = polish(exact, theta, max_iter=limit).theta
     # Modules can't be checked: their gradient here is that of the training mode.
     if ending in ("max_iter", "stalled") and is_chain:
         gradient = exact.value_and_gradient(theta[None])[1]

@@ -6,13 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import GRADIENT_ROUNDING
+from sklearn_pgb._budget import GRADIENT_ROUNDING, STEEP_LENGTHS
 from sklearn_pgb._convex._problem import ConvexProblem
 from sklearn_pgb._convex._unit_basis import ColumnScaling
 from sklearn_pgb._training._objective import Objective
-
-# Candidate step lengths, in multiples of a step that changes the outputs by one.
-LENGTHS = 2.0 ** np.arange(-60, 61, 1.0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def steepness(
             t: float(start - problem.data_value(raw + t * change))
             - t * slope
             - t * t * curvature
-            for t in LENGTHS.tolist()
+            for t in STEEP_LENGTHS
         }
         # The largest lengths may overflow.
         finite = {t: gain for t, gain in gains.items() if np.isfinite(gain)}

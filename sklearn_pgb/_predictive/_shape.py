@@ -13,6 +13,7 @@ from sklearn_pgb._budget import (
     CRPS_POINTS,
     SHAPE_BANDWIDTHS,
     SHAPE_CENTERS,
+    SHAPE_DISTANCES,
     SHAPE_FRACTIONS,
     SHAPE_FREEDOM,
     SHAPE_TAIL,
@@ -163,7 +164,7 @@ class Shape:
         z = np.asarray(z, dtype=np.float64)
         flat = z.reshape(-1)
         result = np.empty_like(flat)
-        step = max(1, 2**22 // len(self.centers))
+        step = max(1, SHAPE_DISTANCES // len(self.centers))
         for part in row_slices(len(flat), step):
             distances = (flat[part, None] - self.centers) / self.bandwidth
             result[part] = function(distances) @ self.weights  # type: ignore[operator]

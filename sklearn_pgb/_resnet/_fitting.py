@@ -11,10 +11,13 @@ from torch import Tensor
 
 from sklearn_pgb._budget import (
     GAP_RTOL,
-    LARGEST_DECAY,
+    LARGEST_PENALTY,
     LOSS_ROUNDING,
+    MAX_MEMORY,
     NEWTON_UNKNOWNS,
     PROJECTION_FLOPS,
+    RESNET_MAX_ITER,
+    RESNET_TOL,
     SOLVED_FRACTION,
     WORSE_RTOL,
 )
@@ -44,9 +47,7 @@ from sklearn_pgb._threads import threads_for, threads_for_solve
 from sklearn_pgb._training._program import Program
 from sklearn_pgb._training._residual import evaluate_units
 
-# Limits of the convex solvers. With this tolerance the certified comparison with the
-# minimum on the basis alone is accurate to 1e-9.
-EFFORT = Effort(max_memory=2.0**30, tol=1e-10, max_iter=200)
+EFFORT = Effort(max_memory=MAX_MEMORY, tol=RESNET_TOL, max_iter=RESNET_MAX_ITER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ def fit_resnet(
             choice = choose_penalty(inner, request, parts)
             alpha = choice.alpha
         scale = unit_scale(units, theta, samples)
-        penalty = is_weight.to(samples.y) * min(request.decay, LARGEST_DECAY)
+        penalty = is_weight.to(samples.y) * min(request.decay, LARGEST_PENALTY)
         start = ResidualObjective(units, samples, inner, alpha, scale, penalty)
         solved = choice is not None and parts is not None and is_solved(loss, choice)
         train = full_batch if request.full_batch or solved else minibatches

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils import check_array
 
-from sklearn_pgb._budget import CONSTANT_RTOL, LARGEST_FEATURE, SMALLEST_FEATURE
+from sklearn_pgb._budget import CONSTANT_RTOL, LARGEST_VALUE, SMALLEST_FEATURE
 from sklearn_pgb._estimator._border import check_has_features, dense
 from sklearn_pgb._models._protected import guard_for
 from sklearn_pgb._sklearn import _fit_transform_one
@@ -230,9 +230,9 @@ def usable_features(features):
     """Set columns to zero if their squares would vanish; raise if one overflows."""
     sizes = np.abs(features).max(0, initial=0.0)
     largest = float(sizes.max(initial=0.0))
-    if largest > LARGEST_FEATURE:
+    if largest > LARGEST_VALUE:
         raise ValueError(
-            f"X must have entries and features of the basis up to {LARGEST_FEATURE:g}, "
+            f"X must have entries and features of the basis up to {LARGEST_VALUE:g}, "
             f"because larger squares overflow, got {largest:g}. Scale X, for example "
             "with a StandardScaler."
         )

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from sklearn_pgb._budget import POLISH_DENSE_PARAMS, POLISH_NEWTON_STEPS
+from sklearn_pgb._budget import (
+    POLISH_DENSE_PARAMS,
+    POLISH_GTOL,
+    POLISH_ITERATIONS,
+    POLISH_NEWTON_STEPS,
+)
 from sklearn_pgb._threads import threads_for
 from sklearn_pgb._training._objective import Objective, hessian
 
@@ -35,8 +40,8 @@ def polish(
     objective: Objective,
     theta: Tensor,
     *,
-    gtol: float = 1e-8,
-    max_iter: int = 1000,
+    gtol: float = POLISH_GTOL,
+    max_iter: int = POLISH_ITERATIONS,
     max_evaluations: int = 15_000,
     newton: bool = True,
     on_iteration: Callable[[Tensor, float], bool] | None = None,
