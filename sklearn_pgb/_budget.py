@@ -1,7 +1,8 @@
 """Numbers that decide about cost, accuracy and effort, with their origins.
 
-Every constant of the package's algorithms is here, by the part that uses it. Public
-parameters have their defaults in signatures.
+Named numbers of the package's algorithms are here, by the part that uses them. Grids
+of alphas are beside the functions that search them, and public parameters have their
+defaults in signatures.
 """
 
 
@@ -94,8 +95,9 @@ DOMAIN_SLACK = 1e-12
 # Differences of its entries are then exact in floating point (Sterbenz).
 FAR_FROM_ZERO = 2.0
 
-# Number of samples to compare, and of candidates to choose distinct samples from.
-N_SAMPLES, N_CANDIDATES = 8, 64
+# Number of samples that a network is tried on, and of samples spread over all of them
+# that stand for them in checks.
+FEW_ROWS, SPREAD_ROWS = 8, 64
 
 # Outputs for a sample are equal up to rounding if they differ by no more than this,
 # relative to the spread of the outputs and to their size.
@@ -184,8 +186,8 @@ KINK_TOLERANCE = 1e-8
 # Inputs closer to a seam than this, relative to the largest input, may be on it.
 SEAM_TOLERANCE = 1e-8
 
-# Singular values below this, relative to the largest, count as zero. Columns are scaled
-# to norm one first.
+# Singular values below this, relative to the largest, count as zero. Columns of a
+# Jacobian are scaled to norm one first, those of residual weights are not.
 RANK_RTOL = 1e-10
 
 # Distances of the nearby parameters, relative to their size. An analytic function has
@@ -363,6 +365,8 @@ DENSE_SIZE = 1500
 # This many distinct held-out samples suffice to compare candidates. More folds, each
 # with its own path, would take time and memory without changing the choice. The squared
 # loss has a closed form and uses all folds, as their errors also estimate the noise.
+# The mean row norm of a basis, which only tells large alphas from small ones, is that
+# of as many samples.
 ENOUGH_ROWS = 1000
 
 # Alpha and the noise are chosen on a random part of larger data. The relative standard
@@ -379,11 +383,6 @@ CLEAR_GAIN = 2.0
 
 # Number of cross-fitting folds if the user gives none.
 AUTO_FOLDS = 5
-
-# Of more than CHOICE_ROWS samples of a table there are fewer folds, in inverse
-# proportion, but at least these. With two, RMSE increases by up to 14 % (20,000 samples
-# of a robot arm), and a third to a half of the training is saved.
-LEAST_FOLDS = 3
 
 # No machine has more cores.
 MOST_JOBS = 2**20
@@ -743,7 +742,16 @@ MOST_TREE_CODES = 254
 NETWORK_UNITS = (64, 64)
 FOREST_LEAF = 3
 
-# Boosted trees and the forest of at most FEW_SAMPLES samples, at most CHOICE_ROWS, and
+# A table of more samples has fewer folds, which are held out in halves, and other
+# members, whose derivatives are computed in blocks.
+MANY_SAMPLES = CHOICE_ROWS
+
+# Of more than MANY_SAMPLES there are fewer folds, in inverse proportion, but at least
+# these. With two, RMSE increases by up to 14 % (20,000 samples of a robot arm), and a
+# third to a half of the training is saved.
+LEAST_FOLDS = 3
+
+# Boosted trees and the forest of at most FEW_SAMPLES samples, at most MANY_SAMPLES, and
 # more: iterations, leaves, the least number of samples in a leaf, trees of the forest.
 #
 # Few: 15 leaves and 300 iterations are no better (.899 of CatBoost's error, .895). With
@@ -783,13 +791,31 @@ MOST_TREES = 3000
 # would else take gigabytes.
 FOREST_SAMPLES = 100_000
 
-# Networks of more than CHOICE_ROWS samples see NETWORK_SAMPLES, counted once for each
+# Networks of more than MANY_SAMPLES samples see NETWORK_SAMPLES, counted once for each
 # epoch, but at least LEAST_EPOCHS.
 NETWORK_SAMPLES, LEAST_EPOCHS, BATCH_OF_MANY = 3e6, 20, 256
 
 # Trees with at most UPPER_NODES + LOWER_NODES inner nodes are evaluated by lookup in
 # tables for the bits of the upper and of the lower nodes, which are one byte.
 UPPER_NODES, LOWER_NODES = 7, 8
+
+# Of more than FEW_SAMPLES, this part is set aside, and at most MOST_ASIDE samples, to
+# measure errors of the refit. The coverage of 90 % intervals on generated functions is
+# wrong by .016 with 218 samples of 3,500 (root of the mean square, 12 functions) and
+# .009 with 500 of 8,000 (9 functions); from held-out errors of the folds by .050 and
+# .055, and if these are multiplied by the ratio of both errors, by .012 and .016. With
+# halves of folds (22,000 samples, 512 aside, 6 functions) it is .016, .053 and .028.
+# These are one sample in sixteen; one in twenty leaves more samples for training.
+ASIDE_FRACTION, MOST_ASIDE = 0.05, 1024
+
+# Means of targets that are this many times as large as their mean deviation are
+# subtracted: squares then differ in the last ten digits. Targets of ordinary size are
+# not divided, so that members predict them in the user's units.
+FAR_TARGETS, PLAIN_TARGETS = 1e3, 1e6
+
+# Smallest absolute error, relative to the mean, that the scale is fitted to, because an
+# error of zero would have an infinite log.
+SMALLEST_SIZE = 1e-3
 
 # --- predictive distributions -------------------------------------------------
 
@@ -831,21 +857,3 @@ FAN_COVERAGES, RELIABILITY_POINTS = (0.5, 0.9), 101
 # Averaging the models of folds removes at most this part of the squared error: five
 # independent models with nothing but variance would remove four fifths.
 MOST_GAIN = 0.8
-
-# Of more than FEW_SAMPLES, this part is set aside, and at most MOST_ASIDE samples, to
-# measure errors of the refit. The coverage of 90 % intervals on generated functions is
-# wrong by .016 with 218 samples of 3,500 (root of the mean square, 12 functions) and
-# .009 with 500 of 8,000 (9 functions); from held-out errors of the folds by .050 and
-# .055, and if these are multiplied by the ratio of both errors, by .012 and .016. With
-# halves of folds (22,000 samples, 512 aside, 6 functions) it is .016, .053 and .028.
-# These are one sample in sixteen; one in twenty leaves more samples for training.
-ASIDE_FRACTION, MOST_ASIDE = 0.05, 1024
-
-# Means of targets that are this many times as large as their mean deviation are
-# subtracted: squares then differ in the last ten digits. Targets of ordinary size are
-# not divided, so that members predict them in the user's units.
-FAR_TARGETS, PLAIN_TARGETS = 1e3, 1e6
-
-# Smallest absolute error, relative to the mean, that the scale is fitted to, because an
-# error of zero would have an infinite log.
-SMALLEST_SIZE = 1e-3

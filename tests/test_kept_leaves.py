@@ -35,7 +35,7 @@ def test_numbers_of_any_size(most):
 
 def test_predictions_do_not_depend_on_what_is_kept(monkeypatch):
     for module in (_folds, _fold_models, _members):
-        monkeypatch.setattr(module, "CHOICE_ROWS", 50)
+        monkeypatch.setattr(module, "MANY_SAMPLES", 50)
     made = []
 
     def spy(*parts):

@@ -170,7 +170,7 @@ def test_splitters_that_hold_out_some_samples(many):
 @pytest.mark.parametrize("halves", [False, True])
 def test_models_of_the_folds_made_the_held_out_predictions(halves, monkeypatch, scales):
     if halves:
-        monkeypatch.setattr(_folds, "CHOICE_ROWS", 50)
+        monkeypatch.setattr(_folds, "MANY_SAMPLES", 50)
     model = regressor(cv=3, distribution=True).fit(ROWS, TARGETS)
     folds = np.stack(model._fold_locations(ROWS))[..., 0]
     assert len(folds) == (6 if halves else 3)

@@ -35,7 +35,7 @@ from sklearn_pgb._tables._folds import automatic_folds, table_folds
 def many(monkeypatch):
     """More than 50 samples count as many."""
     for module in (_folds, _fold_models, _final, _members):
-        monkeypatch.setattr(module, "CHOICE_ROWS", 50)
+        monkeypatch.setattr(module, "MANY_SAMPLES", 50)
 
 
 # --- folds ----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_pgb._bases._basis import Basis, FeatureColumns, check_n_outputs
 from sklearn_pgb._bases._tangent import TangentSpace
-from sklearn_pgb._budget import N_SAMPLES
+from sklearn_pgb._budget import FEW_ROWS
 from sklearn_pgb._models._open import check_can_open, named_loss, open_network
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._selected import check_selection, named, select
@@ -197,7 +197,7 @@ class GradientBasis(TangentColumns):
         check_selection(self.parameters)
         opened = train_and_open(self.estimator, X, y, self.loss)
         inputs = opened.inputs(X, check=False)
-        parameters = named(opened.network, self.parameters, inputs[:N_SAMPLES])
+        parameters = named(opened.network, self.parameters, inputs[:FEW_ROWS])
         network = select(opened.network, parameters)
         self.network_ = replace(opened, network=network)
         weight = torch.full((len(inputs),), 1 / len(inputs), dtype=torch.float64)

@@ -11,7 +11,7 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_pgb._budget import N_CANDIDATES
+from sklearn_pgb._budget import SPREAD_ROWS
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._models._protected import transform_protected
 from sklearn_pgb._operators._blocks import spread_rows
@@ -84,7 +84,7 @@ def check_same_targets(opened: Sequence[OpenNetwork], y: Any) -> None:
     """Raise an error unless all networks transform targets in the same way."""
     if not any(each.target_transformers for each in opened):
         return
-    some = y[spread_rows(len(y), N_CANDIDATES)]
+    some = y[spread_rows(len(y), SPREAD_ROWS)]
     first, *others = (each.targets(some) for each in opened)
     if not all(torch.equal(each, first) for each in others):
         raise ValueError(_varied_targets("that chose different transformers"))

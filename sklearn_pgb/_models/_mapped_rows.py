@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_pgb._budget import N_CANDIDATES, READ_BYTES, SAMPLE_BLOCK
+from sklearn_pgb._budget import READ_BYTES, SAMPLE_BLOCK, SPREAD_ROWS
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._blocks import row_slices, spread_rows
 
@@ -153,7 +153,7 @@ class StreamedInputs:
 
     def check(self) -> None:
         """Raise if the network can't take samples from all over the file."""
-        self.opened.inputs(self.source[spread_rows(len(self), N_CANDIDATES)])
+        self.opened.inputs(self.source[spread_rows(len(self), SPREAD_ROWS)])
 
     def __len__(self) -> int:
         return len(self.source)

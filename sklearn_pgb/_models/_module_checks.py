@@ -10,9 +10,9 @@ from torch import Tensor
 from sklearn_pgb._budget import (
     DERIVATIVE_RTOL,
     DIFFERENCE_STEP,
-    N_CANDIDATES,
-    N_SAMPLES,
+    FEW_ROWS,
     NEARBY,
+    SPREAD_ROWS,
 )
 from sklearn_pgb._derivatives import pull_back, root_mean_square
 from sklearn_pgb._models._layer_trace import differ, failing_layer, mixing_layer
@@ -28,10 +28,10 @@ def check_module(network: ModuleNetwork, X: Tensor) -> None:
     larger batch in another order. This is tested at the module's parameters and nearby.
     The outputs must be finite, of shape (n_samples, n_outputs), and have derivatives.
     """
-    some = X[spread_rows(len(X), N_CANDIDATES)]
+    some = X[spread_rows(len(X), SPREAD_ROWS)]
     # Indices of distinct samples; if all are equal, the first is repeated.
     distinct, group = some.flatten(1).unique(dim=0, return_inverse=True)
-    few = spread_rows(len(distinct), N_SAMPLES).tolist()
+    few = spread_rows(len(distinct), FEW_ROWS).tolist()
     index = torch.stack([(group == k).nonzero()[0, 0] for k in few])
     index = index if len(index) > 1 else index.repeat(2)
     rows, theta = some[index], network.theta

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sklearn_pgb._budget import (
-    CHOICE_ROWS,
     LANDMARKS,
+    MANY_SAMPLES,
     NEWTON_SOLVES,
     SAMPLE_BLOCK,
     SOLUTION_TOL,
@@ -255,7 +255,7 @@ def final_size(
         most = min(max(by_flops, LANDMARKS), entries**0.5)
         return n_samples, int(max(2, min(n_samples - 1, most)))
     n_final = n_samples
-    if n_samples > CHOICE_ROWS:
+    if n_samples > MANY_SAMPLES:
         # More landmarks for fewer samples are better than a few for all.
         size = min(LANDMARKS, (entries / 2) ** 0.5)
         affordable = min(entries / size, largest / solve_flops(1, int(size), k, loss))

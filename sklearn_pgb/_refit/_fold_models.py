@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sklearn_pgb._budget import CHOICE_ROWS, KEPT_LEAVES, SAMPLE_BLOCK
+from sklearn_pgb._budget import KEPT_LEAVES, MANY_SAMPLES, SAMPLE_BLOCK
 from sklearn_pgb._convex._kernels import KernelSolution
 from sklearn_pgb._models._leaves import LeafModel
 from sklearn_pgb._models._network import Network
@@ -77,9 +77,9 @@ class FoldModels:
         """Evaluate the models of a fold on all samples, or on those in `wanted`."""
         raw, operators, sizes = [], [], []
         n_samples = len(weight)
-        scaled = train[:: len(train) // CHOICE_ROWS + 1]
+        scaled = train[:: len(train) // MANY_SAMPLES + 1]
         for each in opened:
-            if n_samples > CHOICE_ROWS:
+            if n_samples > MANY_SAMPLES:
                 outputs, operator = _in_blocks(each, X, n_samples, wanted)
             else:
                 model, rows = each.network, each.inputs(X, check=False)

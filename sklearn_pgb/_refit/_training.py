@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_pgb._bases._tangent import mean_raw
-from sklearn_pgb._budget import AUTO_FOLDS, N_SAMPLES
+from sklearn_pgb._budget import AUTO_FOLDS, FEW_ROWS
 from sklearn_pgb._convex._choice import Effort
 from sklearn_pgb._estimator._border import inputs_of, open_all
 from sklearn_pgb._estimator._folds import Parts
@@ -76,7 +76,7 @@ def train_and_open_all(
     opened = open_all(estimators, MODULE_LOSSES[request.loss], request.device)
     check_same_targets(opened, data.samples.y)
     inputs = tuple(inputs_of(opened, data.samples.X, request.device))
-    parameters = named(opened[0].network, request.parameters, inputs[0][:N_SAMPLES])
+    parameters = named(opened[0].network, request.parameters, inputs[0][:FEW_ROWS])
     opened = [replace(o, network=select(o.network, parameters)) for o in opened]
     n_outputs = opened[0].network.count_outputs(inputs[0])
     if request.classifies:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from sklearn_pgb._budget import (
     ASIDE_FRACTION,
     AUTO_FOLDS,
-    CHOICE_ROWS,
     FEW_SAMPLES,
     LEAST_FOLDS,
+    MANY_SAMPLES,
     MOST_ASIDE,
 )
 from sklearn_pgb._convex._heldout import NoFolds
@@ -24,9 +24,9 @@ Halves = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 def automatic_folds(n_samples: int) -> int:
     """Return the default number of folds."""
-    if n_samples <= CHOICE_ROWS:
+    if n_samples <= MANY_SAMPLES:
         return AUTO_FOLDS
-    return max(LEAST_FOLDS, round(AUTO_FOLDS * CHOICE_ROWS / n_samples))
+    return max(LEAST_FOLDS, round(AUTO_FOLDS * MANY_SAMPLES / n_samples))
 
 
 def samples_aside(X: NDArray[np.float64], groups: Any, seed: int) -> NDArray[np.intp]:
@@ -57,7 +57,7 @@ def table_folds(
 ) -> tuple[Parts, Halves | None]:
     """Draw folds over the distinct samples; `cv` is "auto", None or their number.
 
-    If there are more than CHOICE_ROWS samples, the second result has two halves of the
+    If there are more than MANY_SAMPLES samples, the second result has two halves of the
     held-out samples of each fold. No distinct sample or group is in both.
     """
     given = isinstance(cv, Integral)
@@ -70,7 +70,7 @@ def table_folds(
         "groups": groups,
     }
     try:
-        if len(X) > CHOICE_ROWS:
+        if len(X) > MANY_SAMPLES:
             parts = cross_fitting_parts(2 * n_folds, X, **options)
             # With few distinct samples, or rare classes, there may be fewer parts.
             if len(parts) == 2 * n_folds:

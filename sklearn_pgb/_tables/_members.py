@@ -19,12 +19,12 @@ from sklearn_pgb._added_neuron._classifier import AddedNeuronClassifier
 from sklearn_pgb._added_neuron._regressor import AddedNeuronRegressor
 from sklearn_pgb._budget import (
     BATCH_OF_MANY,
-    CHOICE_ROWS,
     FEW_SAMPLES,
     FOREST_LEAF,
     FOREST_SAMPLES,
     FOREST_TREES,
     LEAST_EPOCHS,
+    MANY_SAMPLES,
     MOST_TREES,
     NETWORK_SAMPLES,
     NETWORK_UNITS,
@@ -44,7 +44,7 @@ from sklearn_pgb._tables._inputs import (
 
 def _size(n_samples: int) -> int:
     """Return 0 for few samples, 2 for many, and else 1."""
-    return (n_samples > FEW_SAMPLES) + (n_samples > CHOICE_ROWS)
+    return (n_samples > FEW_SAMPLES) + (n_samples > MANY_SAMPLES)
 
 
 def network_member(
@@ -55,7 +55,7 @@ def network_member(
     if model is None:
         kind = AddedNeuronClassifier if classifies else AddedNeuronRegressor
         model = kind(NETWORK_UNITS, loss=loss, activation="silu")
-        if n_samples > CHOICE_ROWS:
+        if n_samples > MANY_SAMPLES:
             most = max(LEAST_EPOCHS, int(NETWORK_SAMPLES / n_samples))
             model.set_params(
                 max_iter=min(model.max_iter, most),
@@ -93,7 +93,7 @@ def trees_member(
             max_leaf_nodes=TREE_LEAVES[size],
             min_samples_leaf=TREE_LEAF[size],
             categorical_features=codes or None,
-            early_stopping=n_samples > CHOICE_ROWS,
+            early_stopping=n_samples > MANY_SAMPLES,
         )
         if several:
             per_output = MultiOutputClassifier if classifies else MultiOutputRegressor

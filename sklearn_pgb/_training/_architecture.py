@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sklearn_pgb._budget import MOST_UNITS, N_CANDIDATES
+from sklearn_pgb._budget import MOST_UNITS, SPREAD_ROWS
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._call import copy_module
 from sklearn_pgb._models._chain import ChainNetwork
@@ -106,7 +106,7 @@ def module_architecture(
     """
     first = _make(module)
     probe = ModuleNetwork(first)
-    few = as_float64(X[spread_rows(len(X), N_CANDIDATES)])
+    few = as_float64(X[spread_rows(len(X), SPREAD_ROWS)])
     check_module(probe, few)
     n_outputs = probe.count_outputs(few)
     options = torch.device(device or "cpu"), dtype
