@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import make_friedman1
 from sklearn.metrics import r2_score
+from sklearn.preprocessing import StandardScaler
 from table_cases import regressor
 
 from sklearn_pgb import neg_nll
@@ -13,15 +14,20 @@ from sklearn_pgb._refit._stacking import fit_stacking_weights
 from sklearn_pgb._tables._units import target_units
 
 ROWS, TARGETS = make_friedman1(150, n_features=5, noise=0.5, random_state=0)
-UNITS = [(0.0, 2.0**-60), (0.0, 2.0**100), (2.0**30, 1.0), (2.0**-20, 2.0**-50)]
+UNITS = [
+    (0.0, 1e-3),
+    (7.0, 30.0),
+    (0.0, 2.0**-60),
+    (0.0, 2.0**100),
+    (2.0**30, 1.0),
+    (2.0**-20, 2.0**-50),
+]
 
 
 @pytest.mark.parametrize(("offset", "unit"), UNITS)
 def test_predictions_follow_the_units_of_targets(offset, unit):
-    # scikit-learn's network does not scale its targets.
-    options = {"network": "drop", "distribution": True}
-    plain = regressor(**options).fit(ROWS, TARGETS)
-    model = regressor(**options).fit(ROWS, offset + unit * TARGETS)
+    plain = regressor(distribution=True).fit(ROWS, TARGETS)
+    model = regressor(distribution=True).fit(ROWS, offset + unit * TARGETS)
     # Sums of targets far from zero are rounded.
     rounded = 1e-13 * offset / unit
     for name in ("predict", "predict_interval", "predict_quantiles"):
@@ -38,20 +44,22 @@ def test_predictions_follow_the_units_of_targets(offset, unit):
     np.testing.assert_allclose((ends - offset) / unit, expected, rtol=1e-2, atol=1e-2)
 
 
-def test_ordinary_targets_keep_their_units():
-    weight = np.ones(150)
-    y = np.column_stack([TARGETS, 1e4 * TARGETS - 3e4])
+def test_units_are_those_of_standardized_targets():
+    """Weights count samples, as in scikit-learn's scaler."""
+    weight = np.arange(150) % 4.0
+    y = np.column_stack([TARGETS, 1e4 * TARGETS - 3e4, np.full(150, 0.1)])
+    expected = StandardScaler().fit(y, sample_weight=weight)
     center, unit = target_units(y, weight)
-    np.testing.assert_array_equal(unit, [1, 1])
-    np.testing.assert_array_equal(center, [0, 0])
+    np.testing.assert_allclose(center, expected.mean_, rtol=1e-14)
+    np.testing.assert_allclose(unit, expected.scale_, rtol=1e-14)
 
 
 @pytest.mark.parametrize("at", [0, 70, 150])
 def test_samples_without_weight_have_no_units(at):
-    y, weight = np.insert(TARGETS, at, 1e30)[:, None], np.insert(np.ones(150), at, 0)
+    y, weight = np.insert(TARGETS, at, 1e300)[:, None], np.insert(np.ones(150), at, 0)
     center, unit = target_units(y, weight)
-    assert unit == 1
-    assert center == 0
+    assert unit == pytest.approx(TARGETS.std(), rel=1e-14)
+    assert center == pytest.approx(TARGETS.mean(), rel=1e-14)
 
 
 def test_each_target_has_units_of_its_own():

@@ -74,9 +74,8 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     Attributes
     ----------
     estimators_ : list of list
-        The trained members of each fold. Their targets, and so all coefficients and
-        intercepts, are centered if they are far from zero, and divided by a power of
-        two if they are extremely small or large.
+        The trained members of each fold. Their targets are standardized for the
+        squared loss, and so are the units of all coefficients and intercepts.
     member_names_ : list of str
         "network", "trees", "forest" and the names of the others.
     alpha_ : ndarray of shape (n_mixtures,)

@@ -3,25 +3,26 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_pgb._budget import FAR_TARGETS, PLAIN_TARGETS
-
 Array = NDArray[np.float64]
 
 
 def target_units(y: Array, weight: Array) -> tuple[Array, Array]:
-    """Return the centers and the divisors of the targets, both (n_outputs,).
+    """Return the weighted means and standard deviations of the targets, (n_outputs,).
 
-    They are zero and one for most targets. Trees count variances below 2e-16 as zero,
-    and take differences of squares. So the means of targets far from zero are
-    subtracted, and extremely small or large ones are divided by a power of two.
+    Members see standardized targets, because units matter to them: trees count
+    variances below 2e-16 as zero and take differences of squares, and the derivatives
+    of a network by its hidden weights are in the units of the targets, but those by its
+    output weights are not, so units would decide on their share in the kernel. Constant
+    targets are only centered.
     """
+    y, weight = y[weight > 0], weight[weight > 0]
     # Relative to one sample, so that the mean of equal targets is exact.
-    pivot = y[weight.argmax()]
+    pivot = y[0]
     weight = weight[:, None] / weight.sum()
     mean = pivot + (weight * (y - pivot)).sum(0)
-    spread = (weight * np.abs(y - mean)).sum(0)
-    far = np.abs(mean) > FAR_TARGETS * spread
-    size = np.where(far, spread, np.maximum(spread, np.abs(mean)))
-    is_plain = (size == 0) | ((1 / PLAIN_TARGETS < size) & (size < PLAIN_TARGETS))
-    scale = np.where(is_plain, 1.0, 2.0 ** np.frexp(size)[1])
-    return np.where(far, mean, 0.0), scale
+    deviation = y - mean
+    # Squares of deviations in units of their mean neither overflow nor underflow.
+    size = (weight * np.abs(deviation)).sum(0)
+    size = np.where(size > 0, size, 1.0)
+    ratio = np.sqrt((weight * (deviation / size) ** 2).sum(0))
+    return mean, np.where(ratio > 0, ratio * size, 1.0)
