@@ -304,12 +304,18 @@ def test_predictions_do_not_copy_samples(dtype, tmp_path):
     for model in (
         refit(network.fit(few, few[:, 0]), parameters="last"),
         GradientBasisRefit(trees, cv=2),
-        GradientBasisRegressor("drop", trees, forest="drop", cv=2),
+        GradientBasisRegressor("drop", trees, forest="drop", cv=2, distribution=True),
     ):
         model.fit(few, few[:, 0])
         assert traced_peak(model.predict, rows) < 60e6 < rows.nbytes
     noise = refit(network, parameters="last", distribution=True).fit(few, few[:, 0])
-    for method in (noise.transform, partial(noise.predict, return_std=True)):
+    assert isinstance(model, GradientBasisRegressor)
+    for method in (
+        noise.transform,
+        partial(noise.predict, return_std=True),
+        model.predict_interval,
+        partial(model.predict_interval, method="cv+"),
+    ):
         assert traced_peak(method, rows) < 90e6
 
 
@@ -331,8 +337,15 @@ def test_predictions_of_mapped_samples(dtype, tmp_path, small_blocks):
     noise = refit(distribution=True).fit(X, Y, X_val=X[:99], y_val=Y[:99])
     predicted = noise.predict(rows, return_std=True)
     assert_allclose(predicted, noise.predict(array, return_std=True), rtol=1e-10)
-    intervals = [noise.predict_interval(each, 0.5) for each in (rows, array)]
-    assert_allclose(*intervals, rtol=1e-10)
+    options = {"trees": "drop", "forest": "drop", "cv": 2, "distribution": True}
+    adapted = GradientBasisRegressor(NET, random_state=0, **options).fit(X, Y)
+    for method in (
+        noise.predict_interval,
+        adapted.predict_interval,
+        partial(adapted.predict_interval, method="cv+"),
+    ):
+        intervals = [method(each, coverage=0.5) for each in (rows, array)]
+        assert_allclose(*intervals, rtol=1e-10)
     array[650, 2] = np.inf
     for method in (regressor.predict, tables.predict):
         with pytest.raises(ValueError, match="contains infinity"):

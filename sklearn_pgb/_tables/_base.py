@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -420,11 +420,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
-        parts = [
-            self._raw_in_member_units(_read_new(self, part)) for part in row_parts(X)
-        ]
-        raw = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return self._in_units(raw)
+        raw = map(self._raw_in_member_units, _read_parts(self, X))
+        return self._in_units(np.concatenate(list(raw)))
 
     def _raw_in_member_units(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
         solution = self.basis_coef_, self.stack_weights_, self._centered
@@ -438,7 +435,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
     def _located(self, X: Any) -> Located:
         """Return predictions with their scale."""
         check_is_fitted(self)
-        located = self._located_in_member_units(_read_new(self, X))
+        parts = map(self._located_in_member_units, _read_parts(self, X))
+        located = Located.joined(parts)
         location = self._in_units(located.location)
         return Located(location, self._units[1] * located.scale, located.flat)
 
@@ -456,7 +454,9 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
 
     def _fold_locations(self, X: Any) -> list[NDArray[np.float64]]:
         """Return the predictions of the models whose errors are stored."""
-        return list(map(self._in_units, self._fold_raw(_read_new(self, X))))
+        parts = map(self._fold_raw, _read_parts(self, X))
+        folds = zip(*parts, strict=True)
+        return [self._in_units(np.concatenate(fold)) for fold in folds]
 
     def _fold_raw(self, Z: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return self._of_folds("fold", Z, self._fold_models, self._centered)
@@ -537,12 +537,14 @@ def _as_arrays(folds: Sequence[FoldTerms]) -> list[Any]:
     ]
 
 
-def _read_new(estimator: Any, X: Any) -> NDArray[np.float64]:
-    """Read a table with the columns of the training table."""
+def _read_parts(estimator: Any, X: Any) -> Iterator[NDArray[np.float64]]:
+    """Read a table with the columns of the training table, see `row_parts`."""
     reader = TableReader(**estimator._reader)
-    if reader.is_numeric and is_plain(X, estimator, sys.float_info.max):
-        return X
-    table = read_table(X)
-    validate_data(estimator, X, skip_check_array=True, reset=False)
-    Z = reader.read(table)
-    return check_array(Z, ensure_all_finite="allow-nan", input_name="X")
+    for part in row_parts(X):
+        if reader.is_numeric and is_plain(part, estimator, sys.float_info.max):
+            yield part
+            continue
+        table = read_table(part)
+        validate_data(estimator, part, skip_check_array=True, reset=False)
+        Z = reader.read(table)
+        yield check_array(Z, ensure_all_finite="allow-nan", input_name="X")
