@@ -80,7 +80,7 @@ class SmallTrees(TreeLookup):
         splits = np.column_stack([features[nodes], to_right[nodes]])
         splits, number = np.unique(splits, axis=0, return_inverse=True)
         self.split_columns, self.splits = splits[:, 0], splits[:, 1:].astype(np.uint8)
-        positions[nodes] = 2 * len(self.columns) + number
+        positions[nodes] = 2 * len(self.columns) + number.reshape(-1)
         self.positions, self.limits = positions, limits[:, :, None]
         trees = np.arange(len(tables))[:, None]
         self.exits, self.n_codes = exits, tables.shape[2]
