@@ -130,6 +130,14 @@ INPUT_ULPS = 8
 # weights overflow.
 SMALLEST_COLUMN = 1e-290
 
+# A training that continues with other samples changes its standardization if means
+# differ by more than this many standard deviations, or deviations by this factor. Then
+# no weight becomes larger by more than the second factor, since units would saturate.
+# Samples beyond the third factor do not change it and raise an error.
+LARGEST_CHANGE = 2.0
+LARGEST_STRETCH = 10.0
+LARGEST_GROWTH = 1e100
+
 # Samples times members of one forward pass over all data, which limits its memory.
 FORWARD_ROWS = 2**14
 

@@ -128,6 +128,13 @@ class Targets(ABC):
         self, y: NDArray[Any], weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         """Return the center and scale that standardize the targets for training."""
+        center, spread = self.center_and_spread(y, weight)
+        return center, spread if spread > 0 else 1.0
+
+    def center_and_spread(
+        self, y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float]:
+        """Return the center and scale of targets; it is zero if they are constant."""
         if not self.loss.standardizable:
             return np.zeros(self.n_outputs), 1.0
         weight = weight / weight.sum()
@@ -140,7 +147,7 @@ class Targets(ABC):
         # One scale for all targets, since separate ones would change the objective.
         # The deviation of constant targets is only rounding error.
         if not spread > CONSTANT_RTOL * np.abs(center).max():
-            return center, 1.0
+            return center, 0.0
         if not self.loss.quadratic:
             # The center is the best constant, the scale the root of its loss.
             group = torch.zeros(len(y), dtype=torch.long)

@@ -148,14 +148,19 @@ def test_certificate_is_of_the_objective_that_was_trained(name):
     assert_allclose(raw, expected, rtol=1e-7, atol=1e-7)
 
 
-def test_statistics_of_the_first_call_stay():
-    """In partial_fit and in a warm start, but not in a new fit."""
-    model = regressor().partial_fit(X, Y)
-    inputs = open_network(model).inputs(X)
-    model.partial_fit(5 * X + 3, 9 * Y)
-    assert_array_equal(open_network(model).inputs(X), inputs)
+def test_statistics_of_later_calls():
+    """Those of all samples are used if they differ, and in a new fit those of its X."""
+    both = np.r_[X, 5 * X + 3]
+    inputs = StandardScaler().fit(X).transform(X)
+    for model in (regressor(), regressor(warm_start=True)):
+        train = model.fit if model.warm_start else model.partial_fit
+        train(X, Y)
+        train(1.2 * X, 1.2 * Y)
+        assert_allclose(open_network(model).inputs(X), inputs, atol=1e-12)
+    model = regressor().partial_fit(X, Y).partial_fit(5 * X + 3, 9 * Y)
+    pooled = StandardScaler().fit(both).transform(X)
+    assert_allclose(open_network(model).inputs(X), pooled, atol=1e-12)
     model = regressor(warm_start=True).fit(X, Y).fit(5 * X + 3, 9 * Y)
-    assert_allclose(open_network(model).inputs(X), inputs, rtol=1e-12, atol=1e-12)
     model.set_params(warm_start=False).fit(5 * X + 3, Y)
     assert_allclose(open_network(model).inputs(5 * X + 3), inputs, atol=1e-12)
 

@@ -31,9 +31,9 @@ from sklearn_pgb._added_neuron._held_out import (
     split_rows,
     user_scorer,
 )
-from sklearn_pgb._added_neuron._network import TrainedNetwork
 from sklearn_pgb._added_neuron._progress import hooks
 from sklearn_pgb._added_neuron._request import TrainingRequest
+from sklearn_pgb._added_neuron._scaling import StandardizedTraining
 from sklearn_pgb._budget import AUTO_HELD_OUT
 from sklearn_pgb._estimator._border import all_or_nothing, dense
 from sklearn_pgb._estimator._resources import check_device
@@ -54,7 +54,6 @@ from sklearn_pgb._sklearn import (
 )
 from sklearn_pgb._threads import local_randomness
 from sklearn_pgb._training._descent import Adam, GradientDescent, Method
-from sklearn_pgb._training._input_map import InputMap
 from sklearn_pgb._training._train import Schedule, automatic_rate
 
 # Fitted attributes that only `fit` sets, not `partial_fit`.
@@ -130,7 +129,7 @@ def _rows(X, kept):
     return X if kept.all() else X[kept]
 
 
-class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
+class AddedNeuronBase(VersionedState, CallbackSupportMixin, StandardizedTraining):
     """Network trained by `fit` or `partial_fit` and monitored by added neurons."""
 
     _parameter_constraints: dict = {
@@ -248,7 +247,9 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
             callback_data = *callback_data[:2], None
         samples = numbered.samples
         with self._randomness(seed):
-            if not warm:
+            if warm:
+                self._update_scaling(samples, seed)
+            else:
                 self._learn_scaling(samples, is_sparse)
             architecture = self._architecture(samples.X, rng, continues=warm)
             hook, finish = hooks(self, architecture, *callback_data)
@@ -320,10 +321,12 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
         curve = [] if first else self.loss_curve_
         # With an integer random_state each call would otherwise repeat its dropout.
         seed = (int(rng.randint(np.iinfo(np.int32).max)) + len(curve)) % 2**31
-        state = getattr(self, "_optimizer_state", None)
         with self._randomness(seed):
             if first:
                 self._learn_scaling(samples, is_sparse, may_lack_classes=True)
+            else:
+                self._update_scaling(samples, seed)
+            state = getattr(self, "_optimizer_state", None)
             architecture = self._architecture(X, rng, continues=not first)
             loss = self._loss(architecture)
             theta, value, state = one_epoch(
@@ -509,24 +512,6 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, TrainedNetwork):
     def _randomness(self, seed):
         """Seed torch's global generator, which only modules use."""
         return nullcontext() if self.module is None else local_randomness(seed)
-
-    def _learn_scaling(self, samples, is_sparse, may_lack_classes=False):
-        """Compute the standardization of inputs and targets, and initial outputs."""
-        y, weight = samples.y, samples.weight
-        targets = self._targets
-        self._target_scaling = targets.scaling(y, weight)
-        # A first batch may lack classes that appear later.
-        self._initial_biases = np.zeros(targets.n_outputs), False
-        if not (may_lack_classes and is_classifier(self)):
-            self._initial_biases = targets.initial_biases(y, weight)
-        self._loss_unit = targets.loss_unit(y, weight)
-        self._inputs = None
-        if self.standardize:
-            inputs = InputMap.fit(
-                samples.X, weight, centered=not is_sparse, drop=self.module is None
-            )
-            # Fitted attributes are arrays and plain values.
-            self._inputs = dict(vars(inputs))
 
     def _loss(self, architecture):
         """Return the loss of standardized targets."""

@@ -121,9 +121,11 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
     standardize : bool, default=True
         Whether to standardize the inputs: features are centered and divided by their
         standard deviation, or only divided by their largest absolute value if X is
-        sparse. Constant features are left out. The statistics are those of the weighted
-        training samples, or of the first call with `partial_fit` and `warm_start`.
-        Samples with more than one axis have a single mean and standard deviation.
+        sparse. Constant features are left out until they vary. The statistics are those
+        of the weighted training samples. `partial_fit` and `warm_start` count all calls
+        and adapt the network if they change by a factor of two; its outputs stay the
+        same. A `module` is only adapted to features that were constant. Samples with
+        more than one axis have a single mean and standard deviation.
     dtype : {"float32", "float64"}, default=None
         Precision of the training; None follows X. Losses, bounds and predictions are
         always computed in float64, and so is all of "lbfgs".

@@ -1,7 +1,9 @@
 """Minibatch descent of a population by Adam or stochastic gradient descent."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from sklearn_pgb._budget import SHUFFLED
 from sklearn_pgb._training._objective import Objective, batch_slices
+
+Convert = Callable[[Any], Any]
 
 
 class Method(ABC):
@@ -31,6 +35,17 @@ class Method(ABC):
     @abstractmethod
     def load_state(self, state: list[Tensor]) -> None:
         """Restore the state of an earlier descent, after `start`."""
+
+    @staticmethod
+    @abstractmethod
+    def converted(
+        state: list[Any], parameters: Convert, gradient: Convert, square: Convert
+    ) -> list[Any]:
+        """Convert a state to other parameters of the same network.
+
+        The functions convert a difference of parameters, a gradient, and the squares of
+        a gradient.
+        """
 
     @abstractmethod
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
@@ -64,6 +79,13 @@ class Adam(Method):
         self.first.copy_(first)
         self.second.copy_(second)
         self.powers = powers.numpy().copy()
+
+    @staticmethod
+    def converted(
+        state: list[Any], parameters: Convert, gradient: Convert, square: Convert
+    ) -> list[Any]:
+        first, second, powers = state
+        return [gradient(first), square(second), powers]
 
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
         self.first.lerp_(gradient, 1 - self.beta_1)
@@ -102,6 +124,12 @@ class GradientDescent(Method):
 
     def load_state(self, state: list[Tensor]) -> None:
         self.velocity.copy_(state[0])
+
+    @staticmethod
+    def converted(
+        state: list[Any], parameters: Convert, gradient: Convert, square: Convert
+    ) -> list[Any]:
+        return [parameters(state[0])]
 
     def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor) -> None:
         step = gradient.mul_(rate)

@@ -16,6 +16,70 @@ from sklearn_pgb._operators._blocks import row_slices
 
 
 @dataclass(frozen=True, eq=False)
+class InputMoments:
+    """Weighted moments of each column: mean, standard deviation and largest size.
+
+    `center` and `spread` are those of columns multiplied by ``2^-exponent``. Samples
+    with more than one axis have one of each.
+    """
+
+    n_features: int
+    weight: float
+    exponent: NDArray[np.intp]
+    center: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    largest: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, X: NDArray[Any], weight: NDArray[np.float64]) -> InputMoments:
+        """Compute the moments of samples with positive weights."""
+        total = weight.sum()
+        rows = X if X.ndim == 2 else X.reshape(len(X), -1)
+        largest = np.maximum(rows.max(0), -rows.min(0)).astype(np.float64)
+        if X.ndim > 2:
+            # Entries of an image or sequence are one quantity, so they share one scale.
+            largest = largest.max(keepdims=True)
+        # Powers of two change no digit, and keep squares of extreme values finite.
+        exponent = np.frexp(largest)[1].astype(np.intp)
+        center, spread = _moments(rows, weight / total, exponent)
+        return cls(rows.shape[1], float(total), exponent, center, spread, largest)
+
+    def joined(self, other: InputMoments) -> InputMoments:
+        """Return the moments of the samples of both."""
+        exponent = np.maximum(self.exponent, other.exponent)
+        (left, one), (right, two) = (
+            (np.ldexp(each.center, shift), np.ldexp(each.spread, shift))
+            for each in (self, other)
+            for shift in [each.exponent - exponent]
+        )
+        share = other.weight / (self.weight + other.weight)
+        center = left + share * (right - left)
+        within = np.hypot(np.sqrt(1 - share) * one, np.sqrt(share) * two)
+        spread = np.hypot(within, np.sqrt(share * (1 - share)) * (right - left))
+        total = self.weight + other.weight
+        largest = np.maximum(self.largest, other.largest)
+        return InputMoments(self.n_features, total, exponent, center, spread, largest)
+
+    def is_constant(self, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+        """Return which columns are constant up to the rounding of this type."""
+        # The largest entry of a column is about one after scaling by its power of two.
+        rounding = INPUT_ULPS * np.finfo(dtype).eps
+        return (self.spread <= rounding) | (self.largest < SMALLEST_COLUMN)
+
+    def scaling(
+        self, dtype: np.dtype[Any], *, centered: bool
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+        """Return exponent, center and spread of an `InputMap`."""
+        constant, center, spread = self.is_constant(dtype), self.center, self.spread
+        if not centered:
+            center = np.zeros_like(center)
+            spread = np.ldexp(self.largest, -self.exponent)
+        # Maps any finite value of a constant column to zero.
+        exponent, center = np.where(constant, 0, (self.exponent, center))
+        return exponent.astype(np.intp), center, np.where(constant, np.inf, spread)
+
+
+@dataclass(frozen=True, eq=False)
 class InputMap:
     """Standardization of each column, ``z = (x 2^-exponent - center) / spread``.
 
@@ -35,37 +99,28 @@ class InputMap:
     def fit(
         cls, X: NDArray[Any], weight: NDArray[np.float64], *, centered: bool, drop: bool
     ) -> InputMap:
-        """Compute means and standard deviations of samples with positive weights.
+        """Compute the map of samples with positive weights; see `of`."""
+        moments = InputMoments.of(X, weight)
+        return cls.of(moments, X.dtype, centered=centered, drop=drop)
+
+    @classmethod
+    def of(
+        cls, moments: InputMoments, dtype: np.dtype[Any], *, centered: bool, drop: bool
+    ) -> InputMap:
+        """Return the map to mean zero and variance one of samples with these moments.
 
         Columns that are not centered are divided by their largest absolute value, which
         preserves zeros and the size of rare features. Constant columns become zero or,
         with `drop`, are left out, but one is kept if all are constant.
         """
-        weight = weight / weight.sum()
-        rows = X if X.ndim == 2 else X.reshape(len(X), -1)
-        largest = np.maximum(rows.max(0), -rows.min(0)).astype(np.float64)
-        if X.ndim > 2:
-            # Entries of an image or sequence are one quantity, so they share one scale.
-            largest = largest.max(keepdims=True)
-        # Powers of two change no digit, and keep squares of extreme values finite.
-        exponent = np.frexp(largest)[1].astype(np.intp)
-        center, spread = _moments(rows, weight, exponent)
-        # The largest entry of a column is about one after scaling by its power of two.
-        rounding = INPUT_ULPS * np.finfo(X.dtype).eps
-        constant = (spread <= rounding) | (largest < SMALLEST_COLUMN)
-        if not centered:
-            center = np.zeros_like(center)
-            spread = np.ldexp(largest, -exponent)
-        # Maps any finite value of a constant column to zero.
-        exponent, center = np.where(constant, 0, (exponent, center))
-        exponent = exponent.astype(np.intp)
-        spread = np.where(constant, np.inf, spread)
-        columns = np.arange(rows.shape[1])
+        exponent, center, spread = moments.scaling(dtype, centered=centered)
+        constant = np.isinf(spread)
+        columns = np.arange(moments.n_features)
         if drop and constant.any():
             columns = np.flatnonzero(~constant) if not constant.all() else columns[:1]
             exponent, center = exponent[columns], center[columns]
             spread = spread[columns]
-        return cls(columns, exponent, center, spread, rows.shape[1])
+        return cls(columns, exponent, center, spread, moments.n_features)
 
     def transform(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Standardize dense samples, (n_samples, n_columns) or (n_samples, ...)."""
