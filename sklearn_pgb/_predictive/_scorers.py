@@ -1,15 +1,110 @@
 """Scorers of predictive distributions, for searches and cross-validation."""
 
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils import assert_all_finite
+from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_pgb._predictive._conformal import check_coverage
 from sklearn_pgb._predictive._distribution import check_targets
 from sklearn_pgb._predictive._predictor import distributional
+from sklearn_pgb._sklearn import _BaseScorer, _check_sample_weight
 
 
+class DistributionScorer(_BaseScorer):
+    """A function ``score(estimator, X, y, sample_weight)`` as a scorer.
+
+    Scorers take part in scikit-learn's routing of metadata. `set_score_request` returns
+    a copy, since the scorers of this module are shared by all their users.
+    """
+
+    def __init__(self, function: Callable[..., float], **options: Any) -> None:
+        super().__init__(function, 1, options)
+        update_wrapper(self, function)
+
+    def __call__(
+        self, estimator: Any, X: Any, y: Any, sample_weight: Any = None, **options: Any
+    ) -> float:
+        options = {**self._kwargs, **options}
+        value: float = self._score_func(estimator, X, y, sample_weight, **options)
+        return value
+
+    def _score(
+        self, method_caller: Any, estimator: Any, X: Any, y: Any, **options: Any
+    ) -> float:
+        return self(estimator, X, y, **options)
+
+    def set_score_request(self, **requests: Any) -> DistributionScorer:
+        """Return a scorer with these requests for metadata."""
+        requesting: Any = super(DistributionScorer, copy.copy(self))
+        scorer: DistributionScorer = requesting.set_score_request(**requests)
+        return scorer
+
+    def __reduce__(self) -> Any:
+        # A request refers to its scorer, and functions are pickled by name.
+        known = getattr(self, "_metadata_request", None)
+        requests = None if known is None else known.score.requests
+        return _restored, (self.__name__, self._kwargs, requests)
+
+    def __repr__(self) -> str:
+        name: str = self.__name__
+        if not self._kwargs:
+            return name
+        options = ", ".join(f"{key}={value!r}" for key, value in self._kwargs.items())
+        return f"{name}.with_options({options})"
+
+
+class IntervalScorer(DistributionScorer):
+    """A scorer of intervals, whose coverage can be chosen."""
+
+    def with_options(self, *, coverage: float) -> IntervalScorer:
+        """Return a scorer of intervals with this coverage."""
+        scorer = copy.copy(self)
+        scorer._kwargs = {"coverage": check_coverage(coverage)}
+        return scorer
+
+
+def _restored(name: str, options: dict[str, Any], requests: Any) -> DistributionScorer:
+    """Return a copy of a scorer of this module, with other options."""
+    shared: DistributionScorer = globals()[name]
+    scorer = type(shared)(shared._score_func, **options)
+    if requests is not None:
+        scorer._metadata_request = MetadataRequest(owner=scorer)
+        for param, alias in requests.items():
+            scorer._metadata_request.score.add_request(param=param, alias=alias)
+    return scorer
+
+
+def _mean(scores: np.ndarray[Any, Any], sample_weight: Any) -> float:
+    """Return the weighted mean of the scores of samples."""
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(
+            sample_weight, scores, dtype=np.float64, ensure_non_negative=True
+        )
+        if not sample_weight.any():
+            raise ValueError(
+                "sample_weight must give some sample a positive weight, got zero for "
+                "all of them."
+            )
+    return float(np.average(scores, weights=sample_weight))
+
+
+def _finite(y: ArrayLike) -> np.ndarray[Any, Any]:
+    """Return targets; raise an error if they are infinite."""
+    values: np.ndarray[Any, Any] = np.asarray(y, dtype=np.float64)
+    # Missing targets have an error of their own.
+    assert_all_finite(values, allow_nan=True, input_name="y")
+    return values
+
+
+@DistributionScorer
 def neg_crps(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) -> float:
     """Negative mean continuous ranked probability score, for ``scoring=``.
 
@@ -37,10 +132,11 @@ def neg_crps(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) ->
     True
     """
     predictor, X = distributional(estimator, X)
-    scores = predictor.predict_distribution(X).crps(y)
-    return -float(np.average(np.mean(_matrix(scores), 1), weights=sample_weight))
+    scores = predictor.predict_distribution(X).crps(_finite(y))
+    return -_mean(np.mean(_matrix(scores), 1), sample_weight)
 
 
+@DistributionScorer
 def neg_nll(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) -> float:
     """Mean log density of the targets, the negative of the loss, for ``scoring=``.
 
@@ -68,10 +164,11 @@ def neg_nll(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) -> 
     True
     """
     predictor, X = distributional(estimator, X)
-    logs = predictor.predict_distribution(X).log_prob(y)
-    return float(np.average(np.sum(_matrix(logs), 1), weights=sample_weight))
+    logs = predictor.predict_distribution(X).log_prob(_finite(y))
+    return _mean(np.sum(_matrix(logs), 1), sample_weight)
 
 
+@IntervalScorer
 def interval_score(
     estimator: Any,
     X: Any,
@@ -94,7 +191,8 @@ def interval_score(
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : array-like of shape (n_samples,), default=None
     coverage : float, default=0.9
-        Between 0 and 1, both excluded.
+        Between 0 and 1, both excluded. In searches, pass the scorer
+        ``interval_score.with_options(coverage=0.8)``.
 
     Returns
     -------
@@ -115,10 +213,10 @@ def interval_score(
     predictor, X = distributional(estimator, X)
     ends = predictor.predict_interval(X, coverage)
     low, high = _matrix(ends[:, 0]), _matrix(ends[:, 1])
-    y = check_targets(y, low.shape)
+    y = check_targets(_finite(y), low.shape)
     missed = np.maximum(low - y, 0) + np.maximum(y - high, 0)
     scores = high - low + 2 / (1 - coverage) * missed
-    return -float(np.average(np.mean(scores, 1), weights=sample_weight))
+    return -_mean(np.mean(scores, 1), sample_weight)
 
 
 def _matrix(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
