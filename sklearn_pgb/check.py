@@ -297,4 +297,4 @@ def check(*paths):
 
 if __name__ == "__main__":
     print(line := check(*sys.argv[1:]) if len(sys.argv) == 3 else __doc__)
-    sys.exit(line != "holds")
+    sys.exit(line != "holds" and sys.argv[1:] not in (["-h"], ["--help"]))

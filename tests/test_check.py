@@ -384,6 +384,7 @@ def test_command_line(exported, tmp_path):
     assert status == 1
     assert re.fullmatch("fails: .* form .UnicodeDecodeError[ -~]*", line)
     assert run(paths[0]) == (1, sklearn_pgb.check.__doc__.strip())
+    assert run("--help") == run("-h") == (0, sklearn_pgb.check.__doc__.strip())
 
 
 def test_checker_is_independent_and_short():

@@ -36,7 +36,9 @@ class MinimaSurvey:
     gradient_norm : ndarray of shape (n_starts,)
         Euclidean norm of the objective's gradient.
     verdict : tuple of str
-        As in `certify`. "certified_global": the objective is at the floor.
+        As in `certify`. "certified_global": no parameters have an objective that is
+        smaller by more than the tolerance: it is at the floor or, for convex models
+        and networks of linear units, at the bound of their own.
         "not_local_min": a critical point from which a descent succeeded.
         "consistent_with_local_min": a critical point without such a descent.
         "critical": a critical point that was not examined, because the compute budget

@@ -63,7 +63,8 @@ def survey_minima(
     tol : float, default=1e-6
         A network is critical if its gradient norm is at most `tol` times the difference
         between the loss of the best constant and the floor, and a certified global
-        minimum if its objective exceeds the floor by no more than that.
+        minimum if its objective exceeds the floor, or the bound of a convex model, by
+        no more than that.
     n_jobs : int or None, default=None
         Number of tasks that run in parallel, through joblib. The result does not depend
         on it.
