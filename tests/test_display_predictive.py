@@ -20,6 +20,7 @@ from sklearn_pgb import (
     neg_crps,
     neg_nll,
 )
+from sklearn_pgb._predictive._distribution import Counts
 
 pytestmark = pytest.mark.usefixtures("figures")
 X, Y = load_diabetes(return_X_y=True, as_frame=True)
@@ -159,3 +160,39 @@ def test_scorers_in_searches(scorer):
     assert np.isfinite(values).all()
     search = GridSearchCV(refit, {"alpha": [1e-3, 1e3]}, scoring=scorer, cv=2)
     assert search.fit(X, Y).best_params_ == {"alpha": 1e-3}
+
+
+@pytest.mark.parametrize("dispersion", [0.0, 0.5])
+def test_counts_that_are_the_generator(dispersion, seed, monkeypatch):
+    """Their curve is within sampling error of the diagonal."""
+    rng = np.random.default_rng(seed)
+    n = 4000
+    rows = rng.uniform(0.2, 4, (n, 1))
+    counts = Counts(rows, np.array([dispersion]), True)
+    y = counts.sample(1, random_state=seed)[0]
+    monkeypatch.setattr(type(REFIT), "predict_distribution", lambda *_: counts)
+    display = PredictiveDisplay.from_estimator(REFIT, rows, y)
+    level, below = display.reliability_line_.get_data()
+    # Four standard deviations of the mean of n independent numbers in [0, 1].
+    assert np.abs(below - level).max() < 4 * 0.5 / np.sqrt(n)
+    # Each target has the same distribution as draws between its two probabilities.
+    u = rng.uniform(size=(500, n))
+    low, high = display.probabilities.T
+    drawn = low + u * (high - low)
+    assert (
+        np.abs((drawn[..., None] <= level[::10]).mean((0, 1)) - below[::10]).max()
+        < 0.01
+    )
+
+
+@pytest.mark.parametrize("feature", [[0], ["bmi"], slice(0, 1), True, [0, 1], 2.0])
+@pytest.mark.parametrize("kind", [np.asarray, csr_array, None])
+def test_several_columns(feature, kind):
+    rows, refit = X[300:], REFIT
+    if kind is not None:
+        rows = kind(rows.to_numpy())
+        refit = GradientBasisRefit(LinearRegression(), random_state=0)
+        refit.fit(X[:300].to_numpy(), Y[:300])
+    with pytest.raises(ValueError, match="feature must be a column of X, got"):
+        PredictiveDisplay.from_estimator(refit, rows, Y[300:], feature=feature)
+    assert not plt.get_fignums()

@@ -5,6 +5,8 @@ from numbers import Real
 
 import numpy as np
 
+from sklearn_pgb._sklearn import _validate_style_kwargs
+
 
 def numbers(values, name):
     """Convert numbers to an array of floats."""
@@ -45,6 +47,21 @@ def check_keywords(value, name):
         raise TypeError(
             f"{name} must be a dict of keywords or None, got {_described(value)}."
         )
+
+
+def styled(defaults, given, name, taken=()):
+    """Return the defaults with the given keywords, of which matplotlib has aliases.
+
+    Keywords in `taken` are the data of the display.
+    """
+    given = given or {}
+    for key in taken:
+        if key in given:
+            raise TypeError(
+                f"{name} must not have {key!r}, which the display sets. Use keywords "
+                "of the style, such as 'color'."
+            )
+    return _validate_style_kwargs(defaults, given)
 
 
 def check_result(value, kind, name, maker):

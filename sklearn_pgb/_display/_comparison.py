@@ -10,6 +10,7 @@ from sklearn_pgb._display._arguments import (
     check_text,
     check_texts,
     numbers,
+    styled,
 )
 from sklearn_pgb._display._axes import axis_scale, legend_below, panel_axes
 from sklearn_pgb._sklearn import check_matplotlib_support
@@ -141,7 +142,7 @@ class BasisComparisonDisplay:
             Axes of the panels, in order; a single one shows the training losses. None
             makes a new figure.
         bar_kw : dict, default=None
-            Keyword arguments of `Axes.barh`.
+            Keyword arguments of `Axes.barh`; the thickness of the bars is `height`.
 
         Returns
         -------
@@ -164,10 +165,12 @@ class BasisComparisonDisplay:
                 f"basis, and scores one column per split, got {n} names and shapes "
                 f"{losses.shape}, {bounds.shape} and {scores.shape}."
             )
+        style = {"color": "C0", "alpha": 0.5, "height": 0.6}
+        style = styled(style, bar_kw, "bar_kw", taken=("y", "width"))
         self.score_points_ = self.mean_points_ = None
         self.axes_ = panel_axes(ax, 2)
         self.figure_ = self.axes_[0].figure
-        self._plot_losses(self.axes_[0], losses, bounds, bar_kw or {})
+        self._plot_losses(self.axes_[0], losses, bounds, style)
         if len(self.axes_) > 1:
             self._plot_scores(self.axes_[1], scores)
         for panel in self.axes_:
@@ -175,9 +178,8 @@ class BasisComparisonDisplay:
             panel.set_ylim(n - 0.5, -0.5)  # the first basis is on top
         return self
 
-    def _plot_losses(self, ax, losses, bounds, bar_kw):
+    def _plot_losses(self, ax, losses, bounds, style):
         positions = np.arange(len(losses))
-        style = {"color": "C0", "alpha": 0.5, "height": 0.6, **bar_kw}
         self.loss_bars_ = ax.barh(positions, losses, **style)
         (self.bound_line_,) = ax.plot(
             bounds, positions, "k|", markersize=16, label="certified lower bound"

@@ -1,11 +1,14 @@
 """Implement `PredictiveDisplay`."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils import check_consistent_length
 
 from sklearn_pgb._budget import FAN_COVERAGES, RELIABILITY_POINTS
 from sklearn_pgb._display._arguments import check_text, numbers
 from sklearn_pgb._display._axes import panel_axes
+from sklearn_pgb._predictive._distribution import Counts
 from sklearn_pgb._predictive._predictor import distributional
 from sklearn_pgb._sklearn import _safe_indexing, check_matplotlib_support
 
@@ -30,8 +33,10 @@ class PredictiveDisplay:
         Predicted means.
     quantiles : array-like of shape (n_samples, 4)
         Lower and upper ends of the 50 % interval, then those of the 90 % interval.
-    probabilities : array-like of shape (n_samples,)
-        Predicted probability of a value up to the target.
+    probabilities : array-like of shape (n_samples,) or (n_samples, 2)
+        Predicted probability of a value up to the target. For counts, those of a value
+        below it and of one up to it; the curve is then the mean of the distributions of
+        the probability integral transform given the targets [1]_.
     position_name, target_name : str, default=None
         Labels of the axes.
 
@@ -52,6 +57,11 @@ class PredictiveDisplay:
     See Also
     --------
     GradientBasisRegressor.predict_distribution : The distributions.
+
+    References
+    ----------
+    .. [1] Czado, Gneiting and Held, "Predictive Model Assessment for Count Data",
+       Biometrics 65, 2009.
 
     Examples
     --------
@@ -132,6 +142,9 @@ class PredictiveDisplay:
             )
         ends = [(1 + sign * band) / 2 for band in FAN_COVERAGES for sign in (-1, 1)]
         probabilities = distribution.cdf(y).ravel()
+        if isinstance(distribution, Counts):
+            below = distribution.cdf(np.ceil(y) - 1).ravel()
+            probabilities = np.column_stack([below, probabilities])
         mean, y = mean.ravel(), y.ravel()
         position, name = mean, "predicted mean"
         if feature is not None:
@@ -190,8 +203,7 @@ class PredictiveDisplay:
         fan.set(xlabel=self.position_name, ylabel=self.target_name or "target")
         fan.legend()
         levels = np.linspace(0, 1, RELIABILITY_POINTS)
-        values = np.sort(numbers(self.probabilities, "probabilities"))
-        below = np.searchsorted(values, levels, side="right") / len(values)
+        below = _transform_distribution(self.probabilities, levels)
         reliability.plot([0, 1], [0, 1], "--", color="0.5", label="as predicted")
         (self.reliability_line_,) = reliability.plot(levels, below, label="observed")
         reliability.set(
@@ -205,19 +217,31 @@ class PredictiveDisplay:
         return self
 
 
+def _transform_distribution(probabilities, levels):
+    """Return the fraction of targets below the quantiles of each level."""
+    ends = numbers(probabilities, "probabilities")
+    low, high = ends.T[:, :, None] if ends.ndim == 2 else (ends[:, None],) * 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.clip((levels - low) / (high - low), 0, 1)
+    return np.where(high > low, part, high <= levels).mean(0)
+
+
 def _column(X, feature):
     """Return one column of X as numbers, (n_samples,)."""
+    wrong = f"feature must be a column of X, got {feature!r}"
+    advice = "Pass a name of a column, a number, or None for the predicted mean."
+    if isinstance(feature, bool) or not isinstance(feature, str | Integral):
+        raise ValueError(f"{wrong}. {advice}")
     if not hasattr(X, "shape"):
         X = np.asarray(X)
     try:
         column = _safe_indexing(X, feature, axis=1)
     except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"feature must be a column of X, got {feature!r}: {error}. Pass a name "
-            "of a column of a frame, a number, or None for the predicted mean."
-        ) from error
+        raise ValueError(f"{wrong}: {error}. {advice}") from error
     if hasattr(column, "toarray"):
         column = column.toarray().ravel()
+    if np.ndim(column) != 1:
+        raise ValueError(f"{wrong}, of shape {np.shape(column)}. {advice}")
     try:
         return numbers(column, "feature")
     except TypeError as error:

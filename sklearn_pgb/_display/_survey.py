@@ -9,6 +9,7 @@ from sklearn_pgb._display._arguments import (
     check_text,
     check_texts,
     numbers,
+    styled,
 )
 from sklearn_pgb._display._axes import axis_scale, legend_below, panel_axes
 from sklearn_pgb._sklearn import check_matplotlib_support
@@ -150,13 +151,14 @@ class MinimaSurveyDisplay:
                 "losses must be 1-d, and verdicts must have one entry per start, got "
                 f"shapes {losses.shape} and {verdicts.shape}."
             )
+        style = {"color": "0.7", "linewidth": 1, "zorder": 1, "where": "post"}
+        style = styled(style, line_kw, "line_kw", taken=("x", "y"))
         (self.ax_,) = panel_axes(ax, 1)
         self.figure_ = self.ax_.figure
         order = np.argsort(losses, kind="stable")
         losses, verdicts = losses[order], verdicts[order]
         fraction = np.arange(1, len(losses) + 1) / len(losses)
-        style = {"color": "0.7", "lw": 1, "zorder": 1, **(line_kw or {})}
-        (self.step_line_,) = self.ax_.step(losses, fraction, where="post", **style)
+        (self.step_line_,) = self.ax_.step(losses, fraction, **style)
         self._plot_points(losses, fraction, verdicts)
         self._plot_bounds(losses)
         known = losses[np.isfinite(losses)]

@@ -8,6 +8,7 @@ from sklearn_pgb._display._arguments import (
     check_number,
     check_text,
     numbers,
+    styled,
 )
 from sklearn_pgb._display._axes import axis_scale, panel_axes
 from sklearn_pgb._losses._regression import SquaredLoss
@@ -18,7 +19,7 @@ from sklearn_pgb._sklearn import check_matplotlib_support
 STATUS_WORDS = {
     "certified_global": "global minimum, certified",
     "diverging": "added neurons diverge",
-    "max_iter": "out of epochs",
+    "early_stopped": "stopped early",
 }
 
 
@@ -201,7 +202,9 @@ class TrainingDisplay:
         if self.name is not None:
             label = ", ".join(filter(None, [self.name, self._gap()])) or label
         (self.loss_line_,) = ax.plot(
-            np.arange(1, len(curve) + 1), curve, **{"label": label, **line_kw}
+            np.arange(1, len(curve) + 1),
+            curve,
+            **styled({"label": label}, line_kw, "line_kw"),
         )
         if self.loss is not None:
             (self.loss_point_,) = ax.plot(
@@ -229,12 +232,17 @@ class TrainingDisplay:
         _label(ax, self.step_name, "training loss")
         if self.name is None:
             words = STATUS_WORDS.get(self.status, self.status)
+            if words == "max_iter":
+                words = f"out of {self.step_name}s"
             ax.set_title(": ".join(filter(None, [words, self._gap()])))
         ax.legend()
 
     def _plot_norm(self, ax, curve, line_kw):
         (self.norm_line_,) = ax.plot(
-            np.arange(len(curve)), curve, ".-", **{"label": self.name, **line_kw}
+            np.arange(len(curve)),
+            curve,
+            ".-",
+            **styled({"label": self.name}, line_kw, "line_kw"),
         )
         _label(ax, "iteration of their training", "norm of (a, b, W)")
         ax.set_title("added neurons (no certificate)")
@@ -243,7 +251,9 @@ class TrainingDisplay:
 
     def _plot_scores(self, ax, curve, line_kw):
         (self.score_line_,) = ax.plot(
-            np.arange(1, len(curve) + 1), curve, **{"label": self.name, **line_kw}
+            np.arange(1, len(curve) + 1),
+            curve,
+            **styled({"label": self.name}, line_kw, "line_kw"),
         )
         _label(ax, self.step_name, f"held-out {self.score_name}")
         if self.name is not None:
