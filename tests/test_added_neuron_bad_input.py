@@ -592,3 +592,14 @@ def test_validation_samples_of_infinite_loss_are_refused():
     model = AddedNeuronRegressor((4,), max_iter=2, random_state=0)
     with pytest.raises(ValueError, match=r"X_val, or .* must have a finite loss"):
         model.fit(Z, Z[:, 0], X_val=1e160 * Z, y_val=Z[:, 0])
+
+
+def test_too_few_samples_to_hold_out():
+    """Only classifiers have labels."""
+    message = "if there are no two distinct samples or groups, got n_samples=1"
+    with pytest.raises(ValueError, match=message):
+        regressor(early_stopping=True).fit(X[:1], Y[:1])
+    message = "if no label has two distinct samples or groups, got n_samples=2"
+    rows = [0, np.flatnonzero(LABELS != LABELS[0])[0]]
+    with pytest.raises(ValueError, match=message):
+        classifier(early_stopping=True).fit(X[rows], LABELS[rows])

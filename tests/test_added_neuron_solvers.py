@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from added_neuron_cases import X, Y
+from added_neuron_cases import X, Y, regressor
 from oracles import randn
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_pgb import AddedNeuronRegressor
@@ -143,3 +144,15 @@ def test_batch_norm_of_a_single_sample(n_samples, batch_size):
         model.fit(X[:n_samples], Y[:n_samples])
     with pytest.raises(ValueError, match="module must not have batch norm"):
         clone(model).partial_fit(X[:n_samples], Y[:n_samples])
+
+
+def test_what_curves_leave_out():
+    """Evaluations of the polish, and of a solver that never moves."""
+    model = regressor(n_starts=2, max_iter=20).fit(X, Y)
+    assert len(model.loss_curve_) <= model.n_iter_ <= 40
+    assert model.best_loss_ == min(model.loss_curve_)
+    model = regressor(solver="lbfgs", max_fun=1)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X, Y)
+    assert (model.loss_curve_, model.n_iter_) == ([], 1)
+    assert model.best_loss_ == model.loss_

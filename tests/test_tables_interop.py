@@ -88,8 +88,13 @@ def test_memory(tmp_path):
 
 
 def test_verbose(capsys):
+    names = ["network", "trees", "forest"]
     regressor(verbose=1).fit(X, CURVE)
-    assert len(capsys.readouterr().out.splitlines()) == 2 * 3
+    lines = capsys.readouterr().out.splitlines()
+    starts = [f"Model {name} {n} t" for name in names for n in (1, 2)]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == (
+        starts
+    )
     regressor().fit(X, CURVE)
     assert capsys.readouterr().out == ""
 

@@ -502,10 +502,11 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, StandardizedTraining
         labels = self._targets.strata(samples.y)
         rows, rest = split_rows(cluster, labels, samples.weight, fraction, seed)
         if not len(rest):
+            few = "there are no" if labels is None else "no label has"
             raise ValueError(
-                "early_stopping must be False or 'auto' if no label has two distinct "
-                f"samples or groups, got n_samples={len(samples.y)}: none of them can "
-                "be held out."
+                f"early_stopping must be False or 'auto' if {few} two distinct samples "
+                f"or groups, got n_samples={len(samples.y)}: none of them can be held "
+                "out."
             )
         return numbered.rows(rows), samples.rows(rest)
 

@@ -183,16 +183,18 @@ class AddedNeuronClassifier(NetworkClassifier, AddedNeuronBase):
     neuron_norm_curve_ : list of float
         Norm of (a, b, W) along their descent. It is not a certificate.
     loss_curve_ : list of float
-        Objective of each epoch, accumulated during the epoch. Epochs in which it
-        overflows are left out.
+        Objective of each epoch, accumulated during the epoch, or after each iteration.
+        Epochs in which it overflows, and the polish with `n_starts` > 1, are left out.
     best_loss_ : float or None
-        Smallest entry of `loss_curve_`; None with early stopping.
+        Smallest entry of `loss_curve_`, or `loss_` if that is empty; None with early
+        stopping.
     validation_scores_ : list of float or None
         Held-out score of each epoch.
     best_validation_score_ : float or None
         Largest held-out score.
     n_iter_ : int
-        Number of epochs or iterations.
+        Number of epochs or iterations, at least one; with `n_starts` > 1 also of
+        evaluations of the polish within ``n_starts * max_iter``.
     n_moves_ : int
         Number of global moves.
     n_layers_ : int

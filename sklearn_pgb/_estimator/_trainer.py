@@ -87,7 +87,7 @@ class Trainer:
         fit_params: dict[str, Any],
         caller: Any,
         context: Any,
-        number: int,
+        name: str,
     ) -> Any:
         """Train a clone on its part of the samples, with callbacks and progress."""
         if part is None:
@@ -109,7 +109,7 @@ class Trainer:
             fitted = self.fit(network, X, y, fit_params, seed, context)
         if caller.verbose:
             seconds = time.perf_counter() - start
-            print(f"Model {number} trained on {len(y)} samples in {seconds:.1f} s")
+            print(f"{name} trained on {len(y)} samples in {seconds:.1f} s")
         return fitted
 
 
@@ -167,13 +167,14 @@ def train_networks(
     memory: Any = None,
     caller: Any = None,
     contexts: Sequence[Any] | None = None,
+    label: str = "Model",
 ) -> list[Any]:
     """Train one clone per seed, each on its part of the samples; None is all of them.
 
     Networks cached in `memory`, a joblib.Memory or its folder, are loaded. `contexts`
     are the callback contexts of the trainings, subtasks of `caller`. Progress is
-    printed if `caller.verbose`. With a caller, convergence warnings of single networks
-    are suppressed. KeyboardInterrupt in a training ends all of them.
+    printed with the `label` if `caller.verbose`. With a caller, convergence warnings of
+    single networks are suppressed. KeyboardInterrupt in a training ends all of them.
     """
     contexts = [None] * len(seeds) if contexts is None else contexts
     # Workers in other processes have their own generators.
@@ -181,7 +182,7 @@ def train_networks(
     each = enumerate(zip(seeds, parts, contexts, strict=True), 1)
     tasks = [
         delayed(trainer.fit_part)(
-            estimator, seed, part, X, y, fit_params, caller, context, n
+            estimator, seed, part, X, y, fit_params, caller, context, f"{label} {n}"
         )
         for n, (seed, part, context) in each
     ]

@@ -238,6 +238,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 self.memory,
                 caller=self,
                 contexts=hooks[numbers],
+                label=f"Model {name}",
             )
             models = list(map(open_network, fitted))
             for model in models:
