@@ -121,6 +121,19 @@ def test_dispersion_of_counts(seed):
         assert low - 1e-9 < dispersion.mean() < high
 
 
+@pytest.mark.parametrize("distribution", [False, True])
+def test_mirrored_targets(distribution):
+    """Targets of the other sign have the mirrored distribution."""
+    rows, y = LINE[:150], line(lambda rng: rng.exponential(size=600))[:150]
+    model = refit(Ridge(), distribution=distribution)
+    found = model.fit(rows, y).predict_distribution(rows)
+    mirrored = model.fit(rows, -y).predict_distribution(rows)
+    np.testing.assert_allclose(mirrored.std, found.std, rtol=1e-9)
+    np.testing.assert_allclose(
+        mirrored.quantile([0.1, 0.5]), -found.quantile([0.9, 0.5]), rtol=1e-9, atol=1e-9
+    )
+
+
 # --- coverage ------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from sklearn_pgb._budget import SHAPE_CENTERS
 from sklearn_pgb._predictive._conformal import interval, label_threshold
 from sklearn_pgb._predictive._distribution import Counts
-from sklearn_pgb._predictive._shape import Shape
+from sklearn_pgb._predictive._shape import Shape, weighted_quantile
 
 # --- shapes ---------------------------------------------------------------------------
 
@@ -105,6 +105,33 @@ def test_weights_are_repetitions(seed):
     weighted = Shape.of(errors, counts.astype(float), 1e-16)
     repeated = Shape.of(np.repeat(errors, counts), np.ones(counts.sum()), 1e-16)
     np.testing.assert_array_equal(weighted.centers, repeated.centers)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 150, 151, 3 * SHAPE_CENTERS])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mirrored_errors(seed, n, weighted):
+    """Errors of the other sign have the mirrored density."""
+    rng = np.random.default_rng(seed)
+    errors = rng.exponential(size=n) - 1
+    weight = rng.integers(1, 4, n).astype(float) if weighted else np.ones(n)
+    shape, mirrored = (Shape.of(s * errors, weight, 1e-16) for s in (1, -1))
+    assert mirrored.mean() == pytest.approx(-shape.mean(), abs=1e-12)
+    assert mirrored.variance() == pytest.approx(shape.variance(), rel=1e-12, abs=0)
+    q = np.array([0.01, 0.3, 0.5, 0.9])
+    ends = -mirrored.quantile(1 - q)
+    np.testing.assert_allclose(shape.quantile(q), ends, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [6, 7])
+def test_quantiles_of_weights_are_those_of_numpy(seed, n):
+    """Of repeated values, the averages on both sides of a jump."""
+    rng = np.random.default_rng(seed)
+    values, counts = rng.normal(size=n), rng.integers(1, 4, n)
+    q = np.array([1 / 12, 0.25, 0.5, 0.7])
+    repeated = np.repeat(values, counts)
+    expected = np.quantile(repeated, q, method="averaged_inverted_cdf")
+    found = weighted_quantile(values, 0.1 * counts, q)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_equal_errors():

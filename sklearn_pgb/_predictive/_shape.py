@@ -59,10 +59,10 @@ class Shape:
         if len(errors) > SHAPE_CENTERS:
             # Evenly spaced quantiles stand for many errors.
             levels = (np.arange(SHAPE_CENTERS) + 0.5) / SHAPE_CENTERS
-            centers = _weighted_quantile(errors, weight, levels)
+            centers = weighted_quantile(errors, weight, levels)
             weights = np.full(SHAPE_CENTERS, 1 / SHAPE_CENTERS)
-        loc = float(_weighted_quantile(centers, weights, 0.5))
-        deviation = float(_weighted_quantile(np.abs(centers - loc), weights, 0.5))
+        loc = float(weighted_quantile(centers, weights, 0.5))
+        deviation = float(weighted_quantile(np.abs(centers - loc), weights, 0.5))
         spread = float(np.sqrt(weights @ (centers - loc) ** 2))
         least = max(least, float(np.finfo(float).eps) * float(np.abs(centers).max()))
         if spread == 0:
@@ -188,10 +188,19 @@ def _normal(z: Array) -> Array:
     return density
 
 
-def _weighted_quantile(values: Array, weight: Array, q: Array | float) -> Array:
-    """Smallest values that at least a fraction q of the weight does not exceed."""
+def weighted_quantile(values: Array, weight: Array, q: Array | float) -> Array:
+    """Quantiles, each halfway between its smallest and its largest possible value.
+
+    So that of an even number of equal weights is the usual median, and quantiles of
+    mirrored values are the mirrored ones.
+    """
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weight[order])
-    index = np.searchsorted(total, np.asarray(q) * total[-1] * (1 - 1e-12))
-    result: Array = values[order][np.minimum(index, len(values) - 1)]
+    # Sums from either end differ by rounding.
+    reached, slack = np.asarray(q) * total[-1], 1e-12 * total[-1]
+    values, last = values[order], len(values) - 1
+    low = np.searchsorted(total, reached - slack)
+    high = np.searchsorted(total, reached + slack, side="right")
+    ends = values[np.minimum(low, last)], values[np.minimum(high, last)]
+    result: Array = ends[0] / 2 + ends[1] / 2
     return result
