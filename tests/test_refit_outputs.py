@@ -12,7 +12,7 @@ from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
@@ -263,6 +263,34 @@ def test_std_finds_noise_in_a_product(seed, module):
     log_loss = np.log(std) + ((y[1000:] - mean) / std) ** 2 / 2
     # The same noise everywhere is worse by half of log mean(e^(x_1 x_2)), about 0.2.
     assert log_loss.mean() < np.log(noise[1000:]).mean() + 0.5 + 0.1
+
+
+@pytest.mark.parametrize("rich", [False, True])
+@pytest.mark.parametrize("change", ["shift", "far", "units", "target", "constant"])
+def test_std_does_not_depend_on_origins(seed, change, rich):
+    """Noise that grows on both sides of zero, seen from elsewhere.
+
+    The refit has almost no penalty, which would depend on the origin.
+    """
+    rng = np.random.default_rng(seed)
+    Z = rng.normal(size=(400 if rich else 60, 2))
+    y = Z[:, 0] + (0.2 + Z[:, 1] ** 2) * rng.normal(size=len(Z))
+
+    def std(Z, y):
+        options = {"alpha": [1e-12], "random_state": 0, "distribution": True}
+        refit = GradientBasisRefit(LinearRegression(), **options).fit(Z, y)
+        return refit.predict(Z, return_std=True)[1]
+
+    expected = std(Z, y)
+    found = {
+        "shift": lambda: std(Z - np.array([10, 20]), y),
+        "far": lambda: std(Z + 2000, y),
+        "units": lambda: 1000 * std(Z * [1024, 3], y / 1000),
+        "target": lambda: std(Z, y + 1e4),
+        "constant": lambda: std(np.c_[Z, np.full(len(Z), 7.1)], y),
+    }[change]()
+    # The solver stops at a tolerance.
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_noise_is_raised_to_fit_held_out_samples():

@@ -77,11 +77,9 @@ class NoiseModel:
         effort: Effort,
     ) -> Self:
         """Choose alpha for standardized features and squares of mean `level`."""
-        mean = weight @ features
-        spread = (weight @ (features - mean).square()).sqrt()
-        # Mean squared row norm one; a constant feature stays at zero.
-        varies = spread > CONSTANT_RTOL * features.abs().amax(0)
-        scale = torch.where(varies, spread, torch.inf) * features.shape[1] ** 0.5
+        mean, spread = column_units(features, weight)
+        # Mean squared row norm one. Constant features stay at zero and do not count.
+        scale = spread * max(int(spread.isfinite().sum()), 1) ** 0.5
         ratio = (squares / level).clamp_min(SMALLEST_SQUARE)
         operator = KroneckerOperator((features - mean) / scale, squares.shape[1])
         problem = ConvexProblem(operator, ratio, GammaLoss(), weight, alpha=1.0)
@@ -127,11 +125,11 @@ def uncertainty(
     The variance is ``sigma^2(x) (1 + phi^T A^-1 phi)`` with A = sum_i s_i phi_i phi_i^T
     + (alpha sum_i s_i / 2) I and an unpenalized intercept. log sigma^2(x) is a linear
     model, fitted to the left-out errors by the normal likelihood: a convex problem with
-    alpha chosen by cross-validation. Its features are the inputs, the prediction and
-    their squares. If the held-out loss is better, all products and the last hidden
-    layer of the first network are added. A fitted noise model explains some errors by
-    chance and is overconfident on new samples, so its level is raised to fit the
-    held-out samples.
+    alpha chosen by cross-validation. Its features are the inputs and the prediction,
+    centered and scaled, and their squares. If the held-out loss is better, all products
+    and the last hidden layer of the first network are added. A fitted noise model
+    explains some errors by chance and is overconfident on new samples, so its level is
+    raised to fit the held-out samples.
 
     Parameters
     ----------
@@ -184,9 +182,16 @@ def uncertainty(
     # The errors of an exact fit are rounding errors, or even zero.
     least = rounding_of_outputs(problem.y).square()
     level = (normalized @ squares).clamp_min(least)
+    values = _noise_values(X, raw)
+    center, spread = column_units(values, normalized)
+    values = (values - center) / spread
+    state |= {
+        "noise_center": center.cpu().numpy(),
+        "noise_spread": spread.cpu().numpy(),
+    }
     models = []
     for rich in [False, True] if tries_rich(network, X, raw, effort) else [False]:
-        features = _noise_features(network, X, raw, rich)
+        features = _noise_features(values, _hidden(network, X), rich)
         data = features, squares, level, normalized
         models.append(NoiseModel.chosen(rich, *data, folds, effort))
     best = models[first_best([model.loss for model in models])]
@@ -214,8 +219,13 @@ def predictive_std(
     """Standard deviations for the samples of an operator, including noise."""
     # Squares overflow for inputs far outside the range of the training samples.
     leverage = finite_outputs(parameter_variance(state, operator))
-    features = finite_outputs(_noise_features(network, X, raw, state["noise_rich"]))
-    features = features.cpu().numpy()
+    values = _noise_values(X, raw)
+    center, spread = (
+        torch.tensor(state[name], device=values.device)
+        for name in ("noise_center", "noise_spread")
+    )
+    parts = (values - center) / spread, _hidden(network, X), state["noise_rich"]
+    features = finite_outputs(_noise_features(*parts)).cpu().numpy()
     scaled = (features - state["noise_mean"]) / state["noise_scale"]
     log_variance = scaled @ state["noise_coef"] + state["noise_intercept"]
     # Clip to the range on the training samples: exp() extrapolates without bound.
@@ -249,18 +259,38 @@ def _hidden(network: Network, X: Tensor) -> list[Tensor]:
     return network.layers(X)[1:-1][-1:]
 
 
-def _noise_features(network: Network, X: Tensor, raw: Tensor, rich: bool) -> Tensor:
-    """Features of the noise model, of shape (n_samples, n_features).
+def _noise_values(X: Tensor, raw: Tensor) -> Tensor:
+    """Quantities that the noise may depend on: the inputs and the raw outputs.
 
     The leverage is not one of them: on training samples it reflects overfitting, which
     does not carry over to new samples.
     """
     # The indices of leaves are not quantities.
-    values = torch.cat([X.flatten(1), raw], 1) if X.is_floating_point() else raw
+    return torch.cat([X.flatten(1), raw], 1) if X.is_floating_point() else raw
+
+
+def _noise_features(values: Tensor, hidden: Sequence[Tensor], rich: bool) -> Tensor:
+    """Features of the noise model, of shape (n_samples, n_features).
+
+    The values have mean zero and standard deviation one on the training samples. Far
+    from zero, a square would be nearly a multiple of the value itself, and the penalty
+    would remove what it adds: the model would depend on the origins of X and y.
+    """
     if not rich:
         return torch.cat([values, values.square()], 1)
     i, j = torch.triu_indices(values.shape[1], values.shape[1], device=values.device)
-    return torch.cat([values, values[:, i] * values[:, j], *_hidden(network, X)], 1)
+    return torch.cat([values, values[:, i] * values[:, j], *hidden], 1)
+
+
+def column_units(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column; infinite for a constant column.
+
+    The weights sum to one.
+    """
+    mean = weight @ values
+    spread = (weight @ (values - mean).square()).sqrt()
+    varies = spread > CONSTANT_RTOL * values.abs().amax(0)
+    return mean, torch.where(varies, spread, torch.inf)
 
 
 def rounding_of_outputs(targets: Tensor) -> Tensor:
