@@ -121,6 +121,40 @@ def test_dispersion_of_counts(seed):
         assert low - 1e-9 < dispersion.mean() < high
 
 
+@pytest.mark.parametrize("case", ["skewed", "two", "logs", "validation"])
+def test_std_of_predictions(case):
+    """Predictions of a refit have the standard deviations of its distributions."""
+    rows, y = LINE[:150], line(lambda rng: rng.exponential(size=600) ** 2)[:150]
+    model, options = refit(Ridge(), distribution=True), {}
+    if case == "two":
+        y = np.c_[y, rows[:, 0] ** 2]
+    elif case == "logs":
+        logs = TransformedTargetRegressor(Ridge(), func=np.log, inverse_func=np.exp)
+        model.set_params(estimator=logs)
+        y = np.exp(y / 4)
+    elif case == "validation":
+        options = {"X_val": rows[90:], "y_val": y[90:]}
+        model.set_params(cv="auto", alpha=[0.1, 1.0], center="zero")
+        rows, y = rows[:90], y[:90]
+    model.fit(rows, y, **options)
+    std = model.predict(LINE, return_std=True)[1]
+    np.testing.assert_array_equal(std, model.predict_distribution(LINE).std)
+    draws = model.predict_distribution(LINE[:3]).sample(40_000, random_state=0)
+    # A Student t density with 3 degrees of freedom has no fourth moment.
+    np.testing.assert_allclose(draws.std(0), std[:3], rtol=0.25)
+
+
+def test_std_without_out_of_fold_errors():
+    """It is the scale, that of a Bayesian linear regression."""
+    y = line(lambda rng: 0.5 * rng.normal(size=600))
+    model = refit(Ridge(), cv="auto", alpha="loo", distribution=True)
+    std = model.fit(LINE, y).predict(LINE, return_std=True)[1]
+    assert std.shape == y.shape
+    assert std.mean() == pytest.approx(0.5, rel=0.1)
+    with pytest.raises(ValueError, match="out-of-fold errors"):
+        model.predict_distribution(LINE)
+
+
 @pytest.mark.parametrize("distribution", [False, True])
 def test_mirrored_targets(distribution):
     """Targets of the other sign have the mirrored distribution."""

@@ -21,6 +21,7 @@ from sklearn_pgb._predictive._conformal import (
 from sklearn_pgb._predictive._distribution import (
     Counts,
     LocationScale,
+    PredictiveDistribution,
     fit_dispersions,
 )
 from sklearn_pgb._predictive._shape import Shape
@@ -111,8 +112,11 @@ class Predictive:
         ValueError
             If there are no out-of-fold errors.
         """
+        self._errors()
+        return self._distribution_of(self._located(X))
+
+    def _distribution_of(self, located: Located) -> PredictiveDistribution:
         heldout = self._errors()
-        located = self._located(X)
         if "mean" in heldout:
             parts = heldout["y"], heldout["mean"], heldout["weight"]
             dispersions = self._prepared.get(
@@ -121,6 +125,16 @@ class Predictive:
             return Counts(located.location, dispersions, located.flat)
         shapes = self._prepared.get("shapes", [heldout], self._shapes)
         return LocationScale(located.location, located.scale, shapes, located.flat)
+
+    def _std_of(self, located: Located) -> Array:
+        """Standard deviations of the distributions.
+
+        Without out-of-fold errors their shape is unknown, and they are the scales, as
+        of normal distributions.
+        """
+        if self._oof_errors is None:
+            return located.scale[:, 0] if located.flat else located.scale
+        return self._distribution_of(located).std
 
     @available_if(is_regressor)
     def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):

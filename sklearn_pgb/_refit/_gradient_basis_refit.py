@@ -456,8 +456,8 @@ class GradientBasisRefit(
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
         return_std : bool, default=False
-            Whether to also return the predictive standard deviation, including noise.
-            Needs the squared loss and ``alpha > 0``.
+            Whether to also return the standard deviations of `predict_distribution`, or
+            without out-of-fold errors their scale. Needs ``distribution=True``.
 
         Returns
         -------
@@ -483,8 +483,8 @@ class GradientBasisRefit(
                 "and an eigendecomposition of the basis that fits into max_memory."
             )
         located = self._located(X)
-        pair = located.location, located.scale
-        return tuple(each[:, 0] if located.flat else each for each in pair)
+        y = located.location[:, 0] if located.flat else located.location
+        return y, self._std_of(located)
 
     def _located(self, X: Any) -> Located:
         return locate_samples(self, X)
