@@ -156,6 +156,25 @@ def test_std_without_out_of_fold_errors():
 
 
 @pytest.mark.parametrize("distribution", [False, True])
+@pytest.mark.parametrize("counts", ["twice", "mixed"])
+def test_weights_of_distributions_are_repetitions(counts, distribution):
+    """Repeated samples have the distributions of weighted ones."""
+    rng = np.random.default_rng(0)
+    rows = LINE[:120]
+    y = line(lambda rng: rng.normal(size=600) * np.exp(LINE[:, 0]))[:120]
+    n = np.full(120, 2) if counts == "twice" else rng.integers(1, 4, 120)
+    model = refit(Ridge(), cv="auto", distribution=distribution)
+    found = model.fit(rows, y, sample_weight=n.astype(float)).predict_distribution(LINE)
+    model.fit(np.repeat(rows, n, axis=0), np.repeat(y, n))
+    repeated = model.predict_distribution(LINE)
+    np.testing.assert_allclose(repeated.std, found.std, rtol=1e-4)
+    q = [0.05, 0.3, 0.9]
+    np.testing.assert_allclose(
+        repeated.quantile(q), found.quantile(q), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("distribution", [False, True])
 def test_mirrored_targets(distribution):
     """Targets of the other sign have the mirrored distribution."""
     rows, y = LINE[:150], line(lambda rng: rng.exponential(size=600))[:150]

@@ -59,6 +59,22 @@ def rounding(targets: Tensor) -> float:
     return max(info.eps * float(targets.abs().max()), info.tiny**0.5)
 
 
+def merged(
+    errors: Array, weight: Array, codes: NDArray[np.intp]
+) -> tuple[Array, Array]:
+    """Mean error and total weight of each distinct sample.
+
+    A shape is chosen by leaving out single errors. If copies of a left-out sample
+    stayed in, a tiny bandwidth would look likely, and so would it for large weights if
+    these counted as copies.
+    """
+    total = np.bincount(codes, weights=weight).astype(np.float64)
+    if len(total) == len(codes):
+        return errors, weight
+    sums = [np.bincount(codes, weights=weight * column) for column in errors.T]
+    return np.stack(sums, 1) / total[:, None], total
+
+
 def _has_probabilities(estimator: Any) -> bool:
     return is_classifier(estimator) and hasattr(estimator, "predict_proba")
 
@@ -70,6 +86,8 @@ class Predictive:
 
     - "weight" (n_samples,): sample weights,
     - "errors" (n_samples, n_outputs): standardized errors, for the squared loss,
+    - "sample" (n_samples,): codes, which equal samples share, if these count once in
+      the shape of the errors,
     - "least" (n_outputs,): the size of rounding errors, relative to the scale,
     - "y" and "mean" (n_samples, n_outputs): targets and predictions, for counts,
     - "scores" (n_samples,): one minus the probability of the label, for labels,
@@ -284,5 +302,8 @@ class Predictive:
 
     def _shapes(self) -> list[Shape]:
         heldout = self._errors()
-        columns = zip(heldout["errors"].T, heldout["least"].tolist(), strict=True)
-        return [Shape.of(errors, heldout["weight"], least) for errors, least in columns]
+        errors, weight = heldout["errors"], heldout["weight"]
+        if "sample" in heldout:
+            errors, weight = merged(errors, weight, heldout["sample"])
+        columns = zip(errors.T, heldout["least"].tolist(), strict=True)
+        return [Shape.of(column, weight, least) for column, least in columns]

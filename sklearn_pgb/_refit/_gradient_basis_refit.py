@@ -334,7 +334,7 @@ class GradientBasisRefit(
             Targets or labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights for the network's training and for the refit. In the refit, integer
-            weights are equivalent to repeated samples.
+            weights are equivalent to repeated samples, but for the ends of intervals.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
             Validation samples, on which alpha and the center are chosen. Recommended
             for a network that is already trained. It is kept, with ``alpha_`` infinite,

@@ -11,10 +11,12 @@ from torch import Tensor
 from sklearn_pgb._bases._tangent import TangentSpace
 from sklearn_pgb._budget import FLAT_ULPS, MOST_DOUBLINGS
 from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._losses._regression import PoissonLoss
 from sklearn_pgb._models._mapped_rows import row_parts
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._predictive._methods import Located
+from sklearn_pgb._predictive._shape import weighted_quantile
 from sklearn_pgb._refit._data import TrainingData
 from sklearn_pgb._refit._fitting import Refit
 from sklearn_pgb._refit._networks import TrainedNetworks
@@ -57,15 +59,19 @@ def oof_errors(
         of_label = targets.probabilities(decision)[np.arange(len(y)), codes]
         return errors | {"scores": 1 - of_label}
     y = y.reshape(len(y), -1)
-    targets = trained.samples.y
+    errors["sample"] = row_codes(np.column_stack([row_codes(samples.X)[rows], y]))
+    targets, normalized = trained.samples.y, trained.samples.normalized_weight
     least = rounding_of_outputs(targets)
-    level = targets.std(0, correction=0).clamp_min(least)
+    level = (normalized @ (targets - normalized @ targets).square()).sqrt()
+    level = level.clamp_min(least)
     std = errors["level"] = level.cpu().numpy()
     if left_out_std is not None and data.validation is None:
         std = left_out_std[rows]
     elif left_out_std is not None:
         std = standard_deviations(refit, opened, inputs, raw)
-    errors["least"] = least.cpu().numpy() / np.median(np.atleast_2d(std), 0)
+    columns = np.broadcast_to(std, raw.shape).T
+    median = np.array([float(weighted_quantile(c, weight, 0.5)) for c in columns])
+    errors["least"] = least.cpu().numpy() / median
     predicted = locate(refit, opened[0], raw, std)
     if isinstance(opened[0].loss, PoissonLoss):
         return errors | {"y": y, "mean": predicted.location}

@@ -24,6 +24,7 @@ from sklearn_pgb._convex._ridge import column_means
 from sklearn_pgb._convex._solve import PathSolver
 from sklearn_pgb._estimator._folds import Parts, enough_folds, restricted
 from sklearn_pgb._estimator._predictors import finite_outputs
+from sklearn_pgb._estimator._row_codes import row_codes
 from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._network import Network
 from sklearn_pgb._operators._dense import KroneckerOperator
@@ -206,7 +207,9 @@ def tries_rich(network: Network, X: Tensor, raw: Tensor, effort: Effort) -> bool
     columns = values * (values + 3) // 2
     columns += sum(h.shape[1] for h in _hidden(network, X[:1]))
     fits = NOISE_COPIES * 8.0 * len(X) * columns <= effort.max_memory
-    return fits and columns <= min(len(X) // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
+    # Duplicate samples count once, so that integer weights equal repetition.
+    n_distinct = int(row_codes(X.cpu().numpy()).max()) + 1
+    return fits and columns <= min(n_distinct // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
 
 
 def predictive_std(
