@@ -333,6 +333,35 @@ def test_quantiles(quantiles):
         model.predict_quantiles(X, quantiles)
 
 
+@pytest.mark.parametrize("loss", ["squared", "poisson"])
+def test_arguments_of_distributions(loss):
+    """Errors name the argument and what it must be."""
+    model = refit(PoissonRegressor() if loss == "poisson" else Ridge())
+    found = model.fit(PART, np.arange(60) % 4).predict_distribution(PART)
+    for draws in (-1, 1.5, None, "a", True):
+        with pytest.raises(ValueError, match=f"n_draws must be .* got {draws!r}"):
+            found.sample(draws)
+    assert found.sample(np.int64(2), random_state=0).shape == (2, 60)
+    for q in ("a", None, [[0.1], [0.1, 0.2]]):
+        with pytest.raises(ValueError, match="quantiles must be one or more"):
+            found.quantile(q)
+    with pytest.raises(ValueError, match="y must be numbers, got 'a'"):
+        found.cdf("a")
+
+
+@pytest.mark.parametrize("distance", [1e150, 1e300])
+def test_density_far_out(distance):
+    """That of the Student t density, whose logarithm falls by 1 + its freedom."""
+    y = line(lambda rng: rng.normal(size=600))[:60]
+    found = refit(Ridge()).fit(PART, y).predict_distribution(PART)
+    # Warnings are errors.
+    logs = found.log_prob(np.full(60, distance))
+    fall = found.log_prob(np.full(60, distance / 10)) - logs
+    np.testing.assert_allclose(fall / np.log(10), 1 + found._shapes[0].freedom)
+    np.testing.assert_array_equal(found.cdf(np.full(60, distance)), 1)
+    np.testing.assert_allclose(found.crps(np.full(60, distance)) / distance, 1)
+
+
 def test_targets_of_another_shape():
     found = small("real").fit(X, Y["real"]).predict_distribution(X)
     with pytest.raises(ValueError, match="y must have 60 samples and 1 outputs"):

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class LocationScale(PredictiveDistribution):
 
     def sample(self, n_draws: int = 1, random_state: Any = None) -> Array:
         rng = check_random_state(random_state)
-        size = n_draws, len(self._location)
+        size = check_n_draws(n_draws), len(self._location)
         z = np.stack([shape.sample(size, rng) for shape in self._shapes], -1)
         return self._out(self._location + self._scale * z)
 
@@ -149,8 +150,10 @@ class LocationScale(PredictiveDistribution):
     def _each(self, function: Callable[[Shape, Array], Array], y: ArrayLike) -> Array:
         """A function of each output's shape and standardized targets."""
         y = check_targets(y, self._location.shape)
-        z = (y - self._location) / self._scale
-        return self._out(np.stack(list(map(function, self._shapes, z.T)), -1))
+        # Distances and their squares may overflow to infinity, which is far enough.
+        with np.errstate(over="ignore"):
+            z = (y - self._location) / self._scale
+            return self._out(np.stack(list(map(function, self._shapes, z.T)), -1))
 
 
 class Counts(PredictiveDistribution):
@@ -188,7 +191,7 @@ class Counts(PredictiveDistribution):
 
     def sample(self, n_draws: int = 1, random_state: Any = None) -> Array:
         rng = check_random_state(random_state)
-        size = n_draws, self._shape[0]
+        size = check_n_draws(n_draws), self._shape[0]
         draws = [d.rvs(size=size, random_state=rng) for d in self._columns]
         return self._out(np.stack(draws, -1).astype(float))
 
@@ -250,18 +253,38 @@ def count_distribution(mean: Array, dispersion: float) -> Any:
 
 def check_probabilities(q: ArrayLike) -> Array:
     """Return probabilities as an array, or raise an error."""
-    levels: Array = np.asarray(q, dtype=np.float64)
+    error = ValueError(
+        f"quantiles must be one or more numbers between 0 and 1, got {q!r}. "
+        "Pass, for example, [0.05, 0.5, 0.95]."
+    )
+    try:
+        levels: Array = np.asarray(q, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise error from None
     if levels.ndim > 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
-        raise ValueError(
-            f"quantiles must be one or more numbers between 0 and 1, got {q!r}. "
-            "Pass, for example, [0.05, 0.5, 0.95]."
-        )
+        raise error
     return levels
+
+
+def check_n_draws(n_draws: Any) -> int:
+    """Return the number of draws, or raise an error."""
+    is_whole = isinstance(n_draws, Integral) and not isinstance(n_draws, bool)
+    if not is_whole or n_draws < 0:
+        raise ValueError(
+            f"n_draws must be a whole number, zero or larger, got {n_draws!r}. Pass, "
+            "for example, 100."
+        )
+    return int(n_draws)
 
 
 def check_targets(y: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return targets as a matrix of this shape, or raise an error."""
-    values: Array = np.asarray(y, dtype=np.float64)
+    try:
+        values: Array = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"y must be numbers, got {y!r:.60}. Pass one target for each sample."
+        ) from error
     if values.shape != shape and (shape[1] > 1 or values.shape != shape[:1]):
         raise ValueError(
             f"y must have {shape[0]} samples and {shape[1]} outputs, as the "

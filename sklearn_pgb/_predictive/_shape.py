@@ -22,6 +22,9 @@ from sklearn_pgb._operators._blocks import row_slices
 
 Array = NDArray[np.float64]
 
+# The square of a standardized distance beyond this may overflow.
+FAR_OUT = 1e150
+
 
 @dataclass(frozen=True, eq=False)
 class Shape:
@@ -116,7 +119,11 @@ class Shape:
     def log_density(self, z: Array) -> Array:
         """Return the log density."""
         kernel = self._of_centers(z, _normal) / self.bandwidth
-        tail = student.logpdf(z, self.freedom, self.loc, self.scale)
+        # Far out, where squares overflow, the density is a power of the distance.
+        distance = (z - self.loc) / self.scale
+        tail = student.logpdf(np.clip(distance, -FAR_OUT, FAR_OUT), self.freedom)
+        beyond = np.log(np.maximum(np.abs(distance) / FAR_OUT, 1))
+        tail = tail - (self.freedom + 1) * beyond - np.log(self.scale)
         with np.errstate(divide="ignore"):
             logs = np.log((1 - self.fraction) * kernel), np.log(self.fraction) + tail
         return np.logaddexp(*logs)
