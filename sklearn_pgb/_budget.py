@@ -839,6 +839,9 @@ SHAPE_TAIL, CRPS_POINTS = 1e-7, 2001
 # Distances from the centers that are in memory at a time.
 SHAPE_DISTANCES = 2**22
 
+# Squares of standardized errors beyond this may overflow.
+FAR_OUT = 1e150
+
 # Halvings of intervals of numbers: more would not change a float.
 BISECTIONS = 64
 

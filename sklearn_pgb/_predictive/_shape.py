@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from sklearn_pgb._budget import (
     BISECTIONS,
     CRPS_POINTS,
+    FAR_OUT,
     SHAPE_BANDWIDTHS,
     SHAPE_CENTERS,
     SHAPE_DISTANCES,
@@ -21,9 +22,6 @@ from sklearn_pgb._budget import (
 from sklearn_pgb._operators._blocks import row_slices
 
 Array = NDArray[np.float64]
-
-# The square of a standardized distance beyond this may overflow.
-FAR_OUT = 1e150
 
 
 @dataclass(frozen=True, eq=False)
