@@ -340,7 +340,7 @@ class ResNetBasisBase(
             batch_size=min(int(self.batch_size), len(samples.y)),
             rate=float(self.learning_rate_init),
             dtype=torch.float32 if single else torch.float64,
-            counts=torch.from_numpy(counts).to(samples.y),
+            counts=as_float64(counts).to(samples.y),
             seed=seed,
         )
 
