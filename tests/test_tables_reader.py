@@ -86,7 +86,6 @@ NUMBERS = {
     ),
     "times": (objects(dt.time(6), None, dt.time(12)), [0.25, NAN, 0.5]),
     "times with zones": (objects(dt.time(6, tzinfo=dt.UTC), None), [0.25, NAN]),
-    "all None": (objects(None, None, None), [NAN] * 3),
     "all NaT": ([pd.NaT] * 3, [NAN] * 3),
 }
 LABELS = {
@@ -119,6 +118,7 @@ LABELS = {
         ("a",),
         [NAN, 0, NAN],
     ),
+    "all None": (objects(None, None, None), (), [NAN] * 3),
     "bytes": (objects(b"a", b"b", b"a"), (b"a", b"b"), [0, 1, 0]),
 }
 
@@ -154,18 +154,32 @@ def test_labels_of_pandas(name):
         ("Datetime", [DAY, None, DAY], [2.5, NAN, 2.5]),
         ("Duration", [dt.timedelta(1), None, dt.timedelta(hours=12)], [1, NAN, 0.5]),
         ("Time", [dt.time(6), None, dt.time(12)], [0.25, NAN, 0.5]),
-        ("Null", [None] * 3, [NAN] * 3),
-        ("String", ["b", None, "b"], [0, NAN, 0]),
-        ("Categorical", ["b", None, "b"], [0, NAN, 0]),
     ],
 )
-def test_polars(dtype, values, expected):
+def test_numbers_of_polars(dtype, values, expected):
     pl = pytest.importorskip("polars")
     frame = pl.DataFrame({"c": pl.Series(values, dtype=getattr(pl, dtype))})
     reader, matrix = learn(frame)
     assert reader.names == ("c",)
-    assert reader.labels == ((("b",) if "b" in values else None),)
+    assert reader.labels == (None,)
     assert_array_equal(matrix[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "labels", "codes"),
+    [
+        ("Null", [None] * 3, (), [NAN] * 3),
+        ("String", [None] * 3, (), [NAN] * 3),
+        ("String", ["b", None, "b"], ("b",), [0, NAN, 0]),
+        ("Categorical", ["b", None, "b"], ("b",), [0, NAN, 0]),
+    ],
+)
+def test_labels_of_polars(dtype, values, labels, codes):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"c": pl.Series(values, dtype=getattr(pl, dtype))})
+    reader, matrix = learn(frame)
+    assert reader.labels == (labels,)
+    assert_array_equal(matrix[:, 0], codes)
 
 
 def test_a_frame_is_the_same_in_both_libraries():

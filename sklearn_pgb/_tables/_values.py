@@ -22,12 +22,13 @@ ISO_DATE = re.compile(
 def becomes_numbers(column: NDArray[Any]) -> bool:
     """Whether all values of a training column are numbers, or all of another kind.
 
-    Other kinds are dates, text of dates, durations and times of day.
+    Other kinds are dates, text of dates, durations and times of day. Objects that are
+    all missing have labels, which are not known yet: later text is then missing, too.
     """
     if column.dtype != object:
         return True
     kinds = {_kind(value) for value in column if not is_missing(value)}
-    return len(kinds) < 2 and numbers_of(column) is not None
+    return len(kinds) == 1 and numbers_of(column) is not None
 
 
 def numbers_of(column: NDArray[Any]) -> NDArray[np.float64] | None:
