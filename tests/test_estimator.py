@@ -436,7 +436,11 @@ def test_parts_of_a_splitter_among_some_rows():
         splitter_parts(rows, [([2, 3], [0, 1]), ([0], [1])], X, y, classifier=False)
 
 
-@pytest.mark.parametrize("cv", [np.array(2), [1, 2], [([0], [99])]], ids=str)
+@pytest.mark.parametrize(
+    "cv",
+    [np.array(2), [1, 2], [([0], [99])], [([0], [1], [2])], [([0.5], [1])], 0.5, "5"],
+    ids=str,
+)
 def test_splitters_that_are_none(cv):
     X, y = np.arange(9.0)[:, None], np.zeros(9)
     with pytest.raises(ValueError, match="cv must be an int, a splitter, or an itera"):

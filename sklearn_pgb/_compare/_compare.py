@@ -158,6 +158,7 @@ def compare_bases(
     gradient       31    31
     """
     bases, memory = check_bases(bases), check_memory(memory)
+    given = X, y
     X, y, weight = check_samples(X, y, sample_weight)
     y = dense(_check_y(y, multi_output=True))
     name = resolve_loss(loss, bases, y)
@@ -182,7 +183,7 @@ def compare_bases(
     scorer, score_name = check_scorer(scoring, first, classifies)
     kept = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
     samples = positive_samples(X, y, weight)
-    splits = splitter_parts(kept, cv, X, y, classifier=classifies)
+    splits = splitter_parts(kept, cv, *given, classifier=classifies)
     kind_of_targets = LabelTargets if classifies else RealTargets
     checked = kind_of_targets.checked(samples.y)
     targets = kind_of_targets.of(checked, LOSSES[name])

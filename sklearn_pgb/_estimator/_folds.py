@@ -1,11 +1,13 @@
 """Folds for cross-fitting, which keep duplicate samples and groups together."""
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold, check_cv
+from sklearn.utils import indexable
 
 from sklearn_pgb._budget import ENOUGH_ROWS
 from sklearn_pgb._convex._heldout import NoFolds
@@ -133,15 +135,30 @@ def splitter_parts(
     classifier: bool,
     groups: Any = None,
 ) -> Parts:
-    """Return a splitter's (train, held out) samples as positions in `rows`."""
+    """Return a splitter's (train, held out) samples as positions in `rows`.
+
+    X and y are those of the user, with the samples of weight zero. Errors inside of a
+    splitter are its own.
+    """
+    X, y = indexable(X, y)
+    wrong = ValueError(
+        "cv must be an int, a splitter, or an iterable of pairs (train, test) of row "
+        f"numbers, got {splitter!r}."
+    )
+    splits = hasattr(splitter, "split") and not isinstance(splitter, str)
+    if splits or splitter is None or isinstance(splitter, Integral):
+        splitter = check_cv(splitter, y, classifier=classifier)
+        drawn = list(splitter.split(X, y, groups))
+    else:
+        try:
+            pairs = iter(splitter)
+        except TypeError as error:
+            raise wrong from error
+        drawn = list(pairs)
     try:
-        splits = check_cv(splitter, y, classifier=classifier).split(X, y, groups)
-        parts = restricted(splits, rows, _num_samples(X))
-    except (TypeError, IndexError) as error:
-        raise ValueError(
-            "cv must be an int, a splitter, or an iterable of pairs (train, test) of "
-            f"row numbers, got {splitter!r}."
-        ) from error
+        parts = restricted(drawn, rows, _num_samples(X))
+    except (TypeError, ValueError, IndexError) as error:
+        raise wrong from error
     parts = [(train, test) for train, test in parts if len(test)]
     if not parts:
         raise ValueError(

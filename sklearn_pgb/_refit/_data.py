@@ -108,6 +108,7 @@ def training_data(
     cv: Any,
 ) -> TrainingData:
     """Check the arguments of `fit` and remove samples of weight zero."""
+    given = X, y
     mapped = MappedRows.of(X, request.n_jobs) if request.is_prefit else None
     if mapped is not None and (X.ndim == 2 or request.validation_options["allow_nd"]):
         X = mapped
@@ -126,7 +127,7 @@ def training_data(
         cv = AUTO_FOLDS
     if cv is not None and not isinstance(cv, int):
         cv = splitter_parts(
-            rows, cv, X, y, classifier=request.classifies, groups=groups
+            rows, cv, *given, classifier=request.classifies, groups=groups
         )
     classes = None
     if request.classifies and y.ndim == 1:

@@ -147,6 +147,7 @@ class ResNetBasisBase(
             If the data, the weights or a combination of parameters are invalid.
         """
         self._keep_parameters()
+        given = X, y
         X, y, weight = self._check(X, y, sample_weight, self.basis)
         if groups is not None:
             groups = check_groups(groups, X)
@@ -155,7 +156,7 @@ class ResNetBasisBase(
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         with local_randomness(seed):
-            training = self._fit(X, y, weight, counts, groups, rng, seed)
+            training = self._fit(given, X, y, weight, counts, groups, rng, seed)
         if training.diverged:
             warnings.warn(
                 f"The loss overflowed after {self.n_iter_} epochs; the parameters with "
@@ -166,11 +167,11 @@ class ResNetBasisBase(
             )
         return self
 
-    def _fit(self, X, y, weight, counts, groups, rng, seed):
+    def _fit(self, given, X, y, weight, counts, groups, rng, seed):
         """Fit on validated samples; return the training of the units."""
         kept = np.flatnonzero(weight > 0)
-        # A splitter numbers all samples that were passed to `fit`.
-        all_X, all_y = X, y
+        # A splitter divides all samples, as they were passed to `fit`.
+        all_X, all_y = given
         if len(kept) < len(weight):
             X, y, weight = _safe_indexing(X, kept), y[kept], weight[kept]
             counts = counts[kept]

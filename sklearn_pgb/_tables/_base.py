@@ -109,6 +109,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         """
         max_memory = parse_memory(self.max_memory)
         jobs_for(1, self.n_jobs)
+        given = X, y
         table, y, weight = self._checked(X, y, sample_weight)
         targets = self._targets
         self._units, scaled = (np.zeros(1), np.ones(1)), y
@@ -130,7 +131,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             own = None if groups is None else groups[rows]
             aside = rows[samples_aside(Z[rows], own, int(seeds[2]))]
             rows = np.setdiff1d(rows, aside)
-        parts, halves = self._folds(Z, y, weight, rows, groups, int(seeds[0]))
+        drawn_from = weight, rows, groups, int(seeds[0])
+        parts, halves = self._folds(given, Z, y, *drawn_from)
         member_targets = [member_y[rows[train]] for train, _ in parts]
         n_samples = len(rows) + len(aside)
         members = table_members(self, reader.labels, n_samples, member_targets)
@@ -191,8 +193,11 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         """Whether `fit` makes the scale of errors a function of the inputs."""
         return getattr(self, "distribution", False) and self.loss == "squared_error"
 
-    def _folds(self, Z, y, weight, rows, groups, seed):
-        """Return the folds of the samples `rows`, see `table_folds`."""
+    def _folds(self, given, Z, y, weight, rows, groups, seed):
+        """Return the folds of the samples `rows`, see `table_folds`.
+
+        A splitter gets the inputs and targets that the user gave.
+        """
         strata = self._targets.strata(y[rows])
         if strata is not None:
             missing = np.setdiff1d(self.classes_, strata)
@@ -205,7 +210,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         if self.cv is not None and not isinstance(self.cv, str | Integral):
             classifies = hasattr(self, "classes_")
             options = {"classifier": classifies, "groups": groups}
-            return splitter_parts(rows, self.cv, Z, y, **options), None
+            return splitter_parts(rows, self.cv, *given, **options), None
         groups = None if groups is None else groups[rows]
         return table_folds(self.cv, Z[rows], strata, weight[rows], groups, seed)
 
