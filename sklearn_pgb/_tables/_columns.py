@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from sklearn_pgb._estimator._border import check_has_features
 from sklearn_pgb._estimator._row_codes import COMPLEX
 
+# Precisions below that of float64. Labels of such numbers are their shortest text.
+_PRECISIONS = {"Float16": np.dtype(np.float16), "Float32": np.dtype(np.float32)}
+
+# From 2**53 on, float64 does not hold every integer.
+_LARGE = 2 / np.finfo(np.float64).eps
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -21,9 +27,10 @@ class Table:
     names : tuple of str or None
         Names of the columns, if the table has any.
     columns : tuple of ndarray (n_samples,)
-        Columns of numbers or booleans are float64, if this is exact. Dates are
-        datetime64, in UTC if the time zone is known, and durations are timedelta64. All
-        other columns are objects.
+        Columns of numbers or booleans are float64, or as they came if they have less
+        precision; integers only if this is exact. Dates are datetime64, in UTC if the
+        time zone is known, and durations are timedelta64. All other columns are
+        objects.
     is_category : tuple of bool
         Columns with a categorical dtype.
     n_samples : int
@@ -115,20 +122,35 @@ def read_table(X: Any) -> Table:
 
 def _from_series(series: Any) -> NDArray[Any]:
     dtype = series.dtype
-    if dtype.is_float() or dtype.is_integer() or dtype == nw.Boolean:
-        numbers = np.asarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
-        if dtype.is_float() or _is_exact(numbers):
-            return numbers
-    elif dtype.is_temporal() and dtype != nw.Time:
+    if dtype.is_float() or dtype == nw.Boolean or _has_exact_integers(series):
+        numbers = series.cast(nw.Float64).to_numpy().astype(np.float64, copy=False)
+        return numbers.astype(_PRECISIONS.get(str(dtype), np.float64), copy=False)
+    if dtype.is_temporal() and dtype != nw.Time:
         return _from_array(series.to_numpy())
+    if dtype == nw.Categorical:
+        array = series.to_numpy()
+        # As a list they would be Python's numbers, of another value.
+        if array.dtype in _PRECISIONS.values():
+            return array
     # Cell by cell, because tuples of equal length would become a second axis.
     return np.fromiter(series.to_list(), dtype=object, count=len(series))
 
 
+def _has_exact_integers(series: Any) -> bool:
+    """Whether a column has integers, and float64 has all of them."""
+    if not series.dtype.is_integer():
+        return False
+    known = series.drop_nulls()
+    # Conversions of Arrow's integers fail if they are not exact.
+    if not len(known):
+        return True
+    return bool(max(abs(int(known.min())), int(known.max())) < _LARGE)
+
+
 def _from_array(column: NDArray[Any]) -> NDArray[Any]:
+    if column.dtype.kind in "mM" or column.dtype in _PRECISIONS.values():
+        return column
     kind = column.dtype.kind
-    if kind in "mM":
-        return column.astype(f"{kind}8[us]", copy=False)
     is_number = kind in "bf" or (kind in "iu" and _is_exact(column))
     return column.astype(np.float64 if is_number else object, copy=False)
 
@@ -137,5 +159,4 @@ def _is_exact(numbers: NDArray[Any]) -> bool:
     """Whether no value can be an integer that float64 lacks."""
     if numbers.dtype.kind not in "iuf":
         return True
-    # From 2**53 on, float64 does not hold every integer.
-    return not (np.abs(numbers) >= 2 / np.finfo(np.float64).eps).any()
+    return not (np.abs(numbers) >= _LARGE).any()

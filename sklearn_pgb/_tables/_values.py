@@ -1,8 +1,7 @@
 """Values of a column as numbers, dates as numbers, or labels."""
 
-import re
 from collections.abc import Iterable
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from numbers import Number
 from typing import Any, Literal
 
@@ -11,11 +10,13 @@ from numpy.typing import NDArray
 
 from sklearn_pgb._estimator._row_codes import COMPLEX
 from sklearn_pgb._samples import is_missing
-
-# The date, perhaps with the time of day, fractions of a second and a time zone.
-ISO_DATE = re.compile(
-    r"\d{4}-\d{2}-\d{2}"
-    r"([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)?"
+from sklearn_pgb._tables._times import (
+    days_of,
+    days_of_one,
+    is_period,
+    moment,
+    moment_of_text,
+    span,
 )
 
 
@@ -27,7 +28,7 @@ def becomes_numbers(column: NDArray[Any]) -> bool:
     """
     if column.dtype != object:
         return True
-    kinds = {_kind(value) for value in column if not is_missing(value)}
+    kinds = {kind_of(value) for value in column if not is_missing(value)}
     return len(kinds) == 1 and numbers_of(column) is not None
 
 
@@ -38,9 +39,9 @@ def numbers_of(column: NDArray[Any]) -> NDArray[np.float64] | None:
     of day are days.
     """
     if column.dtype.kind == "f":
-        return column
+        return column.astype(np.float64, copy=False)
     if column.dtype.kind in "mM":
-        return np.where(np.isnat(column), np.nan, _days(column))
+        return days_of(column)
     numbers = np.empty(len(column))
     for i, value in enumerate(column):
         number = to_number(value)
@@ -53,10 +54,11 @@ def numbers_of(column: NDArray[Any]) -> NDArray[np.float64] | None:
 def labels_of(column: NDArray[Any], name: Any) -> list[Any]:
     """Return a column as labels, None for missing values.
 
-    Equal dates have equal labels, whatever their type.
+    Equal dates have equal labels, whatever their type, and so have numbers that single
+    and double precision print alike.
     """
     labels = list(
-        map(_to_label, column.tolist() if column.dtype.kind == "f" else column)
+        map(_to_label, column.tolist() if column.dtype == np.float64 else column)
     )
     for label in labels:
         try:
@@ -73,29 +75,35 @@ def to_number(value: Any) -> float | None:
     """Return a value as a number, NaN if it is missing, or None if it is a label."""
     if is_missing(value):
         return np.nan
-    kind = _kind(value)
+    kind = kind_of(value)
     if kind == "text":
-        return _day_of_text(value)
+        found = moment_of_text(value)
+        return None if found is None else days_of_one(found)
     if kind == "date":
-        return _days(_moment(value))
+        return days_of_one(moment(value))
     if kind == "duration":
-        return _days(_span(value))
+        return days_of_one(span(value))
     return None if kind is None else _number(value)
 
 
 def _to_label(value: Any) -> Any:
     if is_missing(value):
         return None
-    kind = _kind(value)
+    kind = kind_of(value)
     if kind == "date":
-        return _moment(value)
-    return _span(value) if kind == "duration" else value
+        return moment(value)
+    if kind == "duration":
+        return span(value)
+    # The shortest text of 0.1 is the same in each precision, its value is not.
+    is_inexact = isinstance(value, np.floating) and not isinstance(value, float)
+    return float(str(value)) if is_inexact else value
 
 
-def _kind(value: Any) -> Literal["text", "date", "duration", "number"] | None:
+def kind_of(value: Any) -> Literal["text", "date", "duration", "number"] | None:
+    """Return the kind of a value that is not missing; None for other objects."""
     if isinstance(value, str):
         return "text"
-    if isinstance(value, date | np.datetime64):
+    if isinstance(value, date | np.datetime64) or is_period(value):
         return "date"
     # Before numbers, because NumPy's durations are integers, too.
     if isinstance(value, timedelta | np.timedelta64 | time):
@@ -113,48 +121,12 @@ def _number(value: Any) -> float:
         return np.inf
 
 
-def _moment(value: Any) -> np.datetime64:
-    """Convert a date, to UTC if the time zone is known."""
-    if isinstance(value, np.datetime64):
-        return value.astype("M8[us]")
-    offset = value.utcoffset() if isinstance(value, datetime) else None
-    if offset is None:
-        return np.datetime64(value, "us")
-    # `astimezone` fails near the first and the last year.
-    local: np.datetime64 = np.datetime64(value.replace(tzinfo=None), "us")
-    return local - _span(offset)
-
-
-def _span(value: Any) -> np.timedelta64:
-    """Convert a duration, or a time of day to the duration since midnight."""
-    if isinstance(value, np.timedelta64):
-        return value.astype("m8[us]")
-    if isinstance(value, time):
-        value = datetime.combine(date.min, value.replace(tzinfo=None)) - datetime.min
-    return np.timedelta64(value, "us")
-
-
-def _days(value: Any) -> Any:
-    """Days since 1970 of dates, or days of durations; none is missing."""
-    return value.astype(np.int64) / 86_400e6
-
-
-def _day_of_text(value: str) -> float | None:
-    """Days since 1970 of a date in the format of ISO 8601; None for other text."""
-    if not ISO_DATE.fullmatch(value):
-        return None
-    try:
-        return _days(_moment(datetime.fromisoformat(value)))
-    except ValueError:
-        return None
-
-
 def other_than_date(labels: Iterable[Any]) -> Any:
     """Return a label that is not text of a date, if most labels are; else None."""
     distinct = [label for label in dict.fromkeys(labels) if label is not None]
     others = [
         label
         for label in distinct
-        if not (isinstance(label, str) and _day_of_text(label) is not None)
+        if not (isinstance(label, str) and moment_of_text(label) is not None)
     ]
     return others[0] if 0 < len(others) < len(distinct) / 2 else None
