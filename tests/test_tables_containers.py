@@ -13,6 +13,8 @@ from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 from table_cases import CURVE, WEIGHT, N, X, Y, small
 
 from sklearn_pgb import GradientBasisRefit, ResNetBasisClassifier
+from sklearn_pgb._tables._columns import read_table
+from sklearn_pgb._tables._reader import TableReader
 
 
 def series(values, dtype):
@@ -20,6 +22,10 @@ def series(values, dtype):
     if "pyarrow" in dtype:
         pytest.importorskip("pyarrow")
     return pd.Series(values, dtype=dtype)
+
+
+def objects(values):
+    return pd.Series(values, dtype=object)
 
 
 # --- columns without values -----------------------------------------------------------
@@ -71,6 +77,110 @@ def test_text_that_is_missing_in_the_first_folds():
     model = small("real").fit(frame, CURVE, sample_weight=first)
     missing = frame.assign(note=None)
     np.testing.assert_array_equal(model.predict(frame), model.predict(missing))
+
+
+# --- numbers --------------------------------------------------------------------------
+
+LARGE = 2**53 + 1 + np.arange(N)
+
+
+def large_integers(kind):
+    """Integers that float64 lacks; those of Arrow are not converted silently."""
+    if kind == "polars":
+        return pytest.importorskip("polars").DataFrame({"id": LARGE})
+    if kind == "pyarrow":
+        return pytest.importorskip("pyarrow").table({"id": LARGE})
+    return pd.DataFrame({"id": series(LARGE, kind)})
+
+
+@pytest.mark.parametrize("kind", ["Int64", "uint64[pyarrow]", "pyarrow", "polars"])
+@pytest.mark.parametrize("chosen", ["from_dtype", [0]])
+def test_large_integers(kind, chosen):
+    reader, matrix = TableReader.of(read_table(large_integers(kind)), chosen)
+    expected = TableReader.of(read_table(LARGE[:, None]), chosen)
+    assert reader.labels == expected[0].labels
+    np.testing.assert_array_equal(matrix, expected[1])
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "int64[pyarrow]", "UInt8"])
+@pytest.mark.parametrize("values", [[None, None], [None, 3]])
+def test_integers_with_missing_values(values, dtype):
+    reader, matrix = TableReader.of(
+        read_table(pd.DataFrame({"c": series(values, dtype)}))
+    )
+    assert reader.labels == (None,)
+    np.testing.assert_array_equal(matrix[:, 0], np.array(values, dtype=float))
+
+
+TENTHS = np.array([0.1, 0.2, 0.3, 0.7])
+
+
+def single(kind):
+    """Numbers of single precision."""
+    array = TENTHS.astype(np.float16 if "16" in kind else np.float32)
+    if kind.startswith("array"):
+        return array[:, None]
+    if kind == "list":
+        return [[value] for value in array]
+    if kind == "polars":
+        return pytest.importorskip("polars").DataFrame({"c": array})
+    if kind == "pyarrow":
+        return pytest.importorskip("pyarrow").table({"c": array})
+    if kind == "object":
+        return pd.DataFrame({"c": objects(list(array))})
+    if kind == "category":
+        return pd.DataFrame({"c": pd.Categorical(array)})
+    return pd.DataFrame({"c": series(array, kind)})
+
+
+SINGLE = ["array", "list", "polars", "pyarrow", "category", "object", "float32"]
+SINGLE += ["Float32", "float16", "float[pyarrow]", "array16"]
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_categories_of_single_precision(kind):
+    """They are the categories that double precision has for the same text."""
+    reader, codes = TableReader.of(read_table(single(kind)), [0])
+    twin, expected = TableReader.of(read_table(TENTHS[:, None]), [0])
+    assert reader.labels == twin.labels == (tuple(TENTHS),)
+    np.testing.assert_array_equal(codes, expected)
+    np.testing.assert_array_equal(reader.read(read_table(TENTHS[:, None])), expected)
+    np.testing.assert_array_equal(twin.read(read_table(single(kind))), expected)
+
+
+@pytest.mark.parametrize("kind", [k for k in SINGLE if k != "category"])
+def test_numbers_of_single_precision_keep_their_value(kind):
+    matrix = TableReader.of(read_table(single(kind)))[1]
+    dtype = np.float16 if "16" in kind else np.float32
+    np.testing.assert_array_equal(matrix[:, 0], TENTHS.astype(dtype))
+
+
+# --- unknown categories ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "new"),
+    [
+        ([1, 2, 3], ["1", "2", "3"]),
+        (["1", "2", "3"], [1, 2, 3]),
+        (["a", "b", "c"], ["A", "B", None]),
+        ([1, 2, 3], ["1", None, None]),
+        ([dt.date(2024, 5, 1)] * 3, ["2024-05-01", None, None]),
+    ],
+)
+def test_categories_that_are_all_unknown_are_named(known, new):
+    reader, _ = TableReader.of(read_table(pd.DataFrame({"c": known})), ["c"])
+    message = f"No value of column 'c' is a category of fit.*{new[0]!r}.*Convert"
+    with pytest.warns(UserWarning, match=message):
+        codes = reader.read(read_table(pd.DataFrame({"c": objects(new)})))
+    assert np.isnan(codes).all()
+
+
+@pytest.mark.parametrize("new", [["d"] * 3, [None] * 3, ["x", "y", "a"]])
+def test_some_unknown_categories_are_as_expected(new):
+    """One new category is nothing special; nor is a column that is missing."""
+    reader, _ = TableReader.of(read_table(pd.DataFrame({"c": ["a", "b", "c"]})))
+    reader.read(read_table(pd.DataFrame({"c": objects(new)})))
 
 
 # --- weights --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn_pgb._tables._columns import Table
 from sklearn_pgb._tables._values import (
     becomes_numbers,
+    kind_of,
     labels_of,
     numbers_of,
     other_than_date,
@@ -121,7 +122,13 @@ class TableReader:
                 f"X has {len(table.columns)} features, but fit saw "
                 f"{len(self.labels)} features as input. Pass the same columns."
             )
-        return self._matrix(table)
+        matrix = self._matrix(table)
+        for j, (column, labels) in enumerate(
+            zip(table.columns, self.labels, strict=True)
+        ):
+            if labels and np.isnan(matrix[:, j]).all():
+                _warn_of_unknown(column, labels, _name(table, j))
+        return matrix
 
     def _matrix(self, table: Table) -> NDArray[np.float64]:
         matrix = np.empty((table.n_samples, len(table.columns)))
@@ -143,6 +150,26 @@ class TableReader:
                 values = labels_of(column, name)
                 matrix[:, j] = [codes.get(value, np.nan) for value in values]
         return matrix
+
+
+def _warn_of_unknown(column: NDArray[Any], labels: tuple[Any, ...], name: Any) -> None:
+    """Warn if the categories of a column are probably written in another way.
+
+    It has several, none of them known, or they are of another kind, such as text in
+    place of numbers. A single new category is nothing special.
+    """
+    new = {value for value in labels_of(column, name) if value is not None}
+    kinds = {kind_of(label) for label in labels}
+    if len(new) > 1 or any(kind_of(value) not in kinds for value in new):
+        value = min(new, key=str)
+        warnings.warn(
+            f"No value of column {name!r} is a category of fit, so all count as "
+            f"missing: got values such as {value!r}, and the most frequent category is "
+            f"{labels[0]!r}. Convert the column to the type and format that it had in "
+            "fit.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _name(table: Table, j: int) -> Any:
