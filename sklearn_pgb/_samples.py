@@ -78,11 +78,14 @@ def _rows(part: Any, index: Any) -> Any:
 
 
 def checked_weights(sample_weight: Any, X: Any) -> NDArray[np.float64]:
-    """Return a new array of sample weights >= 0, ones if there are none."""
+    """Return a new array of sample weights >= 0, ones if there are none.
+
+    They are bounded, see `bounded_weights`.
+    """
     weight: NDArray[np.float64] = _check_sample_weight(
         sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
     )
-    return weight
+    return bounded_weights(weight)
 
 
 def check_has_targets(owner: Any, y: Any) -> None:
@@ -144,3 +147,15 @@ def check_groups(groups: Any, X: Any) -> NDArray[Any]:
             "in groups]."
         ) from error
     return groups
+
+
+def bounded_weights(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Multiply weights by a power of two if the largest is extreme.
+
+    Weights may be numbers of equal samples, so others keep their size. The largest
+    stays within 2^-64 and 2^64: squares, products with class weights and single
+    precision neither overflow nor vanish.
+    """
+    exponent = int(np.frexp(weight.max(initial=0.0))[1])
+    excess = exponent - min(max(exponent, -64), 64)
+    return np.ldexp(weight, -excess) if excess else weight

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 from table_cases import CURVE, WEIGHT, N, X, Y, small
 
@@ -222,3 +223,31 @@ def test_weights_of_other_estimators(dtype):
         for each in (given, expected)
     ]
     np.testing.assert_array_equal(*residuals)
+
+
+# The largest of WEIGHT is 3; weights up to 2^64 keep their size.
+@pytest.mark.parametrize(("power", "kept"), [(1000, 62), (-1000, -66)])
+@pytest.mark.parametrize("name", ["real", "binary"])
+def test_weights_of_extreme_size(name, power, kept):
+    """Their squares neither overflow nor vanish; powers of two change nothing."""
+    extreme, ordinary = WEIGHT * 2.0**power, WEIGHT * 2.0**kept
+    model = small(name).fit(X, Y[name], sample_weight=extreme)
+    twin = small(name).fit(X, Y[name], sample_weight=ordinary)
+    np.testing.assert_array_equal(model.predict(X), twin.predict(X))
+    assert model.oof_score_ == twin.oof_score_
+    refit = GradientBasisRefit(Ridge(), cv=2, random_state=0)
+    predicted = refit.fit(X, CURVE, sample_weight=extreme).predict(X)
+    refit.fit(X, CURVE, sample_weight=ordinary)
+    np.testing.assert_allclose(predicted, refit.predict(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "class_weight", [{"yes": 2.0**1000, "no": 2.0**1000}, "balanced", None]
+)
+def test_class_weights_of_extreme_size(class_weight):
+    """Products with extreme sample weights are weights too."""
+    y = Y["binary"]
+    model = small("binary", class_weight=class_weight)
+    probabilities = model.fit(X, y, WEIGHT * 2.0**1000).predict_proba(X)
+    assert np.isfinite(probabilities).all()
+    assert model.oof_score_ > 0.7

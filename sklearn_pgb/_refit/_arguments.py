@@ -15,7 +15,12 @@ from sklearn_pgb._models._mapped_rows import MappedRows
 from sklearn_pgb._models._open import checks_inputs
 from sklearn_pgb._models._opened import is_plain, unknown_labels
 from sklearn_pgb._refit._request import RefitRequest
-from sklearn_pgb._samples import Samples, check_has_targets, checked_weights
+from sklearn_pgb._samples import (
+    Samples,
+    bounded_weights,
+    check_has_targets,
+    checked_weights,
+)
 from sklearn_pgb._sklearn import (
     _check_y,
     _raise_for_params,
@@ -124,7 +129,8 @@ def check_weight(
         if request.is_prefit and y.ndim == 1:
             # It may know classes that are not among these samples.
             classes += list(getattr(request.estimator, "classes_", []))
-        factor = class_weights(request.class_weight, y, weight, classes)
+        factors = class_weights(request.class_weight, y, weight, classes)
+        factor = bounded_weights(factors)
         weight *= factor
     check_some_weight(weight)
     return weight, factor
