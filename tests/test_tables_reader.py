@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from numpy.testing import assert_array_equal
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
@@ -298,6 +299,36 @@ def test_changed_columns(columns, message):
         reader.read(read_table(pd.DataFrame(columns)))
 
 
+MULTI = pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])
+
+
+@pytest.mark.parametrize("names", [[10, 20], MULTI, ["a", "b"]])
+def test_names_of_any_type(names):
+    """Reordered columns are named as such, and categories are chosen by name."""
+    frame = pd.DataFrame(np.eye(2), columns=names)
+    reader, _ = learn(frame)
+    with pytest.raises(ValueError, match="in their order, but the order is "):
+        reader.read(read_table(frame[frame.columns[::-1]]))
+    for chosen in ([frame.columns[1]], frame.columns[1:], [-1], [str(reader.names[1])]):
+        assert learn(frame, chosen)[0].labels == (None, (0.0, 1.0))
+    with pytest.raises(ValueError, match=r"names among .*, got 99"):
+        learn(frame, [99])
+
+
+def test_names_that_are_positions():
+    frame = pd.DataFrame(np.eye(3), columns=[1, 0, 2])
+    assert learn(frame, [2])[0].labels == (None, None, (0.0, 1.0))
+    with pytest.raises(ValueError, match=r"got 1, which is the name.*Pass a mask"):
+        learn(frame, [1])
+
+
+def test_equal_names_of_pyarrow():
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table([pa.array([1.0]), pa.array([2.0])], names=["a", "a"])
+    with pytest.raises(ValueError, match=r"each column, got \['a', 'a'\]. Rename"):
+        read_table(table)
+
+
 def test_another_number_of_columns():
     reader, _ = learn(np.eye(2))
     with pytest.raises(ValueError, match="X has 3 features, but fit saw 2 features"):
@@ -317,7 +348,10 @@ def test_another_number_of_columns():
         ([[(1,)], [(1, 2)]], ValueError, "sequences as values.*in a data frame"),
         (pd.DataFrame({"c": [(1, [2])]}), ValueError, "column 'c', got tuple"),
         (np.ones(3), ValueError, "2 axes, got 1. Reshape your data"),
-        (pd.Series([1, 2]), ValueError, "2 axes, got 1. Reshape your data"),
+        (pd.Series([1, 2]), ValueError, r"2 axes, got a Series.*X.to_frame\(\).T"),
+        ([{"c": 1}], ValueError, r"2 axes, got a list with 1.*pd.DataFrame\(X\)"),
+        (torch.ones(2, 1, requires_grad=True), TypeError, "got a Tensor.*detach"),
+        (torch.ones(2, 1, dtype=torch.bfloat16), TypeError, r"got a Tensor.*float\(\)"),
         ({"c": [1]}, TypeError, "got a dict. Make a data frame"),
         (None, ValueError, "got a NoneType. Convert it"),
         (np.ones((2, 0)), ValueError, "a minimum of 1 is required"),

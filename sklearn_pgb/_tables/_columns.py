@@ -34,12 +34,15 @@ class Table:
     is_category : tuple of bool
         Columns with a categorical dtype.
     n_samples : int
+    keys : tuple or None
+        Names as they came, such as integers, or tuples of a MultiIndex.
     """
 
     names: tuple[str, ...] | None
     columns: tuple[NDArray[Any], ...]
     is_category: tuple[bool, ...]
     n_samples: int
+    keys: tuple[Any, ...] | None = None
 
     def __len__(self) -> int:
         return self.n_samples
@@ -82,8 +85,8 @@ def read_table(X: Any) -> Table:
         frame = nw.from_native(X, eager_only=True, pass_through=True)
     except nw.exceptions.DuplicateError:
         raise ValueError(
-            f"X must have a different name for each column, got {list(X.columns)}. "
-            "Rename or drop some."
+            f"X must have a different name for each column, got {_names(X)}. Rename "
+            "or drop some."
         ) from None
     if isinstance(frame, nw.DataFrame):
         names = tuple(str(name) for name in frame.columns)
@@ -91,9 +94,17 @@ def read_table(X: Any) -> Table:
         is_category = [
             dtype in (nw.Categorical, nw.Enum) for dtype in frame.schema.values()
         ]
-        return Table(names, tuple(columns), tuple(is_category), len(frame))
+        keys = tuple(frame.columns)
+        return Table(names, tuple(columns), tuple(is_category), len(frame), keys)
     try:
         array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    except (TypeError, RuntimeError) as error:
+        # For example tensors with gradients, or in bfloat16.
+        raise TypeError(
+            f"X must be an array, a list of samples or a data frame, got a "
+            f"{type(X).__name__} that NumPy can't read: {error} Convert it; tensors by "
+            "X.detach().cpu().float()."
+        ) from error
     except ValueError as error:
         raise ValueError(
             "X must have one value for each sample and feature, got samples of "
@@ -111,6 +122,13 @@ def read_table(X: Any) -> Table:
             f"X must be an array, a list of samples or a data frame, got a "
             f"{type(X).__name__}. Convert it; collect lazy frames."
         )
+    if array.ndim != 2 and not hasattr(X, "reshape"):
+        raise ValueError(
+            f"X must be a table with 2 axes, got a {type(X).__name__} with "
+            f"{array.ndim}. Pass a list with a list of values for each sample, or a "
+            "data frame: pd.DataFrame(X) for a list of dicts or for a Series that is "
+            "one feature, and X.to_frame().T for a Series that is one sample."
+        )
     if array.ndim != 2:
         raise ValueError(
             f"X must be a table with 2 axes, got {array.ndim}. Reshape your data: "
@@ -118,6 +136,11 @@ def read_table(X: Any) -> Table:
         )
     columns = [_from_array(array[:, j]) for j in range(array.shape[1])]
     return Table(None, tuple(columns), (False,) * len(columns), len(array))
+
+
+def _names(X: Any) -> list[Any]:
+    """Names of the columns; pyarrow calls them otherwise."""
+    return list(getattr(X, "column_names", X.columns))
 
 
 def _from_series(series: Any) -> NDArray[Any]:

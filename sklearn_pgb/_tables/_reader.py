@@ -112,10 +112,12 @@ class TableReader:
             if table.names != self.names:
                 missing = [name for name in self.names if name not in table.names]
                 extra = [name for name in table.names if name not in self.names]
+                change = f"{missing} are missing and {extra} are new"
+                if not missing and not extra:
+                    change = f"the order is {list(table.names)}"
                 raise ValueError(
-                    f"X must have the columns of fit, in their order, but "
-                    f"{missing} are missing and {extra} are new. Pass "
-                    "X[columns of fit]."
+                    f"X must have the columns of fit, in their order, but {change}. "
+                    f"Pass X[columns of fit], in the order {list(self.names)}."
                 )
         if len(table.columns) != len(self.labels):
             raise ValueError(
@@ -182,24 +184,40 @@ def _categorical_mask(table: Table, categorical: ArrayLike | None) -> NDArray[np
     chosen = np.zeros(n_features, dtype=bool)
     if categorical is None or isinstance(categorical, str):
         return chosen
-    entries = np.asarray(categorical)
-    if entries.dtype.kind == "b" and entries.shape == (n_features,):
-        return entries.copy()
-    # As objects, so that names and positions can be mixed.
-    for entry in np.asarray(categorical, dtype=object).ravel():
-        if isinstance(entry, str) and table.names and entry in table.names:
-            chosen[table.names.index(entry)] = True
-        elif (
-            isinstance(entry, int | np.integer)
-            and entry is not True
-            and entry is not False
-            and -n_features <= entry < n_features
-        ):
-            chosen[entry] = True
-        else:
-            known = f"names among {list(table.names)}, " if table.names else ""
+    given = isinstance(categorical, list | tuple)
+    # One by one, so that names and positions can be mixed, and names can be tuples.
+    entries = list(categorical if given else np.asarray(categorical).ravel())  # type: ignore[arg-type]
+    if len(entries) == n_features and all(isinstance(e, _BOOLS) for e in entries):
+        return np.array(entries, dtype=bool)
+    known = f"names among {list(table.keys)}, " if table.keys else ""
+    expected = (
+        f"categorical_features must be 'from_dtype', None, {known}positions below "
+        f"{n_features} or a mask of length {n_features}"
+    )
+    for entry in entries:
+        found = _columns_meant(table, entry)
+        if not found:
+            raise ValueError(f"{expected}, got {entry!r}.")
+        if len(found) > 1:
             raise ValueError(
-                f"categorical_features must be 'from_dtype', None, {known}positions "
-                f"below {n_features} or a mask of length {n_features}, got {entry!r}."
+                f"{expected}, got {entry!r}, which is the name of a column and the "
+                "position of another. Pass a mask."
             )
+        chosen[list(found)] = True
     return chosen
+
+
+_BOOLS = bool, np.bool_
+
+
+def _columns_meant(table: Table, entry: Any) -> set[int]:
+    """Positions of the columns that have a name, or are at a position."""
+    if isinstance(entry, _BOOLS):
+        return set()
+    n_features, found = len(table.columns), set()
+    if isinstance(entry, int | np.integer) and -n_features <= entry < n_features:
+        found.add(int(entry) % n_features)
+    for names in (table.keys, table.names):
+        if names and entry in names:
+            found.add(names.index(entry))
+    return found
