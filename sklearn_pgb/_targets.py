@@ -9,6 +9,7 @@ from numbers import Number
 from typing import Any, Self
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import DataConversionWarning
@@ -196,14 +197,19 @@ class RealTargets(Targets):
 
     @staticmethod
     def checked(y: Any, name: str = "y") -> NDArray[Any]:
+        if sp.issparse(y):
+            raise ValueError(
+                f"{name} must be an array for a regressor, got a sparse matrix. Pass "
+                f"{name}.toarray()."
+            )
         y = np.asarray(y)
         if y.dtype.kind not in "biuf":
             try:
                 y = y.astype(np.float64)
             except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"{name} must be numbers for a regressor: {error}. Use a "
-                    "classifier for labels."
+                    f"{name} must be numbers for a regressor: "
+                    f"{str(error).rstrip('.')}. Use a classifier for labels."
                 ) from error
         if y.ndim == 2 and y.shape[1] == 1:
             warnings.warn(

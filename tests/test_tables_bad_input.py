@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
@@ -109,6 +110,7 @@ def test_parameters(params, kind, message):
         (X, None, "requires y to be passed"),
         (X, changed(CURVE, np.nan), "y contains NaN"),
         (X, changed(CURVE, np.inf), "y contains infinity"),
+        (X, sp.csr_array(CURVE[:, None]), r"got a sparse matrix. Pass y.toarray\(\)"),
         (X, np.full(N, "a"), "must be numbers for a regressor.*Use a classifier"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import pickle
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +42,20 @@ def test_copies(name):
     assert_same(model, twin)
     assert vars(model).keys() == vars(twin).keys()
     assert_same(pickle.loads(pickle.dumps(model)), model)
+
+
+@pytest.mark.parametrize("name", ["real", "multi", "count"])
+def test_copies_that_are_mapped_to_a_file(name, tmp_path):
+    """Their arrays can't be written to, which is no reason to warn."""
+    model = small(name).fit(FRAME, Y[name])
+    joblib.dump(model, tmp_path / "model.joblib")
+    copy = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    assert_same(copy, model)
+    if name == "real":
+        for mine, theirs in zip(
+            copy.predict_interval(FRAME), model.predict_interval(FRAME), strict=True
+        ):
+            np.testing.assert_array_equal(mine, theirs)
 
 
 def test_fitted_models_predict_whatever_their_parameters_become():

@@ -33,7 +33,7 @@ from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._regression import GammaLoss
 from sklearn_pgb._models._mapped_rows import row_parts
-from sklearn_pgb._models._network import positions_without
+from sklearn_pgb._models._network import as_float64, positions_without
 from sklearn_pgb._models._open import (
     open_network,
 )
@@ -496,7 +496,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             return self._tangent_sum(folds, coefs, stack, centered)
 
         models = self._prepared.get(name, sources, prepare)
-        start = torch.from_numpy(intercept).expand(len(Z), -1)
+        # Loaded arrays may be mapped to a file, which PyTorch would warn of.
+        start = as_float64(intercept).expand(len(Z), -1)
         with config_context(transform_output="default"):
             return finite_outputs(models.raw(Z, start)).numpy()
 
@@ -516,7 +517,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
                 if coef.any():
                     # The output biases are part of the intercept.
                     columns = positions_without(n_params, bias)
-                    full[:, columns] = torch.from_numpy(coef)
+                    full[:, columns] = as_float64(coef)
                 opened.append(own)
                 weights.append(max(weight, 0.0))
                 parts.append(full)
