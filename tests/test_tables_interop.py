@@ -190,6 +190,19 @@ def test_cross_validation_and_pipelines():
     assert predicted.shape == CURVE.shape
 
 
+def test_results_of_the_choice_are_a_frame():
+    """One row for each mixture, among them those of the prediction."""
+    model = regressor(others=[("ridge", Ridge())]).fit(X, CURVE)
+    table = pd.DataFrame(model.cv_results_)
+    weights = table.filter(like="weight_")
+    names = [f"weight_{name}" for name in model.member_names_]
+    assert weights.columns.tolist() == names
+    best = weights[table["loss"] == table["loss"].min()].to_numpy()
+    np.testing.assert_array_equal(best[0], model.group_weights_[0])
+    one = regressor("drop", "drop").fit(X, CURVE)
+    assert pd.DataFrame(one.cv_results_)["weight_forest"].notna().all()
+
+
 def test_vote_with_a_table_estimator():
     vote = VotingRegressor([("table", regressor()), ("ridge", Ridge())]).fit(X, CURVE)
     mean = (vote.estimators_[0].predict(X) + vote.estimators_[1].predict(X)) / 2

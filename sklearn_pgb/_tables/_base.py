@@ -141,6 +141,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         data = Z[rows], y[rows], encoded[rows], weight[rows]
         member_weight = as_counts(weight[rows]) if is_weighted else None
         self._reader = {"names": reader.names, "labels": reader.labels}
+        self.member_names_ = [name for name, _ in members]
         # Members pass arrays on, whatever the user's transformers return, and all of
         # them get the weights.
         options = {"transform_output": "default", "enable_metadata_routing": False}
@@ -152,7 +153,6 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
             raw = np.full((len(Z), targets.n_outputs), np.nan)
             raw[rows], scales = self._refit(opened, parts, halves, *data, *limits)
         self.estimators_ = trained
-        self.member_names_ = [name for name, _ in members]
         if self._adapts_scale:
             new = Z[aside], encoded[aside].numpy(), weight[aside]
             heldout = data[0], encoded[rows].numpy() - raw[rows], data[3]
@@ -378,8 +378,13 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         self.mixture_weights_ = result.mixture_weights
         self.stack_weights_ = result.stack.numpy()
         self.stack_intercept_ = result.shift.numpy()
+        tried = np.array([m.weights for m in result.search.losses])
+        tried = tried.reshape(-1, len(result.stack))
         self.cv_results_ = {
-            "weights": np.array([m.weights for m in result.search.losses]),
+            **{
+                f"weight_{n}": w
+                for n, w in zip(self.member_names_, tried.T, strict=True)
+            },
             "alpha": np.array([m.alpha for m in result.search.losses]),
             "center": np.array(
                 ["average" if m.centered else "zero" for m in result.search.losses]

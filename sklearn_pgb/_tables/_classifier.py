@@ -101,7 +101,8 @@ class GradientBasisClassifier(NetworkClassifier, TableEstimator):
     oof_score_ : float
         Accuracy of `oof_prediction_`.
     cv_results_ : dict of ndarray
-        "weights", "alpha", "center" and held-out "loss" of each mixture that was tried.
+        "alpha", "center" and held-out "loss" of each mixture that was tried, and
+        "weight_network" and so on, the weight of each member's kernel.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
 

@@ -101,7 +101,8 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     oof_score_ : float
         R^2 of `oof_prediction_`; NaN if fewer than two samples are held out.
     cv_results_ : dict of ndarray
-        "weights", "alpha", "center" and held-out "loss" of each mixture that was tried.
+        "alpha", "center" and held-out "loss" of each mixture that was tried, and
+        "weight_network" and so on, the weight of each member's kernel.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
 
