@@ -18,15 +18,14 @@ _ISO_DATE = re.compile(
     re.ASCII,
 )
 
-_DAY = 86_400_000_000
 # Microseconds of the units that can hold dates which microseconds can't.
 _MICROSECONDS = {
     "ms": 1_000,
     "s": 1_000_000,
     "m": 60_000_000,
     "h": 3_600_000_000,
-    "D": _DAY,
-    "W": 7 * _DAY,
+    "D": 86_400_000_000,
+    "W": 604_800_000_000,
 }
 
 
@@ -37,7 +36,9 @@ def days_of(values: NDArray[Any]) -> NDArray[np.float64]:
     infinite.
     """
     micro = values.astype(f"{values.dtype.kind}8[us]")
-    days = np.where(np.isnat(values), np.nan, micro.astype(np.int64) / _DAY)
+    days = np.where(
+        np.isnat(values), np.nan, micro.astype(np.int64) / _MICROSECONDS["D"]
+    )
     far = ~_holds("us", values)
     days[far] = list(map(_far_days, values[far]))
     return days
@@ -46,7 +47,7 @@ def days_of(values: NDArray[Any]) -> NDArray[np.float64]:
 def days_of_one(value: np.datetime64 | np.timedelta64) -> float:
     """Return `days_of` a single value."""
     if np.datetime_data(value.dtype)[0] == "us" and not np.isnat(value):
-        return int(value.astype(np.int64)) / _DAY
+        return int(value.astype(np.int64)) / _MICROSECONDS["D"]
     return float(days_of(np.array([value]))[0])
 
 
@@ -127,4 +128,6 @@ def _far_days(value: Any) -> float:
             return np.inf
         value = value.astype(f"{value.dtype.kind}8[D]")
     unit, count = np.datetime_data(value.dtype)
-    return int(value.astype(np.int64)) * count * _MICROSECONDS[unit] / _DAY
+    return (
+        int(value.astype(np.int64)) * count * _MICROSECONDS[unit] / _MICROSECONDS["D"]
+    )
