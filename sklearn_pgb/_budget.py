@@ -816,6 +816,10 @@ UPPER_NODES, LOWER_NODES = 7, 8
 # These are one sample in sixteen; one in twenty leaves more samples for training.
 ASIDE_FRACTION, MOST_ASIDE = 0.05, 1024
 
+# Means of targets that are this many times as large as their mean deviation are
+# subtracted: squares then differ in the last ten digits.
+FAR_TARGETS = 1e3
+
 # Smallest absolute error, relative to the mean, that the scale is fitted to, because an
 # error of zero would have an infinite log.
 SMALLEST_SIZE = 1e-3

@@ -62,11 +62,10 @@ def leaf_columns(trees, rows, n_outputs):
 
 def columns(member, rows, n_outputs):
     """The gradient basis of a member without its output biases."""
-    model = member[-1]
+    model, inputs = member[-1], member[:-1].transform(rows)
     if hasattr(model, "coefs_"):
-        inputs = member[:-1].transform(rows)
         return network_columns(model, inputs)
-    return leaf_columns(model, rows, n_outputs)
+    return leaf_columns(model, inputs, n_outputs)
 
 
 def raw_of(member, rows):

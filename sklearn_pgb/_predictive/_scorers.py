@@ -15,7 +15,8 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn_pgb._predictive._conformal import check_coverage
 from sklearn_pgb._predictive._distribution import check_targets
 from sklearn_pgb._predictive._predictor import distributional
-from sklearn_pgb._sklearn import _BaseScorer, _check_sample_weight
+from sklearn_pgb._samples import checked_weights
+from sklearn_pgb._sklearn import _BaseScorer
 
 
 class DistributionScorer(_BaseScorer):
@@ -85,14 +86,7 @@ def _restored(name: str, options: dict[str, Any], requests: Any) -> Distribution
 def _mean(scores: np.ndarray[Any, Any], sample_weight: Any) -> float:
     """Return the weighted mean of the scores of samples."""
     if sample_weight is not None:
-        sample_weight = _check_sample_weight(
-            sample_weight, scores, dtype=np.float64, ensure_non_negative=True
-        )
-        if not sample_weight.any():
-            raise ValueError(
-                "sample_weight must give some sample a positive weight, got zero for "
-                "all of them."
-            )
+        sample_weight = checked_weights(sample_weight, scores)
     return float(np.average(scores, weights=sample_weight))
 
 

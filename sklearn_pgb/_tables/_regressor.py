@@ -74,8 +74,9 @@ class GradientBasisRegressor(NetworkRegressor, TableEstimator):
     Attributes
     ----------
     estimators_ : list of list
-        The trained members of each fold. Their targets are standardized for the
-        squared loss, and so are the units of all coefficients and intercepts.
+        The trained members of each fold. For the squared loss, their targets, and so
+        all coefficients and intercepts, are divided by a power of two near the standard
+        deviation, and centered if they are far from zero.
     member_names_ : list of str
         "network", "trees", "forest" and the names of the others.
     alpha_ : ndarray of shape (n_mixtures,)

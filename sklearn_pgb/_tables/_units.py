@@ -3,26 +3,34 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_pgb._budget import FAR_TARGETS
+
 Array = NDArray[np.float64]
 
 
 def target_units(y: Array, weight: Array) -> tuple[Array, Array]:
-    """Return the weighted means and standard deviations of the targets, (n_outputs,).
+    """Return the centers and the divisors of the targets, both (n_outputs,).
 
-    Members see standardized targets, because units matter to them: trees count
-    variances below 2e-16 as zero and take differences of squares, and the derivatives
-    of a network by its hidden weights are in the units of the targets, but those by its
-    output weights are not, so units would decide on their share in the kernel. Constant
-    targets are only centered.
+    The divisors are standard deviations, rounded to powers of two, because units matter
+    to members: the derivatives of a network by its hidden weights are in the units of
+    the targets, but those by its output weights are not, so units would decide on their
+    share in the kernel, and trees count variances below 2e-16 as zero. Centers are zero
+    for most targets. Trees also take differences of squares, so the means of targets
+    far from zero are subtracted.
+
+    These are statistics of all samples, held-out ones included. Single samples hardly
+    ever change a power of two.
     """
     y, weight = y[weight > 0], weight[weight > 0]
     # Relative to one sample, so that the mean of equal targets is exact.
-    pivot = y[0]
+    pivot = y[weight.argmax()]
     weight = weight[:, None] / weight.sum()
     mean = pivot + (weight * (y - pivot)).sum(0)
     deviation = y - mean
+    spread = (weight * np.abs(deviation)).sum(0)
     # Squares of deviations in units of their mean neither overflow nor underflow.
-    size = (weight * np.abs(deviation)).sum(0)
-    size = np.where(size > 0, size, 1.0)
+    size = np.where(spread > 0, spread, 1.0)
     ratio = np.sqrt((weight * (deviation / size) ** 2).sum(0))
-    return mean, np.where(ratio > 0, ratio * size, 1.0)
+    exponent = np.round(np.log2(size) + np.log2(np.where(ratio > 0, ratio, 1.0)))
+    far = np.abs(mean) > FAR_TARGETS * spread
+    return np.where(far, mean, 0.0), 2.0**exponent
