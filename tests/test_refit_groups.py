@@ -121,13 +121,15 @@ def test_squared_loss_against_numpy(name, monkeypatch):
     new, new_center = twin_parts(model, X, X_NEW, WEIGHT, parts)
     weight, alpha = WEIGHT / WEIGHT.sum(), final_alpha(model, WEIGHT, parts)
     expected = []
-    for c, target in enumerate((y.reshape(len(y), -1) - center).T):
+    start, unit = model._units
+    seen = (y.reshape(len(y), -1) - start) / unit
+    for c, target in enumerate((seen - center).T):
         mean, origin = weight @ phi[c], weight @ target
         Z = phi[c] - mean
         system = Z.T @ (weight[:, None] * Z) + alpha / 2 * np.eye(Z.shape[1])
         coef = np.linalg.solve(system, Z.T @ (weight * (target - origin)))
         expected.append(origin + (new[c] - mean) @ coef + new_center[:, c])
-    actual = model.predict(X_NEW).reshape(len(X_NEW), -1)
+    actual = (model.predict(X_NEW).reshape(len(X_NEW), -1) - start) / unit
     np.testing.assert_allclose(actual.T, expected, rtol=1e-7, atol=1e-9)
 
 
