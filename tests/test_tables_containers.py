@@ -184,6 +184,13 @@ def test_some_unknown_categories_are_as_expected(new):
     reader.read(read_table(pd.DataFrame({"c": objects(new)})))
 
 
+def test_new_identifiers_are_as_expected():
+    names = [f"name {i}" for i in range(200)]
+    reader, _ = TableReader.of(read_table(pd.DataFrame({"c": names[:100]})))
+    codes = reader.read(read_table(pd.DataFrame({"c": names[100:]})))
+    assert np.isnan(codes).all()
+
+
 # --- weights --------------------------------------------------------------------------
 
 WEIGHT_DTYPES = pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklearn_pgb._budget import MOST_ONE_HOT
 from sklearn_pgb._tables._columns import Table
 from sklearn_pgb._tables._values import (
     becomes_numbers,
@@ -157,12 +158,14 @@ class TableReader:
 def _warn_of_unknown(column: NDArray[Any], labels: tuple[Any, ...], name: Any) -> None:
     """Warn if the categories of a column are probably written in another way.
 
-    It has several, none of them known, or they are of another kind, such as text in
-    place of numbers. A single new category is nothing special.
+    They are of another kind, such as text in place of numbers, or there were few in fit
+    and are several now, none of them known. A single new category is nothing special,
+    and neither are new values of a column of names or identifiers.
     """
     new = {value for value in labels_of(column, name) if value is not None}
     kinds = {kind_of(label) for label in labels}
-    if len(new) > 1 or any(kind_of(value) not in kinds for value in new):
+    replaced = len(new) > 1 and len(labels) <= MOST_ONE_HOT
+    if replaced or any(kind_of(value) not in kinds for value in new):
         value = min(new, key=str)
         warnings.warn(
             f"No value of column {name!r} is a category of fit, so all count as "
