@@ -816,6 +816,10 @@ UPPER_NODES, LOWER_NODES = 7, 8
 # These are one sample in sixteen; one in twenty leaves more samples for training.
 ASIDE_FRACTION, MOST_ASIDE = 0.05, 1024
 
+# Binary exponent beyond which the largest weight is scaled. No count of samples is as
+# large, and sums of squares stay far from the limits of double precision.
+LARGEST_WEIGHT = 64
+
 # Means of targets that are this many times as large as their mean deviation are
 # subtracted: squares then differ in the last ten digits.
 FAR_TARGETS = 1e3

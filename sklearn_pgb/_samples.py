@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length, column_or_1d, indexable
 from torch import Tensor
 
+from sklearn_pgb._budget import LARGEST_WEIGHT
 from sklearn_pgb._models._mapped_rows import MappedRows, StreamedInputs
 from sklearn_pgb._sklearn import (
     _check_sample_weight,
@@ -78,14 +79,11 @@ def _rows(part: Any, index: Any) -> Any:
 
 
 def checked_weights(sample_weight: Any, X: Any) -> NDArray[np.float64]:
-    """Return a new array of sample weights >= 0, ones if there are none.
-
-    They are bounded, see `bounded_weights`.
-    """
+    """Return a new array of sample weights >= 0, ones if there are none."""
     weight: NDArray[np.float64] = _check_sample_weight(
         sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
     )
-    return bounded_weights(weight)
+    return weight
 
 
 def check_has_targets(owner: Any, y: Any) -> None:
@@ -149,13 +147,21 @@ def check_groups(groups: Any, X: Any) -> NDArray[Any]:
     return groups
 
 
-def bounded_weights(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Multiply weights by a power of two if the largest is extreme.
+def bounded_weights(
+    weight: NDArray[np.float64], factors: Any = 1.0
+) -> NDArray[np.float64]:
+    """Weights times factors, and times a power of two if the largest is extreme.
 
     Weights may be numbers of equal samples, so others keep their size. The largest
-    stays within 2^-64 and 2^64: squares, products with class weights and single
-    precision neither overflow nor vanish.
+    stays within 2^-LARGEST_WEIGHT and 2^LARGEST_WEIGHT: squares and single precision
+    neither overflow nor vanish. Factors of weights that are zero do not count.
     """
-    exponent = int(np.frexp(weight.max(initial=0.0))[1])
-    excess = exponent - min(max(exponent, -64), 64)
-    return np.ldexp(weight, -excess) if excess else weight
+    product = _within_bounds(weight)
+    product = product * _within_bounds(np.where(weight > 0, factors, 0.0))
+    return _within_bounds(product)
+
+
+def _within_bounds(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponent, limit = int(np.frexp(values.max(initial=0.0))[1]), LARGEST_WEIGHT
+    excess = exponent - min(max(exponent, -limit), limit)
+    return np.ldexp(values, -excess) if excess else values

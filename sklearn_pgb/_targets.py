@@ -22,7 +22,6 @@ from torch.nn.functional import logsigmoid
 from sklearn_pgb._budget import ABSENT, CONSTANT_RTOL, LARGEST_VALUE, LEAST_SCALE
 from sklearn_pgb._losses._loss import Loss
 from sklearn_pgb._models._opened import unknown_labels
-from sklearn_pgb._samples import bounded_weights
 
 
 class Targets(ABC):
@@ -118,8 +117,7 @@ class Targets(ABC):
 
         Samples of weight zero have no influence on the class weights.
         """
-        factors = bounded_weights(self.class_factors(y, sample_weight))
-        weight = sample_weight * factors
+        weight = sample_weight * self.class_factors(y, sample_weight)
         check_some_weight(weight)
         return weight
 

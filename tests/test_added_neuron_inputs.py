@@ -33,6 +33,7 @@ from sklearn_pgb import (
     survey_minima,
 )
 from sklearn_pgb._models._open import open_network
+from sklearn_pgb._training._input_map import InputMoments
 
 
 def stamps(n=300):
@@ -342,3 +343,18 @@ def test_scales_of_features(name, scale):
     value = loss(columns, raw + added).mean() + 0.01 * a @ a
     assert_allclose(model.auxiliary_loss_, value, rtol=1e-6)
     assert model.auxiliary_loss_ <= model.loss_ * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-20, 3e-7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_zeros_of_a_first_batch_may_become_small(unit, dtype):
+    """Moments of two batches are those of both, whichever comes first."""
+    unit = max(unit, 1e-20) if dtype == np.float32 else unit
+    zeros = np.zeros((20, 1), dtype)
+    values = (unit * np.random.default_rng(0).normal(size=(20, 1))).astype(dtype)
+    first, second = (InputMoments.of(each, np.ones(20)) for each in (zeros, values))
+    both = InputMoments.of(np.vstack([zeros, values]), np.ones(40))
+    for found in (first.joined(second), second.joined(first)):
+        assert_array_equal(found.exponent, both.exponent)
+        assert_allclose(found.spread, both.spread, rtol=1e-6)
+        assert_array_equal(found.is_constant(np.dtype(dtype)), False)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from certificate_cases import chain_module
+from sklearn.linear_model import Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import nn
 
@@ -105,3 +106,17 @@ def test_displacements_of_idle_units_in_any_units(size, generator):
     for each in found:
         moved = network(network.theta + each.shift, X)
         torch.testing.assert_close(moved, raw, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("power", [-300, -80, 0, 80])
+def test_penalties_and_weights_of_any_size(power):
+    """The same ridge has the same certificate if both are multiplied by a number."""
+    rng = np.random.default_rng(0)
+    X, size = rng.normal(size=(30, 3)), 2.0**power
+    y, weight = X[:, 0] + rng.normal(size=30), np.full(30, size)
+    ridge = Ridge(alpha=size).fit(X, y, sample_weight=weight)
+    found = certify(ridge, X, y, sample_weight=weight)
+    plain = Ridge(alpha=1.0).fit(X, y)
+    expected = certify(plain, X, y)
+    assert found.verdict == expected.verdict == "certified_global"
+    assert found.objective == pytest.approx(expected.objective, rel=1e-9)

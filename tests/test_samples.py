@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_pgb._samples import Samples, check_groups
+from sklearn_pgb._samples import Samples, bounded_weights, check_groups
 
 ROWS = np.arange(12.0).reshape(4, 3)
 WEIGHT = np.array([1.0, 2.0, 3.0, 4.0])
@@ -62,3 +62,12 @@ def test_groups_of_another_shape():
         check_groups(ROWS, ROWS)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         check_groups([1, 2], ROWS)
+
+
+def test_factors_of_samples_without_weight_do_not_count():
+    """A factor of 1e300 would make the others vanish; ratios of the rest stay."""
+    found = bounded_weights(np.array([1.0, 2.0, 0.0]), np.array([1.0, 3.0, 1e300]))
+    assert_array_equal(found, [1, 6, 0])
+    extreme = bounded_weights(np.array([1e-300, 3e-300]), np.array([1e-300, 1e-300]))
+    assert extreme[1] / extreme[0] == pytest.approx(3)
+    assert 2.0**-66 < extreme.max() < 1

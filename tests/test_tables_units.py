@@ -139,3 +139,10 @@ def test_predictions_do_not_depend_on_the_units_of_numbers(name, offset, unit):
     np.testing.assert_allclose(
         model.predict(offset + unit * rows), expected.predict(rows), rtol=1e-6
     )
+
+
+def test_rounding_errors_have_no_units():
+    y = np.array([[0.3], [0.1 + 0.2]])
+    center, unit = target_units(y, np.ones(2))
+    np.testing.assert_allclose(center, 0.3)
+    np.testing.assert_array_equal(unit, 1)

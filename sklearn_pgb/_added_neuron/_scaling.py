@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from sklearn_pgb._added_neuron._network import TrainedNetwork
+from sklearn_pgb._budget import CONSTANT_RTOL
 from sklearn_pgb._estimator._state import as_fitted
 from sklearn_pgb._models._activations import ACTIVATIONS
 from sklearn_pgb._models._network import as_float64
@@ -58,9 +59,6 @@ class StandardizedTraining(TrainedNetwork):
         The network and the state of its optimizer are converted, so that outputs stay
         the same; see `InputChange`.
         """
-        # An estimator of an older version has no statistics.
-        if not hasattr(self, "_seen"):
-            return
         seen, new = self._seen, self._statistics(samples)
         total = seen["weight"] + new["weight"]
         share = new["weight"] / total
@@ -69,11 +67,16 @@ class StandardizedTraining(TrainedNetwork):
         within = np.hypot(
             np.sqrt(1 - share) * seen["spread"], np.sqrt(share) * new["spread"]
         )
+        center = seen["center"] + share * shift
+        spread = float(np.hypot(within, np.sqrt(share * (1 - share)) * between))
+        if spread <= CONSTANT_RTOL * np.abs(center).max():
+            # As in `center_and_spread`, it is only rounding error.
+            spread = 0.0
         self._seen = {
             **seen,
             "weight": total,
-            "center": seen["center"] + share * shift,
-            "spread": float(np.hypot(within, np.sqrt(share * (1 - share)) * between)),
+            "center": center,
+            "spread": spread,
             "mean": seen["mean"] + share * (new["mean"] - seen["mean"]),
         }
         scale, unit = self._target_scaling[1], self._loss_unit
@@ -85,8 +88,8 @@ class StandardizedTraining(TrainedNetwork):
             return
         self._convert_state(change, ratio, unit / self._loss_unit)
         if change is not None:
-            new = self._new_weights(change, seed)
-            first = change.parameters(self._coefs[0], self._intercepts[0], new)
+            drawn = self._new_weights(change, seed)
+            first = change.parameters(self._coefs[0], self._intercepts[0], drawn)
             self._coefs = [first[0], *self._coefs[1:]]
             self._intercepts = [first[1], *self._intercepts[1:]]
 
@@ -180,8 +183,7 @@ class StandardizedTraining(TrainedNetwork):
 
             return converted
 
-        same = lambda coef, intercept: (coef, intercept)  # noqa: E731
-        step = gradient = square = same
+        step = gradient = square = _unchanged
         if change is not None:
             step = partial(change.parameters, new=0.0)
             gradient, square = change.gradient, change.square
@@ -192,3 +194,7 @@ class StandardizedTraining(TrainedNetwork):
             by(gradient, factor, 1 / ratio),
             by(square, factor**2, 1 / ratio**2),
         )
+
+
+def _unchanged(coef, intercept):
+    return coef, intercept

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -129,6 +130,19 @@ def row_parts(X: Any) -> Iterator[Any]:
         yield X
     else:
         yield from (mapped[rows] for rows in mapped.blocks())
+
+
+def joined(results: Iterable[Any]) -> Any:
+    """Results for parts of the rows as one; a single one is not copied.
+
+    They are arrays, tensors or sparse arrays.
+    """
+    parts = list(results)
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return sp.vstack(parts, "csr") if sp.issparse(parts[0]) else np.concatenate(parts)
 
 
 def _stamp(path: str) -> tuple[int, int]:

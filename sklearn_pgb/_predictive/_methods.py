@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sklearn_pgb._models._mapped_rows import joined
 from sklearn_pgb._predictive._conformal import (
     check_coverage,
     interval,
@@ -46,7 +47,7 @@ class Located:
         all_parts = list(parts)
         locations = [part.location for part in all_parts]
         scales = [part.scale for part in all_parts]
-        return cls(np.concatenate(locations), np.concatenate(scales), all_parts[0].flat)
+        return cls(joined(locations), joined(scales), all_parts[0].flat)
 
 
 def rounding(targets: Tensor) -> float:

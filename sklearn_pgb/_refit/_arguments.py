@@ -117,7 +117,7 @@ def check_weight(
 
     At least one of the products must be positive.
     """
-    weight = checked_weights(sample_weight, X)
+    weight = bounded_weights(checked_weights(sample_weight, X))
     factor = None
     if request.class_weight is not None:
         if not request.classifies:
@@ -129,9 +129,8 @@ def check_weight(
         if request.is_prefit and y.ndim == 1:
             # It may know classes that are not among these samples.
             classes += list(getattr(request.estimator, "classes_", []))
-        factors = class_weights(request.class_weight, y, weight, classes)
-        factor = bounded_weights(factors)
-        weight *= factor
+        factor = class_weights(request.class_weight, y, weight, classes)
+        weight = bounded_weights(weight, factor)
     check_some_weight(weight)
     return weight, factor
 
@@ -168,7 +167,7 @@ def validation_samples(
             "y_val must have as many dimensions and columns as y, of shape "
             f"{y.shape}, got {y_val.shape}. Pass y_val in the format of y."
         )
-    weight = checked_weights(weight_val, X_val)
+    weight = bounded_weights(checked_weights(weight_val, X_val))
     rows = np.flatnonzero(weight)
     validation = Samples(X_val, y_val, weight).rows(rows)
     if request.classifies and y.ndim == 1:

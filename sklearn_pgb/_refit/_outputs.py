@@ -19,7 +19,7 @@ from sklearn_pgb._estimator._predictors import finite_outputs
 from sklearn_pgb._estimator._resources import device_or_cpu
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._losses._named import MODULE_LOSSES, find_loss
-from sklearn_pgb._models._mapped_rows import row_parts
+from sklearn_pgb._models._mapped_rows import joined, row_parts
 from sklearn_pgb._models._network import as_float64
 from sklearn_pgb._models._opened import OpenNetwork
 from sklearn_pgb._operators._operator import LinearOperator
@@ -70,7 +70,7 @@ def raw_outputs(refit: Any, X: Any) -> tuple[OpenNetwork, Tensor]:
     for part in row_parts(X):
         models, rows = refit._open(part)
         parts.append(finite_outputs(models.raw(rows)))
-    return models.opened[0], parts[0] if len(parts) == 1 else torch.cat(parts)
+    return models.opened[0], joined(parts)
 
 
 def class_columns(output_classes: NDArray[Any], classes: NDArray[Any]) -> Tensor | None:
@@ -175,8 +175,7 @@ def jacobian_features(refit: Any, X: Any) -> Any:
         operators = [each.network.jacobian(inputs) for each, inputs in pairs]
         return _side_by_side(operators, refit._n_components, refit._sketch_seed)
 
-    parts = list(map(of_part, row_parts(X)))
-    return sp.vstack(parts, "csr") if sp.issparse(parts[0]) else np.vstack(parts)
+    return joined(map(of_part, row_parts(X)))
 
 
 def _side_by_side(

@@ -32,7 +32,7 @@ from sklearn_pgb._estimator._state import Prepared, VersionedState
 from sklearn_pgb._estimator._tangent_sum import TangentSum
 from sklearn_pgb._estimator._trainer import train_networks
 from sklearn_pgb._losses._regression import GammaLoss
-from sklearn_pgb._models._mapped_rows import row_parts
+from sklearn_pgb._models._mapped_rows import joined, row_parts
 from sklearn_pgb._models._network import as_float64, positions_without
 from sklearn_pgb._models._open import (
     open_network,
@@ -47,7 +47,12 @@ from sklearn_pgb._predictive._reduction import (
 from sklearn_pgb._refit._fold_models import FoldModels, FoldTerms
 from sklearn_pgb._refit._groups import GroupRefit, refit_groups
 from sklearn_pgb._refit._stacking import as_counts
-from sklearn_pgb._samples import check_groups, check_has_targets, checked_weights
+from sklearn_pgb._samples import (
+    bounded_weights,
+    check_groups,
+    check_has_targets,
+    checked_weights,
+)
 from sklearn_pgb._sklearn import (
     HasMethods,
     Interval,
@@ -59,7 +64,7 @@ from sklearn_pgb._tables._folds import samples_aside, table_folds
 from sklearn_pgb._tables._members import table_members
 from sklearn_pgb._tables._reader import TableReader
 from sklearn_pgb._tables._units import target_units
-from sklearn_pgb._targets import class_codes
+from sklearn_pgb._targets import check_some_weight, class_codes
 from sklearn_pgb._threads import threads_for
 
 
@@ -178,7 +183,9 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         kept = {"loss": self.loss, "class_weight": getattr(self, "class_weight", None)}
         self._as_fitted = kept
         self._learn(y)
-        return table, y, self._targets.weigh(y, weight)
+        weight = bounded_weights(weight, self._targets.class_factors(y, weight))
+        check_some_weight(weight)
+        return table, y, weight
 
     def _store_heldout(self, y, raw, weight):
         """Store predictions and score of held-out samples; NaN for all others."""
@@ -431,8 +438,8 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
     def _raw(self, X: Any) -> NDArray[np.float64]:
         """Raw outputs for new samples, (n_samples, n_outputs)."""
         check_is_fitted(self)
-        raw = map(self._raw_in_member_units, _read_parts(self, X))
-        return self._in_units(np.concatenate(list(raw)))
+        parts = map(self._raw_in_member_units, _read_parts(self, X))
+        return self._in_units(joined(parts))
 
     def _raw_in_member_units(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
         solution = self.basis_coef_, self.stack_weights_, self._centered
@@ -467,7 +474,7 @@ class TableEstimator(VersionedState, Predictive, CallbackSupportMixin, BaseEstim
         """Return the predictions of the models whose errors are stored."""
         parts = map(self._fold_raw, _read_parts(self, X))
         folds = zip(*parts, strict=True)
-        return [self._in_units(np.concatenate(fold)) for fold in folds]
+        return [self._in_units(joined(fold)) for fold in folds]
 
     def _fold_raw(self, Z: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return self._of_folds("fold", Z, self._fold_models, self._centered)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_pgb._budget import FAR_TARGETS
+from sklearn_pgb._budget import CONSTANT_RTOL, FAR_TARGETS
 
 Array = NDArray[np.float64]
 
@@ -28,9 +28,12 @@ def target_units(y: Array, weight: Array) -> tuple[Array, Array]:
     mean = pivot + (weight * (y - pivot)).sum(0)
     deviation = y - mean
     spread = (weight * np.abs(deviation)).sum(0)
+    # The deviation of constant targets is only rounding error.
+    spread = np.where(spread > CONSTANT_RTOL * np.abs(mean), spread, 0.0)
     # Squares of deviations in units of their mean neither overflow nor underflow.
     size = np.where(spread > 0, spread, 1.0)
     ratio = np.sqrt((weight * (deviation / size) ** 2).sum(0))
-    exponent = np.round(np.log2(size) + np.log2(np.where(ratio > 0, ratio, 1.0)))
+    ratio = np.where((spread > 0) & (ratio > 0), ratio, 1.0)
+    exponent = np.round(np.log2(size) + np.log2(ratio))
     far = np.abs(mean) > FAR_TARGETS * spread
     return np.where(far, mean, 0.0), 2.0**exponent

@@ -46,7 +46,9 @@ class InputMoments:
 
     def joined(self, other: InputMoments) -> InputMoments:
         """Return the moments of the samples of both."""
-        exponent = np.maximum(self.exponent, other.exponent)
+        largest = np.maximum(self.largest, other.largest)
+        # Zeros have an exponent of zero, which is larger than that of small numbers.
+        exponent = np.frexp(largest)[1].astype(np.intp)
         (left, one), (right, two) = (
             (np.ldexp(each.center, shift), np.ldexp(each.spread, shift))
             for each in (self, other)
@@ -57,7 +59,6 @@ class InputMoments:
         within = np.hypot(np.sqrt(1 - share) * one, np.sqrt(share) * two)
         spread = np.hypot(within, np.sqrt(share * (1 - share)) * (right - left))
         total = self.weight + other.weight
-        largest = np.maximum(self.largest, other.largest)
         return InputMoments(self.n_features, total, exponent, center, spread, largest)
 
     def is_constant(self, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
