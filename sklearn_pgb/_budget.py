@@ -131,8 +131,10 @@ INPUT_ULPS = 8
 SMALLEST_COLUMN = 1e-290
 
 # A training that continues with other samples changes its standardization if means
-# differ by more than this many standard deviations, or deviations by this factor. Then
-# no weight becomes larger by more than the second factor, since units would saturate.
+# differ by more than this many standard deviations, or deviations grow by this factor.
+# A smaller deviation changes nothing: conversions disturb Adam's second moments. Then
+# no weight of the first layer becomes larger by more than the second factor, since
+# units would saturate.
 # Samples beyond the third factor do not change it and raise an error.
 LARGEST_CHANGE = 2.0
 LARGEST_STRETCH = 10.0

@@ -35,6 +35,8 @@ def test_weights_and_targets_of_scorers_are_checked(scorer):
     infinite = np.where(y == y[0], np.inf, y)
     with pytest.raises(ValueError, match="y contains infinity"):
         scorer(REFIT, rows, infinite)
+    with pytest.raises(ValueError, match="y must be numbers, got"):
+        scorer(REFIT, rows, ["a"] * len(rows))
 
 
 @pytest.mark.parametrize("scorer", SCORERS, ids=repr)

@@ -121,9 +121,10 @@ class AddedNeuronRegressor(NetworkRegressor, AddedNeuronBase):
         standard deviation, or only divided by their largest absolute value if X is
         sparse. Constant features are left out until they vary. The statistics are those
         of the weighted training samples. `partial_fit` and `warm_start` count all calls
-        and adapt the network if they change by a factor of two; its outputs stay the
-        same. A `module` is only adapted to features that were constant. Samples with
-        more than one axis have a single mean and standard deviation.
+        and adapt the network if they grow by a factor of two; its outputs stay the
+        same, unless a deviation becomes more than ten times as large at once. A
+        `module` is only adapted to features that were constant. Samples with more than
+        one axis have a single mean and standard deviation.
     dtype : {"float32", "float64"}, default=None
         Precision of the training; None follows X. Losses, bounds and predictions are
         always computed in float64, and so is all of "lbfgs".

@@ -277,14 +277,19 @@ def check_n_draws(n_draws: Any) -> int:
     return int(n_draws)
 
 
-def check_targets(y: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Return targets as a matrix of this shape, or raise an error."""
+def as_numbers(y: ArrayLike) -> Array:
+    """Return targets as an array, or raise an error."""
     try:
-        values: Array = np.asarray(y, dtype=np.float64)
+        return np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"y must be numbers, got {y!r:.60}. Pass one target for each sample."
         ) from error
+
+
+def check_targets(y: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return targets as a matrix of this shape, or raise an error."""
+    values = as_numbers(y)
     if values.shape != shape and (shape[1] > 1 or values.shape != shape[:1]):
         raise ValueError(
             f"y must have {shape[0]} samples and {shape[1]} outputs, as the "

@@ -13,7 +13,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_pgb._predictive._conformal import check_coverage
-from sklearn_pgb._predictive._distribution import check_targets
+from sklearn_pgb._predictive._distribution import as_numbers, check_targets
 from sklearn_pgb._predictive._predictor import distributional
 from sklearn_pgb._samples import checked_weights
 from sklearn_pgb._sklearn import _BaseScorer
@@ -92,7 +92,7 @@ def _mean(scores: np.ndarray[Any, Any], sample_weight: Any) -> float:
 
 def _finite(y: ArrayLike) -> np.ndarray[Any, Any]:
     """Return targets; raise an error if they are infinite."""
-    values: np.ndarray[Any, Any] = np.asarray(y, dtype=np.float64)
+    values = as_numbers(y)
     # Missing targets have an error of their own.
     assert_all_finite(values, allow_nan=True, input_name="y")
     return values

@@ -102,7 +102,8 @@ def read_table(X: Any) -> Table:
         # For example tensors with gradients, or in bfloat16.
         raise TypeError(
             f"X must be an array, a list of samples or a data frame, got a "
-            f"{type(X).__name__} that NumPy can't read: {error} Convert it; tensors by "
+            f"{type(X).__name__} that NumPy can't read: {str(error).rstrip('.')}. "
+            "Convert it; tensors by "
             "X.detach().cpu().float()."
         ) from error
     except ValueError as error:

@@ -20,12 +20,13 @@ Layers = list[tuple[Array, Array]]
 def differs(spread: Any, shift: Any, old_spread: Any) -> Any:
     """Return whether a standardization does not suit data with other statistics.
 
-    Small differences are ignored, so that trainings on similar batches keep theirs.
+    Small differences are ignored, so that trainings on similar batches keep theirs, and
+    so are smaller deviations, which only slow the training down.
     Data that exceed it by far too much are left to the checks of losses and targets.
     """
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         growth = spread / old_spread
-        changed = (growth > LARGEST_CHANGE) | (growth < 1 / LARGEST_CHANGE)
+        changed = growth > LARGEST_CHANGE
         changed |= np.abs(shift) > LARGEST_CHANGE * np.minimum(spread, old_spread)
         return changed & (growth < LARGEST_GROWTH)
 
