@@ -23,7 +23,11 @@ from sklearn_pgb._convex._problem import ConvexProblem, finish
 from sklearn_pgb._estimator._border import inputs_of, open_all
 from sklearn_pgb._losses._regression import GammaLoss, SquaredLoss
 from sklearn_pgb._operators._dense import DenseOperator
-from sklearn_pgb._refit._uncertainty import heldout_level, parameter_variance
+from sklearn_pgb._refit._uncertainty import (
+    column_units,
+    heldout_level,
+    parameter_variance,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 2))
@@ -291,6 +295,18 @@ def test_std_does_not_depend_on_origins(seed, change, rich):
     }[change]()
     # The solver stops at a tolerance.
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("power", [-600, 0, 600])
+def test_units_of_columns_of_any_size(seed, power):
+    """Squares of the values are outside of double precision."""
+    values = np.random.default_rng(seed).normal(3, 1, size=(50, 2))
+    weight = np.random.default_rng(seed).uniform(size=50)
+    scaler = StandardScaler().fit(values, sample_weight=weight)
+    scaled = torch.from_numpy(values * 2.0**power)
+    mean, spread = column_units(scaled, torch.from_numpy(weight / weight.sum()))
+    np.testing.assert_allclose(mean * 2.0**-power, scaler.mean_, rtol=1e-12)
+    np.testing.assert_allclose(spread * 2.0**-power, scaler.scale_, rtol=1e-12)
 
 
 def test_noise_is_raised_to_fit_held_out_samples():

@@ -521,3 +521,17 @@ def test_rare_categories_share_an_indicator():
     rows = net.transform(np.array([[0], [2], [3], [NAN], [9]]))
     assert rows.shape[1] == 3
     assert_array_equal(rows[1:], np.tile(rows[1], (4, 1)))
+
+
+def test_scale_of_rounding_errors():
+    """They are no differences that a forest should split."""
+    X = np.array([[0.3, 1.0], [0.1 + 0.2, 2.0], [0.3, 3.0]])
+    found = RobustScale().fit_transform(X)
+    assert np.ptp(found[:, 0]) < 1e-15
+    assert np.ptp(found[:, 1]) > 1
+
+
+def test_positions_in_arrays_are_refused():
+    table = read_table(pd.DataFrame({"a": [1, 2], "b": [3, 4]}))
+    with pytest.raises(ValueError, match=r"a mask of length 2, got array\(\[0, 1\]\)"):
+        TableReader.of(table, [np.array([0, 1])])

@@ -126,6 +126,13 @@ def restricted(
     return [(train[train >= 0], test[test >= 0]) for train, test in moved]
 
 
+def _no_splitter(cv: Any) -> ValueError:
+    return ValueError(
+        "cv must be an int, a splitter, or an iterable of pairs (train, test) of row "
+        f"numbers, got {cv!r}."
+    )
+
+
 def splitter_parts(
     rows: NDArray[np.intp],
     splitter: Any,
@@ -141,10 +148,6 @@ def splitter_parts(
     splitter are its own.
     """
     X, y = indexable(X, y)
-    wrong = ValueError(
-        "cv must be an int, a splitter, or an iterable of pairs (train, test) of row "
-        f"numbers, got {splitter!r}."
-    )
     splits = hasattr(splitter, "split") and not isinstance(splitter, str)
     if splits or splitter is None or isinstance(splitter, Integral):
         splitter = check_cv(splitter, y, classifier=classifier)
@@ -153,12 +156,12 @@ def splitter_parts(
         try:
             pairs = iter(splitter)
         except TypeError as error:
-            raise wrong from error
+            raise _no_splitter(splitter) from error
         drawn = list(pairs)
     try:
         parts = restricted(drawn, rows, _num_samples(X))
     except (TypeError, ValueError, IndexError) as error:
-        raise wrong from error
+        raise _no_splitter(splitter) from error
     parts = [(train, test) for train, test in parts if len(test)]
     if not parts:
         raise ValueError(

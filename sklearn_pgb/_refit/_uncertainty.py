@@ -207,9 +207,11 @@ def tries_rich(network: Network, X: Tensor, raw: Tensor, effort: Effort) -> bool
     columns = values * (values + 3) // 2
     columns += sum(h.shape[1] for h in _hidden(network, X[:1]))
     fits = NOISE_COPIES * 8.0 * len(X) * columns <= effort.max_memory
+    if not fits or columns > min(len(X) // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS):
+        return False
     # Duplicate samples count once, so that integer weights equal repetition.
     n_distinct = int(row_codes(X.cpu().numpy()).max()) + 1
-    return fits and columns <= min(n_distinct // NOISE_ROWS_PER_COLUMN, NOISE_COLUMNS)
+    return columns <= n_distinct // NOISE_ROWS_PER_COLUMN
 
 
 def predictive_std(
@@ -290,9 +292,11 @@ def column_units(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
     The weights sum to one.
     """
-    mean = weight @ values
-    spread = (weight @ (values - mean).square()).sqrt()
-    varies = spread > CONSTANT_RTOL * values.abs().amax(0)
+    mean, largest = weight @ values, values.abs().amax(0)
+    # Squares of extreme values would overflow or underflow.
+    unit = largest.clamp_min(torch.finfo(values.dtype).tiny)
+    spread = (weight @ ((values - mean) / unit).square()).sqrt() * unit
+    varies = spread > CONSTANT_RTOL * largest
     return mean, torch.where(varies, spread, torch.inf)
 
 

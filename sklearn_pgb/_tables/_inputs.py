@@ -12,6 +12,7 @@ from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
 from sklearn_pgb._budget import (
     AUTO_FOLDS,
+    INPUT_ULPS,
     MOST_ONE_HOT,
     MOST_TREE_CODES,
     RARE_SAMPLES,
@@ -131,7 +132,9 @@ class RobustScale(ArrayTransformer):
         # The interquartile range of the standard normal distribution is 1.349.
         spread = (high - low) / 1.349
         spread = np.where(spread > 0, spread, np.nanstd(known - self.center_, axis=0))
-        self.scale_ = np.where(spread > 0, spread, 1.0)
+        # Values that differ by rounding errors stay as near to each other as they are.
+        least = INPUT_ULPS * np.finfo(np.float64).eps
+        self.scale_ = np.where(spread > least, spread, 1.0)
         return self
 
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:

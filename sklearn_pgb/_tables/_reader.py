@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ from sklearn_pgb._tables._values import (
     other_than_date,
     to_number,
 )
+
+_BOOLS = bool, np.bool_
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,12 +213,9 @@ def _categorical_mask(table: Table, categorical: ArrayLike | None) -> NDArray[np
     return chosen
 
 
-_BOOLS = bool, np.bool_
-
-
 def _columns_meant(table: Table, entry: Any) -> set[int]:
     """Positions of the columns that have a name, or are at a position."""
-    if isinstance(entry, _BOOLS):
+    if isinstance(entry, _BOOLS) or not isinstance(entry, Hashable):
         return set()
     n_features, found = len(table.columns), set()
     if isinstance(entry, int | np.integer) and -n_features <= entry < n_features:
