@@ -1,5 +1,7 @@
 """`PredictiveDisplay` draws predicted distributions."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -59,6 +61,16 @@ def test_axes_of_the_caller():
     assert axes[0].get_ylabel() == "progression"
     with pytest.raises(ValueError, match="ax must hold two Axes"):
         display.plot(ax=axes[0])
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1), (2, 3), (2, 2, 1)])
+def test_shape_of_probabilities(shape):
+    quantiles = np.arange(8.0).reshape(2, 4)
+    display = PredictiveDisplay([0, 1], [0, 1], [0, 1], quantiles, np.ones(shape))
+    message = f"must have shape (2,) or (2, 2), got {shape}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        display.plot()
+    assert not plt.get_fignums()
 
 
 def test_containers_of_samples():

@@ -177,6 +177,7 @@ class PredictiveDisplay:
 
         for name in ("position_name", "target_name"):
             check_text(getattr(self, name), name)
+        probabilities = _probability_ends(self.probabilities, numbers(self.y, "y").size)
         size = plt.rcParams["figure.figsize"]
         self.axes_ = panel_axes(ax, 2, (1.8 * size[0], size[1]))
         if len(self.axes_) < 2:
@@ -203,7 +204,7 @@ class PredictiveDisplay:
         fan.set(xlabel=self.position_name, ylabel=self.target_name or "target")
         fan.legend()
         levels = np.linspace(0, 1, RELIABILITY_POINTS)
-        below = _transform_distribution(self.probabilities, levels)
+        below = _transform_distribution(probabilities, levels)
         reliability.plot([0, 1], [0, 1], "--", color="0.5", label="as predicted")
         (self.reliability_line_,) = reliability.plot(levels, below, label="observed")
         reliability.set(
@@ -217,10 +218,20 @@ class PredictiveDisplay:
         return self
 
 
-def _transform_distribution(probabilities, levels):
-    """Return the fraction of targets below the quantiles of each level."""
+def _probability_ends(probabilities, n_samples):
+    """Return the probabilities below and up to each target, (n_samples, 2)."""
     ends = numbers(probabilities, "probabilities")
-    low, high = ends.T[:, :, None] if ends.ndim == 2 else (ends[:, None],) * 2
+    if ends.shape not in ((n_samples,), (n_samples, 2)):
+        raise ValueError(
+            f"probabilities must have shape ({n_samples},) or ({n_samples}, 2), got "
+            f"{ends.shape}. Pass distribution.cdf(y)."
+        )
+    return np.column_stack([ends, ends]) if ends.ndim == 1 else ends
+
+
+def _transform_distribution(ends, levels):
+    """Return the fraction of targets below the quantiles of each level."""
+    low, high = ends.T[:, :, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         part = np.clip((levels - low) / (high - low), 0, 1)
     return np.where(high > low, part, high <= levels).mean(0)
