@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom, poisson
-from sklearn.utils import check_random_state
+from sklearn.utils import assert_all_finite, check_random_state
 
 from sklearn_pgb._budget import (
     COUNT_POINTS,
@@ -253,17 +253,20 @@ def count_distribution(mean: Array, dispersion: float) -> Any:
 
 def check_probabilities(q: ArrayLike) -> Array:
     """Return probabilities as an array, or raise an error."""
-    error = ValueError(
-        f"quantiles must be one or more numbers between 0 and 1, got {q!r}. "
-        "Pass, for example, [0.05, 0.5, 0.95]."
-    )
     try:
         levels: Array = np.asarray(q, dtype=np.float64)
     except (TypeError, ValueError):
-        raise error from None
+        raise _no_probabilities(q) from None
     if levels.ndim > 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
-        raise error
+        raise _no_probabilities(q)
     return levels
+
+
+def _no_probabilities(q: ArrayLike) -> ValueError:
+    return ValueError(
+        f"quantiles must be one or more numbers between 0 and 1, got {q!r}. "
+        "Pass, for example, [0.05, 0.5, 0.95]."
+    )
 
 
 def check_n_draws(n_draws: Any) -> int:
@@ -277,19 +280,17 @@ def check_n_draws(n_draws: Any) -> int:
     return int(n_draws)
 
 
-def as_numbers(y: ArrayLike) -> Array:
-    """Return targets as an array, or raise an error."""
+def check_targets(y: ArrayLike, shape: tuple[int, ...], finite: bool = False) -> Array:
+    """Return targets as a matrix of this shape, or raise an error.
+
+    Infinite targets raise an error if `finite`.
+    """
     try:
-        return np.asarray(y, dtype=np.float64)
+        values = np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"y must be numbers, got {y!r:.60}. Pass one target for each sample."
         ) from error
-
-
-def check_targets(y: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Return targets as a matrix of this shape, or raise an error."""
-    values = as_numbers(y)
     if values.shape != shape and (shape[1] > 1 or values.shape != shape[:1]):
         raise ValueError(
             f"y must have {shape[0]} samples and {shape[1]} outputs, as the "
@@ -300,6 +301,8 @@ def check_targets(y: ArrayLike, shape: tuple[int, ...]) -> Array:
             f"y must have no missing values, got {np.isnan(values).sum()} of them. "
             "Leave these samples out."
         )
+    if finite:
+        assert_all_finite(values, input_name="y")
     return values.reshape(shape)
 
 

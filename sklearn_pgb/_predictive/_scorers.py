@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import assert_all_finite
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_pgb._predictive._conformal import check_coverage
-from sklearn_pgb._predictive._distribution import as_numbers, check_targets
+from sklearn_pgb._predictive._distribution import check_targets
 from sklearn_pgb._predictive._predictor import distributional
 from sklearn_pgb._samples import checked_weights
 from sklearn_pgb._sklearn import _BaseScorer
@@ -90,14 +89,6 @@ def _mean(scores: np.ndarray[Any, Any], sample_weight: Any) -> float:
     return float(np.average(scores, weights=sample_weight))
 
 
-def _finite(y: ArrayLike) -> np.ndarray[Any, Any]:
-    """Return targets; raise an error if they are infinite."""
-    values = as_numbers(y)
-    # Missing targets have an error of their own.
-    assert_all_finite(values, allow_nan=True, input_name="y")
-    return values
-
-
 @DistributionScorer
 def neg_crps(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) -> float:
     """Negative mean continuous ranked probability score, for ``scoring=``.
@@ -126,8 +117,9 @@ def neg_crps(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) ->
     True
     """
     predictor, X = distributional(estimator, X)
-    scores = predictor.predict_distribution(X).crps(_finite(y))
-    return -_mean(np.mean(_matrix(scores), 1), sample_weight)
+    distribution = predictor.predict_distribution(X)
+    y = check_targets(y, _matrix(distribution.mean).shape, finite=True)
+    return -_mean(np.mean(_matrix(distribution.crps(y)), 1), sample_weight)
 
 
 @DistributionScorer
@@ -158,8 +150,9 @@ def neg_nll(estimator: Any, X: Any, y: ArrayLike, sample_weight: Any = None) -> 
     True
     """
     predictor, X = distributional(estimator, X)
-    logs = predictor.predict_distribution(X).log_prob(_finite(y))
-    return _mean(np.sum(_matrix(logs), 1), sample_weight)
+    distribution = predictor.predict_distribution(X)
+    y = check_targets(y, _matrix(distribution.mean).shape, finite=True)
+    return _mean(np.sum(_matrix(distribution.log_prob(y)), 1), sample_weight)
 
 
 @IntervalScorer
@@ -207,7 +200,7 @@ def interval_score(
     predictor, X = distributional(estimator, X)
     ends = predictor.predict_interval(X, coverage)
     low, high = _matrix(ends[:, 0]), _matrix(ends[:, 1])
-    y = check_targets(_finite(y), low.shape)
+    y = check_targets(y, low.shape, finite=True)
     missed = np.maximum(low - y, 0) + np.maximum(y - high, 0)
     scores = high - low + 2 / (1 - coverage) * missed
     return -_mean(np.mean(scores, 1), sample_weight)
