@@ -1,6 +1,7 @@
 """Tables as matrices: every kind of column, container and missing value."""
 
 import datetime as dt
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -531,7 +532,32 @@ def test_scale_of_rounding_errors():
     assert np.ptp(found[:, 1]) > 1
 
 
-def test_positions_in_arrays_are_refused():
-    table = read_table(pd.DataFrame({"a": [1, 2], "b": [3, 4]}))
-    with pytest.raises(ValueError, match=r"a mask of length 2, got array\(\[0, 1\]\)"):
-        TableReader.of(table, [np.array([0, 1])])
+POSITIONS = np.array([0, 1])
+
+
+@pytest.mark.parametrize("names", [["a", "b"], [("a", "x"), ("a", "y")]])
+@pytest.mark.parametrize("entry", [POSITIONS, pd.Series(POSITIONS), (POSITIONS, "x")])
+def test_positions_in_arrays_are_refused(names, entry):
+    table = read_table(pd.DataFrame([[1, 3], [2, 4]], columns=pd.Index(names)))
+    message = "categorical_features must be .* a mask of length 2, got "
+    with pytest.raises(ValueError, match=message + re.escape(repr(entry))):
+        TableReader.of(table, [entry])
+
+
+class Unreadable:
+    """NumPy gets this error instead of an array."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+
+@pytest.mark.parametrize("stop", ["", "."])
+@pytest.mark.parametrize(
+    ("error", "advice"), [(TypeError, "Convert"), (ValueError, "Fill up")]
+)
+def test_errors_of_libraries_end_with_one_full_stop(error, advice, stop):
+    with pytest.raises(error, match=rf": no numbers\. {advice}"):
+        read_table(Unreadable(error("no numbers" + stop)))

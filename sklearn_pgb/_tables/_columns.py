@@ -103,14 +103,14 @@ def read_table(X: Any) -> Table:
         raise TypeError(
             f"X must be an array, a list of samples or a data frame, got a "
             f"{type(X).__name__} that NumPy can't read: {str(error).rstrip('.')}. "
-            "Convert it; tensors by "
-            "X.detach().cpu().float()."
+            "Convert it; tensors by X.detach().cpu().float()."
         ) from error
     except ValueError as error:
         raise ValueError(
             "X must have one value for each sample and feature, got samples of "
-            f"different lengths, or sequences as values: {error} Fill up the samples; "
-            "pass tuples in a data frame."
+            "different lengths, or sequences as values: "
+            f"{str(error).rstrip('.')}. Fill up the samples; pass tuples in a data "
+            "frame."
         ) from error
     if array.dtype.kind == "c":
         raise ValueError(COMPLEX)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -215,7 +214,7 @@ def _categorical_mask(table: Table, categorical: ArrayLike | None) -> NDArray[np
 
 def _columns_meant(table: Table, entry: Any) -> set[int]:
     """Positions of the columns that have a name, or are at a position."""
-    if isinstance(entry, _BOOLS) or not isinstance(entry, Hashable):
+    if isinstance(entry, _BOOLS) or not _is_hashable(entry):
         return set()
     n_features, found = len(table.columns), set()
     if isinstance(entry, int | np.integer) and -n_features <= entry < n_features:
@@ -224,3 +223,12 @@ def _columns_meant(table: Table, entry: Any) -> set[int]:
         if names and entry in names:
             found.add(names.index(entry))
     return found
+
+
+def _is_hashable(entry: Any) -> bool:
+    """Whether it can be a name. The class of a tuple of arrays says that it can."""
+    try:
+        hash(entry)
+    except TypeError:
+        return False
+    return True
