@@ -740,6 +740,11 @@ TRAINING_LOG_SPAN = 10.0
 # for 3, 6 and 10: stronger squashing bends smooth and linear functions of the inputs.
 SQUASH = 10.0
 
+# Binary exponent of the largest unit of a column. It and its inverse are within the
+# limits of double precision, which are 1023 and -1022, and the largest numbers become
+# at most 2^24 in it. Numbers below its inverse stay below one, and are exact.
+LARGEST_UNIT = 1000
+
 # Columns with at most this many categories become indicators, and those with fewer
 # samples than RARE_SAMPLES share one.
 MOST_ONE_HOT, RARE_SAMPLES = 30, 3

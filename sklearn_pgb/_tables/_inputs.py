@@ -13,6 +13,7 @@ from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 from sklearn_pgb._budget import (
     AUTO_FOLDS,
     INPUT_ULPS,
+    LARGEST_UNIT,
     MOST_ONE_HOT,
     MOST_TREE_CODES,
     RARE_SAMPLES,
@@ -126,7 +127,9 @@ class RobustScale(ArrayTransformer):
         known = np.where(np.isnan(X).all(0), 0.0, X)
         # A power of two that makes values at most one, so that nothing overflows.
         exponents = np.frexp(np.nanmax(np.abs(known), axis=0))[1]
-        self.unit_ = 2.0 ** -np.clip(exponents, -1000, 1000).astype(float)
+        self.unit_ = 2.0 ** -np.clip(exponents, -LARGEST_UNIT, LARGEST_UNIT).astype(
+            float
+        )
         known = known * self.unit_
         low, self.center_, high = np.nanquantile(known, [0.25, 0.5, 0.75], axis=0)
         # The interquartile range of the standard normal distribution is 1.349.
