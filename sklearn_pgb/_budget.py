@@ -827,7 +827,7 @@ ASIDE_FRACTION, MOST_ASIDE = 0.05, 1024
 # large, and sums of squares stay far from the limits of double precision.
 LARGEST_WEIGHT = 64
 
-# Means of targets that are this many times as large as their mean deviation are
+# Means of targets that are this many times as large as their standard deviation are
 # subtracted: squares then differ in the last ten digits.
 FAR_TARGETS = 1e3
 

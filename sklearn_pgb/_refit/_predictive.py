@@ -59,7 +59,6 @@ def oof_errors(
         of_label = targets.probabilities(decision)[np.arange(len(y)), codes]
         return errors | {"scores": 1 - of_label}
     y = y.reshape(len(y), -1)
-    errors["sample"] = row_codes(np.column_stack([row_codes(samples.X)[rows], y]))
     targets, normalized = trained.samples.y, trained.samples.normalized_weight
     least = rounding_of_outputs(targets)
     level = (normalized @ (targets - normalized @ targets).square()).sqrt()
@@ -77,7 +76,10 @@ def oof_errors(
         return errors | {"y": y, "mean": predicted.location}
     # The refit averages the folds' models, whose errors partly cancel.
     shrink = np.sqrt(1 - choice.gain) if data.validation is None else 1.0
-    return errors | {"errors": shrink * (y - predicted.location) / predicted.scale}
+    return errors | {
+        "errors": shrink * (y - predicted.location) / predicted.scale,
+        "sample": row_codes(np.column_stack([row_codes(samples.X)[rows], y])),
+    }
 
 
 def standard_deviations(

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_pgb._budget import CONSTANT_RTOL, FAR_TARGETS
+from sklearn_pgb._budget import FAR_TARGETS, INPUT_ULPS
+from sklearn_pgb._training._input_map import InputMoments
 
 Array = NDArray[np.float64]
 
@@ -21,19 +22,12 @@ def target_units(y: Array, weight: Array) -> tuple[Array, Array]:
     These are statistics of all samples, held-out ones included. Single samples hardly
     ever change a power of two.
     """
-    y, weight = y[weight > 0], weight[weight > 0]
-    # Relative to one sample, so that the mean of equal targets is exact.
-    pivot = y[weight.argmax()]
-    weight = weight[:, None] / weight.sum()
-    mean = pivot + (weight * (y - pivot)).sum(0)
-    deviation = y - mean
-    spread = (weight * np.abs(deviation)).sum(0)
+    kept = weight > 0
+    moments = InputMoments.of(y[kept], weight[kept])
+    mean, spread = np.ldexp([moments.center, moments.spread], moments.exponent)
     # The deviation of constant targets is only rounding error.
-    spread = np.where(spread > CONSTANT_RTOL * np.abs(mean), spread, 0.0)
-    # Squares of deviations in units of their mean neither overflow nor underflow.
-    size = np.where(spread > 0, spread, 1.0)
-    ratio = np.sqrt((weight * (deviation / size) ** 2).sum(0))
-    ratio = np.where((spread > 0) & (ratio > 0), ratio, 1.0)
-    exponent = np.round(np.log2(size) + np.log2(ratio))
+    varies = moments.spread > INPUT_ULPS * np.finfo(np.float64).eps
+    size = np.where(varies, moments.spread, 1.0)
+    exponent = np.where(varies, np.round(np.log2(size) + moments.exponent), 0.0)
     far = np.abs(mean) > FAR_TARGETS * spread
     return np.where(far, mean, 0.0), 2.0**exponent
