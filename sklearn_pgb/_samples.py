@@ -78,11 +78,19 @@ def _rows(part: Any, index: Any) -> Any:
     return _safe_indexing(part, index)
 
 
-def checked_weights(sample_weight: Any, X: Any) -> NDArray[np.float64]:
+def checked_weights(
+    sample_weight: Any, X: Any, name: str = "sample_weight"
+) -> NDArray[np.float64]:
     """Return a new array of sample weights >= 0, ones if there are none."""
-    weight: NDArray[np.float64] = _check_sample_weight(
-        sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
-    )
+    try:
+        weight: NDArray[np.float64] = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
+        )
+    except ValueError as error:
+        if name == "sample_weight":
+            raise
+        # scikit-learn names no other argument.
+        raise ValueError(f"{name} must be weights of samples. {error}") from error
     return weight
 
 

@@ -150,6 +150,15 @@ def test_gradients_are_converted(rng):
     coef, intercept = change.gradient(z.T @ g, g.sum(0))
     assert_allclose(coef, new.T @ g, atol=1e-9)
     assert_allclose(intercept, g.sum(0))
+    # Mean squares of one-sample gradients with signs that make entries uncorrelated.
+    squares = [np.zeros_like(coef), np.zeros_like(intercept)]
+    for signs in ([1, 1], [1, -1]):
+        one = signs[0] * z[:1].T @ g[:1], signs[1] * g[0]
+        for total, part in zip(squares, change.gradient(*one), strict=True):
+            total += part**2 / 2
+    found = change.square((z[:1].T @ g[:1]) ** 2, g[0] ** 2)
+    for actual, expected in zip(found, squares, strict=True):
+        assert_allclose(actual, expected, atol=1e-12)
     coef, intercept = rng.normal(size=(3, 5)), rng.normal(size=5)
     drawn = rng.normal(size=(4, 5))
     other = change.parameters(coef, intercept, drawn)

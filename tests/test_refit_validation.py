@@ -48,11 +48,11 @@ BAD = {
     "text": ({"X_val": X_VAL, "y_val": np.full(12, "high")}, "y must be numeric"),
     "zero weights": (
         {"X_val": X_VAL, "y_val": Y_VAL, "sample_weight_val": np.zeros(12)},
-        "at least one non-zero",
+        "sample_weight_val must be weights of samples.* at least one non-zero",
     ),
     "negative weights": (
         {"X_val": X_VAL, "y_val": Y_VAL, "sample_weight_val": -np.ones(12)},
-        "Negative values",
+        "sample_weight_val must be weights of samples.*Negative values",
     ),
     "number of weights": (
         {"X_val": X_VAL, "y_val": Y_VAL, "sample_weight_val": np.ones(11)},

@@ -3,6 +3,7 @@
 pyarrow is not required; its cases run if it is installed.
 """
 
+import contextlib
 import datetime as dt
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 from table_cases import CURVE, WEIGHT, N, X, Y, small
 
 from sklearn_pgb import GradientBasisRefit, ResNetBasisClassifier
+from sklearn_pgb._models import _mapped_rows
 from sklearn_pgb._tables._columns import read_table
 from sklearn_pgb._tables._reader import TableReader
 
@@ -159,6 +161,13 @@ def test_numbers_of_single_precision_keep_their_value(kind):
 # --- unknown categories ---------------------------------------------------------------
 
 
+def read_and_warn(reader, values):
+    table = read_table(pd.DataFrame({"c": values}))
+    codes = reader.read(table)
+    reader.warn_of_unknown(reader.unknown(table, codes))
+    return codes
+
+
 @pytest.mark.parametrize(
     ("known", "new"),
     [
@@ -173,7 +182,7 @@ def test_categories_that_are_all_unknown_are_named(known, new):
     reader, _ = TableReader.of(read_table(pd.DataFrame({"c": known})), ["c"])
     message = f"No value of column 'c' is a category of fit.*{new[0]!r}.*Convert"
     with pytest.warns(UserWarning, match=message):
-        codes = reader.read(read_table(pd.DataFrame({"c": objects(new)})))
+        codes = read_and_warn(reader, objects(new))
     assert np.isnan(codes).all()
 
 
@@ -181,14 +190,33 @@ def test_categories_that_are_all_unknown_are_named(known, new):
 def test_some_unknown_categories_are_as_expected(new):
     """One new category is nothing special; nor is a column that is missing."""
     reader, _ = TableReader.of(read_table(pd.DataFrame({"c": ["a", "b", "c"]})))
-    reader.read(read_table(pd.DataFrame({"c": objects(new)})))
+    read_and_warn(reader, objects(new))
 
 
 def test_new_identifiers_are_as_expected():
     names = [f"name {i}" for i in range(200)]
     reader, _ = TableReader.of(read_table(pd.DataFrame({"c": names[:100]})))
-    codes = reader.read(read_table(pd.DataFrame({"c": names[100:]})))
-    assert np.isnan(codes).all()
+    assert np.isnan(read_and_warn(reader, names[100:])).all()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_unknown_categories_of_a_file_are_those_of_all_parts(
+    known, tmp_path, monkeypatch
+):
+    """Only the second part may have categories of fit."""
+    monkeypatch.setattr(_mapped_rows, "SAMPLE_BLOCK", 64)
+    rng = np.random.default_rng(0)
+    rows = np.c_[rng.normal(size=150), rng.integers(0, 3, 150)]
+    model = small("real", categorical_features=[1]).fit(rows, rows[:, 0])
+    rows[:64, 1] += 10
+    rows[64:, 1] += 0 if known else 10
+    np.save(tmp_path / "X.npy", rows)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    expected = contextlib.nullcontext()
+    if not known:
+        expected = pytest.warns(UserWarning, match="No value of column 1 is a category")
+    with expected:
+        np.testing.assert_allclose(model.predict(mapped), model.predict(rows))
 
 
 # --- weights --------------------------------------------------------------------------

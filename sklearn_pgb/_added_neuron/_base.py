@@ -436,7 +436,7 @@ class AddedNeuronBase(VersionedState, CallbackSupportMixin, StandardizedTraining
     def _validation_samples(self, X, y, sample_weight):
         """Validate the held-out samples that the user passes."""
         X = self._validated(X, reset=False)
-        weight = checked_weights(sample_weight, X)
+        weight = checked_weights(sample_weight, X, "sample_weight_val")
         y = self._kind_of_targets.checked(
             check_array(
                 y, ensure_2d=False, dtype=None, accept_sparse=True, input_name="y_val"

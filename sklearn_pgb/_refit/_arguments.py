@@ -167,7 +167,7 @@ def validation_samples(
             "y_val must have as many dimensions and columns as y, of shape "
             f"{y.shape}, got {y_val.shape}. Pass y_val in the format of y."
         )
-    weight = bounded_weights(checked_weights(weight_val, X_val))
+    weight = bounded_weights(checked_weights(weight_val, X_val, "sample_weight_val"))
     rows = np.flatnonzero(weight)
     validation = Samples(X_val, y_val, weight).rows(rows)
     if request.classifies and y.ndim == 1:

@@ -559,6 +559,8 @@ def _as_arrays(folds: Sequence[FoldTerms]) -> list[Any]:
 def _read_parts(estimator: Any, X: Any) -> Iterator[NDArray[np.float64]]:
     """Read a table with the columns of the training table, see `row_parts`."""
     reader = TableReader(**estimator._reader)
+    # Columns that have no known category in any part, and their labels.
+    unknown: dict[int, set[Any]] | None = None
     for part in row_parts(X):
         if reader.is_numeric and is_plain(part, estimator, sys.float_info.max):
             yield part
@@ -566,4 +568,9 @@ def _read_parts(estimator: Any, X: Any) -> Iterator[NDArray[np.float64]]:
         table = read_table(part)
         validate_data(estimator, part, skip_check_array=True, reset=False)
         Z = reader.read(table)
+        new = reader.unknown(table, Z)
+        if unknown is not None:
+            new = {j: new[j] | unknown[j] for j in new.keys() & unknown.keys()}
+        unknown = new
         yield check_array(Z, ensure_all_finite="allow-nan", input_name="X")
+    reader.warn_of_unknown(unknown or {})

@@ -127,13 +127,38 @@ class TableReader:
                 f"X has {len(table.columns)} features, but fit saw "
                 f"{len(self.labels)} features as input. Pass the same columns."
             )
-        matrix = self._matrix(table)
-        for j, (column, labels) in enumerate(
-            zip(table.columns, self.labels, strict=True)
-        ):
-            if labels and np.isnan(matrix[:, j]).all():
-                _warn_of_unknown(column, labels, _name(table, j))
-        return matrix
+        return self._matrix(table)
+
+    def unknown(self, table: Table, matrix: NDArray[np.float64]) -> dict[int, set[Any]]:
+        """Labels of the columns of categories in which `read` found none of fit."""
+        return {
+            j: {v for v in labels_of(column, _name(table, j)) if v is not None}
+            for j, column in enumerate(table.columns)
+            if self.labels[j] and np.isnan(matrix[:, j]).all()
+        }
+
+    def warn_of_unknown(self, unknown: dict[int, set[Any]]) -> None:
+        """Warn of columns whose categories are probably written in another way.
+
+        They are of another kind, such as text in place of numbers, or there were few in
+        fit and are several now, none of them known. A single new category is nothing
+        special, and neither are new values of a column of names or identifiers.
+        """
+        for j, new in unknown.items():
+            labels = self.labels[j]
+            assert labels is not None
+            kinds = {kind_of(label) for label in labels}
+            replaced = len(new) > 1 and len(labels) <= MOST_ONE_HOT
+            if replaced or any(kind_of(value) not in kinds for value in new):
+                name = j if self.names is None else self.names[j]
+                warnings.warn(
+                    f"No value of column {name!r} is a category of fit, so all count "
+                    f"as missing: got values such as {min(new, key=str)!r}, and the "
+                    f"most frequent category is {labels[0]!r}. Convert the column to "
+                    "the type and format that it had in fit.",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
     def _matrix(self, table: Table) -> NDArray[np.float64]:
         matrix = np.empty((table.n_samples, len(table.columns)))
@@ -155,28 +180,6 @@ class TableReader:
                 values = labels_of(column, name)
                 matrix[:, j] = [codes.get(value, np.nan) for value in values]
         return matrix
-
-
-def _warn_of_unknown(column: NDArray[Any], labels: tuple[Any, ...], name: Any) -> None:
-    """Warn if the categories of a column are probably written in another way.
-
-    They are of another kind, such as text in place of numbers, or there were few in fit
-    and are several now, none of them known. A single new category is nothing special,
-    and neither are new values of a column of names or identifiers.
-    """
-    new = {value for value in labels_of(column, name) if value is not None}
-    kinds = {kind_of(label) for label in labels}
-    replaced = len(new) > 1 and len(labels) <= MOST_ONE_HOT
-    if replaced or any(kind_of(value) not in kinds for value in new):
-        value = min(new, key=str)
-        warnings.warn(
-            f"No value of column {name!r} is a category of fit, so all count as "
-            f"missing: got values such as {value!r}, and the most frequent category is "
-            f"{labels[0]!r}. Convert the column to the type and format that it had in "
-            "fit.",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _name(table: Table, j: int) -> Any:
